@@ -1,0 +1,50 @@
+# Two commands: `make serve` and `make test`. Everything else is a step of them.
+PYTHON ?= python3
+PORT ?= 8000
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/pip --disable-pip-version-check --quiet
+
+.PHONY: install serve test check format clean
+
+install: $(VENV)/.installed
+serve: $(VENV)/.installed
+	$(BIN)/mass-serve serve --port $(PORT)
+
+test: $(VENV)/.installed-dev
+	$(MAKE) --no-print-directory check
+
+# The same without the set-up: what CI, pre-commit and a developer call.
+check:
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/pytest
+
+format:
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf $(VENV)
+
+# torch comes first and alone, so that no later package chooses another build of it.
+$(VENV)/.venv-made:
+	@$(PYTHON) -c 'import sys; sys.exit("MASS Serve needs Python 3.11 or newer, this is " + sys.version.split()[0]) if sys.version_info < (3, 11) else None'
+	@$(PYTHON) -m venv $(VENV) || { echo "Could not make a virtual environment. On Debian or Ubuntu: apt-get install python3-venv"; rm -rf $(VENV); exit 2; }
+	@touch $@
+
+$(VENV)/.torch: $(VENV)/.venv-made constraints.txt
+	@echo "Installing torch ..."
+	$(PIP) install --constraint constraints.txt torch numpy
+	@touch $@
+
+$(VENV)/.installed: $(VENV)/.torch pyproject.toml constraints.txt
+	@echo "Installing MASS Serve ..."
+	$(PIP) install --constraint constraints.txt --editable .
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	@echo "Installing the development tools ..."
+	$(PIP) install --constraint constraints.txt --editable '.[dev]'
+	@touch $@

@@ -1,0 +1,62 @@
+"""TSV-M: task vectors of a set of tasks merged without interference, in core form.
+
+For a set E of tasks let `U = [u_t]`, `V = [vh_t]` and `s = [s_t]` be their singular blocks side by side.
+TSV-M (arXiv:2412.00081) replaces U and V by their polar factors, so that no two tasks share a direction:
+
+    merged_delta = polar(U) diag(s) polar(V),   polar(U) = U (U^T U)^(-1/2)
+
+All that depends on the set is a small matrix between blocks that are stored once:
+
+    merged_delta = U C V,   C = (U^T U)^(-1/2) diag(s) (V V^T)^(-1/2)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from model_store.singular_vectors import TaskSingularVectors
+
+# Gram eigenvalues below this share of the largest belong to directions that the tasks have twice.
+GRAM_CUTOFF = 1e-10
+
+
+def inverse_square_root(gram: Tensor) -> Tensor:
+    """`gram^(-1/2)` [n, n] of a symmetric positive semidefinite float64 matrix, on its own range."""
+    values, vectors = torch.linalg.eigh(gram)
+    kept = values > GRAM_CUTOFF * values[-1]
+    scales = torch.where(kept, values.clamp_min(torch.finfo(values.dtype).tiny).rsqrt(), 0.0)
+    return (vectors * scales) @ vectors.T
+
+
+def orthogonal_core(blocks: Sequence[TaskSingularVectors]) -> Tensor:
+    """The core C [K, K] in float64, K the summed ranks, so that `merged_delta = U C V`.
+
+    For one task the polar factor is the block itself and C is `diag(s)`.
+    Raises ValueError for an empty set.
+    """
+    if not blocks:
+        raise ValueError("an expert set needs at least one task")
+    s = torch.cat([block.s for block in blocks]).double()
+    if len(blocks) == 1:
+        return s.diag()
+    u = torch.cat([block.u for block in blocks], dim=1).double()
+    vh = torch.cat([block.vh for block in blocks], dim=0).double()
+    return (inverse_square_root(u.T @ u) * s) @ inverse_square_root(vh @ vh.T)
+
+
+def merged_delta(blocks: Sequence[TaskSingularVectors]) -> Tensor:
+    """The merged weight change `polar(U) diag(s) polar(V)` [d_out, d_in] of a set, in float32."""
+    core = orthogonal_core(blocks).float()
+    left = torch.cat([block.u for block in blocks], dim=1).float()
+    right = torch.cat([block.vh for block in blocks], dim=0).float()
+    return (left @ core) @ right
+
+
+def mean_delta(deltas: Sequence[Tensor]) -> Tensor:
+    """The merged change of an unfactored parameter: the mean of its dense deltas, in float32."""
+    if not deltas:
+        raise ValueError("an expert set needs at least one task")
+    return torch.stack([delta.float() for delta in deltas]).mean(0)

@@ -1,0 +1,63 @@
+"""Task singular vectors: the truncated SVD of one task's weight change."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class TaskSingularVectors:
+    """The truncated SVD of one matrix: `delta ~ u @ diag(s) @ vh` (arXiv:2412.00081, section 3)."""
+
+    u: Tensor  # [d_out, R], orthonormal columns
+    s: Tensor  # [R], descending, >= 0
+    vh: Tensor  # [R, d_in], orthonormal rows
+
+    def __post_init__(self) -> None:
+        rank = self.s.shape[0]
+        if self.u.ndim != 2 or self.vh.ndim != 2 or self.u.shape[1] != rank or self.vh.shape[0] != rank:
+            raise ValueError(
+                f"u [d_out, R], s [R] and vh [R, d_in] must share R; "
+                f"got {tuple(self.u.shape)}, {tuple(self.s.shape)}, {tuple(self.vh.shape)}"
+            )
+
+    @property
+    def rank(self) -> int:
+        """R, the number of singular vectors kept."""
+        return self.s.shape[0]
+
+    def delta(self) -> Tensor:
+        """The matrix that the vectors stand for, `u diag(s) vh` [d_out, d_in], in the dtype of `s`."""
+        return (self.u.to(self.s.dtype) * self.s) @ self.vh.to(self.s.dtype)
+
+
+def rank_for(shape: tuple[int, int], compression_ratio: float) -> int:
+    """How many singular vectors a matrix of `shape` keeps: `max(1, int(min(d_out, d_in) * ratio))`."""
+    return max(1, int(min(shape) * compression_ratio))
+
+
+def task_singular_vectors(delta: Tensor, rank: int) -> TaskSingularVectors:
+    """The `rank` largest singular triplets of `delta` [d_out, d_in], in float32.
+
+    Goes through the float64 Gram matrix of the shorter side, several times quicker than a full SVD of
+    a tall matrix. The Gram matrix squares the singular values, so those below 1e-8 of the largest are
+    noise; the QR step keeps the other side orthonormal even there (a change of lower rank than asked
+    gets exact zeros in effect, and orthonormal vectors that multiply them).
+    """
+    if delta.ndim != 2:
+        raise ValueError(f"a matrix was expected, got shape {tuple(delta.shape)}")
+    if not 1 <= rank <= min(delta.shape):
+        raise ValueError(f"rank must be in 1..{min(delta.shape)} for shape {tuple(delta.shape)}, got {rank}")
+    if delta.shape[0] > delta.shape[1]:
+        turned = task_singular_vectors(delta.T, rank)
+        return TaskSingularVectors(turned.vh.T.contiguous(), turned.s, turned.u.T.contiguous())
+    matrix = delta.double()
+    _, vectors = torch.linalg.eigh(matrix @ matrix.T)  # ascending eigenvalues
+    u = vectors[:, -rank:].flip(1)  # [d_out, R]
+    q, r = torch.linalg.qr(matrix.T @ u)  # columns of matrix.T @ u are orthogonal, so r is diagonal
+    signed = r.diagonal()
+    vh = (q * torch.where(signed < 0, -1.0, 1.0)).T
+    return TaskSingularVectors(u.float().contiguous(), signed.abs().float(), vh.float().contiguous())
