@@ -1,0 +1,141 @@
+"""Building a store: checkpoints in, one task factored after the other, the manifest last.
+
+A build that is killed leaves finished files and a journal behind. The same command takes them up again;
+a command with other inputs starts over. Changing a finished store is `model_store.revisions`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from model_store.backbone_spec import parameter_shapes
+from model_store.errors import StoreExistsError
+from model_store.files import LOCK_FILE, PARTIAL_SUFFIX, StoreFiles, open_files
+from model_store.journal import JOURNAL_FILE, Journal, load_journal
+from model_store.manifest import MANIFEST_FILE, PRETRAINED_FILE, Manifest
+from model_store.plan import BuildOptions, BuildPlan, TaskInput, plan_build
+from model_store.progress import Progress, silent
+from model_store.store import Store
+from model_store.task_vectors import factored_shapes
+from model_store.tensor_files import TensorSpec, sha256_of, write_tensors
+from model_store.writing import commit, is_ours, new_revision, write_task, writing_errors_explained
+
+
+def build(
+    pretrained: Path,
+    tasks: Sequence[TaskInput],
+    out: str | os.PathLike[str],
+    options: BuildOptions = BuildOptions(),  # noqa: B008 - frozen
+    progress: Progress = silent,
+) -> Store:
+    """Makes a store at `out` (a new or empty folder, or a URL) from a pretrained and fine-tuned models.
+
+    One parameter of two models is in memory at a time, and the blocks of one task.
+    Raises StoreExistsError where `out` holds something else, CheckpointError or TaskError for unusable
+    input before anything is written, StoreLockedError, and StoreError when `out` cannot be written.
+    """
+    files = open_files(out)
+    with writing_errors_explained(files.url):
+        _refuse_taken(files)
+        plan = plan_build(pretrained, tasks, options)
+        with files.lock():
+            _refuse_taken(files)
+            if files.exists(MANIFEST_FILE):
+                return _finish_committed(files, plan)
+            journal = _resume_or_start(files, plan)
+            journal = _write_pretrained(files, plan, journal, progress)
+            journal = _write_tasks(files, plan, journal, progress)
+            store = commit(files, _draft(plan, journal), plan.merged_base, progress)
+            files.delete(JOURNAL_FILE)
+            return store
+
+
+def _refuse_taken(files: StoreFiles) -> None:
+    """Raises StoreExistsError unless the place is empty or holds an unfinished build."""
+    if load_journal(files) is not None:
+        return
+    if files.exists(MANIFEST_FILE):
+        raise StoreExistsError(
+            f"there is a store at {files.url} already: choose another folder, or change it with `task add`"
+        )
+    if foreign := [path for path in files.list() if path not in (LOCK_FILE, JOURNAL_FILE + PARTIAL_SUFFIX)]:
+        raise StoreExistsError(f"{files.url} holds other files ({foreign[0]}): choose an empty folder")
+
+
+def _finish_committed(files: StoreFiles, plan: BuildPlan) -> Store:
+    """Ends a build that was killed between its manifest and the removal of its journal."""
+    journal = load_journal(files)
+    if journal is None or journal.fingerprint != plan.fingerprint:
+        raise StoreExistsError(
+            f"there is a store of other models at {files.url} already: choose another folder"
+        )
+    files.delete(JOURNAL_FILE)
+    return Store.open_files(files)
+
+
+def _resume_or_start(files: StoreFiles, plan: BuildPlan) -> Journal:
+    """The journal to go on from, after everything that it does not vouch for has been removed."""
+    journal = load_journal(files)
+    if journal is None or journal.fingerprint != plan.fingerprint or not _is_intact(files, journal):
+        journal = Journal(fingerprint=plan.fingerprint)
+        journal.save(files)
+    kept = {JOURNAL_FILE, *journal.files()}
+    for path in files.list():
+        if path not in kept and is_ours(path):
+            files.delete(path)
+    return journal
+
+
+def _is_intact(files: StoreFiles, journal: Journal) -> bool:
+    for path, digest in journal.files().items():
+        if not files.exists(path):
+            return False
+        with files.local_copy(path) as local:
+            if sha256_of(local) != digest:
+                return False
+    return True
+
+
+def _write_pretrained(files: StoreFiles, plan: BuildPlan, journal: Journal, progress: Progress) -> Journal:
+    if journal.pretrained_sha256 is not None:
+        return journal
+    progress("copying the pretrained model", 0, 1)
+    specs = {
+        name: TensorSpec(plan.pretrained.dtype(name), shape)
+        for name, shape in parameter_shapes(plan.pretrained.spec).items()
+    }
+    with files.writing(PRETRAINED_FILE) as file:
+        digest = write_tensors(file, specs, plan.pretrained.parameter)
+    progress("copying the pretrained model", 1, 1)
+    journal = journal.model_copy(update={"pretrained_sha256": digest})
+    journal.save(files)
+    return journal
+
+
+def _write_tasks(files: StoreFiles, plan: BuildPlan, journal: Journal, progress: Progress) -> Journal:
+    for task in plan.tasks:
+        if task.name not in journal.finished:
+            entry = write_task(files, plan.layout, plan.pretrained.parameter, task, progress)
+            journal = journal.with_task(entry)
+            journal.save(files)
+    return journal
+
+
+def _draft(plan: BuildPlan, journal: Journal) -> Manifest:
+    """The manifest of the store but for its merged base."""
+    layout = plan.layout
+    return Manifest(
+        store_revision=new_revision(),
+        backbone=layout.backbone,
+        preprocessing=plan.preprocessing,
+        router=plan.router,
+        compression_ratio=layout.compression_ratio,
+        patch_embedding=layout.patch_embedding,
+        block_dtype=layout.block_dtype,
+        factored_parameters=tuple(factored_shapes(layout.backbone, layout.patch_embedding)),
+        merged_base="rebuilt",
+        files={path: digest for path, digest in journal.files().items() if path == PRETRAINED_FILE},
+        tasks=tuple(journal.finished[task.name] for task in plan.tasks),
+    )

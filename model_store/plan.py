@@ -1,0 +1,208 @@
+"""What a build is asked to do, checked in full before any arithmetic."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+from pydantic import ValidationError
+
+from model_store.backbone_spec import BackboneSpec
+from model_store.checkpoints import Checkpoint
+from model_store.clip_config import read_preprocessing
+from model_store.errors import CheckpointError, StoreError, TaskError
+from model_store.experts import ExpertLayout
+from model_store.field_types import TASK_NAME_PATTERN, first_problem
+from model_store.heads import HEAD_FILE, LABELS_FILE, HeadTensors, read_head, read_labels
+from model_store.manifest import BlockDtype, MergedBaseForm, PreprocessingSpec, RouterSpec
+from model_store.merged_base import is_slow_to_rebuild
+from model_store.task_vectors import PatchEmbeddingForm
+
+
+@dataclass(frozen=True)
+class TaskInput:
+    """A fine-tuned model and its head. Without `head` or `labels`, those in the checkpoint's folder."""
+
+    name: str
+    checkpoint: Path
+    head: Path | None = None
+    labels: Path | None = None
+    individual_accuracy: float | None = None  # of the fine-tuned model on its own, 0..1
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """The choices of a build; None means the default that depends on the models."""
+
+    compression_ratio: float | None = None  # 1 / T
+    router_layer: int | None = None  # three quarters of the depth
+    router_token: Literal["class", "mean"] = "class"
+    temperature: float = 1.0
+    threshold: float = 0.2
+    top_k: int = 3
+    head_choice: Literal["max", "mean", "router"] = "max"
+    first_pass: Literal["merged_base", "pretrained"] = "merged_base"
+    patch_embedding: PatchEmbeddingForm = "factored"
+    block_dtype: BlockDtype = "bfloat16"
+    merged_base: Literal["auto", "stored", "rebuilt"] = "auto"
+    allow_pickle: bool = False
+
+
+@dataclass(frozen=True)
+class PlannedTask:
+    """A task whose every input was found to fit."""
+
+    name: str
+    checkpoint: Checkpoint
+    head: HeadTensors
+    labels: tuple[str, ...]
+    individual_accuracy: float | None
+    input_files: tuple[Path, ...]
+
+
+@dataclass(frozen=True)
+class BuildPlan:
+    """A build whose every input was found to fit."""
+
+    pretrained: Checkpoint
+    preprocessing: PreprocessingSpec
+    router: RouterSpec
+    layout: ExpertLayout
+    merged_base: MergedBaseForm
+    tasks: tuple[PlannedTask, ...]
+    fingerprint: str
+
+
+def plan_build(pretrained: Path, tasks: Sequence[TaskInput], options: BuildOptions) -> BuildPlan:
+    """Checks all inputs of all tasks, reading headers, heads and labels only.
+
+    Raises CheckpointError or TaskError with the first problem.
+    """
+    _check_names(tasks)
+    base = Checkpoint.open(pretrained, options.allow_pickle)
+    ratio = 1 / len(tasks) if options.compression_ratio is None else options.compression_ratio
+    if not 0 < ratio <= 1:
+        raise StoreError(f"the compression ratio must be above 0 and at most 1, not {ratio}")
+    layout = ExpertLayout(base.spec, ratio, options.patch_embedding, options.block_dtype)
+    planned = tuple(plan_task(task, base.spec, options.allow_pickle) for task in tasks)
+    return BuildPlan(
+        pretrained=base,
+        preprocessing=read_preprocessing(base.folder, base.spec.image_size),
+        router=_router(base.spec, options),
+        layout=layout,
+        merged_base=_merged_base_form(layout, len(tasks), options),
+        tasks=planned,
+        fingerprint=_fingerprint(base, planned, options),
+    )
+
+
+def plan_task(task: TaskInput, pretrained: BackboneSpec, allow_pickle: bool) -> PlannedTask:
+    """Checks one task against the pretrained model. Raises CheckpointError or TaskError."""
+    check_task_name(task.name)
+    if task.individual_accuracy is not None and not 0 <= task.individual_accuracy <= 1:
+        raise TaskError(f"task {task.name}: the individual accuracy must be from 0 to 1")
+    checkpoint = Checkpoint.open(task.checkpoint, allow_pickle)
+    _check_same_sizes(task.name, checkpoint.spec, pretrained)
+    head_file = _beside(task, task.head, checkpoint, HEAD_FILE, "--head")
+    labels_file = _beside(task, task.labels, checkpoint, LABELS_FILE, "--labels")
+    head, labels = read_head(head_file), read_labels(labels_file)
+    if head.weight.shape[1] != pretrained.embedding_width:
+        raise CheckpointError(
+            f"task {task.name}: the head takes {head.weight.shape[1]} numbers, "
+            f"the encoder gives {pretrained.embedding_width}"
+        )
+    if head.weight.shape[0] != len(labels):
+        raise CheckpointError(
+            f"task {task.name}: the head has {head.weight.shape[0]} classes, there are {len(labels)} labels"
+        )
+    inputs = (*checkpoint.input_files, head_file, labels_file)
+    return PlannedTask(task.name, checkpoint, head, labels, task.individual_accuracy, inputs)
+
+
+def check_task_name(name: str) -> None:
+    """Raises TaskError for a name that a store cannot hold."""
+    if not re.fullmatch(TASK_NAME_PATTERN, name):
+        raise TaskError(
+            f"task name {name!r} must be 1 to 64 of a-z, 0-9, - and _, starting with a letter or digit"
+        )
+
+
+def default_router_layer(depth: int) -> int:
+    """Block 9 of 12 and 20 of 24, as the paper has it; three quarters of any other depth."""
+    return {12: 9, 24: 20}.get(depth, min(int(0.75 * depth + 0.5), depth - 1))
+
+
+def _check_names(tasks: Sequence[TaskInput]) -> None:
+    if not tasks:
+        raise TaskError("a store needs at least one task")
+    names = [task.name for task in tasks]
+    for name in names:
+        check_task_name(name)
+        if names.count(name) > 1:
+            raise TaskError(f"task {name} is given twice")
+
+
+def _check_same_sizes(name: str, finetuned: BackboneSpec, pretrained: BackboneSpec) -> None:
+    for field in BackboneSpec.model_fields:
+        found, expected = getattr(finetuned, field), getattr(pretrained, field)
+        if found != expected:
+            raise CheckpointError(
+                f"task {name}: the fine-tuned model has {field} {found}, the pretrained model {expected}"
+            )
+
+
+def _beside(task: TaskInput, given: Path | None, checkpoint: Checkpoint, default: str, flag: str) -> Path:
+    if given is not None:
+        return given
+    found = checkpoint.folder / default
+    if not found.is_file():
+        raise CheckpointError(f"task {task.name}: {found} does not exist: give {flag} {task.name}=FILE")
+    return found
+
+
+def _router(spec: BackboneSpec, options: BuildOptions) -> RouterSpec:
+    layer = default_router_layer(spec.depth) if options.router_layer is None else options.router_layer
+    if not 0 <= layer < spec.depth:
+        raise StoreError(f"the router layer must be from 0 to {spec.depth - 1}, not {layer}")
+    try:
+        return RouterSpec(
+            layer=layer,
+            token=options.router_token,
+            temperature=options.temperature,
+            threshold=options.threshold,
+            top_k=options.top_k,
+            head_choice=options.head_choice,
+            first_pass=options.first_pass,
+        )
+    except ValidationError as error:
+        raise StoreError(f"the router cannot be configured so: {first_problem(error)}") from error
+
+
+def _merged_base_form(layout: ExpertLayout, num_tasks: int, options: BuildOptions) -> MergedBaseForm:
+    if options.merged_base != "auto":
+        return options.merged_base
+    needed = options.first_pass == "merged_base"
+    return "stored" if needed and is_slow_to_rebuild(layout, num_tasks) else "rebuilt"
+
+
+def _fingerprint(pretrained: Checkpoint, tasks: Sequence[PlannedTask], options: BuildOptions) -> str:
+    """A hash of the options and of the size and time of change of every input file."""
+    content = {
+        "options": asdict(options),
+        "pretrained": [_identity(path) for path in pretrained.input_files],
+        "tasks": [
+            [task.name, task.individual_accuracy, [_identity(path) for path in task.input_files]]
+            for task in tasks
+        ],
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _identity(path: Path) -> tuple[str, int, int]:
+    status = path.stat()
+    return str(path.resolve()), status.st_size, status.st_mtime_ns

@@ -1,0 +1,13 @@
+"""How long work reports how far it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+# Called with a stage ("factoring digits"), the steps done and the steps in all.
+Progress: TypeAlias = Callable[[str, int, int], None]
+
+
+def silent(stage: str, done: int, total: int) -> None:
+    """Reports nothing."""

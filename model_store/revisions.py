@@ -1,0 +1,136 @@
+"""Changing a finished store: tasks added, replaced, removed, rolled back; earlier revisions pruned.
+
+Every change writes new files, then the manifest. A reader sees the store before or after, and readers
+that opened it before keep working until `prune`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+
+from model_store.errors import TaskError
+from model_store.files import open_files
+from model_store.manifest import MANIFEST_FILE, PRETRAINED_FILE, Manifest, TaskEntry
+from model_store.plan import TaskInput, plan_task
+from model_store.progress import Progress, silent
+from model_store.store import Store
+from model_store.tensor_files import read_tensor
+from model_store.writing import commit, is_ours, new_revision, write_task, writing_errors_explained
+
+StoreUrl = str | os.PathLike[str]
+
+
+def add_task(
+    url: StoreUrl,
+    task: TaskInput,
+    replace: bool = False,
+    allow_pickle: bool = False,
+    progress: Progress = silent,
+) -> Store:
+    """Adds a task, or with `replace` a new revision of one, factored at the store's compression ratio.
+
+    Raises TaskError for a name that is taken, CheckpointError for a model or head that does not fit,
+    StoreLockedError, IntegrityError when the pretrained weights are damaged.
+    """
+    with _changing(url) as store:
+        manifest = store.manifest
+        current = manifest.find_task(task.name)
+        if current is not None and not replace:
+            raise TaskError(f"task {task.name} exists already: pass --replace for a new revision of it")
+        planned = plan_task(task, manifest.backbone, allow_pickle)
+        with store.encoder_file(PRETRAINED_FILE) as path:
+            entry = write_task(store.files, store.layout, partial(read_tensor, path), planned, progress)
+        if current is None:
+            return _commit(store, (*manifest.tasks, entry), manifest.history, progress)
+        tasks = tuple(entry if earlier is current else earlier for earlier in manifest.tasks)
+        return _commit(store, tasks, _with_earlier(manifest, current), progress)
+
+
+def remove_task(url: StoreUrl, name: str, progress: Progress = silent) -> Store:
+    """Takes a task out of the store; its files stay, so that `rollback_task` can bring it back.
+
+    Raises TaskError for an unknown task and for the last one.
+    """
+    with _changing(url) as store:
+        entry = store.task(name)
+        if len(store.manifest.tasks) == 1:
+            raise TaskError(f"task {name} is the only one: a store needs at least one task")
+        tasks = tuple(task for task in store.manifest.tasks if task is not entry)
+        return _commit(store, tasks, _with_earlier(store.manifest, entry), progress)
+
+
+def rollback_task(url: StoreUrl, name: str, progress: Progress = silent) -> Store:
+    """Puts the latest earlier revision of a task in the place of the current one, or brings a removed task
+    back. Calling it again goes one revision further back.
+
+    Raises TaskError when there is no earlier revision.
+    """
+    with _changing(url) as store:
+        manifest = store.manifest
+        if name not in manifest.history:
+            raise TaskError(f"task {name} has no earlier revision in {store.files.url}")
+        *earlier, restored = manifest.history[name]
+        history = {key: entries for key, entries in manifest.history.items() if key != name or earlier}
+        if earlier:
+            history[name] = tuple(earlier)
+        if manifest.find_task(name) is None:
+            return _commit(store, (*manifest.tasks, restored), history, progress)
+        tasks = tuple(restored if task.name == name else task for task in manifest.tasks)
+        return _commit(store, tasks, history, progress)
+
+
+def prune(url: StoreUrl) -> list[str]:
+    """Forgets all earlier revisions and deletes every file that the store no longer names.
+
+    Returns the deleted paths. Readers that opened an earlier version may fail afterwards.
+    """
+    with _changing(url) as store:
+        if store.manifest.history:
+            pruned = store.manifest.model_copy(update={"history": {}, "store_revision": new_revision()})
+            store.files.write_bytes(MANIFEST_FILE, pruned.to_bytes())
+            store = Store(store.files, pruned)
+        kept = {MANIFEST_FILE, *store.manifest.all_files()}
+        deleted = [path for path in store.files.list() if path not in kept and is_ours(path)]
+        for path in deleted:
+            store.files.delete(path)
+        return deleted
+
+
+@contextmanager
+def _changing(url: StoreUrl) -> Iterator[Store]:
+    """The store, opened under its lock. Opened before too, so that no lock is left where no store is."""
+    files = open_files(url)
+    Store.open_files(files)
+    with writing_errors_explained(files.url), files.lock():
+        before = files.list()
+        try:
+            yield Store.open_files(files)
+        except BaseException:
+            # What a failed change has written would fill a disk that may be full already.
+            named = Store.open_files(files).manifest.all_files()
+            for path in files.list():
+                if path not in before and path not in named and is_ours(path):
+                    files.delete(path)
+            raise
+
+
+def _with_earlier(manifest: Manifest, entry: TaskEntry) -> dict[str, tuple[TaskEntry, ...]]:
+    """The history with `entry` as the latest earlier revision of its task."""
+    earlier = manifest.history.get(entry.name, ())
+    return {**manifest.history, entry.name: (*earlier, entry)}
+
+
+def _commit(
+    store: Store,
+    tasks: Sequence[TaskEntry],
+    history: dict[str, tuple[TaskEntry, ...]],
+    progress: Progress,
+) -> Store:
+    """Makes the store consist of `tasks`; the merged base is written anew where it is stored."""
+    manifest = store.manifest
+    files = {PRETRAINED_FILE: manifest.files[PRETRAINED_FILE]}
+    update = {"tasks": tuple(tasks), "history": history, "files": files, "merged_base": "rebuilt"}
+    return commit(store.files, manifest.model_copy(update=update), manifest.merged_base, progress)

@@ -1,0 +1,139 @@
+"""The steps that building and changing a store share. Each makes new files only; `commit` comes last."""
+
+from __future__ import annotations
+
+import errno
+import secrets
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from itertools import count
+from pathlib import Path
+
+from torch import Tensor
+
+from model_store.backbone_spec import parameter_shapes
+from model_store.errors import StoreError
+from model_store.experts import Change, ExpertLayout, ReadParameter, factor_task
+from model_store.files import PARTIAL_SUFFIX, StoreFiles
+from model_store.journal import JOURNAL_FILE
+from model_store.manifest import (
+    MANIFEST_FILE,
+    MERGED_BASE_PREFIX,
+    PRETRAINED_FILE,
+    TASKS_PREFIX,
+    HeadSpec,
+    Manifest,
+    MergedBaseForm,
+    TaskEntry,
+    parse_manifest,
+    task_folder,
+)
+from model_store.merged_base import merged_parameter
+from model_store.plan import PlannedTask
+from model_store.progress import Progress, silent
+from model_store.store import Store
+from model_store.tensor_files import read_specs, read_tensor, write_tensors
+
+
+def new_revision() -> str:
+    """A name that no earlier revision has."""
+    return secrets.token_hex(6)
+
+
+def is_ours(path: str) -> bool:
+    """Whether a file in a store's folder is one that writing a store makes, complete or partial."""
+    name = path.removesuffix(PARTIAL_SUFFIX)
+    return name in (MANIFEST_FILE, JOURNAL_FILE, PRETRAINED_FILE) or name.startswith(
+        (MERGED_BASE_PREFIX, TASKS_PREFIX)
+    )
+
+
+@contextmanager
+def writing_errors_explained(url: str) -> Iterator[None]:
+    """Turns what the operating system refuses into one sentence. What was there stays as it was."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StoreError(
+                f"no space is left at {url}: nothing there was changed; "
+                "free some space and run the same command again"
+            ) from error
+        raise StoreError(f"{url} cannot be written: {error}") from error
+
+
+def write_task(
+    files: StoreFiles,
+    layout: ExpertLayout,
+    pretrained: ReadParameter,
+    task: PlannedTask,
+    progress: Progress,
+) -> TaskEntry:
+    """Factors one task and writes a new revision of it; the manifest does not know it yet."""
+    revision = new_revision()
+    folder = task_folder(task.name, revision)
+    experts_file, head_file = f"{folder}/experts.safetensors", f"{folder}/head.safetensors"
+    experts = factor_task(layout, pretrained, task.checkpoint.parameter, f"factoring {task.name}", progress)
+    with files.writing(experts_file) as file:
+        experts_hash = write_tensors(file, layout.tensor_specs(), experts.__getitem__)
+    with files.writing(head_file) as file:
+        head_hash = write_tensors(file, task.head.specs(), task.head.tensors().__getitem__)
+    return TaskEntry(
+        name=task.name,
+        revision=revision,
+        labels=task.labels,
+        head=HeadSpec(kind=task.head.kind),
+        rank=layout.rank,
+        individual_accuracy=task.individual_accuracy,
+        files={experts_file: experts_hash, head_file: head_hash},
+    )
+
+
+@dataclass(frozen=True)
+class _ExpertsInFile:
+    """The changes of one task, read when asked for."""
+
+    layout: ExpertLayout
+    path: Path
+
+    def change(self, name: str) -> Change:
+        return self.layout.read_change(name, partial(read_tensor, self.path))
+
+
+def commit(files: StoreFiles, draft: Manifest, form: MergedBaseForm, progress: Progress = silent) -> Store:
+    """Makes `draft`, a manifest without a merged base, the store: its merged base first, where it is to be
+    stored, then the manifest, whose atomic replacement is the moment at which the store changes.
+    """
+    revision = new_revision()
+    update: dict[str, object] = {"store_revision": revision}
+    path = f"{MERGED_BASE_PREFIX}{revision}.safetensors"
+    if form == "stored":
+        digest = _write_merged_base(Store(files, draft), path, progress)
+        update |= {"merged_base": form, "files": {**draft.files, path: digest}}
+    # Parsing what is about to be written proves that the store can be opened again.
+    manifest = parse_manifest(draft.model_copy(update=update).to_bytes())
+    files.write_bytes(MANIFEST_FILE, manifest.to_bytes())
+    return Store(files, manifest)
+
+
+def _write_merged_base(store: Store, path: str, progress: Progress) -> str:
+    """Merges all tasks from their blocks, holding one parameter at a time. Returns the SHA-256."""
+    names = list(parameter_shapes(store.manifest.backbone))
+    done = count()
+    with ExitStack() as stack:
+        pretrained = stack.enter_context(store.encoder_file(PRETRAINED_FILE))
+        experts = [
+            _ExpertsInFile(store.layout, stack.enter_context(store.experts_file(task)))
+            for task in store.manifest.tasks
+        ]
+
+        def merged(name: str) -> Tensor:
+            progress("merging all tasks", next(done), len(names))
+            return merged_parameter(name, read_tensor(pretrained, name), experts)
+
+        file = stack.enter_context(store.files.writing(path))
+        digest = write_tensors(file, read_specs(pretrained), merged)
+    progress("merging all tasks", len(names), len(names))
+    return digest
