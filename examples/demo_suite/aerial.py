@@ -19,7 +19,7 @@ from examples.demo_suite.canvas import (
     to_canvas,
     vary,
 )
-from examples.demo_suite.fonts import Split
+from examples.demo_suite.request import Request
 
 Scene = Callable[[np.random.Generator], Image.Image]
 
@@ -50,7 +50,9 @@ def across(rng: np.random.Generator, bend: float) -> Plane:
     return distance
 
 
-def crowns(canvas: Image.Image, rng: np.random.Generator, centres: list[tuple[float, float]], size: float) -> None:
+def crowns(
+    canvas: Image.Image, rng: np.random.Generator, centres: list[tuple[float, float]], size: float
+) -> None:
     """Trees as discs, each with a shadow to one side."""
     draw = ImageDraw.Draw(canvas)
     colour = TREES.pick(rng)
@@ -83,7 +85,10 @@ def orchard(rng: np.random.Generator) -> Image.Image:
     angle, step = rng.uniform(0, np.pi), rng.uniform(9, 13)
     cos, sin = step * np.cos(angle), step * np.sin(angle)
     nodes = [(i, j) for i in range(-6, 7) for j in range(-6, 7)]
-    centres = [(32 + cos * i - sin * j + rng.normal(0, 0.6), 32 + sin * i + cos * j + rng.normal(0, 0.6)) for i, j in nodes]
+    centres = [
+        (32 + cos * i - sin * j + rng.normal(0, 0.6), 32 + sin * i + cos * j + rng.normal(0, 0.6))
+        for i, j in nodes
+    ]
     crowns(canvas, rng, centres, step * rng.uniform(0.24, 0.34))
     return canvas
 
@@ -119,7 +124,9 @@ def houses(rng: np.random.Generator) -> Image.Image:
                 left, top = x + rng.uniform(0, 3), y + rng.uniform(0, 3)
                 draw.rectangle((left + 2, top + 2, left + w + 2, top + h + 2), fill=(40, 42, 40))
                 draw.rectangle((left, top, left + w, top + h), fill=vary(roof, 25, rng))
-                draw.rectangle((left, top, left + w, top + h / 2), fill=vary([0.75 * c for c in roof], 15, rng))
+                draw.rectangle(
+                    (left, top, left + w, top + h / 2), fill=vary([0.75 * c for c in roof], 15, rng)
+                )
     return canvas
 
 
@@ -154,6 +161,6 @@ SCENES: dict[str, Scene] = {
 }
 
 
-def draw_patch(label: str, split: Split, rng: np.random.Generator) -> Pixels:
+def draw_patch(request: Request, rng: np.random.Generator) -> Pixels:
     """One aerial photograph of the named kind of land."""
-    return photograph(SCENES[label](rng), rng, blur=(0.2, 1.2), noise=(1.0, 8.0))
+    return photograph(SCENES[request.label](rng), rng, blur=(0.2, 1.2), noise=(1.0, 8.0))

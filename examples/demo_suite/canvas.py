@@ -1,4 +1,4 @@
-"""What every generator shares: a canvas drawn twice as large as the image, colours, smooth noise, the camera."""
+"""What every generator shares: a canvas twice as large as the image, colours, smooth noise, the camera."""
 
 from __future__ import annotations
 
@@ -72,9 +72,7 @@ def place(
 ) -> list[Point]:
     """Points of a shape in the unit circle, turned by `angle`, narrowed by `squash`, moved to the canvas."""
     cos, sin = math.cos(angle) * radius, math.sin(angle) * radius
-    return [
-        (centre[0] + squash * (cos * x - sin * y), centre[1] + sin * x + cos * y) for x, y in points
-    ]
+    return [(centre[0] + squash * (cos * x - sin * y), centre[1] + sin * x + cos * y) for x, y in points]
 
 
 def photograph(

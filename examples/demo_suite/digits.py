@@ -1,4 +1,4 @@
-"""Two digit domains: real scans of handwriting, and printed digits on cluttered coloured signs in the street."""
+"""Two digit domains: real scans of handwriting, and printed digits on cluttered signs in the street."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from PIL import Image, ImageDraw
 from sklearn.datasets import load_digits
 
 from examples.demo_suite.canvas import CANVAS_SIZE, Palette, Pixels, Plane, photograph, to_canvas
-from examples.demo_suite.fonts import Split, fonts_for, glyph, pick_font
+from examples.demo_suite.fonts import fonts_for, glyph, pick_font
 from examples.demo_suite.looks import SCAN, Look, Pose, ground, pose_glyph
+from examples.demo_suite.request import Request, Split
 
 DIGIT_NAMES = {
     name: value
@@ -42,10 +43,10 @@ def scans(value: int, split: Split) -> npt.NDArray[np.float64]:
     return images
 
 
-def draw_scan(label: str, split: Split, rng: np.random.Generator) -> Pixels:
-    """One real scan, enlarged and placed with a slight turn on a dark page."""
-    choices = scans(DIGIT_NAMES[label], split)
-    scan = Image.fromarray((255 * choices[rng.integers(len(choices))]).astype(np.uint8))
+def draw_scan(request: Request, rng: np.random.Generator) -> Pixels:
+    """The real scan of that number, enlarged and placed with a slight turn on a dark page."""
+    choices = scans(DIGIT_NAMES[request.label], request.split)
+    scan = Image.fromarray((255 * choices[request.number % len(choices)]).astype(np.uint8))
     page = Image.new("L", (CANVAS_SIZE, CANVAS_SIZE))
     page.paste(scan.resize((52, 52), Image.Resampling.BICUBIC), (6, 6))
     ink = pose_glyph(page, Pose(angle=0.12, slant=0.08, scale=(0.85, 1.1)), rng)
@@ -54,7 +55,9 @@ def draw_scan(label: str, split: Split, rng: np.random.Generator) -> Pixels:
     return photograph(to_canvas(written), rng, SCAN.blur, SCAN.noise)
 
 
-def contrasting_ink(ground_colour: npt.NDArray[np.float64], rng: np.random.Generator) -> npt.NDArray[np.float64]:
+def contrasting_ink(
+    ground_colour: npt.NDArray[np.float64], rng: np.random.Generator
+) -> npt.NDArray[np.float64]:
     """A colour that can be read on the ground: drawn anew until the two differ by 75 grey levels."""
     weights = np.array([0.299, 0.587, 0.114])
     while True:
@@ -73,7 +76,9 @@ def clutter(canvas: Image.Image, rng: np.random.Generator) -> None:
         if rng.random() < 0.5:
             draw.rectangle((x, y, x + width, y + height), fill=colour)
         else:
-            draw.line((x, y, x + 2 * width - 36, y + 2 * height - 36), fill=colour, width=int(rng.integers(1, 5)))
+            draw.line(
+                (x, y, x + 2 * width - 36, y + 2 * height - 36), fill=colour, width=int(rng.integers(1, 5))
+            )
 
 
 def neighbour(side: int, split: Split, rng: np.random.Generator) -> Plane:
@@ -90,16 +95,18 @@ def _half(side: int) -> Plane:
     return np.broadcast_to(kept.astype(np.float64), (CANVAS_SIZE, CANVAS_SIZE))
 
 
-def draw_street(label: str, split: Split, rng: np.random.Generator) -> Pixels:
+def draw_street(request: Request, rng: np.random.Generator) -> Pixels:
     """One printed digit in the middle of a cluttered coloured sign, often with neighbours at the edges."""
     canvas = to_canvas(ground(STREET, rng))
     clutter(canvas, rng)
     below = np.asarray(canvas, dtype=np.float64)
     middle = below[16:48, 16:48].mean(axis=(0, 1))
-    font = pick_font(fonts_for("0123456789", split), rng)
-    ink = pose_glyph(glyph(font, str(DIGIT_NAMES[label])), Pose(slant=0.2, shift=3.0, scale=(0.7, 1.1)), rng)
+    font = pick_font(fonts_for("0123456789", request.split), rng)
+    ink = pose_glyph(
+        glyph(font, str(DIGIT_NAMES[request.label])), Pose(slant=0.2, shift=3.0, scale=(0.7, 1.1)), rng
+    )
     for side in (-1, 1):
         if rng.random() < 0.5:
-            ink = np.maximum(ink, neighbour(side, split, rng))
+            ink = np.maximum(ink, neighbour(side, request.split, rng))
     written = below + (contrasting_ink(middle, rng) - below) * ink[..., None]
     return photograph(to_canvas(written), rng, STREET.blur, STREET.noise)

@@ -1,4 +1,7 @@
-"""Three scripts, each with the look of its domain: printed Greek, Hebrew on parchment, Devanagari on a chalkboard."""
+"""Three scripts, each with its look: printed Greek, Hebrew on parchment, Devanagari on a chalkboard."""
+
+# The letters are those of the scripts, whatever Latin ones they resemble.
+# ruff: noqa: RUF001
 
 from __future__ import annotations
 
@@ -7,8 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from examples.demo_suite.canvas import Pixels
-from examples.demo_suite.fonts import Split, fonts_for, glyph, pick_font
+from examples.demo_suite.fonts import fonts_for, glyph, pick_font
 from examples.demo_suite.looks import Look, Pose, pose_glyph, write
+from examples.demo_suite.request import Request
 
 
 @dataclass(frozen=True)
@@ -23,10 +27,10 @@ class Script:
         """All characters of the classes, which a font must have to be used."""
         return "".join(self.letters.values())
 
-    def draw(self, label: str, split: Split, rng: np.random.Generator) -> Pixels:
-        """One picture of the letter in a font of the given side of the split."""
-        font = pick_font(fonts_for(self.characters, split), rng)
-        ink = pose_glyph(glyph(font, self.letters[label]), Pose(), rng)
+    def draw(self, request: Request, rng: np.random.Generator) -> Pixels:
+        """One picture of the letter in a font of the request's side of the split."""
+        font = pick_font(fonts_for(self.characters, request.split), rng)
+        ink = pose_glyph(glyph(font, self.letters[request.label]), Pose(), rng)
         return write(ink, self.look, rng)
 
 

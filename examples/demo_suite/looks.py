@@ -14,7 +14,6 @@ from examples.demo_suite.canvas import (
     Pixels,
     Plane,
     Range,
-    blend,
     clouds,
     grid,
     photograph,
@@ -72,7 +71,9 @@ def pose_glyph(glyph: Image.Image, pose: Pose, rng: np.random.Generator) -> Plan
     """The glyph turned, slanted, scaled and moved within `pose`: ink coverage in 0..1, canvas-sized."""
     angle, slant = rng.uniform(-pose.angle, pose.angle), rng.uniform(-pose.slant, pose.slant)
     scale = rng.uniform(*pose.scale)
-    forward = scale * np.array([[math.cos(angle), slant - math.sin(angle)], [math.sin(angle), math.cos(angle)]])
+    forward = scale * np.array(
+        [[math.cos(angle), slant - math.sin(angle)], [math.sin(angle), math.cos(angle)]]
+    )
     inverse = np.linalg.inv(forward)
     middle = np.full(2, CANVAS_SIZE / 2)
     offset = middle - inverse @ (middle + rng.uniform(-pose.shift, pose.shift, 2))
@@ -96,6 +97,3 @@ def write(ink: Plane, look: Look, rng: np.random.Generator) -> Pixels:
     ink_colour = np.asarray(look.ink.pick(rng), dtype=np.float64)
     share = ink[..., None] * rng.uniform(0.8, 1.0)
     return photograph(to_canvas(below + (ink_colour - below) * share), rng, look.blur, look.noise)
-
-
-__all__ = ["CHALKBOARD", "PAPER", "PARCHMENT", "SCAN", "Look", "Pose", "blend", "ground", "pose_glyph", "write"]

@@ -22,7 +22,7 @@ from examples.demo_suite.canvas import (
     to_canvas,
     vary,
 )
-from examples.demo_suite.fonts import Split
+from examples.demo_suite.request import Request
 
 RED, WHITE, BLUE, BLACK, YELLOW = (190, 25, 35), (238, 238, 232), (20, 70, 165), (25, 25, 28), (240, 190, 20)
 
@@ -40,7 +40,7 @@ class Layer:
 
 
 SIGNS: dict[str, tuple[Layer, ...]] = {
-    "stop": (Layer(shapes.OCTAGON, RED), Layer(shapes.BAR, WHITE, 0.9)),
+    "stop": (Layer(shapes.OCTAGON, RED), *(Layer(block, WHITE, 0.9) for block in shapes.LETTER_BLOCKS)),
     "no_entry": (Layer(shapes.CIRCLE, RED), Layer(shapes.BAR, WHITE, 0.9)),
     "yield": (Layer(shapes.TRIANGLE_DOWN, RED), Layer(shapes.TRIANGLE_DOWN, WHITE, 0.6)),
     "warning": (
@@ -98,8 +98,8 @@ def paint(canvas: Image.Image, layers: tuple[Layer, ...], rng: np.random.Generat
         draw.polygon(outline, fill=vary(colour, 6, rng))
 
 
-def draw_sign(label: str, split: Split, rng: np.random.Generator) -> Pixels:
+def draw_sign(request: Request, rng: np.random.Generator) -> Pixels:
     """One photograph of the named sign."""
     canvas = roadside(rng)
-    paint(canvas, SIGNS[label], rng)
+    paint(canvas, SIGNS[request.label], rng)
     return photograph(canvas, rng, blur=(0.3, 1.6), noise=(1.0, 9.0))

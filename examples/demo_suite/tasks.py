@@ -7,17 +7,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from examples.demo_suite.aerial import SCENES, draw_patch
-from examples.demo_suite.canvas import IMAGE_SIZE, Pixels
+from examples.demo_suite.canvas import Pixels
 from examples.demo_suite.digits import DIGIT_NAMES, draw_scan, draw_street
-from examples.demo_suite.fonts import Split
 from examples.demo_suite.letters import DEVANAGARI_LETTERS, GREEK_LETTERS, HEBREW_LETTERS, Script
 from examples.demo_suite.looks import CHALKBOARD, PAPER, PARCHMENT
+from examples.demo_suite.request import Request, Split
 from examples.demo_suite.signs import SIGNS, draw_sign
 from examples.demo_suite.textures import PATTERNS, draw_texture
 
-Draw = Callable[[str, Split, np.random.Generator], Pixels]
+Draw = Callable[[Request, np.random.Generator], Pixels]
 
 GREEK = Script(GREEK_LETTERS, PAPER)
 HEBREW = Script(HEBREW_LETTERS, PARCHMENT)
@@ -32,17 +33,15 @@ class Task:
     labels: tuple[str, ...]
     draw: Draw
 
-    def picture(self, label: str, split: Split, index: int) -> Pixels:
-        """The picture with this number: the same on every call, and never the same on both sides of the split."""
+    def picture(self, label: str, split: Split, number: int) -> Pixels:
+        """The picture with this number: the same on every call, another on the other side of the split."""
         key = zlib.crc32(f"{self.name}/{label}/{split}".encode())
-        return self.draw(label, split, np.random.default_rng([key, index]))
+        return self.draw(Request(label, split, number), np.random.default_rng([key, number]))
 
-    def pictures(self, split: Split, per_label: int, start: int = 0) -> tuple[Pixels, np.ndarray]:
-        """`per_label` pictures of every label: [N, 32, 32, 3] in uint8, and the label numbers [N]."""
-        numbers = range(start, start + per_label)
-        drawn = [self.picture(label, split, k) for label in self.labels for k in numbers]
-        shape = (len(drawn), IMAGE_SIZE, IMAGE_SIZE, 3)
-        return np.stack(drawn).reshape(shape), np.repeat(np.arange(len(self.labels)), per_label)
+    def pictures(self, split: Split, numbers: range) -> tuple[Pixels, npt.NDArray[np.int64]]:
+        """The pictures of these numbers of every label: [N, 32, 32, 3] in uint8, and label numbers [N]."""
+        drawn = [self.picture(label, split, number) for label in self.labels for number in numbers]
+        return np.stack(drawn), np.repeat(np.arange(len(self.labels)), len(numbers))
 
 
 TASKS: tuple[Task, ...] = (

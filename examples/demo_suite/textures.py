@@ -1,5 +1,8 @@
 """Painted surfaces: ten patterns in muted colours, at any angle and several scales, under uneven light."""
 
+# All patterns are called alike, though not each of them needs every argument.
+# ruff: noqa: ARG001
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -17,7 +20,7 @@ from examples.demo_suite.canvas import (
     to_canvas,
     vary,
 )
-from examples.demo_suite.fonts import Split
+from examples.demo_suite.request import Request
 
 Pattern = Callable[[Plane, Plane, np.random.Generator], Plane]
 
@@ -120,7 +123,9 @@ def turned_grid(rng: np.random.Generator, cycles: tuple[float, float]) -> tuple[
     return u, v
 
 
-def surface(pattern: Pattern, rng: np.random.Generator, colours: Palette, cycles: tuple[float, float]) -> Pixels:
+def surface(
+    pattern: Pattern, rng: np.random.Generator, colours: Palette, cycles: tuple[float, float]
+) -> Pixels:
     """The pattern in two colours of the palette, lit unevenly and photographed."""
     u, v = turned_grid(rng, cycles)
     share = pattern(u, v, rng)
@@ -132,6 +137,6 @@ def surface(pattern: Pattern, rng: np.random.Generator, colours: Palette, cycles
     return photograph(to_canvas(painted), rng, blur=(0.0, 1.0), noise=(2.0, 14.0))
 
 
-def draw_texture(label: str, split: Split, rng: np.random.Generator) -> Pixels:
+def draw_texture(request: Request, rng: np.random.Generator) -> Pixels:
     """One photograph of a surface with the named pattern."""
-    return surface(PATTERNS[label], rng, SURFACE, (2.5, 5.5))
+    return surface(PATTERNS[request.label], rng, SURFACE, (2.5, 5.5))

@@ -1,0 +1,136 @@
+"""Pretrains the encoder for content and style at once, with one head for each thing that it should know."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, linear, mse_loss, normalize
+from transformers import CLIPVisionModelWithProjection
+
+from examples.demo_suite.encoder import WIDTH, new_encoder, to_input
+from examples.demo_suite.foundation import FoundationPictures, vocabulary
+from examples.demo_suite.style import style_statistics
+
+Report = Callable[[str], None]
+
+CONTENT_SCALE = 16.0
+LABEL_SMOOTHING = 0.05
+SHIFT = 2
+
+
+@dataclass(frozen=True)
+class PretrainingPlan:
+    """How long and how fast to learn."""
+
+    epochs: int = 6
+    batch: int = 128
+    learning_rate: float = 1.2e-3
+    weight_decay: float = 0.05
+    warmup: float = 0.04
+    seed: int = 7
+
+
+class FoundationHeads(nn.Module):
+    """Content and kind from the embedding; look and style statistics from the class token under it."""
+
+    def __init__(self, style_mean: Tensor, style_std: Tensor) -> None:
+        super().__init__()
+        contents, kinds, looks = (len(names) for names in vocabulary())
+        self.content = nn.Parameter(torch.randn(contents, WIDTH) / math.sqrt(WIDTH))
+        self.kind = nn.Linear(WIDTH, kinds)
+        self.look = nn.Linear(WIDTH, looks)
+        self.style = nn.Linear(WIDTH, len(style_mean))
+        self.register_buffer("style_mean", style_mean)
+        self.register_buffer("style_std", style_std)
+
+    def content_logits(self, embedding: Tensor) -> Tensor:
+        """Scaled cosines with the class vectors, [B, contents]."""
+        return CONTENT_SCALE * linear(normalize(embedding, dim=-1), normalize(self.content, dim=-1))
+
+    def loss(self, embedding: Tensor, token: Tensor, labels: Tensor, pixels: Tensor) -> Tensor:
+        """The weighted sum of the four heads' losses."""
+        content = cross_entropy(self.content_logits(embedding), labels[:, 0], label_smoothing=LABEL_SMOOTHING)
+        kind = cross_entropy(self.kind(embedding), labels[:, 1])
+        look = cross_entropy(self.look(token), labels[:, 2])
+        target = (style_statistics(pixels) - self.style_mean) / self.style_std  # type: ignore[operator]
+        return content + 0.3 * kind + 0.3 * look + 0.5 * mse_loss(self.style(token), target)
+
+
+def one_cycle(progress: float, warmup: float) -> float:
+    """The share of the full learning rate: up in a line, down in a half cosine."""
+    if progress < warmup:
+        return progress / warmup
+    return 0.5 * (1 + math.cos(math.pi * (progress - warmup) / (1 - warmup)))
+
+
+def shifted(pixels: Tensor, generator: torch.Generator) -> Tensor:
+    """The batch moved by up to SHIFT pixels, the edge repeated, each picture's light changed a little."""
+    dx, dy = (int(n) for n in torch.randint(0, 2 * SHIFT + 1, (2,), generator=generator))
+    padded = nn.functional.pad(pixels.permute(0, 3, 1, 2).float(), (SHIFT,) * 4, mode="replicate")
+    moved = padded[:, :, dy : dy + 32, dx : dx + 32].permute(0, 2, 3, 1)
+    light = 1 + 0.1 * torch.randn(len(pixels), 1, 1, 1, generator=generator)
+    return (moved * light).clamp(0, 255)
+
+
+def style_moments(pixels: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of the style statistics over the pictures."""
+    statistics = style_statistics(pixels)
+    return statistics.mean(dim=0), statistics.std(dim=0) + 1e-3
+
+
+def parameter_groups(modules: list[nn.Module], weight_decay: float) -> list[dict[str, object]]:
+    """Matrices decay; biases, norms and other vectors do not."""
+    parameters = [p for module in modules for p in module.parameters()]
+    return [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+    ]
+
+
+def pretrain(
+    pictures: FoundationPictures, plan: PretrainingPlan, report: Report
+) -> CLIPVisionModelWithProjection:
+    """The encoder after `plan.epochs` passes over the pictures."""
+    torch.manual_seed(plan.seed)
+    generator = torch.Generator().manual_seed(plan.seed)
+    pixels, labels = torch.from_numpy(pictures.pixels), torch.from_numpy(pictures.labels)
+    encoder, heads = new_encoder(), FoundationHeads(*style_moments(pixels[:4000]))
+    optimiser = torch.optim.AdamW(
+        parameter_groups([encoder, heads], plan.weight_decay), lr=plan.learning_rate
+    )
+    steps_per_epoch = len(pixels) // plan.batch
+    total, begun = plan.epochs * steps_per_epoch, time.monotonic()
+    for epoch in range(plan.epochs):
+        order = torch.randperm(len(pixels), generator=generator)
+        running = 0.0
+        for step, rows in enumerate(torch.split(order, plan.batch)[:steps_per_epoch]):
+            share = one_cycle((epoch * steps_per_epoch + step + 1) / total, plan.warmup)
+            for group in optimiser.param_groups:
+                group["lr"] = plan.learning_rate * share
+            running += _step(encoder, heads, optimiser, shifted(pixels[rows], generator), labels[rows])
+        seconds = time.monotonic() - begun
+        report(f"  pass {epoch + 1}/{plan.epochs}: loss {running / steps_per_epoch:.3f}, {seconds:.0f} s")
+    return encoder
+
+
+def _step(
+    encoder: CLIPVisionModelWithProjection,
+    heads: FoundationHeads,
+    optimiser: torch.optim.Optimizer,
+    pixels: Tensor,
+    labels: Tensor,
+) -> float:
+    encoder.train()
+    output = encoder(pixel_values=to_input(pixels))
+    token = output.last_hidden_state[:, 0]
+    loss = heads.loss(output.image_embeds, encoder.vision_model.post_layernorm(token), labels, pixels)
+    optimiser.zero_grad()
+    torch.autograd.backward(loss)
+    nn.utils.clip_grad_norm_([p for group in optimiser.param_groups for p in group["params"]], 1.0)
+    optimiser.step()
+    return float(loss.detach())

@@ -1,0 +1,115 @@
+"""Makes the demo's checkpoints from nothing: `python -m examples.demo_suite.train --out DIR`.
+
+DIR/pretrained and DIR/tasks/<name> are Hugging Face directories; DIR/heads, DIR/labels and DIR/figures.json
+go with them. The held-out pictures under examples/images and examples/evaluation are written anew, the same
+every time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+from transformers import CLIPVisionModelWithProjection
+
+from examples.demo_suite.encoder import save_encoder
+from examples.demo_suite.finetuning import FinetuningPlan, accuracy, class_means, finetune
+from examples.demo_suite.fonts import FontsMissingError, require_fonts
+from examples.demo_suite.foundation import draw_foundation
+from examples.demo_suite.gallery import FURTHER, GALLERIES, write_galleries
+from examples.demo_suite.pretraining import PretrainingPlan, pretrain
+from examples.demo_suite.tasks import TASKS, Task
+
+FOUNDATION_PICTURES = 96_000
+TRAINING_PER_LABEL = 300
+FURTHER_PER_LABEL = 40
+THREADS = 2
+
+
+def report(line: str) -> None:
+    """A line of progress, at once."""
+    print(line, flush=True)
+
+
+def save_head(out: Path, task: Task, head: Tensor, logit_scale: float) -> None:
+    """DIR/heads/<name>.safetensors and DIR/labels/<name>.json, the labels in the order of the head's rows."""
+    for folder in ("heads", "labels"):
+        (out / folder).mkdir(parents=True, exist_ok=True)
+    tensors = {"weight": head.contiguous(), "logit_scale": torch.tensor(logit_scale)}
+    save_file(tensors, out / "heads" / f"{task.name}.safetensors")
+    (out / "labels" / f"{task.name}.json").write_text(json.dumps(list(task.labels), indent=2) + "\n")
+
+
+def measure(task: Task, encoder: CLIPVisionModelWithProjection, head: Tensor, numbers: range) -> float:
+    """The accuracy on the task's held-out pictures with these numbers."""
+    pixels, labels = task.pictures("held_out", numbers)
+    return accuracy(encoder, head, pixels, torch.from_numpy(labels))
+
+
+def make_task(
+    task: Task, pretrained: CLIPVisionModelWithProjection, plan: FinetuningPlan, out: Path
+) -> dict[str, float]:
+    """Fine-tunes the encoder for one task, saves what belongs to it and returns its accuracies."""
+    pixels, numbers = task.pictures("training", range(TRAINING_PER_LABEL))
+    labels = torch.from_numpy(numbers)
+    head = class_means(pretrained, pixels, labels)
+    encoder = finetune(pretrained, head, pixels, labels, plan)
+    save_encoder(encoder, out / "tasks" / task.name)
+    save_head(out, task, head, plan.logit_scale)
+    further = range(FURTHER, FURTHER + FURTHER_PER_LABEL)
+    return {
+        "pretrained": measure(task, pretrained, head, further),
+        "individual": measure(task, encoder, head, further),
+        "individual_on_evaluation": measure(task, encoder, head, GALLERIES["evaluation"]),
+    }
+
+
+def make_suite(out: Path) -> dict[str, dict[str, float]]:
+    """Everything, from the pictures to the last head; returns the accuracies per task and on average."""
+    report(f"Drawing {FOUNDATION_PICTURES} pictures to pretrain on")
+    pictures = draw_foundation(FOUNDATION_PICTURES, THREADS)
+    report("Pretraining")
+    pretrained = pretrain(pictures, PretrainingPlan(), report)
+    save_encoder(pretrained, out / "pretrained")
+    figures: dict[str, dict[str, float]] = {}
+    for task in TASKS:
+        report(f"Fine-tuning for {task.name}")
+        figures[task.name] = make_task(task, pretrained, FinetuningPlan(), out)
+        report("  " + ", ".join(f"{name} {value:.3f}" for name, value in figures[task.name].items()))
+    names = next(iter(figures.values()))
+    figures["average"] = {name: sum(f[name] for f in figures.values()) / len(TASKS) for name in names}
+    return figures
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command; 0 when all is made, 2 when fonts are missing."""
+    parser = argparse.ArgumentParser(prog="python -m examples.demo_suite.train", description=__doc__)
+    parser.add_argument(
+        "--out", type=Path, required=True, help="folder for the checkpoints, heads and labels"
+    )
+    out: Path = parser.parse_args(arguments).out
+    begun = time.monotonic()
+    try:
+        require_fonts()
+    except FontsMissingError as error:
+        print(error, file=sys.stderr)
+        return 2
+    torch.set_num_threads(THREADS)
+    out.mkdir(parents=True, exist_ok=True)
+    report("Writing the held-out pictures")
+    write_galleries(TASKS)
+    figures = make_suite(out)
+    (out / "figures.json").write_text(json.dumps(figures, indent=2) + "\n")
+    report(f"Average individual accuracy {figures['average']['individual']:.3f}")
+    report(f"Made {out} in {(time.monotonic() - begun) / 60:.1f} minutes")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
