@@ -1,0 +1,47 @@
+"""The application: routes, middleware and lifespan around one service."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+
+from fastapi import FastAPI
+
+from server.error_handlers import install_error_handlers
+from server.middleware import RequestMiddleware
+from server.routes import classify, health, metrics, page, tasks
+from server.service import LoadEngine, Service
+from server.settings import Settings
+
+DESCRIPTION = """Many classifiers behind one encoder: send an image, get the label and the task it belongs to.
+
+Every error is `{"error": "<one sentence>"}`, and every response carries `X-Request-Id`."""
+
+
+def create_app(settings: Settings, load_engine: LoadEngine) -> FastAPI:
+    """The application; it loads its engine once it is started. `app.state.service` is its service."""
+    service = Service(settings, load_engine)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        service.start()
+        yield
+        await asyncio.to_thread(service.close)
+
+    # The framework's documentation pages would make the caller's browser load scripts from the internet.
+    app = FastAPI(
+        title="MASS Serve",
+        version=version("mass-serve"),
+        description=DESCRIPTION,
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+    )
+    app.state.service = service
+    for module in (classify, tasks, health, metrics, page):
+        app.include_router(module.router)
+    install_error_handlers(app, service.metrics)
+    app.add_middleware(RequestMiddleware, service=service)
+    return app

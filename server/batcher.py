@@ -1,0 +1,247 @@
+"""One queue, bounded in images, and the one thread that owns the device.
+
+A request takes its places in the queue before its images are decoded (`admit`), hands the decoded images
+over (`submit`) and waits on the ticket's future. Requests share batches whatever their tasks, because they
+share the backbone; one that is larger than a batch is spread over several. Nothing that is expired or
+abandoned reaches the device. A failed batch fails every ticket in it, at once; a dead worker fails every
+ticket there is.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+import structlog
+
+from server.engine import BatchReport, Classification, Query
+from server.errors import (
+    BatchFailedError,
+    DeadlineError,
+    DrainingError,
+    QueueFullError,
+    ServiceError,
+    WorkerDiedError,
+)
+from server.metrics import Metrics
+
+ClassifyBatch = Callable[[Sequence[Query]], BatchReport]
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(eq=False)
+class Ticket:
+    """One request's places in the queue. Times are of `time.monotonic`."""
+
+    images: int
+    deadline: float
+    waiting: int  # images not yet taken to the device; they count against the queue's bound
+    future: Future[list[Classification]] = field(default_factory=Future)
+    queries: Sequence[Query] = ()
+    submitted: float = 0.0
+    answers: list[Classification] = field(default_factory=list)
+    stage_seconds: dict[str, float] = field(default_factory=dict)
+
+    def fail(self, error: ServiceError) -> None:
+        """Answers with an error, unless there is an answer or nobody waits any more."""
+        with suppress(InvalidStateError):
+            self.future.set_exception(error)
+
+    def extend(self, answers: Sequence[Classification], stage_seconds: dict[str, float]) -> None:
+        """Takes the answers to the next images; the last ones complete the request."""
+        self.answers.extend(answers)
+        for stage, seconds in stage_seconds.items():
+            self.stage_seconds[stage] = self.stage_seconds.get(stage, 0.0) + seconds
+        if len(self.answers) == self.images:
+            with suppress(InvalidStateError):
+                self.future.set_result(self.answers)
+
+
+@dataclass(frozen=True)
+class Share:
+    """The part of a ticket that goes into one batch."""
+
+    ticket: Ticket
+    queries: Sequence[Query]
+
+
+class Batcher:
+    """Owns the queue and the worker thread. Every method may be called from any thread."""
+
+    def __init__(
+        self,
+        classify_batch: ClassifyBatch,
+        metrics: Metrics,
+        *,
+        max_batch_images: int,
+        queue_images: int,
+        batch_delay: float = 0.0,
+    ) -> None:
+        self._classify_batch = classify_batch
+        self._metrics = metrics
+        self._max_batch_images = max_batch_images
+        self._queue_images = queue_images
+        self._batch_delay = batch_delay
+        self._changed = threading.Condition(threading.RLock())
+        self._queue: deque[Ticket] = deque()
+        self._open: set[Ticket] = set()
+        self._waiting = 0
+        self._closing = False
+        self._died: BaseException | None = None
+        self._worker = threading.Thread(target=self._run, name="device", daemon=True)
+        self._worker.start()
+
+    @property
+    def died(self) -> bool:
+        """The worker is gone for good."""
+        return self._died is not None
+
+    def admit(self, images: int, deadline: float) -> Ticket:
+        """Takes places for all images of a request, or none.
+
+        Raises QueueFullError, DrainingError or WorkerDiedError. Cancelling the future gives the places back.
+        """
+        with self._changed:
+            if self._died is not None:
+                raise WorkerDiedError("The server has lost its device and is restarting; try again.")
+            if self._closing:
+                raise DrainingError("The server is shutting down; send the request to another one.")
+            if self._waiting + images > self._queue_images:
+                raise QueueFullError(
+                    f"The queue is full ({self._waiting} of {self._queue_images} images); try again."
+                )
+            ticket = Ticket(images, deadline, waiting=images)
+            self._open.add(ticket)
+            self._count_waiting(images)
+        ticket.future.add_done_callback(lambda _: self._forget(ticket))
+        return ticket
+
+    def submit(self, ticket: Ticket, queries: Sequence[Query]) -> None:
+        """Hands over the images of an admitted ticket."""
+        if len(queries) != ticket.images:
+            raise ValueError(f"{ticket.images} images were admitted, {len(queries)} submitted")
+        with self._changed:
+            ticket.queries = queries
+            ticket.submitted = time.monotonic()
+            self._queue.append(ticket)
+            self._changed.notify_all()
+
+    def close(self, timeout: float) -> bool:
+        """Admits no more, answers what was admitted, and ends the worker; False if that took too long."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+        self._worker.join(timeout)
+        return not self._worker.is_alive()
+
+    def _forget(self, ticket: Ticket) -> None:
+        """Gives back what a ticket holds, once it is answered or abandoned."""
+        with self._changed:
+            self._open.discard(ticket)
+            self._count_waiting(-ticket.waiting)
+            ticket.waiting = 0
+            self._changed.notify_all()
+
+    def _count_waiting(self, change: int) -> None:
+        self._waiting += change
+        self._metrics.queue_depth.set(self._waiting)
+
+    def _run(self) -> None:
+        """The worker: batch after batch, until closed and empty."""
+        try:
+            while shares := self._next_batch():
+                self._answer(shares)
+        # Even SystemExit must not leave anyone waiting.
+        except BaseException as error:
+            self._die(error)
+
+    def _next_batch(self) -> list[Share]:
+        """Waits for work and takes as much as fits a batch; empty when closed and all is answered."""
+        with self._changed:
+            while True:
+                self._drop_unwanted()
+                if self._queue and (delay := self._fill_delay()) <= 0:
+                    return self._take()
+                if not self._open and self._closing:
+                    return []
+                self._changed.wait(delay if self._queue else None)
+
+    def _drop_unwanted(self) -> None:
+        """Removes tickets that are answered, abandoned or past their deadline."""
+        now = time.monotonic()
+        for ticket in self._queue:
+            if ticket.deadline <= now:
+                ticket.fail(DeadlineError("The answer took too long; send fewer images or try again later."))
+        self._queue = deque(ticket for ticket in self._queue if not ticket.future.done())
+
+    def _fill_delay(self) -> float:
+        """How long the oldest ticket may still wait for company, in seconds."""
+        if self._closing or sum(ticket.waiting for ticket in self._queue) >= self._max_batch_images:
+            return 0.0
+        return self._queue[0].submitted + self._batch_delay - time.monotonic()
+
+    def _take(self) -> list[Share]:
+        """The first images of the queue, in order, up to a batch."""
+        shares: list[Share] = []
+        room = self._max_batch_images
+        while self._queue and room:
+            ticket = self._queue[0]
+            first = ticket.images - ticket.waiting
+            taken = min(room, ticket.waiting)
+            if first == 0:
+                ticket.stage_seconds["queue"] = time.monotonic() - ticket.submitted
+            shares.append(Share(ticket, ticket.queries[first : first + taken]))
+            ticket.waiting -= taken
+            self._count_waiting(-taken)
+            room -= taken
+            if not ticket.waiting:
+                self._queue.popleft()
+        return shares
+
+    def _answer(self, shares: Sequence[Share]) -> None:
+        """Runs one batch and hands every ticket its part."""
+        queries = [query for share in shares for query in share.queries]
+        try:
+            report = self._classify_batch(queries)
+            if len(report.answers) != len(queries):
+                raise ValueError(f"{len(queries)} queries gave {len(report.answers)} answers")
+        except Exception as error:
+            log.exception("batch failed", images=len(queries))
+            for share in shares:
+                share.ticket.fail(_batch_failed(error))
+            if _device_is_lost(error):
+                raise
+            return
+        self._metrics.observe_batch(report)
+        answers = iter(report.answers)
+        for share in shares:
+            share.ticket.extend([next(answers) for _ in share.queries], report.stage_seconds)
+
+    def _die(self, error: BaseException) -> None:
+        """Fails everything that waits, decoded or not."""
+        log.error("worker died", error=repr(error))
+        with self._changed:
+            self._died = error
+            tickets = list(self._open)
+        for ticket in tickets:
+            ticket.fail(
+                WorkerDiedError("The server lost its device on this request and is restarting; try again.")
+            )
+
+
+def _batch_failed(error: Exception) -> BatchFailedError:
+    """A fresh exception for each ticket, because raising one changes it."""
+    failure = BatchFailedError("The engine failed on this request's batch; try again.")
+    failure.__cause__ = error
+    return failure
+
+
+def _device_is_lost(error: Exception) -> bool:
+    """Whether every later batch would fail too: CUDA words its lasting errors so, but not out-of-memory."""
+    return isinstance(error, RuntimeError) and "CUDA error" in str(error)

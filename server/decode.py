@@ -1,0 +1,132 @@
+"""From the bytes of a file to an upright 8-bit RGB image, trusting none of them.
+
+The pixel count is read from the header and checked before anything is decoded. What is not plain 8-bit RGB
+is converted as a person would see it: 16-bit values are scaled rather than clipped, transparency is laid on
+white, EXIF rotation is applied, and of an animation the first frame is taken. (CLIP's own pipeline is
+`convert("RGB")`, which shows whatever colour hides under the transparent pixels; for opaque 8-bit images the
+two agree.)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import warnings
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
+from typing import ParamSpec, TypeVar
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+from server.errors import BadImageError, BadRequestError, NotAnImageError, ServiceError, TooLargeError
+from server.preprocessing import Preprocessing
+
+# Pillow reads forty formats, some by calling other programs; these are the ones that people send.
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def decode_image(data: bytes, max_pixels: int) -> Image.Image:
+    """The image in `data`, RGB and upright.
+
+    Raises NotAnImageError for an unknown format, TooLargeError beyond `max_pixels`, and BadImageError for a
+    file that does not decode.
+    """
+    if not data:
+        raise BadRequestError("The image is empty; send the bytes of an image file.")
+    image = _open(data, max_pixels)
+    try:
+        image.load()
+        return _to_rgb(_upright(image))
+    # Pillow's decoders raise nearly any exception on corrupt input; all of them mean the same to the caller.
+    except Exception as error:
+        raise BadImageError(
+            f"The {image.format} image is truncated or corrupt; send the whole file."
+        ) from error
+
+
+def _open(data: bytes, max_pixels: int) -> Image.Image:
+    """Reads the header alone."""
+    try:
+        image = Image.open(BytesIO(data), formats=FORMATS)
+    except UnidentifiedImageError as error:
+        raise NotAnImageError(f"This is not an image that can be read; send {', '.join(FORMATS)}.") from error
+    except Image.DecompressionBombError as error:
+        raise TooLargeError(
+            f"The image has more than {max_pixels} pixels, which is the limit; send a smaller one."
+        ) from error
+    except Exception as error:
+        raise BadImageError("The image's header is corrupt; send the whole file.") from error
+    width, height = image.size
+    if width * height > max_pixels:
+        raise TooLargeError(
+            f"The image has {width} x {height} pixels, the limit is {max_pixels} in all; send a smaller one."
+        )
+    return image
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    """8-bit RGB of any mode, transparency laid on white."""
+    if image.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+    if image.mode in ("I", "F"):
+        return _stretched(image)
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        rgb = Image.new("RGB", image.size, "white")
+        rgb.paste(rgba, mask=rgba.getchannel("A"))
+        return rgb
+    return image.convert("RGB")
+
+
+def _stretched(image: Image.Image) -> Image.Image:
+    """32-bit and float images have no agreed range: theirs is stretched to 0...255."""
+    values = np.asarray(image, dtype=np.float64)
+    if not np.isfinite(values).all():
+        raise ValueError("the image holds NaN or infinite values")
+    low, high = values.min(), values.max()
+    scaled = (values - low) * (255.0 / (high - low)) if high > low else np.zeros_like(values)
+    return Image.fromarray(scaled.round().astype(np.uint8)).convert("RGB")
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Rotated as its EXIF orientation says; an image whose EXIF data are broken is taken as it lies."""
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:
+        return image
+
+
+class DecodePool:
+    """Threads for work that would hold up the event loop; Pillow's decoders release the interpreter lock."""
+
+    def __init__(self, threads: int, max_pixels: int) -> None:
+        self._max_pixels = max_pixels
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
+        # Pillow's warnings are about callers' files: nothing that an operator could act on.
+        warnings.filterwarnings("ignore", module=r"PIL\b")
+
+    async def run(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Calls `function` on one of the threads."""
+        return await asyncio.wrap_future(self._pool.submit(function, *args, **kwargs))
+
+    async def pixels(self, files: Sequence[bytes], preprocessing: Preprocessing) -> list[Tensor]:
+        """Decodes all files at once, [3, crop, crop] uint8 each; the error of a bad one says which it was."""
+
+        def decode(index: int, data: bytes) -> Tensor:
+            try:
+                return preprocessing.preprocess(decode_image(data, self._max_pixels))
+            except ServiceError as error:
+                if len(files) == 1:
+                    raise
+                raise type(error)(f"images[{index}]: {error}") from error
+
+        return await asyncio.gather(*(self.run(decode, i, data) for i, data in enumerate(files)))
+
+    def close(self) -> None:
+        """Lets running work end and drops the rest."""
+        self._pool.shutdown(wait=False, cancel_futures=True)

@@ -1,0 +1,51 @@
+"""The one place where exceptions become HTTP responses."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import Response
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+
+from server.errors import ClientGoneError, ServiceError, error_response, first_problem
+from server.metrics import Metrics
+
+
+def install_error_handlers(app: FastAPI, metrics: Metrics) -> None:
+    """Maps every exception that a route can raise to its response."""
+
+    async def on_service_error(_: Request, error: Exception) -> Response:
+        assert isinstance(error, ServiceError)
+        if error.reason is not None:
+            metrics.rejected.labels(error.reason).inc()
+        return error_response(error.status, str(error), error.headers())
+
+    async def on_disconnect(request: Request, _: Exception) -> Response:
+        return await on_service_error(request, ClientGoneError("The client closed the connection."))
+
+    async def on_invalid_parameters(_: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)
+        return error_response(400, first_problem(error))
+
+    async def on_http_exception(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        return error_response(error.status_code, _explain(request, error), error.headers)
+
+    app.add_exception_handler(ServiceError, on_service_error)
+    app.add_exception_handler(ClientDisconnect, on_disconnect)
+    app.add_exception_handler(RequestValidationError, on_invalid_parameters)
+    app.add_exception_handler(HTTPException, on_http_exception)
+
+
+def _explain(request: Request, error: HTTPException) -> str:
+    """A sentence for the errors that the framework raises by itself."""
+    path = ascii(request.url.path)[1:-1][:200]
+    if error.status_code == HTTPStatus.NOT_FOUND:
+        return f"There is nothing at {path}; /openapi.json lists what there is."
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        allowed = (error.headers or {}).get("Allow", "another method")
+        return f"{path} does not take {request.method}; use {allowed}."
+    return str(error.detail)

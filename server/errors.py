@@ -1,0 +1,133 @@
+"""Everything that a request can be answered with instead of a result, as one tree.
+
+    ServiceError                 carries the status, and the reason that `mass_rejected_total` counts
+    ├── BadRequestError          400  the request itself is wrong
+    │   └── BadImageError        400  an image file that starts well and does not decode
+    ├── NotFoundError            404  no such task or path
+    ├── TooLargeError            413  body, pixel count or image count over the limit
+    ├── NotAnImageError          415  bytes that no enabled image format recognises
+    ├── ClientGoneError          499  the caller hung up; nobody reads this answer
+    ├── BatchFailedError         500  the engine failed on the batch that held this request
+    ├── QueueFullError           429  come back later
+    ├── NotReadyError            503  still loading
+    │   ├── DrainingError        503  shutting down
+    │   └── WorkerDiedError      503  the process is about to end
+    └── DeadlineError    504  not answered within `request_timeout`
+
+`server.error_handlers` is the one place that turns these, and the framework's own errors, into responses.
+Every body is `{"error": "<one sentence that says what to do>"}`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import ValidationError
+
+INTERNAL_ERROR = "The server failed on this request; try again, and report the X-Request-Id if it stays so."
+
+
+class ServiceError(Exception):
+    """A request cannot be answered; the text is one sentence for the caller."""
+
+    status = 500
+    reason: str | None = None
+    retry_after_seconds: int | None = None
+
+    def headers(self) -> dict[str, str]:
+        """What the response carries beside its body."""
+        return {} if self.retry_after_seconds is None else {"Retry-After": str(self.retry_after_seconds)}
+
+
+class BadRequestError(ServiceError):
+    """The request is malformed or asks for something impossible."""
+
+    status = 400
+
+
+class BadImageError(BadRequestError):
+    """A file of a known image format is truncated or corrupt."""
+
+    reason = "bad_image"
+
+
+class NotFoundError(ServiceError):
+    """The task or the path does not exist."""
+
+    status = 404
+
+
+class TooLargeError(ServiceError):
+    """A limit on bytes, pixels or images is exceeded."""
+
+    status = 413
+    reason = "too_large"
+
+
+class NotAnImageError(ServiceError):
+    """The bytes are of no image format that is read here."""
+
+    status = 415
+    reason = "bad_image"
+
+
+class ClientGoneError(ServiceError):
+    """The caller closed the connection before the answer."""
+
+    status = 499
+    reason = "client_gone"
+
+
+class BatchFailedError(ServiceError):
+    """The engine raised on a batch; every request of it gets this."""
+
+    status = 500
+
+
+class QueueFullError(ServiceError):
+    """Admitting this request would exceed the queue's bound in images."""
+
+    status = 429
+    reason = "queue_full"
+    retry_after_seconds = 1
+
+
+class NotReadyError(ServiceError):
+    """The store is still loading."""
+
+    status = 503
+    retry_after_seconds = 2
+
+
+class DrainingError(NotReadyError):
+    """The server is shutting down and takes nothing new."""
+
+    reason = "draining"
+
+
+class WorkerDiedError(NotReadyError):
+    """The thread that owns the device is gone."""
+
+
+class DeadlineError(ServiceError):
+    """The answer did not come within the time limit."""
+
+    status = 504
+    reason = "deadline"
+
+
+def error_response(status: int, text: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    """The one shape of an error."""
+    return JSONResponse({"error": text}, status_code=status, headers=headers)
+
+
+def first_problem(error: ValidationError | RequestValidationError) -> str:
+    """The first thing that validation found wrong, as `where: what`."""
+    problem = error.errors()[0]
+    steps = (
+        f"[{step}]" if isinstance(step, int) else f".{step}" for step in problem["loc"] if step != "query"
+    )
+    where = "".join(steps).lstrip(".")
+    return f"{ascii(where)[1:-1]}: {problem['msg']}" if where else str(problem["msg"])

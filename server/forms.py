@@ -1,0 +1,157 @@
+"""The three forms of a classification request, told apart by the body itself.
+
+Clients send images with no content type, or with whatever their HTTP library puts there (curl says
+`application/x-www-form-urlencoded`), so the header only decides which mistake a malformed body made.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pydantic import ValidationError
+
+from server.errors import BadRequestError, TooLargeError, first_problem
+from server.multipart import Part, parse_multipart
+from server.schemas import ClassifyBody
+
+DEFAULT_TOP_K = 5
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one request may ask for."""
+
+    max_images: int
+    max_top_k: int
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a caller may choose, as query parameters or in the body, which wins."""
+
+    tasks: Sequence[str] | None = None
+    top_k: int | None = None
+
+
+@dataclass(frozen=True)
+class ClassifyRequest:
+    """A well-formed request: encoded images and what to answer about them."""
+
+    files: Sequence[bytes]
+    tasks: Sequence[str] | None
+    top_k: int
+
+
+def parse_request(body: bytes, content_type: str, query: Options, limits: Limits) -> ClassifyRequest:
+    """Reads any of the three forms. Raises BadRequestError or TooLargeError."""
+    if not body:
+        raise BadRequestError(
+            "The request has no body; send an image, a multipart form with 'images', or JSON."
+        )
+    files, options = _read_form(body, content_type.strip().lower())
+    tasks = query.tasks if options.tasks is None else options.tasks
+    top_k = query.top_k if options.top_k is None else options.top_k
+    return ClassifyRequest(
+        _checked_files(files, limits),
+        _checked_tasks(tasks),
+        _checked_top_k(DEFAULT_TOP_K if top_k is None else top_k, limits),
+    )
+
+
+def _read_form(body: bytes, content_type: str) -> tuple[list[bytes], Options]:
+    """Images never start with a brace or two dashes, nor are they text."""
+    start = body[:64].lstrip()
+    if start.startswith(b"--") or (content_type.startswith("multipart/") and not _is_image_like(body)):
+        return _read_multipart(parse_multipart(body))
+    if start.startswith(b"{") or ("json" in content_type and not _is_image_like(body)):
+        return _read_json(body)
+    return [body], Options()
+
+
+def _is_image_like(body: bytes) -> bool:
+    """Every image format has bytes in its head that are not UTF-8 text."""
+    head = body[:512]
+    try:
+        head.decode("utf-8")
+    except UnicodeDecodeError as error:
+        return error.start < len(head) - 3  # a character cut in two at the end is still text
+    return b"\0" in head
+
+
+def _read_json(body: bytes) -> tuple[list[bytes], Options]:
+    try:
+        parsed = ClassifyBody.model_validate_json(body)
+    except ValidationError as error:
+        raise BadRequestError(first_problem(error)) from error
+    files = [_from_base64(item.b64, index) for index, item in enumerate(parsed.images)]
+    return files, Options(parsed.tasks, parsed.top_k)
+
+
+def _from_base64(text: str, index: int) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise BadRequestError(
+            f"images[{index}].b64 is not base64; send it padded, without line breaks or prefix."
+        ) from error
+
+
+def _read_multipart(parts: Sequence[Part]) -> tuple[list[bytes], Options]:
+    files: list[bytes] = []
+    tasks: list[str] | None = None
+    top_k: int | None = None
+    for part in parts:
+        if part.name == "images":
+            files.append(part.data)
+        elif part.name == "tasks":
+            tasks = (tasks or []) + split_names([_text(part)])
+        elif part.name == "top_k":
+            top_k = _integer(_text(part))
+        else:
+            raise BadRequestError(
+                f"The multipart field {part.name[:80]!a} is unknown; the fields are images, tasks and top_k."
+            )
+    return files, Options(tasks, top_k)
+
+
+def _text(part: Part) -> str:
+    return part.data[:4096].decode("utf-8", "replace").strip()
+
+
+def _integer(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError as error:
+        raise BadRequestError(f"top_k must be a whole number, not {text[:80]!a}.") from error
+
+
+def split_names(values: Sequence[str]) -> list[str]:
+    """`a,b` and `a` then `b` mean the same."""
+    return [name.strip() for value in values for name in value.split(",") if name.strip()]
+
+
+def _checked_files(files: Sequence[bytes], limits: Limits) -> Sequence[bytes]:
+    if not files:
+        raise BadRequestError("The request holds no image; send at least one, as 'images'.")
+    if len(files) > limits.max_images:
+        raise TooLargeError(
+            f"The request holds {len(files)} images, the limit is {limits.max_images}; send fewer at a time."
+        )
+    return files
+
+
+def _checked_tasks(tasks: Sequence[str] | None) -> Sequence[str] | None:
+    if tasks is not None and not tasks:
+        raise BadRequestError(
+            "'tasks' is empty; name at least one task, or leave it out to choose among all."
+        )
+    return tasks
+
+
+def _checked_top_k(top_k: int, limits: Limits) -> int:
+    if not 1 <= top_k <= limits.max_top_k:
+        raise BadRequestError(f"top_k must be between 1 and {limits.max_top_k}.")
+    return top_k

@@ -1,0 +1,164 @@
+"""The Prometheus metrics of one application, in a registry of its own; every child starts at zero."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib.metadata import version
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+
+from server.engine import BatchReport, Classification, Engine
+
+DURATION_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+COEFFICIENT_BUCKETS = tuple(step / 10 for step in range(1, 11))
+
+PROTOCOLS = ("v1", "other")
+CODES = (200, 400, 404, 405, 413, 415, 429, 499, 500, 503, 504)
+STAGES = ("decode", "queue", "first_pass", "route", "second_pass", "heads")
+REASONS = ("queue_full", "deadline", "too_large", "bad_image", "draining", "client_gone")
+
+
+class Metrics:
+    """What the parts of the service count, under names that start with `mass_`."""
+
+    def __init__(self, queue_capacity: int) -> None:
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        self._make_request_metrics()
+        self._make_routing_metrics()
+        self._make_batch_metrics(queue_capacity)
+        self._make_state_metrics()
+
+    def _make_request_metrics(self) -> None:
+        self.requests = Counter(
+            "mass_requests", "HTTP requests answered.", ("protocol", "code"), registry=self.registry
+        )
+        self.request_duration = Histogram(
+            "mass_request_duration_seconds",
+            "From the request's headers to the end of its answer.",
+            ("protocol",),
+            buckets=DURATION_BUCKETS,
+            registry=self.registry,
+        )
+        self.in_progress = Gauge(
+            "mass_requests_in_progress", "HTTP requests being answered.", registry=self.registry
+        )
+        self.rejected = Counter(
+            "mass_rejected", "Requests refused or given up, by reason.", ("reason",), registry=self.registry
+        )
+        for protocol in PROTOCOLS:
+            self.request_duration.labels(protocol)
+            for code in CODES:
+                self.requests.labels(protocol, str(code))
+        for reason in REASONS:
+            self.rejected.labels(reason)
+
+    def _make_routing_metrics(self) -> None:
+        self.images = Counter(
+            "mass_images", "Images answered, by the task that won.", ("task",), registry=self.registry
+        )
+        self.routed_images = Counter(
+            "mass_routed_images",
+            "Images that the router gave to a task's experts.",
+            ("task",),
+            registry=self.registry,
+        )
+        self.expert_set_size = Histogram(
+            "mass_expert_set_size",
+            "Tasks in a routed image's expert set.",
+            buckets=(1, 2, 3),
+            registry=self.registry,
+        )
+        self.top_coefficient = Histogram(
+            "mass_routing_top_coefficient",
+            "The largest routing coefficient of a routed image.",
+            buckets=COEFFICIENT_BUCKETS,
+            registry=self.registry,
+        )
+
+    def _make_batch_metrics(self, queue_capacity: int) -> None:
+        self.stage_duration = Histogram(
+            "mass_stage_duration_seconds",
+            "Time by stage: decode and queue per request, the others per batch.",
+            ("stage",),
+            buckets=DURATION_BUCKETS,
+            registry=self.registry,
+        )
+        for stage in STAGES:
+            self.stage_duration.labels(stage)
+        self.batch_size = Histogram(
+            "mass_batch_size", "Images in a batch.", buckets=BATCH_BUCKETS, registry=self.registry
+        )
+        self.batch_segments = Histogram(
+            "mass_batch_segments",
+            "Different expert sets in a batch.",
+            buckets=BATCH_BUCKETS,
+            registry=self.registry,
+        )
+        self.queue_depth = Gauge("mass_queue_depth", "Images admitted and waiting.", registry=self.registry)
+        capacity = Gauge("mass_queue_capacity", "Images that may wait.", registry=self.registry)
+        capacity.set(queue_capacity)
+
+    def _make_state_metrics(self) -> None:
+        self.ready = Gauge("mass_ready", "1 while requests are served.", registry=self.registry)
+        self.task_loaded = Gauge(
+            "mass_task_loaded",
+            "1 for every task that is served.",
+            ("task", "revision"),
+            registry=self.registry,
+        )
+        build = Gauge("mass_build_info", "Always 1.", ("version",), registry=self.registry)
+        build.labels(version("mass-serve")).set(1)
+
+    def watch_readiness(self, ready: Callable[[], bool]) -> None:
+        """`mass_ready` is asked for at each scrape, so that it cannot go stale."""
+        self.ready.set_function(lambda: float(ready()))
+
+    def watch_engine(self, engine: Engine) -> None:
+        """Opens the per-task children and exports the engine's set cache."""
+        for task in engine.tasks.values():
+            self.images.labels(task.name)
+            self.routed_images.labels(task.name)
+            self.task_loaded.labels(task.name, task.revision).set(1)
+        self.registry.register(_SetCacheCollector(engine))
+
+    def observe_stages(self, seconds: Mapping[str, float]) -> None:
+        """Time spent, by stage."""
+        for stage, spent in seconds.items():
+            self.stage_duration.labels(stage).observe(spent)
+
+    def observe_batch(self, report: BatchReport) -> None:
+        """One batch that came back from the engine."""
+        self.batch_size.observe(len(report.answers))
+        self.batch_segments.observe(len(report.expert_sets))
+        self.observe_stages(report.stage_seconds)
+        self._observe_answers(report.answers)
+
+    def _observe_answers(self, answers: Sequence[Classification]) -> None:
+        for answer in answers:
+            self.images.labels(answer.task).inc()
+            if answer.residuals:
+                self.expert_set_size.observe(len(answer.expert_set))
+                self.top_coefficient.observe(max(answer.coefficients.values()))
+                for task in answer.expert_set:
+                    self.routed_images.labels(task).inc()
+
+    def render(self) -> bytes:
+        """The exposition that a scrape reads."""
+        return generate_latest(self.registry)
+
+
+class _SetCacheCollector:
+    """Reads the counters that the set cache keeps itself."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._cache = engine.set_cache
+
+    def collect(self) -> Iterator[Metric]:
+        yield CounterMetricFamily("mass_set_cache_hits", "Expert sets found ready.", value=self._cache.hits)
+        yield CounterMetricFamily("mass_set_cache_misses", "Expert sets computed.", value=self._cache.misses)
+        yield GaugeMetricFamily(
+            "mass_set_cache_bytes", "Memory that expert sets take.", value=self._cache.nbytes
+        )

@@ -1,0 +1,94 @@
+"""Around every request: its id, its log line, its metrics, and an answer even to the unexpected."""
+
+from __future__ import annotations
+
+import re
+import time
+import uuid
+
+import structlog
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from server.errors import INTERNAL_ERROR, error_response
+from server.service import RequestRecord, Service
+
+SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+PROBES = ("/livez", "/readyz", "/metrics")
+
+log = structlog.get_logger(__name__)
+
+
+class RequestMiddleware:
+    """Plain ASGI, because wrapping the response body in a stream would cost more than it gives."""
+
+    def __init__(self, app: ASGIApp, service: Service) -> None:
+        self._app = app
+        self._service = service
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serves one request; probes are answered without being counted or logged as traffic."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        record = RequestRecord(_request_id(scope))
+        scope.setdefault("state", {})["record"] = record
+        with structlog.contextvars.bound_contextvars(request_id=record.request_id):
+            if scope["path"] in PROBES:
+                await self._answer(scope, receive, send, record)
+            else:
+                await self._observed(scope, receive, send, record)
+
+    async def _observed(self, scope: Scope, receive: Receive, send: Send, record: RequestRecord) -> None:
+        metrics = self._service.metrics
+        protocol = "v1" if scope["path"].startswith("/v1/") else "other"
+        started = time.monotonic()
+        with metrics.in_progress.track_inprogress():
+            status = await self._answer(scope, receive, send, record)
+        seconds = time.monotonic() - started
+        metrics.requests.labels(protocol, str(status)).inc()
+        metrics.request_duration.labels(protocol).observe(seconds)
+        _log_request(scope, status, seconds, record)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send, record: RequestRecord) -> int:
+        """Runs the application and returns the status that was sent."""
+        status = 0
+
+        async def send_with_headers(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = MutableHeaders(scope=message)
+                headers["X-Request-Id"] = record.request_id
+                if self._service.draining:
+                    headers["Connection"] = "close"  # moves the caller's next request to another server
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_with_headers)
+        except Exception:
+            log.exception("unexpected error", path=scope["path"])
+            if not status:
+                await error_response(500, INTERNAL_ERROR)(scope, receive, send_with_headers)
+            status = 500
+        return status
+
+
+def _request_id(scope: Scope) -> str:
+    """The caller's, if it is sane, so that it can be followed through several services."""
+    given = Headers(scope=scope).get("x-request-id", "")
+    return given if SANE_REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+
+
+def _log_request(scope: Scope, status: int, seconds: float, record: RequestRecord) -> None:
+    """One line per request: never a header, because those may hold callers' tokens."""
+    stages = {f"{stage}_seconds": round(spent, 6) for stage, spent in record.stage_seconds.items()}
+    log.info(
+        "request",
+        method=scope["method"],
+        path=scope["path"],
+        status=status,
+        seconds=round(seconds, 6),
+        images=record.images,
+        **stages,
+    )

@@ -1,0 +1,80 @@
+"""POST /v1/classify: images in, labels out."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import Response
+
+from server.body import read_body, unless_client_leaves
+from server.forms import DEFAULT_TOP_K, Limits, Options, parse_request, split_names
+from server.routes.dependencies import CurrentRecord, CurrentService
+from server.routes.responses import error_responses
+from server.schemas import ClassifyAnswer, ClassifyBody, image_result
+
+router = APIRouter()
+
+IMAGE_FILE = {"type": "string", "format": "binary"}
+
+# The body is read and told apart by this service, not by the framework, so the description is given by hand.
+REQUEST_BODY: dict[str, Any] = {
+    "required": True,
+    "content": {
+        "application/octet-stream": {"schema": IMAGE_FILE},
+        "image/*": {"schema": IMAGE_FILE},
+        "multipart/form-data": {
+            "schema": {
+                "type": "object",
+                "properties": {
+                    "images": {"type": "array", "items": IMAGE_FILE, "minItems": 1},
+                    "tasks": {"type": "string", "description": "task names, separated by commas"},
+                    "top_k": {"type": "integer", "minimum": 1},
+                },
+                "required": ["images"],
+                "additionalProperties": False,
+            }
+        },
+        "application/json": {"schema": ClassifyBody.model_json_schema()},
+    },
+}
+
+
+@router.post(
+    "/v1/classify",
+    response_model=ClassifyAnswer,
+    responses=error_responses(400, 404, 413, 415, 429, 500, 503, 504),
+    openapi_extra={"requestBody": REQUEST_BODY},
+)
+async def classify(
+    request: Request,
+    service: CurrentService,
+    record: CurrentRecord,
+    tasks: Annotated[
+        list[str] | None,
+        Query(description="choose among these tasks, repeated or with commas; one name skips the routing"),
+    ] = None,
+    top_k: Annotated[int | None, Query(description=f"labels per image, {DEFAULT_TOP_K} by default")] = None,
+) -> Response:
+    """Classifies images without being told what they show.
+
+    The body is an image file, a multipart form with one or more `images`, or JSON with base64. `tasks` and
+    `top_k` may be query parameters or part of a form or JSON body, which wins. The order of the results is
+    that of the images.
+    """
+    settings = service.settings
+    body = await read_body(request, settings.max_body_bytes)
+    asked = await service.decoders.run(
+        parse_request,
+        body,
+        request.headers.get("content-type", ""),
+        Options(None if tasks is None else split_names(tasks), top_k),
+        Limits(settings.max_images_per_request, settings.max_top_k),
+    )
+    answers = await unless_client_leaves(request, service.classify(asked.files, asked.tasks, record))
+    answer = ClassifyAnswer(
+        id=record.request_id,
+        store_revision=service.engine.store_revision,
+        results=[image_result(one, asked.top_k) for one in answers],
+    )
+    return Response(answer.model_dump_json(), media_type="application/json")

@@ -1,0 +1,37 @@
+"""GET /livez and /readyz: what an orchestrator asks."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+from fastapi.responses import JSONResponse
+
+from server.errors import DrainingError, NotReadyError, WorkerDiedError
+from server.routes.dependencies import CurrentService
+from server.routes.responses import error_responses
+from server.schemas import Health
+
+router = APIRouter()
+
+
+@router.get("/livez", response_model=Health, responses=error_responses(503))
+async def livez(service: CurrentService) -> JSONResponse:
+    """200 unless only a restart can help. Loading and draining are alive."""
+    if not service.alive:
+        raise WorkerDiedError("The server cannot answer any more and is about to end; restart it.")
+    return JSONResponse({"status": "alive"})
+
+
+@router.get("/readyz", response_model=Health, responses=error_responses(503))
+async def readyz(service: CurrentService) -> JSONResponse:
+    """200 while requests should be sent here: loaded, healthy and not draining."""
+    if not service.ready:
+        raise _why_not_ready(service.alive, service.draining)
+    return JSONResponse({"status": "ready"})
+
+
+def _why_not_ready(alive: bool, draining: bool) -> NotReadyError:
+    if not alive:
+        return WorkerDiedError("The server cannot answer any more and is about to end; restart it.")
+    if draining:
+        return DrainingError("The server is shutting down; send requests to another one.")
+    return NotReadyError("The server is still loading its store; try again in a moment.")

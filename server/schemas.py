@@ -1,0 +1,121 @@
+"""What goes over the wire, as the OpenAPI description shows it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from server.engine import Classification, TaskInfo
+
+
+class ImageItem(BaseModel):
+    """One image of a JSON request."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    b64: Annotated[str, Field(description="the image file in standard base64")]
+
+
+class ClassifyBody(BaseModel):
+    """A classification request as JSON."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    images: list[ImageItem]
+    tasks: list[str] | None = Field(None, description="choose among these tasks; one name skips the routing")
+    top_k: int | None = Field(None, description="how many labels to return per image, 5 by default")
+
+
+class LabelScore(BaseModel):
+    """A label and its probability."""
+
+    label: str
+    score: float
+
+
+class Routing(BaseModel):
+    """How the router decided: the tasks whose experts ran, and the figures for each of them."""
+
+    expert_set: Sequence[str]
+    coefficients: Mapping[str, float]
+    residuals: Mapping[str, float] = Field(description="empty where one task was named")
+
+
+class ImageResult(BaseModel):
+    """The answer for one image."""
+
+    task: str
+    task_revision: str
+    label: str
+    score: float
+    top: list[LabelScore]
+    routing: Routing
+
+
+class ClassifyAnswer(BaseModel):
+    """The answers, in the order of the images."""
+
+    id: str = Field(description="the request's id, as in X-Request-Id")
+    store_revision: str
+    results: list[ImageResult]
+
+
+class TaskDescription(BaseModel):
+    """A task that is served."""
+
+    name: str
+    revision: str
+    labels: Sequence[str]
+    head_kind: str
+    rank: int
+    individual_accuracy: float | None = Field(description="of the individual fine-tuned model, where known")
+
+
+class TaskList(BaseModel):
+    """All tasks that are served."""
+
+    store_revision: str
+    tasks: list[TaskDescription]
+
+
+class Health(BaseModel):
+    """The state of the process."""
+
+    status: str
+
+
+class ErrorBody(BaseModel):
+    """The body of every error."""
+
+    error: str = Field(description="one sentence that says what to do")
+
+
+def image_result(answer: Classification, top_k: int) -> ImageResult:
+    """The wire form of one answer: its `top_k` labels, or all if the head has fewer, ties in label order."""
+    order = answer.probabilities.argsort(descending=True, stable=True)[:top_k].tolist()
+    scores = answer.probabilities[order].tolist()
+    top = [LabelScore(label=answer.labels[i], score=score) for i, score in zip(order, scores, strict=True)]
+    return ImageResult(
+        task=answer.task,
+        task_revision=answer.task_revision,
+        label=top[0].label,
+        score=top[0].score,
+        top=top,
+        routing=Routing(
+            expert_set=answer.expert_set, coefficients=answer.coefficients, residuals=answer.residuals
+        ),
+    )
+
+
+def task_description(task: TaskInfo) -> TaskDescription:
+    """The wire form of a task."""
+    return TaskDescription(
+        name=task.name,
+        revision=task.revision,
+        labels=task.labels,
+        head_kind=task.head_kind,
+        rank=task.rank,
+        individual_accuracy=task.individual_accuracy,
+    )

@@ -1,0 +1,156 @@
+"""The one object behind all routes: it loads the engine, admits requests, and knows its health."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import structlog
+import torch
+
+from server.batcher import Batcher, Ticket
+from server.decode import DecodePool
+from server.engine import Classification, Engine, Query
+from server.errors import DeadlineError, NotFoundError, NotReadyError
+from server.metrics import Metrics
+from server.settings import Settings
+
+LoadEngine = Callable[[], Engine]
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass
+class RequestRecord:
+    """What the log line of one request tells."""
+
+    request_id: str
+    images: int = 0
+    stage_seconds: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """An engine and the queue in front of it."""
+
+    engine: Engine
+    batcher: Batcher
+
+
+class Service:
+    """Loading, ready, draining, dead: read off the parts whenever asked, never stored beside them."""
+
+    def __init__(self, settings: Settings, load_engine: LoadEngine) -> None:
+        self.settings = settings
+        self.metrics = Metrics(settings.queue_images)
+        self.decoders = DecodePool(settings.decode_threads, settings.max_pixels)
+        self.draining = False
+        self.load_error: Exception | None = None
+        self._load_engine = load_engine
+        self._loaded: Loaded | None = None
+        self.metrics.watch_readiness(lambda: self.ready)
+
+    @property
+    def ready(self) -> bool:
+        """Whether new requests should be sent here."""
+        return self._loaded is not None and self.alive and not self.draining
+
+    @property
+    def alive(self) -> bool:
+        """Whether waiting can help: false once loading failed or the worker died."""
+        worker_died = self._loaded is not None and self._loaded.batcher.died
+        return self.load_error is None and not worker_died
+
+    @property
+    def engine(self) -> Engine:
+        """The engine in service. Raises NotReadyError while there is none."""
+        return self._current().engine
+
+    def start(self) -> None:
+        """Loads in the background, so that liveness and readiness are answered meanwhile."""
+        threading.Thread(target=self._load, name="load", daemon=True).start()
+
+    def close(self) -> None:
+        """Answers what was admitted and stops the threads."""
+        self.draining = True
+        if self._loaded is not None and not self._loaded.batcher.close(self.settings.request_timeout):
+            log.error("the device did not finish in time")
+        self.decoders.close()
+
+    async def classify(
+        self, files: Sequence[bytes], candidates: Sequence[str] | None, record: RequestRecord
+    ) -> list[Classification]:
+        """Classifies encoded images among the tasks named, or among all.
+
+        Places in the queue come first, so that an overloaded server refuses before it decodes anything.
+        Raises the errors of `server.errors`.
+        """
+        loaded = self._current()
+        tasks = self._known_tasks(loaded.engine, candidates)
+        record.images = len(files)
+        ticket = loaded.batcher.admit(len(files), time.monotonic() + self.settings.request_timeout)
+        try:
+            async with asyncio.timeout(self.settings.request_timeout):
+                started = time.monotonic()
+                pixels = await self.decoders.pixels(files, loaded.engine.preprocessing)
+                record.stage_seconds["decode"] = time.monotonic() - started
+                loaded.batcher.submit(ticket, [Query(image, tasks) for image in pixels])
+                return await asyncio.wrap_future(ticket.future)
+        except TimeoutError as error:
+            raise DeadlineError(
+                f"There was no answer within {self.settings.request_timeout:g} seconds; try again later."
+            ) from error
+        finally:
+            ticket.future.cancel()  # gives the places back if decoding failed or the caller left
+            self._record_stages(ticket, record)
+
+    def _record_stages(self, ticket: Ticket, record: RequestRecord) -> None:
+        record.stage_seconds.update(ticket.stage_seconds)
+        per_request = ("decode", "queue")  # the batcher counts the other stages once per batch
+        spent = record.stage_seconds.items()
+        self.metrics.observe_stages({stage: seconds for stage, seconds in spent if stage in per_request})
+
+    def _current(self) -> Loaded:
+        if self._loaded is None:
+            raise NotReadyError("The server is still loading its store; try again in a moment.")
+        return self._loaded
+
+    @staticmethod
+    def _known_tasks(engine: Engine, candidates: Sequence[str] | None) -> tuple[str, ...] | None:
+        if candidates is None:
+            return None
+        for name in candidates:
+            if name not in engine.tasks:
+                raise NotFoundError(f"There is no task {name[:80]!a}; GET /v1/tasks lists those there are.")
+        return tuple(dict.fromkeys(candidates))
+
+    def _load(self) -> None:
+        """Loads the store and runs one blank image, so that the first caller does not pay for the warm-up."""
+        started = time.monotonic()
+        try:
+            engine = self._load_engine()
+            crop = engine.preprocessing.crop
+            engine.classify_batch([Query(torch.zeros(3, crop, crop, dtype=torch.uint8))])
+        except Exception as error:
+            log.debug("loading failed", exc_info=True)
+            self.load_error = error
+            return
+        settings = self.settings
+        batcher = Batcher(
+            engine.classify_batch,
+            self.metrics,
+            max_batch_images=settings.max_batch_images,
+            queue_images=settings.queue_images,
+            batch_delay=settings.batch_delay,
+        )
+        self.metrics.watch_engine(engine)
+        self._loaded = Loaded(engine, batcher)
+        log.info(
+            "ready",
+            store_revision=engine.store_revision,
+            tasks=list(engine.tasks),
+            seconds=round(time.monotonic() - started, 3),
+        )

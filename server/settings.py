@@ -1,0 +1,109 @@
+"""Every setting of the service: flags, then `MASS_...` variables, then a TOML file, then the defaults below.
+
+This is the only module that reads the environment.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, ValidationError, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from server.errors import first_problem
+
+Count = Annotated[int, Field(ge=1)]
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+PositiveSeconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+MIB = 1 << 20
+
+
+class SettingsError(Exception):
+    """A setting is missing, unknown or out of range; the text is one line that names it."""
+
+
+class Settings(BaseSettings):
+    """What `mass-serve serve` can be told. Unknown keys in the file are errors."""
+
+    model_config = SettingsConfigDict(env_prefix="MASS_", extra="forbid", frozen=True)
+
+    config: Path | None = Field(None, description="a TOML file with any of these settings")
+    store: str | None = Field(None, description="store folder or URL; the demo store where not given")
+
+    host: str = Field("127.0.0.1", description="address to listen on")
+    port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 takes a free one")
+
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: cuda where there is one")
+    dtype: Literal["float32", "bfloat16"] = Field("float32", description="arithmetic of the encoder")
+    execution: Literal["low_rank", "materialised", "adaptive"] = Field(
+        "low_rank", description="how expert sets are applied (design.md, section 2)"
+    )
+    set_cache_bytes: int = Field(1024 * MIB, ge=0, description="memory for expert sets, in bytes")
+    num_threads: int | None = Field(None, ge=1, description="torch's CPU threads; torch's choice by default")
+
+    max_batch_images: Count = Field(32, description="images in one batch on the device")
+    batch_delay: Seconds = Field(0.0, description="seconds to wait for a batch to fill")
+    queue_images: Count = Field(256, description="images that may wait; beyond it requests get 429")
+    decode_threads: Count = Field(
+        default_factory=lambda: min(8, os.cpu_count() or 1), description="threads that decode images"
+    )
+
+    max_body_bytes: Count = Field(32 * MIB, description="largest request body, in bytes")
+    max_pixels: Count = Field(50_000_000, description="largest image, in pixels")
+    max_images_per_request: Count = Field(64, description="images in one request")
+    max_top_k: Count = Field(1000, description="largest top_k that a caller may ask for")
+
+    request_timeout: PositiveSeconds = Field(30.0, description="seconds until a request is answered with 504")
+    drain_seconds: Seconds = Field(5.0, description="seconds of serving on after SIGTERM, before draining")
+
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["json", "console"] = "console"
+
+    @model_validator(mode="after")
+    def _a_request_fits_the_queue(self) -> Settings:
+        """A request that can never be admitted must not be told to come back later."""
+        if self.max_images_per_request > self.queue_images:
+            raise ValueError(
+                f"max_images_per_request ({self.max_images_per_request}) must not exceed"
+                f" queue_images ({self.queue_images})"
+            )
+        return self
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - not read: one file is enough
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Flags win over the environment, and that over the file, whose path comes from either."""
+        path = {**env_settings(), **init_settings()}.get("config")
+        if path is None:
+            return init_settings, env_settings
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, Path(path))
+
+
+def load_settings(flags: Mapping[str, object]) -> Settings:
+    """The settings in force, where a flag of None was not given. Raises SettingsError."""
+    given = {name: value for name, value in flags.items() if value is not None}
+    try:
+        settings = Settings(**given)  # type: ignore[arg-type]
+    except ValidationError as error:
+        raise SettingsError(first_problem(error)) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        raise SettingsError(f"cannot read the configuration file: {error}") from error
+    if settings.config is not None and not settings.config.is_file():
+        raise SettingsError(f"the configuration file {settings.config} does not exist")
+    return settings

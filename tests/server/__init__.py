@@ -1,0 +1,1 @@
+"""The service: against a fake engine, and as a real process."""

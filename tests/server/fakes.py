@@ -1,0 +1,66 @@
+"""A small engine: the pixel in the corner is the answer, and misbehaviour is asked for by colour."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import cast
+
+import torch
+
+from server.engine import BatchReport, Classification, Engine, Query
+from server.loading import TaskInfo
+from server.preprocessing import Preprocessing
+
+LABELS = tuple(str(n) for n in range(256))
+
+# The green value of the corner pixel makes the fake engine misbehave.
+FAIL, DIE, SLOW = 10, 20, 30
+SLOW_SECONDS = 0.5
+
+
+@dataclass
+class FakeEngine:
+    """Answers label n for an image whose corner has red n, of the first candidate task or "digits"."""
+
+    gate: threading.Event | None = None  # batches wait for it, where given
+    batches: list[int] = field(default_factory=list)
+    store_revision: str = "fake-1"
+    preprocessing: Preprocessing = field(
+        default_factory=lambda: Preprocessing(8, 8, "nearest", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    )
+    tasks: dict[str, TaskInfo] = field(
+        default_factory=lambda: {n: TaskInfo(n, "r1", LABELS, "cosine", 4, 0.9) for n in ("digits", "signs")}
+    )
+    set_cache: SimpleNamespace = field(default_factory=lambda: SimpleNamespace(hits=3, misses=2, nbytes=1))
+
+    def classify_batch(self, queries: Sequence[Query]) -> BatchReport:
+        self.batches.append(len(queries))
+        if self.gate is not None:
+            assert self.gate.wait(20)
+        greens = {int(query.pixels[1, 0, 0]) for query in queries}
+        if SLOW in greens:
+            time.sleep(SLOW_SECONDS)
+        if FAIL in greens:
+            raise RuntimeError("asked to fail")
+        if DIE in greens:
+            raise SystemExit("asked to die")
+        answers = [_answer(query) for query in queries]
+        return BatchReport(answers, {"first_pass": 0.001, "second_pass": 0.002}, [("digits",)])
+
+
+def _answer(query: Query) -> Classification:
+    red = int(query.pixels[0, 0, 0])
+    probabilities = torch.full((len(LABELS),), 0.1 / 255)
+    probabilities[red] = 0.9
+    task = query.candidates[0] if query.candidates else "digits"
+    residuals = {} if query.candidates else {task: 3.0}
+    return Classification(task, "r1", LABELS, probabilities, (task,), {task: 0.9}, residuals)
+
+
+def as_engine(fake: FakeEngine) -> Engine:
+    """The fake where an engine is expected."""
+    return cast(Engine, fake)
