@@ -28,7 +28,8 @@ def inverse_square_root(gram: Tensor) -> Tensor:
     values, vectors = torch.linalg.eigh(gram)
     kept = values > GRAM_CUTOFF * values[-1]
     scales = torch.where(kept, values.clamp_min(torch.finfo(values.dtype).tiny).rsqrt(), 0.0)
-    return (vectors * scales) @ vectors.T
+    root: Tensor = (vectors * scales) @ vectors.T
+    return root
 
 
 def orthogonal_core(blocks: Sequence[TaskSingularVectors]) -> Tensor:

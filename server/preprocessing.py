@@ -57,7 +57,7 @@ class Preprocessing:
     def _without_far_ends(
         self, image: Image.Image, target: tuple[int, int]
     ) -> tuple[Image.Image, tuple[int, int]]:
-        """Cuts what lies far outside the centre crop of extremely long images, whose aspect ratio exceeds 16."""
+        """Cuts what lies far outside the centre crop, of images more than 16 times as long as wide."""
         width, height = image.size
         short = min(width, height)
         if max(width, height) <= 16 * short:

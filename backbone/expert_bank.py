@@ -1,0 +1,147 @@
+"""What every task changed in the encoder, resident once, and the little that an expert set adds to it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from backbone.config import EncoderConfig
+from kernels import SegmentDelta, TaskBlocks
+from model_store import TaskSingularVectors, mean_delta, merged_delta, orthogonal_core
+
+POSITIONS = "position_embedding.weight"
+
+
+@dataclass(frozen=True)
+class ExpertSet:
+    """The weights of one expert set, as far as they are not the shared blocks."""
+
+    tasks: tuple[int, ...]
+    vectors: dict[str, Tensor]  # biases, LayerNorms, class embedding and positions, whole (not their change)
+    cores: dict[str, Tensor]  # by linear: [K, K], or [R] for one task; no entry where materialised
+    weights: dict[str, Tensor]  # by linear: [d_out, d_in] where materialised
+
+    def delta(self, linear: str) -> SegmentDelta:
+        """What this set does in one linear."""
+        bias = self.vectors.get(f"{linear}.bias")
+        return SegmentDelta(self.tasks, self.cores.get(linear), bias, self.weights.get(linear))
+
+    @property
+    def nbytes(self) -> int:
+        """The memory that this set takes beside the shared blocks."""
+        return sum(t.nbytes for part in (self.vectors, self.cores, self.weights) for t in part.values())
+
+
+class ExpertBank:
+    """The task singular vectors and dense deltas of all tasks over one pretrained encoder.
+
+    `pretrained` holds every parameter of the encoder, in the dtype and on the device of the computation;
+    blocks are kept in the same dtype. Task t is the t-th task added.
+    """
+
+    def __init__(self, config: EncoderConfig, pretrained: Mapping[str, Tensor], num_tasks: int) -> None:
+        self.config = config
+        self.pretrained = pretrained
+        self.num_tasks = num_tasks
+        self.blocks: dict[str, TaskBlocks] = {}  # by linear; the position embedding under POSITIONS
+        self.singular_values: dict[str, Tensor] = {}  # [T, R] float32, by the same names
+        self.dense_deltas: dict[str, Tensor] = {}  # [T, ...] float32, by parameter
+
+    def set_task(
+        self,
+        task: int,
+        singular_vectors: Mapping[str, TaskSingularVectors],
+        dense_deltas: Mapping[str, Tensor],
+    ) -> None:
+        """Copies one task's change into the bank. Raises ValueError where it does not fit the encoder."""
+        missing = set(self.pretrained) - set(singular_vectors) - set(dense_deltas)
+        if missing:
+            raise ValueError(f"the task has no change for {', '.join(sorted(missing))}")
+        for parameter, block in singular_vectors.items():
+            self._set_block(task, _bank_name(parameter), parameter, block)
+        for parameter, delta in dense_deltas.items():
+            expected = self.pretrained[parameter]
+            if delta.shape != expected.shape:
+                raise ValueError(f"{parameter}: delta {tuple(delta.shape)} for {tuple(expected.shape)}")
+            stacked = self.dense_deltas.setdefault(
+                parameter, torch.zeros(self.num_tasks, *delta.shape, device=expected.device)
+            )
+            stacked[task] = delta
+
+    def _set_block(self, task: int, name: str, parameter: str, block: TaskSingularVectors) -> None:
+        like = self.pretrained[parameter]
+        if (block.u.shape[0], block.vh.shape[1]) != tuple(like.shape):
+            raise ValueError(
+                f"{parameter}: blocks for {(block.u.shape[0], block.vh.shape[1])}, not {tuple(like.shape)}"
+            )
+        if name not in self.blocks:
+            u = like.new_zeros(self.num_tasks, *block.u.shape)
+            vh = like.new_zeros(self.num_tasks, *block.vh.shape)
+            self.blocks[name] = TaskBlocks(u, vh)
+            self.singular_values[name] = torch.zeros(self.num_tasks, block.rank, device=like.device)
+        self.blocks[name].u[task] = block.u
+        self.blocks[name].vh[task] = block.vh
+        self.singular_values[name][task] = block.s
+
+    def expert_set(self, tasks: tuple[int, ...], *, materialised: bool) -> ExpertSet:
+        """The weights of a set, computed from the shared blocks (see `model_store.merging`)."""
+        vectors = {name: self.merged(name, tasks) for name in self._vector_names()}
+        whole = [linear for linear in self.config.linears if materialised or linear not in self.blocks]
+        weights = {linear: self.merged(f"{linear}.weight", tasks) for linear in whole}
+        cores = {linear: self._core(linear, tasks) for linear in self.config.linears if linear not in weights}
+        return ExpertSet(tasks, vectors, cores, weights)
+
+    def merged(self, parameter: str, tasks: Sequence[int]) -> Tensor:
+        """`pretrained + merged delta of the tasks` of one parameter, in the dtype of the pretrained one."""
+        pretrained = self.pretrained[parameter]
+        if parameter in self.dense_deltas:
+            delta = mean_delta([self.dense_deltas[parameter][task] for task in tasks])
+        else:
+            delta = merged_delta(self._singular_vectors(_bank_name(parameter), tasks))
+        return (pretrained.float() + delta).to(pretrained.dtype)
+
+    def expert_set_nbytes(self, num_tasks: int, *, materialised: bool) -> int:
+        """How much memory a set of `num_tasks` tasks takes beside the shared blocks."""
+        item = self.pretrained["class_embedding"].element_size()
+        count = sum(self.pretrained[name].numel() for name in self._vector_names())
+        for linear in self.config.linears:
+            if materialised or linear not in self.blocks:
+                count += self.pretrained[f"{linear}.weight"].numel()
+            else:
+                rank = self.singular_values[linear].shape[1]
+                count += rank if num_tasks == 1 else (num_tasks * rank) ** 2
+        return count * item
+
+    @property
+    def linears(self) -> list[str]:
+        """The linears that have blocks."""
+        return [linear for linear in self.config.linears if linear in self.blocks]
+
+    @property
+    def nbytes(self) -> int:
+        """The memory of the blocks and dense deltas of all tasks."""
+        blocks = sum(block.u.nbytes + block.vh.nbytes for block in self.blocks.values())
+        rest = (*self.singular_values.values(), *self.dense_deltas.values())
+        return blocks + sum(t.nbytes for t in rest)
+
+    def _core(self, name: str, tasks: Sequence[int]) -> Tensor:
+        dtype = self.blocks[name].u.dtype
+        if len(tasks) == 1:  # the core of one task is diagonal
+            return self.singular_values[name][tasks[0]].to(dtype)
+        return orthogonal_core(self._singular_vectors(name, tasks)).to(dtype)
+
+    def _singular_vectors(self, name: str, tasks: Sequence[int]) -> list[TaskSingularVectors]:
+        blocks, s = self.blocks[name], self.singular_values[name]
+        return [TaskSingularVectors(blocks.u[task], s[task], blocks.vh[task]) for task in tasks]
+
+    def _vector_names(self) -> list[str]:
+        """Every parameter that is not applied as a matrix product."""
+        return [name for name in self.pretrained if _bank_name(name) not in self.config.linears]
+
+
+def _bank_name(parameter: str) -> str:
+    """The name of a factored parameter's blocks: the linear's, or the positions' own."""
+    return parameter if parameter == POSITIONS else parameter.removesuffix(".weight")

@@ -1,0 +1,35 @@
+"""Classification heads: from an embedding to the logits of one task's classes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from torch import Tensor
+
+import kernels
+
+
+@dataclass(frozen=True)
+class ClassificationHead:
+    """A cosine head (`logit_scale` set) or a linear one (`bias` set), in float32.
+
+    cosine: `logits = logit_scale * normalise(z) normalise(W)^T`; linear: `logits = z W^T + b`.
+    """
+
+    weight: Tensor  # [C, P]; rows of unit length in a cosine head
+    bias: Tensor | None = None  # [C]
+    logit_scale: float | None = None  # the multiplier itself, not its logarithm
+
+    def __post_init__(self) -> None:
+        if (self.bias is None) == (self.logit_scale is None):
+            raise ValueError("a head is either cosine (logit_scale) or linear (bias)")
+        if self.logit_scale is not None:
+            object.__setattr__(self, "weight", F.normalize(self.weight.float(), dim=1))
+
+    def logits(self, embeddings: Tensor) -> Tensor:
+        """The logits [n, C] of embeddings [n, P], in float32."""
+        z = embeddings.float()
+        if self.logit_scale is None:
+            return kernels.linear(z, self.weight, self.bias)
+        return kernels.linear(F.normalize(z, dim=1), self.weight) * self.logit_scale

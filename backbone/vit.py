@@ -1,0 +1,132 @@
+"""The forward pass of a CLIP vision encoder, once for plain and for mixed-batch weights.
+
+Three things set it apart from a training implementation: the first pass returns the router's feature and
+computes nothing after it; the last block computes only what the class token needs; and every operation
+gives a sample the same bits whatever else is in the batch (see `kernels.rows`, and the comments here).
+"""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from backbone.config import EncoderConfig
+from backbone.linear import EncoderWeights
+
+# A query count at which attention's inner products take the path that does not depend on the batch.
+QUERY_ROWS = 8
+# Elements that an activation works on at a time: the temporaries stay in the processor's cache.
+ACTIVATION_CHUNK = 1 << 18
+
+
+def patchify(pixels: Tensor, patch_size: int) -> Tensor:
+    """Patches [B, (H/p) (W/p), 3 p p] of pixels [B, 3, H, W], flattened as a convolution's weight is."""
+    batch, channels, height, width = pixels.shape
+    rows, columns = height // patch_size, width // patch_size
+    grid = pixels.reshape(batch, channels, rows, patch_size, columns, patch_size)
+    return grid.permute(0, 2, 4, 1, 3, 5).reshape(batch, rows * columns, -1)
+
+
+def first_pass(
+    config: EncoderConfig, weights: EncoderWeights, patches: Tensor, layer: int, token: str
+) -> Tensor:
+    """The router's features [B, D]: what enters the MLP of block `layer`, after that block's LayerNorm 2.
+
+    `token` is "class" (the class token) or "mean" (the mean over all tokens). Nothing after it is computed.
+    """
+    x = _embed(weights, patches)
+    for i in range(layer):
+        x = _block(config, weights, i, x)
+    if token == "class":
+        x = x[:, :1] + _class_attention(config, weights, layer, x)
+    else:
+        x = x + _attention(config, weights, layer, x)
+    return weights.layer_norm(f"blocks.{layer}.layer_norm2", x).mean(1)
+
+
+def first_pass_parameters(config: EncoderConfig, layer: int) -> frozenset[str]:
+    """The parameters that `first_pass` reads; no others of the merged base need to be in memory."""
+    before = ("patch_embedding", "class_embedding", "position_embedding", "pre_layernorm")
+    whole = tuple(f"blocks.{i}." for i in range(layer))
+    half = tuple(f"blocks.{layer}.{part}" for part in ("layer_norm1", "attention", "layer_norm2"))
+    return frozenset(name for name in config.parameter_shapes() if name.startswith(before + whole + half))
+
+
+def encode(config: EncoderConfig, weights: EncoderWeights, patches: Tensor) -> Tensor:
+    """The image embeddings [B, P] (or [B, D] without projection), from patches [B, L - 1, 3 p p]."""
+    x = _embed(weights, patches)
+    for i in range(config.depth - 1):
+        x = _block(config, weights, i, x)
+    last = config.depth - 1
+    x = x[:, :1] + _class_attention(config, weights, last, x)
+    x = x + _mlp(config, weights, last, x)
+    embedding = weights.layer_norm("post_layernorm", x)
+    if config.projection_dim:
+        embedding = weights.linear("projection", embedding)
+    return embedding[:, 0]
+
+
+def _embed(weights: EncoderWeights, patches: Tensor) -> Tensor:
+    """Tokens [B, L, D]: class embedding and patch embeddings, positions added, normalised."""
+    tokens = weights.add_positions(weights.linear("patch_embedding", patches))
+    return weights.layer_norm("pre_layernorm", tokens)
+
+
+def _block(config: EncoderConfig, weights: EncoderWeights, i: int, x: Tensor) -> Tensor:
+    x = x + _attention(config, weights, i, x)
+    return x.add_(_mlp(config, weights, i, x))
+
+
+def _attention(config: EncoderConfig, weights: EncoderWeights, i: int, x: Tensor) -> Tensor:
+    """Self-attention of every token: [B, L, D] -> [B, L, D], before the residual connection."""
+    normed = weights.layer_norm(f"blocks.{i}.layer_norm1", x)
+    qkv = weights.linear(f"blocks.{i}.attention.qkv", normed)
+    q, k, v = (_split_heads(part, config) for part in qkv.chunk(3, dim=-1))
+    return weights.linear(f"blocks.{i}.attention.out", _join_heads(F.scaled_dot_product_attention(q, k, v)))
+
+
+def _class_attention(config: EncoderConfig, weights: EncoderWeights, i: int, x: Tensor) -> Tensor:
+    """Self-attention for the class token alone: [B, L, D] -> [B, 1, D]."""
+    normed = weights.layer_norm(f"blocks.{i}.layer_norm1", x)
+    name, width = f"blocks.{i}.attention.qkv", config.width
+    q = weights.linear(name, normed[:, :1], output_rows=slice(0, width))
+    k, v = weights.linear(name, normed, output_rows=slice(width, 3 * width)).chunk(2, dim=-1)
+    # One query is so short a product that its bits would depend on the batch; eight equal ones are not.
+    queries = _split_heads(q, config).expand(-1, -1, QUERY_ROWS, -1).contiguous()
+    attended = F.scaled_dot_product_attention(queries, _split_heads(k, config), _split_heads(v, config))
+    return weights.linear(f"blocks.{i}.attention.out", _join_heads(attended[:, :, :1]))
+
+
+def _split_heads(x: Tensor, config: EncoderConfig) -> Tensor:
+    """[B, n, D] -> [B, heads, n, D / heads]"""
+    return x.view(x.shape[0], x.shape[1], config.num_attention_heads, -1).transpose(1, 2)
+
+
+def _join_heads(x: Tensor) -> Tensor:
+    """[B, heads, n, D / heads] -> [B, n, D]"""
+    return x.transpose(1, 2).flatten(2)
+
+
+def _mlp(config: EncoderConfig, weights: EncoderWeights, i: int, x: Tensor) -> Tensor:
+    hidden = weights.linear(f"blocks.{i}.mlp.fc1", weights.layer_norm(f"blocks.{i}.layer_norm2", x))
+    activate = _quick_gelu if config.activation == "quick_gelu" else _gelu
+    return weights.linear(f"blocks.{i}.mlp.fc2", activate(hidden))
+
+
+def _quick_gelu(x: Tensor) -> Tensor:
+    """`x sigmoid(1.702 x)`, in place where x is float32.
+
+    Sigmoid is spelled out: on a CPU its vector loop and its remainder loop round differently, so an
+    element's bits would depend on its place in memory; those of exp do not.
+    """
+    rows = x.view(-1, x.shape[-1])
+    step = max(1, ACTIVATION_CHUNK // rows.shape[1])
+    for start in range(0, rows.shape[0], step):
+        wide = rows[start : start + step].float()
+        rows[start : start + step] = wide.div_((wide * -1.702).exp_().add_(1.0))
+    return x
+
+
+def _gelu(x: Tensor) -> Tensor:
+    """The exact GELU, in float32: the bfloat16 one's remainder loop rounds differently on a CPU."""
+    return F.gelu(x.float()).to(x.dtype)

@@ -1,0 +1,24 @@
+"""Distances to task subspaces in plain PyTorch: the definition, and what runs on a CPU.
+
+For a feature z and the orthonormal rows P_t [R, D] of task t:
+
+    residual_t = || z - P_t^T P_t z ||_2
+
+z [B, D] of any floating dtype, projectors [T, R, D] float32 -> residuals [B, T] float32; nothing is
+mutated. The difference is formed before it is squared: `|z|^2 - |P_t z|^2` would lose a small residual
+to cancellation. A row's bits depend on that row alone.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from kernels.rows import product
+
+
+def subspace_residuals(z: Tensor, projectors: Tensor) -> Tensor:
+    """The residuals [B, T] of this module's docstring."""
+    z = z.float()
+    residuals = [(z - product(product(z, basis.T), basis)).square_().sum(1).sqrt_() for basis in projectors]
+    return torch.stack(residuals, dim=1)

@@ -1,0 +1,41 @@
+"""From residuals to routing coefficients to expert sets."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+STD_EPSILON = 1e-6
+
+
+def routing_coefficients(residuals: Tensor, candidates: Tensor, temperature: float) -> Tensor:
+    """Softmax over candidates of the standardised negative residuals, [B, T] float32.
+
+    `logits = -residuals`, standardised over each row's candidates (mean 0, unbiased std + 1e-6) and divided
+    by `temperature`. residuals [B, T] float32; candidates [B, T] bool, at least one in each row. Tasks that
+    are no candidates get 0. A single candidate gets 1: it has no spread to standardise by.
+    """
+    if not bool(candidates.any(1).all()):
+        raise ValueError("every sample needs at least one candidate task")
+    count = candidates.sum(1, keepdim=True)
+    logits = torch.where(candidates, -residuals, 0.0)
+    mean = logits.sum(1, keepdim=True) / count
+    centred = torch.where(candidates, logits - mean, 0.0)
+    std = (centred.square().sum(1, keepdim=True) / (count - 1).clamp_min(1)).sqrt()
+    standardised = centred / (std + STD_EPSILON) / temperature
+    return standardised.masked_fill(~candidates, float("-inf")).softmax(1)
+
+
+def select_expert_sets(coefficients: Tensor, threshold: float, top_k: int) -> list[tuple[int, ...]]:
+    """Each row's expert set: at most `top_k` of the tasks strictly above `threshold`, the largest, sorted.
+
+    Where none is above it, the task with the largest coefficient alone. Equal coefficients count in task
+    order. coefficients [B, T] -> B tuples of ascending task indices.
+    """
+    return [_expert_set(row, threshold, top_k) for row in coefficients.tolist()]
+
+
+def _expert_set(row: list[float], threshold: float, top_k: int) -> tuple[int, ...]:
+    ranked = sorted(range(len(row)), key=lambda task: -row[task])  # a stable sort keeps task order
+    kept = [task for task in ranked[:top_k] if row[task] > threshold]
+    return tuple(sorted(kept or ranked[:1]))

@@ -1,0 +1,61 @@
+"""In which form an expert set runs: shared low-rank blocks and a core, or merged weights of its own."""
+
+from __future__ import annotations
+
+from collections import Counter
+from enum import StrEnum
+
+from backbone import EncoderConfig, ExpertBank
+from server.set_cache import SetCache, SetKey
+
+
+class Execution(StrEnum):
+    """The three settings of `execution`."""
+
+    LOW_RANK = "low_rank"
+    MATERIALISED = "materialised"
+    ADAPTIVE = "adaptive"
+
+
+class AdaptiveExecution:
+    """Rent or buy: run a set low-rank until that has cost as much as merging its weights would have.
+
+    Costs are multiply-accumulates beyond the base product. Renting costs a sample, for a set of summed
+    rank K, `L K (d_in + d_out)` in every linear, and `L K^2` more where the set has several tasks. Buying
+    costs `d_out K^2 + d_out K d_in` in every linear, once, and nothing after. Whatever requests come, this
+    spends at most twice what the best choice in hindsight would have (the ski-rental bound). A set that
+    is dropped from the cache has to earn its purchase again.
+
+    Which form a sample runs in depends on the traffic before it, so its bits do too (design.md, section 2).
+    """
+
+    def __init__(self, config: EncoderConfig, bank: ExpertBank, cache: SetCache) -> None:
+        self.cache = cache
+        self._bank = bank
+        self._tokens = config.num_tokens
+        self._paid: Counter[tuple[int, ...]] = Counter()
+        shapes = config.parameter_shapes()
+        self._linears = [(shapes[f"{name}.weight"], bank.blocks[name].u.shape[2]) for name in bank.linears]
+
+    def key(self, tasks: tuple[int, ...], samples: int) -> SetKey:
+        """The form in which `samples` samples of this set run now; counts what they cost."""
+        merged = SetKey(tasks, materialised=True)
+        if merged in self.cache:
+            return merged
+        size = self._bank.expert_set_nbytes(len(tasks), materialised=True)
+        if size <= self.cache.budget_bytes and self._paid[tasks] >= self._purchase_price(len(tasks)):
+            del self._paid[tasks]
+            return merged
+        self._paid[tasks] += samples * self._rent(len(tasks))
+        return SetKey(tasks, materialised=False)
+
+    def _rent(self, num_tasks: int) -> int:
+        cost = 0
+        for (d_out, d_in), rank in self._linears:
+            k = num_tasks * rank
+            cost += k * (d_in + d_out) + (k * k if num_tasks > 1 else 0)
+        return self._tokens * cost
+
+    def _purchase_price(self, num_tasks: int) -> int:
+        ranks = [(shape, num_tasks * rank) for shape, rank in self._linears]
+        return sum(d_out * k * k + d_out * k * d_in for (d_out, d_in), k in ranks)
