@@ -34,6 +34,10 @@ class StoreFiles(ABC):
         """Every file, sorted; empty where the store's folder does not exist."""
 
     @abstractmethod
+    def size(self, path: str) -> int:
+        """The bytes of a file; 0 where it is missing."""
+
+    @abstractmethod
     def read_bytes(self, path: str) -> bytes:
         """The content of a small file. Raises FileNotFoundError."""
 
@@ -73,6 +77,9 @@ class LocalFiles(StoreFiles):
         return sorted(
             path.relative_to(self.root).as_posix() for path in self.root.rglob("*") if not path.is_dir()
         )
+
+    def size(self, path: str) -> int:
+        return (self.root / path).stat().st_size if self.exists(path) else 0
 
     def read_bytes(self, path: str) -> bytes:
         return (self.root / path).read_bytes()

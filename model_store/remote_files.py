@@ -40,6 +40,9 @@ class RemoteFiles(StoreFiles):
         found = cast(list[str], self._filesystem.find(self._root))
         return sorted(name.split(self._root + "/", 1)[-1] for name in found)
 
+    def size(self, path: str) -> int:
+        return int(self._filesystem.size(self._at(path))) if self.exists(path) else 0
+
     def read_bytes(self, path: str) -> bytes:
         return cast(bytes, self._filesystem.cat_file(self._at(path)))
 

@@ -1,7 +1,7 @@
 """Changing a finished store: tasks added, replaced, removed, rolled back; earlier revisions pruned.
 
 Every change writes new files, then the manifest. A reader sees the store before or after, and readers
-that opened it before keep working until `prune`.
+that opened it before keep working until `prune_store`.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def rollback_task(url: StoreUrl, name: str, progress: Progress = silent) -> Stor
         return _commit(store, tasks, history, progress)
 
 
-def prune(url: StoreUrl) -> list[str]:
+def prune_store(url: StoreUrl) -> list[str]:
     """Forgets all earlier revisions and deletes every file that the store no longer names.
 
     Returns the deleted paths. Readers that opened an earlier version may fail afterwards.
