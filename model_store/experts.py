@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -15,6 +16,7 @@ from model_store.progress import Progress, silent
 from model_store.singular_vectors import TaskSingularVectors, rank_for, task_singular_vectors
 from model_store.task_vectors import PatchEmbeddingForm, factored_shapes, task_vector
 from model_store.tensor_files import TensorSpec
+from model_store.threads import one_thread_per_operation
 
 BLOCK_DTYPES: dict[BlockDtype, torch.dtype] = {
     "bfloat16": torch.bfloat16,
@@ -100,23 +102,37 @@ def factor_task(
     stage: str,
     progress: Progress = silent,
 ) -> dict[str, Tensor]:
-    """The tensors of a task's experts file, from two models read one parameter at a time."""
+    """The tensors of a task's experts file, from two models read one parameter per thread at a time."""
+    names = list(parameter_shapes(layout.backbone))
     tensors: dict[str, Tensor] = {}
-    ranks = layout.ranks()
-    block = BLOCK_DTYPES[layout.block_dtype]
-    names = parameter_shapes(layout.backbone)
-    for done, name in enumerate(names):
-        progress(stage, done, len(names))
-        delta = task_vector(pretrained(name), finetuned(name))
-        if name not in ranks:
-            tensors[f"{name}.delta"] = delta
-            continue
-        vectors = task_singular_vectors(delta, ranks[name])
-        tensors[f"{name}.u"] = vectors.u.to(block)
-        tensors[f"{name}.s"] = vectors.s
-        tensors[f"{name}.vh"] = vectors.vh.to(block)
-    progress(stage, len(names), len(names))
+
+    def factor(name: str) -> dict[str, Tensor]:
+        return _change_tensors(layout, name, task_vector(pretrained(name), finetuned(name)))
+
+    with one_thread_per_operation() as threads, ThreadPoolExecutor(threads, "factor", _one_thread) as pool:
+        progress(stage, 0, len(names))
+        for done, change in enumerate(pool.map(factor, names), start=1):
+            tensors |= change
+            progress(stage, done, len(names))
     return tensors
+
+
+def _one_thread() -> None:
+    # OpenMP keeps the number of threads for each calling thread.
+    torch.set_num_threads(1)
+
+
+def _change_tensors(layout: ExpertLayout, name: str, delta: Tensor) -> dict[str, Tensor]:
+    rank = layout.ranks().get(name)
+    if rank is None:
+        return {f"{name}.delta": delta}
+    vectors = task_singular_vectors(delta, rank)
+    block = BLOCK_DTYPES[layout.block_dtype]
+    return {
+        f"{name}.u": vectors.u.to(block),
+        f"{name}.s": vectors.s,
+        f"{name}.vh": vectors.vh.to(block),
+    }
 
 
 def experts_from_tensors(layout: ExpertLayout, tensors: dict[str, Tensor]) -> TaskExperts:

@@ -13,6 +13,7 @@ from model_store.experts import ExpertLayout, Experts, TaskExperts
 from model_store.merging import mean_delta, merged_delta
 from model_store.progress import Progress, silent
 from model_store.singular_vectors import TaskSingularVectors
+from model_store.threads import one_thread_per_operation
 
 # Rebuilding costs eigendecompositions of [T R, T R] matrices. Below this sum of their cubes it takes less
 # than about half a minute on two cores (ViT-B/32: 2e10, about 20 s); ViT-L is above it (1e11).
@@ -41,9 +42,10 @@ def merged_base(
     """
     names = [name for name in pretrained if up_to is None or up_to(name)]
     merged = {}
-    for done, name in enumerate(names):
-        progress("merging all tasks", done, len(names))
-        merged[name] = merged_parameter(name, pretrained[name], experts)
+    with one_thread_per_operation():
+        for done, name in enumerate(names):
+            progress("merging all tasks", done, len(names))
+            merged[name] = merged_parameter(name, pretrained[name], experts)
     progress("merging all tasks", len(names), len(names))
     return merged
 

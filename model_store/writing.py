@@ -35,6 +35,7 @@ from model_store.plan import PlannedTask
 from model_store.progress import Progress, silent
 from model_store.store import Store
 from model_store.tensor_files import read_specs, read_tensor, write_tensors
+from model_store.threads import one_thread_per_operation
 
 
 def new_revision() -> str:
@@ -123,6 +124,7 @@ def _write_merged_base(store: Store, path: str, progress: Progress) -> str:
     names = list(parameter_shapes(store.manifest.backbone))
     done = count()
     with ExitStack() as stack:
+        stack.enter_context(one_thread_per_operation())
         pretrained = stack.enter_context(store.encoder_file(PRETRAINED_FILE))
         experts = [
             _ExpertsInFile(store.layout, stack.enter_context(store.experts_file(task)))

@@ -184,7 +184,10 @@ def _print_summary(store: Store, as_json: bool) -> None:
         f"merged base {manifest.merged_base}; "
         f"blocks {manifest.block_dtype}, ratio {manifest.compression_ratio:.4g}"
     )
-    Console().print(_task_table(store, sizes))
+    console = Console()
+    if not console.is_terminal:
+        console.width = 200  # a file or pipe has no width to cut names to
+    console.print(_task_table(store, sizes))
 
 
 def _task_table(store: Store, sizes: dict[str, int]) -> Table:
