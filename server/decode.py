@@ -55,7 +55,8 @@ def _open(data: bytes, max_pixels: int) -> Image.Image:
         image = Image.open(BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError as error:
         raise NotAnImageError(f"This is not an image that can be read; send {', '.join(FORMATS)}.") from error
-    except Image.DecompressionBombError as error:
+    # A warning is raised too where the interpreter runs with warnings as errors.
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise TooLargeError(
             f"The image has more than {max_pixels} pixels, which is the limit; send a smaller one."
         ) from error

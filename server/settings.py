@@ -59,7 +59,8 @@ class Settings(BaseSettings):
     )
 
     max_body_bytes: Count = Field(32 * MIB, description="largest request body, in bytes")
-    max_pixels: Count = Field(50_000_000, description="largest image, in pixels")
+    # Pillow itself refuses larger images.
+    max_pixels: int = Field(50_000_000, ge=1, le=178_956_970, description="largest image, in pixels")
     max_images_per_request: Count = Field(64, description="images in one request")
     max_top_k: Count = Field(1000, description="largest top_k that a caller may ask for")
 

@@ -17,6 +17,14 @@ router = APIRouter()
 
 IMAGE_FILE = {"type": "string", "format": "binary"}
 
+
+def _json_schema() -> dict[str, Any]:
+    """The JSON form, with the one nested model in its place: there is nothing that a reference could point to."""
+    schema = ClassifyBody.model_json_schema()
+    schema["properties"]["images"]["items"] = schema.pop("$defs")["ImageItem"]
+    return schema
+
+
 # The body is read and told apart by this service, not by the framework, so the description is given by hand.
 REQUEST_BODY: dict[str, Any] = {
     "required": True,
@@ -35,7 +43,7 @@ REQUEST_BODY: dict[str, Any] = {
                 "additionalProperties": False,
             }
         },
-        "application/json": {"schema": ClassifyBody.model_json_schema()},
+        "application/json": {"schema": _json_schema()},
     },
 }
 

@@ -1,6 +1,7 @@
 """A real server process around the fake engine: `python -m tests.server.fake_server LOAD_SECONDS`.
 
-Settings come from MASS_ variables. A negative LOAD_SECONDS makes loading fail. The first line of standard output is the port.
+Settings come from MASS_ variables. A negative LOAD_SECONDS makes loading fail. The first line of
+standard output is the port.
 """
 
 from __future__ import annotations

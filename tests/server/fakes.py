@@ -19,7 +19,7 @@ LABELS = tuple(str(n) for n in range(256))
 
 # The green value of the corner pixel makes the fake engine misbehave.
 FAIL, DIE, SLOW = 10, 20, 30
-SLOW_SECONDS = 0.5
+SLOW_SECONDS = 1.0
 
 
 @dataclass

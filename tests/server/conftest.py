@@ -1,0 +1,105 @@
+"""Real server processes on free ports of the loopback."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PATIENCE = 30.0
+
+
+@dataclass(frozen=True)
+class RunningServer:
+    """A server process and a client for it."""
+
+    process: subprocess.Popen[str]
+    client: httpx.Client
+
+    @property
+    def port(self) -> int:
+        port = self.client.base_url.port
+        assert port is not None
+        return port
+
+    def wait_until_ready(self) -> None:
+        deadline = time.monotonic() + PATIENCE
+        while self.client.get("/readyz").status_code != 200:
+            assert time.monotonic() < deadline, "the server did not become ready"
+            time.sleep(0.02)
+
+    def metric(self, line: str) -> float:
+        """The value of one sample, such as `mass_ready`."""
+        for sample in self.client.get("/metrics").text.splitlines():
+            name, _, value = sample.rpartition(" ")
+            if name == line:
+                return float(value)
+        raise AssertionError(f"there is no sample {line}")
+
+
+StartServer = Callable[..., RunningServer]
+
+
+@contextmanager
+def running(load_seconds: float, settings: dict[str, object]) -> Iterator[RunningServer]:
+    """The fake server, stopped at the end however the test went."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MASS_")}
+    environment.update({f"MASS_{name.upper()}": str(value) for name, value in settings.items()})
+    command = [
+        sys.executable,
+        "-W",
+        "error::ResourceWarning",
+        "-m",
+        "tests.server.fake_server",
+        str(load_seconds),
+    ]
+    process = subprocess.Popen(
+        command, cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    with process:
+        try:
+            assert process.stdout is not None
+            port = process.stdout.readline().strip()
+            assert port, f"the server did not start: {process.communicate()[1]}"
+            with httpx.Client(
+                base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE, trust_env=False
+            ) as client:
+                yield RunningServer(process, client)
+        finally:
+            process.kill()
+
+
+@pytest.fixture
+def start_server() -> Iterator[StartServer]:
+    """Starts servers with settings of a test's own."""
+    with ExitStack() as stack:
+
+        def start(load_seconds: float = 0.0, **settings: object) -> RunningServer:
+            return stack.enter_context(running(load_seconds, settings))
+
+        yield start
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[RunningServer]:
+    """One server with small limits for all tests that leave it as it was."""
+    limits: dict[str, object] = {
+        "max_body_bytes": 200_000,
+        "max_pixels": 1_000_000,
+        "max_images_per_request": 8,
+        "queue_images": 64,
+        "max_batch_images": 8,
+        "log_level": "error",
+    }
+    with running(0.0, limits) as made:
+        made.wait_until_ready()
+        yield made

@@ -1,0 +1,254 @@
+"""The queue's promises: bounded, fair, nobody left waiting, nothing computed for nobody."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import CancelledError
+
+import pytest
+import torch
+
+from server.batcher import Batcher, ClassifyBatch, Ticket
+from server.engine import BatchReport, Query
+from server.errors import (
+    BatchFailedError,
+    DeadlineError,
+    DrainingError,
+    QueueFullError,
+    WorkerDiedError,
+)
+from server.metrics import Metrics
+from tests.server.fakes import DIE, FAIL, FakeEngine
+
+WAIT = 10.0
+
+
+def queries(*reds: int, green: int = 0) -> list[Query]:
+    return [Query(torch.tensor([red, green, 0], dtype=torch.uint8).view(3, 1, 1)) for red in reds]
+
+
+class Bench:
+    """A batcher in front of a fake engine whose batches wait for `gate`."""
+
+    def __init__(self, max_batch_images: int = 4, queue_images: int = 8, batch_delay: float = 0.0) -> None:
+        self.engine = FakeEngine(gate=threading.Event())
+        self.batcher = self.make(self.engine.classify_batch, max_batch_images, queue_images, batch_delay)
+
+    @staticmethod
+    def make(classify: ClassifyBatch, max_batch: int, queue: int, delay: float) -> Batcher:
+        return Batcher(
+            classify, Metrics(queue), max_batch_images=max_batch, queue_images=queue, batch_delay=delay
+        )
+
+    def send(self, *reds: int, green: int = 0, seconds: float = WAIT) -> Ticket:
+        ticket = self.batcher.admit(len(reds), time.monotonic() + seconds)
+        self.batcher.submit(ticket, queries(*reds, green=green))
+        return ticket
+
+    def occupy(self) -> Ticket:
+        """A batch of one that is on the device and stays there until the gate opens."""
+        ticket = self.send(99)
+        while not self.engine.batches:
+            time.sleep(0.001)
+        return ticket
+
+    def open(self) -> None:
+        assert self.engine.gate is not None
+        self.engine.gate.set()
+
+
+def reds(ticket: Ticket) -> list[int]:
+    return [int(answer.probabilities.argmax()) for answer in ticket.future.result(WAIT)]
+
+
+@pytest.fixture
+def bench() -> Iterator[Bench]:
+    made = Bench()
+    yield made
+    made.open()
+    made.batcher.close(WAIT)
+
+
+def test_requests_share_a_batch_and_get_their_own_answers(bench: Bench) -> None:
+    bench.occupy()
+    first, second = bench.send(1, 2), bench.send(3)
+    bench.open()
+    assert (reds(first), reds(second)) == ([1, 2], [3])
+    assert bench.engine.batches == [1, 3]
+
+
+def test_a_request_larger_than_a_batch_is_split(bench: Bench) -> None:
+    bench.occupy()
+    ticket = bench.send(*range(7))
+    bench.open()
+    assert reds(ticket) == list(range(7))
+    assert bench.engine.batches == [1, 4, 3]
+    assert ticket.stage_seconds["second_pass"] == pytest.approx(0.004)  # of both batches
+
+
+def test_admission_is_all_or_nothing_and_bounded_in_images(bench: Bench) -> None:
+    bench.occupy()
+    bench.send(1, 2, 3, 4, 5)
+    with pytest.raises(QueueFullError):
+        bench.send(6, 7, 8, 9)
+    assert reds_after_opening(bench, bench.send(6, 7, 8)) == [6, 7, 8]
+
+
+def reds_after_opening(bench: Bench, ticket: Ticket) -> list[int]:
+    bench.open()
+    return reds(ticket)
+
+
+def test_a_place_is_held_while_decoding_and_given_back_when_that_fails(bench: Bench) -> None:
+    ticket = bench.batcher.admit(8, time.monotonic() + WAIT)
+    with pytest.raises(QueueFullError):
+        bench.send(1)
+    ticket.future.cancel()
+    assert reds_after_opening(bench, bench.send(1)) == [1]
+
+
+def test_abandoned_work_gives_its_place_back_and_never_runs(bench: Bench) -> None:
+    bench.occupy()
+    abandoned = bench.send(1, 2, 3, 4, 5, 6, 7, 8)
+    abandoned.future.cancel()
+    kept = bench.send(9)
+    assert reds_after_opening(bench, kept) == [9]
+    assert bench.engine.batches == [1, 1]
+    with pytest.raises(CancelledError):
+        abandoned.future.result(WAIT)
+
+
+def test_the_rest_of_a_large_request_is_dropped_when_it_is_abandoned(bench: Bench) -> None:
+    large = bench.send(*range(8))
+    while not bench.engine.batches:
+        time.sleep(0.001)
+    large.future.cancel()
+    assert reds_after_opening(bench, bench.send(9)) == [9]
+    assert bench.engine.batches == [4, 1]
+
+
+def test_expired_work_never_runs(bench: Bench) -> None:
+    bench.occupy()
+    late = bench.send(1, seconds=0.01)
+    time.sleep(0.02)
+    bench.open()
+    with pytest.raises(DeadlineError):
+        late.future.result(WAIT)
+    assert reds(bench.send(2)) == [2]
+    assert bench.engine.batches == [1, 1]
+
+
+def test_a_failed_batch_fails_all_of_it_and_nothing_else(bench: Bench) -> None:
+    bench.occupy()
+    good, bad = bench.send(1), bench.send(2, green=FAIL)
+    later = bench.send(3, 4, 5)
+    bench.open()
+    for ticket in (good, bad):
+        with pytest.raises(BatchFailedError) as caught:
+            ticket.future.result(WAIT)
+        assert isinstance(caught.value.__cause__, RuntimeError)
+        assert "asked to fail" not in str(caught.value)
+    # `later` shared the failed batch by two of its images.
+    with pytest.raises(BatchFailedError):
+        later.future.result(WAIT)
+    assert reds(bench.send(6)) == [6]
+    assert not bench.batcher.died
+
+
+def test_too_few_answers_are_a_failed_batch() -> None:
+    def forgetful(_: Sequence[Query]) -> BatchReport:
+        return BatchReport([], {}, [])
+
+    batcher = Bench.make(forgetful, 4, 8, 0.0)
+    ticket = batcher.admit(1, time.monotonic() + WAIT)
+    batcher.submit(ticket, queries(1))
+    with pytest.raises(BatchFailedError):
+        ticket.future.result(WAIT)
+    assert batcher.close(WAIT)
+
+
+@pytest.mark.parametrize("decoded", [True, False])
+def test_a_dead_worker_fails_everything_at_once(bench: Bench, decoded: bool) -> None:
+    bench.occupy()
+    fatal = bench.send(1, 2, 3, 4, green=DIE)
+    waiting = bench.send(5) if decoded else bench.batcher.admit(1, time.monotonic() + WAIT)
+    bench.open()
+    for ticket in (fatal, waiting):
+        with pytest.raises(WorkerDiedError):
+            ticket.future.result(WAIT)
+    assert bench.batcher.died
+    with pytest.raises(WorkerDiedError):
+        bench.send(6)
+
+
+def test_a_lost_device_ends_the_worker() -> None:
+    def lost(_: Sequence[Query]) -> BatchReport:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    batcher = Bench.make(lost, 4, 8, 0.0)
+    ticket = batcher.admit(1, time.monotonic() + WAIT)
+    batcher.submit(ticket, queries(1))
+    with pytest.raises(BatchFailedError):
+        ticket.future.result(WAIT)
+    assert batcher.close(WAIT)
+    assert batcher.died
+
+
+def test_closing_answers_what_was_admitted_and_takes_no_more(bench: Bench) -> None:
+    bench.occupy()
+    waiting = bench.send(1, 2)
+    decoding = bench.batcher.admit(1, time.monotonic() + WAIT)
+    closing = threading.Thread(target=bench.batcher.close, args=(WAIT,))
+    closing.start()
+    while True:
+        try:
+            bench.send(3, seconds=0)
+        except DrainingError:
+            break
+        time.sleep(0.001)
+    bench.batcher.submit(decoding, queries(4))
+    bench.open()
+    assert (reds(waiting), reds(decoding)) == ([1, 2], [4])
+    closing.join(WAIT)
+    assert not closing.is_alive()
+
+
+def test_the_delay_fills_batches_and_a_full_one_does_not_wait() -> None:
+    bench = Bench(max_batch_images=4, batch_delay=5.0)
+    bench.open()
+    started = time.monotonic()
+    tickets = [bench.send(n) for n in range(4)]
+    assert [reds(ticket) for ticket in tickets] == [[0], [1], [2], [3]]
+    assert time.monotonic() - started < 4.0
+    assert bench.engine.batches == [4]
+    bench.send(5)
+    assert bench.batcher.close(WAIT)  # a closing batcher does not wait either
+    assert time.monotonic() - started < 4.0
+
+
+def test_the_delay_ends() -> None:
+    bench = Bench(batch_delay=0.05)
+    bench.open()
+    assert reds(bench.send(5)) == [5]
+    assert bench.batcher.close(WAIT)
+
+
+def test_many_threads_lose_nothing() -> None:
+    bench = Bench(max_batch_images=8, queue_images=100_000)
+    bench.open()
+    tickets: dict[int, Ticket] = {}
+
+    def client(start: int) -> None:
+        for n in range(start, start + 50):
+            tickets[n] = bench.send(*([n % 256] * (n % 5 + 1)))
+
+    threads = [threading.Thread(target=client, args=(50 * k,)) for k in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all(reds(ticket) == [n % 256] * (n % 5 + 1) for n, ticket in tickets.items())
+    assert max(bench.engine.batches) <= 8
+    assert bench.batcher.close(WAIT)

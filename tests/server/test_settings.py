@@ -1,0 +1,72 @@
+"""Where settings come from, which wins, and how a wrong one is told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from server.settings import SettingsError, load_settings
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "mass.toml"
+    path.write_text('port = 1001\nhost = "file"\nqueue_images = 100\n')
+    return path
+
+
+def test_flags_win_over_the_environment_and_that_over_the_file(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MASS_HOST", "environment")
+    monkeypatch.setenv("MASS_PORT", "1002")
+    settings = load_settings({"config": file, "port": 1003, "host": None})
+    assert (settings.port, settings.host, settings.queue_images, settings.max_batch_images) == (
+        1003,
+        "environment",
+        100,
+        32,
+    )
+
+
+def test_the_file_may_be_named_in_the_environment(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MASS_CONFIG", str(file))
+    assert load_settings({}).port == 1001
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ({"port": 70_000}, ["port", "65535"]),
+        ({"port": "x"}, ["port", "integer"]),
+        ({"device": "tpu"}, ["device", "cpu"]),
+        ({"queue_images": 0}, ["queue_images"]),
+        ({"max_images_per_request": 500}, ["max_images_per_request", "queue_images"]),
+        ({"request_timeout": float("nan")}, ["request_timeout"]),
+        ({"request_timeout": 0}, ["request_timeout"]),
+        ({"config": "/does/not/exist.toml"}, ["/does/not/exist.toml"]),
+    ],
+)
+def test_a_wrong_setting_is_one_line_that_names_it(flags: dict[str, object], words: list[str]) -> None:
+    with pytest.raises(SettingsError) as caught:
+        load_settings(flags)
+    assert "\n" not in str(caught.value)
+    for word in words:
+        assert word in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "word"), [("prot = 1", "prot"), ("port = ", "configuration file"), ("port = 'x'", "port")]
+)
+def test_a_wrong_file(tmp_path: Path, text: str, word: str) -> None:
+    path = tmp_path / "mass.toml"
+    path.write_text(text)
+    with pytest.raises(SettingsError, match=word):
+        load_settings({"config": path})
+
+
+def test_a_wrong_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MASS_QUEUE_IMAGES", "many")
+    with pytest.raises(SettingsError, match="queue_images"):
+        load_settings({})
