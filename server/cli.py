@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from server.commands import classify, serve
+from server.commands import classify, serve, store
 
 app = typer.Typer(
     name="mass-serve",
@@ -17,6 +17,7 @@ app = typer.Typer(
 )
 serve.register(app)
 classify.register(app)
+store.register(app)
 
 
 def _print_version(wanted: bool) -> None:

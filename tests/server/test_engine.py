@@ -1,0 +1,256 @@
+"""The engine on tiny random models: the same bits in any company, and every way to choose."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from itertools import combinations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from torch import Tensor
+
+from backbone import DenseWeights, encode, patchify
+from server.engine import Classification, Engine, Query
+from server.execution import AdaptiveExecution, Execution
+from server.set_cache import SetCache, SetKey
+from tests import tiny
+
+NAMES = tuple(f"task{i}" for i in range(4))
+PIXELS = tiny.pixels(24)
+# A low threshold and many tasks make sets of one, two and three tasks all common.
+CANDIDATES = [None, None, ("task1",), ("task0", "task2"), ("task3",), NAMES]
+
+
+def _engine(execution: str = "low_rank", cache: int = 1 << 30, **store: object) -> Engine:
+    return Engine(tiny.loaded_store(**store), Execution(execution), cache)  # type: ignore[arg-type]
+
+
+def _queries() -> list[Query]:
+    return [Query(image, CANDIDATES[i % len(CANDIDATES)]) for i, image in enumerate(PIXELS)]
+
+
+def _same_bits(one: Classification, other: Classification) -> bool:
+    """Equality of everything in an answer, to the last bit."""
+    plain = (one.task, one.expert_set, one.coefficients, one.residuals)
+    same_rest = plain == (other.task, other.expert_set, other.coefficients, other.residuals)
+    return same_rest and torch.equal(one.probabilities, other.probabilities)
+
+
+@pytest.fixture(scope="module", params=["low_rank", "materialised", "bfloat16"])
+def engine_and_answers(request: pytest.FixtureRequest) -> tuple[Engine, list[Classification]]:
+    dtype = torch.bfloat16 if request.param == "bfloat16" else torch.float32
+    execution = "low_rank" if request.param == "bfloat16" else request.param
+    engine = _engine(execution, dtype=dtype, threshold=0.15)
+    return engine, engine.classify_batch(_queries()).answers
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.randoms(use_true_random=False), st.integers(1, len(PIXELS)))
+def test_an_image_gets_the_same_bits_in_every_batch(
+    engine_and_answers, rng: random.Random, size: int
+) -> None:  # type: ignore[no-untyped-def]
+    engine, answers = engine_and_answers
+    chosen = rng.sample(range(len(PIXELS)), size)
+    queries = _queries()
+    again = engine.classify_batch([queries[i] for i in chosen]).answers
+    for i, answer in zip(chosen, again, strict=True):
+        assert _same_bits(answer, answers[i]), f"image {i} in the batch {chosen}"
+
+
+@pytest.mark.parametrize("threads", [1, 3, 5])
+def test_the_bits_hold_with_other_thread_counts(threads: int) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        engine = _engine(threshold=0.15)
+        queries = _queries()
+        whole = engine.classify_batch(queries).answers
+        for i, query in enumerate(queries):
+            assert _same_bits(engine.classify_batch([query]).answers[0], whole[i])
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_sets_of_every_size_occur_in_these_tests() -> None:
+    answers = _engine(threshold=0.15).classify_batch(_queries()).answers
+    assert {len(answer.expert_set) for answer in answers} == {1, 2, 3}
+
+
+def test_a_named_task_is_answered_by_its_own_dense_model() -> None:
+    loaded = tiny.loaded_store()
+    engine = Engine(loaded, Execution.LOW_RANK, 1 << 30)
+    (answer,) = engine.classify_batch([Query(PIXELS[0], ("task2",))]).answers
+    assert (answer.task, answer.expert_set, answer.coefficients) == ("task2", ("task2",), {"task2": 1.0})
+    assert answer.residuals == {}, "nothing was routed"
+    weights = DenseWeights({n: loaded.bank.merged(n, (2,)) for n in loaded.pretrained}, 1e-5)
+    normalised = (PIXELS[0].float() / 255 - 0.5) / 0.25
+    embedding = encode(loaded.config, weights, patchify(normalised[None], loaded.config.patch_size))
+    expected = loaded.heads[2].head.logits(embedding).softmax(1)[0]
+    torch.testing.assert_close(answer.probabilities, expected, atol=1e-5, rtol=1e-4)
+
+
+def test_a_named_task_skips_the_first_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = _engine()
+    monkeypatch.setattr("server.engine.first_pass", _must_not_run)
+    engine.classify_batch([Query(PIXELS[0], ("task0",)), Query(PIXELS[1], ("task3",))])
+    with pytest.raises(AssertionError, match="first pass"):
+        engine.classify_batch([Query(PIXELS[0])])
+
+
+def _must_not_run(*_: object) -> Tensor:
+    raise AssertionError("the first pass ran")
+
+
+def test_only_candidates_answer() -> None:
+    answers = _engine(threshold=0.0).classify_batch([Query(p, ("task0", "task3")) for p in PIXELS]).answers
+    assert {name for answer in answers for name in answer.expert_set} <= {"task0", "task3"}
+    assert all(set(answer.residuals) == set(answer.expert_set) for answer in answers)
+
+
+@pytest.mark.parametrize("tasks", [1, 2])
+def test_one_or_two_tasks_are_served(tasks: int) -> None:
+    answers = _engine(tasks=tasks).classify_batch([Query(p) for p in PIXELS]).answers
+    assert all(sum(answer.coefficients.values()) <= 1.0 + 1e-6 for answer in answers)
+    assert all(answer.probabilities.sum().item() == pytest.approx(1.0, abs=1e-5) for answer in answers)
+
+
+def _all_logits(engine: Engine, answer: Classification, pixels: Tensor) -> dict[str, Tensor]:
+    """Each head's logits on the embedding that the answer's expert set gives."""
+    loaded = tiny.loaded_store()
+    tasks = tuple(NAMES.index(name) for name in answer.expert_set)
+    weights = DenseWeights({n: loaded.bank.merged(n, tasks) for n in loaded.pretrained}, 1e-5)
+    patches = patchify(((pixels.float() / 255 - 0.5) / 0.25)[None], engine.config.patch_size)
+    embedding = encode(engine.config, weights, patches)
+    return {name: loaded.heads[NAMES.index(name)].head.logits(embedding)[0] for name in answer.expert_set}
+
+
+@pytest.mark.parametrize("choice", ["max", "mean", "router"])
+def test_the_head_that_answers_is_the_one_chosen(choice: str) -> None:
+    engine = _engine(head_choice=choice, threshold=0.15)
+    answers = engine.classify_batch([Query(p) for p in PIXELS]).answers
+    several = [(a, p) for a, p in zip(answers, PIXELS, strict=True) if len(a.expert_set) > 1]
+    assert several
+    for answer, pixels in several:
+        logits = _all_logits(engine, answer, pixels)
+        scores = {
+            "max": {name: float(part.max()) for name, part in logits.items()},
+            "mean": {name: float(part.mean()) for name, part in logits.items()},
+            "router": answer.coefficients,
+        }[choice]
+        assert answer.task == max(scores, key=lambda name: scores[name])
+        torch.testing.assert_close(answer.probabilities, logits[answer.task].softmax(0), atol=1e-4, rtol=1e-3)
+
+
+def test_both_forms_of_execution_agree() -> None:
+    low_rank = _engine("low_rank", threshold=0.15).classify_batch(_queries()).answers
+    merged = _engine("materialised", threshold=0.15).classify_batch(_queries()).answers
+    for one, other in zip(low_rank, merged, strict=True):
+        assert one.expert_set == other.expert_set
+        torch.testing.assert_close(one.probabilities, other.probabilities, atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize("execution", ["low_rank", "materialised"])
+def test_a_small_set_cache_changes_no_bit_and_keeps_its_budget(execution: str) -> None:
+    roomy = _engine(execution, threshold=0.15)
+    largest = roomy.bank.expert_set_nbytes(3, materialised=execution == "materialised")
+    tight = _engine(execution, cache=largest, threshold=0.15)
+    expected = roomy.classify_batch(_queries()).answers
+    for _ in range(2):
+        answers = tight.classify_batch(_queries()).answers
+        assert all(_same_bits(a, b) for a, b in zip(answers, expected, strict=True))
+        assert tight.set_cache.nbytes <= largest
+    roomy.classify_batch(_queries())
+    assert roomy.set_cache.misses == len({a.expert_set for a in expected}), "a cached set is computed once"
+
+
+def test_low_rank_sets_are_served_without_any_cache() -> None:
+    engine = _engine(cache=0, threshold=0.15)
+    expected = _engine(threshold=0.15).classify_batch(_queries()).answers
+    answers = engine.classify_batch(_queries()).answers
+    assert all(_same_bits(a, b) for a, b in zip(answers, expected, strict=True))
+    assert engine.set_cache.nbytes == 0
+
+
+def test_materialised_execution_needs_room_for_a_set() -> None:
+    with pytest.raises(ValueError, match="set_cache_bytes"):
+        _engine("materialised", cache=1000)
+
+
+def test_serving_low_rank_never_merges_a_linear(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = _engine(threshold=0.15)
+    merged: list[str] = []
+    original = type(engine.bank).merged
+
+    def watched(bank: object, parameter: str, tasks: Sequence[int]) -> Tensor:
+        merged.append(parameter)
+        return original(bank, parameter, tasks)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(type(engine.bank), "merged", watched)
+    engine.classify_batch(_queries())
+    linears = {f"{name}.weight" for name in engine.config.linears}
+    assert merged
+    assert not linears & set(merged)
+
+
+def test_adaptive_execution_buys_once_renting_has_cost_as_much() -> None:
+    engine = _engine("adaptive", threshold=0.15)
+    query = Query(PIXELS[0], ("task1",))
+    engine.classify_batch([query])
+    assert SetKey((1,), True) not in engine.set_cache, "one image does not pay for a merge"
+    for _ in range(60):
+        engine.classify_batch([query] * 8)
+    assert SetKey((1,), True) in engine.set_cache
+    assert _engine("adaptive", cache=1000).classify_batch([query] * 8).answers, "no room: it keeps renting"
+
+
+def test_the_price_of_renting_and_buying_is_the_stated_one() -> None:
+    loaded = tiny.loaded_store()
+    execution = AdaptiveExecution(loaded.config, loaded.bank, SetCache(loaded.bank, 1 << 30))
+    shapes = tiny.parameter_shapes(loaded.config)
+    rent = buy = 0
+    for name in loaded.config.linears:
+        d_out, d_in = shapes[f"{name}.weight"]
+        k = 2 * int(min(d_out, d_in) / 4)
+        rent += loaded.config.num_tokens * (k * (d_in + d_out) + k * k)
+        buy += d_out * k * k + d_out * k * d_in
+    batches_to_buy = -(-buy // (4 * rent))
+    forms = [execution.key((0, 3), 4).materialised for _ in range(batches_to_buy + 1)]
+    assert forms == [False] * batches_to_buy + [True]
+
+
+@pytest.mark.parametrize(
+    ("query", "match"),
+    [
+        (Query(PIXELS[0], ("nothing",)), "candidates must be among"),
+        (Query(PIXELS[0], ()), "candidates must be among"),
+        (Query(PIXELS[0].float()), "uint8"),
+        (Query(PIXELS[0][:, :30]), "uint8"),
+    ],
+)
+def test_a_query_that_does_not_fit_is_refused(query: Query, match: str) -> None:
+    with pytest.raises(ValueError, match=match):
+        _engine().classify_batch([Query(PIXELS[1]), query])
+
+
+def test_an_output_that_is_not_finite_is_an_error_and_no_answer() -> None:
+    loaded = tiny.loaded_store()
+    loaded.pretrained["post_layernorm.weight"][3] = float("inf")
+    with pytest.raises(FloatingPointError, match="not finite"):
+        Engine(loaded, Execution.LOW_RANK, 1 << 30).classify_batch([Query(PIXELS[0])])
+
+
+def test_images_go_in_and_labels_come_out() -> None:
+    engine = _engine()
+    images = [Image.new("RGB", size, "teal") for size in ((32, 32), (90, 31), (7, 200))]
+    answers = engine.classify(images, tasks=["task0", "task1"])
+    assert len(answers) == 3
+    assert all(len(answer.probabilities) == len(answer.labels) for answer in answers)
+    report = engine.classify_batch(_queries())
+    assert set(report.stage_seconds) == {"first_pass", "route", "second_pass", "heads"}
+    possible = {c for k in (1, 2, 3) for c in combinations(NAMES, k)}
+    assert set(report.expert_sets) <= possible
+    assert len(set(report.expert_sets)) == len(report.expert_sets)
