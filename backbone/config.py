@@ -1,4 +1,4 @@
-"""The sizes of a CLIP vision encoder, and the parameters they imply."""
+"""The sizes of a CLIP vision encoder."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class EncoderConfig:
     projection_dim: int | None = None  # None: the embedding is the normalised class token, of width D
 
     def __post_init__(self) -> None:
-        if self.image_size % self.patch_size:
-            raise ValueError(f"image_size {self.image_size} is no multiple of patch_size {self.patch_size}")
+        if self.patch_size > self.image_size:
+            raise ValueError(f"patch_size {self.patch_size} exceeds image_size {self.image_size}")
         if self.width % self.num_attention_heads:
             raise ValueError(
                 f"width {self.width} is no multiple of {self.num_attention_heads} attention heads"
@@ -32,7 +32,7 @@ class EncoderConfig:
 
     @property
     def num_tokens(self) -> int:
-        """L: one class token and one token a patch."""
+        """L: one class token and one token for every whole patch."""
         return (self.image_size // self.patch_size) ** 2 + 1
 
     @property
@@ -49,32 +49,3 @@ class EncoderConfig:
             for linear in ("attention.qkv", "attention.out", "mlp.fc1", "mlp.fc2")
         )
         return ("patch_embedding", *blocks, *(("projection",) if self.projection_dim else ()))
-
-    def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Every parameter's name and shape."""
-        width, mlp = self.width, self.mlp_width
-        shapes: dict[str, tuple[int, ...]] = {
-            "patch_embedding.weight": (width, 3 * self.patch_size**2),
-            "class_embedding": (width,),
-            "position_embedding.weight": (self.num_tokens, width),
-            **_layer_norm("pre_layernorm", width),
-        }
-        for i in range(self.depth):
-            shapes |= _layer_norm(f"blocks.{i}.layer_norm1", width)
-            shapes |= _linear(f"blocks.{i}.attention.qkv", 3 * width, width)
-            shapes |= _linear(f"blocks.{i}.attention.out", width, width)
-            shapes |= _layer_norm(f"blocks.{i}.layer_norm2", width)
-            shapes |= _linear(f"blocks.{i}.mlp.fc1", mlp, width)
-            shapes |= _linear(f"blocks.{i}.mlp.fc2", width, mlp)
-        shapes |= _layer_norm("post_layernorm", width)
-        if self.projection_dim:
-            shapes["projection.weight"] = (self.projection_dim, width)
-        return shapes
-
-
-def _layer_norm(name: str, width: int) -> dict[str, tuple[int, ...]]:
-    return {f"{name}.weight": (width,), f"{name}.bias": (width,)}
-
-
-def _linear(name: str, d_out: int, d_in: int) -> dict[str, tuple[int, ...]]:
-    return {f"{name}.weight": (d_out, d_in), f"{name}.bias": (d_out,)}

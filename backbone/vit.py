@@ -7,6 +7,8 @@ gives a sample the same bits whatever else is in the batch (see `kernels.rows`, 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -20,10 +22,11 @@ ACTIVATION_CHUNK = 1 << 18
 
 
 def patchify(pixels: Tensor, patch_size: int) -> Tensor:
-    """Patches [B, (H/p) (W/p), 3 p p] of pixels [B, 3, H, W], flattened as a convolution's weight is."""
+    """Whole patches [B, (H/p) (W/p), 3 p p] of pixels [B, 3, H, W], flattened as a convolution's weight."""
     batch, channels, height, width = pixels.shape
     rows, columns = height // patch_size, width // patch_size
-    grid = pixels.reshape(batch, channels, rows, patch_size, columns, patch_size)
+    whole = pixels[:, :, : rows * patch_size, : columns * patch_size]
+    grid = whole.reshape(batch, channels, rows, patch_size, columns, patch_size)
     return grid.permute(0, 2, 4, 1, 3, 5).reshape(batch, rows * columns, -1)
 
 
@@ -44,12 +47,12 @@ def first_pass(
     return weights.layer_norm(f"blocks.{layer}.layer_norm2", x).mean(1)
 
 
-def first_pass_parameters(config: EncoderConfig, layer: int) -> frozenset[str]:
-    """The parameters that `first_pass` reads; no others of the merged base need to be in memory."""
+def first_pass_parameters(parameters: Iterable[str], layer: int) -> frozenset[str]:
+    """The parameters that `first_pass` reads; the merged base needs no others in memory."""
     before = ("patch_embedding", "class_embedding", "position_embedding", "pre_layernorm")
     whole = tuple(f"blocks.{i}." for i in range(layer))
     half = tuple(f"blocks.{layer}.{part}" for part in ("layer_norm1", "attention", "layer_norm2"))
-    return frozenset(name for name in config.parameter_shapes() if name.startswith(before + whole + half))
+    return frozenset(name for name in parameters if name.startswith(before + whole + half))
 
 
 def encode(config: EncoderConfig, weights: EncoderWeights, patches: Tensor) -> Tensor:
@@ -114,16 +117,14 @@ def _mlp(config: EncoderConfig, weights: EncoderWeights, i: int, x: Tensor) -> T
 
 
 def _quick_gelu(x: Tensor) -> Tensor:
-    """`x sigmoid(1.702 x)`, in place where x is float32.
+    """`x sigmoid(1.702 x)`, in place, computed in float32.
 
     Sigmoid is spelled out: on a CPU its vector loop and its remainder loop round differently, so an
     element's bits would depend on its place in memory; those of exp do not.
     """
     rows = x.view(-1, x.shape[-1])
-    step = max(1, ACTIVATION_CHUNK // rows.shape[1])
-    for start in range(0, rows.shape[0], step):
-        wide = rows[start : start + step].float()
-        rows[start : start + step] = wide.div_((wide * -1.702).exp_().add_(1.0))
+    for part in rows.split(max(1, ACTIVATION_CHUNK // rows.shape[1])):  # type: ignore[no-untyped-call]
+        part.div_((part.float() * -1.702).exp_().add_(1.0))
     return x
 
 

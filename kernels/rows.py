@@ -48,6 +48,6 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """`y = x W^T + b` [N, d_out] for x [N, d_in], weight [d_out, d_in] and bias [d_out]."""
     if bias is None:
         return product(x, weight.T)
-    y = bias.expand(x.shape[0], -1).contiguous()
+    y = x.new_empty(x.shape[0], weight.shape[0]).copy_(bias)
     add_product_(y, x, weight.T)
     return y

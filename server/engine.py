@@ -123,8 +123,8 @@ class Engine:
 
         device: "cpu" or "cuda[:i]". dtype: "float32" or "bfloat16", of the encoder; heads and the router are
         float32. execution: "low_rank", "materialised" or "adaptive". set_cache_bytes bounds what expert sets
-        take beside the shared blocks. Raises `model_store.errors.StoreError` for a store that cannot be used and
-        ValueError for options that do not fit it.
+        take beside the shared blocks. Raises `model_store.errors.StoreError` for a store that cannot be used
+        and ValueError for options that do not fit it.
         """
         return cls(
             load_store(store, torch.device(device), getattr(torch, dtype)),
@@ -273,7 +273,7 @@ class Engine:
     def _winners(self, logits: Sequence[Tensor], decisions: Sequence[Decision]) -> list[int]:
         """For each sample of a segment, which task of the set answers (design.md, section 2, head choice)."""
         if self._loaded.head_choice == "router":
-            return [max(range(len(logits)), key=lambda i, d=d: d.coefficients[i]) for d in decisions]
+            return [decision.coefficients.index(max(decision.coefficients)) for decision in decisions]
         scores = [part.amax(1) if self._loaded.head_choice == "max" else part.mean(1) for part in logits]
         winners: list[int] = torch.stack(scores, dim=1).argmax(1).tolist()
         return winners

@@ -34,8 +34,8 @@ class AdaptiveExecution:
         self._bank = bank
         self._tokens = config.num_tokens
         self._paid: Counter[tuple[int, ...]] = Counter()
-        shapes = config.parameter_shapes()
-        self._linears = [(shapes[f"{name}.weight"], bank.blocks[name].u.shape[2]) for name in bank.linears]
+        weights = ((name, bank.pretrained[f"{name}.weight"]) for name in bank.linears)
+        self._linears = [(tuple(weight.shape), bank.blocks[name].u.shape[2]) for name, weight in weights]
 
     def key(self, tasks: tuple[int, ...], samples: int) -> SetKey:
         """The form in which `samples` samples of this set run now; counts what they cost."""

@@ -67,7 +67,7 @@ def load_store(url: str, device: torch.device, dtype: torch.dtype) -> LoadedStor
     for index, task in enumerate(manifest.tasks):
         experts = store.load_experts(task.name)
         bank.set_task(index, experts.singular_vectors, experts.dense_deltas)
-    first_pass = _first_pass_weights(store, config, bank)
+    first_pass = _first_pass_weights(store, bank)
     shared = manifest.router.first_pass == "pretrained"
     return LoadedStore(
         store_revision=manifest.store_revision,
@@ -95,10 +95,10 @@ def router_config(manifest: Manifest) -> RouterConfig:
     return RouterConfig(**manifest.router.model_dump(exclude={"head_choice", "first_pass"}))
 
 
-def _first_pass_weights(store: Store, config: EncoderConfig, bank: ExpertBank) -> dict[str, Tensor]:
+def _first_pass_weights(store: Store, bank: ExpertBank) -> dict[str, Tensor]:
     """The weights of the first pass, as far as it goes: nothing above the router's layer is kept."""
     router = store.manifest.router
-    names = first_pass_parameters(config, router.layer)
+    names = first_pass_parameters(bank.pretrained, router.layer)
     if router.first_pass == "pretrained":
         return {name: tensor for name, tensor in bank.pretrained.items() if name in names}
     stored = store.load_merged_base()

@@ -51,8 +51,8 @@ def engine_and_answers(request: pytest.FixtureRequest) -> tuple[Engine, list[Cla
 @settings(max_examples=25, deadline=None)
 @given(st.randoms(use_true_random=False), st.integers(1, len(PIXELS)))
 def test_an_image_gets_the_same_bits_in_every_batch(
-    engine_and_answers, rng: random.Random, size: int
-) -> None:  # type: ignore[no-untyped-def]
+    engine_and_answers: tuple[Engine, list[Classification]], rng: random.Random, size: int
+) -> None:
     engine, answers = engine_and_answers
     chosen = rng.sample(range(len(PIXELS)), size)
     queries = _queries()

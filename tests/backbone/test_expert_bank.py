@@ -1,0 +1,126 @@
+"""Experts in mixed batches against one explicit dense model for each sample, in float64."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from backbone import DenseWeights, ExpertBank, ExpertSet, SegmentedWeights, encode, patchify
+from kernels import group_by_expert_set
+from model_store import TaskSingularVectors
+from tests import tiny
+from tests.tiny import CONFIG
+
+SETS = [(0,), (2,), (0, 2), (1,), (0, 1, 3), (0, 2), (3,), (2,), (0,)]
+
+
+def _merged_in_float64(bank: ExpertBank, parameter: str, tasks: tuple[int, ...]) -> Tensor:
+    """TSV-M by the definition: polar factors from a full SVD of the concatenation."""
+    before = bank.pretrained[parameter].double()
+    if parameter in bank.dense_deltas:
+        return before + sum(bank.dense_deltas[parameter][t].double() for t in tasks) / len(tasks)
+    name = parameter if parameter == "position_embedding.weight" else parameter.removesuffix(".weight")
+    blocks = bank.blocks[name]
+    u = torch.cat([blocks.u[t] for t in tasks], dim=1).double()
+    vh = torch.cat([blocks.vh[t] for t in tasks], dim=0).double()
+    s = torch.cat([bank.singular_values[name][t] for t in tasks]).double()
+    if len(tasks) > 1:
+        p, _, q = torch.linalg.svd(u, full_matrices=False)
+        u = p @ q
+        p, _, q = torch.linalg.svd(vh, full_matrices=False)
+        vh = p @ q
+    return before + (u * s) @ vh
+
+
+def _forward(bank: ExpertBank, sets: list[tuple[int, ...]], patches: Tensor, *, materialised: bool) -> Tensor:
+    segments = group_by_expert_set(sets)
+    experts = [bank.expert_set(tasks, materialised=materialised) for tasks in segments.segment_expert_sets]
+    weights = SegmentedWeights(
+        bank.pretrained, bank, experts, segments.segment_offsets, CONFIG.layer_norm_eps
+    )
+    order = torch.tensor(segments.permutation)
+    embeddings = torch.empty(len(sets), CONFIG.embedding_dim, dtype=patches.dtype)
+    embeddings[order] = encode(CONFIG, weights, patches[order])
+    return embeddings
+
+
+@pytest.fixture(scope="module")
+def bank() -> ExpertBank:
+    return tiny.bank(CONFIG, tiny.pretrained(CONFIG), tasks=4)
+
+
+@pytest.fixture(scope="module")
+def patches() -> Tensor:
+    torch.manual_seed(3)
+    return patchify(torch.randn(len(SETS), 3, 32, 32), CONFIG.patch_size)
+
+
+@pytest.mark.parametrize("materialised", [False, True])
+@torch.inference_mode()
+def test_every_sample_gets_its_own_merged_model(
+    bank: ExpertBank, patches: Tensor, materialised: bool
+) -> None:
+    embeddings = _forward(bank, SETS, patches, materialised=materialised)
+    for sample, tasks in enumerate(SETS):
+        dense = {name: _merged_in_float64(bank, name, tasks) for name in bank.pretrained}
+        alone = encode(CONFIG, DenseWeights(dense, 1e-5), patches[sample : sample + 1].double())
+        torch.testing.assert_close(embeddings[sample].double(), alone[0], atol=5e-5, rtol=5e-5)
+
+
+@torch.inference_mode()
+def test_an_averaged_patch_embedding_needs_no_blocks(patches: Tensor) -> None:
+    averaged = tiny.bank(CONFIG, tiny.pretrained(CONFIG), tasks=4, dense="patch_embedding")
+    assert "patch_embedding" not in averaged.blocks
+    embeddings = _forward(averaged, SETS, patches, materialised=False)
+    dense = {name: _merged_in_float64(averaged, name, SETS[4]) for name in averaged.pretrained}
+    alone = encode(CONFIG, DenseWeights(dense, 1e-5), patches[4:5].double())
+    torch.testing.assert_close(embeddings[4].double(), alone[0], atol=5e-5, rtol=5e-5)
+
+
+@torch.inference_mode()
+def test_identical_tasks_merge_to_one_of_them_twice_over() -> None:
+    """polar([u, u]) is [u, u] / sqrt(2) on both sides, so the merged change is the task's own, not a NaN."""
+    weights = tiny.pretrained(CONFIG)
+    source = tiny.bank(CONFIG, weights, tasks=2)
+    twins = ExpertBank(CONFIG, weights, 2)
+    for task in (0, 1):
+        vectors = {
+            f"{name}.weight".replace(".weight.weight", ".weight"): TaskSingularVectors(
+                blocks.u[0], source.singular_values[name][0], blocks.vh[0]
+            )
+            for name, blocks in source.blocks.items()
+        }
+        twins.set_task(task, vectors, {name: delta[0] for name, delta in source.dense_deltas.items()})
+    for parameter in weights:
+        torch.testing.assert_close(
+            twins.merged(parameter, (0, 1)), twins.merged(parameter, (0,)), atol=1e-5, rtol=1e-4
+        )
+
+
+@pytest.mark.parametrize("materialised", [False, True])
+@pytest.mark.parametrize("tasks", [(1,), (0, 3), (0, 1, 2)])
+def test_the_announced_size_of_a_set_is_its_size(
+    bank: ExpertBank, tasks: tuple[int, ...], materialised: bool
+) -> None:
+    expert_set: ExpertSet = bank.expert_set(tasks, materialised=materialised)
+    assert expert_set.nbytes == bank.expert_set_nbytes(len(tasks), materialised=materialised)
+
+
+def test_a_set_of_one_task_takes_a_small_part_of_the_encoder(bank: ExpertBank) -> None:
+    encoder = sum(tensor.nbytes for tensor in bank.pretrained.values())
+    assert bank.expert_set((0,), materialised=False).nbytes < 0.06 * encoder
+
+
+def test_a_task_that_does_not_fit_is_refused() -> None:
+    weights = tiny.pretrained(CONFIG)
+    empty = ExpertBank(CONFIG, weights, 1)
+    with pytest.raises(ValueError, match="no change for"):
+        empty.set_task(0, {}, {})
+    deltas = {name: torch.zeros_like(tensor) for name, tensor in weights.items()}
+    deltas["class_embedding"] = torch.zeros(3)
+    with pytest.raises(ValueError, match="class_embedding"):
+        empty.set_task(0, {}, deltas)
+    wrong = TaskSingularVectors(torch.zeros(5, 1), torch.zeros(1), torch.zeros(1, 64))
+    with pytest.raises(ValueError, match="projection"):
+        empty.set_task(0, {"projection.weight": wrong}, {k: v for k, v in deltas.items() if "proj" not in k})

@@ -1,0 +1,117 @@
+"""Tiny random models in memory: the real classes, at sizes that run in milliseconds."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import torch
+from torch import Tensor
+
+from backbone import ClassificationHead, EncoderConfig, ExpertBank, first_pass_parameters
+from model_store import TaskSingularVectors, backbone_spec, rank_for, task_singular_vectors
+from router import RouterConfig
+from server.loading import LoadedStore, TaskHead, TaskInfo
+from server.preprocessing import Preprocessing
+
+CONFIG = EncoderConfig(
+    image_size=32,
+    patch_size=8,
+    width=64,
+    depth=3,
+    num_attention_heads=4,
+    mlp_width=256,
+    projection_dim=48,
+)
+
+
+def parameter_shapes(config: EncoderConfig) -> dict[str, tuple[int, ...]]:
+    """The shapes that the store writes for such an encoder."""
+    return backbone_spec.parameter_shapes(backbone_spec.BackboneSpec(**asdict(config)))
+
+
+def pretrained(config: EncoderConfig, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
+    """Random weights of a sensible scale."""
+    generator = torch.Generator().manual_seed(0)
+    weights = {}
+    for name, shape in parameter_shapes(config).items():
+        noise = torch.randn(shape, generator=generator)
+        is_norm = "layernorm" in name or "layer_norm" in name
+        if is_norm:
+            weights[name] = (0.1 * noise + (1.0 if name.endswith("weight") else 0.0)).to(dtype)
+        else:
+            weights[name] = (noise / shape[-1] ** 0.5).to(dtype)
+    return weights
+
+
+def task_changes(config: EncoderConfig, task: int, scale: float = 0.2) -> dict[str, Tensor]:
+    """What fine-tuning on task `task` changed: a random change of every parameter."""
+    generator = torch.Generator().manual_seed(1000 + task)
+    return {
+        name: scale * torch.randn(shape, generator=generator) / shape[-1] ** 0.5
+        for name, shape in parameter_shapes(config).items()
+    }
+
+
+def bank(config: EncoderConfig, weights: dict[str, Tensor], tasks: int, *, dense: str = "-") -> ExpertBank:
+    """A bank of random tasks at rank 1 / T; parameters whose name starts with `dense` are not factored."""
+    result = ExpertBank(config, weights, tasks)
+    for task in range(tasks):
+        vectors: dict[str, TaskSingularVectors] = {}
+        deltas: dict[str, Tensor] = {}
+        for name, delta in task_changes(config, task).items():
+            if delta.ndim == 2 and not name.startswith(dense):
+                rank = rank_for((delta.shape[0], delta.shape[1]), 1 / tasks)
+                vectors[name] = task_singular_vectors(delta, rank)
+            else:
+                deltas[name] = delta
+        result.set_task(task, vectors, deltas)
+    return result
+
+
+def loaded_store(
+    tasks: int = 4,
+    config: EncoderConfig = CONFIG,
+    dtype: torch.dtype = torch.float32,
+    head_choice: str = "max",
+    threshold: float = 0.2,
+) -> LoadedStore:
+    """A store in memory with `tasks` random tasks, cosine and linear heads in turn."""
+    weights = pretrained(config, dtype)
+    experts = bank(config, weights, tasks)
+    router = RouterConfig(layer=config.depth - 1, threshold=threshold)
+    names = first_pass_parameters(weights, router.layer)
+    return LoadedStore(
+        store_revision="tiny",
+        config=config,
+        preprocessing=Preprocessing(
+            config.image_size, config.image_size, "bicubic", (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
+        ),
+        router=router,
+        head_choice=head_choice,
+        device=torch.device("cpu"),
+        dtype=dtype,
+        pretrained=weights,
+        first_pass={name: experts.merged(name, range(tasks)) for name in names},
+        first_pass_nbytes=0,
+        bank=experts,
+        heads=tuple(_head(config, task) for task in range(tasks)),
+    )
+
+
+def _head(config: EncoderConfig, task: int) -> TaskHead:
+    generator = torch.Generator().manual_seed(task)
+    classes = 3 + task
+    weight = torch.randn(classes, config.embedding_dim, generator=generator)
+    if task % 2:
+        head = ClassificationHead(weight, bias=torch.randn(classes, generator=generator))
+    else:
+        head = ClassificationHead(weight, logit_scale=20.0)
+    labels = tuple(f"class {i}" for i in range(classes))
+    return TaskHead(TaskInfo(f"task{task}", f"r{task}", labels, "cosine", 1, None), head)
+
+
+def pixels(count: int, config: EncoderConfig = CONFIG) -> list[Tensor]:
+    """Random images [3, H, W] uint8."""
+    generator = torch.Generator().manual_seed(5)
+    shape = (count, 3, config.image_size, config.image_size)
+    return list(torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8))
