@@ -41,12 +41,12 @@ TEXT = {
 
 
 def make_model(kind: str = "CLIPVisionModelWithProjection", seed: int = 0, **changes: Any) -> Any:
-    """A randomly initialised model of one of the three classes, biases and all."""
+    """A randomly initialised model of one of the three classes, with biases that are not zero."""
     vision = VISION | changes
     torch.manual_seed(seed)
     if kind == "CLIPModel":
         dim = vision["projection_dim"]
-        model = CLIPModel(CLIPConfig(text_config=TEXT, vision_config=vision, projection_dim=dim))
+        model: Any = CLIPModel(CLIPConfig(text_config=TEXT, vision_config=vision, projection_dim=dim))
     elif kind == "CLIPVisionModel":
         model = CLIPVisionModel(CLIPVisionConfig(**vision))
     else:

@@ -1,0 +1,320 @@
+"""Builds: their defaults, everything they refuse, and how they take up what was interrupted."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from model_store import experts
+from model_store.build import build
+from model_store.errors import CheckpointError, StoreError, StoreExistsError, TaskError
+from model_store.experts import ExpertLayout
+from model_store.merged_base import is_slow_to_rebuild, merged_base
+from model_store.plan import BuildOptions, TaskInput, default_router_layer
+from model_store.singular_vectors import TaskSingularVectors, task_singular_vectors
+from model_store.store import Store
+from tests.model_store.models import Suite, make_model, make_suite, save_head
+from tests.model_store.test_format import TINY
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Suite:
+    """Models that a test may damage."""
+    return make_suite(tmp_path, ("digits", "street"))
+
+
+class TestDefaults:
+    def test_are_the_papers(self, built: Path) -> None:
+        manifest = Store.open(built).manifest
+        assert manifest.compression_ratio == 1 / 2
+        assert (manifest.merged_base, manifest.patch_embedding) == ("rebuilt", "factored")
+        router = manifest.router
+        assert (router.layer, router.token, router.temperature) == (1, "class", 1.0)
+        assert (router.threshold, router.top_k, router.head_choice) == (0.2, 3, "max")
+        assert router.first_pass == "merged_base"
+
+    @pytest.mark.parametrize(
+        ("depth", "layer"), [(1, 0), (2, 1), (6, 5), (8, 6), (12, 9), (24, 20), (32, 24)]
+    )
+    def test_router_layer(self, depth: int, layer: int) -> None:
+        assert default_router_layer(depth) == layer
+
+    def test_merged_base_is_stored_where_rebuilding_is_slow(self) -> None:
+        vit_b = TINY.model_copy(update={"width": 768, "mlp_width": 3072, "depth": 12, "patch_size": 32})
+        vit_l = vit_b.model_copy(update={"width": 1024, "mlp_width": 4096, "depth": 24})
+        assert not is_slow_to_rebuild(ExpertLayout(vit_b, 1 / 8, "factored", "bfloat16"), 8)
+        assert is_slow_to_rebuild(ExpertLayout(vit_l, 1 / 8, "factored", "bfloat16"), 8)
+
+
+def test_options_reach_the_manifest(suite: Suite, tmp_path: Path) -> None:
+    options = BuildOptions(
+        compression_ratio=0.25,
+        router_layer=0,
+        router_token="mean",
+        temperature=2.0,
+        threshold=0.0,
+        top_k=1,
+        head_choice="router",
+        first_pass="pretrained",
+        patch_embedding="averaged",
+        block_dtype="float32",
+        merged_base="stored",
+    )
+    tasks = [dataclasses.replace(suite.tasks[0], individual_accuracy=0.875)]
+    store = build(suite.pretrained, tasks, tmp_path / "out", options)
+    assert store.manifest == Store.open(tmp_path / "out").manifest
+    assert store.manifest.router.model_dump() == {
+        "layer": 0,
+        "token": "mean",
+        "temperature": 2.0,
+        "threshold": 0.0,
+        "top_k": 1,
+        "head_choice": "router",
+        "first_pass": "pretrained",
+    }
+    assert store.manifest.tasks[0].individual_accuracy == 0.875
+    assert store.manifest.tasks[0].rank == 8
+    loaded = store.load_experts("digits")
+    assert loaded.dense_deltas["patch_embedding.weight"].shape == (32, 192)
+    assert loaded.singular_vectors["projection.weight"].u.dtype == torch.float32
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_stored_and_rebuilt_merged_base_are_the_same_bits(dtype: torch.dtype, tmp_path: Path) -> None:
+    suite = make_suite(tmp_path, ("a", "b"))
+    for folder in (suite.pretrained, *(task.checkpoint for task in suite.tasks)):
+        weights = load_file(folder / "model.safetensors")
+        save_file({key: value.to(dtype) for key, value in weights.items()}, folder / "model.safetensors")
+    store = build(suite.pretrained, suite.tasks, tmp_path / "out", BuildOptions(merged_base="stored"))
+    pretrained = store.load_pretrained()
+    tasks = [store.load_experts(task.name) for task in store.manifest.tasks]
+    stored, rebuilt = store.load_merged_base(), merged_base(pretrained, tasks)
+    assert stored is not None
+    assert all(torch.equal(stored[name], rebuilt[name]) for name in pretrained)
+    assert all(stored[name].dtype == dtype for name in pretrained)
+    bias = torch.stack([task.dense_deltas["post_layernorm.bias"] for task in tasks]).mean(0)
+    expected = (pretrained["post_layernorm.bias"].float() + bias).to(dtype)
+    assert torch.equal(stored["post_layernorm.bias"], expected)
+
+
+def test_merged_base_can_stop_early(built: Path) -> None:
+    store = Store.open(built)
+    tasks = [store.load_experts(task.name) for task in store.manifest.tasks]
+    found = merged_base(store.load_pretrained(), tasks, up_to=lambda name: name.startswith("blocks.0."))
+    assert found
+    assert all(name.startswith("blocks.0.") for name in found)
+
+
+class TestRefuses:
+    """Each before anything is written."""
+
+    def assert_refused(
+        self, tmp_path: Path, pretrained: Path, tasks: list[TaskInput], sentence: str, **options: Any
+    ) -> None:
+        with pytest.raises(StoreError, match=sentence) as caught:
+            build(pretrained, tasks, tmp_path / "out", BuildOptions(**options))
+        assert "\n" not in str(caught.value)
+        assert not (tmp_path / "out").exists()
+
+    @pytest.mark.parametrize("name", ["", "Digits", "a/b", "..", "-a", "a" * 65, "digits\n"])
+    def test_bad_names(self, suite: Suite, tmp_path: Path, name: str) -> None:
+        task = dataclasses.replace(suite.tasks[0], name=name)
+        self.assert_refused(tmp_path, suite.pretrained, [task], "task name .* must be 1 to 64 of a-z")
+
+    def test_duplicate_names(self, suite: Suite, tmp_path: Path) -> None:
+        tasks = [suite.tasks[0], dataclasses.replace(suite.tasks[1], name="digits")]
+        self.assert_refused(tmp_path, suite.pretrained, tasks, "task digits is given twice")
+
+    def test_no_tasks(self, suite: Suite, tmp_path: Path) -> None:
+        self.assert_refused(tmp_path, suite.pretrained, [], "at least one task")
+
+    def test_missing_models(self, suite: Suite, tmp_path: Path) -> None:
+        self.assert_refused(tmp_path, tmp_path / "gone", list(suite.tasks), "gone does not exist")
+        tasks = [suite.tasks[0], TaskInput("street", tmp_path / "gone")]
+        self.assert_refused(tmp_path, suite.pretrained, tasks, "gone does not exist")
+
+    @pytest.mark.parametrize(
+        ("changes", "sentence"),
+        [
+            ({"hidden_size": 16}, "task other: the fine-tuned model has width 16, the pretrained model 32"),
+            ({"num_hidden_layers": 1}, "has depth 1, the pretrained model 2"),
+            ({"hidden_act": "gelu"}, "has activation gelu, the pretrained model quick_gelu"),
+            ({"kind": "CLIPVisionModel"}, "has projection_dim None, the pretrained model 16"),
+        ],
+    )
+    def test_other_sizes(self, suite: Suite, tmp_path: Path, changes: dict[str, Any], sentence: str) -> None:
+        make_model(**changes).save_pretrained(tmp_path / "other")
+        tasks = [suite.tasks[0], TaskInput("other", tmp_path / "other")]
+        self.assert_refused(tmp_path, suite.pretrained, tasks, sentence)
+
+    def test_head_of_another_width(self, own: Suite, tmp_path: Path) -> None:
+        save_head(own.tasks[1].checkpoint, 5, 32)
+        sentence = "task street: the head takes 32 numbers, the encoder gives 16"
+        self.assert_refused(tmp_path, own.pretrained, list(own.tasks), sentence)
+
+    def test_other_number_of_labels(self, own: Suite, tmp_path: Path) -> None:
+        (own.tasks[1].checkpoint / "labels.json").write_text('["a", "b"]')
+        sentence = "task street: the head has 5 classes, there are 2 labels"
+        self.assert_refused(tmp_path, own.pretrained, list(own.tasks), sentence)
+
+    @pytest.mark.parametrize(("file", "flag"), [("head.safetensors", "--head"), ("labels.json", "--labels")])
+    def test_missing_head_or_labels(self, own: Suite, tmp_path: Path, file: str, flag: str) -> None:
+        (own.tasks[1].checkpoint / file).unlink()
+        sentence = f"task street: .*{file} does not exist: give {flag} street=FILE"
+        self.assert_refused(tmp_path, own.pretrained, list(own.tasks), sentence)
+
+    @pytest.mark.parametrize(
+        ("options", "sentence"),
+        [
+            ({"compression_ratio": 0.0}, "compression ratio must be above 0 and at most 1"),
+            ({"compression_ratio": float("nan")}, "compression ratio must be above 0 and at most 1"),
+            ({"router_layer": 2}, "router layer must be from 0 to 1, not 2"),
+            ({"router_layer": -1}, "router layer must be from 0 to 1, not -1"),
+            ({"temperature": 0.0}, "temperature: Input should be greater than 0"),
+            ({"threshold": 1.0}, "threshold: Input should be less than 1"),
+            ({"top_k": 0}, "top_k: Input should be greater than or equal to 1"),
+        ],
+    )
+    def test_options(self, suite: Suite, tmp_path: Path, options: dict[str, Any], sentence: str) -> None:
+        self.assert_refused(tmp_path, suite.pretrained, list(suite.tasks), sentence, **options)
+
+    def test_accuracy(self, suite: Suite, tmp_path: Path) -> None:
+        task = dataclasses.replace(suite.tasks[0], individual_accuracy=97.0)
+        self.assert_refused(tmp_path, suite.pretrained, [task], "individual accuracy must be from 0 to 1")
+
+
+@pytest.mark.parametrize("which", ["pretrained", "street"])
+def test_nan_weights_are_named_and_leave_no_store(own: Suite, tmp_path: Path, which: str) -> None:
+    path = tmp_path / which / "model.safetensors"
+    weights = load_file(path)
+    weights["vision_model.encoder.layers.1.mlp.fc2.bias"][3] = float("nan")
+    save_file(weights, path)
+    with pytest.raises(CheckpointError, match=rf"{which}: .*layers\.1\.mlp\.fc2\.bias holds NaN or Inf"):
+        build(own.pretrained, own.tasks, tmp_path / "out")
+    assert not (tmp_path / "out" / "manifest.json").exists()
+
+
+class TestTakenPlaces:
+    def test_a_store(self, suite: Suite, store: Path) -> None:
+        before = (store / "manifest.json").read_bytes()
+        with pytest.raises(StoreExistsError, match="there is a store at"):
+            build(suite.pretrained, suite.tasks, store)
+        assert (store / "manifest.json").read_bytes() == before
+
+    @pytest.mark.parametrize("name", ["thesis.txt", "build.json", "tasks/notes.md"])
+    def test_foreign_files_stay_untouched(self, suite: Suite, tmp_path: Path, name: str) -> None:
+        foreign = tmp_path / "out" / name
+        foreign.parent.mkdir(parents=True)
+        foreign.write_text("years of work")
+        with pytest.raises(StoreExistsError, match="choose"):
+            build(suite.pretrained, suite.tasks, tmp_path / "out")
+        assert [path for path in (tmp_path / "out").rglob("*") if path.is_file()] == [foreign]
+        assert foreign.read_text() == "years of work"
+
+    def test_a_file(self, suite: Suite, tmp_path: Path) -> None:
+        (tmp_path / "out").write_text("")
+        with pytest.raises(StoreError, match="cannot be written"):
+            build(suite.pretrained, suite.tasks, tmp_path / "out")
+
+
+class Interrupted(BaseException):
+    """What a keyboard interrupt is like."""
+
+
+def interrupt_after(stage: str) -> Callable[[str, int, int], None]:
+    def progress(current: str, done: int, total: int) -> None:  # noqa: ARG001
+        if current == stage:
+            raise Interrupted
+
+    return progress
+
+
+@pytest.fixture
+def svd_calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Counts truncated SVDs."""
+    calls: list[int] = []
+
+    def counted(delta: torch.Tensor, rank: int) -> TaskSingularVectors:
+        calls.append(rank)
+        return task_singular_vectors(delta, rank)
+
+    monkeypatch.setattr(experts, "task_singular_vectors", counted)
+    return calls
+
+
+SVDS_PER_TASK = 11  # patches, positions, projection, and four linears in each of two blocks
+
+
+class TestResume:
+    def test_factored_tasks_are_kept(self, suite: Suite, tmp_path: Path, svd_calls: list[int]) -> None:
+        out = tmp_path / "out"
+        with pytest.raises(Interrupted):
+            build(suite.pretrained, suite.tasks, out, progress=interrupt_after("factoring signs"))
+        assert not (out / "manifest.json").exists()
+        kept = set(json.loads((out / "build.json").read_text())["finished"])
+        assert kept == {"digits", "street"}
+        svd_calls.clear()
+        store = build(suite.pretrained, suite.tasks, out)
+        assert len(svd_calls) == SVDS_PER_TASK
+        assert [task.name for task in store.manifest.tasks] == ["digits", "street", "signs"]
+        assert store.verify() == []
+        assert not (out / "build.json").exists()
+
+    def test_other_inputs_start_over(self, suite: Suite, tmp_path: Path, svd_calls: list[int]) -> None:
+        out = tmp_path / "out"
+        with pytest.raises(Interrupted):
+            build(suite.pretrained, suite.tasks, out, progress=interrupt_after("factoring signs"))
+        svd_calls.clear()
+        store = build(suite.pretrained, suite.tasks[:2], out)
+        assert len(svd_calls) == 2 * SVDS_PER_TASK
+        assert store.verify() == []
+        assert set(store.files.list()) == {".lock", "manifest.json", *store.manifest.all_files()}
+
+    def test_changed_files_start_over(self, own: Suite, tmp_path: Path, svd_calls: list[int]) -> None:
+        out = tmp_path / "out"
+        with pytest.raises(Interrupted):
+            build(own.pretrained, own.tasks, out, progress=interrupt_after("factoring street"))
+        os.utime(own.tasks[0].checkpoint / "model.safetensors", ns=(1, 1))
+        svd_calls.clear()
+        build(own.pretrained, own.tasks, out)
+        assert len(svd_calls) == 2 * SVDS_PER_TASK
+
+    def test_damaged_leftovers_start_over(self, suite: Suite, tmp_path: Path) -> None:
+        out = tmp_path / "out"
+        with pytest.raises(Interrupted):
+            build(suite.pretrained, suite.tasks, out, progress=interrupt_after("factoring signs"))
+        experts_file = next(out.glob("tasks/digits/*/experts.safetensors"))
+        experts_file.write_bytes(experts_file.read_bytes()[:-1])
+        assert build(suite.pretrained, suite.tasks, out).verify() == []
+
+
+def test_full_disk_is_one_sentence(
+    suite: Suite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, svd_calls: list[int]
+) -> None:
+    """From the second task on nothing can be written; the same command goes on when there is space."""
+    real = os.fsync
+
+    def full(descriptor: int) -> None:
+        if len(svd_calls) > SVDS_PER_TASK:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(StoreError, match=r"no space is left at .*; free some space and run") as caught:
+        build(suite.pretrained, suite.tasks, tmp_path / "out")
+    assert "\n" not in str(caught.value)
+    assert not isinstance(caught.value, TaskError)
+    assert not list((tmp_path / "out").rglob("*.partial"))
+    monkeypatch.setattr(os, "fsync", real)
+    svd_calls.clear()
+    assert build(suite.pretrained, suite.tasks, tmp_path / "out").verify() == []
+    assert len(svd_calls) == 2 * SVDS_PER_TASK

@@ -1,0 +1,86 @@
+"""Heads and labels as users give them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from model_store.errors import CheckpointError
+from model_store.heads import read_head, read_labels
+
+WEIGHT = torch.arange(6.0).reshape(3, 2)
+
+
+def save(folder: Path, tensors: dict[str, Tensor]) -> Path:
+    save_file(tensors, folder / "head.safetensors")
+    return folder / "head.safetensors"
+
+
+@pytest.mark.parametrize("scale", [torch.tensor(100.0), torch.tensor([100.0])])
+def test_cosine_head(tmp_path: Path, scale: Tensor) -> None:
+    head = read_head(save(tmp_path, {"weight": WEIGHT.half(), "logit_scale": scale}))
+    assert (head.kind, head.logit_scale, head.bias) == ("cosine", 100.0, None)
+    assert torch.equal(head.weight, WEIGHT)
+
+
+def test_linear_head(tmp_path: Path) -> None:
+    head = read_head(save(tmp_path, {"weight": WEIGHT, "bias": torch.ones(3)}))
+    assert (head.kind, head.logit_scale) == ("linear", None)
+    assert head.bias is not None
+    assert torch.equal(head.bias, torch.ones(3))
+
+
+@pytest.mark.parametrize(
+    ("tensors", "sentence"),
+    [
+        ({"weight": WEIGHT}, r"needs `weight` and either `logit_scale` .* or `bias`"),
+        ({"weight": WEIGHT, "bias": torch.ones(3), "logit_scale": torch.ones(1)}, "found bias, logit_scale"),
+        ({"weight": WEIGHT, "bias": torch.ones(2)}, r"bias has shape \[2\], expected \[3\]"),
+        ({"weight": torch.ones(3), "bias": torch.ones(3)}, r"weight must be \[classes, width\]"),
+        ({"weight": WEIGHT, "logit_scale": torch.tensor(0.0)}, "one positive number"),
+        ({"weight": WEIGHT, "logit_scale": torch.ones(3)}, "one positive number"),
+        ({"weight": WEIGHT * float("nan"), "bias": torch.ones(3)}, "weight must be .* without NaN or Inf"),
+        ({"weight": WEIGHT.int(), "bias": torch.ones(3)}, "weight must be floating-point"),
+    ],
+)
+def test_wrong_heads(tmp_path: Path, tensors: dict[str, Tensor], sentence: str) -> None:
+    with pytest.raises(CheckpointError, match=sentence):
+        read_head(save(tmp_path, tensors))
+
+
+def test_missing_and_truncated_heads(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="cannot be read: No such file"):
+        read_head(tmp_path / "head.safetensors")
+    path = save(tmp_path, {"weight": WEIGHT, "bias": torch.ones(3)})
+    path.write_bytes(path.read_bytes()[:-4])
+    with pytest.raises(CheckpointError, match="not a complete safetensors file"):
+        read_head(path)
+
+
+def test_labels_keep_their_order(tmp_path: Path) -> None:
+    path = tmp_path / "labels.json"
+    path.write_text(json.dumps(["zeta", "alpha", "η"]))
+    assert read_labels(path) == ("zeta", "alpha", "η")
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ("{}", "must hold a JSON list of class names"),
+        ('["a", 1]', "must hold a JSON list of class names"),
+        ('["a", ""]', "must hold a JSON list of class names"),
+        ('["a", "b", "a"]', "names the class 'a' twice"),
+        (r'["\ud800"]', "surrogate"),
+        ("[", "is not valid JSON"),
+    ],
+)
+def test_wrong_labels(tmp_path: Path, content: str, sentence: str) -> None:
+    path = tmp_path / "labels.json"
+    path.write_text(content)
+    with pytest.raises(CheckpointError, match=sentence):
+        read_labels(path)

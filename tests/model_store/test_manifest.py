@@ -1,0 +1,102 @@
+"""What a manifest may say, and the one clear sentence that everything else gets."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from model_store.errors import ManifestError
+from model_store.manifest import MANIFEST_FILE, parse_manifest
+from model_store.store import Store
+
+
+@pytest.fixture
+def content(built: Path) -> dict[str, Any]:
+    """A valid manifest as JSON."""
+    parsed: dict[str, Any] = json.loads((built / MANIFEST_FILE).read_text())
+    return parsed
+
+
+def test_a_manifest_survives_the_round_trip(built: Path) -> None:
+    raw = (built / MANIFEST_FILE).read_bytes()
+    assert parse_manifest(raw).to_bytes() == raw
+
+
+def rename_file(task: dict[str, Any], to: str) -> None:
+    path = next(iter(task["files"]))
+    task["files"][to] = task["files"].pop(path)
+
+
+CASES: list[tuple[str, Callable[[dict[str, Any]], object], str]] = [
+    ("newer version", lambda m: m.update(format_version=2), "has format version 2.*update mass-serve"),
+    ("older version", lambda m: m.update(format_version=0), "format_version: Input should be 1"),
+    ("unknown key", lambda m: m.update(surprise=1), "surprise: Extra inputs are not permitted"),
+    ("nested unknown key", lambda m: m["router"].update(x=1), r"router\.x: Extra inputs"),
+    ("missing key", lambda m: m.pop("backbone"), "backbone: Field required"),
+    ("number as text", lambda m: m["backbone"].update(width="32"), r"backbone\.width: .*valid integer"),
+    ("no task", lambda m: m.update(tasks=[]), "tasks: "),
+    ("two tasks of one name", lambda m: m["tasks"].append(m["tasks"][0]), "two tasks have the same name"),
+    ("bad name", lambda m: m["tasks"][0].update(name="../x"), r"tasks\.0\.name: .*pattern"),
+    ("bad revision", lambda m: m["tasks"][0].update(revision=".."), r"tasks\.0\.revision: .*pattern"),
+    ("duplicate labels", lambda m: m["tasks"][0].update(labels=["a", "a"]), "labels must be unique"),
+    ("no labels", lambda m: m["tasks"][0].update(labels=[]), "labels must be unique, and at least one"),
+    ("parent path", lambda m: rename_file(m["tasks"][0], "tasks/../../x"), r"tasks\.0\.files.*pattern"),
+    ("absolute path", lambda m: rename_file(m["tasks"][0], "/etc/passwd"), r"tasks\.0\.files.*pattern"),
+    (
+        "another task's path",
+        lambda m: rename_file(m["tasks"][0], "tasks/street/12345678/head.safetensors"),
+        "the files of task digits must be",
+    ),
+    ("bad hash", lambda m: m["files"].update({"pretrained.safetensors": "00"}), "files.*pattern"),
+    ("another file", lambda m: m["files"].update({"x.safetensors": "0" * 64}), "files: must be pretrained"),
+    ("merged base without file", lambda m: m.update(merged_base="stored"), "files: must be pretrained"),
+    ("rank", lambda m: m["tasks"][0].update(rank=3), "digits has rank 3, the compression ratio gives 16"),
+    ("ratio", lambda m: m.update(compression_ratio=0.0), "compression_ratio: .*greater than 0"),
+    ("layer", lambda m: m["router"].update(layer=2), r"router\.layer: 2 does not exist.* 0\.\.1"),
+    ("temperature", lambda m: m["router"].update(temperature=0), r"router\.temperature: .*greater than 0"),
+    ("infinite", lambda m: m["router"].update(temperature=float("inf")), "router.temperature|not valid"),
+    ("accuracy", lambda m: m["tasks"][0].update(individual_accuracy=1.1), "individual_accuracy"),
+    ("huge depth", lambda m: m["backbone"].update(depth=10**12), r"backbone\.depth: .*less than"),
+    ("crop", lambda m: m["preprocessing"].update(crop=31), "crop: must be the backbone's image_size"),
+    ("factored", lambda m: m["factored_parameters"].pop(), "must be the matrices of the backbone"),
+    ("empty history", lambda m: m["history"].update(digits=[]), "history.digits: must list earlier"),
+    (
+        "history of another task",
+        lambda m: m["history"].update(other=[m["tasks"][0]]),
+        "history.other: must list earlier revisions of other",
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"), [case[1:] for case in CASES], ids=[case[0] for case in CASES]
+)
+def test_anything_else_is_refused(
+    content: dict[str, Any], change: Callable[[dict[str, Any]], object], sentence: str
+) -> None:
+    change(content)
+    with pytest.raises(ManifestError, match=sentence) as caught:
+        parse_manifest(json.dumps(content).encode())
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("raw", [b"", b"{", b"\xff\xfe", b"[]", b"null", b"[" * 100_000])
+def test_malformed_json_is_refused(store: Path, raw: bytes) -> None:
+    (store / MANIFEST_FILE).write_bytes(raw)
+    with pytest.raises(ManifestError, match=r"manifest\.json (is not valid JSON|must hold a JSON object)"):
+        Store.open(store)
+
+
+def test_no_store(tmp_path: Path) -> None:
+    with pytest.raises(ManifestError, match=r"there is no store at .*: build one"):
+        Store.open(tmp_path / "nowhere")
+
+
+def test_an_unfinished_build_is_said_to_be_one(tmp_path: Path) -> None:
+    (tmp_path / "build.json").write_text("{}")
+    with pytest.raises(ManifestError, match="has not finished: run the same build again"):
+        Store.open(tmp_path)

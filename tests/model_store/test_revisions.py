@@ -1,0 +1,163 @@
+"""Tasks added, replaced, removed, rolled back and pruned."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from model_store.build import build
+from model_store.errors import CheckpointError, IntegrityError, TaskError
+from model_store.manifest import MANIFEST_FILE
+from model_store.merged_base import merged_base
+from model_store.plan import BuildOptions
+from model_store.revisions import add_task, prune_store, remove_task, rollback_task
+from model_store.store import Store
+from tests.model_store.models import Suite, make_model
+
+
+def names(store: Store) -> list[str]:
+    return [task.name for task in store.manifest.tasks]
+
+
+def assert_same_experts(left: Store, right: Store, name: str) -> None:
+    ours, theirs = left.load_experts(name), right.load_experts(name)
+    assert ours.dense_deltas.keys() == theirs.dense_deltas.keys()
+    for parameter, vectors in ours.singular_vectors.items():
+        assert torch.equal(vectors.u, theirs.singular_vectors[parameter].u)
+        assert torch.equal(vectors.s, theirs.singular_vectors[parameter].s)
+        assert torch.equal(vectors.vh, theirs.singular_vectors[parameter].vh)
+    for parameter, delta in ours.dense_deltas.items():
+        assert torch.equal(delta, theirs.dense_deltas[parameter])
+
+
+def test_added_tasks_are_what_a_build_would_have_made(suite: Suite, store: Path, tmp_path: Path) -> None:
+    """At the ratio of the manifest, whatever the number of tasks has become."""
+    added = add_task(store, suite.tasks[2])
+    options = BuildOptions(compression_ratio=1 / 2)
+    together = build(suite.pretrained, suite.tasks, tmp_path / "together", options)
+    assert names(added) == names(together) == ["digits", "street", "signs"]
+    assert added.manifest.compression_ratio == 1 / 2
+    for name in names(together):
+        assert_same_experts(added, together, name)
+    assert added.verify() == []
+
+
+def test_every_write_has_its_own_store_revision(suite: Suite, store: Path) -> None:
+    revisions = [Store.open(store).manifest.store_revision]
+    revisions.append(add_task(store, suite.tasks[2]).manifest.store_revision)
+    revisions.append(remove_task(store, "signs").manifest.store_revision)
+    revisions.append(rollback_task(store, "signs").manifest.store_revision)
+    assert len(set(revisions)) == 4
+
+
+def test_adding_an_existing_task_needs_replace(suite: Suite, store: Path) -> None:
+    before = (store / MANIFEST_FILE).read_bytes()
+    with pytest.raises(TaskError, match="task digits exists already: pass --replace"):
+        add_task(store, suite.tasks[0])
+    assert (store / MANIFEST_FILE).read_bytes() == before
+
+
+def test_replaced_revisions_come_back_one_after_the_other(suite: Suite, store: Path) -> None:
+    first = Store.open(store).task("digits")
+    other = dataclasses.replace(suite.tasks[2], name="digits")
+    second = add_task(store, other, replace=True).task("digits")
+    third = add_task(store, suite.tasks[0], replace=True).task("digits")
+    assert len({first.revision, second.revision, third.revision}) == 3
+    opened = Store.open(store)
+    assert opened.manifest.history["digits"] == (first, second)
+    assert names(opened) == ["digits", "street"]
+    assert rollback_task(store, "digits").task("digits") == second
+    back = rollback_task(store, "digits")
+    assert back.task("digits") == first
+    assert back.manifest.history == {}
+    assert back.verify() == []
+    with pytest.raises(TaskError, match="task digits has no earlier revision"):
+        rollback_task(store, "digits")
+
+
+def test_removed_tasks_come_back(store: Path) -> None:
+    entry = Store.open(store).task("digits")
+    removed = remove_task(store, "digits")
+    assert names(removed) == ["street"]
+    assert removed.manifest.history["digits"] == (entry,)
+    assert names(rollback_task(store, "digits")) == ["street", "digits"]
+    assert Store.open(store).task("digits") == entry
+
+
+def test_the_last_task_stays(store: Path) -> None:
+    remove_task(store, "digits")
+    with pytest.raises(TaskError, match="task street is the only one"):
+        remove_task(store, "street")
+    assert names(Store.open(store)) == ["street"]
+
+
+@pytest.mark.parametrize("change", [remove_task, rollback_task])
+def test_unknown_tasks(store: Path, change: object) -> None:
+    with pytest.raises(TaskError, match="birds"):
+        change(store, "birds")  # type: ignore[operator]
+
+
+def test_prune_keeps_exactly_what_the_manifest_names(suite: Suite, store: Path) -> None:
+    add_task(store, suite.tasks[2])
+    remove_task(store, "digits")
+    (store / "README.md").write_text("a user's own file")
+    leftover = store / "tasks" / "street" / "aaaaaaaaaaaa" / "experts.safetensors.partial"
+    leftover.parent.mkdir()
+    leftover.write_bytes(b"half")
+    deleted = prune_store(store)
+    pruned = Store.open(store)
+    assert len(deleted) == 3
+    assert pruned.manifest.history == {}
+    expected = {".lock", "manifest.json", "README.md", *pruned.manifest.all_files()}
+    assert set(pruned.files.list()) == expected
+    assert not (store / "tasks" / "digits").exists()
+    assert pruned.verify() == []
+    assert prune_store(store) == []
+
+
+def test_the_stored_merged_base_follows_the_tasks(suite: Suite, tmp_path: Path) -> None:
+    build(suite.pretrained, suite.tasks[:2], tmp_path / "s", BuildOptions(merged_base="stored"))
+
+    def assert_current(store: Store) -> None:
+        tasks = [store.load_experts(name) for name in names(store)]
+        expected = merged_base(store.load_pretrained(), tasks)
+        found = store.load_merged_base()
+        assert found is not None
+        assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+    before = Store.open(tmp_path / "s")
+    assert_current(add_task(tmp_path / "s", suite.tasks[2]))
+    assert_current(remove_task(tmp_path / "s", "digits"))
+    assert_current(rollback_task(tmp_path / "s", "digits"))
+    assert_current(before)  # a reader that opened the store earlier goes on
+    prune_store(tmp_path / "s")
+    assert_current(Store.open(tmp_path / "s"))
+
+
+def test_fine_tuned_models_are_not_needed_again(suite: Suite, tmp_path: Path) -> None:
+    models = Path(shutil.copytree(suite.pretrained.parent, tmp_path / "models"))
+    tasks = [dataclasses.replace(task, checkpoint=models / task.name) for task in suite.tasks]
+    options = BuildOptions(merged_base="stored")
+    build(models / "pretrained", tasks[:2], tmp_path / "s", options)
+    for gone in ("pretrained", "digits", "street"):
+        shutil.rmtree(models / gone)
+    assert add_task(tmp_path / "s", tasks[2]).verify() == []
+
+
+def test_models_that_do_not_fit_change_nothing(suite: Suite, store: Path, tmp_path: Path) -> None:
+    make_model(hidden_size=16).save_pretrained(tmp_path / "signs")
+    files = sorted(store.rglob("*"))
+    with pytest.raises(CheckpointError, match="has width 16, the pretrained model 32"):
+        add_task(store, dataclasses.replace(suite.tasks[2], checkpoint=tmp_path / "signs"))
+    assert sorted(store.rglob("*")) == files
+
+
+def test_damaged_pretrained_weights_are_not_built_upon(suite: Suite, store: Path) -> None:
+    path = store / "pretrained.safetensors"
+    path.write_bytes(path.read_bytes()[:-1] + b"\x01")
+    with pytest.raises(IntegrityError, match=r"pretrained\.safetensors .* is damaged"):
+        add_task(store, suite.tasks[2])
