@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -26,6 +27,11 @@ class ClassificationHead:
             raise ValueError("a head is either cosine (logit_scale) or linear (bias)")
         if self.logit_scale is not None:
             object.__setattr__(self, "weight", F.normalize(self.weight.float(), dim=1))
+
+    def to(self, device: torch.device) -> ClassificationHead:
+        """The same head on another device."""
+        bias = None if self.bias is None else self.bias.to(device)
+        return ClassificationHead(self.weight.to(device), bias, self.logit_scale)
 
     def logits(self, embeddings: Tensor) -> Tensor:
         """The logits [n, C] of embeddings [n, P], in float32."""

@@ -4,14 +4,13 @@
 distances into an expert set.
 """
 
-from router.config import RouterConfig, default_layer
+from router.config import RouterConfig
 from router.projection import SubspaceRouter, orthonormal_rows
 from router.selection import routing_coefficients, select_expert_sets
 
 __all__ = [
     "RouterConfig",
     "SubspaceRouter",
-    "default_layer",
     "orthonormal_rows",
     "routing_coefficients",
     "select_expert_sets",

@@ -26,8 +26,3 @@ class RouterConfig:
             raise ValueError(f"the router's threshold must be in [0, 1), got {self.threshold}")
         if self.top_k < 1:
             raise ValueError(f"the router's top_k must be 1 or more, got {self.top_k}")
-
-
-def default_layer(depth: int) -> int:
-    """The router's block for an encoder of `depth` blocks: 9 of 12, 20 of 24, else three quarters up."""
-    return {12: 9, 24: 20}.get(depth, min(depth - 1, int(0.75 * depth + 0.5)))

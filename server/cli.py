@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from server.commands import classify, serve, store
+from server.commands import classify, evaluate, serve, store
 
 app = typer.Typer(
     name="mass-serve",
@@ -15,9 +15,8 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-serve.register(app)
-classify.register(app)
-store.register(app)
+for command in (serve, classify, evaluate, store):
+    command.register(app)
 
 
 def _print_version(wanted: bool) -> None:

@@ -11,7 +11,16 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from backbone import DenseWeights, EncoderConfig, ExpertBank, SegmentedWeights, encode, first_pass, patchify
+from backbone import (
+    ClassificationHead,
+    DenseWeights,
+    EncoderConfig,
+    ExpertBank,
+    SegmentedWeights,
+    encode,
+    first_pass,
+    patchify,
+)
 from kernels import Segments, group_by_expert_set
 from router import SubspaceRouter
 from router.projection import Routing
@@ -162,6 +171,10 @@ class Engine:
                 answers = self._apply_heads(embeddings, segments, decisions)
         return BatchReport(answers, clock.seconds, [self._name_set(s) for s in segments.segment_expert_sets])
 
+    def head(self, task: str) -> ClassificationHead:
+        """A task's classification head. Raises KeyError for an unknown task."""
+        return {entry.info.name: entry.head for entry in self._heads}[task]
+
     @property
     def nbytes(self) -> dict[str, int]:
         """The memory of the tensors that stay on the device, by kind."""
@@ -209,10 +222,7 @@ class Engine:
                 found = f"{query.pixels.dtype} {tuple(query.pixels.shape)}"
                 raise ValueError(f"pixels must be uint8 {expected}, got {found}")
         pixels = torch.stack([query.pixels for query in queries]).to(loaded.device)
-        mean = torch.tensor(preprocessing.mean, device=loaded.device).view(3, 1, 1)
-        std = torch.tensor(preprocessing.std, device=loaded.device).view(3, 1, 1)
-        normalised = (pixels.float() / 255.0 - mean) / std
-        return patchify(normalised.to(loaded.dtype), self.config.patch_size)
+        return patchify(preprocessing.normalise(pixels).to(loaded.dtype), self.config.patch_size)
 
     def _first_pass(self, patches: Tensor, routed: Tensor) -> Tensor:
         """The router's features of the samples `routed`, [len(routed), D]."""

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 from backbone import ClassificationHead, EncoderConfig, ExpertBank, first_pass_parameters
+from model_store.backbone_spec import BackboneSpec
+from model_store.heads import HeadTensors
 from model_store.manifest import Manifest, TaskEntry
 from model_store.store import Store
 from router import RouterConfig
@@ -61,7 +63,7 @@ def load_store(url: str, device: torch.device, dtype: torch.dtype) -> LoadedStor
     """Opens, verifies and loads the store at `url`. Raises `model_store.errors.StoreError`."""
     store = Store.open(url)
     manifest = store.manifest
-    config = encoder_config(manifest)
+    config = encoder_config(manifest.backbone)
     pretrained = {name: t.to(device, dtype) for name, t in store.load_pretrained().items()}
     bank = ExpertBank(config, pretrained, len(manifest.tasks))
     for index, task in enumerate(manifest.tasks):
@@ -85,9 +87,15 @@ def load_store(url: str, device: torch.device, dtype: torch.dtype) -> LoadedStor
     )
 
 
-def encoder_config(manifest: Manifest) -> EncoderConfig:
-    """The encoder that a manifest describes."""
-    return EncoderConfig(**manifest.backbone.model_dump(exclude={"family"}))
+def encoder_config(spec: BackboneSpec) -> EncoderConfig:
+    """The encoder of those sizes."""
+    return EncoderConfig(**spec.model_dump(exclude={"family"}))
+
+
+def classification_head(tensors: HeadTensors) -> ClassificationHead:
+    """The head that these tensors are, in float32."""
+    bias = None if tensors.bias is None else tensors.bias.float()
+    return ClassificationHead(tensors.weight.float(), bias, tensors.logit_scale)
 
 
 def router_config(manifest: Manifest) -> RouterConfig:
@@ -109,9 +117,7 @@ def _first_pass_weights(store: Store, bank: ExpertBank) -> dict[str, Tensor]:
 
 
 def _task_head(store: Store, task: TaskEntry, device: torch.device) -> TaskHead:
-    tensors = store.load_head(task.name)
-    bias = None if tensors.bias is None else tensors.bias.float().to(device)
-    head = ClassificationHead(tensors.weight.float().to(device), bias, tensors.logit_scale)
+    head = classification_head(store.load_head(task.name)).to(device)
     info = TaskInfo(
         name=task.name,
         revision=task.revision,

@@ -54,6 +54,12 @@ class Preprocessing:
         pixels = np.asarray(image.crop(box), dtype=np.uint8)  # a crop beyond the border is black
         return torch.from_numpy(pixels.copy()).permute(2, 0, 1).contiguous()
 
+    def normalise(self, pixels: Tensor) -> Tensor:
+        """`(x / 255 - mean) / std` of pixels [..., 3, H, W] uint8, in float32 on their device."""
+        mean = torch.tensor(self.mean, device=pixels.device).view(3, 1, 1)
+        std = torch.tensor(self.std, device=pixels.device).view(3, 1, 1)
+        return (pixels.float() / 255.0 - mean) / std
+
     def _without_far_ends(
         self, image: Image.Image, target: tuple[int, int]
     ) -> tuple[Image.Image, tuple[int, int]]:

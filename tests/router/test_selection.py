@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router import RouterConfig, default_layer, routing_coefficients, select_expert_sets
+from router import RouterConfig, routing_coefficients, select_expert_sets
 
 rows = st.lists(st.floats(0.0, 100.0, width=32), min_size=1, max_size=20)
 
@@ -70,11 +70,6 @@ def test_one_task_is_certain_and_two_are_told_apart() -> None:
 def test_a_sample_without_candidates_is_refused() -> None:
     with pytest.raises(ValueError, match="at least one candidate"):
         routing_coefficients(torch.ones(1, 2), torch.zeros(1, 2, dtype=torch.bool), 1.0)
-
-
-@pytest.mark.parametrize(("depth", "layer"), [(12, 9), (24, 20), (6, 5), (8, 6), (1, 0), (2, 1), (3, 2)])
-def test_the_default_layer(depth: int, layer: int) -> None:
-    assert default_layer(depth) == layer
 
 
 @pytest.mark.parametrize(

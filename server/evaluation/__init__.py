@@ -1,0 +1,7 @@
+"""How close a store comes to its individual models, on images whose task and class are known."""
+
+from server.evaluation.evaluate import Evaluation, evaluate
+from server.evaluation.images import EvaluationData, EvaluationDataError
+from server.evaluation.individual import individual_accuracy
+
+__all__ = ["Evaluation", "EvaluationData", "EvaluationDataError", "evaluate", "individual_accuracy"]
