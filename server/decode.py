@@ -10,9 +10,11 @@ two agree.)
 from __future__ import annotations
 
 import asyncio
+import threading
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from io import BytesIO
 from typing import ParamSpec, TypeVar
 
@@ -25,6 +27,10 @@ from server.preprocessing import Preprocessing
 
 # Pillow reads forty formats, some by calling other programs; these are the ones that people send.
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
+FORMATS_IN_WORDS = f"{', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
+
+# Beyond it an image counts as large. Decoding takes up to ten bytes per pixel.
+LARGE_PIXELS = 12_000_000
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -36,9 +42,11 @@ def decode_image(data: bytes, max_pixels: int) -> Image.Image:
     Raises NotAnImageError for an unknown format, TooLargeError beyond `max_pixels`, and BadImageError for a
     file that does not decode.
     """
-    if not data:
-        raise BadRequestError("The image is empty; send the bytes of an image file.")
-    image = _open(data, max_pixels)
+    return _decoded(_opened(data, max_pixels))
+
+
+def _decoded(image: Image.Image) -> Image.Image:
+    """Reads what follows the header."""
     try:
         image.load()
         return _to_rgb(_upright(image))
@@ -49,12 +57,16 @@ def decode_image(data: bytes, max_pixels: int) -> Image.Image:
         ) from error
 
 
-def _open(data: bytes, max_pixels: int) -> Image.Image:
+def _opened(data: bytes, max_pixels: int) -> Image.Image:
     """Reads the header alone."""
+    if not data:
+        raise BadRequestError("The image is empty; send the bytes of an image file.")
     try:
         image = Image.open(BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError as error:
-        raise NotAnImageError(f"This is not an image that can be read; send {', '.join(FORMATS)}.") from error
+        raise NotAnImageError(
+            f"This is not an image that can be read; send a {FORMATS_IN_WORDS} file."
+        ) from error
     # A warning is raised too where the interpreter runs with warnings as errors.
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise TooLargeError(
@@ -107,6 +119,7 @@ class DecodePool:
 
     def __init__(self, threads: int, max_pixels: int) -> None:
         self._max_pixels = max_pixels
+        self._one_large_image = threading.Lock()
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
         # Pillow's warnings are about callers' files: nothing that an operator could act on.
         warnings.filterwarnings("ignore", module=r"PIL\b")
@@ -120,13 +133,19 @@ class DecodePool:
 
         def decode(index: int, data: bytes) -> Tensor:
             try:
-                return preprocessing.preprocess(decode_image(data, self._max_pixels))
+                image = _opened(data, self._max_pixels)
+                with self._memory_for(image):
+                    return preprocessing.preprocess(_decoded(image))
             except ServiceError as error:
                 if len(files) == 1:
                     raise
                 raise type(error)(f"images[{index}]: {error}") from error
 
         return await asyncio.gather(*(self.run(decode, i, data) for i, data in enumerate(files)))
+
+    def _memory_for(self, image: Image.Image) -> AbstractContextManager[object]:
+        """Large images are decoded one at a time, so that many at once cannot exhaust the memory."""
+        return self._one_large_image if image.width * image.height > LARGE_PIXELS else nullcontext()
 
     def close(self) -> None:
         """Lets running work end and drops the rest."""

@@ -117,12 +117,12 @@ class Metrics:
         self.ready.set_function(lambda: float(ready()))
 
     def watch_engine(self, engine: Engine) -> None:
-        """Opens the per-task children and exports the engine's set cache."""
+        """Opens the per-task children and exports the engine's own figures."""
         for task in engine.tasks.values():
             self.images.labels(task.name)
             self.routed_images.labels(task.name)
             self.task_loaded.labels(task.name, task.revision).set(1)
-        self.registry.register(_SetCacheCollector(engine))
+        self.registry.register(_EngineCollector(engine))
 
     def observe_stages(self, seconds: Mapping[str, float]) -> None:
         """Time spent, by stage."""
@@ -150,15 +150,20 @@ class Metrics:
         return generate_latest(self.registry)
 
 
-class _SetCacheCollector:
-    """Reads the counters that the set cache keeps itself."""
+class _EngineCollector:
+    """Reads, at each scrape, the figures that the engine keeps itself."""
 
     def __init__(self, engine: Engine) -> None:
-        self._cache = engine.set_cache
+        self._engine = engine
 
     def collect(self) -> Iterator[Metric]:
-        yield CounterMetricFamily("mass_set_cache_hits", "Expert sets found ready.", value=self._cache.hits)
-        yield CounterMetricFamily("mass_set_cache_misses", "Expert sets computed.", value=self._cache.misses)
-        yield GaugeMetricFamily(
-            "mass_set_cache_bytes", "Memory that expert sets take.", value=self._cache.nbytes
+        cache = self._engine.set_cache
+        yield CounterMetricFamily("mass_set_cache_hits", "Expert sets found ready.", value=cache.hits)
+        yield CounterMetricFamily("mass_set_cache_misses", "Expert sets computed.", value=cache.misses)
+        yield GaugeMetricFamily("mass_set_cache_bytes", "Memory that expert sets take.", value=cache.nbytes)
+        memory = GaugeMetricFamily(
+            "mass_device_memory_bytes", "Memory of the tensors on the device.", labels=("kind",)
         )
+        for kind, nbytes in self._engine.nbytes.items():
+            memory.add_metric((kind,), nbytes)
+        yield memory

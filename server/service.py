@@ -33,6 +33,14 @@ class RequestRecord:
 
 
 @dataclass(frozen=True)
+class Answers:
+    """What was found out about the images of a request, and which store said so."""
+
+    store_revision: str
+    images: list[Classification]
+
+
+@dataclass(frozen=True)
 class Loaded:
     """An engine and the queue in front of it."""
 
@@ -82,7 +90,7 @@ class Service:
 
     async def classify(
         self, files: Sequence[bytes], candidates: Sequence[str] | None, record: RequestRecord
-    ) -> list[Classification]:
+    ) -> Answers:
         """Classifies encoded images among the tasks named, or among all.
 
         Places in the queue come first, so that an overloaded server refuses before it decodes anything.
@@ -98,7 +106,8 @@ class Service:
                 pixels = await self.decoders.pixels(files, loaded.engine.preprocessing)
                 record.stage_seconds["decode"] = time.monotonic() - started
                 loaded.batcher.submit(ticket, [Query(image, tasks) for image in pixels])
-                return await asyncio.wrap_future(ticket.future)
+                answers = await asyncio.wrap_future(ticket.future)
+                return Answers(loaded.engine.store_revision, answers)
         except TimeoutError as error:
             raise DeadlineError(
                 f"There was no answer within {self.settings.request_timeout:g} seconds; try again later."

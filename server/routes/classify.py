@@ -19,7 +19,7 @@ IMAGE_FILE = {"type": "string", "format": "binary"}
 
 
 def _json_schema() -> dict[str, Any]:
-    """The JSON form, with the one nested model in its place: there is nothing that a reference could point to."""
+    """The JSON form, with the one nested model in its place: a reference would point to nothing."""
     schema = ClassifyBody.model_json_schema()
     schema["properties"]["images"]["items"] = schema.pop("$defs")["ImageItem"]
     return schema
@@ -82,7 +82,7 @@ async def classify(
     answers = await unless_client_leaves(request, service.classify(asked.files, asked.tasks, record))
     answer = ClassifyAnswer(
         id=record.request_id,
-        store_revision=service.engine.store_revision,
-        results=[image_result(one, asked.top_k) for one in answers],
+        store_revision=answers.store_revision,
+        results=[image_result(one, asked.top_k) for one in answers.images],
     )
     return Response(answer.model_dump_json(), media_type="application/json")

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
+from typing import IO
 
 import httpx
 import pytest
@@ -24,6 +26,7 @@ class RunningServer:
 
     process: subprocess.Popen[str]
     client: httpx.Client
+    errors: IO[str]  # its standard error: a file, because a full pipe would stop the server
 
     @property
     def port(self) -> int:
@@ -36,6 +39,11 @@ class RunningServer:
         while self.client.get("/readyz").status_code != 200:
             assert time.monotonic() < deadline, "the server did not become ready"
             time.sleep(0.02)
+
+    def log(self) -> str:
+        """Everything that was logged so far."""
+        self.errors.seek(0)
+        return self.errors.read()
 
     def metric(self, line: str) -> float:
         """The value of one sample, such as `mass_ready`."""
@@ -54,26 +62,18 @@ def running(load_seconds: float, settings: dict[str, object]) -> Iterator[Runnin
     """The fake server, stopped at the end however the test went."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MASS_")}
     environment.update({f"MASS_{name.upper()}": str(value) for name, value in settings.items()})
-    command = [
-        sys.executable,
-        "-W",
-        "error::ResourceWarning",
-        "-m",
-        "tests.server.fake_server",
-        str(load_seconds),
-    ]
-    process = subprocess.Popen(
-        command, cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
-    with process:
+    command = [sys.executable, "-m", "tests.server.fake_server", str(load_seconds)]
+    with (
+        TemporaryFile("w+") as errors,
+        subprocess.Popen(
+            command, cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=errors
+        ) as process,
+    ):
         try:
             assert process.stdout is not None
-            port = process.stdout.readline().strip()
-            assert port, f"the server did not start: {process.communicate()[1]}"
-            with httpx.Client(
-                base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE, trust_env=False
-            ) as client:
-                yield RunningServer(process, client)
+            url = f"http://127.0.0.1:{process.stdout.readline().strip()}"
+            with httpx.Client(base_url=url, timeout=PATIENCE, trust_env=False) as client:
+                yield RunningServer(process, client, errors)
         finally:
             process.kill()
 

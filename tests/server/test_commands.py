@@ -76,6 +76,20 @@ def test_naming_one_task_skips_the_routing(images: list[Path], url: str) -> None
     assert result["routing"]["residuals"] == {}
 
 
+def test_metrics_of_a_real_engine(url: str) -> None:
+    samples = dict(
+        line.rsplit(" ", 1) for line in httpx.get(f"{url}/metrics", trust_env=False).text.splitlines()
+    )
+    for sample in (
+        "mass_set_cache_misses_total",
+        "mass_set_cache_bytes",
+        'mass_device_memory_bytes{kind="experts"}',
+        'mass_stage_duration_seconds_count{stage="first_pass"}',
+        'mass_stage_duration_seconds_count{stage="heads"}',
+    ):
+        assert float(samples[sample]) > 0, sample
+
+
 def corrupt_store(store: Path, folder: Path) -> Path:
     """A copy with one bit of one file flipped."""
     corrupt = shutil.copytree(store, folder / "corrupt")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import struct
+import threading
+import time
 import warnings
 from io import BytesIO
 
@@ -12,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from torch import Tensor
 
 from server.decode import FORMATS, DecodePool, decode_image
 from server.errors import BadImageError, BadRequestError, NotAnImageError, ServiceError, TooLargeError
@@ -231,6 +234,35 @@ def test_the_pool_keeps_the_order_and_names_the_bad_image() -> None:
     assert [int(image[0, 0, 0]) for image in pixels] == list(range(20))
     with pytest.raises(NotAnImageError, match=r"images\[3\]: "):
         asyncio.run(pool.pixels([*files[:3], b"no image", *files[3:]], PREPROCESSING))
+    pool.close()
+
+
+class Watching(Preprocessing):
+    """Sees how many images are in memory at once."""
+
+    most = 0
+
+    def preprocess(self, image: Image.Image) -> Tensor:
+        with LOCK:
+            OPEN.append(image)
+            Watching.most = max(Watching.most, len(OPEN))
+        time.sleep(0.02)
+        with LOCK:
+            OPEN.remove(image)
+        return super().preprocess(image)
+
+
+LOCK = threading.Lock()
+OPEN: list[Image.Image] = []
+
+
+@pytest.mark.parametrize(("size", "alone"), [((100, 100), False), ((4000, 3001), True)])
+def test_large_images_are_decoded_one_at_a_time(size: tuple[int, int], alone: bool) -> None:
+    pool = DecodePool(8, 20_000_000)
+    Watching.most = 0
+    watching = Watching(8, 8, "nearest", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    asyncio.run(pool.pixels([bomb(*size)] * 4, watching))
+    assert (Watching.most == 1) == alone
     pool.close()
 
 

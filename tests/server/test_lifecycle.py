@@ -163,9 +163,8 @@ def test_work_that_outlasts_the_grace_period_is_still_answered_and_logged(start_
         wait_for(lambda: server.metric("mass_queue_depth") == 2)
         server.process.send_signal(signal.SIGTERM)
         assert [future.result().status_code for future in slow] == [200] * 3
-    _, log = server.process.communicate(timeout=PATIENCE)
-    assert server.process.returncode == 0
-    _tells_each_request_and_no_secret(log)
+    assert server.process.wait(PATIENCE) == 0
+    _tells_each_request_and_no_secret(server.log())
 
 
 def _tells_each_request_and_no_secret(log: str) -> None:
