@@ -21,9 +21,23 @@ from server.evaluation.plots import write_plots
 from server.settings import SettingsError, load_settings
 from server.startup import engine_loader
 
+HEADINGS = (
+    "images",
+    "individual",
+    "MASS",
+    "normalised",
+    "router",
+    "survival",
+    "set size",
+    "TSV-C",
+    "TSV-M",
+    "arithmetic",
+    "pretrained",
+)
+
 
 def evaluate(
-    store: Annotated[str, typer.Argument(help="store folder or URL, or `demo`", metavar="STORE")],
+    store: Annotated[str, typer.Argument(help="store folder or URL", metavar="STORE")],
     data: Annotated[Path, typer.Argument(help="DATA/<task>/<class>/*.png|jpg", metavar="DATA")],
     json_file: Annotated[
         Path | None, typer.Option("--json", help="write the figures here; - for standard output")
@@ -35,7 +49,7 @@ def evaluate(
     An image counts as right when its task and its label both are. Settings other than the store come from
     the environment (MASS_DEVICE, MASS_DTYPE, MASS_EXECUTION, ...).
     """
-    engine = _load(None if store == "demo" else store)
+    engine = _load(store)
     labels = {name: task.labels for name, task in engine.tasks.items()}
     try:
         with progress_bars() as progress:
@@ -47,7 +61,7 @@ def evaluate(
         fail(f"cannot write {error.filename}: {error.strerror}", EXIT_FAILED)
 
 
-def _load(store: str | None) -> Engine:
+def _load(store: str) -> Engine:
     try:
         return engine_loader(load_settings({"store": store}))()
     except (SettingsError, StoreError, ValueError) as error:
@@ -74,10 +88,7 @@ def _print_table(report: Report) -> None:
     console = Console()
     if not console.is_terminal:
         console.width = 200  # a file or pipe has no width to cut names to
-    headings = (
-        "images individual MASS normalised router survival set TSV-C TSV-M arithmetic pretrained".split()
-    )
-    table = Table("task", *(Column(heading, justify="right") for heading in headings))
+    table = Table("task", *(Column(heading, justify="right") for heading in HEADINGS))
     for name, figures in report["tasks"].items():
         table.add_row(name, *_cells(figures))
     table.add_section()

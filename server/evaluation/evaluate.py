@@ -87,7 +87,7 @@ class Evaluation:
 
 
 def evaluate(engine: Engine, data: EvaluationData, progress: Progress = silent) -> Evaluation:
-    """Classifies every image with its task unknown, and with each baseline. Memory does not grow with the data."""
+    """Classifies every image with its task unknown, and with each baseline, a batch in memory at a time."""
     encoders = baseline_encoders(engine.bank)
     tallies = {task: Tally() for task in data.tasks}
     total = sum(data.count(task) for task in data.tasks)

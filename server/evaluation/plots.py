@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from server.evaluation.evaluate import Evaluation
+from server.evaluation.evaluate import Evaluation, TaskFigures
 
 METHODS = ("individual", "mass", "tsv_c", "tsv_m", "task_arithmetic", "pretrained")
 
 
 def write_plots(evaluation: Evaluation, folder: Path) -> list[Path]:
-    """Writes accuracy.png and routing.png. Raises ImportError without matplotlib, OSError if it cannot write."""
+    """Writes accuracy.png and routing.png. Raises ImportError without matplotlib."""
     folder.mkdir(parents=True, exist_ok=True)
     return [_accuracy(evaluation, folder / "accuracy.png"), _routing(evaluation, folder / "routing.png")]
 
@@ -23,10 +23,7 @@ def _accuracy(evaluation: Evaluation, path: Path) -> Path:
     figure = Figure(figsize=(max(6.0, 1.3 * len(figures)), 4.0), layout="constrained")
     axes = figure.add_subplot()
     for column, method in enumerate(METHODS):
-        heights = [
-            task["accuracy"] if method == "mass" else task["baselines"].get(method) or 0.0  # type: ignore[misc]
-            for task in figures.values()
-        ]
+        heights = [_height(task, method) for task in figures.values()]
         positions = [place + 0.13 * (column - 2.5) for place in range(len(figures))]
         axes.bar(positions, heights, width=0.12, label=method)
     axes.set_xticks(range(len(figures)), list(figures), rotation=20)
@@ -35,6 +32,12 @@ def _accuracy(evaluation: Evaluation, path: Path) -> Path:
     axes.legend(ncols=3, fontsize="small", loc="lower left")
     figure.savefig(path, dpi=150)
     return path
+
+
+def _height(figures: TaskFigures, method: str) -> float:
+    """A method's accuracy in one task; no bar where it is unknown."""
+    known: dict[str, float | None] = {**figures["baselines"], "mass": figures["accuracy"]}  # type: ignore[dict-item]
+    return known[method] or 0.0
 
 
 def _routing(evaluation: Evaluation, path: Path) -> Path:

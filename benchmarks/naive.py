@@ -1,0 +1,43 @@
+"""How the paper's code serves: one dense model rebuilt for each new expert set, sets one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from backbone import DenseWeights, ExpertBank, encode
+from backbone.expert_bank import POSITIONS
+
+
+def rebuild(bank: ExpertBank, tasks: Sequence[int]) -> dict[str, Tensor]:
+    """A dense encoder for a set: both factors orthogonalised by an SVD of the concatenation, in float32."""
+    parameters = {}
+    for name, pretrained in bank.pretrained.items():
+        if name in bank.dense_deltas:
+            parameters[name] = pretrained + bank.dense_deltas[name][list(tasks)].mean(0)
+            continue
+        key = name if name == POSITIONS else name.removesuffix(".weight")
+        u = torch.cat([bank.blocks[key].u[task] for task in tasks], dim=1)
+        vh = torch.cat([bank.blocks[key].vh[task] for task in tasks], dim=0)
+        s = torch.cat([bank.singular_values[key][task] for task in tasks])
+        if len(tasks) > 1:
+            left, _, right = torch.linalg.svd(u, full_matrices=False)
+            u = left @ right
+            left, _, right = torch.linalg.svd(vh, full_matrices=False)
+            vh = left @ right
+        parameters[name] = pretrained + (u * s) @ vh
+    return parameters
+
+
+def serve(bank: ExpertBank, sets: Sequence[tuple[int, ...]], patches: Tensor) -> Tensor:
+    """Embeddings [B, P] of a batch, sample b with expert set `sets[b]`."""
+    eps = bank.config.layer_norm_eps
+    embeddings: list[Tensor | None] = [None] * len(sets)
+    for tasks in dict.fromkeys(sets):
+        members = [sample for sample, own in enumerate(sets) if own == tasks]
+        result = encode(bank.config, DenseWeights(rebuild(bank, tasks), eps), patches[members])
+        for sample, embedding in zip(members, result, strict=True):
+            embeddings[sample] = embedding
+    return torch.stack([embedding for embedding in embeddings if embedding is not None])
