@@ -12,11 +12,10 @@ from __future__ import annotations
 import asyncio
 import threading
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from io import BytesIO
-from typing import ParamSpec, TypeVar
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -29,11 +28,8 @@ from server.preprocessing import Preprocessing
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 FORMATS_IN_WORDS = f"{', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
 
-# Beyond it an image counts as large. Decoding takes up to ten bytes per pixel.
+# Beyond it an image counts as large: decoding takes ten bytes per pixel, and more for unusual modes.
 LARGE_PIXELS = 12_000_000
-
-P = ParamSpec("P")
-R = TypeVar("R")
 
 
 def decode_image(data: bytes, max_pixels: int) -> Image.Image:
@@ -115,7 +111,7 @@ def _upright(image: Image.Image) -> Image.Image:
 
 
 class DecodePool:
-    """Threads for work that would hold up the event loop; Pillow's decoders release the interpreter lock."""
+    """Threads that decode images, off the event loop; Pillow's decoders release the interpreter lock."""
 
     def __init__(self, threads: int, max_pixels: int) -> None:
         self._max_pixels = max_pixels
@@ -123,10 +119,6 @@ class DecodePool:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
         # Pillow's warnings are about callers' files: nothing that an operator could act on.
         warnings.filterwarnings("ignore", module=r"PIL\b")
-
-    async def run(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """Calls `function` on one of the threads."""
-        return await asyncio.wrap_future(self._pool.submit(function, *args, **kwargs))
 
     async def pixels(self, files: Sequence[bytes], preprocessing: Preprocessing) -> list[Tensor]:
         """Decodes all files at once, [3, crop, crop] uint8 each; the error of a bad one says which it was."""
@@ -141,7 +133,8 @@ class DecodePool:
                     raise
                 raise type(error)(f"images[{index}]: {error}") from error
 
-        return await asyncio.gather(*(self.run(decode, i, data) for i, data in enumerate(files)))
+        running = [self._pool.submit(decode, index, data) for index, data in enumerate(files)]
+        return await asyncio.gather(*map(asyncio.wrap_future, running))
 
     def _memory_for(self, image: Image.Image) -> AbstractContextManager[object]:
         """Large images are decoded one at a time, so that many at once cannot exhaust the memory."""

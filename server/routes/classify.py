@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
@@ -72,7 +73,8 @@ async def classify(
     """
     settings = service.settings
     body = await read_body(request, settings.max_body_bytes)
-    asked = await service.decoders.run(
+    # Not on a decoding thread: a full server must refuse at once, and those may all be busy.
+    asked = await asyncio.to_thread(
         parse_request,
         body,
         request.headers.get("content-type", ""),

@@ -43,9 +43,9 @@ def test_sixteen_bit_values_are_scaled_not_clipped_to_white() -> None:
     assert [image.getpixel((x, 0)) for x in range(4)] == [(v, v, v) for v in (0, 0x40, 0x80, 0xFF)]
 
 
-@pytest.mark.parametrize("image_format", ["PNG", "TIFF"])
-def test_sixteen_bit_of_both_byte_orders(image_format: str) -> None:
-    values = np.full((4, 4), 0x8000, dtype=np.uint16)
+@pytest.mark.parametrize(("image_format", "order"), [("PNG", "<"), ("TIFF", "<"), ("TIFF", ">")])
+def test_sixteen_bit_of_both_byte_orders(image_format: str, order: str) -> None:
+    values = np.full((4, 4), 0x8001, dtype=f"{order}u2")
     assert corner(decode(encode(Image.fromarray(values), image_format))) == (128, 128, 128)
 
 

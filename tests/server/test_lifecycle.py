@@ -121,7 +121,7 @@ def test_a_dead_worker_fails_all_at_once_and_ends_the_process(start_server: Star
 
 def test_sigterm_under_load_loses_nothing(start_server: StartServer) -> None:
     """Clients that heed readiness, as a balancer does, see no failure at all."""
-    server = start_server(drain_seconds=1.0, log_level="error")
+    server = start_server(drain_seconds=PATIENCE, log_level="error")
     server.wait_until_ready()
     statuses: list[int] = []
     stopping = threading.Event()
@@ -150,6 +150,7 @@ def test_sigterm_under_load_loses_nothing(start_server: StartServer) -> None:
     for thread in clients:
         thread.join()
     assert set(statuses) == {200}
+    server.process.send_signal(signal.SIGTERM)  # a second one ends the grace period
     assert server.process.wait(PATIENCE) == 0
 
 
