@@ -1,0 +1,102 @@
+"""The evaluation against counts made by hand from the engine's own answers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from server.decode import decode_image
+from server.engine import Engine
+from server.evaluation import EvaluationData, EvaluationDataError, evaluate
+from server.evaluation.plots import write_plots
+from server.execution import Execution
+from tests import tiny
+
+
+@pytest.fixture(scope="module")
+def engine() -> Engine:
+    return Engine(tiny.loaded_store(tasks=3), Execution.LOW_RANK, 1 << 30)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Seven noise images of task0 and five of task2, in two classes each; task1 has none."""
+    root = tmp_path_factory.mktemp("data")
+    rng = np.random.default_rng(0)
+    for task, count in (("task0", 7), ("task2", 5)):
+        for number in range(count):
+            path = root / task / f"class {number % 2}" / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(rng.integers(0, 256, (40, 40, 3), dtype=np.uint8)).save(path)
+    (root / "task0" / "class 0" / "notes.txt").write_text("not an image, and not named as one")
+    return root
+
+
+def _labels(engine: Engine) -> dict[str, tuple[str, ...]]:
+    return {name: task.labels for name, task in engine.tasks.items()}
+
+
+def test_the_figures_are_the_counts(engine: Engine, folder: Path) -> None:
+    figures = evaluate(engine, EvaluationData(folder, _labels(engine))).report
+    assert list(figures["tasks"]) == ["task0", "task2"]
+    for task in ("task0", "task2"):
+        paths = sorted((folder / task).rglob("*.png"))
+        images = [decode_image(path.read_bytes(), 10**6) for path in paths]
+        truth = [path.parent.name for path in paths]
+        answers = engine.classify(images)
+        named = engine.classify(images, tasks=[task])
+        given = [(a.task, a.labels[int(a.probabilities.argmax())]) for a in answers]
+        known = [a.labels[int(a.probabilities.argmax())] for a in named]
+        counted = figures["tasks"][task]
+        assert counted["images"] == len(paths)
+        assert counted["accuracy"] == sum(g == (task, t) for g, t in zip(given, truth, strict=True)) / len(
+            paths
+        )
+        assert counted["task_survival"] == sum(task in a.expert_set for a in answers) / len(paths)
+        assert counted["mean_set_size"] == sum(len(a.expert_set) for a in answers) / len(paths)
+        first = [max(a.coefficients, key=lambda n, a=a: a.coefficients[n]) for a in answers]  # type: ignore[misc]
+        assert counted["router_accuracy"] == first.count(task) / len(paths)
+        tsv_c = sum(k == t for k, t in zip(known, truth, strict=True)) / len(paths)
+        assert counted["baselines"]["tsv_c"] == tsv_c
+        assert counted["baselines"]["individual"] is None
+        assert counted["normalised_accuracy"] is None
+    assert figures["average"]["images"] == 12
+    by_hand = [figures["tasks"][task]["accuracy"] for task in ("task0", "task2")]
+    assert figures["average"]["accuracy"] == pytest.approx(sum(by_hand) / 2)
+
+
+def test_the_plots_are_pictures(engine: Engine, folder: Path, tmp_path: Path) -> None:
+    written = write_plots(evaluate(engine, EvaluationData(folder, _labels(engine))), tmp_path / "plots")
+    assert [path.name for path in written] == ["accuracy.png", "routing.png"]
+    for path in written:
+        with Image.open(path) as picture:
+            colours = picture.convert("RGB").getcolors(10**6)
+        assert colours is not None
+        assert len(colours) > 20, "something is drawn"
+
+
+@pytest.mark.parametrize(
+    ("path", "content", "match"),
+    [
+        ("task9/class 0/a.png", b"", "no task of the store"),
+        ("task0/cats/a.png", b"", "no class of task0"),
+        ("task0/class 0/a.png", b"not a picture", "a.png"),
+        ("notes.txt", b"", "holds no images"),
+    ],
+)
+def test_a_folder_that_does_not_fit_is_refused(
+    engine: Engine, tmp_path: Path, path: str, content: bytes, match: str
+) -> None:
+    target = tmp_path / path
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_bytes(content)
+    with pytest.raises(EvaluationDataError, match=match):
+        evaluate(engine, EvaluationData(tmp_path, _labels(engine)))
+
+
+def test_a_missing_folder_is_refused(engine: Engine, tmp_path: Path) -> None:
+    with pytest.raises(EvaluationDataError, match="no folder"):
+        EvaluationData(tmp_path / "nowhere", _labels(engine))
