@@ -1,0 +1,35 @@
+"""Prints how far building raises the resident memory of a process: `build_memory.py MODELS OUT TASKS`.
+
+A process of its own, because the peak of a process never falls again.
+"""
+
+from __future__ import annotations
+
+import resource
+import sys
+from pathlib import Path
+
+import torch
+
+from model_store.build import build
+from model_store.plan import BuildOptions, TaskInput
+from model_store.singular_vectors import task_singular_vectors
+
+
+def peak_bytes() -> int:
+    """The largest resident set that this process has had."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def main(models: Path, out: Path, num_tasks: int) -> None:
+    """Builds a store of the first tasks, its merged base included."""
+    torch.set_num_threads(2)
+    task_singular_vectors(torch.randn(64, 64), 8)  # the linear algebra library's own memory
+    before = peak_bytes()
+    tasks = [TaskInput(f"task{index}", models / f"task{index}") for index in range(num_tasks)]
+    build(models / "pretrained", tasks, out, BuildOptions(merged_base="stored"))
+    print(peak_bytes() - before)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]))
