@@ -83,7 +83,6 @@ class Service:
 
     def close(self) -> None:
         """Answers what was admitted and stops the threads."""
-        self.draining = True
         if self._loaded is not None and not self._loaded.batcher.close(self.settings.request_timeout):
             log.error("the device did not finish in time")
         self.decoders.close()
