@@ -108,7 +108,7 @@ class Store:
     def checked_file(self, path: str) -> Iterator[Path]:
         """A local file with the content of a file of the store, after its hash was found right."""
         with self._local_copy(path) as local:
-            if sha256_of(local) != self.manifest.all_files()[path]:
+            if self._hash_of(path, local) != self.manifest.all_files()[path]:
                 raise IntegrityError(
                     f"{path} in {self.files.url} is damaged: its SHA-256 is not the one in the manifest"
                 )
@@ -133,6 +133,12 @@ class Store:
         with self.encoder_file(path) as local:
             tensors = read_tensors(local)
         return {name: tensors[name] for name in parameter_shapes(self.manifest.backbone)}
+
+    def _hash_of(self, path: str, local: Path) -> str:
+        try:
+            return sha256_of(local)
+        except OSError as error:
+            raise IntegrityError(f"{path} in {self.files.url} cannot be read: {error.strerror}") from error
 
     @contextmanager
     def _local_copy(self, path: str) -> Iterator[Path]:

@@ -59,7 +59,7 @@ def writing_errors_explained(url: str) -> Iterator[None]:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise StoreError(
-                f"no space is left at {url}: nothing there was changed; "
+                f"no space is left at {url}: what was there is as it was; "
                 "free some space and run the same command again"
             ) from error
         raise StoreError(f"{url} cannot be written: {error}") from error

@@ -21,11 +21,23 @@ FILES_WRITTEN = {"build": 11, "add": 4, "replace": 4, "remove": 2, "rollback": 2
 def records(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """What every interrupted step of every operation left behind."""
     folder = tmp_path_factory.mktemp("crash")
-    sizes = {"hidden_size": 8, "num_attention_heads": 2, "intermediate_size": 8, "projection_dim": 4}
-    make_suite(folder / "models", num_hidden_layers=1, **sizes)
+    make_suite(
+        folder / "models",
+        hidden_size=8,
+        intermediate_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        projection_dim=4,
+    )
     (folder / "scratch").mkdir()
-    command = [sys.executable, "-m", "tests.model_store.crash_runner", folder / "models", folder / "scratch"]
-    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    program = [sys.executable, "-m", "tests.model_store.crash_runner"]
+    ended = subprocess.run(
+        [*program, str(folder / "models"), str(folder / "scratch")],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert ended.returncode == 0, ended.stderr
     return [json.loads(line) for line in ended.stdout.splitlines()]
 

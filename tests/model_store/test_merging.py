@@ -16,7 +16,8 @@ def polar(matrix: Tensor) -> Tensor:
     """The polar factor on the range of `matrix`, by SVD: `P Q^T` of `P diag(s) Q^T`."""
     p, s, qh = torch.linalg.svd(matrix, full_matrices=False)
     kept = s**2 > GRAM_CUTOFF * s[0] ** 2
-    return p[:, kept] @ qh[kept]
+    factor: Tensor = p[:, kept] @ qh[kept]
+    return factor
 
 
 def merged_by_definition(blocks: list[TaskSingularVectors]) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from model_store import store as store_module
 from model_store.checkpoints import Checkpoint
 from model_store.errors import IntegrityError, StoreError, TaskError
 from model_store.manifest import MANIFEST_FILE
@@ -97,6 +99,15 @@ def test_every_damaged_file_is_named(store: Path, index: int, damage: str) -> No
     damaged = opened.verify()
     assert len(damaged) == 1
     assert path in damaged[0]
+
+
+def test_a_file_that_cannot_be_read_is_named(built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(path: Path) -> str:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(store_module, "sha256_of", fail)
+    with pytest.raises(IntegrityError, match=r"pretrained\.safetensors .* cannot be read: Permission denied"):
+        Store.open(built).load_pretrained()
 
 
 def replace_with_matching_hash(root: Path, path: str, content: bytes) -> None:
