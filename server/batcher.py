@@ -102,6 +102,11 @@ class Batcher:
         """The worker is gone for good."""
         return self._died is not None
 
+    @property
+    def running(self) -> bool:
+        """The worker has not ended yet."""
+        return self._worker.is_alive()
+
     def admit(self, images: int, deadline: float) -> Ticket:
         """Takes places for all images of a request, or none.
 

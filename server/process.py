@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import math
+import os
 import signal
 import socket
+import sys
 import time
 from types import FrameType
+from typing import NoReturn
 
 import uvicorn
 from fastapi import FastAPI
@@ -90,4 +94,14 @@ def run(app: FastAPI, settings: Settings, listener: socket.socket) -> int:
     DrainingServer(config, service, settings.drain_seconds).run(sockets=[listener])
     if service.load_error is not None:
         raise service.load_error
-    return 0 if service.alive else 1
+    code = 0 if service.alive else 1
+    if service.busy:
+        _leave_at_once(code)
+    return code
+
+
+def _leave_at_once(code: int) -> NoReturn:
+    """Ends the process without tearing the interpreter down, which aborts while a thread is inside torch."""
+    logging.shutdown()
+    sys.stdout.flush()
+    os._exit(code)

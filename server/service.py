@@ -58,6 +58,7 @@ class Service:
         self.draining = False
         self.load_error: Exception | None = None
         self._load_engine = load_engine
+        self._loader = threading.Thread(target=self._load, name="load", daemon=True)
         self._loaded: Loaded | None = None
         self.metrics.watch_readiness(lambda: self.ready)
 
@@ -73,13 +74,18 @@ class Service:
         return self.load_error is None and not worker_died
 
     @property
+    def busy(self) -> bool:
+        """Whether a thread is still loading or computing; neither can be interrupted."""
+        return self._loader.is_alive() or (self._loaded is not None and self._loaded.batcher.running)
+
+    @property
     def engine(self) -> Engine:
         """The engine in service. Raises NotReadyError while there is none."""
         return self._current().engine
 
     def start(self) -> None:
         """Loads in the background, so that liveness and readiness are answered meanwhile."""
-        threading.Thread(target=self._load, name="load", daemon=True).start()
+        self._loader.start()
 
     def close(self) -> None:
         """Answers what was admitted and stops the threads."""

@@ -1,7 +1,6 @@
 """A real server process around the fake engine: `python -m tests.server.fake_server LOAD_SECONDS`.
 
-Settings come from MASS_ variables. A negative LOAD_SECONDS makes loading fail. The first line of
-standard output is the port.
+Settings come from MASS_ variables. The first line of standard output is the port.
 """
 
 from __future__ import annotations
@@ -9,7 +8,8 @@ from __future__ import annotations
 import sys
 import time
 
-from model_store.errors import ManifestError
+import torch
+
 from server.app import create_app
 from server.engine import Engine
 from server.logs import configure_logs
@@ -23,9 +23,10 @@ def main() -> int:
     seconds = float(sys.argv[1])
 
     def load_engine() -> Engine:
-        if seconds < 0:
-            raise ManifestError("asked to fail")
-        time.sleep(seconds)
+        """Works as a real one does: inside torch, which does not like to be stopped there."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            torch.linalg.svd(torch.randn(600, 600))
         return as_engine(FakeEngine())
 
     settings = load_settings({"port": 0, "log_format": "json"})
