@@ -52,7 +52,7 @@ def serve(
 
     Every option can also be an environment variable (MASS_PORT=9000) or a line of --config (port = 9000).
     """
-    flags = dict(locals())
+    flags = dict(locals())  # every parameter is a setting of the same name
     try:
         settings = load_settings(flags)
         load_engine = engine_loader(settings)
