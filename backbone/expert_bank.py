@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from torch import Tensor
 from backbone.config import EncoderConfig
 from kernels import SegmentDelta, TaskBlocks
 from model_store import TaskSingularVectors, mean_delta, merged_delta, orthogonal_core
+from model_store.threads import side_by_side
 
 POSITIONS = "position_embedding.weight"
 
@@ -88,10 +90,12 @@ class ExpertBank:
 
     def expert_set(self, tasks: tuple[int, ...], *, materialised: bool) -> ExpertSet:
         """The weights of a set, computed from the shared blocks (see `model_store.merging`)."""
-        vectors = {name: self.merged(name, tasks) for name in self._vector_names()}
+        vectors = self.merged_parameters(self._vector_names(), tasks)
         whole = [linear for linear in self.config.linears if materialised or linear not in self.blocks]
-        weights = {linear: self.merged(f"{linear}.weight", tasks) for linear in whole}
-        cores = {linear: self._core(linear, tasks) for linear in self.config.linears if linear not in weights}
+        merged = self.merged_parameters([f"{linear}.weight" for linear in whole], tasks)
+        weights = {linear: merged[f"{linear}.weight"] for linear in whole}
+        linears = [linear for linear in self.config.linears if linear not in weights]
+        cores = dict(zip(linears, side_by_side(partial(self._core, tasks=tasks), linears), strict=True))
         return ExpertSet(tasks, vectors, cores, weights)
 
     def merged(self, parameter: str, tasks: Sequence[int]) -> Tensor:
@@ -102,6 +106,10 @@ class ExpertBank:
         else:
             delta = merged_delta(self._singular_vectors(_bank_name(parameter), tasks))
         return (pretrained.float() + delta).to(pretrained.dtype)
+
+    def merged_parameters(self, parameters: Collection[str], tasks: Sequence[int]) -> dict[str, Tensor]:
+        """`merged` of several parameters, side by side on the threads there are."""
+        return dict(zip(parameters, side_by_side(partial(self.merged, tasks=tasks), parameters), strict=True))
 
     def expert_set_nbytes(self, num_tasks: int, *, materialised: bool) -> int:
         """How much memory a set of `num_tasks` tasks takes beside the shared blocks."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -16,7 +15,7 @@ from model_store.progress import Progress, silent
 from model_store.singular_vectors import TaskSingularVectors, rank_for, task_singular_vectors
 from model_store.task_vectors import PatchEmbeddingForm, factored_shapes, task_vector
 from model_store.tensor_files import TensorSpec
-from model_store.threads import one_thread_per_operation
+from model_store.threads import side_by_side
 
 BLOCK_DTYPES: dict[BlockDtype, torch.dtype] = {
     "bfloat16": torch.bfloat16,
@@ -109,17 +108,11 @@ def factor_task(
     def factor(name: str) -> dict[str, Tensor]:
         return _change_tensors(layout, name, task_vector(pretrained(name), finetuned(name)))
 
-    with one_thread_per_operation() as threads, ThreadPoolExecutor(threads, "factor", _one_thread) as pool:
-        progress(stage, 0, len(names))
-        for done, change in enumerate(pool.map(factor, names), start=1):
-            tensors |= change
-            progress(stage, done, len(names))
+    progress(stage, 0, len(names))
+    for done, change in enumerate(side_by_side(factor, names), start=1):
+        tensors |= change
+        progress(stage, done, len(names))
     return tensors
-
-
-def _one_thread() -> None:
-    # OpenMP keeps the number of threads for each calling thread.
-    torch.set_num_threads(1)
 
 
 def _change_tensors(layout: ExpertLayout, name: str, delta: Tensor) -> dict[str, Tensor]:

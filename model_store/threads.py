@@ -1,11 +1,16 @@
-"""Eigendecompositions without threads of their own."""
+"""Work on whole matrices side by side, each on one thread."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import TypeVar
 
 import torch
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 @contextmanager
@@ -22,3 +27,14 @@ def one_thread_per_operation() -> Iterator[int]:
         yield threads
     finally:
         torch.set_num_threads(threads)
+
+
+def side_by_side(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+    """`function` of each item, in order, on as many threads as PyTorch's operations would use."""
+    with one_thread_per_operation() as threads, ThreadPoolExecutor(threads, "matrix", _one_thread) as pool:
+        yield from pool.map(function, items)
+
+
+def _one_thread() -> None:
+    # OpenMP keeps the number of threads for each calling thread.
+    torch.set_num_threads(1)

@@ -281,7 +281,7 @@ class Engine:
         return [answers[sample] for sample in range(len(decisions))]
 
     def _winners(self, logits: Sequence[Tensor], decisions: Sequence[Decision]) -> list[int]:
-        """For each sample of a segment, which task of the set answers (design.md, section 2, head choice)."""
+        """For each sample of a segment, which task of the set answers: the store's head choice."""
         if self._loaded.head_choice == "router":
             return [decision.coefficients.index(max(decision.coefficients)) for decision in decisions]
         scores = [part.amax(1) if self._loaded.head_choice == "max" else part.mean(1) for part in logits]

@@ -26,7 +26,7 @@ class AdaptiveExecution:
     spends at most twice what the best choice in hindsight would have (the ski-rental bound). A set that
     is dropped from the cache has to earn its purchase again.
 
-    Which form a sample runs in depends on the traffic before it, so its bits do too (design.md, section 2).
+    Which form a sample runs in depends on the traffic before it, so its bits do too.
     """
 
     def __init__(self, config: EncoderConfig, bank: ExpertBank, cache: SetCache) -> None:

@@ -112,7 +112,7 @@ def _first_pass_weights(store: Store, bank: ExpertBank) -> dict[str, Tensor]:
     stored = store.load_merged_base()
     if stored is None:
         every_task = range(bank.num_tasks)
-        return {name: bank.merged(name, every_task) for name in bank.pretrained if name in names}
+        return bank.merged_parameters(names, every_task)
     return {name: stored[name].to(bank.pretrained[name]) for name in stored if name in names}
 
 

@@ -17,7 +17,12 @@ ALLOWED = {
     "backbone": {"kernels", "model_store"},
     "server": {"kernels", "model_store", "router", "backbone"},
 }
-PURE_ARITHMETIC = {"model_store", "model_store.merging", "model_store.singular_vectors"}
+PURE_ARITHMETIC = {
+    "model_store",
+    "model_store.merging",
+    "model_store.singular_vectors",
+    "model_store.threads",
+}
 OUTSIDE = {"benchmarks", "examples", "tests"}
 
 

@@ -14,7 +14,7 @@ rows = st.lists(st.floats(0.0, 100.0, width=32), min_size=1, max_size=20)
 
 
 def _plain(residuals: list[float], temperature: float) -> np.ndarray:
-    """Standardise, divide, softmax: one row, in float64, as design.md says it."""
+    """Standardise, divide, softmax: one row, in float64."""
     logits = -np.asarray(residuals, dtype=np.float64)
     if len(logits) == 1:
         return np.ones(1)
