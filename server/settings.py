@@ -43,10 +43,14 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 takes a free one")
 
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: cuda where there is one")
-    dtype: Literal["float32", "bfloat16"] = Field("float32", description="arithmetic of the encoder")
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="auto (cuda where there is one), cpu or cuda"
+    )
+    dtype: Literal["float32", "bfloat16"] = Field(
+        "float32", description="arithmetic of the encoder: float32 or bfloat16"
+    )
     execution: Literal["low_rank", "materialised", "adaptive"] = Field(
-        "low_rank", description="how expert sets are applied (design.md, section 2)"
+        "low_rank", description="how expert sets are applied: low_rank, materialised or adaptive"
     )
     set_cache_bytes: int = Field(1024 * MIB, ge=0, description="memory for expert sets, in bytes")
     num_threads: int | None = Field(None, ge=1, description="torch's CPU threads; torch's choice by default")
@@ -67,8 +71,10 @@ class Settings(BaseSettings):
     request_timeout: PositiveSeconds = Field(30.0, description="seconds until a request is answered with 504")
     drain_seconds: Seconds = Field(5.0, description="seconds of serving on after SIGTERM, before draining")
 
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
-    log_format: Literal["json", "console"] = "console"
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="debug, info, warning or error"
+    )
+    log_format: Literal["json", "console"] = Field("console", description="json or console")
 
     @model_validator(mode="after")
     def _a_request_fits_the_queue(self) -> Settings:

@@ -21,8 +21,8 @@ from server.startup import engine_loader
 def _help(name: str) -> str:
     """The settings describe themselves, once."""
     field = Settings.model_fields[name]
-    default = "" if field.default is None or field.default_factory else f" [default: {field.default}]"
-    return f"{field.description or name.replace('_', ' ')}{default}"
+    default = "" if field.default is None or field.default_factory else f" (default: {field.default})"
+    return f"{field.description}{default}"
 
 
 def serve(

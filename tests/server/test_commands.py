@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 from model_store.build import build
 from server.cli import app
 from server.engine import Engine
+from server.settings import Settings
 from tests.model_store.models import make_suite
 from tests.server.pictures import encode
 
@@ -175,6 +176,12 @@ def test_a_store_of_a_newer_format_is_told_apart(store: Path, images: list[Path]
     assert re.fullmatch(r"error: .*99.*\n", errors)
 
 
-def test_version_and_help() -> None:
+def test_version() -> None:
     assert run("--version")[1].startswith("mass-serve ")
-    assert "--max-batch-images" in run("serve", "--help")[1].replace("\n", "")
+
+
+def test_every_setting_is_a_flag_and_its_default_is_told() -> None:
+    text = run("serve", "--help")[1]
+    for name in set(Settings.model_fields) - {"store"}:
+        assert f"--{name.replace('_', '-')} " in text
+    assert "(default: 8000)" in text
