@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.functional import normalize, silu
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from examples.demo_suite.canvas import IMAGE_SIZE, Pixels
@@ -29,7 +32,33 @@ def new_encoder() -> CLIPVisionModelWithProjection:
         patch_size=8,
         hidden_act="quick_gelu",
     )
-    return CLIPVisionModelWithProjection(config)
+    encoder = CLIPVisionModelWithProjection(config)
+    start_wide_awake(encoder)
+    return encoder
+
+
+def position_waves(side: int, width: int) -> Tensor:
+    """Sines and cosines of the patches' rows and columns, [side * side, width]."""
+    frequencies = torch.pi / 2 * torch.logspace(0, -1, width // 4, base=side)
+    phases = torch.outer(torch.arange(side).float(), frequencies)
+    waves = torch.cat([phases.sin(), phases.cos()], dim=1)
+    rows, columns = waves[:, None].expand(-1, side, -1), waves[None].expand(side, -1, -1)
+    return torch.cat([rows, columns], dim=-1).flatten(0, 1)
+
+
+@torch.no_grad()
+def start_wide_awake(encoder: CLIPVisionModelWithProjection) -> None:
+    """Initial weights with which the patches' places count and attention is not even from the start.
+
+    Those of the library are made for long trainings: a small encoder sees a bag of patches for its first
+    hundred thousand pictures.
+    """
+    vision = encoder.vision_model
+    nn.init.normal_(vision.embeddings.patch_embedding.weight, std=(3 * 8 * 8) ** -0.5)
+    vision.embeddings.position_embedding.weight[1:] = position_waves(IMAGE_SIZE // 8, WIDTH)
+    for block in vision.encoder.layers:
+        for projection in (block.self_attn.q_proj, block.self_attn.k_proj, block.self_attn.v_proj):
+            nn.init.normal_(projection.weight, std=WIDTH**-0.5)
 
 
 def to_input(pixels: Tensor) -> Tensor:
@@ -38,13 +67,51 @@ def to_input(pixels: Tensor) -> Tensor:
     return (scaled - torch.tensor(MEAN).view(1, 3, 1, 1)) / torch.tensor(STD).view(1, 3, 1, 1)
 
 
+class SwiftQuickGELU(nn.Module):
+    """x sigmoid(1.702 x), written with SiLU, which keeps one tensor for the backward pass, not three."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The activation of each element."""
+        return silu(1.702 * x) / 1.702
+
+
+@contextmanager
+def swift_activations(encoder: CLIPVisionModelWithProjection) -> Iterator[None]:
+    """Within it the encoder's blocks use SwiftQuickGELU, a tenth quicker to train."""
+    blocks = list(encoder.vision_model.encoder.layers)
+    plain = [block.mlp.activation_fn for block in blocks]
+    for block in blocks:
+        block.mlp.activation_fn = SwiftQuickGELU()
+    try:
+        yield
+    finally:
+        for block, activation in zip(blocks, plain, strict=True):
+            block.mlp.activation_fn = activation
+
+
+def token_and_embedding(encoder: CLIPVisionModelWithProjection, pixels: Tensor) -> tuple[Tensor, Tensor]:
+    """The class token after the last norm [B, 128] and its projection [B, 128].
+
+    As the encoder's own forward pass, but the last block's MLP runs on the class token alone:
+    nothing reads what it makes of the others.
+    """
+    vision = encoder.vision_model
+    hidden = vision.pre_layrnorm(vision.embeddings(to_input(pixels)))
+    *blocks, last = vision.encoder.layers
+    for block in blocks:
+        hidden = block(hidden, attention_mask=None)
+    attended, _ = last.self_attn(last.layer_norm1(hidden))
+    token = (hidden + attended)[:, 0]
+    token = vision.post_layernorm(token + last.mlp(last.layer_norm2(token)))
+    return token, encoder.visual_projection(token)
+
+
 @torch.no_grad()
 def embed(encoder: CLIPVisionModelWithProjection, pixels: Pixels, batch: int = 512) -> Tensor:
     """Embeddings of unit length [N, 128] of uint8 pictures [N, 32, 32, 3]."""
     encoder.train(False)
     parts = torch.split(torch.from_numpy(pixels), batch)
-    embedded = torch.cat([encoder(pixel_values=to_input(part)).image_embeds for part in parts])
-    return torch.nn.functional.normalize(embedded, dim=-1)
+    return normalize(torch.cat([token_and_embedding(encoder, part)[1] for part in parts]), dim=-1)
 
 
 def save_encoder(encoder: CLIPVisionModelWithProjection, folder: Path) -> None:

@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy, linear, normalize
 from transformers import CLIPVisionModelWithProjection
 
 from examples.demo_suite.canvas import Pixels
-from examples.demo_suite.encoder import embed, to_input
+from examples.demo_suite.encoder import embed, token_and_embedding
 from examples.demo_suite.pretraining import one_cycle
 
 
@@ -51,7 +51,7 @@ def finetune(
         rows = torch.randint(len(pictures), (plan.batch,), generator=generator)
         for group in optimiser.param_groups:
             group["lr"] = plan.learning_rate * one_cycle((step + 1) / plan.steps, plan.warmup)
-        embedding = normalize(encoder(pixel_values=to_input(pictures[rows])).image_embeds, dim=-1)
+        embedding = normalize(token_and_embedding(encoder, pictures[rows])[1], dim=-1)
         loss = cross_entropy(plan.logit_scale * linear(embedding, head), labels[rows])
         optimiser.zero_grad()
         torch.autograd.backward(loss)

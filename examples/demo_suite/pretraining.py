@@ -4,39 +4,42 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, linear, mse_loss, normalize
 from transformers import CLIPVisionModelWithProjection
 
-from examples.demo_suite.encoder import WIDTH, new_encoder, to_input
+from examples.demo_suite.encoder import WIDTH, new_encoder, swift_activations, token_and_embedding
 from examples.demo_suite.foundation import FoundationPictures, vocabulary
-from examples.demo_suite.style import style_statistics
+from examples.demo_suite.style import style_statistics, thumbnail
 
 Report = Callable[[str], None]
 
 CONTENT_SCALE = 16.0
-LABEL_SMOOTHING = 0.05
 SHIFT = 2
+BETAS = (0.9, 0.98)
 
 
 @dataclass(frozen=True)
 class PretrainingPlan:
     """How long and how fast to learn."""
 
-    epochs: int = 6
-    batch: int = 128
-    learning_rate: float = 1.2e-3
+    steps: int = 32_000
+    batch: int = 32
+    learning_rate: float = 1e-3
     weight_decay: float = 0.05
-    warmup: float = 0.04
+    warmup_steps: int = 400
+    cooldown: float = 0.3
+    report_every: int = 1000
     seed: int = 7
 
 
 class FoundationHeads(nn.Module):
-    """Content and kind from the embedding; look and style statistics from the class token under it."""
+    """Content, kind and a thumbnail from the embedding; look and style from the class token under it."""
 
     def __init__(self, style_mean: Tensor, style_std: Tensor) -> None:
         super().__init__()
@@ -45,6 +48,7 @@ class FoundationHeads(nn.Module):
         self.kind = nn.Linear(WIDTH, kinds)
         self.look = nn.Linear(WIDTH, looks)
         self.style = nn.Linear(WIDTH, len(style_mean))
+        self.thumbnail = nn.Linear(WIDTH, 256)
         self.register_buffer("style_mean", style_mean)
         self.register_buffer("style_std", style_std)
 
@@ -53,12 +57,14 @@ class FoundationHeads(nn.Module):
         return CONTENT_SCALE * linear(normalize(embedding, dim=-1), normalize(self.content, dim=-1))
 
     def loss(self, embedding: Tensor, token: Tensor, labels: Tensor, pixels: Tensor) -> Tensor:
-        """The weighted sum of the four heads' losses."""
-        content = cross_entropy(self.content_logits(embedding), labels[:, 0], label_smoothing=LABEL_SMOOTHING)
+        """The weighted sum of the five heads' losses."""
+        content = cross_entropy(self.content_logits(embedding), labels[:, 0])
         kind = cross_entropy(self.kind(embedding), labels[:, 1])
         look = cross_entropy(self.look(token), labels[:, 2])
         target = (style_statistics(pixels) - self.style_mean) / self.style_std  # type: ignore[operator]
-        return content + 0.3 * kind + 0.3 * look + 0.5 * mse_loss(self.style(token), target)
+        # Redrawing the picture teaches the class token to look everywhere, long before the labels would.
+        redrawn = mse_loss(self.thumbnail(embedding), thumbnail(pixels))
+        return content + 0.3 * kind + 0.3 * look + 0.5 * mse_loss(self.style(token), target) + redrawn
 
 
 def one_cycle(progress: float, warmup: float) -> float:
@@ -66,6 +72,11 @@ def one_cycle(progress: float, warmup: float) -> float:
     if progress < warmup:
         return progress / warmup
     return 0.5 * (1 + math.cos(math.pi * (progress - warmup) / (1 - warmup)))
+
+
+def trapezoid(step: int, plan: PretrainingPlan) -> float:
+    """The share of the full learning rate: up in a line, then level, then down in a line."""
+    return min(1.0, step / plan.warmup_steps, (1 - step / plan.steps) / plan.cooldown)
 
 
 def shifted(pixels: Tensor, generator: torch.Generator) -> Tensor:
@@ -92,43 +103,53 @@ def parameter_groups(modules: list[nn.Module], weight_decay: float) -> list[dict
     ]
 
 
+def shuffled_batches(count: int, batch: int, generator: torch.Generator) -> Iterator[Tensor]:
+    """Row numbers of whole batches, without end; each pass over the rows is in a new order."""
+    while True:
+        order = torch.randperm(count, generator=generator)
+        yield from torch.split(order, batch)[: count // batch]
+
+
 def pretrain(
     pictures: FoundationPictures, plan: PretrainingPlan, report: Report
 ) -> CLIPVisionModelWithProjection:
-    """The encoder after `plan.epochs` passes over the pictures."""
+    """The encoder after `plan.steps` batches of the pictures."""
     torch.manual_seed(plan.seed)
     generator = torch.Generator().manual_seed(plan.seed)
     pixels, labels = torch.from_numpy(pictures.pixels), torch.from_numpy(pictures.labels)
     encoder, heads = new_encoder(), FoundationHeads(*style_moments(pixels[:4000]))
     optimiser = torch.optim.AdamW(
-        parameter_groups([encoder, heads], plan.weight_decay), lr=plan.learning_rate
+        parameter_groups([encoder, heads], plan.weight_decay), lr=plan.learning_rate, betas=BETAS, fused=True
     )
-    steps_per_epoch = len(pixels) // plan.batch
-    total, begun = plan.epochs * steps_per_epoch, time.monotonic()
-    for epoch in range(plan.epochs):
-        order = torch.randperm(len(pixels), generator=generator)
-        running = 0.0
-        for step, rows in enumerate(torch.split(order, plan.batch)[:steps_per_epoch]):
-            share = one_cycle((epoch * steps_per_epoch + step + 1) / total, plan.warmup)
-            for group in optimiser.param_groups:
-                group["lr"] = plan.learning_rate * share
-            running += _step(encoder, heads, optimiser, shifted(pixels[rows], generator), labels[rows])
-        seconds = time.monotonic() - begun
-        report(f"  pass {epoch + 1}/{plan.epochs}: loss {running / steps_per_epoch:.3f}, {seconds:.0f} s")
+    begun, running = time.monotonic(), 0.0
+    batches = islice(shuffled_batches(len(pixels), plan.batch, generator), plan.steps)
+    with swift_activations(encoder):
+        for step, rows in enumerate(batches, start=1):
+            set_rate(optimiser, plan.learning_rate * trapezoid(step, plan))
+            running += train_step(encoder, heads, optimiser, shifted(pixels[rows], generator), labels[rows])
+            if step % plan.report_every == 0:
+                seconds = time.monotonic() - begun
+                report(f"  step {step}/{plan.steps}: loss {running / plan.report_every:.3f}, {seconds:.0f} s")
+                running = 0.0
     return encoder
 
 
-def _step(
+def set_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
+    """The learning rate of the next step."""
+    for group in optimiser.param_groups:
+        group["lr"] = rate
+
+
+def train_step(
     encoder: CLIPVisionModelWithProjection,
     heads: FoundationHeads,
     optimiser: torch.optim.Optimizer,
     pixels: Tensor,
     labels: Tensor,
 ) -> float:
-    encoder.train()
-    output = encoder(pixel_values=to_input(pixels))
-    token = output.last_hidden_state[:, 0]
-    loss = heads.loss(output.image_embeds, encoder.vision_model.post_layernorm(token), labels, pixels)
+    """One update of the encoder and its heads; returns the loss."""
+    token, embedding = token_and_embedding(encoder, pixels)
+    loss = heads.loss(embedding, token, labels, pixels)
     optimiser.zero_grad()
     torch.autograd.backward(loss)
     nn.utils.clip_grad_norm_([p for group in optimiser.param_groups for p in group["params"]], 1.0)

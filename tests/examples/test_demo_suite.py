@@ -7,10 +7,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from examples.demo_suite import foundation_letters, foundation_objects, foundation_scenes, foundation_surfaces
+from examples.demo_suite import fonts as suite_fonts
+from examples.demo_suite import (
+    foundation_letters,
+    foundation_objects,
+    foundation_scenes,
+    foundation_surfaces,
+    train,
+)
 from examples.demo_suite.digits import DIGIT_NAMES, scans
+from examples.demo_suite.encoder import new_encoder, swift_activations, to_input, token_and_embedding
 from examples.demo_suite.fonts import (
     FontFile,
     FontsMissingError,
@@ -132,3 +141,31 @@ def test_the_shipped_pictures_are_what_the_generators_draw(task: Task) -> None:
             difference = np.abs(np.asarray(picture, dtype=int) - task.picture(label, "held_out", number))
         # Another version of the font library or of Pillow may move an edge by a little.
         assert difference.mean() < 4
+
+
+def test_the_training_pass_is_the_encoders_own() -> None:
+    torch.manual_seed(0)
+    encoder = new_encoder()
+    pixels = torch.randint(0, 256, (3, 32, 32, 3), dtype=torch.uint8)
+    with torch.no_grad():
+        expected = encoder(pixel_values=to_input(pixels)).image_embeds
+        with swift_activations(encoder):
+            _, embedding = token_and_embedding(encoder, pixels)
+        after = encoder(pixel_values=to_input(pixels)).image_embeds
+    torch.testing.assert_close(embedding, expected)
+    assert torch.equal(after, expected)
+
+
+def test_without_fonts_the_command_names_the_packages(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(suite_fonts, "FONT_FOLDER", tmp_path)
+    suite_fonts.installed_fonts.cache_clear()
+    try:
+        assert train.main(["--out", str(tmp_path / "out")]) == 2
+    finally:
+        suite_fonts.installed_fonts.cache_clear()
+    message = capsys.readouterr().err
+    assert "apt-get install" in message
+    assert "fonts-noto-core" in message
+    assert not (tmp_path / "out").exists()
