@@ -19,6 +19,7 @@ from model_store.store import Store
 from server.commands import task as task_commands
 from server.commands.failing import EXIT_FAILED, fail
 from server.commands.progress_bars import progress_bars
+from server.evaluation import EvaluationDataError, with_individual_accuracies
 
 Value = TypeVar("Value")
 StoreArgument = Annotated[str, typer.Argument(help="store folder or URL", metavar="STORE")]
@@ -71,6 +72,10 @@ def build(
     allow_pickle: Annotated[
         bool, typer.Option("--allow-pickle", help="read .pt and .bin checkpoints")
     ] = False,
+    eval_data: Annotated[
+        Path | None,
+        typer.Option(help="measure individual accuracies on DATA/<task>/<class>/*.png|jpg", metavar="DATA"),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Builds a store from a pretrained encoder and the models fine-tuned from it.
@@ -94,8 +99,10 @@ def build(
     tasks = _task_inputs(task, head or [], labels or [], individual_accuracy or [])
     try:
         with progress_bars() as progress:
+            if eval_data is not None:
+                tasks = with_individual_accuracies(pretrained, tasks, options, eval_data, progress)
             store = build_store(pretrained, tasks, out, options, progress)
-    except StoreError as error:
+    except (StoreError, EvaluationDataError) as error:
         fail(error)
     _print_summary(store, as_json)
 

@@ -2,6 +2,6 @@
 
 from server.evaluation.evaluate import Evaluation, evaluate
 from server.evaluation.images import EvaluationData, EvaluationDataError
-from server.evaluation.individual import individual_accuracy
+from server.evaluation.individual import with_individual_accuracies
 
-__all__ = ["Evaluation", "EvaluationData", "EvaluationDataError", "evaluate", "individual_accuracy"]
+__all__ = ["Evaluation", "EvaluationData", "EvaluationDataError", "evaluate", "with_individual_accuracies"]

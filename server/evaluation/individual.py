@@ -1,9 +1,13 @@
-"""The accuracy of a fine-tuned model on its own, measured while its store is built."""
+"""The accuracy of fine-tuned models on their own, measured while their store is built."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
 from model_store.backbone_spec import parameter_shapes
-from model_store.plan import BuildPlan, PlannedTask
+from model_store.plan import BuildOptions, BuildPlan, PlannedTask, TaskInput, plan_build
 from model_store.progress import Progress, silent
 from server.evaluation.baselines import dense_predictions
 from server.evaluation.evaluate import BATCH_IMAGES
@@ -12,9 +16,29 @@ from server.loading import classification_head, encoder_config
 from server.preprocessing import Preprocessing
 
 
-def individual_accuracy(
-    plan: BuildPlan, task: PlannedTask, data: EvaluationData, progress: Progress = silent
-) -> float:
+def with_individual_accuracies(
+    pretrained: Path,
+    tasks: Sequence[TaskInput],
+    options: BuildOptions,
+    root: Path,
+    progress: Progress = silent,
+) -> list[TaskInput]:
+    """The tasks of a build with their accuracies on the images of `root`, where they have images there.
+
+    An accuracy that was given stays. Raises StoreError for inputs that the build would refuse, and
+    EvaluationDataError for a folder that does not fit the tasks.
+    """
+    plan = plan_build(pretrained, tasks, options)
+    data = EvaluationData(root, {task.name: task.labels for task in plan.tasks})
+    measured = []
+    for task, planned in zip(tasks, plan.tasks, strict=True):
+        if task.individual_accuracy is None and task.name in data.tasks:
+            task = replace(task, individual_accuracy=_accuracy(plan, planned, data, progress))
+        measured.append(task)
+    return measured
+
+
+def _accuracy(plan: BuildPlan, task: PlannedTask, data: EvaluationData, progress: Progress) -> float:
     """The share of the task's images that its own fine-tuned model and head get right."""
     spec = task.checkpoint.spec
     parameters = {name: task.checkpoint.parameter(name).float() for name in parameter_shapes(spec)}
