@@ -65,7 +65,7 @@ def serve(
     )
     try:
         code = run(create_app(settings, load_engine), settings, listener)
-    except (StoreError, ValueError) as error:
+    except (StoreError, ValueError, FloatingPointError) as error:
         fail(error)
     raise typer.Exit(code)
 
