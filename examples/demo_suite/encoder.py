@@ -17,6 +17,12 @@ from examples.demo_suite.canvas import IMAGE_SIZE, Pixels
 MEAN = (0.5, 0.5, 0.5)
 STD = (0.25, 0.25, 0.25)
 WIDTH = 128
+HEADS = 4
+PATCH = 8
+PATCHES = (IMAGE_SIZE // PATCH) ** 2
+# How strongly the places are marked at the start, and how firmly each head looks at its own.
+PLACE_STRENGTH = 1.4
+GAZE = 3.5
 BICUBIC = 3
 
 
@@ -27,9 +33,9 @@ def new_encoder() -> CLIPVisionModelWithProjection:
         intermediate_size=4 * WIDTH,
         projection_dim=WIDTH,
         num_hidden_layers=6,
-        num_attention_heads=4,
+        num_attention_heads=HEADS,
         image_size=IMAGE_SIZE,
-        patch_size=8,
+        patch_size=PATCH,
         hidden_act="quick_gelu",
     )
     encoder = CLIPVisionModelWithProjection(config)
@@ -37,28 +43,25 @@ def new_encoder() -> CLIPVisionModelWithProjection:
     return encoder
 
 
-def position_waves(side: int, width: int) -> Tensor:
-    """Sines and cosines of the patches' rows and columns, [side * side, width]."""
-    frequencies = torch.pi / 2 * torch.logspace(0, -1, width // 4, base=side)
-    phases = torch.outer(torch.arange(side).float(), frequencies)
-    waves = torch.cat([phases.sin(), phases.cos()], dim=1)
-    rows, columns = waves[:, None].expand(-1, side, -1), waves[None].expand(side, -1, -1)
-    return torch.cat([rows, columns], dim=-1).flatten(0, 1)
-
-
 @torch.no_grad()
 def start_wide_awake(encoder: CLIPVisionModelWithProjection) -> None:
-    """Initial weights with which the patches' places count and attention is not even from the start.
+    """Initial weights with which every head looks at one patch, all patches in turn, and the places differ.
 
-    Those of the library are made for long trainings: a small encoder sees a bag of patches for its first
-    hundred thousand pictures.
+    With those of the library all heads look everywhere alike, and a small encoder then sees a bag of patches
+    for its first hundred thousand pictures. Training is free to turn the heads elsewhere.
     """
     vision = encoder.vision_model
-    nn.init.normal_(vision.embeddings.patch_embedding.weight, std=(3 * 8 * 8) ** -0.5)
-    vision.embeddings.position_embedding.weight[1:] = position_waves(IMAGE_SIZE // 8, WIDTH)
-    for block in vision.encoder.layers:
-        for projection in (block.self_attn.q_proj, block.self_attn.k_proj, block.self_attn.v_proj):
+    nn.init.normal_(vision.embeddings.patch_embedding.weight, std=(3 * PATCH * PATCH) ** -0.5)
+    places = nn.init.normal_(torch.empty(PATCHES, WIDTH), std=PLACE_STRENGTH)
+    vision.embeddings.position_embedding.weight[1:] = places
+    for number, block in enumerate(vision.encoder.layers):
+        attention = block.self_attn
+        for projection in (attention.q_proj, attention.k_proj, attention.v_proj):
             nn.init.normal_(projection.weight, std=WIDTH**-0.5)
+        for head, rows in enumerate(torch.split(torch.arange(WIDTH), WIDTH // HEADS)):
+            # Steps of five visit all sixteen patches, and the four heads of a block look far apart.
+            place = places[5 * (number * HEADS + head) % PATCHES] / PLACE_STRENGTH
+            attention.q_proj.bias[rows] = GAZE * attention.k_proj.weight[rows] @ place
 
 
 def to_input(pixels: Tensor) -> Tensor:
