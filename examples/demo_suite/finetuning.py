@@ -19,9 +19,9 @@ from examples.demo_suite.pretraining import one_cycle
 class FinetuningPlan:
     """How long and how fast to learn."""
 
-    steps: int = 400
-    batch: int = 128
-    learning_rate: float = 1e-4
+    steps: int = 150
+    batch: int = 64
+    learning_rate: float = 2e-4
     warmup: float = 0.1
     logit_scale: float = 30.0
     seed: int = 11
