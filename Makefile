@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check --quiet
 
-.PHONY: install serve test check format clean
+.PHONY: install serve test check format demo clean
 
 install: $(VENV)/.installed
 serve: $(VENV)/.installed
@@ -24,6 +24,12 @@ check:
 format:
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+# The demo suite from nothing: pictures, pretraining, eight fine-tunings, and the store inside the package.
+demo: $(VENV)/.installed-dev
+	$(BIN)/python -m examples.demo_suite.train --out .demo
+	rm -rf server/demo_store
+	cp -r .demo/store server/demo_store
 
 clean:
 	rm -rf $(VENV)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -17,6 +18,7 @@ from backbone.linear import EncoderWeights
 
 # A query count at which attention's inner products take the path that does not depend on the batch.
 QUERY_ROWS = 8
+HEAD_MULTIPLE = 16
 # Elements that an activation works on at a time: the temporaries stay in the processor's cache.
 ACTIVATION_CHUNK = 1 << 18
 
@@ -85,7 +87,7 @@ def _attention(config: EncoderConfig, weights: EncoderWeights, i: int, x: Tensor
     normed = weights.layer_norm(f"blocks.{i}.layer_norm1", x)
     qkv = weights.linear(f"blocks.{i}.attention.qkv", normed)
     q, k, v = (_split_heads(part, config) for part in qkv.chunk(3, dim=-1))
-    return weights.linear(f"blocks.{i}.attention.out", _join_heads(F.scaled_dot_product_attention(q, k, v)))
+    return weights.linear(f"blocks.{i}.attention.out", _join_heads(_attend(q, k, v)))
 
 
 def _class_attention(config: EncoderConfig, weights: EncoderWeights, i: int, x: Tensor) -> Tensor:
@@ -96,8 +98,23 @@ def _class_attention(config: EncoderConfig, weights: EncoderWeights, i: int, x: 
     k, v = weights.linear(name, normed, output_rows=slice(width, 3 * width)).chunk(2, dim=-1)
     # One query is so short a product that its bits would depend on the batch; eight equal ones are not.
     queries = _split_heads(q, config).expand(-1, -1, QUERY_ROWS, -1).contiguous()
-    attended = F.scaled_dot_product_attention(queries, _split_heads(k, config), _split_heads(v, config))
+    attended = _attend(queries, _split_heads(k, config), _split_heads(v, config))
     return weights.linear(f"blocks.{i}.attention.out", _join_heads(attended[:, :, :1]))
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Scaled dot-product attention, [B, heads, n, d] each, with the same bits for a sample in any batch.
+
+    Two things make PyTorch's depend on the batch on a CPU: heads of 8 numbers, whose products depend on where
+    a thread's buffer lies in memory, so heads are filled up with zeros to a multiple of 16; and a single
+    (sample, head), which the matrix library then splits among its own threads, so it is computed twice.
+    """
+    if q.shape[0] * q.shape[1] == 1:
+        return _attend(*(torch.cat([part, part]) for part in (q, k, v)))[:1]
+    dim = q.shape[-1]
+    if padding := -dim % HEAD_MULTIPLE:
+        q, k, v = (F.pad(part, (0, padding)) for part in (q, k, v))
+    return F.scaled_dot_product_attention(q, k, v, scale=dim**-0.5)[..., :dim]
 
 
 def _split_heads(x: Tensor, config: EncoderConfig) -> Tensor:

@@ -27,6 +27,10 @@ def padded_row_count(rows: int) -> int:
 
 def add_product_(y: Tensor, x: Tensor, weight_t: Tensor) -> None:
     """`y += x @ weight_t`, in place: y [N, d_out], x [N, d_in], weight_t [d_in, d_out]."""
+    if weight_t.shape[1] == 1:
+        # One column is added up as a vector, in an order that depends on the row count where y is not zero.
+        y.add_(product(x, weight_t))
+        return
     rows = x.shape[0]
     padding = padded_row_count(rows) - rows
     if not padding:

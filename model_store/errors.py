@@ -1,12 +1,12 @@
 """What can go wrong at rest, as one tree.
 
-    StoreError                  everything below; its text is one sentence for the user
-    ├── CheckpointError         a model, head or labels file that cannot be used
-    ├── ManifestError           manifest.json missing, malformed, or of a newer format
-    ├── IntegrityError          a file of the store is missing or is not what its SHA-256 says
-    ├── StoreExistsError        the destination of a build is taken
-    ├── StoreLockedError        another writer is at work
-    └── TaskError               a task that is unknown, duplicate, badly named or has nothing to roll back to
+StoreError                  everything below; its text is one sentence for the user
+├── CheckpointError         a model, head or labels file that cannot be used
+├── ManifestError           manifest.json missing, malformed, or of a newer format
+├── IntegrityError          a file of the store is missing or is not what its SHA-256 says
+├── StoreExistsError        the destination of a build is taken
+├── StoreLockedError        another writer is at work
+└── TaskError               a task that is unknown, duplicate, badly named or has nothing to roll back to
 """
 
 

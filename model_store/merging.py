@@ -38,22 +38,36 @@ def orthogonal_core(blocks: Sequence[TaskSingularVectors]) -> Tensor:
     For one task the polar factor is the block itself and C is `diag(s)`.
     Raises ValueError for an empty set.
     """
-    if not blocks:
-        raise ValueError("an expert set needs at least one task")
-    s = torch.cat([block.s for block in blocks]).double()
+    s = _joined_singular_values(blocks)
     if len(blocks) == 1:
         return s.diag()
-    u = torch.cat([block.u for block in blocks], dim=1).double()
-    vh = torch.cat([block.vh for block in blocks], dim=0).double()
+    u, vh = _joined(blocks)
     return (inverse_square_root(u.T @ u) * s) @ inverse_square_root(vh @ vh.T)
 
 
 def merged_delta(blocks: Sequence[TaskSingularVectors]) -> Tensor:
-    """The merged weight change `polar(U) diag(s) polar(V)` [d_out, d_in] of a set, in float32."""
-    core = orthogonal_core(blocks).float()
-    left = torch.cat([block.u for block in blocks], dim=1).float()
-    right = torch.cat([block.vh for block in blocks], dim=0).float()
-    return (left @ core) @ right
+    """The merged weight change `polar(U) diag(s) polar(V)` [d_out, d_in] of a set, in float32.
+
+    The polar factors are formed before they are multiplied: the core of nearly equal tasks has huge
+    entries that cancel, those of the factors do not exceed 1. Raises ValueError for an empty set.
+    """
+    s = _joined_singular_values(blocks)
+    u, vh = _joined(blocks)
+    if len(blocks) > 1:
+        u, vh = u @ inverse_square_root(u.T @ u), inverse_square_root(vh @ vh.T) @ vh
+    return (u * s).float() @ vh.float()
+
+
+def _joined(blocks: Sequence[TaskSingularVectors]) -> tuple[Tensor, Tensor]:
+    """U [d_out, K] and V [K, d_in] in float64."""
+    u = torch.cat([block.u for block in blocks], dim=1).double()
+    return u, torch.cat([block.vh for block in blocks], dim=0).double()
+
+
+def _joined_singular_values(blocks: Sequence[TaskSingularVectors]) -> Tensor:
+    if not blocks:
+        raise ValueError("an expert set needs at least one task")
+    return torch.cat([block.s for block in blocks]).double()
 
 
 def mean_delta(deltas: Sequence[Tensor]) -> Tensor:

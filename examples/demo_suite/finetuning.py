@@ -19,11 +19,11 @@ from examples.demo_suite.pretraining import one_cycle
 class FinetuningPlan:
     """How long and how fast to learn."""
 
-    steps: int = 150
+    steps: int = 400
     batch: int = 64
-    learning_rate: float = 2e-4
+    learning_rate: float = 4e-4
     warmup: float = 0.1
-    logit_scale: float = 30.0
+    logit_scale: float = 20.0
     seed: int = 11
 
 

@@ -28,13 +28,13 @@ BETAS = (0.9, 0.98)
 class PretrainingPlan:
     """How long and how fast to learn."""
 
-    steps: int = 32_000
-    batch: int = 32
+    steps: int = 6_000
+    batch: int = 64
     learning_rate: float = 1e-3
     weight_decay: float = 0.05
-    warmup_steps: int = 400
+    warmup_steps: int = 200
     cooldown: float = 0.3
-    report_every: int = 1000
+    report_every: int = 250
     seed: int = 7
 
 

@@ -1,7 +1,7 @@
 """Makes the demo's checkpoints from nothing: `python -m examples.demo_suite.train --out DIR`.
 
 DIR/pretrained and DIR/tasks/<name> are Hugging Face directories; DIR/heads, DIR/labels and DIR/figures.json
-go with them. The held-out pictures under examples/images and examples/evaluation are written anew, the same
+go with them, and DIR/store is the store built from them. A pretrained encoder that an earlier run left is used again. The held-out pictures under examples/images and examples/evaluation are written anew, the same
 every time.
 """
 
@@ -24,6 +24,7 @@ from examples.demo_suite.fonts import FontsMissingError, require_fonts
 from examples.demo_suite.foundation import draw_foundation
 from examples.demo_suite.gallery import FURTHER, GALLERIES, write_galleries
 from examples.demo_suite.pretraining import PretrainingPlan, pretrain
+from examples.demo_suite.store import build_store
 from examples.demo_suite.tasks import TASKS, Task
 
 FOUNDATION_PICTURES = 96_000
@@ -70,13 +71,22 @@ def make_task(
     }
 
 
-def make_suite(out: Path) -> dict[str, dict[str, float]]:
-    """Everything, from the pictures to the last head; returns the accuracies per task and on average."""
+def foundation(folder: Path) -> CLIPVisionModelWithProjection:
+    """The pretrained encoder: the one in the folder if an earlier run finished it, otherwise a new one."""
+    if (folder / "preprocessor_config.json").exists():  # written last
+        report(f"Using {folder}")
+        return CLIPVisionModelWithProjection.from_pretrained(folder)
     report(f"Drawing {FOUNDATION_PICTURES} pictures to pretrain on")
     pictures = draw_foundation(FOUNDATION_PICTURES, THREADS)
     report("Pretraining")
     pretrained = pretrain(pictures, PretrainingPlan(), report)
-    save_encoder(pretrained, out / "pretrained")
+    save_encoder(pretrained, folder)
+    return pretrained
+
+
+def make_suite(out: Path) -> dict[str, dict[str, float]]:
+    """Everything, from the pictures to the last head; returns the accuracies per task and on average."""
+    pretrained = foundation(out / "pretrained")
     figures: dict[str, dict[str, float]] = {}
     for task in TASKS:
         report(f"Fine-tuning for {task.name}")
@@ -107,6 +117,7 @@ def main(arguments: list[str] | None = None) -> int:
     figures = make_suite(out)
     (out / "figures.json").write_text(json.dumps(figures, indent=2) + "\n")
     report(f"Average individual accuracy {figures['average']['individual']:.3f}")
+    report(f"Built {build_store(out)}")
     report(f"Made {out} in {(time.monotonic() - begun) / 60:.1f} minutes")
     return 0
 

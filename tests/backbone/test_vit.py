@@ -42,7 +42,7 @@ def models(
             hidden_act=config.activation,
             layer_norm_eps=config.layer_norm_eps,
         )
-    ).eval()
+    ).eval()  # type: ignore[no-untyped-call]
     with torch.no_grad():  # initialised biases are zero and would hide a mistake
         for parameter in reference.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
@@ -77,7 +77,7 @@ def test_bfloat16_stays_as_close_to_float32_as_transformers_does(models) -> None
     halved = {name: parameter.bfloat16() for name, parameter in parameters.items()}
     patches = patchify(images.bfloat16(), config.patch_size)
     ours = encode(config, DenseWeights(halved, config.layer_norm_eps), patches)
-    theirs: Any = CLIPVisionModelWithProjection(reference.config).eval()
+    theirs: Any = CLIPVisionModelWithProjection(reference.config).eval()  # type: ignore[no-untyped-call]
     theirs.load_state_dict(reference.state_dict())
     theirs_error = (theirs.bfloat16()(images.bfloat16()).image_embeds.float() - exact).norm()
     assert ours.dtype == torch.bfloat16
