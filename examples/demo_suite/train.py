@@ -1,7 +1,8 @@
 """Makes the demo's checkpoints from nothing: `python -m examples.demo_suite.train --out DIR`.
 
 DIR/pretrained and DIR/tasks/<name> are Hugging Face directories; DIR/heads, DIR/labels and DIR/figures.json
-go with them, and DIR/store is the store built from them. A pretrained encoder that an earlier run left is used again. The held-out pictures under examples/images and examples/evaluation are written anew, the same
+go with them, and DIR/store is the store built from them. A pretrained encoder that an earlier run left is
+used again. The held-out pictures under examples/images and examples/evaluation are written anew, the same
 every time.
 """
 
