@@ -1,0 +1,47 @@
+"""The shipped demo: what it gets right on the held-out images, as `mass-serve eval` measures it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from model_store.store import Store
+from server.engine import Engine
+from server.evaluation import EvaluationData, evaluate
+from server.evaluation.evaluate import Report
+
+ROOT = Path(__file__).parents[2]
+DEMO_STORE = ROOT / "server" / "demo_store"
+
+
+@pytest.fixture(scope="module")
+def report() -> Report:
+    engine = Engine.load(str(DEMO_STORE))
+    labels = {name: task.labels for name, task in engine.tasks.items()}
+    return evaluate(engine, EvaluationData(ROOT / "examples" / "evaluation", labels)).report
+
+
+def test_individual_models_are_good(report: Report) -> None:
+    individual = report["average"]["baselines"]["individual"]
+    assert individual is not None
+    assert individual >= 0.90
+
+
+def test_the_blocks_keep_nearly_all_with_the_task_known(report: Report) -> None:
+    baselines = report["average"]["baselines"]
+    assert baselines["individual"] is not None
+    assert baselines["tsv_c"] >= 0.98 * baselines["individual"]
+
+
+def test_mass_keeps_most_with_the_task_unknown(report: Report) -> None:
+    average = report["average"]
+    assert average["normalised_accuracy"] is not None
+    assert average["normalised_accuracy"] >= 0.93
+    assert average["router_accuracy"] >= 0.93
+    assert report["tasks"].keys() == {task.name for task in Store.open(DEMO_STORE).manifest.tasks}
+
+
+def test_the_store_is_whole_and_small() -> None:
+    assert Store.open(DEMO_STORE).verify() == []
+    assert sum(path.stat().st_size for path in DEMO_STORE.rglob("*") if path.is_file()) <= 10_000_000
