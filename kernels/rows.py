@@ -1,10 +1,12 @@
 """Matrix products whose rows do not depend on how many rows there are.
 
 A sample's answer must have the same bits whatever its batch-mates are, and a matrix library may choose
-another inner loop, with another order of summation, when a thread is left with very few rows. Measured
-for PyTorch's float32 product on the CPU with 1 to 16 threads: a row's bits differ only where the row
-count is no multiple of 4 and at most 27; bfloat16 products never differ. So short products are padded
-to a multiple of 8 rows. `tests/kernels/test_rows.py` repeats the measurement.
+another inner loop, with another order of summation, for another number of rows. Measured for PyTorch's
+float32 product on the CPU with 1 to 16 threads: where the number of columns is a multiple of 32, a row's
+bits differ only if the row count is no multiple of 4 and at most 27, when a thread is left with very few
+rows; other column counts also need the inner dimension to be a multiple of 4, and a single column is never
+safe. bfloat16 products do not differ. So operands are padded with zeros to shapes that were found safe.
+`tests/kernels/test_rows.py` repeats the measurement.
 """
 
 from __future__ import annotations
@@ -14,6 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 ROW_MULTIPLE = 8
+REGULAR_COLUMNS = 32
+COLUMN_MULTIPLE = 8
+INNER_MULTIPLE = 4
 # A product with at least this many rows for each thread leaves no thread with a short remainder.
 ROWS_PER_THREAD = 16
 
@@ -27,8 +32,7 @@ def padded_row_count(rows: int) -> int:
 
 def add_product_(y: Tensor, x: Tensor, weight_t: Tensor) -> None:
     """`y += x @ weight_t`, in place: y [N, d_out], x [N, d_in], weight_t [d_in, d_out]."""
-    if weight_t.shape[1] == 1:
-        # One column is added up as a vector, in an order that depends on the row count where y is not zero.
+    if weight_t.shape[1] % REGULAR_COLUMNS:
         y.add_(product(x, weight_t))
         return
     rows = x.shape[0]
@@ -43,9 +47,16 @@ def add_product_(y: Tensor, x: Tensor, weight_t: Tensor) -> None:
 
 def product(x: Tensor, weight_t: Tensor) -> Tensor:
     """`x @ weight_t` [N, d_out] for x [N, d_in] and weight_t [d_in, d_out]."""
-    rows = x.shape[0]
-    padding = padded_row_count(rows) - rows
-    return x @ weight_t if not padding else (F.pad(x, (0, 0, 0, padding)) @ weight_t)[:rows]
+    rows, (inner, columns) = x.shape[0], weight_t.shape
+    row_padding = padded_row_count(rows) - rows
+    inner_padding = column_padding = 0
+    if columns % REGULAR_COLUMNS:
+        inner_padding, column_padding = -inner % INNER_MULTIPLE, -columns % COLUMN_MULTIPLE
+        weight_t = F.pad(weight_t, (0, column_padding, 0, inner_padding))
+    if row_padding or inner_padding:
+        x = F.pad(x, (0, inner_padding, 0, row_padding))
+    y = x @ weight_t
+    return y[:rows, :columns] if row_padding or column_padding else y
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
