@@ -30,9 +30,15 @@ def padded_row_count(rows: int) -> int:
     return -(-rows // ROW_MULTIPLE) * ROW_MULTIPLE
 
 
+def _is_irregular(weight_t: Tensor) -> bool:
+    """Whether zeros must be added to the inner dimension or the columns for stable rows."""
+    inner, columns = weight_t.shape
+    return columns == 1 or bool(inner % INNER_MULTIPLE and columns % REGULAR_COLUMNS)
+
+
 def add_product_(y: Tensor, x: Tensor, weight_t: Tensor) -> None:
     """`y += x @ weight_t`, in place: y [N, d_out], x [N, d_in], weight_t [d_in, d_out]."""
-    if weight_t.shape[1] % REGULAR_COLUMNS:
+    if _is_irregular(weight_t):
         y.add_(product(x, weight_t))
         return
     rows = x.shape[0]
@@ -50,7 +56,7 @@ def product(x: Tensor, weight_t: Tensor) -> Tensor:
     rows, (inner, columns) = x.shape[0], weight_t.shape
     row_padding = padded_row_count(rows) - rows
     inner_padding = column_padding = 0
-    if columns % REGULAR_COLUMNS:
+    if _is_irregular(weight_t):
         inner_padding, column_padding = -inner % INNER_MULTIPLE, -columns % COLUMN_MULTIPLE
         weight_t = F.pad(weight_t, (0, column_padding, 0, inner_padding))
     if row_padding or inner_padding:
