@@ -28,10 +28,6 @@ class Segments:
         if offsets[-1] != len(self.permutation) or any(b < a for a, b in pairwise(offsets)):
             raise ValueError(f"offsets must rise to the batch size {len(self.permutation)}, got {offsets}")
 
-    def row_offsets(self, rows_per_sample: int) -> tuple[int, ...]:
-        """The segment offsets [S + 1] in rows, where every sample has `rows_per_sample` of them."""
-        return tuple(offset * rows_per_sample for offset in self.segment_offsets)
-
 
 def group_by_expert_set(expert_sets: Sequence[ExpertSetKey]) -> Segments:
     """Groups B samples by expert set: sets in ascending order, the samples of a set in their own order."""
