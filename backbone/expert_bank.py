@@ -11,7 +11,7 @@ from torch import Tensor
 
 from backbone.config import EncoderConfig
 from kernels import SegmentDelta, TaskBlocks
-from model_store import TaskSingularVectors, mean_delta, merged_delta, orthogonal_core
+from model_store import TaskSingularVectors, mean_delta, merged_delta, orthogonal_cores
 from model_store.threads import side_by_side
 
 POSITIONS = "position_embedding.weight"
@@ -90,13 +90,21 @@ class ExpertBank:
 
     def expert_set(self, tasks: tuple[int, ...], *, materialised: bool) -> ExpertSet:
         """The weights of a set, computed from the shared blocks (see `model_store.merging`)."""
-        vectors = self.merged_parameters(self._vector_names(), tasks)
+        return self.expert_sets([tasks], materialised=materialised)[0]
+
+    def expert_sets(self, sets: Sequence[tuple[int, ...]], *, materialised: bool) -> list[ExpertSet]:
+        """The weights of several sets; low-rank ones together cost less than one after the other."""
         whole = [linear for linear in self.config.linears if materialised or linear not in self.blocks]
-        merged = self.merged_parameters([f"{linear}.weight" for linear in whole], tasks)
-        weights = {linear: merged[f"{linear}.weight"] for linear in whole}
-        linears = [linear for linear in self.config.linears if linear not in weights]
-        cores = dict(zip(linears, side_by_side(partial(self._core, tasks=tasks), linears), strict=True))
-        return ExpertSet(tasks, vectors, cores, weights)
+        linears = [linear for linear in self.config.linears if linear not in whole]
+        cores = list(side_by_side(partial(self._cores, sets=sets), linears))  # by linear, then by set
+        experts = []
+        for i, tasks in enumerate(sets):
+            vectors = self.merged_parameters(self._vector_names(), tasks)
+            merged = self.merged_parameters([f"{linear}.weight" for linear in whole], tasks)
+            weights = {linear: merged[f"{linear}.weight"] for linear in whole}
+            own_cores = {linear: of_sets[i] for linear, of_sets in zip(linears, cores, strict=True)}
+            experts.append(ExpertSet(tasks, vectors, own_cores, weights))
+        return experts
 
     def merged(self, parameter: str, tasks: Sequence[int]) -> Tensor:
         """`pretrained + merged delta of the tasks` of one parameter, in the dtype of the pretrained one."""
@@ -135,11 +143,14 @@ class ExpertBank:
         rest = (*self.singular_values.values(), *self.dense_deltas.values())
         return blocks + sum(t.nbytes for t in rest)
 
-    def _core(self, name: str, tasks: Sequence[int]) -> Tensor:
+    def _cores(self, name: str, sets: Sequence[tuple[int, ...]]) -> list[Tensor]:
+        """The cores of one linear: [K, K] of each set, or [R], the diagonal, of a set of one task."""
         dtype = self.blocks[name].u.dtype
-        if len(tasks) == 1:  # the core of one task is diagonal
-            return self.singular_values[name][tasks[0]].to(dtype)
-        return orthogonal_core(self._singular_vectors(name, tasks)).to(dtype)
+        cores = orthogonal_cores(self._singular_vectors(name, range(self.num_tasks)), sets)
+        return [
+            (core.diagonal() if len(tasks) == 1 else core).to(dtype)
+            for tasks, core in zip(sets, cores, strict=True)
+        ]
 
     def _singular_vectors(self, name: str, tasks: Sequence[int]) -> list[TaskSingularVectors]:
         blocks, s = self.blocks[name], self.singular_values[name]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import Protocol
 
 import torch
@@ -17,6 +18,10 @@ ALL_ROWS = slice(None)
 
 class EncoderWeights(Protocol):
     """What the forward pass asks of its weights; x is [B, n, d_in] with n tokens of each sample."""
+
+    def of_samples(self, samples: slice) -> EncoderWeights:
+        """The weights of those samples of the batch."""
+        ...
 
     def linear(self, name: str, x: Tensor, output_rows: slice = ALL_ROWS) -> Tensor:
         """The linear `name` (or those rows of its matrix) applied to x: [B, n, d_out]."""
@@ -37,6 +42,9 @@ class DenseWeights:
     def __init__(self, parameters: Mapping[str, Tensor], layer_norm_eps: float) -> None:
         self.parameters = parameters
         self.layer_norm_eps = layer_norm_eps
+
+    def of_samples(self, samples: slice) -> DenseWeights:
+        return self
 
     def linear(self, name: str, x: Tensor, output_rows: slice = ALL_ROWS) -> Tensor:
         weight, bias = self.parameters[f"{name}.weight"], self.parameters.get(f"{name}.bias")
@@ -70,38 +78,57 @@ class SegmentedWeights:
         self.segment_offsets = segment_offsets
         self.layer_norm_eps = layer_norm_eps
 
-    def linear(self, name: str, x: Tensor, output_rows: slice = ALL_ROWS) -> Tensor:
-        tokens, blocks = x.shape[1], self.bank.blocks.get(name)
-        y = kernels.segmented_linear(
-            x.flatten(0, 1),
-            self.pretrained[f"{name}.weight"][output_rows],
-            None if blocks is None else blocks.output_rows(output_rows),
-            [expert_set.delta(name).output_rows(output_rows) for expert_set in self.expert_sets],
-            [offset * tokens for offset in self.segment_offsets],
+    def of_samples(self, samples: slice) -> SegmentedWeights:
+        cut = [min(max(offset, samples.start), samples.stop) for offset in self.segment_offsets]
+        kept = [i for i in range(len(self.expert_sets)) if cut[i + 1] > cut[i]]
+        return SegmentedWeights(
+            self.pretrained,
+            self.bank,
+            [self.expert_sets[i] for i in kept],
+            [0, *(cut[i + 1] - samples.start for i in kept)],
+            self.layer_norm_eps,
         )
+
+    def linear(self, name: str, x: Tensor, output_rows: slice = ALL_ROWS) -> Tensor:
+        weight, blocks = self.pretrained[f"{name}.weight"], self.bank.blocks.get(name)
+        deltas = [expert_set.delta(name) for expert_set in self.expert_sets]
+        if output_rows is not ALL_ROWS:
+            weight = weight[output_rows]
+            blocks = None if blocks is None else blocks.output_rows(output_rows)
+            deltas = [delta.output_rows(output_rows) for delta in deltas]
+        row_offsets = [offset * x.shape[1] for offset in self.segment_offsets]
+        y = kernels.segmented_linear(x.flatten(0, 1), weight, blocks, deltas, row_offsets)
         return y.view(x.shape[0], x.shape[1], -1)
 
     def layer_norm(self, name: str, x: Tensor) -> Tensor:
-        y = torch.empty_like(x)
-        for expert_set, segment in self._segments():
-            weight, bias = expert_set.vectors[f"{name}.weight"], expert_set.vectors[f"{name}.bias"]
-            y[segment] = F.layer_norm(x[segment], weight.shape, weight, bias, self.layer_norm_eps)
-        return y
+        return torch.cat(
+            [
+                F.layer_norm(
+                    samples,
+                    x.shape[-1:],
+                    expert_set.vectors[f"{name}.weight"],
+                    expert_set.vectors[f"{name}.bias"],
+                    self.layer_norm_eps,
+                )
+                for expert_set, samples in self._segments(x)
+            ]
+        )
 
     def add_positions(self, patches: Tensor) -> Tensor:
-        embedded = [
-            _add_positions(
-                patches[segment],
-                expert_set.vectors["class_embedding"],
-                expert_set.vectors["position_embedding.weight"],
-            )
-            for expert_set, segment in self._segments()
-        ]
-        return torch.cat(embedded)
+        return torch.cat(
+            [
+                _add_positions(
+                    samples,
+                    expert_set.vectors["class_embedding"],
+                    expert_set.vectors["position_embedding.weight"],
+                )
+                for expert_set, samples in self._segments(patches)
+            ]
+        )
 
-    def _segments(self) -> list[tuple[ExpertSet, slice]]:
-        starts, stops = self.segment_offsets, self.segment_offsets[1:]
-        return [(e, slice(a, b)) for e, a, b in zip(self.expert_sets, starts, stops, strict=False)]
+    def _segments(self, x: Tensor) -> Iterator[tuple[ExpertSet, Tensor]]:
+        sizes = [stop - start for start, stop in pairwise(self.segment_offsets)]
+        return zip(self.expert_sets, x.split(sizes), strict=True)  # type: ignore[no-untyped-call]
 
 
 def _add_positions(patches: Tensor, class_embedding: Tensor, positions: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from backbone.config import EncoderConfig
 from backbone.linear import EncoderWeights
+from backbone.shares import in_shares
 
 # A query count at which attention's inner products take the path that does not depend on the batch.
 QUERY_ROWS = 8
@@ -39,6 +40,16 @@ def first_pass(
 
     `token` is "class" (the class token) or "mean" (the mean over all tokens). Nothing after it is computed.
     """
+
+    def features(samples: slice) -> Tensor:
+        return _first_pass(config, weights.of_samples(samples), patches[samples], layer, token)
+
+    return in_shares(features, patches)
+
+
+def _first_pass(
+    config: EncoderConfig, weights: EncoderWeights, patches: Tensor, layer: int, token: str
+) -> Tensor:
     x = _embed(weights, patches)
     for i in range(layer):
         x = _block(config, weights, i, x)
@@ -59,6 +70,10 @@ def first_pass_parameters(parameters: Iterable[str], layer: int) -> frozenset[st
 
 def encode(config: EncoderConfig, weights: EncoderWeights, patches: Tensor) -> Tensor:
     """The image embeddings [B, P] (or [B, D] without projection), from patches [B, L - 1, 3 p p]."""
+    return in_shares(lambda samples: _encode(config, weights.of_samples(samples), patches[samples]), patches)
+
+
+def _encode(config: EncoderConfig, weights: EncoderWeights, patches: Tensor) -> Tensor:
     x = _embed(weights, patches)
     for i in range(config.depth - 1):
         x = _block(config, weights, i, x)

@@ -1,12 +1,11 @@
-"""Matrix products whose rows do not depend on how many rows there are.
+"""Matrix products whose rows do not depend on how many rows there are, nor on the number of threads.
 
 A sample's answer must have the same bits whatever its batch-mates are, and a matrix library may choose
-another inner loop, with another order of summation, for another number of rows. Measured for PyTorch's
-float32 product on the CPU with 1 to 16 threads: where the number of columns is a multiple of 32, a row's
-bits differ only if the row count is no multiple of 4 and at most 27, when a thread is left with very few
-rows; other column counts also need the inner dimension to be a multiple of 4, and a single column is never
-safe. bfloat16 products do not differ. So operands are padded with zeros to shapes that were found safe.
-`tests/kernels/test_rows.py` repeats the measurement.
+another inner loop, with another order of summation, for another number of rows, or for the piece of a
+matrix that a thread gets. Measured for PyTorch's float32 product on the CPU with 1 to 16 threads: where the
+number of columns is a multiple of 16, a row's bits differ only if the row count is no multiple of 8 and a
+thread is left with fewer than 16 rows. bfloat16 products do not differ. So operands are padded with zeros to
+such shapes. `tests/kernels/test_rows.py` repeats the measurement.
 """
 
 from __future__ import annotations
@@ -15,12 +14,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+COLUMN_MULTIPLE = 16
 ROW_MULTIPLE = 8
-REGULAR_COLUMNS = 32
-COLUMN_MULTIPLE = 8
-INNER_MULTIPLE = 4
 # A product with at least this many rows for each thread leaves no thread with a short remainder.
 ROWS_PER_THREAD = 16
+
+
+def padded_column_count(columns: int) -> int:
+    """The column count at which a product of `columns` columns is computed."""
+    return -(-columns // COLUMN_MULTIPLE) * COLUMN_MULTIPLE
 
 
 def padded_row_count(rows: int) -> int:
@@ -30,15 +32,9 @@ def padded_row_count(rows: int) -> int:
     return -(-rows // ROW_MULTIPLE) * ROW_MULTIPLE
 
 
-def _is_irregular(weight_t: Tensor) -> bool:
-    """Whether zeros must be added to the inner dimension or the columns for stable rows."""
-    inner, columns = weight_t.shape
-    return columns == 1 or bool(inner % INNER_MULTIPLE and columns % REGULAR_COLUMNS)
-
-
 def add_product_(y: Tensor, x: Tensor, weight_t: Tensor) -> None:
     """`y += x @ weight_t`, in place: y [N, d_out], x [N, d_in], weight_t [d_in, d_out]."""
-    if _is_irregular(weight_t):
+    if weight_t.shape[1] % COLUMN_MULTIPLE:
         y.add_(product(x, weight_t))
         return
     rows = x.shape[0]
@@ -53,14 +49,12 @@ def add_product_(y: Tensor, x: Tensor, weight_t: Tensor) -> None:
 
 def product(x: Tensor, weight_t: Tensor) -> Tensor:
     """`x @ weight_t` [N, d_out] for x [N, d_in] and weight_t [d_in, d_out]."""
-    rows, (inner, columns) = x.shape[0], weight_t.shape
-    row_padding = padded_row_count(rows) - rows
-    inner_padding = column_padding = 0
-    if _is_irregular(weight_t):
-        inner_padding, column_padding = -inner % INNER_MULTIPLE, -columns % COLUMN_MULTIPLE
-        weight_t = F.pad(weight_t, (0, column_padding, 0, inner_padding))
-    if row_padding or inner_padding:
-        x = F.pad(x, (0, inner_padding, 0, row_padding))
+    rows, columns = x.shape[0], weight_t.shape[1]
+    row_padding, column_padding = padded_row_count(rows) - rows, padded_column_count(columns) - columns
+    if column_padding:
+        weight_t = F.pad(weight_t, (0, column_padding))
+    if row_padding:
+        x = F.pad(x, (0, 0, 0, row_padding))
     y = x @ weight_t
     return y[:rows, :columns] if row_padding or column_padding else y
 

@@ -5,15 +5,13 @@ It follows from the blocks alone, so a store may leave it out and the server reb
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 
 from torch import Tensor
 
-from model_store.experts import ExpertLayout, Experts, TaskExperts
+from model_store.experts import ExpertLayout, Experts
 from model_store.merging import mean_delta, merged_delta
-from model_store.progress import Progress, silent
 from model_store.singular_vectors import TaskSingularVectors
-from model_store.threads import one_thread_per_operation
 
 # Rebuilding costs eigendecompositions of [T R, T R] matrices. Below this sum of their cubes it takes less
 # than about half a minute on two cores (ViT-B/32: 2e10, about 20 s); ViT-L is above it (1e11).
@@ -27,27 +25,6 @@ def merged_parameter(name: str, pretrained: Tensor, experts: Sequence[Experts]) 
     deltas = [change for change in changes if isinstance(change, Tensor)]
     merged = merged_delta(blocks) if blocks else mean_delta(deltas)
     return (pretrained.float() + merged).to(pretrained.dtype)
-
-
-def merged_base(
-    pretrained: Mapping[str, Tensor],
-    experts: Sequence[TaskExperts],
-    up_to: Callable[[str], bool] | None = None,
-    progress: Progress = silent,
-) -> dict[str, Tensor]:
-    """The merged base by canonical parameter name, one parameter at a time.
-
-    `up_to` says of a name whether it is wanted: a first pass that stops at the router's layer does not
-    need the blocks behind it.
-    """
-    names = [name for name in pretrained if up_to is None or up_to(name)]
-    merged = {}
-    with one_thread_per_operation():
-        for done, name in enumerate(names):
-            progress("merging all tasks", done, len(names))
-            merged[name] = merged_parameter(name, pretrained[name], experts)
-    progress("merging all tasks", len(names), len(names))
-    return merged
 
 
 def is_slow_to_rebuild(layout: ExpertLayout, num_tasks: int) -> bool:

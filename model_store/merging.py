@@ -38,11 +38,52 @@ def orthogonal_core(blocks: Sequence[TaskSingularVectors]) -> Tensor:
     For one task the polar factor is the block itself and C is `diag(s)`.
     Raises ValueError for an empty set.
     """
-    s = _joined_singular_values(blocks)
-    if len(blocks) == 1:
-        return s.diag()
-    u, vh = _joined(blocks)
-    return (inverse_square_root(u.T @ u) * s) @ inverse_square_root(vh @ vh.T)
+    return orthogonal_cores(blocks, [range(len(blocks))])[0]
+
+
+def orthogonal_cores(
+    blocks: Sequence[TaskSingularVectors], expert_sets: Sequence[Sequence[int]]
+) -> list[Tensor]:
+    """`orthogonal_core` of several sets of one matrix's blocks, each set given by places in `blocks`.
+
+    The overlap of two tasks is computed once for all the sets that have both.
+    """
+    left = BlockOverlaps([block.u for block in blocks])
+    right = BlockOverlaps([block.vh.T for block in blocks])
+    cores = []
+    for places in expert_sets:
+        s = _joined_singular_values([blocks[place] for place in places])
+        if len(places) == 1:
+            cores.append(s.diag())
+        else:
+            roots = [inverse_square_root(side.gram(places)) for side in (left, right)]
+            cores.append((roots[0] * s) @ roots[1])
+    return cores
+
+
+class BlockOverlaps:
+    """The products `A_i^T A_j` in float64 of blocks A_i [d, R_i], each computed when it is first asked for."""
+
+    def __init__(self, blocks: Sequence[Tensor]) -> None:
+        self._blocks = blocks
+        self._doubles: dict[int, Tensor] = {}
+        self._overlaps: dict[tuple[int, int], Tensor] = {}
+
+    def gram(self, places: Sequence[int]) -> Tensor:
+        """The Gram matrix [K, K] of those blocks side by side."""
+        return torch.cat([torch.cat([self._overlap(i, j) for j in places], dim=1) for i in places])
+
+    def _overlap(self, i: int, j: int) -> Tensor:
+        if i > j:
+            return self._overlap(j, i).T
+        if (i, j) not in self._overlaps:
+            self._overlaps[i, j] = self._double(i).T @ self._double(j)
+        return self._overlaps[i, j]
+
+    def _double(self, i: int) -> Tensor:
+        if i not in self._doubles:
+            self._doubles[i] = self._blocks[i].double()
+        return self._doubles[i]
 
 
 def merged_delta(blocks: Sequence[TaskSingularVectors]) -> Tensor:

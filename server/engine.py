@@ -252,7 +252,7 @@ class Engine:
             weights = SegmentedWeights(
                 self._loaded.pretrained,
                 self.bank,
-                [self.set_cache.get(keys[i]) for i in wave],
+                self.set_cache.get([keys[i] for i in wave]),
                 [offsets[i] - first for i in range(wave.start, wave.stop + 1)],
                 self.config.layer_norm_eps,
             )

@@ -35,23 +35,26 @@ class SetCache:
     def __contains__(self, key: SetKey) -> bool:
         return key in self._sets
 
-    def get(self, key: SetKey) -> ExpertSet:
-        """The set's weights, from the cache or computed."""
-        if key in self._sets:
-            self.hits += 1
-            self._sets.move_to_end(key)
-            return self._sets[key]
-        self.misses += 1
-        # Room is made before the set is computed, so that the budget holds at the peak too.
-        size = self._size(key)
-        while self._sets and self.nbytes + size > self.budget_bytes:
-            _, dropped = self._sets.popitem(last=False)
-            self.nbytes -= dropped.nbytes
-        expert_set = self.bank.expert_set(key.tasks, materialised=key.materialised)
-        if self.nbytes + expert_set.nbytes <= self.budget_bytes:
-            self._sets[key] = expert_set
-            self.nbytes += expert_set.nbytes
-        return expert_set
+    def get(self, keys: Sequence[SetKey]) -> list[ExpertSet]:
+        """The weights of different sets that fit the budget together, from the cache or computed."""
+        found: dict[SetKey, ExpertSet] = {}
+        for key in keys:
+            if key in self._sets:
+                self._sets.move_to_end(key)
+                found[key] = self._sets[key]
+        missing = [key for key in keys if key not in found]
+        self.hits += len(found)
+        self.misses += len(missing)
+        self._make_room(sum(self._size(key) for key in missing), kept=len(found))
+        for materialised in (False, True):
+            new = [key for key in missing if key.materialised is materialised]
+            experts = self.bank.expert_sets([key.tasks for key in new], materialised=materialised)
+            found.update(zip(new, experts, strict=True))
+        for key in missing:
+            if self.nbytes + found[key].nbytes <= self.budget_bytes:
+                self._sets[key] = found[key]
+                self.nbytes += found[key].nbytes
+        return [found[key] for key in keys]
 
     def waves(self, keys: Sequence[SetKey]) -> Iterator[range]:
         """Splits the sets of a batch into runs that fit the budget together; a run has at least one set."""
@@ -64,6 +67,12 @@ class SetCache:
             used += size
         if keys:
             yield range(start, len(keys))
+
+    def _make_room(self, size: int, kept: int) -> None:
+        """Drops sets, but not the `kept` last used ones, before others are computed: a peak counts too."""
+        while len(self._sets) > kept and self.nbytes + size > self.budget_bytes:
+            _, dropped = self._sets.popitem(last=False)
+            self.nbytes -= dropped.nbytes
 
     def _size(self, key: SetKey) -> int:
         return self.bank.expert_set_nbytes(len(key.tasks), materialised=key.materialised)

@@ -14,11 +14,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
 
 import torch
 from torch import Tensor
 
-from kernels.rows import add_product_, product
+from kernels.rows import add_product_, padded_column_count, product
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,28 @@ class TaskBlocks:
 
     u: Tensor  # [T, d_out, R]
     vh: Tensor  # [T, R, d_in]
+
+    @cached_property
+    def expand_operands(self) -> list[Tensor]:
+        """U_t^T [R, d_out] of each task (views)."""
+        return [u.T for u in self.u]
+
+    @cached_property
+    def shrink_operands(self) -> list[tuple[Tensor, slice]]:
+        """For each task a matrix [d_in, n] (a view), and which of its columns are V_t^T.
+
+        A product needs a certain number of columns for stable rows (see `kernels.rows`). V_t's neighbours
+        in memory are rows of other tasks: taking a few of them along fills the columns up without a copy.
+        """
+        tasks, rank, _ = self.vh.shape
+        rows = self.vh.flatten(0, 1)
+        columns = min(padded_column_count(rank), tasks * rank)
+        starts = [min(task * rank, tasks * rank - columns) for task in range(tasks)]
+        firsts = [task * rank - start for task, start in enumerate(starts)]
+        return [
+            (rows[start : start + columns].T, slice(first, first + rank))
+            for start, first in zip(starts, firsts, strict=True)
+        ]
 
     def output_rows(self, rows: slice) -> TaskBlocks:
         """The blocks of those rows of the matrix (a view)."""
@@ -65,23 +89,21 @@ def segmented_linear(
             f"{len(deltas)} segments over {x.shape[0]} rows do not fit offsets {tuple(row_offsets)}"
         )
     y = x.new_empty(x.shape[0], weight.shape[0])
-    for delta, start, stop in zip(deltas, row_offsets, row_offsets[1:], strict=False):
-        _fill_with_bias(y[start:stop], delta.bias)
+    sizes = [stop - start for start, stop in pairwise(row_offsets)]
+    segments = list(zip(deltas, x.split(sizes), y.split(sizes), strict=True))  # type: ignore[no-untyped-call]
+    # The base product comes last: what it adds to, a segment's rows, then leave the cache only once.
+    for delta, own_x, own_y in segments:
+        if delta.bias is None:
+            own_y.zero_()
+        else:
+            own_y.copy_(delta.bias)
         if delta.weight is not None:
-            add_product_(y[start:stop], x[start:stop], delta.weight.T)
+            add_product_(own_y, own_x, delta.weight.T)
+        elif delta.core is not None and blocks is not None and len(own_x):
+            _add_expert_delta_(own_y, own_x, blocks, delta.expert_set, delta.core)
     for start, stop in _low_rank_runs(deltas, row_offsets):
         add_product_(y[start:stop], x[start:stop], weight.T)
-    for delta, start, stop in zip(deltas, row_offsets, row_offsets[1:], strict=False):
-        if blocks is not None and delta.core is not None and stop > start:
-            _add_expert_delta_(y[start:stop], x[start:stop], blocks, delta.expert_set, delta.core)
     return y
-
-
-def _fill_with_bias(y: Tensor, bias: Tensor | None) -> None:
-    if bias is None:
-        y.zero_()
-    else:
-        y.copy_(bias)
 
 
 def _low_rank_runs(deltas: Sequence[SegmentDelta], row_offsets: Sequence[int]) -> Iterator[tuple[int, int]]:
@@ -100,10 +122,13 @@ def _add_expert_delta_(
     y: Tensor, x: Tensor, blocks: TaskBlocks, expert_set: tuple[int, ...], core: Tensor
 ) -> None:
     """`y += ((x V^T) C^T) U^T`, task by task, so that the shared blocks are read where they lie."""
-    shrunk = [product(x, blocks.vh[task].T) for task in expert_set]  # each [n, R]
+    shrunk = []  # each [n, R]
+    for task in expert_set:
+        operand, columns = blocks.shrink_operands[task]
+        shrunk.append(product(x, operand)[:, columns])
     if core.ndim == 1:
-        add_product_(y, shrunk[0].mul_(core), blocks.u[expert_set[0]].T)
+        add_product_(y, shrunk[0].mul_(core), blocks.expand_operands[expert_set[0]])
         return
     mixed = product(torch.cat(shrunk, dim=1), core.T)  # [n, K]
     for part, task in zip(mixed.chunk(len(shrunk), dim=1), expert_set, strict=True):
-        add_product_(y, part, blocks.u[task].T)
+        add_product_(y, part, blocks.expand_operands[task])

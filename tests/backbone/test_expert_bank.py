@@ -107,6 +107,15 @@ def test_the_announced_size_of_a_set_is_its_size(
     assert expert_set.nbytes == bank.expert_set_nbytes(len(tasks), materialised=materialised)
 
 
+def test_sets_computed_together_have_the_bits_of_sets_computed_alone(bank: ExpertBank) -> None:
+    sets = [(2,), (0, 3), (0, 1, 2), (1, 2)]
+    for tasks, together in zip(sets, bank.expert_sets(sets, materialised=False), strict=True):
+        alone = bank.expert_set(tasks, materialised=False)
+        assert together.tasks == tasks
+        assert all(torch.equal(together.cores[name], core) for name, core in alone.cores.items())
+        assert all(torch.equal(together.vectors[name], vector) for name, vector in alone.vectors.items())
+
+
 def test_a_set_of_one_task_takes_a_small_part_of_the_encoder(bank: ExpertBank) -> None:
     encoder = sum(tensor.nbytes for tensor in bank.pretrained.values())
     assert bank.expert_set((0,), materialised=False).nbytes < 0.06 * encoder

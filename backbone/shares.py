@@ -1,0 +1,43 @@
+"""A batch in shares of its samples, computed side by side.
+
+On a CPU the threads of one operation wait for each other at its end, hundreds of times in a pass, and the
+small products of short segments hardly keep two of them busy. Shares of the samples, each on threads of its
+own, wait once. A sample's bits depend neither on its share nor on the threads (see `kernels.rows`).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
+
+import torch
+from torch import Tensor
+
+# Smaller shares would spend too much of their time on reading the weights.
+SAMPLES_PER_SHARE = 4
+
+_POOL = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="share")
+
+
+def in_shares(run: Callable[[slice], Tensor], batch: Tensor) -> Tensor:
+    """`run(slice(0, B))`, [B, ...], for a `run` that takes the samples of batch [B, ...] on their own.
+
+    On a CPU with several threads `run` is called for several slices at once, from other threads.
+    """
+    samples, threads = len(batch), torch.get_num_threads()
+    shares = min(threads, samples // SAMPLES_PER_SHARE)
+    if batch.device.type != "cpu" or shares < 2:
+        return run(slice(0, samples))
+    inference = torch.is_inference_mode_enabled()
+
+    def run_share(share: slice) -> Tensor:
+        torch.set_num_threads(threads // shares)
+        with torch.inference_mode(inference):
+            return run(share)
+
+    bounds = [samples * i // shares for i in range(shares + 1)]
+    futures = [_POOL.submit(run_share, slice(bounds[i], bounds[i + 1])) for i in range(shares)]
+    wait(futures)
+    torch.set_num_threads(threads)  # a thread that starts later takes the number that was set last
+    return torch.cat([future.result() for future in futures])
