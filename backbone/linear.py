@@ -43,7 +43,7 @@ class DenseWeights:
         self.parameters = parameters
         self.layer_norm_eps = layer_norm_eps
 
-    def of_samples(self, samples: slice) -> DenseWeights:
+    def of_samples(self, samples: slice) -> DenseWeights:  # noqa: ARG002 - all samples share them
         return self
 
     def linear(self, name: str, x: Tensor, output_rows: slice = ALL_ROWS) -> Tensor:

@@ -62,7 +62,7 @@ def orthogonal_cores(
 
 
 class BlockOverlaps:
-    """The products `A_i^T A_j` in float64 of blocks A_i [d, R_i], each computed when it is first asked for."""
+    """The products `A_i^T A_j` of blocks A_i [d, R_i] in float64, each computed when first asked for."""
 
     def __init__(self, blocks: Sequence[Tensor]) -> None:
         self._blocks = blocks

@@ -28,7 +28,7 @@ BETAS = (0.9, 0.98)
 class PretrainingPlan:
     """How long and how fast to learn."""
 
-    steps: int = 6_000
+    steps: int = 12_000
     batch: int = 64
     learning_rate: float = 1e-3
     weight_decay: float = 0.05

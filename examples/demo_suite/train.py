@@ -28,7 +28,7 @@ from examples.demo_suite.pretraining import PretrainingPlan, pretrain
 from examples.demo_suite.store import build_store
 from examples.demo_suite.tasks import TASKS, Task
 
-FOUNDATION_PICTURES = 96_000
+FOUNDATION_PICTURES = 160_000
 TRAINING_PER_LABEL = 300
 FURTHER_PER_LABEL = 40
 THREADS = 2

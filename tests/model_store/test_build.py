@@ -18,7 +18,7 @@ from model_store import experts
 from model_store.build import build
 from model_store.errors import CheckpointError, StoreError, StoreExistsError, TaskError
 from model_store.experts import ExpertLayout
-from model_store.merged_base import is_slow_to_rebuild, merged_base
+from model_store.merged_base import is_slow_to_rebuild, merged_parameter
 from model_store.plan import BuildOptions, TaskInput, default_router_layer
 from model_store.singular_vectors import TaskSingularVectors, task_singular_vectors
 from model_store.store import Store
