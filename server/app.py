@@ -11,7 +11,7 @@ from fastapi import FastAPI
 
 from server.error_handlers import install_error_handlers
 from server.middleware import RequestMiddleware
-from server.routes import classify, health, metrics, page, tasks
+from server.routes import classify, health, hugging_face, metrics, open_inference, page, tasks
 from server.service import LoadEngine, Service
 from server.settings import Settings
 
@@ -40,7 +40,7 @@ def create_app(settings: Settings, load_engine: LoadEngine) -> FastAPI:
         redoc_url=None,
     )
     app.state.service = service
-    for module in (classify, tasks, health, metrics, page):
+    for module in (classify, hugging_face, open_inference, tasks, health, metrics, page):
         app.include_router(module.router)
     install_error_handlers(app, service.metrics)
     app.add_middleware(RequestMiddleware, service=service)

@@ -30,6 +30,9 @@ from server.errors import (
 )
 from server.metrics import Metrics
 
+# 1 is the most urgent; requests that say nothing stand in the middle.
+ORDINARY_PRIORITY = 2
+
 ClassifyBatch = Callable[[Sequence[Query]], BatchReport]
 
 log = structlog.get_logger(__name__)
@@ -42,6 +45,7 @@ class Ticket:
     images: int
     deadline: float
     waiting: int  # images not yet taken to the device; they count against the queue's bound
+    priority: int = ORDINARY_PRIORITY
     future: Future[list[Classification]] = field(default_factory=Future)
     queries: Sequence[Query] = ()
     submitted: float = 0.0
@@ -107,8 +111,8 @@ class Batcher:
         """The worker has not ended yet."""
         return self._worker.is_alive()
 
-    def admit(self, images: int, deadline: float) -> Ticket:
-        """Takes places for all images of a request, or none.
+    def admit(self, images: int, deadline: float, priority: int = ORDINARY_PRIORITY) -> Ticket:
+        """Takes places for all images of a request, or none. Smaller priorities are served first.
 
         Raises QueueFullError, DrainingError or WorkerDiedError. Cancelling the future gives the places back.
         """
@@ -121,7 +125,7 @@ class Batcher:
                 raise QueueFullError(
                     f"The queue is full ({self._waiting} of {self._queue_images} images); try again."
                 )
-            ticket = Ticket(images, deadline, waiting=images)
+            ticket = Ticket(images, deadline, waiting=images, priority=priority)
             self._open.add(ticket)
             self._count_waiting(images)
         ticket.future.add_done_callback(lambda _: self._forget(ticket))
@@ -134,7 +138,8 @@ class Batcher:
         with self._changed:
             ticket.queries = queries
             ticket.submitted = time.monotonic()
-            self._queue.append(ticket)
+            behind = sum(waiting.priority > ticket.priority for waiting in self._queue)
+            self._queue.insert(len(self._queue) - behind, ticket)
             self._changed.notify_all()
 
     def close(self, timeout: float) -> bool:

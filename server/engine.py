@@ -38,7 +38,8 @@ GIB = 1 << 30
 class Query:
     """One image to classify."""
 
-    pixels: Tensor  # [3, crop, crop] uint8, RGB, as `Preprocessing.preprocess` makes it
+    # [3, crop, crop], RGB: uint8 as `Preprocessing.preprocess` makes it, or float32 and normalised already
+    pixels: Tensor
     candidates: tuple[str, ...] | None = None  # the tasks to choose from; None: all of the store
 
 
@@ -49,10 +50,15 @@ class Classification:
     task: str
     task_revision: str
     labels: tuple[str, ...]  # of the winning head, in row order
-    probabilities: Tensor  # [C] float32 on the CPU: the winning head's softmax
+    logits: Tensor  # [C] float32 on the CPU: the winning head's
     expert_set: tuple[str, ...]
     coefficients: dict[str, float]  # of the expert set
-    residuals: dict[str, float]  # of the expert set; empty where one task was named and nothing was routed
+    residuals: dict[str, float]  # of every task; empty where one task was named and nothing was routed
+
+    @property
+    def probabilities(self) -> Tensor:
+        """The softmax of the logits, [C]."""
+        return self.logits.softmax(0)
 
 
 @dataclass(frozen=True)
@@ -62,6 +68,7 @@ class BatchReport:
     answers: list[Classification]
     stage_seconds: dict[str, float]  # first_pass, route, second_pass, heads
     expert_sets: list[tuple[str, ...]]  # one per segment
+    fallbacks: int  # images for which no task was above the threshold: they got the likeliest one
 
 
 @dataclass(frozen=True)
@@ -70,7 +77,7 @@ class Decision:
 
     expert_set: tuple[int, ...]
     coefficients: tuple[float, ...]  # of the expert set, in its order
-    residuals: tuple[float, ...]  # the same; empty where nothing was routed
+    residuals: tuple[float, ...]  # of every task; empty where nothing was routed
 
     @classmethod
     def named(cls, task: int) -> Decision:
@@ -82,7 +89,7 @@ class Decision:
         """The router chose."""
         tasks = routing.expert_sets[row]
         coefficients, residuals = routing.routing_coefficients[row], routing.residuals[row]
-        return cls(tasks, tuple(coefficients[list(tasks)].tolist()), tuple(residuals[list(tasks)].tolist()))
+        return cls(tasks, tuple(coefficients[list(tasks)].tolist()), tuple(residuals.tolist()))
 
 
 @dataclass
@@ -169,7 +176,10 @@ class Engine:
                 embeddings = self._second_pass(patches, segments)
             with clock.stage("heads"):
                 answers = self._apply_heads(embeddings, segments, decisions)
-        return BatchReport(answers, clock.seconds, [self._name_set(s) for s in segments.segment_expert_sets])
+        expert_sets = [self._name_set(tasks) for tasks in segments.segment_expert_sets]
+        threshold = self._router.config.threshold
+        fallbacks = sum(bool(d.residuals) and max(d.coefficients) <= threshold for d in decisions)
+        return BatchReport(answers, clock.seconds, expert_sets, fallbacks)
 
     def head(self, task: str) -> ClassificationHead:
         """A task's classification head. Raises KeyError for an unknown task."""
@@ -218,11 +228,16 @@ class Engine:
         preprocessing, loaded = self.preprocessing, self._loaded
         expected = (3, preprocessing.crop, preprocessing.crop)
         for query in queries:
-            if query.pixels.shape != expected or query.pixels.dtype != torch.uint8:
+            if query.pixels.shape != expected or query.pixels.dtype not in (torch.uint8, torch.float32):
                 found = f"{query.pixels.dtype} {tuple(query.pixels.shape)}"
-                raise ValueError(f"pixels must be uint8 {expected}, got {found}")
-        pixels = torch.stack([query.pixels for query in queries]).to(loaded.device)
-        return patchify(preprocessing.normalise(pixels).to(loaded.dtype), self.config.patch_size)
+                raise ValueError(f"pixels must be uint8 or float32 {expected}, got {found}")
+        normalised = torch.empty(len(queries), *expected, device=loaded.device)
+        for dtype in (torch.uint8, torch.float32):
+            rows = [row for row, query in enumerate(queries) if query.pixels.dtype == dtype]
+            if rows:
+                pixels = torch.stack([queries[row].pixels for row in rows]).to(loaded.device)
+                normalised[rows] = preprocessing.normalise(pixels) if dtype == torch.uint8 else pixels
+        return patchify(normalised.to(loaded.dtype), self.config.patch_size)
 
     def _first_pass(self, patches: Tensor, routed: Tensor) -> Tensor:
         """The router's features of the samples `routed`, [len(routed), D]."""
@@ -276,8 +291,9 @@ class Engine:
                 )
             winners = self._winners(logits, [decisions[sample] for sample in samples])
             for row, sample in enumerate(samples):
-                probabilities = logits[winners[row]][row].softmax(0)
-                answers[sample] = self._answer(decisions[sample], tasks[winners[row]], probabilities)
+                answers[sample] = self._answer(
+                    decisions[sample], tasks[winners[row]], logits[winners[row]][row]
+                )
         return [answers[sample] for sample in range(len(decisions))]
 
     def _winners(self, logits: Sequence[Tensor], decisions: Sequence[Decision]) -> list[int]:
@@ -288,17 +304,17 @@ class Engine:
         winners: list[int] = torch.stack(scores, dim=1).argmax(1).tolist()
         return winners
 
-    def _answer(self, decision: Decision, task: int, probabilities: Tensor) -> Classification:
+    def _answer(self, decision: Decision, task: int, logits: Tensor) -> Classification:
         info = self._heads[task].info
         names = self._name_set(decision.expert_set)
         return Classification(
             task=info.name,
             task_revision=info.revision,
             labels=info.labels,
-            probabilities=probabilities,
+            logits=logits,
             expert_set=names,
             coefficients=dict(zip(names, decision.coefficients, strict=True)),
-            residuals=dict(zip(names, decision.residuals, strict=False)),
+            residuals=dict(zip(self._names, decision.residuals, strict=False)),
         )
 
     def _name_set(self, tasks: tuple[int, ...]) -> tuple[str, ...]:

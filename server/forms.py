@@ -57,7 +57,7 @@ def parse_request(body: bytes, content_type: str, query: Options, limits: Limits
     return ClassifyRequest(
         _checked_files(files, limits),
         _checked_tasks(tasks),
-        _checked_top_k(DEFAULT_TOP_K if top_k is None else top_k, limits),
+        checked_top_k(DEFAULT_TOP_K if top_k is None else top_k, limits.max_top_k),
     )
 
 
@@ -66,9 +66,15 @@ def _read_form(body: bytes, content_type: str) -> tuple[list[bytes], Options]:
     start = body[:64].lstrip()
     if start.startswith(b"--") or (content_type.startswith("multipart/") and not _is_image_like(body)):
         return _read_multipart(parse_multipart(body))
-    if start.startswith(b"{") or ("json" in content_type and not _is_image_like(body)):
+    if is_json(body, content_type):
         return _read_json(body)
     return [body], Options()
+
+
+def is_json(body: bytes, content_type: str) -> bool:
+    """Whether a body is, or was meant as, JSON rather than an image."""
+    starts_so = body[:64].lstrip().startswith(b"{")
+    return starts_so or ("json" in content_type.lower() and not _is_image_like(body))
 
 
 def _is_image_like(body: bytes) -> bool:
@@ -86,16 +92,17 @@ def _read_json(body: bytes) -> tuple[list[bytes], Options]:
         parsed = ClassifyBody.model_validate_json(body)
     except ValidationError as error:
         raise BadRequestError(first_problem(error)) from error
-    files = [_from_base64(item.b64, index) for index, item in enumerate(parsed.images)]
+    files = [decoded_base64(item.b64, f"images[{index}].b64") for index, item in enumerate(parsed.images)]
     return files, Options(parsed.tasks, parsed.top_k)
 
 
-def _from_base64(text: str, index: int) -> bytes:
+def decoded_base64(text: str, where: str) -> bytes:
+    """The bytes that `text` stands for. Raises BadRequestError, which says where the text was."""
     try:
         return base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError) as error:
         raise BadRequestError(
-            f"images[{index}].b64 is not base64; send it padded, without line breaks or prefix."
+            f"{where} is not base64; send it padded, without line breaks or prefix."
         ) from error
 
 
@@ -151,7 +158,8 @@ def _checked_tasks(tasks: Sequence[str] | None) -> Sequence[str] | None:
     return tasks
 
 
-def _checked_top_k(top_k: int, limits: Limits) -> int:
-    if not 1 <= top_k <= limits.max_top_k:
-        raise BadRequestError(f"top_k must be between 1 and {limits.max_top_k}.")
+def checked_top_k(top_k: int, limit: int) -> int:
+    """`top_k`, if it may be asked for. Raises BadRequestError."""
+    if not 1 <= top_k <= limit:
+        raise BadRequestError(f"top_k must be between 1 and {limit}.")
     return top_k

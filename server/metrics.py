@@ -14,7 +14,7 @@ DURATION_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 
 BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 COEFFICIENT_BUCKETS = tuple(step / 10 for step in range(1, 11))
 
-PROTOCOLS = ("v1", "other")
+PROTOCOLS = ("v1", "v2", "hugging_face", "other")
 CODES = (200, 400, 404, 405, 413, 415, 429, 499, 500, 503, 504)
 STAGES = ("decode", "queue", "first_pass", "route", "second_pass", "heads")
 REASONS = ("queue_full", "deadline", "too_large", "bad_image", "draining", "client_gone")
@@ -78,6 +78,12 @@ class Metrics:
             registry=self.registry,
         )
 
+        self.fallbacks = Counter(
+            "mass_routing_fallback",
+            "Routed images for which no task was above the threshold.",
+            registry=self.registry,
+        )
+
     def _make_batch_metrics(self, queue_capacity: int) -> None:
         self.stage_duration = Histogram(
             "mass_stage_duration_seconds",
@@ -133,6 +139,7 @@ class Metrics:
         """One batch that came back from the engine."""
         self.batch_size.observe(len(report.answers))
         self.batch_segments.observe(len(report.expert_sets))
+        self.fallbacks.inc(report.fallbacks)
         self.observe_stages(report.stage_seconds)
         self._observe_answers(report.answers)
 

@@ -14,7 +14,7 @@ from server.errors import INTERNAL_ERROR, error_response
 from server.service import RequestRecord, Service
 
 SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
-PROBES = ("/livez", "/readyz", "/metrics")
+PROBES = ("/livez", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready")
 
 log = structlog.get_logger(__name__)
 
@@ -41,7 +41,7 @@ class RequestMiddleware:
 
     async def _observed(self, scope: Scope, receive: Receive, send: Send, record: RequestRecord) -> None:
         metrics = self._service.metrics
-        protocol = "v1" if scope["path"].startswith("/v1/") else "other"
+        protocol = _protocol(scope["method"], scope["path"])
         started = time.monotonic()
         with metrics.in_progress.track_inprogress():
             status = await self._answer(scope, receive, send, record)
@@ -72,6 +72,16 @@ class RequestMiddleware:
                 await error_response(500, INTERNAL_ERROR)(scope, receive, send_with_headers)
             status = 500
         return status
+
+
+def _protocol(method: str, path: str) -> str:
+    if path.startswith("/v1/"):
+        return "v1"
+    if path == "/v2" or path.startswith("/v2/"):
+        return "v2"
+    if path == "/predict" or path.startswith("/models/") or (path == "/" and method == "POST"):
+        return "hugging_face"
+    return "other"
 
 
 def _request_id(scope: Scope) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -33,6 +33,34 @@ class LabelScore(BaseModel):
 
     label: str
     score: float
+
+
+class HuggingFaceParameters(BaseModel):
+    """What Hugging Face's image-classification task lets a caller choose."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    top_k: Annotated[int | None, Field(description="how many labels to return, 5 by default")] = None
+    function_to_apply: Annotated[
+        Literal["softmax", "sigmoid", "none"] | None,
+        Field(description="what turns logits into scores, softmax by default"),
+    ] = None
+
+
+class HuggingFaceBody(BaseModel):
+    """A Hugging Face image-classification request as JSON; what else its clients add is not read."""
+
+    model_config = ConfigDict(strict=True)
+
+    inputs: str = Field(description="the image file in standard base64")
+    parameters: HuggingFaceParameters | None = None
+
+
+class HuggingFaceLabel(LabelScore):
+    """A label, its score, and the task that it belongs to."""
+
+    task: str
+    task_revision: str
 
 
 class Routing(BaseModel):
@@ -104,7 +132,9 @@ def image_result(answer: Classification, top_k: int) -> ImageResult:
         score=top[0].score,
         top=top,
         routing=Routing(
-            expert_set=answer.expert_set, coefficients=answer.coefficients, residuals=answer.residuals
+            expert_set=answer.expert_set,
+            coefficients=answer.coefficients,
+            residuals={task: answer.residuals[task] for task in answer.expert_set if answer.residuals},
         ),
     )
 

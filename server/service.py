@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -10,15 +11,50 @@ from dataclasses import dataclass, field
 
 import structlog
 import torch
+from torch import Tensor
 
-from server.batcher import Batcher, Ticket
+from server.batcher import ORDINARY_PRIORITY, Batcher, Ticket
 from server.decode import DecodePool
 from server.engine import Classification, Engine, Query
-from server.errors import DeadlineError, NotFoundError, NotReadyError
+from server.errors import BadRequestError, DeadlineError, NotFoundError, NotReadyError
 from server.metrics import Metrics
 from server.settings import Settings
 
 LoadEngine = Callable[[], Engine]
+
+
+@dataclass(frozen=True)
+class EncodedImages:
+    """Image files, to be decoded and preprocessed."""
+
+    files: Sequence[bytes]
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+
+@dataclass(frozen=True)
+class ReadyImages:
+    """Images that the caller has preprocessed."""
+
+    pixels: Tensor  # [N, 3, crop, crop], uint8 or normalised float32
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+
+Images = EncodedImages | ReadyImages
+
+
+@dataclass(frozen=True)
+class Urgency:
+    """How soon a caller wants its answer."""
+
+    timeout: float | None = None  # seconds; None: the server's own limit, which it cannot exceed
+    priority: int = ORDINARY_PRIORITY
+
+
+ORDINARY = Urgency()
 
 log = structlog.get_logger(__name__)
 
@@ -94,32 +130,49 @@ class Service:
         self.decoders.close()
 
     async def classify(
-        self, files: Sequence[bytes], candidates: Sequence[str] | None, record: RequestRecord
+        self,
+        images: Images,
+        candidates: Sequence[str] | None,
+        record: RequestRecord,
+        urgency: Urgency = ORDINARY,
     ) -> Answers:
-        """Classifies encoded images among the tasks named, or among all.
+        """Classifies images among the tasks named, or among all.
 
         Places in the queue come first, so that an overloaded server refuses before it decodes anything.
         Raises the errors of `server.errors`.
         """
         loaded = self._current()
         tasks = self._known_tasks(loaded.engine, candidates)
-        record.images = len(files)
-        ticket = loaded.batcher.admit(len(files), time.monotonic() + self.settings.request_timeout)
+        record.images = len(images)
+        timeout = min(urgency.timeout or math.inf, self.settings.request_timeout)
+        ticket = loaded.batcher.admit(len(images), time.monotonic() + timeout, urgency.priority)
         try:
-            async with asyncio.timeout(self.settings.request_timeout):
+            async with asyncio.timeout(timeout):
                 started = time.monotonic()
-                pixels = await self.decoders.pixels(files, loaded.engine.preprocessing)
+                pixels = await self._pixels(images, loaded.engine)
                 record.stage_seconds["decode"] = time.monotonic() - started
                 loaded.batcher.submit(ticket, [Query(image, tasks) for image in pixels])
                 answers = await asyncio.wrap_future(ticket.future)
                 return Answers(loaded.engine.store_revision, answers)
         except TimeoutError as error:
             raise DeadlineError(
-                f"There was no answer within {self.settings.request_timeout:g} seconds; try again later."
+                f"There was no answer within {timeout:g} seconds; try again later."
             ) from error
         finally:
             ticket.future.cancel()  # gives the places back if decoding failed or the caller left
             self._record_stages(ticket, record)
+
+    async def _pixels(self, images: Images, engine: Engine) -> Sequence[Tensor]:
+        """Pixels as the engine takes them. Raises BadRequestError for ready ones of another size."""
+        if isinstance(images, EncodedImages):
+            return await self.decoders.pixels(images.files, engine.preprocessing)
+        crop = engine.preprocessing.crop
+        if images.pixels.shape[1:] != (3, crop, crop):
+            raise BadRequestError(
+                f"This store's images are {crop} pixels wide and high; resize and crop yours to that, or send"
+                " them encoded."
+            )
+        return images.pixels.unbind()
 
     def _record_stages(self, ticket: Ticket, record: RequestRecord) -> None:
         record.stage_seconds.update(ticket.stage_seconds)

@@ -13,6 +13,7 @@ from server.forms import DEFAULT_TOP_K, Limits, Options, parse_request, split_na
 from server.routes.dependencies import CurrentRecord, CurrentService
 from server.routes.responses import error_responses
 from server.schemas import ClassifyAnswer, ClassifyBody, image_result
+from server.service import EncodedImages
 
 router = APIRouter()
 
@@ -81,7 +82,9 @@ async def classify(
         Options(None if tasks is None else split_names(tasks), top_k),
         Limits(settings.max_images_per_request, settings.max_top_k),
     )
-    answers = await unless_client_leaves(request, service.classify(asked.files, asked.tasks, record))
+    answers = await unless_client_leaves(
+        request, service.classify(EncodedImages(asked.files), asked.tasks, record)
+    )
     answer = ClassifyAnswer(
         id=record.request_id,
         store_revision=answers.store_revision,

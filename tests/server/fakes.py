@@ -50,7 +50,7 @@ class FakeEngine:
         if DIE in greens:
             raise SystemExit("asked to die")
         answers = [_answer(query) for query in queries]
-        return BatchReport(answers, {"first_pass": 0.001, "second_pass": 0.002}, [("digits",)])
+        return BatchReport(answers, {"first_pass": 0.001, "second_pass": 0.002}, [("digits",)], fallbacks=0)
 
 
 def _answer(query: Query) -> Classification:
@@ -58,8 +58,8 @@ def _answer(query: Query) -> Classification:
     probabilities = torch.full((len(LABELS),), 0.1 / 255)
     probabilities[red] = 0.9
     task = query.candidates[0] if query.candidates else "digits"
-    residuals = {} if query.candidates else {task: 3.0}
-    return Classification(task, "r1", LABELS, probabilities, (task,), {task: 0.9}, residuals)
+    residuals = {} if query.candidates else {"digits": 3.0, "signs": 4.0}
+    return Classification(task, "r1", LABELS, probabilities.log(), (task,), {task: 0.9}, residuals)
 
 
 def as_engine(fake: FakeEngine) -> Engine:

@@ -10,8 +10,8 @@ from concurrent.futures import CancelledError
 import pytest
 import torch
 
-from server.batcher import Batcher, ClassifyBatch, Ticket
-from server.engine import BatchReport, Query
+from server.batcher import ORDINARY_PRIORITY, Batcher, ClassifyBatch, Ticket
+from server.engine import BatchReport, Classification, Query
 from server.errors import (
     BatchFailedError,
     DeadlineError,
@@ -42,8 +42,10 @@ class Bench:
             classify, Metrics(queue), max_batch_images=max_batch, queue_images=queue, batch_delay=delay
         )
 
-    def send(self, *reds: int, green: int = 0, seconds: float = WAIT) -> Ticket:
-        ticket = self.batcher.admit(len(reds), time.monotonic() + seconds)
+    def send(
+        self, *reds: int, green: int = 0, seconds: float = WAIT, priority: int = ORDINARY_PRIORITY
+    ) -> Ticket:
+        ticket = self.batcher.admit(len(reds), time.monotonic() + seconds, priority)
         self.batcher.submit(ticket, queries(*reds, green=green))
         return ticket
 
@@ -60,7 +62,11 @@ class Bench:
 
 
 def reds(ticket: Ticket) -> list[int]:
-    return [int(answer.probabilities.argmax()) for answer in ticket.future.result(WAIT)]
+    return reds_of(ticket.future.result(WAIT))
+
+
+def reds_of(answers: list[Classification]) -> list[int]:
+    return [int(answer.logits.argmax()) for answer in answers]
 
 
 @pytest.fixture
@@ -86,6 +92,18 @@ def test_a_request_larger_than_a_batch_is_split(bench: Bench) -> None:
     assert reds(ticket) == list(range(7))
     assert bench.engine.batches == [1, 4, 3]
     assert ticket.stage_seconds["second_pass"] == pytest.approx(0.004)  # of both batches
+
+
+def test_urgent_requests_come_first_and_equals_in_their_order(bench: Bench) -> None:
+    bench.occupy()
+    order: list[int] = []
+    for red, priority in ((1, 2), (2, 3), (3, 1), (4, 2), (5, 1), (6, 3)):
+        ticket = bench.send(red, priority=priority)
+        ticket.future.add_done_callback(lambda future: order.extend(reds_of(future.result())))
+    bench.open()
+    bench.batcher.close(WAIT)
+    assert order == [3, 5, 1, 4, 2, 6]
+    assert bench.engine.batches == [1, 4, 2]
 
 
 def test_admission_is_all_or_nothing_and_bounded_in_images(bench: Bench) -> None:
@@ -159,7 +177,7 @@ def test_a_failed_batch_fails_all_of_it_and_nothing_else(bench: Bench) -> None:
 
 def test_too_few_answers_are_a_failed_batch() -> None:
     def forgetful(_: Sequence[Query]) -> BatchReport:
-        return BatchReport([], {}, [])
+        return BatchReport([], {}, [], 0)
 
     batcher = Bench.make(forgetful, 4, 8, 0.0)
     ticket = batcher.admit(1, time.monotonic() + WAIT)

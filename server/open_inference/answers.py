@@ -1,0 +1,111 @@
+"""From classifications to the tensors of an answer."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from server.engine import Classification
+from server.errors import BadRequestError
+from server.open_inference.requests import InferRequest, WantedOutput
+from server.open_inference.tensors import joined_strings
+
+
+@dataclass(frozen=True)
+class InferAnswer:
+    """The body of an answer, and the length of its JSON part where bytes follow it."""
+
+    body: bytes
+    json_length: int | None
+
+
+@dataclass(frozen=True)
+class Values:
+    """One output: strings, or numbers whose first dimension is the image."""
+
+    strings: list[bytes] | None
+    numbers: NDArray[np.float32] | None
+    per_image: tuple[int, ...]  # the shape of one image's part; () for one value
+
+
+def infer_answer(
+    request: InferRequest, model: str, version: str, images: Sequence[Classification]
+) -> InferAnswer:
+    """The answer to a request. Raises BadRequestError where an output does not exist for this model."""
+    described, binary = [], []
+    for wanted in request.outputs:
+        values = _values(wanted, images)
+        head: dict[str, Any] = {
+            "name": wanted.name,
+            "datatype": "FP32" if values.strings is None else "BYTES",
+            "shape": [*request.batch_shape, *values.per_image],
+        }
+        if values.per_image:  # [N, 1] becomes [N, C], not [N, 1, C]
+            head["shape"] = [request.batch_shape[0], *values.per_image]
+        if wanted.binary:
+            data = _to_bytes(values)
+            binary.append(data)
+            head["parameters"] = {"binary_data_size": len(data)}
+        else:
+            head["data"] = _to_json(values)
+        described.append(head)
+    answer = {"model_name": model, "model_version": version, "outputs": described}
+    if request.id is not None:
+        answer["id"] = request.id
+    text = json.dumps(answer, ensure_ascii=False, allow_nan=False).encode()
+    return InferAnswer(b"".join([text, *binary]), len(text) if binary else None)
+
+
+def _values(wanted: WantedOutput, images: Sequence[Classification]) -> Values:
+    if wanted.classes is not None:
+        return _classified(images, wanted.classes)
+    if wanted.name == "label":
+        return Values([image.labels[int(image.logits.argmax())].encode() for image in images], None, ())
+    if wanted.name == "task":
+        return Values([image.task.encode() for image in images], None, ())
+    if wanted.name == "score":
+        scores = [float(image.probabilities.max()) for image in images]
+        return Values(None, np.array(scores, np.float32), ())
+    if wanted.name == "residuals":
+        if not images[0].residuals:
+            raise BadRequestError("There are no residuals where the task is named; ask the model 'auto'.")
+        rows = [list(image.residuals.values()) for image in images]
+        return Values(None, np.array(rows, np.float32), (len(rows[0]),))
+    # Tasks have different numbers of labels: shorter rows are filled up with zeros.
+    width = max(len(image.labels) for image in images)
+    probabilities = np.zeros((len(images), width), np.float32)
+    for row, image in enumerate(images):
+        probabilities[row, : len(image.labels)] = image.probabilities.numpy()
+    return Values(None, probabilities, (width,))
+
+
+def _classified(images: Sequence[Classification], classes: int) -> Values:
+    """Triton's classification extension: "value:index:label", the likeliest first, rows filled up with ""."""
+    width = min(classes, max(len(image.labels) for image in images))
+    strings = []
+    for image in images:
+        probabilities = image.probabilities
+        order = image.logits.argsort(descending=True, stable=True)[:width].tolist()
+        row = [f"{float(probabilities[i]):f}:{i}:{image.labels[i]}".encode() for i in order]
+        strings += row + [b""] * (width - len(row))
+    return Values(strings, None, (width,))
+
+
+def _to_bytes(values: Values) -> bytes:
+    if values.strings is not None:
+        return joined_strings(values.strings)
+    assert values.numbers is not None
+    return values.numbers.astype("<f4").tobytes()
+
+
+def _to_json(values: Values) -> list[Any]:
+    if values.strings is not None:
+        return [string.decode() for string in values.strings]
+    assert values.numbers is not None
+    flat: list[Any] = values.numbers.ravel().tolist()
+    return flat

@@ -1,0 +1,101 @@
+"""Tensors on the wire: JSON numbers and strings, or little-endian bytes in row-major order."""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from server.errors import BadRequestError
+
+NUMBER_TYPES: dict[str, np.dtype[Any]] = {"UINT8": np.dtype("u1"), "FP32": np.dtype("<f4")}
+
+
+@dataclass(frozen=True)
+class WireTensor:
+    """A tensor as a client sent it: `data` holds bytes in the binary extension, parsed JSON otherwise."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+    data: bytes | list[Any]
+
+    def strings(self) -> list[bytes]:
+        """The elements of a BYTES tensor. Raises BadRequestError."""
+        elements = _split_strings(self.name, self.data) if isinstance(self.data, bytes) else self._texts()
+        self._check_count(len(elements))
+        return elements
+
+    def numbers(self) -> NDArray[Any]:
+        """The values of a UINT8 or FP32 tensor, in its shape. Raises BadRequestError."""
+        dtype = NUMBER_TYPES[self.datatype]
+        if isinstance(self.data, bytes):
+            if len(self.data) != math.prod(self.shape) * dtype.itemsize:
+                raise BadRequestError(
+                    f"The input {self.name[:80]!a} has {len(self.data)} bytes; its shape and datatype need"
+                    f" {math.prod(self.shape) * dtype.itemsize}."
+                )
+            return np.frombuffer(self.data, dtype).reshape(self.shape)
+        values = self._json_numbers()
+        self._check_count(values.size)
+        with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused as such
+            return values.astype(dtype).reshape(self.shape)
+
+    def _json_numbers(self) -> NDArray[Any]:
+        try:
+            values = np.array(self.data, dtype=np.float64).ravel()
+        except (ValueError, TypeError, OverflowError) as error:
+            raise BadRequestError(
+                f"The data of the input {self.name[:80]!a} must be numbers, flat or nested evenly."
+            ) from error
+        whole = values == np.floor(values)
+        if self.datatype == "UINT8" and not np.all(whole & (values >= 0) & (values <= 255)):
+            raise BadRequestError(
+                f"The data of the input {self.name[:80]!a} must be whole numbers of 0 to 255."
+            )
+        return values
+
+    def _texts(self) -> list[bytes]:
+        texts = list(_flattened(self.data))
+        if not all(isinstance(text, str) for text in texts):
+            raise BadRequestError(f"The data of the input {self.name[:80]!a} must be strings.")
+        return [text.encode() for text in texts]
+
+    def _check_count(self, count: int) -> None:
+        if count != math.prod(self.shape):
+            raise BadRequestError(
+                f"The input {self.name[:80]!a} has {count} elements, its shape says {math.prod(self.shape)}."
+            )
+
+
+def joined_strings(strings: Sequence[bytes]) -> bytes:
+    """A BYTES tensor in the binary extension: each element behind its length."""
+    return b"".join(struct.pack("<I", len(string)) + string for string in strings)
+
+
+def _split_strings(name: str, data: bytes) -> list[bytes]:
+    elements = []
+    position = 0
+    while position < len(data):
+        start = position + 4
+        length = int.from_bytes(data[position:start], "little")
+        if len(data) < start + length:
+            raise BadRequestError(
+                f"The input {name[:80]!a} is cut off: an element of a BYTES tensor is its length in 4 bytes,"
+                " little-endian, and its bytes."
+            )
+        elements.append(data[start : start + length])
+        position = start + length
+    return elements
+
+
+def _flattened(data: Any) -> Sequence[Any]:
+    """The innermost values of nested lists, in order."""
+    while any(isinstance(item, list) for item in data):
+        data = [inner for item in data for inner in (item if isinstance(item, list) else [item])]
+    return list(data)

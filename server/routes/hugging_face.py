@@ -1,0 +1,112 @@
+"""Image classification as Hugging Face's inference clients ask for it: an image in, a list of labels out."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from fastapi import APIRouter, Request
+from pydantic import ValidationError
+
+from server.body import read_body, unless_client_leaves
+from server.engine import Classification
+from server.errors import BadRequestError, first_problem
+from server.forms import DEFAULT_TOP_K, checked_top_k, decoded_base64, is_json
+from server.routes.dependencies import CurrentRecord, CurrentService
+from server.routes.responses import error_responses
+from server.schemas import HuggingFaceBody, HuggingFaceLabel, HuggingFaceParameters
+from server.service import EncodedImages, RequestRecord, Service
+
+router = APIRouter()
+
+AUTO = "auto"
+REQUEST_BODY: dict[str, Any] = {
+    "required": True,
+    "content": {
+        "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
+        "image/*": {"schema": {"type": "string", "format": "binary"}},
+        "application/json": {
+            "schema": {
+                "type": "object",
+                "properties": {
+                    "inputs": {"type": "string", "description": "the image file in standard base64"},
+                    "parameters": HuggingFaceParameters.model_json_schema(),
+                },
+                "required": ["inputs"],
+            }
+        },
+    },
+}
+
+
+@router.post(
+    "/",
+    responses=error_responses(400, 413, 415, 429, 500, 503, 504),
+    openapi_extra={"requestBody": REQUEST_BODY},
+)
+@router.post(
+    "/predict",
+    responses=error_responses(400, 413, 415, 429, 500, 503, 504),
+    openapi_extra={"requestBody": REQUEST_BODY},
+)
+async def classify_among_all(
+    request: Request, service: CurrentService, record: CurrentRecord
+) -> list[HuggingFaceLabel]:
+    """Classifies one image, whatever its task, as `huggingface_hub.InferenceClient` asks for it."""
+    return await _classify(request, service, record, None)
+
+
+@router.post(
+    "/models/{task}",
+    responses=error_responses(400, 404, 413, 415, 429, 500, 503, 504),
+    openapi_extra={"requestBody": REQUEST_BODY},
+)
+async def classify_for_task(
+    task: str, request: Request, service: CurrentService, record: CurrentRecord
+) -> list[HuggingFaceLabel]:
+    """Classifies one image for one task, or for any of them if the task is `auto`."""
+    return await _classify(request, service, record, None if task == AUTO else [task])
+
+
+async def _classify(
+    request: Request, service: Service, record: RequestRecord, tasks: list[str] | None
+) -> list[HuggingFaceLabel]:
+    body = await read_body(request, service.settings.max_body_bytes)
+    image, parameters = await asyncio.to_thread(_read, body, request.headers.get("content-type", ""))
+    top_k = DEFAULT_TOP_K if parameters.top_k is None else parameters.top_k
+    checked_top_k(top_k, service.settings.max_top_k)
+    work = service.classify(EncodedImages([image]), tasks, record)
+    answers = await unless_client_leaves(request, work)
+    return _labels(answers.images[0], top_k, parameters.function_to_apply or "softmax")
+
+
+def _read(body: bytes, content_type: str) -> tuple[bytes, HuggingFaceParameters]:
+    """The encoded image and what was chosen. Raises BadRequestError."""
+    if not body:
+        raise BadRequestError("The request has no body; send an image, or JSON with 'inputs' in base64.")
+    if not is_json(body, content_type):
+        return body, HuggingFaceParameters()
+    try:
+        parsed = HuggingFaceBody.model_validate_json(body)
+    except ValidationError as error:
+        raise BadRequestError(first_problem(error)) from error
+    return decoded_base64(parsed.inputs, "inputs"), parsed.parameters or HuggingFaceParameters()
+
+
+def _labels(answer: Classification, top_k: int, function: str) -> list[HuggingFaceLabel]:
+    """The `top_k` labels of the winning task, ties in label order."""
+    scores = {
+        "softmax": answer.probabilities,
+        "sigmoid": answer.logits.sigmoid(),
+        "none": answer.logits,
+    }[function]
+    order = answer.logits.argsort(descending=True, stable=True)[:top_k].tolist()
+    return [
+        HuggingFaceLabel(
+            label=answer.labels[i],
+            score=score,
+            task=answer.task,
+            task_revision=answer.task_revision,
+        )
+        for i, score in zip(order, scores[order].tolist(), strict=True)
+    ]

@@ -1,0 +1,178 @@
+"""The Open Inference Protocol v2: what KServe's and Triton's clients send."""
+
+from __future__ import annotations
+
+import asyncio
+from importlib.metadata import version as package_version
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse, Response
+
+from server.body import read_body, unless_client_leaves
+from server.forms import Limits
+from server.open_inference.answers import InferAnswer, infer_answer
+from server.open_inference.models import PLATFORM, Model, find_model, model_names
+from server.open_inference.requests import IMAGE, PIXEL_VALUES, decompressed, parse_infer_request
+from server.routes.dependencies import CurrentRecord, CurrentService
+from server.routes.responses import error_responses
+from server.service import RequestRecord, Service
+
+router = APIRouter(prefix="/v2")
+
+JSON_LENGTH = "Inference-Header-Content-Length"
+EXTENSIONS = ("binary_tensor_data", "classification", "model_configuration", "schedule_policy")
+REQUEST_BODY: dict[str, Any] = {
+    "required": True,
+    "content": {
+        "application/json": {
+            "schema": {
+                "type": "object",
+                "properties": {
+                    "id": {"type": "string"},
+                    "inputs": {"type": "array", "minItems": 1, "maxItems": 1, "items": {"type": "object"}},
+                    "outputs": {"type": "array", "items": {"type": "object"}},
+                    "parameters": {"type": "object"},
+                },
+                "required": ["inputs"],
+            }
+        },
+        "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
+    },
+}
+
+
+@router.get("")
+@router.get("/", include_in_schema=False)
+async def server_metadata() -> dict[str, Any]:
+    """The server's name, version and extensions."""
+    return {"name": "mass-serve", "version": package_version("mass-serve"), "extensions": EXTENSIONS}
+
+
+@router.get("/health/live", responses=error_responses(503))
+async def live(service: CurrentService) -> JSONResponse:
+    """200 unless only a restart can help."""
+    return JSONResponse({"live": service.alive}, status_code=200 if service.alive else 503)
+
+
+@router.get("/health/ready", responses=error_responses(503))
+async def ready(service: CurrentService) -> JSONResponse:
+    """200 while requests should be sent here."""
+    content = {"ready": service.ready, "live": service.alive}
+    return JSONResponse(content, status_code=200 if service.ready else 503)
+
+
+@router.get("/models", responses=error_responses(503))
+async def models(service: CurrentService) -> dict[str, list[str]]:
+    """The names of all models."""
+    return {"models": model_names(service.engine)}
+
+
+@router.get("/models/{model}", responses=error_responses(404, 503))
+@router.get("/models/{model}/versions/{version}", responses=error_responses(404, 503))
+async def model_metadata(model: str, service: CurrentService, version: str | None = None) -> dict[str, Any]:
+    """A model's inputs, of which a request sends one, and its outputs."""
+    found = find_model(service.engine, model, version)
+    return {
+        "name": found.name,
+        "versions": [found.version],
+        "platform": PLATFORM,
+        "inputs": [
+            {"name": IMAGE, "datatype": "BYTES", "shape": [-1]},
+            {"name": PIXEL_VALUES, "datatype": "FP32", "shape": [-1, 3, found.crop, found.crop]},
+        ],
+        "outputs": _outputs(found),
+    }
+
+
+@router.get("/models/{model}/ready", responses=error_responses(404, 503))
+@router.get("/models/{model}/versions/{version}/ready", responses=error_responses(404, 503))
+async def model_ready(model: str, service: CurrentService, version: str | None = None) -> JSONResponse:
+    """200 while the model answers."""
+    found = find_model(service.engine, model, version)
+    content = {"name": found.name, "ready": service.ready}
+    return JSONResponse(content, status_code=200 if service.ready else 503)
+
+
+@router.get("/models/{model}/config", responses=error_responses(404, 503))
+@router.get("/models/{model}/versions/{version}/config", responses=error_responses(404, 503))
+async def model_config(model: str, service: CurrentService, version: str | None = None) -> dict[str, Any]:
+    """A model's configuration in Triton's terms."""
+    found = find_model(service.engine, model, version)
+    types = {"BYTES": "TYPE_STRING", "FP32": "TYPE_FP32"}
+    return {
+        "name": found.name,
+        "platform": PLATFORM,
+        "max_batch_size": service.settings.max_images_per_request,
+        "input": [
+            {"name": IMAGE, "data_type": "TYPE_STRING", "dims": [1], "optional": True},
+            {
+                "name": PIXEL_VALUES,
+                "data_type": "TYPE_FP32",
+                "dims": [3, found.crop, found.crop],
+                "optional": True,
+            },
+        ],
+        "output": [
+            {
+                "name": output["name"],
+                "data_type": types[output["datatype"]],
+                "dims": output["shape"][1:] or [1],
+            }
+            for output in _outputs(found)
+        ],
+    }
+
+
+@router.post(
+    "/models/{model}/infer",
+    responses=error_responses(400, 404, 413, 415, 429, 500, 503, 504),
+    openapi_extra={"requestBody": REQUEST_BODY},
+)
+@router.post(
+    "/models/{model}/versions/{version}/infer",
+    responses=error_responses(400, 404, 413, 415, 429, 500, 503, 504),
+    openapi_extra={"requestBody": REQUEST_BODY},
+)
+async def infer(
+    model: str,
+    request: Request,
+    service: CurrentService,
+    record: CurrentRecord,
+    version: str | None = None,
+) -> Response:
+    """Classifies a batch: `image` (files) or `pixel_values` in, `label`, `task`, `score` and more out."""
+    found = find_model(service.engine, model, version)
+    body = await read_body(request, service.settings.max_body_bytes)
+    work = _infer(found, body, request, service, record)
+    answer = await unless_client_leaves(request, work)
+    if answer.json_length is None:
+        return Response(answer.body, media_type="application/json")
+    headers = {JSON_LENGTH: str(answer.json_length)}
+    return Response(answer.body, media_type="application/octet-stream", headers=headers)
+
+
+async def _infer(
+    model: Model, body: bytes, request: Request, service: Service, record: RequestRecord
+) -> InferAnswer:
+    settings = service.settings
+    encoding = request.headers.get("content-encoding", "").strip().lower()
+    plain = await asyncio.to_thread(decompressed, body, encoding, settings.max_body_bytes)
+    limits = Limits(settings.max_images_per_request, settings.max_top_k)
+    asked = await asyncio.to_thread(parse_infer_request, plain, request.headers.get(JSON_LENGTH), limits)
+    answers = await service.classify(asked.images, model.candidates, record, asked.urgency)
+    # A task may have got a new revision since the model was looked up: what answered is what counts.
+    version = answers.store_revision if model.task is None else answers.images[0].task_revision
+    return infer_answer(asked, model.name, version, answers.images)
+
+
+def _outputs(model: Model) -> list[dict[str, Any]]:
+    outputs = [
+        {"name": "label", "datatype": "BYTES", "shape": [-1]},
+        {"name": "task", "datatype": "BYTES", "shape": [-1]},
+        {"name": "score", "datatype": "FP32", "shape": [-1]},
+        {"name": "probabilities", "datatype": "FP32", "shape": [-1, model.widest_head]},
+    ]
+    if model.task is None:
+        outputs.append({"name": "residuals", "datatype": "FP32", "shape": [-1, model.num_tasks]})
+    return outputs
