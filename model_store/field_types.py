@@ -7,6 +7,8 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 TASK_NAME_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,63}$"
+# Where a protocol needs a name for "whichever task it is".
+RESERVED_NAME = "auto"
 
 # A path component starts with a letter or digit, so that `..`, hidden and absolute paths cannot be written.
 _COMPONENT = r"[A-Za-z0-9][A-Za-z0-9._-]*"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from model_store.field_types import RESERVED_NAME as AUTO
 from server.engine import Engine
 from server.errors import NotFoundError
 
-AUTO = "auto"
 PLATFORM = "mass_serve"
 
 

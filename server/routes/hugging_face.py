@@ -8,6 +8,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from pydantic import ValidationError
 
+from model_store.field_types import RESERVED_NAME as AUTO
 from server.body import read_body, unless_client_leaves
 from server.engine import Classification
 from server.errors import BadRequestError, first_problem
@@ -19,7 +20,6 @@ from server.service import EncodedImages, RequestRecord, Service
 
 router = APIRouter()
 
-AUTO = "auto"
 REQUEST_BODY: dict[str, Any] = {
     "required": True,
     "content": {
