@@ -11,10 +11,11 @@ from torch import Tensor
 
 from backbone.config import EncoderConfig
 from kernels import SegmentDelta, TaskBlocks
-from model_store import TaskSingularVectors, mean_delta, merged_delta, orthogonal_cores
+from model_store import TaskSingularVectors, core_factors, mean_delta, merged_delta
 from model_store.threads import side_by_side
 
 POSITIONS = "position_embedding.weight"
+FACTOR_BYTES = 4  # core factors are float32 whatever the encoder is
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class ExpertSet:
 
     tasks: tuple[int, ...]
     vectors: dict[str, Tensor]  # biases, LayerNorms, class embedding and positions, whole (not their change)
-    cores: dict[str, Tensor]  # by linear: [K, K], or [R] for one task; no entry where materialised
+    cores: dict[str, Tensor]  # by linear, as in `kernels.SegmentDelta`; no entry where materialised
     weights: dict[str, Tensor]  # by linear: [d_out, d_in] where materialised
 
     def delta(self, linear: str) -> SegmentDelta:
@@ -84,6 +85,8 @@ class ExpertBank:
             vh = like.new_zeros(self.num_tasks, *block.vh.shape)
             self.blocks[name] = TaskBlocks(u, vh)
             self.singular_values[name] = torch.zeros(self.num_tasks, block.rank, device=like.device)
+        if block.rank != self.singular_values[name].shape[1]:
+            raise ValueError(f"{parameter}: rank {block.rank}, not {self.singular_values[name].shape[1]}")
         self.blocks[name].u[task] = block.u
         self.blocks[name].vh[task] = block.vh
         self.singular_values[name][task] = block.s
@@ -122,14 +125,14 @@ class ExpertBank:
     def expert_set_nbytes(self, num_tasks: int, *, materialised: bool) -> int:
         """How much memory a set of `num_tasks` tasks takes beside the shared blocks."""
         item = self.pretrained["class_embedding"].element_size()
-        count = sum(self.pretrained[name].numel() for name in self._vector_names())
+        size = sum(self.pretrained[name].numel() for name in self._vector_names()) * item
         for linear in self.config.linears:
             if materialised or linear not in self.blocks:
-                count += self.pretrained[f"{linear}.weight"].numel()
-            else:
-                rank = self.singular_values[linear].shape[1]
-                count += rank if num_tasks == 1 else (num_tasks * rank) ** 2
-        return count * item
+                size += self.pretrained[f"{linear}.weight"].numel() * item
+                continue
+            rank = self.singular_values[linear].shape[1]
+            size += rank * item if num_tasks == 1 else 2 * (num_tasks * rank) ** 2 * FACTOR_BYTES
+        return size
 
     @property
     def linears(self) -> list[str]:
@@ -144,12 +147,16 @@ class ExpertBank:
         return blocks + sum(t.nbytes for t in rest)
 
     def _cores(self, name: str, sets: Sequence[tuple[int, ...]]) -> list[Tensor]:
-        """The cores of one linear: [K, K] of each set, or [R], the diagonal, of a set of one task."""
+        """The cores of one linear, as `kernels.SegmentDelta` wants them."""
+        several = [tasks for tasks in sets if len(tasks) > 1]
+        blocks = self._singular_vectors(name, range(self.num_tasks))
+        factors = iter(core_factors(blocks, several))
         dtype = self.blocks[name].u.dtype
-        cores = orthogonal_cores(self._singular_vectors(name, range(self.num_tasks)), sets)
         return [
-            (core.diagonal() if len(tasks) == 1 else core).to(dtype)
-            for tasks, core in zip(sets, cores, strict=True)
+            torch.stack(next(factors)).float()
+            if len(tasks) > 1
+            else self.singular_values[name][tasks[0]].to(dtype)
+            for tasks in sets
         ]
 
     def _singular_vectors(self, name: str, tasks: Sequence[int]) -> list[TaskSingularVectors]:

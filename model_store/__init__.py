@@ -4,15 +4,15 @@ Only the pure arithmetic is exported here, because the backbone uses it where to
 Everything that touches a disk is imported from its own module: `model_store.store`, `model_store.build`.
 """
 
-from model_store.merging import mean_delta, merged_delta, orthogonal_core, orthogonal_cores
+from model_store.merging import core_factors, mean_delta, merged_delta, orthogonal_core
 from model_store.singular_vectors import TaskSingularVectors, rank_for, task_singular_vectors
 
 __all__ = [
     "TaskSingularVectors",
+    "core_factors",
     "mean_delta",
     "merged_delta",
     "orthogonal_core",
-    "orthogonal_cores",
     "rank_for",
     "task_singular_vectors",
 ]

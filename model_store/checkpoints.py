@@ -17,11 +17,13 @@ from torch import Tensor
 from model_store.backbone_spec import PATCH_EMBEDDING, PROJECTION, BackboneSpec, parameter_shapes
 from model_store.clip_config import CONFIG_FILE, read_backbone_spec, read_json_object
 from model_store.errors import CheckpointError
-from model_store.tensor_files import TensorFileError, TensorSpec, read_specs, read_tensor
+from model_store.tensor_files import DTYPE_CODES, TensorFileError, TensorSpec, read_specs, read_tensor
 
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 PICKLE_FILE = "pytorch_model.bin"
+# Beyond it even the difference of two weights may overflow float32.
+LARGEST_WEIGHT = 1e30
 _PICKLE_SUFFIXES = {".pt", ".pth", ".bin"}
 _PROJECTION_KEY = "visual_projection.weight"
 
@@ -64,13 +66,23 @@ class PickledWeights(WeightFiles):
             raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
         except Exception as error:  # torch.load documents no exceptions of its own
             raise CheckpointError(f"{path} is not a state dict that can be loaded safely: {error}") from error
-        if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-            raise CheckpointError(f"{path} must hold a state dict: tensors by name")
+        if not isinstance(state, dict) or not all(_is_plain(key, value) for key, value in state.items()):
+            raise CheckpointError(f"{path} must hold a state dict: dense tensors by name")
         self._state: dict[str, Tensor] = state
-        self.specs = {key: TensorSpec(value.dtype, tuple(value.shape)) for key, value in state.items()}
+        self.specs = {
+            key: TensorSpec(value.dtype if value.dtype in DTYPE_CODES else None, tuple(value.shape))
+            for key, value in state.items()
+        }
 
     def read(self, key: str) -> Tensor:
         return self._state[key]
+
+
+def _is_plain(key: object, value: object) -> bool:
+    """Whether an entry of a pickle could as well be one of a safetensors file."""
+    if not isinstance(key, str) or not isinstance(value, Tensor):
+        return False
+    return value.layout == torch.strided and value.device.type == "cpu"
 
 
 class Checkpoint:
@@ -113,14 +125,16 @@ class Checkpoint:
     def parameter(self, name: str) -> Tensor:
         """A parameter by its canonical name, in the file's dtype; q, k and v as one matrix [3D, D].
 
-        Raises CheckpointError naming a weight that holds NaN or Inf.
+        Raises CheckpointError naming a weight that holds NaN, Inf or what float32 could not compute with.
         """
         parts = []
         for source in _sources(name):
             key = self._keys[source]
             part = self._weights.read(key)
-            if not torch.isfinite(part).all():
-                raise CheckpointError(f"{self.folder}: {key} holds NaN or Inf")
+            if not torch.isfinite(part).all() or (part.abs() > LARGEST_WEIGHT).any():
+                raise CheckpointError(
+                    f"{self.folder}: {key} holds NaN, Inf or a number beyond {LARGEST_WEIGHT:g}"
+                )
             parts.append(part)
         return torch.cat(parts).reshape(parameter_shapes(self.spec)[name])
 

@@ -65,7 +65,10 @@ def read_backbone_spec(folder: Path, has_projection: bool) -> BackboneSpec:
         raise CheckpointError(
             f"{path}: hidden_act must be quick_gelu or gelu, found {vision['hidden_act']!r}"
         )
-    projected = has_projection or not _WITH_PROJECTION.isdisjoint(config.get("architectures") or ())
+    classes = config.get("architectures") or []
+    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+        raise CheckpointError(f"{path}: architectures must be a list of class names, found {classes!r}")
+    projected = has_projection or not _WITH_PROJECTION.isdisjoint(classes)
     try:
         return BackboneSpec(
             image_size=vision["image_size"],
@@ -106,12 +109,10 @@ def read_preprocessing(folder: Path, image_size: int) -> PreprocessingSpec:
     path, config = _preprocessor_config(folder)
     try:
         crop = _edge(config.get("crop_size"), image_size)
-        size = _edge(config.get("size"), image_size)
+        size = _shortest_edge(config.get("size"), image_size)
         _check_supported(config)
         if config.get("do_center_crop", True) is False:
             crop = size
-        if config.get("do_resize", True) is False:
-            size = crop
         if crop != image_size:
             raise ValueError(f"images of {crop} pixels do not fit an encoder for {image_size}")
         normalised = config.get("do_normalize", True) is not False
@@ -119,8 +120,8 @@ def read_preprocessing(folder: Path, image_size: int) -> PreprocessingSpec:
             size=size,
             crop=crop,
             interpolation=_interpolation(config.get("resample", 3)),  # type: ignore[arg-type]
-            mean=tuple(config.get("image_mean", CLIP_MEAN)) if normalised else (0.0, 0.0, 0.0),
-            std=tuple(config.get("image_std", CLIP_STD)) if normalised else (1.0, 1.0, 1.0),
+            mean=_channels(config.get("image_mean", CLIP_MEAN), "image_mean") if normalised else (0.0,) * 3,
+            std=_channels(config.get("image_std", CLIP_STD), "image_std") if normalised else (1.0,) * 3,
         )
     except ValidationError as error:
         raise CheckpointError(f"{path}: {first_problem(error)}") from error
@@ -141,8 +142,25 @@ def _preprocessor_config(folder: Path) -> tuple[Path, dict[str, Any]]:
 
 
 def _check_supported(config: dict[str, Any]) -> None:
-    if config.get("do_rescale", True) is False or abs(config.get("rescale_factor", 1 / 255) * 255 - 1) > 1e-6:
+    factor = config.get("rescale_factor", 1 / 255)
+    scaled_so = isinstance(factor, int | float) and abs(factor * 255 - 1) <= 1e-6
+    if config.get("do_rescale", True) is False or not scaled_so:
         raise ValueError("only a rescale_factor of 1/255 is supported")
+    if config.get("do_resize", True) is False:
+        raise ValueError("do_resize false is not supported: images come in all sizes")
+
+
+def _shortest_edge(value: object, default: int) -> int:
+    """The length that the shortest edge is resized to; a resize that distorts is another thing."""
+    if isinstance(value, dict) and set(value) != {"shortest_edge"}:
+        raise ValueError(f"only a size of the shortest edge is supported, found {value}")
+    return _edge(value, default)
+
+
+def _channels(value: object, name: str) -> tuple[float, float, float]:
+    if not isinstance(value, list | tuple) or len(value) != 3:
+        raise ValueError(f"{name} must be three numbers, found {value!r}")
+    return (value[0], value[1], value[2])
 
 
 def _edge(value: object, default: int) -> int:

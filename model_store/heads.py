@@ -62,14 +62,17 @@ def head_from_tensors(tensors: dict[str, Tensor]) -> HeadTensors:
             "a head needs `weight` and either `logit_scale` (cosine head) or `bias` (linear head), "
             f"found {', '.join(sorted(keys)) or 'nothing'}"
         )
+    if not all(value.is_floating_point() for value in tensors.values()):
+        raise ValueError(f"{', '.join(sorted(keys))} must be floating-point numbers")
+    tensors = {key: value.float() for key, value in tensors.items()}
     for key, value in tensors.items():
-        if not value.is_floating_point() or not torch.isfinite(value).all():
-            raise ValueError(f"{key} must be floating-point numbers without NaN or Inf")
-    weight = tensors["weight"].float()
+        if not torch.isfinite(value).all():
+            raise ValueError(f"{key} holds NaN, Inf or a number that float32 cannot hold")
+    weight = tensors["weight"]
     if weight.ndim != 2 or 0 in weight.shape:
         raise ValueError(f"weight must be [classes, width], found shape {list(weight.shape)}")
     if "bias" in tensors:
-        bias = tensors["bias"].float()
+        bias = tensors["bias"]
         if bias.shape != weight.shape[:1]:
             raise ValueError(f"bias has shape {list(bias.shape)}, expected {[weight.shape[0]]}")
         return HeadTensors("linear", weight, bias, None)

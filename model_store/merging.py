@@ -38,27 +38,28 @@ def orthogonal_core(blocks: Sequence[TaskSingularVectors]) -> Tensor:
     For one task the polar factor is the block itself and C is `diag(s)`.
     Raises ValueError for an empty set.
     """
-    return orthogonal_cores(blocks, [range(len(blocks))])[0]
+    if len(blocks) == 1:
+        return _joined_singular_values(blocks).diag()
+    left, right = core_factors(blocks, [range(len(blocks))])[0]
+    return left @ right
 
 
-def orthogonal_cores(
+def core_factors(
     blocks: Sequence[TaskSingularVectors], expert_sets: Sequence[Sequence[int]]
-) -> list[Tensor]:
-    """`orthogonal_core` of several sets of one matrix's blocks, each set given by places in `blocks`.
+) -> list[tuple[Tensor, Tensor]]:
+    """For several sets of one matrix's blocks, each given by places in `blocks`, the core as two factors.
 
+    `C = left right` with `left = (U^T U)^(-1/2) diag(s)` and `right = (V V^T)^(-1/2)`, [K, K] in float64.
+    Of nearly equal tasks C has huge entries that cancel; those of a factor are only as large as their root.
     The overlap of two tasks is computed once for all the sets that have both.
     """
     left = BlockOverlaps([block.u for block in blocks])
     right = BlockOverlaps([block.vh.T for block in blocks])
-    cores = []
+    factors = []
     for places in expert_sets:
         s = _joined_singular_values([blocks[place] for place in places])
-        if len(places) == 1:
-            cores.append(s.diag())
-        else:
-            roots = [inverse_square_root(side.gram(places)) for side in (left, right)]
-            cores.append((roots[0] * s) @ roots[1])
-    return cores
+        factors.append((inverse_square_root(left.gram(places)) * s, inverse_square_root(right.gram(places))))
+    return factors
 
 
 class BlockOverlaps:

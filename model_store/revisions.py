@@ -14,6 +14,7 @@ from functools import partial
 from model_store.errors import TaskError
 from model_store.files import open_files
 from model_store.manifest import MANIFEST_FILE, PRETRAINED_FILE, Manifest, TaskEntry
+from model_store.merged_base import is_slow_to_rebuild
 from model_store.plan import TaskInput, plan_task
 from model_store.progress import Progress, silent
 from model_store.store import Store
@@ -133,4 +134,7 @@ def _commit(
     manifest = store.manifest
     files = {PRETRAINED_FILE: manifest.files[PRETRAINED_FILE]}
     update = {"tasks": tuple(tasks), "history": history, "files": files, "merged_base": "rebuilt"}
-    return commit(store.files, manifest.model_copy(update=update), manifest.merged_base, progress)
+    form = manifest.merged_base
+    if manifest.router.first_pass == "merged_base" and is_slow_to_rebuild(store.layout, len(tasks)):
+        form = "stored"  # the store may have outgrown what was chosen for it
+    return commit(store.files, manifest.model_copy(update=update), form, progress)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -37,6 +38,12 @@ from model_store.store import Store
 from model_store.tensor_files import read_specs, read_tensor, write_tensors
 from model_store.threads import one_thread_per_operation
 
+_REVISION = "[0-9a-f]{8,64}"
+_REVISION_FILE = re.compile(
+    rf"{MERGED_BASE_PREFIX}{_REVISION}\.safetensors"
+    rf"|{TASKS_PREFIX}[^/]+/{_REVISION}/(experts|head)\.safetensors"
+)
+
 
 def new_revision() -> str:
     """A name that no earlier revision has."""
@@ -46,9 +53,7 @@ def new_revision() -> str:
 def is_ours(path: str) -> bool:
     """Whether a file in a store's folder is one that writing a store makes, complete or partial."""
     name = path.removesuffix(PARTIAL_SUFFIX)
-    return name in (MANIFEST_FILE, JOURNAL_FILE, PRETRAINED_FILE) or name.startswith(
-        (MERGED_BASE_PREFIX, TASKS_PREFIX)
-    )
+    return name in (MANIFEST_FILE, JOURNAL_FILE, PRETRAINED_FILE) or bool(_REVISION_FILE.fullmatch(name))
 
 
 @contextmanager

@@ -21,7 +21,7 @@ class AdaptiveExecution:
     """Rent or buy: run a set low-rank until that has cost as much as merging its weights would have.
 
     Costs are multiply-accumulates beyond the base product. Renting costs a sample, for a set of summed
-    rank K, `L K (d_in + d_out)` in every linear, and `L K^2` more where the set has several tasks. Buying
+    rank K, `L K (d_in + d_out)` in every linear, and `2 L K^2` more where the set has several tasks. Buying
     costs `d_out K^2 + d_out K d_in` in every linear, once, and nothing after. Whatever requests come, this
     spends at most twice what the best choice in hindsight would have (the ski-rental bound). A set that
     is dropped from the cache has to earn its purchase again.
@@ -53,7 +53,7 @@ class AdaptiveExecution:
         cost = 0
         for (d_out, d_in), rank in self._linears:
             k = num_tasks * rank
-            cost += k * (d_in + d_out) + (k * k if num_tasks > 1 else 0)
+            cost += k * (d_in + d_out) + (2 * k * k if num_tasks > 1 else 0)
         return self._tokens * cost
 
     def _purchase_price(self, num_tasks: int) -> int:

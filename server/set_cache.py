@@ -48,8 +48,9 @@ class SetCache:
         self._make_room(sum(self._size(key) for key in missing), kept=len(found))
         for materialised in (False, True):
             new = [key for key in missing if key.materialised is materialised]
-            experts = self.bank.expert_sets([key.tasks for key in new], materialised=materialised)
-            found.update(zip(new, experts, strict=True))
+            if new:
+                experts = self.bank.expert_sets([key.tasks for key in new], materialised=materialised)
+                found.update(zip(new, experts, strict=True))
         for key in missing:
             if self.nbytes + found[key].nbytes <= self.budget_bytes:
                 self._sets[key] = found[key]

@@ -2,12 +2,14 @@
 
 For the rows `offsets[i]:offsets[i+1]`, with the blocks of the tasks E_i side by side as U_i and V_i:
 
-    y = x W^T + b_i + ((x V_i^T) C_i^T) U_i^T        low-rank segment
-    y = x W_i^T + b_i                                materialised segment
+    y = x W^T + b_i + (((x V_i^T) M_i^T) L_i^T) U_i^T    low-rank segment
+    y = x W_i^T + b_i                                    materialised segment
 
-so that a segment's weight is `W + U_i C_i V_i` in both forms. x [N, d_in], y [N, d_out], W [d_out, d_in],
-all of one floating dtype; nothing is mutated. Offsets start at 0, rise, and end at N; segments may be
-empty. A row's bits depend on that row and its segment's weights alone (see `kernels.rows`).
+so that a segment's weight is `W + U_i C_i V_i` in both forms, `C_i = L_i M_i`. What several tasks add is
+computed in float32 between x and y: where two of them are nearly equal, large numbers cancel in it.
+x [N, d_in], y [N, d_out], W [d_out, d_in], all of one floating dtype; nothing is mutated. Offsets start at
+0, rise, and end at N; segments may be empty. A row's bits depend on that row and its segment's weights
+alone (see `kernels.rows`).
 """
 
 from __future__ import annotations
@@ -62,7 +64,8 @@ class SegmentDelta:
     """What one segment's experts change in one linear."""
 
     expert_set: tuple[int, ...]  # the K / R tasks of the segment
-    core: Tensor | None  # C [K, K], or its diagonal [R] for one task; None where materialised
+    # L and M [2, K, K] float32, or the diagonal of C [R] for one task; None where materialised
+    core: Tensor | None
     bias: Tensor | None  # b_i [d_out]
     weight: Tensor | None = None  # W_i [d_out, d_in] where materialised
 
@@ -122,13 +125,22 @@ def _add_expert_delta_(
     y: Tensor, x: Tensor, blocks: TaskBlocks, expert_set: tuple[int, ...], core: Tensor
 ) -> None:
     """`y += ((x V^T) C^T) U^T`, task by task, so that the shared blocks are read where they lie."""
-    shrunk = []  # each [n, R]
-    for task in expert_set:
-        operand, columns = blocks.shrink_operands[task]
-        shrunk.append(product(x, operand)[:, columns])
     if core.ndim == 1:
-        add_product_(y, shrunk[0].mul_(core), blocks.expand_operands[expert_set[0]])
+        shrunk = _shrink(x, blocks, expert_set[0])
+        add_product_(y, shrunk.mul_(core), blocks.expand_operands[expert_set[0]])
         return
-    mixed = product(torch.cat(shrunk, dim=1), core.T)  # [n, K]
-    for part, task in zip(mixed.chunk(len(shrunk), dim=1), expert_set, strict=True):
-        add_product_(y, part, blocks.expand_operands[task])
+    x = x.float()
+    left, right = core
+    mixed = torch.cat([_shrink(x, blocks, task) for task in expert_set], dim=1)  # [n, K]
+    mixed = product(product(mixed, right.T), left.T)
+    added = y if y.dtype == torch.float32 else torch.zeros_like(y, dtype=torch.float32)
+    for part, task in zip(mixed.chunk(len(expert_set), dim=1), expert_set, strict=True):
+        add_product_(added, part, blocks.expand_operands[task].float())
+    if added is not y:
+        y.add_(added)
+
+
+def _shrink(x: Tensor, blocks: TaskBlocks, task: int) -> Tensor:
+    """`x V_t^T` [n, R] in the dtype of x."""
+    operand, columns = blocks.shrink_operands[task]
+    return product(x, operand.to(x.dtype))[:, columns]

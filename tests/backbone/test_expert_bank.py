@@ -8,7 +8,7 @@ from torch import Tensor
 
 from backbone import DenseWeights, ExpertBank, ExpertSet, SegmentedWeights, encode, patchify
 from kernels import group_by_expert_set
-from model_store import TaskSingularVectors
+from model_store import TaskSingularVectors, task_singular_vectors
 from tests import tiny
 from tests.tiny import CONFIG
 
@@ -105,6 +105,33 @@ def test_the_announced_size_of_a_set_is_its_size(
 ) -> None:
     expert_set: ExpertSet = bank.expert_set(tasks, materialised=materialised)
     assert expert_set.nbytes == bank.expert_set_nbytes(len(tasks), materialised=materialised)
+
+
+@pytest.mark.parametrize("noise", [1e-1, 1e-3])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 2e-3), (torch.bfloat16, 5e-2)])
+@torch.inference_mode()
+def test_nearly_equal_tasks_run_low_rank_as_they_run_merged(
+    noise: float, dtype: torch.dtype, tolerance: float
+) -> None:
+    """Large numbers cancel in the cores of such tasks; relative to what the experts change at all."""
+    torch.manual_seed(0)
+    pretrained = tiny.pretrained(CONFIG, dtype)
+    bank = ExpertBank(CONFIG, pretrained, 2)
+    for task, scale in ((0, 0.0), (1, noise)):
+        changes = tiny.task_changes(CONFIG, 0)
+        other = tiny.task_changes(CONFIG, 1)
+        deltas = {name: change + scale * other[name] for name, change in changes.items()}
+        vectors = {
+            name: task_singular_vectors(delta, max(1, min(delta.shape) // 4))
+            for name, delta in deltas.items()
+            if delta.ndim == 2
+        }
+        bank.set_task(task, vectors, {name: delta for name, delta in deltas.items() if delta.ndim != 2})
+    patches = patchify(torch.randn(8, 3, CONFIG.image_size, CONFIG.image_size), CONFIG.patch_size).to(dtype)
+    sets: list[tuple[int, ...]] = [(0, 1)] * len(patches)
+    low_rank, merged = (_forward(bank, sets, patches, materialised=m).double() for m in (False, True))
+    plain = encode(CONFIG, DenseWeights(pretrained, 1e-5), patches).double()
+    assert (low_rank - merged).norm() < tolerance * (merged - plain).norm()
 
 
 def test_sets_computed_together_have_the_bits_of_sets_computed_alone(bank: ExpertBank) -> None:

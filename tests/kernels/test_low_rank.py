@@ -23,19 +23,19 @@ def _blocks(d_out: int, d_in: int, rank: int, dtype: torch.dtype) -> TaskBlocks:
 
 def _delta(expert_set: tuple[int, ...], rank: int, d_out: int, dtype: torch.dtype) -> SegmentDelta:
     k = rank * len(expert_set)
-    core = torch.rand(k) if len(expert_set) == 1 else torch.randn(k, k) / k**0.5
-    return SegmentDelta(expert_set, core.to(dtype), torch.randn(d_out).to(dtype))
+    core = torch.rand(k).to(dtype) if len(expert_set) == 1 else torch.randn(2, k, k) / k**0.5
+    return SegmentDelta(expert_set, core, torch.randn(d_out).to(dtype))
 
 
 def _dense_weight(weight: Tensor, blocks: TaskBlocks, delta: SegmentDelta) -> Tensor:
-    """W + U C V in float64, written out."""
+    """W + U C V in float64, written out, with C diagonal or the product of its factors."""
     if delta.weight is not None:
         return delta.weight.double()
     assert delta.core is not None
     core = delta.core.double()
     left = torch.cat([blocks.u[task] for task in delta.expert_set], dim=1).double()
     right = torch.cat([blocks.vh[task] for task in delta.expert_set], dim=0).double()
-    return weight.double() + left @ (core.diag() if core.ndim == 1 else core) @ right
+    return weight.double() + left @ (core.diag() if core.ndim == 1 else core[0] @ core[1]) @ right
 
 
 def _expected(

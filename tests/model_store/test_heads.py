@@ -44,7 +44,9 @@ def test_linear_head(tmp_path: Path) -> None:
         ({"weight": torch.ones(3), "bias": torch.ones(3)}, r"weight must be \[classes, width\]"),
         ({"weight": WEIGHT, "logit_scale": torch.tensor(0.0)}, "one positive number"),
         ({"weight": WEIGHT, "logit_scale": torch.ones(3)}, "one positive number"),
-        ({"weight": WEIGHT * float("nan"), "bias": torch.ones(3)}, "weight must be .* without NaN or Inf"),
+        ({"weight": WEIGHT * float("nan"), "bias": torch.ones(3)}, "weight holds NaN, Inf"),
+        ({"weight": WEIGHT.double() * 1e300, "bias": torch.ones(3)}, "weight holds .* float32 cannot hold"),
+        ({"weight": WEIGHT, "logit_scale": torch.tensor(1e-60, dtype=torch.float64)}, "one positive number"),
         ({"weight": WEIGHT.int(), "bias": torch.ones(3)}, "weight must be floating-point"),
     ],
 )

@@ -104,7 +104,9 @@ def test_unknown_tasks(store: Path, change: object) -> None:
 def test_prune_keeps_exactly_what_the_manifest_names(suite: Suite, store: Path) -> None:
     add_task(store, suite.tasks[2])
     remove_task(store, "digits")
-    (store / "README.md").write_text("a user's own file")
+    own_files = ("README.md", "tasks/notes.txt", "merged_base-backup.txt")
+    for name in own_files:
+        (store / name).write_text("a user's own file")
     leftover = store / "tasks" / "street" / "aaaaaaaaaaaa" / "experts.safetensors.partial"
     leftover.parent.mkdir()
     leftover.write_bytes(b"half")
@@ -112,7 +114,7 @@ def test_prune_keeps_exactly_what_the_manifest_names(suite: Suite, store: Path) 
     pruned = Store.open(store)
     assert len(deleted) == 3
     assert pruned.manifest.history == {}
-    expected = {".lock", "manifest.json", "README.md", *pruned.manifest.all_files()}
+    expected = {".lock", "manifest.json", *own_files, *pruned.manifest.all_files()}
     assert set(pruned.files.list()) == expected
     assert not (store / "tasks" / "digits").exists()
     assert pruned.verify() == []
@@ -161,3 +163,11 @@ def test_damaged_pretrained_weights_are_not_built_upon(suite: Suite, store: Path
     path.write_bytes(path.read_bytes()[:-1] + b"\x01")
     with pytest.raises(IntegrityError, match=r"pretrained\.safetensors .* is damaged"):
         add_task(store, suite.tasks[2])
+
+
+def test_a_store_that_outgrew_rebuilding_gets_its_merged_base_stored(
+    suite: Suite, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert Store.open(store).manifest.merged_base == "rebuilt"
+    monkeypatch.setattr("model_store.revisions.is_slow_to_rebuild", lambda _layout, tasks: tasks > 2)
+    assert add_task(store, suite.tasks[2]).manifest.merged_base == "stored"
