@@ -183,7 +183,9 @@ def test_both_forms_of_execution_agree() -> None:
 
 
 @pytest.mark.parametrize("execution", ["low_rank", "materialised"])
-def test_a_small_set_cache_changes_no_bit_and_keeps_its_budget(execution: str) -> None:
+def test_a_small_set_cache_changes_no_bit_and_keeps_its_budget(
+    execution: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     roomy = _engine(execution, threshold=0.15)
     largest = roomy.bank.expert_set_nbytes(3, materialised=execution == "materialised")
     tight = _engine(execution, cache=largest, threshold=0.15)
@@ -192,7 +194,7 @@ def test_a_small_set_cache_changes_no_bit_and_keeps_its_budget(execution: str) -
         answers = tight.classify_batch(_queries()).answers
         assert all(_same_bits(a, b) for a, b in zip(answers, expected, strict=True))
         assert tight.set_cache.nbytes <= largest
-    roomy.bank.expert_sets = _must_not_run  # type: ignore[method-assign]
+    monkeypatch.setattr(roomy.bank, "expert_sets", _must_not_run)
     roomy.classify_batch(_queries())
     assert roomy.set_cache.misses == len({a.expert_set for a in expected}), "a cached set is computed once"
 
