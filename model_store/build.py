@@ -34,26 +34,33 @@ def build(
 
     One parameter of two models is in memory at a time, and the blocks of one task.
     Raises StoreExistsError where `out` holds something else, CheckpointError or TaskError for unusable
-    input before anything is written, StoreLockedError, and StoreError when `out` cannot be written.
+    input (before anything is written, but for weights that are not finite: those are found when they are
+    read, and the tasks already factored are kept for the next try), StoreLockedError, and StoreError when
+    `out` cannot be written.
     """
+    refuse_taken(out)
+    plan = plan_build(pretrained, tasks, options)
+    files = open_files(out)
+    with writing_errors_explained(files.url), files.lock():
+        _refuse_taken(files)
+        if files.exists(MANIFEST_FILE):
+            return _finish_committed(files, plan)
+        journal = _resume_or_start(files, plan)
+        journal = _write_pretrained(files, plan, journal, progress)
+        journal = _write_tasks(files, plan, journal, progress)
+        store = commit(files, _draft(plan, journal), plan.merged_base, progress)
+        files.delete(JOURNAL_FILE)
+        return store
+
+
+def refuse_taken(out: str | os.PathLike[str]) -> None:
+    """Raises StoreExistsError unless `out` is free or holds an unfinished build; to ask before long work."""
     files = open_files(out)
     with writing_errors_explained(files.url):
         _refuse_taken(files)
-        plan = plan_build(pretrained, tasks, options)
-        with files.lock():
-            _refuse_taken(files)
-            if files.exists(MANIFEST_FILE):
-                return _finish_committed(files, plan)
-            journal = _resume_or_start(files, plan)
-            journal = _write_pretrained(files, plan, journal, progress)
-            journal = _write_tasks(files, plan, journal, progress)
-            store = commit(files, _draft(plan, journal), plan.merged_base, progress)
-            files.delete(JOURNAL_FILE)
-            return store
 
 
 def _refuse_taken(files: StoreFiles) -> None:
-    """Raises StoreExistsError unless the place is empty or holds an unfinished build."""
     if load_journal(files) is not None:
         return
     if files.exists(MANIFEST_FILE):

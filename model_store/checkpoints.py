@@ -103,7 +103,7 @@ class Checkpoint:
         """
         folder = path if path.is_dir() else path.parent
         weights = _open_weights(path, allow_pickle)
-        keys = _vision_keys(weights.specs)
+        keys = _vision_keys(folder, weights.specs)
         spec = read_backbone_spec(folder, has_projection=_PROJECTION_KEY in keys)
         checkpoint = cls(folder, spec, weights, keys)
         checkpoint._check_keys()
@@ -188,8 +188,8 @@ def _shards(index: Path) -> tuple[Path, ...]:
     if not isinstance(weight_map, dict):
         raise CheckpointError(f"{index} has no weight_map")
     names = sorted({str(name) for name in weight_map.values()})
-    if any(Path(name).name != name for name in names):
-        raise CheckpointError(f"{index} names a shard outside its own folder")
+    if any(Path(name).name != name or not name for name in names):
+        raise CheckpointError(f"{index} must name its shards as files of its own folder")
     return tuple(index.parent / name for name in names)
 
 
@@ -202,14 +202,22 @@ def _specs_of(path: Path) -> dict[str, TensorSpec]:
         raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
-def _vision_keys(specs: Mapping[str, TensorSpec]) -> dict[str, str]:
-    """The vision tower's keys by what they are without prefix, in one spelling."""
-    return {
-        key.removeprefix("vision_model.").replace("pre_layrnorm.", "pre_layernorm."): key
-        for key in specs
-        if not key.startswith(("text_model.", "text_projection.")) and key != "logit_scale"
-        if not key.endswith(".position_ids")
-    }
+def _vision_keys(folder: Path, specs: Mapping[str, TensorSpec]) -> dict[str, str]:
+    """The vision tower's keys by what they are without prefix, in one spelling.
+
+    Raises CheckpointError for a parameter that is there twice, under two names.
+    """
+    keys: dict[str, str] = {}
+    for key in specs:
+        if key.startswith(("text_model.", "text_projection.")) or key == "logit_scale":
+            continue
+        if key.endswith(".position_ids"):
+            continue
+        name = key.removeprefix("vision_model.").replace("pre_layrnorm.", "pre_layernorm.")
+        if name in keys:
+            raise CheckpointError(f"{folder}: {keys[name]} and {key} are the same parameter: remove one")
+        keys[name] = key
+    return keys
 
 
 def _sources(name: str) -> tuple[str, ...]:

@@ -101,6 +101,11 @@ def _vision_config(path: Path, config: dict[str, Any]) -> dict[str, Any]:
     return vision | {"projection_dim": config.get("projection_dim", VISION_DEFAULTS["projection_dim"])}
 
 
+def has_preprocessing(folder: Path) -> bool:
+    """Whether the directory says how its model's images are prepared."""
+    return _preprocessor_config(folder)[0].exists()
+
+
 def read_preprocessing(folder: Path, image_size: int) -> PreprocessingSpec:
     """How the model's images are prepared; CLIP's own way where the directory does not say.
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -14,7 +15,7 @@ from pydantic import ValidationError
 
 from model_store.backbone_spec import BackboneSpec
 from model_store.checkpoints import Checkpoint
-from model_store.clip_config import read_preprocessing
+from model_store.clip_config import has_preprocessing, read_preprocessing
 from model_store.errors import CheckpointError, StoreError, TaskError
 from model_store.experts import ExpertLayout
 from model_store.field_types import RESERVED_NAME, TASK_NAME_PATTERN, first_problem
@@ -78,6 +79,16 @@ class BuildPlan:
     fingerprint: str
 
 
+@contextmanager
+def _reading_errors_explained() -> Iterator[None]:
+    """Turns what the operating system says of an input's path into CheckpointError."""
+    try:
+        yield
+    except OSError as error:
+        raise CheckpointError(f"{error.filename} cannot be read: {error.strerror}") from error
+
+
+@_reading_errors_explained()
 def plan_build(pretrained: Path, tasks: Sequence[TaskInput], options: BuildOptions) -> BuildPlan:
     """Checks all inputs of all tasks, reading headers, heads and labels only.
 
@@ -85,14 +96,15 @@ def plan_build(pretrained: Path, tasks: Sequence[TaskInput], options: BuildOptio
     """
     _check_names(tasks)
     base = Checkpoint.open(pretrained, options.allow_pickle)
+    preprocessing = read_preprocessing(base.folder, base.spec.image_size)
     ratio = 1 / len(tasks) if options.compression_ratio is None else options.compression_ratio
     if not 0 < ratio <= 1:
         raise StoreError(f"the compression ratio must be above 0 and at most 1, not {ratio}")
     layout = ExpertLayout(base.spec, ratio, options.patch_embedding, options.block_dtype)
-    planned = tuple(plan_task(task, base.spec, options.allow_pickle) for task in tasks)
+    planned = tuple(plan_task(task, base.spec, preprocessing, options.allow_pickle) for task in tasks)
     return BuildPlan(
         pretrained=base,
-        preprocessing=read_preprocessing(base.folder, base.spec.image_size),
+        preprocessing=preprocessing,
         router=_router(base.spec, options),
         layout=layout,
         merged_base=_merged_base_form(layout, len(tasks), options),
@@ -101,13 +113,20 @@ def plan_build(pretrained: Path, tasks: Sequence[TaskInput], options: BuildOptio
     )
 
 
-def plan_task(task: TaskInput, pretrained: BackboneSpec, allow_pickle: bool) -> PlannedTask:
-    """Checks one task against the pretrained model. Raises CheckpointError or TaskError."""
+@_reading_errors_explained()
+def plan_task(
+    task: TaskInput, pretrained: BackboneSpec, preprocessing: PreprocessingSpec, allow_pickle: bool
+) -> PlannedTask:
+    """Checks one task against the pretrained model and its preprocessing, of which a store has one.
+
+    Raises CheckpointError or TaskError.
+    """
     check_task_name(task.name)
     if task.individual_accuracy is not None and not 0 <= task.individual_accuracy <= 1:
         raise TaskError(f"task {task.name}: the individual accuracy must be from 0 to 1")
     checkpoint = Checkpoint.open(task.checkpoint, allow_pickle)
     _check_same_sizes(task.name, checkpoint.spec, pretrained)
+    _check_same_preprocessing(task.name, checkpoint, preprocessing)
     head_file = _beside(task, task.head, checkpoint, HEAD_FILE, "--head")
     labels_file = _beside(task, task.labels, checkpoint, LABELS_FILE, "--labels")
     head, labels = read_head(head_file), read_labels(labels_file)
@@ -155,6 +174,20 @@ def _check_same_sizes(name: str, finetuned: BackboneSpec, pretrained: BackboneSp
         if found != expected:
             raise CheckpointError(
                 f"task {name}: the fine-tuned model has {field} {found}, the pretrained model {expected}"
+            )
+
+
+def _check_same_preprocessing(name: str, finetuned: Checkpoint, pretrained: PreprocessingSpec) -> None:
+    """A fine-tuned model that does not say how it prepares images does it as the pretrained one."""
+    if not has_preprocessing(finetuned.folder):
+        return
+    own = read_preprocessing(finetuned.folder, finetuned.spec.image_size)
+    for field in PreprocessingSpec.model_fields:
+        found, expected = getattr(own, field), getattr(pretrained, field)
+        if found != expected:
+            raise CheckpointError(
+                f"task {name}: the fine-tuned model prepares images with {field} {found}, the "
+                f"pretrained model with {expected}, and a store prepares them in one way"
             )
 
 

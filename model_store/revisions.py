@@ -41,7 +41,7 @@ def add_task(
         current = manifest.find_task(task.name)
         if current is not None and not replace:
             raise TaskError(f"task {task.name} exists already: pass --replace for a new revision of it")
-        planned = plan_task(task, manifest.backbone, allow_pickle)
+        planned = plan_task(task, manifest.backbone, manifest.preprocessing, allow_pickle)
         with store.encoder_file(PRETRAINED_FILE) as path:
             entry = write_task(store.files, store.layout, partial(read_tensor, path), planned, progress)
         if current is None:

@@ -13,6 +13,7 @@ from rich.filesize import decimal
 from rich.table import Column, Table
 
 from model_store.build import build as build_store
+from model_store.build import refuse_taken
 from model_store.errors import StoreError
 from model_store.plan import BuildOptions, TaskInput
 from model_store.store import Store
@@ -100,6 +101,7 @@ def build(
     try:
         with progress_bars() as progress:
             if eval_data is not None:
+                refuse_taken(out)
                 tasks = with_individual_accuracies(pretrained, tasks, options, eval_data, progress)
             store = build_store(pretrained, tasks, out, options, progress)
     except (StoreError, EvaluationDataError) as error:
@@ -195,6 +197,8 @@ def _print_summary(store: Store, as_json: bool) -> None:
     if not console.is_terminal:
         console.width = 200  # a file or pipe has no width to cut names to
     console.print(_task_table(store, sizes))
+    if removed := [name for name in manifest.history if manifest.find_task(name) is None]:
+        typer.echo(f"removed, kept until `task prune`: {', '.join(removed)}")
 
 
 def _task_table(store: Store, sizes: dict[str, int]) -> Table:

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from model_store import experts
-from model_store.build import build
+from model_store.build import build, refuse_taken
 from model_store.errors import CheckpointError, StoreError, StoreExistsError, TaskError
 from model_store.experts import ExpertLayout
 from model_store.merged_base import is_slow_to_rebuild, merged_parameter
@@ -139,6 +139,10 @@ class TestRefuses:
         tasks = [suite.tasks[0], TaskInput("street", tmp_path / "gone")]
         self.assert_refused(tmp_path, suite.pretrained, tasks, "gone does not exist")
 
+    def test_unreadable_paths(self, suite: Suite, tmp_path: Path) -> None:
+        too_long = Path("x" * 300)
+        self.assert_refused(tmp_path, too_long, list(suite.tasks), "x cannot be read: File name too long")
+
     @pytest.mark.parametrize(
         ("changes", "sentence"),
         [
@@ -152,6 +156,12 @@ class TestRefuses:
         make_model(**changes).save_pretrained(tmp_path / "other")
         tasks = [suite.tasks[0], TaskInput("other", tmp_path / "other")]
         self.assert_refused(tmp_path, suite.pretrained, tasks, sentence)
+
+    def test_other_preprocessing(self, own: Suite, tmp_path: Path) -> None:
+        config = {"image_mean": [0.5, 0.5, 0.5]}
+        (own.tasks[1].checkpoint / "preprocessor_config.json").write_text(json.dumps(config))
+        sentence = r"task street: the fine-tuned model prepares images with mean \(0.5, 0.5, 0.5\)"
+        self.assert_refused(tmp_path, own.pretrained, list(own.tasks), sentence)
 
     def test_head_of_another_width(self, own: Suite, tmp_path: Path) -> None:
         save_head(own.tasks[1].checkpoint, 5, 32)
@@ -216,6 +226,13 @@ class TestTakenPlaces:
             build(suite.pretrained, suite.tasks, tmp_path / "out")
         assert [path for path in (tmp_path / "out").rglob("*") if path.is_file()] == [foreign]
         assert foreign.read_text() == "years of work"
+
+    def test_are_found_before_long_work(self, tmp_path: Path) -> None:
+        (tmp_path / "thesis.txt").write_text("years of work")
+        with pytest.raises(StoreExistsError, match="choose an empty folder"):
+            refuse_taken(tmp_path)
+        refuse_taken(tmp_path / "new")
+        assert not (tmp_path / "new").exists()
 
     def test_a_file(self, suite: Suite, tmp_path: Path) -> None:
         (tmp_path / "out").write_text("")

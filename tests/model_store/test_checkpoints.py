@@ -221,11 +221,21 @@ def test_damaged_folders_get_one_sentence(
         Checkpoint.open(folder)
 
 
+def test_a_parameter_under_two_names_is_refused(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    weights = load_file(path)
+    weights["post_layernorm.bias"] = weights["vision_model.post_layernorm.bias"] + 1
+    save_file(weights, path)
+    with pytest.raises(CheckpointError, match=r"post_layernorm\.bias are the same parameter: remove one"):
+        Checkpoint.open(folder)
+
+
 @pytest.mark.parametrize(
     ("weight_map", "sentence"),
     [
         (None, "has no weight_map"),
-        ({"x": "../other.safetensors"}, "names a shard outside its own folder"),
+        ({"x": "../other.safetensors"}, "must name its shards as files of its own folder"),
+        ({"x": ""}, "must name its shards as files of its own folder"),
         ({"x": "gone.safetensors"}, r"gone\.safetensors cannot be read: No such file"),
     ],
 )

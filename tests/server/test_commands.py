@@ -17,6 +17,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from model_store.build import build
+from model_store.revisions import remove_task
 from server.cli import app
 from server.engine import Engine
 from server.settings import Settings
@@ -68,6 +69,15 @@ def test_http_gives_the_same_bits_as_the_engine(store: Path, images: list[Path],
         assert result["routing"]["residuals"] == {t: answer.residuals[t] for t in answer.expert_set}
         assert result["score"] == float(answer.probabilities.max())
         assert {entry["label"] for entry in result["top"]} == set(answer.labels)
+
+
+def test_inspect_tells_what_could_be_brought_back(store: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(store, tmp_path / "copy")
+    assert "removed" not in CliRunner().invoke(app, ["inspect", str(copy)]).stdout
+    remove_task(copy, "street")
+    assert (
+        "removed, kept until `task prune`: street" in CliRunner().invoke(app, ["inspect", str(copy)]).stdout
+    )
 
 
 def test_naming_one_task_skips_the_routing(images: list[Path], url: str) -> None:
