@@ -86,3 +86,11 @@ def test_the_make_targets_of_the_readme_exist() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     for target in set(re.findall(r"`?make (install|serve|test|check|demo)\b", README)):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+def test_the_figures_are_those_of_the_recorded_run() -> None:
+    recorded = json.loads((ROOT / "benchmarks" / "results" / "engine_cpu.json").read_text())
+    rows = re.findall(r"^\| [^|]+ \| `(\w+)` \| (-?[\d.]+) \|", README, flags=re.MULTILINE)
+    assert len(rows) > 10
+    for key, shown in rows:
+        assert shown == f"{recorded[key]:.3f}", key
