@@ -11,8 +11,10 @@ from fastapi import FastAPI
 
 from server.error_handlers import install_error_handlers
 from server.middleware import RequestMiddleware
-from server.routes import classify, health, hugging_face, metrics, open_inference, page, tasks
-from server.service import LoadEngine, Service
+from server.open_inference.statistics import Statistics
+from server.routes import classify, health, hugging_face, metrics, open_inference, page, repository, tasks
+from server.served_store import EngineSource
+from server.service import Service
 from server.settings import Settings
 
 DESCRIPTION = """Many classifiers behind one encoder: send an image, get the label and the task it belongs to.
@@ -20,9 +22,9 @@ DESCRIPTION = """Many classifiers behind one encoder: send an image, get the lab
 Every error is `{"error": "<one sentence>"}`, and every response carries `X-Request-Id`."""
 
 
-def create_app(settings: Settings, load_engine: LoadEngine) -> FastAPI:
+def create_app(settings: Settings, source: EngineSource) -> FastAPI:
     """The application; it loads its engine once it is started. `app.state.service` is its service."""
-    service = Service(settings, load_engine)
+    service = Service(settings, source)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -40,7 +42,8 @@ def create_app(settings: Settings, load_engine: LoadEngine) -> FastAPI:
         redoc_url=None,
     )
     app.state.service = service
-    for module in (classify, hugging_face, open_inference, tasks, health, metrics, page):
+    app.state.statistics = Statistics()
+    for module in (classify, hugging_face, open_inference, repository, tasks, health, metrics, page):
         app.include_router(module.router)
     install_error_handlers(app, service.metrics)
     app.add_middleware(RequestMiddleware, service=service)

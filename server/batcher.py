@@ -2,9 +2,10 @@
 
 A request takes its places in the queue before its images are decoded (`admit`), hands the decoded images
 over (`submit`) and waits on the ticket's future. Requests share batches whatever their tasks, because they
-share the backbone; one that is larger than a batch is spread over several. Nothing that is expired or
-abandoned reaches the device. A failed batch fails every ticket in it, at once; a dead worker fails every
-ticket there is.
+share the backbone, but not across engines: a request is answered by the engine it was admitted for, also
+when another has taken its place. One that is larger than a batch is spread over several. Nothing that is
+expired or abandoned reaches the device. A batch that does not fit the memory is tried again in halves; one
+that fails otherwise fails every ticket in it, at once; a dead or hung worker fails every ticket there is.
 """
 
 from __future__ import annotations
@@ -12,18 +13,24 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import groupby
+from operator import itemgetter
+from typing import Protocol
 
 import structlog
+import torch
 
 from server.engine import BatchReport, Classification, Query
 from server.errors import (
     BatchFailedError,
     DeadlineError,
     DrainingError,
+    NoMemoryError,
+    NotFiniteError,
     QueueFullError,
     ServiceError,
     WorkerDiedError,
@@ -33,15 +40,21 @@ from server.metrics import Metrics
 # 1 is the most urgent; requests that say nothing stand in the middle.
 ORDINARY_PRIORITY = 2
 
-ClassifyBatch = Callable[[Sequence[Query]], BatchReport]
-
 log = structlog.get_logger(__name__)
+
+
+class BatchEngine(Protocol):
+    """What the worker needs of an engine."""
+
+    def classify_batch(self, queries: Sequence[Query]) -> BatchReport:
+        """Answers all queries, in their order."""
 
 
 @dataclass(eq=False)
 class Ticket:
     """One request's places in the queue. Times are of `time.monotonic`."""
 
+    engine: BatchEngine
     images: int
     deadline: float
     waiting: int  # images not yet taken to the device; they count against the queue's bound
@@ -57,9 +70,12 @@ class Ticket:
         with suppress(InvalidStateError):
             self.future.set_exception(error)
 
-    def extend(self, answers: Sequence[Classification], stage_seconds: dict[str, float]) -> None:
-        """Takes the answers to the next images; the last ones complete the request."""
-        self.answers.extend(answers)
+    def extend(self, answers: Sequence[Classification | None], stage_seconds: dict[str, float]) -> None:
+        """Takes the answers to the next images; the last ones complete the request, one of None fails it."""
+        finite = [answer for answer in answers if answer is not None]
+        if len(finite) < len(answers):
+            self.fail(NotFiniteError("The model's output for an image is not finite; send another image."))
+        self.answers.extend(finite)
         for stage, seconds in stage_seconds.items():
             self.stage_seconds[stage] = self.stage_seconds.get(stage, 0.0) + seconds
         if len(self.answers) == self.images:
@@ -80,14 +96,12 @@ class Batcher:
 
     def __init__(
         self,
-        classify_batch: ClassifyBatch,
         metrics: Metrics,
         *,
         max_batch_images: int,
         queue_images: int,
         batch_delay: float = 0.0,
     ) -> None:
-        self._classify_batch = classify_batch
         self._metrics = metrics
         self._max_batch_images = max_batch_images
         self._queue_images = queue_images
@@ -98,6 +112,7 @@ class Batcher:
         self._waiting = 0
         self._closing = False
         self._died: BaseException | None = None
+        self._batch_began: float | None = None  # None while the device is idle
         self._worker = threading.Thread(target=self._run, name="device", daemon=True)
         self._worker.start()
 
@@ -111,7 +126,9 @@ class Batcher:
         """The worker has not ended yet."""
         return self._worker.is_alive()
 
-    def admit(self, images: int, deadline: float, priority: int = ORDINARY_PRIORITY) -> Ticket:
+    def admit(
+        self, engine: BatchEngine, images: int, deadline: float, priority: int = ORDINARY_PRIORITY
+    ) -> Ticket:
         """Takes places for all images of a request, or none. Smaller priorities are served first.
 
         Raises QueueFullError, DrainingError or WorkerDiedError. Cancelling the future gives the places back.
@@ -125,7 +142,7 @@ class Batcher:
                 raise QueueFullError(
                     f"The queue is full ({self._waiting} of {self._queue_images} images); try again."
                 )
-            ticket = Ticket(images, deadline, waiting=images, priority=priority)
+            ticket = Ticket(engine, images, deadline, waiting=images, priority=priority)
             self._open.add(ticket)
             self._count_waiting(images)
         ticket.future.add_done_callback(lambda _: self._forget(ticket))
@@ -141,6 +158,12 @@ class Batcher:
             behind = sum(waiting.priority > ticket.priority for waiting in self._queue)
             self._queue.insert(len(self._queue) - behind, ticket)
             self._changed.notify_all()
+
+    def fail_if_hung(self, limit_seconds: float) -> None:
+        """Gives the worker up, and all that wait, when one batch has taken longer than the limit."""
+        began = self._batch_began
+        if not self.died and began is not None and time.monotonic() - began > limit_seconds:
+            self._die(TimeoutError(f"a batch has not ended in {limit_seconds:g} seconds"))
 
     def close(self, timeout: float) -> bool:
         """Admits no more, answers what was admitted, and ends the worker; False if that took too long."""
@@ -164,6 +187,7 @@ class Batcher:
 
     def _run(self) -> None:
         """The worker: batch after batch, until closed and empty."""
+        torch.get_num_threads()  # settles this thread's share before a load lowers it for a moment
         try:
             while shares := self._next_batch():
                 self._answer(shares)
@@ -197,10 +221,11 @@ class Batcher:
         return self._queue[0].submitted + self._batch_delay - time.monotonic()
 
     def _take(self) -> list[Share]:
-        """The first images of the queue, in order, up to a batch."""
+        """The first images of the queue, in order, up to a batch or to one that another engine answers."""
         shares: list[Share] = []
         room = self._max_batch_images
-        while self._queue and room:
+        engine = self._queue[0].engine
+        while self._queue and room and self._queue[0].engine is engine:
             ticket = self._queue[0]
             first = ticket.images - ticket.waiting
             taken = min(room, ticket.waiting)
@@ -215,23 +240,45 @@ class Batcher:
         return shares
 
     def _answer(self, shares: Sequence[Share]) -> None:
-        """Runs one batch and hands every ticket its part."""
+        """Runs one batch, in halves where it does not fit the memory, and hands every ticket its part."""
+        pending = [list(shares)]
+        while pending:
+            part = pending.pop()
+            if self._fits_memory(part):
+                continue
+            _release_cached_memory()
+            if sum(len(share.queries) for share in part) > 1:
+                pending.extend(reversed(_halves(part)))
+            else:
+                part[0].ticket.fail(
+                    NoMemoryError("The server has no memory left for this image; try again later.")
+                )
+
+    def _fits_memory(self, shares: Sequence[Share]) -> bool:
+        """Runs images as one batch and hands out what came of it; False, and nothing, if memory ran out."""
         queries = [query for share in shares for query in share.queries]
+        self._batch_began = time.monotonic()
         try:
-            report = self._classify_batch(queries)
+            report = shares[0].ticket.engine.classify_batch(queries)
             if len(report.answers) != len(queries):
                 raise ValueError(f"{len(queries)} queries gave {len(report.answers)} answers")
         except Exception as error:
+            if _is_out_of_memory(error):
+                log.warning("out of memory", images=len(queries))
+                return False
             log.exception("batch failed", images=len(queries))
             for share in shares:
                 share.ticket.fail(_batch_failed(error))
             if _device_is_lost(error):
                 raise
-            return
+            return True
+        finally:
+            self._batch_began = None
         self._metrics.observe_batch(report)
         answers = iter(report.answers)
         for share in shares:
             share.ticket.extend([next(answers) for _ in share.queries], report.stage_seconds)
+        return True
 
     def _die(self, error: BaseException) -> None:
         """Fails everything that waits, decoded or not."""
@@ -243,6 +290,30 @@ class Batcher:
             ticket.fail(
                 WorkerDiedError("The server lost its device on this request and is restarting; try again.")
             )
+
+
+def _halves(shares: Sequence[Share]) -> list[list[Share]]:
+    """The same images in the same order as two batches."""
+    images = [(share.ticket, query) for share in shares for query in share.queries]
+    middle = len(images) // 2
+    return [_regrouped(images[:middle]), _regrouped(images[middle:])]
+
+
+def _regrouped(images: Sequence[tuple[Ticket, Query]]) -> list[Share]:
+    runs = groupby(images, key=itemgetter(0))
+    return [Share(ticket, [query for _, query in run]) for ticket, run in runs]
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """On a GPU torch has a type of its own for it; on a CPU only the words of its allocator."""
+    cpu_allocator_failed = isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or cpu_allocator_failed
+
+
+def _release_cached_memory() -> None:
+    """Lets a smaller batch have what the allocator keeps in pieces of other sizes."""
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def _batch_failed(error: Exception) -> BatchFailedError:

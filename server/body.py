@@ -8,16 +8,21 @@ from typing import Any, TypeVar
 
 from fastapi import Request
 
-from server.errors import ClientGoneError, TooLargeError
+from server.errors import ClientGoneError, SlowClientError, TooLargeError
+from server.settings import Settings
+
+SLOWEST_BYTES_PER_SECOND = 1000
 
 T = TypeVar("T")
 
 
-async def read_body(request: Request, limit: int) -> bytes:
+async def read_body(request: Request, settings: Settings) -> bytes:
     """The whole body.
 
-    Raises TooLargeError by the announced length before reading, or as soon as more than `limit` bytes came.
+    Raises TooLargeError by the announced length before reading, or as soon as more than the limit came, and
+    SlowClientError for one that takes `client_timeout` seconds longer than its length at the slowest rate.
     """
+    limit = settings.max_body_bytes
     too_large = TooLargeError(
         f"The body is larger than {limit} bytes, which is the limit; send fewer or smaller images."
     )
@@ -27,11 +32,21 @@ async def read_body(request: Request, limit: int) -> bytes:
         raise too_large
     chunks: list[bytes] = []
     received = 0
-    async for chunk in request.stream():
-        received += len(chunk)
-        if received > limit:
-            raise too_large
-        chunks.append(chunk)
+    clock = asyncio.get_running_loop().time
+    last_moment = clock() + settings.client_timeout
+    try:
+        async with asyncio.timeout_at(last_moment) as patience:
+            async for chunk in request.stream():
+                received += len(chunk)
+                if received > limit:
+                    raise too_large
+                chunks.append(chunk)
+                patience.reschedule(last_moment + received / SLOWEST_BYTES_PER_SECOND)
+    except TimeoutError as error:
+        raise SlowClientError(
+            f"Only {received} bytes of the body came in time; send it faster than {SLOWEST_BYTES_PER_SECOND}"
+            " bytes a second."
+        ) from error
     return b"".join(chunks)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -65,10 +65,19 @@ class Classification:
 class BatchReport:
     """The answers to a batch, in the order of its queries, and what it took."""
 
-    answers: list[Classification]
+    answers: list[Classification | None]  # None where the model's output is not finite
     stage_seconds: dict[str, float]  # first_pass, route, second_pass, heads
     expert_sets: list[tuple[str, ...]]  # one per segment
     fallbacks: int  # images for which no task was above the threshold: they got the likeliest one
+
+    def all_answers(self) -> list[Classification]:
+        """The answers, if there is one to each query. Raises FloatingPointError otherwise."""
+        answers = [answer for answer in self.answers if answer is not None]
+        if len(answers) < len(self.answers):
+            raise FloatingPointError(
+                "the model's output is not finite; verify the store, or serve it in float32"
+            )
+        return answers
 
 
 @dataclass(frozen=True)
@@ -118,6 +127,7 @@ class Engine:
         self.preprocessing: Preprocessing = loaded.preprocessing
         self.bank: ExpertBank = loaded.bank
         self.tasks: Mapping[str, TaskInfo] = {head.info.name: head.info for head in loaded.heads}
+        self.left_out: tuple[str, ...] = loaded.left_out  # tasks of the store that are not served
         self.set_cache = SetCache(loaded.bank, set_cache_bytes)
         self._loaded = loaded
         self._heads = loaded.heads
@@ -134,33 +144,36 @@ class Engine:
         dtype: str = "float32",
         execution: str = "low_rank",
         set_cache_bytes: int = GIB,
+        without: Collection[str] = (),
+        previous: Engine | None = None,
     ) -> Engine:
         """Reads, verifies and loads a store.
 
         device: "cpu" or "cuda[:i]". dtype: "float32" or "bfloat16", of the encoder; heads and the router are
         float32. execution: "low_rank", "materialised" or "adaptive". set_cache_bytes bounds what expert sets
-        take beside the shared blocks. Raises `model_store.errors.StoreError` for a store that cannot be used
-        and ValueError for options that do not fit it.
+        take beside the shared blocks. `without` names tasks to leave out; with a `previous` engine, what is
+        the same in both is in memory once. Raises `model_store.errors.StoreError` for a store that cannot be
+        used and ValueError for options that do not fit it.
         """
-        return cls(
-            load_store(store, torch.device(device), getattr(torch, dtype)),
-            Execution(execution),
-            set_cache_bytes,
-        )
+        before = None if previous is None else previous._loaded
+        loaded = load_store(store, torch.device(device), getattr(torch, dtype), without, before)
+        return cls(loaded, Execution(execution), set_cache_bytes)
 
     def classify(
         self, images: Sequence[Image.Image], tasks: Sequence[str] | None = None
     ) -> list[Classification]:
-        """Classifies RGB images, among `tasks` or among all."""
+        """Classifies RGB images, among `tasks` or among all.
+
+        Raises FloatingPointError where the model's output is not finite.
+        """
         candidates = None if tasks is None else tuple(tasks)
         queries = [Query(self.preprocessing.preprocess(image), candidates) for image in images]
-        return self.classify_batch(queries).answers
+        return self.classify_batch(queries).all_answers()
 
     def classify_batch(self, queries: Sequence[Query]) -> BatchReport:
         """Answers every query; the whole path, as its five stages.
 
-        Raises ValueError for a query whose pixels or candidates do not fit this store, and FloatingPointError
-        where the model's output is not finite.
+        Raises ValueError for a query whose pixels or candidates do not fit this store.
         """
         clock = StageClock(self._loaded.device)
         with torch.inference_mode():
@@ -276,24 +289,21 @@ class Engine:
 
     def _apply_heads(
         self, embeddings: Tensor, segments: Segments, decisions: Sequence[Decision]
-    ) -> list[Classification]:
-        """Each sample's winning head and its softmax, in the order of the queries."""
-        answers: dict[int, Classification] = {}
+    ) -> list[Classification | None]:
+        """Each sample's winning head and its logits, in the order of the queries."""
+        answers: dict[int, Classification | None] = {}
         offsets = segments.segment_offsets
         for i, tasks in enumerate(segments.segment_expert_sets):
             samples = segments.permutation[offsets[i] : offsets[i + 1]]
             logits = [
                 self._heads[task].head.logits(embeddings[offsets[i] : offsets[i + 1]]).cpu() for task in tasks
             ]
-            if not all(bool(part.isfinite().all()) for part in logits):
-                raise FloatingPointError(
-                    "the model's output is not finite; verify the store, or serve it in float32"
-                )
+            finite = torch.stack([part.isfinite().all(1) for part in logits]).all(0)
             winners = self._winners(logits, [decisions[sample] for sample in samples])
             for row, sample in enumerate(samples):
-                answers[sample] = self._answer(
-                    decisions[sample], tasks[winners[row]], logits[winners[row]][row]
-                )
+                head = winners[row]
+                answer = self._answer(decisions[sample], tasks[head], logits[head][row])
+                answers[sample] = answer if finite[row] else None
         return [answers[sample] for sample in range(len(decisions))]
 
     def _winners(self, logits: Sequence[Tensor], decisions: Sequence[Decision]) -> list[int]:

@@ -3,15 +3,19 @@
     ServiceError                 carries the status, and the reason that `mass_rejected_total` counts
     ├── BadRequestError          400  the request itself is wrong
     │   └── BadImageError        400  an image file that starts well and does not decode
+    ├── UnauthorizedError        401  a key is needed, and none or a wrong one came
     ├── NotFoundError            404  no such task or path
+    ├── SlowClientError          408  the body came too slowly
     ├── TooLargeError            413  body, pixel count or image count over the limit
     ├── NotAnImageError          415  bytes that no enabled image format recognises
     ├── ClientGoneError          499  the caller hung up; nobody reads this answer
     ├── BatchFailedError         500  the engine failed on the batch that held this request
+    │   └── NotFiniteError       500  the model's output for an image of this request is NaN or Inf
     ├── QueueFullError           429  come back later
     ├── NotReadyError            503  still loading
     │   ├── DrainingError        503  shutting down
-    │   └── WorkerDiedError      503  the process is about to end
+    │   ├── WorkerDiedError      503  the process is about to end
+    │   └── NoMemoryError        503  not even one image fits the device's memory now
     └── DeadlineError    504  not answered within `request_timeout`
 
 `server.error_handlers` is the one place that turns these, and the framework's own errors, into responses.
@@ -53,10 +57,29 @@ class BadImageError(BadRequestError):
     reason = "bad_image"
 
 
+class UnauthorizedError(ServiceError):
+    """The caller has no key that opens this."""
+
+    status = 401
+
+    def headers(self) -> dict[str, str]:
+        return {"WWW-Authenticate": "Bearer"}
+
+
 class NotFoundError(ServiceError):
     """The task or the path does not exist."""
 
     status = 404
+
+
+class SlowClientError(ServiceError):
+    """The body did not come in time; the connection is closed, because the rest may still come."""
+
+    status = 408
+    reason = "client_slow"
+
+    def headers(self) -> dict[str, str]:
+        return {"Connection": "close"}
 
 
 class TooLargeError(ServiceError):
@@ -86,6 +109,10 @@ class BatchFailedError(ServiceError):
     status = 500
 
 
+class NotFiniteError(BatchFailedError):
+    """The model's output for one image is not finite; other requests of its batch are answered."""
+
+
 class QueueFullError(ServiceError):
     """Admitting this request would exceed the queue's bound in images."""
 
@@ -109,6 +136,10 @@ class DrainingError(NotReadyError):
 
 class WorkerDiedError(NotReadyError):
     """The thread that owns the device is gone."""
+
+
+class NoMemoryError(NotReadyError):
+    """A batch of one image does not fit the device's memory at the moment."""
 
 
 class DeadlineError(ServiceError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 from backbone import ClassificationHead, EncoderConfig, ExpertBank, first_pass_parameters
 from model_store.backbone_spec import BackboneSpec
 from model_store.heads import HeadTensors
-from model_store.manifest import Manifest, TaskEntry
+from model_store.manifest import PRETRAINED_FILE, Manifest, TaskEntry
 from model_store.store import Store
 from router import RouterConfig
 from server.preprocessing import Preprocessing
@@ -52,6 +53,8 @@ class LoadedStore:
     first_pass_nbytes: int  # beyond `pretrained`
     bank: ExpertBank
     heads: tuple[TaskHead, ...]
+    pretrained_sha256: str = ""  # of the file that `pretrained` came from
+    left_out: tuple[str, ...] = ()  # tasks of the store that are not here
 
     @property
     def router_linear(self) -> str:
@@ -59,14 +62,32 @@ class LoadedStore:
         return f"blocks.{self.router.layer}.mlp.fc1"
 
 
-def load_store(url: str, device: torch.device, dtype: torch.dtype) -> LoadedStore:
-    """Opens, verifies and loads the store at `url`. Raises `model_store.errors.StoreError`."""
+def load_store(
+    url: str,
+    device: torch.device,
+    dtype: torch.dtype,
+    without: Collection[str] = (),
+    previous: LoadedStore | None = None,
+) -> LoadedStore:
+    """Opens, verifies and loads the store at `url`, without some of its tasks.
+
+    The pretrained weights are those of `previous` where they are the same, which is the rule when a task has
+    got a new revision: two engines side by side then need the encoder once. Raises
+    `model_store.errors.StoreError`, and ValueError if no task is left.
+    """
     store = Store.open(url)
     manifest = store.manifest
+    tasks = [task for task in manifest.tasks if task.name not in without]
+    if not tasks:
+        raise ValueError(f"{url} has no task that is not unloaded: load one of them")
     config = encoder_config(manifest.backbone)
-    pretrained = {name: t.to(device, dtype) for name, t in store.load_pretrained().items()}
-    bank = ExpertBank(config, pretrained, len(manifest.tasks))
-    for index, task in enumerate(manifest.tasks):
+    digest = manifest.files[PRETRAINED_FILE]
+    if previous is not None and (previous.pretrained_sha256, previous.dtype) == (digest, dtype):
+        pretrained = previous.pretrained
+    else:
+        pretrained = {name: _own(t, device, dtype) for name, t in store.load_pretrained().items()}
+    bank = ExpertBank(config, pretrained, len(tasks))
+    for index, task in enumerate(tasks):
         experts = store.load_experts(task.name)
         bank.set_task(index, experts.singular_vectors, experts.dense_deltas)
     first_pass = _first_pass_weights(store, bank)
@@ -83,8 +104,15 @@ def load_store(url: str, device: torch.device, dtype: torch.dtype) -> LoadedStor
         first_pass=first_pass,
         first_pass_nbytes=0 if shared else sum(t.nbytes for t in first_pass.values()),
         bank=bank,
-        heads=tuple(_task_head(store, task, device) for task in manifest.tasks),
+        heads=tuple(_task_head(store, task, device) for task in tasks),
+        pretrained_sha256=digest,
+        left_out=tuple(task.name for task in manifest.tasks if task not in tasks),
     )
+
+
+def _own(tensor: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """A copy of our own: memory mapped to a file changes, or is gone, when somebody harms the file."""
+    return tensor.to(device, dtype, copy=True)
 
 
 def encoder_config(spec: BackboneSpec) -> EncoderConfig:
@@ -109,11 +137,13 @@ def _first_pass_weights(store: Store, bank: ExpertBank) -> dict[str, Tensor]:
     names = first_pass_parameters(bank.pretrained, router.layer)
     if router.first_pass == "pretrained":
         return {name: tensor for name, tensor in bank.pretrained.items() if name in names}
-    stored = store.load_merged_base()
+    whole = bank.num_tasks == len(store.manifest.tasks)
+    stored = store.load_merged_base() if whole else None
     if stored is None:
         every_task = range(bank.num_tasks)
         return bank.merged_parameters(names, every_task)
-    return {name: stored[name].to(bank.pretrained[name]) for name in stored if name in names}
+    like = next(iter(bank.pretrained.values()))
+    return {name: _own(stored[name], like.device, like.dtype) for name in stored if name in names}
 
 
 def _task_head(store: Store, task: TaskEntry, device: torch.device) -> TaskHead:

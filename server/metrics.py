@@ -7,17 +7,19 @@ from importlib.metadata import version
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 from server.engine import BatchReport, Classification, Engine
 
 DURATION_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+LOAD_BUCKETS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 250)
 COEFFICIENT_BUCKETS = tuple(step / 10 for step in range(1, 11))
 
 PROTOCOLS = ("v1", "v2", "hugging_face", "other")
-CODES = (200, 400, 404, 405, 413, 415, 429, 499, 500, 503, 504)
+CODES = (200, 400, 401, 404, 405, 408, 413, 415, 429, 499, 500, 503, 504)
 STAGES = ("decode", "queue", "first_pass", "route", "second_pass", "heads")
-REASONS = ("queue_full", "deadline", "too_large", "bad_image", "draining", "client_gone")
+REASONS = ("queue_full", "deadline", "too_large", "bad_image", "draining", "client_gone", "client_slow")
 
 
 class Metrics:
@@ -109,12 +111,19 @@ class Metrics:
 
     def _make_state_metrics(self) -> None:
         self.ready = Gauge("mass_ready", "1 while requests are served.", registry=self.registry)
-        self.task_loaded = Gauge(
-            "mass_task_loaded",
-            "1 for every task that is served.",
-            ("task", "revision"),
+        self.load_duration = Histogram(
+            "mass_task_load_duration_seconds",
+            "From reading a store's tasks to their first use.",
+            buckets=LOAD_BUCKETS,
             registry=self.registry,
         )
+        self.load_failures = Counter(
+            "mass_task_load_failures",
+            "Attempts to load the store's tasks that failed.",
+            registry=self.registry,
+        )
+        self._engine = _EngineCollector()
+        self.registry.register(self._engine)
         build = Gauge("mass_build_info", "Always 1.", ("version",), registry=self.registry)
         build.labels(version("mass-serve")).set(1)
 
@@ -123,12 +132,15 @@ class Metrics:
         self.ready.set_function(lambda: float(ready()))
 
     def watch_engine(self, engine: Engine) -> None:
-        """Opens the per-task children and exports the engine's own figures."""
-        for task in engine.tasks.values():
-            self.images.labels(task.name)
-            self.routed_images.labels(task.name)
-            self.task_loaded.labels(task.name, task.revision).set(1)
-        self.registry.register(_EngineCollector(engine))
+        """Opens the per-task children and exports the figures of this engine instead of an earlier one's."""
+        for name in engine.tasks:
+            self.images.labels(name)
+            self.routed_images.labels(name)
+        self._engine.watch(engine)
+
+    def observe_load(self, seconds: float) -> None:
+        """One load of the store's tasks that succeeded."""
+        self.load_duration.observe(seconds)
 
     def observe_stages(self, seconds: Mapping[str, float]) -> None:
         """Time spent, by stage."""
@@ -141,7 +153,7 @@ class Metrics:
         self.batch_segments.observe(len(report.expert_sets))
         self.fallbacks.inc(report.fallbacks)
         self.observe_stages(report.stage_seconds)
-        self._observe_answers(report.answers)
+        self._observe_answers([answer for answer in report.answers if answer is not None])
 
     def _observe_answers(self, answers: Sequence[Classification]) -> None:
         for answer in answers:
@@ -157,20 +169,43 @@ class Metrics:
         return generate_latest(self.registry)
 
 
-class _EngineCollector:
-    """Reads, at each scrape, the figures that the engine keeps itself."""
+class _EngineCollector(Collector):
+    """Reads, at each scrape, the figures that the engine in service keeps itself."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self) -> None:
+        self._engine: Engine | None = None
+        # Of the engines before: a counter goes on when another engine takes over.
+        self._earlier_hits = 0
+        self._earlier_misses = 0
+
+    def watch(self, engine: Engine) -> None:
+        """Reads from this engine from now on."""
+        self._earlier_hits, self._earlier_misses = self._hits_and_misses()
         self._engine = engine
 
-    def collect(self) -> Iterator[Metric]:
+    def _hits_and_misses(self) -> tuple[int, int]:
+        if self._engine is None:
+            return 0, 0
         cache = self._engine.set_cache
-        yield CounterMetricFamily("mass_set_cache_hits", "Expert sets found ready.", value=cache.hits)
-        yield CounterMetricFamily("mass_set_cache_misses", "Expert sets computed.", value=cache.misses)
-        yield GaugeMetricFamily("mass_set_cache_bytes", "Memory that expert sets take.", value=cache.nbytes)
+        return self._earlier_hits + cache.hits, self._earlier_misses + cache.misses
+
+    def collect(self) -> Iterator[Metric]:
+        engine = self._engine
+        hits, misses = self._hits_and_misses()
+        cached = 0 if engine is None else engine.set_cache.nbytes
+        yield CounterMetricFamily("mass_set_cache_hits", "Expert sets found ready.", value=hits)
+        yield CounterMetricFamily("mass_set_cache_misses", "Expert sets computed.", value=misses)
+        yield GaugeMetricFamily("mass_set_cache_bytes", "Memory that expert sets take.", value=cached)
         memory = GaugeMetricFamily(
             "mass_device_memory_bytes", "Memory of the tensors on the device.", labels=("kind",)
         )
-        for kind, nbytes in self._engine.nbytes.items():
-            memory.add_metric((kind,), nbytes)
+        loaded = GaugeMetricFamily(
+            "mass_task_loaded", "1 for every task that is served.", labels=("task", "revision")
+        )
+        if engine is not None:
+            for kind, nbytes in engine.nbytes.items():
+                memory.add_metric((kind,), nbytes)
+            for task in engine.tasks.values():
+                loaded.add_metric((task.name, task.revision), 1)
         yield memory
+        yield loaded

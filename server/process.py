@@ -9,12 +9,14 @@ import signal
 import socket
 import sys
 import time
+from functools import partial
 from types import FrameType
 from typing import NoReturn
 
 import uvicorn
 from fastapi import FastAPI
 
+from server.connections import TimedConnection
 from server.service import Service
 from server.settings import Settings
 
@@ -64,6 +66,7 @@ class DrainingServer(uvicorn.Server):
 
     async def on_tick(self, counter: int) -> bool:
         """Ten times a second: is it time to close the listener?"""
+        self._service.check()
         if self._service.load_error is not None:
             self.should_exit = True
         elif not self._service.alive:
@@ -81,7 +84,9 @@ def run(app: FastAPI, settings: Settings, listener: socket.socket) -> int:
     service: Service = app.state.service
     config = uvicorn.Config(
         app,
-        http="h11",
+        http=partial(TimedConnection, client_timeout=settings.client_timeout),  # type: ignore[arg-type]
+        # In whole seconds, which is what uvicorn's type says and more than enough.
+        timeout_keep_alive=math.ceil(settings.idle_timeout),
         ws="none",
         lifespan="on",
         log_config=None,
@@ -91,6 +96,7 @@ def run(app: FastAPI, settings: Settings, listener: socket.socket) -> int:
         # Whoever is still sending or reading then has had its full time.
         timeout_graceful_shutdown=math.ceil(settings.request_timeout) + 1,
     )
+    signal.signal(signal.SIGHUP, lambda *_: service.store.reload())
     DrainingServer(config, service, settings.drain_seconds).run(sockets=[listener])
     if service.load_error is not None:
         raise service.load_error

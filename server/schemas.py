@@ -112,6 +112,8 @@ class Health(BaseModel):
     """The state of the process."""
 
     status: str
+    store_revision: str | None = Field(default=None, description="what serves")
+    load_error: str | None = Field(default=None, description="why a newer revision of the store does not")
 
 
 class ErrorBody(BaseModel):

@@ -1,26 +1,24 @@
-"""The one object behind all routes: it loads the engine, admits requests, and knows its health."""
+"""The one object behind all routes: it admits requests for the engine in service, and knows its health."""
 
 from __future__ import annotations
 
 import asyncio
 import math
-import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import structlog
-import torch
 from torch import Tensor
 
 from server.batcher import ORDINARY_PRIORITY, Batcher, Ticket
 from server.decode import DecodePool
 from server.engine import Classification, Engine, Query
 from server.errors import BadRequestError, DeadlineError, NotFoundError, NotReadyError
+from server.keys import Access
 from server.metrics import Metrics
+from server.served_store import EngineSource, ServedStore
 from server.settings import Settings
-
-LoadEngine = Callable[[], Engine]
 
 
 @dataclass(frozen=True)
@@ -76,56 +74,66 @@ class Answers:
     images: list[Classification]
 
 
-@dataclass(frozen=True)
-class Loaded:
-    """An engine and the queue in front of it."""
-
-    engine: Engine
-    batcher: Batcher
-
-
 class Service:
     """Loading, ready, draining, dead: read off the parts whenever asked, never stored beside them."""
 
-    def __init__(self, settings: Settings, load_engine: LoadEngine) -> None:
+    def __init__(self, settings: Settings, source: EngineSource) -> None:
+        """Raises SettingsError for key files that cannot be used."""
         self.settings = settings
         self.metrics = Metrics(settings.queue_images)
+        self.access = Access(settings)
         self.decoders = DecodePool(settings.decode_threads, settings.max_pixels)
+        self.store = ServedStore(source, self.metrics, settings.store_poll_seconds)
+        self.batcher = Batcher(
+            self.metrics,
+            max_batch_images=settings.max_batch_images,
+            queue_images=settings.queue_images,
+            batch_delay=settings.batch_delay,
+        )
         self.draining = False
-        self.load_error: Exception | None = None
-        self._load_engine = load_engine
-        self._loader = threading.Thread(target=self._load, name="load", daemon=True)
-        self._loaded: Loaded | None = None
         self.metrics.watch_readiness(lambda: self.ready)
 
     @property
     def ready(self) -> bool:
         """Whether new requests should be sent here."""
-        return self._loaded is not None and self.alive and not self.draining
+        return self.store.engine is not None and self.alive and not self.draining
 
     @property
     def alive(self) -> bool:
-        """Whether waiting can help: false once loading failed or the worker died."""
-        worker_died = self._loaded is not None and self._loaded.batcher.died
-        return self.load_error is None and not worker_died
+        """Whether waiting can help: false once the first load has failed or the worker is dead or hung."""
+        return self.load_error is None and not self.batcher.died
+
+    @property
+    def load_error(self) -> Exception | None:
+        """Why there will never be an engine in this process; a later load that fails is no such reason."""
+        failure = self.store.failure
+        return failure.error if failure is not None and self.store.engine is None else None
 
     @property
     def busy(self) -> bool:
         """Whether a thread is still loading or computing; neither can be interrupted."""
-        return self._loader.is_alive() or (self._loaded is not None and self._loaded.batcher.running)
+        return self.store.running or self.batcher.running
 
     @property
     def engine(self) -> Engine:
         """The engine in service. Raises NotReadyError while there is none."""
-        return self._current().engine
+        engine = self.store.engine
+        if engine is None:
+            raise NotReadyError("The server is still loading its store; try again in a moment.")
+        return engine
 
     def start(self) -> None:
         """Loads in the background, so that liveness and readiness are answered meanwhile."""
-        self._loader.start()
+        self.store.start()
+
+    def check(self) -> None:
+        """Called now and then by whoever keeps time: gives a hung worker up."""
+        self.batcher.fail_if_hung(self.settings.hang_timeout)
 
     def close(self) -> None:
         """Answers what was admitted and stops the threads."""
-        if self._loaded is not None and not self._loaded.batcher.close(self.settings.request_timeout):
+        self.store.close()
+        if not self.batcher.close(self.settings.request_timeout):
             log.error("the device did not finish in time")
         self.decoders.close()
 
@@ -141,19 +149,19 @@ class Service:
         Places in the queue come first, so that an overloaded server refuses before it decodes anything.
         Raises the errors of `server.errors`.
         """
-        loaded = self._current()
-        tasks = self._known_tasks(loaded.engine, candidates)
+        engine = self.engine
+        tasks = self._known_tasks(engine, candidates)
         record.images = len(images)
         timeout = min(urgency.timeout or math.inf, self.settings.request_timeout)
-        ticket = loaded.batcher.admit(len(images), time.monotonic() + timeout, urgency.priority)
+        ticket = self.batcher.admit(engine, len(images), time.monotonic() + timeout, urgency.priority)
         try:
             async with asyncio.timeout(timeout):
                 started = time.monotonic()
-                pixels = await self._pixels(images, loaded.engine)
+                pixels = await self._pixels(images, engine)
                 record.stage_seconds["decode"] = time.monotonic() - started
-                loaded.batcher.submit(ticket, [Query(image, tasks) for image in pixels])
+                self.batcher.submit(ticket, [Query(image, tasks) for image in pixels])
                 answers = await asyncio.wrap_future(ticket.future)
-                return Answers(loaded.engine.store_revision, answers)
+                return Answers(engine.store_revision, answers)
         except TimeoutError as error:
             raise DeadlineError(
                 f"There was no answer within {timeout:g} seconds; try again later."
@@ -180,11 +188,6 @@ class Service:
         spent = record.stage_seconds.items()
         self.metrics.observe_stages({stage: seconds for stage, seconds in spent if stage in per_request})
 
-    def _current(self) -> Loaded:
-        if self._loaded is None:
-            raise NotReadyError("The server is still loading its store; try again in a moment.")
-        return self._loaded
-
     @staticmethod
     def _known_tasks(engine: Engine, candidates: Sequence[str] | None) -> tuple[str, ...] | None:
         if candidates is None:
@@ -193,31 +196,3 @@ class Service:
             if name not in engine.tasks:
                 raise NotFoundError(f"There is no task {name[:80]!a}; GET /v1/tasks lists those there are.")
         return tuple(dict.fromkeys(candidates))
-
-    def _load(self) -> None:
-        """Loads the store and runs one blank image, so that the first caller does not pay for the warm-up."""
-        started = time.monotonic()
-        try:
-            engine = self._load_engine()
-            crop = engine.preprocessing.crop
-            engine.classify_batch([Query(torch.zeros(3, crop, crop, dtype=torch.uint8))])
-        except Exception as error:
-            log.debug("loading failed", exc_info=True)
-            self.load_error = error
-            return
-        settings = self.settings
-        batcher = Batcher(
-            engine.classify_batch,
-            self.metrics,
-            max_batch_images=settings.max_batch_images,
-            queue_images=settings.queue_images,
-            batch_delay=settings.batch_delay,
-        )
-        self.metrics.watch_engine(engine)
-        self._loaded = Loaded(engine, batcher)
-        log.info(
-            "ready",
-            store_revision=engine.store_revision,
-            tasks=list(engine.tasks),
-            seconds=round(time.monotonic() - started, 3),
-        )

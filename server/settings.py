@@ -40,6 +40,16 @@ class Settings(BaseSettings):
     config: Path | None = Field(None, description="a TOML file with any of these settings")
     store: str | None = Field(None, description="store folder or URL; the demo store where not given")
 
+    store_poll_seconds: Seconds = Field(
+        10.0, description="seconds between looks for a new revision of the store; 0 looks only when told"
+    )
+    inference_keys_file: Path | None = Field(
+        None, description="file of keys, one a line, of which requests need one; re-read when it changes"
+    )
+    admin_keys_file: Path | None = Field(
+        None, description="file of keys for loading and unloading, which is off without it"
+    )
+
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 takes a free one")
 
@@ -69,6 +79,15 @@ class Settings(BaseSettings):
     max_top_k: Count = Field(1000, description="largest top_k that a caller may ask for")
 
     request_timeout: PositiveSeconds = Field(30.0, description="seconds until a request is answered with 504")
+    client_timeout: PositiveSeconds = Field(
+        20.0, description="seconds a client may take to send its headers, a slow part of its body, or to read"
+    )
+    idle_timeout: PositiveSeconds = Field(
+        75.0, description="seconds that a connection may stay open between requests"
+    )
+    hang_timeout: PositiveSeconds = Field(
+        60.0, description="seconds of one batch after which the device counts as hung and the process ends"
+    )
     drain_seconds: Seconds = Field(5.0, description="seconds of serving on after SIGTERM, before draining")
 
     log_level: Literal["debug", "info", "warning", "error"] = Field(

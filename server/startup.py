@@ -1,28 +1,54 @@
-"""From settings to an engine, for the commands that need one."""
+"""From settings to a source of engines, for the commands that need one."""
 
 from __future__ import annotations
 
-from functools import partial
+from dataclasses import dataclass
 from importlib.resources import files
 
 import torch
 
+from model_store.store import Store
 from server.engine import Engine
-from server.service import LoadEngine
 from server.settings import Settings, SettingsError
 
 
-def engine_loader(settings: Settings) -> LoadEngine:
-    """A function that loads the store of the settings. Raises SettingsError for a device that is absent."""
+@dataclass(frozen=True)
+class StoreSource:
+    """Engines from the newest revision of a store."""
+
+    url: str
+    device: str
+    dtype: str
+    execution: str
+    set_cache_bytes: int
+
+    def revision(self) -> str:
+        """The store's revision now. Raises StoreError."""
+        return Store.open(self.url).manifest.store_revision
+
+    def load(self, without: frozenset[str] = frozenset(), previous: Engine | None = None) -> Engine:
+        """An engine as the settings want it. Raises StoreError and ValueError."""
+        return Engine.load(
+            self.url,
+            device=self.device,
+            dtype=self.dtype,
+            execution=self.execution,
+            set_cache_bytes=self.set_cache_bytes,
+            without=without,
+            previous=previous,
+        )
+
+
+def store_source(settings: Settings) -> StoreSource:
+    """The source that the settings describe. Raises SettingsError for a device that is absent."""
     if settings.num_threads is not None:
         torch.set_num_threads(settings.num_threads)
-    return partial(
-        Engine.load,
+    return StoreSource(
         settings.store or str(files("server").joinpath("demo_store")),
-        device=_device(settings.device),
-        dtype=settings.dtype,
-        execution=settings.execution,
-        set_cache_bytes=settings.set_cache_bytes,
+        _device(settings.device),
+        settings.dtype,
+        settings.execution,
+        settings.set_cache_bytes,
     )
 
 

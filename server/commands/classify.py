@@ -16,7 +16,7 @@ from server.engine import Engine, Query
 from server.errors import ServiceError
 from server.schemas import ImageResult, image_result
 from server.settings import Settings, SettingsError, load_settings
-from server.startup import engine_loader
+from server.startup import store_source
 
 
 def classify(
@@ -33,7 +33,7 @@ def classify(
     """Classifies image files. Ends with 1 if some could not be read, and still answers the others."""
     try:
         settings = load_settings({"store": store})
-        engine = engine_loader(settings)()
+        engine = store_source(settings).load()
     except (SettingsError, StoreError, ValueError) as error:
         fail(error)
     queries = _read(images, _known(engine, task), engine, settings)
@@ -72,7 +72,7 @@ def _classify_all(
 ) -> list[tuple[Path, ImageResult]]:
     answers = []
     for start in range(0, len(queries), batch):
-        answers += engine.classify_batch([query for _, query in queries[start : start + batch]]).answers
+        answers += engine.classify_batch([query for _, query in queries[start : start + batch]]).all_answers()
     return [(path, image_result(answer, top)) for (path, _), answer in zip(queries, answers, strict=True)]
 
 

@@ -19,7 +19,7 @@ from server.evaluation import evaluate as run_evaluation
 from server.evaluation.evaluate import Report, TaskFigures
 from server.evaluation.plots import write_plots
 from server.settings import SettingsError, load_settings
-from server.startup import engine_loader
+from server.startup import store_source
 
 HEADINGS = (
     "images",
@@ -63,7 +63,7 @@ def evaluate(
 
 def _load(store: str) -> Engine:
     try:
-        return engine_loader(load_settings({"store": store}))()
+        return store_source(load_settings({"store": store})).load()
     except (SettingsError, StoreError, ValueError) as error:
         fail(error)
 

@@ -15,7 +15,7 @@ from server.commands.failing import fail
 from server.logs import configure_logs
 from server.process import listen, run
 from server.settings import Settings, SettingsError, load_settings
-from server.startup import engine_loader
+from server.startup import store_source
 
 
 def _help(name: str) -> str:
@@ -28,6 +28,9 @@ def _help(name: str) -> str:
 def serve(
     store: Annotated[str | None, typer.Argument(help=_help("store"))] = None,
     config: Annotated[Path | None, typer.Option(help=_help("config"))] = None,
+    store_poll_seconds: Annotated[float | None, typer.Option(help=_help("store_poll_seconds"))] = None,
+    inference_keys_file: Annotated[Path | None, typer.Option(help=_help("inference_keys_file"))] = None,
+    admin_keys_file: Annotated[Path | None, typer.Option(help=_help("admin_keys_file"))] = None,
     host: Annotated[str | None, typer.Option(help=_help("host"))] = None,
     port: Annotated[int | None, typer.Option(help=_help("port"))] = None,
     device: Annotated[str | None, typer.Option(help=_help("device"))] = None,
@@ -44,6 +47,9 @@ def serve(
     max_images_per_request: Annotated[int | None, typer.Option(help=_help("max_images_per_request"))] = None,
     max_top_k: Annotated[int | None, typer.Option(help=_help("max_top_k"))] = None,
     request_timeout: Annotated[float | None, typer.Option(help=_help("request_timeout"))] = None,
+    client_timeout: Annotated[float | None, typer.Option(help=_help("client_timeout"))] = None,
+    idle_timeout: Annotated[float | None, typer.Option(help=_help("idle_timeout"))] = None,
+    hang_timeout: Annotated[float | None, typer.Option(help=_help("hang_timeout"))] = None,
     drain_seconds: Annotated[float | None, typer.Option(help=_help("drain_seconds"))] = None,
     log_level: Annotated[str | None, typer.Option(help=_help("log_level"))] = None,
     log_format: Annotated[str | None, typer.Option(help=_help("log_format"))] = None,
@@ -55,7 +61,7 @@ def serve(
     flags = dict(locals())  # every parameter is a setting of the same name
     try:
         settings = load_settings(flags)
-        load_engine = engine_loader(settings)
+        app = create_app(settings, store_source(settings))
     except SettingsError as error:
         fail(error)
     configure_logs(settings)
@@ -64,7 +70,7 @@ def serve(
         "loading", store=settings.store or "the demo store", url=_url(listener)
     )
     try:
-        code = run(create_app(settings, load_engine), settings, listener)
+        code = run(app, settings, listener)
     except (StoreError, ValueError, FloatingPointError) as error:
         fail(error)
     raise typer.Exit(code)

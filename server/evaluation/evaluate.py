@@ -108,9 +108,9 @@ def _count_batch(
     engine: Engine, encoders: dict[str, dict[str, Tensor]], task: str, batch: ImageBatch, tally: Tally
 ) -> None:
     info, head = engine.tasks[task], engine.head(task)
-    answers = engine.classify_batch([Query(pixels) for pixels in batch.pixels]).answers
+    answers = engine.classify_batch([Query(pixels) for pixels in batch.pixels]).all_answers()
     tally.add_answers(task, info.labels, batch, answers)
-    named = engine.classify_batch([Query(pixels, (task,)) for pixels in batch.pixels]).answers
+    named = engine.classify_batch([Query(pixels, (task,)) for pixels in batch.pixels]).all_answers()
     known = batch.targets.new_tensor([int(answer.probabilities.argmax()) for answer in named])
     tally.add_baseline("tsv_c", known, batch)
     for name, parameters in encoders.items():

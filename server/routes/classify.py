@@ -10,12 +10,12 @@ from fastapi.responses import Response
 
 from server.body import read_body, unless_client_leaves
 from server.forms import DEFAULT_TOP_K, Limits, Options, parse_request, split_names
-from server.routes.dependencies import CurrentRecord, CurrentService
+from server.routes.dependencies import FOR_INFERENCE, CurrentRecord, CurrentService
 from server.routes.responses import error_responses
 from server.schemas import ClassifyAnswer, ClassifyBody, image_result
 from server.service import EncodedImages
 
-router = APIRouter()
+router = APIRouter(dependencies=FOR_INFERENCE)
 
 IMAGE_FILE = {"type": "string", "format": "binary"}
 
@@ -53,7 +53,7 @@ REQUEST_BODY: dict[str, Any] = {
 @router.post(
     "/v1/classify",
     response_model=ClassifyAnswer,
-    responses=error_responses(400, 404, 413, 415, 429, 500, 503, 504),
+    responses=error_responses(400, 401, 404, 408, 413, 415, 429, 500, 503, 504),
     openapi_extra={"requestBody": REQUEST_BODY},
 )
 async def classify(
@@ -73,7 +73,7 @@ async def classify(
     that of the images.
     """
     settings = service.settings
-    body = await read_body(request, settings.max_body_bytes)
+    body = await read_body(request, settings)
     # Not on a decoding thread: a full server must refuse at once, and those may all be busy.
     asked = await asyncio.to_thread(
         parse_request,

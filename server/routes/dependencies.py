@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import Depends, Request
+from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
 
 from server.service import RequestRecord, Service
 
@@ -21,3 +22,28 @@ def _record(request: Request) -> RequestRecord:
 
 CurrentService = Annotated[Service, Depends(_service)]
 CurrentRecord = Annotated[RequestRecord, Depends(_record)]
+
+
+def _keys(
+    bearer: Annotated[HTTPAuthorizationCredentials | None, Depends(HTTPBearer(auto_error=False))],
+    header: Annotated[str | None, Depends(APIKeyHeader(name="X-API-Key", auto_error=False))],
+) -> list[str]:
+    """The keys that the caller presents, in either way or in both."""
+    given = [bearer.credentials if bearer else None, header]
+    return [key for key in given if key]
+
+
+PresentedKeys = Annotated[list[str], Depends(_keys)]
+
+
+def _require_inference(service: CurrentService, keys: PresentedKeys) -> None:
+    service.access.require_inference(keys)
+
+
+def _require_admin(service: CurrentService, keys: PresentedKeys) -> None:
+    service.access.require_admin(keys)
+
+
+# For routers: checked before a body is read.
+FOR_INFERENCE = [Depends(_require_inference)]
+FOR_ADMINS = [Depends(_require_admin)]

@@ -1,4 +1,4 @@
-"""GET /livez and /readyz: what an orchestrator asks."""
+"""GET /livez, /readyz, and the same of the Open Inference Protocol: what an orchestrator asks. Public."""
 
 from __future__ import annotations
 
@@ -23,10 +23,32 @@ async def livez(service: CurrentService) -> JSONResponse:
 
 @router.get("/readyz", response_model=Health, responses=error_responses(503))
 async def readyz(service: CurrentService) -> JSONResponse:
-    """200 while requests should be sent here: loaded, healthy and not draining."""
+    """200 while requests should be sent here: loaded, healthy and not draining.
+
+    `load_error` tells why a newer revision of the store is not the one that serves.
+    """
     if not service.ready:
         raise _why_not_ready(service.alive, service.draining)
-    return JSONResponse({"status": "ready"})
+    failure = service.store.failure
+    health = Health(
+        status="ready",
+        store_revision=service.engine.store_revision,
+        load_error=None if failure is None else str(failure.error),
+    )
+    return JSONResponse(health.model_dump(exclude_none=True))
+
+
+@router.get("/v2/health/live", responses=error_responses(503))
+async def live(service: CurrentService) -> JSONResponse:
+    """200 unless only a restart can help."""
+    return JSONResponse({"live": service.alive}, status_code=200 if service.alive else 503)
+
+
+@router.get("/v2/health/ready", responses=error_responses(503))
+async def ready(service: CurrentService) -> JSONResponse:
+    """200 while requests should be sent here."""
+    content = {"ready": service.ready, "live": service.alive}
+    return JSONResponse(content, status_code=200 if service.ready else 503)
 
 
 def _why_not_ready(alive: bool, draining: bool) -> NotReadyError:

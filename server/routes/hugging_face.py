@@ -13,12 +13,12 @@ from server.body import read_body, unless_client_leaves
 from server.engine import Classification
 from server.errors import BadRequestError, first_problem
 from server.forms import DEFAULT_TOP_K, checked_top_k, decoded_base64, is_json
-from server.routes.dependencies import CurrentRecord, CurrentService
+from server.routes.dependencies import FOR_INFERENCE, CurrentRecord, CurrentService
 from server.routes.responses import error_responses
 from server.schemas import HuggingFaceBody, HuggingFaceLabel, HuggingFaceParameters
 from server.service import EncodedImages, RequestRecord, Service
 
-router = APIRouter()
+router = APIRouter(dependencies=FOR_INFERENCE)
 
 REQUEST_BODY: dict[str, Any] = {
     "required": True,
@@ -41,12 +41,12 @@ REQUEST_BODY: dict[str, Any] = {
 
 @router.post(
     "/",
-    responses=error_responses(400, 413, 415, 429, 500, 503, 504),
+    responses=error_responses(400, 401, 408, 413, 415, 429, 500, 503, 504),
     openapi_extra={"requestBody": REQUEST_BODY},
 )
 @router.post(
     "/predict",
-    responses=error_responses(400, 413, 415, 429, 500, 503, 504),
+    responses=error_responses(400, 401, 408, 413, 415, 429, 500, 503, 504),
     openapi_extra={"requestBody": REQUEST_BODY},
 )
 async def classify_among_all(
@@ -58,7 +58,7 @@ async def classify_among_all(
 
 @router.post(
     "/models/{task}",
-    responses=error_responses(400, 404, 413, 415, 429, 500, 503, 504),
+    responses=error_responses(400, 401, 404, 408, 413, 415, 429, 500, 503, 504),
     openapi_extra={"requestBody": REQUEST_BODY},
 )
 async def classify_for_task(
@@ -71,7 +71,7 @@ async def classify_for_task(
 async def _classify(
     request: Request, service: Service, record: RequestRecord, tasks: list[str] | None
 ) -> list[HuggingFaceLabel]:
-    body = await read_body(request, service.settings.max_body_bytes)
+    body = await read_body(request, service.settings)
     image, parameters = await asyncio.to_thread(_read, body, request.headers.get("content-type", ""))
     top_k = DEFAULT_TOP_K if parameters.top_k is None else parameters.top_k
     checked_top_k(top_k, service.settings.max_top_k)

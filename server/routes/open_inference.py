@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from importlib.metadata import version as package_version
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse, Response
 
 from server.body import read_body, unless_client_leaves
@@ -14,14 +14,25 @@ from server.forms import Limits
 from server.open_inference.answers import InferAnswer, infer_answer
 from server.open_inference.models import PLATFORM, Model, find_model, model_names
 from server.open_inference.requests import IMAGE, PIXEL_VALUES, decompressed, parse_infer_request
-from server.routes.dependencies import CurrentRecord, CurrentService
+from server.open_inference.statistics import Statistics
+from server.routes.dependencies import FOR_INFERENCE, CurrentRecord, CurrentService
 from server.routes.responses import error_responses
 from server.service import RequestRecord, Service
 
-router = APIRouter(prefix="/v2")
+
+def _statistics(request: Request) -> Statistics:
+    statistics: Statistics = request.app.state.statistics
+    return statistics
+
+
+CurrentStatistics = Annotated[Statistics, Depends(_statistics)]
+
+router = APIRouter(prefix="/v2", dependencies=FOR_INFERENCE)
 
 JSON_LENGTH = "Inference-Header-Content-Length"
-EXTENSIONS = ("binary_tensor_data", "classification", "model_configuration", "schedule_policy")
+EXTENSIONS = ["binary_tensor_data", "classification", "model_configuration", "schedule_policy", "statistics"]
+# Only where there is a key that opens it.
+REPOSITORY_EXTENSIONS = ["model_repository", "model_repository(unload_dependents)"]
 REQUEST_BODY: dict[str, Any] = {
     "required": True,
     "content": {
@@ -42,34 +53,22 @@ REQUEST_BODY: dict[str, Any] = {
 }
 
 
-@router.get("")
+@router.get("", responses=error_responses(401))
 @router.get("/", include_in_schema=False)
-async def server_metadata() -> dict[str, Any]:
+async def server_metadata(service: CurrentService) -> dict[str, Any]:
     """The server's name, version and extensions."""
-    return {"name": "mass-serve", "version": package_version("mass-serve"), "extensions": EXTENSIONS}
+    extensions = EXTENSIONS + (REPOSITORY_EXTENSIONS if service.access.repository_is_open else [])
+    return {"name": "mass-serve", "version": package_version("mass-serve"), "extensions": extensions}
 
 
-@router.get("/health/live", responses=error_responses(503))
-async def live(service: CurrentService) -> JSONResponse:
-    """200 unless only a restart can help."""
-    return JSONResponse({"live": service.alive}, status_code=200 if service.alive else 503)
-
-
-@router.get("/health/ready", responses=error_responses(503))
-async def ready(service: CurrentService) -> JSONResponse:
-    """200 while requests should be sent here."""
-    content = {"ready": service.ready, "live": service.alive}
-    return JSONResponse(content, status_code=200 if service.ready else 503)
-
-
-@router.get("/models", responses=error_responses(503))
+@router.get("/models", responses=error_responses(401, 503))
 async def models(service: CurrentService) -> dict[str, list[str]]:
     """The names of all models."""
     return {"models": model_names(service.engine)}
 
 
-@router.get("/models/{model}", responses=error_responses(404, 503))
-@router.get("/models/{model}/versions/{version}", responses=error_responses(404, 503))
+@router.get("/models/{model}", responses=error_responses(401, 404, 503))
+@router.get("/models/{model}/versions/{version}", responses=error_responses(401, 404, 503))
 async def model_metadata(model: str, service: CurrentService, version: str | None = None) -> dict[str, Any]:
     """A model's inputs, of which a request sends one, and its outputs."""
     found = find_model(service.engine, model, version)
@@ -85,8 +84,8 @@ async def model_metadata(model: str, service: CurrentService, version: str | Non
     }
 
 
-@router.get("/models/{model}/ready", responses=error_responses(404, 503))
-@router.get("/models/{model}/versions/{version}/ready", responses=error_responses(404, 503))
+@router.get("/models/{model}/ready", responses=error_responses(401, 404, 503))
+@router.get("/models/{model}/versions/{version}/ready", responses=error_responses(401, 404, 503))
 async def model_ready(model: str, service: CurrentService, version: str | None = None) -> JSONResponse:
     """200 while the model answers."""
     found = find_model(service.engine, model, version)
@@ -94,8 +93,8 @@ async def model_ready(model: str, service: CurrentService, version: str | None =
     return JSONResponse(content, status_code=200 if service.ready else 503)
 
 
-@router.get("/models/{model}/config", responses=error_responses(404, 503))
-@router.get("/models/{model}/versions/{version}/config", responses=error_responses(404, 503))
+@router.get("/models/{model}/config", responses=error_responses(401, 404, 503))
+@router.get("/models/{model}/versions/{version}/config", responses=error_responses(401, 404, 503))
 async def model_config(model: str, service: CurrentService, version: str | None = None) -> dict[str, Any]:
     """A model's configuration in Triton's terms."""
     found = find_model(service.engine, model, version)
@@ -124,14 +123,36 @@ async def model_config(model: str, service: CurrentService, version: str | None 
     }
 
 
+@router.get("/models/stats", responses=error_responses(401, 503))
+async def all_statistics(service: CurrentService, statistics: CurrentStatistics) -> dict[str, Any]:
+    """What every model has done since the server started."""
+    models = [find_model(service.engine, name, None) for name in model_names(service.engine)]
+    return _shown(statistics, models)
+
+
+@router.get("/models/{model}/stats", responses=error_responses(401, 404, 503))
+@router.get("/models/{model}/versions/{version}/stats", responses=error_responses(401, 404, 503))
+async def model_statistics(
+    model: str, service: CurrentService, statistics: CurrentStatistics, version: str | None = None
+) -> dict[str, Any]:
+    """What a model has done since the server started, times in nanoseconds."""
+    return _shown(statistics, [find_model(service.engine, model, version)])
+
+
+def _shown(statistics: Statistics, models: list[Model]) -> dict[str, Any]:
+    shown = [statistics.of(model.name, model.version).as_triton_shows_it() for model in models]
+    named = [{"name": model.name, "version": model.version} for model in models]
+    return {"model_stats": [name | figures for name, figures in zip(named, shown, strict=True)]}
+
+
 @router.post(
     "/models/{model}/infer",
-    responses=error_responses(400, 404, 413, 415, 429, 500, 503, 504),
+    responses=error_responses(400, 401, 404, 408, 413, 415, 429, 500, 503, 504),
     openapi_extra={"requestBody": REQUEST_BODY},
 )
 @router.post(
     "/models/{model}/versions/{version}/infer",
-    responses=error_responses(400, 404, 413, 415, 429, 500, 503, 504),
+    responses=error_responses(400, 401, 404, 408, 413, 415, 429, 500, 503, 504),
     openapi_extra={"requestBody": REQUEST_BODY},
 )
 async def infer(
@@ -139,13 +160,15 @@ async def infer(
     request: Request,
     service: CurrentService,
     record: CurrentRecord,
+    statistics: CurrentStatistics,
     version: str | None = None,
 ) -> Response:
     """Classifies a batch: `image` (files) or `pixel_values` in, `label`, `task`, `score` and more out."""
     found = find_model(service.engine, model, version)
-    body = await read_body(request, service.settings.max_body_bytes)
-    work = _infer(found, body, request, service, record)
-    answer = await unless_client_leaves(request, work)
+    with statistics.of(found.name, found.version).request(record):
+        body = await read_body(request, service.settings)
+        work = _infer(found, body, request, service, record)
+        answer = await unless_client_leaves(request, work)
     if answer.json_length is None:
         return Response(answer.body, media_type="application/json")
     headers = {JSON_LENGTH: str(answer.json_length)}

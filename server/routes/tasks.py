@@ -5,14 +5,14 @@ from __future__ import annotations
 from fastapi import APIRouter
 
 from server.errors import NotFoundError
-from server.routes.dependencies import CurrentService
+from server.routes.dependencies import FOR_INFERENCE, CurrentService
 from server.routes.responses import error_responses
 from server.schemas import TaskDescription, TaskList, task_description
 
-router = APIRouter()
+router = APIRouter(dependencies=FOR_INFERENCE)
 
 
-@router.get("/v1/tasks", responses=error_responses(503))
+@router.get("/v1/tasks", responses=error_responses(401, 503))
 async def list_tasks(service: CurrentService) -> TaskList:
     """All tasks of the store, with their labels."""
     engine = service.engine
@@ -20,7 +20,7 @@ async def list_tasks(service: CurrentService) -> TaskList:
     return TaskList(store_revision=engine.store_revision, tasks=tasks)
 
 
-@router.get("/v1/tasks/{name}", responses=error_responses(404, 503))
+@router.get("/v1/tasks/{name}", responses=error_responses(401, 404, 503))
 async def get_task(name: str, service: CurrentService) -> TaskDescription:
     """One task."""
     task = service.engine.tasks.get(name)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 import time
+from dataclasses import dataclass
 
 import torch
 
@@ -18,22 +19,31 @@ from server.settings import load_settings
 from tests.server.fakes import FakeEngine, as_engine
 
 
-def main() -> int:
-    """Serves until stopped."""
-    seconds = float(sys.argv[1])
+@dataclass(frozen=True)
+class FakeSource:
+    """The fake engine, after some seconds of work."""
 
-    def load_engine() -> Engine:
-        """Works as a real one does: inside torch, which does not like to be stopped there."""
-        end = time.monotonic() + seconds
+    seconds: float
+
+    def revision(self) -> str:
+        return "fake-1"
+
+    def load(self, without: frozenset[str], previous: Engine | None) -> Engine:  # noqa: ARG002 - the fake is always the same
+        """Works as a real load does: inside torch, which does not like to be stopped there."""
+        end = time.monotonic() + self.seconds
         while time.monotonic() < end:
             torch.linalg.svd(torch.randn(600, 600))
         return as_engine(FakeEngine())
 
+
+def main() -> int:
+    """Serves until stopped."""
+    source = FakeSource(float(sys.argv[1]))
     settings = load_settings({"port": 0, "log_format": "json"})
     configure_logs(settings)
     listener = listen(settings.host, settings.port)
     print(listener.getsockname()[1], flush=True)
-    return run(create_app(settings, load_engine), settings, listener)
+    return run(create_app(settings, source), settings, listener)
 
 
 if __name__ == "__main__":

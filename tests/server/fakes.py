@@ -18,8 +18,9 @@ from server.preprocessing import Preprocessing
 LABELS = tuple(str(n) for n in range(256))
 
 # The green value of the corner pixel makes the fake engine misbehave.
-FAIL, DIE, SLOW = 10, 20, 30
+FAIL, DIE, SLOW, HANG, NOT_FINITE, LARGE = 10, 20, 30, 40, 50, 60
 SLOW_SECONDS = 1.0
+HANG_SECONDS = 3600.0
 
 
 @dataclass
@@ -28,7 +29,9 @@ class FakeEngine:
 
     gate: threading.Event | None = None  # batches wait for it, where given
     batches: list[int] = field(default_factory=list)
+    large_images: int = 1  # as many as fit the memory, in a batch that has a LARGE one
     store_revision: str = "fake-1"
+    left_out: tuple[str, ...] = ()
     preprocessing: Preprocessing = field(
         default_factory=lambda: Preprocessing(8, 8, "nearest", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
     )
@@ -45,11 +48,15 @@ class FakeEngine:
         greens = {int(query.pixels[1, 0, 0]) for query in queries}
         if SLOW in greens:
             time.sleep(SLOW_SECONDS)
+        if HANG in greens:
+            time.sleep(HANG_SECONDS)
+        if LARGE in greens and len(queries) > self.large_images:
+            raise torch.OutOfMemoryError("asked to have no memory")
         if FAIL in greens:
             raise RuntimeError("asked to fail")
         if DIE in greens:
             raise SystemExit("asked to die")
-        answers = [_answer(query) for query in queries]
+        answers = [None if query.pixels[1, 0, 0] == NOT_FINITE else _answer(query) for query in queries]
         return BatchReport(answers, {"first_pass": 0.001, "second_pass": 0.002}, [("digits",)], fallbacks=0)
 
 

@@ -10,17 +10,19 @@ from concurrent.futures import CancelledError
 import pytest
 import torch
 
-from server.batcher import ORDINARY_PRIORITY, Batcher, ClassifyBatch, Ticket
+from server.batcher import ORDINARY_PRIORITY, Batcher, Ticket
 from server.engine import BatchReport, Classification, Query
 from server.errors import (
     BatchFailedError,
     DeadlineError,
     DrainingError,
+    NoMemoryError,
+    NotFiniteError,
     QueueFullError,
     WorkerDiedError,
 )
 from server.metrics import Metrics
-from tests.server.fakes import DIE, FAIL, FakeEngine
+from tests.server.fakes import DIE, FAIL, LARGE, NOT_FINITE, FakeEngine
 
 WAIT = 10.0
 
@@ -32,22 +34,37 @@ def queries(*reds: int, green: int = 0) -> list[Query]:
 class Bench:
     """A batcher in front of a fake engine whose batches wait for `gate`."""
 
-    def __init__(self, max_batch_images: int = 4, queue_images: int = 8, batch_delay: float = 0.0) -> None:
-        self.engine = FakeEngine(gate=threading.Event())
-        self.batcher = self.make(self.engine.classify_batch, max_batch_images, queue_images, batch_delay)
-
-    @staticmethod
-    def make(classify: ClassifyBatch, max_batch: int, queue: int, delay: float) -> Batcher:
-        return Batcher(
-            classify, Metrics(queue), max_batch_images=max_batch, queue_images=queue, batch_delay=delay
+    def __init__(
+        self,
+        max_batch_images: int = 4,
+        queue_images: int = 8,
+        batch_delay: float = 0.0,
+        engine: FakeEngine | None = None,
+    ) -> None:
+        self.engine = engine or FakeEngine(gate=threading.Event())
+        self.batcher = Batcher(
+            Metrics(queue_images),
+            max_batch_images=max_batch_images,
+            queue_images=queue_images,
+            batch_delay=batch_delay,
         )
 
     def send(
-        self, *reds: int, green: int = 0, seconds: float = WAIT, priority: int = ORDINARY_PRIORITY
+        self,
+        *reds: int,
+        green: int = 0,
+        seconds: float = WAIT,
+        priority: int = ORDINARY_PRIORITY,
+        engine: FakeEngine | None = None,
     ) -> Ticket:
-        ticket = self.batcher.admit(len(reds), time.monotonic() + seconds, priority)
+        deadline = time.monotonic() + seconds
+        ticket = self.batcher.admit(engine or self.engine, len(reds), deadline, priority)
         self.batcher.submit(ticket, queries(*reds, green=green))
         return ticket
+
+    def admit_one(self) -> Ticket:
+        """A ticket whose image is still being decoded."""
+        return self.batcher.admit(self.engine, 1, time.monotonic() + WAIT)
 
     def occupy(self) -> Ticket:
         """A batch of one that is on the device and stays there until the gate opens."""
@@ -120,7 +137,7 @@ def reds_after_opening(bench: Bench, ticket: Ticket) -> list[int]:
 
 
 def test_a_place_is_held_while_decoding_and_given_back_when_that_fails(bench: Bench) -> None:
-    ticket = bench.batcher.admit(8, time.monotonic() + WAIT)
+    ticket = bench.batcher.admit(bench.engine, 8, time.monotonic() + WAIT)
     with pytest.raises(QueueFullError):
         bench.send(1)
     ticket.future.cancel()
@@ -175,23 +192,81 @@ def test_a_failed_batch_fails_all_of_it_and_nothing_else(bench: Bench) -> None:
     assert not bench.batcher.died
 
 
-def test_too_few_answers_are_a_failed_batch() -> None:
-    def forgetful(_: Sequence[Query]) -> BatchReport:
-        return BatchReport([], {}, [], 0)
+def test_an_image_without_a_finite_answer_fails_alone(bench: Bench) -> None:
+    bench.occupy()
+    good, bad = bench.send(1, 2), bench.send(3, green=NOT_FINITE)
+    bench.open()
+    assert reds(good) == [1, 2]
+    with pytest.raises(NotFiniteError):
+        bad.future.result(WAIT)
+    assert bench.engine.batches == [1, 3]
 
-    batcher = Bench.make(forgetful, 4, 8, 0.0)
-    ticket = batcher.admit(1, time.monotonic() + WAIT)
-    batcher.submit(ticket, queries(1))
+
+def test_a_batch_without_memory_is_answered_in_halves(bench: Bench) -> None:
+    bench.engine.large_images = 2
+    bench.occupy()
+    tickets = [bench.send(1, green=LARGE), bench.send(2, 3, green=LARGE), bench.send(4)]
+    bench.open()
+    assert [reds(ticket) for ticket in tickets] == [[1], [2, 3], [4]]
+    assert bench.engine.batches == [1, 4, 2, 2]
+
+
+def test_an_image_that_never_fits_the_memory_fails_alone(bench: Bench) -> None:
+    bench.engine.large_images = 0
+    bench.occupy()
+    good, large, other = bench.send(1), bench.send(2, green=LARGE), bench.send(3, 4)
+    bench.open()
+    assert (reds(good), reds(other)) == ([1], [3, 4])
+    with pytest.raises(NoMemoryError):
+        large.future.result(WAIT)
+    assert not bench.batcher.died
+
+
+def test_another_engine_gets_batches_of_its_own(bench: Bench) -> None:
+    newer = FakeEngine()
+    bench.occupy()
+    tickets = [bench.send(1), bench.send(2, engine=newer), bench.send(3, engine=newer), bench.send(4)]
+    bench.open()
+    assert [reds(ticket) for ticket in tickets] == [[1], [2], [3], [4]]
+    assert (bench.engine.batches, newer.batches) == ([1, 1, 1], [2])
+
+
+def test_a_hung_worker_is_given_up(bench: Bench) -> None:
+    hung, waiting, decoding = bench.occupy(), bench.send(1), bench.admit_one()
+    bench.batcher.fail_if_hung(WAIT)
+    assert not bench.batcher.died
+    time.sleep(0.02)
+    bench.batcher.fail_if_hung(0.01)
+    for ticket in (hung, waiting, decoding):
+        with pytest.raises(WorkerDiedError):
+            ticket.future.result(WAIT)
+    assert bench.batcher.died
+
+
+def test_an_idle_worker_is_not_hung(bench: Bench) -> None:
+    bench.open()
+    assert reds(bench.send(1)) == [1]
+    time.sleep(0.02)
+    bench.batcher.fail_if_hung(0.01)
+    assert not bench.batcher.died
+
+
+def test_too_few_answers_are_a_failed_batch() -> None:
+    class Forgetful(FakeEngine):
+        def classify_batch(self, queries: Sequence[Query]) -> BatchReport:  # noqa: ARG002
+            return BatchReport([], {}, [], 0)
+
+    bench = Bench(engine=Forgetful())
     with pytest.raises(BatchFailedError):
-        ticket.future.result(WAIT)
-    assert batcher.close(WAIT)
+        bench.send(1).future.result(WAIT)
+    assert bench.batcher.close(WAIT)
 
 
 @pytest.mark.parametrize("decoded", [True, False])
 def test_a_dead_worker_fails_everything_at_once(bench: Bench, decoded: bool) -> None:
     bench.occupy()
     fatal = bench.send(1, 2, 3, 4, green=DIE)
-    waiting = bench.send(5) if decoded else bench.batcher.admit(1, time.monotonic() + WAIT)
+    waiting = bench.send(5) if decoded else bench.admit_one()
     bench.open()
     for ticket in (fatal, waiting):
         with pytest.raises(WorkerDiedError):
@@ -202,22 +277,21 @@ def test_a_dead_worker_fails_everything_at_once(bench: Bench, decoded: bool) -> 
 
 
 def test_a_lost_device_ends_the_worker() -> None:
-    def lost(_: Sequence[Query]) -> BatchReport:
-        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+    class Lost(FakeEngine):
+        def classify_batch(self, queries: Sequence[Query]) -> BatchReport:  # noqa: ARG002
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
 
-    batcher = Bench.make(lost, 4, 8, 0.0)
-    ticket = batcher.admit(1, time.monotonic() + WAIT)
-    batcher.submit(ticket, queries(1))
+    bench = Bench(engine=Lost())
     with pytest.raises(BatchFailedError):
-        ticket.future.result(WAIT)
-    assert batcher.close(WAIT)
-    assert batcher.died
+        bench.send(1).future.result(WAIT)
+    assert bench.batcher.close(WAIT)
+    assert bench.batcher.died
 
 
 def test_closing_answers_what_was_admitted_and_takes_no_more(bench: Bench) -> None:
     bench.occupy()
     waiting = bench.send(1, 2)
-    decoding = bench.batcher.admit(1, time.monotonic() + WAIT)
+    decoding = bench.admit_one()
     closing = threading.Thread(target=bench.batcher.close, args=(WAIT,))
     closing.start()
     while True:

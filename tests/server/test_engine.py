@@ -54,7 +54,7 @@ KINDS: dict[str, dict[str, Any]] = {
 @pytest.fixture(scope="module", params=KINDS)
 def engine_and_answers(request: pytest.FixtureRequest) -> tuple[Engine, list[Classification]]:
     engine = _engine(**({"threshold": 0.15} | KINDS[request.param]))
-    return engine, engine.classify_batch(_queries()).answers
+    return engine, engine.classify_batch(_queries()).all_answers()
 
 
 @settings(max_examples=25, deadline=None)
@@ -65,7 +65,7 @@ def test_an_image_gets_the_same_bits_in_every_batch(
     engine, answers = engine_and_answers
     chosen = rng.sample(range(len(PIXELS)), size)
     queries = _queries()
-    again = engine.classify_batch([queries[i] for i in chosen]).answers
+    again = engine.classify_batch([queries[i] for i in chosen]).all_answers()
     for i, answer in zip(chosen, again, strict=True):
         assert _same_bits(answer, answers[i]), f"image {i} in the batch {chosen}"
 
@@ -76,11 +76,11 @@ def test_the_bits_do_not_depend_on_the_number_of_threads(kind: str) -> None:
     engine, queries = _engine(**({"threshold": 0.15} | KINDS[kind])), _queries()
     try:
         torch.set_num_threads(1)
-        expected = engine.classify_batch(queries).answers
+        expected = engine.classify_batch(queries).all_answers()
         for threads in (2, 3, 5):
             torch.set_num_threads(threads)
-            alone = [engine.classify_batch([query]).answers[0] for query in queries]
-            together = engine.classify_batch(queries).answers
+            alone = [engine.classify_batch([query]).all_answers()[0] for query in queries]
+            together = engine.classify_batch(queries).all_answers()
             assert all(map(_same_bits, alone, expected)), f"{threads} threads, one by one"
             assert all(map(_same_bits, together, expected)), f"{threads} threads, in shares"
     finally:
@@ -95,7 +95,7 @@ def test_normalised_pixels_get_the_answer_of_the_bytes_they_were(
     for i in range(0, len(queries), 2):  # every other one, so that a batch has both kinds
         normalised = engine.preprocessing.normalise(queries[i].pixels)
         queries[i] = Query(normalised, queries[i].candidates)
-    assert all(map(_same_bits, engine.classify_batch(queries).answers, answers))
+    assert all(map(_same_bits, engine.classify_batch(queries).all_answers(), answers))
 
 
 @pytest.mark.parametrize(("threshold", "expected"), [(0.0, 0), (0.9999, 2)])
@@ -105,14 +105,14 @@ def test_images_without_a_task_above_the_threshold_are_counted(threshold: float,
 
 
 def test_sets_of_every_size_occur_in_these_tests() -> None:
-    answers = _engine(threshold=0.15).classify_batch(_queries()).answers
+    answers = _engine(threshold=0.15).classify_batch(_queries()).all_answers()
     assert {len(answer.expert_set) for answer in answers} == {1, 2, 3}
 
 
 def test_a_named_task_is_answered_by_its_own_dense_model() -> None:
     loaded = tiny.loaded_store()
     engine = Engine(loaded, Execution.LOW_RANK, 1 << 30)
-    (answer,) = engine.classify_batch([Query(PIXELS[0], ("task2",))]).answers
+    (answer,) = engine.classify_batch([Query(PIXELS[0], ("task2",))]).all_answers()
     assert (answer.task, answer.expert_set, answer.coefficients) == ("task2", ("task2",), {"task2": 1.0})
     assert answer.residuals == {}, "nothing was routed"
     weights = DenseWeights({n: loaded.bank.merged(n, (2,)) for n in loaded.pretrained}, 1e-5)
@@ -135,14 +135,16 @@ def _must_not_run(*_: object) -> Tensor:
 
 
 def test_only_candidates_answer() -> None:
-    answers = _engine(threshold=0.0).classify_batch([Query(p, ("task0", "task3")) for p in PIXELS]).answers
+    answers = (
+        _engine(threshold=0.0).classify_batch([Query(p, ("task0", "task3")) for p in PIXELS]).all_answers()
+    )
     assert {name for answer in answers for name in answer.expert_set} <= {"task0", "task3"}
     assert all(tuple(answer.residuals) == NAMES for answer in answers)
 
 
 @pytest.mark.parametrize("tasks", [1, 2])
 def test_one_or_two_tasks_are_served(tasks: int) -> None:
-    answers = _engine(tasks=tasks).classify_batch([Query(p) for p in PIXELS]).answers
+    answers = _engine(tasks=tasks).classify_batch([Query(p) for p in PIXELS]).all_answers()
     assert all(sum(answer.coefficients.values()) <= 1.0 + 1e-6 for answer in answers)
     assert all(answer.probabilities.sum().item() == pytest.approx(1.0, abs=1e-5) for answer in answers)
 
@@ -160,7 +162,7 @@ def _all_logits(engine: Engine, answer: Classification, pixels: Tensor) -> dict[
 @pytest.mark.parametrize("choice", ["max", "mean", "router"])
 def test_the_head_that_answers_is_the_one_chosen(choice: str) -> None:
     engine = _engine(head_choice=choice, threshold=0.15)
-    answers = engine.classify_batch([Query(p) for p in PIXELS]).answers
+    answers = engine.classify_batch([Query(p) for p in PIXELS]).all_answers()
     several = [(a, p) for a, p in zip(answers, PIXELS, strict=True) if len(a.expert_set) > 1]
     assert several
     for answer, pixels in several:
@@ -175,8 +177,8 @@ def test_the_head_that_answers_is_the_one_chosen(choice: str) -> None:
 
 
 def test_both_forms_of_execution_agree() -> None:
-    low_rank = _engine("low_rank", threshold=0.15).classify_batch(_queries()).answers
-    merged = _engine("materialised", threshold=0.15).classify_batch(_queries()).answers
+    low_rank = _engine("low_rank", threshold=0.15).classify_batch(_queries()).all_answers()
+    merged = _engine("materialised", threshold=0.15).classify_batch(_queries()).all_answers()
     for one, other in zip(low_rank, merged, strict=True):
         assert one.expert_set == other.expert_set
         torch.testing.assert_close(one.probabilities, other.probabilities, atol=1e-4, rtol=1e-3)
@@ -189,9 +191,9 @@ def test_a_small_set_cache_changes_no_bit_and_keeps_its_budget(
     roomy = _engine(execution, threshold=0.15)
     largest = roomy.bank.expert_set_nbytes(3, materialised=execution == "materialised")
     tight = _engine(execution, cache=largest, threshold=0.15)
-    expected = roomy.classify_batch(_queries()).answers
+    expected = roomy.classify_batch(_queries()).all_answers()
     for _ in range(2):
-        answers = tight.classify_batch(_queries()).answers
+        answers = tight.classify_batch(_queries()).all_answers()
         assert all(_same_bits(a, b) for a, b in zip(answers, expected, strict=True))
         assert tight.set_cache.nbytes <= largest
     monkeypatch.setattr(roomy.bank, "expert_sets", _must_not_run)
@@ -201,8 +203,8 @@ def test_a_small_set_cache_changes_no_bit_and_keeps_its_budget(
 
 def test_low_rank_sets_are_served_without_any_cache() -> None:
     engine = _engine(cache=0, threshold=0.15)
-    expected = _engine(threshold=0.15).classify_batch(_queries()).answers
-    answers = engine.classify_batch(_queries()).answers
+    expected = _engine(threshold=0.15).classify_batch(_queries()).all_answers()
+    answers = engine.classify_batch(_queries()).all_answers()
     assert all(_same_bits(a, b) for a, b in zip(answers, expected, strict=True))
     assert engine.set_cache.nbytes == 0
 
@@ -236,7 +238,9 @@ def test_adaptive_execution_buys_once_renting_has_cost_as_much() -> None:
     for _ in range(60):
         engine.classify_batch([query] * 8)
     assert SetKey((1,), True) in engine.set_cache
-    assert _engine("adaptive", cache=1000).classify_batch([query] * 8).answers, "no room: it keeps renting"
+    assert _engine("adaptive", cache=1000).classify_batch([query] * 8).all_answers(), (
+        "no room: it keeps renting"
+    )
 
 
 def test_the_price_of_renting_and_buying_is_the_stated_one() -> None:
@@ -271,8 +275,25 @@ def test_a_query_that_does_not_fit_is_refused(query: Query, match: str) -> None:
 def test_an_output_that_is_not_finite_is_an_error_and_no_answer() -> None:
     loaded = tiny.loaded_store()
     loaded.pretrained["post_layernorm.weight"][3] = float("inf")
+    engine = Engine(loaded, Execution.LOW_RANK, 1 << 30)
+    assert engine.classify_batch([Query(PIXELS[0])]).answers == [None]
     with pytest.raises(FloatingPointError, match="not finite"):
-        Engine(loaded, Execution.LOW_RANK, 1 << 30).classify_batch([Query(PIXELS[0])])
+        engine.classify([Image.new("RGB", (32, 32))])
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e38])
+def test_pixels_that_overflow_harm_nobody_else(value: float) -> None:
+    engine = _engine()
+    ready = engine.preprocessing.normalise(torch.stack(PIXELS[:3]))
+    ready[1] = value
+    queries = [Query(pixels) for pixels in ready]
+    first, harmed, last = engine.classify_batch(queries).answers
+    alone = engine.classify_batch([queries[0], queries[2]]).all_answers()
+    assert harmed is None
+    assert first is not None
+    assert last is not None
+    assert _same_bits(first, alone[0])
+    assert _same_bits(last, alone[1])
 
 
 def test_images_go_in_and_labels_come_out() -> None:

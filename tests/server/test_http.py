@@ -305,7 +305,7 @@ def test_tasks(server: RunningServer) -> None:
 
 def test_health(server: RunningServer) -> None:
     assert server.client.get("/livez").json() == {"status": "alive"}
-    assert server.client.get("/readyz").json() == {"status": "ready"}
+    assert server.client.get("/readyz").json() == {"status": "ready", "store_revision": "fake-1"}
 
 
 def test_metrics_count_what_happened(server: RunningServer) -> None:

@@ -1,0 +1,81 @@
+"""What each model of the Open Inference Protocol has done, as its statistics extension tells it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from server.service import RequestRecord
+
+# The protocol's words for the stages of a request.
+STAGES = {
+    "queue": ("queue",),
+    "compute_input": ("decode",),
+    "compute_infer": ("first_pass", "route", "second_pass", "heads"),
+}
+
+
+@dataclass
+class Duration:
+    """How often something happened, and how long it took in all."""
+
+    count: int = 0
+    ns: int = 0
+
+    def add(self, seconds: float) -> None:
+        """Once more."""
+        self.count += 1
+        self.ns += int(seconds * 1e9)
+
+
+@dataclass
+class ModelStatistics:
+    """Of one version of one model, since the server started. Only the event loop's thread touches it."""
+
+    last_inference: int = 0  # milliseconds since the epoch
+    images: int = 0
+    durations: dict[str, Duration] = field(
+        default_factory=lambda: {name: Duration() for name in ("success", "fail", *STAGES)}
+    )
+
+    @contextmanager
+    def request(self, record: RequestRecord) -> Iterator[None]:
+        """Counts one request by how the block ends."""
+        started = time.monotonic()
+        try:
+            yield
+        except BaseException:
+            self.durations["fail"].add(time.monotonic() - started)
+            raise
+        self.durations["success"].add(time.monotonic() - started)
+        self.last_inference = int(time.time() * 1000)
+        self.images += record.images
+        for name, stages in STAGES.items():
+            self.durations[name].add(sum(record.stage_seconds.get(stage, 0.0) for stage in stages))
+
+    def as_triton_shows_it(self) -> dict[str, Any]:
+        """The figures as the extension names them."""
+        return {
+            "last_inference": self.last_inference,
+            "inference_count": self.images,
+            "execution_count": self.durations["success"].count,
+            "inference_stats": {
+                name: {"count": duration.count, "ns": duration.ns}
+                for name, duration in self.durations.items()
+            },
+            "batch_stats": [],
+        }
+
+
+class Statistics:
+    """By model and version: a new revision starts from nothing."""
+
+    def __init__(self) -> None:
+        self._models: dict[tuple[str, str], ModelStatistics] = {}
+
+    def of(self, model: str, version: str) -> ModelStatistics:
+        """The figures of one model, opened when first asked for."""
+        return self._models.setdefault((model, version), ModelStatistics())
