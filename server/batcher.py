@@ -170,7 +170,8 @@ class Batcher:
         with self._changed:
             self._closing = True
             self._changed.notify_all()
-        self._worker.join(timeout)
+        if not self.died:  # a hung one would use up all of the timeout
+            self._worker.join(timeout)
         return not self._worker.is_alive()
 
     def _forget(self, ticket: Ticket) -> None:

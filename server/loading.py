@@ -122,8 +122,9 @@ def encoder_config(spec: BackboneSpec) -> EncoderConfig:
 
 def classification_head(tensors: HeadTensors) -> ClassificationHead:
     """The head that these tensors are, in float32."""
-    bias = None if tensors.bias is None else tensors.bias.float()
-    return ClassificationHead(tensors.weight.float(), bias, tensors.logit_scale)
+    cpu = torch.device("cpu")
+    bias = None if tensors.bias is None else _own(tensors.bias, cpu, torch.float32)
+    return ClassificationHead(_own(tensors.weight, cpu, torch.float32), bias, tensors.logit_scale)
 
 
 def router_config(manifest: Manifest) -> RouterConfig:

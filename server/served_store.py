@@ -76,6 +76,8 @@ class ServedStore:
         self._metrics = metrics
         self._poll_seconds = poll_seconds or None
         self._asked: queue.SimpleQueue[Reload | None] = queue.SimpleQueue()
+        self._ended = False
+        self._ending = threading.RLock()  # a signal's handler may ask while its own thread does
         self._thread = threading.Thread(target=self._run, name="load", daemon=True)
 
     @property
@@ -111,7 +113,11 @@ class ServedStore:
         return self._ask(Reload(lambda unloaded: unloaded | {name}))
 
     def _ask(self, change: Reload) -> Future[Engine]:
-        self._asked.put(change)
+        with self._ending:
+            if self._ended:
+                change.done.set_exception(DrainingError("The server is shutting down."))
+            else:
+                self._asked.put(change)
         return change.done
 
     def _run(self) -> None:
@@ -129,6 +135,8 @@ class ServedStore:
 
     def _refuse_the_rest(self) -> None:
         """Nobody shall wait for a thread that has ended."""
+        with self._ending:
+            self._ended = True
         while not self._asked.empty():
             change = self._asked.get()
             if change is not None:

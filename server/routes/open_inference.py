@@ -67,6 +67,13 @@ async def models(service: CurrentService) -> dict[str, list[str]]:
     return {"models": model_names(service.engine)}
 
 
+@router.get("/models/stats", responses=error_responses(401, 503))
+async def all_statistics(service: CurrentService, statistics: CurrentStatistics) -> dict[str, Any]:
+    """What every model has done since the server started."""
+    models = [find_model(service.engine, name, None) for name in model_names(service.engine)]
+    return _shown(statistics, models)
+
+
 @router.get("/models/{model}", responses=error_responses(401, 404, 503))
 @router.get("/models/{model}/versions/{version}", responses=error_responses(401, 404, 503))
 async def model_metadata(model: str, service: CurrentService, version: str | None = None) -> dict[str, Any]:
@@ -121,13 +128,6 @@ async def model_config(model: str, service: CurrentService, version: str | None 
             for output in _outputs(found)
         ],
     }
-
-
-@router.get("/models/stats", responses=error_responses(401, 503))
-async def all_statistics(service: CurrentService, statistics: CurrentStatistics) -> dict[str, Any]:
-    """What every model has done since the server started."""
-    models = [find_model(service.engine, name, None) for name in model_names(service.engine)]
-    return _shown(statistics, models)
 
 
 @router.get("/models/{model}/stats", responses=error_responses(401, 404, 503))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -57,25 +58,47 @@ class RunningServer:
 StartServer = Callable[..., RunningServer]
 
 
-@contextmanager
-def running(load_seconds: float, settings: dict[str, object]) -> Iterator[RunningServer]:
+def running(load_seconds: float, settings: dict[str, object]) -> AbstractContextManager[RunningServer]:
     """The fake server, stopped at the end however the test went."""
+    return _running(["tests.server.fake_server", str(load_seconds)], settings)
+
+
+def serving(store: Path, **settings: object) -> AbstractContextManager[RunningServer]:
+    """`mass-serve serve` of a real store."""
+    return _running(["server", "serve", str(store)], {"port": 0, "log_format": "json"} | settings)
+
+
+@contextmanager
+def _running(module: list[str], settings: dict[str, object]) -> Iterator[RunningServer]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MASS_")}
     environment.update({f"MASS_{name.upper()}": str(value) for name, value in settings.items()})
-    command = [sys.executable, "-m", "tests.server.fake_server", str(load_seconds)]
     with (
         TemporaryFile("w+") as errors,
         subprocess.Popen(
-            command, cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=errors
+            [sys.executable, "-m", *module], cwd=ROOT, env=environment, text=True, stderr=errors
         ) as process,
     ):
         try:
-            assert process.stdout is not None
-            url = f"http://127.0.0.1:{process.stdout.readline().strip()}"
-            with httpx.Client(base_url=url, timeout=PATIENCE, trust_env=False) as client:
+            with httpx.Client(
+                base_url=_address(process, errors), timeout=PATIENCE, trust_env=False
+            ) as client:
                 yield RunningServer(process, client, errors)
         finally:
             process.kill()
+
+
+def _address(process: subprocess.Popen[str], errors: IO[str]) -> str:
+    """The URL in the first line of a server's log."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        errors.seek(0)
+        log = errors.read()
+        if "\n" in log:
+            address: str = json.loads(log.splitlines()[0])["url"]
+            return address
+        assert process.poll() is None, log
+        assert time.monotonic() < deadline, "the server did not say where it listens"
+        time.sleep(0.02)
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """A real server process around the fake engine: `python -m tests.server.fake_server LOAD_SECONDS`.
 
-Settings come from MASS_ variables. The first line of standard output is the port.
+Settings come from MASS_ variables. The first line of the log tells the address.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import sys
 import time
 from dataclasses import dataclass
 
+import structlog
 import torch
 
 from server.app import create_app
@@ -42,7 +43,7 @@ def main() -> int:
     settings = load_settings({"port": 0, "log_format": "json"})
     configure_logs(settings)
     listener = listen(settings.host, settings.port)
-    print(listener.getsockname()[1], flush=True)
+    structlog.get_logger(__name__).error("listening", url=f"http://127.0.0.1:{listener.getsockname()[1]}")
     return run(create_app(settings, source), settings, listener)
 
 

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 
 from tests.server.conftest import PATIENCE, RunningServer, StartServer
-from tests.server.fakes import DIE, SLOW, SLOW_SECONDS
+from tests.server.fakes import DIE, HANG, LARGE, NOT_FINITE, SLOW, SLOW_SECONDS
 from tests.server.pictures import picture
 
 SLOW_PICTURE = picture(1, green=SLOW)
@@ -117,6 +117,37 @@ def test_a_dead_worker_fails_all_at_once_and_ends_the_process(start_server: Star
     assert server.client.get("/readyz").status_code == 503
     assert classify(server, picture(1)).status_code == 503
     assert server.process.wait(PATIENCE) == 1
+
+
+def test_a_hung_device_is_noticed_and_ends_the_process(start_server: StartServer) -> None:
+    server = start_server(max_batch_images=1, hang_timeout=0.5)
+    server.wait_until_ready()
+    with ThreadPoolExecutor(4) as pool:
+        started = time.monotonic()
+        hung = pool.submit(classify, server, picture(1, green=HANG))
+        time.sleep(0.1)
+        waiting = [pool.submit(classify, server, picture(2)) for _ in range(2)]
+        assert {future.result().status_code for future in (hung, *waiting)} == {503}
+        assert time.monotonic() - started < SLOW_SECONDS + 5
+    assert server.client.get("/livez").status_code == 503
+    assert server.process.wait(PATIENCE) == 1
+
+
+def test_images_that_fail_the_model_fail_alone(start_server: StartServer) -> None:
+    """One has no finite answer; others do not fit the memory together."""
+    server = start_server()
+    server.wait_until_ready()
+    with ThreadPoolExecutor(8) as pool:
+        blocking = pool.submit(classify, server, SLOW_PICTURE)
+        time.sleep(0.2)
+        bad = pool.submit(classify, server, picture(1, green=NOT_FINITE))
+        large = [pool.submit(classify, server, picture(n, green=LARGE)) for n in range(3)]
+        assert blocking.result().status_code == 200
+        assert bad.result().status_code == 500
+        assert "not finite" in bad.result().json()["error"]
+        labels = [future.result().json()["results"][0]["label"] for future in large]
+        assert labels == ["0", "1", "2"]
+    assert server.client.get("/livez").status_code == 200
 
 
 def test_sigterm_under_load_loses_nothing(start_server: StartServer) -> None:
