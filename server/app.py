@@ -16,6 +16,7 @@ from server.routes import classify, health, hugging_face, metrics, open_inferenc
 from server.served_store import EngineSource
 from server.service import Service
 from server.settings import Settings
+from server.tracing import Shutdown, trace_requests
 
 DESCRIPTION = """Many classifiers behind one encoder: send an image, get the label and the task it belongs to.
 
@@ -23,14 +24,19 @@ Every error is `{"error": "<one sentence>"}`, and every response carries `X-Requ
 
 
 def create_app(settings: Settings, source: EngineSource) -> FastAPI:
-    """The application; it loads its engine once it is started. `app.state.service` is its service."""
+    """The application; it loads its engine once it is started. `app.state.service` is its service.
+
+    Raises SettingsError for settings that do not fit this machine.
+    """
     service = Service(settings, source)
+    send_last_spans: Shutdown = lambda: None  # noqa: E731 - there are none
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         service.start()
         yield
         await asyncio.to_thread(service.close)
+        await asyncio.to_thread(send_last_spans)
 
     # The framework's documentation pages would make the caller's browser load scripts from the internet.
     app = FastAPI(
@@ -47,4 +53,6 @@ def create_app(settings: Settings, source: EngineSource) -> FastAPI:
         app.include_router(module.router)
     install_error_handlers(app, service.metrics)
     app.add_middleware(RequestMiddleware, service=service)
+    if settings.tracing:
+        send_last_spans = trace_requests(app)
     return app

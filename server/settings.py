@@ -90,6 +90,9 @@ class Settings(BaseSettings):
     )
     drain_seconds: Seconds = Field(5.0, description="seconds of serving on after SIGTERM, before draining")
 
+    tracing: bool = Field(
+        False, description="send OpenTelemetry traces (extra `tracing`, configured by OTEL_... variables)"
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="debug, info, warning or error"
     )

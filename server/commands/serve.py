@@ -51,6 +51,7 @@ def serve(
     idle_timeout: Annotated[float | None, typer.Option(help=_help("idle_timeout"))] = None,
     hang_timeout: Annotated[float | None, typer.Option(help=_help("hang_timeout"))] = None,
     drain_seconds: Annotated[float | None, typer.Option(help=_help("drain_seconds"))] = None,
+    tracing: Annotated[bool | None, typer.Option(help=_help("tracing"))] = None,
     log_level: Annotated[str | None, typer.Option(help=_help("log_level"))] = None,
     log_format: Annotated[str | None, typer.Option(help=_help("log_format"))] = None,
 ) -> None:
