@@ -9,20 +9,22 @@ from typing import Any, TypeVar
 from fastapi import Request
 
 from server.errors import ClientGoneError, SlowClientError, TooLargeError
-from server.settings import Settings
+from server.service import RequestRecord, Service
 
 SLOWEST_BYTES_PER_SECOND = 1000
 
 T = TypeVar("T")
 
 
-async def read_body(request: Request, settings: Settings) -> bytes:
-    """The whole body.
+async def read_body(request: Request, service: Service) -> bytes:
+    """The whole body, which counts against the bytes that the service holds until the request is answered.
 
     Raises TooLargeError by the announced length before reading, or as soon as more than the limit came, and
-    SlowClientError for one that takes `client_timeout` seconds longer than its length at the slowest rate.
+    SlowClientError for one that takes `client_timeout` seconds longer than its length at the slowest rate,
+    QueueFullError when too many bytes are held already.
     """
-    limit = settings.max_body_bytes
+    record: RequestRecord = request.state.record
+    limit = service.settings.max_body_bytes
     too_large = TooLargeError(
         f"The body is larger than {limit} bytes, which is the limit; send fewer or smaller images."
     )
@@ -33,13 +35,14 @@ async def read_body(request: Request, settings: Settings) -> bytes:
     chunks: list[bytes] = []
     received = 0
     clock = asyncio.get_running_loop().time
-    last_moment = clock() + settings.client_timeout
+    last_moment = clock() + service.settings.client_timeout
     try:
         async with asyncio.timeout_at(last_moment) as patience:
             async for chunk in request.stream():
                 received += len(chunk)
                 if received > limit:
                     raise too_large
+                service.hold(len(chunk), record)
                 chunks.append(chunk)
                 patience.reschedule(last_moment + received / SLOWEST_BYTES_PER_SECOND)
     except TimeoutError as error:

@@ -37,7 +37,10 @@ class RequestMiddleware:
             if scope["path"] in PROBES:
                 await self._answer(scope, receive, send, record)
             else:
-                await self._observed(scope, receive, send, record)
+                try:
+                    await self._observed(scope, receive, send, record)
+                finally:
+                    self._service.release(record)
 
     async def _observed(self, scope: Scope, receive: Receive, send: Send, record: RequestRecord) -> None:
         metrics = self._service.metrics

@@ -14,7 +14,7 @@ from torch import Tensor
 from server.batcher import ORDINARY_PRIORITY, Batcher, Ticket
 from server.decode import DecodePool
 from server.engine import Classification, Engine, Query
-from server.errors import BadRequestError, DeadlineError, NotFoundError, NotReadyError
+from server.errors import BadRequestError, DeadlineError, NotFoundError, NotReadyError, QueueFullError
 from server.keys import Access
 from server.metrics import Metrics
 from server.served_store import EngineSource, ServedStore
@@ -63,6 +63,7 @@ class RequestRecord:
 
     request_id: str
     images: int = 0
+    held_bytes: int = 0  # of its body
     stage_seconds: dict[str, float] = field(default_factory=dict)
 
 
@@ -91,6 +92,7 @@ class Service:
             batch_delay=settings.batch_delay,
         )
         self.draining = False
+        self._held_bytes = 0
         self.metrics.watch_readiness(lambda: self.ready)
 
     @property
@@ -125,6 +127,17 @@ class Service:
     def start(self) -> None:
         """Loads in the background, so that liveness and readiness are answered meanwhile."""
         self.store.start()
+
+    def hold(self, nbytes: int, record: RequestRecord) -> None:
+        """Counts a part of a request's body. Raises QueueFullError when all bodies together are too large."""
+        record.held_bytes += nbytes
+        self._held_bytes += nbytes
+        if self._held_bytes > self.settings.max_held_bytes:
+            raise QueueFullError("The server is reading as much as its memory allows; try again.")
+
+    def release(self, record: RequestRecord) -> None:
+        """Called when a request is answered."""
+        self._held_bytes -= record.held_bytes
 
     def check(self) -> None:
         """Called now and then by whoever keeps time: gives a hung worker up."""

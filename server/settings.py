@@ -73,6 +73,7 @@ class Settings(BaseSettings):
     )
 
     max_body_bytes: Count = Field(32 * MIB, description="largest request body, in bytes")
+    max_held_bytes: Count = Field(512 * MIB, description="bytes of all bodies at once; beyond it 429")
     # Pillow itself refuses larger images.
     max_pixels: int = Field(50_000_000, ge=1, le=178_956_970, description="largest image, in pixels")
     max_images_per_request: Count = Field(64, description="images in one request")
@@ -105,6 +106,11 @@ class Settings(BaseSettings):
             raise ValueError(
                 f"max_images_per_request ({self.max_images_per_request}) must not exceed"
                 f" queue_images ({self.queue_images})"
+            )
+        if self.max_body_bytes > self.max_held_bytes:
+            raise ValueError(
+                f"max_body_bytes ({self.max_body_bytes}) must not exceed"
+                f" max_held_bytes ({self.max_held_bytes})"
             )
         return self
 

@@ -43,6 +43,7 @@ def serve(
     queue_images: Annotated[int | None, typer.Option(help=_help("queue_images"))] = None,
     decode_threads: Annotated[int | None, typer.Option(help=_help("decode_threads"))] = None,
     max_body_bytes: Annotated[int | None, typer.Option(help=_help("max_body_bytes"))] = None,
+    max_held_bytes: Annotated[int | None, typer.Option(help=_help("max_held_bytes"))] = None,
     max_pixels: Annotated[int | None, typer.Option(help=_help("max_pixels"))] = None,
     max_images_per_request: Annotated[int | None, typer.Option(help=_help("max_images_per_request"))] = None,
     max_top_k: Annotated[int | None, typer.Option(help=_help("max_top_k"))] = None,

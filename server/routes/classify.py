@@ -73,7 +73,7 @@ async def classify(
     that of the images.
     """
     settings = service.settings
-    body = await read_body(request, settings)
+    body = await read_body(request, service)
     # Not on a decoding thread: a full server must refuse at once, and those may all be busy.
     asked = await asyncio.to_thread(
         parse_request,

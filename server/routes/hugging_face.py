@@ -71,7 +71,7 @@ async def classify_for_task(
 async def _classify(
     request: Request, service: Service, record: RequestRecord, tasks: list[str] | None
 ) -> list[HuggingFaceLabel]:
-    body = await read_body(request, service.settings)
+    body = await read_body(request, service)
     image, parameters = await asyncio.to_thread(_read, body, request.headers.get("content-type", ""))
     top_k = DEFAULT_TOP_K if parameters.top_k is None else parameters.top_k
     checked_top_k(top_k, service.settings.max_top_k)

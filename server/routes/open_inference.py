@@ -166,7 +166,7 @@ async def infer(
     """Classifies a batch: `image` (files) or `pixel_values` in, `label`, `task`, `score` and more out."""
     found = find_model(service.engine, model, version)
     with statistics.of(found.name, found.version).request(record):
-        body = await read_body(request, service.settings)
+        body = await read_body(request, service)
         work = _infer(found, body, request, service, record)
         answer = await unless_client_leaves(request, work)
     if answer.json_length is None:

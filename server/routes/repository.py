@@ -64,7 +64,7 @@ async def unload(model: str, request: Request, service: CurrentService) -> Respo
 
 async def _parameters(request: Request, service: Service) -> dict[str, Any]:
     """The JSON object in the body, which may be empty. Raises BadRequestError."""
-    body = await read_body(request, service.settings)
+    body = await read_body(request, service)
     try:
         content = json.loads(body or b"{}")
     except (ValueError, RecursionError) as error:

@@ -6,7 +6,7 @@ import json
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from select import select
 
 import pytest
@@ -150,3 +150,25 @@ def test_an_answer_that_nobody_reads_is_dropped(server: RunningServer) -> None:
             push(connection, request)
         assert time.monotonic() - started < PATIENCE
     assert server.client.get("/livez").status_code == 200
+
+
+def test_slow_bodies_cannot_fill_the_memory() -> None:
+    """Connections that each keep a part of a body: what they hold together is bounded, and given back."""
+    limits: dict[str, object] = {"max_body_bytes": 200_000, "max_held_bytes": 500_000}
+    head = b"POST /v1/classify HTTP/1.1\r\nHost: x\r\nContent-Length: 200000\r\n\r\n"
+    with running(0.0, limits) as server, ExitStack() as stack:
+        server.wait_until_ready()
+        connections = [
+            stack.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE))
+            for _ in range(4)
+        ]
+        for connection in connections:
+            connection.sendall(head + b"x" * 150_000)
+        answered, _, _ = select(connections, [], [], PATIENCE)
+        refused, body = one_answer(answered[0])
+        assert refused.startswith(b"HTTP/1.1 429 ")
+        assert "memory" in json.loads(body)["error"]
+        stack.close()
+        deadline = time.monotonic() + PATIENCE
+        while server.client.post("/v1/classify", content=picture(1) + b"\0" * 190_000).status_code != 200:
+            assert time.monotonic() < deadline
