@@ -107,6 +107,6 @@ def send_mixed(address: str, seconds: float) -> Counter[int]:
                 response = send(client, next(pictures))
                 assert response.status_code in expected, (send.__name__, response.status_code, response.text)
                 statuses[response.status_code] += 1
-            crowd = [pool.submit(v1_many, client, next(pictures)) for _ in range(CROWD)]
+            crowd = [pool.submit(send, client, next(pictures)) for send in (v1, v1_many) * CROWD]
             statuses.update(future.result().status_code for future in crowd)
     return statuses

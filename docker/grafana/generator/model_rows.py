@@ -193,7 +193,7 @@ MEMORY = Row(
             "Open files",
             "Connections too. At the limit the server accepts none.",
             COUNT,
-            [(f"process_open_fds{HERE}", "{{instance}}"), (f"process_max_fds{HERE}", "{{instance}} limit")],
+            [(f"process_open_fds{HERE}", "{{instance}}")],
         ),
     ],
 )
@@ -203,10 +203,11 @@ STORE = Row(
     [
         Panel(
             "Tasks and revisions",
-            "Value: how many servers have loaded this revision of the task.",
+            "How many servers have loaded this revision of the task.",
             COUNT,
             [(f"count by (task, revision) (mass_task_loaded{HERE} == 1)", "{{task}} {{revision}}")],
             kind="table",
+            value_name="Servers",
         ),
         Panel(
             "Failed loads",

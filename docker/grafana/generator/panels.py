@@ -49,6 +49,7 @@ class Panel:
     thresholds: Thresholds | None = None
     stacked: bool = False
     highest: float | None = None
+    value_name: str = "Value"  # the heading of a table's last column
 
     def to_json(self, number: int, x: int, y: int) -> dict[str, Any]:
         """The panel as Grafana's schema has it."""
@@ -62,6 +63,7 @@ class Panel:
             "targets": [self._target(i, *query) for i, query in enumerate(self.queries)],
             "fieldConfig": {"defaults": self._defaults(), "overrides": []},
             "options": self._options(),
+            "transformations": self._transformations(),
         }
 
     def _target(self, index: int, expression: str, legend: str) -> dict[str, Any]:
@@ -102,6 +104,13 @@ class Panel:
         steps = self.thresholds or [(None, "green")]
         return {"mode": "absolute", "steps": [{"color": color, "value": value} for value, color in steps]}
 
+    def _transformations(self) -> list[dict[str, Any]]:
+        """A table is one of the labels: the time is that of all its lines."""
+        if self.kind != "table":
+            return []
+        columns = {"excludeByName": {"Time": True}, "renameByName": {"Value": self.value_name}}
+        return [{"id": "organize", "options": columns}]
+
     def _options(self) -> dict[str, Any]:
         if self.kind == "stat":
             named = any("{{" in legend for _, legend in self.queries)
@@ -110,6 +119,11 @@ class Panel:
                 "colorMode": "value",
                 "graphMode": "none",
                 "textMode": "name" if named else "value",
+                "justifyMode": "auto",
+                "orientation": "auto",
+                "wideLayout": True,
+                "showPercentChange": False,
+                "percentChangeColorMode": "standard",
             }
         if self.kind == "heatmap":
             return {
@@ -120,15 +134,18 @@ class Panel:
                     "scheme": "Oranges",
                     "steps": 64,
                     "exponent": 0.5,
+                    "reverse": False,
                     "fill": "orange",
                 },
                 "filterValues": {"le": 1e-9},
                 "legend": {"show": True},
+                "exemplars": {"color": "rgba(255,0,255,0.7)"},
+                "showValue": "never",
                 "tooltip": {"mode": "single", "yHistogram": True},
                 "yAxis": {"unit": self.unit, "axisPlacement": "left"},
             }
         if self.kind == "table":
-            return {"showHeader": True, "cellHeight": "sm"}
+            return {"showHeader": True, "cellHeight": "sm", "frameIndex": 0}
         return {
             "legend": {
                 "displayMode": "table",
