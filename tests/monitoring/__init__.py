@@ -1,0 +1,1 @@
+"""Alert rules and the dashboard: by themselves, and against a real Prometheus that scraped a real server."""
