@@ -21,7 +21,7 @@ async def read_body(request: Request, service: Service) -> bytes:
 
     Raises TooLargeError by the announced length before reading, or as soon as more than the limit came, and
     SlowClientError for one that takes `client_timeout` seconds longer than its length at the slowest rate,
-    QueueFullError when too many bytes are held already.
+    MemoryFullError when too many bytes are held already.
     """
     record: RequestRecord = request.state.record
     limit = service.settings.max_body_bytes

@@ -12,6 +12,7 @@
     ├── BatchFailedError         500  the engine failed on the batch that held this request
     │   └── NotFiniteError       500  the model's output for an image of this request is NaN or Inf
     ├── QueueFullError           429  come back later
+    │   └── MemoryFullError      429  too many bytes of bodies are held
     ├── NotReadyError            503  still loading
     │   ├── DrainingError        503  shutting down
     │   ├── WorkerDiedError      503  the process is about to end
@@ -119,6 +120,12 @@ class QueueFullError(ServiceError):
     status = 429
     reason = "queue_full"
     retry_after_seconds = 1
+
+
+class MemoryFullError(QueueFullError):
+    """The bodies that are being read fill the memory that they may have."""
+
+    reason = "memory_full"
 
 
 class NotReadyError(ServiceError):

@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+    generate_latest,
+)
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -19,13 +27,24 @@ COEFFICIENT_BUCKETS = tuple(step / 10 for step in range(1, 11))
 PROTOCOLS = ("v1", "v2", "hugging_face", "other")
 CODES = (200, 400, 401, 404, 405, 408, 413, 415, 429, 499, 500, 503, 504)
 STAGES = ("decode", "queue", "first_pass", "route", "second_pass", "heads")
-REASONS = ("queue_full", "deadline", "too_large", "bad_image", "draining", "client_gone", "client_slow")
+REASONS = (
+    "queue_full",
+    "memory_full",
+    "deadline",
+    "too_large",
+    "bad_image",
+    "draining",
+    "client_gone",
+    "client_slow",
+)
 
 
 class Metrics:
     """What the parts of the service count, under names that start with `mass_`."""
 
     def __init__(self, queue_capacity: int) -> None:
+        # They are a time stamp beside every counter, which nobody reads.
+        disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         self._make_request_metrics()

@@ -14,7 +14,7 @@ from torch import Tensor
 from server.batcher import ORDINARY_PRIORITY, Batcher, Ticket
 from server.decode import DecodePool
 from server.engine import Classification, Engine, Query
-from server.errors import BadRequestError, DeadlineError, NotFoundError, NotReadyError, QueueFullError
+from server.errors import BadRequestError, DeadlineError, MemoryFullError, NotFoundError, NotReadyError
 from server.keys import Access
 from server.metrics import Metrics
 from server.served_store import EngineSource, ServedStore
@@ -129,11 +129,11 @@ class Service:
         self.store.start()
 
     def hold(self, nbytes: int, record: RequestRecord) -> None:
-        """Counts a part of a request's body. Raises QueueFullError when all bodies together are too large."""
+        """Counts a part of a request's body. Raises MemoryFullError when all of them are too large."""
         record.held_bytes += nbytes
         self._held_bytes += nbytes
         if self._held_bytes > self.settings.max_held_bytes:
-            raise QueueFullError("The server is reading as much as its memory allows; try again.")
+            raise MemoryFullError("The server is reading as much as its memory allows; try again.")
 
     def release(self, record: RequestRecord) -> None:
         """Called when a request is answered."""

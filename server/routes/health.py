@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter
 from fastapi.responses import JSONResponse
 
-from server.errors import DrainingError, NotReadyError, WorkerDiedError
+from server.errors import DrainingError, NotReadyError, ServiceError, WorkerDiedError, error_response
 from server.routes.dependencies import CurrentService
 from server.routes.responses import error_responses
 from server.schemas import Health
@@ -17,7 +17,7 @@ router = APIRouter()
 async def livez(service: CurrentService) -> JSONResponse:
     """200 unless only a restart can help. Loading and draining are alive."""
     if not service.alive:
-        raise WorkerDiedError("The server cannot answer any more and is about to end; restart it.")
+        return _told(WorkerDiedError("The server cannot answer any more and is about to end; restart it."))
     return JSONResponse({"status": "alive"})
 
 
@@ -28,7 +28,7 @@ async def readyz(service: CurrentService) -> JSONResponse:
     `load_error` tells why a newer revision of the store is not the one that serves.
     """
     if not service.ready:
-        raise _why_not_ready(service.alive, service.draining)
+        return _told(_why_not_ready(service.alive, service.draining))
     failure = service.store.failure
     health = Health(
         status="ready",
@@ -49,6 +49,11 @@ async def ready(service: CurrentService) -> JSONResponse:
     """200 while requests should be sent here."""
     content = {"ready": service.ready, "live": service.alive}
     return JSONResponse(content, status_code=200 if service.ready else 503)
+
+
+def _told(error: ServiceError) -> JSONResponse:
+    """Returned and not raised: a probe that is told so is no request that was rejected."""
+    return error_response(error.status, str(error), error.headers())
 
 
 def _why_not_ready(alive: bool, draining: bool) -> NotReadyError:
