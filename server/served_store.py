@@ -18,6 +18,7 @@ from typing import Protocol
 import structlog
 import torch
 
+from model_store.errors import StoreError
 from server.engine import Engine, Query
 from server.errors import BadRequestError, DrainingError, NotFoundError
 from server.metrics import Metrics
@@ -164,7 +165,6 @@ class ServedStore:
             engine = self._source.load(change.without(self.unloaded), self.engine)
             warm_up(engine)
         except Exception as error:
-            log.debug("loading failed", exc_info=True)
             self._fail(revision, error)
             change.done.set_exception(error)
             return
@@ -188,8 +188,14 @@ class ServedStore:
         self.failure = FailedLoad(revision, error, attempts, time.monotonic())
         self._metrics.load_failures.inc()
         if self.engine is not None and not again:
-            serving = self.engine.store_revision
-            log.error("loading failed, the old revision serves on", error=str(error), store_revision=serving)
+            log.error(
+                "loading failed, the old revision serves on",
+                error=str(error),
+                store_revision=self.engine.store_revision,
+                exc_info=None
+                if isinstance(error, StoreError)
+                else error,  # a store's error tells all by itself
+            )
 
 
 def warm_up(engine: Engine) -> None:
