@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from base64 import b64encode
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,11 +19,11 @@ from schemathesis.config import SchemathesisConfig
 from schemathesis.engine import StopReason, events, from_schema
 from schemathesis.engine.recorder import ScenarioRecorder
 
-from tests.server.conftest import RunningServer
+from tests.server.conftest import RunningServer, running
 from tests.server.fakes import FakeEngine
 from tests.server.pictures import picture
 
-EXAMPLES = 10
+EXAMPLES = 20
 
 ENGINE = FakeEngine()
 NAMES = {
@@ -36,6 +37,26 @@ INFER_BODY = {
         {"name": "image", "datatype": "BYTES", "shape": [1], "data": [b64encode(picture(7)).decode()]},
     ]
 }
+
+
+KEY = "a-key-for-everything"
+
+
+@pytest.fixture(scope="module")
+def keyed_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    """A server that asks for a key, so that its refusals are seen too, and whose repository is open."""
+    keys = tmp_path_factory.mktemp("keys") / "keys.txt"
+    keys.write_text(KEY)
+    settings: dict[str, object] = {
+        "max_body_bytes": 200_000,
+        "max_pixels": 1_000_000,
+        "inference_keys_file": keys,
+        "admin_keys_file": keys,
+        "log_level": "error",
+    }
+    with running(0.0, settings) as server:
+        server.wait_until_ready()
+        yield server
 
 
 def strict(description: dict[str, Any]) -> dict[str, Any]:
@@ -76,6 +97,7 @@ def tried(description: dict[str, Any], url: str) -> Findings:
     config = {
         "seed": 1,
         "base-url": url,
+        "headers": {"X-API-Key": KEY},
         "continue-on-failure": True,
         "cache": {"enabled": False},
         "generation": {"max-examples": EXAMPLES, "deterministic": True},
@@ -99,12 +121,12 @@ def tried(description: dict[str, Any], url: str) -> Findings:
 
 
 @pytest.mark.slow
-def test_every_response_is_as_described(server: RunningServer) -> None:
-    description = server.client.get("/openapi.json").raise_for_status().json()
+def test_every_response_is_as_described(keyed_server: RunningServer) -> None:
+    description = keyed_server.client.get("/openapi.json").raise_for_status().json()
     operations = {
         f"{method.upper()} {path}" for path, item in description["paths"].items() for method in item
     }
-    findings = tried(strict(description), str(server.client.base_url))
+    findings = tried(strict(description), str(keyed_server.client.base_url))
     assert not findings.problems, "\n\n".join(findings.problems)
     assert findings.statuses.keys() == operations
     assert [label for label, statuses in findings.statuses.items() if 200 not in statuses] == []
