@@ -124,7 +124,7 @@ def _garbled() -> Iterator[Act]:
     """What is not HTTP, or not quite."""
     garbled = {
         "TLS": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(range(256)) * 2,
-        "SSH": b"SSH-2.0-OpenSSH_9.2\r\n",
+        "SSH": b"SSH-2.0-OpenSSH_9.2\r\n\r\n",
         "zeros": bytes(100),
         "no length": b"POST /v1/classify HTTP/1.1\r\nHost: test\r\nContent-Length: -1\r\n\r\n",
         "two lengths": headers(b"Content-Length: 1", b"Content-Length: 2"),
