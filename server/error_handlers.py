@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from http import HTTPStatus
+from http import HTTPMethod, HTTPStatus
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.routing import Match
 
 from server.errors import ClientGoneError, ServiceError, error_response, first_problem
 from server.metrics import Metrics
@@ -32,7 +33,10 @@ def install_error_handlers(app: FastAPI, metrics: Metrics) -> None:
 
     async def on_http_exception(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        return error_response(error.status_code, _explain(request, error), error.headers)
+        headers = error.headers
+        if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+            headers = {"Allow": ", ".join(_allowed_methods(request))}
+        return error_response(error.status_code, _explain(request, error), headers)
 
     app.add_exception_handler(ServiceError, on_service_error)
     app.add_exception_handler(ClientDisconnect, on_disconnect)
@@ -46,6 +50,17 @@ def _explain(request: Request, error: HTTPException) -> str:
     if error.status_code == HTTPStatus.NOT_FOUND:
         return f"There is nothing at {path}; /openapi.json lists what there is."
     if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-        allowed = (error.headers or {}).get("Allow", "another method")
-        return f"{path} does not take {request.method}; use {allowed}."
+        return f"{path} does not take {request.method}; use {' or '.join(_allowed_methods(request))}."
     return str(error.detail)
+
+
+def _allowed_methods(request: Request) -> list[str]:
+    """Those of all routes at a path; the framework itself names those of the first one only."""
+    return [
+        method.value
+        for method in HTTPMethod
+        if any(
+            route.matches({**request.scope, "method": method.value})[0] is Match.FULL
+            for route in request.app.routes
+        )
+    ]

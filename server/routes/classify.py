@@ -11,6 +11,7 @@ from fastapi.responses import Response
 from server.body import read_body, unless_client_leaves
 from server.forms import DEFAULT_TOP_K, Limits, Options, parse_request, split_names
 from server.routes.dependencies import FOR_INFERENCE, CurrentRecord, CurrentService
+from server.routes.json_schemas import inlined_schema
 from server.routes.responses import error_responses
 from server.schemas import ClassifyAnswer, ClassifyBody, image_result
 from server.service import EncodedImages
@@ -18,13 +19,6 @@ from server.service import EncodedImages
 router = APIRouter(dependencies=FOR_INFERENCE)
 
 IMAGE_FILE = {"type": "string", "format": "binary"}
-
-
-def _json_schema() -> dict[str, Any]:
-    """The JSON form, with the one nested model in its place: a reference would point to nothing."""
-    schema = ClassifyBody.model_json_schema()
-    schema["properties"]["images"]["items"] = schema.pop("$defs")["ImageItem"]
-    return schema
 
 
 # The body is read and told apart by this service, not by the framework, so the description is given by hand.
@@ -45,7 +39,7 @@ REQUEST_BODY: dict[str, Any] = {
                 "additionalProperties": False,
             }
         },
-        "application/json": {"schema": _json_schema()},
+        "application/json": {"schema": inlined_schema(ClassifyBody)},
     },
 }
 

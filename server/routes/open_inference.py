@@ -13,9 +13,16 @@ from server.body import read_body, unless_client_leaves
 from server.forms import Limits
 from server.open_inference.answers import InferAnswer, infer_answer
 from server.open_inference.models import PLATFORM, Model, find_model, model_names
-from server.open_inference.requests import IMAGE, PIXEL_VALUES, decompressed, parse_infer_request
+from server.open_inference.requests import (
+    IMAGE,
+    PIXEL_VALUES,
+    InferBody,
+    decompressed,
+    parse_infer_request,
+)
 from server.open_inference.statistics import Statistics
 from server.routes.dependencies import FOR_INFERENCE, CurrentRecord, CurrentService
+from server.routes.json_schemas import inlined_schema
 from server.routes.responses import error_responses
 from server.service import RequestRecord, Service
 
@@ -36,20 +43,16 @@ REPOSITORY_EXTENSIONS = ["model_repository", "model_repository(unload_dependents
 REQUEST_BODY: dict[str, Any] = {
     "required": True,
     "content": {
-        "application/json": {
-            "schema": {
-                "type": "object",
-                "properties": {
-                    "id": {"type": "string"},
-                    "inputs": {"type": "array", "minItems": 1, "maxItems": 1, "items": {"type": "object"}},
-                    "outputs": {"type": "array", "items": {"type": "object"}},
-                    "parameters": {"type": "object"},
-                },
-                "required": ["inputs"],
-            }
-        },
+        "application/json": {"schema": inlined_schema(InferBody)},
         "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
     },
+}
+INFER_RESPONSES: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "JSON, and the binary outputs behind it if there are any",
+        "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+    },
+    **error_responses(400, 401, 404, 408, 413, 415, 429, 500, 503, 504),
 }
 
 
@@ -147,12 +150,12 @@ def _shown(statistics: Statistics, models: list[Model]) -> dict[str, Any]:
 
 @router.post(
     "/models/{model}/infer",
-    responses=error_responses(400, 401, 404, 408, 413, 415, 429, 500, 503, 504),
+    responses=INFER_RESPONSES,
     openapi_extra={"requestBody": REQUEST_BODY},
 )
 @router.post(
     "/models/{model}/versions/{version}/infer",
-    responses=error_responses(400, 401, 404, 408, 413, 415, 429, 500, 503, 504),
+    responses=INFER_RESPONSES,
     openapi_extra={"requestBody": REQUEST_BODY},
 )
 async def infer(

@@ -38,7 +38,7 @@ async def index(request: Request, service: CurrentService) -> list[dict[str, str
     return listed + [{"name": name} | gone for name in engine.left_out]
 
 
-@router.post("/models/{model}/load", responses=RESPONSES)
+@router.post("/models/{model}/load", response_class=Response, responses=RESPONSES)
 async def load(model: str, request: Request, service: CurrentService) -> Response:
     """Serves the newest revision of the store, with this task even if it was unloaded; `auto`: as it is.
 
@@ -52,7 +52,7 @@ async def load(model: str, request: Request, service: CurrentService) -> Respons
     return Response()
 
 
-@router.post("/models/{model}/unload", responses=RESPONSES)
+@router.post("/models/{model}/unload", response_class=Response, responses=RESPONSES)
 async def unload(model: str, request: Request, service: CurrentService) -> Response:
     """Serves without a task until it is loaded again or the server is restarted; the store keeps it."""
     await _parameters(request, service)
