@@ -64,7 +64,7 @@ refuses() { ! "$@"; }
 clean_up() {
     local status=$?
     if [ "${KEEP:-}" != 1 ]; then
-        "$ENGINE" rm --force "$NAME" >/dev/null 2>&1 || true
+        "$ENGINE" rm --force --volumes "$NAME" >/dev/null 2>&1 || true
         "$ENGINE" volume rm --force "$NAME-store" "$NAME-broken" >/dev/null 2>&1 || true
         [ ${#built[@]} -eq 0 ] || "$ENGINE" rmi --force "${built[@]}" >/dev/null 2>&1 || true
     fi
@@ -107,7 +107,7 @@ healthy() {
 }
 
 stopped_cleanly() { [ "$("$ENGINE" inspect --format '{{.State.ExitCode}} {{.State.Running}}' "$NAME")" = "0 false" ]; }
-remove() { "$ENGINE" rm --force "$NAME" >/dev/null 2>&1; }
+remove() { "$ENGINE" rm --force --volumes "$NAME" >/dev/null 2>&1; }
 
 # with_store VOLUME COMMAND...: a command in a container of its own that may write to a store.
 with_store() {
