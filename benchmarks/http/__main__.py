@@ -16,6 +16,8 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
+import sys
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -75,8 +77,10 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60.0, help="of each phase")
     parser.add_argument("--rounds", type=int, default=3, help="of the comparison with the engine")
     parser.add_argument("--hot-swap", type=int, metavar="N", help="exchange a task's revision N times")
+    parser.add_argument("--pause", type=float, default=5.0, help="seconds between two exchanges")
     parser.add_argument("--work", type=Path, help="folder for checkpoints and stores")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the server is stopped then, too
     if options.store is not None and options.hot_swap is None:
         report(Measurement(options.store, options.seconds, options.rounds).run(), options.json)
         return
@@ -89,7 +93,7 @@ def main() -> None:
             return
         task = finetuned[0].name
         hot_swap.give_history(store, task, finetuned[TASKS], options.hot_swap)
-        report(hot_swap.measure(store, task, options.hot_swap, options.seconds), options.json)
+        report(hot_swap.measure(store, task, options.hot_swap, options.seconds, options.pause), options.json)
 
 
 if __name__ == "__main__":

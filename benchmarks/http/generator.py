@@ -26,6 +26,7 @@ from benchmarks.http_overhead import photographs
 
 PICTURES = 16
 FAILED = 0  # the status of a request that was not answered at all
+MOST_UNANSWERED = 2000  # beyond it a request fails unsent: no process has descriptors for ever
 LENGTH = re.compile(rb"content-length: (\d+)", re.IGNORECASE)
 
 
@@ -93,6 +94,7 @@ class Generator:
         self._plan = plan
         self._requests = self._built_requests()
         self._idle: list[Connection] = []
+        self._unanswered = 0
         self._stopped = asyncio.Event()
         self.journal = Journal()
 
@@ -137,18 +139,26 @@ class Generator:
     async def _ask(self, due: float) -> None:
         """Sends the next request and writes down what came back and when."""
         target, request = next(self._requests)
+        self._unanswered += 1
         try:
-            connection = await self._connection()
-            status = await connection.ask(request)
-            self._idle.append(connection)
+            status = await self._status(request)
         except OSError:
             status = FAILED
+        self._unanswered -= 1
         ended = time.perf_counter()
         journal = self.journal
         journal.targets.append(target)
         journal.ended.append(ended - self._start)
         journal.latencies.append(ended - due)
         journal.statuses.append(status)
+
+    async def _status(self, request: bytes) -> int:
+        if self._unanswered > MOST_UNANSWERED:
+            return FAILED
+        connection = await self._connection()
+        status = await connection.ask(request)
+        self._idle.append(connection)
+        return status
 
     async def _connection(self) -> Connection:
         while self._idle:

@@ -12,9 +12,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks.http.figures import errors, latencies, percentile
+from benchmarks.http.figures import TOO_MANY, errors, latencies, percentile, throughput
 from benchmarks.http.generator import Plan
-from benchmarks.http.load import BATCH, QUEUE, EngineAlone, Results
+from benchmarks.http.load import BATCH, QUEUE, Results
 from benchmarks.http.processes import PATIENCE, Load, Server, running_server
 from model_store.manifest import MANIFEST_FILE
 from model_store.plan import TaskInput
@@ -34,37 +34,36 @@ def give_history(store: Path, task: str, checkpoint: Path, swaps: int) -> None:
     changed.files.write_bytes(MANIFEST_FILE, manifest.to_bytes())
 
 
-def measure(store: Path, task: str, swaps: int, seconds: float) -> Iterator[Results]:
-    """Half load without swaps for so many seconds, then with them for as long as they take."""
+def measure(store: Path, task: str, swaps: int, seconds: float, pause: float) -> Iterator[Results]:
+    """Half load without swaps for so many seconds, then with a swap and a pause in turn."""
+    targets: list[str | None] = [None, *(entry.name for entry in Store.open(store).manifest.tasks)]
+    others = [number for number, name in enumerate(targets) if name not in (None, task)]
     flags = ("--max-batch-images", str(BATCH), "--queue-images", str(QUEUE))
-    alone = EngineAlone(store)
-    rate = 0.5 * alone.throughput(seconds / 3)
-    others = [number for number, name in enumerate(alone.targets) if name not in (None, task)]
-    targets = alone.targets
-    del alone
     with running_server(store, *flags, "--store-poll-seconds", str(POLL_SECONDS)) as server:
+        saturated = Load(Plan(server.port, targets, seconds, clients=2 * BATCH)).journal()
+        rate = 0.5 * throughput(saturated, seconds / 4)
         quiet = Load(Plan(server.port, targets, seconds, rate=rate)).journal()
-        yield Results(
-            {}, {"quiet_errors": float(errors(quiet)), "quiet_requests": float(len(quiet.statuses))}
-        )
-        load = Load(Plan(server.port, targets, swaps * PATIENCE, rate=rate))
-        took = [swap(server, store, task) for _ in range(swaps)]
+        load = Load(Plan(server.port, targets, swaps * (pause + PATIENCE), rate=rate))
+        took = [swap(server, store, task, pause) for _ in range(swaps)]
         swapped = load.stop()
     before = percentile(latencies(quiet, targets=others), 99)
     during = percentile(latencies(swapped, targets=others), 99)
+    ratios = {"failed_during_swaps": float(errors(swapped)), "p99_with_over_without_swaps": during / before}
     raw = {
         "swaps": float(swaps),
         "seconds_to_swap": sum(took) / swaps,
+        "half_load_rate": rate,
+        "failed_without_swaps": float(errors(quiet)),
+        "requests_without_swaps": float(len(quiet.statuses)),
         "requests_during_swaps": float(len(swapped.statuses)),
+        "refused_during_swaps": float(swapped.statuses.count(TOO_MANY)),
         "p99_of_other_tasks_without_swaps": before,
         "p99_of_other_tasks_with_swaps": during,
     }
-    yield Results(
-        {"failed_during_swaps": float(errors(swapped)), "p99_with_over_without_swaps": during / before}, raw
-    )
+    yield Results(ratios, raw)
 
 
-def swap(server: Server, store: Path, task: str) -> float:
+def swap(server: Server, store: Path, task: str, pause: float) -> float:
     """Exchanges the task's revision; the seconds until the server serves it."""
     started = time.perf_counter()
     revision = rollback_task(store, task).manifest.store_revision
@@ -72,4 +71,6 @@ def swap(server: Server, store: Path, task: str) -> float:
         if time.perf_counter() - started > PATIENCE:
             raise TimeoutError("the server did not take the new revision")
         time.sleep(POLL_SECONDS)
-    return time.perf_counter() - started
+    took = time.perf_counter() - started
+    time.sleep(pause)
+    return took
