@@ -80,14 +80,16 @@ class Load:
 
     def journal(self) -> Journal:
         """What came back, once it is over."""
-        assert self._process.stdout is not None
-        return self._result(self._process.stdout.read())
+        with self._process as process:
+            assert process.stdout is not None
+            output = process.stdout.read()  # its input stays open meanwhile: closing it would end it
+        return self._result(output)
 
     def stop(self) -> Journal:
         """Ends it; what came back, once the last answer is there."""
         return self._result(self._process.communicate()[0])
 
     def _result(self, output: bytes) -> Journal:
-        if self._process.wait():
+        if self._process.returncode:
             raise RuntimeError("the load generator failed")
         return Journal(**json.loads(output))

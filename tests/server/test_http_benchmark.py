@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from benchmarks.http import figures
 from benchmarks.http.generator import FAILED, Journal, Plan
 from benchmarks.http.processes import Load
-from tests.server.conftest import RunningServer, StartServer
+from tests.server.conftest import PATIENCE, RunningServer, StartServer
+from tests.server.pictures import picture
 
 
 def test_batches_do_not_distort_the_throughput() -> None:
@@ -58,7 +61,21 @@ def test_an_open_loop_sends_at_its_rate_whatever_comes_back(server: RunningServe
 def test_a_server_that_is_gone_is_a_failure_of_every_request(start_server: StartServer) -> None:
     server = start_server()
     server.wait_until_ready()
-    load = Load(Plan(server.port, [None], seconds=60.0, clients=1))
     server.process.kill()
     server.process.wait()
-    assert load.stop().statuses[-1:] == [FAILED]
+    statuses = Load(Plan(server.port, [None], seconds=0.2, clients=1)).journal().statuses
+    assert set(statuses) == {FAILED}
+
+
+def test_a_load_that_is_stopped_tells_what_came_back_until_then(server: RunningServer) -> None:
+    server.client.post("/v1/classify", content=picture(1)).raise_for_status()
+    load = Load(Plan(server.port, [None], seconds=3600.0, clients=1))
+    answered = 'mass_requests_total{code="200",protocol="v1"}'
+    before = server.metric(answered)
+    deadline = time.monotonic() + PATIENCE
+    while server.metric(answered) < before + 3:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    statuses = load.stop().statuses
+    assert len(statuses) >= 3
+    assert set(statuses) == {200}
