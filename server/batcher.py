@@ -126,6 +126,16 @@ class Batcher:
         """The worker has not ended yet."""
         return self._worker.is_alive()
 
+    def refuse_when_full(self) -> None:
+        """Raises QueueFullError when not even one image would be admitted now."""
+        if self._waiting >= self._queue_images:
+            raise self._queue_is_full()
+
+    def _queue_is_full(self) -> QueueFullError:
+        return QueueFullError(
+            f"The queue is full ({self._waiting} of {self._queue_images} images); try again."
+        )
+
     def admit(
         self, engine: BatchEngine, images: int, deadline: float, priority: int = ORDINARY_PRIORITY
     ) -> Ticket:
@@ -139,9 +149,7 @@ class Batcher:
             if self._closing:
                 raise DrainingError("The server is shutting down; send the request to another one.")
             if self._waiting + images > self._queue_images:
-                raise QueueFullError(
-                    f"The queue is full ({self._waiting} of {self._queue_images} images); try again."
-                )
+                raise self._queue_is_full()
             ticket = Ticket(engine, images, deadline, waiting=images, priority=priority)
             self._open.add(ticket)
             self._count_waiting(images)

@@ -16,18 +16,23 @@ class TimedConnection(H11Protocol):
 
     uvicorn limits the time between two requests and nothing else. Here a client has `client_timeout` seconds
     to send the headers of a request, from its first byte (or from the connection on), and as long to take
-    up an answer that it has stopped reading. The body's time is the route's business.
+    up an answer that it has stopped reading. The body's time is the route's business. Connections beyond
+    `max_connections` are closed at once.
     """
 
-    def __init__(self, *args: Any, client_timeout: float, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, client_timeout: float, max_connections: int, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._client_timeout = client_timeout
+        self._max_connections = max_connections
         self._headers_timer: asyncio.TimerHandle | None = None
         self._reading_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._time_headers()
+        if len(self.connections) > self._max_connections:
+            transport.abort()  # before the process has no descriptors left, which stops everybody
+        else:
+            self._time_headers()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timers()

@@ -117,6 +117,8 @@ class DecodePool:
         self._max_pixels = max_pixels
         self._one_large_image = threading.Lock()
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
+        # Now, and not with the first image, when there may be no descriptor left to open its formats with.
+        Image.init()
         # Pillow's warnings are about callers' files: nothing that an operator could act on.
         warnings.filterwarnings("ignore", module=r"PIL\b")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import resource
 import signal
 import socket
 import sys
@@ -23,6 +24,8 @@ from server.settings import Settings
 # How long a dead server still answers, so that callers learn of it and a probe can see it.
 FAREWELL_SECONDS = 1.0
 BACKLOG = 2048
+# Files that are open beside connections: the store while it loads, logs, what torch and the exporter hold.
+OTHER_DESCRIPTORS = 100
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -76,6 +79,16 @@ class DrainingServer(uvicorn.Server):
         return await super().on_tick(counter)
 
 
+def _within_descriptors(connections: int) -> int:
+    """As many of the connections as the process may have files open, after raising that limit if need be."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = connections + OTHER_DESCRIPTORS
+    if soft < needed:
+        soft = min(needed, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return min(connections, max(1, soft - OTHER_DESCRIPTORS))
+
+
 def run(app: FastAPI, settings: Settings, listener: socket.socket) -> int:
     """Serves until told to stop. Returns the exit code: 0, or 1 after the worker died.
 
@@ -84,7 +97,11 @@ def run(app: FastAPI, settings: Settings, listener: socket.socket) -> int:
     service: Service = app.state.service
     config = uvicorn.Config(
         app,
-        http=partial(TimedConnection, client_timeout=settings.client_timeout),  # type: ignore[arg-type]
+        http=partial(  # type: ignore[arg-type]
+            TimedConnection,
+            client_timeout=settings.client_timeout,
+            max_connections=_within_descriptors(settings.max_connections),
+        ),
         # In whole seconds, which is what uvicorn's type says and more than enough.
         timeout_keep_alive=math.ceil(settings.idle_timeout),
         ws="none",

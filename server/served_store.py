@@ -7,6 +7,7 @@ when the last of them does. A load that fails changes nothing but what readiness
 
 from __future__ import annotations
 
+import os
 import queue
 import threading
 import time
@@ -26,6 +27,8 @@ from server.metrics import Metrics
 # A revision that could not be loaded is tried again after so many seconds, then after twice as many, ...
 FIRST_RETRY_SECONDS = 10.0
 LAST_RETRY_SECONDS = 300.0
+# Enough to leave the cores to serving; not the most, because a thread that holds Python's lock must go on.
+LOADING_NICENESS = 10
 
 log = structlog.get_logger(__name__)
 
@@ -123,6 +126,7 @@ class ServedStore:
 
     def _run(self) -> None:
         self._load(Reload())
+        _stand_back()
         while self.engine is not None:
             try:
                 change = self._asked.get(timeout=self._poll_seconds)
@@ -196,6 +200,14 @@ class ServedStore:
                 if isinstance(error, StoreError)
                 else error,  # a store's error tells all by itself
             )
+
+
+def _stand_back() -> None:
+    """Lets this thread, and those it starts, have the processor when the one that serves leaves it over.
+
+    On Linux priorities belong to threads, whatever POSIX says of processes.
+    """
+    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOADING_NICENESS)
 
 
 def warm_up(engine: Engine) -> None:

@@ -48,6 +48,7 @@ def serve(
     max_images_per_request: Annotated[int | None, typer.Option(help=_help("max_images_per_request"))] = None,
     max_top_k: Annotated[int | None, typer.Option(help=_help("max_top_k"))] = None,
     request_timeout: Annotated[float | None, typer.Option(help=_help("request_timeout"))] = None,
+    max_connections: Annotated[int | None, typer.Option(help=_help("max_connections"))] = None,
     client_timeout: Annotated[float | None, typer.Option(help=_help("client_timeout"))] = None,
     idle_timeout: Annotated[float | None, typer.Option(help=_help("idle_timeout"))] = None,
     hang_timeout: Annotated[float | None, typer.Option(help=_help("hang_timeout"))] = None,

@@ -10,7 +10,7 @@ from fastapi.responses import Response
 
 from server.body import read_body, unless_client_leaves
 from server.forms import DEFAULT_TOP_K, Limits, Options, parse_request, split_names
-from server.routes.dependencies import FOR_INFERENCE, CurrentRecord, CurrentService
+from server.routes.dependencies import FOR_INFERENCE, IF_THERE_IS_ROOM, CurrentRecord, CurrentService
 from server.routes.json_schemas import inlined_schema
 from server.routes.responses import error_responses
 from server.schemas import ClassifyAnswer, ClassifyBody, image_result
@@ -48,6 +48,7 @@ REQUEST_BODY: dict[str, Any] = {
     "/v1/classify",
     response_model=ClassifyAnswer,
     responses=error_responses(400, 401, 404, 408, 413, 415, 429, 500, 503, 504),
+    dependencies=IF_THERE_IS_ROOM,
     openapi_extra={"requestBody": REQUEST_BODY},
 )
 async def classify(

@@ -44,6 +44,12 @@ def _require_admin(service: CurrentService, keys: PresentedKeys) -> None:
     service.access.require_admin(keys)
 
 
+def _require_room(service: CurrentService) -> None:
+    service.batcher.refuse_when_full()
+
+
+# For routes that take images: an overloaded server refuses before it reads any.
+IF_THERE_IS_ROOM = [Depends(_require_room)]
 # For routers: checked before a body is read.
 FOR_INFERENCE = [Depends(_require_inference)]
 FOR_ADMINS = [Depends(_require_admin)]

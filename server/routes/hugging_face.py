@@ -13,7 +13,7 @@ from server.body import read_body, unless_client_leaves
 from server.engine import Classification
 from server.errors import BadRequestError, first_problem
 from server.forms import DEFAULT_TOP_K, checked_top_k, decoded_base64, is_json
-from server.routes.dependencies import FOR_INFERENCE, CurrentRecord, CurrentService
+from server.routes.dependencies import FOR_INFERENCE, IF_THERE_IS_ROOM, CurrentRecord, CurrentService
 from server.routes.responses import error_responses
 from server.schemas import HuggingFaceBody, HuggingFaceLabel, HuggingFaceParameters
 from server.service import EncodedImages, RequestRecord, Service
@@ -42,11 +42,13 @@ REQUEST_BODY: dict[str, Any] = {
 @router.post(
     "/",
     responses=error_responses(400, 401, 408, 413, 415, 429, 500, 503, 504),
+    dependencies=IF_THERE_IS_ROOM,
     openapi_extra={"requestBody": REQUEST_BODY},
 )
 @router.post(
     "/predict",
     responses=error_responses(400, 401, 408, 413, 415, 429, 500, 503, 504),
+    dependencies=IF_THERE_IS_ROOM,
     openapi_extra={"requestBody": REQUEST_BODY},
 )
 async def classify_among_all(
@@ -59,6 +61,7 @@ async def classify_among_all(
 @router.post(
     "/models/{task}",
     responses=error_responses(400, 401, 404, 408, 413, 415, 429, 500, 503, 504),
+    dependencies=IF_THERE_IS_ROOM,
     openapi_extra={"requestBody": REQUEST_BODY},
 )
 async def classify_for_task(

@@ -21,7 +21,7 @@ from server.open_inference.requests import (
     parse_infer_request,
 )
 from server.open_inference.statistics import Statistics
-from server.routes.dependencies import FOR_INFERENCE, CurrentRecord, CurrentService
+from server.routes.dependencies import FOR_INFERENCE, IF_THERE_IS_ROOM, CurrentRecord, CurrentService
 from server.routes.json_schemas import inlined_schema
 from server.routes.responses import error_responses
 from server.service import RequestRecord, Service
@@ -151,11 +151,13 @@ def _shown(statistics: Statistics, models: list[Model]) -> dict[str, Any]:
 @router.post(
     "/models/{model}/infer",
     responses=INFER_RESPONSES,
+    dependencies=IF_THERE_IS_ROOM,
     openapi_extra={"requestBody": REQUEST_BODY},
 )
 @router.post(
     "/models/{model}/versions/{version}/infer",
     responses=INFER_RESPONSES,
+    dependencies=IF_THERE_IS_ROOM,
     openapi_extra={"requestBody": REQUEST_BODY},
 )
 async def infer(

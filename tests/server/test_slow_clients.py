@@ -172,3 +172,22 @@ def test_slow_bodies_cannot_fill_the_memory() -> None:
         deadline = time.monotonic() + PATIENCE
         while server.client.post("/v1/classify", content=picture(1) + b"\0" * 190_000).status_code != 200:
             assert time.monotonic() < deadline
+
+
+def test_connections_beyond_the_limit_are_closed_and_the_others_served() -> None:
+    with running(0.0, {"max_connections": 20}) as server, ExitStack() as stack:
+        server.wait_until_ready()
+        connections = [
+            stack.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE))
+            for _ in range(40)
+        ]
+        kept = []
+        for connection in connections:
+            with suppress(ConnectionError, IndexError):
+                connection.sendall(REQUEST)
+                if select([connection], [], [], 1.0)[0] and connection.recv(1, socket.MSG_PEEK):
+                    kept.append(one_answer(connection)[0])
+        assert 15 <= len(kept) <= 20
+        assert all(b"200 OK" in head for head in kept)
+        stack.close()
+        assert server.client.get("/livez").status_code == 200

@@ -1,0 +1,44 @@
+"""What a log must not tell."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+
+import pytest
+import structlog
+
+from server.logs import configure_logs
+from server.settings import load_settings
+
+
+@pytest.fixture
+def _restored() -> Iterator[None]:
+    root = logging.getLogger()
+    handlers, level = root.handlers, root.level
+    yield
+    root.handlers = handlers
+    root.setLevel(level)
+    structlog.reset_defaults()
+
+
+def fail(key: str) -> None:
+    headers = {"authorization": f"Bearer {key}"}
+    raise RuntimeError(f"a defect with {len(headers)} headers")
+
+
+@pytest.mark.usefixtures("_restored")
+@pytest.mark.parametrize("log_format", ["console", "json"])
+def test_a_traceback_does_not_show_the_headers_that_it_passed(
+    log_format: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    configure_logs(load_settings({"log_format": log_format}))
+    key = "".join(["sec", "ret"])  # a traceback quotes the lines of the program
+    try:
+        fail(key)
+    except RuntimeError:
+        structlog.get_logger("test").exception("unexpected error")
+    log = capsys.readouterr().err
+    assert "Traceback" in log
+    assert "a defect with 1 headers" in log
+    assert key not in log
