@@ -12,6 +12,7 @@ from torch import Tensor
 
 import kernels
 from backbone.expert_bank import ExpertBank, ExpertSet
+from kernels.activations import Activation
 
 ALL_ROWS = slice(None)
 
@@ -23,8 +24,16 @@ class EncoderWeights(Protocol):
         """The weights of those samples of the batch."""
         ...
 
-    def linear(self, name: str, x: Tensor, output_rows: slice = ALL_ROWS) -> Tensor:
-        """The linear `name` (or those rows of its matrix) applied to x: [B, n, d_out]."""
+    def linear(
+        self,
+        name: str,
+        x: Tensor,
+        *,
+        output_rows: slice = ALL_ROWS,
+        activation: Activation | None = None,
+        residual: Tensor | None = None,
+    ) -> Tensor:
+        """`activation(x W^T + b) + residual` [B, n, d_out] with the linear `name`, or those rows of its W."""
         ...
 
     def layer_norm(self, name: str, x: Tensor) -> Tensor:
@@ -46,9 +55,18 @@ class DenseWeights:
     def of_samples(self, samples: slice) -> DenseWeights:  # noqa: ARG002 - all samples share them
         return self
 
-    def linear(self, name: str, x: Tensor, output_rows: slice = ALL_ROWS) -> Tensor:
+    def linear(
+        self,
+        name: str,
+        x: Tensor,
+        *,
+        output_rows: slice = ALL_ROWS,
+        activation: Activation | None = None,
+        residual: Tensor | None = None,
+    ) -> Tensor:
         weight, bias = self.parameters[f"{name}.weight"], self.parameters.get(f"{name}.bias")
-        y = kernels.linear(x.flatten(0, 1), weight[output_rows], None if bias is None else bias[output_rows])
+        bias = None if bias is None else bias[output_rows]
+        y = kernels.linear(x.flatten(0, 1), weight[output_rows], bias, activation, _rows(residual))
         return y.view(x.shape[0], x.shape[1], -1)
 
     def layer_norm(self, name: str, x: Tensor) -> Tensor:
@@ -89,7 +107,15 @@ class SegmentedWeights:
             self.layer_norm_eps,
         )
 
-    def linear(self, name: str, x: Tensor, output_rows: slice = ALL_ROWS) -> Tensor:
+    def linear(
+        self,
+        name: str,
+        x: Tensor,
+        *,
+        output_rows: slice = ALL_ROWS,
+        activation: Activation | None = None,
+        residual: Tensor | None = None,
+    ) -> Tensor:
         weight, blocks = self.pretrained[f"{name}.weight"], self.bank.blocks.get(name)
         deltas = [expert_set.delta(name) for expert_set in self.expert_sets]
         if output_rows is not ALL_ROWS:
@@ -97,22 +123,21 @@ class SegmentedWeights:
             blocks = None if blocks is None else blocks.output_rows(output_rows)
             deltas = [delta.output_rows(output_rows) for delta in deltas]
         row_offsets = [offset * x.shape[1] for offset in self.segment_offsets]
-        y = kernels.segmented_linear(x.flatten(0, 1), weight, blocks, deltas, row_offsets)
+        y = kernels.segmented_linear(
+            x.flatten(0, 1), weight, blocks, deltas, row_offsets, activation, _rows(residual)
+        )
         return y.view(x.shape[0], x.shape[1], -1)
 
     def layer_norm(self, name: str, x: Tensor) -> Tensor:
-        return torch.cat(
-            [
-                F.layer_norm(
-                    samples,
-                    x.shape[-1:],
-                    expert_set.vectors[f"{name}.weight"],
-                    expert_set.vectors[f"{name}.bias"],
-                    self.layer_norm_eps,
-                )
-                for expert_set, samples in self._segments(x)
-            ]
+        vectors = [expert_set.vectors for expert_set in self.expert_sets]
+        y = kernels.segmented_layer_norm(
+            x.flatten(0, 1),
+            [of_set[f"{name}.weight"] for of_set in vectors],
+            [of_set[f"{name}.bias"] for of_set in vectors],
+            [offset * x.shape[1] for offset in self.segment_offsets],
+            self.layer_norm_eps,
         )
+        return y.view(x.shape)
 
     def add_positions(self, patches: Tensor) -> Tensor:
         return torch.cat(
@@ -129,6 +154,11 @@ class SegmentedWeights:
     def _segments(self, x: Tensor) -> Iterator[tuple[ExpertSet, Tensor]]:
         sizes = [stop - start for start, stop in pairwise(self.segment_offsets)]
         return zip(self.expert_sets, x.split(sizes), strict=True)  # type: ignore[no-untyped-call]
+
+
+def _rows(x: Tensor | None) -> Tensor | None:
+    """[B, n, D] -> [B n, D]"""
+    return None if x is None else x.flatten(0, 1)
 
 
 def _add_positions(patches: Tensor, class_embedding: Tensor, positions: Tensor) -> Tensor:

@@ -20,8 +20,6 @@ from backbone.shares import in_shares
 # A query count at which attention's inner products take the path that does not depend on the batch.
 QUERY_ROWS = 8
 HEAD_MULTIPLE = 16
-# Elements that an activation works on at a time: the temporaries stay in the processor's cache.
-ACTIVATION_CHUNK = 1 << 18
 
 
 def patchify(pixels: Tensor, patch_size: int) -> Tensor:
@@ -54,9 +52,9 @@ def _first_pass(
     for i in range(layer):
         x = _block(config, weights, i, x)
     if token == "class":
-        x = x[:, :1] + _class_attention(config, weights, layer, x)
+        x = _class_attention(config, weights, layer, x)
     else:
-        x = x + _attention(config, weights, layer, x)
+        x = _attention(config, weights, layer, x)
     return weights.layer_norm(f"blocks.{layer}.layer_norm2", x).mean(1)
 
 
@@ -78,8 +76,8 @@ def _encode(config: EncoderConfig, weights: EncoderWeights, patches: Tensor) -> 
     for i in range(config.depth - 1):
         x = _block(config, weights, i, x)
     last = config.depth - 1
-    x = x[:, :1] + _class_attention(config, weights, last, x)
-    x = x + _mlp(config, weights, last, x)
+    x = _class_attention(config, weights, last, x)
+    x = _mlp(config, weights, last, x)
     embedding = weights.layer_norm("post_layernorm", x)
     if config.projection_dim:
         embedding = weights.linear("projection", embedding)
@@ -93,20 +91,19 @@ def _embed(weights: EncoderWeights, patches: Tensor) -> Tensor:
 
 
 def _block(config: EncoderConfig, weights: EncoderWeights, i: int, x: Tensor) -> Tensor:
-    x = x + _attention(config, weights, i, x)
-    return x.add_(_mlp(config, weights, i, x))
+    return _mlp(config, weights, i, _attention(config, weights, i, x))
 
 
 def _attention(config: EncoderConfig, weights: EncoderWeights, i: int, x: Tensor) -> Tensor:
-    """Self-attention of every token: [B, L, D] -> [B, L, D], before the residual connection."""
+    """x and the self-attention of every token: [B, L, D] -> [B, L, D]."""
     normed = weights.layer_norm(f"blocks.{i}.layer_norm1", x)
     qkv = weights.linear(f"blocks.{i}.attention.qkv", normed)
     q, k, v = (_split_heads(part, config) for part in qkv.chunk(3, dim=-1))
-    return weights.linear(f"blocks.{i}.attention.out", _join_heads(_attend(q, k, v)))
+    return weights.linear(f"blocks.{i}.attention.out", _join_heads(_attend(q, k, v)), residual=x)
 
 
 def _class_attention(config: EncoderConfig, weights: EncoderWeights, i: int, x: Tensor) -> Tensor:
-    """Self-attention for the class token alone: [B, L, D] -> [B, 1, D]."""
+    """The class token of x and its self-attention: [B, L, D] -> [B, 1, D]."""
     normed = weights.layer_norm(f"blocks.{i}.layer_norm1", x)
     name, width = f"blocks.{i}.attention.qkv", config.width
     q = weights.linear(name, normed[:, :1], output_rows=slice(0, width))
@@ -114,7 +111,8 @@ def _class_attention(config: EncoderConfig, weights: EncoderWeights, i: int, x: 
     # One query is so short a product that its bits would depend on the batch; eight equal ones are not.
     queries = _split_heads(q, config).expand(-1, -1, QUERY_ROWS, -1).contiguous()
     attended = _attend(queries, _split_heads(k, config), _split_heads(v, config))
-    return weights.linear(f"blocks.{i}.attention.out", _join_heads(attended[:, :, :1]))
+    residual = x[:, :1].contiguous()
+    return weights.linear(f"blocks.{i}.attention.out", _join_heads(attended[:, :, :1]), residual=residual)
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -143,23 +141,7 @@ def _join_heads(x: Tensor) -> Tensor:
 
 
 def _mlp(config: EncoderConfig, weights: EncoderWeights, i: int, x: Tensor) -> Tensor:
-    hidden = weights.linear(f"blocks.{i}.mlp.fc1", weights.layer_norm(f"blocks.{i}.layer_norm2", x))
-    activate = _quick_gelu if config.activation == "quick_gelu" else _gelu
-    return weights.linear(f"blocks.{i}.mlp.fc2", activate(hidden))
-
-
-def _quick_gelu(x: Tensor) -> Tensor:
-    """`x sigmoid(1.702 x)`, in place, computed in float32.
-
-    Sigmoid is spelled out: on a CPU its vector loop and its remainder loop round differently, so an
-    element's bits would depend on its place in memory; those of exp do not.
-    """
-    rows = x.view(-1, x.shape[-1])
-    for part in rows.split(max(1, ACTIVATION_CHUNK // rows.shape[1])):  # type: ignore[no-untyped-call]
-        part.div_((part.float() * -1.702).exp_().add_(1.0))
-    return x
-
-
-def _gelu(x: Tensor) -> Tensor:
-    """The exact GELU, in float32: the bfloat16 one's remainder loop rounds differently on a CPU."""
-    return F.gelu(x.float()).to(x.dtype)
+    """x and its MLP: [B, n, D] -> [B, n, D]."""
+    normed = weights.layer_norm(f"blocks.{i}.layer_norm2", x)
+    hidden = weights.linear(f"blocks.{i}.mlp.fc1", normed, activation=config.activation)
+    return weights.linear(f"blocks.{i}.mlp.fc2", hidden, residual=x)

@@ -1,8 +1,10 @@
 """Arithmetic on mixed batches: products whose rows belong to segments with different experts.
 
-Each operation has a folder of its own whose `reference.py` is plain PyTorch and defines it.
+Each operation has a folder of its own: `reference.py` is plain PyTorch and defines it, `fused.py` is the same
+in Triton kernels, and `backend.py` says which of them runs: the fused one on CUDA, the reference elsewhere.
 """
 
+from kernels.layer_norm import segmented_layer_norm
 from kernels.low_rank import SegmentDelta, TaskBlocks, segmented_linear
 from kernels.residual import subspace_residuals
 from kernels.rows import linear
@@ -14,6 +16,7 @@ __all__ = [
     "TaskBlocks",
     "group_by_expert_set",
     "linear",
+    "segmented_layer_norm",
     "segmented_linear",
     "subspace_residuals",
 ]

@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from kernels.activations import Activation, activate_
+
 COLUMN_MULTIPLE = 16
 ROW_MULTIPLE = 8
 # A product with at least this many rows for each thread leaves no thread with a short remainder.
@@ -59,10 +61,19 @@ def product(x: Tensor, weight_t: Tensor) -> Tensor:
     return y[:rows, :columns] if row_padding or column_padding else y
 
 
-def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """`y = x W^T + b` [N, d_out] for x [N, d_in], weight [d_out, d_in] and bias [d_out]."""
+def linear(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    activation: Activation | None = None,
+    residual: Tensor | None = None,
+) -> Tensor:
+    """`y = act(x W^T + b) + residual` [N, d_out] for x [N, d_in], weight [d_out, d_in] and bias [d_out]."""
     if bias is None:
-        return product(x, weight.T)
-    y = x.new_empty(x.shape[0], weight.shape[0]).copy_(bias)
-    add_product_(y, x, weight.T)
-    return y
+        y = product(x, weight.T)
+    else:
+        y = x.new_empty(x.shape[0], weight.shape[0]).copy_(bias)
+        add_product_(y, x, weight.T)
+    if activation is not None:
+        y = activate_(y, activation)
+    return y if residual is None else y.add_(residual)

@@ -1,5 +1,31 @@
 """The segmented low-rank linear: one product whose rows carry the expert deltas of their own segment."""
 
-from kernels.low_rank.reference import SegmentDelta, TaskBlocks, segmented_linear
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from kernels.activations import Activation
+from kernels.backend import backend_for
+from kernels.low_rank import reference
+from kernels.low_rank.reference import SegmentDelta, TaskBlocks
 
 __all__ = ["SegmentDelta", "TaskBlocks", "segmented_linear"]
+
+
+def segmented_linear(
+    x: Tensor,
+    weight: Tensor,
+    blocks: TaskBlocks | None,
+    deltas: Sequence[SegmentDelta],
+    row_offsets: Sequence[int],
+    activation: Activation | None = None,
+    residual: Tensor | None = None,
+) -> Tensor:
+    """y [N, d_out] of `kernels.low_rank.reference`, by the form that fits the device of x."""
+    if backend_for(x.device) == "fused":
+        from kernels.low_rank import fused
+
+        return fused.segmented_linear(x, weight, blocks, deltas, row_offsets, activation, residual)
+    return reference.segmented_linear(x, weight, blocks, deltas, row_offsets, activation, residual)

@@ -3,13 +3,17 @@
 For the rows `offsets[i]:offsets[i+1]`, with the blocks of the tasks E_i side by side as U_i and V_i:
 
     y = x W^T + b_i + (((x V_i^T) M_i^T) L_i^T) U_i^T    low-rank segment
+    y = x W^T + b_i + (x right_i^T) left_i               low-rank segment, its core folded into both sides
     y = x W_i^T + b_i                                    materialised segment
+    y = x W^T + b_i                                      base-only segment
 
-so that a segment's weight is `W + U_i C_i V_i` in both forms, `C_i = L_i M_i`. What several tasks add is
-computed in float32 between x and y: where two of them are nearly equal, large numbers cancel in it.
-x [N, d_in], y [N, d_out], W [d_out, d_in], all of one floating dtype; nothing is mutated. Offsets start at
-0, rise, and end at N; segments may be empty. A row's bits depend on that row and its segment's weights
-alone (see `kernels.rows`).
+so that a segment's weight is `W + U_i C_i V_i` in the first three forms: `C_i = L_i M_i`, `right_i = M_i V_i`
+and `left_i^T = U_i L_i`. Then `y = act(y) + residual`, where an activation or a residual is given. What
+several tasks add by a core is computed in float32 between x and y: where two of them are nearly equal, large
+numbers cancel in it, but not in the folded sides, whose rows are orthogonal.
+x [N, d_in], y and residual [N, d_out], W [d_out, d_in], all of one floating dtype; nothing is mutated.
+Offsets start at 0, rise, and end at N; segments may be empty. A row's bits depend on that row and its
+segment's weights alone (see `kernels.rows`).
 """
 
 from __future__ import annotations
@@ -22,6 +26,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from kernels.activations import Activation, activate_
 from kernels.rows import add_product_, padded_column_count, product
 
 
@@ -36,6 +41,11 @@ class TaskBlocks:
     def expand_operands(self) -> list[Tensor]:
         """U_t^T [R, d_out] of each task (views)."""
         return [u.T for u in self.u]
+
+    @cached_property
+    def u_t(self) -> Tensor:
+        """U_t^T [T, R, d_out] in rows of d_out numbers: a view where u lies so in memory, else a copy."""
+        return self.u.transpose(1, 2).contiguous()
 
     @cached_property
     def shrink_operands(self) -> list[tuple[Tensor, slice]]:
@@ -68,12 +78,15 @@ class SegmentDelta:
     core: Tensor | None
     bias: Tensor | None  # b_i [d_out]
     weight: Tensor | None = None  # W_i [d_out, d_in] where materialised
+    # right_i [K, d_in] and left_i [K, d_out] where the core is folded
+    sides: tuple[Tensor, Tensor] | None = None
 
     def output_rows(self, rows: slice) -> SegmentDelta:
         """The change of those rows of the matrix (views)."""
         bias = None if self.bias is None else self.bias[rows]
         weight = None if self.weight is None else self.weight[rows]
-        return SegmentDelta(self.expert_set, self.core, bias, weight)
+        sides = None if self.sides is None else (self.sides[0], self.sides[1][:, rows])
+        return SegmentDelta(self.expert_set, self.core, bias, weight, sides)
 
 
 def segmented_linear(
@@ -82,10 +95,12 @@ def segmented_linear(
     blocks: TaskBlocks | None,
     deltas: Sequence[SegmentDelta],
     row_offsets: Sequence[int],
+    activation: Activation | None = None,
+    residual: Tensor | None = None,
 ) -> Tensor:
     """The segmented linear of this module's docstring: y [N, d_out].
 
-    `blocks` may be None where every segment is materialised. Raises ValueError for offsets that do not fit.
+    `blocks` may be None where no segment has a core. Raises ValueError for offsets that do not fit.
     """
     if len(row_offsets) != len(deltas) + 1 or row_offsets[0] != 0 or row_offsets[-1] != x.shape[0]:
         raise ValueError(
@@ -102,18 +117,23 @@ def segmented_linear(
             own_y.copy_(delta.bias)
         if delta.weight is not None:
             add_product_(own_y, own_x, delta.weight.T)
+        elif delta.sides is not None:
+            right, left = delta.sides
+            add_product_(own_y, product(own_x, right.T), left)
         elif delta.core is not None and blocks is not None and len(own_x):
             _add_expert_delta_(own_y, own_x, blocks, delta.expert_set, delta.core)
-    for start, stop in _low_rank_runs(deltas, row_offsets):
+    for start, stop in _base_runs(deltas, row_offsets):
         add_product_(y[start:stop], x[start:stop], weight.T)
-    return y
+    if activation is not None:
+        y = activate_(y, activation)
+    return y if residual is None else y.add_(residual)
 
 
-def _low_rank_runs(deltas: Sequence[SegmentDelta], row_offsets: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """Row ranges of neighbouring low-rank segments: they share the base product, one call for each run."""
+def _base_runs(deltas: Sequence[SegmentDelta], row_offsets: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Row ranges of neighbouring segments that share the base product: one call for each run."""
     start = row_offsets[0]
     for delta, segment_start, stop in zip(deltas, row_offsets, row_offsets[1:], strict=False):
-        if delta.core is None:
+        if delta.weight is not None:
             if segment_start > start:
                 yield start, segment_start
             start = stop

@@ -1,5 +1,19 @@
 """The router's residuals: how far a feature lies outside each task's subspace."""
 
-from kernels.residual.reference import subspace_residuals
+from __future__ import annotations
+
+from torch import Tensor
+
+from kernels.backend import backend_for
+from kernels.residual import reference
 
 __all__ = ["subspace_residuals"]
+
+
+def subspace_residuals(z: Tensor, projectors: Tensor) -> Tensor:
+    """The residuals [B, T] of `kernels.residual.reference`, by the form that fits the device of z."""
+    if backend_for(z.device) == "fused" and len(z):
+        from kernels.residual import fused
+
+        return fused.subspace_residuals(z, projectors)
+    return reference.subspace_residuals(z, projectors)

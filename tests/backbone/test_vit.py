@@ -123,10 +123,10 @@ class _StrictWeights(DenseWeights):
     def __init__(self, parameters: dict[str, Tensor]) -> None:
         super().__init__(parameters, 1e-5)
 
-    def linear(self, name: str, x: Tensor, output_rows: slice = slice(None)) -> Tensor:
+    def linear(self, name: str, x: Tensor, **options: Any) -> Tensor:
         if name not in ("patch_embedding", "projection"):
             self.parameters[f"{name}.bias"]
-        return super().linear(name, x, output_rows)
+        return super().linear(name, x, **options)
 
 
 def test_patches_are_in_the_order_of_a_convolution() -> None:

@@ -15,7 +15,11 @@ def empty_memory_is_nan(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fills what `new_empty` and `empty_like` return with NaN."""
 
     def filled(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
-        return lambda *args, **kwargs: make(*args, **kwargs).fill_(float("nan"))
+        def fill(*args: Any, **kwargs: Any) -> Tensor:
+            made = make(*args, **kwargs)
+            return made.fill_(float("nan")) if made.is_floating_point() else made
+
+        return fill
 
     original: Any = torch.Tensor.new_empty
     monkeypatch.setattr(torch.Tensor, "new_empty", filled(original))

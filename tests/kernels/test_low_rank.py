@@ -2,50 +2,14 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 import pytest
 import torch
-from torch import Tensor
 
-from kernels import SegmentDelta, TaskBlocks, segmented_linear
+from kernels import SegmentDelta, segmented_linear
+from tests.kernels.segmented import TASKS, dense_weight, expected, random_blocks, random_delta
 from tests.kernels.splits import PATTERNS, offsets
 
-TASKS = 5
 TOLERANCES = [(torch.float32, 2e-5, 1e-4), (torch.bfloat16, 8e-2, 3e-2)]
-
-
-def _blocks(d_out: int, d_in: int, rank: int, dtype: torch.dtype) -> TaskBlocks:
-    u = torch.randn(TASKS, d_out, rank, dtype=torch.float64) / d_out**0.5
-    vh = torch.randn(TASKS, rank, d_in, dtype=torch.float64) / d_in**0.5
-    return TaskBlocks(u.to(dtype), vh.to(dtype))
-
-
-def _delta(expert_set: tuple[int, ...], rank: int, d_out: int, dtype: torch.dtype) -> SegmentDelta:
-    k = rank * len(expert_set)
-    core = torch.rand(k).to(dtype) if len(expert_set) == 1 else torch.randn(2, k, k) / k**0.5
-    return SegmentDelta(expert_set, core, torch.randn(d_out).to(dtype))
-
-
-def _dense_weight(weight: Tensor, blocks: TaskBlocks, delta: SegmentDelta) -> Tensor:
-    """W + U C V in float64, written out, with C diagonal or the product of its factors."""
-    if delta.weight is not None:
-        return delta.weight.double()
-    assert delta.core is not None
-    core = delta.core.double()
-    left = torch.cat([blocks.u[task] for task in delta.expert_set], dim=1).double()
-    right = torch.cat([blocks.vh[task] for task in delta.expert_set], dim=0).double()
-    return weight.double() + left @ (core.diag() if core.ndim == 1 else core[0] @ core[1]) @ right
-
-
-def _expected(
-    x: Tensor, weight: Tensor, blocks: TaskBlocks, deltas: list[SegmentDelta], rows: tuple[int, ...]
-) -> Tensor:
-    parts = []
-    for delta, (start, stop) in zip(deltas, pairwise(rows), strict=True):
-        y = x[start:stop].double() @ _dense_weight(weight, blocks, delta).T
-        parts.append(y if delta.bias is None else y + delta.bias.double())
-    return torch.cat(parts)
 
 
 @pytest.mark.parametrize(("dtype", "atol", "rtol"), TOLERANCES)
@@ -59,25 +23,25 @@ def test_it_is_the_dense_product_of_each_segment(
     torch.manual_seed(d_out)
     rows = tuple(5 * offset for offset in offsets(pattern, samples=9, sets=4))
     sets = [((i % TASKS,), (0, 1 + i % 4), (0, 2, 4))[i % 3] for i in range(len(rows) - 1)]
-    blocks = _blocks(d_out, d_in, rank, dtype)
-    deltas = [_delta(expert_set, rank, d_out, dtype) for expert_set in sets]
+    blocks = random_blocks(d_out, d_in, rank, dtype)
+    deltas = [random_delta(expert_set, rank, d_out, dtype) for expert_set in sets]
     x, weight = torch.randn(rows[-1], d_in).to(dtype), torch.randn(d_out, d_in).to(dtype) / d_in**0.5
     y = segmented_linear(x, weight, blocks, deltas, rows)
-    expected = _expected(x, weight, blocks, deltas, rows)
-    torch.testing.assert_close(y.double(), expected, atol=atol, rtol=rtol)
+    wanted = expected(x, weight, blocks, deltas, rows)
+    torch.testing.assert_close(y.double(), wanted, atol=atol, rtol=rtol)
 
 
 def test_low_rank_and_materialised_segments_share_a_launch() -> None:
     torch.manual_seed(0)
-    blocks, weight, x = _blocks(24, 32, 4, torch.float32), torch.randn(24, 32), torch.randn(40, 32)
-    low_rank = [_delta((0,), 4, 24, torch.float32), _delta((1, 3), 4, 24, torch.float32)]
+    blocks, weight, x = random_blocks(24, 32, 4, torch.float32), torch.randn(24, 32), torch.randn(40, 32)
+    low_rank = [random_delta((0,), 4, 24, torch.float32), random_delta((1, 3), 4, 24, torch.float32)]
     merged = [
-        SegmentDelta(d.expert_set, None, d.bias, _dense_weight(weight, blocks, d).float()) for d in low_rank
+        SegmentDelta(d.expert_set, None, d.bias, dense_weight(weight, blocks, d).float()) for d in low_rank
     ]
     mixed = [low_rank[0], merged[1], merged[0], low_rank[1]]
     rows = (0, 8, 19, 19, 40)
     y = segmented_linear(x, weight, blocks, mixed, rows)
-    torch.testing.assert_close(y.double(), _expected(x, weight, blocks, mixed, rows), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(y.double(), expected(x, weight, blocks, mixed, rows), atol=1e-5, rtol=1e-4)
     only_merged = segmented_linear(x, weight, None, [merged[0]], (0, 40))
     torch.testing.assert_close(only_merged, torch.addmm(merged[0].bias, x, merged[0].weight.T))  # type: ignore[arg-type, union-attr]
 
@@ -87,8 +51,8 @@ def test_a_row_has_the_same_bits_alone_and_in_any_company(threads: int) -> None:
     torch.manual_seed(1)
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
-    blocks, weight = _blocks(96, 64, 12, torch.float32), torch.randn(96, 64)
-    deltas = [_delta(s, 12, 96, torch.float32) for s in ((0,), (1, 2), (3,), (0, 2, 4))]
+    blocks, weight = random_blocks(96, 64, 12, torch.float32), torch.randn(96, 64)
+    deltas = [random_delta(s, 12, 96, torch.float32) for s in ((0,), (1, 2), (3,), (0, 2, 4))]
     x = torch.randn(4 * 34, 64)
     y = segmented_linear(x, weight, blocks, deltas, (0, 34, 68, 102, 136))
     for i, delta in enumerate(deltas):
@@ -100,8 +64,8 @@ def test_a_row_has_the_same_bits_alone_and_in_any_company(threads: int) -> None:
 
 def test_output_rows_are_the_rows_of_the_whole_product() -> None:
     torch.manual_seed(2)
-    blocks, weight, x = _blocks(30, 16, 4, torch.float32), torch.randn(30, 16), torch.randn(16, 16)
-    delta = _delta((1, 2), 4, 30, torch.float32)
+    blocks, weight, x = random_blocks(30, 16, 4, torch.float32), torch.randn(30, 16), torch.randn(16, 16)
+    delta = random_delta((1, 2), 4, 30, torch.float32)
     whole = segmented_linear(x, weight, blocks, [delta], (0, 16))
     rows = slice(10, 30)
     part = segmented_linear(x, weight[rows], blocks.output_rows(rows), [delta.output_rows(rows)], (0, 16))
@@ -109,6 +73,6 @@ def test_output_rows_are_the_rows_of_the_whole_product() -> None:
 
 
 def test_offsets_that_do_not_cover_the_rows_are_refused() -> None:
-    blocks, delta = _blocks(4, 4, 1, torch.float32), _delta((0,), 1, 4, torch.float32)
+    blocks, delta = random_blocks(4, 4, 1, torch.float32), random_delta((0,), 1, 4, torch.float32)
     with pytest.raises(ValueError, match="offsets"):
         segmented_linear(torch.randn(4, 4), torch.randn(4, 4), blocks, [delta], (0, 3))

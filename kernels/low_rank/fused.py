@@ -1,0 +1,204 @@
+"""Segmented low-rank linear in two Triton kernels: one for `x right^T`, one for everything else.
+
+For the rows `offsets[i]:offsets[i+1]`:
+
+    h = scale_i * (x right_i^T)                               shrink
+    y = act(x W_i^T + h left_i + b_i) + residual              expand
+
+where one task's `right_i`, `left_i^T` and `scale_i` are its resident block V, U and singular values; a set of
+several tasks has its core folded into both sides (`right_i = M_i V_i`, `left_i^T = U_i L_i`, no scale); a
+materialised segment has its own W_i and rank 0, and a base-only one the shared W and rank 0. Folding into
+both sides costs memory for each set, K (d_in + d_out) numbers a linear, and saves two products of K^2 a row
+and their launches; the folded rows are orthogonal, so that they may be rounded to 16 bits where the blocks of
+nearly equal tasks under a core could not.
+
+x [N, d_in], y and residual [N, d_out], of one dtype: bfloat16, float16, or float32 (a product is then summed
+from three of tf32, which is nearly float32). Only y and the scratch h are written, by plain stores. The first
+offset is 0, the last at most N; the rows beyond it, the tail, come out as zeros; segments may be empty. A
+row's bits depend on that row and its segment's weights alone: there are no atomics, the tiles follow from the
+weight's shape, and every element is summed in one fixed order. Weights must be finite: a row's neighbours in
+a tile multiply its experts' weights by 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import triton
+from torch import Tensor
+
+from kernels.activations import Activation
+from kernels.low_rank.reference import SegmentDelta, TaskBlocks
+from kernels.low_rank.triton_kernels import expand_kernel, shrink_kernel
+from kernels.segment_plan import LINEAR_FIELDS, SegmentPlan, Tiling
+from kernels.tile_shapes import TileShape, tile_shape
+
+# Tiles of rows that share the columns of W in the cache.
+GROUP = 8
+ALIGNMENT = 16  # bytes: what one load instruction takes
+INTERPRETED = not isinstance(expand_kernel, triton.JITFunction)
+
+
+@dataclass(frozen=True)
+class LinearPlace:
+    """One linear of an encoder, as a plan's records describe it."""
+
+    field: int  # where its fields begin in a record
+    d_out: int
+    d_in: int
+    rank: int  # of a task's blocks; 0 where no segment ever has any
+    max_rank: int  # of a set
+    shared_weight: bool  # segments without weights of their own all have the same W
+
+
+def linear_record(
+    delta: SegmentDelta, weight: Tensor, blocks: TaskBlocks | None
+) -> tuple[list[int], list[Tensor]]:
+    """A segment's fields in one linear (see `kernels.segment_plan`), and the tensors that they point to."""
+    own = weight if delta.weight is None else delta.weight
+    left = right = scale = None
+    if delta.sides is not None:
+        right, left = delta.sides
+    elif delta.core is not None and blocks is not None:
+        if delta.core.ndim == 1:
+            task, scale = delta.expert_set[0], delta.core
+            right, left = blocks.vh[task], blocks.u_t[task]
+        else:
+            right, left = folded_sides(blocks, delta.expert_set, delta.core[0], delta.core[1])
+    pointed = [own, delta.bias, left, right, scale]
+    for tensor in pointed:
+        if tensor is not None and not tensor.is_contiguous():
+            raise ValueError(f"weights must be contiguous, got strides {tensor.stride()}")
+    fields = [0 if tensor is None else tensor.data_ptr() for tensor in pointed]
+    return [*fields, 0 if right is None else right.shape[0]], [t for t in pointed if t is not None]
+
+
+def folded_sides(
+    blocks: TaskBlocks, expert_set: Sequence[int], left_core: Tensor, right_core: Tensor
+) -> tuple[Tensor, Tensor]:
+    """`right = M V` [K, d_in] and `left = (U L)^T` [K, d_out], formed in float64; in the blocks' dtype."""
+    tasks = list(expert_set)
+    u, vh = blocks.u_t[tasks].flatten(0, 1).double(), blocks.vh[tasks].flatten(0, 1).double()
+    dtype = blocks.vh.dtype
+    return (right_core.double() @ vh).to(dtype), (left_core.double().T @ u).to(dtype)
+
+
+def segmented_linear(
+    x: Tensor,
+    weight: Tensor,
+    blocks: TaskBlocks | None,
+    deltas: Sequence[SegmentDelta],
+    row_offsets: Sequence[int],
+    activation: Activation | None = None,
+    residual: Tensor | None = None,
+) -> Tensor:
+    """The same as `kernels.low_rank.reference.segmented_linear`, with a plan made for this one call.
+
+    An encoder makes one plan for all its linears and calls `planned_linear`.
+    """
+    if len(row_offsets) != len(deltas) + 1 or row_offsets[0] != 0 or row_offsets[-1] != x.shape[0]:
+        raise ValueError(
+            f"{len(deltas)} segments over {x.shape[0]} rows do not fit offsets {tuple(row_offsets)}"
+        )
+    records, kept = zip(*(linear_record(delta, weight.contiguous(), blocks) for delta in deltas), strict=True)
+    plan = SegmentPlan(x.shape[0], len(deltas), LINEAR_FIELDS, x.device)
+    own_weights = [delta.weight is not None for delta in deltas]
+    plan.update(row_offsets, [torch.tensor(record) for record in records], own_weights)
+    rank = 0 if blocks is None else blocks.vh.shape[1]
+    max_rank = max(record[-1] for record in records)
+    place = LinearPlace(0, weight.shape[0], weight.shape[1], rank or max_rank, max_rank, shared_weight=True)
+    y = planned_linear(x, plan, place, tokens=1, activation=activation, residual=residual)
+    del kept  # the kernels are queued by now, and memory that is freed is reused in their order
+    return y
+
+
+def planned_linear(
+    x: Tensor,
+    plan: SegmentPlan,
+    place: LinearPlace,
+    *,
+    tokens: int,
+    output_rows: slice = slice(None),
+    activation: Activation | None = None,
+    residual: Tensor | None = None,
+) -> Tensor:
+    """The segmented linear of this module's docstring for `tokens` rows of each of the plan's samples.
+
+    `output_rows` are the rows of W to multiply by. Everything is launched, nothing is waited for.
+    """
+    first, last, _ = output_rows.indices(place.d_out)
+    y = x.new_empty(x.shape[0], last - first)
+    tile = tile_shape("expand", x.dtype, place.d_out, place.d_in, x.device)
+    h = _shrink(x, plan, place, tokens) if place.max_rank else x
+    tiles = plan.tiles(Tiling(tokens, tile.block_m, per_segment=not place.shared_weight))
+    blocks = triton.cdiv(y.shape[1], tile.block_n)
+    expand_kernel[(len(tiles) * blocks,)](
+        x,
+        h,
+        y,
+        y if residual is None else residual,
+        tiles,
+        plan.offsets,
+        plan.table,
+        len(tiles),
+        plan.table.shape[1],
+        place.field,
+        tokens,
+        h.shape[1],
+        place.d_in,
+        place.d_out,
+        y.shape[1],
+        first,
+        BLOCK_M=tile.block_m,
+        BLOCK_N=tile.block_n,
+        BLOCK_R=tile.block_r,
+        GROUP=GROUP,
+        ALIGNED=_aligned(x, place.d_in, place.d_out, first),
+        LOW_RANK=place.max_rank > 0,
+        HAS_RESIDUAL=residual is not None,
+        ACTIVATION=activation,
+        **_common(x, tile, place),
+    )
+    return y
+
+
+def _shrink(x: Tensor, plan: SegmentPlan, place: LinearPlace, tokens: int) -> Tensor:
+    """h [N, max_rank, rounded up]; what lies beyond a segment's rank and its block of columns is not set."""
+    tile = tile_shape("shrink", x.dtype, place.rank, place.d_in, x.device)
+    tiles = plan.tiles(Tiling(tokens, tile.block_m, per_segment=True))
+    blocks = triton.cdiv(place.max_rank, tile.block_n)
+    h = x.new_empty(x.shape[0], blocks * tile.block_n)
+    shrink_kernel[(len(tiles), blocks)](
+        x,
+        h,
+        tiles,
+        plan.table,
+        plan.table.shape[1],
+        place.field,
+        h.shape[1],
+        place.d_in,
+        BLOCK_M=tile.block_m,
+        BLOCK_N=tile.block_n,
+        ALIGNED=_aligned(x, place.d_in),
+        **_common(x, tile, place),
+    )
+    return h
+
+
+def _common(x: Tensor, tile: TileShape, place: LinearPlace) -> dict[str, object]:
+    return {
+        "BLOCK_K": tile.block_k,
+        "EVEN_K": place.d_in % tile.block_k == 0,
+        # The interpreter's bfloat16 arithmetic is wrong; its casts are right.
+        "UPCAST": INTERPRETED,
+        "PRECISION": "tf32x3" if x.dtype == torch.float32 else "ieee",
+        "num_warps": tile.num_warps,
+        "num_stages": tile.num_stages,
+    }
+
+
+def _aligned(x: Tensor, *sizes: int) -> bool:
+    """Whether every row and weight begins at a multiple of 16 bytes. Allocations do."""
+    return all(size * x.element_size() % ALIGNMENT == 0 for size in sizes)

@@ -1,0 +1,211 @@
+"""The two kernels of a segmented linear; `kernels.low_rank.fused` says what they are for."""
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def address(table, place, element_type: tl.constexpr, ALIGNED: tl.constexpr):
+    """The pointer that stands at that place of a record."""
+    pointer = tl.load(table + place).to(tl.pointer_type(element_type))
+    return tl.multiple_of(pointer, 16) if ALIGNED else pointer
+
+
+@triton.jit
+def product(
+    x,
+    weight,
+    inside,
+    wanted,
+    d_in,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    EVEN_K: tl.constexpr,
+    UPCAST: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """`x weight^T` [BLOCK_M, BLOCK_N] in float32 of the rows `inside` of x and `wanted` of weight."""
+    # Offsets inside a tile fit 32 bits; those of the tile, in the pointers, have 64.
+    k = tl.arange(0, BLOCK_K)
+    a_places = tl.arange(0, BLOCK_M)[:, None] * d_in + k[None, :]
+    b_places = tl.arange(0, BLOCK_N)[None, :] * d_in + k[:, None]
+    sums = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.float32)
+    for start in range(0, d_in, BLOCK_K):
+        a_mask, b_mask = inside[:, None], wanted[None, :]
+        if not EVEN_K:
+            of_k = k < d_in - start
+            a_mask, b_mask = a_mask & of_k[None, :], b_mask & of_k[:, None]
+        a = tl.load(x + start + a_places, mask=a_mask, other=0.0)
+        b = tl.load(weight + start + b_places, mask=b_mask, other=0.0)
+        if UPCAST:
+            a, b = a.to(tl.float32), b.to(tl.float32)
+        sums = tl.dot(a, b, sums, input_precision=PRECISION)
+    return sums
+
+
+@triton.jit
+def shrink_kernel(
+    x,
+    h,
+    tiles,
+    table,
+    record_length,
+    field,
+    h_width,
+    d_in,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    EVEN_K: tl.constexpr,
+    ALIGNED: tl.constexpr,
+    UPCAST: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """`h = scale_i * (x right_i^T)` for the rows `offsets[i]:offsets[i+1]`, tile by tile.
+
+    x [N, d_in], h [N, h_width] of one dtype; right_i [rank_i, d_in], scale_i [rank_i] or none. h is mutated:
+    in the blocks of BLOCK_N columns that hold a column below rank_i, zeros stand beyond rank_i. Sums are in
+    float32, along d_in in blocks of BLOCK_K from the first to the last.
+    """
+    tile, block = tl.program_id(0), tl.program_id(1)
+    first_row = tl.load(tiles + 4 * tile)
+    end_row = tl.load(tiles + 4 * tile + 1)
+    segment = tl.load(tiles + 4 * tile + 2)
+    if first_row == end_row or segment < 0:
+        return
+    record = segment.to(tl.int64) * record_length + field
+    rank = tl.load(table + record + 5)
+    if block * BLOCK_N >= rank:
+        return
+    element_type: tl.constexpr = x.dtype.element_ty
+    right = address(table, record + 3, element_type, ALIGNED)
+    x += first_row.to(tl.int64) * d_in
+    right += block.to(tl.int64) * BLOCK_N * d_in
+    rows, columns = tl.arange(0, BLOCK_M), tl.arange(0, BLOCK_N)
+    inside, of_rank = rows < end_row - first_row, columns < rank - block * BLOCK_N
+    sums = product(x, right, inside, of_rank, d_in, BLOCK_M, BLOCK_N, BLOCK_K, EVEN_K, UPCAST, PRECISION)
+    if tl.load(table + record + 4) != 0:
+        scale = address(table, record + 4, element_type, False)
+        sums *= tl.load(scale + block * BLOCK_N + columns, mask=of_rank, other=0.0).to(tl.float32)[None, :]
+    h += first_row.to(tl.int64) * h_width + block * BLOCK_N
+    tl.store(h + rows[:, None] * h_width + columns[None, :], sums.to(element_type), mask=inside[:, None])
+
+
+@triton.jit
+def activate(sums, ACTIVATION: tl.constexpr):
+    """The activation, in float32."""
+    if ACTIVATION == "quick_gelu":
+        return sums / (1.0 + tl.exp(-1.702 * sums))
+    if ACTIVATION == "gelu":
+        return 0.5 * sums * (1.0 + tl.erf(sums * 0.7071067811865476))
+    return sums
+
+
+@triton.jit
+def expand_kernel(
+    x,
+    h,
+    y,
+    residual,
+    tiles,
+    offsets,
+    table,
+    num_tiles,
+    record_length,
+    field,
+    tokens,
+    h_width,
+    d_in,
+    d_out,
+    columns_of_y,
+    first_column,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    BLOCK_R: tl.constexpr,
+    GROUP: tl.constexpr,
+    EVEN_K: tl.constexpr,
+    ALIGNED: tl.constexpr,
+    LOW_RANK: tl.constexpr,
+    HAS_RESIDUAL: tl.constexpr,
+    ACTIVATION: tl.constexpr,
+    UPCAST: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """`y = act(x W_i^T + h left_i + b_i) + residual` for the rows `offsets[i]:offsets[i+1]`, tile by tile.
+
+    Columns `first_column:first_column + columns_of_y` of the product. x [N, d_in], h [N, h_width], y and
+    residual [N, columns_of_y] of one dtype; W_i [d_out, d_in], left_i [rank_i, d_out], b_i [d_out] or none.
+    y is mutated, every element of it written once: zeros in the tail. All rows of a tile have one W_i; where
+    they are of several segments, each segment adds its own part to its rows and 0 to the others. Everything
+    is summed in float32 in one accumulator: along d_in, along the rank, then the bias.
+    """
+    program = tl.program_id(0)
+    # Programs of a group share rows of x and columns of W in the cache.
+    blocks = tl.cdiv(columns_of_y, BLOCK_N)
+    group = program // (GROUP * blocks)
+    group_tiles = tl.minimum(num_tiles - group * GROUP, GROUP)
+    tile = group * GROUP + (program % (GROUP * blocks)) % group_tiles
+    block = (program % (GROUP * blocks)) // group_tiles
+    first_row = tl.load(tiles + 4 * tile)
+    end_row = tl.load(tiles + 4 * tile + 1)
+    segment = tl.load(tiles + 4 * tile + 2)
+    last_segment = tl.load(tiles + 4 * tile + 3)
+    if first_row == end_row:
+        return
+    element_type: tl.constexpr = x.dtype.element_ty
+    # Offsets inside a tile fit 32 bits; those of the tile, in the pointers, have 64.
+    rows, columns = tl.arange(0, BLOCK_M), tl.arange(0, BLOCK_N)
+    inside, wanted = rows < end_row - first_row, columns < columns_of_y - block * BLOCK_N
+    everything = inside[:, None] & wanted[None, :]
+    corner = first_row.to(tl.int64) * columns_of_y + block * BLOCK_N
+    places = rows[:, None] * columns_of_y + columns[None, :]
+    if segment < 0:
+        tl.store(y + corner + places, tl.zeros((BLOCK_M, BLOCK_N), dtype=element_type), mask=everything)
+        return
+    first_column += block * BLOCK_N
+    record = segment.to(tl.int64) * record_length + field
+    weight = address(table, record, element_type, ALIGNED)
+    weight += first_column.to(tl.int64) * d_in
+    sums = product(
+        x + first_row.to(tl.int64) * d_in,
+        weight,
+        inside,
+        wanted,
+        d_in,
+        BLOCK_M,
+        BLOCK_N,
+        BLOCK_K,
+        EVEN_K,
+        UPCAST,
+        PRECISION,
+    )
+    h += first_row.to(tl.int64) * h_width
+    r = tl.arange(0, BLOCK_R)
+    for i in range(segment, last_segment + 1):
+        start_of_own = tl.load(offsets + i) * tokens - first_row
+        end_of_own = tl.load(offsets + i + 1) * tokens - first_row
+        own = inside & (rows >= start_of_own) & (rows < end_of_own)
+        if LOW_RANK:
+            rank = tl.load(table + record + 5).to(tl.int32)
+            left = address(table, record + 2, element_type, ALIGNED) + first_column
+            shrunk = h
+            for start in range(0, rank, BLOCK_R):
+                b_mask = (r < rank - start)[:, None] & wanted[None, :]
+                a = tl.load(shrunk + rows[:, None] * h_width + r[None, :], mask=own[:, None], other=0.0)
+                b = tl.load(left + r[:, None] * d_out + columns[None, :], mask=b_mask, other=0.0)
+                shrunk += BLOCK_R
+                left += BLOCK_R * d_out
+                if UPCAST:
+                    a, b = a.to(tl.float32), b.to(tl.float32)
+                sums = tl.dot(a, b, sums, input_precision=PRECISION)
+        if tl.load(table + record + 1) != 0:
+            bias = address(table, record + 1, element_type, False) + first_column
+            added = tl.load(bias + columns, mask=wanted, other=0.0).to(tl.float32)
+            sums += tl.where(own[:, None], added[None, :], 0.0)
+        record += record_length
+    sums = activate(sums, ACTIVATION)
+    if HAS_RESIDUAL:
+        sums += tl.load(residual + corner + places, mask=everything, other=0.0).to(tl.float32)
+    tl.store(y + corner + places, sums.to(element_type), mask=everything)

@@ -1,0 +1,120 @@
+"""Where the segments of one pass lie and where their weights are: on the device, built once, read by all.
+
+Kernels are launched for a fixed number of tiles and read from these tensors which rows a tile has and whose
+weights they want. Their addresses never change, so a CUDA graph that was captured with one plan replays
+with whatever `update` has put into it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+# What a segment has in one linear, as it stands in its record: addresses (0: none) and a rank.
+WEIGHT, BIAS, LEFT, RIGHT, SCALE, RANK = range(6)
+LINEAR_FIELDS = 6
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """One way to cut the rows of a pass into tiles."""
+
+    tokens: int  # rows of each sample
+    block: int  # rows of a tile
+    per_segment: bool  # no tile has rows of two segments; otherwise: of two different weight matrices
+
+
+class SegmentPlan:
+    """The segments of a pass over at most `samples` samples in at most `max_segments` segments.
+
+    Samples beyond the last segment are the tail: kernels write zeros there.
+    """
+
+    def __init__(self, samples: int, max_segments: int, record_length: int, device: torch.device) -> None:
+        self.samples = samples
+        self.max_segments = max_segments
+        self.device = device
+        # [max_segments + 1] int32, in samples; the unused ones repeat the last
+        self.offsets = torch.zeros(max_segments + 1, dtype=torch.int32, device=device)
+        # [samples] int32; -1 in the tail
+        self.sample_segments = torch.full((samples,), -1, dtype=torch.int32, device=device)
+        # [max_segments, record_length] int64: each segment's record
+        self.table = torch.zeros(max_segments, record_length, dtype=torch.int64, device=device)
+        self._runs: list[tuple[int, int]] = []
+        self._segments: list[tuple[int, int]] = []
+        self._tiles: dict[Tiling, Tensor] = {}
+
+    def update(
+        self, segment_offsets: Sequence[int], records: Sequence[Tensor], own_weights: Sequence[bool]
+    ) -> None:
+        """Takes the segments of the next pass.
+
+        `records` [record_length] int64 on the CPU; `own_weights` is true where a segment's linears have
+        weight matrices of their own. Waits for nothing on the device.
+        """
+        count = len(records)
+        if len(segment_offsets) != count + 1 or count > self.max_segments:
+            raise ValueError(f"{count} segments, at most {self.max_segments}, offsets {segment_offsets}")
+        if segment_offsets[0] != 0 or segment_offsets[-1] > self.samples:
+            raise ValueError(f"offsets must lead from 0 to at most {self.samples}, got {segment_offsets}")
+        padding = [segment_offsets[-1]] * (self.max_segments - count)
+        offsets = torch.tensor([*segment_offsets, *padding], dtype=torch.int32)
+        self._segments = list(pairwise(segment_offsets))
+        self._runs = _runs(self._segments, own_weights)
+        self._copy(self.offsets, offsets)
+        sizes = torch.tensor([stop - start for start, stop in self._segments])
+        of_samples = torch.full((self.samples,), -1, dtype=torch.int32)
+        of_samples[: segment_offsets[-1]] = torch.arange(count, dtype=torch.int32).repeat_interleave(sizes)
+        self._copy(self.sample_segments, of_samples)
+        self._copy(self.table[:count], torch.stack(list(records)))
+        for tiling, tiles in self._tiles.items():
+            self._copy(tiles, self._tile_map(tiling))
+
+    def tiles(self, tiling: Tiling) -> Tensor:
+        """[capacity, 4] int32: first row, end row, first and last segment of each tile.
+
+        The segment is -1 in the tail; an unused tile has no rows.
+        """
+        if tiling not in self._tiles:
+            self._tiles[tiling] = self._tile_map(tiling).to(self.device)
+        return self._tiles[tiling]
+
+    def _tile_map(self, tiling: Tiling) -> Tensor:
+        spans = self._segments if tiling.per_segment else self._runs
+        used = spans[-1][1] if spans else 0
+        bounds = torch.tensor([*spans, (used, self.samples)], dtype=torch.int64) * tiling.tokens
+        counts = (bounds[:, 1] - bounds[:, 0] + tiling.block - 1) // tiling.block
+        span = torch.arange(len(bounds)).repeat_interleave(counts)
+        within = torch.arange(len(span)) - (counts.cumsum(0) - counts)[span]
+        first = bounds[span, 0] + within * tiling.block
+        stop = torch.minimum(first + tiling.block, bounds[span, 1])
+        ends = torch.tensor([segment[1] for segment in self._segments], dtype=torch.int64) * tiling.tokens
+        segments = [torch.searchsorted(ends, row, right=True) for row in (first, stop - 1)]
+        in_tail = span == len(spans)
+        rows = -(-self.samples * tiling.tokens // tiling.block) + self.max_segments + 1
+        tiles = torch.zeros(rows, 4, dtype=torch.int32)
+        for column, values in enumerate((first, stop, *(s.masked_fill(in_tail, -1) for s in segments))):
+            tiles[: len(span), column] = values.to(torch.int32)
+        return tiles
+
+    def _copy(self, target: Tensor, source: Tensor) -> None:
+        # From pinned memory the copy is in order with the kernels and the host does not wait for it.
+        pinned = source.pin_memory() if self.device.type == "cuda" else source
+        target.copy_(pinned, non_blocking=True)
+
+
+def _runs(segments: Sequence[tuple[int, int]], own_weights: Sequence[bool]) -> list[tuple[int, int]]:
+    """Neighbouring segments without weights of their own, joined: their tiles need not end with them."""
+    runs: list[tuple[int, int]] = []
+    joinable = False
+    for (start, stop), own in zip(segments, own_weights, strict=True):
+        if joinable and not own:
+            runs[-1] = (runs[-1][0], stop)
+        else:
+            runs.append((start, stop))
+        joinable = not own
+    return runs

@@ -1,0 +1,77 @@
+"""Tile shapes of the matrix kernels: read from a table that `python -m benchmarks.tune_kernels` writes.
+
+Which entry a product takes follows from the device, the dtype and the weight's shape alone, never from the
+batch, so that a row is summed in the same order in every batch. Nothing is tuned while requests are served.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+TABLE = Path(__file__).with_name("tile_shapes.json")
+Kernel = Literal["expand", "shrink"]
+
+
+@dataclass(frozen=True)
+class TileShape:
+    """How one kernel cuts up its product."""
+
+    block_m: int  # rows of x
+    block_n: int  # columns of y
+    block_k: int  # numbers summed at a time, of d_in
+    block_r: int  # the same of the rank
+    num_warps: int
+    num_stages: int
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A tile shape and what it was chosen for."""
+
+    device: str  # as torch.cuda.get_device_name gives it
+    kernel: str
+    dtype: str
+    columns: int  # of y: d_out, or the rank
+    d_in: int
+    tile: TileShape
+    source: str  # how it was found
+
+
+def tile_shape(
+    kernel: Kernel, dtype: torch.dtype, columns: int, d_in: int, device: torch.device
+) -> TileShape:
+    """The entry for that product, or the nearest one: same kernel and dtype, then device, then shape."""
+    return _nearest(kernel, str(dtype).removeprefix("torch."), columns, d_in, _device_name(device))
+
+
+def read_table(path: Path = TABLE) -> list[Entry]:
+    """The entries of a table."""
+    rows = json.loads(path.read_text(encoding="utf-8"))
+    return [Entry(**{**row, "tile": TileShape(**row["tile"])}) for row in rows]
+
+
+@cache
+def _nearest(kernel: Kernel, dtype: str, columns: int, d_in: int, device: str) -> TileShape:
+    def distance(entry: Entry) -> tuple[bool, float]:
+        shape = abs(math.log2(entry.columns / columns)) + abs(math.log2(entry.d_in / d_in))
+        return entry.device != device, shape
+
+    entries = [entry for entry in _table() if (entry.kernel, entry.dtype) == (kernel, dtype)]
+    return min(entries, key=distance).tile
+
+
+@cache
+def _table() -> list[Entry]:
+    return read_table()
+
+
+@cache
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type

@@ -1,0 +1,101 @@
+"""Random segmented linears, and their outcome written out in float64."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from kernels import SegmentDelta, TaskBlocks
+from kernels.activations import Activation
+
+TASKS = 5
+
+
+def random_blocks(d_out: int, d_in: int, rank: int, dtype: torch.dtype) -> TaskBlocks:
+    """Blocks of TASKS tasks, of a size that neither drowns nor is drowned by the base product."""
+    u = torch.randn(TASKS, d_out, rank, dtype=torch.float64) / d_out**0.5
+    vh = torch.randn(TASKS, rank, d_in, dtype=torch.float64) / d_in**0.5
+    return TaskBlocks(u.to(dtype), vh.to(dtype))
+
+
+def random_delta(expert_set: tuple[int, ...], rank: int, d_out: int, dtype: torch.dtype) -> SegmentDelta:
+    """A low-rank segment's change with a random core."""
+    k = rank * len(expert_set)
+    core = torch.rand(k).to(dtype) if len(expert_set) == 1 else torch.randn(2, k, k) / k**0.5
+    return SegmentDelta(expert_set, core, torch.randn(d_out).to(dtype))
+
+
+def dense_weight(weight: Tensor, blocks: TaskBlocks, delta: SegmentDelta) -> Tensor:
+    """W + U C V in float64, written out, with C diagonal or the product of its factors."""
+    if delta.weight is not None:
+        return delta.weight.double()
+    if delta.sides is not None:
+        return weight.double() + delta.sides[1].double().T @ delta.sides[0].double()
+    if delta.core is None:
+        return weight.double()
+    core = delta.core.double()
+    left = torch.cat([blocks.u[task] for task in delta.expert_set], dim=1).double()
+    right = torch.cat([blocks.vh[task] for task in delta.expert_set], dim=0).double()
+    return weight.double() + left @ (core.diag() if core.ndim == 1 else core[0] @ core[1]) @ right
+
+
+def expected(
+    x: Tensor, weight: Tensor, blocks: TaskBlocks, deltas: Sequence[SegmentDelta], rows: Sequence[int]
+) -> Tensor:
+    """The segmented product in float64, before any activation."""
+    parts = []
+    for delta, (start, stop) in zip(deltas, pairwise(rows), strict=True):
+        y = x[start:stop].double() @ dense_weight(weight, blocks, delta).T
+        parts.append(y if delta.bias is None else y + delta.bias.double())
+    return torch.cat(parts)
+
+
+def activated(y: Tensor, activation: Activation | None) -> Tensor:
+    """The activation by its textbook formula."""
+    if activation == "quick_gelu":
+        return y * torch.sigmoid(1.702 * y)
+    return y if activation is None else 0.5 * y * (1 + torch.erf(y / 2**0.5))
+
+
+@dataclass(frozen=True)
+class Case:
+    """The arguments of one segmented linear."""
+
+    x: Tensor
+    weight: Tensor
+    blocks: TaskBlocks
+    deltas: list[SegmentDelta]
+    rows: tuple[int, ...]
+
+    @classmethod
+    def random(
+        cls, rows: tuple[int, ...], d_out: int, d_in: int, rank: int, dtype: torch.dtype, tasks: int = 3
+    ) -> Case:
+        """Low-rank segments of one to `tasks` tasks; every fifth base only."""
+        torch.manual_seed(d_out + d_in)
+        sets = [((i % TASKS,), (0, 1 + i % 4), (0, 2, 4))[i % tasks] for i in range(len(rows) - 1)]
+        deltas = [random_delta(expert_set, rank, d_out, dtype) for expert_set in sets]
+        for i in range(4, len(deltas), 5):
+            deltas[i] = SegmentDelta(sets[i], None, deltas[i].bias)
+        x, weight = torch.randn(rows[-1], d_in), torch.randn(d_out, d_in) / d_in**0.5
+        return cls(x.to(dtype), weight.to(dtype), random_blocks(d_out, d_in, rank, dtype), deltas, rows)
+
+    def to(self, device: torch.device) -> Case:
+        """The same on another device."""
+        blocks = TaskBlocks(self.blocks.u.to(device), self.blocks.vh.to(device))
+        deltas = [_delta_to(delta, device) for delta in self.deltas]
+        return Case(self.x.to(device), self.weight.to(device), blocks, deltas, self.rows)
+
+    def expected(self) -> Tensor:
+        """The outcome in float64."""
+        return expected(self.x, self.weight, self.blocks, self.deltas, self.rows)
+
+
+def _delta_to(delta: SegmentDelta, device: torch.device) -> SegmentDelta:
+    core, bias, weight = (t if t is None else t.to(device) for t in (delta.core, delta.bias, delta.weight))
+    sides = None if delta.sides is None else (delta.sides[0].to(device), delta.sides[1].to(device))
+    return SegmentDelta(delta.expert_set, core, bias, weight, sides)

@@ -1,0 +1,68 @@
+"""Plans: which rows a tile has, and what an update changes."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+import torch
+from torch import Tensor
+
+from kernels.segment_plan import SegmentPlan, Tiling
+from tests.kernels.splits import PATTERNS, offsets
+
+CPU = torch.device("cpu")
+TILINGS = [Tiling(tokens, block, own) for tokens in (1, 5, 50) for block in (16, 64) for own in (False, True)]
+
+
+def _plan(samples: int, capacity: int) -> SegmentPlan:
+    return SegmentPlan(samples, capacity, 1, CPU)
+
+
+def _records(count: int) -> list[Tensor]:
+    return [torch.tensor([7 + i]) for i in range(count)]
+
+
+def _rows_of_tiles(tiles: Tensor) -> list[int]:
+    return [row for first, stop, _, _ in tiles.tolist() for row in range(first, stop)]
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+@pytest.mark.parametrize("tiling", TILINGS)
+def test_tiles_cover_every_row_once_and_name_its_segments(pattern: str, tiling: Tiling) -> None:
+    cut = offsets(pattern, samples=9, sets=4)
+    plan = _plan(samples=11, capacity=12)  # two samples are the tail
+    own = [i % 3 == 1 for i in range(len(cut) - 1)]
+    plan.update(cut, _records(len(cut) - 1), own)
+    tiles = plan.tiles(tiling)
+    assert sorted(_rows_of_tiles(tiles)) == list(range(11 * tiling.tokens))
+    segment_of = [i for i, (a, b) in enumerate(pairwise(cut)) for _ in range((b - a) * tiling.tokens)]
+    segment_of += [-1] * (11 * tiling.tokens - len(segment_of))
+    for first, stop, first_segment, last_segment in tiles.tolist():
+        assert stop - first <= tiling.block
+        if first < stop:
+            assert (first_segment, last_segment) == (segment_of[first], segment_of[stop - 1])
+            inner = {segment for segment in range(first_segment, last_segment + 1) if segment >= 0}
+            assert len(inner) <= 1 or not (tiling.per_segment or any(own[i] for i in inner))
+
+
+def test_an_update_changes_the_tensors_in_place_and_leaves_nothing_of_before() -> None:
+    plan, fresh = _plan(8, 6), _plan(8, 6)
+    tiling = Tiling(5, 16, per_segment=True)
+    plan.update((0, 1, 2, 3, 4, 5, 8), _records(6), [False] * 6)
+    before = [plan.offsets, plan.sample_segments, plan.table, plan.tiles(tiling)]
+    plan.update((0, 3, 6), _records(2), [False, True])
+    after = [plan.offsets, plan.sample_segments, plan.table, plan.tiles(tiling)]
+    assert [t.data_ptr() for t in before] == [t.data_ptr() for t in after]
+    fresh.update((0, 3, 6), _records(2), [False, True])
+    assert torch.equal(plan.offsets, fresh.offsets)
+    assert torch.equal(plan.sample_segments, fresh.sample_segments)
+    assert torch.equal(plan.tiles(tiling), fresh.tiles(tiling))
+    assert plan.sample_segments.tolist() == [0, 0, 0, 1, 1, 1, -1, -1]
+    assert plan.table[:2].flatten().tolist() == [7, 8]
+
+
+@pytest.mark.parametrize("cut", [(0, 9), (1, 4), (0, 1, 2, 3), (0,)])
+def test_segments_that_do_not_fit_are_refused(cut: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="offsets"):
+        _plan(8, 2).update(cut, _records(max(1, len(cut) - 1)), [False] * max(1, len(cut) - 1))

@@ -1,0 +1,42 @@
+"""The table of tile shapes."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, fields
+
+import pytest
+import torch
+
+from kernels.tile_shapes import TileShape, read_table, tile_shape
+
+CPU = torch.device("cpu")
+
+
+def test_an_entry_is_found_for_its_own_product() -> None:
+    for entry in read_table():
+        if entry.device == "NVIDIA H200":
+            found = tile_shape(entry.kernel, getattr(torch, entry.dtype), entry.columns, entry.d_in, CPU)  # type: ignore[arg-type]
+            assert found == entry.tile
+
+
+@pytest.mark.parametrize("kernel", ["expand", "shrink"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("columns", [1, 38, 4096])
+def test_every_product_has_a_tile(kernel: str, dtype: torch.dtype, columns: int) -> None:
+    assert tile_shape(kernel, dtype, columns, 1000, CPU).block_m > 0  # type: ignore[arg-type]
+
+
+def test_what_lies_behind_a_rank_is_written_before_it_is_read() -> None:
+    """The expand kernel reads h in blocks of block_r columns, the shrink kernel writes blocks of block_n."""
+    table = read_table()
+    written = {entry.tile.block_n for entry in table if entry.kernel == "shrink"}
+    read = {entry.tile.block_r for entry in table if entry.kernel == "expand"}
+    assert all(n % r == 0 for n in written for r in read)
+
+
+def test_every_entry_says_how_it_was_found_and_has_whole_tiles() -> None:
+    for entry in read_table():
+        assert entry.source
+        sizes = {name: size for name, size in asdict(entry.tile).items() if name.startswith("block")}
+        assert all(size >= 16 and size & (size - 1) == 0 for size in sizes.values()), sizes
+    assert {field.name for field in fields(TileShape)} == set(asdict(read_table()[0].tile))
