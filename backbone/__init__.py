@@ -1,13 +1,15 @@
 """The shared vision transformer and the experts folded into it.
 
 `vit` is the forward pass, written once against `EncoderWeights`; `DenseWeights` and `SegmentedWeights`
-are the plain and the mixed-batch form of it; `ExpertBank` holds what every task changed.
+are the plain and the mixed-batch form of it; `ExpertBank` holds what every task changed; `passes_for` gives
+the two passes in the form that fits the device.
 """
 
 from backbone.config import EncoderConfig
 from backbone.expert_bank import ExpertBank, ExpertSet
 from backbone.heads import ClassificationHead
 from backbone.linear import DenseWeights, EncoderWeights, SegmentedWeights
+from backbone.passes import Passes, passes_for
 from backbone.vit import encode, first_pass, first_pass_parameters, patchify
 
 __all__ = [
@@ -17,9 +19,11 @@ __all__ = [
     "EncoderWeights",
     "ExpertBank",
     "ExpertSet",
+    "Passes",
     "SegmentedWeights",
     "encode",
     "first_pass",
     "first_pass_parameters",
+    "passes_for",
     "patchify",
 ]

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from backbone.config import EncoderConfig
-from kernels import SegmentDelta, TaskBlocks
+from kernels import SegmentDelta, TaskBlocks, folded_sides
+from kernels.backend import backend_for
 from model_store import TaskSingularVectors, core_factors, mean_delta, merged_delta
 from model_store.threads import side_by_side
 
@@ -18,7 +19,10 @@ POSITIONS = "position_embedding.weight"
 FACTOR_BYTES = 4  # core factors are float32 whatever the encoder is
 
 
-@dataclass(frozen=True)
+Sides = tuple[Tensor, Tensor]
+
+
+@dataclass(frozen=True, eq=False)
 class ExpertSet:
     """The weights of one expert set, as far as they are not the shared blocks."""
 
@@ -26,16 +30,21 @@ class ExpertSet:
     vectors: dict[str, Tensor]  # biases, LayerNorms, class embedding and positions, whole (not their change)
     cores: dict[str, Tensor]  # by linear, as in `kernels.SegmentDelta`; no entry where materialised
     weights: dict[str, Tensor]  # by linear: [d_out, d_in] where materialised
+    sides: dict[str, Sides]  # by linear: in place of the core where that is folded
+    materialised: bool
 
     def delta(self, linear: str) -> SegmentDelta:
         """What this set does in one linear."""
         bias = self.vectors.get(f"{linear}.bias")
-        return SegmentDelta(self.tasks, self.cores.get(linear), bias, self.weights.get(linear))
+        own = (bias, self.weights.get(linear), self.sides.get(linear))
+        return SegmentDelta(self.tasks, self.cores.get(linear), *own)
 
     @property
     def nbytes(self) -> int:
         """The memory that this set takes beside the shared blocks."""
-        return sum(t.nbytes for part in (self.vectors, self.cores, self.weights) for t in part.values())
+        sides = sum(side.nbytes for pair in self.sides.values() for side in pair)
+        whole = (self.vectors, self.cores, self.weights)
+        return sides + sum(t.nbytes for part in whole for t in part.values())
 
 
 class ExpertBank:
@@ -43,6 +52,9 @@ class ExpertBank:
 
     `pretrained` holds every parameter of the encoder, in the dtype and on the device of the computation;
     blocks are kept in the same dtype. Task t is the t-th task added.
+
+    For the fused kernels u lies in memory as its transpose, and the cores of several tasks are folded into
+    the blocks (see `kernels.low_rank.fused`): that costs K (d_in + d_out) numbers a linear for each set.
     """
 
     def __init__(self, config: EncoderConfig, pretrained: Mapping[str, Tensor], num_tasks: int) -> None:
@@ -52,6 +64,8 @@ class ExpertBank:
         self.blocks: dict[str, TaskBlocks] = {}  # by linear; the position embedding under POSITIONS
         self.singular_values: dict[str, Tensor] = {}  # [T, R] float32, by the same names
         self.dense_deltas: dict[str, Tensor] = {}  # [T, ...] float32, by parameter
+        self.device = pretrained["class_embedding"].device
+        self._fused = backend_for(self.device) == "fused"
 
     def set_task(
         self,
@@ -81,7 +95,10 @@ class ExpertBank:
                 f"{parameter}: blocks for {(block.u.shape[0], block.vh.shape[1])}, not {tuple(like.shape)}"
             )
         if name not in self.blocks:
-            u = like.new_zeros(self.num_tasks, *block.u.shape)
+            if self._fused:
+                u = like.new_zeros(self.num_tasks, *block.u.shape[::-1]).transpose(1, 2)
+            else:
+                u = like.new_zeros(self.num_tasks, *block.u.shape)
             vh = like.new_zeros(self.num_tasks, *block.vh.shape)
             self.blocks[name] = TaskBlocks(u, vh)
             self.singular_values[name] = torch.zeros(self.num_tasks, block.rank, device=like.device)
@@ -105,8 +122,10 @@ class ExpertBank:
             vectors = self.merged_parameters(self._vector_names(), tasks)
             merged = self.merged_parameters([f"{linear}.weight" for linear in whole], tasks)
             weights = {linear: merged[f"{linear}.weight"] for linear in whole}
-            own_cores = {linear: of_sets[i] for linear, of_sets in zip(linears, cores, strict=True)}
-            experts.append(ExpertSet(tasks, vectors, own_cores, weights))
+            own = {linear: of_sets[i] for linear, of_sets in zip(linears, cores, strict=True)}
+            own_cores = {linear: core for linear, core in own.items() if isinstance(core, Tensor)}
+            sides = {linear: core for linear, core in own.items() if not isinstance(core, Tensor)}
+            experts.append(ExpertSet(tasks, vectors, own_cores, weights, sides, materialised))
         return experts
 
     def merged(self, parameter: str, tasks: Sequence[int]) -> Tensor:
@@ -131,7 +150,12 @@ class ExpertBank:
                 size += self.pretrained[f"{linear}.weight"].numel() * item
                 continue
             rank = self.singular_values[linear].shape[1]
-            size += rank * item if num_tasks == 1 else 2 * (num_tasks * rank) ** 2 * FACTOR_BYTES
+            if num_tasks == 1:
+                size += rank * item
+            elif self._fused:
+                size += num_tasks * rank * sum(self.pretrained[f"{linear}.weight"].shape) * item
+            else:
+                size += 2 * (num_tasks * rank) ** 2 * FACTOR_BYTES
         return size
 
     @property
@@ -146,18 +170,21 @@ class ExpertBank:
         rest = (*self.singular_values.values(), *self.dense_deltas.values())
         return blocks + sum(t.nbytes for t in rest)
 
-    def _cores(self, name: str, sets: Sequence[tuple[int, ...]]) -> list[Tensor]:
-        """The cores of one linear, as `kernels.SegmentDelta` wants them."""
+    def _cores(self, name: str, sets: Sequence[tuple[int, ...]]) -> list[Tensor | Sides]:
+        """The cores of one linear, or the sides that they are folded into, as `kernels.SegmentDelta` has."""
         several = [tasks for tasks in sets if len(tasks) > 1]
         blocks = self._singular_vectors(name, range(self.num_tasks))
         factors = iter(core_factors(blocks, several))
         dtype = self.blocks[name].u.dtype
-        return [
-            torch.stack(next(factors)).float()
-            if len(tasks) > 1
-            else self.singular_values[name][tasks[0]].to(dtype)
-            for tasks in sets
-        ]
+        cores: list[Tensor | Sides] = []
+        for tasks in sets:
+            if len(tasks) == 1:
+                cores.append(self.singular_values[name][tasks[0]].to(dtype))
+            elif self._fused:
+                cores.append(folded_sides(self.blocks[name], tasks, *next(factors)))
+            else:
+                cores.append(torch.stack(next(factors)).float())
+        return cores
 
     def _singular_vectors(self, name: str, tasks: Sequence[int]) -> list[TaskSingularVectors]:
         blocks, s = self.blocks[name], self.singular_values[name]

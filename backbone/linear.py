@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import pairwise
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -75,7 +73,8 @@ class DenseWeights:
 
     def add_positions(self, patches: Tensor) -> Tensor:
         parameters = self.parameters
-        return _add_positions(patches, parameters["class_embedding"], parameters["position_embedding.weight"])
+        class_embedding, positions = parameters["class_embedding"], parameters["position_embedding.weight"]
+        return kernels.segmented_positions(patches, [class_embedding], [positions], [0, len(patches)])
 
 
 class SegmentedWeights:
@@ -140,29 +139,12 @@ class SegmentedWeights:
         return y.view(x.shape)
 
     def add_positions(self, patches: Tensor) -> Tensor:
-        return torch.cat(
-            [
-                _add_positions(
-                    samples,
-                    expert_set.vectors["class_embedding"],
-                    expert_set.vectors["position_embedding.weight"],
-                )
-                for expert_set, samples in self._segments(patches)
-            ]
-        )
-
-    def _segments(self, x: Tensor) -> Iterator[tuple[ExpertSet, Tensor]]:
-        sizes = [stop - start for start, stop in pairwise(self.segment_offsets)]
-        return zip(self.expert_sets, x.split(sizes), strict=True)  # type: ignore[no-untyped-call]
+        vectors = [expert_set.vectors for expert_set in self.expert_sets]
+        class_embeddings = [of_set["class_embedding"] for of_set in vectors]
+        positions = [of_set["position_embedding.weight"] for of_set in vectors]
+        return kernels.segmented_positions(patches, class_embeddings, positions, self.segment_offsets)
 
 
 def _rows(x: Tensor | None) -> Tensor | None:
     """[B, n, D] -> [B n, D]"""
     return None if x is None else x.flatten(0, 1)
-
-
-def _add_positions(patches: Tensor, class_embedding: Tensor, positions: Tensor) -> Tensor:
-    tokens = patches.new_empty(patches.shape[0], patches.shape[1] + 1, patches.shape[2])
-    tokens[:, 0] = class_embedding + positions[0]
-    torch.add(patches, positions[1:], out=tokens[:, 1:])
-    return tokens

@@ -5,18 +5,20 @@ in Triton kernels, and `backend.py` says which of them runs: the fused one on CU
 """
 
 from kernels.layer_norm import segmented_layer_norm
-from kernels.low_rank import SegmentDelta, TaskBlocks, segmented_linear
+from kernels.low_rank import SegmentDelta, TaskBlocks, folded_sides, linear, segmented_linear
+from kernels.positions import segmented_positions
 from kernels.residual import subspace_residuals
-from kernels.rows import linear
 from kernels.segments import Segments, group_by_expert_set
 
 __all__ = [
     "SegmentDelta",
     "Segments",
     "TaskBlocks",
+    "folded_sides",
     "group_by_expert_set",
     "linear",
     "segmented_layer_norm",
     "segmented_linear",
+    "segmented_positions",
     "subspace_residuals",
 ]

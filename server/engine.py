@@ -13,12 +13,9 @@ from torch import Tensor
 
 from backbone import (
     ClassificationHead,
-    DenseWeights,
     EncoderConfig,
     ExpertBank,
-    SegmentedWeights,
-    encode,
-    first_pass,
+    passes_for,
     patchify,
 )
 from kernels import Segments, group_by_expert_set
@@ -134,6 +131,13 @@ class Engine:
         self._names = tuple(self.tasks)
         self._router = SubspaceRouter(loaded.router, loaded.bank.blocks[loaded.router_linear].vh)
         self._choose_form = self._form_chooser(execution)
+        self._passes = passes_for(
+            loaded.bank,
+            loaded.first_pass,
+            loaded.router.layer,
+            loaded.router.token,
+            min(loaded.router.top_k, len(self.tasks)),
+        )
 
     @classmethod
     def load(
@@ -254,11 +258,9 @@ class Engine:
 
     def _first_pass(self, patches: Tensor, routed: Tensor) -> Tensor:
         """The router's features of the samples `routed`, [len(routed), D]."""
-        weights = DenseWeights(self._loaded.first_pass, self.config.layer_norm_eps)
         if not len(routed):
             return patches.new_empty(0, self.config.width)
-        chosen = patches if len(routed) == len(patches) else patches[routed]
-        return first_pass(self.config, weights, chosen, self._router.config.layer, self._router.config.token)
+        return self._passes.first(patches if len(routed) == len(patches) else patches[routed])
 
     def _route(self, features: Tensor, routed: Tensor, candidates: Tensor) -> list[Decision]:
         """Every sample's decision; a sample with one candidate needs no router."""
@@ -277,14 +279,9 @@ class Engine:
         parts = []
         for wave in self.set_cache.waves(keys):
             first, last = offsets[wave.start], offsets[wave.stop]
-            weights = SegmentedWeights(
-                self._loaded.pretrained,
-                self.bank,
-                self.set_cache.get([keys[i] for i in wave]),
-                [offsets[i] - first for i in range(wave.start, wave.stop + 1)],
-                self.config.layer_norm_eps,
-            )
-            parts.append(encode(self.config, weights, ordered[first:last]))
+            expert_sets = self.set_cache.get([keys[i] for i in wave])
+            own_offsets = [offsets[i] - first for i in range(wave.start, wave.stop + 1)]
+            parts.append(self._passes.second(ordered[first:last], expert_sets, own_offsets))
         return torch.cat(parts)
 
     def _apply_heads(

@@ -68,6 +68,21 @@ def bank(config: EncoderConfig, weights: dict[str, Tensor], tasks: int, *, dense
     return result
 
 
+def nearly_equal_tasks(config: EncoderConfig, weights: dict[str, Tensor], noise: float) -> ExpertBank:
+    """A bank of two tasks that differ by `noise` of their size."""
+    result = ExpertBank(config, weights, 2)
+    for task, scale in ((0, 0.0), (1, noise)):
+        other = task_changes(config, 1)
+        deltas = {name: change + scale * other[name] for name, change in task_changes(config, 0).items()}
+        vectors = {
+            name: task_singular_vectors(delta, max(1, min(delta.shape) // 4))
+            for name, delta in deltas.items()
+            if delta.ndim == 2
+        }
+        result.set_task(task, vectors, {name: delta for name, delta in deltas.items() if delta.ndim != 2})
+    return result
+
+
 def loaded_store(
     tasks: int = 4,
     config: EncoderConfig = CONFIG,

@@ -69,6 +69,7 @@ def segmented_layer_norm(
 
 def planned_layer_norm(x: Tensor, plan: SegmentPlan, *, field: int, tokens: int, eps: float) -> Tensor:
     """The LayerNorm for `tokens` rows of each of the plan's samples, weights by the plan's records."""
+    x = x.contiguous()
     y = x.new_empty(x.shape)
     width = x.shape[-1]
     layer_norm_kernel[(x.numel() // width,)](

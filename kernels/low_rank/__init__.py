@@ -6,12 +6,13 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from kernels import rows
 from kernels.activations import Activation
 from kernels.backend import backend_for
 from kernels.low_rank import reference
-from kernels.low_rank.reference import SegmentDelta, TaskBlocks
+from kernels.low_rank.reference import SegmentDelta, TaskBlocks, folded_sides
 
-__all__ = ["SegmentDelta", "TaskBlocks", "segmented_linear"]
+__all__ = ["SegmentDelta", "TaskBlocks", "folded_sides", "linear", "segmented_linear"]
 
 
 def segmented_linear(
@@ -29,3 +30,19 @@ def segmented_linear(
 
         return fused.segmented_linear(x, weight, blocks, deltas, row_offsets, activation, residual)
     return reference.segmented_linear(x, weight, blocks, deltas, row_offsets, activation, residual)
+
+
+def linear(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    activation: Activation | None = None,
+    residual: Tensor | None = None,
+) -> Tensor:
+    """`y = act(x W^T + b) + residual` [N, d_out]: the segmented linear of one base-only segment."""
+    if backend_for(x.device) == "fused":
+        from kernels.low_rank import fused
+
+        delta = SegmentDelta((), None, bias)
+        return fused.segmented_linear(x, weight, None, [delta], (0, len(x)), activation, residual)
+    return rows.linear(x, weight, bias, activation, residual)

@@ -30,7 +30,7 @@ import triton
 from torch import Tensor
 
 from kernels.activations import Activation
-from kernels.low_rank.reference import SegmentDelta, TaskBlocks
+from kernels.low_rank.reference import SegmentDelta, TaskBlocks, folded_sides
 from kernels.low_rank.triton_kernels import expand_kernel, shrink_kernel
 from kernels.segment_plan import LINEAR_FIELDS, SegmentPlan, Tiling
 from kernels.tile_shapes import TileShape, tile_shape
@@ -53,36 +53,34 @@ class LinearPlace:
     shared_weight: bool  # segments without weights of their own all have the same W
 
 
-def linear_record(
-    delta: SegmentDelta, weight: Tensor, blocks: TaskBlocks | None
-) -> tuple[list[int], list[Tensor]]:
-    """A segment's fields in one linear (see `kernels.segment_plan`), and the tensors that they point to."""
+def linear_record(delta: SegmentDelta, weight: Tensor, blocks: TaskBlocks | None) -> list[int]:
+    """A segment's fields in one linear (see `kernels.segment_plan`): addresses in tensors of the arguments.
+
+    Raises ValueError for weights that are not contiguous and for a core that is not folded.
+    """
     own = weight if delta.weight is None else delta.weight
     left = right = scale = None
     if delta.sides is not None:
         right, left = delta.sides
     elif delta.core is not None and blocks is not None:
-        if delta.core.ndim == 1:
-            task, scale = delta.expert_set[0], delta.core
-            right, left = blocks.vh[task], blocks.u_t[task]
-        else:
-            right, left = folded_sides(blocks, delta.expert_set, delta.core[0], delta.core[1])
+        if delta.core.ndim > 1:
+            raise ValueError(f"the core of the expert set {delta.expert_set} must be folded")
+        task, scale = delta.expert_set[0], delta.core
+        right, left = blocks.vh[task], blocks.u_t[task]
     pointed = [own, delta.bias, left, right, scale]
     for tensor in pointed:
         if tensor is not None and not tensor.is_contiguous():
             raise ValueError(f"weights must be contiguous, got strides {tensor.stride()}")
     fields = [0 if tensor is None else tensor.data_ptr() for tensor in pointed]
-    return [*fields, 0 if right is None else right.shape[0]], [t for t in pointed if t is not None]
+    return [*fields, 0 if right is None else right.shape[0]]
 
 
-def folded_sides(
-    blocks: TaskBlocks, expert_set: Sequence[int], left_core: Tensor, right_core: Tensor
-) -> tuple[Tensor, Tensor]:
-    """`right = M V` [K, d_in] and `left = (U L)^T` [K, d_out], formed in float64; in the blocks' dtype."""
-    tasks = list(expert_set)
-    u, vh = blocks.u_t[tasks].flatten(0, 1).double(), blocks.vh[tasks].flatten(0, 1).double()
-    dtype = blocks.vh.dtype
-    return (right_core.double() @ vh).to(dtype), (left_core.double().T @ u).to(dtype)
+def _folded(delta: SegmentDelta, blocks: TaskBlocks | None) -> SegmentDelta:
+    """The same change with the core of several tasks folded."""
+    if blocks is None or delta.core is None or delta.core.ndim == 1:
+        return delta
+    sides = folded_sides(blocks, delta.expert_set, delta.core[0], delta.core[1])
+    return SegmentDelta(delta.expert_set, None, delta.bias, sides=sides)
 
 
 def segmented_linear(
@@ -102,16 +100,16 @@ def segmented_linear(
         raise ValueError(
             f"{len(deltas)} segments over {x.shape[0]} rows do not fit offsets {tuple(row_offsets)}"
         )
-    records, kept = zip(*(linear_record(delta, weight.contiguous(), blocks) for delta in deltas), strict=True)
+    # Memory that is freed when this returns is reused in the order of the launches.
+    weight, deltas = weight.contiguous(), [_folded(delta, blocks) for delta in deltas]
+    records = [linear_record(delta, weight, blocks) for delta in deltas]
     plan = SegmentPlan(x.shape[0], len(deltas), LINEAR_FIELDS, x.device)
     own_weights = [delta.weight is not None for delta in deltas]
     plan.update(row_offsets, [torch.tensor(record) for record in records], own_weights)
     rank = 0 if blocks is None else blocks.vh.shape[1]
     max_rank = max(record[-1] for record in records)
     place = LinearPlace(0, weight.shape[0], weight.shape[1], rank or max_rank, max_rank, shared_weight=True)
-    y = planned_linear(x, plan, place, tokens=1, activation=activation, residual=residual)
-    del kept  # the kernels are queued by now, and memory that is freed is reused in their order
-    return y
+    return planned_linear(x, plan, place, tokens=1, activation=activation, residual=residual)
 
 
 def planned_linear(

@@ -89,6 +89,16 @@ class SegmentDelta:
         return SegmentDelta(self.expert_set, self.core, bias, weight, sides)
 
 
+def folded_sides(
+    blocks: TaskBlocks, expert_set: Sequence[int], left_core: Tensor, right_core: Tensor
+) -> tuple[Tensor, Tensor]:
+    """`right = M V` [K, d_in] and `left = (U L)^T` [K, d_out], formed in float64; in the blocks' dtype."""
+    tasks = list(expert_set)
+    u, vh = blocks.u_t[tasks].flatten(0, 1).double(), blocks.vh[tasks].flatten(0, 1).double()
+    dtype = blocks.vh.dtype
+    return (right_core.double() @ vh).to(dtype), (left_core.double().T @ u).to(dtype)
+
+
 def segmented_linear(
     x: Tensor,
     weight: Tensor,

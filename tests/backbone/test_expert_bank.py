@@ -8,7 +8,7 @@ from torch import Tensor
 
 from backbone import DenseWeights, ExpertBank, ExpertSet, SegmentedWeights, encode, patchify
 from kernels import group_by_expert_set
-from model_store import TaskSingularVectors, task_singular_vectors
+from model_store import TaskSingularVectors
 from tests import tiny
 from tests.tiny import CONFIG
 
@@ -116,17 +116,7 @@ def test_nearly_equal_tasks_run_low_rank_as_they_run_merged(
     """Large numbers cancel in the cores of such tasks; relative to what the experts change at all."""
     torch.manual_seed(0)
     pretrained = tiny.pretrained(CONFIG, dtype)
-    bank = ExpertBank(CONFIG, pretrained, 2)
-    for task, scale in ((0, 0.0), (1, noise)):
-        changes = tiny.task_changes(CONFIG, 0)
-        other = tiny.task_changes(CONFIG, 1)
-        deltas = {name: change + scale * other[name] for name, change in changes.items()}
-        vectors = {
-            name: task_singular_vectors(delta, max(1, min(delta.shape) // 4))
-            for name, delta in deltas.items()
-            if delta.ndim == 2
-        }
-        bank.set_task(task, vectors, {name: delta for name, delta in deltas.items() if delta.ndim != 2})
+    bank = tiny.nearly_equal_tasks(CONFIG, pretrained, noise)
     patches = patchify(torch.randn(8, 3, CONFIG.image_size, CONFIG.image_size), CONFIG.patch_size).to(dtype)
     sets: list[tuple[int, ...]] = [(0, 1)] * len(patches)
     low_rank, merged = (_forward(bank, sets, patches, materialised=m).double() for m in (False, True))

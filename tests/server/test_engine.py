@@ -124,7 +124,7 @@ def test_a_named_task_is_answered_by_its_own_dense_model() -> None:
 
 def test_a_named_task_skips_the_first_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     engine = _engine()
-    monkeypatch.setattr("server.engine.first_pass", _must_not_run)
+    monkeypatch.setattr(engine._passes, "first", _must_not_run)
     engine.classify_batch([Query(PIXELS[0], ("task0",)), Query(PIXELS[1], ("task3",))])
     with pytest.raises(AssertionError, match="first pass"):
         engine.classify_batch([Query(PIXELS[0])])

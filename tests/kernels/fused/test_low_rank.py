@@ -6,12 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from kernels import SegmentDelta, segmented_linear
+from kernels import SegmentDelta, folded_sides, segmented_linear
 from kernels.activations import Activation
 from kernels.backend import backend
 from kernels.low_rank import reference
-from kernels.low_rank.fused import folded_sides
-from tests.kernels.fused.conftest import INTERPRETED
+from tests.interpreter import DEVICE, INTERPRETED
 from tests.kernels.segmented import Case, activated, dense_weight
 from tests.kernels.splits import PATTERNS, offsets
 
@@ -28,8 +27,8 @@ SHAPES = [
 ]
 
 
-def _fused(case: Case, device: torch.device, **options: object) -> Tensor:
-    moved = case.to(device)
+def _fused(case: Case, **options: object) -> Tensor:
+    moved = case.to(DEVICE)
     with backend("fused"):
         y = segmented_linear(moved.x, moved.weight, moved.blocks, moved.deltas, moved.rows, **options)  # type: ignore[arg-type]
     return y.cpu()
@@ -48,12 +47,10 @@ def _reference(case: Case, **options: object) -> Tensor:
 
 @pytest.mark.parametrize(("dtype", "atol", "rtol"), [TOLERANCES[0], TOLERANCES[2]])
 @pytest.mark.parametrize("pattern", PATTERNS)
-def test_every_pattern_of_segments(
-    pattern: str, dtype: torch.dtype, atol: float, rtol: float, device: torch.device
-) -> None:
+def test_every_pattern_of_segments(pattern: str, dtype: torch.dtype, atol: float, rtol: float) -> None:
     rows = tuple(11 * offset for offset in offsets(pattern, samples=13, sets=6))
     case = Case.random(rows, 56, 72, 12, dtype)
-    y = _fused(case, device)
+    y = _fused(case)
     torch.testing.assert_close(y.double(), case.expected(), atol=atol, rtol=rtol)
     torch.testing.assert_close(y, _reference(case), atol=atol, rtol=rtol)
 
@@ -61,23 +58,21 @@ def test_every_pattern_of_segments(
 @pytest.mark.parametrize(("dtype", "atol", "rtol"), TOLERANCES)
 @pytest.mark.parametrize(("d_out", "d_in", "rank"), SHAPES)
 def test_every_rank_and_width(
-    d_out: int, d_in: int, rank: int, dtype: torch.dtype, atol: float, rtol: float, device: torch.device
+    d_out: int, d_in: int, rank: int, dtype: torch.dtype, atol: float, rtol: float
 ) -> None:
     case = Case.random((0, 5, 23, 40), d_out, d_in, rank, dtype, tasks=3 if rank < 100 else 1)
-    y = _fused(case, device)
+    y = _fused(case)
     torch.testing.assert_close(y.double(), case.expected(), atol=atol, rtol=rtol)
 
 
 @pytest.mark.parametrize("activation", ["quick_gelu", "gelu", None])
 @pytest.mark.parametrize("with_residual", [False, True])
 def test_activation_and_residual_follow_the_product(
-    activation: Activation | None, with_residual: bool, device: torch.device
+    activation: Activation | None, with_residual: bool
 ) -> None:
     case = Case.random((0, 5, 23, 40), 48, 64, 9, torch.float32)
     residual = torch.randn(40, 48) if with_residual else None
-    y = _fused(
-        case, device, activation=activation, residual=None if residual is None else residual.to(device)
-    )
+    y = _fused(case, activation=activation, residual=None if residual is None else residual.to(DEVICE))
     wanted = activated(case.expected(), activation) + (0 if residual is None else residual.double())
     torch.testing.assert_close(y.double(), wanted, atol=2e-5, rtol=1e-4)
     torch.testing.assert_close(
@@ -87,7 +82,7 @@ def test_activation_and_residual_follow_the_product(
 
 @pytest.mark.parametrize(("dtype", "atol", "rtol"), TOLERANCES)
 def test_low_rank_folded_materialised_and_base_only_segments_share_a_launch(
-    dtype: torch.dtype, atol: float, rtol: float, device: torch.device
+    dtype: torch.dtype, atol: float, rtol: float
 ) -> None:
     case = Case.random((0, 9, 30, 30, 47, 64, 70, 90), 80, 96, 12, dtype)
     low_rank = list(case.deltas)
@@ -98,36 +93,36 @@ def test_low_rank_folded_materialised_and_base_only_segments_share_a_launch(
     assert core is not None
     sides = folded_sides(case.blocks, low_rank[2].expert_set, core[0], core[1])
     case.deltas[5] = SegmentDelta(low_rank[2].expert_set, None, None, sides=sides)
-    y = _fused(case, device)
+    y = _fused(case)
     torch.testing.assert_close(y.double(), case.expected(), atol=atol, rtol=rtol)
     torch.testing.assert_close(y, _reference(case), atol=atol, rtol=rtol)
 
 
 @pytest.mark.skipif(INTERPRETED, reason="in NumPy's products a row's bits depend on its place in the tile")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_row_has_the_same_bits_alone_and_in_any_company(dtype: torch.dtype, device: torch.device) -> None:
+def test_a_row_has_the_same_bits_alone_and_in_any_company(dtype: torch.dtype) -> None:
     case = Case.random((0, 34, 68, 102, 136), 96, 64, 12, dtype)
-    whole = _fused(case, device)
+    whole = _fused(case)
     for i, delta in enumerate(case.deltas):
         for rows in (1, 3, 34):
             part = slice(34 * i + 34 - rows, 34 * i + 34)
             alone = Case(case.x[part], case.weight, case.blocks, [delta], (0, rows))
-            assert torch.equal(_fused(alone, device), whole[part])
+            assert torch.equal(_fused(alone), whole[part])
 
 
 @pytest.mark.filterwarnings("ignore:invalid value")
-def test_rows_that_are_not_finite_harm_no_others(device: torch.device) -> None:
+def test_rows_that_are_not_finite_harm_no_others() -> None:
     case = Case.random((0, 20, 40), 32, 32, 4, torch.float32)
-    before = _fused(case, device)
+    before = _fused(case)
     case.x[7] = float("nan")
     case.x[25] = float("inf")
-    after = _fused(case, device)
+    after = _fused(case)
     others = [row for row in range(40) if row not in (7, 25)]
     assert torch.equal(after[others], before[others])
     assert not after[[7, 25]].isfinite().any()
 
 
-def test_offsets_that_do_not_cover_the_rows_are_refused(device: torch.device) -> None:
-    case = Case.random((0, 4), 4, 4, 1, torch.float32).to(device)
+def test_offsets_that_do_not_cover_the_rows_are_refused() -> None:
+    case = Case.random((0, 4), 4, 4, 1, torch.float32).to(DEVICE)
     with pytest.raises(ValueError, match="offsets"), backend("fused"):
         segmented_linear(case.x, case.weight, case.blocks, case.deltas, (0, 3))

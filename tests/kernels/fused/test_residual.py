@@ -8,6 +8,7 @@ import torch
 from kernels import subspace_residuals
 from kernels.backend import backend
 from kernels.residual import reference
+from tests.interpreter import DEVICE
 
 
 def _projectors(tasks: int, rank: int, width: int) -> torch.Tensor:
@@ -21,13 +22,13 @@ def _projectors(tasks: int, rank: int, width: int) -> torch.Tensor:
     [(1, 1, 1, 7), (6, 8, 16, 64), (19, 3, 38, 129), (5, 1, 96, 768), (2, 1, 114, 1024), (3, 2, 64, 64)],
 )
 def test_it_is_the_distance_to_each_subspace(
-    batch: int, tasks: int, rank: int, width: int, dtype: torch.dtype, device: torch.device
+    batch: int, tasks: int, rank: int, width: int, dtype: torch.dtype
 ) -> None:
     torch.manual_seed(width)
     basis, z = _projectors(tasks, rank, width), (10 * torch.randn(batch, width)).to(dtype)
     outside = z.double() - (z.double() @ basis.transpose(1, 2)) @ basis  # [T, B, D]
     with backend("fused"):
-        residuals = subspace_residuals(z.to(device), basis.float().to(device)).cpu()
+        residuals = subspace_residuals(z.to(DEVICE), basis.float().to(DEVICE)).cpu()
     assert residuals.dtype == torch.float32
     atol = 2e-5 * float(z.double().norm())
     torch.testing.assert_close(residuals.double(), outside.norm(dim=2).T, atol=atol, rtol=1e-5)
@@ -35,7 +36,7 @@ def test_it_is_the_distance_to_each_subspace(
     torch.testing.assert_close(residuals, expected, atol=atol, rtol=1e-5)
 
 
-def test_a_feature_inside_a_subspace_keeps_a_small_residual(device: torch.device) -> None:
+def test_a_feature_inside_a_subspace_keeps_a_small_residual() -> None:
     """`|z|^2 - |Pz|^2` in float32 could not tell 1e-3 from 0 here."""
     torch.manual_seed(0)
     basis = _projectors(1, 32, 128)
@@ -44,13 +45,13 @@ def test_a_feature_inside_a_subspace_keeps_a_small_residual(device: torch.device
     outside -= outside @ basis[0].T @ basis[0]
     z = 100 * inside / inside.norm() + 1e-3 * outside / outside.norm()
     with backend("fused"):
-        residual = subspace_residuals(z.float().to(device), basis.float().to(device))
+        residual = subspace_residuals(z.float().to(DEVICE), basis.float().to(DEVICE))
     assert float(residual) == pytest.approx(1e-3, rel=0.05)
 
 
-def test_no_features_have_no_residuals(device: torch.device) -> None:
+def test_no_features_have_no_residuals() -> None:
     with backend("fused"):
         residuals = subspace_residuals(
-            torch.empty(0, 16, device=device), torch.zeros(3, 2, 16, device=device)
+            torch.empty(0, 16, device=DEVICE), torch.zeros(3, 2, 16, device=DEVICE)
         )
     assert residuals.shape == (0, 3)

@@ -1,0 +1,107 @@
+"""The two passes over a batch, by the form of the arithmetic that fits the device."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal, Protocol
+from weakref import WeakKeyDictionary
+
+from torch import Tensor
+
+from backbone.config import EncoderConfig
+from backbone.expert_bank import ExpertBank, ExpertSet
+from backbone.linear import DenseWeights, SegmentedWeights
+from backbone.vit import encode, first_pass
+from kernels.backend import backend_for
+
+Token = Literal["class", "mean"]
+
+
+class Passes(Protocol):
+    """The first and the second pass of one store."""
+
+    def first(self, patches: Tensor) -> Tensor:
+        """The router's features [B, D] of patches [B, L - 1, 3 p p]."""
+        ...
+
+    def second(self, patches: Tensor, expert_sets: Sequence[ExpertSet], offsets: Sequence[int]) -> Tensor:
+        """The embeddings [B, P]; samples `offsets[i]:offsets[i + 1]` have `expert_sets[i]`."""
+        ...
+
+
+def passes_for(
+    bank: ExpertBank, first_pass_weights: Mapping[str, Tensor], layer: int, token: Token, max_set_size: int
+) -> Passes:
+    """The passes over a bank's encoder: fused where the bank's tensors are on a GPU.
+
+    The first pass, on its own weights, ends at the features of block `layer` (see `backbone.vit.first_pass`);
+    no expert set has more than `max_set_size` tasks.
+    """
+    if backend_for(bank.device) == "fused":
+        return FusedPasses(bank, first_pass_weights, layer, token, max_set_size)
+    return ReferencePasses(bank, first_pass_weights, layer, token)
+
+
+class ReferencePasses:
+    """Both passes in plain PyTorch."""
+
+    def __init__(
+        self, bank: ExpertBank, first_pass_weights: Mapping[str, Tensor], layer: int, token: Token
+    ) -> None:
+        self._bank = bank
+        self._config: EncoderConfig = bank.config
+        self._first_pass_weights = first_pass_weights
+        self._layer = layer
+        self._token = token
+
+    def first(self, patches: Tensor) -> Tensor:
+        weights = DenseWeights(self._first_pass_weights, self._config.layer_norm_eps)
+        return first_pass(self._config, weights, patches, self._layer, self._token)
+
+    def second(self, patches: Tensor, expert_sets: Sequence[ExpertSet], offsets: Sequence[int]) -> Tensor:
+        bank = self._bank
+        weights = SegmentedWeights(bank.pretrained, bank, expert_sets, offsets, self._config.layer_norm_eps)
+        return encode(self._config, weights, patches)
+
+
+class FusedPasses:
+    """Both passes in planned kernel launches."""
+
+    def __init__(
+        self,
+        bank: ExpertBank,
+        first_pass_weights: Mapping[str, Tensor],
+        layer: int,
+        token: Token,
+        max_set_size: int,
+    ) -> None:
+        # Triton is there only where there is a GPU.
+        from backbone.fused import RecordLayout
+        from backbone.planned_pass import PlannedPass
+
+        config, eps = bank.config, bank.config.layer_norm_eps
+        plain = RecordLayout.of(first_pass_weights, None, 0)
+        self._bank = bank
+        self._kept = first_pass_weights
+        self._first_record = plain.dense_record(first_pass_weights)
+        self._first = PlannedPass(
+            lambda weights, patches: first_pass(config, weights, patches, layer, token), plain, eps
+        )
+        self._layout = RecordLayout.of(bank.pretrained, bank, max_set_size)
+        self._second = PlannedPass(
+            lambda weights, patches: encode(config, weights, patches), self._layout, eps
+        )
+        self._records: WeakKeyDictionary[ExpertSet, Tensor] = WeakKeyDictionary()
+
+    def first(self, patches: Tensor) -> Tensor:
+        return self._first(patches, (0, len(patches)), [self._first_record], [False])
+
+    def second(self, patches: Tensor, expert_sets: Sequence[ExpertSet], offsets: Sequence[int]) -> Tensor:
+        records = [self._record(expert_set) for expert_set in expert_sets]
+        own_weights = [expert_set.materialised for expert_set in expert_sets]
+        return self._second(patches, offsets, records, own_weights)
+
+    def _record(self, expert_set: ExpertSet) -> Tensor:
+        if expert_set not in self._records:
+            self._records[expert_set] = self._layout.expert_record(self._bank, expert_set)
+        return self._records[expert_set]

@@ -1,0 +1,247 @@
+"""Both passes on one GPU over the best dense ViT of the same size in the same run, and other servers' ways.
+
+    python -m benchmarks.engine_gpu --json benchmarks/results/engine_gpu.json
+
+Needs torch, triton, transformers and peft; weights are random, in bfloat16. The dense model D is
+transformers' CLIP encoder, graphed, or compiled and graphed, whichever is faster at that batch size.
+Without an NVIDIA GPU it ends with exit code 2.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+import triton
+from torch import Tensor
+
+from backbone import EncoderConfig, ExpertBank, Passes, first_pass_parameters, passes_for, patchify
+from benchmarks import gpu_models, gpu_peers
+from benchmarks.gpu_models import VITS, Form, random_mix
+from benchmarks.gpu_timing import ceilings, medians, need_cuda
+from kernels.backend import backend
+from router import RouterConfig, SubspaceRouter
+
+BATCHES = (1, 8, 64, 256)
+TASKS = (8, 20)
+SET_SIZES = (1, 2, 3)
+SETS = (1, 4, 8, 20)
+ROUTER_LAYERS = {12: 9, 24: 20}
+HEADLINE_MODEL, HEADLINE_BATCH = "B/16", 64
+# Seconds for each figure, enough for a median: a pass takes milliseconds.
+BUDGET = 0.2
+WARM_UP = 3
+# bfloat16 rounds every activation; another order of summation moves an embedding by no more than this.
+AGREEMENT = 0.05
+
+
+@dataclass
+class Run:
+    """What is measured on, with, and so far."""
+
+    device: torch.device
+    dtype: torch.dtype
+    budget: float = BUDGET
+    warm_up: int = WARM_UP
+    raw: dict[str, float] = field(default_factory=dict)
+    ratios: dict[str, float] = field(default_factory=dict)
+
+    def time(self, variants: dict[str, Callable[[], object]]) -> dict[str, float]:
+        """Medians of variants, kept and shown."""
+        times = medians(variants, self.device, self.budget, self.warm_up)
+        self.raw |= times
+        for name, value in times.items():
+            print(f"{name:64s} {1000 * value:10.3f} ms", flush=True)
+        return times
+
+
+@dataclass
+class Model:
+    """One size with the experts of T tasks."""
+
+    name: str
+    config: EncoderConfig
+    bank: ExpertBank
+    passes: Passes
+    router: SubspaceRouter
+
+    @classmethod
+    def random(cls, name: str, config: EncoderConfig, tasks: int, run: Run) -> Model:
+        """Random weights; the router stands where the defaults put it."""
+        weights = gpu_models.random_encoder(config, run.dtype, run.device)
+        bank = gpu_models.random_bank(config, weights, tasks)
+        layer = ROUTER_LAYERS.get(config.depth, config.depth - 1)
+        first = {n: weights[n].clone() for n in first_pass_parameters(weights, layer)}
+        passes = passes_for(bank, first, layer, "class", max_set_size=min(3, tasks))
+        router = SubspaceRouter(RouterConfig(layer), bank.blocks[f"blocks.{layer}.mlp.fc1"].vh)
+        return cls(name, config, bank, passes, router)
+
+    def patches(self, batch: int, run: Run) -> Tensor:
+        """Patches of a random batch."""
+        size = self.config.image_size
+        pixels = torch.randn(batch, 3, size, size, device=run.device, dtype=run.dtype)
+        return patchify(pixels, self.config.patch_size)
+
+
+def dense_times(name: str, config: EncoderConfig, batches: tuple[int, ...], run: Run) -> dict[int, float]:
+    """D: the seconds of the best dense forward at each batch size. Compiled at the headline batch alone."""
+    model = gpu_peers.dense_model(config, run.dtype, run.device)
+    best = {}
+    for batch in batches:
+        pixels = torch.randn(batch, 3, config.image_size, config.image_size, device=run.device).to(run.dtype)
+        variants = {f"{name} dense graphed batch {batch}": gpu_peers.dense_forward(model, pixels)}
+        if batch == HEADLINE_BATCH and run.device.type == "cuda":
+            compiled = gpu_peers.compiled_forward(model, pixels)
+            variants[f"{name} dense compiled batch {batch}"] = compiled
+        best[batch] = min(run.time(variants).values())
+    return best
+
+
+def check(model: Model, run: Run) -> None:
+    """The fused second pass against the reference's. Raises AssertionError where they disagree."""
+    patches = model.patches(4, run)
+    for form, size in (("low_rank", 1), ("low_rank", 2), ("materialised", 1), ("base_only", 1)):
+        mix = random_mix(model.bank, 4, size, 2, form)  # type: ignore[arg-type]
+        found = model.passes.second(patches, mix.expert_sets, mix.offsets)
+        with backend("reference"):
+            plain = passes_for(model.bank, model.bank.pretrained, 0, "class", max_set_size=size)
+            wanted = plain.second(patches, mix.expert_sets, mix.offsets)
+        error = gpu_models.relative_error(found, wanted)
+        print(f"{model.name} {form} of {size}: relative difference to the reference {error:.1e}", flush=True)
+        if not error < AGREEMENT:
+            raise AssertionError(
+                f"{model.name}, {form} sets of {size}: fused and reference differ by {error}"
+            )
+
+
+def second_pass(model: Model, batch: int, size: int, sets: int, form: Form, run: Run) -> Callable[[], object]:
+    """The second pass of a mixed batch."""
+    mix, patches = random_mix(model.bank, batch, size, sets, form), model.patches(batch, run)
+    return lambda: model.passes.second(patches, mix.expert_sets, mix.offsets)
+
+
+def both_passes(model: Model, batch: int, sets: int, run: Run) -> Callable[[], object]:
+    """First pass, routing with its copy to the host, second pass with one task for each sample.
+
+    The experts are fixed, because random weights would send every image to one task.
+    """
+    mix, patches = random_mix(model.bank, batch, 1, sets, "low_rank"), model.patches(batch, run)
+    candidates = torch.ones(batch, model.bank.num_tasks, dtype=torch.bool)
+
+    def run_both() -> object:
+        model.router.route(model.passes.first(patches), candidates)
+        return model.passes.second(patches, mix.expert_sets, mix.offsets)
+
+    return run_both
+
+
+def measure_model(
+    model: Model, dense: dict[int, float], sets: tuple[int, ...], sizes: tuple[int, ...], run: Run
+) -> None:
+    """The grid of one model: ratios of every mix to D at the same batch size."""
+    tasks = model.bank.num_tasks
+    for batch, d in dense.items():
+        label = f"{model.name} T {tasks} batch {batch}"
+        variants = {f"{label} base only": second_pass(model, batch, 1, 1, "base_only", run)}
+        for size in sizes:
+            for count in sets:
+                if count <= batch:
+                    name = f"{label} low rank of {size} in {count} sets"
+                    variants[name] = second_pass(model, batch, size, count, "low_rank", run)
+        if tasks == min(TASKS):
+            count = min(8, batch)
+            variants[f"{label} materialised in {count} sets"] = second_pass(
+                model, batch, 1, count, "materialised", run
+            )
+        variants[f"{label} both passes"] = both_passes(model, batch, min(tasks, batch), run)
+        for name, variant in variants.items():
+            run.ratios[name] = run.time({name: variant})[name] / d
+
+
+def measure_peers(model: Model, dense_model: object, batch: int, sets: int, run: Run) -> dict[str, float]:
+    """PEFT's mixed batch and a loop over dense models of each set, over our second pass."""
+    size = model.config.image_size
+    pixels = torch.randn(batch, 3, size, size, device=run.device, dtype=run.dtype)
+    share = -(-batch // sets)
+    # The loop runs one model again and again, which favours it: its weights stay in the cache.
+    one_share = gpu_peers.dense_forward(dense_model, pixels[:share].clone())
+    tasks = [sample * sets // batch for sample in range(batch)]
+    rank = model.bank.blocks["blocks.0.attention.qkv"].vh.shape[1]
+    label = f"{model.name} batch {batch} in {sets} sets"
+    ours = second_pass(model, batch, 1, sets, "low_rank", run)
+    loop = run.time({f"{label} ours": ours, f"{label} loop": lambda: [one_share() for _ in range(sets)]})
+    mixed = gpu_peers.peft_forward(dense_model, pixels, tasks, rank)
+    peft = run.time({f"{label} ours beside peft": ours, f"{label} peft": mixed})
+    return {
+        "loop_speedup": loop[f"{label} loop"] / loop[f"{label} ours"],
+        "peft_speedup": peft[f"{label} peft"] / peft[f"{label} ours beside peft"],
+    }
+
+
+def headline(run: Run) -> dict[str, float]:
+    """The figures that have targets, from the grid."""
+    at = f"{HEADLINE_MODEL} T {{}} batch {HEADLINE_BATCH} {{}}"
+    keys = {
+        "base_only_ratio": (20, "base only"),
+        "second_pass_ratio_t20_k1": (20, "low rank of 1 in 20 sets"),
+        "second_pass_ratio_t20_k3": (20, "low rank of 3 in 20 sets"),
+        "second_pass_ratio_t8_k1": (8, "low rank of 1 in 8 sets"),
+        "materialised_ratio_t8": (8, "materialised in 8 sets"),
+        "both_passes_ratio_t20": (20, "both passes"),
+        "both_passes_ratio_t8": (8, "both passes"),
+    }
+    figures = {key: run.ratios[at.format(*place)] for key, place in keys.items()}
+    one, many = (at.format(20, f"low rank of 1 in {sets} sets") for sets in (1, 20))
+    figures["throughput_20_sets_vs_1"] = run.raw[one] / run.raw[many]
+    return figures
+
+
+def measure(run: Run) -> dict[str, object]:
+    """Everything; the model with targets first."""
+    limits = ceilings(run.device)
+    figures: dict[str, float] = {}
+    for name in sorted(VITS, key=lambda vit: vit != HEADLINE_MODEL):
+        dense = dense_times(name, VITS[name], BATCHES, run)
+        work = 2 * gpu_models.multiply_adds(VITS[name], HEADLINE_BATCH)
+        share = work / dense[HEADLINE_BATCH] / limits["matrix_operations_per_second"]
+        run.ratios[f"{name} dense batch {HEADLINE_BATCH} over the measured matrix rate"] = share
+        for tasks in TASKS:
+            model = Model.random(name, VITS[name], tasks, run)
+            check(model, run)
+            measure_model(model, dense, SETS, SET_SIZES, run)
+            if (name, tasks) == (HEADLINE_MODEL, max(TASKS)):
+                peer = gpu_peers.dense_model(VITS[name], run.dtype, run.device)
+                figures = headline(run) | measure_peers(model, peer, HEADLINE_BATCH, 20, run)
+            torch.cuda.empty_cache()
+    return {**figures, "ceilings": limits, "ratios": run.ratios, "raw_seconds": run.raw}
+
+
+@torch.inference_mode()
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
+    parser.add_argument("--json", type=Path, help="write everything here")
+    options = parser.parse_args()
+    device = need_cuda()
+    start = time.perf_counter()
+    content = measure(Run(device, torch.bfloat16))
+    content["environment"] = {
+        "device": torch.cuda.get_device_name(device),
+        "torch": torch.__version__,
+        "triton": triton.__version__,
+        "seconds": time.perf_counter() - start,
+    }
+    for name, value in content.items():
+        if isinstance(value, float):
+            print(f"{name:30s} {value:8.3f}")
+    if options.json is not None:
+        options.json.write_text(json.dumps(content, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

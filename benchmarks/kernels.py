@@ -1,0 +1,171 @@
+"""Each matrix kernel on one GPU over its floor and over the same work done in separate products.
+
+    python -m benchmarks.kernels --json benchmarks/results/kernels_gpu.json
+
+For every linear of ViT-B/16 in a mixed batch of 64: the fused kernels, PyTorch's base product alone (cuBLAS),
+base product and per-segment shrink and expand by PyTorch, and the same with the core kept apart instead of
+folded into the blocks. The floor is the larger of operations over the measured matrix rate and bytes over the
+measured copy bandwidth. All are replayed from CUDA graphs. Without an NVIDIA GPU it ends with exit code 2.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from backbone import EncoderConfig
+from benchmarks.gpu_models import VITS, relative_error
+from benchmarks.gpu_timing import ceilings, graphed, medians, need_cuda
+from kernels import SegmentDelta
+from kernels.low_rank.fused import LinearPlace, linear_record, planned_linear
+from kernels.segment_plan import LINEAR_FIELDS, SegmentPlan
+
+BATCH = 64
+SETS = 20
+# (tasks of the store, tasks of a set)
+EXPERTS = ((20, 1), (20, 3), (8, 1), (8, 3))
+BUDGET = 0.3
+AGREEMENT = 2e-2
+
+
+@dataclass(frozen=True)
+class Case:
+    """One linear in a mixed batch of folded low-rank segments."""
+
+    x: Tensor  # [N, d_in]
+    weight: Tensor
+    deltas: list[SegmentDelta]
+    cores: list[Tensor]  # [K, K] float32: what a core that is kept apart would multiply by
+    offsets: list[int]  # in samples
+    tokens: int
+
+    @classmethod
+    def random(
+        cls, samples: int, tokens: int, shape: tuple[int, int], rank: int, sets: int, device: torch.device
+    ) -> Case:
+        """Random numbers of those sizes, in bfloat16."""
+        d_out, d_in = shape
+
+        def noise(*sizes: int) -> Tensor:
+            return torch.randn(sizes, device=device).mul_(float(sizes[-1]) ** -0.5).bfloat16()
+
+        deltas = [
+            SegmentDelta((), None, noise(d_out), sides=(noise(rank, d_in), noise(rank, d_out)))
+            for _ in range(sets)
+        ]
+        cores = [torch.randn(rank, rank, device=device) / rank**0.5 for _ in range(sets)]
+        offsets = [samples * i // sets for i in range(sets + 1)]
+        return cls(noise(samples * tokens, d_in), noise(d_out, d_in), deltas, cores, offsets, tokens)
+
+    def variants(self) -> dict[str, Callable[[], object]]:
+        """The ways to compute it."""
+        place, plan = self._plan()
+
+        def fused() -> Tensor:
+            return planned_linear(self.x, plan, place, tokens=self.tokens)
+
+        return {
+            "fused": fused,
+            "base alone": lambda: F.linear(self.x, self.weight),
+            "separate": lambda: self.separate(apart=False),
+            "separate, core apart": lambda: self.separate(apart=True),
+        }
+
+    def _plan(self) -> tuple[LinearPlace, SegmentPlan]:
+        records = [torch.tensor(linear_record(delta, self.weight, None)) for delta in self.deltas]
+        plan = SegmentPlan(self.offsets[-1], len(records), LINEAR_FIELDS, self.x.device)
+        plan.update(self.offsets, records, [False] * len(records))
+        rank = len(self.cores[0])
+        d_out, d_in = self.weight.shape
+        return LinearPlace(0, d_out, d_in, rank, rank, shared_weight=True), plan
+
+    def separate(self, *, apart: bool) -> Tensor:
+        """Base product, then for each segment shrink, the core where it is apart, and expand."""
+        y = F.linear(self.x, self.weight)
+        rows = [offset * self.tokens for offset in self.offsets]
+        for delta, core, (start, stop) in zip(self.deltas, self.cores, pairwise(rows), strict=True):
+            assert delta.sides is not None
+            assert delta.bias is not None
+            right, left = delta.sides
+            shrunk = self.x[start:stop] @ right.T
+            if apart:
+                shrunk = (shrunk.float() @ core).to(shrunk.dtype)
+            y[start:stop].add_(delta.bias).addmm_(shrunk, left)
+        return y
+
+    def floor(self, limits: dict[str, float]) -> float:
+        """Seconds that no way to compute it can beat, by the measured ceilings."""
+        d_out, d_in = self.weight.shape
+        rank, rows = len(self.cores[0]), len(self.x)
+        operations = 2 * rows * (d_out * d_in + rank * (d_in + d_out))
+        numbers = rows * (d_in + d_out) + d_out * d_in + len(self.deltas) * rank * (d_in + d_out)
+        return max(
+            operations / limits["matrix_operations_per_second"],
+            self.x.element_size() * numbers / limits["copy_bytes_per_second"],
+        )
+
+
+def linears(config: EncoderConfig) -> dict[str, tuple[int, int]]:
+    """[d_out, d_in] of a block's linears."""
+    width, hidden = config.width, config.mlp_width
+    return {"qkv": (3 * width, width), "out": (width, width), "fc1": (hidden, width), "fc2": (width, hidden)}
+
+
+def measure(
+    case: Case, label: str, limits: dict[str, float], budget: float = BUDGET
+) -> dict[str, float | dict[str, float]]:
+    """Times of one case, over its floor. Raises AssertionError where fused and separate disagree."""
+    variants = case.variants()
+    error = relative_error(case_output(variants["fused"]), case_output(variants["separate"]))
+    if not error < AGREEMENT:
+        raise AssertionError(f"{label}: fused and separate products differ by {error:.1e}")
+    times = medians(
+        {name: graphed(run, case.x.device) for name, run in variants.items()}, case.x.device, budget
+    )
+    floor = case.floor(limits)
+    print(f"{label:28s} floor {1e6 * floor:8.1f} us  " + "  ".join(_shown(times, floor)), flush=True)
+    return {"floor_seconds": floor, "share_of_floor": floor / times["fused"], "seconds": times}
+
+
+def case_output(run: Callable[[], object]) -> Tensor:
+    """What a variant computes."""
+    output = run()
+    assert isinstance(output, Tensor)
+    return output
+
+
+def _shown(times: dict[str, float], floor: float) -> Sequence[str]:
+    return [f"{name} {1e6 * seconds:.1f} us ({floor / seconds:.2f})" for name, seconds in times.items()]
+
+
+@torch.inference_mode()
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
+    parser.add_argument("--json", type=Path, help="write everything here")
+    options = parser.parse_args()
+    device = need_cuda()
+    limits = ceilings(device)
+    config = VITS["B/16"]
+    figures = {}
+    for tasks, size in EXPERTS:
+        for name, shape in linears(config).items():
+            rank = size * (min(shape) // tasks)
+            label = f"{name} T {tasks} set size {size}"
+            case = Case.random(BATCH, config.num_tokens, shape, rank, SETS, device)
+            figures[label] = measure(case, label, limits)
+    if options.json is not None:
+        content = {"device": torch.cuda.get_device_name(device), "ceilings": limits, "cases": figures}
+        options.json.write_text(json.dumps(content, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,17 @@
+"""The fused encoder on a CPU, in Triton's interpreter."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.interpreter import run_interpreted
+
+FOLDER = Path(__file__).parent / "fused"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(path.name for path in FOLDER.glob("test_*.py")))
+def test_the_fused_encoder_passes_in_the_interpreter(name: str) -> None:
+    run_interpreted(FOLDER / name)

@@ -1,0 +1,58 @@
+"""The kernel benchmark and the tuning command on tiny products: what they compute, not how fast."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks import kernels as benchmark
+from benchmarks import tune_kernels
+from kernels.backend import backend
+from kernels.tile_shapes import read_table, tile_shape
+from tests.interpreter import DEVICE
+
+LIMITS = {"matrix_operations_per_second": 1e12, "copy_bytes_per_second": 1e9}
+
+
+@pytest.fixture(autouse=True)
+def fused() -> Iterator[None]:
+    with backend("fused"), torch.inference_mode():
+        yield
+
+
+def _case() -> benchmark.Case:
+    return benchmark.Case.random(4, 5, (48, 32), rank=6, sets=2, device=DEVICE)
+
+
+def test_the_variants_agree_and_are_timed() -> None:
+    figures = benchmark.measure(_case(), "tiny", LIMITS, budget=0.0)
+    times = figures["seconds"]
+    assert isinstance(times, dict)
+    assert set(times) == {"fused", "base alone", "separate", "separate, core apart"}
+    assert all(seconds > 0 for seconds in times.values())
+    # 20 rows of 80 numbers, the weight, and two sets' sides, of two bytes each
+    assert figures["floor_seconds"] == pytest.approx(2 * (20 * 80 + 48 * 32 + 2 * 6 * 80) / 1e9)
+
+
+def test_tuning_takes_the_fastest_of_those_that_compute_the_product() -> None:
+    good = tile_shape("shrink", torch.bfloat16, 6, 32, DEVICE)
+    tiles = [good, replace(good, block_m=32)]
+    found, seconds = tune_kernels.fastest(_case(), "shrink", tiles, budget=0.0)
+    assert found in tiles
+    assert seconds > 0
+
+
+def test_a_tuned_entry_replaces_the_one_for_its_product_and_no_other(tmp_path: Path) -> None:
+    before = read_table()
+    tuned = replace(before[0], source="measured")
+    other = replace(before[0], device="another GPU", source="measured there")
+    table = tmp_path / "table.json"
+    tune_kernels.write_table(tune_kernels.merged(before, [tuned, other]), table)
+    after = read_table(table)
+    assert sorted(map(str, after)) == sorted(map(str, [tuned, other, *before[1:]]))
+    assert len(json.loads(table.read_text())) == len(before) + 1
