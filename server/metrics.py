@@ -196,10 +196,12 @@ class _EngineCollector(Collector):
         # Of the engines before: a counter goes on when another engine takes over.
         self._earlier_hits = 0
         self._earlier_misses = 0
+        self._earlier_used = {"low_rank": 0, "materialised": 0}
 
     def watch(self, engine: Engine) -> None:
         """Reads from this engine from now on."""
         self._earlier_hits, self._earlier_misses = self._hits_and_misses()
+        self._earlier_used = self._used()
         self._engine = engine
 
     def _hits_and_misses(self) -> tuple[int, int]:
@@ -208,12 +210,24 @@ class _EngineCollector(Collector):
         cache = self._engine.set_cache
         return self._earlier_hits + cache.hits, self._earlier_misses + cache.misses
 
+    def _used(self) -> dict[str, int]:
+        if self._engine is None:
+            return self._earlier_used
+        used = self._engine.set_cache.used
+        return {form: earlier + used[form] for form, earlier in self._earlier_used.items()}
+
     def collect(self) -> Iterator[Metric]:
         engine = self._engine
         hits, misses = self._hits_and_misses()
         cached = 0 if engine is None else engine.set_cache.nbytes
         yield CounterMetricFamily("mass_set_cache_hits", "Expert sets found ready.", value=hits)
         yield CounterMetricFamily("mass_set_cache_misses", "Expert sets computed.", value=misses)
+        forms = CounterMetricFamily(
+            "mass_segments", "Segments computed, by the form that their expert set ran in.", labels=("form",)
+        )
+        for form, count in self._used().items():
+            forms.add_metric((form,), count)
+        yield forms
         yield GaugeMetricFamily("mass_set_cache_bytes", "Memory that expert sets take.", value=cached)
         memory = GaugeMetricFamily(
             "mass_device_memory_bytes", "Memory of the tensors on the device.", labels=("kind",)

@@ -29,6 +29,7 @@ class SetCache:
         self.budget_bytes = budget_bytes
         self.hits = 0
         self.misses = 0
+        self.used = {"low_rank": 0, "materialised": 0}  # segments computed, by the form of their set
         self.nbytes = 0
         self._sets: OrderedDict[SetKey, ExpertSet] = OrderedDict()
 
@@ -42,6 +43,7 @@ class SetCache:
             if key in self._sets:
                 self._sets.move_to_end(key)
                 found[key] = self._sets[key]
+            self.used["materialised" if key.materialised else "low_rank"] += 1
         missing = [key for key in keys if key not in found]
         self.hits += len(found)
         self.misses += len(missing)

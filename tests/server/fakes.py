@@ -39,7 +39,11 @@ class FakeEngine:
         default_factory=lambda: {n: TaskInfo(n, "r1", LABELS, "cosine", 4, 0.9) for n in ("digits", "signs")}
     )
     nbytes: dict[str, int] = field(default_factory=lambda: {"pretrained": 1000})
-    set_cache: SimpleNamespace = field(default_factory=lambda: SimpleNamespace(hits=3, misses=2, nbytes=1))
+    set_cache: SimpleNamespace = field(
+        default_factory=lambda: SimpleNamespace(
+            hits=3, misses=2, nbytes=1, used={"low_rank": 4, "materialised": 1}
+        )
+    )
 
     def classify_batch(self, queries: Sequence[Query]) -> BatchReport:
         self.batches.append(len(queries))

@@ -238,6 +238,10 @@ def test_adaptive_execution_buys_once_renting_has_cost_as_much() -> None:
     for _ in range(60):
         engine.classify_batch([query] * 8)
     assert SetKey((1,), True) in engine.set_cache
+    used = engine.set_cache.used
+    assert used["low_rank"] + used["materialised"] == 61
+    assert used["low_rank"] > 1
+    assert used["materialised"] > 1
     assert _engine("adaptive", cache=1000).classify_batch([query] * 8).all_answers(), (
         "no room: it keeps renting"
     )

@@ -337,6 +337,8 @@ def test_metrics_that_are_there_from_the_start(server: RunningServer) -> None:
     assert server.metric('mass_rejected_total{reason="queue_full"}') == 0
     assert server.metric('mass_task_loaded{revision="r1",task="digits"}') == 1
     assert server.metric("mass_set_cache_hits_total") == 3
+    assert server.metric('mass_segments_total{form="low_rank"}') == 4
+    assert server.metric('mass_segments_total{form="materialised"}') == 1
     assert server.metric('mass_device_memory_bytes{kind="pretrained"}') == 1000
     assert 'mass_build_info{version="' in server.client.get("/metrics").text
 
