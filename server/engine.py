@@ -219,7 +219,7 @@ class Engine:
         Sets of unchanged tasks are the same tensors in both; those of a changed task are computed.
         """
         mine, before = self._loaded, previous._loaded
-        shared = before.same_tasks(mine.experts_sha256) if mine.pretrained is before.pretrained else {}
+        shared = before.same_tasks(mine.experts) if mine.pretrained is before.pretrained else {}
         same = {old: new for new, old in shared.items()}
         now = {old: self._names.index(name) for old, name in enumerate(previous._names) if name in self.tasks}
         for key, experts in previous.set_cache.ready().items():

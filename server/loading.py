@@ -54,7 +54,9 @@ class LoadedStore:
     bank: ExpertBank
     heads: tuple[TaskHead, ...]
     pretrained_sha256: str = ""  # of the file that `pretrained` came from
-    experts_sha256: tuple[str, ...] = ()  # of the file that each task's blocks came from
+    experts: tuple[
+        tuple[str, str], ...
+    ] = ()  # path and SHA-256 of the file that each task's blocks came from
     left_out: tuple[str, ...] = ()  # tasks of the store that are not here
 
     @property
@@ -62,10 +64,10 @@ class LoadedStore:
         """The linear that the router's feature enters."""
         return f"blocks.{self.router.layer}.mlp.fc1"
 
-    def same_tasks(self, digests: Sequence[str]) -> dict[int, int]:
-        """Task of the store with these experts' files -> the task here that has the same."""
-        places = {digest: task for task, digest in enumerate(self.experts_sha256)}
-        return {task: places[digest] for task, digest in enumerate(digests) if digest in places}
+    def same_tasks(self, experts: Sequence[tuple[str, str]]) -> dict[int, int]:
+        """Task of a store with these files -> the task here that came from the same."""
+        places = {file: task for task, file in enumerate(self.experts)}
+        return {task: places[file] for task, file in enumerate(experts) if file in places}
 
 
 def load_store(
@@ -94,14 +96,14 @@ def load_store(
     else:
         pretrained = previous.pretrained
     bank = ExpertBank(config, pretrained, len(tasks))
-    experts_sha256 = tuple(task.files[task.experts_file] for task in tasks)
-    kept = {} if previous is None else previous.same_tasks(experts_sha256)
+    experts = tuple((task.experts_file, task.files[task.experts_file]) for task in tasks)
+    kept = {} if previous is None else previous.same_tasks(experts)
     if previous is not None:
         bank.take_tasks(previous.bank, kept)
     for index, task in enumerate(tasks):
         if index not in kept:
-            experts = store.load_experts(task.name)
-            bank.set_task(index, experts.singular_vectors, experts.dense_deltas)
+            changes = store.load_experts(task.name)
+            bank.set_task(index, changes.singular_vectors, changes.dense_deltas)
     first_pass = _first_pass_weights(store, bank)
     shared = manifest.router.first_pass == "pretrained"
     return LoadedStore(
@@ -118,7 +120,7 @@ def load_store(
         bank=bank,
         heads=tuple(_task_head(store, task, device) for task in tasks),
         pretrained_sha256=digest,
-        experts_sha256=experts_sha256,
+        experts=experts,
         left_out=tuple(task.name for task in manifest.tasks if task not in tasks),
     )
 
