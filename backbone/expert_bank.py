@@ -83,10 +83,20 @@ class ExpertBank:
             expected = self.pretrained[parameter]
             if delta.shape != expected.shape:
                 raise ValueError(f"{parameter}: delta {tuple(delta.shape)} for {tuple(expected.shape)}")
-            stacked = self.dense_deltas.setdefault(
-                parameter, torch.zeros(self.num_tasks, *delta.shape, device=expected.device)
-            )
-            stacked[task] = delta
+            self._delta_room(parameter)[task] = delta
+
+    def take_tasks(self, other: ExpertBank, places: Mapping[int, int]) -> None:
+        """Copies tasks of a bank over the same encoder: its `places[t]` becomes task t of this one."""
+        if not places:
+            return
+        mine, theirs = list(places), list(places.values())
+        for name, block in other.blocks.items():
+            kept = self._block_room(name, block.u.shape[1:], block.vh.shape[1:])
+            kept.u[mine] = block.u[theirs]
+            kept.vh[mine] = block.vh[theirs]
+            self.singular_values[name][mine] = other.singular_values[name][theirs]
+        for parameter, deltas in other.dense_deltas.items():
+            self._delta_room(parameter)[mine] = deltas[theirs]
 
     def _set_block(self, task: int, name: str, parameter: str, block: TaskSingularVectors) -> None:
         like = self.pretrained[parameter]
@@ -94,19 +104,31 @@ class ExpertBank:
             raise ValueError(
                 f"{parameter}: blocks for {(block.u.shape[0], block.vh.shape[1])}, not {tuple(like.shape)}"
             )
-        if name not in self.blocks:
-            if self._fused:
-                u = like.new_zeros(self.num_tasks, *block.u.shape[::-1]).transpose(1, 2)
-            else:
-                u = like.new_zeros(self.num_tasks, *block.u.shape)
-            vh = like.new_zeros(self.num_tasks, *block.vh.shape)
-            self.blocks[name] = TaskBlocks(u, vh)
-            self.singular_values[name] = torch.zeros(self.num_tasks, block.rank, device=like.device)
+        room = self._block_room(name, block.u.shape, block.vh.shape)
         if block.rank != self.singular_values[name].shape[1]:
             raise ValueError(f"{parameter}: rank {block.rank}, not {self.singular_values[name].shape[1]}")
-        self.blocks[name].u[task] = block.u
-        self.blocks[name].vh[task] = block.vh
+        room.u[task] = block.u
+        room.vh[task] = block.vh
         self.singular_values[name][task] = block.s
+
+    def _block_room(self, name: str, u_shape: Sequence[int], vh_shape: Sequence[int]) -> TaskBlocks:
+        """Where the blocks of a bank name are kept, made at the first task."""
+        if name not in self.blocks:
+            like = self.pretrained["class_embedding"]
+            if self._fused:
+                u = like.new_zeros(self.num_tasks, u_shape[1], u_shape[0]).transpose(1, 2)
+            else:
+                u = like.new_zeros(self.num_tasks, *u_shape)
+            self.blocks[name] = TaskBlocks(u, like.new_zeros(self.num_tasks, *vh_shape))
+            self.singular_values[name] = torch.zeros(self.num_tasks, u_shape[1], device=like.device)
+        return self.blocks[name]
+
+    def _delta_room(self, parameter: str) -> Tensor:
+        """Where the deltas of a parameter are kept, made at the first task."""
+        if parameter not in self.dense_deltas:
+            like = self.pretrained[parameter]
+            self.dense_deltas[parameter] = torch.zeros(self.num_tasks, *like.shape, device=like.device)
+        return self.dense_deltas[parameter]
 
     def expert_set(self, tasks: tuple[int, ...], *, materialised: bool) -> ExpertSet:
         """The weights of a set, computed from the shared blocks (see `model_store.merging`)."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from PIL import Image
@@ -155,13 +155,17 @@ class Engine:
 
         device: "cpu" or "cuda[:i]". dtype: "float32" or "bfloat16", of the encoder; heads and the router are
         float32. execution: "low_rank", "materialised" or "adaptive". set_cache_bytes bounds what expert sets
-        take beside the shared blocks. `without` names tasks to leave out; with a `previous` engine, what is
-        the same in both is in memory once. Raises `model_store.errors.StoreError` for a store that cannot be
-        used and ValueError for options that do not fit it.
+        take beside the shared blocks. `without` names tasks to leave out. What a `previous` engine has in
+        memory and is still true is taken from it, and the expert sets that it has ready are made ready here.
+        Raises `model_store.errors.StoreError` for a store that cannot be used and ValueError for options
+        that do not fit it.
         """
         before = None if previous is None else previous._loaded
         loaded = load_store(store, torch.device(device), getattr(torch, dtype), without, before)
-        return cls(loaded, Execution(execution), set_cache_bytes)
+        engine = cls(loaded, Execution(execution), set_cache_bytes)
+        if previous is not None:
+            engine._make_sets_ready(previous)
+        return engine
 
     def classify(
         self, images: Sequence[Image.Image], tasks: Sequence[str] | None = None
@@ -212,6 +216,25 @@ class Engine:
             "heads": sum(head.head.weight.nbytes for head in self._heads),
             "set_cache": self.set_cache.nbytes,
         }
+
+    def _make_sets_ready(self, previous: Engine) -> None:
+        """Fills the set cache with what the previous one holds, so that no request waits for it again.
+
+        Sets of unchanged tasks are the same tensors in both; those of a changed task are computed.
+        """
+        mine, before = self._loaded, previous._loaded
+        shared = before.same_tasks(mine.experts) if mine.pretrained is before.pretrained else {}
+        same = {old: new for new, old in shared.items()}
+        now = {old: self._names.index(name) for old, name in enumerate(previous._names) if name in self.tasks}
+        for key, experts in previous.set_cache.ready().items():
+            tasks = tuple(now.get(task, -1) for task in key.tasks)
+            if -1 in tasks:
+                continue
+            new = SetKey(tuple(sorted(tasks)), key.materialised)
+            if new.tasks == tuple(same.get(task) for task in key.tasks):
+                self.set_cache.put(new, replace(experts, tasks=new.tasks))
+            else:
+                self.set_cache.get([new])
 
     def _form_chooser(self, execution: Execution) -> Callable[[tuple[int, ...], int], SetKey]:
         """(expert set, samples) -> the form it runs in."""

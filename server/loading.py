@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -54,12 +54,20 @@ class LoadedStore:
     bank: ExpertBank
     heads: tuple[TaskHead, ...]
     pretrained_sha256: str = ""  # of the file that `pretrained` came from
+    experts: tuple[
+        tuple[str, str], ...
+    ] = ()  # path and SHA-256 of the file that each task's blocks came from
     left_out: tuple[str, ...] = ()  # tasks of the store that are not here
 
     @property
     def router_linear(self) -> str:
         """The linear that the router's feature enters."""
         return f"blocks.{self.router.layer}.mlp.fc1"
+
+    def same_tasks(self, experts: Sequence[tuple[str, str]]) -> dict[int, int]:
+        """Task of a store with these files -> the task here that came from the same."""
+        places = {file: task for task, file in enumerate(self.experts)}
+        return {task: places[file] for task, file in enumerate(experts) if file in places}
 
 
 def load_store(
@@ -71,8 +79,8 @@ def load_store(
 ) -> LoadedStore:
     """Opens, verifies and loads the store at `url`, without some of its tasks.
 
-    The pretrained weights are those of `previous` where they are the same, which is the rule when a task has
-    got a new revision: two engines side by side then need the encoder once. Raises
+    Of `previous`, the pretrained weights are shared and the blocks of unchanged tasks copied: a new revision
+    of one task then costs little to read, and two engines side by side need the encoder once. Raises
     `model_store.errors.StoreError`, and ValueError if no task is left.
     """
     store = Store.open(url)
@@ -82,14 +90,20 @@ def load_store(
         raise ValueError(f"{url} has no task that is not unloaded: load one of them")
     config = encoder_config(manifest.backbone)
     digest = manifest.files[PRETRAINED_FILE]
-    if previous is not None and (previous.pretrained_sha256, previous.dtype) == (digest, dtype):
-        pretrained = previous.pretrained
-    else:
+    if previous is None or (previous.pretrained_sha256, previous.dtype) != (digest, dtype):
         pretrained = {name: _own(t, device, dtype) for name, t in store.load_pretrained().items()}
+        previous = None
+    else:
+        pretrained = previous.pretrained
     bank = ExpertBank(config, pretrained, len(tasks))
+    experts = tuple((task.experts_file, task.files[task.experts_file]) for task in tasks)
+    kept = {} if previous is None else previous.same_tasks(experts)
+    if previous is not None:
+        bank.take_tasks(previous.bank, kept)
     for index, task in enumerate(tasks):
-        experts = store.load_experts(task.name)
-        bank.set_task(index, experts.singular_vectors, experts.dense_deltas)
+        if index not in kept:
+            changes = store.load_experts(task.name)
+            bank.set_task(index, changes.singular_vectors, changes.dense_deltas)
     first_pass = _first_pass_weights(store, bank)
     shared = manifest.router.first_pass == "pretrained"
     return LoadedStore(
@@ -106,6 +120,7 @@ def load_store(
         bank=bank,
         heads=tuple(_task_head(store, task, device) for task in tasks),
         pretrained_sha256=digest,
+        experts=experts,
         left_out=tuple(task.name for task in manifest.tasks if task not in tasks),
     )
 

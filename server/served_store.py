@@ -27,8 +27,8 @@ from server.metrics import Metrics
 # A revision that could not be loaded is tried again after so many seconds, then after twice as many, ...
 FIRST_RETRY_SECONDS = 10.0
 LAST_RETRY_SECONDS = 300.0
-# Enough to leave the cores to serving; not the most, because a thread that holds Python's lock must go on.
-LOADING_NICENESS = 10
+# The most there is: 10 made the other tasks' p99 1.9 times what it was, 19 made it 1.6 times.
+LOADING_NICENESS = 19
 
 log = structlog.get_logger(__name__)
 
@@ -207,6 +207,7 @@ def _stand_back() -> None:
 
     On Linux priorities belong to threads, whatever POSIX says of processes.
     """
+    torch.set_num_threads(1)  # of this thread alone; the one that serves has settled its own
     os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOADING_NICENESS)
 
 
