@@ -6,7 +6,8 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from server.evaluation import Report
-from server.evaluation.figures import Accuracy, Interval, RoutedFigures
+from server.evaluation.figures import Accuracy, RoutedFigures
+from server.evaluation.statistics import Interval
 
 ROUTED_HEADINGS = (
     "images",

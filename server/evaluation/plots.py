@@ -126,8 +126,8 @@ def _against_tasks(points: Sequence[TaskPoint]) -> Figure:
     _draw_curve(axes, "MASS, task unknown", counts, [point["mass"] for point in points])
     _draw_curve(axes, "TSV-M, head known", counts, [point["tsv_m"] for point in points])
     _draw_curve(axes, "TSV-C, task known", counts, [point["tsv_c"] for point in points])
-    if all(point["individual"] is not None for point in points):
-        individual = [point["individual"] for point in points]
+    individual = [point["individual"] for point in points if point["individual"] is not None]
+    if len(individual) == len(points):
         axes.plot(counts, individual, label="individual", color="grey", linestyle=":")
     axes.set_xticks(counts, [f"{point['tasks']}\n{point['added']}" for point in points], fontsize=7)
     axes.set(xlabel="tasks, and the one added", ylabel="accuracy")

@@ -40,7 +40,7 @@ def _labels(engine: Engine) -> dict[str, tuple[str, ...]]:
 
 
 def test_the_figures_are_the_counts(engine: Engine, folder: Path) -> None:
-    figures = evaluate(engine, EvaluationData(folder, _labels(engine))).report
+    figures = evaluate(engine, EvaluationData(folder, _labels(engine)))
     assert list(figures["tasks"]) == ["task0", "task2"]
     for task in ("task0", "task2"):
         paths = sorted((folder / task).rglob("*.png"))
@@ -70,7 +70,7 @@ def test_the_figures_are_the_counts(engine: Engine, folder: Path) -> None:
 
 def test_the_plots_are_pictures(engine: Engine, folder: Path, tmp_path: Path) -> None:
     written = write_plots(evaluate(engine, EvaluationData(folder, _labels(engine))), tmp_path / "plots")
-    assert [path.name for path in written] == ["accuracy.png", "routing.png"]
+    assert [path.name for path in written] == ["accuracy.png", "routing.png", "reliability.png"]
     for path in written:
         with Image.open(path) as picture:
             colours = picture.convert("RGB").getcolors(10**6)
