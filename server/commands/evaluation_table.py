@@ -110,7 +110,7 @@ def _searched(report: Report, name: str) -> str:
         return ""
     used = sorted({value for values in search["used"].values() for value in values})
     values = ", ".join(f"{value:g}" for value in used)
-    return f"{values}; each half's on {search['images']} images' other half"
+    return f"{values}; on the other half of {search['images']} images"
 
 
 def _number(value: float | None) -> str:

@@ -59,6 +59,7 @@ class EvaluationData:
             # SQLite keeps a database without a name in a temporary file of its own.
             self.database = sqlite3.connect("" if journal is None else journal)
             weakref.finalize(self, self.database.close)
+            self.database.execute("PRAGMA journal_mode = WAL")  # a batch's answers need not wait for the disk
             changed = index_files(self.database, _labelled_files(root, labels))
         except sqlite3.DatabaseError as error:
             raise EvaluationDataError(f"{journal} cannot be used as a journal: {error}") from error

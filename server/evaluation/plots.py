@@ -55,7 +55,7 @@ def _accuracy(report: Report) -> Figure:
     lowest = min(v for values in _accuracies(report).values() for v in values if v is not None)
     axes.set_ylim(max(0.0, math.floor(10 * lowest - 0.5) / 10), 1)
     axes.set_xticks(angles, tasks)
-    axes.legend(loc="center left", bbox_to_anchor=(1.12, 0.5), fontsize="small")
+    figure.legend(loc="outside right center", fontsize="small")
     return figure
 
 
