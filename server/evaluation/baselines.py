@@ -147,9 +147,7 @@ class Baselines:
         return ties_threshold(torch.cat(parts))
 
 
-def storage(
-    name: str, parameters: int, tasks: int, encoder_bytes: int, experts_bytes: int | None
-) -> int | None:
+def storage(name: str, parameters: int, tasks: int, encoder_bytes: int, experts_bytes: int) -> int:
     """The bytes on disk that a baseline needs, heads apart.
 
     An encoder of `parameters` parameters has `encoder_bytes`; TALL masks are one bit for each parameter and
@@ -160,5 +158,5 @@ def storage(
     if name == "tall_masks":
         return 2 * encoder_bytes + tasks * -(-parameters // 8)
     if name == "tsv_c":
-        return None if experts_bytes is None else encoder_bytes + experts_bytes
+        return encoder_bytes + experts_bytes
     return encoder_bytes
