@@ -3,114 +3,131 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
+import torch
 import typer
-from rich.console import Console
-from rich.table import Column, Table
 
 from model_store.errors import StoreError
+from model_store.manifest import PRETRAINED_FILE
+from model_store.store import Store
+from server.commands.evaluation_table import print_report
 from server.commands.failing import EXIT_FAILED, fail
 from server.commands.progress_bars import progress_bars
 from server.engine import Engine
-from server.evaluation import Evaluation, EvaluationData, EvaluationDataError
+from server.evaluation import EvaluationData, EvaluationDataError, Options, Report
 from server.evaluation import evaluate as run_evaluation
-from server.evaluation.evaluate import Report, TaskFigures
+from server.evaluation.changes import FinetunedModels
+from server.evaluation.evaluate import StoreBytes
 from server.evaluation.plots import write_plots
+from server.evaluation.variants import Variants
+from server.execution import Execution
+from server.loading import load_store
 from server.settings import SettingsError, load_settings
 from server.startup import store_source
-
-HEADINGS = (
-    "images",
-    "individual",
-    "MASS",
-    "normalised",
-    "router",
-    "survival",
-    "set size",
-    "TSV-C",
-    "TSV-M",
-    "arithmetic",
-    "pretrained",
-)
 
 
 def evaluate(
     store: Annotated[str, typer.Argument(help="store folder or URL", metavar="STORE")],
-    data: Annotated[Path, typer.Argument(help="DATA/<task>/<class>/*.png|jpg", metavar="DATA")],
+    data: Annotated[Path, typer.Argument(help="DATA/<task>/<class>/*.png|jpg|webp", metavar="DATA")],
     json_file: Annotated[
         Path | None, typer.Option("--json", help="write the figures here; - for standard output")
     ] = None,
-    plots: Annotated[Path | None, typer.Option(help="write accuracy.png and routing.png here")] = None,
+    plots: Annotated[Path | None, typer.Option(help="write pictures of the figures here")] = None,
+    finetuned: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="a task's fine-tuned checkpoint, for the baselines that need it; repeat for every task",
+            metavar="NAME=PATH",
+        ),
+    ] = None,
+    curves: Annotated[
+        bool, typer.Option("--curves", help="accuracy against tasks added one by one, and against rank")
+    ] = False,
+    resume: Annotated[
+        Path | None,
+        typer.Option(help="keep every answer in this file; the same command goes on from it", metavar="FILE"),
+    ] = None,
 ) -> None:
     """Measures accuracy with the task unknown, and the baselines with the task known, on labelled images.
 
     An image counts as right when its task and its label both are. Settings other than the store come from
     the environment (MASS_DEVICE, MASS_DTYPE, MASS_EXECUTION, ...).
     """
-    engine = _load(store)
+    variants = _load(store)
+    engine = variants.engine()
     labels = {name: task.labels for name, task in engine.tasks.items()}
+    options = Options(
+        changes=_finetuned_models(engine, finetuned or []),
+        curves=variants if curves else None,
+        store_bytes=_store_bytes(store),
+        settings={"execution": variants.execution.value},
+    )
     try:
         with progress_bars() as progress:
-            evaluation = run_evaluation(engine, EvaluationData(data, labels), progress)
-        _write(evaluation, json_file, plots)
+            report = run_evaluation(engine, EvaluationData(data, labels, resume), progress, options)
+        _write(report, json_file, plots)
     except EvaluationDataError as error:
         fail(error)
     except OSError as error:
         fail(f"cannot write {error.filename}: {error.strerror}", EXIT_FAILED)
 
 
-def _load(store: str) -> Engine:
+def _load(store: str) -> Variants:
     try:
-        return store_source(load_settings({"store": store})).load()
+        source = store_source(load_settings({"store": store}))
+        loaded = load_store(source.url, torch.device(source.device), getattr(torch, source.dtype))
     except (SettingsError, StoreError, ValueError) as error:
+        fail(error)
+    return Variants(loaded, Execution(source.execution), source.set_cache_bytes)
+
+
+def _finetuned_models(engine: Engine, given: Sequence[str]) -> FinetunedModels | None:
+    """The checkpoints of all tasks, if any is given."""
+    if not given:
+        return None
+    paths = {}
+    for text in given:
+        name, _, path = text.partition("=")
+        if not (name and path):
+            fail(f"--finetuned {text!r} must have the form NAME=PATH")
+        paths[name] = Path(path)
+    if unknown := paths.keys() - engine.tasks.keys():
+        fail(f"--finetuned {', '.join(sorted(unknown))}: the store has no such task")
+    if missing := engine.tasks.keys() - paths.keys():
+        fail(
+            f"--finetuned must name every task of the store or none; {', '.join(sorted(missing))} is missing"
+        )
+    try:
+        return FinetunedModels(engine.bank, paths)
+    except StoreError as error:
         fail(error)
 
 
-def _write(evaluation: Evaluation, json_file: Path | None, plots: Path | None) -> None:
-    content = json.dumps(evaluation.report, indent=2)
+def _store_bytes(url: str) -> StoreBytes:
+    store = Store.open(url)
+    return StoreBytes(
+        encoder=store.files.size(PRETRAINED_FILE),
+        experts=sum(store.files.size(task.experts_file) for task in store.manifest.tasks),
+    )
+
+
+def _write(report: Report, json_file: Path | None, plots: Path | None) -> None:
+    content = json.dumps(report, indent=2)
     if json_file == Path("-"):
         typer.echo(content)
     else:
-        _print_table(evaluation.report)
+        print_report(report)
         if json_file is not None:
             json_file.write_text(content + "\n", encoding="utf-8")
     if plots is not None:
         try:
-            written = write_plots(evaluation, plots)
+            written = write_plots(report, plots)
         except ImportError:
             fail("--plots needs matplotlib: pip install 'mass-serve[plots]'")
         typer.echo("wrote " + ", ".join(map(str, written)), err=True)
-
-
-def _print_table(report: Report) -> None:
-    console = Console()
-    if not console.is_terminal:
-        console.width = 200  # a file or pipe has no width to cut names to
-    table = Table("task", *(Column(heading, justify="right") for heading in HEADINGS))
-    for name, figures in report["tasks"].items():
-        table.add_row(name, *_cells(figures))
-    table.add_section()
-    table.add_row("average", *_cells(report["average"]))
-    console.print(table)
-
-
-def _cells(figures: TaskFigures) -> list[str]:
-    baselines = figures["baselines"]
-    values = [
-        baselines["individual"],
-        figures["accuracy"],
-        figures["normalised_accuracy"],
-        figures["router_accuracy"],
-        figures["task_survival"],
-        figures["mean_set_size"],
-        baselines["tsv_c"],
-        baselines["tsv_m"],
-        baselines["task_arithmetic"],
-        baselines["pretrained"],
-    ]
-    return [str(figures["images"]), *("?" if value is None else f"{value:.3f}" for value in values)]
 
 
 def register(app: typer.Typer) -> None:

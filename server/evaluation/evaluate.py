@@ -1,165 +1,217 @@
-"""One pass over the data: MASS as it is served, and the baselines beside it."""
+"""One run over the data: MASS as it is served, the baselines, and the report of both."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TypedDict
 
-from torch import Tensor
-
 from model_store.progress import Progress, silent
-from server.engine import Classification, Engine, Query
-from server.evaluation.baselines import baseline_encoders, dense_predictions
-from server.evaluation.images import EvaluationData, ImageBatch
+from server.engine import Engine
+from server.evaluation.baselines import NAMES, Baselines, storage
+from server.evaluation.changes import BlockChanges, TaskChanges
+from server.evaluation.curves import Curves, accuracy_curves
+from server.evaluation.figures import (
+    Accuracy,
+    Calibration,
+    RoutedFigures,
+    average_routed,
+    calibration,
+    known_accuracies,
+    known_mean,
+    routed_figures,
+)
+from server.evaluation.images import EvaluationData
+from server.evaluation.methods import Method, Routed
+from server.evaluation.records import Records
+from server.evaluation.run import Run
+from server.evaluation.search import Search, Searched
+from server.evaluation.variants import Variants
 
-BATCH_IMAGES = 64
+
+class TaskFigures(RoutedFigures):
+    """One task's figures, and the baselines' accuracies, null where unknown."""
+
+    baselines: dict[str, float | None]
 
 
-class Baselines(TypedDict):
-    """Accuracies, 0 to 1, with the task known."""
+class SearchReport(TypedDict):
+    """A coefficient that was tuned, on one half of the images for the other."""
 
-    individual: float | None
-    pretrained: float
-    task_arithmetic: float
-    tsv_m: float
-    tsv_c: float
+    tried: list[float]
+    images: int  # searched on
+    used: dict[str, list[float]]  # by task: for the first half and for the second
 
 
-class TaskFigures(TypedDict):
-    """The figures of one task, or their average (whose `images` is the sum)."""
+class BaselineReport(TypedDict):
+    """One baseline in full."""
 
-    images: int
-    accuracy: float  # task and label both right
-    normalised_accuracy: float | None  # accuracy / individual accuracy
-    router_accuracy: float  # the largest coefficient is the right task's
-    task_survival: float  # the right task is in the expert set
-    mean_set_size: float
-    baselines: Baselines
+    source: str  # pretrained, store, blocks (of the store) or finetuned
+    searched: SearchReport | None
+    bytes: int | None  # on disk, heads apart
+    bytes_ratio: float | None  # to one encoder
+    tasks: dict[str, Accuracy]
+    average: Accuracy
+
+
+class MethodReport(TypedDict):
+    """One method that routes."""
+
+    tasks: dict[str, RoutedFigures]
+    average: RoutedFigures
+    routed_to: dict[str, dict[str, int]]  # by task: images by the task of the largest coefficient
+    answered_by: dict[str, dict[str, int]]  # by task: images by the task whose head answered
+    label_calibration: Calibration
+    task_calibration: Calibration
 
 
 class Report(TypedDict):
-    """The JSON of `mass-serve eval`."""
+    """The JSON of `mass-serve eval`; `tasks` and `average` are of the first method."""
 
     tasks: dict[str, TaskFigures]
     average: TaskFigures
-
-
-@dataclass
-class Tally:
-    """Counts of one task's images."""
-
-    images: int = 0
-    right: Counter[str] = field(default_factory=Counter)  # by method: "mass", "router", "survival", baselines
-    set_sizes: int = 0
-    routed_to: Counter[str] = field(default_factory=Counter)  # by task: where the largest coefficient is
-
-    def add_answers(
-        self, task: str, labels: Sequence[str], batch: ImageBatch, answers: Sequence[Classification]
-    ) -> None:
-        """Counts what MASS answered to a batch of images of `task`."""
-        self.images += len(answers)
-        for answer, target in zip(answers, batch.targets.tolist(), strict=True):
-            label = answer.labels[int(answer.probabilities.argmax())]
-            first = max(answer.coefficients, key=lambda name: answer.coefficients[name])
-            self.right["mass"] += (answer.task, label) == (task, labels[target])
-            self.right["router"] += first == task
-            self.right["survival"] += task in answer.expert_set
-            self.set_sizes += len(answer.expert_set)
-            self.routed_to[first] += 1
-
-    def add_baseline(self, name: str, predictions: Tensor, batch: ImageBatch) -> None:
-        """Counts what a baseline predicted."""
-        self.right[name] += int((predictions == batch.targets).sum())
-
-    def share(self, method: str) -> float:
-        """The share of the images that `method` got right."""
-        return self.right[method] / self.images
+    methods: dict[str, MethodReport]
+    baselines: dict[str, BaselineReport | None]
+    curves: Curves | None
+    settings: dict[str, object]
 
 
 @dataclass(frozen=True)
-class Evaluation:
-    """The figures, and where the images of each task were routed."""
+class StoreBytes:
+    """What a store takes on disk."""
 
-    report: Report
-    routed_to: dict[str, Counter[str]]
+    encoder: int
+    experts: int
 
 
-def evaluate(engine: Engine, data: EvaluationData, progress: Progress = silent) -> Evaluation:
-    """Classifies every image with its task unknown, and with each baseline, a batch in memory at a time."""
-    encoders = baseline_encoders(engine.bank)
-    tallies = {task: Tally() for task in data.tasks}
-    total = sum(data.count(task) for task in data.tasks)
-    done = 0
-    for task in data.tasks:
-        for batch in data.batches(task, engine.preprocessing, BATCH_IMAGES):
-            _count_batch(engine, encoders, task, batch, tallies[task])
-            done += len(batch.pixels)
-            progress("images", done, total)
-    figures = {
-        task: _figures(tally, engine.tasks[task].individual_accuracy) for task, tally in tallies.items()
+@dataclass(frozen=True)
+class Options:
+    """What a run does beside the least."""
+
+    changes: TaskChanges | None = None  # None: as the store's blocks have them
+    methods: Sequence[Method] = ()  # those that route; none: the engine as it is, named "mass"
+    curves: Variants | None = None  # of the same store: accuracy against tasks and rank too
+    store_bytes: StoreBytes | None = None
+    settings: dict[str, object] | None = None  # what else the answers depend on
+
+
+def evaluate(
+    engine: Engine, data: EvaluationData, progress: Progress = silent, options: Options | None = None
+) -> Report:
+    """Answers every image with its task unknown, and with each baseline, its task known.
+
+    Raises EvaluationDataError for images that cannot be read, and for a journal of another evaluation.
+    """
+    options = options or Options()
+    changes = options.changes or BlockChanges(engine.bank, tuple(engine.tasks))
+    records = Records(data.database)
+    settings = _settings(engine, changes, options)
+    records.claim(settings)
+    run = Run(data, records, engine.preprocessing, progress)
+    methods = list(options.methods) or [Routed("mass", engine)]
+    for method in methods:
+        run.answer(method, data.tasks)
+    searched: dict[str, Searched | None] = {}
+    for baseline in Baselines(engine, changes, Search(data, records, progress)):
+        run.answer(baseline.method, data.tasks)
+        searched[baseline.method.name] = baseline.searched
+    individual = _individual(run, engine, measured="individual" in searched)
+    variants = options.curves
+    curves = None if variants is None else accuracy_curves(run, variants, changes, individual)
+    reports = {method.name: _method_report(run, method.name, individual) for method in methods}
+    baselines = {
+        name: _baseline_report(run, engine, changes, options.store_bytes, name, searched) for name in NAMES
     }
-    report = Report(tasks=figures, average=_average(list(figures.values())))
-    return Evaluation(report, {task: tally.routed_to for task, tally in tallies.items()})
-
-
-def _count_batch(
-    engine: Engine, encoders: dict[str, dict[str, Tensor]], task: str, batch: ImageBatch, tally: Tally
-) -> None:
-    info, head = engine.tasks[task], engine.head(task)
-    answers = engine.classify_batch([Query(pixels) for pixels in batch.pixels]).all_answers()
-    tally.add_answers(task, info.labels, batch, answers)
-    named = engine.classify_batch([Query(pixels, (task,)) for pixels in batch.pixels]).all_answers()
-    known = batch.targets.new_tensor([int(answer.probabilities.argmax()) for answer in named])
-    tally.add_baseline("tsv_c", known, batch)
-    for name, parameters in encoders.items():
-        predictions = dense_predictions(engine.config, parameters, engine.preprocessing, head, batch.pixels)
-        tally.add_baseline(name, predictions, batch)
-
-
-def _figures(tally: Tally, individual: float | None) -> TaskFigures:
-    accuracy = tally.share("mass")
-    return TaskFigures(
-        images=tally.images,
-        accuracy=accuracy,
-        normalised_accuracy=accuracy / individual if individual else None,
-        router_accuracy=tally.share("router"),
-        task_survival=tally.share("survival"),
-        mean_set_size=tally.set_sizes / tally.images,
-        baselines=Baselines(
-            individual=individual,
-            pretrained=tally.share("pretrained"),
-            task_arithmetic=tally.share("task_arithmetic"),
-            tsv_m=tally.share("tsv_m"),
-            tsv_c=tally.share("tsv_c"),
-        ),
+    tasks, average = _first_method(reports[methods[0].name], baselines, individual)
+    return Report(
+        tasks=tasks, average=average, methods=reports, baselines=baselines, curves=curves, settings=settings
     )
 
 
-def _average(figures: Sequence[TaskFigures]) -> TaskFigures:
-    """The unweighted mean over tasks; null where a task's figure is unknown."""
+def _settings(engine: Engine, changes: TaskChanges, options: Options) -> dict[str, object]:
+    """What the answers depend on, beside the images."""
+    like = engine.bank.pretrained["class_embedding"]
+    own = {
+        "store_revision": engine.store_revision,
+        "tasks": list(engine.tasks),
+        "device": like.device.type,
+        "dtype": str(like.dtype).removeprefix("torch."),
+        "task_vectors": changes.source,
+        "finetuned_models": changes.identity,
+    }
+    return own | (options.settings or {})
 
-    def mean(values: Sequence[float]) -> float:
-        return sum(values) / len(values)
 
-    def known_mean(values: Sequence[float | None]) -> float | None:
-        known = [value for value in values if value is not None]
-        return mean(known) if len(known) == len(values) else None
+def _individual(run: Run, engine: Engine, *, measured: bool) -> dict[str, float | None]:
+    """The individual models' accuracies: measured in this run, or as the manifest has them."""
+    if not measured:
+        return {task: engine.tasks[task].individual_accuracy for task in run.data.tasks}
+    figures = known_accuracies(run.records, "individual", run.data.tasks)
+    return {task: figures[task]["accuracy"] for task in run.data.tasks}
 
-    baselines = [task["baselines"] for task in figures]
-    return TaskFigures(
-        images=sum(task["images"] for task in figures),
-        accuracy=mean([task["accuracy"] for task in figures]),
-        normalised_accuracy=known_mean([task["normalised_accuracy"] for task in figures]),
-        router_accuracy=mean([task["router_accuracy"] for task in figures]),
-        task_survival=mean([task["task_survival"] for task in figures]),
-        mean_set_size=mean([task["mean_set_size"] for task in figures]),
-        baselines=Baselines(
-            individual=known_mean([b["individual"] for b in baselines]),
-            pretrained=mean([b["pretrained"] for b in baselines]),
-            task_arithmetic=mean([b["task_arithmetic"] for b in baselines]),
-            tsv_m=mean([b["tsv_m"] for b in baselines]),
-            tsv_c=mean([b["tsv_c"] for b in baselines]),
-        ),
+
+def _method_report(run: Run, name: str, individual: dict[str, float | None]) -> MethodReport:
+    records, tasks = run.records, run.data.tasks
+    figures = {task: routed_figures(records, name, task, individual[task]) for task in tasks}
+    return MethodReport(
+        tasks=figures,
+        average=average_routed(list(figures.values())),
+        routed_to={task: dict(records.went_to(name, task, "routed_to")) for task in tasks},
+        answered_by={task: dict(records.went_to(name, task, "answered")) for task in tasks},
+        label_calibration=calibration(records.confidence_bins(name, "score")),
+        task_calibration=calibration(records.confidence_bins(name, "coefficient")),
     )
+
+
+def _baseline_report(
+    run: Run,
+    engine: Engine,
+    changes: TaskChanges,
+    store_bytes: StoreBytes | None,
+    name: str,
+    searched: dict[str, Searched | None],
+) -> BaselineReport | None:
+    """None for a baseline that was not measured."""
+    if name not in searched:
+        return None
+    figures = known_accuracies(run.records, name, run.data.tasks)
+    average = figures.pop("average")
+    size = None
+    if store_bytes is not None:
+        parameters = sum(weight.numel() for weight in engine.bank.pretrained.values())
+        size = storage(name, parameters, len(engine.tasks), store_bytes.encoder, store_bytes.experts)
+    sources = {"pretrained": "pretrained", "tsv_m": "store", "tsv_c": "store"}
+    return BaselineReport(
+        source=sources.get(name, changes.source),
+        searched=_search_report(searched[name], run.data.tasks),
+        bytes=size,
+        bytes_ratio=None if size is None or store_bytes is None else size / store_bytes.encoder,
+        tasks=figures,
+        average=average,
+    )
+
+
+def _search_report(searched: Searched | None, tasks: Sequence[str]) -> SearchReport | None:
+    if searched is None:
+        return None
+    used = {task: [searched.coefficients[task, half] for half in (0, 1)] for task in tasks}
+    return SearchReport(tried=list(searched.tried), images=searched.images, used=used)
+
+
+def _first_method(
+    report: MethodReport,
+    baselines: dict[str, BaselineReport | None],
+    individual: dict[str, float | None],
+) -> tuple[dict[str, TaskFigures], TaskFigures]:
+    """The figures of a method by task and on average, with the baselines beside them."""
+
+    def accuracy(name: str, task: str) -> float | None:
+        baseline = baselines[name]
+        if name == "individual":
+            return individual[task]
+        return None if baseline is None else baseline["tasks"][task]["accuracy"]
+
+    table = {task: {name: accuracy(name, task) for name in NAMES} for task in report["tasks"]}
+    averages = {name: known_mean([row[name] for row in table.values()]) for name in NAMES}
+    tasks = {task: TaskFigures(**figures, baselines=table[task]) for task, figures in report["tasks"].items()}
+    return tasks, TaskFigures(**report["average"], baselines=averages)

@@ -1,8 +1,12 @@
-"""Labelled images in folders: DATA/<task>/<class>/*.png|jpg."""
+"""Labelled images in folders: DATA/<task>/<class>/*.png|jpg|webp|..."""
 
 from __future__ import annotations
 
+import os
+import sqlite3
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,11 +15,13 @@ from torch import Tensor
 
 from server.decode import decode_image
 from server.errors import ServiceError
+from server.evaluation.index import Selection, index_files, next_images
 from server.preprocessing import Preprocessing
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 # Files on the user's own disk may be larger than what a server accepts from strangers.
 MAX_PIXELS = 200_000_000
+BATCH_IMAGES = 64
 
 
 class EvaluationDataError(Exception):
@@ -24,61 +30,89 @@ class EvaluationDataError(Exception):
 
 @dataclass(frozen=True)
 class ImageBatch:
-    """Some images of one task."""
+    """Some images of one half of one task's images."""
 
+    task: str
+    half: int
+    ids: list[int]  # in the index
     pixels: list[Tensor]  # each [3, crop, crop] uint8
     targets: Tensor  # [n] int64: the class of each, as a row of the task's head
 
 
 class EvaluationData:
-    """The images of a folder, by task. Only paths are kept; images are read a batch at a time."""
+    """The images of a folder, by task; the list of them is on disk, and a batch is in memory at a time.
 
-    def __init__(self, root: Path, labels: Mapping[str, Sequence[str]]) -> None:
-        """`labels` maps each task of the store to its classes.
+    Every task's images fall into two halves, alternately within each class, so that what is tuned on one
+    half can be measured on the other.
+    """
 
-        Raises EvaluationDataError for a folder that is missing or empty, or named as no task or class.
+    def __init__(self, root: Path, labels: Mapping[str, Sequence[str]], journal: Path | None = None) -> None:
+        """`labels` maps each task of the store to its classes; `journal` the database to index in.
+
+        Without `journal` it is a temporary one. Raises EvaluationDataError for a folder that is missing or
+        empty, or named as no task or class, and for a journal that was begun with other images.
         """
         if not root.is_dir():
             raise EvaluationDataError(f"{root} is no folder; expected {root}/<task>/<class>/*.png")
-        self._files: dict[str, list[tuple[Path, int]]] = {}
-        for folder in sorted(path for path in root.iterdir() if path.is_dir()):
-            if folder.name not in labels:
-                raise EvaluationDataError(
-                    f"{folder} is named as no task of the store; it has {', '.join(labels)}"
-                )
-            self._files[folder.name] = _labelled_files(folder, list(labels[folder.name]))
-        if not any(self._files.values()):
+        self.root = root
+        try:
+            # SQLite keeps a database without a name in a temporary file of its own.
+            self.database = sqlite3.connect("" if journal is None else journal)
+            weakref.finalize(self, self.database.close)
+            self.database.execute("PRAGMA journal_mode = WAL")  # a batch's answers need not wait for the disk
+            changed = index_files(self.database, _labelled_files(root, labels))
+        except sqlite3.DatabaseError as error:
+            raise EvaluationDataError(f"{journal} cannot be used as a journal: {error}") from error
+        if changed is not None:
+            raise EvaluationDataError(
+                f"{journal} was begun with other images ({changed} differs): delete it, or name another"
+            )
+        rows = self.database.execute("SELECT task, COUNT(*) FROM images GROUP BY task ORDER BY task")
+        self._counts: dict[str, int] = dict(rows)
+        if not self._counts:
             raise EvaluationDataError(f"{root} holds no images; expected {root}/<task>/<class>/*.png")
 
     @property
     def tasks(self) -> list[str]:
         """The tasks that have images, in alphabetical order."""
-        return [task for task, files in self._files.items() if files]
+        return list(self._counts)
 
     def count(self, task: str) -> int:
         """How many images a task has."""
-        return len(self._files[task])
+        return self._counts[task]
 
-    def batches(self, task: str, preprocessing: Preprocessing, size: int) -> Iterator[ImageBatch]:
-        """The images of a task, `size` at a time. Raises EvaluationDataError for a file that is no image."""
-        files = self._files[task]
-        for start in range(0, len(files), size):
-            part = files[start : start + size]
-            pixels = [_read(path, preprocessing) for path, _ in part]
-            yield ImageBatch(pixels, torch.tensor([target for _, target in part]))
+    def batches(self, selection: Selection, preprocessing: Preprocessing) -> Iterator[ImageBatch]:
+        """The selected images, some at a time. Raises EvaluationDataError for a file that is no image."""
+        last, left = 0, selection.limit
+        with ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="decode") as pool:
+            while rows := next_images(self.database, selection, last, min(BATCH_IMAGES, left)):
+                ids, targets, paths = zip(*rows, strict=True)
+                pixels = list(pool.map(lambda path: _read(self.root / path, preprocessing), paths))
+                yield ImageBatch(selection.task, selection.half, list(ids), pixels, torch.tensor(targets))
+                last, left = ids[-1], left - len(ids)
 
 
-def _labelled_files(folder: Path, labels: list[str]) -> list[tuple[Path, int]]:
-    files = []
-    for class_folder in sorted(path for path in folder.iterdir() if path.is_dir()):
-        if class_folder.name not in labels:
+def _labelled_files(
+    root: Path, labels: Mapping[str, Sequence[str]]
+) -> Iterator[tuple[str, int, str, int, int]]:
+    """(task, class, path below root, bytes, modification time) of every image, in no order."""
+    for folder in sorted(path for path in root.iterdir() if path.is_dir()):
+        if folder.name not in labels:
             raise EvaluationDataError(
-                f"{class_folder} is named as no class of {folder.name}; it has {', '.join(labels)}"
+                f"{folder} is named as no task of the store; it has {', '.join(labels)}"
             )
-        target = labels.index(class_folder.name)
-        images = sorted(path for path in class_folder.iterdir() if path.suffix.lower() in SUFFIXES)
-        files += [(path, target) for path in images]
-    return files
+        classes = list(labels[folder.name])
+        for class_folder in sorted(path for path in folder.iterdir() if path.is_dir()):
+            if class_folder.name not in classes:
+                raise EvaluationDataError(
+                    f"{class_folder} is named as no class of {folder.name}; it has {', '.join(classes)}"
+                )
+            target = classes.index(class_folder.name)
+            with os.scandir(class_folder) as entries:
+                for entry in entries:
+                    if os.path.splitext(entry.name)[1].lower() in SUFFIXES:
+                        path, stat = f"{folder.name}/{class_folder.name}/{entry.name}", entry.stat()
+                        yield folder.name, target, path, stat.st_size, stat.st_mtime_ns
 
 
 def _read(path: Path, preprocessing: Preprocessing) -> Tensor:

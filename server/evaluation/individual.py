@@ -9,9 +9,9 @@ from pathlib import Path
 from model_store.backbone_spec import parameter_shapes
 from model_store.plan import BuildOptions, BuildPlan, PlannedTask, TaskInput, plan_build
 from model_store.progress import Progress, silent
-from server.evaluation.baselines import dense_predictions
-from server.evaluation.evaluate import BATCH_IMAGES
 from server.evaluation.images import EvaluationData
+from server.evaluation.index import HALVES, Selection
+from server.evaluation.methods import dense_logits
 from server.loading import classification_head, encoder_config
 from server.preprocessing import Preprocessing
 
@@ -46,9 +46,10 @@ def _accuracy(plan: BuildPlan, task: PlannedTask, data: EvaluationData, progress
     head = classification_head(task.head)
     right = done = 0
     total = data.count(task.name)
-    for batch in data.batches(task.name, preprocessing, BATCH_IMAGES):
-        predictions = dense_predictions(encoder_config(spec), parameters, preprocessing, head, batch.pixels)
-        right += int((predictions == batch.targets).sum())
-        done += len(batch.pixels)
-        progress(f"measuring {task.name}", done, total)
+    for half in HALVES:
+        for batch in data.batches(Selection(task.name, half), preprocessing):
+            logits = dense_logits(encoder_config(spec), parameters, preprocessing, head, batch.pixels)
+            right += int((logits.argmax(1) == batch.targets).sum())
+            done += len(batch.pixels)
+            progress(f"measuring {task.name}", done, total)
     return right / total

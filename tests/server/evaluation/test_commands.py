@@ -14,6 +14,7 @@ from transformers import CLIPVisionModelWithProjection
 from typer.testing import CliRunner
 
 from server.cli import app
+from server.evaluation import baselines
 from tests.model_store.models import Suite, make_suite
 
 CLIP_MEAN, CLIP_STD = [0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]
@@ -101,3 +102,48 @@ def test_what_is_missing_is_named_in_one_line(suite: Suite, data: Path, tmp_path
     lines = [line for line in result.output.splitlines() if "error:" in line]
     assert len(lines) == 1
     assert "Traceback" not in result.output
+
+
+def _evaluate(store: Path, data: Path, *more: str) -> str:
+    result = CliRunner().invoke(app, ["eval", str(store), str(data), *more])
+    return result.output if result.exit_code == 0 else f"exit {result.exit_code}: {result.output}"
+
+
+def test_the_finetuned_models_give_every_baseline_and_curve(
+    suite: Suite, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for grid in ("TASK_ARITHMETIC_COEFFICIENTS", "TIES_COEFFICIENTS", "CONSENSUS_COEFFICIENTS"):
+        monkeypatch.setattr(baselines, grid, (0.25, 0.5))
+    store, journal, report = tmp_path / "store", tmp_path / "journal", tmp_path / "figures.json"
+    _build(suite, store)
+    finetuned = [part for t in suite.tasks for part in ("--finetuned", f"{t.name}={t.checkpoint}")]
+    command = ("--json", str(report), "--resume", str(journal), "--curves", *finetuned)
+    output = _evaluate(store, data, *command, "--plots", str(tmp_path / "plots"))
+    first = report.read_text()
+    figures = json.loads(first)
+    for task in suite.tasks:
+        measured = figures["tasks"][task.name]["baselines"]
+        assert measured["individual"] == _individual_accuracy(task.checkpoint, data / task.name), output
+        assert None not in measured.values()
+    stored = figures["baselines"]
+    assert stored["individual"]["bytes_ratio"] == 3
+    # Pretrained, multi-task vector, and a bit for each of 32 of each of three tasks; files have headers too.
+    assert stored["tall_masks"]["bytes_ratio"] == pytest.approx(2 + 3 / 32, abs=0.01)
+    assert stored["ties"]["searched"]["tried"] == [0.25, 0.5]
+    assert [point["tasks"] for point in figures["curves"]["tasks"]] == [1, 2, 3]
+    assert figures["curves"]["tasks"][-1]["mass"]["accuracy"] == pytest.approx(figures["average"]["accuracy"])
+    ranks = [point["rank"] for point in figures["curves"]["rank"]]
+    assert ranks == sorted(ranks)
+    assert (tmp_path / "plots" / "accuracy_by_tasks.png").stat().st_size > 10_000
+    assert (tmp_path / "plots" / "accuracy_by_rank.png").stat().st_size > 10_000
+    report.unlink()
+    _evaluate(store, data, *command)
+    assert report.read_text() == first, "all of it was in the journal"
+
+
+def test_finetuned_models_of_some_tasks_are_refused(suite: Suite, data: Path, tmp_path: Path) -> None:
+    _build(suite, tmp_path / "store")
+    one = suite.tasks[0]
+    output = _evaluate(tmp_path / "store", data, "--finetuned", f"{one.name}={one.checkpoint}")
+    assert output.startswith("exit 2")
+    assert "signs, street is missing" in output

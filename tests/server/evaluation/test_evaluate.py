@@ -8,10 +8,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from model_store.progress import silent
 from server.decode import decode_image
 from server.engine import Engine
 from server.evaluation import EvaluationData, EvaluationDataError, evaluate
+from server.evaluation.images import ImageBatch
+from server.evaluation.methods import Answer, Dense
 from server.evaluation.plots import write_plots
+from server.evaluation.records import Records
+from server.evaluation.search import Search
 from server.execution import Execution
 from tests import tiny
 
@@ -40,7 +45,7 @@ def _labels(engine: Engine) -> dict[str, tuple[str, ...]]:
 
 
 def test_the_figures_are_the_counts(engine: Engine, folder: Path) -> None:
-    figures = evaluate(engine, EvaluationData(folder, _labels(engine))).report
+    figures = evaluate(engine, EvaluationData(folder, _labels(engine)))
     assert list(figures["tasks"]) == ["task0", "task2"]
     for task in ("task0", "task2"):
         paths = sorted((folder / task).rglob("*.png"))
@@ -64,18 +69,51 @@ def test_the_figures_are_the_counts(engine: Engine, folder: Path) -> None:
         assert counted["baselines"]["individual"] is None
         assert counted["normalised_accuracy"] is None
     assert figures["average"]["images"] == 12
+    for task in ("task0", "task2"):
+        low, high = figures["tasks"][task]["intervals"]["accuracy"]
+        assert 0 <= low <= figures["tasks"][task]["accuracy"] <= high <= 1
+        routed_to = figures["methods"]["mass"]["routed_to"][task]
+        assert routed_to.get(task, 0) / figures["tasks"][task]["images"] == pytest.approx(
+            figures["tasks"][task]["router_accuracy"]
+        )
+    calibration = figures["methods"]["mass"]["label_calibration"]
+    assert sum(part["images"] for part in calibration["bins"]) == 12
     by_hand = [figures["tasks"][task]["accuracy"] for task in ("task0", "task2")]
     assert figures["average"]["accuracy"] == pytest.approx(sum(by_hand) / 2)
 
 
 def test_the_plots_are_pictures(engine: Engine, folder: Path, tmp_path: Path) -> None:
     written = write_plots(evaluate(engine, EvaluationData(folder, _labels(engine))), tmp_path / "plots")
-    assert [path.name for path in written] == ["accuracy.png", "routing.png"]
+    assert [path.name for path in written] == ["accuracy.png", "routing.png", "reliability.png"]
     for path in written:
         with Image.open(path) as picture:
             colours = picture.convert("RGB").getcolors(10**6)
         assert colours is not None
         assert len(colours) > 20, "something is drawn"
+
+
+def test_no_image_is_answered_with_what_was_tuned_on_it(engine: Engine, folder: Path) -> None:
+    data = EvaluationData(folder, _labels(engine))
+    seen: dict[int, list[int]] = {}
+
+    class Watched(Dense):
+        def answer(self, batch: ImageBatch) -> list[Answer]:
+            seen.setdefault(batch.half, []).extend(batch.ids)
+            return super().answer(batch)
+
+    def method(_coefficient: float, half: int) -> Dense:
+        seen.clear()
+        inner = (engine.config, engine.preprocessing, engine.head)
+        watched = Watched("watched", *inner, lambda _task, _half: engine.bank.pretrained)
+        halves_seen.append((half, seen))
+        return watched
+
+    halves_seen: list[tuple[int, dict[int, list[int]]]] = []
+    found = Search(data, Records(data.database), silent).common("watched", (0.5,), method)
+    assert found.images == 12
+    assert set(found.coefficients) == {(task, half) for task in ("task0", "task2") for half in (0, 1)}
+    used_for, tuned_on = halves_seen[-1]
+    assert set(tuned_on) == {1 - used_for}
 
 
 @pytest.mark.parametrize(

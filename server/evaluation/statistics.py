@@ -1,0 +1,51 @@
+"""What counts say and how surely: intervals of shares, and calibration."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+Interval = tuple[float, float]
+
+# The normal quantile of a two-sided 95 % interval.
+Z_95 = 1.959963984540054
+
+
+def wilson_interval(right: int, images: int) -> Interval:
+    """The 95 % interval of a share of which `right` in `images` were seen (Wilson 1927).
+
+    `(p + z²/2n ± z sqrt(p (1 - p)/n + z²/4n²)) / (1 + z²/n)`; unlike the normal approximation it is not
+    empty at 0 and 1.
+    """
+    share, spread = right / images, Z_95**2 / images
+    centre = (share + spread / 2) / (1 + spread)
+    half = Z_95 * math.sqrt(share * (1 - share) / images + spread / (4 * images)) / (1 + spread)
+    return max(0.0, min(share, centre - half)), min(1.0, max(share, centre + half))
+
+
+def mean_interval(shares: Sequence[float], intervals: Sequence[Interval]) -> Interval:
+    """The 95 % interval of the mean of independent shares, from theirs (MOVER, Zou and Donner 2008).
+
+    `m - sqrt(sum (p_t - l_t)²) / T` to `m + sqrt(sum (u_t - p_t)²) / T`: for the tasks that were measured,
+    not for tasks that were not.
+    """
+    mean = sum(shares) / len(shares)
+    below = math.sqrt(sum((p - low) ** 2 for p, (low, _) in zip(shares, intervals, strict=True)))
+    above = math.sqrt(sum((high - p) ** 2 for p, (_, high) in zip(shares, intervals, strict=True)))
+    return mean - below / len(shares), mean + above / len(shares)
+
+
+@dataclass(frozen=True)
+class ConfidenceBin:
+    """The images whose confidence falls into one of equally wide bins."""
+
+    images: int
+    mean_confidence: float
+    accuracy: float
+
+
+def expected_calibration_error(bins: Sequence[ConfidenceBin]) -> float:
+    """`sum over bins of n_b / n |accuracy_b - mean confidence_b|` (Guo et al. 2017)."""
+    images = sum(part.images for part in bins)
+    return sum(part.images / images * abs(part.accuracy - part.mean_confidence) for part in bins)

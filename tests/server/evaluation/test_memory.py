@@ -1,0 +1,77 @@
+"""What an evaluation holds does not grow with its images."""
+
+from __future__ import annotations
+
+import gc
+import os
+import tracemalloc
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from server.engine import Engine
+from server.evaluation.figures import routed_figures
+from server.evaluation.images import EvaluationData, ImageBatch
+from server.evaluation.methods import Answer, RoutedTo
+from server.evaluation.records import Records
+from server.evaluation.run import Run
+from server.execution import Execution
+from tests import tiny
+
+IMAGES = 300
+
+
+@dataclass(frozen=True)
+class Constant:
+    """Answers at once, so that ten times the images take little time."""
+
+    name: str = "constant"
+
+    def answer(self, batch: ImageBatch) -> list[Answer]:
+        return [Answer(batch.task, 0, 0.9, RoutedTo(batch.task, 0.5, (batch.task,))) for _ in batch.ids]
+
+
+@pytest.fixture(scope="module")
+def engine() -> Engine:
+    return Engine(tiny.loaded_store(tasks=2), Execution.LOW_RANK, 1 << 30)
+
+
+@pytest.fixture
+def folder_of(tmp_path: Path) -> Callable[[int], Path]:
+    """Folders of so many images: links to one file."""
+
+    def make(count: int) -> Path:
+        root = tmp_path / f"{count} images"
+        folder = root / "task0" / "class 0"
+        folder.mkdir(parents=True)
+        Image.fromarray(np.zeros((32, 32, 3), dtype=np.uint8)).save(folder / "0.png")
+        for number in range(1, count):
+            os.link(folder / "0.png", folder / f"{number}.png")
+        return root
+
+    return make
+
+
+def _peak_bytes(engine: Engine, folder: Path) -> int:
+    """The most that Python held at once, from the list of images to the figures."""
+    gc.collect()
+    tracemalloc.start()
+    data = EvaluationData(folder, {name: task.labels for name, task in engine.tasks.items()})
+    records = Records(data.database)
+    Run(data, records, engine.preprocessing, lambda *_: None).answer(Constant(), data.tasks)
+    figures = routed_figures(records, "constant", "task0", None)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert figures["images"] == data.count("task0")
+    return peak
+
+
+def test_ten_times_the_images_need_the_same_memory(engine: Engine, folder_of: Callable[[int], Path]) -> None:
+    _peak_bytes(engine, folder_of(10))  # what is loaded once
+    few, many = (_peak_bytes(engine, folder_of(count)) for count in (IMAGES, 10 * IMAGES))
+    # One name or one number for each further image would be more than 100 kB.
+    assert many - few < 60_000
