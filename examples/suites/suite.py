@@ -23,18 +23,23 @@ from examples.suites.unseen import write_unseen
 GALLERIES = {"evaluation": range(FURTHER, FURTHER + 30), "tuning": range(10)}
 
 
+PLAN = FinetuningPlan()
+BRIEF = FinetuningPlan(steps=200)
+
+
 @dataclass(frozen=True)
 class Suite:
     """Tasks and the encoder that is fine-tuned for each of them."""
 
     tasks: tuple[Task, ...]
     encoder: MakeEncoder
+    plan: FinetuningPlan = PLAN
 
 
 SUITES = {
     "near_duplicates": Suite(near_duplicates.TASKS, shipped_encoder),
-    "weak_demo": Suite(DEMO_TASKS, weak_encoder),
-    "twenty_tasks": Suite(twenty_tasks.TASKS, weak_encoder),
+    "weak_demo": Suite(DEMO_TASKS, weak_encoder, BRIEF),
+    "twenty_tasks": Suite(twenty_tasks.TASKS, weak_encoder, BRIEF),
 }
 
 
@@ -52,7 +57,7 @@ def make_suite(suite: Suite, out: Path, report: Report) -> Path:
     for task in suite.tasks:
         if (out / "labels" / f"{task.name}.json").exists():  # written last
             continue
-        model = finetune_task(task, pretrained, FinetuningPlan(), out)
+        model = finetune_task(task, pretrained, suite.plan, out)
         accuracy = measure(task, model.encoder, model.head, GALLERIES["evaluation"])
         report(f"Fine-tuned for {task.name}: accuracy {accuracy:.3f}")
     return build_store(out, suite.tasks, out / "evaluation")
