@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
-from examples.demo_suite.canvas import CANVAS_SIZE, Palette, Pixels, Plane, clouds
+from examples.demo_suite.canvas import CANVAS_SIZE, Palette, Pixels, clouds
 from examples.demo_suite.digits import DIGIT_NAMES, draw_scan, scanned
 from examples.demo_suite.fonts import fonts_for, glyph, pick_font
 from examples.demo_suite.letters import GREEK_LETTERS, Script
@@ -46,7 +46,7 @@ def by_hand(letter: Image.Image, rng: np.random.Generator) -> Image.Image:
     """The glyph with strokes bent as a hand bends them: each pixel comes from a smoothly moved place."""
     rows, columns = np.indices((CANVAS_SIZE, CANVAS_SIZE))
 
-    def moved(ticks: Plane) -> np.ndarray:
+    def moved(ticks: np.ndarray) -> np.ndarray:
         places = ticks + STRAYING * clouds(rng, int(rng.integers(2, 5)))
         return np.clip(np.rint(places), 0, CANVAS_SIZE - 1).astype(int)
 

@@ -21,9 +21,10 @@ from examples.demo_suite.canvas import (
     photograph,
     to_canvas,
 )
+from examples.demo_suite.letters import Script
 from examples.demo_suite.looks import Look
 from examples.demo_suite.request import Request
-from examples.suites.scripts import Script, named
+from examples.suites.scripts import named
 
 PICTURES = 200
 
@@ -48,7 +49,7 @@ def photograph_patch(rng: np.random.Generator) -> Pixels:
     """A square cut from a real photograph."""
     source = photographs()[rng.integers(len(photographs()))]
     side = int(rng.integers(2 * IMAGE_SIZE, 8 * IMAGE_SIZE))
-    left, top = rng.integers(source.width - side), rng.integers(source.height - side)
+    left, top = int(rng.integers(source.width - side)), int(rng.integers(source.height - side))
     patch = source.crop((left, top, left + side, top + side))
     return np.asarray(patch.resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BOX))
 

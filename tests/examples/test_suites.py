@@ -53,7 +53,8 @@ def _need_fonts() -> None:
 def test_a_picture_is_the_same_every_time_and_differs_by_number_and_side(task: Task) -> None:
     label = task.labels[0]
     first = task.picture(label, "held_out", 3)
-    assert (first.shape, first.dtype) == ((32, 32, 3), np.uint8)
+    assert first.shape == (32, 32, 3)
+    assert first.dtype == np.uint8
     assert np.array_equal(first, task.picture(label, "held_out", 3))
     assert not np.array_equal(first, task.picture(label, "held_out", 4))
     assert not np.array_equal(first, task.picture(label, "training", 3))
@@ -115,7 +116,7 @@ def test_the_two_hands_share_their_page_but_no_letter() -> None:
 @pytest.mark.parametrize("domain", unseen.DOMAINS)
 def test_unseen_pictures_are_the_same_every_time_and_all_different(domain: str) -> None:
     drawn = [unseen.unseen(domain, number) for number in range(6)]
-    assert all((picture.shape, picture.dtype) == ((32, 32, 3), np.uint8) for picture in drawn)
+    assert all(picture.shape == (32, 32, 3) and picture.dtype == np.uint8 for picture in drawn)
     assert np.array_equal(drawn[0], unseen.unseen(domain, 0))
     assert not any(np.array_equal(one, other) for one, other in combinations(drawn, 2))
 
