@@ -40,6 +40,7 @@ SUITES = {
     "near_duplicates": Suite(near_duplicates.TASKS, shipped_encoder),
     "weak_demo": Suite(DEMO_TASKS, weak_encoder, BRIEF),
     "twenty_tasks": Suite(twenty_tasks.TASKS, weak_encoder, BRIEF),
+    "twenty_tasks_demo": Suite(twenty_tasks.TASKS, shipped_encoder, BRIEF),
 }
 
 
