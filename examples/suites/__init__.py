@@ -1,4 +1,4 @@
-"""Three more suites to evaluate on: near-duplicate domains, twenty tasks, and a weak encoder.
+"""Further suites to evaluate on: near-duplicate domains, twenty tasks, and a weak encoder.
 
 `python -m examples.suites NAME --out DIR` makes one from nothing but what ships with the repository.
 """
