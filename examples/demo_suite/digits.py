@@ -44,9 +44,13 @@ def scans(value: int, split: Split) -> npt.NDArray[np.float64]:
 
 
 def draw_scan(request: Request, rng: np.random.Generator) -> Pixels:
-    """The real scan of that number, enlarged and placed with a slight turn on a dark page."""
+    """The real scan of that number."""
     choices = scans(DIGIT_NAMES[request.label], request.split)
-    scan = Image.fromarray((255 * choices[request.number % len(choices)]).astype(np.uint8))
+    return scanned(Image.fromarray((255 * choices[request.number % len(choices)]).astype(np.uint8)), rng)
+
+
+def scanned(scan: Image.Image, rng: np.random.Generator) -> Pixels:
+    """A scan of 8 x 8 greys, enlarged and placed with a slight turn on a dark page."""
     page = Image.new("L", (CANVAS_SIZE, CANVAS_SIZE))
     page.paste(scan.resize((52, 52), Image.Resampling.BICUBIC), (6, 6))
     ink = pose_glyph(page, Pose(angle=0.12, slant=0.08, scale=(0.85, 1.1)), rng)

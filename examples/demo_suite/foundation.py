@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from itertools import chain
 
 import numpy as np
@@ -19,8 +19,10 @@ from examples.demo_suite.foundation_objects import GROUNDS, OUTLINES, draw_objec
 from examples.demo_suite.foundation_scenes import SCENES, draw_scene
 from examples.demo_suite.foundation_surfaces import PATTERNS, draw_surface
 
+Shares = tuple[float, float, float, float]
+
 # Shares of letters, shapes, surfaces and scenes among the pictures.
-SHARES = (0.58, 0.16, 0.14, 0.12)
+SHARES: Shares = (0.58, 0.16, 0.14, 0.12)
 SEED = 20_250_404
 CHUNK = 2_000
 
@@ -65,9 +67,9 @@ def _one_of(names: list[str], rng: np.random.Generator) -> str:
     return names[rng.integers(len(names))]
 
 
-def draw_subject(rng: np.random.Generator) -> tuple[Pixels, Subject]:
+def draw_subject(rng: np.random.Generator, shares: Shares = SHARES) -> tuple[Pixels, Subject]:
     """One picture and what it shows."""
-    group = rng.choice(4, p=SHARES)
+    group = rng.choice(4, p=shares)
     if group == 0:
         script, look = _one_of(list(SCRIPTS), rng), _one_of(list(LOOKS), rng)
         letter = _one_of(list(letters_of(script)), rng)
@@ -82,19 +84,19 @@ def draw_subject(rng: np.random.Generator) -> tuple[Pixels, Subject]:
     return draw_scene(name, rng), Subject(f"scene {name}", "scene", "scene")
 
 
-def draw_chunk(number: int) -> tuple[Pixels, np.ndarray]:
+def draw_chunk(number: int, shares: Shares = SHARES) -> tuple[Pixels, np.ndarray]:
     """The chunk of CHUNK pictures with this number."""
     rng = np.random.default_rng([SEED, number])
     content, kind, look = vocabulary()
-    drawn = [draw_subject(rng) for _ in range(CHUNK)]
+    drawn = [draw_subject(rng, shares) for _ in range(CHUNK)]
     labels = [(content[s.content], kind[s.kind], look[s.look]) for _, s in drawn]
     return np.stack([pixels for pixels, _ in drawn]), np.asarray(labels)
 
 
-def draw_foundation(count: int, workers: int) -> FoundationPictures:
+def draw_foundation(count: int, workers: int, shares: Shares = SHARES) -> FoundationPictures:
     """`count` pictures (rounded up to whole chunks), the same whatever the number of workers."""
     # Finding the letters takes seconds, and forked workers inherit what is found here.
     vocabulary()
     with ProcessPoolExecutor(workers) as pool:
-        chunks = list(pool.map(draw_chunk, range(-(-count // CHUNK))))
+        chunks = list(pool.map(partial(draw_chunk, shares=shares), range(-(-count // CHUNK))))
     return FoundationPictures(np.concatenate([p for p, _ in chunks]), np.concatenate([n for _, n in chunks]))

@@ -25,8 +25,19 @@ BETAS = (0.9, 0.98)
 
 
 @dataclass(frozen=True)
+class LossWeights:
+    """How much each head counts."""
+
+    content: float = 1.0
+    kind: float = 0.3
+    look: float = 0.3
+    style: float = 0.5
+    redrawn: float = 1.0
+
+
+@dataclass(frozen=True)
 class PretrainingPlan:
-    """How long and how fast to learn."""
+    """How long, how fast and for what to learn."""
 
     steps: int = 12_000
     batch: int = 64
@@ -36,6 +47,7 @@ class PretrainingPlan:
     cooldown: float = 0.3
     report_every: int = 250
     seed: int = 7
+    weights: LossWeights = LossWeights()
 
 
 class FoundationHeads(nn.Module):
@@ -56,7 +68,9 @@ class FoundationHeads(nn.Module):
         """Scaled cosines with the class vectors, [B, contents]."""
         return CONTENT_SCALE * linear(normalize(embedding, dim=-1), normalize(self.content, dim=-1))
 
-    def loss(self, embedding: Tensor, token: Tensor, labels: Tensor, pixels: Tensor) -> Tensor:
+    def loss(
+        self, embedding: Tensor, token: Tensor, labels: Tensor, pixels: Tensor, weights: LossWeights
+    ) -> Tensor:
         """The weighted sum of the five heads' losses."""
         content = cross_entropy(self.content_logits(embedding), labels[:, 0])
         kind = cross_entropy(self.kind(embedding), labels[:, 1])
@@ -64,7 +78,9 @@ class FoundationHeads(nn.Module):
         target = (style_statistics(pixels) - self.style_mean) / self.style_std  # type: ignore[operator]
         # Redrawing the picture teaches the class token to look everywhere, long before the labels would.
         redrawn = mse_loss(self.thumbnail(embedding), thumbnail(pixels))
-        return content + 0.3 * kind + 0.3 * look + 0.5 * mse_loss(self.style(token), target) + redrawn
+        style = mse_loss(self.style(token), target)
+        known = weights.content * content + weights.kind * kind + weights.look * look
+        return known + weights.style * style + weights.redrawn * redrawn
 
 
 def one_cycle(progress: float, warmup: float) -> float:
@@ -126,7 +142,8 @@ def pretrain(
     with swift_activations(encoder):
         for step, rows in enumerate(batches, start=1):
             set_rate(optimiser, plan.learning_rate * trapezoid(step, plan))
-            running += train_step(encoder, heads, optimiser, shifted(pixels[rows], generator), labels[rows])
+            batch = shifted(pixels[rows], generator)
+            running += train_step(encoder, heads, optimiser, batch, labels[rows], plan.weights)
             if step % plan.report_every == 0:
                 seconds = time.monotonic() - begun
                 report(f"  step {step}/{plan.steps}: loss {running / plan.report_every:.3f}, {seconds:.0f} s")
@@ -146,10 +163,11 @@ def train_step(
     optimiser: torch.optim.Optimizer,
     pixels: Tensor,
     labels: Tensor,
+    weights: LossWeights,
 ) -> float:
     """One update of the encoder and its heads; returns the loss."""
     token, embedding = token_and_embedding(encoder, pixels)
-    loss = heads.loss(embedding, token, labels, pixels)
+    loss = heads.loss(embedding, token, labels, pixels, weights)
     optimiser.zero_grad()
     torch.autograd.backward(loss)
     nn.utils.clip_grad_norm_([p for group in optimiser.param_groups for p in group["params"]], 1.0)

@@ -1,31 +1,30 @@
-"""The demo store from the trained checkpoints, by the same code as `mass-serve build`."""
+"""A store from the trained checkpoints, by the same code as `mass-serve build`."""
 
 from __future__ import annotations
 
 import shutil
 from pathlib import Path
 
-from examples.demo_suite.gallery import EXAMPLES
-from examples.demo_suite.tasks import TASKS
+from examples.demo_suite.tasks import Task
 from model_store.build import build
 from model_store.plan import BuildOptions, TaskInput
 from server.evaluation import with_individual_accuracies
 
 
-def build_store(trained: Path) -> Path:
-    """Builds trained/store anew, with the individual accuracies on the evaluation pictures."""
+def build_store(trained: Path, tasks: tuple[Task, ...], evaluation: Path) -> Path:
+    """Builds trained/store anew, with the individual accuracies on the pictures in `evaluation`."""
     out = trained / "store"
     shutil.rmtree(out, ignore_errors=True)
-    tasks = [
+    inputs = [
         TaskInput(
             task.name,
             trained / "tasks" / task.name,
             head=trained / "heads" / f"{task.name}.safetensors",
             labels=trained / "labels" / f"{task.name}.json",
         )
-        for task in TASKS
+        for task in tasks
     ]
     options, pretrained = BuildOptions(), trained / "pretrained"
-    measured = with_individual_accuracies(pretrained, tasks, options, EXAMPLES / "evaluation")
+    measured = with_individual_accuracies(pretrained, inputs, options, evaluation)
     build(pretrained, measured, out, options)
     return out

@@ -15,21 +15,19 @@ import time
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
-from torch import Tensor
 from transformers import CLIPVisionModelWithProjection
 
 from examples.demo_suite.encoder import save_encoder
-from examples.demo_suite.finetuning import FinetuningPlan, accuracy, class_means, finetune
+from examples.demo_suite.finetuning import FinetuningPlan
 from examples.demo_suite.fonts import FontsMissingError, require_fonts
 from examples.demo_suite.foundation import draw_foundation
-from examples.demo_suite.gallery import FURTHER, GALLERIES, write_galleries
+from examples.demo_suite.gallery import EXAMPLES, FURTHER, GALLERIES, write_galleries
+from examples.demo_suite.models import finetune_task, measure
 from examples.demo_suite.pretraining import PretrainingPlan, pretrain
 from examples.demo_suite.store import build_store
 from examples.demo_suite.tasks import TASKS, Task
 
 FOUNDATION_PICTURES = 160_000
-TRAINING_PER_LABEL = 300
 FURTHER_PER_LABEL = 40
 THREADS = 2
 
@@ -39,36 +37,16 @@ def report(line: str) -> None:
     print(line, flush=True)
 
 
-def save_head(out: Path, task: Task, head: Tensor, logit_scale: float) -> None:
-    """DIR/heads/<name>.safetensors and DIR/labels/<name>.json, the labels in the order of the head's rows."""
-    for folder in ("heads", "labels"):
-        (out / folder).mkdir(parents=True, exist_ok=True)
-    tensors = {"weight": head.contiguous(), "logit_scale": torch.tensor(logit_scale)}
-    save_file(tensors, out / "heads" / f"{task.name}.safetensors")
-    (out / "labels" / f"{task.name}.json").write_text(json.dumps(list(task.labels), indent=2) + "\n")
-
-
-def measure(task: Task, encoder: CLIPVisionModelWithProjection, head: Tensor, numbers: range) -> float:
-    """The accuracy on the task's held-out pictures with these numbers."""
-    pixels, labels = task.pictures("held_out", numbers)
-    return accuracy(encoder, head, pixels, torch.from_numpy(labels))
-
-
 def make_task(
     task: Task, pretrained: CLIPVisionModelWithProjection, plan: FinetuningPlan, out: Path
 ) -> dict[str, float]:
     """Fine-tunes the encoder for one task, saves what belongs to it and returns its accuracies."""
-    pixels, numbers = task.pictures("training", range(TRAINING_PER_LABEL))
-    labels = torch.from_numpy(numbers)
-    head = class_means(pretrained, pixels, labels)
-    encoder = finetune(pretrained, head, pixels, labels, plan)
-    save_encoder(encoder, out / "tasks" / task.name)
-    save_head(out, task, head, plan.logit_scale)
+    model = finetune_task(task, pretrained, plan, out)
     further = range(FURTHER, FURTHER + FURTHER_PER_LABEL)
     return {
-        "pretrained": measure(task, pretrained, head, further),
-        "individual": measure(task, encoder, head, further),
-        "individual_on_evaluation": measure(task, encoder, head, GALLERIES["evaluation"]),
+        "pretrained": measure(task, pretrained, model.head, further),
+        "individual": measure(task, model.encoder, model.head, further),
+        "individual_on_evaluation": measure(task, model.encoder, model.head, GALLERIES["evaluation"]),
     }
 
 
@@ -118,7 +96,7 @@ def main(arguments: list[str] | None = None) -> int:
     figures = make_suite(out)
     (out / "figures.json").write_text(json.dumps(figures, indent=2) + "\n")
     report(f"Average individual accuracy {figures['average']['individual']:.3f}")
-    report(f"Built {build_store(out)}")
+    report(f"Built {build_store(out, TASKS, EXAMPLES / 'evaluation')}")
     report(f"Made {out} in {(time.monotonic() - begun) / 60:.1f} minutes")
     return 0
 

@@ -1,0 +1,165 @@
+"""The further suites: honest splits, the same pictures every time, and what makes each suite hard."""
+
+from __future__ import annotations
+
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from examples.demo_suite import fonts as suite_fonts
+from examples.demo_suite import foundation_letters, models
+from examples.demo_suite.encoder import save_encoder
+from examples.demo_suite.finetuning import FinetuningPlan
+from examples.demo_suite.fonts import FontsMissingError, fonts_for, glyph, require_fonts
+from examples.demo_suite.tasks import Task
+from examples.suites import __main__ as command
+from examples.suites import near_duplicates, twenty_tasks, unseen
+from examples.suites.encoders import SHIPPED, shipped_encoder
+from examples.suites.scripts import SCRIPTS
+from examples.suites.suite import GALLERIES, SUITES, Suite, make_suite
+from model_store.checkpoints import Checkpoint
+from model_store.store import Store
+from server.evaluation import EvaluationData
+
+NEW_TASKS = (*near_duplicates.TASKS[1:], *twenty_tasks.TASKS[8:])
+ALPHABETS = {
+    **SCRIPTS,
+    "small_letters": near_duplicates.SMALL_LETTERS,
+    "capitals": near_duplicates.CAPITALS,
+    "lao": unseen.LAO,
+}
+
+each_new_task = pytest.mark.parametrize("task", NEW_TASKS, ids=lambda task: task.name)
+
+
+def quiet(_line: str) -> None:
+    """No progress."""
+
+
+@pytest.fixture(autouse=True)
+def _need_fonts() -> None:
+    """Skip where the fonts are not installed: nothing can be drawn there."""
+    try:
+        require_fonts()
+    except FontsMissingError as error:
+        pytest.skip(str(error))
+
+
+@each_new_task
+def test_a_picture_is_the_same_every_time_and_differs_by_number_and_side(task: Task) -> None:
+    label = task.labels[0]
+    first = task.picture(label, "held_out", 3)
+    assert first.shape == (32, 32, 3)
+    assert first.dtype == np.uint8
+    assert np.array_equal(first, task.picture(label, "held_out", 3))
+    assert not np.array_equal(first, task.picture(label, "held_out", 4))
+    assert not np.array_equal(first, task.picture(label, "training", 3))
+
+
+@each_new_task
+def test_every_label_is_drawn_with_something_to_see(task: Task) -> None:
+    pixels, labels = task.pictures("held_out", range(1))
+    assert len(pixels) == len(labels) == len(set(task.labels))
+    assert pixels.reshape(len(pixels), -1).std(axis=1).min() > 3
+
+
+@pytest.mark.parametrize("name", ALPHABETS)
+def test_letters_are_in_fonts_of_both_sides_and_no_two_of_a_font_are_alike(name: str) -> None:
+    characters = ALPHABETS[name].characters
+    training, held_out = (fonts_for(characters, split) for split in ("training", "held_out"))
+    assert training
+    assert held_out
+    assert not {font.group for font in training} & {font.group for font in held_out}
+    for font in (*training, *held_out):
+        assert len({glyph(font, character).tobytes() for character in characters}) == len(characters)
+
+
+@pytest.mark.parametrize("name", ALPHABETS)
+def test_no_letter_is_one_that_the_encoders_were_pretrained_on(name: str) -> None:
+    ranges = foundation_letters.SCRIPTS.values()
+    characters = ALPHABETS[name].characters
+    assert not any(first <= ord(character) <= last for first, last in ranges for character in characters)
+
+
+@pytest.mark.parametrize("name", SUITES)
+def test_no_two_galleries_of_a_suite_share_a_number(name: str) -> None:
+    assert not set(GALLERIES["evaluation"]) & set(GALLERIES["tuning"])
+    names = [task.name for task in SUITES[name].tasks]
+    assert len(names) == len(set(names))
+
+
+def test_there_are_twenty_tasks() -> None:
+    assert len(twenty_tasks.TASKS) == 20
+
+
+@pytest.mark.parametrize("numbers", GALLERIES.values(), ids=GALLERIES)
+def test_the_tiles_of_both_label_sets_are_the_same_pictures(numbers: range) -> None:
+    by_pattern, by_colour = near_duplicates.TASKS[-2:]
+    first, second = (
+        {picture.tobytes() for picture in task.pictures("held_out", numbers)[0]}
+        for task in (by_pattern, by_colour)
+    )
+    assert first == second
+    assert len(first) == len(numbers) * len(by_pattern.labels)
+
+
+def test_the_two_hands_share_their_page_but_no_letter() -> None:
+    small, capitals = near_duplicates.SMALL_LETTERS, near_duplicates.CAPITALS
+    assert small.look == capitals.look
+    assert not set(small.characters) & set(capitals.characters)
+
+
+@pytest.mark.parametrize("domain", unseen.DOMAINS)
+def test_unseen_pictures_are_the_same_every_time_and_all_different(domain: str) -> None:
+    drawn = [unseen.unseen(domain, number) for number in range(6)]
+    assert all(picture.shape == (32, 32, 3) and picture.dtype == np.uint8 for picture in drawn)
+    assert np.array_equal(drawn[0], unseen.unseen(domain, 0))
+    assert not any(np.array_equal(one, other) for one, other in combinations(drawn, 2))
+
+
+def test_no_task_is_an_unseen_domain() -> None:
+    names = {task.name for suite in SUITES.values() for task in suite.tasks}
+    assert not names & unseen.DOMAINS.keys()
+
+
+def test_the_shipped_encoder_is_the_one_of_the_demo_store(tmp_path: Path) -> None:
+    save_encoder(shipped_encoder(quiet), tmp_path)
+    saved = Checkpoint.open(tmp_path)
+    for name, stored in load_file(SHIPPED).items():
+        assert torch.equal(saved.parameter(name), stored), name
+
+
+def test_a_suite_is_made_whole_and_not_made_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(models, "TRAINING_PER_LABEL", 5)
+    monkeypatch.setattr(unseen, "PICTURES", 2)
+    suite = Suite(near_duplicates.TASKS[-2:], shipped_encoder, FinetuningPlan(steps=2))
+    store = Store.open(make_suite(suite, tmp_path, quiet))
+    assert [task.name for task in store.manifest.tasks] == ["tiles_by_pattern", "tiles_by_colour"]
+    labels = {task.name: task.labels for task in store.manifest.tasks}
+    for gallery, numbers in GALLERIES.items():
+        data = EvaluationData(tmp_path / gallery, labels)
+        assert {task: data.count(task) for task in data.tasks} == {
+            name: len(labels[name]) * len(numbers) for name in sorted(labels)
+        }
+    assert {path.parent.name for path in (tmp_path / "ood").glob("*/*.png")} == set(unseen.DOMAINS)
+
+    lines: list[str] = []
+    make_suite(suite, tmp_path, lines.append)
+    assert not any("Fine-tuned" in line for line in lines)
+
+
+def test_without_fonts_the_command_names_the_packages(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(suite_fonts, "FONT_FOLDER", tmp_path)
+    suite_fonts.installed_fonts.cache_clear()
+    try:
+        assert command.main(["near_duplicates", "--out", str(tmp_path / "out")]) == 2
+    finally:
+        suite_fonts.installed_fonts.cache_clear()
+    assert "apt-get install" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
