@@ -8,7 +8,15 @@ from backbone.config import EncoderConfig
 from backbone.expert_bank import ExpertBank, ExpertSet
 from backbone.heads import ClassificationHead
 from backbone.linear import DenseWeights, EncoderWeights, SegmentedWeights
-from backbone.vit import encode, first_pass, first_pass_parameters, patchify
+from backbone.vit import (
+    early_pass,
+    encode,
+    encode_from,
+    first_pass,
+    first_pass_parameters,
+    late_pass,
+    patchify,
+)
 
 __all__ = [
     "ClassificationHead",
@@ -18,8 +26,11 @@ __all__ = [
     "ExpertBank",
     "ExpertSet",
     "SegmentedWeights",
+    "early_pass",
     "encode",
+    "encode_from",
     "first_pass",
     "first_pass_parameters",
+    "late_pass",
     "patchify",
 ]

@@ -4,7 +4,7 @@ Each operation has a folder of its own whose `reference.py` is plain PyTorch and
 """
 
 from kernels.low_rank import SegmentDelta, TaskBlocks, segmented_linear
-from kernels.residual import subspace_residuals
+from kernels.residual import subspace_energies, subspace_residuals
 from kernels.rows import linear
 from kernels.segments import Segments, group_by_expert_set
 
@@ -15,5 +15,6 @@ __all__ = [
     "group_by_expert_set",
     "linear",
     "segmented_linear",
+    "subspace_energies",
     "subspace_residuals",
 ]

@@ -1,5 +1,5 @@
-"""The router's residuals: how far a feature lies outside each task's subspace."""
+"""How far a feature lies outside each task's subspace, and how much of a layer's tokens lies within."""
 
-from kernels.residual.reference import subspace_residuals
+from kernels.residual.reference import subspace_energies, subspace_residuals
 
-__all__ = ["subspace_residuals"]
+__all__ = ["subspace_energies", "subspace_residuals"]
