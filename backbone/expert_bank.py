@@ -86,7 +86,7 @@ class ExpertBank:
             self._delta_room(parameter)[task] = delta
 
     def take_tasks(self, other: ExpertBank, places: Mapping[int, int]) -> None:
-        """Copies tasks of a bank over the same encoder: its `places[t]` becomes task t of this one."""
+        """Copies tasks from a bank over the same encoder: its `places[t]` becomes task t here."""
         if not places:
             return
         mine, theirs = list(places), list(places.values())

@@ -33,6 +33,14 @@ class ClassificationHead:
         bias = None if self.bias is None else self.bias.to(device)
         return ClassificationHead(self.weight.to(device), bias, self.logit_scale)
 
+    def cosines(self, embeddings: Tensor) -> Tensor:
+        """The cosines [n, C] between embeddings [n, P] and the rows of the weight, in float32.
+
+        Unlike logits they can be compared between heads of any kind and scale.
+        """
+        rows = self.weight if self.bias is None else F.normalize(self.weight.float(), dim=1)
+        return kernels.linear(F.normalize(embeddings.float(), dim=1), rows)
+
     def logits(self, embeddings: Tensor) -> Tensor:
         """The logits [n, C] of embeddings [n, P], in float32."""
         z = embeddings.float()

@@ -11,7 +11,7 @@ from torch import Tensor
 from backbone.config import EncoderConfig
 from backbone.expert_bank import ExpertBank, ExpertSet
 from backbone.linear import DenseWeights, SegmentedWeights
-from backbone.vit import encode, first_pass
+from backbone.vit import early_pass, encode, encode_from, first_pass, late_pass
 from kernels.backend import backend_for
 
 Token = Literal["class", "mean"]
@@ -22,6 +22,20 @@ class Passes(Protocol):
 
     def first(self, patches: Tensor) -> Tensor:
         """The router's features [B, D] of patches [B, L - 1, 3 p p]."""
+        ...
+
+    def early(self, patches: Tensor, stop: int, bases: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """A first pass up to block `stop`: its tokens and energies, as `backbone.vit.early_pass`."""
+        ...
+
+    def late(self, tokens: Tensor, start: int) -> tuple[Tensor, Tensor]:
+        """The rest of it: the router's features and the embeddings, as `backbone.vit.late_pass`."""
+        ...
+
+    def second_from(
+        self, tokens: Tensor, start: int, expert_sets: Sequence[ExpertSet], offsets: Sequence[int]
+    ) -> Tensor:
+        """`second`, from the tokens [B, L, D] that enter block `start`."""
         ...
 
     def second(self, patches: Tensor, expert_sets: Sequence[ExpertSet], offsets: Sequence[int]) -> Tensor:
@@ -43,29 +57,41 @@ def passes_for(
 
 
 class ReferencePasses:
-    """Both passes in plain PyTorch."""
+    """The passes in plain PyTorch, launched operation by operation."""
 
     def __init__(
         self, bank: ExpertBank, first_pass_weights: Mapping[str, Tensor], layer: int, token: Token
     ) -> None:
         self._bank = bank
         self._config: EncoderConfig = bank.config
-        self._first_pass_weights = first_pass_weights
+        self._first_pass_weights = DenseWeights(first_pass_weights, bank.config.layer_norm_eps)
         self._layer = layer
-        self._token = token
+        self._token: Token = token
 
     def first(self, patches: Tensor) -> Tensor:
-        weights = DenseWeights(self._first_pass_weights, self._config.layer_norm_eps)
-        return first_pass(self._config, weights, patches, self._layer, self._token)
+        return first_pass(self._config, self._first_pass_weights, patches, self._layer, self._token)
+
+    def early(self, patches: Tensor, stop: int, bases: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        return early_pass(self._config, self._first_pass_weights, patches, stop, bases)
+
+    def late(self, tokens: Tensor, start: int) -> tuple[Tensor, Tensor]:
+        return late_pass(self._config, self._first_pass_weights, tokens, start, self._layer, self._token)
 
     def second(self, patches: Tensor, expert_sets: Sequence[ExpertSet], offsets: Sequence[int]) -> Tensor:
-        bank = self._bank
-        weights = SegmentedWeights(bank.pretrained, bank, expert_sets, offsets, self._config.layer_norm_eps)
-        return encode(self._config, weights, patches)
+        return encode(self._config, self._segmented(expert_sets, offsets), patches)
+
+    def second_from(
+        self, tokens: Tensor, start: int, expert_sets: Sequence[ExpertSet], offsets: Sequence[int]
+    ) -> Tensor:
+        return encode_from(self._config, self._segmented(expert_sets, offsets), tokens, start)
+
+    def _segmented(self, expert_sets: Sequence[ExpertSet], offsets: Sequence[int]) -> SegmentedWeights:
+        bank, eps = self._bank, self._config.layer_norm_eps
+        return SegmentedWeights(bank.pretrained, bank, expert_sets, offsets, eps)
 
 
-class FusedPasses:
-    """Both passes in planned kernel launches."""
+class FusedPasses(ReferencePasses):
+    """The paper's first pass and the second pass in planned kernel launches; the others one by one."""
 
     def __init__(
         self,
@@ -79,9 +105,9 @@ class FusedPasses:
         from backbone.fused import RecordLayout
         from backbone.planned_pass import PlannedPass
 
+        super().__init__(bank, first_pass_weights, layer, token)
         config, eps = bank.config, bank.config.layer_norm_eps
         plain = RecordLayout.of(first_pass_weights, None, 0)
-        self._bank = bank
         self._kept = first_pass_weights
         self._first_record = plain.dense_record(first_pass_weights)
         self._first = PlannedPass(

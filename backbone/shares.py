@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -20,8 +21,11 @@ SAMPLES_PER_SHARE = 4
 _POOL = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="share")
 
 
-def in_shares(run: Callable[[slice], Tensor], batch: Tensor) -> Tensor:
-    """`run(slice(0, B))`, [B, ...], for a `run` that takes the samples of batch [B, ...] on their own.
+Result = TypeVar("Result", Tensor, tuple[Tensor, Tensor])
+
+
+def in_shares(run: Callable[[slice], Result], batch: Tensor) -> Result:
+    """`run(slice(0, B))`, [B, ...] or two such, for a `run` that takes the samples of batch on their own.
 
     On a CPU with several threads `run` is called for several slices at once, from other threads.
     """
@@ -31,7 +35,7 @@ def in_shares(run: Callable[[slice], Tensor], batch: Tensor) -> Tensor:
         return run(slice(0, samples))
     inference = torch.is_inference_mode_enabled()
 
-    def run_share(share: slice) -> Tensor:
+    def run_share(share: slice) -> Result:
         torch.set_num_threads(threads // shares)
         with torch.inference_mode(inference):
             return run(share)
@@ -40,4 +44,7 @@ def in_shares(run: Callable[[slice], Tensor], batch: Tensor) -> Tensor:
     futures = [_POOL.submit(run_share, slice(bounds[i], bounds[i + 1])) for i in range(shares)]
     wait(futures)
     torch.set_num_threads(threads)  # a thread that starts later takes the number that was set last
-    return torch.cat([future.result() for future in futures])
+    results = [future.result() for future in futures]
+    if isinstance(results[0], Tensor):
+        return torch.cat(results)
+    return torch.cat([first for first, _ in results]), torch.cat([second for _, second in results])

@@ -7,13 +7,14 @@ gives a sample the same bits whatever else is in the batch (see `kernels.rows`, 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from backbone.config import EncoderConfig
+from backbone.energies import EnergyMeter
 from backbone.linear import EncoderWeights
 from backbone.shares import in_shares
 
@@ -48,9 +49,7 @@ def first_pass(
 def _first_pass(
     config: EncoderConfig, weights: EncoderWeights, patches: Tensor, layer: int, token: str
 ) -> Tensor:
-    x = _embed(weights, patches)
-    for i in range(layer):
-        x = _block(config, weights, i, x)
+    x = _blocks(config, weights, _embed(weights, patches), 0, layer)
     if token == "class":
         x = _class_attention(config, weights, layer, x)
     else:
@@ -66,19 +65,73 @@ def first_pass_parameters(parameters: Iterable[str], layer: int) -> frozenset[st
     return frozenset(name for name in parameters if name.startswith(before + whole + half))
 
 
+def early_pass(
+    config: EncoderConfig, weights: EncoderWeights, patches: Tensor, stop: int, bases: Mapping[str, Tensor]
+) -> tuple[Tensor, Tensor]:
+    """The tokens [B, L, D] that enter block `stop`, and the energies [B, T] of the inputs till there.
+
+    `bases` are those of `EnergyMeter`. The input of block `stop`'s own qkv counts, which costs no attention.
+    """
+
+    def early(samples: slice) -> tuple[Tensor, Tensor]:
+        meter = EnergyMeter(weights.of_samples(samples), bases)
+        x = _blocks(config, meter, _embed(meter, patches[samples]), 0, stop)
+        if (qkv := f"blocks.{stop}.attention.qkv") in bases:
+            meter.measure(qkv, meter.layer_norm(f"blocks.{stop}.layer_norm1", x))
+        return x, meter.energies
+
+    tokens, energies = in_shares(early, patches)
+    return tokens, energies
+
+
+def late_pass(
+    config: EncoderConfig, weights: EncoderWeights, tokens: Tensor, start: int, layer: int, token: str
+) -> tuple[Tensor, Tensor]:
+    """The rest of a first pass, from the tokens [B, L, D] that enter block `start`.
+
+    The router's features [B, D] as `first_pass` gives them, and the image embeddings [B, P].
+    """
+
+    def late(samples: slice) -> tuple[Tensor, Tensor]:
+        own = weights.of_samples(samples)
+        x = _blocks(config, own, tokens[samples], start, layer)
+        if token == "class" and layer == config.depth - 1:
+            x = _class_attention(config, own, layer, x)
+        else:
+            x = _attention(config, own, layer, x)
+        normed = own.layer_norm(f"blocks.{layer}.layer_norm2", x)
+        features = normed[:, 0] if token == "class" else normed.mean(1)
+        return features, _finish(config, own, _mlp(config, own, layer, x), layer + 1)
+
+    features, embeddings = in_shares(late, tokens)
+    return features, embeddings
+
+
 def encode(config: EncoderConfig, weights: EncoderWeights, patches: Tensor) -> Tensor:
     """The image embeddings [B, P] (or [B, D] without projection), from patches [B, L - 1, 3 p p]."""
-    return in_shares(lambda samples: _encode(config, weights.of_samples(samples), patches[samples]), patches)
+
+    def whole(samples: slice) -> Tensor:
+        own = weights.of_samples(samples)
+        return _finish(config, own, _embed(own, patches[samples]), 0)
+
+    return in_shares(whole, patches)
 
 
-def _encode(config: EncoderConfig, weights: EncoderWeights, patches: Tensor) -> Tensor:
-    x = _embed(weights, patches)
-    for i in range(config.depth - 1):
-        x = _block(config, weights, i, x)
+def encode_from(config: EncoderConfig, weights: EncoderWeights, tokens: Tensor, start: int) -> Tensor:
+    """The image embeddings [B, P], from the tokens [B, L, D] that enter block `start`."""
+    return in_shares(
+        lambda samples: _finish(config, weights.of_samples(samples), tokens[samples], start), tokens
+    )
+
+
+def _finish(config: EncoderConfig, weights: EncoderWeights, x: Tensor, start: int) -> Tensor:
+    """Block `start` and all after it, and the projection. The last block's output is for the class token."""
     last = config.depth - 1
-    x = _class_attention(config, weights, last, x)
-    x = _mlp(config, weights, last, x)
-    embedding = weights.layer_norm("post_layernorm", x)
+    if start <= last:
+        x = _blocks(config, weights, x, start, last)
+        x = _class_attention(config, weights, last, x)
+        x = _mlp(config, weights, last, x)
+    embedding = weights.layer_norm("post_layernorm", x[:, :1])
     if config.projection_dim:
         embedding = weights.linear("projection", embedding)
     return embedding[:, 0]
@@ -88,6 +141,13 @@ def _embed(weights: EncoderWeights, patches: Tensor) -> Tensor:
     """Tokens [B, L, D]: class embedding and patch embeddings, positions added, normalised."""
     tokens = weights.add_positions(weights.linear("patch_embedding", patches))
     return weights.layer_norm("pre_layernorm", tokens)
+
+
+def _blocks(config: EncoderConfig, weights: EncoderWeights, x: Tensor, start: int, stop: int) -> Tensor:
+    """The tokens that enter block `stop`, from those that enter block `start`."""
+    for i in range(start, stop):
+        x = _block(config, weights, i, x)
+    return x
 
 
 def _block(config: EncoderConfig, weights: EncoderWeights, i: int, x: Tensor) -> Tensor:

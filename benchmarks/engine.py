@@ -27,19 +27,32 @@ from backbone import DenseWeights, encode
 from benchmarks import http_overhead, naive
 from benchmarks.random_models import VIT_B_32, write_checkpoints
 from benchmarks.timing import medians
-from kernels import group_by_expert_set
 from model_store.store import Store
-from server.engine import Engine, Query
+from server.engine import Engine, Look, Query
 from server.set_cache import SetCache
+from server.stages import StageClock
 
 BATCH = 32
 
 
 def build(folder: Path, pretrained: Path, finetuned: list[Path]) -> tuple[Path, float]:
-    """A store of those tasks, built by the command, and the seconds it took."""
+    """A store of those tasks, built by the command, and the seconds it took.
+
+    In the paper's mode, whose cost for an image does not depend on what is in it: these images are noise.
+    """
     out = folder / f"store{len(finetuned)}"
     tasks = [argument for path in finetuned for argument in ("--task", f"{path.name}={path}")]
-    command = [sys.executable, "-m", "server", "build", "--pretrained", str(pretrained), *tasks]
+    command = [
+        sys.executable,
+        "-m",
+        "server",
+        "build",
+        "--mode",
+        "paper",
+        "--pretrained",
+        str(pretrained),
+        *tasks,
+    ]
     start = time.perf_counter()
     subprocess.run([*command, "--out", str(out)], check=True, stdout=subprocess.DEVNULL)
     return out, time.perf_counter() - start
@@ -63,11 +76,10 @@ def memory(store: Path) -> dict[str, float]:
 
 def passes(engine: Engine, queries: list[Query], tasks: int) -> dict[str, Callable[[], object]]:
     """The second pass with one task for each sample, tasks mixed; and both passes, routed and grouped."""
-    router = engine._router
-    expert_sets = [(sample % tasks,) for sample in range(BATCH)]
+    looks = [Look(sample, (sample % tasks,)) for sample in range(BATCH)]
 
     def second(patches: Tensor) -> Tensor:
-        return engine._second_pass(patches, group_by_expert_set(expert_sets))
+        return engine._second_pass(patches, looks, start=None)
 
     @torch.inference_mode()
     def second_pass() -> Tensor:
@@ -77,8 +89,8 @@ def passes(engine: Engine, queries: list[Query], tasks: int) -> dict[str, Callab
     def both_passes() -> Tensor:
         # Random weights send every image to the same task, so the routing is computed and then replaced.
         patches = engine._patches(queries)
-        features = engine._first_pass(patches, torch.arange(BATCH))
-        router.route(features, torch.ones(BATCH, tasks, dtype=torch.bool))
+        candidates = torch.ones(BATCH, tasks, dtype=torch.bool)
+        engine._decider.decide(patches, candidates, StageClock(patches.device))
         return second(patches)
 
     return {f"second_pass_t{tasks}": second_pass, f"both_passes_t{tasks}": both_passes}
@@ -106,18 +118,17 @@ def rebuild_times(engine: Engine, queries: list[Query], rounds: int) -> dict[str
     """20 expert sets of two tasks in one batch, seen for the first time: shared blocks against rebuilding."""
     pairs = list(combinations(range(len(engine.tasks)), 2))[:20]
     expert_sets = [pairs[sample % len(pairs)] for sample in range(BATCH)]
-    segments = group_by_expert_set(expert_sets)
-    order = torch.tensor(segments.permutation)
+    looks = [Look(sample, tasks) for sample, tasks in enumerate(expert_sets)]
     embeddings: dict[str, Tensor] = {}
 
     @torch.inference_mode()
     def shared_blocks() -> None:
         engine.set_cache = SetCache(engine.bank, engine.set_cache.budget_bytes)
-        embeddings["ours"] = engine._second_pass(engine._patches(queries), segments)
+        embeddings["ours"] = engine._second_pass(engine._patches(queries), looks, start=None)
 
     @torch.inference_mode()
     def rebuilding() -> None:
-        embeddings["naive"] = naive.serve(engine.bank, expert_sets, engine._patches(queries))[order]
+        embeddings["naive"] = naive.serve(engine.bank, expert_sets, engine._patches(queries))
 
     times = medians({"first_seen_20_sets": shared_blocks, "naive_20_sets": rebuilding}, rounds)
     agreement = (embeddings["ours"] - embeddings["naive"]).abs().max() / embeddings["naive"].abs().max()

@@ -7,7 +7,7 @@ in Triton kernels, and `backend.py` says which of them runs: the fused one on CU
 from kernels.layer_norm import segmented_layer_norm
 from kernels.low_rank import SegmentDelta, TaskBlocks, folded_sides, linear, segmented_linear
 from kernels.positions import segmented_positions
-from kernels.residual import subspace_residuals
+from kernels.residual import subspace_energies, subspace_residuals
 from kernels.segments import Segments, group_by_expert_set
 
 __all__ = [
@@ -20,5 +20,6 @@ __all__ = [
     "segmented_layer_norm",
     "segmented_linear",
     "segmented_positions",
+    "subspace_energies",
     "subspace_residuals",
 ]

@@ -32,6 +32,8 @@ TASKS_PREFIX = "tasks/"
 
 BlockDtype = Literal["bfloat16", "float16", "float32"]
 MergedBaseForm = Literal["stored", "rebuilt"]
+# The names of `router.MODES`, and the paper's router.
+RouterMode = Literal["paper", "one_pass", "fast", "balanced", "exact"]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"]
 Channels = tuple[float, float, float]
 
@@ -47,8 +49,9 @@ class PreprocessingSpec(StrictModel):
 
 
 class RouterSpec(StrictModel):
-    """The projection-residual router and what follows from its choice (arXiv:2504.05342)."""
+    """The router, and what follows from its choice (arXiv:2504.05342; the modes: `router.modes`)."""
 
+    mode: RouterMode = "paper"  # of a store that was built before there were others
     layer: Annotated[int, Field(ge=0)]
     token: Literal["class", "mean"] = "class"
     temperature: Annotated[float, Field(gt=0)] = 1.0
@@ -56,6 +59,7 @@ class RouterSpec(StrictModel):
     top_k: Annotated[int, Field(ge=1, le=4096)] = 3
     head_choice: Literal["max", "mean", "router"] = "max"
     first_pass: Literal["merged_base", "pretrained"] = "merged_base"
+    unrouted_below: Annotated[float, Field(ge=0, le=1)] = 0.0  # of familiarity; 0: every answer is believed
 
 
 class HeadSpec(StrictModel):

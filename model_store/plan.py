@@ -20,7 +20,7 @@ from model_store.errors import CheckpointError, StoreError, TaskError
 from model_store.experts import ExpertLayout
 from model_store.field_types import RESERVED_NAME, TASK_NAME_PATTERN, first_problem
 from model_store.heads import HEAD_FILE, LABELS_FILE, HeadTensors, read_head, read_labels
-from model_store.manifest import BlockDtype, MergedBaseForm, PreprocessingSpec, RouterSpec
+from model_store.manifest import BlockDtype, MergedBaseForm, PreprocessingSpec, RouterMode, RouterSpec
 from model_store.merged_base import is_slow_to_rebuild
 from model_store.task_vectors import PatchEmbeddingForm
 
@@ -41,6 +41,7 @@ class BuildOptions:
     """The choices of a build; None means the default that depends on the models."""
 
     compression_ratio: float | None = None  # 1 / T
+    mode: RouterMode = "exact"
     router_layer: int | None = None  # three quarters of the depth
     router_token: Literal["class", "mean"] = "class"
     temperature: float = 1.0
@@ -206,6 +207,7 @@ def _router(spec: BackboneSpec, options: BuildOptions) -> RouterSpec:
         raise StoreError(f"the router layer must be from 0 to {spec.depth - 1}, not {layer}")
     try:
         return RouterSpec(
+            mode=options.mode,
             layer=layer,
             token=options.router_token,
             temperature=options.temperature,

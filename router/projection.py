@@ -22,6 +22,15 @@ def orthonormal_rows(blocks: Tensor) -> Tensor:
     return basis.transpose(1, 2).float().contiguous()
 
 
+def explained_share(features: Tensor, residuals: Tensor) -> Tensor:
+    """The share of each feature's squared length that lies in each task's subspace, [B, T] on the CPU.
+
+    features [B, D], and their residuals [B, T] on the CPU.
+    """
+    squares = features.float().square().sum(1, keepdim=True).cpu()
+    return (1 - residuals.square() / squares.clamp_min(torch.finfo(torch.float32).tiny)).clamp_min(0)
+
+
 @dataclass(frozen=True)
 class Routing:
     """The router's decision for B samples among T tasks."""
@@ -39,9 +48,13 @@ class SubspaceRouter:
         self.config = config
         self.projectors = orthonormal_rows(task_blocks)  # [T, R, D] float32
 
+    def residuals(self, features: Tensor) -> Tensor:
+        """The residuals [B, T], float32 on the CPU, of features [B, D]."""
+        return subspace_residuals(features, self.projectors).cpu()
+
     def route(self, features: Tensor, candidates: Tensor) -> Routing:
         """Routes features [B, D] among the tasks that the mask `candidates` [B, T] (bool, CPU) allows."""
-        residuals = subspace_residuals(features, self.projectors).cpu()
+        residuals = self.residuals(features)
         coefficients = routing_coefficients(residuals, candidates, self.config.temperature)
         expert_sets = select_expert_sets(coefficients, self.config.threshold, self.config.top_k)
         return Routing(residuals, coefficients, expert_sets)

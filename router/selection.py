@@ -11,19 +11,33 @@ STD_EPSILON = 1e-6
 def routing_coefficients(residuals: Tensor, candidates: Tensor, temperature: float) -> Tensor:
     """Softmax over candidates of the standardised negative residuals, [B, T] float32.
 
-    `logits = -residuals`, standardised over each row's candidates (mean 0, unbiased std + 1e-6) and divided
-    by `temperature`. residuals [B, T] float32; candidates [B, T] bool, at least one in each row. Tasks that
-    are no candidates get 0. A single candidate gets 1: it has no spread to standardise by.
+    `logits = -residuals`, `standardised` and divided by `temperature`. residuals [B, T] float32; candidates
+    [B, T] bool, at least one in each row. Tasks that are no candidates get 0.
     """
     if not bool(candidates.any(1).all()):
         raise ValueError("every sample needs at least one candidate task")
-    count = candidates.sum(1, keepdim=True)
-    logits = torch.where(candidates, -residuals, 0.0)
-    mean = logits.sum(1, keepdim=True) / count
-    centred = torch.where(candidates, logits - mean, 0.0)
-    std = (centred.square().sum(1, keepdim=True) / (count - 1).clamp_min(1)).sqrt()
-    standardised = centred / (std + STD_EPSILON) / temperature
-    return standardised.masked_fill(~candidates, float("-inf")).softmax(1)
+    logits = standardised(-residuals, candidates) / temperature
+    return logits.masked_fill(~candidates, float("-inf")).softmax(1)
+
+
+def standardised(evidence: Tensor, candidates: Tensor) -> Tensor:
+    """Evidence [B, T] with mean 0 and unbiased standard deviation 1 (+ 1e-6) over each row's candidates.
+
+    0 for tasks that are no candidates, and for a single candidate: it has no spread to standardise by.
+    """
+    return _centred(evidence, candidates) / (spread(evidence, candidates) + STD_EPSILON).unsqueeze(1)
+
+
+def spread(evidence: Tensor, candidates: Tensor) -> Tensor:
+    """The unbiased standard deviation [B] of each row over its candidates."""
+    count = candidates.sum(1)
+    return (_centred(evidence, candidates).square().sum(1) / (count - 1).clamp_min(1)).sqrt()
+
+
+def _centred(evidence: Tensor, candidates: Tensor) -> Tensor:
+    kept = torch.where(candidates, evidence, 0.0)
+    mean = kept.sum(1, keepdim=True) / candidates.sum(1, keepdim=True)
+    return torch.where(candidates, kept - mean, 0.0)
 
 
 def select_expert_sets(coefficients: Tensor, threshold: float, top_k: int) -> list[tuple[int, ...]]:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from PIL import Image
@@ -18,13 +16,14 @@ from backbone import (
     passes_for,
     patchify,
 )
-from kernels import Segments, group_by_expert_set
-from router import SubspaceRouter
-from router.projection import Routing
+from kernels import group_by_expert_set
+from router import early_stop
+from server.decisions import Decision, decider
 from server.execution import AdaptiveExecution, Execution
 from server.loading import LoadedStore, TaskInfo, load_store
 from server.preprocessing import Preprocessing
 from server.set_cache import SetCache, SetKey
+from server.stages import StageClock
 
 __all__ = ["BatchReport", "Classification", "Engine", "Query", "TaskInfo"]
 
@@ -50,7 +49,10 @@ class Classification:
     logits: Tensor  # [C] float32 on the CPU: the winning head's
     expert_set: tuple[str, ...]
     coefficients: dict[str, float]  # of the expert set
-    residuals: dict[str, float]  # of every task; empty where one task was named and nothing was routed
+    residuals: dict[str, float]  # of every task; empty where they were not needed
+    familiarity: float | None  # 0 to 1: how much the image is like the task's; None where one was named
+    unrouted: bool  # it is so little like any task that none should be believed
+    passes: float  # through the encoder
 
     @property
     def probabilities(self) -> Tensor:
@@ -78,41 +80,20 @@ class BatchReport:
 
 
 @dataclass(frozen=True)
-class Decision:
-    """Which experts one sample gets, and why."""
+class Look:
+    """One second pass of one sample."""
 
-    expert_set: tuple[int, ...]
-    coefficients: tuple[float, ...]  # of the expert set, in its order
-    residuals: tuple[float, ...]  # of every task; empty where nothing was routed
-
-    @classmethod
-    def named(cls, task: int) -> Decision:
-        """The caller left one task to choose from."""
-        return cls((task,), (1.0,), ())
-
-    @classmethod
-    def routed(cls, routing: Routing, row: int) -> Decision:
-        """The router chose."""
-        tasks = routing.expert_sets[row]
-        coefficients, residuals = routing.routing_coefficients[row], routing.residuals[row]
-        return cls(tasks, tuple(coefficients[list(tasks)].tolist()), tuple(residuals.tolist()))
+    sample: int
+    tasks: tuple[int, ...]
 
 
-@dataclass
-class StageClock:
-    """Wall-clock seconds of each stage of a batch."""
+@dataclass(frozen=True)
+class Seen:
+    """What a look gave for one task."""
 
-    device: torch.device
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Times the block; on a GPU it ends when the work does, not when it was launched."""
-        start = time.perf_counter()
-        yield
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        self.seconds[name] = time.perf_counter() - start
+    task: int
+    logits: Tensor  # [C] float32 on the CPU
+    cosine: float  # the largest
 
 
 class Engine:
@@ -129,7 +110,6 @@ class Engine:
         self._loaded = loaded
         self._heads = loaded.heads
         self._names = tuple(self.tasks)
-        self._router = SubspaceRouter(loaded.router, loaded.bank.blocks[loaded.router_linear].vh)
         self._choose_form = self._form_chooser(execution)
         self._passes = passes_for(
             loaded.bank,
@@ -138,6 +118,7 @@ class Engine:
             loaded.router.token,
             min(loaded.router.top_k, len(self.tasks)),
         )
+        self._decider = decider(loaded, self._passes)
 
     @classmethod
     def load(
@@ -148,6 +129,7 @@ class Engine:
         dtype: str = "float32",
         execution: str = "low_rank",
         set_cache_bytes: int = GIB,
+        mode: str | None = None,
         without: Collection[str] = (),
         previous: Engine | None = None,
     ) -> Engine:
@@ -155,13 +137,15 @@ class Engine:
 
         device: "cpu" or "cuda[:i]". dtype: "float32" or "bfloat16", of the encoder; heads and the router are
         float32. execution: "low_rank", "materialised" or "adaptive". set_cache_bytes bounds what expert sets
-        take beside the shared blocks. `without` names tasks to leave out. What a `previous` engine has in
-        memory and is still true is taken from it, and the expert sets that it has ready are made ready here.
+        take beside the shared blocks. mode: one of `router.MODES` or "paper"; the store's by default.
+        `without` names tasks to leave out. What a `previous` engine has in memory and is still true is taken
+        from it, and the expert sets that it has ready are made ready here.
+
         Raises `model_store.errors.StoreError` for a store that cannot be used and ValueError for options
         that do not fit it.
         """
         before = None if previous is None else previous._loaded
-        loaded = load_store(store, torch.device(device), getattr(torch, dtype), without, before)
+        loaded = load_store(store, torch.device(device), getattr(torch, dtype), mode, without, before)
         engine = cls(loaded, Execution(execution), set_cache_bytes)
         if previous is not None:
             engine._make_sets_ready(previous)
@@ -187,20 +171,20 @@ class Engine:
         with torch.inference_mode():
             candidates = self._candidate_mask(queries)
             patches = self._patches(queries)
+            decisions = [Decision.named(int(task)) for task in candidates.int().argmax(1)]
             routed = (candidates.sum(1) > 1).nonzero().flatten()
-            with clock.stage("first_pass"):
-                features = self._first_pass(patches, routed)
-            with clock.stage("route"):
-                decisions = self._route(features, routed, candidates)
-            segments = group_by_expert_set([decision.expert_set for decision in decisions])
+            tokens = None
+            if len(routed):
+                decided = self._decider.decide(patches[routed], candidates[routed], clock)
+                tokens = decided.tokens
+                for sample, decision in zip(routed.tolist(), decided.decisions, strict=True):
+                    decisions[sample] = decision
             with clock.stage("second_pass"):
-                embeddings = self._second_pass(patches, segments)
+                looks, embeddings = self._second_passes(patches, tokens, routed, decisions)
             with clock.stage("heads"):
-                answers = self._apply_heads(embeddings, segments, decisions)
-        expert_sets = [self._name_set(tasks) for tasks in segments.segment_expert_sets]
-        threshold = self._router.config.threshold
-        fallbacks = sum(bool(d.residuals) and max(d.coefficients) <= threshold for d in decisions)
-        return BatchReport(answers, clock.seconds, expert_sets, fallbacks)
+                answers = self._apply_heads(embeddings, looks, decisions)
+        expert_sets = [self._name_set(tasks) for tasks in sorted({look.tasks for look in looks})]
+        return BatchReport(answers, clock.seconds, expert_sets, sum(d.is_fallback for d in decisions))
 
     def head(self, task: str) -> ClassificationHead:
         """A task's classification head. Raises KeyError for an unknown task."""
@@ -212,7 +196,7 @@ class Engine:
         return {
             "pretrained": sum(t.nbytes for t in self._loaded.pretrained.values()),
             "first_pass": self._loaded.first_pass_nbytes,
-            "experts": self.bank.nbytes + self._router.projectors.nbytes,
+            "experts": self.bank.nbytes + self._decider.nbytes,
             "heads": sum(head.head.weight.nbytes for head in self._heads),
             "set_cache": self.set_cache.nbytes,
         }
@@ -241,7 +225,7 @@ class Engine:
         if execution is Execution.ADAPTIVE:
             return AdaptiveExecution(self.config, self.bank, self.set_cache).key
         materialised = execution is Execution.MATERIALISED
-        largest = min(self._router.config.top_k, len(self._names))
+        largest = min(self._loaded.router.top_k, len(self._names))
         needed = self.bank.expert_set_nbytes(largest, materialised=True)
         if materialised and needed > self.set_cache.budget_bytes:
             raise ValueError(
@@ -279,72 +263,96 @@ class Engine:
                 normalised[rows] = preprocessing.normalise(pixels) if dtype == torch.uint8 else pixels
         return patchify(normalised.to(loaded.dtype), self.config.patch_size)
 
-    def _first_pass(self, patches: Tensor, routed: Tensor) -> Tensor:
-        """The router's features of the samples `routed`, [len(routed), D]."""
-        if not len(routed):
-            return patches.new_empty(0, self.config.width)
-        return self._passes.first(patches if len(routed) == len(patches) else patches[routed])
+    def _second_passes(
+        self, patches: Tensor, tokens: Tensor | None, routed: Tensor, decisions: Sequence[Decision]
+    ) -> tuple[list[Look], Tensor]:
+        """Every look of every sample, and its embedding [looks, P]."""
+        fresh, going_on, rows = [], [], []
+        row_of = {sample: row for row, sample in enumerate(routed.tolist())}
+        for sample, decision in enumerate(decisions):
+            looks = [Look(sample, tasks) for tasks in decision.looks]
+            if decision.goes_on:
+                going_on += looks
+                rows.append(row_of[sample])
+            else:
+                fresh += looks
+        parts = []
+        if fresh:
+            parts.append(self._second_pass(patches[[look.sample for look in fresh]], fresh, start=None))
+        if going_on and tokens is not None:
+            parts.append(self._second_pass(tokens[rows], going_on, early_stop(self.config.depth)))
+        return fresh + going_on, torch.cat(parts)
 
-    def _route(self, features: Tensor, routed: Tensor, candidates: Tensor) -> list[Decision]:
-        """Every sample's decision; a sample with one candidate needs no router."""
-        decisions = [Decision.named(int(task)) for task in candidates.int().argmax(1)]
-        if len(routed):
-            routing = self._router.route(features, candidates[routed])
-            for row, sample in enumerate(routed.tolist()):
-                decisions[sample] = Decision.routed(routing, row)
-        return decisions
-
-    def _second_pass(self, patches: Tensor, segments: Segments) -> Tensor:
-        """Embeddings [B, P] in the order of the segments."""
+    def _second_pass(self, inputs: Tensor, looks: Sequence[Look], start: int | None) -> Tensor:
+        """Embeddings [looks, P] from patches, or from the tokens that enter block `start`."""
+        segments = group_by_expert_set([look.tasks for look in looks])
         offsets, sets = segments.segment_offsets, segments.segment_expert_sets
-        ordered = patches[torch.tensor(segments.permutation, dtype=torch.long, device=patches.device)]
+        order = torch.tensor(segments.permutation, dtype=torch.long, device=inputs.device)
+        ordered = inputs[order]
         keys = [self._choose_form(tasks, offsets[i + 1] - offsets[i]) for i, tasks in enumerate(sets)]
         parts = []
         for wave in self.set_cache.waves(keys):
             first, last = offsets[wave.start], offsets[wave.stop]
             expert_sets = self.set_cache.get([keys[i] for i in wave])
             own_offsets = [offsets[i] - first for i in range(wave.start, wave.stop + 1)]
-            parts.append(self._passes.second(ordered[first:last], expert_sets, own_offsets))
-        return torch.cat(parts)
+            part = ordered[first:last]
+            if start is None:
+                parts.append(self._passes.second(part, expert_sets, own_offsets))
+            else:
+                parts.append(self._passes.second_from(part, start, expert_sets, own_offsets))
+        embeddings = torch.cat(parts)
+        return torch.empty_like(embeddings).index_copy_(0, order, embeddings)
 
     def _apply_heads(
-        self, embeddings: Tensor, segments: Segments, decisions: Sequence[Decision]
+        self, embeddings: Tensor, looks: Sequence[Look], decisions: Sequence[Decision]
     ) -> list[Classification | None]:
         """Each sample's winning head and its logits, in the order of the queries."""
-        answers: dict[int, Classification | None] = {}
+        seen: list[list[Seen]] = [[] for _ in decisions]
+        segments = group_by_expert_set([look.tasks for look in looks])
         offsets = segments.segment_offsets
         for i, tasks in enumerate(segments.segment_expert_sets):
-            samples = segments.permutation[offsets[i] : offsets[i + 1]]
-            logits = [
-                self._heads[task].head.logits(embeddings[offsets[i] : offsets[i + 1]]).cpu() for task in tasks
-            ]
-            finite = torch.stack([part.isfinite().all(1) for part in logits]).all(0)
-            winners = self._winners(logits, [decisions[sample] for sample in samples])
-            for row, sample in enumerate(samples):
-                head = winners[row]
-                answer = self._answer(decisions[sample], tasks[head], logits[head][row])
-                answers[sample] = answer if finite[row] else None
-        return [answers[sample] for sample in range(len(decisions))]
+            rows = segments.permutation[offsets[i] : offsets[i + 1]]
+            for task in tasks:
+                head, of_segment = self._heads[task].head, embeddings[list(rows)]
+                logits = head.logits(of_segment).cpu()
+                cosines = head.cosines(of_segment).amax(1).tolist()
+                for row, row_logits, cosine in zip(rows, logits, cosines, strict=True):
+                    seen[looks[row].sample].append(Seen(task, row_logits, cosine))
+        return [
+            self._answer(decision, of_sample) for decision, of_sample in zip(decisions, seen, strict=True)
+        ]
 
-    def _winners(self, logits: Sequence[Tensor], decisions: Sequence[Decision]) -> list[int]:
-        """For each sample of a segment, which task of the set answers: the store's head choice."""
-        if self._loaded.head_choice == "router":
-            return [decision.coefficients.index(max(decision.coefficients)) for decision in decisions]
-        scores = [part.amax(1) if self._loaded.head_choice == "max" else part.mean(1) for part in logits]
-        winners: list[int] = torch.stack(scores, dim=1).argmax(1).tolist()
-        return winners
+    def _winner(self, decision: Decision, seen: Sequence[Seen]) -> Seen:
+        """Whose head answers: of several looks the one with the most evidence, else the store's choice."""
+        if len(decision.looks) > 1:
+            return max(seen, key=lambda one: decision.look_score(one.task, one.cosine))
+        choice = self._loaded.head_choice
+        if choice == "router":
+            return max(seen, key=lambda one: decision.coefficients[one.task])
+        return max(seen, key=lambda one: float(one.logits.max() if choice == "max" else one.logits.mean()))
 
-    def _answer(self, decision: Decision, task: int, logits: Tensor) -> Classification:
-        info = self._heads[task].info
-        names = self._name_set(decision.expert_set)
+    def _answer(self, decision: Decision, seen: Sequence[Seen]) -> Classification | None:
+        """None where a logit is not finite."""
+        seen = sorted(seen, key=lambda one: one.task)
+        if not all(one.logits.isfinite().all() for one in seen):
+            return None
+        winner = self._winner(decision, seen)
+        info = self._heads[winner.task].info
+        familiarity = (
+            decision.explained[winner.task] * max(0.0, winner.cosine) if decision.explained else None
+        )
+        whole = 1.0 - decision.first_pass_share if decision.goes_on else 1.0
         return Classification(
             task=info.name,
             task_revision=info.revision,
             labels=info.labels,
-            logits=logits,
-            expert_set=names,
-            coefficients=dict(zip(names, decision.coefficients, strict=True)),
+            logits=winner.logits,
+            expert_set=self._name_set(decision.expert_set),
+            coefficients={self._names[task]: value for task, value in sorted(decision.coefficients.items())},
             residuals=dict(zip(self._names, decision.residuals, strict=False)),
+            familiarity=familiarity,
+            unrouted=familiarity is not None and familiarity < self._loaded.unrouted_below,
+            passes=decision.first_pass_share + whole * len(decision.looks),
         )
 
     def _name_set(self, tasks: tuple[int, ...]) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from model_store.backbone_spec import BackboneSpec
 from model_store.heads import HeadTensors
 from model_store.manifest import PRETRAINED_FILE, Manifest, TaskEntry
 from model_store.store import Store
-from router import RouterConfig
+from router import PAPER, RouterConfig
 from server.preprocessing import Preprocessing
 
 
@@ -45,7 +45,9 @@ class LoadedStore:
     config: EncoderConfig
     preprocessing: Preprocessing
     router: RouterConfig
+    mode: str  # of `router.MODES`, or `router.PAPER`
     head_choice: str
+    unrouted_below: float  # the familiarity below which no task is believed
     device: torch.device
     dtype: torch.dtype
     pretrained: dict[str, Tensor]
@@ -74,10 +76,11 @@ def load_store(
     url: str,
     device: torch.device,
     dtype: torch.dtype,
+    mode: str | None = None,
     without: Collection[str] = (),
     previous: LoadedStore | None = None,
 ) -> LoadedStore:
-    """Opens, verifies and loads the store at `url`, without some of its tasks.
+    """Opens, verifies and loads the store at `url`, in its mode or in another, without some of its tasks.
 
     Of `previous`, the pretrained weights are shared and the blocks of unchanged tasks copied: a new revision
     of one task then costs little to read, and two engines side by side need the encoder once. Raises
@@ -104,14 +107,17 @@ def load_store(
         if index not in kept:
             changes = store.load_experts(task.name)
             bank.set_task(index, changes.singular_vectors, changes.dense_deltas)
-    first_pass = _first_pass_weights(store, bank)
+    mode = mode or manifest.router.mode
+    first_pass = _first_pass_weights(store, bank, whole=mode != PAPER)
     shared = manifest.router.first_pass == "pretrained"
     return LoadedStore(
         store_revision=manifest.store_revision,
         config=config,
         preprocessing=Preprocessing(**manifest.preprocessing.model_dump()),
         router=router_config(manifest),
+        mode=mode,
         head_choice=manifest.router.head_choice,
+        unrouted_below=manifest.router.unrouted_below,
         device=device,
         dtype=dtype,
         pretrained=pretrained,
@@ -144,17 +150,18 @@ def classification_head(tensors: HeadTensors) -> ClassificationHead:
 
 def router_config(manifest: Manifest) -> RouterConfig:
     """The router that a manifest describes."""
-    return RouterConfig(**manifest.router.model_dump(exclude={"head_choice", "first_pass"}))
+    served = {"mode", "head_choice", "first_pass", "unrouted_below"}
+    return RouterConfig(**manifest.router.model_dump(exclude=served))
 
 
-def _first_pass_weights(store: Store, bank: ExpertBank) -> dict[str, Tensor]:
-    """The weights of the first pass, as far as it goes: nothing above the router's layer is kept."""
+def _first_pass_weights(store: Store, bank: ExpertBank, whole: bool) -> dict[str, Tensor]:
+    """The weights of the first pass; where it need not be whole, nothing above the router's layer."""
     router = store.manifest.router
-    names = first_pass_parameters(bank.pretrained, router.layer)
+    names = frozenset(bank.pretrained) if whole else first_pass_parameters(bank.pretrained, router.layer)
     if router.first_pass == "pretrained":
         return {name: tensor for name, tensor in bank.pretrained.items() if name in names}
-    whole = bank.num_tasks == len(store.manifest.tasks)
-    stored = store.load_merged_base() if whole else None
+    complete = bank.num_tasks == len(store.manifest.tasks)
+    stored = store.load_merged_base() if complete else None
     if stored is None:
         every_task = range(bank.num_tasks)
         return bank.merged_parameters(names, every_task)

@@ -68,7 +68,10 @@ class Routing(BaseModel):
 
     expert_set: Sequence[str]
     coefficients: Mapping[str, float]
-    residuals: Mapping[str, float] = Field(description="empty where one task was named")
+    residuals: Mapping[str, float] = Field(description="empty where they were not needed")
+    familiarity: float | None = Field(
+        description="0 to 1, how much the image is like those of the task; null where one task was named"
+    )
 
 
 class ImageResult(BaseModel):
@@ -79,6 +82,7 @@ class ImageResult(BaseModel):
     label: str
     score: float
     top: list[LabelScore]
+    unrouted: bool = Field(description="the image is so little like those of any task that none is believed")
     routing: Routing
 
 
@@ -137,7 +141,9 @@ def image_result(answer: Classification, top_k: int) -> ImageResult:
             expert_set=answer.expert_set,
             coefficients=answer.coefficients,
             residuals={task: answer.residuals[task] for task in answer.expert_set if answer.residuals},
+            familiarity=answer.familiarity,
         ),
+        unrouted=answer.unrouted,
     )
 
 

@@ -62,6 +62,10 @@ class Settings(BaseSettings):
     execution: Literal["low_rank", "materialised", "adaptive"] = Field(
         "low_rank", description="how expert sets are applied: low_rank, materialised or adaptive"
     )
+    mode: Literal["paper", "one_pass", "fast", "balanced", "exact"] | None = Field(
+        None,
+        description="search for the task: paper, one_pass, fast, balanced or exact; the store's by default",
+    )
     set_cache_bytes: int = Field(1024 * MIB, ge=0, description="memory for expert sets, in bytes")
     num_threads: int | None = Field(None, ge=1, description="torch's CPU threads; torch's choice by default")
 

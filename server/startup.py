@@ -20,6 +20,7 @@ class StoreSource:
     device: str
     dtype: str
     execution: str
+    mode: str | None  # None: the store's
     set_cache_bytes: int
 
     def revision(self) -> str:
@@ -33,6 +34,7 @@ class StoreSource:
             device=self.device,
             dtype=self.dtype,
             execution=self.execution,
+            mode=self.mode,
             set_cache_bytes=self.set_cache_bytes,
             without=without,
             previous=previous,
@@ -48,6 +50,7 @@ def store_source(settings: Settings) -> StoreSource:
         _device(settings.device),
         settings.dtype,
         settings.execution,
+        settings.mode,
         settings.set_cache_bytes,
     )
 

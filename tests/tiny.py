@@ -89,12 +89,13 @@ def loaded_store(
     dtype: torch.dtype = torch.float32,
     head_choice: str = "max",
     threshold: float = 0.2,
+    mode: str = "paper",
 ) -> LoadedStore:
     """A store in memory with `tasks` random tasks, cosine and linear heads in turn."""
     weights = pretrained(config, dtype)
     experts = bank(config, weights, tasks)
     router = RouterConfig(layer=config.depth - 1, threshold=threshold)
-    names = first_pass_parameters(weights, router.layer)
+    names = first_pass_parameters(weights, router.layer) if mode == "paper" else weights.keys()
     return LoadedStore(
         store_revision="tiny",
         config=config,
@@ -102,7 +103,9 @@ def loaded_store(
             config.image_size, config.image_size, "bicubic", (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
         ),
         router=router,
+        mode=mode,
         head_choice=head_choice,
+        unrouted_below=0.0,
         device=torch.device("cpu"),
         dtype=dtype,
         pretrained=weights,

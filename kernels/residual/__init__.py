@@ -1,4 +1,4 @@
-"""The router's residuals: how far a feature lies outside each task's subspace."""
+"""How far a feature lies outside each task's subspace, and how much of a layer's tokens lies within."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from torch import Tensor
 
 from kernels.backend import backend_for
 from kernels.residual import reference
+from kernels.residual.reference import subspace_energies
 
-__all__ = ["subspace_residuals"]
+__all__ = ["subspace_energies", "subspace_residuals"]
 
 
 def subspace_residuals(z: Tensor, projectors: Tensor) -> Tensor:

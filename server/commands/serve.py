@@ -36,6 +36,7 @@ def serve(
     device: Annotated[str | None, typer.Option(help=_help("device"))] = None,
     dtype: Annotated[str | None, typer.Option(help=_help("dtype"))] = None,
     execution: Annotated[str | None, typer.Option(help=_help("execution"))] = None,
+    mode: Annotated[str | None, typer.Option(help=_help("mode"))] = None,
     set_cache_bytes: Annotated[int | None, typer.Option(help=_help("set_cache_bytes"))] = None,
     num_threads: Annotated[int | None, typer.Option(help=_help("num_threads"))] = None,
     max_batch_images: Annotated[int | None, typer.Option(help=_help("max_batch_images"))] = None,

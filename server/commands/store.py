@@ -15,6 +15,7 @@ from rich.table import Column, Table
 from model_store.build import build as build_store
 from model_store.build import refuse_taken
 from model_store.errors import StoreError
+from model_store.manifest import RouterMode
 from model_store.plan import BuildOptions, TaskInput
 from model_store.store import Store
 from server.commands import task as task_commands
@@ -47,6 +48,9 @@ def build(
     compression_ratio: Annotated[
         float | None, typer.Option(help="share of the rank kept per task (default: 1 / tasks)")
     ] = None,
+    mode: Annotated[
+        RouterMode, typer.Option(help="how much computing the search for the task is worth (see the README)")
+    ] = "exact",
     router_layer: Annotated[
         int | None, typer.Option(help="block that routes, from 0 (default: three quarters of the depth)")
     ] = None,
@@ -85,6 +89,7 @@ def build(
     """
     options = BuildOptions(
         compression_ratio=compression_ratio,
+        mode=mode,
         router_layer=router_layer,
         router_token=router_token,
         temperature=temperature,

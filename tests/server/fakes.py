@@ -70,7 +70,9 @@ def _answer(query: Query) -> Classification:
     probabilities[red] = 0.9
     task = query.candidates[0] if query.candidates else "digits"
     residuals = {} if query.candidates else {"digits": 3.0, "signs": 4.0}
-    return Classification(task, "r1", LABELS, probabilities.log(), (task,), {task: 0.9}, residuals)
+    return Classification(
+        task, "r1", LABELS, probabilities.log(), (task,), {task: 0.9}, residuals, None, False, 2.0
+    )
 
 
 def as_engine(fake: FakeEngine) -> Engine:

@@ -47,6 +47,8 @@ KINDS: dict[str, dict[str, Any]] = {
     "materialised": {"execution": "materialised"},
     "bfloat16": {"dtype": torch.bfloat16},
     "narrow_heads": {"config": EncoderConfig(32, 8, 32, 2, 4, 64, "quick_gelu", 1e-5, 16)},
+    "fast": {"mode": "fast"},
+    "exact": {"mode": "exact"},
     "one_head": {"config": EncoderConfig(32, 16, 24, 2, 1, 40, "gelu", 1e-5, None)},
 }
 
@@ -70,7 +72,7 @@ def test_an_image_gets_the_same_bits_in_every_batch(
         assert _same_bits(answer, answers[i]), f"image {i} in the batch {chosen}"
 
 
-@pytest.mark.parametrize("kind", ["low_rank", "bfloat16", "narrow_heads", "one_head"])
+@pytest.mark.parametrize("kind", ["low_rank", "bfloat16", "narrow_heads", "one_head", "fast", "exact"])
 def test_the_bits_do_not_depend_on_the_number_of_threads(kind: str) -> None:
     before = torch.get_num_threads()
     engine, queries = _engine(**({"threshold": 0.15} | KINDS[kind])), _queries()

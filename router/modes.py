@@ -1,0 +1,40 @@
+"""How much computing the search for an image's tasks is worth: the modes, cheapest first.
+
+Costs are in passes through the encoder, the second one included, for an image that no task was named for.
+Those of `fast` and `exact` depend on the images: `mass-serve eval` measures them. What the modes are made
+of, and what each part of it is worth, is told in the README.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Mode:
+    """Where a search for tasks by combined evidence stops (see `router.evidence`)."""
+
+    # An image whose early evidence leads by so many standard deviations goes on with that task's weights from
+    # where it is; the others get the whole evidence and then a pass of their own.
+    certain_lead: float
+    # Beside the best task, another is tried too if the whole evidence has it at most so far behind.
+    look_behind: float
+    cost: str
+
+
+PAPER = "paper"  # the projection-residual router of arXiv:2504.05342, exactly, and none of the below
+
+MODES: dict[str, Mode] = {
+    "one_pass": Mode(certain_lead=-math.inf, look_behind=0.0, cost="1"),
+    "fast": Mode(certain_lead=0.8, look_behind=0.0, cost="1 to 2"),
+    "balanced": Mode(certain_lead=math.inf, look_behind=0.0, cost="2"),
+    "exact": Mode(certain_lead=math.inf, look_behind=2.0, cost="2 to 3"),
+}
+# Tasks that one image is tried with at most.
+MOST_LOOKS = 2
+
+
+def early_stop(depth: int) -> int:
+    """The block before which early evidence is judged: a third of the way."""
+    return max(1, depth // 3)

@@ -1,0 +1,185 @@
+"""From patches to decisions: the first pass and the router, in the two ways there are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from backbone import Passes
+from router import (
+    MODES,
+    PAPER,
+    Evidence,
+    EvidenceRouter,
+    SubspaceRouter,
+    early_linears,
+    early_stop,
+    explained_share,
+)
+from server.loading import LoadedStore
+from server.stages import StageClock
+
+# Self-attention's share of a block's work: four of its twelve D x D products for every token.
+ATTENTION_SHARE = 1 / 3
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Which experts one sample gets, and why."""
+
+    looks: tuple[tuple[int, ...], ...]  # the expert set of each of its second passes
+    coefficients: dict[int, float]  # of every task in a look
+    residuals: tuple[float, ...] = ()  # of every task; empty where they were not needed
+    explained: dict[int, float] = field(default_factory=dict)  # by task, 0 to 1; empty where one was named
+    is_fallback: bool = False  # no task was above the threshold: it got the likeliest one
+    first_pass_share: float = 0.0  # of a whole pass
+    goes_on: bool = False  # its second pass begins where its first one stopped
+    evidence: Evidence | None = None
+    row: int = 0  # in `evidence`
+
+    @classmethod
+    def named(cls, task: int) -> Decision:
+        """The caller left one task to choose from."""
+        return cls(((task,),), {task: 1.0})
+
+    @property
+    def expert_set(self) -> tuple[int, ...]:
+        """Every task that the sample is tried with, ascending."""
+        return tuple(sorted(self.coefficients))
+
+    def look_score(self, task: int, cosine: float) -> float:
+        """How much speaks for a task after its own second pass; of samples with several looks."""
+        assert self.evidence is not None
+        return self.evidence.look_score(self.row, task, cosine)
+
+
+@dataclass(frozen=True)
+class Decided:
+    """The decisions for a batch, and the tokens of the samples that go on from them."""
+
+    decisions: list[Decision]
+    tokens: Tensor | None = None  # [B, L, D], of every sample of the batch
+
+
+class Decider(Protocol):
+    """A first pass and a router."""
+
+    @property
+    def nbytes(self) -> int:
+        """The memory of what it keeps beside the store's weights."""
+
+    def decide(self, patches: Tensor, candidates: Tensor, clock: StageClock) -> Decided:
+        """The decisions for patches [B, L - 1, 3 p p] among the tasks of the mask `candidates` [B, T]."""
+
+
+def decider(loaded: LoadedStore, passes: Passes) -> Decider:
+    """The one of the store's mode."""
+    return PaperDecider(loaded, passes) if loaded.mode == PAPER else EvidenceDecider(loaded, passes)
+
+
+class PaperDecider:
+    """MASS as published (arXiv:2504.05342): one feature, residuals, an expert set."""
+
+    def __init__(self, loaded: LoadedStore, passes: Passes) -> None:
+        self._passes = passes
+        self._depth = loaded.config.depth
+        self._router = SubspaceRouter(loaded.router, loaded.bank.blocks[loaded.router_linear].vh)
+
+    @property
+    def nbytes(self) -> int:
+        return self._router.projectors.nbytes
+
+    def decide(self, patches: Tensor, candidates: Tensor, clock: StageClock) -> Decided:
+        config = self._router.config
+        with clock.stage("first_pass"):
+            features = self._passes.first(patches)
+        with clock.stage("route"):
+            routing = self._router.route(features, candidates)
+            explained = explained_share(features, routing.residuals)
+        share = (config.layer + ATTENTION_SHARE) / self._depth
+        decisions = []
+        for row, tasks in enumerate(routing.expert_sets):
+            coefficients = {task: float(routing.routing_coefficients[row, task]) for task in tasks}
+            decisions.append(
+                Decision(
+                    (tasks,),
+                    coefficients,
+                    tuple(routing.residuals[row].tolist()),
+                    {task: float(explained[row, task]) for task in tasks},
+                    is_fallback=max(coefficients.values()) <= config.threshold,
+                    first_pass_share=share,
+                )
+            )
+        return Decided(decisions)
+
+
+class EvidenceDecider:
+    """Early evidence for all; the whole of it for those of whom that is not enough."""
+
+    def __init__(self, loaded: LoadedStore, passes: Passes) -> None:
+        self._passes = passes
+        self._depth = loaded.config.depth
+        self._mode = MODES[loaded.mode]
+        self._stop = early_stop(loaded.config.depth)
+        self._heads = loaded.heads
+        blocks, linears = loaded.bank.blocks, early_linears(self._stop)
+        self._residual = SubspaceRouter(loaded.router, blocks[loaded.router_linear].vh)
+        self._router = EvidenceRouter(self._mode, self._residual, {name: blocks[name].vh for name in linears})
+
+    @property
+    def nbytes(self) -> int:
+        return self._router.nbytes + self._residual.projectors.nbytes
+
+    def decide(self, patches: Tensor, candidates: Tensor, clock: StageClock) -> Decided:
+        with clock.stage("first_pass"):
+            tokens, energies = self._passes.early(patches, self._stop, self._router.bases)
+        with clock.stage("route"):
+            early = self._router.early(energies, candidates)
+            certain = early.leads() >= self._mode.certain_lead
+        decisions = [self._certain(early, row) for row in range(len(patches))]
+        rest = (~certain).nonzero().flatten()
+        if len(rest):
+            for row, decision in zip(
+                rest.tolist(),
+                self._decide_late(tokens[rest], early.of(rest), candidates[rest], clock),
+                strict=True,
+            ):
+                decisions[row] = decision
+        return Decided(decisions, tokens)
+
+    def _certain(self, early: Evidence, row: int) -> Decision:
+        task = early.best(row)
+        return Decision(
+            ((task,),),
+            {task: float(early.routing_coefficients[row, task])},
+            explained={task: float(early.explained[row, task])},
+            first_pass_share=self._stop / self._depth,
+            goes_on=True,
+        )
+
+    def _decide_late(
+        self, tokens: Tensor, early: Evidence, candidates: Tensor, clock: StageClock
+    ) -> Sequence[Decision]:
+        with clock.stage("first_pass"):
+            features, embeddings = self._passes.late(tokens, self._stop)
+        with clock.stage("route"):
+            cosines = torch.stack([head.head.cosines(embeddings).amax(1) for head in self._heads], dim=1)
+            whole = self._router.whole(early, features, cosines, candidates)
+        return [self._looked_into(whole, row) for row in range(len(tokens))]
+
+    def _looked_into(self, whole: Evidence, row: int) -> Decision:
+        tasks = whole.to_look_at(row, self._mode)
+        assert whole.residuals is not None
+        return Decision(
+            tuple((task,) for task in tasks),
+            {task: float(whole.routing_coefficients[row, task]) for task in tasks},
+            tuple(whole.residuals[row].tolist()),
+            {task: float(whole.explained[row, task]) for task in tasks},
+            first_pass_share=1.0,
+            evidence=whole,
+            row=row,
+        )

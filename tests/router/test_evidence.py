@@ -1,0 +1,159 @@
+"""Evidence: standardised, summed, and judged; against plain formulations."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, get_args
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from kernels import subspace_energies
+from model_store.manifest import RouterMode
+from router import (
+    MODES,
+    PAPER,
+    EvidenceRouter,
+    RouterConfig,
+    SubspaceRouter,
+    early_linears,
+    early_stop,
+    orthonormal_rows,
+)
+from router.evidence import EARLY_TEMPERATURE, WHOLE_TEMPERATURE
+
+TASKS, RANK, WIDTH, SAMPLES = 5, 4, 32, 6
+EVERY = torch.ones(SAMPLES, TASKS, dtype=torch.bool)
+
+
+def normal(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.fixture
+def router() -> EvidenceRouter:
+    blocks = normal(TASKS, RANK, WIDTH)
+    residual = SubspaceRouter(RouterConfig(layer=1), blocks)
+    return EvidenceRouter(MODES["exact"], residual, {"blocks.0.mlp.fc1": blocks})
+
+
+def z(rows: Tensor) -> Any:
+    values = rows.double().numpy()
+    return (values - values.mean(1, keepdims=True)) / (values.std(1, ddof=1, keepdims=True) + 1e-6)
+
+
+def softmax(values: Any) -> Any:
+    powers = np.exp(values - values.max(1, keepdims=True))
+    return powers / powers.sum(1, keepdims=True)
+
+
+def test_the_names_in_a_manifest_are_those_of_the_router() -> None:
+    assert set(get_args(RouterMode)) == {PAPER, *MODES}
+
+
+def test_energies_are_mean_shares_of_the_tokens_squared_length() -> None:
+    bases, x = orthonormal_rows(normal(TASKS, RANK, WIDTH)), normal(SAMPLES, 7, WIDTH, seed=1)
+    coordinates = np.einsum("bld,trd->bltr", x.double(), bases.double())
+    expected = ((coordinates**2).sum(3) / (x.double().numpy() ** 2).sum(2)[..., None]).mean(1)
+    np.testing.assert_allclose(subspace_energies(x, bases), expected, rtol=1e-5)
+
+
+def test_a_token_of_zeros_has_no_energy_anywhere() -> None:
+    assert (
+        subspace_energies(torch.zeros(1, 3, WIDTH), orthonormal_rows(normal(TASKS, RANK, WIDTH))).eq(0).all()
+    )
+
+
+def test_a_token_within_a_subspace_has_all_its_energy_there() -> None:
+    bases = orthonormal_rows(normal(TASKS, RANK, WIDTH))
+    inside = (normal(1, 3, RANK, seed=2) @ bases[3]).float()
+    assert subspace_energies(inside, bases)[0, 3] == pytest.approx(1.0, abs=1e-5)
+
+
+def test_every_piece_is_standardised_and_all_weigh_the_same(router: EvidenceRouter) -> None:
+    energies, features, cosines = (
+        normal(SAMPLES, TASKS).abs(),
+        normal(SAMPLES, WIDTH, seed=3),
+        normal(SAMPLES, TASKS, seed=4),
+    )
+    early = router.early(energies, EVERY)
+    np.testing.assert_allclose(early.scores, z(energies), atol=1e-4)
+    np.testing.assert_allclose(
+        early.routing_coefficients, softmax(z(energies) / EARLY_TEMPERATURE), atol=1e-4
+    )
+    whole = router.whole(early, features, cosines, EVERY)
+    assert whole.residuals is not None
+    total = z(energies) + z(-whole.residuals) + z(cosines)
+    np.testing.assert_allclose(whole.scores, total, atol=1e-4)
+    np.testing.assert_allclose(whole.routing_coefficients, softmax(total / WHOLE_TEMPERATURE), atol=1e-4)
+
+
+def test_scale_and_offset_of_a_piece_do_not_matter(router: EvidenceRouter) -> None:
+    energies = normal(SAMPLES, TASKS).abs()
+    moved = router.early(7 + 3 * energies, EVERY).scores
+    np.testing.assert_allclose(moved, router.early(energies, EVERY).scores, atol=1e-3)
+
+
+def test_only_candidates_count(router: EvidenceRouter) -> None:
+    energies, features, cosines = (
+        normal(SAMPLES, TASKS).abs(),
+        normal(SAMPLES, WIDTH, seed=3),
+        normal(SAMPLES, TASKS, seed=4),
+    )
+    mask = EVERY.clone()
+    mask[:, [0, 3]] = False
+    whole = router.whole(router.early(energies, mask), features, cosines, mask)
+    assert whole.scores[:, [0, 3]].eq(-torch.inf).all()
+    assert whole.routing_coefficients[:, [0, 3]].eq(0).all()
+    np.testing.assert_allclose(whole.routing_coefficients.sum(1), 1.0, atol=1e-6)
+    kept = [1, 2, 4]
+    assert whole.residuals is not None
+    total = z(energies[:, kept]) + z(-whole.residuals[:, kept]) + z(cosines[:, kept])
+    np.testing.assert_allclose(whole.scores[:, kept], total, atol=1e-4)
+    assert not {0, 3} & {task for row in range(SAMPLES) for task in whole.to_look_at(row, MODES["exact"])}
+
+
+def test_two_candidates_are_told_apart(router: EvidenceRouter) -> None:
+    mask = torch.zeros(1, TASKS, dtype=torch.bool)
+    mask[0, [1, 4]] = True
+    early = router.early(torch.tensor([[9.0, 0.2, 9.0, 9.0, 0.3]]), mask)
+    assert early.best(0) == 4
+    assert float(early.leads()[0]) == pytest.approx(math.sqrt(2), abs=1e-3)
+
+
+def test_equal_evidence_is_no_nan(router: EvidenceRouter) -> None:
+    early = router.early(torch.full((1, TASKS), 0.5), EVERY[:1])
+    assert early.scores.eq(0).all()
+    assert early.leads().eq(0).all()
+    whole = router.whole(early, torch.zeros(1, WIDTH), torch.zeros(1, TASKS), EVERY[:1])
+    assert whole.scores.isfinite().all()
+    assert whole.explained.isfinite().all()
+    assert math.isfinite(whole.look_score(0, 0, 0.5))
+
+
+def test_close_tasks_are_looked_at_and_at_most_two(router: EvidenceRouter) -> None:
+    early = router.early(torch.tensor([[1.0, 0.99, 0.98, 0.0, 0.0], [1.0, 0.0, 0.0, 0.0, 0.01]]), EVERY[:2])
+    mode = MODES["exact"]
+    assert early.to_look_at(0, mode) == (0, 1)
+    assert early.to_look_at(1, mode) == (0,) or float(early.leads()[1]) <= mode.look_behind
+    assert early.to_look_at(0, MODES["balanced"]) == (0,)
+
+
+def test_a_look_counts_as_one_more_piece(router: EvidenceRouter) -> None:
+    cosines = normal(SAMPLES, TASKS, seed=4)
+    whole = router.whole(
+        router.early(normal(SAMPLES, TASKS).abs(), EVERY), normal(SAMPLES, WIDTH), cosines, EVERY
+    )
+    expected = float(whole.scores[2, 1]) + 0.7 / float(cosines[2].std())
+    assert whole.look_score(2, 1, 0.7) == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("depth", [2, 6, 12, 24])
+def test_early_evidence_stops_a_third_of_the_way(depth: int) -> None:
+    stop = early_stop(depth)
+    assert 1 <= stop < depth
+    blocks = {int(name.split(".")[1]) for name in early_linears(stop)}
+    assert blocks == set(range(stop + 1))
+    assert not any(name.endswith("fc2") for name in early_linears(stop)), "of another width"
