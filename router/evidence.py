@@ -47,7 +47,7 @@ class Evidence:
     routing_coefficients: Tensor  # [B, T] float32
     explained: Tensor  # [B, T] float32: the share of the sample's activations in each task's subspaces
     residuals: Tensor | None  # [B, T] float32: the paper's; None in early evidence
-    cosine_spread: Tensor | None  # [B] float32: of the head evidence, the unit of `look_score`
+    cosine_spread: Tensor | None  # [B] float32: of the head evidence, the unit of what a look adds
 
     def of(self, rows: Tensor) -> Evidence:
         """That of some samples."""
@@ -74,10 +74,19 @@ class Evidence:
         chosen = ranked.indices[:MOST_LOOKS][near[:MOST_LOOKS]].tolist()
         return tuple(sorted(chosen)) if mode.look_behind else (self.best(row),)
 
-    def look_score(self, row: int, task: int, cosine: float) -> float:
-        """The evidence once the task's own second pass has given this largest cosine."""
+    def after_looks(self, row: int, cosines: Mapping[int, float]) -> dict[int, float]:
+        """The routing coefficients of the tasks that were looked at, once it is known what came of it.
+
+        `cosines` holds the largest cosine that each task's own second pass gave. The tasks share what their
+        coefficients were together by that and all evidence before.
+        """
         assert self.cosine_spread is not None
-        return float(self.scores[row, task]) + cosine / (float(self.cosine_spread[row]) + STD_EPSILON)
+        tasks = list(cosines)
+        unit = float(self.cosine_spread[row]) + STD_EPSILON
+        scores = self.scores[row, tasks] + torch.tensor(list(cosines.values())) / unit
+        together = float(self.routing_coefficients[row, tasks].sum())
+        shares: list[float] = (scores / WHOLE_TEMPERATURE).softmax(0).tolist()
+        return {task: together * share for task, share in zip(tasks, shares, strict=True)}
 
 
 class EvidenceRouter:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -51,10 +51,12 @@ class Decision:
         """Every task that the sample is tried with, ascending."""
         return tuple(sorted(self.coefficients))
 
-    def look_score(self, task: int, cosine: float) -> float:
-        """How much speaks for a task after its own second pass; of samples with several looks."""
+    def after_looks(self, cosines: Mapping[int, float]) -> dict[int, float]:
+        """The coefficients, given the largest cosine that each task's own second pass gave."""
+        if len(self.looks) == 1:
+            return self.coefficients
         assert self.evidence is not None
-        return self.evidence.look_score(self.row, task, cosine)
+        return self.evidence.after_looks(self.row, cosines)
 
 
 @dataclass(frozen=True)

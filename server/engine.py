@@ -322,13 +322,11 @@ class Engine:
             self._answer(decision, of_sample) for decision, of_sample in zip(decisions, seen, strict=True)
         ]
 
-    def _winner(self, decision: Decision, seen: Sequence[Seen]) -> Seen:
-        """Whose head answers: of several looks the one with the most evidence, else the store's choice."""
-        if len(decision.looks) > 1:
-            return max(seen, key=lambda one: decision.look_score(one.task, one.cosine))
+    def _winner(self, decision: Decision, seen: Sequence[Seen], coefficients: Mapping[int, float]) -> Seen:
+        """Whose head answers: of several looks the likeliest task's, else the store's choice."""
         choice = self._loaded.head_choice
-        if choice == "router":
-            return max(seen, key=lambda one: decision.coefficients[one.task])
+        if len(decision.looks) > 1 or choice == "router":
+            return max(seen, key=lambda one: coefficients[one.task])
         return max(seen, key=lambda one: float(one.logits.max() if choice == "max" else one.logits.mean()))
 
     def _answer(self, decision: Decision, seen: Sequence[Seen]) -> Classification | None:
@@ -336,7 +334,8 @@ class Engine:
         seen = sorted(seen, key=lambda one: one.task)
         if not all(one.logits.isfinite().all() for one in seen):
             return None
-        winner = self._winner(decision, seen)
+        coefficients = decision.after_looks({one.task: one.cosine for one in seen})
+        winner = self._winner(decision, seen, coefficients)
         info = self._heads[winner.task].info
         familiarity = (
             decision.explained[winner.task] * max(0.0, winner.cosine) if decision.explained else None
@@ -348,7 +347,7 @@ class Engine:
             labels=info.labels,
             logits=winner.logits,
             expert_set=self._name_set(decision.expert_set),
-            coefficients={self._names[task]: value for task, value in sorted(decision.coefficients.items())},
+            coefficients={self._names[task]: value for task, value in sorted(coefficients.items())},
             residuals=dict(zip(self._names, decision.residuals, strict=False)),
             familiarity=familiarity,
             unrouted=familiarity is not None and familiarity < self._loaded.unrouted_below,

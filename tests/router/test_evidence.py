@@ -130,7 +130,7 @@ def test_equal_evidence_is_no_nan(router: EvidenceRouter) -> None:
     whole = router.whole(early, torch.zeros(1, WIDTH), torch.zeros(1, TASKS), EVERY[:1])
     assert whole.scores.isfinite().all()
     assert whole.explained.isfinite().all()
-    assert math.isfinite(whole.look_score(0, 0, 0.5))
+    assert whole.after_looks(0, {0: 0.5, 1: 0.4}) == pytest.approx({0: 0.4, 1: 0.0}, abs=1e-6)
 
 
 def test_close_tasks_are_looked_at_and_at_most_two(router: EvidenceRouter) -> None:
@@ -143,11 +143,14 @@ def test_close_tasks_are_looked_at_and_at_most_two(router: EvidenceRouter) -> No
 
 def test_a_look_counts_as_one_more_piece(router: EvidenceRouter) -> None:
     cosines = normal(SAMPLES, TASKS, seed=4)
-    whole = router.whole(
-        router.early(normal(SAMPLES, TASKS).abs(), EVERY), normal(SAMPLES, WIDTH), cosines, EVERY
-    )
-    expected = float(whole.scores[2, 1]) + 0.7 / float(cosines[2].std())
-    assert whole.look_score(2, 1, 0.7) == pytest.approx(expected, rel=1e-4)
+    early = router.early(normal(SAMPLES, TASKS).abs(), EVERY)
+    whole = router.whole(early, normal(SAMPLES, WIDTH), cosines, EVERY)
+    unit = float(cosines[2].std())
+    scores = np.array([[float(whole.scores[2, 1]) + 0.7 / unit, float(whole.scores[2, 4]) + 0.3 / unit]])
+    together = float(whole.routing_coefficients[2, [1, 4]].sum())
+    expected = together * softmax(scores / WHOLE_TEMPERATURE)[0]
+    after = whole.after_looks(2, {1: 0.7, 4: 0.3})
+    np.testing.assert_allclose(list(after.values()), expected, rtol=1e-3)
 
 
 @pytest.mark.parametrize("depth", [2, 6, 12, 24])
