@@ -23,6 +23,11 @@ class Model:
     num_tasks: int
 
     @property
+    def routes(self) -> bool:
+        """Whether there is anything to choose among."""
+        return self.task is None and self.num_tasks > 1
+
+    @property
     def candidates(self) -> list[str] | None:
         """The tasks to choose from; None is all."""
         return None if self.task is None else [self.task]
