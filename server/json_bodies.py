@@ -13,7 +13,7 @@ M = TypeVar("M", bound=BaseModel)
 # Of a body without tensors: options, names of tasks, and keys that are not read here.
 MOST_OPTIONS = 10_000
 # Of any body: lists in lists need no commas.
-MOST_LISTS = 2_000_000
+MOST_LISTS = 1_000_000
 
 
 def parse_json(model: type[M], body: bytes, most_values: int) -> M:
