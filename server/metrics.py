@@ -25,7 +25,7 @@ LOAD_BUCKETS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 250)
 COEFFICIENT_BUCKETS = tuple(step / 10 for step in range(1, 11))
 
 PROTOCOLS = ("v1", "v2", "hugging_face", "other")
-CODES = (200, 400, 401, 404, 405, 408, 413, 415, 429, 499, 500, 503, 504)
+CODES = (200, 400, 401, 404, 405, 408, 413, 415, 429, 499, 500, 503, 504, 505)
 STAGES = ("decode", "queue", "first_pass", "route", "second_pass", "heads")
 REASONS = (
     "queue_full",
@@ -192,25 +192,24 @@ class _EngineCollector(Collector):
     """Reads, at each scrape, the figures that the engine in service keeps itself."""
 
     def __init__(self) -> None:
-        self._engine: Engine | None = None
-        # Of the engines before: a counter goes on when another engine takes over.
-        self._earlier_hits = 0
-        self._earlier_misses = 0
+        # The engine, and the hits and misses of those before: a counter goes on when another takes over.
+        # One tuple, because a scrape must not see the one without the others.
+        self._watched: tuple[Engine | None, int, int] = None, 0, 0
 
     def watch(self, engine: Engine) -> None:
         """Reads from this engine from now on."""
-        self._earlier_hits, self._earlier_misses = self._hits_and_misses()
-        self._engine = engine
+        self._watched = engine, *self._hits_and_misses(*self._watched)
 
-    def _hits_and_misses(self) -> tuple[int, int]:
-        if self._engine is None:
+    @staticmethod
+    def _hits_and_misses(engine: Engine | None, earlier_hits: int, earlier_misses: int) -> tuple[int, int]:
+        if engine is None:
             return 0, 0
-        cache = self._engine.set_cache
-        return self._earlier_hits + cache.hits, self._earlier_misses + cache.misses
+        return earlier_hits + engine.set_cache.hits, earlier_misses + engine.set_cache.misses
 
     def collect(self) -> Iterator[Metric]:
-        engine = self._engine
-        hits, misses = self._hits_and_misses()
+        watched = self._watched
+        engine = watched[0]
+        hits, misses = self._hits_and_misses(*watched)
         cached = 0 if engine is None else engine.set_cache.nbytes
         yield CounterMetricFamily("mass_set_cache_hits", "Expert sets found ready.", value=hits)
         yield CounterMetricFamily("mass_set_cache_misses", "Expert sets computed.", value=misses)
