@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from model_store.field_types import RESERVED_NAME as AUTO
+from model_store.field_types import AUTO
 from server.engine import Engine
 from server.errors import NotFoundError
 

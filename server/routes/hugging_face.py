@@ -6,7 +6,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 
-from model_store.field_types import RESERVED_NAME as AUTO
+from model_store.field_types import AUTO
 from server.body import read_body, while_awaited
 from server.engine import Classification
 from server.errors import BadRequestError
