@@ -24,7 +24,7 @@ from server.open_inference.requests import (
 from server.open_inference.statistics import Statistics
 from server.routes.dependencies import FOR_INFERENCE, IF_THERE_IS_ROOM, CurrentRecord, CurrentService
 from server.routes.json_schemas import inlined_schema
-from server.routes.responses import error_responses
+from server.routes.responses import error_responses, readiness
 from server.service import RequestRecord, Service
 
 
@@ -100,8 +100,7 @@ async def model_metadata(model: str, service: CurrentService, version: str | Non
 async def model_ready(model: str, service: CurrentService, version: str | None = None) -> JSONResponse:
     """200 while the model answers."""
     found = find_model(service.engine, model, version)
-    content = {"name": found.name, "ready": service.ready}
-    return JSONResponse(content, status_code=200 if service.ready else 503)
+    return readiness({"name": found.name, "ready": service.ready}, service.ready)
 
 
 @router.get("/models/{model}/config", responses=error_responses(401, 404, 503))
