@@ -4,16 +4,27 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 TASK_NAME_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,63}$"
 # Where a protocol needs a name for "whichever task it is".
-RESERVED_NAME = "auto"
+AUTO = "auto"
+# What would be mistaken for a task in a request's path.
+RESERVED_NAMES = (AUTO, "stats")
 
 # A path component starts with a letter or digit, so that `..`, hidden and absolute paths cannot be written.
 _COMPONENT = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 
-TaskName = Annotated[str, Field(pattern=TASK_NAME_PATTERN)]
+
+def _not_reserved(name: str) -> str:
+    if name in RESERVED_NAMES:
+        raise ValueError(
+            f"the task name {name!r} has a meaning in requests; build the store with another name"
+        )
+    return name
+
+
+TaskName = Annotated[str, Field(pattern=TASK_NAME_PATTERN), AfterValidator(_not_reserved)]
 Revision = Annotated[str, Field(pattern=r"^[0-9a-f]{8,64}$")]
 RelativePath = Annotated[str, Field(pattern=rf"^{_COMPONENT}(/{_COMPONENT})*$", max_length=512)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]

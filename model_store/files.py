@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -143,6 +144,11 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def without_credentials(text: str) -> str:
+    """For errors and logs: URLs without the user and password that they may hold."""
+    return re.sub(r"(?<=://)[^/@\s]+@", "", text)
 
 
 def open_files(url: str | os.PathLike[str]) -> StoreFiles:

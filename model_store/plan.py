@@ -18,7 +18,7 @@ from model_store.checkpoints import Checkpoint
 from model_store.clip_config import has_preprocessing, read_preprocessing
 from model_store.errors import CheckpointError, StoreError, TaskError
 from model_store.experts import ExpertLayout
-from model_store.field_types import RESERVED_NAME, TASK_NAME_PATTERN, first_problem
+from model_store.field_types import RESERVED_NAMES, TASK_NAME_PATTERN, first_problem
 from model_store.heads import HEAD_FILE, LABELS_FILE, HeadTensors, read_head, read_labels
 from model_store.manifest import BlockDtype, MergedBaseForm, PreprocessingSpec, RouterMode, RouterSpec
 from model_store.merged_base import is_slow_to_rebuild
@@ -150,8 +150,8 @@ def check_task_name(name: str) -> None:
         raise TaskError(
             f"task name {name!r} must be 1 to 64 of a-z, 0-9, - and _, starting with a letter or digit"
         )
-    if name == RESERVED_NAME:
-        raise TaskError(f"task name {name!r} means the router's choice in requests; choose another name")
+    if name in RESERVED_NAMES:
+        raise TaskError(f"the task name {name!r} has a meaning in requests; choose another name")
 
 
 def default_router_layer(depth: int) -> int:

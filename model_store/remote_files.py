@@ -15,18 +15,18 @@ from typing import Any, BinaryIO, cast
 import fsspec
 
 from model_store.errors import StoreError, StoreLockedError
-from model_store.files import LOCK_FILE, StoreFiles
+from model_store.files import LOCK_FILE, StoreFiles, without_credentials
 
 
 class RemoteFiles(StoreFiles):
     """A prefix of an object store. One put is atomic there, so a file is first completed on this machine."""
 
     def __init__(self, url: str) -> None:
-        self.url = url.rstrip("/")
+        self.url = without_credentials(url.rstrip("/"))
         try:
-            self._filesystem, root = fsspec.core.url_to_fs(self.url)
+            self._filesystem, root = fsspec.core.url_to_fs(url.rstrip("/"))
         except (ValueError, ImportError) as error:
-            raise StoreError(f"{self.url} cannot be opened: {error}") from error
+            raise StoreError(f"{self.url} cannot be opened: {without_credentials(str(error))}") from error
         self._root = cast(str, root).rstrip("/")
 
     def _at(self, path: str) -> str:

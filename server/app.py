@@ -46,6 +46,7 @@ def create_app(settings: Settings, source: EngineSource) -> FastAPI:
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,  # a redirect names the host that the caller named, whoever that is
     )
     app.state.service = service
     app.state.statistics = Statistics()

@@ -50,6 +50,10 @@ class BatchEngine(Protocol):
         """Answers all queries, in their order."""
 
 
+class Batch:
+    """One run of the model; every request with an image in it holds the same one."""
+
+
 @dataclass(eq=False)
 class Ticket:
     """One request's places in the queue. Times are of `time.monotonic`."""
@@ -63,6 +67,7 @@ class Ticket:
     queries: Sequence[Query] = ()
     submitted: float = 0.0
     answers: list[Classification] = field(default_factory=list)
+    batches: list[Batch] = field(default_factory=list)
     stage_seconds: dict[str, float] = field(default_factory=dict)
 
     def fail(self, error: ServiceError) -> None:
@@ -70,8 +75,11 @@ class Ticket:
         with suppress(InvalidStateError):
             self.future.set_exception(error)
 
-    def extend(self, answers: Sequence[Classification | None], stage_seconds: dict[str, float]) -> None:
+    def extend(
+        self, answers: Sequence[Classification | None], batch: Batch, stage_seconds: dict[str, float]
+    ) -> None:
         """Takes the answers to the next images; the last ones complete the request, one of None fails it."""
+        self.batches.append(batch)
         finite = [answer for answer in answers if answer is not None]
         if len(finite) < len(answers):
             self.fail(NotFiniteError("The model's output for an image is not finite; send another image."))
@@ -284,9 +292,9 @@ class Batcher:
         finally:
             self._batch_began = None
         self._metrics.observe_batch(report)
-        answers = iter(report.answers)
+        answers, batch = iter(report.answers), Batch()
         for share in shares:
-            share.ticket.extend([next(answers) for _ in share.queries], report.stage_seconds)
+            share.ticket.extend([next(answers) for _ in share.queries], batch, report.stage_seconds)
         return True
 
     def _die(self, error: BaseException) -> None:

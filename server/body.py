@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 from fastapi import Request
 
-from server.errors import ClientGoneError, SlowClientError, TooLargeError
+from server.errors import ClientGoneError, DeadlineError, SlowClientError, TooLargeError
 from server.service import RequestRecord, Service
 
 SLOWEST_BYTES_PER_SECOND = 1000
@@ -16,15 +17,16 @@ SLOWEST_BYTES_PER_SECOND = 1000
 T = TypeVar("T")
 
 
-async def read_body(request: Request, service: Service) -> bytes:
+async def read_body(request: Request, service: Service, limit: int | None = None) -> bytes:
     """The whole body, which counts against the bytes that the service holds until the request is answered.
 
-    Raises TooLargeError by the announced length before reading, or as soon as more than the limit came, and
+    From its end on the request has `request_timeout` seconds. Raises TooLargeError by the announced length
+    before reading, or as soon as more than `limit` came, which is `max_body_bytes` by default, and
     SlowClientError for one that takes `client_timeout` seconds longer than its length at the slowest rate,
     MemoryFullError when too many bytes are held already.
     """
     record: RequestRecord = request.state.record
-    limit = service.settings.max_body_bytes
+    limit = service.settings.max_body_bytes if limit is None else limit
     too_large = TooLargeError(
         f"The body is larger than {limit} bytes, which is the limit; send fewer or smaller images."
     )
@@ -50,21 +52,26 @@ async def read_body(request: Request, service: Service) -> bytes:
             f"Only {received} bytes of the body came in time; send it faster than {SLOWEST_BYTES_PER_SECOND}"
             " bytes a second."
         ) from error
+    record.deadline = time.monotonic() + service.settings.request_timeout
     return b"".join(chunks)
 
 
-async def unless_client_leaves(request: Request, work: Coroutine[Any, Any, T]) -> T:
-    """The result of `work`, which is cancelled as soon as the caller hangs up. Needs the body to be read.
+async def while_awaited(request: Request, service: Service, work: Coroutine[Any, Any, T]) -> T:
+    """The result of `work`, which is cancelled when the caller hangs up, and at the request's deadline.
 
-    Raises ClientGoneError.
+    Needs the body to be read. Raises ClientGoneError and DeadlineError.
     """
+    record: RequestRecord = request.state.record
     working = asyncio.ensure_future(work)
     leaving = asyncio.ensure_future(_disconnected(request))
     try:
-        await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
+        left = record.deadline - time.monotonic()
+        await asyncio.wait((working, leaving), timeout=left, return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            return working.result()
+        if leaving.done():
             raise ClientGoneError("The client closed the connection before its answer was ready.")
-        return working.result()
+        raise DeadlineError.after(service.settings.request_timeout)
     finally:
         working.cancel()
         leaving.cancel()

@@ -10,11 +10,8 @@ two agree.)
 from __future__ import annotations
 
 import asyncio
-import threading
 import warnings
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
 from io import BytesIO
 
 import numpy as np
@@ -23,6 +20,7 @@ from torch import Tensor
 
 from server.errors import BadImageError, BadRequestError, NotAnImageError, ServiceError, TooLargeError
 from server.preprocessing import Preprocessing
+from server.threads import Threads
 
 # Pillow reads forty formats, some by calling other programs; these are the ones that people send.
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
@@ -111,37 +109,56 @@ def _upright(image: Image.Image) -> Image.Image:
 
 
 class DecodePool:
-    """Threads that decode images, off the event loop; Pillow's decoders release the interpreter lock."""
+    """Threads that decode images, off the event loop; Pillow's decoders release the interpreter lock.
+
+    Large images have a thread of their own: one at a time, so that many at once cannot exhaust the memory,
+    and beside the others, which do not wait for them.
+    """
 
     def __init__(self, threads: int, max_pixels: int) -> None:
         self._max_pixels = max_pixels
-        self._one_large_image = threading.Lock()
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
+        self._threads = Threads(threads, "decode")
+        self._thread_for_large = Threads(1, "decode-large")
         # Now, and not with the first image, when there may be no descriptor left to open its formats with.
         Image.init()
         # Pillow's warnings are about callers' files: nothing that an operator could act on.
         warnings.filterwarnings("ignore", module=r"PIL\b")
 
+    @property
+    def busy(self) -> bool:
+        """Whether an image is being decoded."""
+        return self._threads.busy or self._thread_for_large.busy
+
     async def pixels(self, files: Sequence[bytes], preprocessing: Preprocessing) -> list[Tensor]:
         """Decodes all files at once, [3, crop, crop] uint8 each; the error of a bad one says which it was."""
 
-        def decode(index: int, data: bytes) -> Tensor:
+        async def one(index: int, data: bytes) -> Tensor:
             try:
-                image = _opened(data, self._max_pixels)
-                with self._memory_for(image):
-                    return preprocessing.preprocess(_decoded(image))
+                return await self._decoded(data, preprocessing)
             except ServiceError as error:
                 if len(files) == 1:
                     raise
                 raise type(error)(f"images[{index}]: {error}") from error
 
-        running = [self._pool.submit(decode, index, data) for index, data in enumerate(files)]
-        return await asyncio.gather(*map(asyncio.wrap_future, running))
+        running = [asyncio.ensure_future(one(index, data)) for index, data in enumerate(files)]
+        try:
+            return await asyncio.gather(*running)
+        finally:
+            for decoding in running:  # after the first bad image nobody wants the others
+                decoding.cancel()
 
-    def _memory_for(self, image: Image.Image) -> AbstractContextManager[object]:
-        """Large images are decoded one at a time, so that many at once cannot exhaust the memory."""
-        return self._one_large_image if image.width * image.height > LARGE_PIXELS else nullcontext()
+    async def _decoded(self, data: bytes, preprocessing: Preprocessing) -> Tensor:
+        def decode() -> Tensor | Image.Image:
+            image = _opened(data, self._max_pixels)
+            large = image.width * image.height > LARGE_PIXELS
+            return image if large else preprocessing.preprocess(_decoded(image))
+
+        result = await self._threads.run(decode)
+        if isinstance(result, Tensor):
+            return result
+        return await self._thread_for_large.run(lambda: preprocessing.preprocess(_decoded(result)))
 
     def close(self) -> None:
-        """Lets running work end and drops the rest."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        """Drops what waits; what runs is not waited for."""
+        self._threads.close()
+        self._thread_for_large.close()

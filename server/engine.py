@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -17,7 +18,7 @@ from backbone import (
     patchify,
 )
 from kernels import group_by_expert_set
-from router import early_stop
+from router import MODES, PAPER, early_stop
 from server.decisions import Decision, decider
 from server.execution import AdaptiveExecution, Execution
 from server.loading import LoadedStore, TaskInfo, load_store
@@ -189,6 +190,12 @@ class Engine:
     def head(self, task: str) -> ClassificationHead:
         """A task's classification head. Raises KeyError for an unknown task."""
         return {entry.info.name: entry.head for entry in self._heads}[task]
+
+    @property
+    def gives_residuals(self) -> bool:
+        """Whether every routed answer has residuals: an image that is taken at its early evidence has none."""
+        mode = self._loaded.mode
+        return mode == PAPER or MODES[mode].certain_lead == math.inf
 
     @property
     def nbytes(self) -> dict[str, int]:

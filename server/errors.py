@@ -155,6 +155,11 @@ class DeadlineError(ServiceError):
     status = 504
     reason = "deadline"
 
+    @classmethod
+    def after(cls, seconds: float) -> DeadlineError:
+        """For a limit of so many seconds."""
+        return cls(f"There was no answer within {seconds:g} seconds; try again later.")
+
 
 def error_response(status: int, text: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
     """The one shape of an error."""
@@ -163,7 +168,11 @@ def error_response(status: int, text: str, headers: Mapping[str, str] | None = N
 
 def first_problem(error: ValidationError | RequestValidationError) -> str:
     """The first thing that validation found wrong, as `where: what`."""
-    problem = error.errors()[0]
+    # What pydantic says beside the place and the message costs time and memory for each problem of many.
+    if isinstance(error, ValidationError):
+        problem = error.errors(include_input=False, include_url=False)[0]
+    else:
+        problem = error.errors()[0]
     steps = (
         f"[{step}]" if isinstance(step, int) else f".{step}" for step in problem["loc"] if step != "query"
     )

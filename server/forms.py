@@ -11,13 +11,14 @@ import binascii
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pydantic import ValidationError
-
-from server.errors import BadRequestError, TooLargeError, first_problem
+from server.errors import BadRequestError, TooLargeError
+from server.json_bodies import MOST_OPTIONS, parse_json
 from server.multipart import Part, parse_multipart
 from server.schemas import ClassifyBody
 
 DEFAULT_TOP_K = 5
+# Of a form, beside its images.
+MOST_FIELDS = 1000
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ def parse_request(body: bytes, content_type: str, query: Options, limits: Limits
         raise BadRequestError(
             "The request has no body; send an image, a multipart form with 'images', or JSON."
         )
-    files, options = _read_form(body, content_type.strip().lower())
+    files, options = _read_form(body, content_type.strip().lower(), limits)
     tasks = query.tasks if options.tasks is None else options.tasks
     top_k = query.top_k if options.top_k is None else options.top_k
     return ClassifyRequest(
@@ -61,13 +62,13 @@ def parse_request(body: bytes, content_type: str, query: Options, limits: Limits
     )
 
 
-def _read_form(body: bytes, content_type: str) -> tuple[list[bytes], Options]:
+def _read_form(body: bytes, content_type: str, limits: Limits) -> tuple[list[bytes], Options]:
     """Images never start with a brace or two dashes, nor are they text."""
     start = body[:64].lstrip()
     if start.startswith(b"--") or (content_type.startswith("multipart/") and not _is_image_like(body)):
-        return _read_multipart(parse_multipart(body))
+        return _read_multipart(parse_multipart(body, limits.max_images + MOST_FIELDS))
     if is_json(body, content_type):
-        return _read_json(body)
+        return _read_json(body, limits)
     return [body], Options()
 
 
@@ -87,11 +88,8 @@ def _is_image_like(body: bytes) -> bool:
     return b"\0" in head
 
 
-def _read_json(body: bytes) -> tuple[list[bytes], Options]:
-    try:
-        parsed = ClassifyBody.model_validate_json(body)
-    except ValidationError as error:
-        raise BadRequestError(first_problem(error)) from error
+def _read_json(body: bytes, limits: Limits) -> tuple[list[bytes], Options]:
+    parsed = parse_json(ClassifyBody, body, MOST_OPTIONS + 2 * limits.max_images)
     files = [decoded_base64(item.b64, f"images[{index}].b64") for index, item in enumerate(parsed.images)]
     return files, Options(parsed.tasks, parsed.top_k)
 
@@ -114,7 +112,8 @@ def _read_multipart(parts: Sequence[Part]) -> tuple[list[bytes], Options]:
         if part.name == "images":
             files.append(part.data)
         elif part.name == "tasks":
-            tasks = (tasks or []) + split_names([_text(part)])
+            tasks = tasks or []
+            tasks.extend(split_names([_text(part)]))
         elif part.name == "top_k":
             top_k = _integer(_text(part))
         else:

@@ -21,7 +21,7 @@ log = structlog.get_logger(__name__)
 
 
 class KeyFile:
-    """One key a line; empty lines and lines that start with # are none. Re-read when the file changes.
+    """One ASCII key a line; empty lines and lines that start with # are none. Re-read when the file changes.
 
     A file that cannot be read any more leaves the last keys in force: a mistake must neither lock everybody
     out nor let anybody in. An empty file has no keys, and refuses everybody.
@@ -34,7 +34,7 @@ class KeyFile:
         try:
             self._stamp = self._current_stamp()
             self._digests = self._read()
-        except (OSError, UnicodeDecodeError) as error:
+        except (OSError, UnicodeError) as error:
             raise SettingsError(f"the key file {path} cannot be read: {_reason(error)}") from error
         if not self._digests:
             raise SettingsError(f"the key file {path} holds no key: write one a line")
@@ -59,7 +59,7 @@ class KeyFile:
                 self._digests = self._read()
                 self._stamp = stamp
                 log.info("keys read", file=str(self._path), keys=len(self._digests))
-        except (OSError, UnicodeDecodeError) as error:
+        except (OSError, UnicodeError) as error:
             log.error(
                 "key file cannot be read, the last keys stay", file=str(self._path), error=_reason(error)
             )
@@ -69,8 +69,10 @@ class KeyFile:
         return status.st_mtime_ns, status.st_size, status.st_ino
 
     def _read(self) -> list[bytes]:
-        lines = [line.strip() for line in self._path.read_text(encoding="utf-8").splitlines()]
-        return [_digest(line) for line in lines if line and not line.startswith("#")]
+        lines = [line.strip() for line in self._path.read_text(encoding="utf-8-sig").splitlines()]
+        keys = [line for line in lines if line and not line.startswith("#")]
+        "".join(keys).encode("ascii")  # clients differ in how they send anything else
+        return [_digest(key) for key in keys]
 
 
 class Access:
@@ -112,5 +114,7 @@ def _digest(key: str) -> bytes:
     return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
 
 
-def _reason(error: OSError | UnicodeDecodeError) -> str:
-    return error.strerror or str(error) if isinstance(error, OSError) else "it is not UTF-8"
+def _reason(error: OSError | UnicodeError) -> str:
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    return "it has a key that is not ASCII" if isinstance(error, UnicodeEncodeError) else "it is not UTF-8"

@@ -6,8 +6,9 @@ import logging
 import sys
 
 import structlog
-from structlog.typing import Processor
+from structlog.typing import EventDict, Processor, WrappedLogger
 
+from model_store.files import without_credentials
 from server.settings import Settings
 
 
@@ -33,7 +34,9 @@ def configure_logs(settings: Settings) -> None:
             foreign_pre_chain=shared,
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                *_renderers(settings.log_format),
+                structlog.processors.format_exc_info,
+                _hide_credentials,
+                _renderer(settings.log_format),
             ],
         )
     )
@@ -44,9 +47,16 @@ def configure_logs(settings: Settings) -> None:
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
 
 
-def _renderers(log_format: str) -> list[Processor]:
+def _hide_credentials(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """A store's URL may hold some, and so may every error of whoever opens it."""
+    return {
+        key: without_credentials(value) if isinstance(value, str) else value for key, value in event.items()
+    }
+
+
+def _renderer(log_format: str) -> Processor:
     if log_format == "json":
-        return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+        return structlog.processors.JSONRenderer()
     # The renderer's own tracebacks show local variables, and with them headers and keys.
     plain = structlog.dev.plain_traceback
-    return [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain)]
+    return structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain)

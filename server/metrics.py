@@ -25,7 +25,9 @@ LOAD_BUCKETS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 250)
 COEFFICIENT_BUCKETS = tuple(step / 10 for step in range(1, 11))
 
 PROTOCOLS = ("v1", "v2", "hugging_face", "other")
-CODES = (200, 400, 401, 404, 405, 408, 413, 415, 429, 499, 500, 503, 504)
+CODES = (200, 400, 401, 404, 405, 408, 413, 415, 429, 499, 500, 503, 504, 505)
+FORMS = ("low_rank", "materialised")
+CACHE_COUNTS = ("hits", "misses", *FORMS)
 STAGES = ("decode", "queue", "first_pass", "route", "second_pass", "heads")
 REASONS = (
     "queue_full",
@@ -177,7 +179,7 @@ class Metrics:
     def _observe_answers(self, answers: Sequence[Classification]) -> None:
         for answer in answers:
             self.images.labels(answer.task).inc()
-            if answer.residuals:
+            if answer.familiarity is not None:  # it was routed
                 self.expert_set_size.observe(len(answer.expert_set))
                 self.top_coefficient.observe(max(answer.coefficients.values()))
                 for task in answer.expert_set:
@@ -192,41 +194,33 @@ class _EngineCollector(Collector):
     """Reads, at each scrape, the figures that the engine in service keeps itself."""
 
     def __init__(self) -> None:
-        self._engine: Engine | None = None
-        # Of the engines before: a counter goes on when another engine takes over.
-        self._earlier_hits = 0
-        self._earlier_misses = 0
-        self._earlier_used = {"low_rank": 0, "materialised": 0}
+        # The engine, and what those before it have counted: a counter goes on when another takes over.
+        # One tuple, because a scrape must not see the one without the other.
+        self._watched: tuple[Engine | None, dict[str, int]] = None, dict.fromkeys(CACHE_COUNTS, 0)
 
     def watch(self, engine: Engine) -> None:
         """Reads from this engine from now on."""
-        self._earlier_hits, self._earlier_misses = self._hits_and_misses()
-        self._earlier_used = self._used()
-        self._engine = engine
+        self._watched = engine, self._counts(*self._watched)
 
-    def _hits_and_misses(self) -> tuple[int, int]:
-        if self._engine is None:
-            return 0, 0
-        cache = self._engine.set_cache
-        return self._earlier_hits + cache.hits, self._earlier_misses + cache.misses
-
-    def _used(self) -> dict[str, int]:
-        if self._engine is None:
-            return self._earlier_used
-        used = self._engine.set_cache.used
-        return {form: earlier + used[form] for form, earlier in self._earlier_used.items()}
+    @staticmethod
+    def _counts(engine: Engine | None, earlier: dict[str, int]) -> dict[str, int]:
+        if engine is None:
+            return earlier
+        cache = engine.set_cache
+        now = {"hits": cache.hits, "misses": cache.misses, **cache.used}
+        return {name: count + now[name] for name, count in earlier.items()}
 
     def collect(self) -> Iterator[Metric]:
-        engine = self._engine
-        hits, misses = self._hits_and_misses()
+        engine, earlier = self._watched
+        counts = self._counts(engine, earlier)
         cached = 0 if engine is None else engine.set_cache.nbytes
-        yield CounterMetricFamily("mass_set_cache_hits", "Expert sets found ready.", value=hits)
-        yield CounterMetricFamily("mass_set_cache_misses", "Expert sets computed.", value=misses)
+        yield CounterMetricFamily("mass_set_cache_hits", "Expert sets found ready.", value=counts["hits"])
+        yield CounterMetricFamily("mass_set_cache_misses", "Expert sets computed.", value=counts["misses"])
         forms = CounterMetricFamily(
             "mass_segments", "Segments computed, by the form that their expert set ran in.", labels=("form",)
         )
-        for form, count in self._used().items():
-            forms.add_metric((form,), count)
+        for form in FORMS:
+            forms.add_metric((form,), counts[form])
         yield forms
         yield GaugeMetricFamily("mass_set_cache_bytes", "Memory that expert sets take.", value=cached)
         memory = GaugeMetricFamily(

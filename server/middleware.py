@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import time
 import uuid
@@ -10,10 +11,11 @@ import structlog
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from server.errors import INTERNAL_ERROR, error_response
+from server.errors import INTERNAL_ERROR, DrainingError, error_response
 from server.service import RequestRecord, Service
 
 SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+HTTP_VERSIONS = ("1.0", "1.1")
 PROBES = ("/livez", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready")
 
 log = structlog.get_logger(__name__)
@@ -68,13 +70,33 @@ class RequestMiddleware:
             await send(message)
 
         try:
-            await self._app(scope, receive, send_with_headers)
+            if scope["http_version"] in HTTP_VERSIONS:
+                await self._app(_as_get(scope), receive, send_with_headers)
+            else:
+                await _wrong_version(scope, receive, send_with_headers)
+        except asyncio.CancelledError:
+            if status:
+                raise
+            # The drain is over, and whoever waits until now is told so rather than cut off.
+            ended = DrainingError("The server is shutting down; send the request to another one.")
+            self._service.metrics.rejected.labels(ended.reason).inc()
+            await error_response(ended.status, str(ended), ended.headers())(scope, receive, send_with_headers)
         except Exception:
             log.exception("unexpected error", path=scope["path"])
             if not status:
                 await error_response(500, INTERNAL_ERROR)(scope, receive, send_with_headers)
             status = 500
         return status
+
+
+def _as_get(scope: Scope) -> Scope:
+    """HEAD is GET without the body, which the HTTP server leaves out by itself."""
+    return {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
+
+
+async def _wrong_version(scope: Scope, receive: Receive, send: Send) -> None:
+    text = f"HTTP/{scope['http_version']} is not spoken here; use HTTP/1.1."
+    await error_response(505, text, {"Connection": "close"})(scope, receive, send)
 
 
 def _protocol(method: str, path: str) -> str:

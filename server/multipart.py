@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from python_multipart.exceptions import FormParserError
-from python_multipart.multipart import MultipartParser, parse_options_header
+from python_multipart.multipart import parse_options_header
 
-from server.errors import BadRequestError
+from server.errors import BadRequestError, TooLargeError
 
 # The longest line that can open a body: RFC 2046 allows 70 characters of boundary.
 LONGEST_OPENING = 256
-
-if TYPE_CHECKING:
-    from python_multipart.multipart import MultipartCallbacks
+# The longest headers of one part.
+LONGEST_HEAD = 8192
 
 
 @dataclass(frozen=True)
@@ -25,25 +23,16 @@ class Part:
     data: bytes
 
 
-def parse_multipart(body: bytes) -> list[Part]:
+def parse_multipart(body: bytes, most_parts: int) -> list[Part]:
     """The parts of a form.
 
     The boundary is read off the body's first line, as the header may be missing or wrong.
 
-    Raises BadRequestError.
+    Raises BadRequestError, and TooLargeError for more than `most_parts`.
     """
-    collector = _Collector()
-    try:
-        parser = MultipartParser(_boundary(body), collector.callbacks())
-        parser.write(body)
-        parser.finalize()
-    except FormParserError as error:
-        raise BadRequestError(
-            "The multipart body is malformed; send the images as parts named 'images'."
-        ) from error
-    if not collector.ended:
-        raise BadRequestError("The multipart body is cut off before its closing boundary; send all of it.")
-    return collector.parts
+    # Nothing stands before the first boundary; the closing one takes a cut too.
+    pieces = (b"\r\n" + body).split(b"\r\n--" + _boundary(body), most_parts + 1)[1:]
+    return list(_parts(pieces, most_parts))
 
 
 def _boundary(body: bytes) -> bytes:
@@ -57,53 +46,27 @@ def _boundary(body: bytes) -> bytes:
     return boundary
 
 
-class _Collector:
-    """Gathers what the parser calls back with."""
+def _parts(pieces: list[bytes], most_parts: int) -> Iterator[Part]:
+    """From what follows each boundary. The last one is marked by two dashes."""
+    for number, piece in enumerate(pieces):
+        if piece.startswith(b"--"):
+            return
+        if number == most_parts:
+            raise TooLargeError(f"The form has more than {most_parts} parts, which is the limit; send fewer.")
+        padding, line_end, part = piece.partition(b"\r\n")
+        if padding.strip(b" \t") or not line_end:
+            raise BadRequestError("The multipart body is malformed; send the images as parts named 'images'.")
+        yield _part(part)
+    raise BadRequestError("The multipart body is cut off before its closing boundary; send all of it.")
 
-    def __init__(self) -> None:
-        self.parts: list[Part] = []
-        self.ended = False
-        self._begin()
 
-    def callbacks(self) -> MultipartCallbacks:
-        return {
-            "on_part_begin": self._begin,
-            "on_header_field": self._on_header_field,
-            "on_header_value": self._on_header_value,
-            "on_header_end": self._on_header_end,
-            "on_part_data": self._on_data,
-            "on_part_end": self._on_part_end,
-            "on_end": self._on_end,
-        }
-
-    def _begin(self) -> None:
-        self._field = b""
-        self._value = b""
-        self._disposition = b""
-        self._data = bytearray()
-
-    def _on_header_field(self, data: bytes, start: int, end: int) -> None:
-        self._field += data[start:end]
-
-    def _on_header_value(self, data: bytes, start: int, end: int) -> None:
-        self._value += data[start:end]
-
-    def _on_header_end(self) -> None:
-        if self._field.lower() == b"content-disposition":
-            self._disposition = self._value
-        self._field = self._value = b""
-
-    def _on_data(self, data: bytes, start: int, end: int) -> None:
-        self._data += data[start:end]
-
-    def _on_part_end(self) -> None:
-        _, options = parse_options_header(self._disposition)
-        name = options.get(b"name")
-        if name is None:
-            raise BadRequestError(
-                "A part of the multipart body has no name; name the images' parts 'images'."
-            )
-        self.parts.append(Part(name.decode("utf-8", "replace"), bytes(self._data)))
-
-    def _on_end(self) -> None:
-        self.ended = True
+def _part(part: bytes) -> Part:
+    """Headers, an empty line, and data."""
+    head, end, _ = part[:LONGEST_HEAD].partition(b"\r\n\r\n")
+    for line in head.split(b"\r\n") if end else ():
+        header, _, value = line.partition(b":")
+        if header.strip().lower() == b"content-disposition":
+            name = parse_options_header(value.strip())[1].get(b"name")
+            if name is not None:
+                return Part(name.decode("utf-8", "replace"), part[len(head + end) :])
+    raise BadRequestError("A part of the multipart body has no name; name the images' parts 'images'.")

@@ -23,8 +23,10 @@ class ClassifyBody(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    images: list[ImageItem]
-    tasks: list[str] | None = Field(None, description="choose among these tasks; one name skips the routing")
+    images: list[ImageItem] = Field(fail_fast=True)
+    tasks: list[str] | None = Field(
+        None, fail_fast=True, description="choose among these tasks; one name skips the routing"
+    )
     top_k: int | None = Field(None, description="how many labels to return per image, 5 by default")
 
 

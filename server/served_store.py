@@ -79,6 +79,7 @@ class ServedStore:
         self._source = source
         self._metrics = metrics
         self._poll_seconds = poll_seconds or None
+        self._look_waits: Reload | None = None  # among those asked for
         self._asked: queue.SimpleQueue[Reload | None] = queue.SimpleQueue()
         self._ended = False
         self._ending = threading.RLock()  # a signal's handler may ask while its own thread does
@@ -100,8 +101,15 @@ class ServedStore:
             self._thread.join(1.0)
 
     def reload(self) -> Future[Engine]:
-        """Looks at the store now. The future gives the engine that then serves, or what went wrong."""
-        return self._ask(Reload())
+        """Looks at the store now. The future gives the engine that then serves, or what went wrong.
+
+        Whoever asks while a look waits to begin gets that one.
+        """
+        with self._ending:
+            if self._look_waits is None:
+                self._look_waits = Reload()
+                self._ask(self._look_waits)
+            return self._look_waits.done
 
     def load_task(self, name: str) -> Future[Engine]:
         """Takes a task back that was unloaded, from the store's newest revision."""
@@ -135,6 +143,9 @@ class ServedStore:
             else:
                 if change is None:
                     break
+                with self._ending:
+                    if change is self._look_waits:
+                        self._look_waits = None
                 self._load(change)
         self._refuse_the_rest()
 
@@ -153,7 +164,14 @@ class ServedStore:
         try:
             revision = self._source.revision()
         except Exception as error:
-            self._fail(None, error)
+            # Looking costs nothing, so it goes on; what it finds again is a failure once in a while.
+            before = self.failure
+            if (
+                before is None
+                or (before.revision, str(before.error)) != (None, str(error))
+                or before.is_due()
+            ):
+                self._fail(None, error)
             return
         if revision == self.engine.store_revision:
             self.failure = None

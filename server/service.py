@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import structlog
 from torch import Tensor
 
-from server.batcher import ORDINARY_PRIORITY, Batcher, Ticket
+from server.batcher import ORDINARY_PRIORITY, Batch, Batcher, Ticket
 from server.decode import DecodePool
 from server.engine import Classification, Engine, Query
 from server.errors import BadRequestError, DeadlineError, MemoryFullError, NotFoundError, NotReadyError
@@ -19,6 +19,10 @@ from server.keys import Access
 from server.metrics import Metrics
 from server.served_store import EngineSource, ServedStore
 from server.settings import Settings
+from server.threads import Threads
+
+# Parsing holds the interpreter's lock, so more threads would not parse more.
+PARSING_THREADS = 4
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,7 @@ Images = EncodedImages | ReadyImages
 class Urgency:
     """How soon a caller wants its answer."""
 
-    timeout: float | None = None  # seconds; None: the server's own limit, which it cannot exceed
+    timeout: float | None = None  # seconds, beside the server's own limit
     priority: int = ORDINARY_PRIORITY
 
 
@@ -64,7 +68,9 @@ class RequestRecord:
     request_id: str
     images: int = 0
     held_bytes: int = 0  # of its body
+    deadline: float = math.inf  # of `time.monotonic`: known when the body has been read
     stage_seconds: dict[str, float] = field(default_factory=dict)
+    batches: Sequence[Batch] = ()
 
 
 @dataclass(frozen=True)
@@ -83,6 +89,7 @@ class Service:
         self.settings = settings
         self.metrics = Metrics(settings.queue_images)
         self.access = Access(settings)
+        self.parsers = Threads(PARSING_THREADS, "parse")
         self.decoders = DecodePool(settings.decode_threads, settings.max_pixels)
         self.store = ServedStore(source, self.metrics, settings.store_poll_seconds)
         self.batcher = Batcher(
@@ -113,8 +120,8 @@ class Service:
 
     @property
     def busy(self) -> bool:
-        """Whether a thread is still loading or computing; neither can be interrupted."""
-        return self.store.running or self.batcher.running
+        """Whether a thread is still at work; none can be interrupted."""
+        return self.store.running or self.batcher.running or self.parsers.busy or self.decoders.busy
 
     @property
     def engine(self) -> Engine:
@@ -149,6 +156,7 @@ class Service:
         if not self.batcher.close(self.settings.request_timeout):
             log.error("the device did not finish in time")
         self.decoders.close()
+        self.parsers.close()
 
     async def classify(
         self,
@@ -156,19 +164,20 @@ class Service:
         candidates: Sequence[str] | None,
         record: RequestRecord,
         urgency: Urgency = ORDINARY,
+        engine: Engine | None = None,
     ) -> Answers:
-        """Classifies images among the tasks named, or among all.
+        """Classifies images among the tasks named, or among all, by `engine` or by the one in service.
 
         Places in the queue come first, so that an overloaded server refuses before it decodes anything.
         Raises the errors of `server.errors`.
         """
-        engine = self.engine
+        engine = engine or self.engine
         tasks = self._known_tasks(engine, candidates)
         record.images = len(images)
-        timeout = min(urgency.timeout or math.inf, self.settings.request_timeout)
-        ticket = self.batcher.admit(engine, len(images), time.monotonic() + timeout, urgency.priority)
+        deadline = min(record.deadline, time.monotonic() + (urgency.timeout or math.inf))
+        ticket = self.batcher.admit(engine, len(images), deadline, urgency.priority)
         try:
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout(urgency.timeout):
                 started = time.monotonic()
                 pixels = await self._pixels(images, engine)
                 record.stage_seconds["decode"] = time.monotonic() - started
@@ -176,9 +185,7 @@ class Service:
                 answers = await asyncio.wrap_future(ticket.future)
                 return Answers(engine.store_revision, answers)
         except TimeoutError as error:
-            raise DeadlineError(
-                f"There was no answer within {timeout:g} seconds; try again later."
-            ) from error
+            raise DeadlineError.after(urgency.timeout or 0) from error
         finally:
             ticket.future.cancel()  # gives the places back if decoding failed or the caller left
             self._record_stages(ticket, record)
@@ -197,6 +204,7 @@ class Service:
 
     def _record_stages(self, ticket: Ticket, record: RequestRecord) -> None:
         record.stage_seconds.update(ticket.stage_seconds)
+        record.batches = ticket.batches
         per_request = ("decode", "queue")  # the batcher counts the other stages once per batch
         spent = record.stage_seconds.items()
         self.metrics.observe_stages({stage: seconds for stage, seconds in spent if stage in per_request})

@@ -84,7 +84,9 @@ class Settings(BaseSettings):
     max_top_k: Count = Field(1000, description="largest top_k that a caller may ask for")
 
     request_timeout: PositiveSeconds = Field(30.0, description="seconds until a request is answered with 504")
-    max_connections: Count = Field(2000, description="open connections; further ones are closed at once")
+    max_connections: Count = Field(
+        2000, description="open connections; beyond it the one idle for longest is closed"
+    )
     client_timeout: PositiveSeconds = Field(
         20.0, description="seconds a client may take to send its headers, a slow part of its body, or to read"
     )

@@ -6,11 +6,13 @@ from typing import NoReturn
 
 import typer
 
+from model_store.files import without_credentials
+
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 
 
 def fail(text: object, code: int = EXIT_USAGE) -> NoReturn:
     """Ends the command."""
-    typer.echo(f"error: {text}", err=True)
+    typer.echo(without_credentials(f"error: {text}"), err=True)
     raise typer.Exit(code)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from server.engine import Classification
 from server.errors import BadRequestError
+from server.open_inference.models import Model
 from server.open_inference.requests import InferRequest, WantedOutput
 from server.open_inference.tensors import joined_strings
 
@@ -33,13 +34,11 @@ class Values:
     per_image: tuple[int, ...]  # the shape of one image's part; () for one value
 
 
-def infer_answer(
-    request: InferRequest, model: str, version: str, images: Sequence[Classification]
-) -> InferAnswer:
+def infer_answer(request: InferRequest, model: Model, images: Sequence[Classification]) -> InferAnswer:
     """The answer to a request. Raises BadRequestError where an output does not exist for this model."""
     described, binary = [], []
     for wanted in request.outputs:
-        values = _values(wanted, images)
+        values = _values(wanted, model, images)
         head: dict[str, Any] = {
             "name": wanted.name,
             "datatype": "FP32" if values.strings is None else "BYTES",
@@ -54,16 +53,16 @@ def infer_answer(
         else:
             head["data"] = _to_json(values)
         described.append(head)
-    answer = {"model_name": model, "model_version": version, "outputs": described}
+    answer = {"model_name": model.name, "model_version": model.version, "outputs": described}
     if request.id is not None:
         answer["id"] = request.id
     text = json.dumps(answer, ensure_ascii=False, allow_nan=False).encode()
     return InferAnswer(b"".join([text, *binary]), len(text) if binary else None)
 
 
-def _values(wanted: WantedOutput, images: Sequence[Classification]) -> Values:
+def _values(wanted: WantedOutput, model: Model, images: Sequence[Classification]) -> Values:
     if wanted.classes is not None:
-        return _classified(images, wanted.classes)
+        return _classified(images, min(wanted.classes, model.widest_head))
     if wanted.name == "label":
         return Values([image.labels[int(image.logits.argmax())].encode() for image in images], None, ())
     if wanted.name == "task":
@@ -72,21 +71,24 @@ def _values(wanted: WantedOutput, images: Sequence[Classification]) -> Values:
         scores = [float(image.probabilities.max()) for image in images]
         return Values(None, np.array(scores, np.float32), ())
     if wanted.name == "residuals":
-        if not images[0].residuals:
+        if model.task is not None:
             raise BadRequestError("There are no residuals where the task is named; ask the model 'auto'.")
+        if not model.gives_residuals:
+            raise BadRequestError(
+                "There are no residuals where one task is in service, nor in modes that do without them; ask "
+                "without."
+            )
         rows = [list(image.residuals.values()) for image in images]
         return Values(None, np.array(rows, np.float32), (len(rows[0]),))
     # Tasks have different numbers of labels: shorter rows are filled up with zeros.
-    width = max(len(image.labels) for image in images)
-    probabilities = np.zeros((len(images), width), np.float32)
+    probabilities = np.zeros((len(images), model.widest_head), np.float32)
     for row, image in enumerate(images):
         probabilities[row, : len(image.labels)] = image.probabilities.numpy()
-    return Values(None, probabilities, (width,))
+    return Values(None, probabilities, (model.widest_head,))
 
 
-def _classified(images: Sequence[Classification], classes: int) -> Values:
+def _classified(images: Sequence[Classification], width: int) -> Values:
     """Triton's classification extension: "value:index:label", the likeliest first, rows filled up with ""."""
-    width = min(classes, max(len(image.labels) for image in images))
     strings = []
     for image in images:
         probabilities = image.probabilities

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from model_store.field_types import RESERVED_NAME as AUTO
+from model_store.field_types import AUTO
 from server.engine import Engine
 from server.errors import NotFoundError
 
@@ -21,6 +21,7 @@ class Model:
     crop: int  # pixels, of images that come preprocessed
     widest_head: int  # labels
     num_tasks: int
+    gives_residuals: bool  # with every answer
 
     @property
     def candidates(self) -> list[str] | None:
@@ -45,6 +46,7 @@ def find_model(engine: Engine, name: str, version: str | None) -> Model:
         crop=engine.preprocessing.crop,
         widest_head=max(len(task.labels) for task in heads.values()),
         num_tasks=len(engine.tasks),
+        gives_residuals=name == AUTO and len(engine.tasks) > 1 and engine.gives_residuals,
     )
     if version is not None and version != model.version:
         raise NotFoundError(f"Version {version[:80]!a} of {name!r} is not served; {model.version!r} is.")

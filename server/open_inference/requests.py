@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from server.batcher import ORDINARY_PRIORITY
-from server.errors import BadRequestError, NotAnImageError, TooLargeError, first_problem
+from server.errors import BadRequestError, NotAnImageError, TooLargeError
 from server.forms import Limits, decoded_base64
+from server.json_bodies import parse_json
 from server.open_inference.tensors import NUMBER_TYPES, WireTensor
 from server.service import EncodedImages, Images, ReadyImages, Urgency
 
@@ -23,6 +25,13 @@ CLASSIFIED_OUTPUTS = ("label", "score", "probabilities")
 
 # Normalised pixels are within about 3 of zero; what is far outside could only overflow in the encoder.
 LARGEST_PIXEL_VALUE = 1000.0
+
+# Tensors of more numbers have a binary form, which costs next to nothing to read.
+MOST_VALUES = 2_000_000
+
+# Compressed files may be put one behind the other; each costs the copy of a piece.
+MOST_MEMBERS = 1000
+UNPACKED_AT_ONCE = 1 << 16
 
 Dimension = Annotated[int, Field(ge=0, le=1 << 32)]
 
@@ -44,8 +53,8 @@ class InputTensor(Wire):
 
     name: str
     datatype: str
-    shape: list[Dimension]
-    parameters: TensorParameters = TensorParameters()
+    shape: list[Dimension] = Field(fail_fast=True)
+    parameters: TensorParameters | None = None
     data: list[Any] | None = None
 
 
@@ -60,7 +69,7 @@ class RequestedOutput(Wire):
     """An output that a client asks for."""
 
     name: str
-    parameters: OutputParameters = OutputParameters()
+    parameters: OutputParameters | None = None
 
 
 class RequestParameters(Wire):
@@ -75,9 +84,9 @@ class InferBody(Wire):
     """The JSON part of a request."""
 
     id: str | None = None
-    parameters: RequestParameters = RequestParameters()
-    inputs: list[InputTensor]
-    outputs: list[RequestedOutput] | None = None
+    parameters: RequestParameters | None = None
+    inputs: list[InputTensor] = Field(fail_fast=True)
+    outputs: list[RequestedOutput] | None = Field(None, fail_fast=True)
 
 
 @dataclass(frozen=True)
@@ -112,16 +121,24 @@ def decompressed(body: bytes, encoding: str, limit: int) -> bytes:
         raise NotAnImageError(
             f"The Content-Encoding {encoding[:80]!a} is unknown; use gzip, deflate or none."
         )
-    unpacker = zlib.decompressobj(zlib.MAX_WBITS | 32)  # tells gzip and zlib headers apart
-    try:
-        data = unpacker.decompress(body, limit + 1)
-    except zlib.error as error:
-        raise BadRequestError(f"The body is not valid {encoding}.") from error
-    if len(data) > limit:
-        raise TooLargeError(f"The body unpacks to more than {limit} bytes, which is the limit.")
-    if not unpacker.eof:
-        raise BadRequestError(f"The {encoding} body is cut off; send the whole of it.")
-    return data
+    unpacked = bytearray()
+    position = 0
+    for _ in range(MOST_MEMBERS):
+        unpacker = zlib.decompressobj(zlib.MAX_WBITS | 32)  # tells gzip and zlib headers apart
+        while not unpacker.eof:
+            piece = body[position : position + UNPACKED_AT_ONCE]
+            if not piece:
+                raise BadRequestError(f"The {encoding} body is cut off; send the whole of it.")
+            try:
+                unpacked += unpacker.decompress(piece, limit + 1 - len(unpacked))
+            except zlib.error as error:
+                raise BadRequestError(f"The body is not valid {encoding}.") from error
+            if len(unpacked) > limit:
+                raise TooLargeError(f"The body unpacks to more than {limit} bytes, which is the limit.")
+            position += len(piece) - len(unpacker.unused_data)
+        if position == len(body):
+            return bytes(unpacked)
+    raise BadRequestError(f"The body is more than {MOST_MEMBERS} {encoding} files in a row; send it as one.")
 
 
 def parse_infer_request(body: bytes, json_length: str | None, limits: Limits) -> InferRequest:
@@ -130,22 +147,20 @@ def parse_infer_request(body: bytes, json_length: str | None, limits: Limits) ->
     Raises BadRequestError or TooLargeError.
     """
     length = _json_length(json_length, len(body))
-    try:
-        parsed = InferBody.model_validate_json(body[:length])
-    except ValidationError as error:
-        raise BadRequestError(first_problem(error)) from error
+    parsed = parse_json(InferBody, body[:length], MOST_VALUES)
     tensor = _only_input(parsed, body[length:])
     images, batch_shape = _images(tensor, limits)
-    default_binary = parsed.parameters.binary_data_output
+    parameters = parsed.parameters or RequestParameters()
     wanted = parsed.outputs or [RequestedOutput(name=name) for name in DEFAULT_OUTPUTS]
+    _check_asked_once(wanted)
     return InferRequest(
         id=parsed.id,
         images=images,
         batch_shape=batch_shape,
-        outputs=[_wanted(output, default_binary, limits) for output in wanted],
+        outputs=[_wanted(output, parameters.binary_data_output, limits) for output in wanted],
         urgency=Urgency(
-            timeout=(parsed.parameters.timeout or 0) / 1e6 or None,
-            priority=parsed.parameters.priority or ORDINARY_PRIORITY,
+            timeout=(parameters.timeout or 0) / 1e6 or None,
+            priority=parameters.priority or ORDINARY_PRIORITY,
         ),
     )
 
@@ -167,7 +182,7 @@ def _only_input(parsed: InferBody, binary: bytes) -> WireTensor:
             f"A request has one input, {IMAGE!r} or {PIXEL_VALUES!r}; this one has {len(parsed.inputs)}."
         )
     tensor = parsed.inputs[0]
-    size = tensor.parameters.binary_data_size
+    size = None if tensor.parameters is None else tensor.parameters.binary_data_size
     if (size is None) == (tensor.data is None):
         raise BadRequestError(
             f"The input {tensor.name[:80]!a} needs either 'data' or the parameter 'binary_data_size'."
@@ -229,8 +244,17 @@ def _pixels(tensor: WireTensor) -> torch.Tensor:
     return torch.from_numpy(values.astype(np.float32, copy=True))
 
 
+def _check_asked_once(outputs: Sequence[RequestedOutput]) -> None:
+    names: set[str] = set()
+    for output in outputs:
+        if output.name in names:
+            raise BadRequestError(f"The output {output.name[:80]!a} is asked for twice; ask for it once.")
+        names.add(output.name)
+
+
 def _wanted(output: RequestedOutput, default_binary: bool, limits: Limits) -> WantedOutput:
-    name, classes = output.name, output.parameters.classification
+    name, parameters = output.name, output.parameters or OutputParameters()
+    classes = parameters.classification
     if name not in OUTPUTS:
         raise BadRequestError(f"There is no output {name[:80]!a}; the outputs are {', '.join(OUTPUTS)}.")
     if classes is not None and name not in CLASSIFIED_OUTPUTS:
@@ -239,5 +263,5 @@ def _wanted(output: RequestedOutput, default_binary: bool, limits: Limits) -> Wa
         )
     if classes is not None and not 1 <= classes <= limits.max_top_k:
         raise BadRequestError(f"'classification' must be between 1 and {limits.max_top_k}.")
-    binary = output.parameters.binary_data
+    binary = parameters.binary_data
     return WantedOutput(name, default_binary if binary is None else binary, classes)

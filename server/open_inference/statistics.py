@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
+from weakref import WeakSet
 
+from server.batcher import Batch
 from server.service import RequestRecord
 
 # The protocol's words for the stages of a request.
@@ -15,7 +17,10 @@ STAGES = {
     "queue": ("queue",),
     "compute_input": ("decode",),
     "compute_infer": ("first_pass", "route", "second_pass", "heads"),
+    "compute_output": ("answer",),
 }
+# There is no cache of answers here; its figures stay zero.
+CACHE = ("cache_hit", "cache_miss")
 
 
 @dataclass
@@ -37,8 +42,10 @@ class ModelStatistics:
 
     last_inference: int = 0  # milliseconds since the epoch
     images: int = 0
+    batches: int = 0  # that held any of the images
+    _counted: WeakSet[Batch] = field(default_factory=WeakSet)  # of requests that are still being answered
     durations: dict[str, Duration] = field(
-        default_factory=lambda: {name: Duration() for name in ("success", "fail", *STAGES)}
+        default_factory=lambda: {name: Duration() for name in ("success", "fail", *STAGES, *CACHE)}
     )
 
     @contextmanager
@@ -53,6 +60,10 @@ class ModelStatistics:
         self.durations["success"].add(time.monotonic() - started)
         self.last_inference = int(time.time() * 1000)
         self.images += record.images
+        for batch in record.batches:
+            if batch not in self._counted:
+                self._counted.add(batch)
+                self.batches += 1
         for name, stages in STAGES.items():
             self.durations[name].add(sum(record.stage_seconds.get(stage, 0.0) for stage in stages))
 
@@ -61,7 +72,7 @@ class ModelStatistics:
         return {
             "last_inference": self.last_inference,
             "inference_count": self.images,
-            "execution_count": self.durations["success"].count,
+            "execution_count": self.batches,
             "inference_stats": {
                 name: {"count": duration.count, "ns": duration.ns}
                 for name, duration in self.durations.items()
@@ -71,11 +82,15 @@ class ModelStatistics:
 
 
 class Statistics:
-    """By model and version: a new revision starts from nothing."""
+    """By model: a new version starts from nothing, and the figures of the one before are gone."""
 
     def __init__(self) -> None:
-        self._models: dict[tuple[str, str], ModelStatistics] = {}
+        self._models: dict[str, tuple[str, ModelStatistics]] = {}
 
     def of(self, model: str, version: str) -> ModelStatistics:
         """The figures of one model, opened when first asked for."""
-        return self._models.setdefault((model, version), ModelStatistics())
+        known, figures = self._models.get(model, ("", None))
+        if figures is None or known != version:
+            figures = ModelStatistics()
+            self._models[model] = (version, figures)
+        return figures

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -27,8 +28,12 @@ class WireTensor:
 
     def strings(self) -> list[bytes]:
         """The elements of a BYTES tensor. Raises BadRequestError."""
-        elements = _split_strings(self.name, self.data) if isinstance(self.data, bytes) else self._texts()
-        self._check_count(len(elements))
+        most = math.prod(self.shape)
+        found = self._split_strings(self.data) if isinstance(self.data, bytes) else self._texts(self.data)
+        # One more than there may be is enough to tell.
+        elements = list(islice(found, most + 1))
+        if len(elements) != most:
+            raise self._wrong_count(len(elements), " or more" if len(elements) > most else "")
         return elements
 
     def numbers(self) -> NDArray[Any]:
@@ -41,14 +46,15 @@ class WireTensor:
                     f" {math.prod(self.shape) * dtype.itemsize}."
                 )
             return np.frombuffer(self.data, dtype).reshape(self.shape)
-        values = self._json_numbers()
-        self._check_count(values.size)
+        values = self._json_numbers(self.data)
+        if values.size != math.prod(self.shape):
+            raise self._wrong_count(values.size)
         with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused as such
             return values.astype(dtype).reshape(self.shape)
 
-    def _json_numbers(self) -> NDArray[Any]:
+    def _json_numbers(self, data: list[Any]) -> NDArray[Any]:
         try:
-            values = np.array(self.data, dtype=np.float64).ravel()
+            values = np.array(data, dtype=np.float64).ravel()
         except (ValueError, TypeError, OverflowError) as error:
             raise BadRequestError(
                 f"The data of the input {self.name[:80]!a} must be numbers, flat or nested evenly."
@@ -60,42 +66,41 @@ class WireTensor:
             )
         return values
 
-    def _texts(self) -> list[bytes]:
-        texts = list(_flattened(self.data))
-        if not all(isinstance(text, str) for text in texts):
-            raise BadRequestError(f"The data of the input {self.name[:80]!a} must be strings.")
-        return [text.encode() for text in texts]
+    def _texts(self, data: list[Any]) -> Iterator[bytes]:
+        """The strings in nested lists, in order; an empty list holds none and has no place in any shape."""
+        open_lists = [iter(data)]
+        while open_lists:
+            for item in open_lists[-1]:
+                if isinstance(item, list) and item:
+                    open_lists.append(iter(item))
+                    break
+                if not isinstance(item, str):
+                    raise BadRequestError(f"The data of the input {self.name[:80]!a} must be strings.")
+                yield item.encode()
+            else:
+                open_lists.pop()
 
-    def _check_count(self, count: int) -> None:
-        if count != math.prod(self.shape):
-            raise BadRequestError(
-                f"The input {self.name[:80]!a} has {count} elements, its shape says {math.prod(self.shape)}."
-            )
+    def _split_strings(self, data: bytes) -> Iterator[bytes]:
+        """The elements of the binary form: each behind its length."""
+        position = 0
+        while position < len(data):
+            start = position + 4
+            length = int.from_bytes(data[position:start], "little")
+            if len(data) < start + length:
+                raise BadRequestError(
+                    f"The input {self.name[:80]!a} is cut off: an element of a BYTES tensor is its length in"
+                    " 4 bytes, little-endian, and its bytes."
+                )
+            yield data[start : start + length]
+            position = start + length
+
+    def _wrong_count(self, count: int, or_more: str = "") -> BadRequestError:
+        return BadRequestError(
+            f"The input {self.name[:80]!a} has {count} elements{or_more}, its shape says"
+            f" {math.prod(self.shape)}."
+        )
 
 
 def joined_strings(strings: Sequence[bytes]) -> bytes:
     """A BYTES tensor in the binary extension: each element behind its length."""
     return b"".join(struct.pack("<I", len(string)) + string for string in strings)
-
-
-def _split_strings(name: str, data: bytes) -> list[bytes]:
-    elements = []
-    position = 0
-    while position < len(data):
-        start = position + 4
-        length = int.from_bytes(data[position:start], "little")
-        if len(data) < start + length:
-            raise BadRequestError(
-                f"The input {name[:80]!a} is cut off: an element of a BYTES tensor is its length in 4 bytes,"
-                " little-endian, and its bytes."
-            )
-        elements.append(data[start : start + length])
-        position = start + length
-    return elements
-
-
-def _flattened(data: Any) -> Sequence[Any]:
-    """The innermost values of nested lists, in order."""
-    while any(isinstance(item, list) for item in data):
-        data = [inner for item in data for inner in (item if isinstance(item, list) else [item])]
-    return list(data)

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
-from server.body import read_body, unless_client_leaves
+from server.body import read_body, while_awaited
 from server.forms import DEFAULT_TOP_K, Limits, Options, parse_request, split_names
 from server.routes.dependencies import FOR_INFERENCE, IF_THERE_IS_ROOM, CurrentRecord, CurrentService
 from server.routes.json_schemas import inlined_schema
 from server.routes.responses import error_responses
 from server.schemas import ClassifyAnswer, ClassifyBody, image_result
-from server.service import EncodedImages
+from server.service import EncodedImages, RequestRecord, Service
 
 router = APIRouter(dependencies=FOR_INFERENCE)
 
@@ -67,22 +66,23 @@ async def classify(
     `top_k` may be query parameters or part of a form or JSON body, which wins. The order of the results is
     that of the images.
     """
-    settings = service.settings
     body = await read_body(request, service)
+    query = Options(None if tasks is None else split_names(tasks), top_k)
+    content_type = request.headers.get("content-type", "")
+    answer = await while_awaited(request, service, _answer(body, content_type, query, service, record))
+    return Response(answer, media_type="application/json")
+
+
+async def _answer(
+    body: bytes, content_type: str, query: Options, service: Service, record: RequestRecord
+) -> str:
+    limits = Limits(service.settings.max_images_per_request, service.settings.max_top_k)
     # Not on a decoding thread: a full server must refuse at once, and those may all be busy.
-    asked = await asyncio.to_thread(
-        parse_request,
-        body,
-        request.headers.get("content-type", ""),
-        Options(None if tasks is None else split_names(tasks), top_k),
-        Limits(settings.max_images_per_request, settings.max_top_k),
-    )
-    answers = await unless_client_leaves(
-        request, service.classify(EncodedImages(asked.files), asked.tasks, record)
-    )
+    asked = await service.parsers.run(parse_request, body, content_type, query, limits)
+    answers = await service.classify(EncodedImages(asked.files), asked.tasks, record)
     answer = ClassifyAnswer(
         id=record.request_id,
         store_revision=answers.store_revision,
         results=[image_result(one, asked.top_k) for one in answers.images],
     )
-    return Response(answer.model_dump_json(), media_type="application/json")
+    return answer.model_dump_json()

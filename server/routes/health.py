@@ -5,9 +5,10 @@ from __future__ import annotations
 from fastapi import APIRouter
 from fastapi.responses import JSONResponse
 
+from model_store.files import without_credentials
 from server.errors import DrainingError, NotReadyError, ServiceError, WorkerDiedError, error_response
 from server.routes.dependencies import CurrentService
-from server.routes.responses import error_responses
+from server.routes.responses import error_responses, readiness
 from server.schemas import Health
 
 router = APIRouter()
@@ -33,7 +34,7 @@ async def readyz(service: CurrentService) -> JSONResponse:
     health = Health(
         status="ready",
         store_revision=service.engine.store_revision,
-        load_error=None if failure is None else str(failure.error),
+        load_error=None if failure is None else without_credentials(str(failure.error)),
     )
     return JSONResponse(health.model_dump(exclude_none=True))
 
@@ -41,14 +42,13 @@ async def readyz(service: CurrentService) -> JSONResponse:
 @router.get("/v2/health/live", responses=error_responses(503))
 async def live(service: CurrentService) -> JSONResponse:
     """200 unless only a restart can help."""
-    return JSONResponse({"live": service.alive}, status_code=200 if service.alive else 503)
+    return readiness({"live": service.alive}, service.alive)
 
 
 @router.get("/v2/health/ready", responses=error_responses(503))
 async def ready(service: CurrentService) -> JSONResponse:
     """200 while requests should be sent here."""
-    content = {"ready": service.ready, "live": service.alive}
-    return JSONResponse(content, status_code=200 if service.ready else 503)
+    return readiness({"ready": service.ready, "live": service.alive}, service.ready)
 
 
 def _told(error: ServiceError) -> JSONResponse:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 from fastapi import APIRouter, Request
-from pydantic import ValidationError
 
-from model_store.field_types import RESERVED_NAME as AUTO
-from server.body import read_body, unless_client_leaves
+from model_store.field_types import AUTO
+from server.body import read_body, while_awaited
 from server.engine import Classification
-from server.errors import BadRequestError, first_problem
+from server.errors import BadRequestError
 from server.forms import DEFAULT_TOP_K, checked_top_k, decoded_base64, is_json
+from server.json_bodies import MOST_OPTIONS, parse_json
 from server.routes.dependencies import FOR_INFERENCE, IF_THERE_IS_ROOM, CurrentRecord, CurrentService
 from server.routes.responses import error_responses
 from server.schemas import HuggingFaceBody, HuggingFaceLabel, HuggingFaceParameters
@@ -75,11 +74,17 @@ async def _classify(
     request: Request, service: Service, record: RequestRecord, tasks: list[str] | None
 ) -> list[HuggingFaceLabel]:
     body = await read_body(request, service)
-    image, parameters = await asyncio.to_thread(_read, body, request.headers.get("content-type", ""))
+    work = _answer(body, request.headers.get("content-type", ""), service, record, tasks)
+    return await while_awaited(request, service, work)
+
+
+async def _answer(
+    body: bytes, content_type: str, service: Service, record: RequestRecord, tasks: list[str] | None
+) -> list[HuggingFaceLabel]:
+    image, parameters = await service.parsers.run(_read, body, content_type)
     top_k = DEFAULT_TOP_K if parameters.top_k is None else parameters.top_k
     checked_top_k(top_k, service.settings.max_top_k)
-    work = service.classify(EncodedImages([image]), tasks, record)
-    answers = await unless_client_leaves(request, work)
+    answers = await service.classify(EncodedImages([image]), tasks, record)
     return _labels(answers.images[0], top_k, parameters.function_to_apply or "softmax")
 
 
@@ -89,10 +94,7 @@ def _read(body: bytes, content_type: str) -> tuple[bytes, HuggingFaceParameters]
         raise BadRequestError("The request has no body; send an image, or JSON with 'inputs' in base64.")
     if not is_json(body, content_type):
         return body, HuggingFaceParameters()
-    try:
-        parsed = HuggingFaceBody.model_validate_json(body)
-    except ValidationError as error:
-        raise BadRequestError(first_problem(error)) from error
+    parsed = parse_json(HuggingFaceBody, body, MOST_OPTIONS)
     return decoded_base64(parsed.inputs, "inputs"), parsed.parameters or HuggingFaceParameters()
 
 

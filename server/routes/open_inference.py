@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
+import time
 from importlib.metadata import version as package_version
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse, Response
 
-from server.body import read_body, unless_client_leaves
+from server.body import read_body, while_awaited
 from server.forms import Limits
 from server.open_inference.answers import InferAnswer, infer_answer
 from server.open_inference.models import PLATFORM, Model, find_model, model_names
@@ -17,13 +17,14 @@ from server.open_inference.requests import (
     IMAGE,
     PIXEL_VALUES,
     InferBody,
+    InferRequest,
     decompressed,
     parse_infer_request,
 )
 from server.open_inference.statistics import Statistics
 from server.routes.dependencies import FOR_INFERENCE, IF_THERE_IS_ROOM, CurrentRecord, CurrentService
 from server.routes.json_schemas import inlined_schema
-from server.routes.responses import error_responses
+from server.routes.responses import error_responses, readiness
 from server.service import RequestRecord, Service
 
 
@@ -99,8 +100,7 @@ async def model_metadata(model: str, service: CurrentService, version: str | Non
 async def model_ready(model: str, service: CurrentService, version: str | None = None) -> JSONResponse:
     """200 while the model answers."""
     found = find_model(service.engine, model, version)
-    content = {"name": found.name, "ready": service.ready}
-    return JSONResponse(content, status_code=200 if service.ready else 503)
+    return readiness({"name": found.name, "ready": service.ready}, service.ready)
 
 
 @router.get("/models/{model}/config", responses=error_responses(401, 404, 503))
@@ -172,8 +172,8 @@ async def infer(
     found = find_model(service.engine, model, version)
     with statistics.of(found.name, found.version).request(record):
         body = await read_body(request, service)
-        work = _infer(found, body, request, service, record)
-        answer = await unless_client_leaves(request, work)
+        work = _infer(model, version, body, request, service, record)
+        answer = await while_awaited(request, service, work)
     if answer.json_length is None:
         return Response(answer.body, media_type="application/json")
     headers = {JSON_LENGTH: str(answer.json_length)}
@@ -181,17 +181,25 @@ async def infer(
 
 
 async def _infer(
-    model: Model, body: bytes, request: Request, service: Service, record: RequestRecord
+    name: str, version: str | None, body: bytes, request: Request, service: Service, record: RequestRecord
 ) -> InferAnswer:
     settings = service.settings
     encoding = request.headers.get("content-encoding", "").strip().lower()
-    plain = await asyncio.to_thread(decompressed, body, encoding, settings.max_body_bytes)
-    limits = Limits(settings.max_images_per_request, settings.max_top_k)
-    asked = await asyncio.to_thread(parse_infer_request, plain, request.headers.get(JSON_LENGTH), limits)
-    answers = await service.classify(asked.images, model.candidates, record, asked.urgency)
-    # A task may have got a new revision since the model was looked up: what answered is what counts.
-    version = answers.store_revision if model.task is None else answers.images[0].task_revision
-    return infer_answer(asked, model.name, version, answers.images)
+    json_length = request.headers.get(JSON_LENGTH)
+
+    def read() -> InferRequest:
+        limits = Limits(settings.max_images_per_request, settings.max_top_k)
+        return parse_infer_request(decompressed(body, encoding, settings.max_body_bytes), json_length, limits)
+
+    asked = await service.parsers.run(read)
+    # The model may have a new revision since the request began; from here on it is one engine's.
+    engine = service.engine
+    model = find_model(engine, name, version)
+    answers = await service.classify(asked.images, model.candidates, record, asked.urgency, engine)
+    started = time.monotonic()
+    answer = await service.parsers.run(infer_answer, asked, model, answers.images)
+    record.stage_seconds["answer"] = time.monotonic() - started
+    return answer
 
 
 def _outputs(model: Model) -> list[dict[str, Any]]:
@@ -201,6 +209,6 @@ def _outputs(model: Model) -> list[dict[str, Any]]:
         {"name": "score", "datatype": "FP32", "shape": [-1]},
         {"name": "probabilities", "datatype": "FP32", "shape": [-1, model.widest_head]},
     ]
-    if model.task is None:
+    if model.gives_residuals:
         outputs.append({"name": "residuals", "datatype": "FP32", "shape": [-1, model.num_tasks]})
     return outputs

@@ -11,7 +11,8 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from model_store.errors import StoreError
-from model_store.field_types import RESERVED_NAME as AUTO
+from model_store.field_types import AUTO
+from model_store.files import without_credentials
 from server.body import read_body
 from server.engine import Engine
 from server.errors import BadRequestError, NotFoundError
@@ -22,6 +23,8 @@ from server.service import Service
 
 router = APIRouter(prefix="/v2/repository", dependencies=FOR_ADMINS)
 
+# Options are a few names.
+LONGEST_BODY = 1 << 20
 RESPONSES = error_responses(400, 401, 404, 408, 413, 503)
 
 
@@ -64,9 +67,13 @@ async def unload(model: str, request: Request, service: CurrentService) -> Respo
 
 async def _parameters(request: Request, service: Service) -> dict[str, Any]:
     """The JSON object in the body, which may be empty. Raises BadRequestError."""
-    body = await read_body(request, service)
+    body = await read_body(request, service, LONGEST_BODY)
+    return await service.parsers.run(_json_object, body or b"{}")
+
+
+def _json_object(body: bytes) -> dict[str, Any]:
     try:
-        content = json.loads(body or b"{}")
+        content = json.loads(body)
     except (ValueError, RecursionError) as error:
         raise BadRequestError("The body must be empty or a JSON object.") from error
     if not isinstance(content, dict):
@@ -79,7 +86,9 @@ async def _loaded(future: Future[Engine]) -> Engine:
     try:
         # Who asked may leave; the load goes on.
         return await asyncio.shield(asyncio.wrap_future(future))
-    except (StoreError, ValueError, FloatingPointError) as error:
+    # A driver of a remote store may raise anything, and a device may have no memory for a second engine.
+    except (StoreError, ValueError, ArithmeticError, OSError, RuntimeError, MemoryError) as error:
+        reason = without_credentials(str(error))
         raise BadRequestError(
-            f"The store could not be loaded, the old revision serves on: {error}"
+            f"The store could not be loaded, the old revision serves on: {reason}"
         ) from error

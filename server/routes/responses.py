@@ -5,6 +5,9 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import Any
 
+from fastapi.responses import JSONResponse
+
+from server.errors import NotReadyError
 from server.schemas import ErrorBody
 
 
@@ -15,3 +18,8 @@ def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     }
     described["default"] = {"model": ErrorBody, "description": "Any other error"}
     return described
+
+
+def readiness(content: dict[str, Any], good: bool) -> JSONResponse:
+    """What the Open Inference Protocol answers to a question of health."""
+    return JSONResponse(content) if good else JSONResponse(content, 503, NotReadyError().headers())

@@ -124,8 +124,9 @@ class TestRefuses:
         self.assert_refused(tmp_path, suite.pretrained, [task], "task name .* must be 1 to 64 of a-z")
 
     def test_a_name_that_requests_use_otherwise(self, suite: Suite, tmp_path: Path) -> None:
-        task = dataclasses.replace(suite.tasks[0], name="auto")
-        self.assert_refused(tmp_path, suite.pretrained, [task], "'auto' means the router's choice")
+        for name in ("auto", "stats"):
+            task = dataclasses.replace(suite.tasks[0], name=name)
+            self.assert_refused(tmp_path, suite.pretrained, [task], f"'{name}' has a meaning in requests")
 
     def test_duplicate_names(self, suite: Suite, tmp_path: Path) -> None:
         tasks = [suite.tasks[0], dataclasses.replace(suite.tasks[1], name="digits")]

@@ -15,12 +15,13 @@ import torch
 
 from model_store.build import build
 from model_store.errors import IntegrityError, ManifestError, StoreError, StoreExistsError, StoreLockedError
-from model_store.files import LocalFiles, StoreFiles, open_files
+from model_store.files import LocalFiles, StoreFiles, open_files, without_credentials
 from model_store.plan import BuildOptions
 from model_store.revisions import add_task, prune_store, remove_task, rollback_task
 from model_store.store import Store
 from tests.model_store.models import Suite
 
+WITH_PASSWORD = "memory://user:pass@bucket/stores/none"
 MEMORY = "memory://bucket/stores/one"
 
 
@@ -152,3 +153,10 @@ def test_remote_damage_is_found(suite: Suite, remote: str) -> None:
         build(suite.pretrained, suite.tasks, remote)
     with pytest.raises(ManifestError, match="there is no store at"):
         remove_task(MEMORY + "/other", "digits")
+
+
+def test_no_error_shows_the_password_in_a_url() -> None:
+    with pytest.raises(StoreError, match="memory://bucket/stores/none") as caught:
+        Store.open(WITH_PASSWORD)
+    assert "pass" not in str(caught.value)
+    assert without_credentials("a@b gs://c at s3://k:s@d/e@f") == "a@b gs://c at s3://d/e@f"

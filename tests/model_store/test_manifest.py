@@ -33,6 +33,12 @@ def rename_file(task: dict[str, Any], to: str) -> None:
 
 CASES: list[tuple[str, Callable[[dict[str, Any]], object], str]] = [
     ("newer version", lambda m: m.update(format_version=2), "has format version 2.*update mass-serve"),
+    (
+        "auto",
+        lambda m: m["tasks"][0].update(name="auto"),
+        "'auto' has a meaning in requests; build the store",
+    ),
+    ("stats", lambda m: m["tasks"][0].update(name="stats"), r"tasks\.0\.name: the task name 'stats'"),
     ("older version", lambda m: m.update(format_version=0), "format_version: Input should be 1"),
     ("unknown key", lambda m: m.update(surprise=1), "surprise: Extra inputs are not permitted"),
     ("nested unknown key", lambda m: m["router"].update(x=1), r"router\.x: Extra inputs"),

@@ -140,8 +140,8 @@ def _garbled() -> Iterator[Act]:
     for name, data in garbled.items():
         # What lies unread when the server closes makes the kernel reset, which may overtake the answer.
         yield Act(name, (data,), ((400,), HUNG_UP))
-    # The parser takes any version for its own; the next line is then none of a request.
-    yield Act("HTTP/2", (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",), ((404, 400), HUNG_UP))
+    # The parser takes any version for its own; the answer closes the connection before the next line is read.
+    yield Act("HTTP/2", (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",), ((505,), HUNG_UP))
 
 
 def _leaving() -> Iterator[Act]:

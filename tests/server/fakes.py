@@ -38,6 +38,7 @@ class FakeEngine:
     tasks: dict[str, TaskInfo] = field(
         default_factory=lambda: {n: TaskInfo(n, "r1", LABELS, "cosine", 4, 0.9) for n in ("digits", "signs")}
     )
+    gives_residuals: bool = True
     nbytes: dict[str, int] = field(default_factory=lambda: {"pretrained": 1000})
     set_cache: SimpleNamespace = field(
         default_factory=lambda: SimpleNamespace(
@@ -70,9 +71,9 @@ def _answer(query: Query) -> Classification:
     probabilities[red] = 0.9
     task = query.candidates[0] if query.candidates else "digits"
     residuals = {} if query.candidates else {"digits": 3.0, "signs": 4.0}
-    return Classification(
-        task, "r1", LABELS, probabilities.log(), (task,), {task: 0.9}, residuals, None, False, 2.0
-    )
+    familiarity = 0.5 if residuals else None
+    routed = ((task,), {task: 0.9}, residuals, familiarity, False, 2.0)
+    return Classification(task, "r1", LABELS, probabilities.log(), *routed)
 
 
 def as_engine(fake: FakeEngine) -> Engine:

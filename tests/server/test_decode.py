@@ -266,6 +266,58 @@ def test_large_images_are_decoded_one_at_a_time(size: tuple[int, int], alone: bo
     pool.close()
 
 
+class Gated(Preprocessing):
+    """Large images wait for a gate; counts what is decoded."""
+
+    gate = threading.Event()
+    decoded = 0
+
+    def preprocess(self, image: Image.Image) -> Tensor:
+        Gated.decoded += 1
+        if image.width > 3000:
+            assert self.gate.wait(20)
+        return super().preprocess(image)
+
+
+@pytest.fixture
+def gated() -> Gated:
+    Gated.gate.clear()
+    Gated.decoded = 0
+    return Gated(8, 8, "nearest", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+
+
+def test_small_images_do_not_wait_for_large_ones(gated: Gated) -> None:
+    pool = DecodePool(2, 20_000_000)
+
+    async def both() -> list[Tensor]:
+        large = asyncio.ensure_future(pool.pixels([bomb(4000, 3001)] * 4, gated))
+        await asyncio.sleep(0.5)  # long enough to fill every thread
+        small = await asyncio.wait_for(pool.pixels([picture(1)] * 4, gated), 10)
+        assert not large.done()
+        gated.gate.set()
+        await large
+        return small
+
+    assert len(asyncio.run(both())) == 4
+    pool.close()
+
+
+def test_after_a_bad_image_the_others_are_not_decoded(gated: Gated) -> None:
+    """Neither when the caller leaves: one of them is at work, the others are dropped."""
+    pool = DecodePool(1, 20_000_000)
+    with pytest.raises(NotAnImageError):
+        asyncio.run(pool.pixels([b"no image"] + [bomb(900, 900)] * 200, gated))
+
+    async def leave() -> None:
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(pool.pixels([bomb(900, 900)] * 200, gated), 0.1)
+        await asyncio.wait_for(pool.pixels([picture(1)], gated), 10)
+
+    asyncio.run(leave())
+    assert Gated.decoded < 100
+    pool.close()
+
+
 def test_pillow_can_read_more_than_is_enabled() -> None:
     """The list of formats is what keeps the others out."""
     data = encode(Image.new("RGB", (8, 8)), "PPM")

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import shutil
 import signal
+import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -178,6 +183,43 @@ def test_a_store_that_is_harmed_while_it_serves(server: RunningServer, store: Pa
     assert server.process.poll() is None
 
 
+def test_a_version_that_goes_while_its_request_is_read(
+    server: RunningServer, store: Path, suite: Suite
+) -> None:
+    """Whoever asks for one version is not answered by another."""
+    old = Store.open(store).task("street").revision
+    data = [base64.b64encode(PICTURE).decode()]
+    tensor = {"name": "image", "shape": [1], "datatype": "BYTES", "data": data}
+    body = json.dumps({"inputs": [tensor]}).encode()
+    path = f"/v2/models/street/versions/{old}/infer"
+    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE) as connection:
+        connection.sendall(head.encode() + body[:10])
+        wait_for(lambda: server.metric("mass_requests_in_progress") == 1)
+        add_task(store, TaskInput("street", suite.tasks[2].checkpoint), replace=True)
+        wait_for(lambda: served_revision(server) == Store.open(store).manifest.store_revision)
+        connection.sendall(body[10:])
+        answered = connection.recv(65536)
+    assert answered.startswith(b"HTTP/1.1 404 ")
+
+
+def test_a_signal_while_starting_does_not_end_the_process() -> None:
+    command = [sys.executable, "-m", "server", "serve", "--port", "0", "--drain-seconds", "0"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        wait_for(lambda: _ignores(process.pid, signal.SIGHUP))
+        process.send_signal(signal.SIGHUP)
+        assert "loading" in process.stderr.readline(), "the program was importing, and went on"
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=PATIENCE)
+
+
+def _ignores(pid: int, number: int) -> bool:
+    status = Path(f"/proc/{pid}/status").read_text()
+    (mask,) = (int(line.split()[1], 16) for line in status.splitlines() if line.startswith("SigIgn"))
+    return bool(mask >> (number - 1) & 1)
+
+
 def test_a_signal_looks_at_once(store: Path) -> None:
     with serving(store, store_poll_seconds=0, drain_seconds=0) as server:
         server.wait_until_ready()
@@ -221,6 +263,7 @@ class TestRepository:
             (lambda c: c.unload_model("cars", headers=ADMIN), "no task 'cars' in service"),
             (lambda c: c.unload_model("auto", headers=ADMIN), "unload a task"),
             (lambda c: c.load_model("street", headers=ADMIN, config="{}"), "send no parameters"),
+            (lambda c: c.load_model("street", headers=ADMIN, config="x" * (1 << 20)), "1048576 bytes"),
             (lambda c: c.load_model("street"), "An admin key is needed"),
             (lambda c: c.unload_model("street", headers={"X-API-Key": "guess"}), "An admin key is needed"),
             (lambda c: c.get_model_repository_index(), "An admin key is needed"),
@@ -252,7 +295,9 @@ class TestRepository:
         image.set_data_from_numpy(np.array([PICTURE, PICTURE], dtype=np.object_))
         client.infer("auto", [image])
         (figures,) = client.get_inference_statistics("auto")["model_stats"]
-        assert figures["inference_count"] == 2
+        assert (figures["inference_count"], figures["execution_count"]) == (2, 1)
+        assert figures["inference_stats"]["compute_output"]["ns"] > 0
+        assert figures["inference_stats"]["cache_hit"] == {"count": 0, "ns": 0}
         assert figures["inference_stats"]["success"]["count"] == 1
         assert (
             0

@@ -237,6 +237,32 @@ def test_other_paths_and_methods(server: RunningServer) -> None:
     refused(server.client.request("BREW", "/v1/tasks"), 405, "GET")
 
 
+def test_no_slash_is_redirected(server: RunningServer) -> None:
+    """A redirect would name the host that the caller named."""
+    refused(server.client.get("/v1/tasks/"), 404, "/v1/tasks/")
+
+
+@pytest.mark.parametrize(
+    "path", ["/livez", "/readyz", "/metrics", "/", "/v2/health/live", "/v2/health/ready"]
+)
+def test_head_is_get_without_the_body(server: RunningServer, path: str) -> None:
+    response = server.client.head(path)
+    assert response.status_code == 200
+    assert response.content == b""
+    assert response.headers["Content-Type"] == server.client.get(path).headers["Content-Type"]
+
+
+@pytest.mark.parametrize("version", ["2.0", "9.9"])
+def test_other_versions_of_http(server: RunningServer, version: str) -> None:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
+        connection.sendall(f"GET /livez HTTP/{version}\r\nHost: x\r\n\r\n".encode())
+        answer = b""
+        while chunk := connection.recv(4096):
+            answer += chunk
+    assert answer.startswith(b"HTTP/1.1 505 ")
+    assert b"HTTP/1.1" in answer.partition(b'"error"')[2]
+
+
 def test_an_engine_failure_is_a_500_that_tells_nothing_of_the_inside(server: RunningServer) -> None:
     response = server.client.post("/v1/classify", content=picture(1, green=FAIL))
     refused(response, 500, "try again")

@@ -72,7 +72,12 @@ def test_the_file_is_not_read_for_every_request(path: Path) -> None:
     assert file.accepts("first-key")
 
 
-@pytest.mark.parametrize("content", [None, b"", b"# nothing\n", b"\xff"])
+def test_a_byte_order_mark_is_no_part_of_the_first_key(path: Path) -> None:
+    path.write_text("first-key\n# für alle\n", encoding="utf-8-sig")
+    assert KeyFile(path).accepts("first-key")
+
+
+@pytest.mark.parametrize("content", [None, b"", b"# nothing\n", b"\xff", "schlüssel".encode()])
 def test_a_file_without_keys_ends_the_start(tmp_path: Path, content: bytes | None) -> None:
     path = tmp_path / "keys"
     if content is not None:

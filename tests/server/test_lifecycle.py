@@ -38,6 +38,9 @@ def test_alive_but_not_ready_while_loading_and_stopped_without_fuss(start_server
         assert response.status_code == 503
         assert "loading" in response.json()["error"]
         assert int(response.headers["Retry-After"]) > 0
+    ready = server.client.get("/v2/health/ready")
+    assert (ready.status_code, ready.json()) == (503, {"ready": False, "live": True})
+    assert int(ready.headers["Retry-After"]) > 0
     assert classify(server, picture(1)).status_code == 503
     assert server.client.get("/").status_code == 200
     assert server.metric("mass_ready") == 0
@@ -175,6 +178,7 @@ def test_sigterm_under_load_loses_nothing(start_server: StartServer) -> None:
     assert still_served.status_code == 200
     assert still_served.headers["Connection"] == "close"
     assert server.client.get("/livez").status_code == 200
+    assert int(server.client.get("/v2/models/auto/ready").headers["Retry-After"]) > 0
     before = len(statuses)
     wait_for(lambda: len(statuses) > before + 5)
     stopping.set()
@@ -197,6 +201,25 @@ def test_work_that_outlasts_the_grace_period_is_still_answered_and_logged(start_
         assert [future.result().status_code for future in slow] == [200] * 3
     assert server.process.wait(PATIENCE) == 0
     _tells_each_request_and_no_secret(server.log())
+
+
+def test_a_request_that_outlasts_the_drain_is_told_so(start_server: StartServer) -> None:
+    server = start_server(drain_seconds=0, request_timeout=0.5)
+    server.wait_until_ready()
+    with socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE) as connection:
+        connection.sendall(b"POST /v1/classify HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\nabc")
+        wait_for(lambda: server.metric("mass_requests_in_progress") == 1)
+        server.process.send_signal(signal.SIGTERM)
+        answer = b""
+        while chunk := connection.recv(65536):
+            answer += chunk
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 503 ")
+    assert b"retry-after: " in head.lower()
+    assert b"x-request-id: " in head.lower()
+    assert "shutting down" in json.loads(body)["error"]
+    assert server.process.wait(PATIENCE) == 0
+    assert '"status": 503' in server.log()
 
 
 def _tells_each_request_and_no_secret(log: str) -> None:

@@ -22,6 +22,22 @@ def _restored() -> Iterator[None]:
     structlog.reset_defaults()
 
 
+@pytest.mark.usefixtures("_restored")
+@pytest.mark.parametrize("log_format", ["console", "json"])
+def test_the_credentials_in_a_url_are_not_shown(log_format: str, capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logs(load_settings({"log_format": log_format}))
+    log = structlog.get_logger("test")
+    log.info("loading", store="s3://user:secret@bucket/store")
+    try:
+        raise OSError("cannot reach s3://user:secret@bucket/store")
+    except OSError as error:
+        log.error("loading failed", error=str(error), exc_info=error)
+    shown = capsys.readouterr().err
+    assert "s3://bucket/store" in shown
+    assert "Traceback" in shown
+    assert "secret" not in shown
+
+
 def fail(key: str) -> None:
     headers = {"authorization": f"Bearer {key}"}
     raise RuntimeError(f"a defect with {len(headers)} headers")

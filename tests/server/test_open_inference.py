@@ -154,6 +154,11 @@ class TestJson:
         assert response.json()["outputs"][0]["shape"] == [2, 1]
         assert "id" not in response.json()
 
+    def test_parameters_of_null(self, server: RunningServer) -> None:
+        body = as_json(picture(7), parameters=None, outputs=[{"name": "label", "parameters": None}])
+        body["inputs"][0]["parameters"] = None
+        assert outputs(post(server, body)) == {"label": ["7"]}
+
     def test_the_versioned_path(self, server: RunningServer) -> None:
         response = server.client.post("/v2/models/signs/versions/r1/infer", json=as_json(picture(7)))
         assert outputs(response)["task"] == ["signs"]
@@ -218,6 +223,9 @@ class TestBadRequests:
                 "between 1 and 1000",
             ),
             ({**one_input(), "parameters": {"timeout": -1}}, 400, "timeout"),
+            ({**one_input(), "outputs": [{"name": "label"}] * 2}, 400, "'label' is asked for twice"),
+            (one_input(data=[[], "aGVsbG8="]), 400, "must be strings"),
+            (one_input(data=[None]), 400, "must be strings"),
         ],
     )
     def test_json(self, server: RunningServer, body: Any, status: int, words: str) -> None:
@@ -285,12 +293,21 @@ class TestBadRequests:
             ("gzip", b"not gzip", 400, "not valid gzip"),
             ("gzip", gzip.compress(b"{}")[:-9], 400, "cut off"),
             ("deflate", zlib.compress(bytes(64 << 20)), 413, "unpacks to more than"),
+            ("gzip", gzip.compress(b"{}") + b"garbage", 400, "not valid gzip"),
+            ("gzip", gzip.compress(b"") * 2000, 400, "1000 gzip files"),
+            # Every element is wrong, and one error is enough.
+            ("gzip", gzip.compress(b'{"inputs":[' + b"1," * 50_000 + b"1]}"), 400, "inputs[0]"),
         ],
     )
     def test_content_encodings(
         self, server: RunningServer, encoding: str, content: bytes, status: int, words: str
     ) -> None:
         refused(post(server, content, **{"Content-Encoding": encoding}), status, words)
+
+    def test_files_in_a_row_are_one_body(self, server: RunningServer) -> None:
+        text = json.dumps(as_json(picture(7))).encode()
+        content = gzip.compress(text[:50]) + gzip.compress(text[50:])
+        assert outputs(post(server, content, **{"Content-Encoding": "gzip"}))["label"] == ["7"]
 
     def test_the_server_is_well_afterwards(self, server: RunningServer) -> None:
         assert outputs(post(server, as_json(picture(7))))["label"] == ["7"]

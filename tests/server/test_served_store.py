@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -29,11 +30,20 @@ class Source:
     damage: Exception | None = None
     loads: list[tuple[frozenset[str], str | None]] = field(default_factory=list)
 
+    unreadable: Exception | None = None
+    gate: threading.Event = field(default_factory=threading.Event)  # loads wait for it
+
+    def __post_init__(self) -> None:
+        self.gate.set()
+
     def revision(self) -> str:
+        if self.unreadable is not None:
+            raise self.unreadable
         return self.current
 
     def load(self, without: frozenset[str], previous: Engine | None) -> Engine:
         self.loads.append((without, None if previous is None else previous.store_revision))
+        assert self.gate.wait(WAIT)
         if self.damage is not None:
             raise self.damage
         engine = FakeEngine(store_revision=self.current)
@@ -126,6 +136,31 @@ def test_a_failed_load_is_tried_again_and_ever_later(
     assert store.failure.attempts >= 2
     source.damage = None
     wait_for(lambda: serving(store) == "r2")
+
+
+def test_a_store_that_stays_unreadable_fails_ever_later(
+    store: ServedStore, source: Source, metrics: Metrics
+) -> None:
+    source.unreadable = OSError("gone")
+    wait_for(lambda: store.failure is not None)
+    time.sleep(0.1)
+    assert value(metrics, "mass_task_load_failures_total") == 1
+    source.unreadable = OSError("gone for another reason")
+    wait_for(lambda: value(metrics, "mass_task_load_failures_total") == 2)
+    source.unreadable = None
+    wait_for(lambda: store.failure is None)
+
+
+def test_looks_that_wait_are_one(store: ServedStore, source: Source) -> None:
+    source.gate.clear()
+    first = store.reload()
+    wait_for(lambda: len(source.loads) == 2)
+    waiting = [store.reload() for _ in range(50)]
+    source.gate.set()
+    engines = [future.result(WAIT) for future in waiting]
+    assert all(engine is store.engine for engine in engines)
+    assert first.result(WAIT) is not store.engine
+    assert len(source.loads) == 3
 
 
 def test_a_store_that_came_back_as_it_was_is_no_failure(store: ServedStore, source: Source) -> None:

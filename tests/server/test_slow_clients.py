@@ -191,3 +191,51 @@ def test_connections_beyond_the_limit_are_closed_and_the_others_served() -> None
         assert all(b"200 OK" in head for head in kept)
         stack.close()
         assert server.client.get("/livez").status_code == 200
+
+
+def test_a_new_connection_takes_the_place_of_the_one_idle_for_longest() -> None:
+    """Whoever opens connections and says nothing cannot shut the probes out."""
+    with running(0.0, {"max_connections": 5}) as server, ExitStack() as stack:
+        server.wait_until_ready()
+        silent = [
+            stack.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE))
+            for _ in range(10)
+        ]
+        answering = stack.enter_context(
+            socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE)
+        )
+        head = (
+            b"POST /v1/classify HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\nExpect: 100-continue\r\n\r\n"
+        )
+        answering.sendall(head)
+        assert answering.recv(1000).startswith(b"HTTP/1.1 100 ")
+        more = [
+            stack.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE))
+            for _ in range(10)
+        ]
+        with socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE) as probe:
+            probe.sendall(REQUEST)
+            assert b"200 OK" in one_answer(probe)[0]
+        assert all(everything(connection) == b"" for connection in [*silent, *more[:5]])
+        assert not select([answering], [], [], 0.5)[0], "a request that has begun is not given up"
+
+
+def test_a_slow_reader_that_goes_on_reading_gets_its_answers(server: RunningServer) -> None:
+    """Their sum takes many times the timeout; the time without any reading never does."""
+    requests = 150
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.connect(("127.0.0.1", server.port))
+        connection.settimeout(PATIENCE)
+        closing = b"GET /openapi.json HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+        kept = closing.replace(b"Connection: close\r\n", b"")
+        connection.sendall(kept * (requests - 1) + closing)
+        received = b""
+        end = time.monotonic() + 6 * CLIENT_TIMEOUT
+        while time.monotonic() < end:
+            received += connection.recv(2048)
+            time.sleep(CLIENT_TIMEOUT / 10)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+        received += everything(connection)
+    assert received.count(b"HTTP/1.1 200 OK") == requests
+    assert received.endswith(b"}")

@@ -1,0 +1,35 @@
+"""Threads for work that would hold the event loop up."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, ParamSpec, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Threads:
+    """A pool of its own, and not asyncio's, which is waited for at the end however long its work takes."""
+
+    def __init__(self, count: int, name: str) -> None:
+        self._pool = ThreadPoolExecutor(count, thread_name_prefix=name)
+        self._open: set[Future[Any]] = set()
+
+    async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """What `work` returns or raises. Cancelled, it does not start; once begun it cannot be stopped."""
+        future = self._pool.submit(work, *args, **kwargs)
+        self._open.add(future)
+        future.add_done_callback(self._open.discard)
+        return await asyncio.wrap_future(future)
+
+    @property
+    def busy(self) -> bool:
+        """Whether a thread is at work."""
+        return any(future.running() for future in self._open.copy())
+
+    def close(self) -> None:
+        """Drops what waits; what runs is not waited for."""
+        self._pool.shutdown(wait=False, cancel_futures=True)

@@ -1,0 +1,69 @@
+"""Work on a request ends with the caller's patience, and with the server's."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from fastapi import Request
+
+from server.body import while_awaited
+from server.errors import ClientGoneError, DeadlineError
+from server.service import RequestRecord, Service
+from server.threads import Threads
+
+SERVICE = cast(Service, SimpleNamespace(settings=SimpleNamespace(request_timeout=0.1)))
+
+
+def request_of(record: RequestRecord, stays: float) -> Request:
+    """Of a caller who hangs up after so many seconds."""
+
+    async def receive() -> dict[str, Any]:
+        await asyncio.sleep(stays)
+        return {"type": "http.disconnect"}
+
+    return cast(Request, SimpleNamespace(state=SimpleNamespace(record=record), receive=receive))
+
+
+@pytest.mark.parametrize(("stays", "error"), [(60.0, DeadlineError), (0.01, ClientGoneError)])
+def test_a_parse_that_takes_too_long(stays: float, error: type[Exception]) -> None:
+    """The caller has its answer, and the end of the process does not wait for the thread."""
+    gate = threading.Event()
+    threads = Threads(1, "parse")
+
+    async def parse() -> None:
+        record = RequestRecord("r", deadline=time.monotonic() + 0.1)
+        await while_awaited(request_of(record, stays), SERVICE, threads.run(gate.wait, 20.0))
+
+    with pytest.raises(error):
+        asyncio.run(parse())
+    assert threads.busy
+    threads.close()
+    assert threads.busy, "closing has not waited"
+    gate.set()
+    while threads.busy:
+        time.sleep(0.001)
+
+
+def test_what_nobody_waits_for_does_not_begin() -> None:
+    gate = threading.Event()
+    begun: list[int] = []
+    threads = Threads(1, "parse")
+
+    async def leave() -> None:
+        first = asyncio.ensure_future(threads.run(gate.wait, 20.0))
+        second = asyncio.ensure_future(threads.run(begun.append, 1))
+        await asyncio.sleep(0.05)
+        second.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await second
+        gate.set()
+        assert await first
+
+    asyncio.run(leave())
+    threads.close()
+    assert begun == []

@@ -1,0 +1,66 @@
+"""What an answer of the Open Inference Protocol looks like is what the model's metadata say."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+import torch
+
+from server.engine import Classification
+from server.errors import BadRequestError
+from server.forms import Limits
+from server.loading import TaskInfo
+from server.open_inference.answers import infer_answer
+from server.open_inference.models import find_model
+from server.open_inference.requests import parse_infer_request
+from server.routes.open_inference import _outputs
+from tests.server.fakes import FakeEngine, as_engine
+
+WIDTHS = {"few": 2, "many": 5}
+
+
+def engine_with(*names: str) -> FakeEngine:
+    tasks = {n: TaskInfo(n, "r1", tuple("abcde"[: WIDTHS[n]]), "cosine", 4, None) for n in names}
+    return FakeEngine(tasks=tasks)
+
+
+def ask(engine: FakeEngine, output: dict[str, Any]) -> dict[str, Any]:
+    """One image, which is of the task of few labels."""
+    tensor = {"name": "image", "shape": [1], "datatype": "BYTES", "data": [""]}
+    body = json.dumps({"inputs": [tensor], "outputs": [output]}).encode()
+    request = parse_infer_request(body, None, Limits(8, 10))
+    residuals = dict.fromkeys(engine.tasks, 1.0) if len(engine.tasks) > 1 else {}
+    image = Classification(
+        "few", "r1", ("a", "b"), torch.tensor([0.0, 1.0]), ("few",), {}, residuals, 0.5, False, 2.0
+    )
+    answer = infer_answer(request, find_model(as_engine(engine), "auto", None), [image])
+    (found,) = json.loads(answer.body)["outputs"]
+    return dict(found)
+
+
+@pytest.mark.parametrize("name", ["probabilities", "residuals"])
+def test_the_shape_is_the_declared_one(name: str) -> None:
+    engine = engine_with("few", "many")
+    declared = {
+        output["name"]: output["shape"] for output in _outputs(find_model(as_engine(engine), "auto", None))
+    }
+    answered = ask(engine, {"name": name})
+    assert answered["shape"][1:] == declared[name][1:]
+    assert len(answered["data"]) == declared[name][1]
+
+
+def test_classes_are_as_many_whatever_task_wins() -> None:
+    answered = ask(engine_with("few", "many"), {"name": "label", "parameters": {"classification": 4}})
+    assert answered["shape"] == [1, 4]
+    assert answered["data"][2:] == ["", ""]
+
+
+def test_one_task_has_no_residuals() -> None:
+    engine = engine_with("few")
+    assert "residuals" not in {
+        output["name"] for output in _outputs(find_model(as_engine(engine), "auto", None))
+    }
+    with pytest.raises(BadRequestError, match="where one task is in service"):
+        ask(engine, {"name": "residuals"})
