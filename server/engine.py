@@ -193,7 +193,7 @@ class Engine:
 
     @property
     def gives_residuals(self) -> bool:
-        """Whether every routed answer has residuals: an image that is taken at its early evidence has none."""
+        """Whether every routed answer has residuals; an image taken at its early evidence has none."""
         mode = self._loaded.mode
         return mode == PAPER or MODES[mode].certain_lead == math.inf
 

@@ -11,8 +11,9 @@ import torch
 import typer
 
 from model_store.errors import StoreError
-from model_store.manifest import PRETRAINED_FILE
+from model_store.manifest import PRETRAINED_FILE, RouterMode
 from model_store.store import Store
+from router import PAPER
 from server.commands.evaluation_table import print_report
 from server.commands.failing import EXIT_FAILED, fail
 from server.commands.progress_bars import progress_bars
@@ -21,6 +22,7 @@ from server.evaluation import EvaluationData, EvaluationDataError, Options, Repo
 from server.evaluation import evaluate as run_evaluation
 from server.evaluation.changes import FinetunedModels
 from server.evaluation.evaluate import StoreBytes
+from server.evaluation.methods import Routed
 from server.evaluation.plots import write_plots
 from server.evaluation.variants import Variants
 from server.execution import Execution
@@ -36,6 +38,10 @@ def evaluate(
         Path | None, typer.Option("--json", help="write the figures here; - for standard output")
     ] = None,
     plots: Annotated[Path | None, typer.Option(help="write pictures of the figures here")] = None,
+    mode: Annotated[
+        list[RouterMode] | None,
+        typer.Option(help="search for the task so; repeat to compare (default: as the store says)"),
+    ] = None,
     finetuned: Annotated[
         list[str] | None,
         typer.Option(
@@ -56,14 +62,15 @@ def evaluate(
     An image counts as right when its task and its label both are. Settings other than the store come from
     the environment (MASS_DEVICE, MASS_DTYPE, MASS_EXECUTION, ...).
     """
-    variants = _load(store)
+    variants = _load(store, mode or [])
     engine = variants.engine()
     labels = {name: task.labels for name, task in engine.tasks.items()}
     options = Options(
         changes=_finetuned_models(engine, finetuned or []),
+        methods=[Routed(name, variants.engine(name)) for name in mode or []],
         curves=variants if curves else None,
         store_bytes=_store_bytes(store),
-        settings={"execution": variants.execution.value},
+        settings={"execution": variants.execution.value, "mode": variants.loaded.mode},
     )
     try:
         with progress_bars() as progress:
@@ -75,10 +82,13 @@ def evaluate(
         fail(f"cannot write {error.filename}: {error.strerror}", EXIT_FAILED)
 
 
-def _load(store: str) -> Variants:
+def _load(store: str, modes: Sequence[str]) -> Variants:
+    """In the first of the modes, with weights for all of them."""
     try:
         source = store_source(load_settings({"store": store}))
-        loaded = load_store(source.url, torch.device(source.device), getattr(torch, source.dtype))
+        # The paper's first pass reads less than the others'.
+        most = next((mode for mode in modes if mode != PAPER), PAPER if modes else source.mode)
+        loaded = load_store(source.url, torch.device(source.device), getattr(torch, source.dtype), most)
     except (SettingsError, StoreError, ValueError) as error:
         fail(error)
     return Variants(loaded, Execution(source.execution), source.set_cache_bytes)

@@ -17,6 +17,7 @@ ROUTED_HEADINGS = (
     "router",
     "survival",
     "set size",
+    "passes",
     "ECE label",
     "ECE task",
 )
@@ -63,6 +64,7 @@ def _routed_cells(figures: RoutedFigures) -> list[str]:
         _number(figures["router_accuracy"]),
         _number(figures["task_survival"]),
         _number(figures["mean_set_size"]),
+        _number(figures["mean_passes"]),
         _number(figures["label_ece"]),
         _number(figures["task_ece"]),
     ]

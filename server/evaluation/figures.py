@@ -40,6 +40,7 @@ class RoutedFigures(TypedDict):
     router_accuracy: float  # the largest coefficient is the right task's
     task_survival: float  # the right task is in the expert set
     mean_set_size: float
+    mean_passes: float  # through the encoder, the first and the second together
     label_ece: float  # of the answer's score, against task and label both right
     task_ece: float  # of the largest coefficient, against its task being right
     intervals: Intervals
@@ -65,7 +66,7 @@ def routed_figures(records: Records, method: str, task: str, individual: float |
     counts = records.counts(method, task)
     images = counts.images
     accuracy = counts.right / images
-    router_right, survived, set_sizes = _routing_of(counts)
+    router_right, survived, set_sizes, passes = _routing_of(counts)
     return RoutedFigures(
         images=images,
         accuracy=accuracy,
@@ -73,6 +74,7 @@ def routed_figures(records: Records, method: str, task: str, individual: float |
         router_accuracy=router_right / images,
         task_survival=survived / images,
         mean_set_size=set_sizes / images,
+        mean_passes=passes / images,
         label_ece=expected_calibration_error(records.confidence_bins(method, "score", task)),
         task_ece=expected_calibration_error(records.confidence_bins(method, "coefficient", task)),
         intervals=Intervals(
@@ -96,6 +98,7 @@ def average_routed(figures: Sequence[RoutedFigures]) -> RoutedFigures:
         router_accuracy=mean([task["router_accuracy"] for task in figures]),
         task_survival=mean([task["task_survival"] for task in figures]),
         mean_set_size=mean([task["mean_set_size"] for task in figures]),
+        mean_passes=mean([task["mean_passes"] for task in figures]),
         label_ece=mean([task["label_ece"] for task in figures]),
         task_ece=mean([task["task_ece"] for task in figures]),
         intervals=Intervals(
@@ -151,7 +154,12 @@ def known_mean(values: Sequence[float | None]) -> float | None:
     return mean(known) if len(known) == len(values) else None
 
 
-def _routing_of(counts: Counts) -> tuple[int, int, int]:
-    if counts.router_right is None or counts.survived is None or counts.set_sizes is None:
+def _routing_of(counts: Counts) -> tuple[int, int, int, float]:
+    if (
+        counts.router_right is None
+        or counts.survived is None
+        or counts.set_sizes is None
+        or counts.passes is None
+    ):
         raise ValueError("the method has not routed")
-    return counts.router_right, counts.survived, counts.set_sizes
+    return counts.router_right, counts.survived, counts.set_sizes, counts.passes

@@ -24,6 +24,7 @@ class RoutedTo:
     task: str  # of the largest coefficient
     coefficient: float
     expert_set: tuple[str, ...]
+    passes: float  # through the encoder, both together
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,7 @@ def dense_logits(
 
 def _routed_answer(answer: Classification) -> Answer:
     first = max(answer.coefficients, key=lambda name: answer.coefficients[name])
-    routing = RoutedTo(first, answer.coefficients[first], answer.expert_set)
+    routing = RoutedTo(first, answer.coefficients[first], answer.expert_set, answer.passes)
     probabilities = answer.probabilities
     label = int(probabilities.argmax())
     return Answer(answer.task, label, float(probabilities[label]), routing)

@@ -16,7 +16,7 @@ from server.evaluation.statistics import ConfidenceBin
 CONFIDENCE_BINS = 15
 
 COUNTS = """
-SELECT COUNT(*), SUM(right), SUM(routed_to = task), SUM(survived), SUM(set_size)
+SELECT COUNT(*), SUM(right), SUM(routed_to = task), SUM(survived), SUM(set_size), SUM(passes)
 FROM answers JOIN images ON id = image WHERE method = ? AND task = ?
 """
 BINS = """
@@ -30,13 +30,14 @@ CLAIMS = {"score": "right", "coefficient": "(routed_to = task)"}
 
 @dataclass(frozen=True)
 class Counts:
-    """Of one method and task. The last three are of methods that route."""
+    """Of one method and task. The last four are of methods that route."""
 
     images: int
     right: int  # task and label both right
     router_right: int | None  # the largest coefficient is the right task's
     survived: int | None  # the right task is in the expert set
     set_sizes: int | None
+    passes: float | None
 
 
 class Records:
@@ -68,7 +69,7 @@ class Records:
             for image, target, answer in zip(batch.ids, batch.targets.tolist(), answers, strict=True)
         ]
         with self._database:
-            self._database.executemany("INSERT INTO answers VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
+            self._database.executemany("INSERT INTO answers VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
 
     def answered(self, method: str, tasks: Sequence[str]) -> int:
         """How many images of those tasks a method has answered."""
@@ -116,7 +117,7 @@ def _row(method: str, image: int, task: str, target: int, answer: Answer) -> tup
     right = (answer.task, answer.label) == (task, target)
     shared = (method, image, right, answer.score, answer.task)
     if answer.routing is None:
-        return (*shared, None, None, None, None)
+        return (*shared, None, None, None, None, None)
     routing = answer.routing
     survived = task in routing.expert_set
-    return (*shared, routing.task, routing.coefficient, survived, len(routing.expert_set))
+    return (*shared, routing.task, routing.coefficient, survived, len(routing.expert_set), routing.passes)

@@ -24,9 +24,10 @@ class Variants:
     execution: Execution
     set_cache_bytes: int
 
-    def engine(self) -> Engine:
-        """Of the store as it is."""
-        return Engine(self.loaded, self.execution, self.set_cache_bytes)
+    def engine(self, mode: str | None = None) -> Engine:
+        """Of the store as it is, in another mode if one is given."""
+        loaded = self.loaded if mode is None else replace(self.loaded, mode=mode)
+        return Engine(loaded, self.execution, self.set_cache_bytes)
 
     def of_first_tasks(self, count: int) -> Engine:
         """Of the first `count` tasks, at the rank that they have in the store."""

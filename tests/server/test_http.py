@@ -71,7 +71,9 @@ def test_the_whole_answer(server: RunningServer) -> None:
         "expert_set": ["digits"],
         "coefficients": {"digits": 0.9},
         "residuals": {"digits": 3.0},
+        "familiarity": 0.5,
     }
+    assert result["unrouted"] is False
 
 
 def test_a_multipart_form_with_fields(server: RunningServer) -> None:
