@@ -11,9 +11,9 @@ import torch
 import typer
 
 from model_store.errors import StoreError
-from model_store.manifest import PRETRAINED_FILE, RouterMode
+from model_store.manifest import PRETRAINED_FILE
 from model_store.store import Store
-from router import PAPER
+from router import MODES, PAPER
 from server.commands.evaluation_table import print_report
 from server.commands.failing import EXIT_FAILED, fail
 from server.commands.progress_bars import progress_bars
@@ -39,7 +39,7 @@ def evaluate(
     ] = None,
     plots: Annotated[Path | None, typer.Option(help="write pictures of the figures here")] = None,
     mode: Annotated[
-        list[RouterMode] | None,
+        list[str] | None,
         typer.Option(help="search for the task so; repeat to compare (default: as the store says)"),
     ] = None,
     finetuned: Annotated[
@@ -62,6 +62,9 @@ def evaluate(
     An image counts as right when its task and its label both are. Settings other than the store come from
     the environment (MASS_DEVICE, MASS_DTYPE, MASS_EXECUTION, ...).
     """
+    for name in mode or []:
+        if name not in (PAPER, *MODES):
+            fail(f"--mode {name!r} must be one of {', '.join((PAPER, *MODES))}")
     variants = _load(store, mode or [])
     engine = variants.engine()
     labels = {name: task.labels for name, task in engine.tasks.items()}
