@@ -25,6 +25,8 @@ from server.stages import StageClock
 
 # Self-attention's share of a block's work: four of its twelve D x D products for every token.
 ATTENTION_SHARE = 1 / 3
+# What measuring early evidence adds to a block: three products with D x D bases for every third token.
+EVIDENCE_SHARE = 3 / 12 / 3
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class Decision:
     residuals: tuple[float, ...] = ()  # of every task; empty where they were not needed
     explained: dict[int, float] = field(default_factory=dict)  # by task, 0 to 1; empty where one was named
     is_fallback: bool = False  # no task was above the threshold: it got the likeliest one
-    first_pass_share: float = 0.0  # of a whole pass
+    passes: float = 1.0  # through the encoder, the first and the second together
     goes_on: bool = False  # its second pass begins where its first one stopped
     evidence: Evidence | None = None
     row: int = 0  # in `evidence`
@@ -102,7 +104,7 @@ class PaperDecider:
         with clock.stage("route"):
             routing = self._router.route(features, candidates)
             explained = explained_share(features, routing.residuals)
-        share = (config.layer + ATTENTION_SHARE) / self._depth
+        passes = (config.layer + ATTENTION_SHARE) / self._depth + 1
         decisions = []
         for row, tasks in enumerate(routing.expert_sets):
             coefficients = {task: float(routing.routing_coefficients[row, task]) for task in tasks}
@@ -113,7 +115,7 @@ class PaperDecider:
                     tuple(routing.residuals[row].tolist()),
                     {task: float(explained[row, task]) for task in tasks},
                     is_fallback=max(coefficients.values()) <= config.threshold,
-                    first_pass_share=share,
+                    passes=passes,
                 )
             )
         return Decided(decisions)
@@ -127,6 +129,7 @@ class EvidenceDecider:
         self._depth = loaded.config.depth
         self._mode = MODES[loaded.mode]
         self._stop = early_stop(loaded.config.depth)
+        self._evidence_share = self._stop / self._depth * EVIDENCE_SHARE
         self._heads = loaded.heads
         blocks, linears = loaded.bank.blocks, early_linears(self._stop)
         self._residual = SubspaceRouter(loaded.router, blocks[loaded.router_linear].vh)
@@ -159,7 +162,7 @@ class EvidenceDecider:
             ((task,),),
             {task: float(early.routing_coefficients[row, task])},
             explained={task: float(early.explained[row, task])},
-            first_pass_share=self._stop / self._depth,
+            passes=1 + self._evidence_share,
             goes_on=True,
         )
 
@@ -181,7 +184,7 @@ class EvidenceDecider:
             {task: float(whole.routing_coefficients[row, task]) for task in tasks},
             tuple(whole.residuals[row].tolist()),
             {task: float(whole.explained[row, task]) for task in tasks},
-            first_pass_share=1.0,
+            passes=1 + self._evidence_share + len(tasks),
             evidence=whole,
             row=row,
         )

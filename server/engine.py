@@ -347,7 +347,6 @@ class Engine:
         familiarity = (
             decision.explained[winner.task] * max(0.0, winner.cosine) if decision.explained else None
         )
-        whole = 1.0 - decision.first_pass_share if decision.goes_on else 1.0
         return Classification(
             task=info.name,
             task_revision=info.revision,
@@ -358,7 +357,7 @@ class Engine:
             residuals=dict(zip(self._names, decision.residuals, strict=False)),
             familiarity=familiarity,
             unrouted=familiarity is not None and familiarity < self._loaded.unrouted_below,
-            passes=decision.first_pass_share + whole * len(decision.looks),
+            passes=decision.passes,
         )
 
     def _name_set(self, tasks: tuple[int, ...]) -> tuple[str, ...]:

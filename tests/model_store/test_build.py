@@ -58,6 +58,7 @@ class TestDefaults:
 def test_options_reach_the_manifest(suite: Suite, tmp_path: Path) -> None:
     options = BuildOptions(
         compression_ratio=0.25,
+        mode="fast",
         router_layer=0,
         router_token="mean",
         temperature=2.0,
@@ -73,6 +74,7 @@ def test_options_reach_the_manifest(suite: Suite, tmp_path: Path) -> None:
     store = build(suite.pretrained, tasks, tmp_path / "out", options)
     assert store.manifest == Store.open(tmp_path / "out").manifest
     assert store.manifest.router.model_dump() == {
+        "mode": "fast",
         "layer": 0,
         "token": "mean",
         "temperature": 2.0,
@@ -80,6 +82,7 @@ def test_options_reach_the_manifest(suite: Suite, tmp_path: Path) -> None:
         "top_k": 1,
         "head_choice": "router",
         "first_pass": "pretrained",
+        "unrouted_below": 0.0,
     }
     assert store.manifest.tasks[0].individual_accuracy == 0.875
     assert store.manifest.tasks[0].rank == 8

@@ -54,7 +54,18 @@ class TestBuild:
             *("build", "--pretrained", suite.pretrained, *task_flags(suite), "--out", tmp_path / "s"),
             *("--head", f"digits={head}", "--labels", f"digits={labels}"),
             *("--individual-accuracy", "digits=0.9", "--compression-ratio", "0.25"),
-            *("--router-layer", "0", "--router-token", "mean", "--temperature", "2", "--threshold", "0.1"),
+            *(
+                "--mode",
+                "balanced",
+                "--router-layer",
+                "0",
+                "--router-token",
+                "mean",
+                "--temperature",
+                "2",
+                "--threshold",
+                "0.1",
+            ),
             *("--top-k", "2", "--head-choice", "mean", "--first-pass", "pretrained"),
             *("--patch-embedding", "averaged", "--block-dtype", "float16", "--merged-base", "stored"),
         )
@@ -62,6 +73,7 @@ class TestBuild:
         assert built["manifest"] == json.loads(manifest.to_bytes())
         assert built["bytes"] > 10_000
         assert manifest.router.model_dump() == {
+            "mode": "balanced",
             "layer": 0,
             "token": "mean",
             "temperature": 2.0,
@@ -69,6 +81,7 @@ class TestBuild:
             "top_k": 2,
             "head_choice": "mean",
             "first_pass": "pretrained",
+            "unrouted_below": 0.0,
         }
         assert (manifest.compression_ratio, manifest.block_dtype) == (0.25, "float16")
         assert (manifest.patch_embedding, manifest.merged_base) == ("averaged", "stored")
