@@ -49,6 +49,10 @@ def evaluate(
             metavar="NAME=PATH",
         ),
     ] = None,
+    ood: Annotated[
+        Path | None,
+        typer.Option(help="images that no task covers, OOD/<domain>/*.png: can they be told?", metavar="OOD"),
+    ] = None,
     curves: Annotated[
         bool, typer.Option("--curves", help="accuracy against tasks added one by one, and against rank")
     ] = False,
@@ -71,6 +75,7 @@ def evaluate(
     options = Options(
         changes=_finetuned_models(engine, finetuned or []),
         methods=[Routed(name, variants.engine(name)) for name in mode or []],
+        unfamiliar=ood,
         curves=variants if curves else None,
         store_bytes=_store_bytes(store),
         settings={"execution": variants.execution.value, "mode": variants.loaded.mode},

@@ -8,6 +8,7 @@ from rich.table import Column, Table
 from server.evaluation import Report
 from server.evaluation.figures import Accuracy, RoutedFigures
 from server.evaluation.statistics import Interval
+from server.evaluation.unfamiliar import Unfamiliar
 
 ROUTED_HEADINGS = (
     "images",
@@ -48,6 +49,8 @@ def print_report(report: Report) -> None:
         console.print(table)
     console.print(_baselines(report))
     console.print(_notes(report))
+    if report["unfamiliar"] is not None:
+        console.print(_unfamiliar(report["unfamiliar"]))
 
 
 def _table(title: str, first: str, *headings: str) -> Table:
@@ -80,6 +83,14 @@ def _baselines(report: Report) -> Table:
     table.add_row("average", *(_number(report["average"]["baselines"][name]) for name in known))
     intervals = [_average_interval(report, name) for name in known]
     table.add_row("95 %", *intervals)
+    return table
+
+
+def _unfamiliar(figures: Unfamiliar) -> Table:
+    """How well familiarity tells images that no task covers."""
+    table = _table("images that no task covers", "domain", "images", "AUROC", "unrouted")
+    for name, domain in (*figures["domains"].items(), ("average", figures["average"])):
+        table.add_row(name, str(domain["images"]), _number(domain["auroc"]), _number(domain["unrouted"]))
     return table
 
 

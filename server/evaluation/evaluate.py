@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypedDict
 
 from model_store.progress import Progress, silent
@@ -26,6 +27,7 @@ from server.evaluation.methods import Method, Routed
 from server.evaluation.records import Records
 from server.evaluation.run import Run
 from server.evaluation.search import Search, Searched
+from server.evaluation.unfamiliar import Unfamiliar, unfamiliar
 from server.evaluation.variants import Variants
 
 
@@ -73,6 +75,7 @@ class Report(TypedDict):
     methods: dict[str, MethodReport]
     baselines: dict[str, BaselineReport | None]
     curves: Curves | None
+    unfamiliar: Unfamiliar | None  # of the first method
     settings: dict[str, object]
 
 
@@ -90,6 +93,7 @@ class Options:
 
     changes: TaskChanges | None = None  # None: as the store's blocks have them
     methods: Sequence[Method] = ()  # those that route; none: the engine as it is, named "mass"
+    unfamiliar: Path | None = None  # a folder of images that no task covers: root/<domain>/*.png
     curves: Variants | None = None  # of the same store: accuracy against tasks and rank too
     store_bytes: StoreBytes | None = None
     settings: dict[str, object] | None = None  # what else the answers depend on
@@ -118,13 +122,24 @@ def evaluate(
     individual = _individual(run, engine, measured="individual" in searched)
     variants = options.curves
     curves = None if variants is None else accuracy_curves(run, variants, changes, individual)
+    strange = None
+    if options.unfamiliar is not None:
+        first = methods[0]
+        routing = first.engine if isinstance(first, Routed) else engine
+        strange = unfamiliar(routing, options.unfamiliar, records.familiarities(first.name), progress)
     reports = {method.name: _method_report(run, method.name, individual) for method in methods}
     baselines = {
         name: _baseline_report(run, engine, changes, options.store_bytes, name, searched) for name in NAMES
     }
     tasks, average = _first_method(reports[methods[0].name], baselines, individual)
     return Report(
-        tasks=tasks, average=average, methods=reports, baselines=baselines, curves=curves, settings=settings
+        tasks=tasks,
+        average=average,
+        methods=reports,
+        baselines=baselines,
+        curves=curves,
+        unfamiliar=strange,
+        settings=settings,
     )
 
 

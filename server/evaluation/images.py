@@ -87,7 +87,7 @@ class EvaluationData:
         with ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="decode") as pool:
             while rows := next_images(self.database, selection, last, min(BATCH_IMAGES, left)):
                 ids, targets, paths = zip(*rows, strict=True)
-                pixels = list(pool.map(lambda path: _read(self.root / path, preprocessing), paths))
+                pixels = list(pool.map(lambda path: read_image(self.root / path, preprocessing), paths))
                 yield ImageBatch(selection.task, selection.half, list(ids), pixels, torch.tensor(targets))
                 last, left = ids[-1], left - len(ids)
 
@@ -115,7 +115,8 @@ def _labelled_files(
                         yield folder.name, target, path, stat.st_size, stat.st_mtime_ns
 
 
-def _read(path: Path, preprocessing: Preprocessing) -> Tensor:
+def read_image(path: Path, preprocessing: Preprocessing) -> Tensor:
+    """The pixels [3, crop, crop] uint8 of a file. Raises EvaluationDataError for one that is no image."""
     try:
         return preprocessing.preprocess(decode_image(path.read_bytes(), MAX_PIXELS))
     except (OSError, ServiceError) as error:

@@ -15,7 +15,8 @@ CREATE TABLE IF NOT EXISTS images (
 CREATE INDEX IF NOT EXISTS images_of_task ON images (task, half, id);
 CREATE TABLE IF NOT EXISTS answers (
     method TEXT, image INTEGER, right INTEGER, score REAL,
-    answered TEXT, routed_to TEXT, coefficient REAL, survived INTEGER, set_size INTEGER, passes REAL,
+    answered TEXT, routed_to TEXT, coefficient REAL, survived INTEGER, set_size INTEGER,
+    passes REAL, familiarity REAL,
     PRIMARY KEY (method, image)
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS searches (

@@ -25,6 +25,7 @@ class RoutedTo:
     coefficient: float
     expert_set: tuple[str, ...]
     passes: float  # through the encoder, both together
+    familiarity: float | None  # how much the image is like the task's; None: nothing was routed
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,9 @@ def dense_logits(
 
 def _routed_answer(answer: Classification) -> Answer:
     first = max(answer.coefficients, key=lambda name: answer.coefficients[name])
-    routing = RoutedTo(first, answer.coefficients[first], answer.expert_set, answer.passes)
+    routing = RoutedTo(
+        first, answer.coefficients[first], answer.expert_set, answer.passes, answer.familiarity
+    )
     probabilities = answer.probabilities
     label = int(probabilities.argmax())
     return Answer(answer.task, label, float(probabilities[label]), routing)

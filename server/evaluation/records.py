@@ -69,7 +69,7 @@ class Records:
             for image, target, answer in zip(batch.ids, batch.targets.tolist(), answers, strict=True)
         ]
         with self._database:
-            self._database.executemany("INSERT INTO answers VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
+            self._database.executemany("INSERT INTO answers VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
 
     def answered(self, method: str, tasks: Sequence[str]) -> int:
         """How many images of those tasks a method has answered."""
@@ -95,6 +95,11 @@ class Records:
         rows = self._database.execute(query, values)
         return [ConfidenceBin(*row) for row in rows]
 
+    def familiarities(self, method: str) -> list[float]:
+        """Of every image that the method has routed, in no order."""
+        query = "SELECT familiarity FROM answers WHERE method = ? AND familiarity IS NOT NULL"
+        return [value for (value,) in self._database.execute(query, (method,))]
+
     def add_search(
         self, method: str, half: int, coefficient: float, task: str, right: int, images: int
     ) -> None:
@@ -117,7 +122,8 @@ def _row(method: str, image: int, task: str, target: int, answer: Answer) -> tup
     right = (answer.task, answer.label) == (task, target)
     shared = (method, image, right, answer.score, answer.task)
     if answer.routing is None:
-        return (*shared, None, None, None, None, None)
+        return (*shared, *[None] * 6)
     routing = answer.routing
     survived = task in routing.expert_set
-    return (*shared, routing.task, routing.coefficient, survived, len(routing.expert_set), routing.passes)
+    own = (len(routing.expert_set), routing.passes, routing.familiarity)
+    return (*shared, routing.task, routing.coefficient, survived, *own)

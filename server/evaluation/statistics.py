@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 Interval = tuple[float, float]
 
 # The normal quantile of a two-sided 95 % interval.
@@ -49,3 +51,12 @@ def expected_calibration_error(bins: Sequence[ConfidenceBin]) -> float:
     """`sum over bins of n_b / n |accuracy_b - mean confidence_b|` (Guo et al. 2017)."""
     images = sum(part.images for part in bins)
     return sum(part.images / images * abs(part.accuracy - part.mean_confidence) for part in bins)
+
+
+def auroc(positives: Sequence[float], negatives: Sequence[float]) -> float:
+    """The chance that a random positive is above a random negative, ties counting half (Mann and Whitney)."""
+    values = np.concatenate([positives, negatives])
+    _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
+    ranks = (np.cumsum(counts) - (counts - 1) / 2)[places]  # of ties, the mean
+    above = ranks[: len(positives)].sum() - len(positives) * (len(positives) + 1) / 2
+    return float(above / (len(positives) * len(negatives)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Sequence
 from itertools import combinations
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from backbone import DenseWeights, EncoderConfig, encode, patchify
 from server.engine import Classification, Engine, Query
-from server.execution import AdaptiveExecution, Execution
+from server.execution import BUYING_OVER_RENTING, AdaptiveExecution, Execution
 from server.set_cache import SetCache, SetKey
 from tests import tiny
 
@@ -257,9 +258,9 @@ def test_the_price_of_renting_and_buying_is_the_stated_one() -> None:
     for name in loaded.config.linears:
         d_out, d_in = shapes[f"{name}.weight"]
         k = 2 * int(min(d_out, d_in) / 4)
-        rent += loaded.config.num_tokens * (k * (d_in + d_out) + k * k)
+        rent += loaded.config.num_tokens * (k * (d_in + d_out) + 2 * k * k)
         buy += d_out * k * k + d_out * k * d_in
-    batches_to_buy = -(-buy // (4 * rent))
+    batches_to_buy = math.ceil(BUYING_OVER_RENTING[1] * buy / (4 * rent))
     forms = [execution.key((0, 3), 4).materialised for _ in range(batches_to_buy + 1)]
     assert forms == [False] * batches_to_buy + [True]
 

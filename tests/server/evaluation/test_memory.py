@@ -32,7 +32,9 @@ class Constant:
     name: str = "constant"
 
     def answer(self, batch: ImageBatch) -> list[Answer]:
-        return [Answer(batch.task, 0, 0.9, RoutedTo(batch.task, 0.5, (batch.task,), 2.0)) for _ in batch.ids]
+        return [
+            Answer(batch.task, 0, 0.9, RoutedTo(batch.task, 0.5, (batch.task,), 2.0, 0.5)) for _ in batch.ids
+        ]
 
 
 @pytest.fixture(scope="module")
