@@ -40,6 +40,9 @@ from server.metrics import Metrics
 # 1 is the most urgent; requests that say nothing stand in the middle.
 ORDINARY_PRIORITY = 2
 
+# What a batch still counts for in the pace when one more has been answered.
+PACE_MEMORY = 0.8
+
 log = structlog.get_logger(__name__)
 
 
@@ -99,6 +102,24 @@ class Share:
     queries: Sequence[Query]
 
 
+class Pace:
+    """How long an image takes of late: recent batches, each weighed by its images."""
+
+    def __init__(self) -> None:
+        self._images = 0.0
+        self._seconds = 0.0
+
+    def observe(self, images: int, seconds: float) -> None:
+        """One batch; those before it count for less and less."""
+        self._images = PACE_MEMORY * self._images + images
+        self._seconds = PACE_MEMORY * self._seconds + seconds
+
+    @property
+    def seconds_per_image(self) -> float:
+        """0 before the first batch."""
+        return self._seconds / self._images if self._images else 0.0
+
+
 class Batcher:
     """Owns the queue and the worker thread. Every method may be called from any thread."""
 
@@ -121,6 +142,7 @@ class Batcher:
         self._closing = False
         self._died: BaseException | None = None
         self._batch_began: float | None = None  # None while the device is idle
+        self._pace = Pace()
         self._worker = threading.Thread(target=self._run, name="device", daemon=True)
         self._worker.start()
 
@@ -158,6 +180,11 @@ class Batcher:
                 raise DrainingError("The server is shutting down; send the request to another one.")
             if self._waiting + images > self._queue_images:
                 raise self._queue_is_full()
+            ahead = sum(ticket.waiting for ticket in self._open if ticket.priority <= priority)
+            if ahead and time.monotonic() + ahead * self._pace.seconds_per_image > deadline:
+                raise QueueFullError(
+                    f"{ahead} images are ahead, too many for an answer in time; try again later."
+                )
             ticket = Ticket(engine, images, deadline, waiting=images, priority=priority)
             self._open.add(ticket)
             self._count_waiting(images)
@@ -274,7 +301,7 @@ class Batcher:
     def _fits_memory(self, shares: Sequence[Share]) -> bool:
         """Runs images as one batch and hands out what came of it; False, and nothing, if memory ran out."""
         queries = [query for share in shares for query in share.queries]
-        self._batch_began = time.monotonic()
+        self._batch_began = began = time.monotonic()
         try:
             report = shares[0].ticket.engine.classify_batch(queries)
             if len(report.answers) != len(queries):
@@ -291,6 +318,7 @@ class Batcher:
             return True
         finally:
             self._batch_began = None
+        self._pace.observe(len(queries), time.monotonic() - began)
         self._metrics.observe_batch(report)
         answers, batch = iter(report.answers), Batch()
         for share in shares:

@@ -347,3 +347,31 @@ def test_many_threads_lose_nothing() -> None:
     assert all(reds(ticket) == [n % 256] * (n % 5 + 1) for n, ticket in tickets.items())
     assert max(bench.engine.batches) <= 8
     assert bench.batcher.close(WAIT)
+
+
+def test_a_request_that_cannot_be_answered_in_time_is_refused_at_once() -> None:
+    bench = Bench(max_batch_images=1)
+    assert bench.engine.gate is not None
+    first = bench.send(1)
+    time.sleep(0.2)
+    bench.open()
+    first.future.result(WAIT)  # now an image is known to take 0.2 seconds
+    bench.engine.gate.clear()
+    bench.engine.batches.clear()
+    bench.occupy()
+    waiting = [bench.send(2), bench.send(3), bench.send(4)]
+    with pytest.raises(QueueFullError, match="3 images are ahead"):
+        bench.send(5, seconds=0.3)
+    patient, urgent = bench.send(6), bench.send(7, seconds=0.3, priority=ORDINARY_PRIORITY - 1)
+    bench.open()
+    for ticket in (*waiting, patient, urgent):
+        assert len(ticket.future.result(WAIT)) == 1
+
+
+def test_nobody_is_refused_while_nobody_waits() -> None:
+    bench = Bench()
+    first = bench.send(1)
+    time.sleep(0.2)
+    bench.open()
+    first.future.result(WAIT)
+    assert bench.send(2, seconds=0.1).future.result(WAIT)
