@@ -55,5 +55,5 @@ class EnergyMeter:
 
     @property
     def energies(self) -> Tensor:
-        """The mean over the measured linears, [B, T] float32."""
-        return torch.stack(self._seen).mean(0)
+        """Of every measured linear, [B, K, T] float32 for K linears in forward order."""
+        return torch.stack(self._seen, dim=1)

@@ -68,7 +68,7 @@ def first_pass_parameters(parameters: Iterable[str], layer: int) -> frozenset[st
 def early_pass(
     config: EncoderConfig, weights: EncoderWeights, patches: Tensor, stop: int, bases: Mapping[str, Tensor]
 ) -> tuple[Tensor, Tensor]:
-    """The tokens [B, L, D] that enter block `stop`, and the energies [B, T] of the inputs till there.
+    """The tokens [B, L, D] that enter block `stop`, and the energies [B, K, T] of K inputs till there.
 
     `bases` are those of `EnergyMeter`. The input of block `stop`'s own qkv counts, which costs no attention.
     """

@@ -6,6 +6,7 @@ The manifest is the store: a file that it does not name is not part of it, and i
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
@@ -28,10 +29,12 @@ FORMAT_VERSION = 1
 MANIFEST_FILE = "manifest.json"
 PRETRAINED_FILE = "pretrained.safetensors"
 MERGED_BASE_PREFIX = "merged_base-"
+CALIBRATION_PREFIX = "calibration-"
 TASKS_PREFIX = "tasks/"
 
 BlockDtype = Literal["bfloat16", "float16", "float32"]
 MergedBaseForm = Literal["stored", "rebuilt"]
+FirstPass = Literal["merged_base", "pretrained"]
 # The names of `router.MODES`, and the paper's router.
 RouterMode = Literal["paper", "one_pass", "fast", "balanced", "exact"]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"]
@@ -58,7 +61,7 @@ class RouterSpec(StrictModel):
     threshold: Annotated[float, Field(ge=0, lt=1)] = 0.2
     top_k: Annotated[int, Field(ge=1, le=4096)] = 3
     head_choice: Literal["max", "mean", "router"] = "max"
-    first_pass: Literal["merged_base", "pretrained"] = "merged_base"
+    first_pass: FirstPass = "merged_base"
     unrouted_below: Annotated[float, Field(ge=0, le=1)] = 0.0  # of familiarity; 0: every answer is believed
 
 
@@ -104,6 +107,14 @@ class TaskEntry(StrictModel):
         return f"{task_folder(self.name, self.revision)}/head.safetensors"
 
 
+class CalibrationEntry(StrictModel):
+    """What unlabelled images told of the evidence for tasks: true for these revisions of these tasks."""
+
+    file: RelativePath
+    tasks: dict[TaskName, Revision]  # in the order of the tensors
+    images: Annotated[int, Field(ge=1)]
+
+
 class Manifest(StrictModel):
     """The content of manifest.json."""
 
@@ -117,8 +128,9 @@ class Manifest(StrictModel):
     block_dtype: BlockDtype
     factored_parameters: tuple[str, ...]
     merged_base: MergedBaseForm
-    files: dict[RelativePath, Sha256]  # of pretrained and, when stored, merged_base
+    files: dict[RelativePath, Sha256]  # of pretrained and, where there are such, merged base and calibration
     tasks: Annotated[tuple[TaskEntry, ...], Field(min_length=1)]
+    calibration: CalibrationEntry | None = None
     # Earlier revisions, oldest first; of removed tasks too.
     history: dict[TaskName, tuple[TaskEntry, ...]] = Field(default_factory=dict)
 
@@ -150,17 +162,15 @@ class Manifest(StrictModel):
 
     @model_validator(mode="after")
     def _files_are_known(self) -> Manifest:
-        others = [path for path in self.files if path != PRETRAINED_FILE]
-        wanted = 1 if self.merged_base == "stored" else 0
-        if (
-            PRETRAINED_FILE not in self.files
-            or len(others) != wanted
-            or not all(path.startswith(MERGED_BASE_PREFIX) and "/" not in path for path in others)
-        ):
+        merged_base = [path for path in self.files if path.startswith(MERGED_BASE_PREFIX) and "/" not in path]
+        if len(merged_base) != (self.merged_base == "stored"):
             raise ValueError(
-                f"files: must be {PRETRAINED_FILE} and, only where merged_base is stored, "
-                f"one {MERGED_BASE_PREFIX}*.safetensors"
+                f"files: there must be one {MERGED_BASE_PREFIX}*.safetensors where merged_base is stored, "
+                "and only there"
             )
+        known = {PRETRAINED_FILE, *merged_base, *([self.calibration.file] if self.calibration else [])}
+        if set(self.files) != known:
+            raise ValueError(f"files: must be {', '.join(sorted(known))}")
         return self
 
     @model_validator(mode="after")
@@ -173,7 +183,24 @@ class Manifest(StrictModel):
     @property
     def merged_base_file(self) -> str | None:
         """Where the merged base is; None where it is rebuilt at load."""
-        return next((path for path in self.files if path != PRETRAINED_FILE), None)
+        return next((path for path in self.files if path.startswith(MERGED_BASE_PREFIX)), None)
+
+    def calibrated_tasks(self, names: Collection[str]) -> tuple[int, ...] | None:
+        """Where in the calibration each of the named tasks is; None where it does not fit them.
+
+        Their revisions must be those that it was made with, and where the first pass runs on the merged
+        base, which all tasks have a part in, there must be no others.
+        """
+        if self.calibration is None:
+            return None
+        of = self.calibration.tasks
+        served = [task for task in self.tasks if task.name in names]
+        if any(of.get(task.name) != task.revision for task in served):
+            return None
+        if self.router.first_pass == "merged_base" and len(served) != len(of):
+            return None
+        order = list(of)
+        return tuple(order.index(task.name) for task in served)
 
     def find_task(self, name: str) -> TaskEntry | None:
         """The current revision of a task, or None."""

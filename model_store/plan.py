@@ -20,7 +20,14 @@ from model_store.errors import CheckpointError, StoreError, TaskError
 from model_store.experts import ExpertLayout
 from model_store.field_types import RESERVED_NAMES, TASK_NAME_PATTERN, first_problem
 from model_store.heads import HEAD_FILE, LABELS_FILE, HeadTensors, read_head, read_labels
-from model_store.manifest import BlockDtype, MergedBaseForm, PreprocessingSpec, RouterMode, RouterSpec
+from model_store.manifest import (
+    BlockDtype,
+    FirstPass,
+    MergedBaseForm,
+    PreprocessingSpec,
+    RouterMode,
+    RouterSpec,
+)
 from model_store.merged_base import is_slow_to_rebuild
 from model_store.task_vectors import PatchEmbeddingForm
 
@@ -48,7 +55,7 @@ class BuildOptions:
     threshold: float = 0.2
     top_k: int = 3
     head_choice: Literal["max", "mean", "router"] = "max"
-    first_pass: Literal["merged_base", "pretrained"] = "merged_base"
+    first_pass: FirstPass | None = None  # merged_base for the paper's router, which is defined so
     patch_embedding: PatchEmbeddingForm = "factored"
     block_dtype: BlockDtype = "bfloat16"
     merged_base: Literal["auto", "stored", "rebuilt"] = "auto"
@@ -214,16 +221,21 @@ def _router(spec: BackboneSpec, options: BuildOptions) -> RouterSpec:
             threshold=options.threshold,
             top_k=options.top_k,
             head_choice=options.head_choice,
-            first_pass=options.first_pass,
+            first_pass=_first_pass(options),
         )
     except ValidationError as error:
         raise StoreError(f"the router cannot be configured so: {first_problem(error)}") from error
 
 
+def _first_pass(options: BuildOptions) -> FirstPass:
+    """The pretrained weights route better by combined evidence, and need no memory of their own."""
+    return options.first_pass or ("merged_base" if options.mode == "paper" else "pretrained")
+
+
 def _merged_base_form(layout: ExpertLayout, num_tasks: int, options: BuildOptions) -> MergedBaseForm:
     if options.merged_base != "auto":
         return options.merged_base
-    needed = options.first_pass == "merged_base"
+    needed = _first_pass(options) == "merged_base"
     return "stored" if needed and is_slow_to_rebuild(layout, num_tasks) else "rebuilt"
 
 

@@ -1,4 +1,4 @@
-"""Changing a finished store: tasks added, replaced, removed, rolled back; earlier revisions pruned.
+"""Changing a finished store: tasks added, replaced, removed, rolled back; calibrated; old revisions pruned.
 
 Every change writes new files, then the manifest. A reader sees the store before or after, and readers
 that opened it before keep working until `prune_store`.
@@ -11,15 +11,24 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 
-from model_store.errors import TaskError
+from torch import Tensor
+
+from model_store.errors import StoreError, TaskError
 from model_store.files import open_files
-from model_store.manifest import MANIFEST_FILE, PRETRAINED_FILE, Manifest, TaskEntry
+from model_store.manifest import (
+    CALIBRATION_PREFIX,
+    MANIFEST_FILE,
+    PRETRAINED_FILE,
+    CalibrationEntry,
+    Manifest,
+    TaskEntry,
+)
 from model_store.merged_base import is_slow_to_rebuild
 from model_store.plan import TaskInput, plan_task
 from model_store.progress import Progress, silent
 from model_store.store import Store
-from model_store.tensor_files import read_tensor
-from model_store.writing import commit, is_ours, new_revision, write_task, writing_errors_explained
+from model_store.tensor_files import TensorSpec, read_tensor, write_tensors
+from model_store.writing import commit, is_ours, new_revision, publish, write_task, writing_errors_explained
 
 StoreUrl = str | os.PathLike[str]
 
@@ -83,6 +92,36 @@ def rollback_task(url: StoreUrl, name: str, progress: Progress = silent) -> Stor
         return _commit(store, tasks, history, progress)
 
 
+def calibrate_store(
+    store: Store, tensors: dict[str, Tensor], tasks: Sequence[str], images: int, unrouted_below: float
+) -> Store:
+    """Gives a store what unlabelled images told (see `router.calibration`); `tasks` in the tensors' order.
+
+    Raises StoreError where the store is no longer the one that was opened, StoreLockedError.
+    """
+    with _changing(store.files.url) as current:
+        manifest = current.manifest
+        if manifest.store_revision != store.manifest.store_revision:
+            raise StoreError(f"{store.files.url} was changed meanwhile: calibrate it again")
+        revision = new_revision()
+        path = f"{CALIBRATION_PREFIX}{revision}.safetensors"
+        specs = {name: TensorSpec(tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()}
+        with current.files.writing(path) as file:
+            digest = write_tensors(file, specs, tensors.__getitem__)
+        entry = CalibrationEntry(
+            file=path, tasks={name: current.task(name).revision for name in tasks}, images=images
+        )
+        before = () if manifest.calibration is None else (manifest.calibration.file,)
+        files = {name: known for name, known in manifest.files.items() if name not in before}
+        update = {
+            "store_revision": revision,
+            "router": manifest.router.model_copy(update={"unrouted_below": unrouted_below}),
+            "files": {**files, path: digest},
+            "calibration": entry,
+        }
+        return publish(current.files, manifest.model_copy(update=update))
+
+
 def prune_store(url: StoreUrl) -> list[str]:
     """Forgets all earlier revisions and deletes every file that the store no longer names.
 
@@ -132,7 +171,9 @@ def _commit(
 ) -> Store:
     """Makes the store consist of `tasks`; the merged base is written anew where it is stored."""
     manifest = store.manifest
-    files = {PRETRAINED_FILE: manifest.files[PRETRAINED_FILE]}
+    # The calibration stays: it is not used while it does not fit, and may fit again after a rollback.
+    kept = [PRETRAINED_FILE, *([manifest.calibration.file] if manifest.calibration else [])]
+    files = {path: manifest.files[path] for path in kept}
     update = {"tasks": tuple(tasks), "history": history, "files": files, "merged_base": "rebuilt"}
     form = manifest.merged_base
     if manifest.router.first_pass == "merged_base" and is_slow_to_rebuild(store.layout, len(tasks)):

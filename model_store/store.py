@@ -61,6 +61,17 @@ class Store:
         path = self.manifest.merged_base_file
         return None if path is None else self._load_encoder(path)
 
+    def load_calibration(self) -> dict[str, Tensor] | None:
+        """The tensors of the calibration, or None where there is none (see `revisions.calibrate_store`)."""
+        entry = self.manifest.calibration
+        if entry is None:
+            return None
+        with self.checked_file(entry.file) as path:
+            try:
+                return read_tensors(path)
+            except TensorFileError as error:
+                raise IntegrityError(f"{entry.file} cannot be used: {error}") from error
+
     def load_experts(self, task_name: str) -> TaskExperts:
         """What a task changes of the encoder. Raises TaskError for an unknown task."""
         with self.experts_file(self.task(task_name)) as path:

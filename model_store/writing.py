@@ -20,6 +20,7 @@ from model_store.experts import Change, ExpertLayout, ReadParameter, factor_task
 from model_store.files import PARTIAL_SUFFIX, StoreFiles
 from model_store.journal import JOURNAL_FILE
 from model_store.manifest import (
+    CALIBRATION_PREFIX,
     MANIFEST_FILE,
     MERGED_BASE_PREFIX,
     PRETRAINED_FILE,
@@ -40,7 +41,7 @@ from model_store.threads import one_thread_per_operation
 
 _REVISION = "[0-9a-f]{8,64}"
 _REVISION_FILE = re.compile(
-    rf"{MERGED_BASE_PREFIX}{_REVISION}\.safetensors"
+    rf"({MERGED_BASE_PREFIX}|{CALIBRATION_PREFIX}){_REVISION}\.safetensors"
     rf"|{TASKS_PREFIX}[^/]+/{_REVISION}/(experts|head)\.safetensors"
 )
 
@@ -118,8 +119,13 @@ def commit(files: StoreFiles, draft: Manifest, form: MergedBaseForm, progress: P
     if form == "stored":
         digest = _write_merged_base(Store(files, draft), path, progress)
         update |= {"merged_base": form, "files": {**draft.files, path: digest}}
+    return publish(files, draft.model_copy(update=update))
+
+
+def publish(files: StoreFiles, draft: Manifest) -> Store:
+    """Makes `draft`, whose files are all there, the store."""
     # Parsing what is about to be written proves that the store can be opened again.
-    manifest = parse_manifest(draft.model_copy(update=update).to_bytes())
+    manifest = parse_manifest(draft.to_bytes())
     files.write_bytes(MANIFEST_FILE, manifest.to_bytes())
     return Store(files, manifest)
 

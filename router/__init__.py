@@ -1,11 +1,12 @@
 """Which tasks an image belongs to, decided without any training data.
 
 `SubspaceRouter` is the paper's: how far a feature lies outside each task's subspace, and from that an expert
-set. `EvidenceRouter` adds two further pieces of evidence; the `MODES` say how much of it an image gets.
+set. `EvidenceRouter` adds two further kinds of evidence; the `MODES` say how much of it an image gets.
 """
 
+from router.calibration import Calibration, CalibrationFit
 from router.config import RouterConfig
-from router.evidence import Evidence, EvidenceRouter, early_linears
+from router.evidence import Evidence, EvidenceRouter, early_linears, evidence_kinds, head_signs
 from router.modes import MODES, PAPER, Mode, early_stop
 from router.projection import SubspaceRouter, explained_share, orthonormal_rows
 from router.selection import routing_coefficients, select_expert_sets
@@ -13,6 +14,8 @@ from router.selection import routing_coefficients, select_expert_sets
 __all__ = [
     "MODES",
     "PAPER",
+    "Calibration",
+    "CalibrationFit",
     "Evidence",
     "EvidenceRouter",
     "Mode",
@@ -20,7 +23,9 @@ __all__ = [
     "SubspaceRouter",
     "early_linears",
     "early_stop",
+    "evidence_kinds",
     "explained_share",
+    "head_signs",
     "orthonormal_rows",
     "routing_coefficients",
     "select_expert_sets",

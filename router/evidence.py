@@ -1,13 +1,15 @@
 """Evidence for tasks beyond the paper's residual, made comparable and summed. No data and no labels.
 
-Three pieces of evidence err on different images (the README has the figures):
+Three kinds of evidence err on different images (the README has the figures):
 
 - early energy: how much of the first blocks' activations lies in each task's subspaces, over all tokens;
 - residual: the paper's, of one feature late in the pass;
 - head: the largest cosine between the first pass's embedding and the class vectors of each task's head.
 
-Each is standardised over an image's candidate tasks and all weigh the same. A fourth comes from the second
-pass, for tasks that are close: the same cosine once more, now with the task's own weights.
+Each is standardised over an image's candidate tasks and all weigh the same. For tasks that are close the
+second pass has more to say: the same cosine once more, now with the task's own weights, and how clearly one
+class stands out from the others. Where a store was calibrated on unlabelled images, what a discriminant
+makes of the same evidence counts too (see `router.calibration`).
 """
 
 from __future__ import annotations
@@ -18,14 +20,24 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from router.modes import MOST_LOOKS, Mode
+from router.calibration import Calibration, Discriminant
+from router.modes import MOST_LOOKS, Mode, early_stop
 from router.projection import SubspaceRouter, explained_share, orthonormal_rows
 from router.selection import STD_EPSILON, spread, standardised
 
-# Softmax temperatures of the sum of one and of all three pieces of evidence. At these the coefficients are
+# Softmax temperatures of the sum of one and of all three kinds of evidence. At these the coefficients are
 # about as often right as they say on the suites of the README.
 EARLY_TEMPERATURE = 1 / 3
 WHOLE_TEMPERATURE = 2 / 3
+# What sharpness counts beside the largest cosine in a second look; a quarter to one wins on every suite.
+SHARPNESS_WEIGHT = 0.5
+HEAD_SIGNS = 2  # the largest cosine and its sharpness
+LATE_KINDS = 2  # after the early energies: the share of the router's feature explained, the largest cosine
+
+
+def evidence_kinds(depth: int) -> int:
+    """How many kinds of evidence there are for an encoder of `depth` blocks."""
+    return len(early_linears(early_stop(depth))) + LATE_KINDS
 
 
 def early_linears(stop: int) -> list[str]:
@@ -39,6 +51,20 @@ def early_linears(stop: int) -> list[str]:
     return [*names[1:], f"blocks.{stop}.attention.qkv"]
 
 
+def head_signs(cosines: Tensor) -> Tensor:
+    """The largest cosine of each row and its sharpness, [n, 2]; cosines [n, C] with a head's C classes.
+
+    Sharpness: by how many standard deviations the largest is above the mean of all, less what the largest
+    of C independent normal numbers is expected to be (Blom's approximation), so that heads of few and of
+    many classes can be compared.
+    """
+    largest, classes = cosines.amax(1), cosines.shape[1]
+    spreads = cosines.std(1, correction=0)
+    by_chance = torch.special.ndtri(torch.tensor((classes - 0.375) / (classes + 0.25)))
+    sharpness = (largest - cosines.mean(1)) / (spreads + STD_EPSILON) - by_chance.to(cosines.device)
+    return torch.stack([largest, sharpness], dim=1)
+
+
 @dataclass(frozen=True)
 class Evidence:
     """What is known of B samples and T tasks, on the CPU; -inf and 0 for tasks that are no candidates."""
@@ -46,14 +72,15 @@ class Evidence:
     scores: Tensor  # [B, T] float32: sums of standardised evidence
     routing_coefficients: Tensor  # [B, T] float32
     explained: Tensor  # [B, T] float32: the share of the sample's activations in each task's subspaces
-    residuals: Tensor | None  # [B, T] float32: the paper's; None in early evidence
-    cosine_spread: Tensor | None  # [B] float32: of the head evidence, the unit of what a look adds
+    kinds: Tensor  # [B, K, T] float32: the evidence itself, before anything was standardised
+    residuals: Tensor | None = None  # [B, T] float32: the paper's; None in early evidence
+    sign_spreads: Tensor | None = None  # [B, 2] float32: of the head signs, the units of what a look adds
 
     def of(self, rows: Tensor) -> Evidence:
         """That of some samples."""
         residuals = None if self.residuals is None else self.residuals[rows]
-        spreads = None if self.cosine_spread is None else self.cosine_spread[rows]
-        chosen = (self.scores[rows], self.routing_coefficients[rows], self.explained[rows])
+        spreads = None if self.sign_spreads is None else self.sign_spreads[rows]
+        chosen = (self.scores[rows], self.routing_coefficients[rows], self.explained[rows], self.kinds[rows])
         return Evidence(*chosen, residuals, spreads)
 
     def leads(self) -> Tensor:
@@ -74,16 +101,16 @@ class Evidence:
         chosen = ranked.indices[:MOST_LOOKS][near[:MOST_LOOKS]].tolist()
         return tuple(sorted(chosen)) if mode.look_behind else (self.best(row),)
 
-    def after_looks(self, row: int, cosines: Mapping[int, float]) -> dict[int, float]:
+    def after_looks(self, row: int, signs: Mapping[int, Tensor]) -> dict[int, float]:
         """The routing coefficients of the tasks that were looked at, once it is known what came of it.
 
-        `cosines` holds the largest cosine that each task's own second pass gave. The tasks share what their
+        `signs` holds the head signs [2] that each task's own second pass gave. The tasks share what their
         coefficients were together by that and all evidence before.
         """
-        assert self.cosine_spread is not None
-        tasks = list(cosines)
-        unit = float(self.cosine_spread[row]) + STD_EPSILON
-        scores = self.scores[row, tasks] + torch.tensor(list(cosines.values())) / unit
+        assert self.sign_spreads is not None
+        tasks = list(signs)
+        weights = torch.tensor([1.0, SHARPNESS_WEIGHT]) / (self.sign_spreads[row] + STD_EPSILON)
+        scores = self.scores[row, tasks] + (torch.stack(list(signs.values())) * weights).sum(1)
         together = float(self.routing_coefficients[row, tasks].sum())
         shares: list[float] = (scores / WHOLE_TEMPERATURE).softmax(0).tolist()
         return {task: together * share for task, share in zip(tasks, shares, strict=True)}
@@ -92,11 +119,22 @@ class Evidence:
 class EvidenceRouter:
     """Combines evidence. Thread-safe: it keeps nothing of the samples."""
 
-    def __init__(self, mode: Mode, residual: SubspaceRouter, early_blocks: Mapping[str, Tensor]) -> None:
+    def __init__(
+        self,
+        mode: Mode,
+        residual: SubspaceRouter,
+        early_blocks: Mapping[str, Tensor],
+        calibration: Calibration | None = None,
+    ) -> None:
         """`early_blocks` holds vh [T, R, D] of every task by linear, of `early_linears`."""
         self.mode = mode
         self.bases = {linear: orthonormal_rows(blocks) for linear, blocks in early_blocks.items()}
         self._residual = residual
+        early = len(early_blocks)
+        self._early_discriminant = None if calibration is None else calibration.discriminant(early)
+        self._whole_discriminant = (
+            None if calibration is None else calibration.discriminant(early + LATE_KINDS)
+        )
 
     @property
     def nbytes(self) -> int:
@@ -104,20 +142,37 @@ class EvidenceRouter:
         return sum(basis.nbytes for basis in self.bases.values())
 
     def early(self, energies: Tensor, candidates: Tensor) -> Evidence:
-        """From the early energies [B, T] alone; candidates [B, T] bool on the CPU."""
-        energies = energies.cpu()
-        scores = standardised(energies, candidates).masked_fill(~candidates, -torch.inf)
-        return Evidence(scores, (scores / EARLY_TEMPERATURE).softmax(1), energies, None, None)
+        """From the early energies [B, K, T] alone; candidates [B, T] bool on the CPU."""
+        kinds = energies.cpu()
+        explained = kinds.mean(1)
+        scores = standardised(explained, candidates)
+        calibrated = _calibrated(scores, kinds, candidates, self._early_discriminant, EARLY_TEMPERATURE)
+        return Evidence(calibrated, (calibrated / EARLY_TEMPERATURE).softmax(1), explained, kinds)
 
-    def whole(self, early: Evidence, features: Tensor, cosines: Tensor, candidates: Tensor) -> Evidence:
-        """Adds the router's features [B, D] and each head's largest cosines [B, T]."""
-        residuals, cosines = self._residual.residuals(features), cosines.cpu()
-        scores = early.scores + standardised(-residuals, candidates) + standardised(cosines, candidates)
+    def whole(self, early: Evidence, features: Tensor, signs: Tensor, candidates: Tensor) -> Evidence:
+        """Adds the router's features [B, D] and each head's signs [B, T, 2]."""
+        residuals, signs = self._residual.residuals(features), signs.cpu()
+        late = explained_share(features, residuals)
+        kinds = torch.cat([early.kinds, late.unsqueeze(1), signs[:, :, 0].unsqueeze(1)], dim=1)
+        pieces = (early.explained, -residuals, signs[:, :, 0])
+        scores = torch.stack([standardised(piece, candidates) for piece in pieces]).sum(0)
+        calibrated = _calibrated(scores, kinds, candidates, self._whole_discriminant, WHOLE_TEMPERATURE)
         return Evidence(
-            scores,
-            (scores / WHOLE_TEMPERATURE).softmax(1),
+            calibrated,
+            (calibrated / WHOLE_TEMPERATURE).softmax(1),
             # The geometric mean of both shares, so that it is of the same size as early evidence alone.
-            (early.explained * explained_share(features, residuals)).sqrt(),
+            (early.explained * late).sqrt(),
+            kinds,
             residuals,
-            spread(cosines, candidates),
+            torch.stack([spread(signs[:, :, sign], candidates) for sign in range(HEAD_SIGNS)], dim=1),
         )
+
+
+def _calibrated(
+    scores: Tensor, kinds: Tensor, candidates: Tensor, discriminant: Discriminant | None, temperature: float
+) -> Tensor:
+    """The scores [B, T] with what a discriminant adds to them, -inf for tasks that are no candidates."""
+    if discriminant is not None:
+        # Times the temperature, so that the coefficients are multiplied by a power of its probabilities.
+        scores = scores + temperature * discriminant.weighted_log_probabilities(kinds, candidates)
+    return scores.masked_fill(~candidates, -torch.inf)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from server.commands import classify, evaluate, serve, store
+from server.commands import calibrate, classify, evaluate, serve, store
 
 app = typer.Typer(
     name="mass-serve",
@@ -15,7 +15,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for command in (serve, classify, evaluate, store):
+for command in (serve, classify, evaluate, calibrate, store):
     command.register(app)
 
 

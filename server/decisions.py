@@ -19,6 +19,7 @@ from router import (
     early_linears,
     early_stop,
     explained_share,
+    head_signs,
 )
 from server.loading import LoadedStore
 from server.stages import StageClock
@@ -53,12 +54,12 @@ class Decision:
         """Every task that the sample is tried with, ascending."""
         return tuple(sorted(self.coefficients))
 
-    def after_looks(self, cosines: Mapping[int, float]) -> dict[int, float]:
-        """The coefficients, given the largest cosine that each task's own second pass gave."""
+    def after_looks(self, signs: Mapping[int, Tensor]) -> dict[int, float]:
+        """The coefficients, given the head signs [2] that each task's own second pass gave."""
         if len(self.looks) == 1:
             return self.coefficients
         assert self.evidence is not None
-        return self.evidence.after_looks(self.row, cosines)
+        return self.evidence.after_looks(self.row, signs)
 
 
 @dataclass(frozen=True)
@@ -133,7 +134,9 @@ class EvidenceDecider:
         self._heads = loaded.heads
         blocks, linears = loaded.bank.blocks, early_linears(self._stop)
         self._residual = SubspaceRouter(loaded.router, blocks[loaded.router_linear].vh)
-        self._router = EvidenceRouter(self._mode, self._residual, {name: blocks[name].vh for name in linears})
+        self._router = EvidenceRouter(
+            self._mode, self._residual, {name: blocks[name].vh for name in linears}, loaded.calibration
+        )
 
     @property
     def nbytes(self) -> int:
@@ -164,6 +167,8 @@ class EvidenceDecider:
             explained={task: float(early.explained[row, task])},
             passes=1 + self._evidence_share,
             goes_on=True,
+            evidence=early,
+            row=row,
         )
 
     def _decide_late(
@@ -172,8 +177,8 @@ class EvidenceDecider:
         with clock.stage("first_pass"):
             features, embeddings = self._passes.late(tokens, self._stop)
         with clock.stage("route"):
-            cosines = torch.stack([head.head.cosines(embeddings).amax(1) for head in self._heads], dim=1)
-            whole = self._router.whole(early, features, cosines, candidates)
+            signs = torch.stack([head_signs(head.head.cosines(embeddings)) for head in self._heads], dim=1)
+            whole = self._router.whole(early, features, signs, candidates)
         return [self._looked_into(whole, row) for row in range(len(tokens))]
 
     def _looked_into(self, whole: Evidence, row: int) -> Decision:

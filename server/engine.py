@@ -18,7 +18,7 @@ from backbone import (
     patchify,
 )
 from kernels import group_by_expert_set
-from router import MODES, PAPER, early_stop
+from router import MODES, PAPER, early_stop, head_signs
 from server.decisions import Decision, decider
 from server.execution import AdaptiveExecution, Execution
 from server.loading import LoadedStore, TaskInfo, load_store
@@ -54,6 +54,7 @@ class Classification:
     familiarity: float | None  # 0 to 1: how much the image is like the task's; None where one was named
     unrouted: bool  # it is so little like any task that none should be believed
     passes: float  # through the encoder
+    evidence: Tensor | None = None  # [K, T] float32: what the tasks were judged by (`router.Evidence.kinds`)
 
     @property
     def probabilities(self) -> Tensor:
@@ -94,7 +95,7 @@ class Seen:
 
     task: int
     logits: Tensor  # [C] float32 on the CPU
-    cosine: float  # the largest
+    signs: Tensor  # [2] float32 on the CPU: `router.head_signs`
 
 
 class Engine:
@@ -322,9 +323,9 @@ class Engine:
             for task in tasks:
                 head, of_segment = self._heads[task].head, embeddings[list(rows)]
                 logits = head.logits(of_segment).cpu()
-                cosines = head.cosines(of_segment).amax(1).tolist()
-                for row, row_logits, cosine in zip(rows, logits, cosines, strict=True):
-                    seen[looks[row].sample].append(Seen(task, row_logits, cosine))
+                signs = head_signs(head.cosines(of_segment)).cpu()
+                for row, row_logits, row_signs in zip(rows, logits, signs, strict=True):
+                    seen[looks[row].sample].append(Seen(task, row_logits, row_signs))
         return [
             self._answer(decision, of_sample) for decision, of_sample in zip(decisions, seen, strict=True)
         ]
@@ -341,12 +342,10 @@ class Engine:
         seen = sorted(seen, key=lambda one: one.task)
         if not all(one.logits.isfinite().all() for one in seen):
             return None
-        coefficients = decision.after_looks({one.task: one.cosine for one in seen})
+        coefficients = decision.after_looks({one.task: one.signs for one in seen})
         winner = self._winner(decision, seen, coefficients)
         info = self._heads[winner.task].info
-        familiarity = (
-            decision.explained[winner.task] * max(0.0, winner.cosine) if decision.explained else None
-        )
+        familiarity = _familiarity(decision.explained[winner.task], winner) if decision.explained else None
         return Classification(
             task=info.name,
             task_revision=info.revision,
@@ -358,7 +357,18 @@ class Engine:
             familiarity=familiarity,
             unrouted=familiarity is not None and familiarity < self._loaded.unrouted_below,
             passes=decision.passes,
+            evidence=None if decision.evidence is None else decision.evidence.kinds[decision.row],
         )
 
     def _name_set(self, tasks: tuple[int, ...]) -> tuple[str, ...]:
         return tuple(self._names[task] for task in tasks)
+
+
+def _familiarity(explained: float, winner: Seen) -> float:
+    """How much an image is like those of the task that answers, 0 to 1.
+
+    The product of three shares: of its activations in the task's subspaces, of its embedding along the
+    nearest class vector, and of its probability on one class. Each is low for other images than the last.
+    """
+    confidence = float(winner.logits.softmax(0).max())
+    return explained * max(0.0, float(winner.signs[0])) * confidence

@@ -10,10 +10,11 @@ from torch import Tensor
 
 from backbone import ClassificationHead, EncoderConfig, ExpertBank, first_pass_parameters
 from model_store.backbone_spec import BackboneSpec
+from model_store.errors import IntegrityError
 from model_store.heads import HeadTensors
 from model_store.manifest import PRETRAINED_FILE, Manifest, TaskEntry
 from model_store.store import Store
-from router import PAPER, RouterConfig
+from router import PAPER, Calibration, RouterConfig, evidence_kinds
 from server.preprocessing import Preprocessing
 
 
@@ -48,6 +49,7 @@ class LoadedStore:
     mode: str  # of `router.MODES`, or `router.PAPER`
     head_choice: str
     unrouted_below: float  # the familiarity below which no task is believed
+    calibration: Calibration | None  # of the tasks that are here
     device: torch.device
     dtype: torch.dtype
     pretrained: dict[str, Tensor]
@@ -118,6 +120,7 @@ def load_store(
         mode=mode,
         head_choice=manifest.router.head_choice,
         unrouted_below=manifest.router.unrouted_below,
+        calibration=_calibration(store, [task.name for task in tasks]),
         device=device,
         dtype=dtype,
         pretrained=pretrained,
@@ -167,6 +170,20 @@ def _first_pass_weights(store: Store, bank: ExpertBank, whole: bool) -> dict[str
         return bank.merged_parameters(names, every_task)
     like = next(iter(bank.pretrained.values()))
     return {name: _own(stored[name], like.device, like.dtype) for name in stored if name in names}
+
+
+def _calibration(store: Store, names: Sequence[str]) -> Calibration | None:
+    """The store's calibration for these of its tasks; None where it has none that fits them."""
+    places, entry = store.manifest.calibrated_tasks(names), store.manifest.calibration
+    tensors = None if places is None else store.load_calibration()
+    if places is None or entry is None or tensors is None:
+        return None
+    kinds, tasks = evidence_kinds(store.manifest.backbone.depth), len(entry.tasks)
+    shapes = {"means": (tasks, kinds, tasks), "covariance": (kinds, tasks, kinds, tasks)}
+    if {name: tuple(tensor.shape) for name, tensor in tensors.items()} != shapes:
+        raise IntegrityError(f"{entry.file} does not fit the manifest: calibrate the store again")
+    own = {name: tensor.to(torch.float64, copy=True) for name, tensor in tensors.items()}
+    return Calibration(own["means"], own["covariance"]).of_tasks(places)
 
 
 def _task_head(store: Store, task: TaskEntry, device: torch.device) -> TaskHead:

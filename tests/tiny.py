@@ -106,6 +106,7 @@ def loaded_store(
         mode=mode,
         head_choice=head_choice,
         unrouted_below=0.0,
+        calibration=None,
         device=torch.device("cpu"),
         dtype=dtype,
         pretrained=weights,

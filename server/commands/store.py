@@ -15,7 +15,7 @@ from rich.table import Column, Table
 from model_store.build import build as build_store
 from model_store.build import refuse_taken
 from model_store.errors import StoreError
-from model_store.manifest import RouterMode
+from model_store.manifest import FirstPass, RouterMode
 from model_store.plan import BuildOptions, TaskInput
 from model_store.store import Store
 from server.commands import task as task_commands
@@ -62,8 +62,9 @@ def build(
         Literal["max", "mean", "router"], typer.Option(help="how the winning head is chosen")
     ] = "max",
     first_pass: Annotated[
-        Literal["merged_base", "pretrained"], typer.Option(help="weights of the first pass")
-    ] = "merged_base",
+        FirstPass | None,
+        typer.Option(help="weights of the first pass (default: pretrained; with --mode paper merged_base)"),
+    ] = None,
     patch_embedding: Annotated[
         Literal["factored", "averaged"], typer.Option(help="how the patch convolution is kept")
     ] = "factored",

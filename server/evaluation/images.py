@@ -92,6 +92,22 @@ class EvaluationData:
                 last, left = ids[-1], left - len(ids)
 
 
+def images_below(root: Path) -> list[Path]:
+    """The image files in a folder and in those within, sorted."""
+    return sorted(path for path in root.rglob("*") if path.suffix.lower() in SUFFIXES)
+
+
+def image_batches(paths: Sequence[Path], preprocessing: Preprocessing) -> Iterator[list[Tensor]]:
+    """The pixels of the files, `BATCH_IMAGES` at a time, in their order.
+
+    Raises EvaluationDataError for a file that is no image.
+    """
+    with ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="decode") as pool:
+        for start in range(0, len(paths), BATCH_IMAGES):
+            part = paths[start : start + BATCH_IMAGES]
+            yield list(pool.map(lambda path: read_image(path, preprocessing), part))
+
+
 def _labelled_files(
     root: Path, labels: Mapping[str, Sequence[str]]
 ) -> Iterator[tuple[str, int, str, int, int]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypedDict
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from model_store.progress import Progress
 from server.engine import Engine, Query
-from server.evaluation.images import BATCH_IMAGES, SUFFIXES, EvaluationDataError, read_image
+from server.evaluation.images import EvaluationDataError, image_batches, images_below
 from server.evaluation.statistics import auroc
 
 
@@ -40,12 +40,11 @@ def unfamiliar(engine: Engine, root: Path, familiar: Sequence[float], progress: 
     for domain, paths in files.items():
         values: list[float] = []
         unrouted = 0
-        for part in _parts(paths):
-            queries = [Query(read_image(path, engine.preprocessing)) for path in part]
-            answers = engine.classify_batch(queries).all_answers()
+        for pixels in image_batches(paths, engine.preprocessing):
+            answers = engine.classify_batch([Query(image) for image in pixels]).all_answers()
             values += [answer.familiarity or 0.0 for answer in answers]
             unrouted += sum(answer.unrouted for answer in answers)
-            done += len(part)
+            done += len(pixels)
             progress("images of no task", done, total)
         domains[domain] = DomainFigures(
             images=len(paths), auroc=auroc(familiar, values), unrouted=unrouted / len(paths)
@@ -63,17 +62,9 @@ def _average(domains: Mapping[str, DomainFigures]) -> DomainFigures:
 
 def _images_by_domain(root: Path) -> dict[str, list[Path]]:
     folders = sorted(path for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
-    found = {
-        folder.name: sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
-        for folder in folders
-    }
+    found = {folder.name: images_below(folder) for folder in folders}
     if not found or not all(found.values()):
         raise EvaluationDataError(
             f"{root} holds no images, or a folder without; expected {root}/<domain>/*.png"
         )
     return found
-
-
-def _parts(paths: Sequence[Path]) -> Iterator[Sequence[Path]]:
-    for start in range(0, len(paths), BATCH_IMAGES):
-        yield paths[start : start + BATCH_IMAGES]

@@ -1,0 +1,72 @@
+"""mass-serve calibrate: a store fitted to images that nobody labelled."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+
+from model_store.errors import StoreError
+from router import PAPER
+from server.calibration import Calibrated
+from server.calibration import calibrate as run_calibration
+from server.commands.failing import fail
+from server.commands.progress_bars import progress_bars
+from server.evaluation import EvaluationDataError
+
+
+def calibrate(
+    store: Annotated[str, typer.Argument(help="store folder or URL", metavar="STORE")],
+    images: Annotated[Path, typer.Argument(help="folder of images, at any depth", metavar="IMAGES")],
+    unrouted: Annotated[
+        float, typer.Option(min=0, max=0.5, help="share of such images to be answered as unrouted")
+    ] = 0.01,
+    device: Annotated[str, typer.Option(help="cpu or cuda[:i]")] = "cpu",
+    as_json: Annotated[bool, typer.Option("--json", help="print the result as JSON")] = False,
+) -> None:
+    """Fits the search for the task to your images, which need no labels; writes a new store revision.
+
+    The images should be like those that will be asked about, of every task. Names of files and folders are
+    not looked at. A running server takes the new revision over by itself.
+    """
+    if not images.is_dir():
+        fail(f"{images} is no folder")
+    try:
+        with progress_bars() as progress:
+            result = run_calibration(store, images, unrouted, torch.device(device), progress)
+    except (StoreError, EvaluationDataError, FloatingPointError) as error:
+        fail(error)
+    _print_json(result) if as_json else _print_lines(result)
+
+
+def _print_json(result: Calibrated) -> None:
+    typer.echo(
+        json.dumps(
+            {
+                "store": result.store.files.url,
+                "store_revision": result.store.manifest.store_revision,
+                "images": result.images,
+                "images_of": {name: round(images, 1) for name, images in result.images_of.items()},
+                "unrouted_below": result.unrouted_below,
+            }
+        )
+    )
+
+
+def _print_lines(result: Calibrated) -> None:
+    manifest = result.store.manifest
+    typer.echo(f"{result.store.files.url}: revision {manifest.store_revision}, {result.images} images")
+    for name, images in result.images_of.items():
+        typer.echo(f"  {name}: like {images:.0f} of them")
+    typer.echo(f"unrouted below a familiarity of {result.unrouted_below:.3f}")
+    if manifest.router.mode == PAPER:
+        typer.echo("note: the mode of this store is paper, whose router has nothing to calibrate: serve it ")
+        typer.echo("      with --mode exact, balanced, fast or one_pass")
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command."""
+    app.command()(calibrate)
