@@ -4,7 +4,7 @@
 set. `EvidenceRouter` adds two further kinds of evidence; the `MODES` say how much of it an image gets.
 """
 
-from router.calibration import Calibration, CalibrationFit
+from router.calibration import LEAST_IMAGES, Calibration, CalibrationFit
 from router.config import RouterConfig
 from router.evidence import Evidence, EvidenceRouter, early_linears, evidence_kinds, head_signs
 from router.modes import MODES, PAPER, Mode, early_stop
@@ -12,6 +12,7 @@ from router.projection import SubspaceRouter, explained_share, orthonormal_rows
 from router.selection import routing_coefficients, select_expert_sets
 
 __all__ = [
+    "LEAST_IMAGES",
     "MODES",
     "PAPER",
     "Calibration",

@@ -26,6 +26,9 @@ WEIGHT = 0.25
 # Beyond this a log probability says no more than "no".
 LEAST_LOG_PROBABILITY = -10.0
 LEAST_SHARE = 1e-6
+LEAST_VARIANCE = 1e-12
+# With fewer images of it, a task's mean is not worth much: it is then judged as without a calibration.
+LEAST_IMAGES = 10
 
 
 def _features(kinds: Tensor, with_cosines: bool) -> Tensor:
@@ -37,18 +40,24 @@ def _features(kinds: Tensor, with_cosines: bool) -> Tensor:
 
 @dataclass(frozen=True)
 class Discriminant:
-    """Log probabilities of the tasks, linear in the features of K T numbers."""
+    """Log probabilities of the tasks that are known well enough, linear in the features of K T numbers."""
 
     weight: Tensor  # [T, K T] float32
     bias: Tensor  # [T] float32
     centre: Tensor  # [K T] float32: taken from the features first, so that little cancels
+    known: Tensor  # [T] bool
     with_cosines: bool
 
     def weighted_log_probabilities(self, kinds: Tensor, candidates: Tensor) -> Tensor:
-        """`WEIGHT` times the log probabilities [B, T] among the candidates [B, T]; kinds [B, K, T]."""
+        """`WEIGHT` times the log probabilities [B, T] among the candidates [B, T]; kinds [B, K, T].
+
+        0 for unknown tasks: nothing speaks for or against them beside the likeliest of the others.
+        """
+        judged = candidates & self.known
         centred = _features(kinds, self.with_cosines).flatten(1) - self.centre
-        logits = kernels.linear(centred, self.weight, self.bias).masked_fill(~candidates, -torch.inf)
-        return WEIGHT * logits.log_softmax(1).clamp_min(LEAST_LOG_PROBABILITY)
+        logits = kernels.linear(centred, self.weight, self.bias).masked_fill(~judged, -torch.inf)
+        log_probabilities = logits.log_softmax(1).clamp_min(LEAST_LOG_PROBABILITY)
+        return torch.where(judged, WEIGHT * log_probabilities, 0.0)
 
 
 @dataclass(frozen=True)
@@ -57,11 +66,12 @@ class Calibration:
 
     means: Tensor  # [T, K, T] float64: of the images of the first T, the evidence for the last T
     covariance: Tensor  # [K, T, K, T] float64
+    images: Tensor  # [T] float64: how many images of each task there were
 
     def of_tasks(self, tasks: Sequence[int]) -> Calibration:
         """That of some of the tasks, in that order."""
         at = list(tasks)
-        return Calibration(self.means[at][:, :, at], self.covariance[:, at][:, :, :, at])
+        return Calibration(self.means[at][:, :, at], self.covariance[:, at][:, :, :, at], self.images[at])
 
     def discriminant(self, kinds: int) -> Discriminant:
         """The one that judges by the first `kinds` kinds of evidence."""
@@ -72,15 +82,15 @@ class Calibration:
         weight = torch.linalg.solve(covariance, (means - centre).T).T  # [T, K T]
         bias = -0.5 * (weight * (means - centre)).sum(1)
         with_cosines = kinds == self.means.shape[1]
-        return Discriminant(weight.float().contiguous(), bias.float(), centre.float(), with_cosines)
+        known = self.images >= LEAST_IMAGES
+        return Discriminant(weight.float().contiguous(), bias.float(), centre.float(), known, with_cosines)
 
 
 class CalibrationFit:
     """Collects what a calibration is made of. Its memory does not grow with the images."""
 
     def __init__(self, kinds: int, tasks: int) -> None:
-        self.images = 0
-        self.weights = torch.zeros(tasks, dtype=torch.float64)  # images of each task, by its probabilities
+        self.images = torch.zeros(tasks, dtype=torch.float64)  # of each task, by its probabilities
         self._shape = (kinds, tasks)
         self._sums = torch.zeros(tasks, kinds * tasks, dtype=torch.float64)
         self._products = torch.zeros(kinds * tasks, kinds * tasks, dtype=torch.float64)
@@ -88,23 +98,25 @@ class CalibrationFit:
     def add(self, kinds: Tensor, probabilities: Tensor) -> None:
         """Counts the evidence [B, K, T] of images that are of each task with `probabilities` [B, T]."""
         features = _features(kinds.double(), with_cosines=True).flatten(1)
-        self.images += len(features)
-        self.weights += probabilities.double().sum(0)
+        self.images += probabilities.double().sum(0)
         self._sums += probabilities.double().T @ features
         self._products += features.T @ features
 
     def fit(self) -> Calibration:
-        """The calibration; every task must have weight."""
+        """The calibration by all images so far."""
         kinds, tasks = self._shape
-        means = self._sums / self.weights.unsqueeze(1)
-        within = (self._products - self._sums.T @ means) / self.images
-        overall = self._sums.sum(0) / self.images
-        scale = (self._products.diagonal() / self.images - overall.square()).clamp_min(1e-12).sqrt()
-        shrunk = _shrunk(within / scale / scale.unsqueeze(1), self.images) * scale * scale.unsqueeze(1)
-        return Calibration(means.view(tasks, kinds, tasks), shrunk.view(kinds, tasks, kinds, tasks))
+        total = float(self.images.sum())
+        means = self._sums / self.images.clamp_min(LEAST_SHARE).unsqueeze(1)
+        within = (self._products - self._sums.T @ means) / total
+        overall = self._sums.sum(0) / total
+        scale = (self._products.diagonal() / total - overall.square()).clamp_min(LEAST_VARIANCE).sqrt()
+        shrunk = _shrunk(within / scale / scale.unsqueeze(1), total) * scale * scale.unsqueeze(1)
+        return Calibration(
+            means.view(tasks, kinds, tasks), shrunk.view(kinds, tasks, kinds, tasks), self.images.clone()
+        )
 
 
-def _shrunk(covariance: Tensor, images: int) -> Tensor:
+def _shrunk(covariance: Tensor, images: float) -> Tensor:
     """Oracle approximating shrinkage of a sample covariance [F, F] towards a multiple of the identity."""
     features = len(covariance)
     trace, squares = covariance.trace(), covariance.square().sum()

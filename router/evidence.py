@@ -69,26 +69,27 @@ def head_signs(cosines: Tensor) -> Tensor:
 class Evidence:
     """What is known of B samples and T tasks, on the CPU; -inf and 0 for tasks that are no candidates."""
 
-    scores: Tensor  # [B, T] float32: sums of standardised evidence
+    scores: Tensor  # [B, T] float32: sums of standardised evidence, calibrated
     routing_coefficients: Tensor  # [B, T] float32
     explained: Tensor  # [B, T] float32: the share of the sample's activations in each task's subspaces
     kinds: Tensor  # [B, K, T] float32: the evidence itself, before anything was standardised
+    # [B] float32: how far the best task is ahead of the next before calibration, which sharpens what it
+    # does not always make surer; inf where there is no other.
+    leads: Tensor
     residuals: Tensor | None = None  # [B, T] float32: the paper's; None in early evidence
     sign_spreads: Tensor | None = None  # [B, 2] float32: of the head signs, the units of what a look adds
 
     def of(self, rows: Tensor) -> Evidence:
         """That of some samples."""
-        residuals = None if self.residuals is None else self.residuals[rows]
-        spreads = None if self.sign_spreads is None else self.sign_spreads[rows]
-        chosen = (self.scores[rows], self.routing_coefficients[rows], self.explained[rows], self.kinds[rows])
-        return Evidence(*chosen, residuals, spreads)
-
-    def leads(self) -> Tensor:
-        """How far each sample's best task is ahead of the next, [B]; inf where there is no other."""
-        if self.scores.shape[1] == 1:
-            return torch.full((len(self.scores),), torch.inf)
-        best = self.scores.topk(2, dim=1).values
-        return best[:, 0] - best[:, 1]
+        return Evidence(
+            self.scores[rows],
+            self.routing_coefficients[rows],
+            self.explained[rows],
+            self.kinds[rows],
+            self.leads[rows],
+            None if self.residuals is None else self.residuals[rows],
+            None if self.sign_spreads is None else self.sign_spreads[rows],
+        )
 
     def best(self, row: int) -> int:
         """The task with the most evidence."""
@@ -147,7 +148,8 @@ class EvidenceRouter:
         explained = kinds.mean(1)
         scores = standardised(explained, candidates)
         calibrated = _calibrated(scores, kinds, candidates, self._early_discriminant, EARLY_TEMPERATURE)
-        return Evidence(calibrated, (calibrated / EARLY_TEMPERATURE).softmax(1), explained, kinds)
+        coefficients = (calibrated / EARLY_TEMPERATURE).softmax(1)
+        return Evidence(calibrated, coefficients, explained, kinds, _leads(scores, calibrated))
 
     def whole(self, early: Evidence, features: Tensor, signs: Tensor, candidates: Tensor) -> Evidence:
         """Adds the router's features [B, D] and each head's signs [B, T, 2]."""
@@ -163,6 +165,7 @@ class EvidenceRouter:
             # The geometric mean of both shares, so that it is of the same size as early evidence alone.
             (early.explained * late).sqrt(),
             kinds,
+            _leads(scores, calibrated),
             residuals,
             torch.stack([spread(signs[:, :, sign], candidates) for sign in range(HEAD_SIGNS)], dim=1),
         )
@@ -176,3 +179,10 @@ def _calibrated(
         # Times the temperature, so that the coefficients are multiplied by a power of its probabilities.
         scores = scores + temperature * discriminant.weighted_log_probabilities(kinds, candidates)
     return scores.masked_fill(~candidates, -torch.inf)
+
+
+def _leads(scores: Tensor, calibrated: Tensor) -> Tensor:
+    """How far each row's best task by `calibrated` is ahead of all others in `scores`, [B]."""
+    best = calibrated.argmax(1, keepdim=True)
+    others = scores.masked_fill(calibrated.isneginf(), -torch.inf).scatter(1, best, -torch.inf).amax(1)
+    return scores.gather(1, best).squeeze(1) - others

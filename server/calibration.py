@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,7 @@ from torch import Tensor
 from model_store.progress import Progress
 from model_store.revisions import calibrate_store
 from model_store.store import Store
-from router import CalibrationFit, evidence_kinds
+from router import LEAST_IMAGES, CalibrationFit, evidence_kinds
 from server.engine import GIB, Classification, Engine, Query
 from server.evaluation.images import EvaluationDataError, image_batches, images_below
 from server.execution import Execution
@@ -21,8 +21,6 @@ from server.loading import load_store
 
 # With fewer images than this a task in all, routing gets worse on some suite of the README.
 IMAGES_PER_TASK = 25
-# With fewer of its own, nothing is known of where a task's evidence lies.
-LEAST_IMAGES_OF_A_TASK = 10
 # The mode that knows most of an image: its answers are what the fit takes for the truth.
 TEACHER = "exact"
 
@@ -34,6 +32,7 @@ class Calibrated:
     store: Store
     images: int
     images_of: dict[str, float]  # by task, as the routing coefficients share them out
+    unknown: tuple[str, ...]  # tasks with too few: they are judged as before
     unrouted_below: float
 
 
@@ -43,7 +42,7 @@ def calibrate(
     """Fits a store to the images in a folder and writes a new revision of it.
 
     `unrouted_share` of the images will be answered as unrouted: familiarity below theirs is believed of no
-    task. Raises StoreError, and EvaluationDataError for images that are too few or of too few tasks.
+    task. Raises StoreError, and EvaluationDataError for images that are too few.
     """
     store = Store.open(url)
     engine = _teacher(url, device)
@@ -59,17 +58,11 @@ def calibrate(
         fit.add(torch.stack([_evidence(answer) for answer in answers]), _probabilities(answers, names))
         familiarity += [answer.familiarity or 0.0 for answer in answers]
         progress("looking at images", len(familiarity), len(paths))
-    images_of = dict(zip(names, fit.weights.tolist(), strict=True))
-    if rare := [name for name, images in images_of.items() if images < LEAST_IMAGES_OF_A_TASK]:
-        raise EvaluationDataError(
-            f"{root} has hardly any images of {', '.join(rare)} (as the store sees them): a calibration "
-            f"needs at least {LEAST_IMAGES_OF_A_TASK} of every task"
-        )
-    calibration = fit.fit()
-    tensors = {"means": calibration.means, "covariance": calibration.covariance}
     below = float(np.quantile(familiarity, unrouted_share, method="lower")) if unrouted_share else 0.0
-    written = calibrate_store(store, tensors, names, fit.images, below)
-    return Calibrated(written, fit.images, images_of, below)
+    written = calibrate_store(store, asdict(fit.fit()), names, len(paths), below)
+    images_of = dict(zip(names, fit.images.tolist(), strict=True))
+    unknown = tuple(name for name, images in images_of.items() if images < LEAST_IMAGES)
+    return Calibrated(written, len(paths), images_of, unknown, below)
 
 
 def _teacher(url: str, device: torch.device) -> Engine:
@@ -77,10 +70,10 @@ def _teacher(url: str, device: torch.device) -> Engine:
 
     Otherwise a second calibration would be fitted to the first, and the same images give another store.
     """
-    loaded = load_store(url, device, torch.float32, TEACHER)
+    loaded = load_store(url, device, torch.float32, TEACHER, calibrated=False)
     if len(loaded.heads) < 2:
         raise EvaluationDataError(f"{url} has one task: there is nothing to choose, and nothing to calibrate")
-    return Engine(replace(loaded, calibration=None), Execution.LOW_RANK, GIB)
+    return Engine(loaded, Execution.LOW_RANK, GIB)
 
 
 def _refuse_few(root: Path, images: int, tasks: int) -> None:

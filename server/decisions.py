@@ -147,7 +147,7 @@ class EvidenceDecider:
             tokens, energies = self._passes.early(patches, self._stop, self._router.bases)
         with clock.stage("route"):
             early = self._router.early(energies, candidates)
-            certain = early.leads() >= self._mode.certain_lead
+            certain = early.leads >= self._mode.certain_lead
         decisions = [self._certain(early, row) for row in range(len(patches))]
         rest = (~certain).nonzero().flatten()
         if len(rest):

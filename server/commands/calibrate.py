@@ -50,6 +50,7 @@ def _print_json(result: Calibrated) -> None:
                 "store_revision": result.store.manifest.store_revision,
                 "images": result.images,
                 "images_of": {name: round(images, 1) for name, images in result.images_of.items()},
+                "unknown": result.unknown,
                 "unrouted_below": result.unrouted_below,
             }
         )
@@ -60,11 +61,11 @@ def _print_lines(result: Calibrated) -> None:
     manifest = result.store.manifest
     typer.echo(f"{result.store.files.url}: revision {manifest.store_revision}, {result.images} images")
     for name, images in result.images_of.items():
-        typer.echo(f"  {name}: like {images:.0f} of them")
+        too_few = ": too few, its evidence counts as before" if name in result.unknown else ""
+        typer.echo(f"  {name}: like {images:.0f} of them{too_few}")
     typer.echo(f"unrouted below a familiarity of {result.unrouted_below:.3f}")
     if manifest.router.mode == PAPER:
-        typer.echo("note: the mode of this store is paper, whose router has nothing to calibrate: serve it ")
-        typer.echo("      with --mode exact, balanced, fast or one_pass")
+        typer.echo("the mode of this store is paper, which has nothing to calibrate: serve it in another")
 
 
 def register(app: typer.Typer) -> None:

@@ -196,9 +196,14 @@ def _print_summary(store: Store, as_json: bool) -> None:
     typer.echo(
         f"encoder: {backbone.image_size} px, patch {backbone.patch_size}, "
         f"{backbone.depth} blocks of width {backbone.width}; router at block {manifest.router.layer}; "
+        f"mode {manifest.router.mode}, first pass {manifest.router.first_pass}; "
         f"merged base {manifest.merged_base}; "
         f"blocks {manifest.block_dtype}, ratio {manifest.compression_ratio:.4g}"
     )
+    if manifest.calibration is not None:
+        fits = manifest.calibrated_tasks([task.name for task in manifest.tasks]) is not None
+        state = "" if fits else ", of other tasks or revisions: not used until the store is calibrated again"
+        typer.echo(f"calibrated on {manifest.calibration.images:,} images{state}")
     console = Console()
     if not console.is_terminal:
         console.width = 200  # a file or pipe has no width to cut names to

@@ -40,7 +40,11 @@ class TestDefaults:
         router = manifest.router
         assert (router.layer, router.token, router.temperature) == (1, "class", 1.0)
         assert (router.threshold, router.top_k, router.head_choice) == (0.2, 3, "max")
-        assert router.first_pass == "merged_base"
+        assert (router.mode, router.first_pass) == ("exact", "pretrained")
+
+    def test_the_papers_router_looks_at_the_merged_base(self, suite: Suite, tmp_path: Path) -> None:
+        store = build(suite.pretrained, suite.tasks[:2], tmp_path / "store", BuildOptions(mode="paper"))
+        assert store.manifest.router.first_pass == "merged_base"
 
     @pytest.mark.parametrize(
         ("depth", "layer"), [(1, 0), (2, 1), (6, 5), (8, 6), (12, 9), (24, 20), (32, 24)]

@@ -157,7 +157,8 @@ def test_a_manifest_of_format_version_1_stays_readable() -> None:
     raw = json.dumps(GOLDEN_MANIFEST).encode()
     read = json.loads(parse_manifest(raw).to_bytes())
     added = {"mode": "paper", "unrouted_below": 0.0}  # since then; it served so
-    assert read == GOLDEN_MANIFEST | {"router": GOLDEN_MANIFEST["router"] | added}
+    router = GOLDEN_MANIFEST["router"] | added
+    assert read == GOLDEN_MANIFEST | {"router": router, "calibration": None}
 
 
 def test_files_of_a_store(built: Path) -> None:

@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from model_store.build import build
-from model_store.errors import CheckpointError, IntegrityError, TaskError
+from model_store.errors import CheckpointError, IntegrityError, StoreError, TaskError
 from model_store.manifest import MANIFEST_FILE
 from model_store.merged_base import merged_parameter
 from model_store.plan import BuildOptions
-from model_store.revisions import add_task, prune_store, remove_task, rollback_task
+from model_store.revisions import add_task, calibrate_store, prune_store, remove_task, rollback_task
 from model_store.store import Store
 from tests.model_store.models import Suite, make_model
 
@@ -166,8 +166,76 @@ def test_damaged_pretrained_weights_are_not_built_upon(suite: Suite, store: Path
 
 
 def test_a_store_that_outgrew_rebuilding_gets_its_merged_base_stored(
-    suite: Suite, store: Path, monkeypatch: pytest.MonkeyPatch
+    suite: Suite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert Store.open(store).manifest.merged_base == "rebuilt"
+    store = tmp_path / "merged"
+    built = build(suite.pretrained, suite.tasks[:2], store, BuildOptions(first_pass="merged_base"))
+    assert built.manifest.merged_base == "rebuilt"
     monkeypatch.setattr("model_store.revisions.is_slow_to_rebuild", lambda _layout, tasks: tasks > 2)
     assert add_task(store, suite.tasks[2]).manifest.merged_base == "stored"
+
+
+TENSORS = {"means": torch.arange(6.0).view(2, 3), "images": torch.ones(2, dtype=torch.float64)}
+
+
+def calibrated(store: Path, unrouted_below: float = 0.1) -> Store:
+    return calibrate_store(Store.open(store), TENSORS, ["digits", "street"], 700, unrouted_below)
+
+
+def test_a_calibration_is_a_revision_of_its_own(store: Path) -> None:
+    before = Store.open(store)
+    after = calibrated(store)
+    assert after.manifest.store_revision != before.manifest.store_revision
+    assert after.manifest.tasks == before.manifest.tasks
+    assert after.manifest.router == before.manifest.router.model_copy(update={"unrouted_below": 0.1})
+    assert after.manifest.calibrated_tasks(["digits", "street"]) == (0, 1)
+    assert after.manifest.calibrated_tasks(["street"]) == (1,)
+    again = Store.open(store)
+    loaded = again.load_calibration()
+    assert loaded is not None
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in TENSORS.items())
+    assert again.verify() == []
+    assert before.load_calibration() is None
+
+
+def test_a_second_calibration_replaces_the_first(store: Path) -> None:
+    first, second = calibrated(store), calibrated(store, unrouted_below=0.2)
+    assert first.manifest.calibration is not None
+    assert first.manifest.calibration.file not in second.manifest.files
+    assert second.manifest.router.unrouted_below == 0.2
+    assert prune_store(store) == [first.manifest.calibration.file]
+    assert Store.open(store).verify() == []
+
+
+def test_a_calibration_is_used_for_its_tasks_alone(suite: Suite, store: Path) -> None:
+    calibrated(store)
+    three = add_task(store, suite.tasks[2]).manifest
+    assert three.calibrated_tasks(["digits", "street", "signs"]) is None
+    assert three.calibrated_tasks(["digits", "street"]) == (0, 1)
+    two = remove_task(store, "signs").manifest
+    assert two.calibrated_tasks(["digits", "street"]) == (0, 1)
+    other = add_task(store, dataclasses.replace(suite.tasks[2], name="digits"), replace=True).manifest
+    assert other.calibrated_tasks(["digits", "street"]) is None
+    assert rollback_task(store, "digits").manifest.calibrated_tasks(["digits", "street"]) == (0, 1)
+    assert Store.open(store).verify() == []
+
+
+def test_on_the_merged_base_every_task_has_a_part_in_the_evidence(suite: Suite, tmp_path: Path) -> None:
+    options = BuildOptions(first_pass="merged_base", merged_base="stored")
+    store = tmp_path / "merged"
+    build(suite.pretrained, suite.tasks[:2], store, options)
+    manifest = calibrated(store).manifest
+    assert manifest.calibrated_tasks(["digits", "street"]) == (0, 1)
+    assert manifest.calibrated_tasks(["street"]) is None
+    assert manifest.merged_base_file is not None
+    assert Store.open(store).load_merged_base() is not None
+    assert remove_task(store, "street").manifest.calibrated_tasks(["digits"]) is None
+
+
+def test_a_store_that_changed_meanwhile_is_not_calibrated(suite: Suite, store: Path) -> None:
+    opened = Store.open(store)
+    changed = add_task(store, suite.tasks[2])
+    with pytest.raises(StoreError, match="was changed meanwhile: calibrate it again"):
+        calibrate_store(opened, TENSORS, ["digits", "street"], 700, 0.1)
+    assert Store.open(store).manifest == changed.manifest
+    assert not [path for path in store.iterdir() if path.name.startswith("calibration")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from statistics import NormalDist
 from typing import Any, get_args
 
 import numpy as np
@@ -20,11 +21,12 @@ from router import (
     SubspaceRouter,
     early_linears,
     early_stop,
+    head_signs,
     orthonormal_rows,
 )
-from router.evidence import EARLY_TEMPERATURE, WHOLE_TEMPERATURE
+from router.evidence import EARLY_TEMPERATURE, SHARPNESS_WEIGHT, WHOLE_TEMPERATURE
 
-TASKS, RANK, WIDTH, SAMPLES = 5, 4, 32, 6
+TASKS, RANK, WIDTH, SAMPLES, KINDS = 5, 4, 32, 6, 3
 EVERY = torch.ones(SAMPLES, TASKS, dtype=torch.bool)
 
 
@@ -73,44 +75,40 @@ def test_a_token_within_a_subspace_has_all_its_energy_there() -> None:
 
 
 def test_every_piece_is_standardised_and_all_weigh_the_same(router: EvidenceRouter) -> None:
-    energies, features, cosines = (
-        normal(SAMPLES, TASKS).abs(),
-        normal(SAMPLES, WIDTH, seed=3),
-        normal(SAMPLES, TASKS, seed=4),
-    )
+    energies = normal(SAMPLES, KINDS, TASKS).abs()
+    features, signs = normal(SAMPLES, WIDTH, seed=3), normal(SAMPLES, TASKS, 2, seed=4)
+    total_energies, cosines = energies.mean(1), signs[:, :, 0]
     early = router.early(energies, EVERY)
-    np.testing.assert_allclose(early.scores, z(energies), atol=1e-4)
+    np.testing.assert_allclose(early.scores, z(total_energies), atol=1e-4)
     np.testing.assert_allclose(
-        early.routing_coefficients, softmax(z(energies) / EARLY_TEMPERATURE), atol=1e-4
+        early.routing_coefficients, softmax(z(total_energies) / EARLY_TEMPERATURE), atol=1e-4
     )
-    whole = router.whole(early, features, cosines, EVERY)
+    whole = router.whole(early, features, signs, EVERY)
     assert whole.residuals is not None
-    total = z(energies) + z(-whole.residuals) + z(cosines)
+    total = z(total_energies) + z(-whole.residuals) + z(cosines)
     np.testing.assert_allclose(whole.scores, total, atol=1e-4)
     np.testing.assert_allclose(whole.routing_coefficients, softmax(total / WHOLE_TEMPERATURE), atol=1e-4)
 
 
 def test_scale_and_offset_of_a_piece_do_not_matter(router: EvidenceRouter) -> None:
-    energies = normal(SAMPLES, TASKS).abs()
+    energies = normal(SAMPLES, KINDS, TASKS).abs()
     moved = router.early(7 + 3 * energies, EVERY).scores
     np.testing.assert_allclose(moved, router.early(energies, EVERY).scores, atol=1e-3)
 
 
 def test_only_candidates_count(router: EvidenceRouter) -> None:
-    energies, features, cosines = (
-        normal(SAMPLES, TASKS).abs(),
-        normal(SAMPLES, WIDTH, seed=3),
-        normal(SAMPLES, TASKS, seed=4),
-    )
+    energies = normal(SAMPLES, KINDS, TASKS).abs()
+    features, signs = normal(SAMPLES, WIDTH, seed=3), normal(SAMPLES, TASKS, 2, seed=4)
+    total_energies, cosines = energies.mean(1), signs[:, :, 0]
     mask = EVERY.clone()
     mask[:, [0, 3]] = False
-    whole = router.whole(router.early(energies, mask), features, cosines, mask)
+    whole = router.whole(router.early(energies, mask), features, signs, mask)
     assert whole.scores[:, [0, 3]].eq(-torch.inf).all()
     assert whole.routing_coefficients[:, [0, 3]].eq(0).all()
     np.testing.assert_allclose(whole.routing_coefficients.sum(1), 1.0, atol=1e-6)
     kept = [1, 2, 4]
     assert whole.residuals is not None
-    total = z(energies[:, kept]) + z(-whole.residuals[:, kept]) + z(cosines[:, kept])
+    total = z(total_energies[:, kept]) + z(-whole.residuals[:, kept]) + z(cosines[:, kept])
     np.testing.assert_allclose(whole.scores[:, kept], total, atol=1e-4)
     assert not {0, 3} & {task for row in range(SAMPLES) for task in whole.to_look_at(row, MODES["exact"])}
 
@@ -118,39 +116,64 @@ def test_only_candidates_count(router: EvidenceRouter) -> None:
 def test_two_candidates_are_told_apart(router: EvidenceRouter) -> None:
     mask = torch.zeros(1, TASKS, dtype=torch.bool)
     mask[0, [1, 4]] = True
-    early = router.early(torch.tensor([[9.0, 0.2, 9.0, 9.0, 0.3]]), mask)
+    early = router.early(torch.tensor([[[9.0, 0.2, 9.0, 9.0, 0.3]]]), mask)
     assert early.best(0) == 4
-    assert float(early.leads()[0]) == pytest.approx(math.sqrt(2), abs=1e-3)
+    assert float(early.leads[0]) == pytest.approx(math.sqrt(2), abs=1e-3)
 
 
 def test_equal_evidence_is_no_nan(router: EvidenceRouter) -> None:
-    early = router.early(torch.full((1, TASKS), 0.5), EVERY[:1])
+    early = router.early(torch.full((1, KINDS, TASKS), 0.5), EVERY[:1])
     assert early.scores.eq(0).all()
-    assert early.leads().eq(0).all()
-    whole = router.whole(early, torch.zeros(1, WIDTH), torch.zeros(1, TASKS), EVERY[:1])
+    assert early.leads.eq(0).all()
+    whole = router.whole(early, torch.zeros(1, WIDTH), torch.zeros(1, TASKS, 2), EVERY[:1])
     assert whole.scores.isfinite().all()
     assert whole.explained.isfinite().all()
-    assert whole.after_looks(0, {0: 0.5, 1: 0.4}) == pytest.approx({0: 0.4, 1: 0.0}, abs=1e-6)
+    assert whole.after_looks(0, {0: torch.tensor([0.5, 0]), 1: torch.tensor([0.4, 0])}) == pytest.approx(
+        {0: 0.4, 1: 0.0}, abs=1e-6
+    )
 
 
 def test_close_tasks_are_looked_at_and_at_most_two(router: EvidenceRouter) -> None:
-    early = router.early(torch.tensor([[1.0, 0.99, 0.98, 0.0, 0.0], [1.0, 0.0, 0.0, 0.0, 0.01]]), EVERY[:2])
+    early = router.early(
+        torch.tensor([[[1.0, 0.99, 0.98, 0.0, 0.0]], [[1.0, 0.0, 0.0, 0.0, 0.01]]]), EVERY[:2]
+    )
     mode = MODES["exact"]
     assert early.to_look_at(0, mode) == (0, 1)
-    assert early.to_look_at(1, mode) == (0,) or float(early.leads()[1]) <= mode.look_behind
+    assert early.to_look_at(1, mode) == (0,) or float(early.leads[1]) <= mode.look_behind
     assert early.to_look_at(0, MODES["balanced"]) == (0,)
 
 
-def test_a_look_counts_as_one_more_piece(router: EvidenceRouter) -> None:
-    cosines = normal(SAMPLES, TASKS, seed=4)
-    early = router.early(normal(SAMPLES, TASKS).abs(), EVERY)
-    whole = router.whole(early, normal(SAMPLES, WIDTH), cosines, EVERY)
-    unit = float(cosines[2].std())
-    scores = np.array([[float(whole.scores[2, 1]) + 0.7 / unit, float(whole.scores[2, 4]) + 0.3 / unit]])
+def test_a_look_counts_as_more_evidence_in_the_first_pass_units(router: EvidenceRouter) -> None:
+    signs = normal(SAMPLES, TASKS, 2, seed=4)
+    early = router.early(normal(SAMPLES, KINDS, TASKS).abs(), EVERY)
+    whole = router.whole(early, normal(SAMPLES, WIDTH), signs, EVERY)
+    units = signs[2].std(0).tolist()
+    seen = {1: (0.7, 2.0), 4: (0.3, 2.5)}
+    scores = [
+        float(whole.scores[2, task]) + cosine / units[0] + SHARPNESS_WEIGHT * sharpness / units[1]
+        for task, (cosine, sharpness) in seen.items()
+    ]
     together = float(whole.routing_coefficients[2, [1, 4]].sum())
-    expected = together * softmax(scores / WHOLE_TEMPERATURE)[0]
-    after = whole.after_looks(2, {1: 0.7, 4: 0.3})
+    expected = together * softmax(np.array([scores]) / WHOLE_TEMPERATURE)[0]
+    after = whole.after_looks(2, {task: torch.tensor(pair) for task, pair in seen.items()})
     np.testing.assert_allclose(list(after.values()), expected, rtol=1e-3)
+
+
+def test_head_signs_are_the_largest_cosine_and_how_far_it_stands_out() -> None:
+    cosines = torch.tensor([[0.1, 0.9, 0.2, 0.0], [0.3, 0.3, 0.3, 0.3]])
+    signs = head_signs(cosines)
+    np.testing.assert_allclose(signs[:, 0], [0.9, 0.3])
+    row = cosines[0].double().numpy()
+    by_chance = NormalDist().inv_cdf((4 - 0.375) / 4.25)
+    assert float(signs[0, 1]) == pytest.approx((0.9 - row.mean()) / row.std() - by_chance, rel=1e-4)
+    assert float(signs[1, 1]) == pytest.approx(-by_chance, abs=1e-2)
+    assert head_signs(torch.tensor([[0.4]])).tolist() == [pytest.approx([0.4, 0.0])], "one class"
+
+
+def test_sharpness_does_not_grow_with_the_number_of_classes() -> None:
+    few, many = (head_signs(normal(4000, classes))[:, 1].mean() for classes in (10, 400))
+    assert float(few) == pytest.approx(float(many), abs=0.1)
+    assert float(many) == pytest.approx(0.0, abs=0.1)
 
 
 @pytest.mark.parametrize("depth", [2, 6, 12, 24])

@@ -1,0 +1,196 @@
+"""mass-serve calibrate on the demo store: labels are not needed, and routing gains on other images."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner, Result
+
+from examples.demo_suite.gallery import write_gallery
+from examples.demo_suite.tasks import TASKS
+from model_store.revisions import add_task, remove_task
+from model_store.store import Store
+from server.cli import app
+from server.engine import Engine, Query
+from server.evaluation.images import image_batches, images_below
+from server.startup import DEMO_STORE
+
+IMAGES_OF_A_LABEL = 4
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """New images of every task, and nobody's labels: they lie in one folder."""
+    folder = tmp_path_factory.mktemp("images")
+    for task in TASKS:
+        write_gallery(folder / task.name, task, range(7000, 7000 + IMAGES_OF_A_LABEL))
+    flat = folder / "all"
+    flat.mkdir()
+    for number, path in enumerate(images_below(folder)):
+        path.rename(flat / f"{number}{path.suffix}")
+    return flat
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    shutil.copytree(DEMO_STORE, tmp_path / "store")
+    return tmp_path / "store"
+
+
+@pytest.fixture(scope="module")
+def calibrated(tmp_path_factory: pytest.TempPathFactory, images: Path) -> tuple[Path, Result]:
+    folder = tmp_path_factory.mktemp("calibrated") / "store"
+    shutil.copytree(DEMO_STORE, folder)
+    return folder, calibrate(folder, images, "--json")
+
+
+def calibrate(store: Path, images: Path, *options: str) -> Result:
+    return CliRunner().invoke(app, ["calibrate", str(store), str(images), *options])
+
+
+def test_it_says_what_it_found(calibrated: tuple[Path, Result], images: Path) -> None:
+    store, result = calibrated
+    assert result.exit_code == 0, result.output
+    report = json.loads(result.stdout)
+    count = len(list(images.iterdir()))
+    assert report["images"] == count
+    assert sum(report["images_of"].values()) == pytest.approx(count, abs=1)
+    for task in TASKS:
+        assert report["images_of"][task.name] == pytest.approx(IMAGES_OF_A_LABEL * len(task.labels), rel=0.2)
+    assert report["unknown"] == []
+    manifest = Store.open(store).manifest
+    assert manifest.store_revision == report["store_revision"]
+    assert manifest.router.unrouted_below == report["unrouted_below"] > 0
+    assert Store.open(store).verify() == []
+    inspected = CliRunner().invoke(app, ["inspect", str(store)])
+    assert f"calibrated on {count} images\n" in inspected.stdout
+
+
+def test_the_wanted_share_of_such_images_is_unrouted(calibrated: tuple[Path, Result], images: Path) -> None:
+    store, _ = calibrated
+    engine = Engine.load(str(store))
+    answers = [
+        answer
+        for pixels in image_batches(images_below(images), engine.preprocessing)
+        for answer in engine.classify_batch([Query(image) for image in pixels]).all_answers()
+    ]
+    share = sum(answer.unrouted for answer in answers) / len(answers)
+    assert share == pytest.approx(0.01, abs=0.005)
+
+
+def test_the_same_images_give_the_same_calibration(calibrated: tuple[Path, Result], images: Path) -> None:
+    """It is fitted to the store as it was built, not to the calibration before."""
+    store, first = calibrated
+    before = Store.open(store).load_calibration()
+    second = calibrate(store, images, "--json")
+    after = Store.open(store).load_calibration()
+    assert before is not None and after is not None
+    for name, tensor in before.items():
+        torch.testing.assert_close(after[name], tensor, rtol=1e-9, atol=1e-12)
+    drop = {"store_revision"}
+    reports = [json.loads(result.stdout) for result in (first, second)]
+    assert {k: v for k, v in reports[0].items() if k not in drop} == {
+        k: v for k, v in reports[1].items() if k not in drop
+    }
+
+
+def test_answers_change_with_it_and_a_left_out_task_does_no_harm(
+    calibrated: tuple[Path, Result], images: Path
+) -> None:
+    store, _ = calibrated
+    before, after = Engine.load(str(DEMO_STORE)), Engine.load(str(store))
+    without = Engine.load(str(store), without=("greek",))
+    pixels = next(image_batches(images_below(images)[:32], before.preprocessing))
+    queries = [Query(image) for image in pixels]
+    coefficients = [
+        [answer.coefficients for answer in engine.classify_batch(queries).all_answers()]
+        for engine in (before, after, without)
+    ]
+    assert coefficients[0] != coefficients[1]
+    assert all("greek" not in of_image for of_image in coefficients[2])
+
+
+def test_a_damaged_or_outdated_calibration_does_not_stop_the_next(
+    store: Path, images: Path, calibrated: tuple[Path, Result]
+) -> None:
+    shutil.copytree(calibrated[0], store, dirs_exist_ok=True)
+    entry = Store.open(store).manifest.calibration
+    assert entry is not None
+    (store / entry.file).write_bytes(b"damaged")
+    assert calibrate(store, images).exit_code == 0
+    assert Store.open(store).verify() == []
+
+
+def test_after_a_change_of_tasks_it_waits(store: Path, calibrated: tuple[Path, Result]) -> None:
+    shutil.copytree(calibrated[0], store, dirs_exist_ok=True)
+    remove_task(store, "greek")
+    inspected = CliRunner().invoke(app, ["inspect", str(store)])
+    assert "images\n" in inspected.stdout, "on the pretrained weights the others' evidence stays as it was"
+    assert Engine.load(str(store)).tasks.keys() == {task.name for task in TASKS} - {"greek"}
+
+
+@pytest.mark.parametrize(
+    ("count", "complaint"), [(0, "holds 0 images"), (199, "holds 199 images; a store of 8 tasks needs at least 200")]
+)
+def test_too_few_images(store: Path, images: Path, tmp_path: Path, count: int, complaint: str) -> None:
+    few = tmp_path / "few"
+    few.mkdir()
+    for path in images_below(images)[:count]:
+        shutil.copy(path, few)
+    before = (store / "manifest.json").read_bytes()
+    result = calibrate(store, few)
+    assert (result.exit_code, (store / "manifest.json").read_bytes()) == (2, before)
+    assert complaint in result.stderr
+
+
+def test_tasks_without_images_are_named_and_judged_as_before(store: Path, images: Path, tmp_path: Path) -> None:
+    engine = Engine.load(str(store))
+    some = tmp_path / "some"
+    some.mkdir()
+    for paths in (images_below(images)[start : start + 64] for start in range(0, 400, 64)):
+        pixels = next(image_batches(paths, engine.preprocessing))
+        for path, answer in zip(
+            paths, engine.classify_batch([Query(image) for image in pixels]).all_answers(), strict=True
+        ):
+            if answer.task not in ("greek", "aerial"):
+                shutil.copy(path, some)
+    result = calibrate(store, some)
+    assert result.exit_code == 0, result.output
+    for line in result.stdout.splitlines():
+        assert ("too few" in line) == line.strip().startswith(("greek", "aerial"))
+
+
+@pytest.mark.parametrize(
+    ("make", "complaint"),
+    [
+        (lambda folder: folder / "none", "is no folder"),
+        (lambda folder: _with_a_text(folder), "notes.png"),
+    ],
+)
+def test_what_is_no_folder_of_images(
+    store: Path, tmp_path: Path, make: object, complaint: str, images: Path
+) -> None:
+    folder = tmp_path / "images"
+    shutil.copytree(images, folder)
+    assert callable(make)
+    result = calibrate(store, make(folder))
+    assert result.exit_code == 2
+    assert complaint in result.stderr
+    assert Store.open(store).manifest.calibration is None
+
+
+def _with_a_text(folder: Path) -> Path:
+    (folder / "notes.png").write_text("no image")
+    return folder
+
+
+def test_one_task_has_nothing_to_choose(store: Path, images: Path) -> None:
+    for task in TASKS[1:]:
+        remove_task(store, task.name)
+    result = calibrate(store, images)
+    assert result.exit_code == 2
+    assert "has one task" in result.stderr
