@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -12,10 +13,13 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 import httpx
 import pytest
+
+if TYPE_CHECKING:
+    from tests.model_store.models import Suite
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 30.0
@@ -65,12 +69,13 @@ def running(load_seconds: float, settings: dict[str, object]) -> AbstractContext
 
 def serving(store: Path, **settings: object) -> AbstractContextManager[RunningServer]:
     """`mass-serve serve` of a real store."""
-    return _running(["server", "serve", str(store)], {"port": 0, "log_format": "json"} | settings)
+    return _running(["server", "serve", str(store)], settings)
 
 
 @contextmanager
 def _running(module: list[str], settings: dict[str, object]) -> Iterator[RunningServer]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MASS_")}
+    settings = {"port": 0, "log_format": "json"} | settings
     environment.update({f"MASS_{name.upper()}": str(value) for name, value in settings.items()})
     with (
         TemporaryFile("w+") as errors,
@@ -110,6 +115,25 @@ def start_server() -> Iterator[StartServer]:
             return stack.enter_context(running(load_seconds, settings))
 
         yield start
+
+
+@pytest.fixture(scope="session")
+def suite(tmp_path_factory: pytest.TempPathFactory) -> Suite:
+    """Tiny fine-tuned models of three tasks, and their store beside them."""
+    # Here, because transformers takes seconds to import, and most tests of the server need no model.
+    from model_store.build import build
+    from tests.model_store.models import make_suite
+
+    folder = tmp_path_factory.mktemp("suite")
+    made = make_suite(folder)
+    build(made.pretrained, made.tasks, folder / "store")
+    return made
+
+
+@pytest.fixture
+def store(suite: Suite, tmp_path: Path) -> Path:
+    """A store of the suite's that a test may change."""
+    return shutil.copytree(suite.pretrained.parent / "store", tmp_path / "store")
 
 
 @pytest.fixture(scope="session")
