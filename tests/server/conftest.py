@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,21 +62,28 @@ class RunningServer:
 StartServer = Callable[..., RunningServer]
 
 
-def running(load_seconds: float, settings: dict[str, object]) -> AbstractContextManager[RunningServer]:
-    """The fake server, stopped at the end however the test went."""
-    return _running(["tests.server.fake_server", str(load_seconds)], settings)
+def running(
+    load_seconds: float, settings: dict[str, object], variables: Mapping[str, str] | None = None
+) -> AbstractContextManager[RunningServer]:
+    """The fake server, stopped at the end however the test went; `variables` are added to its environment."""
+    return _running(["tests.server.fake_server", str(load_seconds)], settings, variables)
 
 
-def serving(store: Path, **settings: object) -> AbstractContextManager[RunningServer]:
+def serving(
+    store: Path, variables: Mapping[str, str] | None = None, **settings: object
+) -> AbstractContextManager[RunningServer]:
     """`mass-serve serve` of a real store."""
-    return _running(["server", "serve", str(store)], settings)
+    return _running(["server", "serve", str(store)], settings, variables)
 
 
 @contextmanager
-def _running(module: list[str], settings: dict[str, object]) -> Iterator[RunningServer]:
+def _running(
+    module: list[str], settings: dict[str, object], variables: Mapping[str, str] | None
+) -> Iterator[RunningServer]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MASS_")}
     settings = {"port": 0, "log_format": "json"} | settings
     environment.update({f"MASS_{name.upper()}": str(value) for name, value in settings.items()})
+    environment.update(variables or {})
     with (
         TemporaryFile("w+") as errors,
         subprocess.Popen(
