@@ -64,9 +64,10 @@ class KeyFile:
                 "key file cannot be read, the last keys stay", file=str(self._path), error=_reason(error)
             )
 
-    def _current_stamp(self) -> tuple[int, int, int]:
+    def _current_stamp(self) -> tuple[int, ...]:
+        """Differs when the file does; st_ctime tells it of tools that set the other time back."""
         status = os.stat(self._path)
-        return status.st_mtime_ns, status.st_size, status.st_ino
+        return status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino
 
     def _read(self) -> list[bytes]:
         lines = [line.strip() for line in self._path.read_text(encoding="utf-8-sig").splitlines()]

@@ -88,6 +88,12 @@ class Metrics:
             ("task",),
             registry=self.registry,
         )
+        self.unrouted_images = Counter(
+            "mass_unrouted_images",
+            "Images too little like any task's to be believed, by the task that won.",
+            ("task",),
+            registry=self.registry,
+        )
         self.expert_set_size = Histogram(
             "mass_expert_set_size",
             "Tasks in a routed image's expert set.",
@@ -157,6 +163,7 @@ class Metrics:
         for name in engine.tasks:
             self.images.labels(name)
             self.routed_images.labels(name)
+            self.unrouted_images.labels(name)
         self._engine.watch(engine)
 
     def observe_load(self, seconds: float) -> None:
@@ -179,6 +186,8 @@ class Metrics:
     def _observe_answers(self, answers: Sequence[Classification]) -> None:
         for answer in answers:
             self.images.labels(answer.task).inc()
+            if answer.unrouted:
+                self.unrouted_images.labels(answer.task).inc()
             if answer.familiarity is not None:  # it was routed
                 self.expert_set_size.observe(len(answer.expert_set))
                 self.top_coefficient.observe(max(answer.coefficients.values()))

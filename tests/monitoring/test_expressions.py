@@ -31,6 +31,12 @@ def test_the_traffic_was_mixed(watched: Watched) -> None:
     assert set(watched.statuses) == PROVOKED
 
 
+def test_some_images_were_unrouted_and_others_not(watched: Watched) -> None:
+    """Or the share of the unrouted would be a number all the same: a zero."""
+    (share,) = watched.query("job:mass_unrouted_images:ratio_rate30m")
+    assert 0 < float(share["value"][1]) < 1
+
+
 @pytest.mark.parametrize("query", material.queries(), ids=lambda query: f"{query.panel}: {query.legend}")
 def test_no_panel_is_empty_and_legends_can_be_filled(watched: Watched, query: material.Query) -> None:
     now = watched.query(query.expression)

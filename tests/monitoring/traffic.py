@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import json
+import shutil
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -12,7 +14,10 @@ from pathlib import Path
 
 import httpx
 
-IMAGES = Path(__file__).parents[2] / "examples" / "images"
+ROOT = Path(__file__).parents[2]
+IMAGES = ROOT / "examples" / "images"
+# Some images of every task are below this, and some above it.
+UNROUTED_BELOW = 0.4
 # As many images as the server's queue has places, several times at once.
 CROWD = 8
 CROWD_IMAGES = 8
@@ -91,6 +96,15 @@ KINDS: list[tuple[Send, set[int]]] = [
     (wrong_method, {405}),
     (page, {200}),
 ]
+
+
+def discerning_store(path: Path) -> Path:
+    """The demo store with a bound to what it believes, which it has not by itself."""
+    shutil.copytree(ROOT / "server" / "demo_store", path)
+    manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
+    manifest["router"]["unrouted_below"] = UNROUTED_BELOW
+    (path / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    return path
 
 
 def send_mixed(address: str, seconds: float) -> Counter[int]:

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 import httpx
 import pytest
+
+if TYPE_CHECKING:
+    from tests.model_store.models import Suite
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 30.0
@@ -58,20 +62,28 @@ class RunningServer:
 StartServer = Callable[..., RunningServer]
 
 
-def running(load_seconds: float, settings: dict[str, object]) -> AbstractContextManager[RunningServer]:
-    """The fake server, stopped at the end however the test went."""
-    return _running(["tests.server.fake_server", str(load_seconds)], settings)
+def running(
+    load_seconds: float, settings: dict[str, object], variables: Mapping[str, str] | None = None
+) -> AbstractContextManager[RunningServer]:
+    """The fake server, stopped at the end however the test went; `variables` are added to its environment."""
+    return _running(["tests.server.fake_server", str(load_seconds)], settings, variables)
 
 
-def serving(store: Path, **settings: object) -> AbstractContextManager[RunningServer]:
+def serving(
+    store: Path, variables: Mapping[str, str] | None = None, **settings: object
+) -> AbstractContextManager[RunningServer]:
     """`mass-serve serve` of a real store."""
-    return _running(["server", "serve", str(store)], {"port": 0, "log_format": "json"} | settings)
+    return _running(["server", "serve", str(store)], settings, variables)
 
 
 @contextmanager
-def _running(module: list[str], settings: dict[str, object]) -> Iterator[RunningServer]:
+def _running(
+    module: list[str], settings: dict[str, object], variables: Mapping[str, str] | None
+) -> Iterator[RunningServer]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MASS_")}
+    settings = {"port": 0, "log_format": "json"} | settings
     environment.update({f"MASS_{name.upper()}": str(value) for name, value in settings.items()})
+    environment.update(variables or {})
     with (
         TemporaryFile("w+") as errors,
         subprocess.Popen(
@@ -110,6 +122,25 @@ def start_server() -> Iterator[StartServer]:
             return stack.enter_context(running(load_seconds, settings))
 
         yield start
+
+
+@pytest.fixture(scope="session")
+def suite(tmp_path_factory: pytest.TempPathFactory) -> Suite:
+    """Tiny fine-tuned models of three tasks, and their store beside them."""
+    # Here, because transformers takes seconds to import, and most tests of the server need no model.
+    from model_store.build import build
+    from tests.model_store.models import make_suite
+
+    folder = tmp_path_factory.mktemp("suite")
+    made = make_suite(folder)
+    build(made.pretrained, made.tasks, folder / "store")
+    return made
+
+
+@pytest.fixture
+def store(suite: Suite, tmp_path: Path) -> Path:
+    """A store of the suite's that a test may change."""
+    return shutil.copytree(suite.pretrained.parent / "store", tmp_path / "store")
 
 
 @pytest.fixture(scope="session")

@@ -40,7 +40,7 @@ class FakeSource:
 def main() -> int:
     """Serves until stopped."""
     source = FakeSource(float(sys.argv[1]))
-    settings = load_settings({"port": 0, "log_format": "json"})
+    settings = load_settings({})
     configure_logs(settings)
     listener = listen(settings.host, settings.port)
     structlog.get_logger(__name__).error("listening", url=f"http://127.0.0.1:{listener.getsockname()[1]}")

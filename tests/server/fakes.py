@@ -18,7 +18,7 @@ from server.preprocessing import Preprocessing
 LABELS = tuple(str(n) for n in range(256))
 
 # The green value of the corner pixel makes the fake engine misbehave.
-FAIL, DIE, SLOW, HANG, NOT_FINITE, LARGE = 10, 20, 30, 40, 50, 60
+FAIL, DIE, SLOW, HANG, NOT_FINITE, LARGE, STRANGE = 10, 20, 30, 40, 50, 60, 70
 SLOW_SECONDS = 1.0
 HANG_SECONDS = 3600.0
 
@@ -72,7 +72,8 @@ def _answer(query: Query) -> Classification:
     task = query.candidates[0] if query.candidates else "digits"
     residuals = {} if query.candidates else {"digits": 3.0, "signs": 4.0}
     familiarity = 0.5 if residuals else None
-    routed = ((task,), {task: 0.9}, residuals, familiarity, False, 2.0)
+    unrouted = bool(query.pixels[1, 0, 0] == STRANGE) and not query.candidates
+    routed = ((task,), {task: 0.9}, residuals, familiarity, unrouted, 2.0)
     return Classification(task, "r1", LABELS, probabilities.log(), *routed)
 
 

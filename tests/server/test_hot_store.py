@@ -21,29 +21,15 @@ import tritonclient.http as triton
 from PIL import Image
 from tritonclient.utils import InferenceServerException
 
-from model_store.build import build
 from model_store.plan import TaskInput
 from model_store.revisions import add_task, remove_task, rollback_task
 from model_store.store import Store
-from tests.model_store.models import Suite, make_suite
+from tests.model_store.models import Suite
 from tests.server.conftest import PATIENCE, RunningServer, serving
 from tests.server.pictures import encode
 
 PICTURE = encode(Image.linear_gradient("L").convert("RGB"))
 ADMIN = {"X-API-Key": "the-admins-key"}
-
-
-@pytest.fixture(scope="module")
-def suite(tmp_path_factory: pytest.TempPathFactory) -> Suite:
-    folder = tmp_path_factory.mktemp("suite")
-    made = make_suite(folder)
-    build(made.pretrained, made.tasks, folder / "store")
-    return made
-
-
-@pytest.fixture
-def store(suite: Suite, tmp_path: Path) -> Path:
-    return shutil.copytree(suite.pretrained.parent / "store", tmp_path / "store")
 
 
 @pytest.fixture

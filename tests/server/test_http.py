@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.server.conftest import RunningServer
-from tests.server.fakes import FAIL
+from tests.server.fakes import FAIL, STRANGE
 from tests.server.pictures import bomb, picture
 
 
@@ -357,6 +357,15 @@ def test_metrics_count_what_happened(server: RunningServer) -> None:
     assert gained == [2, 1, 1, 1, 1, 2, 2, 2, 1, 1]
 
 
+def test_images_that_no_task_covers_are_counted(server: RunningServer) -> None:
+    samples = [f'mass_{kind}_total{{task="digits"}}' for kind in ("unrouted_images", "images")]
+    before = [server.metric(sample) for sample in samples]
+    for task, unrouted in (("", True), ("?tasks=digits", False)):  # a task that is named is believed
+        answer = server.client.post(f"/v1/classify{task}", content=picture(1, green=STRANGE)).json()
+        assert answer["results"][0]["unrouted"] is unrouted
+    assert [server.metric(sample) - old for sample, old in zip(samples, before, strict=True)] == [1, 2]
+
+
 def test_metrics_that_are_there_from_the_start(server: RunningServer) -> None:
     assert server.metric("mass_ready") == 1
     assert server.metric("mass_queue_capacity") == 64
@@ -364,6 +373,7 @@ def test_metrics_that_are_there_from_the_start(server: RunningServer) -> None:
     assert server.metric("mass_requests_in_progress") == 0
     assert server.metric('mass_rejected_total{reason="queue_full"}') == 0
     assert server.metric('mass_task_loaded{revision="r1",task="digits"}') == 1
+    assert server.metric('mass_unrouted_images_total{task="signs"}') == 0
     assert server.metric("mass_set_cache_hits_total") == 3
     assert server.metric('mass_segments_total{form="low_rank"}') == 4
     assert server.metric('mass_segments_total{form="materialised"}') == 1

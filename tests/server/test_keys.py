@@ -57,6 +57,21 @@ def test_a_changed_file_is_read_again(path: Path) -> None:
 
 
 @pytest.mark.usefixtures("_always_looks")
+@pytest.mark.parametrize("hours", [-6, 0])
+def test_a_file_that_looks_older_or_the_same_is_read_again(path: Path, hours: int) -> None:
+    """The clock was set back, or whoever wrote it in place gave it back its time, as copying tools do."""
+    path.write_text("first-key\n")
+    file = KeyFile(path)
+    before = path.stat()
+    written = before.st_mtime_ns + hours * 3600 * 10**9
+    while path.stat().st_ctime_ns == before.st_ctime_ns:  # a file system's clock has its ticks
+        path.write_text("third-key\n")
+        os.utime(path, ns=(before.st_atime_ns, written))
+    assert file.accepts("third-key")
+    assert not file.accepts("first-key")
+
+
+@pytest.mark.usefixtures("_always_looks")
 def test_a_file_that_is_gone_leaves_the_last_keys(path: Path) -> None:
     file = KeyFile(path)
     path.unlink()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from itertools import combinations
 from pathlib import Path
@@ -12,12 +11,11 @@ import torch
 from torch import Tensor
 
 from backbone import ExpertSet
-from model_store.build import build
 from model_store.plan import TaskInput
 from model_store.revisions import add_task, remove_task, rollback_task
 from server.engine import Classification, Engine, Query
 from server.set_cache import SetKey
-from tests.model_store.models import Suite, make_suite
+from tests.model_store.models import Suite
 
 Change = Callable[[Path, Suite], object]
 CHANGES: dict[str, Change] = {
@@ -29,19 +27,6 @@ CHANGES: dict[str, Change] = {
     "added": lambda store, suite: add_task(store, TaskInput("more", suite.tasks[1].checkpoint)),
     "moved": lambda store, _: (remove_task(store, "digits"), rollback_task(store, "digits")),
 }
-
-
-@pytest.fixture(scope="module")
-def suite(tmp_path_factory: pytest.TempPathFactory) -> Suite:
-    folder = tmp_path_factory.mktemp("suite")
-    made = make_suite(folder)
-    build(made.pretrained, made.tasks, folder / "store")
-    return made
-
-
-@pytest.fixture
-def store(suite: Suite, tmp_path: Path) -> Path:
-    return shutil.copytree(suite.pretrained.parent / "store", tmp_path / "store")
 
 
 def use(engine: Engine, materialised: bool = False) -> list[SetKey]:

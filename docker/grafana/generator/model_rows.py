@@ -36,6 +36,20 @@ ROUTING = Row(
             [("job:mass_routing_fallback:ratio_rate30m", "{{job}}")],
             thresholds=rising(0.1, 0.2),
         ),
+        Panel(
+            "Unrouted images by winning task",
+            "Images that no task covers, by the task that came nearest. None where the store sets no bound.",
+            IMAGES,
+            [(rate("mass_unrouted_images_total", "task"), "{{task}}")],
+            stacked=True,
+        ),
+        Panel(
+            "Share unrouted",
+            "Share of routed images that no task covers: all servers, 30 minutes.",
+            SHARE,
+            [("job:mass_unrouted_images:ratio_rate30m", "{{job}}")],
+            thresholds=rising(0.1, 0.2),
+        ),
     ],
 )
 
