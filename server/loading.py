@@ -111,8 +111,8 @@ def load_store(
             changes = store.load_experts(task.name)
             bank.set_task(index, changes.singular_vectors, changes.dense_deltas)
     mode = mode or manifest.router.mode
-    first_pass = _first_pass_weights(store, bank, whole=mode != PAPER)
-    shared = manifest.router.first_pass == "pretrained"
+    on_merged_base = runs_on_merged_base(manifest, mode)
+    first_pass = _first_pass_weights(store, bank, mode, on_merged_base)
     return LoadedStore(
         store_revision=manifest.store_revision,
         config=config,
@@ -126,7 +126,7 @@ def load_store(
         dtype=dtype,
         pretrained=pretrained,
         first_pass=first_pass,
-        first_pass_nbytes=0 if shared else sum(t.nbytes for t in first_pass.values()),
+        first_pass_nbytes=sum(t.nbytes for t in first_pass.values()) if on_merged_base else 0,
         bank=bank,
         heads=tuple(_task_head(store, task, device) for task in tasks),
         pretrained_sha256=digest,
@@ -158,11 +158,21 @@ def router_config(manifest: Manifest) -> RouterConfig:
     return RouterConfig(**manifest.router.model_dump(exclude=served))
 
 
-def _first_pass_weights(store: Store, bank: ExpertBank, whole: bool) -> dict[str, Tensor]:
-    """The weights of the first pass; where it need not be whole, nothing above the router's layer."""
-    router = store.manifest.router
-    names = frozenset(bank.pretrained) if whole else first_pass_parameters(bank.pretrained, router.layer)
-    if router.first_pass == "pretrained":
+def runs_on_merged_base(manifest: Manifest, mode: str) -> bool:
+    """Whether the first pass does. The paper's router is defined so: a store that was built for another mode
+    chose its first pass for that one.
+    """
+    return manifest.router.first_pass == "merged_base" or PAPER == mode != manifest.router.mode
+
+
+def first_pass_names(bank: ExpertBank, layer: int, mode: str) -> frozenset[str]:
+    """The parameters that a first pass reads: in the paper's mode nothing above the router's layer."""
+    return first_pass_parameters(bank.pretrained, layer) if mode == PAPER else frozenset(bank.pretrained)
+
+
+def _first_pass_weights(store: Store, bank: ExpertBank, mode: str, on_merged_base: bool) -> dict[str, Tensor]:
+    names = first_pass_names(bank, store.manifest.router.layer, mode)
+    if not on_merged_base:
         return {name: tensor for name, tensor in bank.pretrained.items() if name in names}
     complete = bank.num_tasks == len(store.manifest.tasks)
     stored = store.load_merged_base() if complete else None

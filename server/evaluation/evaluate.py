@@ -23,7 +23,7 @@ from server.evaluation.figures import (
     routed_figures,
 )
 from server.evaluation.images import EvaluationData
-from server.evaluation.methods import Method, Routed
+from server.evaluation.methods import AnyHead, Method, Routed
 from server.evaluation.records import Records
 from server.evaluation.run import Run
 from server.evaluation.search import Search, Searched
@@ -112,7 +112,7 @@ def evaluate(
     settings = _settings(engine, changes, options)
     records.claim(settings)
     run = Run(data, records, engine.preprocessing, progress)
-    methods = list(options.methods) or [Routed("mass", engine)]
+    methods = [*(options.methods or [Routed("mass", engine)]), _merged_model(engine)]
     for method in methods:
         run.answer(method, data.tasks)
     searched: dict[str, Searched | None] = {}
@@ -155,6 +155,14 @@ def _settings(engine: Engine, changes: TaskChanges, options: Options) -> dict[st
         "finetuned_models": changes.identity,
     }
     return own | (options.settings or {})
+
+
+def _merged_model(engine: Engine) -> Method:
+    """What there would be without routing: all tasks merged into one model, and every head asked."""
+    names, every_task = list(engine.bank.pretrained), range(engine.bank.num_tasks)
+    heads = {task: engine.head(task) for task in engine.tasks}
+    parameters = engine.bank.merged_parameters(names, every_task)
+    return AnyHead("tsv_m_any_head", engine.config, engine.preprocessing, heads, parameters)
 
 
 def _individual(run: Run, engine: Engine, *, measured: bool) -> dict[str, float | None]:

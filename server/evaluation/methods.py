@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from bisect import bisect_right
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Protocol
 
 import torch
@@ -89,6 +91,42 @@ class Dense:
         return [_known_answer(batch.task, row) for row in logits]
 
 
+@dataclass(frozen=True)
+class AnyHead:
+    """One plain encoder, the task unknown: the largest logit of all heads, in one softmax, wins."""
+
+    name: str
+    config: EncoderConfig
+    preprocessing: Preprocessing
+    heads: Mapping[str, ClassificationHead]
+    parameters: Parameters
+
+    def answer(self, batch: ImageBatch) -> list[Answer]:
+        weights = DenseWeights(self.parameters, self.config.layer_norm_eps)
+        patches = dense_patches(self.config, self.parameters, self.preprocessing, batch.pixels)
+        with torch.inference_mode():
+            embeddings = encode(self.config, weights, patches)
+            logits = [head.logits(embeddings).cpu() for head in self.heads.values()]
+        starts = [0, *accumulate(part.shape[1] for part in logits)]
+        return [self._answer(row, starts) for row in torch.cat(logits, dim=1).softmax(1)]
+
+    def _answer(self, probabilities: Tensor, starts: Sequence[int]) -> Answer:
+        best = int(probabilities.argmax())
+        place = bisect_right(starts, best) - 1
+        task, of_task = list(self.heads)[place], probabilities[starts[place] : starts[place + 1]]
+        routing = RoutedTo(task, float(of_task.sum()), (task,), passes=1.0, familiarity=None)
+        return Answer(task, best - starts[place], float(of_task.max() / of_task.sum()), routing)
+
+
+def dense_patches(
+    config: EncoderConfig, parameters: Parameters, preprocessing: Preprocessing, pixels: list[Tensor]
+) -> Tensor:
+    """Patches [n, L - 1, 3 p p] of n images, where and as a dense encoder takes them."""
+    like = parameters["class_embedding"]
+    normalised = preprocessing.normalise(torch.stack(pixels).to(like.device))
+    return patchify(normalised.to(like.dtype), config.patch_size)
+
+
 def dense_logits(
     config: EncoderConfig,
     parameters: Parameters,
@@ -97,10 +135,7 @@ def dense_logits(
     pixels: list[Tensor],
 ) -> Tensor:
     """The logits [n, C], on the CPU, that one dense encoder and `head` give n images."""
-    like = parameters["class_embedding"]
-    patches = patchify(
-        preprocessing.normalise(torch.stack(pixels).to(like.device)).to(like.dtype), config.patch_size
-    )
+    patches = dense_patches(config, parameters, preprocessing, pixels)
     weights = DenseWeights(parameters, config.layer_norm_eps)
     with torch.inference_mode():
         return head.logits(encode(config, weights, patches)).cpu()

@@ -24,9 +24,8 @@ def write_plots(report: Report, folder: Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     figures = {"accuracy": _accuracy(report)}
     for name, method in report["methods"].items():
-        suffix = "" if len(report["methods"]) == 1 else f"_{name}"
-        figures[f"routing{suffix}"] = _routing(method)
-        figures[f"reliability{suffix}"] = _reliability(method)
+        figures[f"routing_{name}"] = _routing(method)
+        figures[f"reliability_{name}"] = _reliability(method)
     if report["curves"] is not None:
         figures["accuracy_by_tasks"] = _against_tasks(report["curves"]["tasks"])
         figures["accuracy_by_rank"] = _against_rank(report["curves"]["rank"])

@@ -10,10 +10,11 @@ from torch import Tensor
 from backbone import ExpertBank
 from backbone.expert_bank import POSITIONS
 from model_store import TaskSingularVectors, task_singular_vectors
+from router import PAPER
 from server.engine import Engine
 from server.evaluation.changes import TaskChanges
 from server.execution import Execution
-from server.loading import LoadedStore
+from server.loading import LoadedStore, first_pass_names
 
 
 @dataclass(frozen=True)
@@ -26,8 +27,13 @@ class Variants:
 
     def engine(self, mode: str | None = None) -> Engine:
         """Of the store as it is, in another mode if one is given."""
-        loaded = self.loaded if mode is None else replace(self.loaded, mode=mode)
-        return Engine(loaded, self.execution, self.set_cache_bytes)
+        loaded = self.loaded
+        if mode == PAPER != loaded.mode and not loaded.first_pass_nbytes:
+            # The store has no merged base, and the paper's router looks at nothing else.
+            names = first_pass_names(loaded.bank, loaded.router.layer, PAPER)
+            merged = loaded.bank.merged_parameters(names, range(loaded.bank.num_tasks))
+            loaded = replace(loaded, first_pass=merged)
+        return Engine(replace(loaded, mode=mode or loaded.mode), self.execution, self.set_cache_bytes)
 
     def of_first_tasks(self, count: int) -> Engine:
         """Of the first `count` tasks, at the rank that they have in the store."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,8 @@ from server.decode import decode_image
 from server.engine import Engine
 from server.evaluation import EvaluationData, EvaluationDataError, evaluate
 from server.evaluation.images import ImageBatch
-from server.evaluation.methods import Answer, Dense
+from server.evaluation.index import Selection
+from server.evaluation.methods import Answer, AnyHead, Dense, dense_logits
 from server.evaluation.plots import write_plots
 from server.evaluation.records import Records
 from server.evaluation.search import Search
@@ -82,9 +84,30 @@ def test_the_figures_are_the_counts(engine: Engine, folder: Path) -> None:
     assert figures["average"]["accuracy"] == pytest.approx(sum(by_hand) / 2)
 
 
+def test_the_merged_model_answers_with_the_largest_logit_of_all_heads(engine: Engine, folder: Path) -> None:
+    merged = engine.bank.merged_parameters(list(engine.bank.pretrained), range(engine.bank.num_tasks))
+    heads = {task: engine.head(task) for task in engine.tasks}
+    method = AnyHead("any", engine.config, engine.preprocessing, heads, merged)
+    batch = next(EvaluationData(folder, _labels(engine)).batches(Selection("task0", 0), engine.preprocessing))
+    logits = {
+        task: dense_logits(engine.config, merged, engine.preprocessing, head, batch.pixels)
+        for task, head in heads.items()
+    }
+    for row, answer in enumerate(method.answer(batch)):
+        flat = {(task, i): float(v) for task, of in logits.items() for i, v in enumerate(of[row])}
+        assert (answer.task, answer.label) == max(flat, key=lambda key: flat[key])
+        total = sum(math.exp(value) for value in flat.values())
+        own = sum(math.exp(value) for (task, _), value in flat.items() if task == answer.task)
+        assert answer.routing is not None
+        assert answer.routing.coefficient == pytest.approx(own / total, rel=1e-4)
+        assert answer.score == pytest.approx(math.exp(flat[answer.task, answer.label]) / own, rel=1e-4)
+
+
 def test_the_plots_are_pictures(engine: Engine, folder: Path, tmp_path: Path) -> None:
     written = write_plots(evaluate(engine, EvaluationData(folder, _labels(engine))), tmp_path / "plots")
-    assert [path.name for path in written] == ["accuracy.png", "routing.png", "reliability.png"]
+    methods = ("mass", "tsv_m_any_head")
+    kinds = [f"{kind}_{method}.png" for method in methods for kind in ("routing", "reliability")]
+    assert [path.name for path in written] == ["accuracy.png", *kinds]
     for path in written:
         with Image.open(path) as picture:
             colours = picture.convert("RGB").getcolors(10**6)
