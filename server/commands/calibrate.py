@@ -16,6 +16,8 @@ from server.calibration import calibrate as run_calibration
 from server.commands.failing import fail
 from server.commands.progress_bars import progress_bars
 from server.evaluation import EvaluationDataError
+from server.settings import SettingsError, load_settings
+from server.startup import store_source
 
 
 def calibrate(
@@ -24,7 +26,6 @@ def calibrate(
     unrouted: Annotated[
         float, typer.Option(min=0, max=0.5, help="share of such images to be answered as unrouted")
     ] = 0.01,
-    device: Annotated[str, typer.Option(help="cpu or cuda[:i]")] = "cpu",
     as_json: Annotated[bool, typer.Option("--json", help="print the result as JSON")] = False,
 ) -> None:
     """Fits the search for the task to your images, which need no labels; writes a new store revision.
@@ -35,9 +36,10 @@ def calibrate(
     if not images.is_dir():
         fail(f"{images} is no folder")
     try:
+        source = store_source(load_settings({"store": store}))
         with progress_bars() as progress:
-            result = run_calibration(store, images, unrouted, torch.device(device), progress)
-    except (StoreError, EvaluationDataError, FloatingPointError) as error:
+            result = run_calibration(source.url, images, unrouted, torch.device(source.device), progress)
+    except (SettingsError, StoreError, EvaluationDataError, FloatingPointError) as error:
         fail(error)
     _print_json(result) if as_json else _print_lines(result)
 
