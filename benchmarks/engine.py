@@ -35,10 +35,10 @@ from server.stages import StageClock
 BATCH = 32
 
 
-def build(folder: Path, pretrained: Path, finetuned: list[Path]) -> tuple[Path, float]:
+def build(folder: Path, pretrained: Path, finetuned: list[Path], mode: str = "paper") -> tuple[Path, float]:
     """A store of those tasks, built by the command, and the seconds it took.
 
-    In the paper's mode, whose cost for an image does not depend on what is in it: these images are noise.
+    In the paper's mode the cost of an image does not depend on what is in it, and these images are noise.
     """
     out = folder / f"store{len(finetuned)}"
     tasks = [argument for path in finetuned for argument in ("--task", f"{path.name}={path}")]
@@ -48,7 +48,7 @@ def build(folder: Path, pretrained: Path, finetuned: list[Path]) -> tuple[Path, 
         "server",
         "build",
         "--mode",
-        "paper",
+        mode,
         "--pretrained",
         str(pretrained),
         *tasks,

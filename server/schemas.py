@@ -63,6 +63,7 @@ class HuggingFaceLabel(LabelScore):
 
     task: str
     task_revision: str
+    unrouted: bool = Field(description="the image is so little like those of any task that none is believed")
 
 
 class Routing(BaseModel):

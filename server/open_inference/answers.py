@@ -27,11 +27,18 @@ class InferAnswer:
 
 @dataclass(frozen=True)
 class Values:
-    """One output: strings, or numbers whose first dimension is the image."""
+    """One output: strings, or numbers (or truths) whose first dimension is the image."""
 
     strings: list[bytes] | None
-    numbers: NDArray[np.float32] | None
+    numbers: NDArray[np.float32] | NDArray[np.bool_] | None
     per_image: tuple[int, ...]  # the shape of one image's part; () for one value
+
+    @property
+    def datatype(self) -> str:
+        """The protocol's name."""
+        if self.numbers is None:
+            return "BYTES"
+        return "BOOL" if self.numbers.dtype == np.bool_ else "FP32"
 
 
 def infer_answer(request: InferRequest, model: Model, images: Sequence[Classification]) -> InferAnswer:
@@ -41,7 +48,7 @@ def infer_answer(request: InferRequest, model: Model, images: Sequence[Classific
         values = _values(wanted, model, images)
         head: dict[str, Any] = {
             "name": wanted.name,
-            "datatype": "FP32" if values.strings is None else "BYTES",
+            "datatype": values.datatype,
             "shape": [*request.batch_shape, *values.per_image],
         }
         if values.per_image:  # [N, 1] becomes [N, C], not [N, 1, C]
@@ -70,6 +77,8 @@ def _values(wanted: WantedOutput, model: Model, images: Sequence[Classification]
     if wanted.name == "score":
         scores = [float(image.probabilities.max()) for image in images]
         return Values(None, np.array(scores, np.float32), ())
+    if wanted.name == "unrouted":
+        return Values(None, np.array([image.unrouted for image in images], np.bool_), ())
     if wanted.name == "residuals":
         if model.task is not None:
             raise BadRequestError("There are no residuals where the task is named; ask the model 'auto'.")
@@ -102,7 +111,7 @@ def _to_bytes(values: Values) -> bytes:
     if values.strings is not None:
         return joined_strings(values.strings)
     assert values.numbers is not None
-    return values.numbers.astype("<f4").tobytes()
+    return values.numbers.astype("?" if values.datatype == "BOOL" else "<f4").tobytes()
 
 
 def _to_json(values: Values) -> list[Any]:

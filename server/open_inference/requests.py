@@ -19,7 +19,7 @@ from server.open_inference.tensors import NUMBER_TYPES, WireTensor
 from server.service import EncodedImages, Images, ReadyImages, Urgency
 
 IMAGE, PIXEL_VALUES = "image", "pixel_values"
-OUTPUTS = ("label", "task", "score", "probabilities", "residuals")
+OUTPUTS = ("label", "task", "score", "probabilities", "unrouted", "residuals")
 DEFAULT_OUTPUTS = OUTPUTS[:3]
 CLASSIFIED_OUTPUTS = ("label", "score", "probabilities")
 

@@ -112,6 +112,7 @@ def _labels(answer: Classification, top_k: int, function: str) -> list[HuggingFa
             score=score,
             task=answer.task,
             task_revision=answer.task_revision,
+            unrouted=answer.unrouted,
         )
         for i, score in zip(order, scores[order].tolist(), strict=True)
     ]

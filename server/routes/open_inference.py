@@ -108,7 +108,7 @@ async def model_ready(model: str, service: CurrentService, version: str | None =
 async def model_config(model: str, service: CurrentService, version: str | None = None) -> dict[str, Any]:
     """A model's configuration in Triton's terms."""
     found = find_model(service.engine, model, version)
-    types = {"BYTES": "TYPE_STRING", "FP32": "TYPE_FP32"}
+    types = {"BYTES": "TYPE_STRING", "FP32": "TYPE_FP32", "BOOL": "TYPE_BOOL"}
     return {
         "name": found.name,
         "platform": PLATFORM,
@@ -208,6 +208,7 @@ def _outputs(model: Model) -> list[dict[str, Any]]:
         {"name": "task", "datatype": "BYTES", "shape": [-1]},
         {"name": "score", "datatype": "FP32", "shape": [-1]},
         {"name": "probabilities", "datatype": "FP32", "shape": [-1, model.widest_head]},
+        {"name": "unrouted", "datatype": "BOOL", "shape": [-1]},
     ]
     if model.gives_residuals:
         outputs.append({"name": "residuals", "datatype": "FP32", "shape": [-1, model.num_tasks]})

@@ -25,7 +25,7 @@ def test_the_client_classifies_an_image_of_any_task(server: RunningServer, path:
     assert [element.label for element in found][:2] == ["7", "0"]
     assert found[0].score == pytest.approx(0.9)
     assert len(found) == 5
-    assert (found[0]["task"], found[0]["task_revision"]) == ("digits", "r1")
+    assert (found[0]["task"], found[0]["task_revision"], found[0]["unrouted"]) == ("digits", "r1", False)
 
 
 def test_the_client_asks_for_one_task(server: RunningServer) -> None:

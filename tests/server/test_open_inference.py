@@ -17,7 +17,7 @@ import tritonclient.http as triton
 from tritonclient.utils import InferenceServerException
 
 from tests.server.conftest import RunningServer
-from tests.server.fakes import SLOW
+from tests.server.fakes import SLOW, STRANGE
 from tests.server.pictures import picture
 from tests.server.test_http import refused
 
@@ -92,6 +92,13 @@ class TestTheClient:
         assert result.as_numpy("residuals").tolist() == [[3.0, 4.0], [3.0, 4.0]]
         assert result.as_numpy("label").tolist() == [b"7", b"9"]
         assert result.as_numpy("score") is None
+
+    @pytest.mark.parametrize("binary", [True, False])
+    def test_images_that_no_task_covers(self, client: triton.InferenceServerClient, binary: bool) -> None:
+        wanted = [triton.InferRequestedOutput("unrouted", binary_data=binary)]
+        images = image_input(picture(7), picture(9, green=STRANGE))
+        assert client.infer("auto", [images], outputs=wanted).as_numpy("unrouted").tolist() == [False, True]
+        assert client.infer("signs", [images], outputs=wanted).as_numpy("unrouted").tolist() == [False, False]
 
     def test_a_named_task_without_routing(self, client: triton.InferenceServerClient) -> None:
         result = client.infer("signs", [image_input(picture(3))])
