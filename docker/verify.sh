@@ -76,7 +76,8 @@ trap clean_up EXIT
 get() { curl --silent --show-error --noproxy '*' --max-time 30 "$@"; }
 status_of() { get --output "$scratch/body" --write-out '%{http_code}' "$@"; }
 gives() { [ "$(status_of "${@:2}")" = "$1" ] || { cat "$scratch/body"; return 1; }; }
-answers() { get "${@:2}" | grep --quiet --fixed-strings -- "$1"; }
+# As a file: grep ends at the first match, which curl takes for an error when it still writes into a pipe.
+answers() { get --output "$scratch/body" "${@:2}" && grep --quiet --fixed-strings -- "$1" "$scratch/body"; }
 inside() { "$ENGINE" exec "$NAME" "$@"; }
 image_has() { [ "$("$ENGINE" image inspect --format "$1" "$image")" = "$2" ]; }
 
