@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from model_store.errors import StoreError
 from model_store.progress import Progress
 from model_store.revisions import calibrate_store
 from model_store.store import Store
@@ -47,7 +48,7 @@ def calibrate(
     store = Store.open(url)
     engine = _teacher(url, device)
     if engine.store_revision != store.manifest.store_revision:
-        store = Store.open(url)
+        raise StoreError(f"{url} was changed meanwhile: calibrate it again")
     names = list(engine.tasks)
     paths = images_below(root)
     _refuse_few(root, len(paths), len(names))

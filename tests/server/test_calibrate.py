@@ -14,6 +14,7 @@ from examples.demo_suite.gallery import write_gallery
 from examples.demo_suite.tasks import TASKS
 from model_store.revisions import remove_task
 from model_store.store import Store
+from server.calibration import _teacher
 from server.cli import app
 from server.engine import Engine, Query
 from server.evaluation.images import BATCH_IMAGES, image_batches, images_below
@@ -189,6 +190,20 @@ def test_what_is_no_folder_of_images(
 def _with_a_text(folder: Path) -> Path:
     (folder / "notes.png").write_text("no image")
     return folder
+
+
+def test_a_store_that_changes_before_it_is_read_is_not_calibrated(
+    store: Path, images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def changed(url: str, device: torch.device) -> Engine:
+        remove_task(store, "greek")
+        return _teacher(url, device)
+
+    monkeypatch.setattr("server.calibration._teacher", changed)
+    result = calibrate(store, images)
+    assert result.exit_code == 2
+    assert "was changed meanwhile" in result.stderr
+    assert Store.open(store).manifest.calibration is None
 
 
 def test_one_task_has_nothing_to_choose(store: Path, images: Path) -> None:
