@@ -114,6 +114,13 @@ class CalibrationEntry(StrictModel):
     tasks: dict[TaskName, Revision]  # in the order of the tensors
     images: Annotated[int, Field(ge=1)]
 
+    @field_validator("file")
+    @classmethod
+    def _file_is_its_own(cls, file: str) -> str:
+        if not file.startswith(CALIBRATION_PREFIX) or "/" in file:
+            raise ValueError(f"must be {CALIBRATION_PREFIX}*.safetensors")
+        return file
+
 
 class Manifest(StrictModel):
     """The content of manifest.json."""

@@ -60,6 +60,11 @@ CASES: list[tuple[str, Callable[[dict[str, Any]], object], str]] = [
     ("bad hash", lambda m: m["files"].update({"pretrained.safetensors": "00"}), "files.*pattern"),
     ("another file", lambda m: m["files"].update({"x.safetensors": "0" * 64}), "files: must be pretrained"),
     ("merged base without file", lambda m: m.update(merged_base="stored"), "files: there must be one"),
+    (
+        "calibration of another name",
+        lambda m: m.update(calibration={"file": "pretrained.safetensors", "tasks": {}, "images": 1}),
+        r"calibration\.file: .*must be calibration-",
+    ),
     ("rank", lambda m: m["tasks"][0].update(rank=3), "digits has rank 3, the compression ratio gives 16"),
     ("ratio", lambda m: m.update(compression_ratio=0.0), "compression_ratio: .*greater than 0"),
     ("layer", lambda m: m["router"].update(layer=2), r"router\.layer: 2 does not exist.* 0\.\.1"),
