@@ -26,7 +26,9 @@ WEIGHT = 0.25
 # Beyond this a log probability says no more than "no".
 LEAST_LOG_PROBABILITY = -10.0
 LEAST_SHARE = 1e-6
-LEAST_VARIANCE = 1e-12
+LEAST_VARIANCE = 1e-6  # of a feature; far above what rounding leaves of the variance of equal images
+# Of a feature's own variance: added to it, so that there is always a covariance that can be inverted.
+LEAST_OWN_SHARE = 1e-6
 # With fewer images of it, a task's mean is not worth much: it is then judged as without a calibration.
 LEAST_IMAGES = 10
 
@@ -78,11 +80,12 @@ class Calibration:
         tasks = len(self.means)
         means = self.means[:, :kinds].reshape(tasks, -1)
         covariance = self.covariance[:kinds, :, :kinds].reshape(kinds * tasks, kinds * tasks)
-        centre = means.mean(0)
+        known = self.images >= LEAST_IMAGES
+        # Of the known tasks: the others' means may be far off.
+        centre = (means * known.unsqueeze(1)).sum(0) / known.sum().clamp_min(1)
         weight = torch.linalg.solve(covariance, (means - centre).T).T  # [T, K T]
         bias = -0.5 * (weight * (means - centre)).sum(1)
         with_cosines = kinds == self.means.shape[1]
-        known = self.images >= LEAST_IMAGES
         return Discriminant(weight.float().contiguous(), bias.float(), centre.float(), known, with_cosines)
 
 
@@ -110,7 +113,8 @@ class CalibrationFit:
         within = (self._products - self._sums.T @ means) / total
         overall = self._sums.sum(0) / total
         scale = (self._products.diagonal() / total - overall.square()).clamp_min(LEAST_VARIANCE).sqrt()
-        shrunk = _shrunk(within / scale / scale.unsqueeze(1), total) * scale * scale.unsqueeze(1)
+        own = LEAST_OWN_SHARE * torch.eye(len(within), dtype=within.dtype)
+        shrunk = _shrunk(within / scale / scale.unsqueeze(1) + own, total) * scale * scale.unsqueeze(1)
         return Calibration(
             means.view(tasks, kinds, tasks), shrunk.view(kinds, tasks, kinds, tasks), self.images.clone()
         )

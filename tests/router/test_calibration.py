@@ -125,6 +125,22 @@ def test_few_images_leave_a_covariance_that_can_be_inverted(images: int) -> None
     assert found.isfinite().all()
 
 
+def test_equal_images_tell_nothing() -> None:
+    """Their covariance is rounding, which may have negative eigenvalues."""
+    kinds, _ = evidence(1)
+    fit = CalibrationFit(KINDS, TASKS)
+    for images in (64, 64, 36):
+        fit.add(kinds.expand(images, -1, -1), torch.tensor([[0.3, 0.7, 0.0]]).expand(images, -1))
+    calibration = fit.fit()
+    covariance = calibration.covariance.reshape(KINDS * TASKS, -1)
+    assert float(torch.linalg.eigvalsh(covariance).min()) > 0
+    others, _ = evidence(20, seed=8)
+    found = calibration.discriminant(KINDS).weighted_log_probabilities(
+        others, torch.ones(20, TASKS, dtype=torch.bool)
+    )
+    np.testing.assert_allclose(found[:, :2], WEIGHT * np.log(0.5), atol=0.01)
+
+
 def test_shrinkage_is_the_oracle_approximation() -> None:
     """By the published formula, for p features and n images: rho of Chen et al., equation 23."""
     sample, n = torch.cov(normal(12, 40)), 40
