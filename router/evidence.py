@@ -97,10 +97,13 @@ class Evidence:
 
     def to_look_at(self, row: int, mode: Mode) -> tuple[int, ...]:
         """The tasks to try this sample with, ascending."""
+        if not mode.look_behind:
+            return (self.best(row),)
         ranked = self.scores[row].sort(descending=True, stable=True)
         near = ranked.values >= ranked.values[0] - mode.look_behind
         chosen = ranked.indices[:MOST_LOOKS][near[:MOST_LOOKS]].tolist()
-        return tuple(sorted(chosen)) if mode.look_behind else (self.best(row),)
+        # Nothing is near a NaN; such a sample has a look too, in which it is found to have no answer.
+        return tuple(sorted(chosen)) or (self.best(row),)
 
     def after_looks(self, row: int, signs: Mapping[int, Tensor]) -> dict[int, float]:
         """The routing coefficients of the tasks that were looked at, once it is known what came of it.

@@ -159,6 +159,14 @@ def test_a_look_counts_as_more_evidence_in_the_first_pass_units(router: Evidence
     np.testing.assert_allclose(list(after.values()), expected, rtol=1e-3)
 
 
+@pytest.mark.parametrize("mode", ["balanced", "exact"])
+def test_evidence_that_is_not_finite_gets_one_look(router: EvidenceRouter, mode: str) -> None:
+    energies = normal(2, KINDS, TASKS).abs()
+    energies[1, 0, 2] = torch.nan
+    early = router.early(energies, EVERY[:2])
+    assert len(early.to_look_at(1, MODES[mode])) == 1
+
+
 def test_head_signs_are_the_largest_cosine_and_how_far_it_stands_out() -> None:
     cosines = torch.tensor([[0.1, 0.9, 0.2, 0.0], [0.3, 0.3, 0.3, 0.3]])
     signs = head_signs(cosines)

@@ -16,6 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from backbone import DenseWeights, EncoderConfig, encode, patchify
+from router import MODES
 from server.engine import Classification, Engine, Query
 from server.execution import BUYING_OVER_RENTING, AdaptiveExecution, Execution
 from server.set_cache import SetCache, SetKey
@@ -37,9 +38,11 @@ def _queries() -> list[Query]:
 
 def _same_bits(one: Classification, other: Classification) -> bool:
     """Equality of everything in an answer, to the last bit."""
-    plain = (one.task, one.expert_set, one.coefficients, one.residuals)
-    same_rest = plain == (other.task, other.expert_set, other.coefficients, other.residuals)
-    return same_rest and torch.equal(one.probabilities, other.probabilities)
+    rest = [
+        (answer.task, answer.expert_set, answer.coefficients, answer.residuals, answer.familiarity)
+        for answer in (one, other)
+    ]
+    return rest[0] == rest[1] and torch.equal(one.probabilities, other.probabilities)
 
 
 # Narrow heads and a single head are where a matrix library's bits are the least stable.
@@ -50,6 +53,8 @@ KINDS: dict[str, dict[str, Any]] = {
     "narrow_heads": {"config": EncoderConfig(32, 8, 32, 2, 4, 64, "quick_gelu", 1e-5, 16)},
     "fast": {"mode": "fast"},
     "exact": {"mode": "exact"},
+    "calibrated_fast": {"mode": "fast", "calibrated": True},
+    "calibrated_exact": {"mode": "exact", "calibrated": True},
     "one_head": {"config": EncoderConfig(32, 16, 24, 2, 1, 40, "gelu", 1e-5, None)},
 }
 
@@ -288,9 +293,11 @@ def test_an_output_that_is_not_finite_is_an_error_and_no_answer() -> None:
         engine.classify([Image.new("RGB", (32, 32))])
 
 
+@pytest.mark.parametrize("calibrated", [False, True])
+@pytest.mark.parametrize("mode", ["paper", *MODES])
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e38])
-def test_pixels_that_overflow_harm_nobody_else(value: float) -> None:
-    engine = _engine()
+def test_pixels_that_overflow_harm_nobody_else(value: float, mode: str, calibrated: bool) -> None:
+    engine = _engine(mode=mode, calibrated=calibrated)
     ready = engine.preprocessing.normalise(torch.stack(PIXELS[:3]))
     ready[1] = value
     queries = [Query(pixels) for pixels in ready]
