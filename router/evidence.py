@@ -31,6 +31,8 @@ EARLY_TEMPERATURE = 1 / 3
 WHOLE_TEMPERATURE = 2 / 3
 # What sharpness counts beside the largest cosine in a second look; a quarter to one wins on every suite.
 SHARPNESS_WEIGHT = 0.5
+# Below this, tasks do not differ in sharpness: heads of two classes are all equally sharp, but for rounding.
+LEAST_SHARPNESS_SPREAD = 0.1
 HEAD_SIGNS = 2  # the largest cosine and its sharpness
 LATE_KINDS = 2  # after the early energies: the share of the router's feature explained, the largest cosine
 
@@ -113,7 +115,8 @@ class Evidence:
         """
         assert self.sign_spreads is not None
         tasks = list(signs)
-        weights = torch.tensor([1.0, SHARPNESS_WEIGHT]) / (self.sign_spreads[row] + STD_EPSILON)
+        units = self.sign_spreads[row].maximum(torch.tensor([0.0, LEAST_SHARPNESS_SPREAD])) + STD_EPSILON
+        weights = torch.tensor([1.0, SHARPNESS_WEIGHT]) / units
         scores = self.scores[row, tasks] + (torch.stack(list(signs.values())) * weights).sum(1)
         together = float(self.routing_coefficients[row, tasks].sum())
         shares: list[float] = (scores / WHOLE_TEMPERATURE).softmax(0).tolist()

@@ -159,6 +159,17 @@ def test_a_look_counts_as_more_evidence_in_the_first_pass_units(router: Evidence
     np.testing.assert_allclose(list(after.values()), expected, rtol=1e-3)
 
 
+def test_heads_of_two_classes_are_all_equally_sharp(router: EvidenceRouter) -> None:
+    """Their sharpness is one but for rounding and the epsilon, which must not be blown up to evidence."""
+    heads = [head_signs(0.3 * normal(SAMPLES, 2, seed=task)) for task in range(TASKS)]
+    early = router.early(normal(SAMPLES, KINDS, TASKS).abs(), EVERY)
+    whole = router.whole(early, normal(SAMPLES, WIDTH), torch.stack(heads, dim=1), EVERY)
+    undecided, decided = head_signs(torch.tensor([[0.3, 0.2999], [0.3, 0.0]]))
+    after = whole.after_looks(0, {1: undecided, 4: decided})
+    same = whole.after_looks(0, {1: undecided, 4: undecided})
+    assert after == pytest.approx(same, rel=0.2)
+
+
 @pytest.mark.parametrize("mode", ["balanced", "exact"])
 def test_evidence_that_is_not_finite_gets_one_look(router: EvidenceRouter, mode: str) -> None:
     energies = normal(2, KINDS, TASKS).abs()
