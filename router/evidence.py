@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import torch
 from torch import Tensor
@@ -62,8 +63,8 @@ def head_signs(cosines: Tensor) -> Tensor:
     """
     largest, classes = cosines.amax(1), cosines.shape[1]
     spreads = cosines.std(1, correction=0)
-    by_chance = torch.special.ndtri(torch.tensor((classes - 0.375) / (classes + 0.25)))
-    sharpness = (largest - cosines.mean(1)) / (spreads + STD_EPSILON) - by_chance.to(cosines.device)
+    by_chance = NormalDist().inv_cdf((classes - 0.375) / (classes + 0.25))
+    sharpness = (largest - cosines.mean(1)) / (spreads + STD_EPSILON) - by_chance
     return torch.stack([largest, sharpness], dim=1)
 
 

@@ -12,7 +12,7 @@ from typer.testing import CliRunner, Result
 
 from examples.demo_suite.gallery import write_gallery
 from examples.demo_suite.tasks import TASKS
-from model_store.revisions import remove_task
+from model_store.revisions import calibrate_store, remove_task
 from model_store.store import Store
 from server.calibration import _teacher
 from server.cli import app
@@ -125,6 +125,22 @@ def test_a_damaged_or_outdated_calibration_does_not_stop_the_next(
     (store / entry.file).write_bytes(b"damaged")
     assert calibrate(store, images).exit_code == 0
     assert Store.open(store).verify() == []
+
+
+def test_a_calibration_of_other_kinds_of_evidence_is_not_used(store: Path) -> None:
+    """Another version of this program may have had others."""
+    names, count = [task.name for task in TASKS], len(TASKS)
+    tensors = {
+        "means": torch.zeros(count, 3, count, dtype=torch.float64),
+        "covariance": torch.eye(3 * count, dtype=torch.float64).view(3, count, 3, count),
+        "images": torch.full((count,), 100.0, dtype=torch.float64),
+    }
+    calibrate_store(Store.open(store), tensors, names, 800, 0.0)
+    query = Query(torch.zeros(3, 32, 32, dtype=torch.uint8))
+    plain, other = (
+        Engine.load(str(url)).classify_batch([query]).all_answers()[0] for url in (DEMO_STORE, store)
+    )
+    assert plain.coefficients == other.coefficients
 
 
 def test_after_a_change_of_tasks_it_waits(store: Path, calibrated: tuple[Path, Result]) -> None:
