@@ -42,6 +42,8 @@ ORDINARY_PRIORITY = 2
 
 # What a batch still counts for in the pace when one more has been answered.
 PACE_MEMORY = 0.8
+# Batches do not all keep the pace: who is let in shall be answered also when the next are slower.
+CAUTION = 1.2
 
 log = structlog.get_logger(__name__)
 
@@ -142,6 +144,7 @@ class Batcher:
         self._closing = False
         self._died: BaseException | None = None
         self._batch_began: float | None = None  # None while the device is idle
+        self._on_device = 0  # images
         self._pace = Pace()
         self._worker = threading.Thread(target=self._run, name="device", daemon=True)
         self._worker.start()
@@ -181,7 +184,8 @@ class Batcher:
             if self._waiting + images > self._queue_images:
                 raise self._queue_is_full()
             ahead = sum(ticket.waiting for ticket in self._open if ticket.priority <= priority)
-            if ahead and time.monotonic() + ahead * self._pace.seconds_per_image > deadline:
+            expected = (self._on_device + ahead + images) * self._pace.seconds_per_image
+            if ahead and time.monotonic() + CAUTION * expected > deadline:
                 raise QueueFullError(
                     f"{ahead} images are ahead, too many for an answer in time; try again later."
                 )
@@ -301,6 +305,7 @@ class Batcher:
     def _fits_memory(self, shares: Sequence[Share]) -> bool:
         """Runs images as one batch and hands out what came of it; False, and nothing, if memory ran out."""
         queries = [query for share in shares for query in share.queries]
+        self._on_device = len(queries)
         self._batch_began = began = time.monotonic()
         try:
             report = shares[0].ticket.engine.classify_batch(queries)
@@ -318,6 +323,7 @@ class Batcher:
             return True
         finally:
             self._batch_began = None
+            self._on_device = 0
         self._pace.observe(len(queries), time.monotonic() - began)
         self._metrics.observe_batch(report)
         answers, batch = iter(report.answers), Batch()

@@ -337,7 +337,8 @@ def test_many_threads_lose_nothing() -> None:
 
     def client(start: int) -> None:
         for n in range(start, start + 50):
-            tickets[n] = bench.send(*([n % 256] * (n % 5 + 1)))
+            # With time enough: on a busy machine so long a queue would else be refused as too slow.
+            tickets[n] = bench.send(*([n % 256] * (n % 5 + 1)), seconds=3600)
 
     threads = [threading.Thread(target=client, args=(50 * k,)) for k in range(8)]
     for thread in threads:
