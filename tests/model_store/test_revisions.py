@@ -220,6 +220,16 @@ def test_a_calibration_is_used_for_its_tasks_alone(suite: Suite, store: Path) ->
     assert Store.open(store).verify() == []
 
 
+def test_tasks_are_found_in_a_calibration_that_has_them_in_another_order(store: Path) -> None:
+    names = ["street", "digits"]
+    manifest = calibrate_store(Store.open(store), TENSORS, names, 700, 0.1).manifest
+    assert manifest.calibrated_tasks(names) == (1, 0)
+    remove_task(store, "digits")
+    back = rollback_task(store, "digits").manifest
+    assert [task.name for task in back.tasks] == names
+    assert back.calibrated_tasks(names) == (0, 1)
+
+
 def test_on_the_merged_base_every_task_has_a_part_in_the_evidence(suite: Suite, tmp_path: Path) -> None:
     options = BuildOptions(first_pass="merged_base", merged_base="stored")
     store = tmp_path / "merged"

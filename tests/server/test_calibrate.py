@@ -151,6 +151,18 @@ def test_after_a_change_of_tasks_it_waits(store: Path, calibrated: tuple[Path, R
     assert Engine.load(str(store)).tasks.keys() == {task.name for task in TASKS} - {"greek"}
 
 
+def test_where_all_tasks_have_a_part_in_the_evidence_it_says_that_it_waits(
+    store: Path, calibrated: tuple[Path, Result]
+) -> None:
+    shutil.copytree(calibrated[0], store, dirs_exist_ok=True)
+    manifest = json.loads((store / "manifest.json").read_text())
+    manifest["router"]["first_pass"] = "merged_base"
+    (store / "manifest.json").write_text(json.dumps(manifest))
+    remove_task(store, "greek")
+    inspected = CliRunner().invoke(app, ["inspect", str(store)])
+    assert "not used until the store is calibrated again" in inspected.stdout.replace("\n", " ")
+
+
 @pytest.mark.parametrize(
     ("count", "complaint"),
     [(0, "holds 0 images"), (199, "holds 199 images; a store of 8 tasks needs at least 200")],

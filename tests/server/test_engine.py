@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import combinations
 from typing import Any
 
@@ -282,6 +283,33 @@ def test_the_price_of_renting_and_buying_is_the_stated_one() -> None:
 def test_a_query_that_does_not_fit_is_refused(query: Query, match: str) -> None:
     with pytest.raises(ValueError, match=match):
         _engine().classify_batch([Query(PIXELS[1]), query])
+
+
+@pytest.mark.parametrize("mode", ["one_pass", "exact"])
+def test_familiarity_is_a_product_of_three_shares(mode: str) -> None:
+    """Of activations explained, of the embedding along the nearest class vector, of probability."""
+    engine = _engine(mode=mode)
+    queries = [Query(image, ("task0", "task2")) for image in PIXELS]  # with cosine heads
+    for answer in engine.classify_batch(queries).all_answers():
+        assert answer.evidence is not None
+        kinds, scale = answer.evidence[:, NAMES.index(answer.task)], engine.head(answer.task).logit_scale
+        assert scale is not None
+        explained = kinds.mean() if mode == "one_pass" else (kinds[:-2].mean() * kinds[-2]).sqrt()
+        cosine = answer.logits.max() / scale
+        expected = explained * cosine.clamp_min(0) * answer.probabilities.max()
+        assert answer.familiarity == pytest.approx(float(expected), rel=1e-4, abs=1e-7)
+        assert not answer.unrouted
+
+
+def test_answers_below_the_stores_bound_are_unrouted() -> None:
+    queries = [Query(image) for image in PIXELS]
+    found = [
+        answer.familiarity or 0.0 for answer in _engine(mode="exact").classify_batch(queries).all_answers()
+    ]
+    bound = sorted(found)[len(found) // 2]
+    store = replace(tiny.loaded_store(mode="exact"), unrouted_below=bound)
+    answers = Engine(store, Execution.LOW_RANK, 1 << 30).classify_batch(queries).all_answers()
+    assert [answer.unrouted for answer in answers] == [familiarity < bound for familiarity in found]
 
 
 def test_an_output_that_is_not_finite_is_an_error_and_no_answer() -> None:

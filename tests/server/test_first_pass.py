@@ -9,9 +9,11 @@ import torch
 
 from model_store.build import build
 from model_store.plan import BuildOptions
+from server.engine import Query
 from server.evaluation.variants import Variants
 from server.execution import Execution
 from server.loading import LoadedStore, load_store
+from tests import tiny
 from tests.model_store.models import Suite
 
 CPU, FLOAT32 = torch.device("cpu"), torch.float32
@@ -47,6 +49,15 @@ def test_the_papers_router_looks_at_the_merged_base(store: Path, papers: LoadedS
         for name, weight in papers.first_pass.items():
             torch.testing.assert_close(found.first_pass[name], weight)
             assert name == "class_embedding" or weight is not papers.pretrained[name]
+
+
+def test_a_calibration_is_of_all_tasks_at_the_stores_rank() -> None:
+    variants = Variants(tiny.loaded_store(mode="exact", calibrated=True), Execution.LOW_RANK, 1 << 30)
+    queries = [Query(image) for image in tiny.pixels(8)]
+    plain = Variants(tiny.loaded_store(mode="exact"), Execution.LOW_RANK, 1 << 30)
+    few = (one.of_first_tasks(2).classify_batch(queries).all_answers() for one in (variants, plain))
+    assert [answer.coefficients for answer in next(few)] == [answer.coefficients for answer in next(few)]
+    assert variants.engine()._loaded.calibration is not None
 
 
 def test_a_store_that_names_its_first_pass_keeps_it(suite: Suite, tmp_path: Path) -> None:
