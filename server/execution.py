@@ -29,9 +29,8 @@ class AdaptiveExecution:
     Costs are multiply-accumulates beyond the base product. Renting costs a sample, for a set of summed
     rank K, `L K (d_in + d_out)` in every linear, and `2 L K^2` more where the set has several tasks. Buying
     costs `d_out K^2 + d_out K d_in` in every linear, once, weighed by BUYING_OVER_RENTING, and nothing after.
-    Whatever requests come, this
-    spends at most twice what the best choice in hindsight would have (the ski-rental bound). A set that
-    is dropped from the cache has to earn its purchase again.
+    Whatever requests come, this spends at most twice what the best choice in hindsight would have (the
+    ski-rental bound). A set that is dropped from the cache has to earn its purchase again.
 
     Which form a sample runs in depends on the traffic before it, so its bits do too.
     """

@@ -54,6 +54,7 @@ class LoadedStore:
     pretrained: dict[str, Tensor]
     first_pass: dict[str, Tensor]  # what the first pass reads: of the merged base, or of `pretrained`
     first_pass_nbytes: int  # beyond `pretrained`
+    papers_on_merged_base: bool  # whether the first pass of the paper's mode is to run there
     bank: ExpertBank
     heads: tuple[TaskHead, ...]
     pretrained_sha256: str = ""  # of the file that `pretrained` came from
@@ -111,6 +112,7 @@ def load_store(
             changes = store.load_experts(task.name)
             bank.set_task(index, changes.singular_vectors, changes.dense_deltas)
     mode = mode or manifest.router.mode
+    calibrated = calibrated and mode != PAPER  # the paper's router has no use for it
     on_merged_base = runs_on_merged_base(manifest, mode)
     first_pass = _first_pass_weights(store, bank, mode, on_merged_base)
     return LoadedStore(
@@ -127,6 +129,7 @@ def load_store(
         pretrained=pretrained,
         first_pass=first_pass,
         first_pass_nbytes=sum(t.nbytes for t in first_pass.values()) if on_merged_base else 0,
+        papers_on_merged_base=runs_on_merged_base(manifest, PAPER),
         bank=bank,
         heads=tuple(_task_head(store, task, device) for task in tasks),
         pretrained_sha256=digest,

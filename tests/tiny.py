@@ -113,6 +113,7 @@ def loaded_store(
         pretrained=weights,
         first_pass={name: experts.merged(name, range(tasks)) for name in names},
         first_pass_nbytes=0,
+        papers_on_merged_base=False,
         bank=experts,
         heads=tuple(_head(config, task) for task in range(tasks)),
     )

@@ -28,8 +28,7 @@ class Variants:
     def engine(self, mode: str | None = None) -> Engine:
         """Of the store as it is, in another mode if one is given."""
         loaded = self.loaded
-        if mode == PAPER != loaded.mode and not loaded.first_pass_nbytes:
-            # The store has no merged base, and the paper's router looks at nothing else.
+        if mode == PAPER and loaded.papers_on_merged_base and not loaded.first_pass_nbytes:
             names = first_pass_names(loaded.bank, loaded.router.layer, PAPER)
             merged = loaded.bank.merged_parameters(names, range(loaded.bank.num_tasks))
             loaded = replace(loaded, first_pass=merged)

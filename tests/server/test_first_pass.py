@@ -64,5 +64,7 @@ def test_a_store_that_names_its_first_pass_keeps_it(suite: Suite, tmp_path: Path
     build(suite.pretrained, suite.tasks, tmp_path / "a", BuildOptions(mode="paper", first_pass="pretrained"))
     build(suite.pretrained, suite.tasks, tmp_path / "b", BuildOptions(first_pass="merged_base"))
     assert loaded(tmp_path / "a").first_pass_nbytes == 0
+    evaluated = Variants(loaded(tmp_path / "a", "exact"), Execution.LOW_RANK, 1 << 30).engine("paper")._loaded
+    assert all(weight is evaluated.pretrained[name] for name, weight in evaluated.first_pass.items())
     assert loaded(tmp_path / "b").first_pass_nbytes > 0
     assert loaded(tmp_path / "b", "fast").first_pass_nbytes > 0
