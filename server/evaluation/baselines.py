@@ -1,4 +1,7 @@
-"""Ways to serve the same tasks without routing: all with the task known, so that only its head answers."""
+"""Ways to serve the same tasks without routing: with the task known, so that only its head answers.
+
+One, the merged model with every head asked, does without knowing it, and is reported with what routes.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from torch import Tensor
 from server.engine import Engine
 from server.evaluation.changes import TaskChanges
 from server.evaluation.merges import consensus, tall_mask, ties, ties_threshold
-from server.evaluation.methods import Dense, Method, Parameters, TaskKnown
+from server.evaluation.methods import AnyHead, Dense, Method, Parameters, TaskKnown
 from server.evaluation.search import Search, Searched
 
 # What is searched, as the papers do on validation data. TALL masks' grid is that of the paper's code.
@@ -20,6 +23,8 @@ TASK_ARITHMETIC_COEFFICIENTS = tuple(i / 20 for i in range(1, 21))
 TIES_COEFFICIENTS = tuple(i / 5 for i in range(1, 16))
 CONSENSUS_COEFFICIENTS = tuple(i / 10 for i in range(1, 11))
 TALL_LAMBDAS = (0.2, 0.3, 0.4, 0.5, 0.6)
+# What one merged model answers when nobody names the task.
+ANY_HEAD = "tsv_m_any_head"
 # In the order of the report; the last four need the fine-tuned models.
 NAMES = (
     "pretrained",
@@ -54,7 +59,10 @@ class Baselines:
         """Every baseline that can be had: those that merge whole models need the fine-tuned ones."""
         bank, every_task = self._engine.bank, range(len(self._tasks))
         yield Baseline(self._one("pretrained", lambda: self._pretrained))
-        yield Baseline(self._one("tsv_m", lambda: bank.merged_parameters(list(self._pretrained), every_task)))
+        merged = functools.cache(lambda: bank.merged_parameters(list(self._pretrained), every_task))
+        yield Baseline(self._one("tsv_m", merged))
+        heads = {task: self._engine.head(task) for task in self._tasks}
+        yield Baseline(AnyHead(ANY_HEAD, self._engine.config, self._engine.preprocessing, heads, merged))
         yield Baseline(TaskKnown("tsv_c", self._engine))
         yield from self._task_arithmetic()
         if self._changes.source == "finetuned":

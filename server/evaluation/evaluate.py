@@ -9,7 +9,7 @@ from typing import TypedDict
 
 from model_store.progress import Progress, silent
 from server.engine import Engine
-from server.evaluation.baselines import NAMES, Baselines, storage
+from server.evaluation.baselines import ANY_HEAD, NAMES, Baselines, storage
 from server.evaluation.changes import BlockChanges, TaskChanges
 from server.evaluation.curves import Curves, accuracy_curves
 from server.evaluation.figures import (
@@ -23,7 +23,7 @@ from server.evaluation.figures import (
     routed_figures,
 )
 from server.evaluation.images import EvaluationData
-from server.evaluation.methods import AnyHead, Method, Routed
+from server.evaluation.methods import Method, Routed
 from server.evaluation.records import Records
 from server.evaluation.run import Run
 from server.evaluation.search import Search, Searched
@@ -112,7 +112,7 @@ def evaluate(
     settings = _settings(engine, changes, options)
     records.claim(settings)
     run = Run(data, records, engine.preprocessing, progress)
-    methods = [*(options.methods or [Routed("mass", engine)]), _merged_model(engine)]
+    methods = list(options.methods) or [Routed("mass", engine)]
     for method in methods:
         run.answer(method, data.tasks)
     searched: dict[str, Searched | None] = {}
@@ -127,7 +127,8 @@ def evaluate(
         first = methods[0]
         routing = first.engine if isinstance(first, Routed) else engine
         strange = unfamiliar(routing, options.unfamiliar, records.familiarities(first.name), progress)
-    reports = {method.name: _method_report(run, method.name, individual) for method in methods}
+    routing_methods = [*(method.name for method in methods), ANY_HEAD]
+    reports = {name: _method_report(run, name, individual) for name in routing_methods}
     baselines = {
         name: _baseline_report(run, engine, changes, options.store_bytes, name, searched) for name in NAMES
     }
@@ -155,14 +156,6 @@ def _settings(engine: Engine, changes: TaskChanges, options: Options) -> dict[st
         "finetuned_models": changes.identity,
     }
     return own | (options.settings or {})
-
-
-def _merged_model(engine: Engine) -> Method:
-    """What there would be without routing: all tasks merged into one model, and every head asked."""
-    names, every_task = list(engine.bank.pretrained), range(engine.bank.num_tasks)
-    heads = {task: engine.head(task) for task in engine.tasks}
-    parameters = engine.bank.merged_parameters(names, every_task)
-    return AnyHead("tsv_m_any_head", engine.config, engine.preprocessing, heads, parameters)
 
 
 def _individual(run: Run, engine: Engine, *, measured: bool) -> dict[str, float | None]:

@@ -99,11 +99,12 @@ class AnyHead:
     config: EncoderConfig
     preprocessing: Preprocessing
     heads: Mapping[str, ClassificationHead]
-    parameters: Parameters
+    encoder: Callable[[], Parameters]
 
     def answer(self, batch: ImageBatch) -> list[Answer]:
-        weights = DenseWeights(self.parameters, self.config.layer_norm_eps)
-        patches = dense_patches(self.config, self.parameters, self.preprocessing, batch.pixels)
+        parameters = self.encoder()
+        weights = DenseWeights(parameters, self.config.layer_norm_eps)
+        patches = dense_patches(self.config, parameters, self.preprocessing, batch.pixels)
         with torch.inference_mode():
             embeddings = encode(self.config, weights, patches)
             logits = [head.logits(embeddings).cpu() for head in self.heads.values()]

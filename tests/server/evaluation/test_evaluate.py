@@ -87,7 +87,7 @@ def test_the_figures_are_the_counts(engine: Engine, folder: Path) -> None:
 def test_the_merged_model_answers_with_the_largest_logit_of_all_heads(engine: Engine, folder: Path) -> None:
     merged = engine.bank.merged_parameters(list(engine.bank.pretrained), range(engine.bank.num_tasks))
     heads = {task: engine.head(task) for task in engine.tasks}
-    method = AnyHead("any", engine.config, engine.preprocessing, heads, merged)
+    method = AnyHead("any", engine.config, engine.preprocessing, heads, lambda: merged)
     batch = next(EvaluationData(folder, _labels(engine)).batches(Selection("task0", 0), engine.preprocessing))
     logits = {
         task: dense_logits(engine.config, merged, engine.preprocessing, head, batch.pixels)
