@@ -369,6 +369,24 @@ def test_a_request_that_cannot_be_answered_in_time_is_refused_at_once() -> None:
         assert len(ticket.future.result(WAIT)) == 1
 
 
+def test_the_batch_on_the_device_and_the_request_itself_take_time_too() -> None:
+    bench = Bench(max_batch_images=1)
+    assert bench.engine.gate is not None
+    first = bench.send(1)
+    time.sleep(0.2)
+    bench.open()
+    first.future.result(WAIT)  # an image takes 0.2 seconds, or more on a busy machine
+    bench.engine.gate.clear()
+    bench.engine.batches.clear()
+    bench.occupy()
+    bench.send(2)
+    pace = bench.batcher._pace.seconds_per_image
+    with pytest.raises(QueueFullError, match="1 images are ahead"):
+        bench.send(3, seconds=2.5 * pace)  # one waits, one is on the device, and it would be the third
+    bench.open()
+    assert bench.send(4).future.result(WAIT)
+
+
 def test_nobody_is_refused_while_nobody_waits() -> None:
     bench = Bench()
     first = bench.send(1)
