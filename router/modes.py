@@ -15,9 +15,12 @@ from dataclasses import dataclass
 class Mode:
     """Where a search for tasks by combined evidence stops (see `router.evidence`)."""
 
-    # An image whose early evidence leads by so many standard deviations goes on with that task's weights from
-    # where it is; the others get the whole evidence and then a pass of their own.
+    # An image whose early evidence leads by so many standard deviations gets that task; the others get the
+    # whole evidence first.
     certain_lead: float
+    # Whether the second pass goes on from where early evidence was judged, the first third of the pass staying
+    # as the first pass had it; otherwise it begins with the patches.
+    goes_on: bool
     # Beside the best task, another is tried too if the whole evidence has it at most so far behind.
     look_behind: float
     cost: str
@@ -26,10 +29,10 @@ class Mode:
 PAPER = "paper"  # the projection-residual router of arXiv:2504.05342, exactly, and none of the below
 
 MODES: dict[str, Mode] = {
-    "one_pass": Mode(certain_lead=-math.inf, look_behind=0.0, cost="1"),
-    "fast": Mode(certain_lead=0.75, look_behind=0.0, cost="1 to 2"),
-    "balanced": Mode(certain_lead=math.inf, look_behind=0.0, cost="2"),
-    "exact": Mode(certain_lead=math.inf, look_behind=2.0, cost="2 to 3"),
+    "one_pass": Mode(certain_lead=-math.inf, goes_on=True, look_behind=0.0, cost="1"),
+    "fast": Mode(certain_lead=0.95, goes_on=True, look_behind=0.0, cost="1 to 5/3"),
+    "balanced": Mode(certain_lead=math.inf, goes_on=False, look_behind=0.0, cost="2"),
+    "exact": Mode(certain_lead=math.inf, goes_on=False, look_behind=2.0, cost="2 to 3"),
 }
 # Tasks that one image is tried with at most.
 MOST_LOOKS = 2

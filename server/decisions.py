@@ -130,7 +130,9 @@ class EvidenceDecider:
         self._depth = loaded.config.depth
         self._mode = MODES[loaded.mode]
         self._stop = early_stop(loaded.config.depth)
-        self._evidence_share = self._stop / self._depth * EVIDENCE_SHARE
+        early_share = self._stop / self._depth
+        self._evidence_share = early_share * EVIDENCE_SHARE
+        self._second_pass_share = 1 - early_share if self._mode.goes_on else 1.0
         self._heads = loaded.heads
         blocks, linears = loaded.bank.blocks, early_linears(self._stop)
         self._residual = SubspaceRouter(loaded.router, blocks[loaded.router_linear].vh)
@@ -166,7 +168,7 @@ class EvidenceDecider:
             {task: float(early.routing_coefficients[row, task])},
             explained={task: float(early.explained[row, task])},
             passes=1 + self._evidence_share,
-            goes_on=True,
+            goes_on=self._mode.goes_on,
             evidence=early,
             row=row,
         )
@@ -189,7 +191,8 @@ class EvidenceDecider:
             {task: float(whole.routing_coefficients[row, task]) for task in tasks},
             tuple(whole.residuals[row].tolist()),
             {task: float(whole.explained[row, task]) for task in tasks},
-            passes=1 + self._evidence_share + len(tasks),
+            passes=1 + self._evidence_share + len(tasks) * self._second_pass_share,
+            goes_on=self._mode.goes_on,
             evidence=whole,
             row=row,
         )

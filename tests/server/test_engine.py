@@ -17,7 +17,9 @@ from PIL import Image
 from torch import Tensor
 
 from backbone import DenseWeights, EncoderConfig, encode, patchify
-from router import MODES
+from backbone.vit import early_pass, encode_from
+from router import MODES, early_stop
+from server.decisions import EVIDENCE_SHARE
 from server.engine import Classification, Engine, Query
 from server.execution import BUYING_OVER_RENTING, AdaptiveExecution, Execution
 from server.set_cache import SetCache, SetKey
@@ -137,6 +139,24 @@ def test_a_named_task_skips_the_first_pass(monkeypatch: pytest.MonkeyPatch) -> N
     engine.classify_batch([Query(PIXELS[0], ("task0",)), Query(PIXELS[1], ("task3",))])
     with pytest.raises(AssertionError, match="first pass"):
         engine.classify_batch([Query(PIXELS[0])])
+
+
+@pytest.mark.parametrize("mode", ["one_pass", "fast"])
+def test_a_second_pass_that_goes_on_leaves_the_first_third_as_it_was(mode: str) -> None:
+    loaded = tiny.loaded_store(mode=mode)
+    config, stop = loaded.config, early_stop(loaded.config.depth)
+    answers = Engine(loaded, Execution.LOW_RANK, 1 << 30).classify_batch([Query(p) for p in PIXELS])
+    early = stop / config.depth * EVIDENCE_SHARE
+    costs = {"one_pass": [1 + early], "fast": [1 + early, 2 - stop / config.depth + early]}[mode]
+    assert sorted({answer.passes for answer in answers.all_answers()}) == pytest.approx(costs)
+    bases = {"blocks.0.mlp.fc1": torch.ones(1, 1, config.width)}
+    for answer, pixels in zip(answers.all_answers(), PIXELS, strict=True):
+        task = NAMES.index(answer.task)
+        patches = patchify(((pixels.float() / 255 - 0.5) / 0.25)[None], config.patch_size)
+        tokens, _ = early_pass(config, DenseWeights(loaded.first_pass, 1e-5), patches, stop, bases)
+        own = DenseWeights({n: loaded.bank.merged(n, (task,)) for n in loaded.pretrained}, 1e-5)
+        expected = loaded.heads[task].head.logits(encode_from(config, own, tokens, stop))[0]
+        torch.testing.assert_close(answer.logits, expected, atol=1e-4, rtol=1e-4)
 
 
 def _must_not_run(*_: object) -> Tensor:
