@@ -14,14 +14,14 @@ makes of the same evidence counts too (see `router.calibration`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from statistics import NormalDist
 
 import torch
 from torch import Tensor
 
-from router.calibration import Calibration, Discriminant
+from router.calibration import Calibration, Discriminant, Judgement
 from router.modes import MOST_LOOKS, Mode, early_stop
 from router.projection import SubspaceRouter, explained_share, orthonormal_rows
 from router.selection import STD_EPSILON, spread, standardised
@@ -75,6 +75,7 @@ class Evidence:
     scores: Tensor  # [B, T] float32: sums of standardised evidence, calibrated
     routing_coefficients: Tensor  # [B, T] float32
     explained: Tensor  # [B, T] float32: the share of the sample's activations in each task's subspaces
+    typicality: Tensor  # [B, T] float32, 0 to 1: of the evidence, see `router.calibration`; 1 without one
     kinds: Tensor  # [B, K, T] float32: the evidence itself, before anything was standardised
     # [B] float32: how far the best task is ahead of the next before calibration, which sharpens what it
     # does not always make surer; inf where there is no other.
@@ -88,11 +89,16 @@ class Evidence:
             self.scores[rows],
             self.routing_coefficients[rows],
             self.explained[rows],
+            self.typicality[rows],
             self.kinds[rows],
             self.leads[rows],
             None if self.residuals is None else self.residuals[rows],
             None if self.sign_spreads is None else self.sign_spreads[rows],
         )
+
+    def likeness(self, row: int, tasks: Iterable[int]) -> dict[int, float]:
+        """How much the sample is like the images of each task, 0 to 1: explained, and in a typical way."""
+        return {task: float(self.explained[row, task] * self.typicality[row, task]) for task in tasks}
 
     def best(self, row: int) -> int:
         """The task with the most evidence."""
@@ -154,9 +160,11 @@ class EvidenceRouter:
         kinds = energies.cpu()
         explained = kinds.mean(1)
         scores = standardised(explained, candidates)
-        calibrated = _calibrated(scores, kinds, candidates, self._early_discriminant, EARLY_TEMPERATURE)
+        judged = _judged(kinds, candidates, self._early_discriminant)
+        calibrated = _calibrated(scores, candidates, judged, EARLY_TEMPERATURE)
         coefficients = (calibrated / EARLY_TEMPERATURE).softmax(1)
-        return Evidence(calibrated, coefficients, explained, kinds, _leads(scores, calibrated))
+        leads = _leads(scores, calibrated)
+        return Evidence(calibrated, coefficients, explained, judged.typicality, kinds, leads)
 
     def whole(self, early: Evidence, features: Tensor, signs: Tensor, candidates: Tensor) -> Evidence:
         """Adds the router's features [B, D] and each head's signs [B, T, 2]."""
@@ -165,12 +173,14 @@ class EvidenceRouter:
         kinds = torch.cat([early.kinds, late.unsqueeze(1), signs[:, :, 0].unsqueeze(1)], dim=1)
         pieces = (early.explained, -residuals, signs[:, :, 0])
         scores = torch.stack([standardised(piece, candidates) for piece in pieces]).sum(0)
-        calibrated = _calibrated(scores, kinds, candidates, self._whole_discriminant, WHOLE_TEMPERATURE)
+        judged = _judged(kinds, candidates, self._whole_discriminant)
+        calibrated = _calibrated(scores, candidates, judged, WHOLE_TEMPERATURE)
         return Evidence(
             calibrated,
             (calibrated / WHOLE_TEMPERATURE).softmax(1),
             # The geometric mean of both shares, so that it is of the same size as early evidence alone.
             (early.explained * late).sqrt(),
+            judged.typicality,
             kinds,
             _leads(scores, calibrated),
             residuals,
@@ -178,14 +188,18 @@ class EvidenceRouter:
         )
 
 
-def _calibrated(
-    scores: Tensor, kinds: Tensor, candidates: Tensor, discriminant: Discriminant | None, temperature: float
-) -> Tensor:
-    """The scores [B, T] with what a discriminant adds to them, -inf for tasks that are no candidates."""
+def _judged(kinds: Tensor, candidates: Tensor, discriminant: Discriminant | None) -> Judgement:
+    """What a calibration says, or nothing."""
     if discriminant is not None:
-        # Times the temperature, so that the coefficients are multiplied by a power of its probabilities.
-        scores = scores + temperature * discriminant.weighted_log_probabilities(kinds, candidates)
-    return scores.masked_fill(~candidates, -torch.inf)
+        return discriminant.judge(kinds, candidates)
+    nothing = torch.zeros(candidates.shape)
+    return Judgement(nothing, nothing + 1)
+
+
+def _calibrated(scores: Tensor, candidates: Tensor, judged: Judgement, temperature: float) -> Tensor:
+    """The scores [B, T] with what the judgement adds to them, -inf for tasks that are no candidates."""
+    # Times the temperature, so that the coefficients are multiplied by a power of the probabilities.
+    return (scores + temperature * judged.log_probabilities).masked_fill(~candidates, -torch.inf)
 
 
 def _leads(scores: Tensor, calibrated: Tensor) -> Tensor:

@@ -18,8 +18,8 @@ class Mode:
     # An image whose early evidence leads by so many standard deviations gets that task; the others get the
     # whole evidence first.
     certain_lead: float
-    # Whether the second pass goes on from where early evidence was judged, the first third of the pass staying
-    # as the first pass had it; otherwise it begins with the patches.
+    # Whether the second pass goes on from where early evidence was judged, the first third of the pass
+    # staying as the first pass had it; otherwise it begins with the patches.
     goes_on: bool
     # Beside the best task, another is tried too if the whole evidence has it at most so far behind.
     look_behind: float

@@ -37,7 +37,9 @@ class Decision:
     looks: tuple[tuple[int, ...], ...]  # the expert set of each of its second passes
     coefficients: dict[int, float]  # of every task in a look
     residuals: tuple[float, ...] = ()  # of every task; empty where they were not needed
-    explained: dict[int, float] = field(default_factory=dict)  # by task, 0 to 1; empty where one was named
+    # How much the sample is like the images of each task that it is tried with, 0 to 1; empty where a task
+    # was named.
+    likeness: dict[int, float] = field(default_factory=dict)
     is_fallback: bool = False  # no task was above the threshold: it got the likeliest one
     passes: float = 1.0  # through the encoder, the first and the second together
     goes_on: bool = False  # its second pass begins where its first one stopped
@@ -166,7 +168,7 @@ class EvidenceDecider:
         return Decision(
             ((task,),),
             {task: float(early.routing_coefficients[row, task])},
-            explained={task: float(early.explained[row, task])},
+            likeness=early.likeness(row, [task]),
             passes=1 + self._evidence_share,
             goes_on=self._mode.goes_on,
             evidence=early,
@@ -190,7 +192,7 @@ class EvidenceDecider:
             tuple((task,) for task in tasks),
             {task: float(whole.routing_coefficients[row, task]) for task in tasks},
             tuple(whole.residuals[row].tolist()),
-            {task: float(whole.explained[row, task]) for task in tasks},
+            whole.likeness(row, tasks),
             passes=1 + self._evidence_share + len(tasks) * self._second_pass_share,
             goes_on=self._mode.goes_on,
             evidence=whole,

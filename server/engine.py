@@ -345,7 +345,7 @@ class Engine:
         coefficients = decision.after_looks({one.task: one.signs for one in seen})
         winner = self._winner(decision, seen, coefficients)
         info = self._heads[winner.task].info
-        familiarity = _familiarity(decision.explained[winner.task], winner) if decision.explained else None
+        familiarity = _familiarity(decision.likeness[winner.task], winner) if decision.likeness else None
         return Classification(
             task=info.name,
             task_revision=info.revision,
@@ -364,11 +364,12 @@ class Engine:
         return tuple(self._names[task] for task in tasks)
 
 
-def _familiarity(explained: float, winner: Seen) -> float:
+def _familiarity(likeness: float, winner: Seen) -> float:
     """How much an image is like those of the task that answers, 0 to 1.
 
-    The product of three shares: of its activations in the task's subspaces, of its embedding along the
-    nearest class vector, and of its probability on one class. Each is low for other images than the last.
+    The product of three shares: of its activations in the task's subspaces (and how typical they are, where
+    that is known), of its embedding along the nearest class vector, and of its probability on one class.
+    Each is low for other images than the last.
     """
     confidence = float(winner.logits.softmax(0).max())
-    return explained * max(0.0, float(winner.signs[0])) * confidence
+    return likeness * max(0.0, float(winner.signs[0])) * confidence

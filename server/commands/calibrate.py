@@ -54,6 +54,7 @@ def _print_json(result: Calibrated) -> None:
                 "images_of": {name: round(images, 1) for name, images in result.images_of.items()},
                 "unknown": result.unknown,
                 "unrouted_below": result.unrouted_below,
+                "mode": result.mode,
             }
         )
     )
@@ -65,7 +66,7 @@ def _print_lines(result: Calibrated) -> None:
     for name, images in result.images_of.items():
         too_few = ": too few, its evidence counts as before" if name in result.unknown else ""
         typer.echo(f"  {name}: like {images:.0f} of them{too_few}")
-    typer.echo(f"unrouted below a familiarity of {result.unrouted_below:.3f}")
+    typer.echo(f"unrouted below a familiarity of {result.unrouted_below:.3f}, in mode {result.mode}")
     if manifest.router.mode == PAPER:
         typer.echo("the mode of this store is paper, which has nothing to calibrate: serve it in another")
 

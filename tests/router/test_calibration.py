@@ -72,14 +72,28 @@ def test_means_and_covariance_are_those_of_the_images() -> None:
 def test_log_probabilities_are_those_of_the_gaussians() -> None:
     calibration = fitted()
     kinds, _ = evidence(7, seed=5)
-    found = calibration.discriminant(KINDS).weighted_log_probabilities(
-        kinds, torch.ones(7, TASKS, dtype=torch.bool)
+    found = (
+        calibration.discriminant(KINDS).judge(kinds, torch.ones(7, TASKS, dtype=torch.bool)).log_probabilities
     )
     inverse = np.linalg.inv(calibration.covariance.reshape(KINDS * TASKS, -1).numpy())
     away = features(kinds).reshape(7, 1, -1) - calibration.means.reshape(1, TASKS, -1).numpy()
     logits = -0.5 * np.einsum("btf,fg,btg->bt", away, inverse, away)
     logits -= np.log(np.exp(logits).sum(1, keepdims=True))
     np.testing.assert_allclose(found, WEIGHT * logits.clip(LEAST_LOG_PROBABILITY), atol=1e-3)
+
+
+def test_typicality_is_one_up_to_the_expected_distance_and_falls_with_its_square() -> None:
+    calibration = fitted()
+    kinds, tasks = evidence(60, seed=5)
+    kinds[30:, :-1] *= 8  # far from every task
+    found = calibration.discriminant(KINDS).judge(kinds, torch.ones(60, TASKS, dtype=torch.bool)).typicality
+    inverse = np.linalg.inv(calibration.covariance.reshape(KINDS * TASKS, -1).numpy())
+    away = features(kinds).reshape(60, 1, -1) - calibration.means.reshape(1, TASKS, -1).numpy()
+    distances = np.einsum("btf,fg,btg->bt", away, inverse, away)
+    np.testing.assert_allclose(found, (KINDS * TASKS / distances).clip(max=1) ** 2, atol=1e-4)
+    own = found[torch.arange(60), tasks]
+    assert own[:30].median() > 0.9
+    assert own[30:].max() < 0.1
 
 
 def test_fewer_kinds_and_fewer_tasks_are_the_marginal() -> None:
@@ -90,7 +104,7 @@ def test_fewer_kinds_and_fewer_tasks_are_the_marginal() -> None:
     np.testing.assert_allclose(some.covariance[1, 0, 3, 1], whole.covariance[1, 2, 3, 0])
     kinds, _ = evidence(5, seed=3)
     every = torch.ones(5, 2, dtype=torch.bool)
-    early = some.discriminant(2).weighted_log_probabilities(kinds[:, :2, [2, 0]], every)
+    early = some.discriminant(2).judge(kinds[:, :2, [2, 0]], every).log_probabilities
     flat = whole.covariance[:2, [2, 0]][:, :, :2, [2, 0]].reshape(4, 4).numpy()
     seen = np.log(kinds[:, :2, [2, 0]].double().numpy() + 1e-6)
     away = seen.reshape(5, 1, 4) - some.means[:, :2].reshape(1, 2, 4).numpy()
@@ -105,11 +119,14 @@ def test_a_task_with_hardly_any_images_is_judged_as_before() -> None:
     fit = CalibrationFit(KINDS, TASKS)
     fit.add(kinds[kept], torch.nn.functional.one_hot(tasks[kept], TASKS))
     discriminant = fit.fit().discriminant(KINDS)
-    found = discriminant.weighted_log_probabilities(kinds, torch.ones(IMAGES, TASKS, dtype=torch.bool))
+    found = discriminant.judge(kinds, torch.ones(IMAGES, TASKS, dtype=torch.bool)).log_probabilities
     assert found[:, 1].eq(0).all()
+    typicality = discriminant.judge(kinds, torch.ones(IMAGES, TASKS, dtype=torch.bool)).typicality
+    assert typicality[:, 1].eq(1).all()
+    assert typicality[tasks == 0, 2].mean() < typicality[tasks == 0, 0].mean()
     assert found[tasks == 0, 0].mean() > found[tasks == 0, 2].mean() + 0.5
     only = torch.tensor([[False, True, False]]).expand(IMAGES, -1)
-    assert discriminant.weighted_log_probabilities(kinds, only).eq(0).all(), "no known candidate: no NaN"
+    assert discriminant.judge(kinds, only).log_probabilities.eq(0).all(), "no known candidate: no NaN"
 
 
 @pytest.mark.parametrize("images", [1, 2, 30])
@@ -120,7 +137,8 @@ def test_few_images_leave_a_covariance_that_can_be_inverted(images: int) -> None
     found = (
         fit.fit()
         .discriminant(KINDS)
-        .weighted_log_probabilities(kinds, torch.ones(images, TASKS, dtype=torch.bool))
+        .judge(kinds, torch.ones(images, TASKS, dtype=torch.bool))
+        .log_probabilities
     )
     assert found.isfinite().all()
 
@@ -135,8 +153,10 @@ def test_equal_images_tell_nothing() -> None:
     covariance = calibration.covariance.reshape(KINDS * TASKS, -1)
     assert float(torch.linalg.eigvalsh(covariance).min()) > 0
     others, _ = evidence(20, seed=8)
-    found = calibration.discriminant(KINDS).weighted_log_probabilities(
-        others, torch.ones(20, TASKS, dtype=torch.bool)
+    found = (
+        calibration.discriminant(KINDS)
+        .judge(others, torch.ones(20, TASKS, dtype=torch.bool))
+        .log_probabilities
     )
     np.testing.assert_allclose(found[:, :2], WEIGHT * np.log(0.5), atol=0.01)
 
@@ -169,7 +189,7 @@ def test_a_calibrated_router_multiplies_its_coefficients() -> None:
             before = plain.whole(before, features_, signs, candidates)
             after = calibrated.whole(after, features_, signs, candidates)
         discriminant = calibration.discriminant(kinds)
-        power = discriminant.weighted_log_probabilities(after.kinds, candidates).exp()
+        power = discriminant.judge(after.kinds, candidates).log_probabilities.exp()
         expected = before.routing_coefficients * power
         expected /= expected.sum(1, keepdim=True)
         np.testing.assert_allclose(after.routing_coefficients, expected, atol=1e-5)

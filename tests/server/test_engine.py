@@ -305,10 +305,12 @@ def test_a_query_that_does_not_fit_is_refused(query: Query, match: str) -> None:
         _engine().classify_batch([Query(PIXELS[1]), query])
 
 
+@pytest.mark.parametrize("calibrated", [False, True])
 @pytest.mark.parametrize("mode", ["one_pass", "exact"])
-def test_familiarity_is_a_product_of_three_shares(mode: str) -> None:
-    """Of activations explained, of the embedding along the nearest class vector, of probability."""
-    engine = _engine(mode=mode)
+def test_familiarity_is_a_product_of_shares(mode: str, calibrated: bool) -> None:
+    """Of activations explained, in a typical way, of the embedding along a class vector, of probability."""
+    loaded = tiny.loaded_store(mode=mode, calibrated=calibrated)
+    engine = Engine(loaded, Execution.LOW_RANK, 1 << 30)
     queries = [Query(image, ("task0", "task2")) for image in PIXELS]  # with cosine heads
     for answer in engine.classify_batch(queries).all_answers():
         assert answer.evidence is not None
@@ -316,6 +318,10 @@ def test_familiarity_is_a_product_of_three_shares(mode: str) -> None:
         assert scale is not None
         explained = kinds.mean() if mode == "one_pass" else (kinds[:-2].mean() * kinds[-2]).sqrt()
         cosine = answer.logits.max() / scale
+        if loaded.calibration is not None:
+            discriminant = loaded.calibration.discriminant(len(answer.evidence))
+            judged = discriminant.judge(answer.evidence[None], torch.ones(1, len(NAMES), dtype=torch.bool))
+            explained = explained * judged.typicality[0, NAMES.index(answer.task)]
         expected = explained * cosine.clamp_min(0) * answer.probabilities.max()
         assert answer.familiarity == pytest.approx(float(expected), rel=1e-4, abs=1e-7)
         assert not answer.unrouted
