@@ -6,10 +6,11 @@ Three kinds of evidence err on different images (the README has the figures):
 - residual: the paper's, of one feature late in the pass;
 - head: the largest cosine between the first pass's embedding and the class vectors of each task's head.
 
-Each is standardised over an image's candidate tasks and all weigh the same. For tasks that are close the
-second pass has more to say: the same cosine once more, now with the task's own weights, and how clearly one
-class stands out from the others. Where a store was calibrated on unlabelled images, what a discriminant
-makes of the same evidence counts too (see `router.calibration`).
+A share of energy and a cosine count by the logarithm of what they leave to 1: the nearer they are to it, the
+more a further step says. Each kind is standardised over an image's candidate tasks and all weigh the same.
+For tasks that are close the second pass has more to say: the same cosine once more, now with the task's own
+weights, and how clearly one class stands out from the others. Where a store was calibrated on unlabelled
+images, what a discriminant makes of the same evidence counts too (see `router.calibration`).
 """
 
 from __future__ import annotations
@@ -30,8 +31,10 @@ from router.selection import STD_EPSILON, spread, standardised
 # about as often right as they say on the suites of the README.
 EARLY_TEMPERATURE = 1 / 3
 WHOLE_TEMPERATURE = 2 / 3
-# What sharpness counts beside the largest cosine in a second look; a quarter to one wins on every suite.
-SHARPNESS_WEIGHT = 0.5
+# What each sign of a second look counts beside the kinds of evidence before it.
+LOOK_WEIGHT = 0.5
+# Less than this is not left to 1: nothing is so certain.
+LEAST_REST = 1e-3
 # Below this, tasks do not differ in sharpness: heads of two classes are all equally sharp, but for rounding.
 LEAST_SHARPNESS_SPREAD = 0.1
 HEAD_SIGNS = 2  # the largest cosine and its sharpness
@@ -68,6 +71,11 @@ def head_signs(cosines: Tensor) -> Tensor:
     return torch.stack([largest, sharpness], dim=1)
 
 
+def nearness(share: Tensor) -> Tensor:
+    """-log(1 - share) of each element, for shares and cosines of up to 1."""
+    return -(1 - share).clamp_min(LEAST_REST).log()
+
+
 @dataclass(frozen=True)
 class Evidence:
     """What is known of B samples and T tasks, on the CPU; -inf and 0 for tasks that are no candidates."""
@@ -81,7 +89,8 @@ class Evidence:
     # does not always make surer; inf where there is no other.
     leads: Tensor
     residuals: Tensor | None = None  # [B, T] float32: the paper's; None in early evidence
-    sign_spreads: Tensor | None = None  # [B, 2] float32: of the head signs, the units of what a look adds
+    # [B, 2] float32: of the cosines' nearness and of sharpness, the units of what a look adds
+    sign_spreads: Tensor | None = None
 
     def of(self, rows: Tensor) -> Evidence:
         """That of some samples."""
@@ -121,10 +130,10 @@ class Evidence:
         coefficients were together by that and all evidence before.
         """
         assert self.sign_spreads is not None
-        tasks = list(signs)
+        tasks, looked = list(signs), torch.stack(list(signs.values()))
         units = self.sign_spreads[row].maximum(torch.tensor([0.0, LEAST_SHARPNESS_SPREAD])) + STD_EPSILON
-        weights = torch.tensor([1.0, SHARPNESS_WEIGHT]) / units
-        scores = self.scores[row, tasks] + (torch.stack(list(signs.values())) * weights).sum(1)
+        said = torch.stack([nearness(looked[:, 0]), looked[:, 1]], dim=1) / units
+        scores = self.scores[row, tasks] + LOOK_WEIGHT * said.sum(1)
         together = float(self.routing_coefficients[row, tasks].sum())
         shares: list[float] = (scores / WHOLE_TEMPERATURE).softmax(0).tolist()
         return {task: together * share for task, share in zip(tasks, shares, strict=True)}
@@ -159,7 +168,7 @@ class EvidenceRouter:
         """From the early energies [B, K, T] alone; candidates [B, T] bool on the CPU."""
         kinds = energies.cpu()
         explained = kinds.mean(1)
-        scores = standardised(explained, candidates)
+        scores = standardised(nearness(explained), candidates)
         judged = _judged(kinds, candidates, self._early_discriminant)
         calibrated = _calibrated(scores, candidates, judged, EARLY_TEMPERATURE)
         coefficients = (calibrated / EARLY_TEMPERATURE).softmax(1)
@@ -171,7 +180,8 @@ class EvidenceRouter:
         residuals, signs = self._residual.residuals(features), signs.cpu()
         late = explained_share(features, residuals)
         kinds = torch.cat([early.kinds, late.unsqueeze(1), signs[:, :, 0].unsqueeze(1)], dim=1)
-        pieces = (early.explained, -residuals, signs[:, :, 0])
+        near, sharpness = nearness(signs[:, :, 0]), signs[:, :, 1]
+        pieces = (nearness(early.explained), -residuals, near)
         scores = torch.stack([standardised(piece, candidates) for piece in pieces]).sum(0)
         judged = _judged(kinds, candidates, self._whole_discriminant)
         calibrated = _calibrated(scores, candidates, judged, WHOLE_TEMPERATURE)
@@ -184,7 +194,7 @@ class EvidenceRouter:
             kinds,
             _leads(scores, calibrated),
             residuals,
-            torch.stack([spread(signs[:, :, sign], candidates) for sign in range(HEAD_SIGNS)], dim=1),
+            torch.stack([spread(near, candidates), spread(sharpness, candidates)], dim=1),
         )
 
 

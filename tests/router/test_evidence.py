@@ -24,7 +24,7 @@ from router import (
     head_signs,
     orthonormal_rows,
 )
-from router.evidence import EARLY_TEMPERATURE, SHARPNESS_WEIGHT, WHOLE_TEMPERATURE
+from router.evidence import EARLY_TEMPERATURE, LOOK_WEIGHT, WHOLE_TEMPERATURE, nearness
 
 TASKS, RANK, WIDTH, SAMPLES, KINDS = 5, 4, 32, 6, 3
 EVERY = torch.ones(SAMPLES, TASKS, dtype=torch.bool)
@@ -32,6 +32,21 @@ EVERY = torch.ones(SAMPLES, TASKS, dtype=torch.bool)
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def shares(*shape: int, seed: int = 0) -> Tensor:
+    return normal(*shape, seed=seed).sigmoid()
+
+
+def random_signs(seed: int = 4) -> Tensor:
+    """Cosines and sharpness for every sample and task."""
+    return torch.stack(
+        [normal(SAMPLES, TASKS, seed=seed).tanh(), normal(SAMPLES, TASKS, seed=seed + 50)], dim=2
+    )
+
+
+def near(values: Tensor) -> Tensor:
+    return -torch.log(1 - values)
 
 
 @pytest.fixture
@@ -75,9 +90,9 @@ def test_a_token_within_a_subspace_has_all_its_energy_there() -> None:
 
 
 def test_every_piece_is_standardised_and_all_weigh_the_same(router: EvidenceRouter) -> None:
-    energies = normal(SAMPLES, KINDS, TASKS).abs()
-    features, signs = normal(SAMPLES, WIDTH, seed=3), normal(SAMPLES, TASKS, 2, seed=4)
-    total_energies, cosines = energies.mean(1), signs[:, :, 0]
+    energies = shares(SAMPLES, KINDS, TASKS)
+    features, signs = normal(SAMPLES, WIDTH, seed=3), random_signs()
+    total_energies, cosines = near(energies.mean(1)), near(signs[:, :, 0])
     early = router.early(energies, EVERY)
     np.testing.assert_allclose(early.scores, z(total_energies), atol=1e-4)
     np.testing.assert_allclose(
@@ -90,16 +105,22 @@ def test_every_piece_is_standardised_and_all_weigh_the_same(router: EvidenceRout
     np.testing.assert_allclose(whole.routing_coefficients, softmax(total / WHOLE_TEMPERATURE), atol=1e-4)
 
 
-def test_scale_and_offset_of_a_piece_do_not_matter(router: EvidenceRouter) -> None:
-    energies = normal(SAMPLES, KINDS, TASKS).abs()
-    moved = router.early(7 + 3 * energies, EVERY).scores
+def test_what_all_tasks_leave_unexplained_alike_does_not_matter(router: EvidenceRouter) -> None:
+    energies = shares(SAMPLES, 1, TASKS)
+    moved = router.early(1 - 0.4 * (1 - energies), EVERY).scores
     np.testing.assert_allclose(moved, router.early(energies, EVERY).scores, atol=1e-3)
 
 
+def test_nearness_grows_without_end_but_for_the_last_thousandth() -> None:
+    found = nearness(torch.tensor([-1.0, 0.0, 0.5, 0.75, 0.999, 1.0, 1.0001, math.nan]))
+    expected = [-math.log(2), 0.0, *[math.log(n) for n in (2, 4, 1000, 1000, 1000)], math.nan]
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
 def test_only_candidates_count(router: EvidenceRouter) -> None:
-    energies = normal(SAMPLES, KINDS, TASKS).abs()
-    features, signs = normal(SAMPLES, WIDTH, seed=3), normal(SAMPLES, TASKS, 2, seed=4)
-    total_energies, cosines = energies.mean(1), signs[:, :, 0]
+    energies = shares(SAMPLES, KINDS, TASKS)
+    features, signs = normal(SAMPLES, WIDTH, seed=3), random_signs()
+    total_energies, cosines = near(energies.mean(1)), near(signs[:, :, 0])
     mask = EVERY.clone()
     mask[:, [0, 3]] = False
     whole = router.whole(router.early(energies, mask), features, signs, mask)
@@ -116,7 +137,7 @@ def test_only_candidates_count(router: EvidenceRouter) -> None:
 def test_two_candidates_are_told_apart(router: EvidenceRouter) -> None:
     mask = torch.zeros(1, TASKS, dtype=torch.bool)
     mask[0, [1, 4]] = True
-    early = router.early(torch.tensor([[[9.0, 0.2, 9.0, 9.0, 0.3]]]), mask)
+    early = router.early(torch.tensor([[[0.9, 0.2, 0.9, 0.9, 0.3]]]), mask)
     assert early.best(0) == 4
     assert float(early.leads[0]) == pytest.approx(math.sqrt(2), abs=1e-3)
 
@@ -135,7 +156,7 @@ def test_equal_evidence_is_no_nan(router: EvidenceRouter) -> None:
 
 def test_close_tasks_are_looked_at_and_at_most_two(router: EvidenceRouter) -> None:
     early = router.early(
-        torch.tensor([[[1.0, 0.99, 0.98, 0.0, 0.0]], [[1.0, 0.0, 0.0, 0.0, 0.01]]]), EVERY[:2]
+        torch.tensor([[[0.5, 0.49, 0.48, 0.0, 0.0]], [[0.5, 0.0, 0.0, 0.0, 0.01]]]), EVERY[:2]
     )
     mode = MODES["exact"]
     assert early.to_look_at(0, mode) == (0, 1)
@@ -144,13 +165,14 @@ def test_close_tasks_are_looked_at_and_at_most_two(router: EvidenceRouter) -> No
 
 
 def test_a_look_counts_as_more_evidence_in_the_first_pass_units(router: EvidenceRouter) -> None:
-    signs = normal(SAMPLES, TASKS, 2, seed=4)
-    early = router.early(normal(SAMPLES, KINDS, TASKS).abs(), EVERY)
+    signs = random_signs()
+    early = router.early(shares(SAMPLES, KINDS, TASKS), EVERY)
     whole = router.whole(early, normal(SAMPLES, WIDTH), signs, EVERY)
-    units = signs[2].std(0).tolist()
+    units = float(near(signs[2, :, 0]).std()), float(signs[2, :, 1].std())
     seen = {1: (0.7, 2.0), 4: (0.3, 2.5)}
     scores = [
-        float(whole.scores[2, task]) + cosine / units[0] + SHARPNESS_WEIGHT * sharpness / units[1]
+        float(whole.scores[2, task])
+        + LOOK_WEIGHT * (float(near(torch.tensor(cosine))) / units[0] + sharpness / units[1])
         for task, (cosine, sharpness) in seen.items()
     ]
     together = float(whole.routing_coefficients[2, [1, 4]].sum())
@@ -162,7 +184,7 @@ def test_a_look_counts_as_more_evidence_in_the_first_pass_units(router: Evidence
 def test_heads_of_two_classes_are_all_equally_sharp(router: EvidenceRouter) -> None:
     """Their sharpness is one but for rounding and the epsilon, which must not be blown up to evidence."""
     heads = [head_signs(0.3 * normal(SAMPLES, 2, seed=task)) for task in range(TASKS)]
-    early = router.early(normal(SAMPLES, KINDS, TASKS).abs(), EVERY)
+    early = router.early(shares(SAMPLES, KINDS, TASKS), EVERY)
     whole = router.whole(early, normal(SAMPLES, WIDTH), torch.stack(heads, dim=1), EVERY)
     undecided, decided = head_signs(torch.tensor([[0.3, 0.2999], [0.3, 0.0]]))
     after = whole.after_looks(0, {1: undecided, 4: decided})
@@ -172,7 +194,7 @@ def test_heads_of_two_classes_are_all_equally_sharp(router: EvidenceRouter) -> N
 
 @pytest.mark.parametrize("mode", ["balanced", "exact"])
 def test_evidence_that_is_not_finite_gets_one_look(router: EvidenceRouter, mode: str) -> None:
-    energies = normal(2, KINDS, TASKS).abs()
+    energies = shares(2, KINDS, TASKS)
     energies[1, 0, 2] = torch.nan
     early = router.early(energies, EVERY[:2])
     assert len(early.to_look_at(1, MODES[mode])) == 1
