@@ -30,7 +30,7 @@ PAPER = "paper"  # the projection-residual router of arXiv:2504.05342, exactly, 
 
 MODES: dict[str, Mode] = {
     "one_pass": Mode(certain_lead=-math.inf, goes_on=True, look_behind=0.0, cost="1"),
-    "fast": Mode(certain_lead=0.95, goes_on=True, look_behind=0.0, cost="1 to 5/3"),
+    "fast": Mode(certain_lead=1.12, goes_on=True, look_behind=0.0, cost="1 to 5/3"),
     "balanced": Mode(certain_lead=math.inf, goes_on=False, look_behind=0.0, cost="2"),
     "exact": Mode(certain_lead=math.inf, goes_on=False, look_behind=2.0, cost="2 to 3"),
 }
