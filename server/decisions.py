@@ -40,6 +40,9 @@ class Decision:
     # How much the sample is like the images of each task that it is tried with, 0 to 1; empty where a task
     # was named.
     likeness: dict[int, float] = field(default_factory=dict)
+    # The cosine of the first pass's embedding and each such task's nearest class vector; empty where there
+    # was no such embedding.
+    first_cosines: dict[int, float] = field(default_factory=dict)
     is_fallback: bool = False  # no task was above the threshold: it got the likeliest one
     passes: float = 1.0  # through the encoder, the first and the second together
     goes_on: bool = False  # its second pass begins where its first one stopped
@@ -193,6 +196,7 @@ class EvidenceDecider:
             {task: float(whole.routing_coefficients[row, task]) for task in tasks},
             tuple(whole.residuals[row].tolist()),
             whole.likeness(row, tasks),
+            {task: float(whole.kinds[row, -1, task]) for task in tasks},
             passes=1 + self._evidence_share + len(tasks) * self._second_pass_share,
             goes_on=self._mode.goes_on,
             evidence=whole,

@@ -345,7 +345,7 @@ class Engine:
         coefficients = decision.after_looks({one.task: one.signs for one in seen})
         winner = self._winner(decision, seen, coefficients)
         info = self._heads[winner.task].info
-        familiarity = _familiarity(decision.likeness[winner.task], winner) if decision.likeness else None
+        familiarity = _familiarity(decision, winner) if decision.likeness else None
         return Classification(
             task=info.name,
             task_revision=info.revision,
@@ -364,12 +364,15 @@ class Engine:
         return tuple(self._names[task] for task in tasks)
 
 
-def _familiarity(likeness: float, winner: Seen) -> float:
+def _familiarity(decision: Decision, winner: Seen) -> float:
     """How much an image is like those of the task that answers, 0 to 1.
 
     The product of three shares: of its activations in the task's subspaces (and how typical they are, where
-    that is known), of its embedding along the nearest class vector, and of its probability on one class.
-    Each is low for other images than the last.
+    that is known), of its embeddings along the nearest class vector (the geometric mean of both passes, where
+    both gave one), and of its probability on one class. Each is low for other images than the last.
     """
+    own = float(winner.signs[0])
+    first = decision.first_cosines.get(winner.task, own)
+    along = math.sqrt(max(0.0, own) * max(0.0, first))
     confidence = float(winner.logits.softmax(0).max())
-    return likeness * max(0.0, float(winner.signs[0])) * confidence
+    return decision.likeness[winner.task] * along * confidence
