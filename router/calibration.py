@@ -1,10 +1,12 @@
 """What unlabelled images tell of a store's evidence: a Gaussian discriminant with one covariance.
 
 Standardised and summed, all evidence weighs the same and is taken for independent. With images of the tasks
-one can do better, though nobody says which image is of which task: the routing coefficients of `exact` are
-taken for the probabilities of the tasks, and from them follow each task's mean evidence and the covariance
-that all tasks share (the M step of one round of expectation maximisation). The covariance is shrunk by
-Chen, Wiesel, Eldar and Hero's rule (OAS, arXiv:0907.4698), for few images.
+one can do better, though nobody says which image is of which task: the answers of `exact` are taken for the
+truth, each as far as its routing coefficient says, and from them follow the mean evidence of each class of
+each task and the covariance that all share (the M step of one round of expectation maximisation). A task is
+the mixture of its classes: tasks differ more in single classes than in the mean of all. For few images the
+covariance is shrunk by Chen, Wiesel, Eldar and Hero's rule (OAS, arXiv:0907.4698), and a class's mean towards
+its task's.
 
 How far an image's evidence is from that of the answer's task also says how typical an image it is: what no
 task covers lies far from all of them.
@@ -35,8 +37,12 @@ LEAST_SHARE = 1e-6
 LEAST_VARIANCE = 1e-6  # of a feature; far above what rounding leaves of the variance of equal images
 # Of a feature's own variance: added to it, so that there is always a covariance that can be inverted.
 LEAST_OWN_SHARE = 1e-6
-# With fewer images of it, a task's mean is not worth much: it is then judged as without a calibration.
+# With fewer images of it, what is known of a task is not worth much: it is judged as without a calibration.
 LEAST_IMAGES = 10
+# How many images of a class its task's mean counts for in its own.
+TASK_MEAN_IMAGES = 2.0
+# Of a class that no image was taken for, as if there had been half an image: it is rare, not impossible.
+UNSEEN_IMAGES = 0.5
 
 
 def _features(kinds: Tensor, with_cosines: bool) -> Tensor:
@@ -53,8 +59,8 @@ class Judgement:
     # [B, T] float32: `WEIGHT` times the log probabilities. 0 for unknown tasks and for those that are no
     # candidates: nothing speaks for or against them beside the likeliest of the others.
     log_probabilities: Tensor
-    # [B, T] float32, 0 to 1: 1 where the image is as near to the task's mean as its own images are, less the
-    # further away it is, and 1 for unknown tasks.
+    # [B, T] float32, 0 to 1: 1 where the image is as near to a class of the task as images of that class are,
+    # less the further away it is, and 1 for unknown tasks.
     typicality: Tensor
 
 
@@ -62,87 +68,131 @@ class Judgement:
 class Discriminant:
     """Tasks that are known well enough, judged by the F = K T features of an image's evidence."""
 
-    weight: Tensor  # [T, F] float32: log probabilities are linear in the features
-    bias: Tensor  # [T] float32
+    weight: Tensor  # [C, F] float32: the log likelihoods of C classes are linear in the features
+    bias: Tensor  # [C] float32
+    log_shares: Tensor  # [C] float32: of each class among the images of its task
     centre: Tensor  # [F] float32: taken from the features first, so that little cancels
     whitening: Tensor  # [F, F] float32: makes the covariance the identity
+    owner: Tensor  # [T, C] float32: 1 where the class is the task's
     known: Tensor  # [T] bool
     with_cosines: bool
 
     def judge(self, kinds: Tensor, candidates: Tensor) -> Judgement:
         """Of evidence [B, K, T] among the candidates [B, T] bool."""
         centred = _features(kinds, self.with_cosines).flatten(1) - self.centre
-        logits = kernels.linear(centred, self.weight, self.bias)
-        return Judgement(self._log_probabilities(logits, candidates), self._typicality(centred, logits))
+        likelihoods = kernels.linear(centred, self.weight, self.bias)
+        return Judgement(
+            self._log_probabilities(likelihoods, candidates & self.known),
+            self._typicality(centred, likelihoods),
+        )
 
-    def _log_probabilities(self, logits: Tensor, candidates: Tensor) -> Tensor:
-        judged = candidates & self.known
-        log_probabilities = logits.masked_fill(~judged, -torch.inf).log_softmax(1)
-        return torch.where(judged, WEIGHT * log_probabilities.clamp_min(LEAST_LOG_PROBABILITY), 0.0)
+    def _log_probabilities(self, likelihoods: Tensor, judged: Tensor) -> Tensor:
+        classes = judged[:, self.owner.argmax(0)]
+        of_classes = (likelihoods + self.log_shares).masked_fill(~classes, -torch.inf).softmax(1)
+        log_probabilities = kernels.linear(of_classes, self.owner).log().clamp_min(LEAST_LOG_PROBABILITY)
+        return torch.where(judged, WEIGHT * log_probabilities, 0.0)
 
-    def _typicality(self, centred: Tensor, logits: Tensor) -> Tensor:
-        # |W x - W m|^2 is |W x|^2 less twice the logit, which is x' C^-1 m - m' C^-1 m / 2.
+    def _typicality(self, centred: Tensor, likelihoods: Tensor) -> Tensor:
+        # |W x - W m|^2 is |W x|^2 less twice the likelihood, which is x' C^-1 m - m' C^-1 m / 2.
         white = kernels.linear(centred, self.whitening)
-        distances = white.square().sum(1, keepdim=True) - 2 * logits
-        typical = (len(self.centre) / distances.clamp_min(1.0)).clamp_max(1.0) ** TYPICALITY_POWER
+        distances = white.square().sum(1, keepdim=True) - 2 * likelihoods
+        owner = self.owner.argmax(0).expand_as(distances)
+        nearest = torch.full((len(centred), len(self.known)), torch.inf).scatter_reduce(
+            1, owner, distances, "amin"
+        )
+        typical = (len(self.centre) / nearest.clamp_min(1.0)).clamp_max(1.0) ** TYPICALITY_POWER
         return torch.where(self.known, typical, 1.0)
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """Where the evidence of each task's images lies. K kinds: early energies, explained share, cosine."""
+    """Where the evidence of images lies, by the C classes of all tasks side by side.
 
-    means: Tensor  # [T, K, T] float64: of the images of the first T, the evidence for the last T
+    K kinds of evidence: early energies, explained share, cosine.
+    """
+
+    means: Tensor  # [C, K, T] float64
     covariance: Tensor  # [K, T, K, T] float64
-    images: Tensor  # [T] float64: how many images of each task there were
+    images: Tensor  # [C] float64: how many images of each class there were
+    owner: Tensor  # [T, C] float64: 1 where the class is the task's
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether all is finite, and the covariance one; false for numbers that no fit gives."""
+        finite = all(t.isfinite().all() for t in (self.means, self.covariance, self.images))
+        features = self.means.shape[1] * self.means.shape[2]
+        factored = torch.linalg.cholesky_ex(self.covariance.reshape(features, features))
+        return finite and int(factored.info) == 0 and bool((self.owner.sum(0) == 1).all())
+
+    @property
+    def task_images(self) -> Tensor:
+        """How many images of each task there were, [T]."""
+        return self.owner @ self.images
 
     def of_tasks(self, tasks: Sequence[int]) -> Calibration:
         """That of some of the tasks, in that order."""
         at = list(tasks)
-        return Calibration(self.means[at][:, :, at], self.covariance[:, at][:, :, :, at], self.images[at])
+        kept = self.owner[at].sum(0) > 0
+        return Calibration(
+            self.means[kept][:, :, at],
+            self.covariance[:, at][:, :, :, at],
+            self.images[kept],
+            self.owner[at][:, kept],
+        )
 
     def discriminant(self, kinds: int) -> Discriminant:
         """The one that judges by the first `kinds` kinds of evidence."""
-        tasks = len(self.means)
-        means = self.means[:, :kinds].reshape(tasks, -1)
+        every_kind, tasks = self.means.shape[1:]
+        means = self.means[:, :kinds].reshape(len(self.means), -1)
         covariance = self.covariance[:kinds, :, :kinds].reshape(kinds * tasks, kinds * tasks)
-        known = self.images >= LEAST_IMAGES
+        known, of_class = self.task_images >= LEAST_IMAGES, self.owner.argmax(0)
         # Of the known tasks: the others' means may be far off.
-        centre = (means * known.unsqueeze(1)).sum(0) / known.sum().clamp_min(1)
+        images = self.images * known[of_class]
+        centre = images @ means / images.sum().clamp_min(1)
+        seen = self.images + UNSEEN_IMAGES
+        log_shares = (seen / (self.owner @ seen)[of_class]).log()
         factor = torch.linalg.cholesky(covariance)
         whitening = torch.linalg.solve_triangular(factor, torch.eye(len(factor)).double(), upper=False)
-        weight = (means - centre) @ whitening.T @ whitening  # [T, K T]
+        weight = (means - centre) @ whitening.T @ whitening  # [C, K T]
         bias = -0.5 * (weight * (means - centre)).sum(1)
         return Discriminant(
             weight.float(),
             bias.float(),
+            log_shares.float(),
             centre.float(),
-            whitening.float(),
+            whitening.float().contiguous(),
+            self.owner.float(),
             known,
-            with_cosines=kinds == self.means.shape[1],
+            with_cosines=kinds == every_kind,
         )
 
 
 class CalibrationFit:
     """Collects what a calibration is made of. Its memory does not grow with the images."""
 
-    def __init__(self, kinds: int, tasks: int) -> None:
-        self.images = torch.zeros(tasks, dtype=torch.float64)  # of each task, by its probabilities
-        self._shape = (kinds, tasks)
-        self._sums = torch.zeros(tasks, kinds * tasks, dtype=torch.float64)
-        self._products = torch.zeros(kinds * tasks, kinds * tasks, dtype=torch.float64)
+    def __init__(self, kinds: int, classes: Sequence[int]) -> None:
+        """`classes` holds the number of classes of each task."""
+        self._classes, self._shape = classes, (kinds, len(classes))
+        features = kinds * len(classes)
+        self._images = torch.zeros(sum(classes), dtype=torch.float64)
+        self._sums = torch.zeros(sum(classes), features, dtype=torch.float64)
+        self._products = torch.zeros(features, features, dtype=torch.float64)
 
-    def add(self, kinds: Tensor, probabilities: Tensor) -> None:
-        """Counts the evidence [B, K, T] of images that are of each task with `probabilities` [B, T]."""
-        features = _features(kinds.double(), with_cosines=True).flatten(1)
-        self.images += probabilities.double().sum(0)
-        self._sums += probabilities.double().T @ features
-        self._products += features.T @ features
+    def add(self, kinds: Tensor, tasks: Tensor, labels: Tensor, probabilities: Tensor) -> None:
+        """Counts the evidence [B, K, T] of images that are of these tasks [B] and classes of them [B].
+
+        Each counts for as much of an image as its probability [B] of being of that task.
+        """
+        features, counts = _features(kinds.double(), with_cosines=True).flatten(1), probabilities.double()
+        first = torch.tensor([0, *self._classes]).cumsum(0)
+        self._images.index_add_(0, first[tasks] + labels, counts)
+        self._sums.index_add_(0, first[tasks] + labels, features * counts.unsqueeze(1))
+        self._products += (features * counts.unsqueeze(1)).T @ features
 
     def __add__(self, other: CalibrationFit) -> CalibrationFit:
         """That of the images of both."""
-        both = CalibrationFit(*self._shape)
-        both.images = self.images + other.images
+        both = CalibrationFit(self._shape[0], self._classes)
+        both._images = self._images + other._images
         both._sums = self._sums + other._sums
         both._products = self._products + other._products
         return both
@@ -150,15 +200,24 @@ class CalibrationFit:
     def fit(self) -> Calibration:
         """The calibration by all images so far."""
         kinds, tasks = self._shape
-        total = float(self.images.sum())
-        means = self._sums / self.images.clamp_min(LEAST_SHARE).unsqueeze(1)
-        within = (self._products - self._sums.T @ means) / total
+        total = float(self._images.sum())
+        of_class = torch.repeat_interleave(torch.tensor(self._classes))
+        owner = torch.nn.functional.one_hot(of_class, tasks).T.double()
+        task_means = owner @ self._sums / (owner @ self._images).clamp_min(LEAST_SHARE).unsqueeze(1)
+        counts = (self._images + TASK_MEAN_IMAGES).unsqueeze(1)
+        means = (self._sums + TASK_MEAN_IMAGES * task_means[of_class]) / counts
+        crossed = self._sums.T @ means
+        within = self._products - crossed - crossed.T + (means * self._images.unsqueeze(1)).T @ means
+        within /= total
         overall = self._sums.sum(0) / total
         scale = (self._products.diagonal() / total - overall.square()).clamp_min(LEAST_VARIANCE).sqrt()
         own = LEAST_OWN_SHARE * torch.eye(len(within), dtype=within.dtype)
         shrunk = _shrunk(within / scale / scale.unsqueeze(1) + own, total) * scale * scale.unsqueeze(1)
         return Calibration(
-            means.view(tasks, kinds, tasks), shrunk.view(kinds, tasks, kinds, tasks), self.images.clone()
+            means.view(-1, kinds, tasks),
+            shrunk.view(kinds, tasks, kinds, tasks),
+            self._images.clone(),
+            owner.contiguous(),
         )
 
 

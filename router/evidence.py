@@ -15,6 +15,7 @@ images, what a discriminant makes of the same evidence counts too (see `router.c
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from statistics import NormalDist
@@ -153,11 +154,13 @@ class EvidenceRouter:
         self.mode = mode
         self.bases = {linear: orthonormal_rows(blocks) for linear, blocks in early_blocks.items()}
         self._residual = residual
-        early = len(early_blocks)
-        self._early_discriminant = None if calibration is None else calibration.discriminant(early)
-        self._whole_discriminant = (
-            None if calibration is None else calibration.discriminant(early + LATE_KINDS)
-        )
+        self._early_discriminant: Discriminant | None = None
+        self._whole_discriminant: Discriminant | None = None
+        if calibration is not None:
+            self._whole_discriminant = calibration.discriminant(len(early_blocks) + LATE_KINDS)
+            # Where every image gets the whole evidence, nothing comes of the early one by itself.
+            if mode.certain_lead < math.inf:
+                self._early_discriminant = calibration.discriminant(len(early_blocks))
 
     @property
     def nbytes(self) -> int:

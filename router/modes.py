@@ -16,7 +16,7 @@ class Mode:
     """Where a search for tasks by combined evidence stops (see `router.evidence`)."""
 
     # An image whose early evidence leads by so many standard deviations gets that task; the others get the
-    # whole evidence first.
+    # whole evidence first. Of two candidates one always leads by the root of 2.
     certain_lead: float
     # Whether the second pass goes on from where early evidence was judged, the first third of the pass
     # staying as the first pass had it; otherwise it begins with the patches.
@@ -30,7 +30,7 @@ PAPER = "paper"  # the projection-residual router of arXiv:2504.05342, exactly, 
 
 MODES: dict[str, Mode] = {
     "one_pass": Mode(certain_lead=-math.inf, goes_on=True, look_behind=0.0, cost="1"),
-    "fast": Mode(certain_lead=1.12, goes_on=True, look_behind=0.0, cost="1 to 5/3"),
+    "fast": Mode(certain_lead=1.12, goes_on=True, look_behind=0.0, cost="1 to about 5/3"),
     "balanced": Mode(certain_lead=math.inf, goes_on=False, look_behind=0.0, cost="2"),
     "exact": Mode(certain_lead=math.inf, goes_on=False, look_behind=2.0, cost="2 to 3"),
 }

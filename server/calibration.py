@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import functools
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -22,6 +23,8 @@ from server.loading import LoadedStore, load_store
 
 # With fewer images than this a task in all, routing gets worse on some suite of the README.
 IMAGES_PER_TASK = 25
+# In how many parts the images are looked at: each is judged by a fit to the others, nearly that of them all.
+FOLDS = 10
 # The mode that knows most of an image: its answers are what the fit takes for the truth.
 TEACHER = "exact"
 
@@ -32,7 +35,7 @@ class Calibrated:
 
     store: Store
     images: int
-    images_of: dict[str, float]  # by task, as the routing coefficients share them out
+    images_of: dict[str, float]  # by task: how many are its own, each as far as its answer is sure
     unknown: tuple[str, ...]  # tasks with too few: they are judged as before
     unrouted_below: float
     mode: str  # in which so much familiarity was measured
@@ -53,15 +56,16 @@ def calibrate(
     names = [head.info.name for head in loaded.heads]
     paths = images_below(root)
     _refuse_few(root, len(paths), len(names))
-    halves = _fit_halves(loaded, paths, names, progress)
-    fit = halves[0] + halves[1]
+    folds = _folded(paths)
+    fits = _fit(loaded, folds, progress)
     mode = TEACHER if store.manifest.router.mode == PAPER else store.manifest.router.mode
-    familiarity = (
-        list(_familiarity(replace(loaded, mode=mode), halves, paths, progress)) if unrouted_share else [0.0]
-    )
-    below = float(np.quantile(familiarity, unrouted_share, method="lower"))
-    written = calibrate_store(store, asdict(fit.fit()), names, len(paths), below)
-    images_of = dict(zip(names, fit.images.tolist(), strict=True))
+    below = 0.0
+    if unrouted_share:
+        familiarity = list(_familiarity(replace(loaded, mode=mode), folds, fits, progress))
+        below = float(np.quantile(familiarity, unrouted_share, method="lower"))
+    calibration = _together(fits).fit()
+    images_of = dict(zip(names, calibration.task_images.tolist(), strict=True))
+    written = calibrate_store(store, asdict(calibration), names, len(paths), below)
     unknown = tuple(name for name, images in images_of.items() if images < LEAST_IMAGES)
     return Calibrated(written, len(paths), images_of, unknown, below, mode)
 
@@ -77,37 +81,70 @@ def _teacher(url: str, device: torch.device) -> LoadedStore:
     return loaded
 
 
-def _fit_halves(
-    loaded: LoadedStore, paths: Sequence[Path], names: Sequence[str], progress: Progress
-) -> tuple[CalibrationFit, CalibrationFit]:
-    """A fit to every other image, and one to the rest."""
+def _folded(paths: Sequence[Path]) -> list[list[Path]]:
+    """The images in FOLDS parts, drawn at random but always alike: a listing may have tasks in turn."""
+    order = np.random.default_rng(0).permutation(len(paths))
+    return [[paths[number] for number in order[fold::FOLDS]] for fold in range(FOLDS)]
+
+
+def _fit(loaded: LoadedStore, folds: Sequence[Sequence[Path]], progress: Progress) -> list[CalibrationFit]:
+    """A fit to each part of the images."""
     engine = Engine(loaded, Execution.LOW_RANK, GIB)
-    kinds = evidence_kinds(engine.config.depth)
-    halves = CalibrationFit(kinds, len(names)), CalibrationFit(kinds, len(names))
-    seen = 0
-    for pixels in image_batches(paths, engine.preprocessing):
-        answers = engine.classify_batch([Query(image) for image in pixels]).all_answers()
-        evidence, of_tasks = torch.stack([_evidence(a) for a in answers]), _probabilities(answers, names)
-        for half, fit in enumerate(halves):
-            rows = slice((half - seen) % 2, None, 2)
-            fit.add(evidence[rows], of_tasks[rows])
-        seen += len(pixels)
-        progress("looking at images", seen, len(paths))
-    return halves
+    names = [head.info.name for head in loaded.heads]
+    classes = [len(head.info.labels) for head in loaded.heads]
+    count = _counter("looking at images", folds, progress)
+    fits = []
+    for paths in folds:
+        fit = CalibrationFit(evidence_kinds(engine.config.depth), classes)
+        for answers in _answers(engine, paths, count):
+            fit.add(
+                torch.stack([_evidence(answer) for answer in answers]),
+                torch.tensor([names.index(answer.task) for answer in answers]),
+                torch.tensor([int(answer.logits.argmax()) for answer in answers]),
+                torch.tensor([_probability(answer) for answer in answers]),
+            )
+        fits.append(fit)
+    return fits
 
 
 def _familiarity(
-    loaded: LoadedStore, halves: Sequence[CalibrationFit], paths: Sequence[Path], progress: Progress
+    loaded: LoadedStore,
+    folds: Sequence[Sequence[Path]],
+    fits: Sequence[CalibrationFit],
+    progress: Progress,
 ) -> Iterator[float]:
-    """That of every image, judged by the other half: no image is more typical for having been looked at."""
-    seen = 0
-    for half in (0, 1):
-        engine = Engine(replace(loaded, calibration=halves[1 - half].fit()), Execution.LOW_RANK, GIB)
-        for pixels in image_batches(paths[half::2], engine.preprocessing):
-            for answer in engine.classify_batch([Query(image) for image in pixels]).all_answers():
-                yield answer.familiarity or 0.0
-            seen += len(pixels)
-            progress("measuring their familiarity", seen, len(paths))
+    """That of every image, judged by the other parts: none is more typical for having been looked at."""
+    count = _counter("measuring their familiarity", folds, progress)
+    for fold, paths in enumerate(folds):
+        others = _together([*fits[:fold], *fits[fold + 1 :]])
+        engine = Engine(replace(loaded, calibration=others.fit()), Execution.LOW_RANK, GIB)
+        for answers in _answers(engine, paths, count):
+            yield from (answer.familiarity or 0.0 for answer in answers)
+
+
+def _together(fits: Sequence[CalibrationFit]) -> CalibrationFit:
+    return functools.reduce(CalibrationFit.__add__, fits)
+
+
+def _answers(
+    engine: Engine, paths: Sequence[Path], count: Callable[[int], None]
+) -> Iterator[list[Classification]]:
+    """The answers to some images at a time."""
+    for pixels in image_batches(paths, engine.preprocessing):
+        yield engine.classify_batch([Query(image) for image in pixels]).all_answers()
+        count(len(pixels))
+
+
+def _counter(stage: str, folds: Sequence[Sequence[Path]], progress: Progress) -> Callable[[int], None]:
+    """What reports the images that were looked at in a stage, told how many more there were."""
+    done, total = 0, sum(map(len, folds))
+
+    def count(more: int) -> None:
+        nonlocal done
+        done += more
+        progress(stage, done, total)
+
+    return count
 
 
 def _refuse_few(root: Path, images: int, tasks: int) -> None:
@@ -123,7 +160,6 @@ def _evidence(answer: Classification) -> Tensor:
     return answer.evidence
 
 
-def _probabilities(answers: Sequence[Classification], names: Sequence[str]) -> Tensor:
-    """The routing coefficients as probabilities, [B, T]."""
-    table = torch.tensor([[answer.coefficients.get(name, 0.0) for name in names] for answer in answers])
-    return table / table.sum(1, keepdim=True)
+def _probability(answer: Classification) -> float:
+    """The routing coefficient of the task that answers, among those of the tasks that were tried."""
+    return answer.coefficients[answer.task] / sum(answer.coefficients.values())

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from backbone import ClassificationHead, EncoderConfig, ExpertBank, first_pass_parameters
 from model_store.backbone_spec import BackboneSpec
+from model_store.errors import StoreError
 from model_store.heads import HeadTensors
 from model_store.manifest import PRETRAINED_FILE, Manifest, TaskEntry
 from model_store.store import Store
@@ -193,15 +194,21 @@ def _calibration(store: Store, names: Sequence[str]) -> Calibration | None:
     if places is None or entry is None or tensors is None:
         return None
     kinds, tasks = evidence_kinds(store.manifest.backbone.depth), len(entry.tasks)
+    classes = len(tensors["means"]) if "means" in tensors else 0
     shapes = {
-        "means": (tasks, kinds, tasks),
+        "means": (classes, kinds, tasks),
         "covariance": (kinds, tasks, kinds, tasks),
-        "images": (tasks,),
+        "images": (classes,),
+        "owner": (tasks, classes),
     }
     if {name: tuple(tensor.shape) for name, tensor in tensors.items()} != shapes:
         return None  # made by a version of this program that had other evidence
-    own = {name: tensor.to(torch.float64, copy=True) for name, tensor in tensors.items()}
-    return Calibration(**own).of_tasks(places)
+    calibration = Calibration(**{name: tensor.clone() for name, tensor in tensors.items()})
+    if not calibration.is_usable:
+        raise StoreError(
+            f"{store.files.url}: the numbers of {entry.file} are no calibration: calibrate the store again"
+        )
+    return calibration.of_tasks(places)
 
 
 def _task_head(store: Store, task: TaskEntry, device: torch.device) -> TaskHead:

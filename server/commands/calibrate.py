@@ -24,7 +24,8 @@ def calibrate(
     store: Annotated[str, typer.Argument(help="store folder or URL", metavar="STORE")],
     images: Annotated[Path, typer.Argument(help="folder of images, at any depth", metavar="IMAGES")],
     unrouted: Annotated[
-        float, typer.Option(min=0, max=0.5, help="share of such images to be answered as unrouted")
+        float,
+        typer.Option(min=0, max=0.5, help="share of such images to be unrouted in the store's mode"),
     ] = 0.01,
     as_json: Annotated[bool, typer.Option("--json", help="print the result as JSON")] = False,
 ) -> None:

@@ -18,32 +18,64 @@ from router import (
     RouterConfig,
     SubspaceRouter,
 )
-from router.calibration import LEAST_LOG_PROBABILITY, WEIGHT, _shrunk
+from router.calibration import LEAST_LOG_PROBABILITY, TASK_MEAN_IMAGES, WEIGHT, _shrunk
 
 KINDS, TASKS, IMAGES = 4, 3, 400
+CLASSES = [2, 1, 3]
+OF_TASK = [0, 0, 1, 2, 2, 2]
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def evidence(images: int = IMAGES, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Evidence [n, K, T] in which a task's own images have more of it, and the task of each."""
+def evidence(images: int = IMAGES, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+    """Evidence [n, K, T], and the task and class of each image.
+
+    A task's own images have more of it, and each of its classes some more of another task's.
+    """
     tasks = torch.arange(images) % TASKS
+    labels = torch.arange(images) // TASKS % torch.tensor(CLASSES)[tasks]
     noise = 0.3 * normal(images, KINDS, TASKS, seed=seed)
     own = torch.nn.functional.one_hot(tasks, TASKS).unsqueeze(1)
-    shares = (noise[:, :-1] + 0.5 * own - 2).exp()
+    others = torch.nn.functional.one_hot((tasks + labels) % TASKS, TASKS).unsqueeze(1)
+    shares = (noise[:, :-1] + 0.5 * own + 0.4 * others - 2).exp()
     cosines = 0.2 + 0.1 * own + 0.1 * noise[:, -1:]
-    return torch.cat([shares, cosines], dim=1).float(), tasks
+    return torch.cat([shares, cosines], dim=1).float(), tasks, labels
+
+
+def fit_of(
+    kinds: Tensor, tasks: Tensor, labels: Tensor, probabilities: Tensor | None = None
+) -> CalibrationFit:
+    fit = CalibrationFit(KINDS, CLASSES)
+    counts = torch.ones(len(kinds)) if probabilities is None else probabilities
+    for part in range(0, len(kinds), 64):  # in parts, as it is used
+        rows = slice(part, part + 64)
+        fit.add(kinds[rows], tasks[rows], labels[rows], counts[rows])
+    return fit
 
 
 def fitted(images: int = IMAGES) -> Calibration:
-    kinds, tasks = evidence(images)
-    fit = CalibrationFit(KINDS, TASKS)
-    for part in range(0, images, 64):  # in parts, as it is used
-        rows = slice(part, part + 64)
-        fit.add(kinds[rows], torch.nn.functional.one_hot(tasks[rows], TASKS))
-    return fit.fit()
+    return fit_of(*evidence(images)).fit()
+
+
+def mixture(calibration: Calibration, kinds: Tensor) -> tuple[Any, Any]:
+    """Log probabilities [n, T] of the mixture of Gaussians, and squared distances to the classes [n, C]."""
+    means = calibration.means.reshape(len(calibration.means), -1).numpy()
+    features_ = len(means[0])
+    inverse = np.linalg.inv(calibration.covariance.reshape(features_, -1).numpy())
+    away = features(kinds).reshape(len(kinds), 1, -1) - means
+    distances = np.einsum("bcf,fg,bcg->bc", away, inverse, away)
+    images, of_task = calibration.images.numpy() + 0.5, calibration.owner.argmax(0).numpy()
+    tasks = calibration.means.shape[2]
+    density = np.stack(
+        [
+            (np.exp(-0.5 * distances) * images / images[of_task == task].sum())[:, of_task == task].sum(1)
+            for task in range(tasks)
+        ],
+        axis=1,
+    )
+    return np.log(density / density.sum(1, keepdims=True)), distances
 
 
 def features(kinds: Tensor) -> Any:
@@ -52,45 +84,62 @@ def features(kinds: Tensor) -> Any:
 
 
 def test_means_and_covariance_are_those_of_the_images() -> None:
-    kinds, tasks = evidence()
-    x, calibration = features(kinds), fitted()
-    within = x.reshape(IMAGES, -1).copy()
-    for task in range(TASKS):
-        own = (tasks == task).numpy()
-        mean = x[own].mean(0)
-        np.testing.assert_allclose(calibration.means[task], mean, atol=1e-6)
-        within[own] -= mean.reshape(-1)
-    np.testing.assert_allclose(calibration.images, [134, 133, 133])
+    kinds, tasks, labels = evidence()
+    x, calibration = features(kinds).reshape(IMAGES, -1), fitted()
+    within = x.copy()
+    for column, task in enumerate(OF_TASK):
+        label = column - OF_TASK.index(task)
+        own = ((tasks == task) & (labels == label)).numpy()
+        count, of_task = own.sum(), x[(tasks == task).numpy()].mean(0)
+        mean = (x[own].sum(0) + TASK_MEAN_IMAGES * of_task) / (count + TASK_MEAN_IMAGES)
+        np.testing.assert_allclose(calibration.means[column].reshape(-1), mean, atol=1e-6)
+        assert calibration.images[column] == count
+        within[own] -= mean
+    assert calibration.owner.argmax(0).tolist() == OF_TASK
+    assert calibration.owner.sum(0).eq(1).all()
+    np.testing.assert_allclose(calibration.task_images, [134, 133, 133])
     covariance = calibration.covariance.reshape(KINDS * TASKS, -1).numpy()
     sample = within.T @ within / IMAGES
     off_diagonal = ~np.eye(KINDS * TASKS, dtype=bool)
     kept = covariance[off_diagonal] / sample[off_diagonal]
     assert np.ptp(kept) < 1e-6, "shrinking takes the same share of every covariance"
-    assert 0.5 < kept[0] < 1
+    assert 0.1 < kept[0] < 1
 
 
-def test_log_probabilities_are_those_of_the_gaussians() -> None:
+def test_an_image_counts_as_far_as_its_answer_is_probable() -> None:
+    kinds, tasks, labels = evidence(120)
+    twice = fit_of(*(torch.cat([part, part[:60]]) for part in (kinds, tasks, labels))).fit()
+    weighted = fit_of(kinds, tasks, labels, (torch.arange(120) < 60) + 1.0).fit()
+    for name in ("means", "covariance", "images"):
+        np.testing.assert_allclose(getattr(weighted, name), getattr(twice, name), rtol=1e-9, atol=1e-12)
+
+
+def test_two_fits_together_are_that_of_all_images() -> None:
+    whole = evidence()
+    halves = [fit_of(*(part[half::2] for part in whole)) for half in (0, 1)]
+    together, at_once = (halves[0] + halves[1]).fit(), fitted()
+    for name in ("means", "covariance", "images"):
+        np.testing.assert_allclose(getattr(together, name), getattr(at_once, name), rtol=1e-9, atol=1e-12)
+
+
+def test_log_probabilities_are_those_of_the_mixture() -> None:
     calibration = fitted()
-    kinds, _ = evidence(7, seed=5)
-    found = (
-        calibration.discriminant(KINDS).judge(kinds, torch.ones(7, TASKS, dtype=torch.bool)).log_probabilities
+    kinds = evidence(7, seed=5)[0]
+    found = calibration.discriminant(KINDS).judge(kinds, torch.ones(7, TASKS, dtype=torch.bool))
+    expected, _ = mixture(calibration, kinds)
+    np.testing.assert_allclose(
+        found.log_probabilities, WEIGHT * expected.clip(LEAST_LOG_PROBABILITY), atol=1e-3
     )
-    inverse = np.linalg.inv(calibration.covariance.reshape(KINDS * TASKS, -1).numpy())
-    away = features(kinds).reshape(7, 1, -1) - calibration.means.reshape(1, TASKS, -1).numpy()
-    logits = -0.5 * np.einsum("btf,fg,btg->bt", away, inverse, away)
-    logits -= np.log(np.exp(logits).sum(1, keepdims=True))
-    np.testing.assert_allclose(found, WEIGHT * logits.clip(LEAST_LOG_PROBABILITY), atol=1e-3)
 
 
 def test_typicality_is_one_up_to_the_expected_distance_and_falls_with_its_square() -> None:
     calibration = fitted()
-    kinds, tasks = evidence(60, seed=5)
+    kinds, tasks, _ = evidence(60, seed=5)
     kinds[30:, :-1] *= 8  # far from every task
     found = calibration.discriminant(KINDS).judge(kinds, torch.ones(60, TASKS, dtype=torch.bool)).typicality
-    inverse = np.linalg.inv(calibration.covariance.reshape(KINDS * TASKS, -1).numpy())
-    away = features(kinds).reshape(60, 1, -1) - calibration.means.reshape(1, TASKS, -1).numpy()
-    distances = np.einsum("btf,fg,btg->bt", away, inverse, away)
-    np.testing.assert_allclose(found, (KINDS * TASKS / distances).clip(max=1) ** 2, atol=1e-4)
+    _, distances = mixture(calibration, kinds)
+    nearest = np.stack([distances[:, np.array(OF_TASK) == task].min(1) for task in range(TASKS)], axis=1)
+    np.testing.assert_allclose(found, (KINDS * TASKS / nearest).clip(max=1) ** 2, atol=1e-4)
     own = found[torch.arange(60), tasks]
     assert own[:30].median() > 0.9
     assert own[30:].max() < 0.1
@@ -100,30 +149,36 @@ def test_fewer_kinds_and_fewer_tasks_are_the_marginal() -> None:
     """A calibration made without them from the start is the same, but for how much it was shrunk."""
     whole = fitted()
     some = whole.of_tasks([2, 0])
-    np.testing.assert_allclose(some.means, whole.means[[2, 0]][:, :, [2, 0]])
+    assert some.owner.argmax(0).tolist() == [1, 1, 0, 0, 0]
+    np.testing.assert_allclose(some.means, whole.means[[0, 1, 3, 4, 5]][:, :, [2, 0]])
+    np.testing.assert_allclose(some.images, whole.images[[0, 1, 3, 4, 5]])
     np.testing.assert_allclose(some.covariance[1, 0, 3, 1], whole.covariance[1, 2, 3, 0])
-    kinds, _ = evidence(5, seed=3)
-    every = torch.ones(5, 2, dtype=torch.bool)
-    early = some.discriminant(2).judge(kinds[:, :2, [2, 0]], every).log_probabilities
-    flat = whole.covariance[:2, [2, 0]][:, :, :2, [2, 0]].reshape(4, 4).numpy()
-    seen = np.log(kinds[:, :2, [2, 0]].double().numpy() + 1e-6)
-    away = seen.reshape(5, 1, 4) - some.means[:, :2].reshape(1, 2, 4).numpy()
-    logits = -0.5 * np.einsum("btf,fg,btg->bt", away, np.linalg.inv(flat), away)
-    logits -= np.log(np.exp(logits).sum(1, keepdims=True))
-    np.testing.assert_allclose(early, WEIGHT * logits.clip(LEAST_LOG_PROBABILITY), atol=1e-3)
+    kinds = evidence(5, seed=3)[0][:, :2, [2, 0]]
+    found = some.discriminant(2).judge(kinds, torch.ones(5, 2, dtype=torch.bool))
+    # Of early evidence all kinds are shares, so `features` is given a last kind that changes nothing.
+    early = Calibration(
+        torch.cat([some.means[:, :2], torch.zeros(5, 1, 2)], dim=1),
+        torch.zeros(3, 2, 3, 2),
+        some.images,
+        some.owner,
+    )
+    early.covariance[:2, :, :2] = some.covariance[:2, :, :2]
+    early.covariance[2, :, 2] = torch.eye(2)
+    expected, _ = mixture(early, torch.cat([kinds, torch.zeros(5, 1, 2)], dim=1))
+    np.testing.assert_allclose(
+        found.log_probabilities, WEIGHT * expected.clip(LEAST_LOG_PROBABILITY), atol=1e-3
+    )
 
 
 def test_a_task_with_hardly_any_images_is_judged_as_before() -> None:
-    kinds, tasks = evidence()
+    kinds, tasks, labels = evidence()
     kept = (tasks != 1) | (torch.arange(IMAGES) < 3 * (LEAST_IMAGES - 1))
-    fit = CalibrationFit(KINDS, TASKS)
-    fit.add(kinds[kept], torch.nn.functional.one_hot(tasks[kept], TASKS))
-    discriminant = fit.fit().discriminant(KINDS)
-    found = discriminant.judge(kinds, torch.ones(IMAGES, TASKS, dtype=torch.bool)).log_probabilities
+    discriminant = fit_of(kinds[kept], tasks[kept], labels[kept]).fit().discriminant(KINDS)
+    judged = discriminant.judge(kinds, torch.ones(IMAGES, TASKS, dtype=torch.bool))
+    found = judged.log_probabilities
     assert found[:, 1].eq(0).all()
-    typicality = discriminant.judge(kinds, torch.ones(IMAGES, TASKS, dtype=torch.bool)).typicality
-    assert typicality[:, 1].eq(1).all()
-    assert typicality[tasks == 0, 2].mean() < typicality[tasks == 0, 0].mean()
+    assert judged.typicality[:, 1].eq(1).all()
+    assert judged.typicality[tasks == 0, 2].mean() < judged.typicality[tasks == 0, 0].mean()
     assert found[tasks == 0, 0].mean() > found[tasks == 0, 2].mean() + 0.5
     only = torch.tensor([[False, True, False]]).expand(IMAGES, -1)
     assert discriminant.judge(kinds, only).log_probabilities.eq(0).all(), "no known candidate: no NaN"
@@ -131,34 +186,24 @@ def test_a_task_with_hardly_any_images_is_judged_as_before() -> None:
 
 @pytest.mark.parametrize("images", [1, 2, 30])
 def test_few_images_leave_a_covariance_that_can_be_inverted(images: int) -> None:
-    kinds, tasks = evidence(images)
-    fit = CalibrationFit(KINDS, TASKS)
-    fit.add(kinds, torch.nn.functional.one_hot(tasks, TASKS))
-    found = (
-        fit.fit()
-        .discriminant(KINDS)
-        .judge(kinds, torch.ones(images, TASKS, dtype=torch.bool))
-        .log_probabilities
-    )
-    assert found.isfinite().all()
+    kinds, tasks, labels = evidence(images)
+    discriminant = fit_of(kinds, tasks, labels).fit().discriminant(KINDS)
+    judged = discriminant.judge(kinds, torch.ones(images, TASKS, dtype=torch.bool))
+    assert judged.log_probabilities.isfinite().all()
+    assert judged.typicality.isfinite().all()
 
 
 def test_equal_images_tell_nothing() -> None:
     """Their covariance is rounding, which may have negative eigenvalues."""
-    kinds, _ = evidence(1)
-    fit = CalibrationFit(KINDS, TASKS)
-    for images in (64, 64, 36):
-        fit.add(kinds.expand(images, -1, -1), torch.tensor([[0.3, 0.7, 0.0]]).expand(images, -1))
-    calibration = fit.fit()
+    kinds = evidence(1)[0].expand(164, -1, -1)
+    tasks = torch.arange(164) % 2
+    calibration = fit_of(kinds, tasks, torch.zeros_like(tasks)).fit()
     covariance = calibration.covariance.reshape(KINDS * TASKS, -1)
     assert float(torch.linalg.eigvalsh(covariance).min()) > 0
-    others, _ = evidence(20, seed=8)
-    found = (
-        calibration.discriminant(KINDS)
-        .judge(others, torch.ones(20, TASKS, dtype=torch.bool))
-        .log_probabilities
+    judged = calibration.discriminant(KINDS).judge(
+        evidence(20, seed=8)[0], torch.ones(20, TASKS, dtype=torch.bool)
     )
-    np.testing.assert_allclose(found[:, :2], WEIGHT * np.log(0.5), atol=0.01)
+    np.testing.assert_allclose(judged.log_probabilities[:, :2], WEIGHT * np.log(0.5), atol=0.01)
 
 
 def test_shrinkage_is_the_oracle_approximation() -> None:
@@ -177,9 +222,9 @@ def test_a_calibrated_router_multiplies_its_coefficients() -> None:
     blocks = normal(TASKS, rank, width).float()
     residual = SubspaceRouter(RouterConfig(layer=1), blocks)
     early = {"a": blocks, "b": blocks}  # two kinds, and the two late ones
-    plain = EvidenceRouter(MODES["exact"], residual, early)
+    plain = EvidenceRouter(MODES["fast"], residual, early)
     calibration = fitted()
-    calibrated = EvidenceRouter(MODES["exact"], residual, early, calibration)
+    calibrated = EvidenceRouter(MODES["fast"], residual, early, calibration)
     energies, features_ = evidence(samples, seed=9)[0][:, :2], normal(samples, width, seed=2).float()
     signs = normal(samples, TASKS, 2, seed=3).float()
     candidates = torch.tensor([[True, True, True], [True, False, True]] * 3)
@@ -194,6 +239,16 @@ def test_a_calibrated_router_multiplies_its_coefficients() -> None:
         expected /= expected.sum(1, keepdim=True)
         np.testing.assert_allclose(after.routing_coefficients, expected, atol=1e-5)
         assert after.routing_coefficients[~candidates].eq(0).all()
+        np.testing.assert_allclose(
+            after.typicality, discriminant.judge(after.kinds, candidates).typicality, atol=1e-6
+        )
+        assert before.typicality.eq(1).all()
+        some = after.of(torch.tensor([4, 1]))
+        for name in ("scores", "explained", "typicality", "kinds", "leads"):
+            np.testing.assert_array_equal(getattr(some, name), getattr(after, name)[[4, 1]])
+        likeness = after.likeness(3, [0, 2])
+        expected = after.explained[3] * after.typicality[3]
+        assert likeness == pytest.approx({0: float(expected[0]), 2: float(expected[2])})
 
 
 def test_an_image_is_no_surer_for_being_calibrated() -> None:

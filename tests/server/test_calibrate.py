@@ -14,6 +14,7 @@ from typer.testing import CliRunner, Result
 from examples.demo_suite.gallery import write_gallery
 from examples.demo_suite.tasks import TASKS
 from examples.suites.unseen import unseen
+from model_store.errors import StoreError
 from model_store.revisions import calibrate_store, remove_task
 from model_store.store import Store
 from server.calibration import _teacher
@@ -52,6 +53,12 @@ def calibrated(tmp_path_factory: pytest.TempPathFactory, images: Path) -> tuple[
     return folder, calibrate(folder, images, "--json")
 
 
+def set_mode(store: Path, mode: str) -> None:
+    manifest = json.loads((store / "manifest.json").read_text())
+    manifest["router"]["mode"] = mode
+    (store / "manifest.json").write_text(json.dumps(manifest))
+
+
 def calibrate(store: Path, images: Path, *options: str) -> Result:
     return CliRunner().invoke(app, ["calibrate", str(store), str(images), *options])
 
@@ -62,7 +69,8 @@ def test_it_says_what_it_found(calibrated: tuple[Path, Result], images: Path) ->
     report = json.loads(result.stdout)
     count = len(list(images.iterdir()))
     assert report["images"] == count
-    assert sum(report["images_of"].values()) == pytest.approx(count, abs=1)
+    # Each image counts as far as its answer is sure.
+    assert 0.95 * count < sum(report["images_of"].values()) <= count
     for task in TASKS:
         assert report["images_of"][task.name] == pytest.approx(IMAGES_OF_A_LABEL * len(task.labels), rel=0.2)
     assert report["unknown"] == []
@@ -74,14 +82,26 @@ def test_it_says_what_it_found(calibrated: tuple[Path, Result], images: Path) ->
     assert f"calibrated on {count} images\n" in inspected.stdout
 
 
-@pytest.mark.parametrize("mode", ["fast", "exact"])
+@pytest.fixture(scope="module")
+def interleaved(tmp_path_factory: pytest.TempPathFactory, images: Path) -> Path:
+    """The same images, their names such that the tasks take turns in a listing."""
+    folder = tmp_path_factory.mktemp("interleaved")
+    paths = images_below(images)
+    for number, path in enumerate(path for first in range(len(TASKS)) for path in paths[first :: len(TASKS)]):
+        place = number % (len(paths) // len(TASKS)) * len(TASKS) + number // (len(paths) // len(TASKS))
+        shutil.copy(path, folder / f"{place:04}{path.suffix}")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("mode", "order"), [("fast", "images"), ("exact", "images"), ("exact", "interleaved")]
+)
 def test_the_wanted_share_of_other_such_images_is_unrouted(
-    mode: str, store: Path, images: Path, tmp_path: Path
+    mode: str, order: str, store: Path, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     """In the mode of the store, and of images that it was not calibrated on."""
-    manifest = json.loads((store / "manifest.json").read_text())
-    manifest["router"]["mode"] = mode
-    (store / "manifest.json").write_text(json.dumps(manifest))
+    images: Path = request.getfixturevalue(order)
+    set_mode(store, mode)
     report = json.loads(calibrate(store, images, "--json", "--unrouted", "0.1").stdout)
     assert report["mode"] == mode
     for task in TASKS:
@@ -94,6 +114,20 @@ def test_the_wanted_share_of_other_such_images_is_unrouted(
     ]
     share = sum(answer.unrouted for answer in answers) / len(answers)
     assert share == pytest.approx(0.1, abs=0.05)
+
+
+def test_the_bound_is_that_of_the_stores_mode(
+    store: Path, images: Path, calibrated: tuple[Path, Result]
+) -> None:
+    """The bound of `exact` would be too high or too low for one pass, which knows less of an image."""
+    set_mode(store, "one_pass")
+    assert calibrate(store, images).exit_code == 0
+    engine = Engine.load(str(store))
+    pixels = next(image_batches(images_below(images)[::4], engine.preprocessing))
+    answers = engine.classify_batch([Query(image) for image in pixels]).all_answers()
+    assert sum(answer.unrouted for answer in answers) <= 2
+    bounds = [Store.open(folder).manifest.router.unrouted_below for folder in (store, calibrated[0])]
+    assert abs(bounds[0] - bounds[1]) > 0.1 * bounds[1]
 
 
 def test_what_no_task_covers_is_less_familiar_than_before(
@@ -156,6 +190,25 @@ def test_a_damaged_or_outdated_calibration_does_not_stop_the_next(
     (store / entry.file).write_bytes(b"damaged")
     assert calibrate(store, images).exit_code == 0
     assert Store.open(store).verify() == []
+
+
+@pytest.mark.parametrize("harm", ["not a number", "no covariance"])
+def test_numbers_that_are_no_calibration_are_refused(
+    store: Path, images: Path, calibrated: tuple[Path, Result], harm: str
+) -> None:
+    """With a right digest, as a program that writes stores may leave them."""
+    tensors = Store.open(calibrated[0]).load_calibration()
+    assert tensors is not None
+    harmed = {name: tensor.clone() for name, tensor in tensors.items()}
+    if harm == "not a number":
+        harmed["means"][0, 0, 0] = torch.nan
+    else:
+        harmed["covariance"].neg_()
+    calibrate_store(Store.open(store), harmed, [task.name for task in TASKS], 800, 0.0)
+    with pytest.raises(StoreError, match="no calibration: calibrate the store again"):
+        Engine.load(str(store))
+    assert calibrate(store, images).exit_code == 0
+    Engine.load(str(store))
 
 
 def test_a_calibration_of_other_kinds_of_evidence_is_not_used(store: Path) -> None:
