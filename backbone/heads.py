@@ -33,13 +33,17 @@ class ClassificationHead:
         bias = None if self.bias is None else self.bias.to(device)
         return ClassificationHead(self.weight.to(device), bias, self.logit_scale)
 
+    @property
+    def directions(self) -> Tensor:
+        """The class vectors, [C, P]: the rows of the weight at unit length, in float32."""
+        return self.weight if self.bias is None else F.normalize(self.weight.float(), dim=1)
+
     def cosines(self, embeddings: Tensor) -> Tensor:
-        """The cosines [n, C] between embeddings [n, P] and the rows of the weight, in float32.
+        """The cosines [n, C] between embeddings [n, P] and the class vectors, in float32.
 
         Unlike logits they can be compared between heads of any kind and scale.
         """
-        rows = self.weight if self.bias is None else F.normalize(self.weight.float(), dim=1)
-        return kernels.linear(F.normalize(embeddings.float(), dim=1), rows)
+        return kernels.linear(F.normalize(embeddings.float(), dim=1), self.directions)
 
     def logits(self, embeddings: Tensor) -> Tensor:
         """The logits [n, C] of embeddings [n, P], in float32."""

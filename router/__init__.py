@@ -6,7 +6,7 @@ set. `EvidenceRouter` adds two further kinds of evidence; the `MODES` say how mu
 
 from router.calibration import LEAST_IMAGES, Calibration, CalibrationFit
 from router.config import RouterConfig
-from router.evidence import Evidence, EvidenceRouter, early_linears, evidence_kinds, head_signs
+from router.evidence import Evidence, EvidenceRouter, HeadShape, early_linears, evidence_kinds
 from router.modes import MODES, PAPER, Mode, early_stop
 from router.projection import SubspaceRouter, explained_share, orthonormal_rows
 from router.selection import routing_coefficients, select_expert_sets
@@ -19,6 +19,7 @@ __all__ = [
     "CalibrationFit",
     "Evidence",
     "EvidenceRouter",
+    "HeadShape",
     "Mode",
     "RouterConfig",
     "SubspaceRouter",
@@ -26,7 +27,6 @@ __all__ = [
     "early_stop",
     "evidence_kinds",
     "explained_share",
-    "head_signs",
     "orthonormal_rows",
     "routing_coefficients",
     "select_expert_sets",

@@ -9,8 +9,9 @@ Three kinds of evidence err on different images (the README has the figures):
 A share of energy and a cosine count by the logarithm of what they leave to 1: the nearer they are to it, the
 more a further step says. Each kind is standardised over an image's candidate tasks and all weigh the same.
 For tasks that are close the second pass has more to say: the same cosine once more, now with the task's own
-weights, and how clearly one class stands out from the others. Where a store was calibrated on unlabelled
-images, what a discriminant makes of the same evidence counts too (see `router.calibration`).
+weights, and how clearly one class stands out from the others, measured in two ways. Where a store was
+calibrated on unlabelled images, what a discriminant makes of the same evidence counts too (see
+`router.calibration`).
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ LOOK_WEIGHT = 0.5
 LEAST_REST = 1e-3
 # Below this, tasks do not differ in sharpness: heads of two classes are all equally sharp, but for rounding.
 LEAST_SHARPNESS_SPREAD = 0.1
-HEAD_SIGNS = 2  # the largest cosine and its sharpness
+# Class vectors as near to each other as this have no room between them that a peak could be measured in.
+LEAST_ROOM = 0.05
 LATE_KINDS = 2  # after the early energies: the share of the router's feature explained, the largest cosine
 
 
@@ -58,18 +60,34 @@ def early_linears(stop: int) -> list[str]:
     return [*names[1:], f"blocks.{stop}.attention.qkv"]
 
 
-def head_signs(cosines: Tensor) -> Tensor:
-    """The largest cosine of each row and its sharpness, [n, 2]; cosines [n, C] with a head's C classes.
+@dataclass(frozen=True)
+class HeadShape:
+    """What of a head its signs are measured by. Made of its class vectors alone."""
 
-    Sharpness: by how many standard deviations the largest is above the mean of all, less what the largest
-    of C independent normal numbers is expected to be (Blom's approximation), so that heads of few and of
-    many classes can be compared.
-    """
-    largest, classes = cosines.amax(1), cosines.shape[1]
-    spreads = cosines.std(1, correction=0)
-    by_chance = NormalDist().inv_cdf((classes - 0.375) / (classes + 0.25))
-    sharpness = (largest - cosines.mean(1)) / (spreads + STD_EPSILON) - by_chance
-    return torch.stack([largest, sharpness], dim=1)
+    room: float  # how far an embedding at a class vector is above the head's mean cosine, on average
+    chance: float  # how far the largest of C normal numbers is expected above their mean, in deviations
+    dimensions: int  # P
+
+    @classmethod
+    def of(cls, directions: Tensor) -> HeadShape:
+        """Of class vectors [C, P] of unit length. The chance is Blom's approximation."""
+        classes, dimensions = directions.shape
+        room = 1 - float(directions.double().mean(0).square().sum())
+        chance = NormalDist().inv_cdf((classes - 0.375) / (classes + 0.25))
+        return cls(max(room, LEAST_ROOM), chance, dimensions)
+
+    def signs(self, cosines: Tensor) -> Tensor:
+        """The largest cosine of each row, its sharpness and its peak, [n, 3]; cosines [n, C].
+
+        Sharpness: by how many standard deviations the largest is above the mean of all. Peak: how far it is
+        above that mean, of what the class vectors leave room for. Both less what the largest of C
+        independent numbers comes to by chance, so that heads of few and of many classes can be compared.
+        """
+        largest = cosines.amax(1)
+        above = largest - cosines.mean(1)
+        sharpness = above / (cosines.std(1, correction=0) + STD_EPSILON) - self.chance
+        peak = above / self.room - self.chance / math.sqrt(self.dimensions)
+        return torch.stack([largest, sharpness, peak], dim=1)
 
 
 def nearness(share: Tensor) -> Tensor:
@@ -90,7 +108,7 @@ class Evidence:
     # does not always make surer; inf where there is no other.
     leads: Tensor
     residuals: Tensor | None = None  # [B, T] float32: the paper's; None in early evidence
-    # [B, 2] float32: of the cosines' nearness and of sharpness, the units of what a look adds
+    # [B, 3] float32: of the cosines' nearness, sharpness and peak, the units of what a look adds
     sign_spreads: Tensor | None = None
 
     def of(self, rows: Tensor) -> Evidence:
@@ -127,13 +145,13 @@ class Evidence:
     def after_looks(self, row: int, signs: Mapping[int, Tensor]) -> dict[int, float]:
         """The routing coefficients of the tasks that were looked at, once it is known what came of it.
 
-        `signs` holds the head signs [2] that each task's own second pass gave. The tasks share what their
+        `signs` holds the head signs [3] that each task's own second pass gave. The tasks share what their
         coefficients were together by that and all evidence before.
         """
         assert self.sign_spreads is not None
         tasks, looked = list(signs), torch.stack(list(signs.values()))
-        units = self.sign_spreads[row].maximum(torch.tensor([0.0, LEAST_SHARPNESS_SPREAD])) + STD_EPSILON
-        said = torch.stack([nearness(looked[:, 0]), looked[:, 1]], dim=1) / units
+        least = torch.tensor([0.0, LEAST_SHARPNESS_SPREAD, 0.0])
+        said = _comparable(looked) / (self.sign_spreads[row].maximum(least) + STD_EPSILON)
         scores = self.scores[row, tasks] + LOOK_WEIGHT * said.sum(1)
         together = float(self.routing_coefficients[row, tasks].sum())
         shares: list[float] = (scores / WHOLE_TEMPERATURE).softmax(0).tolist()
@@ -179,12 +197,12 @@ class EvidenceRouter:
         return Evidence(calibrated, coefficients, explained, judged.typicality, kinds, leads)
 
     def whole(self, early: Evidence, features: Tensor, signs: Tensor, candidates: Tensor) -> Evidence:
-        """Adds the router's features [B, D] and each head's signs [B, T, 2]."""
+        """Adds the router's features [B, D] and each head's signs [B, T, 3]."""
         residuals, signs = self._residual.residuals(features), signs.cpu()
         late = explained_share(features, residuals)
         kinds = torch.cat([early.kinds, late.unsqueeze(1), signs[:, :, 0].unsqueeze(1)], dim=1)
-        near, sharpness = nearness(signs[:, :, 0]), signs[:, :, 1]
-        pieces = (nearness(early.explained), -residuals, near)
+        comparable = _comparable(signs)
+        pieces = (nearness(early.explained), -residuals, comparable[:, :, 0])
         scores = torch.stack([standardised(piece, candidates) for piece in pieces]).sum(0)
         judged = _judged(kinds, candidates, self._whole_discriminant)
         calibrated = _calibrated(scores, candidates, judged, WHOLE_TEMPERATURE)
@@ -197,8 +215,13 @@ class EvidenceRouter:
             kinds,
             _leads(scores, calibrated),
             residuals,
-            torch.stack([spread(near, candidates), spread(sharpness, candidates)], dim=1),
+            torch.stack([spread(sign, candidates) for sign in comparable.unbind(2)], dim=1),
         )
+
+
+def _comparable(signs: Tensor) -> Tensor:
+    """Head signs [..., 3] with the cosine's nearness in place of the cosine."""
+    return torch.cat([nearness(signs[..., :1]), signs[..., 1:]], dim=-1)
 
 
 def _judged(kinds: Tensor, candidates: Tensor, discriminant: Discriminant | None) -> Judgement:

@@ -19,7 +19,6 @@ from router import (
     early_linears,
     early_stop,
     explained_share,
-    head_signs,
 )
 from server.loading import LoadedStore
 from server.stages import StageClock
@@ -60,7 +59,7 @@ class Decision:
         return tuple(sorted(self.coefficients))
 
     def after_looks(self, signs: Mapping[int, Tensor]) -> dict[int, float]:
-        """The coefficients, given the head signs [2] that each task's own second pass gave."""
+        """The coefficients, given the head signs [3] that each task's own second pass gave."""
         if len(self.looks) == 1:
             return self.coefficients
         assert self.evidence is not None
@@ -184,7 +183,7 @@ class EvidenceDecider:
         with clock.stage("first_pass"):
             features, embeddings = self._passes.late(tokens, self._stop)
         with clock.stage("route"):
-            signs = torch.stack([head_signs(head.head.cosines(embeddings)) for head in self._heads], dim=1)
+            signs = torch.stack([head.signs(embeddings) for head in self._heads], dim=1)
             whole = self._router.whole(early, features, signs, candidates)
         return [self._looked_into(whole, row) for row in range(len(tokens))]
 

@@ -18,7 +18,7 @@ from backbone import (
     patchify,
 )
 from kernels import group_by_expert_set
-from router import MODES, PAPER, early_stop, head_signs
+from router import MODES, PAPER, early_stop
 from server.decisions import Decision, decider
 from server.execution import AdaptiveExecution, Execution
 from server.loading import LoadedStore, TaskInfo, load_store
@@ -95,7 +95,7 @@ class Seen:
 
     task: int
     logits: Tensor  # [C] float32 on the CPU
-    signs: Tensor  # [2] float32 on the CPU: `router.head_signs`
+    signs: Tensor  # [3] float32 on the CPU: `router.HeadShape.signs`
 
 
 class Engine:
@@ -321,9 +321,9 @@ class Engine:
         for i, tasks in enumerate(segments.segment_expert_sets):
             rows = segments.permutation[offsets[i] : offsets[i + 1]]
             for task in tasks:
-                head, of_segment = self._heads[task].head, embeddings[list(rows)]
-                logits = head.logits(of_segment).cpu()
-                signs = head_signs(head.cosines(of_segment)).cpu()
+                head, of_segment = self._heads[task], embeddings[list(rows)]
+                logits = head.head.logits(of_segment).cpu()
+                signs = head.signs(of_segment).cpu()
                 for row, row_logits, row_signs in zip(rows, logits, signs, strict=True):
                     seen[looks[row].sample].append(Seen(task, row_logits, row_signs))
         return [

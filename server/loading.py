@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -14,7 +15,7 @@ from model_store.errors import StoreError
 from model_store.heads import HeadTensors
 from model_store.manifest import PRETRAINED_FILE, Manifest, TaskEntry
 from model_store.store import Store
-from router import PAPER, Calibration, RouterConfig, evidence_kinds
+from router import PAPER, Calibration, HeadShape, RouterConfig, evidence_kinds
 from server.preprocessing import Preprocessing
 
 
@@ -36,6 +37,15 @@ class TaskHead:
 
     info: TaskInfo
     head: ClassificationHead
+
+    @cached_property
+    def shape(self) -> HeadShape:
+        """What its signs are measured by."""
+        return HeadShape.of(self.head.directions)
+
+    def signs(self, embeddings: Tensor) -> Tensor:
+        """The head signs [n, 3] of embeddings [n, P]: see `router.HeadShape.signs`."""
+        return self.shape.signs(self.head.cosines(embeddings))
 
 
 @dataclass(frozen=True)

@@ -226,7 +226,7 @@ def test_a_calibrated_router_multiplies_its_coefficients() -> None:
     calibration = fitted()
     calibrated = EvidenceRouter(MODES["fast"], residual, early, calibration)
     energies, features_ = evidence(samples, seed=9)[0][:, :2], normal(samples, width, seed=2).float()
-    signs = normal(samples, TASKS, 2, seed=3).float()
+    signs = normal(samples, TASKS, 3, seed=3).float()
     candidates = torch.tensor([[True, True, True], [True, False, True]] * 3)
     for kinds in (2, 4):
         before, after = plain.early(energies, candidates), calibrated.early(energies, candidates)

@@ -17,11 +17,11 @@ from router import (
     MODES,
     PAPER,
     EvidenceRouter,
+    HeadShape,
     RouterConfig,
     SubspaceRouter,
     early_linears,
     early_stop,
-    head_signs,
     orthonormal_rows,
 )
 from router.evidence import EARLY_TEMPERATURE, LOOK_WEIGHT, WHOLE_TEMPERATURE, nearness
@@ -39,10 +39,9 @@ def shares(*shape: int, seed: int = 0) -> Tensor:
 
 
 def random_signs(seed: int = 4) -> Tensor:
-    """Cosines and sharpness for every sample and task."""
-    return torch.stack(
-        [normal(SAMPLES, TASKS, seed=seed).tanh(), normal(SAMPLES, TASKS, seed=seed + 50)], dim=2
-    )
+    """Cosines, sharpness and peaks for every sample and task."""
+    cosines = normal(SAMPLES, TASKS, seed=seed).tanh()
+    return torch.stack([cosines, *normal(2, SAMPLES, TASKS, seed=seed + 50)], dim=2)
 
 
 def near(values: Tensor) -> Tensor:
@@ -146,12 +145,12 @@ def test_equal_evidence_is_no_nan(router: EvidenceRouter) -> None:
     early = router.early(torch.full((1, KINDS, TASKS), 0.5), EVERY[:1])
     assert early.scores.eq(0).all()
     assert early.leads.eq(0).all()
-    whole = router.whole(early, torch.zeros(1, WIDTH), torch.zeros(1, TASKS, 2), EVERY[:1])
+    whole = router.whole(early, torch.zeros(1, WIDTH), torch.zeros(1, TASKS, 3), EVERY[:1])
     assert whole.scores.isfinite().all()
     assert whole.explained.isfinite().all()
-    assert whole.after_looks(0, {0: torch.tensor([0.5, 0]), 1: torch.tensor([0.4, 0])}) == pytest.approx(
-        {0: 0.4, 1: 0.0}, abs=1e-6
-    )
+    assert whole.after_looks(
+        0, {0: torch.tensor([0.5, 0, 0]), 1: torch.tensor([0.4, 0, 0])}
+    ) == pytest.approx({0: 0.4, 1: 0.0}, abs=1e-6)
 
 
 def test_close_tasks_are_looked_at_and_at_most_two(router: EvidenceRouter) -> None:
@@ -168,25 +167,28 @@ def test_a_look_counts_as_more_evidence_in_the_first_pass_units(router: Evidence
     signs = random_signs()
     early = router.early(shares(SAMPLES, KINDS, TASKS), EVERY)
     whole = router.whole(early, normal(SAMPLES, WIDTH), signs, EVERY)
-    units = float(near(signs[2, :, 0]).std()), float(signs[2, :, 1].std())
-    seen = {1: (0.7, 2.0), 4: (0.3, 2.5)}
+    units = [float(sign.std()) for sign in (near(signs[2, :, 0]), signs[2, :, 1], signs[2, :, 2])]
+    seen = {1: (0.7, 2.0, 0.1), 4: (0.3, 2.5, 0.6)}
     scores = [
         float(whole.scores[2, task])
-        + LOOK_WEIGHT * (float(near(torch.tensor(cosine))) / units[0] + sharpness / units[1])
-        for task, (cosine, sharpness) in seen.items()
+        + LOOK_WEIGHT
+        * (float(near(torch.tensor(cosine))) / units[0] + sharpness / units[1] + peak / units[2])
+        for task, (cosine, sharpness, peak) in seen.items()
     ]
     together = float(whole.routing_coefficients[2, [1, 4]].sum())
     expected = together * softmax(np.array([scores]) / WHOLE_TEMPERATURE)[0]
-    after = whole.after_looks(2, {task: torch.tensor(pair) for task, pair in seen.items()})
+    after = whole.after_looks(2, {task: torch.tensor(of_task) for task, of_task in seen.items()})
     np.testing.assert_allclose(list(after.values()), expected, rtol=1e-3)
 
 
 def test_heads_of_two_classes_are_all_equally_sharp(router: EvidenceRouter) -> None:
     """Their sharpness is one but for rounding and the epsilon, which must not be blown up to evidence."""
-    heads = [head_signs(0.3 * normal(SAMPLES, 2, seed=task)) for task in range(TASKS)]
+    shape = HeadShape(room=0.5, chance=0.0, dimensions=WIDTH)
+    heads = [shape.signs(0.3 * normal(SAMPLES, 2, seed=task)) for task in range(TASKS)]
     early = router.early(shares(SAMPLES, KINDS, TASKS), EVERY)
     whole = router.whole(early, normal(SAMPLES, WIDTH), torch.stack(heads, dim=1), EVERY)
-    undecided, decided = head_signs(torch.tensor([[0.3, 0.2999], [0.3, 0.0]]))
+    undecided, decided = shape.signs(torch.tensor([[0.3, 0.2999], [0.3, 0.0]]))
+    decided[2] = undecided[2]  # how far apart two classes are does tell something
     after = whole.after_looks(0, {1: undecided, 4: decided})
     same = whole.after_looks(0, {1: undecided, 4: undecided})
     assert after == pytest.approx(same, rel=0.2)
@@ -200,21 +202,48 @@ def test_evidence_that_is_not_finite_gets_one_look(router: EvidenceRouter, mode:
     assert len(early.to_look_at(1, MODES[mode])) == 1
 
 
-def test_head_signs_are_the_largest_cosine_and_how_far_it_stands_out() -> None:
+def unit(*shape: int, seed: int = 0) -> Tensor:
+    return torch.nn.functional.normalize(normal(*shape, seed=seed), dim=-1)
+
+
+def test_the_room_of_a_head_is_what_an_embedding_at_a_class_vector_has_above_the_mean_cosine() -> None:
+    directions = torch.nn.functional.normalize(unit(7, WIDTH) + 0.2, dim=1)
+    cosines = (directions @ directions.T).double().numpy()
+    shape = HeadShape.of(directions)
+    assert shape.room == pytest.approx(float((cosines.diagonal() - cosines.mean(1)).mean()), rel=1e-5)
+    assert shape.chance == pytest.approx(NormalDist().inv_cdf((7 - 0.375) / 7.25))
+    assert shape.dimensions == WIDTH
+
+
+def test_signs_are_the_largest_cosine_and_how_far_it_stands_out() -> None:
     cosines = torch.tensor([[0.1, 0.9, 0.2, 0.0], [0.3, 0.3, 0.3, 0.3]])
-    signs = head_signs(cosines)
+    signs = HeadShape(room=0.8, chance=1.0, dimensions=25).signs(cosines)
     np.testing.assert_allclose(signs[:, 0], [0.9, 0.3])
     row = cosines[0].double().numpy()
-    by_chance = NormalDist().inv_cdf((4 - 0.375) / 4.25)
-    assert float(signs[0, 1]) == pytest.approx((0.9 - row.mean()) / row.std() - by_chance, rel=1e-4)
-    assert float(signs[1, 1]) == pytest.approx(-by_chance, abs=1e-2)
-    assert head_signs(torch.tensor([[0.4]])).tolist() == [pytest.approx([0.4, 0.0])], "one class"
+    assert float(signs[0, 1]) == pytest.approx((0.9 - row.mean()) / row.std() - 1.0, rel=1e-4)
+    assert float(signs[0, 2]) == pytest.approx((0.9 - row.mean()) / 0.8 - 1.0 / 5, rel=1e-4)
+    np.testing.assert_allclose(signs[1, 1:], [-1.0, -0.2], atol=1e-2)
 
 
-def test_sharpness_does_not_grow_with_the_number_of_classes() -> None:
-    few, many = (head_signs(normal(4000, classes))[:, 1].mean() for classes in (10, 400))
-    assert float(few) == pytest.approx(float(many), abs=0.1)
-    assert float(many) == pytest.approx(0.0, abs=0.1)
+@pytest.mark.parametrize("classes", [1, 3])
+def test_a_head_without_room_has_no_peak(classes: int) -> None:
+    """One class, or all alike: there is nothing to stand out from, and nothing is divided by zero."""
+    shape = HeadShape.of(unit(1, WIDTH).expand(classes, -1))
+    found = shape.signs(torch.full((2, classes), 0.4))
+    by_chance = shape.chance / math.sqrt(WIDTH)
+    np.testing.assert_allclose(found, [[0.4, -shape.chance, -by_chance]] * 2, atol=1e-2)
+
+
+def test_random_heads_of_few_and_many_classes_stand_out_alike() -> None:
+    dimensions = 256
+    embeddings = unit(2000, dimensions)
+    found = []
+    for classes in (10, 400):
+        directions = unit(classes, dimensions, seed=classes)
+        found.append(HeadShape.of(directions).signs(embeddings @ directions.T).mean(0))
+    for signs in found:
+        assert float(signs[1]) == pytest.approx(0.0, abs=0.15)
+        assert float(signs[2]) == pytest.approx(0.0, abs=0.02)
 
 
 @pytest.mark.parametrize("depth", [2, 6, 12, 24])
