@@ -6,7 +6,7 @@ DATA is what `mass-serve eval` takes; tasks that it lacks are no candidates. For
 pairs that `exact` confuses most, three balanced accuracies of telling an image's task: of `balanced` and of
 `exact`, without data or labels; and of logistic regression on the same evidence of the first pass, trained
 with labels on four fifths of these very images and measured on the fifth, in turn. Where that is no better,
-the encoder does not see the difference.
+the encoder does not see the difference. A calibrated store is measured as it is served.
 """
 
 from __future__ import annotations

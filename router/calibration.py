@@ -2,11 +2,11 @@
 
 Standardised and summed, all evidence weighs the same and is taken for independent. With images of the tasks
 one can do better, though nobody says which image is of which task: the answers of `exact` are taken for the
-truth, each as far as its routing coefficient says, and from them follow the mean evidence of each class of
-each task and the covariance that all share (the M step of one round of expectation maximisation). A task is
-the mixture of its classes: tasks differ more in single classes than in the mean of all. For few images the
-covariance is shrunk by Chen, Wiesel, Eldar and Hero's rule (OAS, arXiv:0907.4698), and a class's mean towards
-its task's.
+truth, each as far as its routing coefficient says among the tasks that were tried. From them follow the mean
+evidence of each class of each task and the covariance that all share (the M step of one round of expectation
+maximisation). A task is the mixture of its classes: tasks differ more in single classes than in the mean of
+all. For few images the covariance is shrunk by Chen, Wiesel, Eldar and Hero's rule (OAS, arXiv:0907.4698) and
+a class's mean is drawn to its task's.
 
 How far an image's evidence is from that of the answer's task also says how typical an image it is: what no
 task covers lies far from all of them.
@@ -41,7 +41,7 @@ LEAST_OWN_SHARE = 1e-6
 LEAST_IMAGES = 10
 # How many images of a class its task's mean counts for in its own.
 TASK_MEAN_IMAGES = 2.0
-# Of a class that no image was taken for, as if there had been half an image: it is rare, not impossible.
+# Added to the images of each class where shares are made of them: one without images is rare, not impossible.
 UNSEEN_IMAGES = 0.5
 
 
@@ -118,11 +118,15 @@ class Calibration:
 
     @property
     def is_usable(self) -> bool:
-        """Whether all is finite, and the covariance one; false for numbers that no fit gives."""
-        finite = all(t.isfinite().all() for t in (self.means, self.covariance, self.images))
+        """Whether a fit may have given the numbers: finite, the covariance one, each class one task's."""
         features = self.means.shape[1] * self.means.shape[2]
-        factored = torch.linalg.cholesky_ex(self.covariance.reshape(features, features))
-        return finite and int(factored.info) == 0 and bool((self.owner.sum(0) == 1).all())
+        covariance = self.covariance.reshape(features, features)
+        if not all(t.isfinite().all() for t in (self.means, covariance, self.images)):
+            return False
+        owned = (self.owner == 1).sum(0).eq(1) & (self.owner == 0).sum(0).eq(len(self.owner) - 1)
+        counted = bool(owned.all() & (self.images >= 0).all() & (self.owner.sum(1) >= 1).all())
+        symmetric = torch.allclose(covariance, covariance.T)
+        return counted and symmetric and int(torch.linalg.cholesky_ex(covariance).info) == 0
 
     @property
     def task_images(self) -> Tensor:

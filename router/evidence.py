@@ -86,7 +86,8 @@ class HeadShape:
         largest = cosines.amax(1)
         above = largest - cosines.mean(1)
         sharpness = above / (cosines.std(1, correction=0) + STD_EPSILON) - self.chance
-        peak = above / self.room - self.chance / math.sqrt(self.dimensions)
+        # Of an embedding at random, cosines deviate from their mean by the root of room over dimensions.
+        peak = above / self.room - self.chance / math.sqrt(self.room * self.dimensions)
         return torch.stack([largest, sharpness, peak], dim=1)
 
 

@@ -35,7 +35,8 @@ class Calibrated:
 
     store: Store
     images: int
-    images_of: dict[str, float]  # by task: how many are its own, each as far as its answer is sure
+    # By task: how many are its own. Where two tasks were tried, an image counts as far as the answer is sure.
+    images_of: dict[str, float]
     unknown: tuple[str, ...]  # tasks with too few: they are judged as before
     unrouted_below: float
     mode: str  # in which so much familiarity was measured

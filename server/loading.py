@@ -213,7 +213,8 @@ def _calibration(store: Store, names: Sequence[str]) -> Calibration | None:
     }
     if {name: tuple(tensor.shape) for name, tensor in tensors.items()} != shapes:
         return None  # made by a version of this program that had other evidence
-    calibration = Calibration(**{name: tensor.clone() for name, tensor in tensors.items()})
+    own = {name: tensor.to(torch.float64, copy=True) for name, tensor in tensors.items()}
+    calibration = Calibration(**own)
     if not calibration.is_usable:
         raise StoreError(
             f"{store.files.url}: the numbers of {entry.file} are no calibration: calibrate the store again"

@@ -88,6 +88,23 @@ def test_the_make_targets_of_the_readme_exist() -> None:
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
 
 
+def test_every_row_of_a_table_has_its_cells() -> None:
+    tables = re.findall(r"(?:^\|.*\n)+", README, flags=re.MULTILINE)
+    assert len(tables) > 8
+    for table in tables:
+        assert len({line.count("|") for line in table.splitlines()}) == 1, table[:200]
+
+
+def test_the_table_of_separability_is_that_of_the_recorded_run() -> None:
+    path = ROOT / "benchmarks" / "results" / "separability_twenty_tasks_demo.json"
+    whole, *pairs = json.loads(path.read_text())
+    for one in (whole, *pairs):
+        what = "all twenty" if one is whole else " and ".join(one["tasks"])
+        figures = (*one["routed"].values(), one["trained"])
+        row = f"| {what} | {one['images']:,} | {' | '.join(f'{figure:.3f}' for figure in figures)} |"
+        assert row in README, row
+
+
 def test_the_figures_are_those_of_the_recorded_runs() -> None:
     results = ROOT / "benchmarks" / "results"
     recorded = {k: v for path in results.glob("*_cpu.json") for k, v in json.loads(path.read_text()).items()}

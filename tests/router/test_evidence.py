@@ -221,8 +221,8 @@ def test_signs_are_the_largest_cosine_and_how_far_it_stands_out() -> None:
     np.testing.assert_allclose(signs[:, 0], [0.9, 0.3])
     row = cosines[0].double().numpy()
     assert float(signs[0, 1]) == pytest.approx((0.9 - row.mean()) / row.std() - 1.0, rel=1e-4)
-    assert float(signs[0, 2]) == pytest.approx((0.9 - row.mean()) / 0.8 - 1.0 / 5, rel=1e-4)
-    np.testing.assert_allclose(signs[1, 1:], [-1.0, -0.2], atol=1e-2)
+    assert float(signs[0, 2]) == pytest.approx((0.9 - row.mean()) / 0.8 - 1.0 / math.sqrt(20), rel=1e-4)
+    np.testing.assert_allclose(signs[1, 1:], [-1.0, -1.0 / math.sqrt(20)], atol=1e-2)
 
 
 @pytest.mark.parametrize("classes", [1, 3])
@@ -230,16 +230,19 @@ def test_a_head_without_room_has_no_peak(classes: int) -> None:
     """One class, or all alike: there is nothing to stand out from, and nothing is divided by zero."""
     shape = HeadShape.of(unit(1, WIDTH).expand(classes, -1))
     found = shape.signs(torch.full((2, classes), 0.4))
-    by_chance = shape.chance / math.sqrt(WIDTH)
+    by_chance = shape.chance / math.sqrt(shape.room * WIDTH)
     np.testing.assert_allclose(found, [[0.4, -shape.chance, -by_chance]] * 2, atol=1e-2)
 
 
-def test_random_heads_of_few_and_many_classes_stand_out_alike() -> None:
+@pytest.mark.parametrize("together", [0.0, 2.0])
+def test_random_heads_of_few_and_many_classes_stand_out_alike(together: float) -> None:
+    """Also those whose class vectors lie close together, as those of a text encoder do."""
     dimensions = 256
+    common = together * unit(1, dimensions, seed=9)
     embeddings = unit(2000, dimensions)
     found = []
     for classes in (10, 400):
-        directions = unit(classes, dimensions, seed=classes)
+        directions = torch.nn.functional.normalize(unit(classes, dimensions, seed=classes) + common, dim=1)
         found.append(HeadShape.of(directions).signs(embeddings @ directions.T).mean(0))
     for signs in found:
         assert float(signs[1]) == pytest.approx(0.0, abs=0.15)

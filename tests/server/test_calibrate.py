@@ -192,7 +192,7 @@ def test_a_damaged_or_outdated_calibration_does_not_stop_the_next(
     assert Store.open(store).verify() == []
 
 
-@pytest.mark.parametrize("harm", ["not a number", "no covariance"])
+@pytest.mark.parametrize("harm", ["not a number", "no covariance", "fewer than none", "nobody's"])
 def test_numbers_that_are_no_calibration_are_refused(
     store: Path, images: Path, calibrated: tuple[Path, Result], harm: str
 ) -> None:
@@ -202,8 +202,12 @@ def test_numbers_that_are_no_calibration_are_refused(
     harmed = {name: tensor.clone() for name, tensor in tensors.items()}
     if harm == "not a number":
         harmed["means"][0, 0, 0] = torch.nan
-    else:
+    elif harm == "no covariance":
         harmed["covariance"].neg_()
+    elif harm == "fewer than none":
+        harmed["images"][3] = -5.0
+    else:
+        harmed["owner"][:, 3] = 0.0
     calibrate_store(Store.open(store), harmed, [task.name for task in TASKS], 800, 0.0)
     with pytest.raises(StoreError, match="no calibration: calibrate the store again"):
         Engine.load(str(store))
