@@ -74,6 +74,7 @@ class Discriminant:
     centre: Tensor  # [F] float32: taken from the features first, so that little cancels
     whitening: Tensor  # [F, F] float32: makes the covariance the identity
     owner: Tensor  # [T, C] float32: 1 where the class is the task's
+    of_class: Tensor  # [C] int64: the same, as the number of the task
     known: Tensor  # [T] bool
     with_cosines: bool
 
@@ -87,7 +88,7 @@ class Discriminant:
         )
 
     def _log_probabilities(self, likelihoods: Tensor, judged: Tensor) -> Tensor:
-        classes = judged[:, self.owner.argmax(0)]
+        classes = judged[:, self.of_class]
         of_classes = (likelihoods + self.log_shares).masked_fill(~classes, -torch.inf).softmax(1)
         log_probabilities = kernels.linear(of_classes, self.owner).log().clamp_min(LEAST_LOG_PROBABILITY)
         return torch.where(judged, WEIGHT * log_probabilities, 0.0)
@@ -96,10 +97,8 @@ class Discriminant:
         # |W x - W m|^2 is |W x|^2 less twice the likelihood, which is x' C^-1 m - m' C^-1 m / 2.
         white = kernels.linear(centred, self.whitening)
         distances = white.square().sum(1, keepdim=True) - 2 * likelihoods
-        owner = self.owner.argmax(0).expand_as(distances)
-        nearest = torch.full((len(centred), len(self.known)), torch.inf).scatter_reduce(
-            1, owner, distances, "amin"
-        )
+        none = torch.full((len(centred), len(self.known)), torch.inf)
+        nearest = none.scatter_reduce(1, self.of_class.expand_as(distances), distances, "amin")
         typical = (len(self.centre) / nearest.clamp_min(1.0)).clamp_max(1.0) ** TYPICALITY_POWER
         return torch.where(self.known, typical, 1.0)
 
@@ -166,6 +165,7 @@ class Calibration:
             centre.float(),
             whitening.float().contiguous(),
             self.owner.float(),
+            of_class,
             known,
             with_cosines=kinds == every_kind,
         )

@@ -23,16 +23,15 @@ class Mode:
     goes_on: bool
     # Beside the best task, another is tried too if the whole evidence has it at most so far behind.
     look_behind: float
-    cost: str
 
 
 PAPER = "paper"  # the projection-residual router of arXiv:2504.05342, exactly, and none of the below
 
 MODES: dict[str, Mode] = {
-    "one_pass": Mode(certain_lead=-math.inf, goes_on=True, look_behind=0.0, cost="1"),
-    "fast": Mode(certain_lead=1.12, goes_on=True, look_behind=0.0, cost="1 to about 5/3"),
-    "balanced": Mode(certain_lead=math.inf, goes_on=False, look_behind=0.0, cost="2"),
-    "exact": Mode(certain_lead=math.inf, goes_on=False, look_behind=2.0, cost="2 to 3"),
+    "one_pass": Mode(certain_lead=-math.inf, goes_on=True, look_behind=0.0),  # 1 pass
+    "fast": Mode(certain_lead=1.12, goes_on=True, look_behind=0.0),  # 1 to about 5/3
+    "balanced": Mode(certain_lead=math.inf, goes_on=False, look_behind=0.0),  # 2
+    "exact": Mode(certain_lead=math.inf, goes_on=False, look_behind=2.0),  # 2 to 3
 }
 # Tasks that one image is tried with at most.
 MOST_LOOKS = 2

@@ -350,16 +350,22 @@ def test_many_threads_lose_nothing() -> None:
     assert bench.batcher.close(WAIT)
 
 
-def test_a_request_that_cannot_be_answered_in_time_is_refused_at_once() -> None:
+def _slow_and_occupied() -> Bench:
+    """A batcher with an image on the device, that knows one to take 0.2 seconds (more on a busy machine)."""
     bench = Bench(max_batch_images=1)
     assert bench.engine.gate is not None
     first = bench.send(1)
     time.sleep(0.2)
     bench.open()
-    first.future.result(WAIT)  # now an image is known to take 0.2 seconds
+    first.future.result(WAIT)
     bench.engine.gate.clear()
     bench.engine.batches.clear()
     bench.occupy()
+    return bench
+
+
+def test_a_request_that_cannot_be_answered_in_time_is_refused_at_once() -> None:
+    bench = _slow_and_occupied()
     waiting = [bench.send(2), bench.send(3), bench.send(4)]
     with pytest.raises(QueueFullError, match="3 images are ahead"):
         bench.send(5, seconds=0.3)
@@ -370,15 +376,7 @@ def test_a_request_that_cannot_be_answered_in_time_is_refused_at_once() -> None:
 
 
 def test_the_batch_on_the_device_and_the_request_itself_take_time_too() -> None:
-    bench = Bench(max_batch_images=1)
-    assert bench.engine.gate is not None
-    first = bench.send(1)
-    time.sleep(0.2)
-    bench.open()
-    first.future.result(WAIT)  # an image takes 0.2 seconds, or more on a busy machine
-    bench.engine.gate.clear()
-    bench.engine.batches.clear()
-    bench.occupy()
+    bench = _slow_and_occupied()
     bench.send(2)
     pace = bench.batcher._pace.seconds_per_image
     with pytest.raises(QueueFullError, match="1 images are ahead"):
