@@ -193,11 +193,12 @@ def test_limits_hold_when_the_clock_goes_back(clock: WallClock, pool: ThreadPool
             begin(half, picture(9), sent=20)
             assert is_alive(idle)
             hung = pool.submit(classify, server, picture(1, green=HANG))
+            time.sleep(LIMIT / 5)  # it is on the device by now, or one of the others might be before it
             waiting = [
                 pool.submit(classify, server, picture(2)),
                 pool.submit(infer, server, picture(2), LIMIT),
             ]
-            time.sleep(LIMIT / 5)  # they are on the device and in the queue by now
+            time.sleep(LIMIT / 5)  # and they are in the queue
             clock.jump(server, -6 * HOUR)
             assert [request.result().status_code for request in (hung, *waiting)] == [504] * 3
             assert status(half) == 408
