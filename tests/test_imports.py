@@ -111,7 +111,7 @@ def test_no_files_import_each_other_in_a_circle() -> None:
 
 
 def test_no_file_has_the_name_of_a_module_of_the_standard_library() -> None:
-    """A file that is run as a script puts its folder first on the path, where such a neighbour hides another."""
+    """A file run as a script puts its folder first on the path, where such a neighbour hides another."""
     folders = (*BELOW, *OUTSIDE)
     paths = [path for folder in folders for path in (ROOT / folder).rglob("*")]
     names = {path: path.stem for path in paths if path.suffix == ".py" or (path / "__init__.py").exists()}
