@@ -23,10 +23,11 @@ from torch import Tensor
 
 from benchmarks.gpu_models import VITS, relative_error
 from benchmarks.gpu_timing import ceilings, graphed, medians, need_cuda
-from mass_serve.backbone import EncoderConfig
-from mass_serve.kernels import SegmentDelta
-from mass_serve.kernels.low_rank.fused import LinearPlace, linear_record, planned_linear
-from mass_serve.kernels.segment_plan import LINEAR_FIELDS, SegmentPlan
+from mass_serve.backbone.architecture import Architecture, weight_of
+from mass_serve.kernels import FoldedSides
+from mass_serve.kernels.low_rank.fused import LinearPlace, linear_fields, planned_linear
+from mass_serve.kernels.records import LinearField, record
+from mass_serve.kernels.segment_plan import SegmentPlan
 
 BATCH = 64
 SETS = 20
@@ -42,7 +43,7 @@ class Case:
 
     x: Tensor  # [N, d_in]
     weight: Tensor
-    deltas: list[SegmentDelta]
+    deltas: list[FoldedSides]
     cores: list[Tensor]  # [K, K] float32: what a core that is kept apart would multiply by
     offsets: list[int]  # in samples
     tokens: int
@@ -58,8 +59,7 @@ class Case:
             return torch.randn(sizes, device=device).mul_(float(sizes[-1]) ** -0.5).bfloat16()
 
         deltas = [
-            SegmentDelta((), None, noise(d_out), sides=(noise(rank, d_in), noise(rank, d_out)))
-            for _ in range(sets)
+            FoldedSides(noise(rank, d_in), noise(rank, d_out), bias=noise(d_out)) for _ in range(sets)
         ]
         cores = [torch.randn(rank, rank, device=device) / rank**0.5 for _ in range(sets)]
         offsets = [samples * i // sets for i in range(sets + 1)]
@@ -80,8 +80,9 @@ class Case:
         }
 
     def _plan(self) -> tuple[LinearPlace, SegmentPlan]:
-        records = [torch.tensor(linear_record(delta, self.weight, None)) for delta in self.deltas]
-        plan = SegmentPlan(self.offsets[-1], len(records), LINEAR_FIELDS, self.x.device)
+        length = len(LinearField)
+        records = [record(length, {0: linear_fields(delta, self.weight, None)}) for delta in self.deltas]
+        plan = SegmentPlan(self.offsets[-1], len(records), length, self.x.device)
         plan.update(self.offsets, records, [False] * len(records))
         rank = len(self.cores[0])
         d_out, d_in = self.weight.shape
@@ -92,13 +93,11 @@ class Case:
         y = F.linear(self.x, self.weight)
         rows = [offset * self.tokens for offset in self.offsets]
         for delta, core, (start, stop) in zip(self.deltas, self.cores, pairwise(rows), strict=True):
-            assert delta.sides is not None
             assert delta.bias is not None
-            right, left = delta.sides
-            shrunk = self.x[start:stop] @ right.T
+            shrunk = self.x[start:stop] @ delta.right.T
             if apart:
                 shrunk = (shrunk.float() @ core).to(shrunk.dtype)
-            y[start:stop].add_(delta.bias).addmm_(shrunk, left)
+            y[start:stop].add_(delta.bias).addmm_(shrunk, delta.left)
         return y
 
     def floor(self, limits: dict[str, float]) -> float:
@@ -113,10 +112,10 @@ class Case:
         )
 
 
-def linears(config: EncoderConfig) -> dict[str, tuple[int, int]]:
+def linears(architecture: Architecture) -> dict[str, tuple[int, int]]:
     """[d_out, d_in] of a block's linears."""
-    width, hidden = config.width, config.mlp_width
-    return {"qkv": (3 * width, width), "out": (width, width), "fc1": (hidden, width), "fc2": (width, hidden)}
+    block, shapes = next(iter(architecture.blocks())), architecture.matrix_shapes()
+    return {linear.rpartition(".")[2]: shapes[weight_of(linear)] for linear in block.linears}
 
 
 def measure(
@@ -154,13 +153,13 @@ def main() -> None:
     options = parser.parse_args()
     device = need_cuda()
     limits = ceilings(device)
-    config = VITS["B/16"]
+    architecture = VITS["B/16"]
     figures = {}
     for tasks, size in EXPERTS:
-        for name, shape in linears(config).items():
+        for name, shape in linears(architecture).items():
             rank = size * (min(shape) // tasks)
             label = f"{name} T {tasks} set size {size}"
-            case = Case.random(BATCH, config.num_tokens, shape, rank, SETS, device)
+            case = Case.random(BATCH, architecture.num_tokens, shape, rank, SETS, device)
             figures[label] = measure(case, label, limits)
     if options.json is not None:
         content = {"device": torch.cuda.get_device_name(device), "ceilings": limits, "cases": figures}

@@ -21,6 +21,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
+from mass_serve.kernels.energies import fused as energies
 from mass_serve.kernels.layer_norm.fused import ROW_WARPS, layer_norm_kernel
 from mass_serve.kernels.low_rank.triton_kernels import expand_kernel, shrink_kernel
 from mass_serve.kernels.positions.fused import TOKEN_WARPS, positions_kernel
@@ -37,7 +38,7 @@ TARGET = GPUTarget("cuda", 90, 32)
 ARCHITECTURE = "sm_90a"
 TYPES = {"bfloat16": "*bf16", "float16": "*fp16", "float32": "*fp32"}
 # Integer arguments that are multiples of 16 in a ViT: Triton compiles another variant for them.
-MULTIPLES = {"h_width", "d_in", "d_out", "columns_of_y", "first_column", "width"}
+MULTIPLES = {"h_width", "d_in", "d_out", "columns_of_y", "first_column", "width", "sample_stride", "token_stride"}
 POINTERS = {
     "tiles": "*i32",
     "offsets": "*i32",
@@ -46,8 +47,9 @@ POINTERS = {
     "projectors": "*fp32",
     "c": "*fp32",
     "residuals": "*fp32",
+    "energies": "*fp32",
 }
-TENSORS = {"x", "h", "y", "residual", "patches", "z"}
+TENSORS = {"x", "h", "y", "skip", "patches", "z"}
 
 
 @dataclass(frozen=True)
@@ -112,29 +114,35 @@ def product_variant(entry: Entry, **options: object) -> Compiled:
     if entry.kernel == "shrink":
         del constants["BLOCK_R"]
         return compile_variant(shrink_kernel, entry.dtype, constants, num_warps, num_stages)
-    constants |= {"GROUP": 8, "LOW_RANK": True, "HAS_RESIDUAL": False, "ACTIVATION": None} | options
+    constants |= {"GROUP": 8, "LOW_RANK": True, "HAS_SKIP": False, "ACTIVATION": None} | options
     return compile_variant(expand_kernel, entry.dtype, constants, num_warps, num_stages)
 
 
 def row_and_router_variants() -> list[Compiled]:
     """The other kernels, at width 768."""
     blocks = {"ROWS": BLOCK_ROWS, "COLUMNS": BLOCK_COLUMNS, "SUM": BLOCK_SUM}
+    of_energies = {
+        "ROWS": energies.BLOCK_ROWS,
+        "COLUMNS": energies.BLOCK_COLUMNS,
+        "SUM": energies.BLOCK_SUM,
+    }
     return [
         compile_variant(layer_norm_kernel, "bfloat16", {"BLOCK": 1024}, ROW_WARPS, 3),
         compile_variant(positions_kernel, "bfloat16", {"BLOCK": 1024}, TOKEN_WARPS, 3),
         compile_variant(coefficients_kernel, "bfloat16", blocks, 4, 3),
         compile_variant(residuals_kernel, "bfloat16", blocks, 4, 3),
+        compile_variant(energies.energies_kernel, "bfloat16", of_energies, energies.ENERGY_WARPS, 3),
     ]
 
 
 def all_variants() -> list[Compiled]:
-    """Every entry of the table, with the activation or residual that its place in a block has."""
+    """Every entry of the table, with the activation or skip connection that its place in a block has."""
     variants = []
     for entry in read_table():
         options: dict[str, object] = {}
         if entry.kernel == "expand":
             options = {"ACTIVATION": "quick_gelu"} if entry.columns == 3072 else {}
-            options |= {"HAS_RESIDUAL": True} if entry.columns == 768 else {}
+            options |= {"HAS_SKIP": True} if entry.columns == 768 else {}
         variants.append(product_variant(entry, **options))
     return variants + row_and_router_variants()
 

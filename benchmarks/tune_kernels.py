@@ -71,10 +71,10 @@ def fastest(
 def tune(device: torch.device, name: str) -> list[Entry]:
     """The entries of this device, both kernels, every linear."""
     entries = {}
-    for config in VITS.values():
-        for shape in linears(config).values():
+    for architecture in VITS.values():
+        for shape in linears(architecture).values():
             rank = min(shape) // TASKS
-            case = Case.random(SAMPLES, config.num_tokens, shape, rank, SETS, device)
+            case = Case.random(SAMPLES, architecture.num_tokens, shape, rank, SETS, device)
             for kernel, columns in (("shrink", rank), ("expand", shape[0])):
                 tile, seconds = fastest(case, kernel, list(candidates(kernel)))
                 source = f"fastest of the candidates at {len(case.x)} rows: {1e6 * seconds:.1f} us"

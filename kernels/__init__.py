@@ -2,19 +2,35 @@
 
 Each operation has a folder of its own: `reference.py` is plain PyTorch and defines it, `fused.py` is the same
 in Triton kernels, and `backend.py` says which of them runs: the fused one on CUDA, the reference elsewhere.
+`records.py` is the one layout that the host and the fused kernels share.
 """
 
+from mass_serve.kernels.energies import subspace_energies
 from mass_serve.kernels.layer_norm import segmented_layer_norm
-from mass_serve.kernels.low_rank import SegmentDelta, TaskBlocks, folded_sides, linear, segmented_linear
+from mass_serve.kernels.low_rank import (
+    BaseOnly,
+    Delta,
+    FoldedSides,
+    OneTask,
+    OwnWeight,
+    SeveralTasks,
+    TaskBlocks,
+    linear,
+    segmented_linear,
+)
 from mass_serve.kernels.positions import segmented_positions
-from mass_serve.kernels.residual import subspace_energies, subspace_residuals
+from mass_serve.kernels.residual import subspace_residuals
 from mass_serve.kernels.segments import Segments, group_by_expert_set
 
 __all__ = [
-    "SegmentDelta",
+    "BaseOnly",
+    "Delta",
+    "FoldedSides",
+    "OneTask",
+    "OwnWeight",
     "Segments",
+    "SeveralTasks",
     "TaskBlocks",
-    "folded_sides",
     "group_by_expert_set",
     "linear",
     "segmented_layer_norm",

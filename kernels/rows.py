@@ -66,9 +66,9 @@ def linear(
     weight: Tensor,
     bias: Tensor | None = None,
     activation: Activation | None = None,
-    residual: Tensor | None = None,
+    skip: Tensor | None = None,
 ) -> Tensor:
-    """`y = act(x W^T + b) + residual` [N, d_out] for x [N, d_in], weight [d_out, d_in] and bias [d_out]."""
+    """`y = act(x W^T + b) + skip` [N, d_out] for x [N, d_in], weight [d_out, d_in] and bias [d_out]."""
     if bias is None:
         y = product(x, weight.T)
     else:
@@ -76,4 +76,4 @@ def linear(
         add_product_(y, x, weight.T)
     if activation is not None:
         y = activate_(y, activation)
-    return y if residual is None else y.add_(residual)
+    return y if skip is None else y.add_(skip)

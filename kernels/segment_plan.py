@@ -14,9 +14,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-# What a segment has in one linear, as it stands in its record: addresses (0: none) and a rank.
-WEIGHT, BIAS, LEFT, RIGHT, SCALE, RANK = range(6)
-LINEAR_FIELDS = 6
+from mass_serve.kernels.records import TileField
 
 
 @dataclass(frozen=True)
@@ -53,8 +51,8 @@ class SegmentPlan:
     ) -> None:
         """Takes the segments of the next pass.
 
-        `records` [record_length] int64 on the CPU; `own_weights` is true where a segment's linears have
-        weight matrices of their own. Waits for nothing on the device.
+        `records` [record_length] int64 on the CPU are laid out as `kernels.records` says; `own_weights` is
+        true where a segment's linears have weight matrices of their own. Waits for nothing on the device.
         """
         count = len(records)
         if len(segment_offsets) != count + 1 or count > self.max_segments:
@@ -75,10 +73,7 @@ class SegmentPlan:
             self._copy(tiles, self._tile_map(tiling))
 
     def tiles(self, tiling: Tiling) -> Tensor:
-        """[capacity, 4] int32: first row, end row, first and last segment of each tile.
-
-        The segment is -1 in the tail; an unused tile has no rows.
-        """
+        """The map of the pass's tiles, [capacity, len(TileField)] int32."""
         if tiling not in self._tiles:
             self._tiles[tiling] = self._tile_map(tiling).to(self.device)
         return self._tiles[tiling]
@@ -93,12 +88,15 @@ class SegmentPlan:
         first = bounds[span, 0] + within * tiling.block
         stop = torch.minimum(first + tiling.block, bounds[span, 1])
         ends = torch.tensor([segment[1] for segment in self._segments], dtype=torch.int64) * tiling.tokens
-        segments = [torch.searchsorted(ends, row, right=True) for row in (first, stop - 1)]
         in_tail = span == len(spans)
         rows = -(-self.samples * tiling.tokens // tiling.block) + self.max_segments + 1
-        tiles = torch.zeros(rows, 4, dtype=torch.int32)
-        for column, values in enumerate((first, stop, *(s.masked_fill(in_tail, -1) for s in segments))):
-            tiles[: len(span), column] = values.to(torch.int32)
+        tiles = torch.zeros(rows, len(TileField), dtype=torch.int32)
+        used_tiles = tiles[: len(span)]
+        used_tiles[:, TileField.FIRST_ROW] = first
+        used_tiles[:, TileField.END_ROW] = stop
+        for field, row in ((TileField.FIRST_SEGMENT, first), (TileField.LAST_SEGMENT, stop - 1)):
+            segment = torch.searchsorted(ends, row, right=True)
+            used_tiles[:, field] = segment.masked_fill(in_tail, -1)
         return tiles
 
     def _copy(self, target: Tensor, source: Tensor) -> None:

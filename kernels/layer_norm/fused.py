@@ -12,16 +12,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
+from mass_serve.kernels.records import NormField, norm_fields, record
 from mass_serve.kernels.segment_plan import SegmentPlan
 
-# What a segment has in one LayerNorm, as it stands in its record: two addresses.
-LAYER_NORM_FIELDS = 2
 ROW_WARPS = 4
+WEIGHT: tl.constexpr = tl.constexpr(NormField.WEIGHT.value)
+BIAS: tl.constexpr = tl.constexpr(NormField.BIAS.value)
 
 
 @triton.jit
@@ -46,9 +46,9 @@ def layer_norm_kernel(
     if segment < 0:
         tl.store(y + places, tl.zeros((BLOCK,), dtype=y.dtype.element_ty), mask=inside)
         return
-    record = table + segment.to(tl.int64) * record_length + field
-    weight = tl.load(record).to(tl.pointer_type(x.dtype.element_ty))
-    bias = tl.load(record + 1).to(tl.pointer_type(x.dtype.element_ty))
+    own = table + segment.to(tl.int64) * record_length + field
+    weight = tl.load(own + WEIGHT).to(tl.pointer_type(x.dtype.element_ty))
+    bias = tl.load(own + BIAS).to(tl.pointer_type(x.dtype.element_ty))
     values = tl.load(x + places, mask=inside, other=0.0).to(tl.float32)
     centred = tl.where(inside, values - tl.sum(values) / width, 0.0)
     normed = centred / tl.sqrt(tl.sum(centred * centred) / width + eps)
@@ -61,9 +61,9 @@ def segmented_layer_norm(
     x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], row_offsets: Sequence[int], eps: float
 ) -> Tensor:
     """The LayerNorm of this module's docstring, with a plan made for this one call."""
-    plan = SegmentPlan(x.shape[0], len(weights), LAYER_NORM_FIELDS, x.device)
-    pointers = [torch.tensor([w.data_ptr(), b.data_ptr()]) for w, b in zip(weights, biases, strict=True)]
-    plan.update(row_offsets, pointers, [False] * len(weights))
+    records = [record(len(NormField), {0: norm_fields(w, b)}) for w, b in zip(weights, biases, strict=True)]
+    plan = SegmentPlan(x.shape[0], len(records), len(NormField), x.device)
+    plan.update(row_offsets, records, [False] * len(records))
     return planned_layer_norm(x, plan, field=0, tokens=1, eps=eps)
 
 

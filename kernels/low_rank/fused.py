@@ -3,7 +3,7 @@
 For the rows `offsets[i]:offsets[i+1]`:
 
     h = scale_i * (x right_i^T)                               shrink
-    y = act(x W_i^T + h left_i + b_i) + residual              expand
+    y = act(x W_i^T + h left_i + b_i) + skip                  expand
 
 where one task's `right_i`, `left_i^T` and `scale_i` are its resident block V, U and singular values; a set of
 several tasks has its core folded into both sides (`right_i = M_i V_i`, `left_i^T = U_i L_i`, no scale); a
@@ -12,7 +12,7 @@ both sides costs memory for each set, K (d_in + d_out) numbers a linear, and sav
 and their launches; the folded rows are orthogonal, so that they may be rounded to 16 bits where the blocks of
 nearly equal tasks under a core could not.
 
-x [N, d_in], y and residual [N, d_out], of one dtype: bfloat16, float16, or float32 (a product is then summed
+x [N, d_in], y and skip [N, d_out], of one dtype: bfloat16, float16, or float32 (a product is then summed
 from three of tf32, which is nearly float32). Only y and the scratch h are written, by plain stores. The first
 offset is 0, the last at most N; the rows beyond it, the tail, come out as zeros; segments may be empty. A
 row's bits depend on that row and its segment's weights alone: there are no atomics, the tiles follow from the
@@ -30,9 +30,19 @@ import triton
 from torch import Tensor
 
 from mass_serve.kernels.activations import Activation
-from mass_serve.kernels.low_rank.reference import SegmentDelta, TaskBlocks, folded_sides
+from mass_serve.kernels.low_rank.deltas import (
+    BaseOnly,
+    Delta,
+    FoldedSides,
+    OneTask,
+    OwnWeight,
+    SeveralTasks,
+    TaskBlocks,
+    resident,
+)
 from mass_serve.kernels.low_rank.triton_kernels import expand_kernel, shrink_kernel
-from mass_serve.kernels.segment_plan import LINEAR_FIELDS, SegmentPlan, Tiling
+from mass_serve.kernels.records import Fields, LinearField, address, record
+from mass_serve.kernels.segment_plan import SegmentPlan, Tiling
 from mass_serve.kernels.tile_shapes import TileShape, tile_shape
 
 # Tiles of rows that share the columns of W in the cache.
@@ -53,44 +63,50 @@ class LinearPlace:
     shared_weight: bool  # segments without weights of their own all have the same W
 
 
-def linear_record(delta: SegmentDelta, weight: Tensor, blocks: TaskBlocks | None) -> list[int]:
-    """A segment's fields in one linear (see `kernels.segment_plan`): addresses in tensors of the arguments.
+def linear_fields(delta: Delta, weight: Tensor, blocks: TaskBlocks | None) -> Fields:
+    """A segment's fields in one linear (see `kernels.records`): addresses in tensors of the arguments.
 
-    Raises ValueError for weights that are not contiguous and for a core that is not folded.
+    Raises ValueError for weights that are not contiguous, for a core that is not folded, and for tasks
+    without blocks.
     """
-    own = weight if delta.weight is None else delta.weight
-    left = right = scale = None
-    if delta.sides is not None:
-        right, left = delta.sides
-    elif delta.core is not None and blocks is not None:
-        if delta.core.ndim > 1:
-            raise ValueError(f"the core of the expert set {delta.expert_set} must be folded")
-        task, scale = delta.expert_set[0], delta.core
-        right, left = blocks.vh[task], blocks.u_t[task]
-    pointed = [own, delta.bias, left, right, scale]
-    for tensor in pointed:
-        if tensor is not None and not tensor.is_contiguous():
-            raise ValueError(f"weights must be contiguous, got strides {tensor.stride()}")
-    fields = [0 if tensor is None else tensor.data_ptr() for tensor in pointed]
-    return [*fields, 0 if right is None else right.shape[0]]
+    fields: Fields = {LinearField.WEIGHT: address(weight), LinearField.BIAS: address(delta.bias)}
+    match delta:
+        case BaseOnly():
+            return fields
+        case OwnWeight():
+            return fields | {LinearField.WEIGHT: address(delta.weight)}
+        case FoldedSides():
+            return fields | _sides(delta.left, delta.right)
+        case OneTask(task=task):
+            of_tasks = resident(blocks)
+            scale: Fields = {LinearField.SCALE: address(delta.singular_values)}
+            return fields | _sides(of_tasks.u_t[task], of_tasks.vh[task]) | scale
+        case SeveralTasks():
+            raise ValueError(f"the core of the expert set {delta.tasks} must be folded")
 
 
-def _folded(delta: SegmentDelta, blocks: TaskBlocks | None) -> SegmentDelta:
-    """The same change with the core of several tasks folded."""
-    if blocks is None or delta.core is None or delta.core.ndim == 1:
-        return delta
-    sides = folded_sides(blocks, delta.expert_set, delta.core[0], delta.core[1])
-    return SegmentDelta(delta.expert_set, None, delta.bias, sides=sides)
+def _sides(left: Tensor, right: Tensor) -> Fields:
+    """The fields of left [rank, d_out] and right [rank, d_in]."""
+    return {
+        LinearField.LEFT: address(left),
+        LinearField.RIGHT: address(right),
+        LinearField.RANK: len(right),
+    }
+
+
+def _folded(delta: Delta, blocks: TaskBlocks | None) -> Delta:
+    """The same change, its core folded where it has one."""
+    return delta.folded(resident(blocks)) if isinstance(delta, SeveralTasks) else delta
 
 
 def segmented_linear(
     x: Tensor,
     weight: Tensor,
     blocks: TaskBlocks | None,
-    deltas: Sequence[SegmentDelta],
+    deltas: Sequence[Delta],
     row_offsets: Sequence[int],
     activation: Activation | None = None,
-    residual: Tensor | None = None,
+    skip: Tensor | None = None,
 ) -> Tensor:
     """The same as `kernels.low_rank.reference.segmented_linear`, with a plan made for this one call.
 
@@ -102,14 +118,14 @@ def segmented_linear(
         )
     # Memory that is freed when this returns is reused in the order of the launches.
     weight, deltas = weight.contiguous(), [_folded(delta, blocks) for delta in deltas]
-    records = [linear_record(delta, weight, blocks) for delta in deltas]
-    plan = SegmentPlan(x.shape[0], len(deltas), LINEAR_FIELDS, x.device)
-    own_weights = [delta.weight is not None for delta in deltas]
-    plan.update(row_offsets, [torch.tensor(record) for record in records], own_weights)
+    fields = [linear_fields(delta, weight, blocks) for delta in deltas]
+    plan = SegmentPlan(x.shape[0], len(deltas), len(LinearField), x.device)
+    own_weights = [isinstance(delta, OwnWeight) for delta in deltas]
+    plan.update(row_offsets, [record(len(LinearField), {0: own}) for own in fields], own_weights)
     rank = 0 if blocks is None else blocks.vh.shape[1]
-    max_rank = max(record[-1] for record in records)
+    max_rank = max(own.get(LinearField.RANK, 0) for own in fields)
     place = LinearPlace(0, weight.shape[0], weight.shape[1], rank or max_rank, max_rank, shared_weight=True)
-    return planned_linear(x, plan, place, tokens=1, activation=activation, residual=residual)
+    return planned_linear(x, plan, place, tokens=1, activation=activation, skip=skip)
 
 
 def planned_linear(
@@ -120,7 +136,7 @@ def planned_linear(
     tokens: int,
     output_rows: slice = slice(None),
     activation: Activation | None = None,
-    residual: Tensor | None = None,
+    skip: Tensor | None = None,
 ) -> Tensor:
     """The segmented linear of this module's docstring for `tokens` rows of each of the plan's samples.
 
@@ -136,7 +152,7 @@ def planned_linear(
         x,
         h,
         y,
-        y if residual is None else residual,
+        y if skip is None else skip,
         tiles,
         plan.offsets,
         plan.table,
@@ -155,7 +171,7 @@ def planned_linear(
         GROUP=GROUP,
         ALIGNED=_aligned(x, place.d_in, place.d_out, first),
         LOW_RANK=place.max_rank > 0,
-        HAS_RESIDUAL=residual is not None,
+        HAS_SKIP=skip is not None,
         ACTIVATION=activation,
         **_common(x, tile, place),
     )

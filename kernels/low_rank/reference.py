@@ -1,17 +1,19 @@
 """Segmented low-rank linear in plain PyTorch: the definition, and what runs on a CPU.
 
-For the rows `offsets[i]:offsets[i+1]`, with the blocks of the tasks E_i side by side as U_i and V_i:
+For the rows `offsets[i]:offsets[i+1]`, by the type of their change (see `kernels.low_rank.deltas`), with the
+blocks of the tasks E_i side by side as U_i and V_i:
 
-    y = x W^T + b_i + (((x V_i^T) M_i^T) L_i^T) U_i^T    low-rank segment
-    y = x W^T + b_i + (x right_i^T) left_i               low-rank segment, its core folded into both sides
-    y = x W_i^T + b_i                                    materialised segment
-    y = x W^T + b_i                                      base-only segment
+    y = x W^T + b_i                                      BaseOnly
+    y = x W^T + b_i + ((x V_t^T) * s) U_t^T              OneTask
+    y = x W^T + b_i + (((x V_i^T) M_i^T) L_i^T) U_i^T    SeveralTasks
+    y = x W^T + b_i + (x right_i^T) left_i               FoldedSides
+    y = x W_i^T + b_i                                    OwnWeight
 
-so that a segment's weight is `W + U_i C_i V_i` in the first three forms: `C_i = L_i M_i`, `right_i = M_i V_i`
-and `left_i^T = U_i L_i`. Then `y = act(y) + residual`, where an activation or a residual is given. What
+so that a segment's weight is `W + U_i C_i V_i` but for the first form: `C_i = L_i M_i`, `right_i = M_i V_i`
+and `left_i^T = U_i L_i`. Then `y = act(y) + skip`, where an activation or a skip connection is given. What
 several tasks add by a core is computed in float32 between x and y: where two of them are nearly equal, large
 numbers cancel in it, but not in the folded sides, whose rows are orthogonal.
-x [N, d_in], y and residual [N, d_out], W [d_out, d_in], all of one floating dtype; nothing is mutated.
+x [N, d_in], y and skip [N, d_out], W [d_out, d_in], all of one floating dtype; nothing is mutated.
 Offsets start at 0, rise, and end at N; segments may be empty. A row's bits depend on that row and its
 segment's weights alone (see `kernels.rows`).
 """
@@ -19,98 +21,38 @@ segment's weights alone (see `kernels.rows`).
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from itertools import pairwise
 
 import torch
 from torch import Tensor
 
 from mass_serve.kernels.activations import Activation, activate_
-from mass_serve.kernels.rows import add_product_, padded_column_count, product
-
-
-@dataclass(frozen=True)
-class TaskBlocks:
-    """The singular blocks of one matrix, of all tasks: resident once, shared by every expert set."""
-
-    u: Tensor  # [T, d_out, R]
-    vh: Tensor  # [T, R, d_in]
-
-    @cached_property
-    def expand_operands(self) -> list[Tensor]:
-        """U_t^T [R, d_out] of each task (views)."""
-        return [u.T for u in self.u]
-
-    @cached_property
-    def u_t(self) -> Tensor:
-        """U_t^T [T, R, d_out] in rows of d_out numbers: a view where u lies so in memory, else a copy."""
-        return self.u.transpose(1, 2).contiguous()
-
-    @cached_property
-    def shrink_operands(self) -> list[tuple[Tensor, slice]]:
-        """For each task a matrix [d_in, n] (a view), and which of its columns are V_t^T.
-
-        A product needs a certain number of columns for stable rows (see `kernels.rows`). V_t's neighbours
-        in memory are rows of other tasks: taking a few of them along fills the columns up without a copy.
-        """
-        tasks, rank, _ = self.vh.shape
-        rows = self.vh.flatten(0, 1)
-        columns = min(padded_column_count(rank), tasks * rank)
-        starts = [min(task * rank, tasks * rank - columns) for task in range(tasks)]
-        firsts = [task * rank - start for task, start in enumerate(starts)]
-        return [
-            (rows[start : start + columns].T, slice(first, first + rank))
-            for start, first in zip(starts, firsts, strict=True)
-        ]
-
-    def output_rows(self, rows: slice) -> TaskBlocks:
-        """The blocks of those rows of the matrix (a view)."""
-        return TaskBlocks(self.u[:, rows], self.vh)
-
-
-@dataclass(frozen=True)
-class SegmentDelta:
-    """What one segment's experts change in one linear."""
-
-    expert_set: tuple[int, ...]  # the K / R tasks of the segment
-    # L and M [2, K, K] float32, or the diagonal of C [R] for one task; None where materialised
-    core: Tensor | None
-    bias: Tensor | None  # b_i [d_out]
-    weight: Tensor | None = None  # W_i [d_out, d_in] where materialised
-    # right_i [K, d_in] and left_i [K, d_out] where the core is folded
-    sides: tuple[Tensor, Tensor] | None = None
-
-    def output_rows(self, rows: slice) -> SegmentDelta:
-        """The change of those rows of the matrix (views)."""
-        bias = None if self.bias is None else self.bias[rows]
-        weight = None if self.weight is None else self.weight[rows]
-        sides = None if self.sides is None else (self.sides[0], self.sides[1][:, rows])
-        return SegmentDelta(self.expert_set, self.core, bias, weight, sides)
-
-
-def folded_sides(
-    blocks: TaskBlocks, expert_set: Sequence[int], left_core: Tensor, right_core: Tensor
-) -> tuple[Tensor, Tensor]:
-    """`right = M V` [K, d_in] and `left = (U L)^T` [K, d_out], formed in float64; in the blocks' dtype."""
-    tasks = list(expert_set)
-    u, vh = blocks.u_t[tasks].flatten(0, 1).double(), blocks.vh[tasks].flatten(0, 1).double()
-    dtype = blocks.vh.dtype
-    return (right_core.double() @ vh).to(dtype), (left_core.double().T @ u).to(dtype)
+from mass_serve.kernels.low_rank.deltas import (
+    BaseOnly,
+    Delta,
+    FoldedSides,
+    OneTask,
+    OwnWeight,
+    SeveralTasks,
+    TaskBlocks,
+    resident,
+)
+from mass_serve.kernels.rows import add_product_, product
 
 
 def segmented_linear(
     x: Tensor,
     weight: Tensor,
     blocks: TaskBlocks | None,
-    deltas: Sequence[SegmentDelta],
+    deltas: Sequence[Delta],
     row_offsets: Sequence[int],
     activation: Activation | None = None,
-    residual: Tensor | None = None,
+    skip: Tensor | None = None,
 ) -> Tensor:
     """The segmented linear of this module's docstring: y [N, d_out].
 
-    `blocks` may be None where no segment has a core. Raises ValueError for offsets that do not fit.
+    `blocks` may be None where no segment uses them. Raises ValueError for offsets that do not fit, and where
+    blocks are used that are not there.
     """
     if len(row_offsets) != len(deltas) + 1 or row_offsets[0] != 0 or row_offsets[-1] != x.shape[0]:
         raise ValueError(
@@ -125,25 +67,20 @@ def segmented_linear(
             own_y.zero_()
         else:
             own_y.copy_(delta.bias)
-        if delta.weight is not None:
-            add_product_(own_y, own_x, delta.weight.T)
-        elif delta.sides is not None:
-            right, left = delta.sides
-            add_product_(own_y, product(own_x, right.T), left)
-        elif delta.core is not None and blocks is not None and len(own_x):
-            _add_expert_delta_(own_y, own_x, blocks, delta.expert_set, delta.core)
+        if len(own_x):
+            _add_change_(own_y, own_x, blocks, delta)
     for start, stop in _base_runs(deltas, row_offsets):
         add_product_(y[start:stop], x[start:stop], weight.T)
     if activation is not None:
         y = activate_(y, activation)
-    return y if residual is None else y.add_(residual)
+    return y if skip is None else y.add_(skip)
 
 
-def _base_runs(deltas: Sequence[SegmentDelta], row_offsets: Sequence[int]) -> Iterator[tuple[int, int]]:
+def _base_runs(deltas: Sequence[Delta], row_offsets: Sequence[int]) -> Iterator[tuple[int, int]]:
     """Row ranges of neighbouring segments that share the base product: one call for each run."""
     start = row_offsets[0]
     for delta, segment_start, stop in zip(deltas, row_offsets, row_offsets[1:], strict=False):
-        if delta.weight is not None:
+        if isinstance(delta, OwnWeight):
             if segment_start > start:
                 yield start, segment_start
             start = stop
@@ -151,20 +88,34 @@ def _base_runs(deltas: Sequence[SegmentDelta], row_offsets: Sequence[int]) -> It
         yield start, row_offsets[-1]
 
 
-def _add_expert_delta_(
-    y: Tensor, x: Tensor, blocks: TaskBlocks, expert_set: tuple[int, ...], core: Tensor
-) -> None:
-    """`y += ((x V^T) C^T) U^T`, task by task, so that the shared blocks are read where they lie."""
-    if core.ndim == 1:
-        shrunk = _shrink(x, blocks, expert_set[0])
-        add_product_(y, shrunk.mul_(core), blocks.expand_operands[expert_set[0]])
-        return
+def _add_change_(y: Tensor, x: Tensor, blocks: TaskBlocks | None, delta: Delta) -> None:
+    """Adds to y [n, d_out] what the segment's product has beyond the bias and the shared weight's."""
+    match delta:
+        case BaseOnly():
+            pass
+        case OwnWeight(weight=weight):
+            add_product_(y, x, weight.T)
+        case FoldedSides(right=right, left=left):
+            add_product_(y, product(x, right.T), left)
+        case OneTask():
+            _add_one_(y, x, resident(blocks), delta)
+        case SeveralTasks():
+            _add_several_(y, x, resident(blocks), delta)
+
+
+def _add_one_(y: Tensor, x: Tensor, blocks: TaskBlocks, delta: OneTask) -> None:
+    """`y += ((x V_t^T) * s) U_t^T`"""
+    shrunk = _shrink(x, blocks, delta.task).mul_(delta.singular_values)
+    add_product_(y, shrunk, blocks.expand_operands[delta.task])
+
+
+def _add_several_(y: Tensor, x: Tensor, blocks: TaskBlocks, delta: SeveralTasks) -> None:
+    """`y += (((x V^T) M^T) L^T) U^T`, task by task, so that the shared blocks are read where they lie."""
     x = x.float()
-    left, right = core
-    mixed = torch.cat([_shrink(x, blocks, task) for task in expert_set], dim=1)  # [n, K]
-    mixed = product(product(mixed, right.T), left.T)
+    mixed = torch.cat([_shrink(x, blocks, task) for task in delta.tasks], dim=1)  # [n, K]
+    mixed = product(product(mixed, delta.right.T), delta.left.T)
     added = y if y.dtype == torch.float32 else torch.zeros_like(y, dtype=torch.float32)
-    for part, task in zip(mixed.chunk(len(expert_set), dim=1), expert_set, strict=True):
+    for part, task in zip(mixed.chunk(len(delta.tasks), dim=1), delta.tasks, strict=True):
         add_product_(added, part, blocks.expand_operands[task].float())
     if added is not y:
         y.add_(added)

@@ -3,6 +3,20 @@
 import triton
 import triton.language as tl
 
+from mass_serve.kernels.records import LinearField, TileField
+
+WEIGHT: tl.constexpr = tl.constexpr(LinearField.WEIGHT.value)
+BIAS: tl.constexpr = tl.constexpr(LinearField.BIAS.value)
+LEFT: tl.constexpr = tl.constexpr(LinearField.LEFT.value)
+RIGHT: tl.constexpr = tl.constexpr(LinearField.RIGHT.value)
+SCALE: tl.constexpr = tl.constexpr(LinearField.SCALE.value)
+RANK: tl.constexpr = tl.constexpr(LinearField.RANK.value)
+TILE_FIELDS: tl.constexpr = tl.constexpr(len(TileField))
+FIRST_ROW: tl.constexpr = tl.constexpr(TileField.FIRST_ROW.value)
+END_ROW: tl.constexpr = tl.constexpr(TileField.END_ROW.value)
+FIRST_SEGMENT: tl.constexpr = tl.constexpr(TileField.FIRST_SEGMENT.value)
+LAST_SEGMENT: tl.constexpr = tl.constexpr(TileField.LAST_SEGMENT.value)
+
 
 @triton.jit
 def address(table, place, element_type: tl.constexpr, ALIGNED: tl.constexpr):
@@ -69,24 +83,25 @@ def shrink_kernel(
     float32, along d_in in blocks of BLOCK_K from the first to the last.
     """
     tile, block = tl.program_id(0), tl.program_id(1)
-    first_row = tl.load(tiles + 4 * tile)
-    end_row = tl.load(tiles + 4 * tile + 1)
-    segment = tl.load(tiles + 4 * tile + 2)
+    tiles += TILE_FIELDS * tile
+    first_row = tl.load(tiles + FIRST_ROW)
+    end_row = tl.load(tiles + END_ROW)
+    segment = tl.load(tiles + FIRST_SEGMENT)
     if first_row == end_row or segment < 0:
         return
     record = segment.to(tl.int64) * record_length + field
-    rank = tl.load(table + record + 5)
+    rank = tl.load(table + record + RANK)
     if block * BLOCK_N >= rank:
         return
     element_type: tl.constexpr = x.dtype.element_ty
-    right = address(table, record + 3, element_type, ALIGNED)
+    right = address(table, record + RIGHT, element_type, ALIGNED)
     x += first_row.to(tl.int64) * d_in
     right += block.to(tl.int64) * BLOCK_N * d_in
     rows, columns = tl.arange(0, BLOCK_M), tl.arange(0, BLOCK_N)
     inside, of_rank = rows < end_row - first_row, columns < rank - block * BLOCK_N
     sums = product(x, right, inside, of_rank, d_in, BLOCK_M, BLOCK_N, BLOCK_K, EVEN_K, UPCAST, PRECISION)
-    if tl.load(table + record + 4) != 0:
-        scale = address(table, record + 4, element_type, False)
+    if tl.load(table + record + SCALE) != 0:
+        scale = address(table, record + SCALE, element_type, False)
         sums *= tl.load(scale + block * BLOCK_N + columns, mask=of_rank, other=0.0).to(tl.float32)[None, :]
     h += first_row.to(tl.int64) * h_width + block * BLOCK_N
     tl.store(h + rows[:, None] * h_width + columns[None, :], sums.to(element_type), mask=inside[:, None])
@@ -107,7 +122,7 @@ def expand_kernel(
     x,
     h,
     y,
-    residual,
+    skip,
     tiles,
     offsets,
     table,
@@ -128,15 +143,15 @@ def expand_kernel(
     EVEN_K: tl.constexpr,
     ALIGNED: tl.constexpr,
     LOW_RANK: tl.constexpr,
-    HAS_RESIDUAL: tl.constexpr,
+    HAS_SKIP: tl.constexpr,
     ACTIVATION: tl.constexpr,
     UPCAST: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """`y = act(x W_i^T + h left_i + b_i) + residual` for the rows `offsets[i]:offsets[i+1]`, tile by tile.
+    """`y = act(x W_i^T + h left_i + b_i) + skip` for the rows `offsets[i]:offsets[i+1]`, tile by tile.
 
     Columns `first_column:first_column + columns_of_y` of the product. x [N, d_in], h [N, h_width], y and
-    residual [N, columns_of_y] of one dtype; W_i [d_out, d_in], left_i [rank_i, d_out], b_i [d_out] or none.
+    skip [N, columns_of_y] of one dtype; W_i [d_out, d_in], left_i [rank_i, d_out], b_i [d_out] or none.
     y is mutated, every element of it written once: zeros in the tail. All rows of a tile have one W_i; where
     they are of several segments, each segment adds its own part to its rows and 0 to the others. Everything
     is summed in float32 in one accumulator: along d_in, along the rank, then the bias.
@@ -148,10 +163,11 @@ def expand_kernel(
     group_tiles = tl.minimum(num_tiles - group * GROUP, GROUP)
     tile = group * GROUP + (program % (GROUP * blocks)) % group_tiles
     block = (program % (GROUP * blocks)) // group_tiles
-    first_row = tl.load(tiles + 4 * tile)
-    end_row = tl.load(tiles + 4 * tile + 1)
-    segment = tl.load(tiles + 4 * tile + 2)
-    last_segment = tl.load(tiles + 4 * tile + 3)
+    tiles += TILE_FIELDS * tile
+    first_row = tl.load(tiles + FIRST_ROW)
+    end_row = tl.load(tiles + END_ROW)
+    segment = tl.load(tiles + FIRST_SEGMENT)
+    last_segment = tl.load(tiles + LAST_SEGMENT)
     if first_row == end_row:
         return
     element_type: tl.constexpr = x.dtype.element_ty
@@ -166,7 +182,7 @@ def expand_kernel(
         return
     first_column += block * BLOCK_N
     record = segment.to(tl.int64) * record_length + field
-    weight = address(table, record, element_type, ALIGNED)
+    weight = address(table, record + WEIGHT, element_type, ALIGNED)
     weight += first_column.to(tl.int64) * d_in
     sums = product(
         x + first_row.to(tl.int64) * d_in,
@@ -188,8 +204,8 @@ def expand_kernel(
         end_of_own = tl.load(offsets + i + 1) * tokens - first_row
         own = inside & (rows >= start_of_own) & (rows < end_of_own)
         if LOW_RANK:
-            rank = tl.load(table + record + 5).to(tl.int32)
-            left = address(table, record + 2, element_type, ALIGNED) + first_column
+            rank = tl.load(table + record + RANK).to(tl.int32)
+            left = address(table, record + LEFT, element_type, ALIGNED) + first_column
             shrunk = h
             for start in range(0, rank, BLOCK_R):
                 b_mask = (r < rank - start)[:, None] & wanted[None, :]
@@ -200,12 +216,12 @@ def expand_kernel(
                 if UPCAST:
                     a, b = a.to(tl.float32), b.to(tl.float32)
                 sums = tl.dot(a, b, sums, input_precision=PRECISION)
-        if tl.load(table + record + 1) != 0:
-            bias = address(table, record + 1, element_type, False) + first_column
+        if tl.load(table + record + BIAS) != 0:
+            bias = address(table, record + BIAS, element_type, False) + first_column
             added = tl.load(bias + columns, mask=wanted, other=0.0).to(tl.float32)
             sums += tl.where(own[:, None], added[None, :], 0.0)
         record += record_length
     sums = activate(sums, ACTIVATION)
-    if HAS_RESIDUAL:
-        sums += tl.load(residual + corner + places, mask=everything, other=0.0).to(tl.float32)
+    if HAS_SKIP:
+        sums += tl.load(skip + corner + places, mask=everything, other=0.0).to(tl.float32)
     tl.store(y + corner + places, sums.to(element_type), mask=everything)

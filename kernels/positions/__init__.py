@@ -1,4 +1,4 @@
-"""A batch's tokens: class and position embeddings of each sample's segment added to its patches."""
+"""A batch's tokens: class token and positions of each sample's segment added to its patches."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["segmented_positions"]
 
 def segmented_positions(
     patches: Tensor,
-    class_embeddings: Sequence[Tensor],
+    class_tokens: Sequence[Tensor],
     positions: Sequence[Tensor],
     segment_offsets: Sequence[int],
 ) -> Tensor:
@@ -22,5 +22,5 @@ def segmented_positions(
     if backend_for(patches.device) == "fused":
         from mass_serve.kernels.positions import fused
 
-        return fused.segmented_positions(patches, class_embeddings, positions, segment_offsets)
-    return reference.segmented_positions(patches, class_embeddings, positions, segment_offsets)
+        return fused.segmented_positions(patches, class_tokens, positions, segment_offsets)
+    return reference.segmented_positions(patches, class_tokens, positions, segment_offsets)

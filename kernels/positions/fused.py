@@ -13,16 +13,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
+from mass_serve.kernels.records import PositionField, position_fields, record
 from mass_serve.kernels.segment_plan import SegmentPlan
 
-# What a segment has, as it stands in its record: the addresses of class_i and positions_i.
-POSITION_FIELDS = 2
 TOKEN_WARPS = 4
+CLASS_TOKEN: tl.constexpr = tl.constexpr(PositionField.CLASS_TOKEN.value)
+POSITIONS: tl.constexpr = tl.constexpr(PositionField.POSITIONS.value)
 
 
 @triton.jit
@@ -47,11 +47,11 @@ def positions_kernel(
     if segment < 0:
         tl.store(place, tl.zeros((BLOCK,), dtype=y.dtype.element_ty), mask=inside)
         return
-    record = table + segment.to(tl.int64) * record_length + field
-    own = tl.load(record).to(tl.pointer_type(y.dtype.element_ty))
+    fields = table + segment.to(tl.int64) * record_length + field
+    own = tl.load(fields + CLASS_TOKEN).to(tl.pointer_type(y.dtype.element_ty))
     if token > 0:
         own = patches + (row.to(tl.int64) - sample - 1) * width
-    position = tl.load(record + 1).to(tl.pointer_type(y.dtype.element_ty)) + token * width
+    position = tl.load(fields + POSITIONS).to(tl.pointer_type(y.dtype.element_ty)) + token * width
     values = tl.load(own + columns, mask=inside, other=0.0).to(tl.float32)
     values += tl.load(position + columns, mask=inside, other=0.0).to(tl.float32)
     tl.store(place, values.to(y.dtype.element_ty), mask=inside)
@@ -59,20 +59,20 @@ def positions_kernel(
 
 def segmented_positions(
     patches: Tensor,
-    class_embeddings: Sequence[Tensor],
+    class_tokens: Sequence[Tensor],
     positions: Sequence[Tensor],
     segment_offsets: Sequence[int],
 ) -> Tensor:
     """The tokens of this module's docstring, with a plan made for this one call."""
-    pairs = zip(class_embeddings, positions, strict=True)
-    records = [torch.tensor([first.data_ptr(), rest.data_ptr()]) for first, rest in pairs]
-    plan = SegmentPlan(patches.shape[0], len(records), POSITION_FIELDS, patches.device)
+    pairs = zip(class_tokens, positions, strict=True)
+    records = [record(len(PositionField), {0: position_fields(first, rest)}) for first, rest in pairs]
+    plan = SegmentPlan(patches.shape[0], len(records), len(PositionField), patches.device)
     plan.update(segment_offsets, records, [False] * len(records))
     return planned_positions(patches, plan, field=0)
 
 
 def planned_positions(patches: Tensor, plan: SegmentPlan, *, field: int) -> Tensor:
-    """The tokens of the plan's samples, embeddings by the plan's records."""
+    """The tokens [B, L, D] of the plan's samples; class tokens and positions by the plan's records."""
     samples, others, width = patches.shape
     y = patches.new_empty(samples, others + 1, width)
     positions_kernel[(samples * (others + 1),)](

@@ -20,14 +20,14 @@ from torch import Tensor
 
 def segmented_positions(
     patches: Tensor,
-    class_embeddings: Sequence[Tensor],
+    class_tokens: Sequence[Tensor],
     positions: Sequence[Tensor],
     segment_offsets: Sequence[int],
 ) -> Tensor:
     """The tokens of this module's docstring."""
     tokens = patches.new_empty(patches.shape[0], patches.shape[1] + 1, patches.shape[2])
     spans = pairwise(segment_offsets)
-    for (start, stop), first, rest in zip(spans, class_embeddings, positions, strict=True):
+    for (start, stop), first, rest in zip(spans, class_tokens, positions, strict=True):
         tokens[start:stop, 0] = first + rest[0]
         torch.add(patches[start:stop], rest[1:], out=tokens[start:stop, 1:])
     return tokens

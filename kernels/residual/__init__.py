@@ -1,4 +1,4 @@
-"""How far a feature lies outside each task's subspace, and how much of a layer's tokens lies within."""
+"""How far a feature lies outside each task's subspace."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ from torch import Tensor
 
 from mass_serve.kernels.backend import backend_for
 from mass_serve.kernels.residual import reference
-from mass_serve.kernels.residual.reference import subspace_energies
 
-__all__ = ["subspace_energies", "subspace_residuals"]
+__all__ = ["subspace_residuals"]
 
 
 def subspace_residuals(z: Tensor, projectors: Tensor) -> Tensor:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import torch
 from torch import Tensor
 
-from mass_serve.kernels import SegmentDelta, TaskBlocks
+from mass_serve.kernels import BaseOnly, Delta, FoldedSides, OneTask, OwnWeight, SeveralTasks, TaskBlocks
 from mass_serve.kernels.activations import Activation
 
 TASKS = 5
@@ -22,29 +22,38 @@ def random_blocks(d_out: int, d_in: int, rank: int, dtype: torch.dtype) -> TaskB
     return TaskBlocks(u.to(dtype), vh.to(dtype))
 
 
-def random_delta(expert_set: tuple[int, ...], rank: int, d_out: int, dtype: torch.dtype) -> SegmentDelta:
+def random_delta(
+    expert_set: tuple[int, ...], rank: int, d_out: int, dtype: torch.dtype
+) -> OneTask | SeveralTasks:
     """A low-rank segment's change with a random core."""
     k = rank * len(expert_set)
-    core = torch.rand(k).to(dtype) if len(expert_set) == 1 else torch.randn(2, k, k) / k**0.5
-    return SegmentDelta(expert_set, core, torch.randn(d_out).to(dtype))
+    if len(expert_set) == 1:
+        core = torch.rand(k).to(dtype)
+        return OneTask(expert_set[0], core, torch.randn(d_out).to(dtype))
+    left, right = torch.randn(2, k, k) / k**0.5
+    return SeveralTasks(expert_set, left, right, torch.randn(d_out).to(dtype))
 
 
-def dense_weight(weight: Tensor, blocks: TaskBlocks, delta: SegmentDelta) -> Tensor:
+def dense_weight(weight: Tensor, blocks: TaskBlocks, delta: Delta) -> Tensor:
     """W + U C V in float64, written out, with C diagonal or the product of its factors."""
-    if delta.weight is not None:
-        return delta.weight.double()
-    if delta.sides is not None:
-        return weight.double() + delta.sides[1].double().T @ delta.sides[0].double()
-    if delta.core is None:
-        return weight.double()
-    core = delta.core.double()
-    left = torch.cat([blocks.u[task] for task in delta.expert_set], dim=1).double()
-    right = torch.cat([blocks.vh[task] for task in delta.expert_set], dim=0).double()
-    return weight.double() + left @ (core.diag() if core.ndim == 1 else core[0] @ core[1]) @ right
+    match delta:
+        case OwnWeight():
+            return delta.weight.double()
+        case BaseOnly():
+            return weight.double()
+        case FoldedSides():
+            return weight.double() + delta.left.double().T @ delta.right.double()
+        case OneTask(task=task):
+            u, vh = blocks.u[task].double(), blocks.vh[task].double()
+            return weight.double() + u @ delta.singular_values.double().diag() @ vh
+        case SeveralTasks(tasks=tasks):
+            u = torch.cat([blocks.u[task] for task in tasks], dim=1).double()
+            vh = torch.cat([blocks.vh[task] for task in tasks], dim=0).double()
+            return weight.double() + u @ delta.left.double() @ delta.right.double() @ vh
 
 
 def expected(
-    x: Tensor, weight: Tensor, blocks: TaskBlocks, deltas: Sequence[SegmentDelta], rows: Sequence[int]
+    x: Tensor, weight: Tensor, blocks: TaskBlocks, deltas: Sequence[Delta], rows: Sequence[int]
 ) -> Tensor:
     """The segmented product in float64, before any activation."""
     parts = []
@@ -68,7 +77,7 @@ class Case:
     x: Tensor
     weight: Tensor
     blocks: TaskBlocks
-    deltas: list[SegmentDelta]
+    deltas: list[Delta]
     rows: tuple[int, ...]
 
     @classmethod
@@ -78,9 +87,9 @@ class Case:
         """Low-rank segments of one to `tasks` tasks; every fifth base only."""
         torch.manual_seed(d_out + d_in)
         sets = [((i % TASKS,), (0, 1 + i % 4), (0, 2, 4))[i % tasks] for i in range(len(rows) - 1)]
-        deltas = [random_delta(expert_set, rank, d_out, dtype) for expert_set in sets]
+        deltas: list[Delta] = [random_delta(expert_set, rank, d_out, dtype) for expert_set in sets]
         for i in range(4, len(deltas), 5):
-            deltas[i] = SegmentDelta(sets[i], None, deltas[i].bias)
+            deltas[i] = BaseOnly(deltas[i].bias)
         x, weight = torch.randn(rows[-1], d_in), torch.randn(d_out, d_in) / d_in**0.5
         return cls(x.to(dtype), weight.to(dtype), random_blocks(d_out, d_in, rank, dtype), deltas, rows)
 
@@ -95,7 +104,6 @@ class Case:
         return expected(self.x, self.weight, self.blocks, self.deltas, self.rows)
 
 
-def _delta_to(delta: SegmentDelta, device: torch.device) -> SegmentDelta:
-    core, bias, weight = (t if t is None else t.to(device) for t in (delta.core, delta.bias, delta.weight))
-    sides = None if delta.sides is None else (delta.sides[0].to(device), delta.sides[1].to(device))
-    return SegmentDelta(delta.expert_set, core, bias, weight, sides)
+def _delta_to(delta: Delta, device: torch.device) -> Delta:
+    tensors = {name: part.to(device) for name, part in vars(delta).items() if isinstance(part, Tensor)}
+    return replace(delta, **tensors)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mass_serve.kernels import segmented_linear, subspace_residuals
+from mass_serve.kernels import segmented_linear, subspace_energies, subspace_residuals
 from mass_serve.kernels.backend import backend, backend_for
 from tests.kernels.segmented import Case
 
@@ -27,13 +27,16 @@ def test_an_override_ends_with_its_block_and_can_be_nested() -> None:
 
 
 def test_the_public_operations_run_what_was_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
-    fused = pytest.importorskip("kernels.low_rank.fused")
-    residual = pytest.importorskip("kernels.residual.fused")
+    fused = pytest.importorskip("mass_serve.kernels.low_rank.fused")
+    residual = pytest.importorskip("mass_serve.kernels.residual.fused")
+    energies = pytest.importorskip("mass_serve.kernels.energies.fused")
     case, chosen = Case.random((0, 4), 4, 4, 1, torch.float32), torch.zeros(1)
     monkeypatch.setattr(fused, "segmented_linear", lambda *_: chosen)
     monkeypatch.setattr(residual, "subspace_residuals", lambda *_: chosen)
+    monkeypatch.setattr(energies, "subspace_energies", lambda *_: chosen)
     arguments = (case.x, case.weight, case.blocks, case.deltas, case.rows)
     with backend("fused"):
         assert segmented_linear(*arguments) is chosen
         assert subspace_residuals(case.x, torch.zeros(1, 1, 4)) is chosen
+        assert subspace_energies(case.x[None], torch.zeros(1, 1, 4)) is chosen
     assert segmented_linear(*arguments) is not chosen

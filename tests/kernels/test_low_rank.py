@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mass_serve.kernels import SegmentDelta, segmented_linear
+from mass_serve.kernels import Delta, OwnWeight, segmented_linear
 from tests.kernels.segmented import TASKS, dense_weight, expected, random_blocks, random_delta
 from tests.kernels.splits import PATTERNS, offsets
 
@@ -35,15 +35,13 @@ def test_low_rank_and_materialised_segments_share_a_launch() -> None:
     torch.manual_seed(0)
     blocks, weight, x = random_blocks(24, 32, 4, torch.float32), torch.randn(24, 32), torch.randn(40, 32)
     low_rank = [random_delta((0,), 4, 24, torch.float32), random_delta((1, 3), 4, 24, torch.float32)]
-    merged = [
-        SegmentDelta(d.expert_set, None, d.bias, dense_weight(weight, blocks, d).float()) for d in low_rank
-    ]
-    mixed = [low_rank[0], merged[1], merged[0], low_rank[1]]
+    merged = [OwnWeight(dense_weight(weight, blocks, d).float(), d.bias) for d in low_rank]
+    mixed: list[Delta] = [low_rank[0], merged[1], merged[0], low_rank[1]]
     rows = (0, 8, 19, 19, 40)
     y = segmented_linear(x, weight, blocks, mixed, rows)
     torch.testing.assert_close(y.double(), expected(x, weight, blocks, mixed, rows), atol=1e-5, rtol=1e-4)
     only_merged = segmented_linear(x, weight, None, [merged[0]], (0, 40))
-    torch.testing.assert_close(only_merged, torch.addmm(merged[0].bias, x, merged[0].weight.T))  # type: ignore[arg-type, union-attr]
+    torch.testing.assert_close(only_merged, torch.addmm(merged[0].bias, x, merged[0].weight.T))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("threads", [1, 2, 5])
@@ -70,6 +68,12 @@ def test_output_rows_are_the_rows_of_the_whole_product() -> None:
     rows = slice(10, 30)
     part = segmented_linear(x, weight[rows], blocks.output_rows(rows), [delta.output_rows(rows)], (0, 16))
     torch.testing.assert_close(part, whole[:, rows])
+
+
+def test_tasks_without_blocks_are_refused() -> None:
+    delta = random_delta((0, 1), 1, 4, torch.float32)
+    with pytest.raises(ValueError, match="blocks"):
+        segmented_linear(torch.randn(4, 4), torch.randn(4, 4), None, [delta], (0, 4))
 
 
 def test_offsets_that_do_not_cover_the_rows_are_refused() -> None:

@@ -6,18 +6,14 @@ import pytest
 import torch
 
 from mass_serve.kernels import subspace_residuals
-
-
-def _projectors(tasks: int, rank: int, width: int) -> torch.Tensor:
-    columns: torch.Tensor = torch.linalg.qr(torch.randn(tasks, width, rank, dtype=torch.float64)).Q
-    return columns.transpose(1, 2).contiguous()
+from tests.kernels.projectors import random_projectors
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize(("tasks", "rank", "width"), [(1, 1, 7), (8, 16, 128), (20, 38, 768), (3, 64, 64)])
 def test_it_is_the_distance_to_each_subspace(tasks: int, rank: int, width: int, dtype: torch.dtype) -> None:
     torch.manual_seed(width)
-    basis, z = _projectors(tasks, rank, width), (10 * torch.randn(6, width)).to(dtype)
+    basis, z = random_projectors(tasks, rank, width), (10 * torch.randn(6, width)).to(dtype)
     projector = torch.eye(width, dtype=torch.float64) - basis.transpose(1, 2) @ basis  # [T, D, D]
     expected = torch.einsum("tij,bj->bti", projector, z.double()).norm(dim=2)
     residuals = subspace_residuals(z, basis.float())
@@ -28,7 +24,7 @@ def test_it_is_the_distance_to_each_subspace(tasks: int, rank: int, width: int, 
 def test_a_feature_inside_a_subspace_keeps_a_small_residual() -> None:
     """`|z|^2 - |Pz|^2` in float32 could not tell 1e-4 from 0 here; nor could it come out negative."""
     torch.manual_seed(0)
-    basis = _projectors(1, 32, 128)
+    basis = random_projectors(1, 32, 128)
     inside = torch.randn(1, 32, dtype=torch.float64) @ basis[0]
     outside = torch.randn(1, 128, dtype=torch.float64)
     outside -= outside @ basis[0].T @ basis[0]
@@ -38,7 +34,7 @@ def test_a_feature_inside_a_subspace_keeps_a_small_residual() -> None:
 
 def test_a_sample_has_the_same_bits_in_every_batch() -> None:
     torch.manual_seed(0)
-    basis, z = _projectors(4, 9, 100).float(), torch.randn(33, 100)
+    basis, z = random_projectors(4, 9, 100).float(), torch.randn(33, 100)
     whole = subspace_residuals(z, basis)
     for rows in range(1, 33):
         assert torch.equal(subspace_residuals(z[33 - rows :], basis), whole[33 - rows :])

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
 
-from mass_serve.kernels import SegmentDelta, folded_sides, segmented_linear
+from mass_serve.kernels import OwnWeight, SeveralTasks, segmented_linear
 from mass_serve.kernels.activations import Activation
 from mass_serve.kernels.backend import backend
 from mass_serve.kernels.low_rank import reference
@@ -66,18 +68,14 @@ def test_every_rank_and_width(
 
 
 @pytest.mark.parametrize("activation", ["quick_gelu", "gelu", None])
-@pytest.mark.parametrize("with_residual", [False, True])
-def test_activation_and_residual_follow_the_product(
-    activation: Activation | None, with_residual: bool
-) -> None:
+@pytest.mark.parametrize("with_skip", [False, True])
+def test_activation_and_skip_follow_the_product(activation: Activation | None, with_skip: bool) -> None:
     case = Case.random((0, 5, 23, 40), 48, 64, 9, torch.float32)
-    residual = torch.randn(40, 48) if with_residual else None
-    y = _fused(case, activation=activation, residual=None if residual is None else residual.to(DEVICE))
-    wanted = activated(case.expected(), activation) + (0 if residual is None else residual.double())
+    skip = torch.randn(40, 48) if with_skip else None
+    y = _fused(case, activation=activation, skip=None if skip is None else skip.to(DEVICE))
+    wanted = activated(case.expected(), activation) + (0 if skip is None else skip.double())
     torch.testing.assert_close(y.double(), wanted, atol=2e-5, rtol=1e-4)
-    torch.testing.assert_close(
-        _reference(case, activation=activation, residual=residual), y, atol=2e-5, rtol=1e-4
-    )
+    torch.testing.assert_close(_reference(case, activation=activation, skip=skip), y, atol=2e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize(("dtype", "atol", "rtol"), TOLERANCES)
@@ -88,11 +86,9 @@ def test_low_rank_folded_materialised_and_base_only_segments_share_a_launch(
     low_rank = list(case.deltas)
     for i in (1, 3):
         own = dense_weight(case.weight, case.blocks, low_rank[i]).to(dtype)
-        case.deltas[i] = SegmentDelta(low_rank[i].expert_set, None, low_rank[i].bias, own)
-    core = low_rank[2].core
-    assert core is not None
-    sides = folded_sides(case.blocks, low_rank[2].expert_set, core[0], core[1])
-    case.deltas[5] = SegmentDelta(low_rank[2].expert_set, None, None, sides=sides)
+        case.deltas[i] = OwnWeight(own, low_rank[i].bias)
+    assert isinstance(low_rank[2], SeveralTasks)
+    case.deltas[5] = replace(low_rank[2].folded(case.blocks), bias=None)
     y = _fused(case)
     torch.testing.assert_close(y.double(), case.expected(), atol=atol, rtol=rtol)
     torch.testing.assert_close(y, _reference(case), atol=atol, rtol=rtol)

@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from benchmarks.kernels import Case, case_output
-from mass_serve.kernels import SegmentDelta, segmented_linear
-from mass_serve.kernels.low_rank.fused import LinearPlace, linear_record, planned_linear
-from mass_serve.kernels.segment_plan import LINEAR_FIELDS, SegmentPlan
+from mass_serve.kernels import BaseOnly, Delta, OwnWeight, segmented_linear
+from mass_serve.kernels.low_rank.fused import LinearPlace, linear_fields, planned_linear
+from mass_serve.kernels.records import LinearField, record
+from mass_serve.kernels.segment_plan import SegmentPlan
 from tests.interpreter import DEVICE, INTERPRETED, ROOT
 from tests.kernels import segmented
 
@@ -40,13 +41,14 @@ def test_a_graph_replays_with_the_segments_that_an_update_put_in() -> None:
     """The low-rank, the materialised and the base-only form change places between replays."""
     case = _on_device((0, 40, 100, 197), tasks=1)
     merged = segmented.dense_weight(case.weight, case.blocks, case.deltas[0]).bfloat16()
-    deltas = [
+    deltas: list[Delta] = [
         case.deltas[0],
-        SegmentDelta((0,), None, case.deltas[0].bias, merged),
-        SegmentDelta((), None, case.deltas[1].bias),
+        OwnWeight(merged, case.deltas[0].bias),
+        BaseOnly(case.deltas[1].bias),
     ]
-    records = [torch.tensor(linear_record(delta, case.weight, case.blocks)) for delta in deltas]
-    plan = SegmentPlan(197, 3, LINEAR_FIELDS, DEVICE)
+    length = len(LinearField)
+    records = [record(length, {0: linear_fields(delta, case.weight, case.blocks)}) for delta in deltas]
+    plan = SegmentPlan(197, 3, length, DEVICE)
     place = LinearPlace(0, 768, 768, 96, 96, shared_weight=True)
     plan.update((0, 40, 100, 197), records, [False, True, False])
     planned_linear(case.x, plan, place, tokens=1)

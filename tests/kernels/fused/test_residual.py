@@ -9,11 +9,7 @@ from mass_serve.kernels import subspace_residuals
 from mass_serve.kernels.backend import backend
 from mass_serve.kernels.residual import reference
 from tests.interpreter import DEVICE
-
-
-def _projectors(tasks: int, rank: int, width: int) -> torch.Tensor:
-    columns: torch.Tensor = torch.linalg.qr(torch.randn(tasks, width, rank, dtype=torch.float64)).Q
-    return columns.transpose(1, 2).contiguous()
+from tests.kernels.projectors import random_projectors
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -25,7 +21,7 @@ def test_it_is_the_distance_to_each_subspace(
     batch: int, tasks: int, rank: int, width: int, dtype: torch.dtype
 ) -> None:
     torch.manual_seed(width)
-    basis, z = _projectors(tasks, rank, width), (10 * torch.randn(batch, width)).to(dtype)
+    basis, z = random_projectors(tasks, rank, width), (10 * torch.randn(batch, width)).to(dtype)
     outside = z.double() - (z.double() @ basis.transpose(1, 2)) @ basis  # [T, B, D]
     with backend("fused"):
         residuals = subspace_residuals(z.to(DEVICE), basis.float().to(DEVICE)).cpu()
@@ -39,7 +35,7 @@ def test_it_is_the_distance_to_each_subspace(
 def test_a_feature_inside_a_subspace_keeps_a_small_residual() -> None:
     """`|z|^2 - |Pz|^2` in float32 could not tell 1e-3 from 0 here."""
     torch.manual_seed(0)
-    basis = _projectors(1, 32, 128)
+    basis = random_projectors(1, 32, 128)
     inside = torch.randn(1, 32, dtype=torch.float64) @ basis[0]
     outside = torch.randn(1, 128, dtype=torch.float64)
     outside -= outside @ basis[0].T @ basis[0]

@@ -1,0 +1,19 @@
+"""How much of a layer's tokens lies within each task's subspace."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from mass_serve.kernels.backend import backend_for
+from mass_serve.kernels.energies import reference
+
+__all__ = ["subspace_energies"]
+
+
+def subspace_energies(x: Tensor, projectors: Tensor) -> Tensor:
+    """The energies [B, T] of `kernels.energies.reference`, by the form that fits the device of x."""
+    if backend_for(x.device) == "fused" and len(x):
+        from mass_serve.kernels.energies import fused
+
+        return fused.subspace_energies(x, projectors)
+    return reference.subspace_energies(x, projectors)

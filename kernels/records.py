@@ -1,0 +1,83 @@
+"""The layout of what the host leaves on the device for the kernels: written once, read by both sides.
+
+A segment's record [record_length] int64 holds, for every operation of a pass, the fields of one of the types
+below, one after the other; an address of 0 says that there is no such tensor. The map of a pass's tiles
+[tiles, len(TileField)] int32 says which rows each tile has. Host code adds a member to the place where an
+operation's fields begin; a kernel module makes a `tl.constexpr` of each member that it reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import IntEnum
+
+import torch
+from torch import Tensor
+
+
+class LinearField(IntEnum):
+    """What a segment has in one linear (see `kernels.low_rank.fused`): five addresses and a rank."""
+
+    WEIGHT = 0  # W_i [d_out, d_in]
+    BIAS = 1  # b_i [d_out]
+    LEFT = 2  # left_i [rank, d_out]
+    RIGHT = 3  # right_i [rank, d_in]
+    SCALE = 4  # scale_i [rank]
+    RANK = 5  # rows of left_i and right_i; 0 where there are none
+
+
+class NormField(IntEnum):
+    """What a segment has in one LayerNorm (see `kernels.layer_norm.fused`): two addresses."""
+
+    WEIGHT = 0  # w_i [D]
+    BIAS = 1  # b_i [D]
+
+
+class PositionField(IntEnum):
+    """What a segment has in its tokens (see `kernels.positions.fused`): two addresses."""
+
+    CLASS_TOKEN = 0  # class_i [D]
+    POSITIONS = 1  # positions_i [L, D]
+
+
+class TileField(IntEnum):
+    """One tile of rows; the segments are -1 in the tail, and an unused tile has no rows."""
+
+    FIRST_ROW = 0
+    END_ROW = 1
+    FIRST_SEGMENT = 2
+    LAST_SEGMENT = 3
+
+
+Fields = dict[IntEnum, int]  # of one operation; what is left out is 0
+
+
+def record(length: int, operations: Mapping[int, Fields]) -> Tensor:
+    """A segment's record [length] int64: the fields of each operation from the place where they begin."""
+    filled = torch.zeros(length, dtype=torch.int64)
+    for place, fields in operations.items():
+        for field, value in fields.items():
+            filled[place + field] = value
+    return filled
+
+
+def address(tensor: Tensor | None) -> int:
+    """What a record holds of a tensor, which must live as long as the record; 0 for none.
+
+    Raises ValueError for a tensor that is not contiguous: the kernels know sizes, not strides.
+    """
+    if tensor is None:
+        return 0
+    if not tensor.is_contiguous():
+        raise ValueError(f"weights must be contiguous, got strides {tensor.stride()}")
+    return tensor.data_ptr()
+
+
+def norm_fields(weight: Tensor, bias: Tensor) -> Fields:
+    """A segment's fields in one LayerNorm with weight and bias [D]."""
+    return {NormField.WEIGHT: address(weight), NormField.BIAS: address(bias)}
+
+
+def position_fields(class_token: Tensor, positions: Tensor) -> Fields:
+    """A segment's fields in its tokens, with class token [D] and positions [L, D]."""
+    return {PositionField.CLASS_TOKEN: address(class_token), PositionField.POSITIONS: address(positions)}
