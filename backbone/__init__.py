@@ -1,38 +1,36 @@
-"""The shared vision transformer and the experts folded into it.
+"""The shared vision transformer and the experts folded into it, with torch alone.
 
-`vit` is the forward pass, written once against `EncoderWeights`; `DenseWeights` and `SegmentedWeights`
-are the plain and the mixed-batch form of it; `ExpertBank` holds what every task changed; `passes_for` gives
-the two passes in the form that fits the device.
+`architecture` defines an encoder; `one_pass.run` is its forward pass, part by part (`parts`), over weights in
+one of several forms (`weights`); `ExpertBank` holds what every task changed; `passes_for` gives a store's
+passes in the form that fits the device.
 """
 
-from mass_serve.backbone.config import EncoderConfig
+from mass_serve.backbone.architecture import Architecture, Block, PatchEmbedding, Pooling, weight_of
 from mass_serve.backbone.expert_bank import ExpertBank, ExpertSet
 from mass_serve.backbone.heads import ClassificationHead
-from mass_serve.backbone.linear import DenseWeights, EncoderWeights, SegmentedWeights
+from mass_serve.backbone.one_pass import Feature, PassResult, Probe, Token, run
+from mass_serve.backbone.parts.patch_embedding import patchify
 from mass_serve.backbone.passes import Passes, passes_for
-from mass_serve.backbone.vit import (
-    early_pass,
-    encode,
-    encode_from,
-    first_pass,
-    first_pass_parameters,
-    patchify,
-)
+from mass_serve.backbone.weights.dense import DenseWeights
+from mass_serve.backbone.weights.segmented import SegmentedWeights
 
 __all__ = [
+    "Architecture",
+    "Block",
     "ClassificationHead",
     "DenseWeights",
-    "EncoderConfig",
-    "EncoderWeights",
     "ExpertBank",
     "ExpertSet",
+    "Feature",
+    "PassResult",
     "Passes",
+    "PatchEmbedding",
+    "Pooling",
+    "Probe",
     "SegmentedWeights",
-    "early_pass",
-    "encode",
-    "encode_from",
-    "first_pass",
-    "first_pass_parameters",
+    "Token",
     "passes_for",
     "patchify",
+    "run",
+    "weight_of",
 ]

@@ -114,6 +114,11 @@ class BlockNames:
         """The block's linears in forward order."""
         return self.qkv, self.out, self.fc1, self.fc2
 
+    @property
+    def norms(self) -> tuple[str, str]:
+        """The block's LayerNorms in forward order."""
+        return self.norm1, self.norm2
+
 
 @dataclass(frozen=True)
 class Block:
@@ -195,6 +200,12 @@ class Architecture:
         of_blocks = (linear for block in self.blocks() for linear in block.linears)
         projection = (self.pooling.linear,) if self.pooling.projection_dim else ()
         return (self.embedding.linear, *of_blocks, *projection)
+
+    @property
+    def norms(self) -> tuple[str, ...]:
+        """Every operation that is a LayerNorm, in forward order."""
+        of_blocks = (norm for block in self.blocks() for norm in block.norms)
+        return (self.embedding.norm, *of_blocks, self.pooling.norm)
 
     def parameter_shapes(self) -> Shapes:
         """The shape of every parameter by its canonical name, in forward order."""

@@ -3,48 +3,69 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
 from torch import Tensor
 
-from mass_serve.backbone.config import EncoderConfig
-from mass_serve.kernels import SegmentDelta, TaskBlocks, folded_sides
+from mass_serve.backbone.architecture import Architecture, bias_of, weight_of
+from mass_serve.kernels import Delta, OneTask, OwnWeight, SeveralTasks, TaskBlocks
 from mass_serve.kernels.backend import backend_for
-from mass_serve.merging import TaskSingularVectors, core_factors, mean_delta, merged_delta
+from mass_serve.merging import TaskSingularVectors, core_factors, merged_parameter
 from mass_serve.merging.threads import side_by_side
 
-POSITIONS = "position_embedding.weight"
 FACTOR_BYTES = 4  # core factors are float32 whatever the encoder is
-
-
-Sides = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True, eq=False)
 class ExpertSet:
-    """The weights of one expert set, as far as they are not the shared blocks."""
+    """The weights of one expert set, as far as they are not the shared blocks.
+
+    Raises ValueError where a change is of other tasks than the set.
+    """
 
     tasks: tuple[int, ...]
-    vectors: dict[str, Tensor]  # biases, LayerNorms, class embedding and positions, whole (not their change)
-    cores: dict[str, Tensor]  # by linear, as in `kernels.SegmentDelta`; no entry where materialised
-    weights: dict[str, Tensor]  # by linear: [d_out, d_in] where materialised
-    sides: dict[str, Sides]  # by linear: in place of the core where that is folded
-    materialised: bool
+    vectors: dict[str, Tensor]  # every parameter but the linears' weights, whole (not its change)
+    deltas: dict[str, Delta]  # by linear; their biases are those of `vectors`
+    materialised: bool  # every linear has a weight of the set's own
 
-    def delta(self, linear: str) -> SegmentDelta:
-        """What this set does in one linear."""
-        bias = self.vectors.get(f"{linear}.bias")
-        own = (bias, self.weights.get(linear), self.sides.get(linear))
-        return SegmentDelta(self.tasks, self.cores.get(linear), *own)
+    def __post_init__(self) -> None:
+        for linear, delta in self.deltas.items():
+            if _tasks_of(delta, self.tasks) != self.tasks:
+                raise ValueError(f"{linear}: a change of other tasks in the expert set {self.tasks}")
+
+    def renumbered(self, tasks: tuple[int, ...]) -> ExpertSet:
+        """The same weights for a bank that has the same tasks in the same order under other numbers."""
+        deltas = {linear: _renumbered(delta, tasks) for linear, delta in self.deltas.items()}
+        return ExpertSet(tasks, self.vectors, deltas, self.materialised)
 
     @property
     def nbytes(self) -> int:
         """The memory that this set takes beside the shared blocks."""
-        sides = sum(side.nbytes for pair in self.sides.values() for side in pair)
-        whole = (self.vectors, self.cores, self.weights)
-        return sides + sum(t.nbytes for part in whole for t in part.values())
+        own = sum(delta.nbytes for delta in self.deltas.values())
+        return own + sum(vector.nbytes for vector in self.vectors.values())
+
+
+def _tasks_of(delta: Delta, otherwise: tuple[int, ...]) -> tuple[int, ...]:
+    """The tasks whose blocks a change uses, or `otherwise` where it uses none."""
+    match delta:
+        case OneTask(task=task):
+            return (task,)
+        case SeveralTasks(tasks=tasks):
+            return tasks
+        case _:
+            return otherwise
+
+
+def _renumbered(delta: Delta, tasks: tuple[int, ...]) -> Delta:
+    match delta:
+        case OneTask():
+            return replace(delta, task=tasks[0])
+        case SeveralTasks():
+            return replace(delta, tasks=tasks)
+        case _:
+            return delta
 
 
 class ExpertBank:
@@ -57,14 +78,16 @@ class ExpertBank:
     the blocks (see `kernels.low_rank.fused`): that costs K (d_in + d_out) numbers a linear for each set.
     """
 
-    def __init__(self, config: EncoderConfig, pretrained: Mapping[str, Tensor], num_tasks: int) -> None:
-        self.config = config
+    def __init__(self, architecture: Architecture, pretrained: Mapping[str, Tensor], num_tasks: int) -> None:
+        self.architecture = architecture
         self.pretrained = pretrained
         self.num_tasks = num_tasks
-        self.blocks: dict[str, TaskBlocks] = {}  # by linear; the position embedding under POSITIONS
-        self.singular_values: dict[str, Tensor] = {}  # [T, R] float32, by the same names
-        self.dense_deltas: dict[str, Tensor] = {}  # [T, ...] float32, by parameter
-        self.device = pretrained["class_embedding"].device
+        # By parameter, as everything here:
+        self.blocks: dict[str, TaskBlocks] = {}
+        self.singular_values: dict[str, Tensor] = {}  # [T, R] float32
+        self.dense_deltas: dict[str, Tensor] = {}  # [T, ...] float32
+        self._like = next(iter(pretrained.values()))
+        self.device = self._like.device
         self._fused = backend_for(self.device) == "fused"
 
     def set_task(
@@ -78,7 +101,7 @@ class ExpertBank:
         if missing:
             raise ValueError(f"the task has no change for {', '.join(sorted(missing))}")
         for parameter, block in singular_vectors.items():
-            self._set_block(task, _bank_name(parameter), parameter, block)
+            self._set_block(task, parameter, block)
         for parameter, delta in dense_deltas.items():
             expected = self.pretrained[parameter]
             if delta.shape != expected.shape:
@@ -90,38 +113,39 @@ class ExpertBank:
         if not places:
             return
         mine, theirs = list(places), list(places.values())
-        for name, block in other.blocks.items():
-            kept = self._block_room(name, block.u.shape[1:], block.vh.shape[1:])
+        for parameter, block in other.blocks.items():
+            kept = self._block_room(parameter, block.u.shape[1:], block.vh.shape[1:])
             kept.u[mine] = block.u[theirs]
             kept.vh[mine] = block.vh[theirs]
-            self.singular_values[name][mine] = other.singular_values[name][theirs]
+            self.singular_values[parameter][mine] = other.singular_values[parameter][theirs]
         for parameter, deltas in other.dense_deltas.items():
             self._delta_room(parameter)[mine] = deltas[theirs]
 
-    def _set_block(self, task: int, name: str, parameter: str, block: TaskSingularVectors) -> None:
+    def _set_block(self, task: int, parameter: str, block: TaskSingularVectors) -> None:
         like = self.pretrained[parameter]
         if (block.u.shape[0], block.vh.shape[1]) != tuple(like.shape):
             raise ValueError(
                 f"{parameter}: blocks for {(block.u.shape[0], block.vh.shape[1])}, not {tuple(like.shape)}"
             )
-        room = self._block_room(name, block.u.shape, block.vh.shape)
-        if block.rank != self.singular_values[name].shape[1]:
-            raise ValueError(f"{parameter}: rank {block.rank}, not {self.singular_values[name].shape[1]}")
+        room = self._block_room(parameter, block.u.shape, block.vh.shape)
+        kept = self.singular_values[parameter]
+        if block.rank != kept.shape[1]:
+            raise ValueError(f"{parameter}: rank {block.rank}, not {kept.shape[1]}")
         room.u[task] = block.u
         room.vh[task] = block.vh
-        self.singular_values[name][task] = block.s
+        kept[task] = block.s
 
-    def _block_room(self, name: str, u_shape: Sequence[int], vh_shape: Sequence[int]) -> TaskBlocks:
-        """Where the blocks of a bank name are kept, made at the first task."""
-        if name not in self.blocks:
-            like = self.pretrained["class_embedding"]
+    def _block_room(self, parameter: str, u_shape: Sequence[int], vh_shape: Sequence[int]) -> TaskBlocks:
+        """Where the blocks of a parameter are kept, made at the first task."""
+        if parameter not in self.blocks:
+            like, tasks = self._like, self.num_tasks
             if self._fused:
-                u = like.new_zeros(self.num_tasks, u_shape[1], u_shape[0]).transpose(1, 2)
+                u = like.new_zeros(tasks, u_shape[1], u_shape[0]).transpose(1, 2)
             else:
-                u = like.new_zeros(self.num_tasks, *u_shape)
-            self.blocks[name] = TaskBlocks(u, like.new_zeros(self.num_tasks, *vh_shape))
-            self.singular_values[name] = torch.zeros(self.num_tasks, u_shape[1], device=like.device)
-        return self.blocks[name]
+                u = like.new_zeros(tasks, *u_shape)
+            self.blocks[parameter] = TaskBlocks(u, like.new_zeros(tasks, *vh_shape))
+            self.singular_values[parameter] = torch.zeros(tasks, u_shape[1], device=like.device)
+        return self.blocks[parameter]
 
     def _delta_room(self, parameter: str) -> Tensor:
         """Where the deltas of a parameter are kept, made at the first task."""
@@ -136,28 +160,31 @@ class ExpertBank:
 
     def expert_sets(self, sets: Sequence[tuple[int, ...]], *, materialised: bool) -> list[ExpertSet]:
         """The weights of several sets; low-rank ones together cost less than one after the other."""
-        whole = [linear for linear in self.config.linears if materialised or linear not in self.blocks]
-        linears = [linear for linear in self.config.linears if linear not in whole]
-        cores = list(side_by_side(partial(self._cores, sets=sets), linears))  # by linear, then by set
+        vectors = [self.merged_parameters(self._vector_names(), tasks) for tasks in sets]
+        low_rank = [] if materialised else self.linears
+
+        def of_linear(linear: str) -> list[Delta]:
+            return self._low_rank(linear, sets, [of_set.get(bias_of(linear)) for of_set in vectors])
+
+        changes = dict(zip(low_rank, side_by_side(of_linear, low_rank), strict=True))
+        own = [linear for linear in self.architecture.linears if linear not in changes]
         experts = []
         for i, tasks in enumerate(sets):
-            vectors = self.merged_parameters(self._vector_names(), tasks)
-            merged = self.merged_parameters([f"{linear}.weight" for linear in whole], tasks)
-            weights = {linear: merged[f"{linear}.weight"] for linear in whole}
-            own = {linear: of_sets[i] for linear, of_sets in zip(linears, cores, strict=True)}
-            own_cores = {linear: core for linear, core in own.items() if isinstance(core, Tensor)}
-            sides = {linear: core for linear, core in own.items() if not isinstance(core, Tensor)}
-            experts.append(ExpertSet(tasks, vectors, own_cores, weights, sides, materialised))
+            weights = self.merged_parameters([weight_of(linear) for linear in own], tasks)
+            deltas: dict[str, Delta] = {linear: of_sets[i] for linear, of_sets in changes.items()}
+            for linear in own:
+                deltas[linear] = OwnWeight(weights[weight_of(linear)], vectors[i].get(bias_of(linear)))
+            experts.append(ExpertSet(tasks, vectors[i], deltas, materialised))
         return experts
 
     def merged(self, parameter: str, tasks: Sequence[int]) -> Tensor:
-        """`pretrained + merged delta of the tasks` of one parameter, in the dtype of the pretrained one."""
-        pretrained = self.pretrained[parameter]
+        """One parameter of the merged model of the tasks (see `merging.methods.tsv_m`), as pretrained's."""
+        changes: Sequence[TaskSingularVectors | Tensor]
         if parameter in self.dense_deltas:
-            delta = mean_delta([self.dense_deltas[parameter][task] for task in tasks])
+            changes = [self.dense_deltas[parameter][task] for task in tasks]
         else:
-            delta = merged_delta(self._singular_vectors(_bank_name(parameter), tasks))
-        return (pretrained.float() + delta).to(pretrained.dtype)
+            changes = self._singular_vectors(parameter, tasks)
+        return merged_parameter(self.pretrained[parameter], changes)
 
     def merged_parameters(self, parameters: Collection[str], tasks: Sequence[int]) -> dict[str, Tensor]:
         """`merged` of several parameters, side by side on the threads there are."""
@@ -165,25 +192,25 @@ class ExpertBank:
 
     def expert_set_nbytes(self, num_tasks: int, *, materialised: bool) -> int:
         """How much memory a set of `num_tasks` tasks takes beside the shared blocks."""
-        item = self.pretrained["class_embedding"].element_size()
+        item = self._like.element_size()
         size = sum(self.pretrained[name].numel() for name in self._vector_names()) * item
-        for linear in self.config.linears:
-            if materialised or linear not in self.blocks:
-                size += self.pretrained[f"{linear}.weight"].numel() * item
+        for parameter in map(weight_of, self.architecture.linears):
+            if materialised or parameter not in self.blocks:
+                size += self.pretrained[parameter].numel() * item
                 continue
-            rank = self.singular_values[linear].shape[1]
+            rank = self.singular_values[parameter].shape[1]
             if num_tasks == 1:
                 size += rank * item
             elif self._fused:
-                size += num_tasks * rank * sum(self.pretrained[f"{linear}.weight"].shape) * item
+                size += num_tasks * rank * sum(self.pretrained[parameter].shape) * item
             else:
                 size += 2 * (num_tasks * rank) ** 2 * FACTOR_BYTES
         return size
 
     @property
     def linears(self) -> list[str]:
-        """The linears that have blocks."""
-        return [linear for linear in self.config.linears if linear in self.blocks]
+        """The linears whose weights have blocks."""
+        return [linear for linear in self.architecture.linears if weight_of(linear) in self.blocks]
 
     @property
     def nbytes(self) -> int:
@@ -192,31 +219,32 @@ class ExpertBank:
         rest = (*self.singular_values.values(), *self.dense_deltas.values())
         return blocks + sum(t.nbytes for t in rest)
 
-    def _cores(self, name: str, sets: Sequence[tuple[int, ...]]) -> list[Tensor | Sides]:
-        """The cores of one linear, or the sides that they are folded into, as `kernels.SegmentDelta` has."""
+    def _low_rank(
+        self, linear: str, sets: Sequence[tuple[int, ...]], biases: Sequence[Tensor | None]
+    ) -> list[Delta]:
+        """The low-rank change of each set in one linear, folded for the fused kernels."""
+        parameter = weight_of(linear)
+        blocks = self.blocks[parameter]
         several = [tasks for tasks in sets if len(tasks) > 1]
-        blocks = self._singular_vectors(name, range(self.num_tasks))
-        factors = iter(core_factors(blocks, several))
-        dtype = self.blocks[name].u.dtype
-        cores: list[Tensor | Sides] = []
-        for tasks in sets:
+        factors = iter(core_factors(self._singular_vectors(parameter, range(self.num_tasks)), several))
+        changes: list[Delta] = []
+        for tasks, bias in zip(sets, biases, strict=True):
             if len(tasks) == 1:
-                cores.append(self.singular_values[name][tasks[0]].to(dtype))
-            elif self._fused:
-                cores.append(folded_sides(self.blocks[name], tasks, *next(factors)))
+                s = self.singular_values[parameter][tasks[0]].to(blocks.u.dtype)
+                changes.append(OneTask(tasks[0], s, bias))
+                continue
+            left, right = next(factors)
+            if self._fused:
+                changes.append(SeveralTasks(tasks, left, right, bias).folded(blocks))
             else:
-                cores.append(torch.stack(next(factors)).float())
-        return cores
+                changes.append(SeveralTasks(tasks, left.float(), right.float(), bias))
+        return changes
 
-    def _singular_vectors(self, name: str, tasks: Sequence[int]) -> list[TaskSingularVectors]:
-        blocks, s = self.blocks[name], self.singular_values[name]
+    def _singular_vectors(self, parameter: str, tasks: Sequence[int]) -> list[TaskSingularVectors]:
+        blocks, s = self.blocks[parameter], self.singular_values[parameter]
         return [TaskSingularVectors(blocks.u[task], s[task], blocks.vh[task]) for task in tasks]
 
     def _vector_names(self) -> list[str]:
-        """Every parameter that is not applied as a matrix product."""
-        return [name for name in self.pretrained if _bank_name(name) not in self.config.linears]
-
-
-def _bank_name(parameter: str) -> str:
-    """The name of a factored parameter's blocks: the linear's, or the positions' own."""
-    return parameter if parameter == POSITIONS else parameter.removesuffix(".weight")
+        """Every parameter that is not the weight of a linear."""
+        weights = set(map(weight_of, self.architecture.linears))
+        return [name for name in self.pretrained if name not in weights]

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from mass_serve.backbone.fused import FusedWeights, RecordLayout
+from mass_serve.backbone.architecture import Architecture
+from mass_serve.backbone.one_pass import PassResult, Probe, Stop, run
+from mass_serve.backbone.weights.planned import PlannedWeights, RecordLayout
 from mass_serve.kernels.segment_plan import SegmentPlan
 
 # A batch is computed at the next of these sizes, above the last at its own; its tail costs next to nothing.
 BATCH_SIZES = (1, 4, 8, 16, 32, 64, 128, 256)
 WARM_UP_RUNS = 2
-
-Run = Callable[[FusedWeights, Tensor], Tensor]
 
 
 @dataclass
@@ -24,53 +24,64 @@ class Prepared:
     """What one batch size keeps: tensors whose addresses a graph may rely on, and the graph."""
 
     plan: SegmentPlan
-    patches: Tensor  # [size, L - 1, 3 p p]
+    x: Tensor  # [size, ...]: patches or tokens
     graph: torch.cuda.CUDAGraph | None = None
-    output: Tensor | None = None  # the graph's
+    output: PassResult | None = None  # the graph's
 
 
 class PlannedPass:
-    """`run(weights, patches)` for batches of any size and any segments. Not thread-safe."""
+    """One kind of pass for batches of any size and any segments: `backbone.one_pass.run` with what is fixed.
 
-    def __init__(self, run: Run, layout: RecordLayout, layer_norm_eps: float) -> None:
-        self._run = run
+    It is not thread-safe. Its results are the caller's to keep.
+    """
+
+    def __init__(
+        self, architecture: Architecture, layout: RecordLayout, start: int | None, stop: Stop, probe: Probe
+    ) -> None:
+        self._architecture = architecture
         self._layout = layout
-        self._layer_norm_eps = layer_norm_eps
+        self._start = start
+        self._stop: Stop = stop
+        self._probe = probe
         self._prepared: dict[int, Prepared] = {}
         self._pool: Any = None
 
     @torch.inference_mode()
     def __call__(
         self,
-        patches: Tensor,
+        x: Tensor,
         segment_offsets: Sequence[int],
         records: Sequence[Tensor],
         own_weights: Sequence[bool],
-    ) -> Tensor:
-        """The output [B, ...] for patches [B, L - 1, 3 p p]; segments as in `SegmentPlan.update`."""
-        samples = len(patches)
+    ) -> PassResult:
+        """What `run` gives for x [B, ...], patches or tokens; segments as in `SegmentPlan.update`."""
+        samples = len(x)
         size = next((size for size in BATCH_SIZES if size >= samples), samples)
-        prepared = self._prepared.get(size) or self._prepare(size, patches)
+        prepared = self._prepared.get(size) or self._prepare(size, x)
         prepared.plan.update(segment_offsets, records, own_weights)
-        prepared.patches[:samples].copy_(patches)
-        if patches.device.type != "cuda" or size > BATCH_SIZES[-1]:
-            return self._launch(prepared)[:samples]
-        if prepared.graph is None or prepared.output is None:
-            return self._capture(prepared)[:samples].clone()
-        prepared.graph.replay()
-        return prepared.output[:samples].clone()
+        prepared.x[:samples].copy_(x)
+        if x.device.type != "cuda" or size > BATCH_SIZES[-1]:
+            return self._launch(prepared).each(lambda tensor: tensor[:samples])
+        output = prepared.output
+        if prepared.graph is None or output is None:
+            output = self._capture(prepared)
+        else:
+            prepared.graph.replay()
+        # The next replay writes into the same memory.
+        return output.each(lambda tensor: tensor[:samples].clone())
 
-    def _prepare(self, size: int, patches: Tensor) -> Prepared:
-        plan = SegmentPlan(size, size, self._layout.length, patches.device)
-        prepared = Prepared(plan, patches.new_zeros(size, *patches.shape[1:]))
+    def _prepare(self, size: int, x: Tensor) -> Prepared:
+        plan = SegmentPlan(size, size, self._layout.length, x.device)
+        prepared = Prepared(plan, x.new_zeros(size, *x.shape[1:]))
         if size <= BATCH_SIZES[-1]:
             self._prepared[size] = prepared
         return prepared
 
-    def _launch(self, prepared: Prepared) -> Tensor:
-        return self._run(FusedWeights(self._layout, prepared.plan, self._layer_norm_eps), prepared.patches)
+    def _launch(self, prepared: Prepared) -> PassResult:
+        weights = PlannedWeights(self._layout, prepared.plan)
+        return run(self._architecture, weights, prepared.x, self._start, self._stop, self._probe)
 
-    def _capture(self, prepared: Prepared) -> Tensor:
+    def _capture(self, prepared: Prepared) -> PassResult:
         """Records the pass as a graph and replays it. Graphs share their memory: one runs at a time."""
         stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream())

@@ -21,18 +21,19 @@ SAMPLES_PER_SHARE = 4
 _POOL = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="share")
 
 
-Result = TypeVar("Result", Tensor, tuple[Tensor, Tensor])
+Result = TypeVar("Result")
 
 
-def in_shares(run: Callable[[slice], Result], batch: Tensor) -> Result:
-    """`run(slice(0, B))`, [B, ...] or two such, for a `run` that takes the samples of batch on their own.
+def in_shares(run: Callable[[slice], Result], batch: Tensor) -> list[Result]:
+    """`run` of slices that cover the batch [B, ...] in order, for a `run` that takes samples on their own.
 
-    On a CPU with several threads `run` is called for several slices at once, from other threads.
+    On a CPU with several threads `run` is called for several slices at once, from other threads; elsewhere
+    once, for all samples.
     """
     samples, threads = len(batch), torch.get_num_threads()
     shares = min(threads, samples // SAMPLES_PER_SHARE)
     if batch.device.type != "cpu" or shares < 2:
-        return run(slice(0, samples))
+        return [run(slice(0, samples))]
     inference = torch.is_inference_mode_enabled()
 
     def run_share(share: slice) -> Result:
@@ -44,7 +45,4 @@ def in_shares(run: Callable[[slice], Result], batch: Tensor) -> Result:
     futures = [_POOL.submit(run_share, slice(bounds[i], bounds[i + 1])) for i in range(shares)]
     wait(futures)
     torch.set_num_threads(threads)  # a thread that starts later takes the number that was set last
-    results = [future.result() for future in futures]
-    if isinstance(results[0], Tensor):
-        return torch.cat(results)
-    return torch.cat([first for first, _ in results]), torch.cat([second for _, second in results])
+    return [future.result() for future in futures]

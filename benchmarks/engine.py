@@ -26,7 +26,7 @@ from transformers import CLIPVisionModelWithProjection
 from benchmarks import http_overhead, naive
 from benchmarks.random_models import VIT_B_32, write_checkpoints
 from benchmarks.timing import medians
-from mass_serve.backbone import DenseWeights, encode
+from mass_serve.backbone import DenseWeights, run
 from mass_serve.engine.engine import Engine, Look, Query
 from mass_serve.engine.set_cache import SetCache
 from mass_serve.engine.stages import StageClock
@@ -99,12 +99,12 @@ def passes(engine: Engine, queries: list[Query], tasks: int) -> dict[str, Callab
 def dense_forwards(engine: Engine, pretrained: Path, queries: list[Query]) -> dict[str, Callable[[], object]]:
     """The same batch through one dense model: our backbone, and transformers'."""
     reference = CLIPVisionModelWithProjection.from_pretrained(pretrained).eval()  # type: ignore[no-untyped-call]
-    weights = DenseWeights(engine.bank.pretrained, engine.config.layer_norm_eps)
+    weights = DenseWeights(engine.bank.pretrained)
     pixels = engine.preprocessing.normalise(torch.stack([query.pixels for query in queries]))
 
     @torch.inference_mode()
     def ours() -> Tensor:
-        return encode(engine.config, weights, engine._patches(queries))
+        return run(engine.config, weights, engine._patches(queries)).embedding
 
     @torch.inference_mode()
     def transformers() -> Tensor:

@@ -23,7 +23,16 @@ from torch import Tensor
 from benchmarks import gpu_models, gpu_peers
 from benchmarks.gpu_models import VITS, Form, random_mix
 from benchmarks.gpu_timing import ceilings, medians, need_cuda
-from mass_serve.backbone import EncoderConfig, ExpertBank, Passes, first_pass_parameters, passes_for, patchify
+from mass_serve.backbone import (
+    Architecture,
+    ExpertBank,
+    Feature,
+    Passes,
+    Probe,
+    passes_for,
+    patchify,
+    weight_of,
+)
 from mass_serve.kernels.backend import backend
 from mass_serve.router import RouterConfig, SubspaceRouter
 
@@ -65,35 +74,42 @@ class Model:
     """One size with the experts of T tasks."""
 
     name: str
-    config: EncoderConfig
+    architecture: Architecture
     bank: ExpertBank
     passes: Passes
     router: SubspaceRouter
+    probe: Probe
 
     @classmethod
-    def random(cls, name: str, config: EncoderConfig, tasks: int, run: Run) -> Model:
+    def random(cls, name: str, architecture: Architecture, tasks: int, run: Run) -> Model:
         """Random weights; the router stands where the defaults put it."""
-        weights = gpu_models.random_encoder(config, run.dtype, run.device)
-        bank = gpu_models.random_bank(config, weights, tasks)
-        layer = ROUTER_LAYERS.get(config.depth, config.depth - 1)
-        first = {n: weights[n].clone() for n in first_pass_parameters(weights, layer)}
-        passes = passes_for(bank, first, layer, "class", max_set_size=min(3, tasks))
-        router = SubspaceRouter(RouterConfig(layer), bank.blocks[f"blocks.{layer}.mlp.fc1"].vh)
-        return cls(name, config, bank, passes, router)
+        weights = gpu_models.random_encoder(architecture, run.dtype, run.device)
+        bank = gpu_models.random_bank(architecture, weights, tasks)
+        layer = ROUTER_LAYERS.get(architecture.depth, architecture.depth - 1)
+        first = {n: weights[n].clone() for n in architecture.first_pass_parameters(weights, layer)}
+        passes = passes_for(bank, first, max_set_size=min(3, tasks))
+        subspaces = bank.blocks[weight_of(architecture.residual_linear(layer))].vh
+        router = SubspaceRouter(RouterConfig(layer), subspaces)
+        return cls(name, architecture, bank, passes, router, Probe(feature=Feature(layer, "class")))
 
     def patches(self, batch: int, run: Run) -> Tensor:
         """Patches of a random batch."""
-        size = self.config.image_size
+        size = self.architecture.embedding.image_size
         pixels = torch.randn(batch, 3, size, size, device=run.device, dtype=run.dtype)
-        return patchify(pixels, self.config.patch_size)
+        return patchify(pixels, self.architecture.embedding.patch_size)
 
 
-def dense_times(name: str, config: EncoderConfig, batches: tuple[int, ...], run: Run) -> dict[int, float]:
+def dense_times(
+    name: str, architecture: Architecture, batches: tuple[int, ...], run: Run
+) -> dict[int, float]:
     """D: the seconds of the best dense forward at each batch size. Compiled at the headline batch alone."""
-    model = gpu_peers.dense_model(config, run.dtype, run.device)
+    model, size = (
+        gpu_peers.dense_model(architecture, run.dtype, run.device),
+        architecture.embedding.image_size,
+    )
     best = {}
     for batch in batches:
-        pixels = torch.randn(batch, 3, config.image_size, config.image_size, device=run.device).to(run.dtype)
+        pixels = torch.randn(batch, 3, size, size, device=run.device).to(run.dtype)
         variants = {f"{name} dense graphed batch {batch}": gpu_peers.dense_forward(model, pixels)}
         if batch == HEADLINE_BATCH and run.device.type == "cuda":
             compiled = gpu_peers.compiled_forward(model, pixels)
@@ -109,7 +125,7 @@ def check(model: Model, run: Run) -> None:
         mix = random_mix(model.bank, 4, size, 2, form)  # type: ignore[arg-type]
         found = model.passes.second(patches, mix.expert_sets, mix.offsets)
         with backend("reference"):
-            plain = passes_for(model.bank, model.bank.pretrained, 0, "class", max_set_size=size)
+            plain = passes_for(model.bank, model.bank.pretrained, max_set_size=size)
             wanted = plain.second(patches, mix.expert_sets, mix.offsets)
         error = gpu_models.relative_error(found, wanted)
         print(f"{model.name} {form} of {size}: relative difference to the reference {error:.1e}", flush=True)
@@ -134,7 +150,8 @@ def both_passes(model: Model, batch: int, sets: int, run: Run) -> Callable[[], o
     candidates = torch.ones(batch, model.bank.num_tasks, dtype=torch.bool)
 
     def run_both() -> object:
-        model.router.route(model.passes.first(patches), candidates)
+        first = model.passes.first(patches, stop="feature", probe=model.probe)
+        model.router.route(first.feature, candidates)
         return model.passes.second(patches, mix.expert_sets, mix.offsets)
 
     return run_both
@@ -165,13 +182,13 @@ def measure_model(
 
 def measure_peers(model: Model, dense_model: object, batch: int, sets: int, run: Run) -> dict[str, float]:
     """PEFT's mixed batch and a loop over dense models of each set, over our second pass."""
-    size = model.config.image_size
+    size = model.architecture.embedding.image_size
     pixels = torch.randn(batch, 3, size, size, device=run.device, dtype=run.dtype)
     share = -(-batch // sets)
     # The loop runs one model again and again, which favours it: its weights stay in the cache.
     one_share = gpu_peers.dense_forward(dense_model, pixels[:share].clone())
     tasks = [sample * sets // batch for sample in range(batch)]
-    rank = model.bank.blocks["blocks.0.attention.qkv"].vh.shape[1]
+    rank = model.bank.blocks[weight_of(model.architecture.linears[1])].vh.shape[1]
     label = f"{model.name} batch {batch} in {sets} sets"
     ours = second_pass(model, batch, 1, sets, "low_rank", run)
     loop = run.time({f"{label} ours": ours, f"{label} loop": lambda: [one_share() for _ in range(sets)]})

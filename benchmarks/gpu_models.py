@@ -10,14 +10,15 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from mass_serve.backbone import EncoderConfig, ExpertBank, ExpertSet
-from mass_serve.backbone.expert_bank import Sides
-from mass_serve.kernels import TaskBlocks
+from mass_serve.backbone import Architecture, Block, ExpertBank, ExpertSet, PatchEmbedding, Pooling
+from mass_serve.backbone.architecture import bias_of, weight_of
+from mass_serve.kernels import BaseOnly, Delta, FoldedSides, OneTask, OwnWeight, TaskBlocks
 
+BASE, LARGE = Block(768, 12, 3072, "quick_gelu", 1e-5), Block(1024, 16, 4096, "quick_gelu", 1e-5)
 VITS = {
-    "B/32": EncoderConfig(224, 32, 768, 12, 12, 3072, projection_dim=512),
-    "B/16": EncoderConfig(224, 16, 768, 12, 12, 3072, projection_dim=512),
-    "L/14": EncoderConfig(224, 14, 1024, 24, 16, 4096, projection_dim=768),
+    "B/32": Architecture(PatchEmbedding(224, 32), BASE, 12, Pooling(512)),
+    "B/16": Architecture(PatchEmbedding(224, 16), BASE, 12, Pooling(512)),
+    "L/14": Architecture(PatchEmbedding(224, 14), LARGE, 24, Pooling(768)),
 }
 Form = Literal["low_rank", "materialised", "base_only"]
 
@@ -30,74 +31,50 @@ class Mix:
     offsets: list[int]
 
 
-def parameter_shapes(config: EncoderConfig) -> dict[str, tuple[int, ...]]:
-    """Every parameter of an encoder."""
-    width, hidden = config.width, config.mlp_width
-    shapes: dict[str, tuple[int, ...]] = {
-        "patch_embedding.weight": (width, 3 * config.patch_size**2),
-        "class_embedding": (width,),
-        "position_embedding.weight": (config.num_tokens, width),
-    }
-    linears = {
-        "attention.qkv": (3 * width, width),
-        "attention.out": (width, width),
-        "mlp.fc1": (hidden, width),
-        "mlp.fc2": (width, hidden),
-    }
-    norms = ["pre_layernorm", "post_layernorm"]
-    for i in range(config.depth):
-        norms += [f"blocks.{i}.layer_norm1", f"blocks.{i}.layer_norm2"]
-        for linear, shape in linears.items():
-            shapes |= {f"blocks.{i}.{linear}.weight": shape, f"blocks.{i}.{linear}.bias": shape[:1]}
-    for norm in norms:
-        shapes |= {f"{norm}.weight": (width,), f"{norm}.bias": (width,)}
-    if config.projection_dim:
-        shapes["projection.weight"] = (config.projection_dim, width)
-    return shapes
-
-
-def random_encoder(config: EncoderConfig, dtype: torch.dtype, device: torch.device) -> dict[str, Tensor]:
+def random_encoder(architecture: Architecture, dtype: torch.dtype, device: torch.device) -> dict[str, Tensor]:
     """Weights of a sensible scale."""
-    weights = {}
-    for name, shape in parameter_shapes(config).items():
+    ones, weights = set(map(weight_of, architecture.norms)), {}
+    for name, shape in architecture.parameter_shapes().items():
         noise = torch.randn(shape, device=device, dtype=torch.float32) / shape[-1] ** 0.5
-        is_norm = "norm" in name and name.endswith("weight")
-        weights[name] = (noise + 1.0 if is_norm else noise).to(dtype)
+        weights[name] = (noise + 1.0 if name in ones else noise).to(dtype)
     return weights
 
 
-def random_bank(config: EncoderConfig, weights: dict[str, Tensor], tasks: int) -> ExpertBank:
+def random_bank(architecture: Architecture, weights: dict[str, Tensor], tasks: int) -> ExpertBank:
     """Blocks of rank 1/T for every linear, u laid out as the fused kernels want it."""
-    bank = ExpertBank(config, weights, tasks)
-    for name in config.linears:
-        weight = weights[f"{name}.weight"]
+    bank = ExpertBank(architecture, weights, tasks)
+    for parameter in map(weight_of, architecture.linears):
+        weight = weights[parameter]
         d_out, d_in = weight.shape
         rank = max(1, min(d_out, d_in) // tasks)
         u = _scaled_noise(weight, tasks, rank, d_out).transpose(1, 2)
-        bank.blocks[name] = TaskBlocks(u, _scaled_noise(weight, tasks, rank, d_in))
+        bank.blocks[parameter] = TaskBlocks(u, _scaled_noise(weight, tasks, rank, d_in))
     return bank
 
 
 def random_expert_set(bank: ExpertBank, tasks: tuple[int, ...], form: Form) -> ExpertSet:
     """A set of those tasks; its numbers are random, its tensors have the sizes of a real one."""
-    vectors = {
-        name: t for name, t in bank.pretrained.items() if name.removesuffix(".weight") not in bank.blocks
+    vectors = {name: t for name, t in bank.pretrained.items() if name not in bank.blocks}
+    deltas = {
+        linear: _random_delta(bank, linear, tasks, form, vectors.get(bias_of(linear)))
+        for linear in bank.architecture.linears
     }
-    cores: dict[str, Tensor] = {}
-    sides: dict[str, Sides] = {}
-    weights: dict[str, Tensor] = {}
-    for name, blocks in bank.blocks.items():
-        weight, rank = bank.pretrained[f"{name}.weight"], len(tasks) * blocks.vh.shape[1]
-        if form == "materialised":
-            weights[name] = weight.clone()
-        elif form == "low_rank" and len(tasks) == 1:
-            cores[name] = torch.rand(rank, device=weight.device).to(weight.dtype)
-        elif form == "low_rank":
-            sides[name] = (
-                _scaled_noise(weight, rank, weight.shape[1]),
-                _scaled_noise(weight, rank, len(weight)),
-            )
-    return ExpertSet(tasks, vectors, cores, weights, sides, form == "materialised")
+    return ExpertSet(tasks, vectors, deltas, form == "materialised")
+
+
+def _random_delta(
+    bank: ExpertBank, linear: str, tasks: tuple[int, ...], form: Form, bias: Tensor | None
+) -> Delta:
+    weight, blocks = bank.pretrained[weight_of(linear)], bank.blocks[weight_of(linear)]
+    rank = len(tasks) * blocks.vh.shape[1]
+    if form == "base_only":
+        return BaseOnly(bias)
+    if form == "materialised":
+        return OwnWeight(weight.clone(), bias)
+    if len(tasks) == 1:
+        return OneTask(tasks[0], torch.rand(rank, device=weight.device).to(weight.dtype), bias)
+    d_out, d_in = weight.shape
+    return FoldedSides(_scaled_noise(weight, rank, d_in), _scaled_noise(weight, rank, d_out), bias)
 
 
 def random_mix(bank: ExpertBank, batch: int, set_size: int, sets: int, form: Form) -> Mix:
@@ -109,12 +86,12 @@ def random_mix(bank: ExpertBank, batch: int, set_size: int, sets: int, form: For
     return Mix(expert_sets, [batch * i // count for i in range(count + 1)])
 
 
-def multiply_adds(config: EncoderConfig, batch: int) -> int:
+def multiply_adds(architecture: Architecture, batch: int) -> int:
     """Multiply-accumulates of a whole dense forward pass, attention included."""
-    tokens, width = config.num_tokens, config.width
-    block = tokens * width * (4 * width + 2 * config.mlp_width) + 2 * tokens**2 * width
-    patches = (tokens - 1) * width * 3 * config.patch_size**2
-    return batch * (config.depth * block + patches)
+    tokens, width = architecture.num_tokens, architecture.width
+    block = tokens * width * (4 * width + 2 * architecture.block.mlp_width) + 2 * tokens**2 * width
+    patches = (tokens - 1) * width * architecture.embedding.patch_width
+    return batch * (architecture.depth * block + patches)
 
 
 def _scaled_noise(like: Tensor, *shape: int) -> Tensor:

@@ -10,22 +10,23 @@ from torch import Tensor
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from benchmarks.gpu_timing import graphed
-from mass_serve.backbone import EncoderConfig
+from mass_serve.backbone import Architecture
 
 ADAPTED = ["q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"]
 
 
-def dense_model(config: EncoderConfig, dtype: torch.dtype, device: torch.device) -> Any:
+def dense_model(architecture: Architecture, dtype: torch.dtype, device: torch.device) -> Any:
     """transformers' CLIP vision encoder of those sizes."""
+    embedding, block = architecture.embedding, architecture.block
     settings = CLIPVisionConfig(
-        hidden_size=config.width,
-        intermediate_size=config.mlp_width,
-        num_hidden_layers=config.depth,
-        num_attention_heads=config.num_attention_heads,
-        image_size=config.image_size,
-        patch_size=config.patch_size,
-        projection_dim=config.embedding_dim,
-        hidden_act=config.activation,
+        hidden_size=architecture.width,
+        intermediate_size=block.mlp_width,
+        num_hidden_layers=architecture.depth,
+        num_attention_heads=block.num_attention_heads,
+        image_size=embedding.image_size,
+        patch_size=embedding.patch_size,
+        projection_dim=architecture.embedding_dim,
+        hidden_act=block.activation,
     )
     # It attends by PyTorch's scaled_dot_product_attention, as the backbone does.
     model: Any = CLIPVisionModelWithProjection(settings).eval()  # type: ignore[no-untyped-call]

@@ -58,9 +58,7 @@ class Case:
         def noise(*sizes: int) -> Tensor:
             return torch.randn(sizes, device=device).mul_(float(sizes[-1]) ** -0.5).bfloat16()
 
-        deltas = [
-            FoldedSides(noise(rank, d_in), noise(rank, d_out), bias=noise(d_out)) for _ in range(sets)
-        ]
+        deltas = [FoldedSides(noise(rank, d_in), noise(rank, d_out), bias=noise(d_out)) for _ in range(sets)]
         cores = [torch.randn(rank, rank, device=device) / rank**0.5 for _ in range(sets)]
         offsets = [samples * i // sets for i in range(sets + 1)]
         return cls(noise(samples * tokens, d_in), noise(d_out, d_in), deltas, cores, offsets, tokens)

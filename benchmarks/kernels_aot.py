@@ -38,7 +38,16 @@ TARGET = GPUTarget("cuda", 90, 32)
 ARCHITECTURE = "sm_90a"
 TYPES = {"bfloat16": "*bf16", "float16": "*fp16", "float32": "*fp32"}
 # Integer arguments that are multiples of 16 in a ViT: Triton compiles another variant for them.
-MULTIPLES = {"h_width", "d_in", "d_out", "columns_of_y", "first_column", "width", "sample_stride", "token_stride"}
+MULTIPLES = {
+    "h_width",
+    "d_in",
+    "d_out",
+    "columns_of_y",
+    "first_column",
+    "width",
+    "sample_stride",
+    "token_stride",
+}
 POINTERS = {
     "tiles": "*i32",
     "offsets": "*i32",

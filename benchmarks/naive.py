@@ -7,8 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from mass_serve.backbone import DenseWeights, ExpertBank, encode
-from mass_serve.backbone.expert_bank import POSITIONS
+from mass_serve.backbone import DenseWeights, ExpertBank, run
 
 
 def rebuild(bank: ExpertBank, tasks: Sequence[int]) -> dict[str, Tensor]:
@@ -18,10 +17,9 @@ def rebuild(bank: ExpertBank, tasks: Sequence[int]) -> dict[str, Tensor]:
         if name in bank.dense_deltas:
             parameters[name] = pretrained + bank.dense_deltas[name][list(tasks)].mean(0)
             continue
-        key = name if name == POSITIONS else name.removesuffix(".weight")
-        u = torch.cat([bank.blocks[key].u[task] for task in tasks], dim=1)
-        vh = torch.cat([bank.blocks[key].vh[task] for task in tasks], dim=0)
-        s = torch.cat([bank.singular_values[key][task] for task in tasks])
+        u = torch.cat([bank.blocks[name].u[task] for task in tasks], dim=1)
+        vh = torch.cat([bank.blocks[name].vh[task] for task in tasks], dim=0)
+        s = torch.cat([bank.singular_values[name][task] for task in tasks])
         if len(tasks) > 1:
             left, _, right = torch.linalg.svd(u, full_matrices=False)
             u = left @ right
@@ -33,11 +31,10 @@ def rebuild(bank: ExpertBank, tasks: Sequence[int]) -> dict[str, Tensor]:
 
 def serve(bank: ExpertBank, sets: Sequence[tuple[int, ...]], patches: Tensor) -> Tensor:
     """Embeddings [B, P] of a batch, sample b with expert set `sets[b]`."""
-    eps = bank.config.layer_norm_eps
     embeddings: list[Tensor | None] = [None] * len(sets)
     for tasks in dict.fromkeys(sets):
         members = [sample for sample, own in enumerate(sets) if own == tasks]
-        result = encode(bank.config, DenseWeights(rebuild(bank, tasks), eps), patches[members])
+        result = run(bank.architecture, DenseWeights(rebuild(bank, tasks)), patches[members]).embedding
         for sample, embedding in zip(members, result, strict=True):
             embeddings[sample] = embedding
     return torch.stack([embedding for embedding in embeddings if embedding is not None])

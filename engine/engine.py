@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor
 
-from mass_serve.backbone import ClassificationHead, EncoderConfig, ExpertBank, passes_for, patchify
+from mass_serve.backbone import Architecture, ClassificationHead, ExpertBank, passes_for, patchify
 from mass_serve.engine.execution import AdaptiveExecution, Execution
 from mass_serve.engine.inputs.preprocessing import Preprocessing
 from mass_serve.engine.loading import LoadedStore, TaskInfo, load_store
@@ -97,7 +97,7 @@ class Engine:
 
     def __init__(self, loaded: LoadedStore, execution: Execution, set_cache_bytes: int) -> None:
         self.store_revision: str = loaded.store_revision
-        self.config: EncoderConfig = loaded.config
+        self.config: Architecture = loaded.config
         self.preprocessing: Preprocessing = loaded.preprocessing
         self.bank: ExpertBank = loaded.bank
         self.tasks: Mapping[str, TaskInfo] = {head.info.name: head.info for head in loaded.heads}
@@ -108,11 +108,7 @@ class Engine:
         self._names = tuple(self.tasks)
         self._choose_form = self._form_chooser(execution)
         self._passes = passes_for(
-            loaded.bank,
-            loaded.first_pass,
-            loaded.router.layer,
-            loaded.router.token,
-            min(loaded.router.top_k, len(self.tasks)),
+            loaded.bank, loaded.first_pass, max_set_size=min(loaded.router.top_k, len(self.tasks))
         )
         self._decider = decider(loaded, self._passes)
 
@@ -220,7 +216,7 @@ class Engine:
                 continue
             new = SetKey(tuple(sorted(tasks)), key.materialised)
             if new.tasks == tuple(same.get(task) for task in key.tasks):
-                self.set_cache.put(new, replace(experts, tasks=new.tasks))
+                self.set_cache.put(new, experts.renumbered(new.tasks))
             else:
                 self.set_cache.get([new])
 
@@ -265,7 +261,7 @@ class Engine:
             if rows:
                 pixels = torch.stack([queries[row].pixels for row in rows]).to(loaded.device)
                 normalised[rows] = preprocessing.normalise(pixels) if dtype == torch.uint8 else pixels
-        return patchify(normalised.to(loaded.dtype), self.config.patch_size)
+        return patchify(normalised.to(loaded.dtype), self.config.embedding.patch_size)
 
     def _second_passes(
         self, patches: Tensor, tokens: Tensor | None, routed: Tensor, decisions: Sequence[Decision]
@@ -299,11 +295,7 @@ class Engine:
             first, last = offsets[wave.start], offsets[wave.stop]
             expert_sets = self.set_cache.get([keys[i] for i in wave])
             own_offsets = [offsets[i] - first for i in range(wave.start, wave.stop + 1)]
-            part = ordered[first:last]
-            if start is None:
-                parts.append(self._passes.second(part, expert_sets, own_offsets))
-            else:
-                parts.append(self._passes.second_from(part, start, expert_sets, own_offsets))
+            parts.append(self._passes.second(ordered[first:last], expert_sets, own_offsets, start))
         embeddings = torch.cat(parts)
         return torch.empty_like(embeddings).index_copy_(0, order, embeddings)
 

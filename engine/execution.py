@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from enum import StrEnum
 
-from mass_serve.backbone import EncoderConfig, ExpertBank
+from mass_serve.backbone import Architecture, ExpertBank, weight_of
 from mass_serve.engine.set_cache import SetCache, SetKey
 
 
@@ -35,13 +35,13 @@ class AdaptiveExecution:
     Which form a sample runs in depends on the traffic before it, so its bits do too.
     """
 
-    def __init__(self, config: EncoderConfig, bank: ExpertBank, cache: SetCache) -> None:
+    def __init__(self, config: Architecture, bank: ExpertBank, cache: SetCache) -> None:
         self.cache = cache
         self._bank = bank
         self._tokens = config.num_tokens
         self._paid: Counter[tuple[int, ...]] = Counter()
-        weights = ((name, bank.pretrained[f"{name}.weight"]) for name in bank.linears)
-        self._linears = [(tuple(weight.shape), bank.blocks[name].u.shape[2]) for name, weight in weights]
+        names = [weight_of(linear) for linear in bank.linears]
+        self._linears = [(tuple(bank.pretrained[n].shape), bank.blocks[n].u.shape[2]) for n in names]
 
     def key(self, tasks: tuple[int, ...], samples: int) -> SetKey:
         """The form in which `samples` samples of this set run now; counts what they cost."""

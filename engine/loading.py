@@ -9,7 +9,14 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from mass_serve.backbone import ClassificationHead, EncoderConfig, ExpertBank, first_pass_parameters
+from mass_serve.backbone import (
+    Architecture,
+    Block,
+    ClassificationHead,
+    ExpertBank,
+    PatchEmbedding,
+    Pooling,
+)
 from mass_serve.engine.inputs.preprocessing import Preprocessing
 from mass_serve.model_store.backbone_spec import BackboneSpec
 from mass_serve.model_store.errors import StoreError
@@ -53,7 +60,7 @@ class LoadedStore:
     """A store in memory. Task t is the t-th of the manifest, in `bank` and in `heads`."""
 
     store_revision: str
-    config: EncoderConfig
+    config: Architecture
     preprocessing: Preprocessing
     router: RouterConfig
     mode: str  # of `router.MODES`, or `router.PAPER`
@@ -77,7 +84,7 @@ class LoadedStore:
     @property
     def router_linear(self) -> str:
         """The linear that the router's feature enters."""
-        return f"blocks.{self.router.layer}.mlp.fc1"
+        return self.config.residual_linear(self.router.layer)
 
     def same_tasks(self, experts: Sequence[tuple[str, str]]) -> dict[int, int]:
         """Task of a store with these files -> the task here that came from the same."""
@@ -154,9 +161,11 @@ def _own(tensor: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
     return tensor.to(device, dtype, copy=True)
 
 
-def encoder_config(spec: BackboneSpec) -> EncoderConfig:
+def encoder_config(spec: BackboneSpec) -> Architecture:
     """The encoder of those sizes."""
-    return EncoderConfig(**spec.model_dump(exclude={"family"}))
+    block = Block(spec.width, spec.num_attention_heads, spec.mlp_width, spec.activation, spec.layer_norm_eps)
+    embedding = PatchEmbedding(spec.image_size, spec.patch_size)
+    return Architecture(embedding, block, spec.depth, Pooling(spec.projection_dim))
 
 
 def classification_head(tensors: HeadTensors) -> ClassificationHead:
@@ -181,7 +190,9 @@ def runs_on_merged_base(manifest: Manifest, mode: str) -> bool:
 
 def first_pass_names(bank: ExpertBank, layer: int, mode: str) -> frozenset[str]:
     """The parameters that a first pass reads: in the paper's mode nothing above the router's layer."""
-    return first_pass_parameters(bank.pretrained, layer) if mode == PAPER else frozenset(bank.pretrained)
+    if mode != PAPER:
+        return frozenset(bank.pretrained)
+    return bank.architecture.first_pass_parameters(bank.pretrained, layer)
 
 
 def _first_pass_weights(store: Store, bank: ExpertBank, mode: str, on_merged_base: bool) -> dict[str, Tensor]:

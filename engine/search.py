@@ -9,7 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from mass_serve.backbone import Passes
+from mass_serve.backbone import Feature, Passes, PassResult, Probe, weight_of
 from mass_serve.engine.loading import LoadedStore
 from mass_serve.engine.stages import StageClock
 from mass_serve.router import (
@@ -18,7 +18,6 @@ from mass_serve.router import (
     Evidence,
     EvidenceRouter,
     SubspaceRouter,
-    early_linears,
     early_stop,
     explained_share,
 )
@@ -96,7 +95,8 @@ class PaperDecider:
     def __init__(self, loaded: LoadedStore, passes: Passes) -> None:
         self._passes = passes
         self._depth = loaded.config.depth
-        self._router = SubspaceRouter(loaded.router, loaded.bank.blocks[loaded.router_linear].vh)
+        self._router = SubspaceRouter(loaded.router, loaded.bank.blocks[weight_of(loaded.router_linear)].vh)
+        self._probe = Probe(feature=Feature(loaded.router.layer, loaded.router.token))
 
     @property
     def nbytes(self) -> int:
@@ -105,7 +105,7 @@ class PaperDecider:
     def decide(self, patches: Tensor, candidates: Tensor, clock: StageClock) -> Decided:
         config = self._router.config
         with clock.stage("first_pass"):
-            features = self._passes.first(patches)
+            features = self._passes.first(patches, stop="feature", probe=self._probe).feature
         with clock.stage("route"):
             routing = self._router.route(features, candidates)
             explained = explained_share(features, routing.residuals)
@@ -138,11 +138,14 @@ class EvidenceDecider:
         self._evidence_share = early_share * EVIDENCE_SHARE
         self._second_pass_share = 1 - early_share if self._mode.goes_on else 1.0
         self._heads = loaded.heads
-        blocks, linears = loaded.bank.blocks, early_linears(self._stop)
-        self._residual = SubspaceRouter(loaded.router, blocks[loaded.router_linear].vh)
-        self._router = EvidenceRouter(
-            self._mode, self._residual, {name: blocks[name].vh for name in linears}, loaded.calibration
-        )
+        blocks, linears = loaded.bank.blocks, loaded.config.early_linears(self._stop)
+        self._residual = SubspaceRouter(loaded.router, blocks[weight_of(loaded.router_linear)].vh)
+        early_blocks = {name: blocks[weight_of(name)].vh for name in linears}
+        self._router = EvidenceRouter(self._mode, self._residual, early_blocks, loaded.calibration)
+        feature = Feature(loaded.router.layer, loaded.router.token)
+        is_early = feature.layer < self._stop
+        self._early = Probe(self._router.bases, feature if is_early else None)
+        self._late = Probe(feature=None if is_early else feature)
 
     @property
     def nbytes(self) -> int:
@@ -150,20 +153,22 @@ class EvidenceDecider:
 
     def decide(self, patches: Tensor, candidates: Tensor, clock: StageClock) -> Decided:
         with clock.stage("first_pass"):
-            tokens, energies = self._passes.early(patches, self._stop, self._router.bases)
+            begun = self._passes.first(patches, stop=self._stop, probe=self._early)
         with clock.stage("route"):
-            early = self._router.early(energies, candidates)
+            early = self._router.early(begun.energies, candidates)
             certain = early.leads >= self._mode.certain_lead
         decisions = [self._certain(early, row) for row in range(len(patches))]
         rest = (~certain).nonzero().flatten()
         if len(rest):
             for row, decision in zip(
                 rest.tolist(),
-                self._decide_late(tokens[rest], early.of(rest), candidates[rest], clock),
+                self._decide_late(
+                    begun.each(lambda part: part[rest]), early.of(rest), candidates[rest], clock
+                ),
                 strict=True,
             ):
                 decisions[row] = decision
-        return Decided(decisions, tokens)
+        return Decided(decisions, begun.tokens)
 
     def _certain(self, early: Evidence, row: int) -> Decision:
         task = early.best(row)
@@ -178,14 +183,15 @@ class EvidenceDecider:
         )
 
     def _decide_late(
-        self, tokens: Tensor, early: Evidence, candidates: Tensor, clock: StageClock
+        self, begun: PassResult, early: Evidence, candidates: Tensor, clock: StageClock
     ) -> Sequence[Decision]:
         with clock.stage("first_pass"):
-            features, embeddings = self._passes.late(tokens, self._stop)
+            ended = self._passes.first(begun.tokens, start=self._stop, probe=self._late)
         with clock.stage("route"):
-            signs = torch.stack([head.signs(embeddings) for head in self._heads], dim=1)
-            whole = self._router.whole(early, features, signs, candidates)
-        return [self._looked_into(whole, row) for row in range(len(tokens))]
+            signs = torch.stack([head.signs(ended.embedding) for head in self._heads], dim=1)
+            feature = (ended if self._late.feature else begun).feature
+            whole = self._router.whole(early, feature, signs, candidates)
+        return [self._looked_into(whole, row) for row in range(len(candidates))]
 
     def _looked_into(self, whole: Evidence, row: int) -> Decision:
         tasks = whole.to_look_at(row, self._mode)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Literal, Protocol
 
 from torch import Tensor
 
-from mass_serve.backbone import ExpertBank
-from mass_serve.model_store.backbone_spec import BackboneSpec
+from mass_serve.backbone import Architecture, ExpertBank
+from mass_serve.engine.loading import encoder_config
 from mass_serve.model_store.errors import CheckpointError
 from mass_serve.model_store.readers.checkpoints import Checkpoint
 
@@ -57,9 +58,9 @@ class FinetunedModels:
         """Raises CheckpointError for a checkpoint that cannot be read or is of another size."""
         self._pretrained = bank.pretrained
         self._checkpoints = {task: Checkpoint.open(path) for task, path in checkpoints.items()}
-        expected = {field: getattr(bank.config, field, None) for field in BackboneSpec.model_fields}
+        expected = _sizes(bank.architecture)
         for task, checkpoint in self._checkpoints.items():
-            for field, value in checkpoint.spec.model_dump(exclude={"family"}).items():
+            for field, value in _sizes(encoder_config(checkpoint.spec)).items():
                 if value != expected[field]:
                     raise CheckpointError(
                         f"task {task}: the fine-tuned model has {field} {value}, the store's encoder "
@@ -79,3 +80,11 @@ class FinetunedModels:
         pretrained = self._pretrained[parameter]
         finetuned = self._checkpoints[task].parameter(parameter).to(pretrained.device)
         return finetuned.float() - pretrained.float()
+
+
+def _sizes(architecture: Architecture) -> dict[str, object]:
+    """Every size of an encoder by its name."""
+    sizes: dict[str, object] = {"depth": architecture.depth}
+    for part in (architecture.embedding, architecture.block, architecture.pooling):
+        sizes |= asdict(part)
+    return sizes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TypedDict
 
+from mass_serve.backbone import weight_of
 from mass_serve.engine.engine import Engine
 from mass_serve.evaluation.changes import TaskChanges
 from mass_serve.evaluation.figures import known_accuracies, known_mean
@@ -102,7 +103,7 @@ def _against_rank(run: Run, variants: Variants, changes: TaskChanges) -> list[Ra
         points.append(
             RankPoint(
                 rank_share=share,
-                rank=int(engine.bank.singular_values["blocks.0.mlp.fc1"].shape[1]),
+                rank=int(engine.bank.singular_values[weight_of(engine.config.residual_linear(0))].shape[1]),
                 mass=_figures(run, f"mass{suffix}", tasks),
                 tsv_m=_figures(run, f"tsv_m{suffix}", tasks),
                 tsv_c=_figures(run, f"tsv_c{suffix}", tasks),

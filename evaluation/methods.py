@@ -11,7 +11,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from mass_serve.backbone import ClassificationHead, DenseWeights, EncoderConfig, encode, patchify
+from mass_serve.backbone import Architecture, ClassificationHead, DenseWeights, patchify, run
 from mass_serve.engine.engine import Classification, Engine, Query
 from mass_serve.engine.inputs.preprocessing import Preprocessing
 from mass_serve.evaluation.images import ImageBatch
@@ -80,7 +80,7 @@ class Dense:
     """Plain encoders with the task's head known: one for all tasks, or one for each task and half."""
 
     name: str
-    config: EncoderConfig
+    config: Architecture
     preprocessing: Preprocessing
     head: Callable[[str], ClassificationHead]
     encoder: Callable[[str, int], Parameters]
@@ -96,17 +96,16 @@ class AnyHead:
     """One plain encoder, the task unknown: the largest logit of all heads, in one softmax, wins."""
 
     name: str
-    config: EncoderConfig
+    config: Architecture
     preprocessing: Preprocessing
     heads: Mapping[str, ClassificationHead]
     encoder: Callable[[], Parameters]
 
     def answer(self, batch: ImageBatch) -> list[Answer]:
         parameters = self.encoder()
-        weights = DenseWeights(parameters, self.config.layer_norm_eps)
         patches = dense_patches(self.config, parameters, self.preprocessing, batch.pixels)
         with torch.inference_mode():
-            embeddings = encode(self.config, weights, patches)
+            embeddings = run(self.config, DenseWeights(parameters), patches).embedding
             logits = [head.logits(embeddings).cpu() for head in self.heads.values()]
         starts = [0, *accumulate(part.shape[1] for part in logits)]
         return [self._answer(row, starts) for row in torch.cat(logits, dim=1).softmax(1)]
@@ -120,16 +119,16 @@ class AnyHead:
 
 
 def dense_patches(
-    config: EncoderConfig, parameters: Parameters, preprocessing: Preprocessing, pixels: list[Tensor]
+    config: Architecture, parameters: Parameters, preprocessing: Preprocessing, pixels: list[Tensor]
 ) -> Tensor:
     """Patches [n, L - 1, 3 p p] of n images, where and as a dense encoder takes them."""
-    like = parameters["class_embedding"]
+    like = parameters[config.embedding.class_token]
     normalised = preprocessing.normalise(torch.stack(pixels).to(like.device))
-    return patchify(normalised.to(like.dtype), config.patch_size)
+    return patchify(normalised.to(like.dtype), config.embedding.patch_size)
 
 
 def dense_logits(
-    config: EncoderConfig,
+    config: Architecture,
     parameters: Parameters,
     preprocessing: Preprocessing,
     head: ClassificationHead,
@@ -137,9 +136,8 @@ def dense_logits(
 ) -> Tensor:
     """The logits [n, C], on the CPU, that one dense encoder and `head` give n images."""
     patches = dense_patches(config, parameters, preprocessing, pixels)
-    weights = DenseWeights(parameters, config.layer_norm_eps)
     with torch.inference_mode():
-        return head.logits(encode(config, weights, patches)).cpu()
+        return head.logits(run(config, DenseWeights(parameters), patches).embedding).cpu()
 
 
 def _routed_answer(answer: Classification) -> Answer:

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from mass_serve.backbone import ExpertBank
-from mass_serve.backbone.expert_bank import POSITIONS
 from mass_serve.engine.engine import Engine
 from mass_serve.engine.execution import Execution
 from mass_serve.engine.loading import LoadedStore, first_pass_names
@@ -43,7 +42,7 @@ class Variants:
         """Of all tasks with `share` times the store's rank; above 1 from what fine-tuning changed."""
         bank = self.loaded.bank
         names = [head.info.name for head in self.loaded.heads]
-        result = ExpertBank(bank.config, bank.pretrained, bank.num_tasks)
+        result = ExpertBank(bank.architecture, bank.pretrained, bank.num_tasks)
         for task, name in enumerate(names):
             vectors = {}
             for linear, stored in _vectors_of(bank, task).items():
@@ -72,7 +71,7 @@ class Variants:
 
 
 def _with_tasks(bank: ExpertBank, tasks: Sequence[int]) -> ExpertBank:
-    result = ExpertBank(bank.config, bank.pretrained, len(tasks))
+    result = ExpertBank(bank.architecture, bank.pretrained, len(tasks))
     for place, task in enumerate(tasks):
         result.set_task(place, _vectors_of(bank, task), _dense_deltas_of(bank, task))
     return result
@@ -81,9 +80,7 @@ def _with_tasks(bank: ExpertBank, tasks: Sequence[int]) -> ExpertBank:
 def _vectors_of(bank: ExpertBank, task: int) -> dict[str, TaskSingularVectors]:
     """A task's singular vectors by parameter."""
     return {
-        name if name == POSITIONS else f"{name}.weight": TaskSingularVectors(
-            blocks.u[task], bank.singular_values[name][task], blocks.vh[task]
-        )
+        name: TaskSingularVectors(blocks.u[task], bank.singular_values[name][task], blocks.vh[task])
         for name, blocks in bank.blocks.items()
     }
 

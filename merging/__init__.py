@@ -5,13 +5,20 @@ one.
 """
 
 from mass_serve.merging.formats.low_rank import TaskSingularVectors, rank_for, task_singular_vectors
-from mass_serve.merging.methods.tsv_m import core_factors, mean_delta, merged_delta, orthogonal_core
+from mass_serve.merging.methods.tsv_m import (
+    core_factors,
+    mean_delta,
+    merged_delta,
+    merged_parameter,
+    orthogonal_core,
+)
 
 __all__ = [
     "TaskSingularVectors",
     "core_factors",
     "mean_delta",
     "merged_delta",
+    "merged_parameter",
     "orthogonal_core",
     "rank_for",
     "task_singular_vectors",

@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-
 import torch
 from torch import Tensor
 
-from mass_serve.backbone import ClassificationHead, EncoderConfig, ExpertBank, first_pass_parameters
+from mass_serve.backbone import Architecture, Block, ClassificationHead, ExpertBank, PatchEmbedding, Pooling
 from mass_serve.engine.inputs.preprocessing import Preprocessing
 from mass_serve.engine.loading import LoadedStore, TaskHead, TaskInfo
+from mass_serve.kernels.activations import Activation
 from mass_serve.merging import TaskSingularVectors, rank_for, task_singular_vectors
-from mass_serve.model_store import backbone_spec
 from mass_serve.router import Calibration, CalibrationFit, RouterConfig, evidence_kinds
 
-CONFIG = EncoderConfig(
+
+def architecture(
+    image_size: int,
+    patch_size: int,
+    width: int,
+    depth: int,
+    num_attention_heads: int,
+    mlp_width: int,
+    activation: Activation = "quick_gelu",
+    layer_norm_eps: float = 1e-5,
+    projection_dim: int | None = None,
+) -> Architecture:
+    """A CLIP vision encoder of those sizes."""
+    block = Block(width, num_attention_heads, mlp_width, activation, layer_norm_eps)
+    return Architecture(PatchEmbedding(image_size, patch_size), block, depth, Pooling(projection_dim))
+
+
+CONFIG = architecture(
     image_size=32,
     patch_size=8,
     width=64,
@@ -25,16 +40,11 @@ CONFIG = EncoderConfig(
 )
 
 
-def parameter_shapes(config: EncoderConfig) -> dict[str, tuple[int, ...]]:
-    """The shapes that the store writes for such an encoder."""
-    return backbone_spec.parameter_shapes(backbone_spec.BackboneSpec(**asdict(config)))
-
-
-def pretrained(config: EncoderConfig, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
+def pretrained(config: Architecture, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
     """Random weights of a sensible scale."""
     generator = torch.Generator().manual_seed(0)
     weights = {}
-    for name, shape in parameter_shapes(config).items():
+    for name, shape in config.parameter_shapes().items():
         noise = torch.randn(shape, generator=generator)
         is_norm = "layernorm" in name or "layer_norm" in name
         if is_norm:
@@ -44,16 +54,16 @@ def pretrained(config: EncoderConfig, dtype: torch.dtype = torch.float32) -> dic
     return weights
 
 
-def task_changes(config: EncoderConfig, task: int, scale: float = 0.2) -> dict[str, Tensor]:
+def task_changes(config: Architecture, task: int, scale: float = 0.2) -> dict[str, Tensor]:
     """What fine-tuning on task `task` changed: a random change of every parameter."""
     generator = torch.Generator().manual_seed(1000 + task)
     return {
         name: scale * torch.randn(shape, generator=generator) / shape[-1] ** 0.5
-        for name, shape in parameter_shapes(config).items()
+        for name, shape in config.parameter_shapes().items()
     }
 
 
-def bank(config: EncoderConfig, weights: dict[str, Tensor], tasks: int, *, dense: str = "-") -> ExpertBank:
+def bank(config: Architecture, weights: dict[str, Tensor], tasks: int, *, dense: str = "-") -> ExpertBank:
     """A bank of random tasks at rank 1 / T; parameters whose name starts with `dense` are not factored."""
     result = ExpertBank(config, weights, tasks)
     for task in range(tasks):
@@ -69,7 +79,7 @@ def bank(config: EncoderConfig, weights: dict[str, Tensor], tasks: int, *, dense
     return result
 
 
-def nearly_equal_tasks(config: EncoderConfig, weights: dict[str, Tensor], noise: float) -> ExpertBank:
+def nearly_equal_tasks(config: Architecture, weights: dict[str, Tensor], noise: float) -> ExpertBank:
     """A bank of two tasks that differ by `noise` of their size."""
     result = ExpertBank(config, weights, 2)
     for task, scale in ((0, 0.0), (1, noise)):
@@ -86,7 +96,7 @@ def nearly_equal_tasks(config: EncoderConfig, weights: dict[str, Tensor], noise:
 
 def loaded_store(
     tasks: int = 4,
-    config: EncoderConfig = CONFIG,
+    config: Architecture = CONFIG,
     dtype: torch.dtype = torch.float32,
     head_choice: str = "max",
     threshold: float = 0.2,
@@ -97,12 +107,16 @@ def loaded_store(
     weights = pretrained(config, dtype)
     experts = bank(config, weights, tasks)
     router = RouterConfig(layer=config.depth - 1, threshold=threshold)
-    names = first_pass_parameters(weights, router.layer) if mode == "paper" else weights.keys()
+    names = config.first_pass_parameters(weights, router.layer) if mode == "paper" else weights.keys()
     return LoadedStore(
         store_revision="tiny",
         config=config,
         preprocessing=Preprocessing(
-            config.image_size, config.image_size, "bicubic", (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
+            config.embedding.image_size,
+            config.embedding.image_size,
+            "bicubic",
+            (0.5, 0.5, 0.5),
+            (0.25, 0.25, 0.25),
         ),
         router=router,
         mode=mode,
@@ -120,7 +134,7 @@ def loaded_store(
     )
 
 
-def _calibration(config: EncoderConfig, tasks: int) -> Calibration:
+def _calibration(config: Architecture, tasks: int) -> Calibration:
     """Of evidence that varies little, with a little more of it for the image's own task.
 
     Most images are unlike it, and so not typical.
@@ -134,7 +148,7 @@ def _calibration(config: EncoderConfig, tasks: int) -> Calibration:
     return fit.fit()
 
 
-def _head(config: EncoderConfig, task: int) -> TaskHead:
+def _head(config: Architecture, task: int) -> TaskHead:
     generator = torch.Generator().manual_seed(task)
     classes = 3 + task
     weight = torch.randn(classes, config.embedding_dim, generator=generator)
@@ -146,8 +160,8 @@ def _head(config: EncoderConfig, task: int) -> TaskHead:
     return TaskHead(TaskInfo(f"task{task}", f"r{task}", labels, "cosine", 1, None), head)
 
 
-def pixels(count: int, config: EncoderConfig = CONFIG) -> list[Tensor]:
+def pixels(count: int, config: Architecture = CONFIG) -> list[Tensor]:
     """Random images [3, H, W] uint8."""
     generator = torch.Generator().manual_seed(5)
-    shape = (count, 3, config.image_size, config.image_size)
+    shape = (count, 3, config.embedding.image_size, config.embedding.image_size)
     return list(torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8))

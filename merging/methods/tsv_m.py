@@ -117,3 +117,15 @@ def mean_delta(deltas: Sequence[Tensor]) -> Tensor:
     if not deltas:
         raise ValueError("an expert set needs at least one task")
     return torch.stack([delta.float() for delta in deltas]).mean(0)
+
+
+def merged_parameter(pretrained: Tensor, changes: Sequence[TaskSingularVectors | Tensor]) -> Tensor:
+    """`pretrained + merged change` of one parameter, computed in float32 or better, in the pretrained dtype.
+
+    `changes` are those of the set's tasks: all of them singular vectors, or all of them dense deltas of the
+    parameter's shape. Raises ValueError for an empty set.
+    """
+    blocks = [change for change in changes if isinstance(change, TaskSingularVectors)]
+    deltas = [change for change in changes if isinstance(change, Tensor)]
+    merged = merged_delta(blocks) if blocks else mean_delta(deltas)
+    return (pretrained.float() + merged).to(pretrained.dtype)

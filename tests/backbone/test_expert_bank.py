@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
 
-from mass_serve.backbone import DenseWeights, ExpertBank, ExpertSet, SegmentedWeights, encode, patchify
+from mass_serve.backbone import DenseWeights, ExpertBank, ExpertSet, SegmentedWeights, patchify, run
 from mass_serve.kernels import group_by_expert_set
 from mass_serve.merging import TaskSingularVectors
 from tests import tiny
@@ -20,11 +22,10 @@ def _merged_in_float64(bank: ExpertBank, parameter: str, tasks: tuple[int, ...])
     before = bank.pretrained[parameter].double()
     if parameter in bank.dense_deltas:
         return before + sum(bank.dense_deltas[parameter][t].double() for t in tasks) / len(tasks)
-    name = parameter if parameter == "position_embedding.weight" else parameter.removesuffix(".weight")
-    blocks = bank.blocks[name]
+    blocks = bank.blocks[parameter]
     u = torch.cat([blocks.u[t] for t in tasks], dim=1).double()
     vh = torch.cat([blocks.vh[t] for t in tasks], dim=0).double()
-    s = torch.cat([bank.singular_values[name][t] for t in tasks]).double()
+    s = torch.cat([bank.singular_values[parameter][t] for t in tasks]).double()
     if len(tasks) > 1:
         p, _, q = torch.linalg.svd(u, full_matrices=False)
         u = p @ q
@@ -36,12 +37,10 @@ def _merged_in_float64(bank: ExpertBank, parameter: str, tasks: tuple[int, ...])
 def _forward(bank: ExpertBank, sets: list[tuple[int, ...]], patches: Tensor, *, materialised: bool) -> Tensor:
     segments = group_by_expert_set(sets)
     experts = [bank.expert_set(tasks, materialised=materialised) for tasks in segments.segment_expert_sets]
-    weights = SegmentedWeights(
-        bank.pretrained, bank, experts, segments.segment_offsets, CONFIG.layer_norm_eps
-    )
+    weights = SegmentedWeights(bank, experts, segments.segment_offsets)
     order = torch.tensor(segments.permutation)
     embeddings = torch.empty(len(sets), CONFIG.embedding_dim, dtype=patches.dtype)
-    embeddings[order] = encode(CONFIG, weights, patches[order])
+    embeddings[order] = run(CONFIG, weights, patches[order]).embedding
     return embeddings
 
 
@@ -53,7 +52,7 @@ def bank() -> ExpertBank:
 @pytest.fixture(scope="module")
 def patches() -> Tensor:
     torch.manual_seed(3)
-    return patchify(torch.randn(len(SETS), 3, 32, 32), CONFIG.patch_size)
+    return patchify(torch.randn(len(SETS), 3, 32, 32), CONFIG.embedding.patch_size)
 
 
 @pytest.mark.parametrize("materialised", [False, True])
@@ -64,17 +63,17 @@ def test_every_sample_gets_its_own_merged_model(
     embeddings = _forward(bank, SETS, patches, materialised=materialised)
     for sample, tasks in enumerate(SETS):
         dense = {name: _merged_in_float64(bank, name, tasks) for name in bank.pretrained}
-        alone = encode(CONFIG, DenseWeights(dense, 1e-5), patches[sample : sample + 1].double())
+        alone = run(CONFIG, DenseWeights(dense), patches[sample : sample + 1].double()).embedding
         torch.testing.assert_close(embeddings[sample].double(), alone[0], atol=5e-5, rtol=5e-5)
 
 
 @torch.inference_mode()
 def test_an_averaged_patch_embedding_needs_no_blocks(patches: Tensor) -> None:
     averaged = tiny.bank(CONFIG, tiny.pretrained(CONFIG), tasks=4, dense="patch_embedding")
-    assert "patch_embedding" not in averaged.blocks
+    assert "patch_embedding.weight" not in averaged.blocks
     embeddings = _forward(averaged, SETS, patches, materialised=False)
     dense = {name: _merged_in_float64(averaged, name, SETS[4]) for name in averaged.pretrained}
-    alone = encode(CONFIG, DenseWeights(dense, 1e-5), patches[4:5].double())
+    alone = run(CONFIG, DenseWeights(dense), patches[4:5].double()).embedding
     torch.testing.assert_close(embeddings[4].double(), alone[0], atol=5e-5, rtol=5e-5)
 
 
@@ -86,9 +85,7 @@ def test_identical_tasks_merge_to_one_of_them_twice_over() -> None:
     twins = ExpertBank(CONFIG, weights, 2)
     for task in (0, 1):
         vectors = {
-            f"{name}.weight".replace(".weight.weight", ".weight"): TaskSingularVectors(
-                blocks.u[0], source.singular_values[name][0], blocks.vh[0]
-            )
+            name: TaskSingularVectors(blocks.u[0], source.singular_values[name][0], blocks.vh[0])
             for name, blocks in source.blocks.items()
         }
         twins.set_task(task, vectors, {name: delta[0] for name, delta in source.dense_deltas.items()})
@@ -117,10 +114,13 @@ def test_nearly_equal_tasks_run_low_rank_as_they_run_merged(
     torch.manual_seed(0)
     pretrained = tiny.pretrained(CONFIG, dtype)
     bank = tiny.nearly_equal_tasks(CONFIG, pretrained, noise)
-    patches = patchify(torch.randn(8, 3, CONFIG.image_size, CONFIG.image_size), CONFIG.patch_size).to(dtype)
+    patches = patchify(
+        torch.randn(8, 3, CONFIG.embedding.image_size, CONFIG.embedding.image_size),
+        CONFIG.embedding.patch_size,
+    ).to(dtype)
     sets: list[tuple[int, ...]] = [(0, 1)] * len(patches)
     low_rank, merged = (_forward(bank, sets, patches, materialised=m).double() for m in (False, True))
-    plain = encode(CONFIG, DenseWeights(pretrained, 1e-5), patches).double()
+    plain = run(CONFIG, DenseWeights(pretrained), patches).embedding.double()
     assert (low_rank - merged).norm() < tolerance * (merged - plain).norm()
 
 
@@ -129,8 +129,32 @@ def test_sets_computed_together_have_the_bits_of_sets_computed_alone(bank: Exper
     for tasks, together in zip(sets, bank.expert_sets(sets, materialised=False), strict=True):
         alone = bank.expert_set(tasks, materialised=False)
         assert together.tasks == tasks
-        assert all(torch.equal(together.cores[name], core) for name, core in alone.cores.items())
+        assert together.deltas.keys() == alone.deltas.keys()
+        for name, delta in alone.deltas.items():
+            assert type(together.deltas[name]) is type(delta)
+            for field, part in vars(delta).items():
+                other = getattr(together.deltas[name], field)
+                assert torch.equal(other, part) if isinstance(part, Tensor) else other == part
         assert all(torch.equal(together.vectors[name], vector) for name, vector in alone.vectors.items())
+
+
+@pytest.mark.parametrize("tasks", [(1,), (1, 2)])
+def test_a_set_renumbered_is_the_same_set_of_another_bank(bank: ExpertBank, tasks: tuple[int, ...]) -> None:
+    """Its tasks have other numbers there; a set whose changes have other numbers than it has is refused."""
+    weights = tiny.pretrained(CONFIG)
+    other = ExpertBank(CONFIG, weights, 3)
+    other.take_tasks(bank, {0: 1, 1: 2, 2: 3})
+    moved = tuple(task - 1 for task in tasks)
+    renumbered = bank.expert_set(tasks, materialised=False).renumbered(moved)
+    computed = other.expert_set(moved, materialised=False)
+    patches = patchify(torch.randn(2, 3, 32, 32), CONFIG.embedding.patch_size)
+    found, wanted = (
+        run(CONFIG, SegmentedWeights(other, [own], (0, 2)), patches).embedding
+        for own in (renumbered, computed)
+    )
+    assert torch.equal(found, wanted)
+    with pytest.raises(ValueError, match="other tasks"):
+        replace(renumbered, tasks=(2,))
 
 
 def test_a_set_of_one_task_takes_a_small_part_of_the_encoder(bank: ExpertBank) -> None:

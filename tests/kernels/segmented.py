@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
@@ -105,5 +105,5 @@ class Case:
 
 
 def _delta_to(delta: Delta, device: torch.device) -> Delta:
-    tensors = {name: part.to(device) for name, part in vars(delta).items() if isinstance(part, Tensor)}
-    return replace(delta, **tensors)
+    moved = {n: part.to(device) if isinstance(part, Tensor) else part for n, part in vars(delta).items()}
+    return type(delta)(**moved)

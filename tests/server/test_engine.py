@@ -16,8 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor
 
-from mass_serve.backbone import DenseWeights, EncoderConfig, encode, patchify
-from mass_serve.backbone.vit import early_pass, encode_from
+from mass_serve.backbone import DenseWeights, patchify, run
 from mass_serve.engine.engine import Classification, Engine, Query
 from mass_serve.engine.execution import BUYING_OVER_RENTING, AdaptiveExecution, Execution
 from mass_serve.engine.search import EVIDENCE_SHARE
@@ -53,12 +52,12 @@ KINDS: dict[str, dict[str, Any]] = {
     "low_rank": {},
     "materialised": {"execution": "materialised"},
     "bfloat16": {"dtype": torch.bfloat16},
-    "narrow_heads": {"config": EncoderConfig(32, 8, 32, 2, 4, 64, "quick_gelu", 1e-5, 16)},
+    "narrow_heads": {"config": tiny.architecture(32, 8, 32, 2, 4, 64, "quick_gelu", 1e-5, 16)},
     "fast": {"mode": "fast"},
     "exact": {"mode": "exact"},
     "calibrated_fast": {"mode": "fast", "calibrated": True},
     "calibrated_exact": {"mode": "exact", "calibrated": True},
-    "one_head": {"config": EncoderConfig(32, 16, 24, 2, 1, 40, "gelu", 1e-5, None)},
+    "one_head": {"config": tiny.architecture(32, 16, 24, 2, 1, 40, "gelu", 1e-5, None)},
 }
 
 
@@ -126,9 +125,10 @@ def test_a_named_task_is_answered_by_its_own_dense_model() -> None:
     (answer,) = engine.classify_batch([Query(PIXELS[0], ("task2",))]).all_answers()
     assert (answer.task, answer.expert_set, answer.coefficients) == ("task2", ("task2",), {"task2": 1.0})
     assert answer.residuals == {}, "nothing was routed"
-    weights = DenseWeights({n: loaded.bank.merged(n, (2,)) for n in loaded.pretrained}, 1e-5)
+    weights = DenseWeights({n: loaded.bank.merged(n, (2,)) for n in loaded.pretrained})
     normalised = (PIXELS[0].float() / 255 - 0.5) / 0.25
-    embedding = encode(loaded.config, weights, patchify(normalised[None], loaded.config.patch_size))
+    patches = patchify(normalised[None], loaded.config.embedding.patch_size)
+    embedding = run(loaded.config, weights, patches).embedding
     expected = loaded.heads[2].head.logits(embedding).softmax(1)[0]
     torch.testing.assert_close(answer.probabilities, expected, atol=1e-5, rtol=1e-4)
 
@@ -163,17 +163,16 @@ def test_a_second_pass_that_goes_on_leaves_the_first_third_as_it_was(mode: str) 
     early = stop / config.depth * EVIDENCE_SHARE
     costs = {"one_pass": [1 + early], "fast": [1 + early, 2 - stop / config.depth + early]}[mode]
     assert sorted({answer.passes for answer in answers.all_answers()}) == pytest.approx(costs)
-    bases = {"blocks.0.mlp.fc1": torch.ones(1, 1, config.width)}
     for answer, pixels in zip(answers.all_answers(), PIXELS, strict=True):
         task = NAMES.index(answer.task)
-        patches = patchify(((pixels.float() / 255 - 0.5) / 0.25)[None], config.patch_size)
-        tokens, _ = early_pass(config, DenseWeights(loaded.first_pass, 1e-5), patches, stop, bases)
-        own = DenseWeights({n: loaded.bank.merged(n, (task,)) for n in loaded.pretrained}, 1e-5)
-        expected = loaded.heads[task].head.logits(encode_from(config, own, tokens, stop))[0]
+        patches = patchify(((pixels.float() / 255 - 0.5) / 0.25)[None], config.embedding.patch_size)
+        tokens = run(config, DenseWeights(loaded.first_pass), patches, stop=stop).tokens
+        own = DenseWeights({n: loaded.bank.merged(n, (task,)) for n in loaded.pretrained})
+        expected = loaded.heads[task].head.logits(run(config, own, tokens, start=stop).embedding)[0]
         torch.testing.assert_close(answer.logits, expected, atol=1e-4, rtol=1e-4)
 
 
-def _must_not_run(*_: object) -> Tensor:
+def _must_not_run(*_: object, **__: object) -> Tensor:
     raise AssertionError("the first pass ran")
 
 
@@ -196,9 +195,9 @@ def _all_logits(engine: Engine, answer: Classification, pixels: Tensor) -> dict[
     """Each head's logits on the embedding that the answer's expert set gives."""
     loaded = tiny.loaded_store()
     tasks = tuple(NAMES.index(name) for name in answer.expert_set)
-    weights = DenseWeights({n: loaded.bank.merged(n, tasks) for n in loaded.pretrained}, 1e-5)
-    patches = patchify(((pixels.float() / 255 - 0.5) / 0.25)[None], engine.config.patch_size)
-    embedding = encode(engine.config, weights, patches)
+    weights = DenseWeights({n: loaded.bank.merged(n, tasks) for n in loaded.pretrained})
+    patches = patchify(((pixels.float() / 255 - 0.5) / 0.25)[None], engine.config.embedding.patch_size)
+    embedding = run(engine.config, weights, patches).embedding
     return {name: loaded.heads[NAMES.index(name)].head.logits(embedding)[0] for name in answer.expert_set}
 
 
@@ -293,7 +292,7 @@ def test_adaptive_execution_buys_once_renting_has_cost_as_much() -> None:
 def test_the_price_of_renting_and_buying_is_the_stated_one() -> None:
     loaded = tiny.loaded_store()
     execution = AdaptiveExecution(loaded.config, loaded.bank, SetCache(loaded.bank, 1 << 30))
-    shapes = tiny.parameter_shapes(loaded.config)
+    shapes = loaded.config.parameter_shapes()
     rent = buy = 0
     for name in loaded.config.linears:
         d_out, d_in = shapes[f"{name}.weight"]

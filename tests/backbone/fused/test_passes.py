@@ -13,20 +13,25 @@ from mass_serve.backbone import (
     DenseWeights,
     ExpertBank,
     ExpertSet,
+    Feature,
     Passes,
-    encode,
-    first_pass_parameters,
+    PatchEmbedding,
+    Probe,
+    Token,
     passes_for,
     patchify,
+    run,
+    weight_of,
 )
+from mass_serve.backbone.planned_passes import PlannedPasses
 from mass_serve.kernels import group_by_expert_set
 from mass_serve.kernels.backend import backend
 from tests import tiny
 from tests.interpreter import DEVICE, INTERPRETED
 
 # Small, because the interpreter is slow.
-CONFIG = replace(tiny.CONFIG, image_size=16, depth=2)
-LAYER = 1
+CONFIG = replace(tiny.CONFIG, embedding=PatchEmbedding(image_size=16, patch_size=8), depth=2)
+LAYER, STOP = 1, 1
 MIXES: list[list[tuple[int, ...]]] = [
     [(0,), (2,), (0, 2), (1,), (0, 1, 3)],
     [(3,), (3,), (1, 2), (1, 2), (0, 1, 2), (0,)],  # more samples: the same plan, filled otherwise
@@ -48,12 +53,23 @@ def _bank(device: torch.device, dtype: torch.dtype, dense: str = "-") -> ExpertB
 
 
 def _passes(bank: ExpertBank) -> Passes:
-    weights = bank.merged_parameters(first_pass_parameters(bank.pretrained, LAYER), range(4))
-    return passes_for(bank, weights, LAYER, "class", max_set_size=3)
+    return passes_for(bank, bank.merged_parameters(list(bank.pretrained), range(4)), max_set_size=3)
 
 
-def _second(passes: Passes, sets: Sequence[ExpertSet], offsets: Sequence[int], patches: Tensor) -> Tensor:
-    return passes.second(patches.to(sets[0].vectors["class_embedding"].device), sets, offsets).cpu()
+def _bases(bank: ExpertBank) -> dict[str, Tensor]:
+    """Subspaces that a router would look at: orthonormal rows are not asked for here."""
+    return {linear: bank.blocks[weight_of(linear)].vh.float() for linear in CONFIG.early_linears(STOP)}
+
+
+def _second(
+    passes: Passes, sets: Sequence[ExpertSet], offsets: Sequence[int], x: Tensor, start: int | None = None
+) -> Tensor:
+    device = sets[0].vectors[CONFIG.embedding.class_token].device
+    return passes.second(x.to(device), sets, offsets, start).cpu()
+
+
+def _near(found: Tensor, wanted: Tensor, tolerance: float) -> bool:
+    return bool((found.cpu() - wanted).norm() < tolerance * wanted.norm())
 
 
 @pytest.mark.parametrize(
@@ -73,7 +89,7 @@ def test_the_fused_passes_agree_with_the_reference(dtype: torch.dtype, tolerance
         segments = group_by_expert_set(mix)
         keys, offsets = segments.segment_expert_sets, segments.segment_offsets
         pixels = torch.randn(len(mix), 3, 16, 16).to(dtype)
-        patches = patchify(pixels, CONFIG.patch_size)
+        patches = patchify(pixels, CONFIG.embedding.patch_size)
         forms = [i % 3 == 2 for i in range(len(keys))]
         wanted_sets, own_sets = (
             [b.expert_set(key, materialised=m) for key, m in zip(keys, forms, strict=True)]
@@ -82,10 +98,69 @@ def test_the_fused_passes_agree_with_the_reference(dtype: torch.dtype, tolerance
         wanted = _second(reference, wanted_sets, offsets, patches)
         with backend("fused"):
             found = _second(fused, own_sets, offsets, patches)
-            features = fused.first(patches.to(DEVICE)).cpu()
-        assert (found - wanted).norm() < tolerance * wanted.norm()
-        expected = reference.first(patches)
-        assert (features - expected).norm() < tolerance * expected.norm()
+        assert _near(found, wanted, tolerance)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 3e-2)])
+@pytest.mark.parametrize("token", ["class", "mean"])
+@torch.inference_mode()
+def test_every_part_of_a_pass_is_planned_and_agrees(
+    dtype: torch.dtype, tolerance: float, token: Token
+) -> None:
+    """The paper's first pass, early evidence, the rest of that pass, and a second pass from there."""
+    torch.manual_seed(0)
+    reference_bank, feature = _bank(torch.device("cpu"), dtype), Probe(feature=Feature(LAYER, token))
+    reference, energies = _passes(reference_bank), Probe(_bases(reference_bank))
+    with backend("fused"):
+        bank = _bank(DEVICE, dtype)
+        fused, own_energies = _passes(bank), Probe(_bases(bank))
+    assert isinstance(fused, PlannedPasses)
+    for mix in MIXES:
+        segments = group_by_expert_set(mix)
+        keys, offsets = segments.segment_expert_sets, segments.segment_offsets
+        patches = patchify(torch.randn(len(mix), 3, 16, 16).to(dtype), CONFIG.embedding.patch_size)
+        sets, own_sets = (
+            [b.expert_set(key, materialised=False) for key in keys] for b in (reference_bank, bank)
+        )
+        begun = reference.first(patches, stop=STOP, probe=energies)
+        ended = reference.first(begun.tokens, start=STOP, probe=feature)
+        papers = reference.first(patches, stop="feature", probe=feature)
+        resumed = _second(reference, sets, offsets, begun.tokens, STOP)
+        with backend("fused"):
+            own_begun = fused.first(patches.to(DEVICE), stop=STOP, probe=own_energies)
+            own_ended = fused.first(begun.tokens.to(DEVICE), start=STOP, probe=feature)
+            own_papers = fused.first(patches.to(DEVICE), stop="feature", probe=feature)
+            own_resumed = _second(fused, own_sets, offsets, begun.tokens, STOP)
+        assert _near(own_begun.tokens, begun.tokens, tolerance)
+        assert _near(own_begun.energies, begun.energies, tolerance)
+        assert _near(own_ended.feature, ended.feature, tolerance)
+        assert _near(own_ended.embedding, ended.embedding, tolerance)
+        assert _near(own_papers.feature, papers.feature, tolerance)
+        assert _near(own_resumed, resumed, tolerance)
+
+
+@torch.inference_mode()
+def test_a_pass_is_planned_once_for_equal_probes() -> None:
+    with backend("fused"):
+        bank = _bank(DEVICE, torch.float32)
+        passes, patches = _passes(bank), torch.randn(1, 4, CONFIG.embedding.patch_width, device=DEVICE)
+        assert isinstance(passes, PlannedPasses)
+        bases = _bases(bank)
+        for probe in (Probe(bases), Probe(dict(bases)), Probe(feature=Feature(0, "class"))):
+            passes.first(patches, stop=STOP, probe=probe)
+        assert len(passes._planned) == 2
+
+
+@torch.inference_mode()
+def test_a_first_pass_needs_only_the_parameters_that_it_reads() -> None:
+    with backend("fused"):
+        bank, probe = _bank(DEVICE, torch.float32), Probe(feature=Feature(0, "class"))
+        patches = torch.randn(2, 4, CONFIG.embedding.patch_width, device=DEVICE)
+        names = CONFIG.first_pass_parameters(bank.pretrained, 0)
+        part = passes_for(bank, {name: bank.pretrained[name] for name in names}, max_set_size=1)
+        whole = passes_for(bank, bank.pretrained, max_set_size=1)
+        found, wanted = (p.first(patches, stop="feature", probe=probe).feature for p in (part, whole))
+    assert torch.equal(found, wanted)
 
 
 @pytest.mark.skipif(INTERPRETED, reason="in NumPy's products a row's bits depend on its place in the tile")
@@ -93,7 +168,7 @@ def test_the_fused_passes_agree_with_the_reference(dtype: torch.dtype, tolerance
 def test_a_sample_has_the_same_bits_in_every_batch() -> None:
     bank = _bank(DEVICE, torch.bfloat16)
     passes, mix = _passes(bank), sorted(MIXES[1])
-    patches = patchify(torch.randn(len(mix), 3, 16, 16).bfloat16(), CONFIG.patch_size)
+    patches = patchify(torch.randn(len(mix), 3, 16, 16).bfloat16(), CONFIG.embedding.patch_size)
     segments = group_by_expert_set(mix)
     sets = [bank.expert_set(key, materialised=False) for key in segments.segment_expert_sets]
     together = _second(passes, sets, segments.segment_offsets, patches)
@@ -124,12 +199,12 @@ def test_nearly_equal_tasks_run_low_rank_as_they_run_merged(
     weights = {name: tensor.to(DEVICE) for name, tensor in tiny.pretrained(CONFIG, dtype).items()}
     with backend("fused"):
         bank = tiny.nearly_equal_tasks(CONFIG, weights, noise)
-        passes = passes_for(bank, weights, LAYER, "class", max_set_size=2)
-        patches = patchify(torch.randn(3, 3, 16, 16), CONFIG.patch_size).to(dtype)
+        passes = passes_for(bank, weights, max_set_size=2)
+        patches = patchify(torch.randn(3, 3, 16, 16), CONFIG.embedding.patch_size).to(dtype)
         low_rank, merged = (
             _second(passes, [bank.expert_set((0, 1), materialised=m)], (0, 3), patches).double()
             for m in (False, True)
         )
     with backend("reference"):
-        plain = encode(CONFIG, DenseWeights(weights, 1e-5), patches.to(DEVICE)).cpu().double()
+        plain = run(CONFIG, DenseWeights(weights), patches.to(DEVICE)).embedding.cpu().double()
     assert (low_rank - merged).norm() < tolerance * (merged - plain).norm()

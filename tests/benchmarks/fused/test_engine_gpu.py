@@ -9,11 +9,11 @@ import torch
 
 from benchmarks import engine_gpu, gpu_models, gpu_peers
 from benchmarks.engine_gpu import Model, Run
-from mass_serve.backbone import EncoderConfig
 from mass_serve.kernels.backend import backend
+from tests import tiny
 from tests.interpreter import DEVICE
 
-TINY = EncoderConfig(16, 8, 64, 2, 4, 128, projection_dim=32)
+TINY = tiny.architecture(16, 8, 64, 2, 4, 128, projection_dim=32)
 
 
 @pytest.fixture(autouse=True)

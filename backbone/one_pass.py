@@ -1,0 +1,188 @@
+"""One pass through the encoder, from where it starts to where it stops, with what is measured on the way.
+
+    run(architecture, weights, patches).embedding                                # a whole pass
+    run(architecture, weights, patches, stop=4, probe=Probe(bases)).energies     # early evidence
+    run(architecture, weights, tokens, start=4, probe=Probe(feature=at)).feature # the rest of that pass
+
+Two things set it apart from a training implementation: a pass computes nothing that was not asked for (one
+that stops at the router's feature nothing after it, the last block only what the class token needs), and
+every operation gives a sample the same bits whatever else is in the batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from mass_serve.backbone.architecture import Architecture, Block, BlockNames
+from mass_serve.backbone.parts.block import attention, class_attention, enter_attention, enter_mlp, mlp
+from mass_serve.backbone.parts.patch_embedding import embed
+from mass_serve.backbone.parts.pooling import pool
+from mass_serve.backbone.shares import in_shares
+from mass_serve.backbone.weights.metered import MeteredWeights
+from mass_serve.backbone.weights.protocol import EncoderWeights
+
+Token = Literal["class", "mean"]
+# Where a pass ends: before the block of that index, at the router's feature, or with the embedding.
+Stop = int | Literal["feature", "embedding"]
+Output = Literal["tokens", "energies", "feature", "embedding"]
+
+
+@dataclass(frozen=True)
+class Feature:
+    """The router's feature: what enters the MLP of one block, after that block's second LayerNorm."""
+
+    layer: int
+    token: Token  # the class token, or the mean over all tokens
+
+
+@dataclass(frozen=True, eq=False)
+class Probe:
+    """What a pass measures on its way."""
+
+    # By linear, orthonormal rows [T, R, d_in] float32 of each task's blocks. Measured is the energy of the
+    # linear's input within each subspace, over every third token (see `backbone.weights.metered`).
+    bases: Mapping[str, Tensor] = field(default_factory=dict)
+    feature: Feature | None = None
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """What is equal for probes that measure the same by the same tensors."""
+        return self.feature, *((linear, basis.data_ptr()) for linear, basis in self.bases.items())
+
+
+@dataclass(frozen=True)
+class PassResult:
+    """What was asked of a pass. Reading anything else raises KeyError."""
+
+    parts: dict[Output, Tensor]  # each [B, ...]
+
+    @property
+    def tokens(self) -> Tensor:
+        """The tokens [B, L, D] that enter the block where the pass stopped."""
+        return self.parts["tokens"]
+
+    @property
+    def energies(self) -> Tensor:
+        """The energies [B, K, T] float32 of the probe's K linears, in forward order."""
+        return self.parts["energies"]
+
+    @property
+    def feature(self) -> Tensor:
+        """The router's feature [B, D]."""
+        return self.parts["feature"]
+
+    @property
+    def embedding(self) -> Tensor:
+        """The image embedding [B, P]."""
+        return self.parts["embedding"]
+
+    def each(self, change: Callable[[Tensor], Tensor]) -> PassResult:
+        """The result with every tensor changed in that way."""
+        return PassResult({name: change(tensor) for name, tensor in self.parts.items()})
+
+    @classmethod
+    def joined(cls, results: Sequence[PassResult]) -> PassResult:
+        """The results of several shares of a batch, one behind the other."""
+        if len(results) == 1:
+            return results[0]
+        names = results[0].parts
+        return cls({name: torch.cat([result.parts[name] for result in results]) for name in names})
+
+
+def run(
+    architecture: Architecture,
+    weights: EncoderWeights,
+    x: Tensor,
+    start: int | None = None,
+    stop: Stop = "embedding",
+    probe: Probe | None = None,
+) -> PassResult:
+    """What a pass gives: energies and feature where the probe has them, tokens or embedding by `stop`.
+
+    x are patches [B, L - 1, 3 p p], or with `start` the tokens [B, L, D] that enter that block. A pass that
+    stops before a block measures that block's own qkv too, whose input costs no attention.
+
+    Raises ValueError where the probe asks for something that is not on the pass.
+    """
+    probe = probe or Probe()
+    blocks = _blocks_of(architecture, start or 0, stop, probe)
+
+    def of_samples(samples: slice) -> PassResult:
+        own = weights.of_samples(samples)
+        return _run(architecture, own, x[samples], blocks, stop, probe, embedded=start is not None)
+
+    return PassResult.joined(in_shares(of_samples, x))
+
+
+def _blocks_of(architecture: Architecture, start: int, stop: Stop, probe: Probe) -> list[BlockNames]:
+    """The blocks of a pass, of which the last may stop half-way, at the router's feature."""
+    end = architecture.depth
+    if isinstance(stop, int):
+        end = stop
+    elif stop == "feature":
+        if probe.feature is None:
+            raise ValueError("a pass that stops at the router's feature needs a probe that has one")
+        end = probe.feature.layer + 1
+    blocks = list(islice(architecture.blocks(), start, end))
+    if probe.feature is not None and probe.feature.layer not in {names.index for names in blocks}:
+        raise ValueError(f"block {probe.feature.layer} is not on a pass from block {start} to {stop}")
+    return blocks
+
+
+def _run(
+    architecture: Architecture,
+    weights: EncoderWeights,
+    x: Tensor,
+    blocks: Sequence[BlockNames],
+    stop: Stop,
+    probe: Probe,
+    *,
+    embedded: bool,
+) -> PassResult:
+    """What `run` gives, for one share of the samples and for blocks of which it knows that they fit."""
+    eps, found = architecture.block.layer_norm_eps, dict[Output, Tensor]()
+    meter = MeteredWeights(weights, probe.bases)
+    if not embedded:
+        x = embed(architecture.embedding, meter, x, eps)
+    x = _through_blocks(architecture.block, blocks, meter, x, stop, probe.feature, found)
+    if isinstance(stop, int):
+        found["tokens"] = x
+        following = BlockNames(stop)
+        if following.qkv in probe.bases:
+            meter.measure(following.qkv, enter_attention(architecture.block, following, meter, x))
+    elif stop == "embedding":
+        found["embedding"] = pool(architecture.pooling, meter, x, eps)
+    if probe.bases:
+        found["energies"] = meter.energies
+    return PassResult(found)
+
+
+def _through_blocks(
+    block: Block,
+    blocks: Sequence[BlockNames],
+    weights: EncoderWeights,
+    x: Tensor,
+    stop: Stop,
+    feature: Feature | None,
+    found: dict[Output, Tensor],
+) -> Tensor:
+    """What leaves the last block: all tokens, or the class token where no more is asked for.
+
+    Leaves the router's feature in `found` on the way; a pass that stops there leaves that block half-way.
+    """
+    for names in blocks:
+        is_last, is_mean = names is blocks[-1], feature == Feature(names.index, "mean")
+        class_suffices = is_last and not isinstance(stop, int) and not is_mean
+        x = (class_attention if class_suffices else attention)(block, names, weights, x)
+        entering = enter_mlp(block, names, weights, x)
+        if feature is not None and names.index == feature.layer:
+            found["feature"] = entering.mean(1) if is_mean else entering[:, 0]
+        if not (is_last and stop == "feature"):
+            x = mlp(block, names, weights, x, entering)
+    return x

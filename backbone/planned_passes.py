@@ -1,0 +1,54 @@
+"""The passes of one store in planned kernel launches: each kind of pass has plans and graphs of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from weakref import WeakKeyDictionary
+
+from torch import Tensor
+
+from mass_serve.backbone.expert_bank import ExpertBank, ExpertSet
+from mass_serve.backbone.one_pass import PassResult, Probe, Stop
+from mass_serve.backbone.planned_pass import PlannedPass
+from mass_serve.backbone.weights.planned import RecordLayout
+
+
+class PlannedPasses:
+    """`backbone.passes.Passes` for a device with fused kernels. It is not thread-safe."""
+
+    def __init__(self, bank: ExpertBank, first_pass_weights: Mapping[str, Tensor], max_set_size: int) -> None:
+        self._bank = bank
+        self._kept = first_pass_weights  # the record holds their addresses
+        self._plain = RecordLayout.plain(bank.architecture, first_pass_weights)
+        self._plain_record = self._plain.dense_record(first_pass_weights)
+        self._experts = RecordLayout.of_experts(bank, max_set_size)
+        self._records: WeakKeyDictionary[ExpertSet, Tensor] = WeakKeyDictionary()
+        self._planned: dict[tuple[object, ...], PlannedPass] = {}
+
+    def first(
+        self, x: Tensor, start: int | None = None, stop: Stop = "embedding", probe: Probe | None = None
+    ) -> PassResult:
+        planned = self._pass("first", self._plain, start, stop, probe or Probe())
+        return planned(x, (0, len(x)), [self._plain_record], [False])
+
+    def second(
+        self, x: Tensor, expert_sets: Sequence[ExpertSet], offsets: Sequence[int], start: int | None = None
+    ) -> Tensor:
+        planned = self._pass("second", self._experts, start, "embedding", Probe())
+        records = [self._record(expert_set) for expert_set in expert_sets]
+        own_weights = [expert_set.materialised for expert_set in expert_sets]
+        return planned(x, offsets, records, own_weights).embedding
+
+    def _pass(
+        self, kind: str, layout: RecordLayout, start: int | None, stop: Stop, probe: Probe
+    ) -> PlannedPass:
+        """The plans and graphs of that kind of pass, made when it is asked for first."""
+        key = (kind, start, stop, probe.key)
+        if key not in self._planned:
+            self._planned[key] = PlannedPass(self._bank.architecture, layout, start, stop, probe)
+        return self._planned[key]
+
+    def _record(self, expert_set: ExpertSet) -> Tensor:
+        if expert_set not in self._records:
+            self._records[expert_set] = self._experts.expert_record(self._bank, expert_set)
+        return self._records[expert_set]

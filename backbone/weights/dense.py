@@ -1,0 +1,46 @@
+"""One set of weights for every sample."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from mass_serve import kernels
+from mass_serve.backbone.architecture import bias_of, weight_of
+from mass_serve.backbone.weights.protocol import ALL_ROWS, token_rows
+from mass_serve.kernels.activations import Activation
+
+
+class DenseWeights:
+    """`EncoderWeights` of the pretrained encoder, the merged base, or any single model."""
+
+    def __init__(self, parameters: Mapping[str, Tensor]) -> None:
+        """`parameters` holds, by canonical name, every parameter that a pass reads."""
+        self.parameters = parameters
+
+    def of_samples(self, samples: slice) -> DenseWeights:  # noqa: ARG002 - all samples share them
+        return self
+
+    def linear(
+        self,
+        name: str,
+        x: Tensor,
+        *,
+        output_rows: slice = ALL_ROWS,
+        activation: Activation | None = None,
+        skip: Tensor | None = None,
+    ) -> Tensor:
+        weight, bias = self.parameters[weight_of(name)], self.parameters.get(bias_of(name))
+        bias = None if bias is None else bias[output_rows]
+        y = kernels.linear(x.flatten(0, 1), weight[output_rows], bias, activation, token_rows(skip))
+        return y.view(x.shape[0], x.shape[1], -1)
+
+    def layer_norm(self, name: str, x: Tensor, eps: float) -> Tensor:
+        weight, bias = self.parameters[weight_of(name)], self.parameters[bias_of(name)]
+        return F.layer_norm(x, weight.shape, weight, bias, eps)
+
+    def add_positions(self, class_token: str, positions: str, patches: Tensor) -> Tensor:
+        own = [self.parameters[class_token]], [self.parameters[positions]]
+        return kernels.segmented_positions(patches, *own, [0, len(patches)])

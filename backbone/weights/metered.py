@@ -1,0 +1,64 @@
+"""Weights that measure how much of what enters some of their linears lies in each task's subspace."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from mass_serve import kernels
+from mass_serve.backbone.weights.protocol import ALL_ROWS, EncoderWeights
+from mass_serve.kernels.activations import Activation
+
+# Every third token tells as much as all of them (the README's suites), at a third of the cost. Three divides
+# the side of hardly any grid of patches, so that the tokens are of all its columns.
+TOKEN_STRIDE = 3
+
+
+class MeteredWeights:
+    """`EncoderWeights` that compute what others do, and beside it the subspace energies of their inputs."""
+
+    def __init__(self, weights: EncoderWeights, bases: Mapping[str, Tensor]) -> None:
+        """`bases` holds, by linear, orthonormal rows [T, R, d_in] of each task's blocks, float32."""
+        self._weights = weights
+        self._bases = bases
+        self._measured: list[tuple[str, Tensor]] = []
+
+    def of_samples(self, samples: slice) -> MeteredWeights:
+        return MeteredWeights(self._weights.of_samples(samples), self._bases)
+
+    def linear(
+        self,
+        name: str,
+        x: Tensor,
+        *,
+        output_rows: slice = ALL_ROWS,
+        activation: Activation | None = None,
+        skip: Tensor | None = None,
+    ) -> Tensor:
+        self.measure(name, x)
+        return self._weights.linear(name, x, output_rows=output_rows, activation=activation, skip=skip)
+
+    def layer_norm(self, name: str, x: Tensor, eps: float) -> Tensor:
+        return self._weights.layer_norm(name, x, eps)
+
+    def add_positions(self, class_token: str, positions: str, patches: Tensor) -> Tensor:
+        return self._weights.add_positions(class_token, positions, patches)
+
+    def measure(self, name: str, x: Tensor) -> None:
+        """Measures x [B, n, d_in], the input of the linear `name`, if that is one of those with bases."""
+        if name in self._bases:
+            energies = kernels.subspace_energies(x[:, ::TOKEN_STRIDE], self._bases[name])
+            self._measured.append((name, energies))
+
+    @property
+    def energies(self) -> Tensor:
+        """The energies [B, K, T] float32 of the K measured linears, in forward order.
+
+        Raises ValueError unless every linear with a basis was measured exactly once.
+        """
+        names = [name for name, _ in self._measured]
+        if sorted(names) != sorted(self._bases):
+            raise ValueError(f"energies of {sorted(self._bases)} were asked for, and {names} are on the pass")
+        return torch.stack([energies for _, energies in self._measured], dim=1)

@@ -1,0 +1,159 @@
+"""The encoder's weights as planned kernel launches: nothing in a pass looks at a segment on the host.
+
+A record names the addresses of everything that one segment needs in a pass; a plan holds the records of the
+segments of a batch, on the device (see `kernels.records` and `kernels.segment_plan`). One layout serves plain
+weights too: they are one segment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from mass_serve.backbone.architecture import Architecture, PatchEmbedding, bias_of, weight_of
+from mass_serve.backbone.expert_bank import ExpertBank, ExpertSet
+from mass_serve.backbone.weights.protocol import ALL_ROWS
+from mass_serve.kernels import BaseOnly
+from mass_serve.kernels.activations import Activation
+from mass_serve.kernels.layer_norm.fused import planned_layer_norm
+from mass_serve.kernels.low_rank.fused import LinearPlace, linear_fields, planned_linear
+from mass_serve.kernels.positions.fused import planned_positions
+from mass_serve.kernels.records import (
+    Fields,
+    LinearField,
+    NormField,
+    PositionField,
+    norm_fields,
+    position_fields,
+    record,
+)
+from mass_serve.kernels.segment_plan import SegmentPlan
+
+POSITIONS_PLACE = 0
+
+
+@dataclass(frozen=True)
+class RecordLayout:
+    """Where each operation's fields begin in a segment's record."""
+
+    embedding: PatchEmbedding
+    linears: dict[str, LinearPlace]
+    norms: dict[str, int]
+    length: int
+
+    @classmethod
+    def plain(cls, architecture: Architecture, parameters: Mapping[str, Tensor]) -> RecordLayout:
+        """The layout for plain weights, of which there may be only those that a first pass reads."""
+
+        def place(linear: str, field: int) -> LinearPlace:
+            d_out, d_in = parameters[weight_of(linear)].shape
+            return LinearPlace(field, d_out, d_in, rank=0, max_rank=0, shared_weight=True)
+
+        return cls._of(architecture, parameters, place)
+
+    @classmethod
+    def of_experts(cls, bank: ExpertBank, max_set_size: int) -> RecordLayout:
+        """The layout for a bank's experts, with at most `max_set_size` tasks in a set."""
+
+        def place(linear: str, field: int) -> LinearPlace:
+            parameter = weight_of(linear)
+            blocks = bank.blocks.get(parameter)
+            rank = 0 if blocks is None else blocks.vh.shape[1]
+            d_out, d_in = bank.pretrained[parameter].shape
+            return LinearPlace(field, d_out, d_in, rank, rank * max_set_size, blocks is not None)
+
+        return cls._of(bank.architecture, bank.pretrained, place)
+
+    @classmethod
+    def _of(
+        cls,
+        architecture: Architecture,
+        parameters: Iterable[str],
+        place: Callable[[str, int], LinearPlace],
+    ) -> RecordLayout:
+        linears: dict[str, LinearPlace] = {}
+        norms: dict[str, int] = {}
+        there = frozenset(parameters)
+        length = POSITIONS_PLACE + len(PositionField)
+        for linear in architecture.linears:
+            if weight_of(linear) in there:
+                linears[linear] = place(linear, length)
+                length += len(LinearField)
+        for norm in architecture.norms:
+            if weight_of(norm) in there:
+                norms[norm] = length
+                length += len(NormField)
+        return cls(architecture.embedding, linears, norms, length)
+
+    def dense_record(self, parameters: Mapping[str, Tensor]) -> Tensor:
+        """The record [length] of plain weights. They must live as long as it is used."""
+        linears = {
+            place.field: linear_fields(
+                BaseOnly(parameters.get(bias_of(name))), parameters[weight_of(name)], None
+            )
+            for name, place in self.linears.items()
+        }
+        return record(self.length, linears | self._vector_fields(parameters))
+
+    def expert_record(self, bank: ExpertBank, expert_set: ExpertSet) -> Tensor:
+        """The record [length] of an expert set. It and the bank must live as long as the record is used."""
+        linears: dict[int, Fields] = {}
+        for name, place in self.linears.items():
+            weight, blocks = bank.pretrained[weight_of(name)], bank.blocks.get(weight_of(name))
+            linears[place.field] = linear_fields(expert_set.deltas[name], weight, blocks)
+        return record(self.length, linears | self._vector_fields(expert_set.vectors))
+
+    def _vector_fields(self, vectors: Mapping[str, Tensor]) -> dict[int, Fields]:
+        """The fields of everything that is no linear, by the place where they begin."""
+        tokens = position_fields(vectors[self.embedding.class_token], vectors[self.embedding.positions])
+        norms = {
+            place: norm_fields(vectors[weight_of(name)], vectors[bias_of(name)])
+            for name, place in self.norms.items()
+        }
+        return {POSITIONS_PLACE: tokens} | norms
+
+
+class PlannedWeights:
+    """`EncoderWeights` by the records of a plan, for a batch of all of the plan's samples."""
+
+    def __init__(self, layout: RecordLayout, plan: SegmentPlan) -> None:
+        self.layout = layout
+        self.plan = plan
+
+    def of_samples(self, samples: slice) -> PlannedWeights:
+        if samples.indices(self.plan.samples) != (0, self.plan.samples, 1):
+            raise ValueError(f"a planned pass is not divided, got samples {samples}")
+        return self
+
+    def linear(
+        self,
+        name: str,
+        x: Tensor,
+        *,
+        output_rows: slice = ALL_ROWS,
+        activation: Activation | None = None,
+        skip: Tensor | None = None,
+    ) -> Tensor:
+        y = planned_linear(
+            x.contiguous().flatten(0, 1),
+            self.plan,
+            self.layout.linears[name],
+            tokens=x.shape[1],
+            output_rows=output_rows,
+            activation=activation,
+            skip=skip,
+        )
+        return y.view(x.shape[0], x.shape[1], -1)
+
+    def layer_norm(self, name: str, x: Tensor, eps: float) -> Tensor:
+        return planned_layer_norm(x, self.plan, field=self.layout.norms[name], tokens=x.shape[1], eps=eps)
+
+    def add_positions(
+        self,
+        class_token: str,  # noqa: ARG002 - a record has one, the embedding's
+        positions: str,  # noqa: ARG002 - the same
+        patches: Tensor,
+    ) -> Tensor:
+        return planned_positions(patches, self.plan, field=POSITIONS_PLACE)

@@ -1,0 +1,48 @@
+"""What a forward pass asks of its weights."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from torch import Tensor
+
+from mass_serve.kernels.activations import Activation
+
+ALL_ROWS = slice(None)
+
+
+class EncoderWeights(Protocol):
+    """The weights of a batch as operations, named as `backbone.architecture` names them.
+
+    x is [B, n, d_in] with n tokens of each sample. A sample's bits depend on that sample and its weights
+    alone.
+    """
+
+    def of_samples(self, samples: slice) -> EncoderWeights:
+        """The weights of those samples of the batch."""
+        ...
+
+    def linear(
+        self,
+        name: str,
+        x: Tensor,
+        *,
+        output_rows: slice = ALL_ROWS,
+        activation: Activation | None = None,
+        skip: Tensor | None = None,
+    ) -> Tensor:
+        """`activation(x W^T + b) + skip` [B, n, d_out] with the linear `name`, or those rows of its W."""
+        ...
+
+    def layer_norm(self, name: str, x: Tensor, eps: float) -> Tensor:
+        """`(x - mean(x)) / sqrt(var(x) + eps) * w + b` [B, n, D] with the LayerNorm `name`."""
+        ...
+
+    def add_positions(self, class_token: str, positions: str, patches: Tensor) -> Tensor:
+        """The tokens [B, L, D]: class token and patch embeddings [B, L - 1, D], each plus its position."""
+        ...
+
+
+def token_rows(x: Tensor | None) -> Tensor | None:
+    """[B, n, D] -> [B n, D]"""
+    return None if x is None else x.flatten(0, 1)

@@ -1,0 +1,68 @@
+"""The weights of a batch whose segments have different experts, operation by operation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from mass_serve import kernels
+from mass_serve.backbone.architecture import bias_of, weight_of
+from mass_serve.backbone.expert_bank import ExpertBank, ExpertSet
+from mass_serve.backbone.weights.protocol import ALL_ROWS, token_rows
+from mass_serve.kernels.activations import Activation
+
+
+class SegmentedWeights:
+    """`EncoderWeights` of a sorted batch: the pretrained weights with each segment's expert set on top."""
+
+    def __init__(
+        self, bank: ExpertBank, expert_sets: Sequence[ExpertSet], segment_offsets: Sequence[int]
+    ) -> None:
+        """Samples `segment_offsets[i]:segment_offsets[i + 1]` use `expert_sets[i]`."""
+        self.bank = bank
+        self.expert_sets = expert_sets
+        self.segment_offsets = segment_offsets
+
+    def of_samples(self, samples: slice) -> SegmentedWeights:
+        cut = [min(max(offset, samples.start), samples.stop) for offset in self.segment_offsets]
+        kept = [i for i in range(len(self.expert_sets)) if cut[i + 1] > cut[i]]
+        return SegmentedWeights(
+            self.bank,
+            [self.expert_sets[i] for i in kept],
+            [0, *(cut[i + 1] - samples.start for i in kept)],
+        )
+
+    def linear(
+        self,
+        name: str,
+        x: Tensor,
+        *,
+        output_rows: slice = ALL_ROWS,
+        activation: Activation | None = None,
+        skip: Tensor | None = None,
+    ) -> Tensor:
+        parameter = weight_of(name)
+        weight, blocks = self.bank.pretrained[parameter], self.bank.blocks.get(parameter)
+        deltas = [expert_set.deltas[name] for expert_set in self.expert_sets]
+        if output_rows is not ALL_ROWS:
+            weight = weight[output_rows]
+            blocks = None if blocks is None else blocks.output_rows(output_rows)
+            deltas = [delta.output_rows(output_rows) for delta in deltas]
+        rows = [offset * x.shape[1] for offset in self.segment_offsets]
+        y = kernels.segmented_linear(
+            x.flatten(0, 1), weight, blocks, deltas, rows, activation, token_rows(skip)
+        )
+        return y.view(x.shape[0], x.shape[1], -1)
+
+    def layer_norm(self, name: str, x: Tensor, eps: float) -> Tensor:
+        rows = [offset * x.shape[1] for offset in self.segment_offsets]
+        own = self._vectors(weight_of(name)), self._vectors(bias_of(name))
+        return kernels.segmented_layer_norm(x.flatten(0, 1), *own, rows, eps).view(x.shape)
+
+    def add_positions(self, class_token: str, positions: str, patches: Tensor) -> Tensor:
+        own = self._vectors(class_token), self._vectors(positions)
+        return kernels.segmented_positions(patches, *own, self.segment_offsets)
+
+    def _vectors(self, parameter: str) -> list[Tensor]:
+        return [expert_set.vectors[parameter] for expert_set in self.expert_sets]
