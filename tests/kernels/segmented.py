@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -105,5 +106,7 @@ class Case:
 
 
 def _delta_to(delta: Delta, device: torch.device) -> Delta:
-    moved = {n: part.to(device) if isinstance(part, Tensor) else part for n, part in vars(delta).items()}
+    moved: dict[str, Any] = {
+        n: part.to(device) if isinstance(part, Tensor) else part for n, part in vars(delta).items()
+    }
     return type(delta)(**moved)
