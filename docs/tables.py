@@ -88,9 +88,12 @@ def _number(value: float | bool) -> str:
 
 def metrics_table() -> str:
     """Every metric of the service: name, kind, labels, meaning."""
-    return table(
-        ("metric", "kind", "labels", "meaning"), sorted(_metrics(Metrics(queue_capacity=1).registry))
-    )
+    return table(("metric", "kind", "labels", "meaning"), metric_rows())
+
+
+def metric_rows() -> list[tuple[str, str, str, str]]:
+    """The rows of `metrics_table`."""
+    return sorted(_metrics(Metrics(queue_capacity=1).registry))
 
 
 def _metrics(registry: CollectorRegistry) -> Iterator[tuple[str, str, str, str]]:
