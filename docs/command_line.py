@@ -8,7 +8,7 @@ from typing import Any
 import typer
 
 from docs.markdown import code, plain, table
-from server.cli import app
+from mass_serve.cli.app import app
 
 # The shell's completion is typer's own, and --help is everywhere.
 NOT_SHOWN = {"help", "install_completion", "show_completion"}

@@ -8,8 +8,8 @@ from itertools import groupby
 from typing import Any, cast
 
 from docs.markdown import code, plain, table
-from server.app import create_app
-from server.settings import load_settings
+from mass_serve.server.app import create_app
+from mass_serve.server.settings import load_settings
 
 Json = Mapping[str, Any]
 METHODS = ("get", "post", "put", "patch", "delete")

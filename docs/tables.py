@@ -11,9 +11,9 @@ from prometheus_client import CollectorRegistry
 from pydantic.fields import FieldInfo
 
 from docs.markdown import code, table
-from router.modes import MODES
-from server.metrics import Metrics
-from server.settings import Settings
+from mass_serve.router.modes import MODES
+from mass_serve.server.operation.metrics import Metrics
+from mass_serve.server.settings import Settings
 
 UNITS = ((1 << 30, "GiB"), (1 << 20, "MiB"))
 # The attributes by which annotated types bound a number, and how a reader calls them.

@@ -18,8 +18,8 @@ import typer
 
 from benchmarks.http_overhead import start_server
 from docs.tables import metric_rows
-from server.cli import app
-from server.settings import Settings
+from mass_serve.cli.app import app
+from mass_serve.server.settings import Settings
 from tests.docs.pages import EVERYTHING, README, ROOT, TEXTS, blocks, commands
 
 DEMO_STORE = ROOT / "server" / "demo_store"

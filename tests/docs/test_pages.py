@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from docs.generate import SECTIONS, outdated, with_sections
-from router import MODES, PAPER
+from mass_serve.router import MODES, PAPER
 from tests.docs.pages import PATHS, README, ROOT, TEXTS, anchors, named, section, tables, without_blocks
 
 README_LINES = 200

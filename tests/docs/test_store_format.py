@@ -8,9 +8,9 @@ from dataclasses import fields
 import pytest
 from pydantic import BaseModel
 
-from model_store.backbone_spec import BackboneSpec, parameter_shapes
-from model_store.field_types import TASK_NAME_PATTERN
-from model_store.manifest import (
+from mass_serve.model_store.backbone_spec import BackboneSpec, parameter_shapes
+from mass_serve.model_store.format.field_types import TASK_NAME_PATTERN
+from mass_serve.model_store.format.manifest import (
     FORMAT_VERSION,
     CalibrationEntry,
     Manifest,
@@ -18,7 +18,7 @@ from model_store.manifest import (
     RouterSpec,
     TaskEntry,
 )
-from router import Calibration, evidence_kinds
+from mass_serve.router import Calibration, evidence_kinds
 from tests.docs.pages import ROOT, TEXTS, section, tables
 
 FORMAT = TEXTS[ROOT / "docs" / "store-format.md"]
