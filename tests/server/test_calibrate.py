@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from examples.demo_suite.gallery import write_gallery
+from examples.demo_suite.gallery import EXAMPLES, GALLERIES
 from examples.demo_suite.tasks import TASKS
 from examples.suites.unseen import unseen
 from model_store.errors import StoreError
@@ -25,19 +25,28 @@ from server.loading import LoadedStore
 from tests.examples.test_demo_store import DEMO_STORE
 
 IMAGES_OF_A_LABEL = 4
+# The shipped held-out images of every label: some to calibrate on, the others to measure on.
+FITTED = GALLERIES["evaluation"][:IMAGES_OF_A_LABEL]
+OTHERS = GALLERIES["evaluation"][IMAGES_OF_A_LABEL:]
+
+
+def shipped(numbers: range) -> list[Path]:
+    """The held-out images of these numbers, by task and label."""
+    return [
+        EXAMPLES / "evaluation" / task.name / label / f"{number:02}.png"
+        for task in TASKS
+        for label in task.labels
+        for number in numbers
+    ]
 
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """New images of every task, and nobody's labels: they lie in one folder."""
+    """Images of every task, and nobody's labels: they lie in one folder."""
     folder = tmp_path_factory.mktemp("images")
-    for task in TASKS:
-        write_gallery(folder / task.name, task, range(7000, 7000 + IMAGES_OF_A_LABEL))
-    flat = folder / "all"
-    flat.mkdir()
-    for number, path in enumerate(images_below(folder)):
-        path.rename(flat / f"{number}{path.suffix}")
-    return flat
+    for number, path in enumerate(shipped(FITTED)):
+        shutil.copy(path, folder / f"{number}{path.suffix}")
+    return folder
 
 
 @pytest.fixture
@@ -97,19 +106,17 @@ def interleaved(tmp_path_factory: pytest.TempPathFactory, images: Path) -> Path:
     ("mode", "order"), [("fast", "images"), ("exact", "images"), ("exact", "interleaved")]
 )
 def test_the_wanted_share_of_other_such_images_is_unrouted(
-    mode: str, order: str, store: Path, tmp_path: Path, request: pytest.FixtureRequest
+    mode: str, order: str, store: Path, request: pytest.FixtureRequest
 ) -> None:
     """In the mode of the store, and of images that it was not calibrated on."""
     images: Path = request.getfixturevalue(order)
     set_mode(store, mode)
     report = json.loads(calibrate(store, images, "--json", "--unrouted", "0.1").stdout)
     assert report["mode"] == mode
-    for task in TASKS:
-        write_gallery(tmp_path / "others", task, range(8000, 8000 + IMAGES_OF_A_LABEL))
     engine = Engine.load(str(store))
     answers = [
         answer
-        for pixels in image_batches(images_below(tmp_path / "others"), engine.preprocessing)
+        for pixels in image_batches(shipped(OTHERS), engine.preprocessing)
         for answer in engine.classify_batch([Query(image) for image in pixels]).all_answers()
     ]
     share = sum(answer.unrouted for answer in answers) / len(answers)
