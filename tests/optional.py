@@ -1,7 +1,7 @@
-"""What some tests need beside the dev extra: by marker, a check, and a line that says what to install.
+"""What some tests need beside the dev extra, and how it is installed: `@pytest.mark.optional("fonts")`.
 
-A test says `@pytest.mark.fonts`; where there are none it is skipped with that line. With `--nothing-missing`
-it fails instead, for a machine where all was installed. `-m "fonts or prometheus"` runs such tests alone.
+Where it is missing such a test is skipped with that line. With `--nothing-missing` it fails instead, for a
+machine where all of it was installed; `-m optional` runs these tests alone.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def _without_fusion_bench() -> str | None:
     return "merges are compared with FusionBench: pip install --no-deps fusion-bench"
 
 
-# By marker: what is missing and how it is installed, or None.
+# What is missing and how it is installed, or None.
 MISSING: dict[str, Callable[[], str | None]] = {
     "fonts": _without_fonts,
     "prometheus": _without_prometheus,
@@ -54,8 +54,8 @@ MISSING: dict[str, Callable[[], str | None]] = {
 
 
 def need(item: pytest.Item) -> None:
-    """Skips a test, or fails it under `--nothing-missing`, whose markers name something that is not here."""
-    for marker, missing in MISSING.items():
-        reason = missing() if item.get_closest_marker(marker) else None
+    """Skips a test that needs what is not here, or fails it under `--nothing-missing`."""
+    for marker in item.iter_markers("optional"):
+        reason = MISSING[marker.args[0]]()
         if reason is not None:
             (pytest.fail if item.config.getoption("nothing_missing") else pytest.skip)(reason)

@@ -14,7 +14,7 @@ WITH_FONTS = {"street", "greek", "hebrew", "devanagari", "typed", "small_letters
 
 def each(tasks: Iterable[Task]) -> pytest.MarkDecorator:
     """A test of every task, some of which need fonts."""
-    marks = pytest.mark.fonts
+    marks = pytest.mark.optional("fonts")
     return pytest.mark.parametrize(
         "task",
         [pytest.param(task, id=task.name, marks=marks if task.name in WITH_FONTS else ()) for task in tasks],

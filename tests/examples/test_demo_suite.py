@@ -55,7 +55,7 @@ def test_every_label_is_drawn_with_something_to_see(task: Task) -> None:
     assert pixels.reshape(len(pixels), -1).std(axis=1).min() > 3
 
 
-@pytest.mark.fonts
+@pytest.mark.optional("fonts")
 def test_no_font_is_on_both_sides_of_the_split() -> None:
     sides: dict[Split, set[FontFile]] = {"training": set(), "held_out": set()}
     for font in installed_fonts():
@@ -67,7 +67,7 @@ def test_no_font_is_on_both_sides_of_the_split() -> None:
         assert not training & held_out
 
 
-@pytest.mark.fonts
+@pytest.mark.optional("fonts")
 @pytest.mark.parametrize("characters", CHARACTERS)
 @pytest.mark.parametrize("split", ["training", "held_out"])
 def test_every_glyph_has_ink_and_no_two_of_a_font_are_alike(characters: str, split: Split) -> None:

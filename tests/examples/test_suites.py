@@ -59,7 +59,7 @@ def test_every_label_is_drawn_with_something_to_see(task: Task) -> None:
     assert pixels.reshape(len(pixels), -1).std(axis=1).min() > 3
 
 
-@pytest.mark.fonts
+@pytest.mark.optional("fonts")
 @pytest.mark.parametrize("name", ALPHABETS)
 def test_letters_are_in_fonts_of_both_sides_and_no_two_of_a_font_are_alike(name: str) -> None:
     characters = ALPHABETS[name].characters
@@ -108,7 +108,10 @@ def test_the_two_hands_share_their_page_but_no_letter() -> None:
 
 @pytest.mark.parametrize(
     "domain",
-    [pytest.param(name, marks=pytest.mark.fonts) if name == "lao" else name for name in unseen.DOMAINS],
+    [
+        pytest.param(name, marks=pytest.mark.optional("fonts")) if name == "lao" else name
+        for name in unseen.DOMAINS
+    ],
 )
 def test_unseen_pictures_are_the_same_every_time_and_all_different(domain: str) -> None:
     drawn = [unseen.unseen(domain, number) for number in range(6)]
@@ -129,7 +132,7 @@ def test_the_shipped_encoder_is_the_one_of_the_demo_store(tmp_path: Path) -> Non
         assert torch.equal(saved.parameter(name), stored), name
 
 
-@pytest.mark.fonts
+@pytest.mark.optional("fonts")
 def test_a_suite_is_made_whole_and_not_made_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(models, "TRAINING_PER_LABEL", 5)
     monkeypatch.setattr(unseen, "PICTURES", 2)

@@ -28,7 +28,7 @@ from tests.server.conftest import PATIENCE, RunningServer, running, serving
 from tests.server.fakes import HANG, SLOW, SLOW_SECONDS
 from tests.server.pictures import encode, picture
 
-pytestmark = pytest.mark.compiler
+pytestmark = pytest.mark.optional("compiler")
 
 HOUR = 3600
 JUMPS = (6 * HOUR, -6 * HOUR, 24 * 365 * HOUR, 0)

@@ -90,14 +90,14 @@ def _fusion_bench(name: str, monkeypatch: pytest.MonkeyPatch) -> Any:
     return module
 
 
-@pytest.mark.fusion_bench
+@pytest.mark.optional("fusion_bench")
 def test_ties_is_fusion_benchs(changes: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
     theirs = _fusion_bench("ties_merging/ties_merging_utils.py", monkeypatch)
     merged = theirs.ties_merging(changes, reset_thresh=20, merge_func="mean")
     torch.testing.assert_close(_ties(changes), merged, rtol=1e-6, atol=0)
 
 
-@pytest.mark.fusion_bench
+@pytest.mark.optional("fusion_bench")
 def test_masks_and_consensus_are_fusion_benchs(changes: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
     theirs = _fusion_bench("tall_mask/utils.py", monkeypatch)
     pretrained = torch.zeros(PARAMETERS)
@@ -110,7 +110,7 @@ def test_masks_and_consensus_are_fusion_benchs(changes: Tensor, monkeypatch: pyt
     assert torch.equal(consensus(changes, torch.full((3,), 0.4)), changes.sum(0) * agreed)
 
 
-@pytest.mark.fusion_bench
+@pytest.mark.optional("fusion_bench")
 def test_tsv_m_is_fusion_benchs(monkeypatch: pytest.MonkeyPatch) -> None:
     theirs = _fusion_bench("task_singular_vector/utils/TSVM_utils.py", monkeypatch)
     generator = torch.Generator().manual_seed(3)
