@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -32,12 +33,27 @@ PICTURE = encode(Image.linear_gradient("L").convert("RGB"))
 ADMIN = {"X-API-Key": "the-admins-key"}
 
 
-@pytest.fixture
-def server(store: Path, tmp_path: Path) -> Iterator[RunningServer]:
-    keys = tmp_path / "admin.keys"
+@contextmanager
+def hot(store: Path) -> Iterator[RunningServer]:
+    """A server that looks at its store all the time and has an admin key."""
+    keys = store.with_name("admin.keys")
     keys.write_text("the-admins-key\n")
     with serving(store, store_poll_seconds=0.1, admin_keys_file=keys, drain_seconds=0) as made:
         made.wait_until_ready()
+        yield made
+
+
+@pytest.fixture
+def server(store: Path) -> Iterator[RunningServer]:
+    with hot(store) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def unchanged(suite: Suite, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    """One server for the tests that leave its store and its tasks as they were."""
+    store = shutil.copytree(suite.pretrained.parent / "store", tmp_path_factory.mktemp("hot") / "store")
+    with hot(store) as made:
         yield made
 
 
@@ -224,6 +240,11 @@ class TestRepository:
         with triton.InferenceServerClient(f"127.0.0.1:{server.port}") as made:
             yield made
 
+    @pytest.fixture
+    def client_of_unchanged(self, unchanged: RunningServer) -> Iterator[triton.InferenceServerClient]:
+        with triton.InferenceServerClient(f"127.0.0.1:{unchanged.port}") as made:
+            yield made
+
     def test_unload_and_load(self, server: RunningServer, client: triton.InferenceServerClient) -> None:
         before = answer(server, "signs")
         client.unload_model("signs", headers=ADMIN)
@@ -257,13 +278,13 @@ class TestRepository:
     )
     def test_errors(
         self,
-        client: triton.InferenceServerClient,
+        client_of_unchanged: triton.InferenceServerClient,
         call: Callable[[triton.InferenceServerClient], object],
         sentence: str,
     ) -> None:
         with pytest.raises(InferenceServerException, match=sentence):
-            call(client)
-        assert client.is_model_ready("street")
+            call(client_of_unchanged)
+        assert client_of_unchanged.is_model_ready("street")
 
     def test_a_load_that_fails_says_so(
         self, store: Path, suite: Suite, client: triton.InferenceServerClient
@@ -273,8 +294,10 @@ class TestRepository:
             client.load_model("street", headers=ADMIN)
         assert client.is_model_ready("street")
 
-    def test_the_extension_is_named_where_it_is_open(self, client: triton.InferenceServerClient) -> None:
-        assert "model_repository" in client.get_server_metadata()["extensions"]
+    def test_the_extension_is_named_where_it_is_open(
+        self, client_of_unchanged: triton.InferenceServerClient
+    ) -> None:
+        assert "model_repository" in client_of_unchanged.get_server_metadata()["extensions"]
 
     def test_statistics(self, client: triton.InferenceServerClient) -> None:
         image = triton.InferInput("image", [2], "BYTES")
