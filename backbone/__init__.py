@@ -5,12 +5,19 @@ are the plain and the mixed-batch form of it; `ExpertBank` holds what every task
 the two passes in the form that fits the device.
 """
 
-from backbone.config import EncoderConfig
-from backbone.expert_bank import ExpertBank, ExpertSet
-from backbone.heads import ClassificationHead
-from backbone.linear import DenseWeights, EncoderWeights, SegmentedWeights
-from backbone.passes import Passes, passes_for
-from backbone.vit import encode, first_pass, first_pass_parameters, patchify
+from mass_serve.backbone.config import EncoderConfig
+from mass_serve.backbone.expert_bank import ExpertBank, ExpertSet
+from mass_serve.backbone.heads import ClassificationHead
+from mass_serve.backbone.linear import DenseWeights, EncoderWeights, SegmentedWeights
+from mass_serve.backbone.passes import Passes, passes_for
+from mass_serve.backbone.vit import (
+    early_pass,
+    encode,
+    encode_from,
+    first_pass,
+    first_pass_parameters,
+    patchify,
+)
 
 __all__ = [
     "ClassificationHead",

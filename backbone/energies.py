@@ -7,9 +7,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-import kernels
-from backbone.linear import ALL_ROWS, EncoderWeights
-from kernels.activations import Activation
+from mass_serve import kernels
+from mass_serve.backbone.linear import ALL_ROWS, EncoderWeights
+from mass_serve.kernels.activations import Activation
 
 # Every third token tells as much as all of them (the README's suites), at a third of the cost. Three divides
 # the side of hardly any grid of patches, so that the tokens are of all its columns.

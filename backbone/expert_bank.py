@@ -9,11 +9,11 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from backbone.config import EncoderConfig
-from kernels import SegmentDelta, TaskBlocks, folded_sides
-from kernels.backend import backend_for
-from model_store import TaskSingularVectors, core_factors, mean_delta, merged_delta
-from model_store.threads import side_by_side
+from mass_serve.backbone.config import EncoderConfig
+from mass_serve.kernels import SegmentDelta, TaskBlocks, folded_sides
+from mass_serve.kernels.backend import backend_for
+from mass_serve.merging import TaskSingularVectors, core_factors, mean_delta, merged_delta
+from mass_serve.merging.threads import side_by_side
 
 POSITIONS = "position_embedding.weight"
 FACTOR_BYTES = 4  # core factors are float32 whatever the encoder is
@@ -131,7 +131,7 @@ class ExpertBank:
         return self.dense_deltas[parameter]
 
     def expert_set(self, tasks: tuple[int, ...], *, materialised: bool) -> ExpertSet:
-        """The weights of a set, computed from the shared blocks (see `model_store.merging`)."""
+        """The weights of a set, computed from the shared blocks (see `merging.methods.tsv_m`)."""
         return self.expert_sets([tasks], materialised=materialised)[0]
 
     def expert_sets(self, sets: Sequence[tuple[int, ...]], *, materialised: bool) -> list[ExpertSet]:

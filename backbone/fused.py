@@ -13,13 +13,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from backbone.expert_bank import POSITIONS, ExpertBank, ExpertSet
-from kernels import SegmentDelta
-from kernels.activations import Activation
-from kernels.layer_norm.fused import LAYER_NORM_FIELDS, planned_layer_norm
-from kernels.low_rank.fused import LinearPlace, linear_record, planned_linear
-from kernels.positions.fused import POSITION_FIELDS, planned_positions
-from kernels.segment_plan import LINEAR_FIELDS, SegmentPlan
+from mass_serve.backbone.expert_bank import POSITIONS, ExpertBank, ExpertSet
+from mass_serve.kernels import SegmentDelta
+from mass_serve.kernels.activations import Activation
+from mass_serve.kernels.layer_norm.fused import LAYER_NORM_FIELDS, planned_layer_norm
+from mass_serve.kernels.low_rank.fused import LinearPlace, linear_record, planned_linear
+from mass_serve.kernels.positions.fused import POSITION_FIELDS, planned_positions
+from mass_serve.kernels.segment_plan import LINEAR_FIELDS, SegmentPlan
 
 ALL_ROWS = slice(None)
 CLASS = "class_embedding"

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-import kernels
+from mass_serve import kernels
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ from typing import Protocol
 import torch.nn.functional as F
 from torch import Tensor
 
-import kernels
-from backbone.expert_bank import ExpertBank, ExpertSet
-from kernels.activations import Activation
+from mass_serve import kernels
+from mass_serve.backbone.expert_bank import ExpertBank, ExpertSet
+from mass_serve.kernels.activations import Activation
 
 ALL_ROWS = slice(None)
 

@@ -8,11 +8,11 @@ from weakref import WeakKeyDictionary
 
 from torch import Tensor
 
-from backbone.config import EncoderConfig
-from backbone.expert_bank import ExpertBank, ExpertSet
-from backbone.linear import DenseWeights, SegmentedWeights
-from backbone.vit import early_pass, encode, encode_from, first_pass, late_pass
-from kernels.backend import backend_for
+from mass_serve.backbone.config import EncoderConfig
+from mass_serve.backbone.expert_bank import ExpertBank, ExpertSet
+from mass_serve.backbone.linear import DenseWeights, SegmentedWeights
+from mass_serve.backbone.vit import early_pass, encode, encode_from, first_pass, late_pass
+from mass_serve.kernels.backend import backend_for
 
 Token = Literal["class", "mean"]
 
@@ -102,8 +102,8 @@ class FusedPasses(ReferencePasses):
         max_set_size: int,
     ) -> None:
         # Triton is there only where there is a GPU.
-        from backbone.fused import RecordLayout
-        from backbone.planned_pass import PlannedPass
+        from mass_serve.backbone.fused import RecordLayout
+        from mass_serve.backbone.planned_pass import PlannedPass
 
         super().__init__(bank, first_pass_weights, layer, token)
         config, eps = bank.config, bank.config.layer_norm_eps

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from backbone.fused import FusedWeights, RecordLayout
-from kernels.segment_plan import SegmentPlan
+from mass_serve.backbone.fused import FusedWeights, RecordLayout
+from mass_serve.kernels.segment_plan import SegmentPlan
 
 # A batch is computed at the next of these sizes, above the last at its own; its tail costs next to nothing.
 BATCH_SIZES = (1, 4, 8, 16, 32, 64, 128, 256)

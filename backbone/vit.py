@@ -13,10 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from backbone.config import EncoderConfig
-from backbone.energies import EnergyMeter
-from backbone.linear import EncoderWeights
-from backbone.shares import in_shares
+from mass_serve.backbone.config import EncoderConfig
+from mass_serve.backbone.energies import EnergyMeter
+from mass_serve.backbone.linear import EncoderWeights
+from mass_serve.backbone.shares import in_shares
 
 # A query count at which attention's inner products take the path that does not depend on the batch.
 QUERY_ROWS = 8

@@ -4,7 +4,7 @@
 
 On a store of real sizes, with batches of 32 of one expert set: what low-rank execution takes longer than the
 materialised form, and what merging the set's weights takes, both over the multiply-accumulates that
-`server.execution` counts. Their ratio is its constant for the set's number of tasks.
+`engine.execution` counts. Their ratio is its constant for the set's number of tasks.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 
 from benchmarks.timing import medians
-from server.engine import Engine, Look, Query
-from server.execution import AdaptiveExecution
-from server.set_cache import SetKey
+from mass_serve.engine.engine import Engine, Look, Query
+from mass_serve.engine.execution import AdaptiveExecution
+from mass_serve.engine.set_cache import SetKey
 
 BATCH = 32
 SETS = ((0,), (0, 1))

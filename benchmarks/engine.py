@@ -23,14 +23,14 @@ import torch
 from torch import Tensor
 from transformers import CLIPVisionModelWithProjection
 
-from backbone import DenseWeights, encode
 from benchmarks import http_overhead, naive
 from benchmarks.random_models import VIT_B_32, write_checkpoints
 from benchmarks.timing import medians
-from model_store.store import Store
-from server.engine import Engine, Look, Query
-from server.set_cache import SetCache
-from server.stages import StageClock
+from mass_serve.backbone import DenseWeights, encode
+from mass_serve.engine.engine import Engine, Look, Query
+from mass_serve.engine.set_cache import SetCache
+from mass_serve.engine.stages import StageClock
+from mass_serve.model_store.store import Store
 
 BATCH = 32
 

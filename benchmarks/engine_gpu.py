@@ -20,12 +20,12 @@ import torch
 import triton
 from torch import Tensor
 
-from backbone import EncoderConfig, ExpertBank, Passes, first_pass_parameters, passes_for, patchify
 from benchmarks import gpu_models, gpu_peers
 from benchmarks.gpu_models import VITS, Form, random_mix
 from benchmarks.gpu_timing import ceilings, medians, need_cuda
-from kernels.backend import backend
-from router import RouterConfig, SubspaceRouter
+from mass_serve.backbone import EncoderConfig, ExpertBank, Passes, first_pass_parameters, passes_for, patchify
+from mass_serve.kernels.backend import backend
+from mass_serve.router import RouterConfig, SubspaceRouter
 
 BATCHES = (1, 8, 64, 256)
 TASKS = (8, 20)

@@ -10,9 +10,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from backbone import EncoderConfig, ExpertBank, ExpertSet
-from backbone.expert_bank import Sides
-from kernels import TaskBlocks
+from mass_serve.backbone import EncoderConfig, ExpertBank, ExpertSet
+from mass_serve.backbone.expert_bank import Sides
+from mass_serve.kernels import TaskBlocks
 
 VITS = {
     "B/32": EncoderConfig(224, 32, 768, 12, 12, 3072, projection_dim=512),

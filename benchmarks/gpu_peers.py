@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
-from backbone import EncoderConfig
 from benchmarks.gpu_timing import graphed
+from mass_serve.backbone import EncoderConfig
 
 ADAPTED = ["q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"]
 

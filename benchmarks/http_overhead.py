@@ -14,8 +14,8 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.timing import medians
-from server.decode import decode_image
-from server.engine import Engine, Query
+from mass_serve.engine.engine import Engine, Query
+from mass_serve.engine.inputs.decode import decode_image
 
 BATCH = 32
 
@@ -34,7 +34,17 @@ def photographs(count: int) -> list[bytes]:
 
 def start_server(store: Path) -> tuple[subprocess.Popen[str], str]:
     """A server for a store, ready, and its address."""
-    command = [sys.executable, "-m", "server", "serve", str(store), "--port", "0", "--log-format", "json"]
+    command = [
+        sys.executable,
+        "-m",
+        "mass_serve.cli",
+        "serve",
+        str(store),
+        "--port",
+        "0",
+        "--log-format",
+        "json",
+    ]
     process = subprocess.Popen(
         [*command, "--max-batch-images", str(BATCH)],
         stdout=subprocess.PIPE,

@@ -21,12 +21,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from backbone import EncoderConfig
 from benchmarks.gpu_models import VITS, relative_error
 from benchmarks.gpu_timing import ceilings, graphed, medians, need_cuda
-from kernels import SegmentDelta
-from kernels.low_rank.fused import LinearPlace, linear_record, planned_linear
-from kernels.segment_plan import LINEAR_FIELDS, SegmentPlan
+from mass_serve.backbone import EncoderConfig
+from mass_serve.kernels import SegmentDelta
+from mass_serve.kernels.low_rank.fused import LinearPlace, linear_record, planned_linear
+from mass_serve.kernels.segment_plan import LINEAR_FIELDS, SegmentPlan
 
 BATCH = 64
 SETS = 20

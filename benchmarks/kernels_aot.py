@@ -21,11 +21,17 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from kernels.layer_norm.fused import ROW_WARPS, layer_norm_kernel
-from kernels.low_rank.triton_kernels import expand_kernel, shrink_kernel
-from kernels.positions.fused import TOKEN_WARPS, positions_kernel
-from kernels.residual.fused import BLOCK_COLUMNS, BLOCK_ROWS, BLOCK_SUM, coefficients_kernel, residuals_kernel
-from kernels.tile_shapes import Entry, read_table
+from mass_serve.kernels.layer_norm.fused import ROW_WARPS, layer_norm_kernel
+from mass_serve.kernels.low_rank.triton_kernels import expand_kernel, shrink_kernel
+from mass_serve.kernels.positions.fused import TOKEN_WARPS, positions_kernel
+from mass_serve.kernels.residual.fused import (
+    BLOCK_COLUMNS,
+    BLOCK_ROWS,
+    BLOCK_SUM,
+    coefficients_kernel,
+    residuals_kernel,
+)
+from mass_serve.kernels.tile_shapes import Entry, read_table
 
 TARGET = GPUTarget("cuda", 90, 32)
 ARCHITECTURE = "sm_90a"

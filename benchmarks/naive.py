@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from backbone import DenseWeights, ExpertBank, encode
-from backbone.expert_bank import POSITIONS
+from mass_serve.backbone import DenseWeights, ExpertBank, encode
+from mass_serve.backbone.expert_bank import POSITIONS
 
 
 def rebuild(bank: ExpertBank, tasks: Sequence[int]) -> dict[str, Tensor]:

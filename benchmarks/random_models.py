@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from model_store.backbone_spec import BackboneSpec, parameter_shapes
+from mass_serve.model_store.backbone_spec import BackboneSpec, parameter_shapes
 
 VIT_B_32 = BackboneSpec(
     image_size=224,

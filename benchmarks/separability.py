@@ -28,9 +28,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
-from router.evidence import nearness
-from server.engine import Engine, Query
-from server.evaluation.images import image_batches, images_below
+from mass_serve.engine.engine import Engine, Query
+from mass_serve.evaluation.images import image_batches, images_below
+from mass_serve.router.evidence import nearness
 
 FOLDS = 5
 PENALTY = 0.1  # the inverse of its weight

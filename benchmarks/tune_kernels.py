@@ -22,8 +22,8 @@ import torch
 from benchmarks.gpu_models import VITS, relative_error
 from benchmarks.gpu_timing import graphed, medians, need_cuda
 from benchmarks.kernels import AGREEMENT, Case, case_output, linears
-from kernels.low_rank import fused
-from kernels.tile_shapes import TABLE, Entry, TileShape, read_table, tile_shape
+from mass_serve.kernels.low_rank import fused
+from mass_serve.kernels.tile_shapes import TABLE, Entry, TileShape, read_table, tile_shape
 
 SAMPLES = 64
 SETS = 8

@@ -229,7 +229,7 @@ remove
 
 say "A store on a volume, and keys"
 check "a new volume can be written to" with_store "$NAME-store" --entrypoint sh "$image" \
-    -c 'cp -r "$(python -c "import server; print(server.__path__[0])")"/demo_store/. /store'
+    -c 'cp -r "$(python -c "import mass_serve.server as s; print(s.__path__[0])")"/demo_store/. /store'
 check "the command line works in the container: task remove" with_store "$NAME-store" "$image" task remove /store textures
 mkdir "$scratch/keys"
 chmod 755 "$scratch" "$scratch/keys"

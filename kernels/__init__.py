@@ -4,11 +4,11 @@ Each operation has a folder of its own: `reference.py` is plain PyTorch and defi
 in Triton kernels, and `backend.py` says which of them runs: the fused one on CUDA, the reference elsewhere.
 """
 
-from kernels.layer_norm import segmented_layer_norm
-from kernels.low_rank import SegmentDelta, TaskBlocks, folded_sides, linear, segmented_linear
-from kernels.positions import segmented_positions
-from kernels.residual import subspace_energies, subspace_residuals
-from kernels.segments import Segments, group_by_expert_set
+from mass_serve.kernels.layer_norm import segmented_layer_norm
+from mass_serve.kernels.low_rank import SegmentDelta, TaskBlocks, folded_sides, linear, segmented_linear
+from mass_serve.kernels.positions import segmented_positions
+from mass_serve.kernels.residual import subspace_energies, subspace_residuals
+from mass_serve.kernels.segments import Segments, group_by_expert_set
 
 __all__ = [
     "SegmentDelta",

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 import torch.nn.functional as F
 from torch import Tensor
 
 Activation = Literal["quick_gelu", "gelu"]
+ACTIVATIONS: tuple[Activation, ...] = get_args(Activation)
 
 # Elements that an activation works on at a time: the temporaries stay in the processor's cache.
 CHUNK = 1 << 18

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kernels.activations import Activation, activate_
+from mass_serve.kernels.activations import Activation, activate_
 
 COLUMN_MULTIPLE = 16
 ROW_MULTIPLE = 8

@@ -9,10 +9,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from model_store.field_types import StrictModel
+from mass_serve.model_store.format.field_types import StrictModel
 
 # The bounds keep a hostile manifest from asking for more memory than any encoder needs.
 Size = Annotated[int, Field(ge=1, le=65_536)]
+
+PatchEmbeddingForm = Literal["factored", "averaged"]
 
 PATCH_EMBEDDING = "patch_embedding.weight"
 PROJECTION = "projection.weight"
@@ -87,3 +89,15 @@ def _linear(name: str, d_out: int, d_in: int) -> dict[str, tuple[int, ...]]:
 
 def _layer_norm(name: str, width: int) -> dict[str, tuple[int, ...]]:
     return {f"{name}.weight": (width,), f"{name}.bias": (width,)}
+
+
+def factored_shapes(spec: BackboneSpec, patch_embedding: PatchEmbeddingForm) -> dict[str, tuple[int, int]]:
+    """Shapes [d_out, d_in] of the parameters kept as singular vectors: every matrix.
+
+    `averaged` keeps the patch convolution dense, as the code of arXiv:2504.05342 does.
+    """
+    return {
+        name: (shape[0], shape[1])
+        for name, shape in parameter_shapes(spec).items()
+        if len(shape) == 2 and not (name == PATCH_EMBEDDING and patch_embedding == "averaged")
+    }

@@ -10,17 +10,17 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from model_store.backbone_spec import parameter_shapes
-from model_store.errors import StoreExistsError
-from model_store.files import LOCK_FILE, PARTIAL_SUFFIX, StoreFiles, open_files
-from model_store.journal import JOURNAL_FILE, Journal, load_journal
-from model_store.manifest import MANIFEST_FILE, PRETRAINED_FILE, Manifest
-from model_store.plan import BuildOptions, BuildPlan, TaskInput, plan_build
-from model_store.progress import Progress, silent
-from model_store.store import Store
-from model_store.task_vectors import factored_shapes
-from model_store.tensor_files import TensorSpec, sha256_of, write_tensors
-from model_store.writing import commit, is_ours, new_revision, write_task, writing_errors_explained
+from mass_serve.model_store.backbone_spec import factored_shapes, parameter_shapes
+from mass_serve.model_store.errors import StoreExistsError
+from mass_serve.model_store.format.journal import JOURNAL_FILE, Journal, load_journal
+from mass_serve.model_store.format.manifest import MANIFEST_FILE, PRETRAINED_FILE, Manifest
+from mass_serve.model_store.format.tensor_files import TensorSpec, sha256_of, write_tensors
+from mass_serve.model_store.plan import BuildOptions, BuildPlan, TaskInput, plan_build
+from mass_serve.model_store.progress import Progress, silent
+from mass_serve.model_store.storage.files import LOCK_FILE, PARTIAL_SUFFIX, StoreFiles
+from mass_serve.model_store.storage.opening import open_files
+from mass_serve.model_store.store import Store
+from mass_serve.model_store.writing import commit, is_ours, new_revision, write_task, writing_errors_explained
 
 
 def build(

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from model_store.experts import ExpertLayout, Experts
-from model_store.merging import mean_delta, merged_delta
-from model_store.singular_vectors import TaskSingularVectors
+from mass_serve.merging.formats.low_rank import TaskSingularVectors
+from mass_serve.merging.methods.tsv_m import mean_delta, merged_delta
+from mass_serve.model_store.format.experts import ExpertLayout, Experts
 
 # Rebuilding costs eigendecompositions of [T R, T R] matrices. Below this sum of their cubes it takes less
 # than about half a minute on two cores (ViT-B/32: 2e10, about 20 s); ViT-L is above it (1e11).

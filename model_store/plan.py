@@ -13,14 +13,12 @@ from typing import Literal
 
 from pydantic import ValidationError
 
-from model_store.backbone_spec import BackboneSpec
-from model_store.checkpoints import Checkpoint
-from model_store.clip_config import has_preprocessing, read_preprocessing
-from model_store.errors import CheckpointError, StoreError, TaskError
-from model_store.experts import ExpertLayout
-from model_store.field_types import RESERVED_NAMES, TASK_NAME_PATTERN, first_problem
-from model_store.heads import HEAD_FILE, LABELS_FILE, HeadTensors, read_head, read_labels
-from model_store.manifest import (
+from mass_serve.model_store.backbone_spec import BackboneSpec, PatchEmbeddingForm
+from mass_serve.model_store.errors import CheckpointError, StoreError, TaskError
+from mass_serve.model_store.format.experts import ExpertLayout
+from mass_serve.model_store.format.field_types import RESERVED_NAMES, TASK_NAME_PATTERN, first_problem
+from mass_serve.model_store.format.heads import HEAD_FILE, LABELS_FILE, HeadTensors, read_head, read_labels
+from mass_serve.model_store.format.manifest import (
     BlockDtype,
     FirstPass,
     MergedBaseForm,
@@ -28,8 +26,9 @@ from model_store.manifest import (
     RouterMode,
     RouterSpec,
 )
-from model_store.merged_base import is_slow_to_rebuild
-from model_store.task_vectors import PatchEmbeddingForm
+from mass_serve.model_store.merged_base import is_slow_to_rebuild
+from mass_serve.model_store.readers.checkpoints import Checkpoint
+from mass_serve.model_store.readers.clip_config import has_preprocessing, read_preprocessing
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,8 @@ from functools import partial
 
 from torch import Tensor
 
-from model_store.errors import StoreError, TaskError
-from model_store.files import open_files
-from model_store.manifest import (
+from mass_serve.model_store.errors import StoreError, TaskError
+from mass_serve.model_store.format.manifest import (
     CALIBRATION_PREFIX,
     MANIFEST_FILE,
     PRETRAINED_FILE,
@@ -23,12 +22,20 @@ from model_store.manifest import (
     Manifest,
     TaskEntry,
 )
-from model_store.merged_base import is_slow_to_rebuild
-from model_store.plan import TaskInput, plan_task
-from model_store.progress import Progress, silent
-from model_store.store import Store
-from model_store.tensor_files import TensorSpec, read_tensor, write_tensors
-from model_store.writing import commit, is_ours, new_revision, publish, write_task, writing_errors_explained
+from mass_serve.model_store.format.tensor_files import TensorSpec, read_tensor, write_tensors
+from mass_serve.model_store.merged_base import is_slow_to_rebuild
+from mass_serve.model_store.plan import TaskInput, plan_task
+from mass_serve.model_store.progress import Progress, silent
+from mass_serve.model_store.storage.opening import open_files
+from mass_serve.model_store.store import Store
+from mass_serve.model_store.writing import (
+    commit,
+    is_ours,
+    new_revision,
+    publish,
+    write_task,
+    writing_errors_explained,
+)
 
 StoreUrl = str | os.PathLike[str]
 

@@ -9,15 +9,22 @@ from pathlib import Path
 
 from torch import Tensor
 
-from model_store.backbone_spec import parameter_shapes
-from model_store.errors import IntegrityError, ManifestError, StoreError, TaskError
-from model_store.experts import ExpertLayout, TaskExperts, experts_from_tensors
-from model_store.files import StoreFiles, open_files
-from model_store.heads import HeadTensors, head_from_tensors
-from model_store.journal import JOURNAL_FILE
-from model_store.manifest import MANIFEST_FILE, PRETRAINED_FILE, Manifest, TaskEntry, parse_manifest
-from model_store.progress import Progress, silent
-from model_store.tensor_files import TensorFileError, read_specs, read_tensors, sha256_of
+from mass_serve.model_store.backbone_spec import parameter_shapes
+from mass_serve.model_store.errors import IntegrityError, ManifestError, StoreError, TaskError
+from mass_serve.model_store.format.experts import ExpertLayout, TaskExperts, experts_from_tensors
+from mass_serve.model_store.format.heads import HeadTensors, head_from_tensors
+from mass_serve.model_store.format.journal import JOURNAL_FILE
+from mass_serve.model_store.format.manifest import (
+    MANIFEST_FILE,
+    PRETRAINED_FILE,
+    Manifest,
+    TaskEntry,
+    parse_manifest,
+)
+from mass_serve.model_store.format.tensor_files import TensorFileError, read_specs, read_tensors, sha256_of
+from mass_serve.model_store.progress import Progress, silent
+from mass_serve.model_store.storage.files import StoreFiles
+from mass_serve.model_store.storage.opening import open_files
 
 
 class Store:

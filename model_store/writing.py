@@ -14,12 +14,12 @@ from pathlib import Path
 
 from torch import Tensor
 
-from model_store.backbone_spec import parameter_shapes
-from model_store.errors import StoreError
-from model_store.experts import Change, ExpertLayout, ReadParameter, factor_task
-from model_store.files import PARTIAL_SUFFIX, StoreFiles
-from model_store.journal import JOURNAL_FILE
-from model_store.manifest import (
+from mass_serve.merging.threads import one_thread_per_operation
+from mass_serve.model_store.backbone_spec import parameter_shapes
+from mass_serve.model_store.errors import StoreError
+from mass_serve.model_store.format.experts import Change, ExpertLayout, ReadParameter, factor_task
+from mass_serve.model_store.format.journal import JOURNAL_FILE
+from mass_serve.model_store.format.manifest import (
     CALIBRATION_PREFIX,
     MANIFEST_FILE,
     MERGED_BASE_PREFIX,
@@ -32,12 +32,12 @@ from model_store.manifest import (
     parse_manifest,
     task_folder,
 )
-from model_store.merged_base import merged_parameter
-from model_store.plan import PlannedTask
-from model_store.progress import Progress, silent
-from model_store.store import Store
-from model_store.tensor_files import read_specs, read_tensor, write_tensors
-from model_store.threads import one_thread_per_operation
+from mass_serve.model_store.format.tensor_files import read_specs, read_tensor, write_tensors
+from mass_serve.model_store.merged_base import merged_parameter
+from mass_serve.model_store.plan import PlannedTask
+from mass_serve.model_store.progress import Progress, silent
+from mass_serve.model_store.storage.files import PARTIAL_SUFFIX, StoreFiles
+from mass_serve.model_store.store import Store
 
 _REVISION = "[0-9a-f]{8,64}"
 _REVISION_FILE = re.compile(

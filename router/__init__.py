@@ -4,16 +4,17 @@
 set. `EvidenceRouter` adds two further kinds of evidence; the `MODES` say how much of it an image gets.
 """
 
-from router.calibration import LEAST_IMAGES, Calibration, CalibrationFit
-from router.config import RouterConfig
-from router.evidence import Evidence, EvidenceRouter, HeadShape, early_linears, evidence_kinds
-from router.modes import MODES, PAPER, Mode, early_stop
-from router.projection import SubspaceRouter, explained_share, orthonormal_rows
-from router.selection import routing_coefficients, select_expert_sets
+from mass_serve.router.calibration import LEAST_IMAGES, Calibration, CalibrationFit
+from mass_serve.router.config import RouterConfig
+from mass_serve.router.evidence import Evidence, EvidenceRouter, HeadShape, early_linears, evidence_kinds
+from mass_serve.router.modes import MODE_NAMES, MODES, PAPER, Mode, ModeName, early_stop
+from mass_serve.router.projection import SubspaceRouter, explained_share, orthonormal_rows
+from mass_serve.router.selection import routing_coefficients, select_expert_sets
 
 __all__ = [
     "LEAST_IMAGES",
     "MODES",
+    "MODE_NAMES",
     "PAPER",
     "Calibration",
     "CalibrationFit",
@@ -21,6 +22,7 @@ __all__ = [
     "EvidenceRouter",
     "HeadShape",
     "Mode",
+    "ModeName",
     "RouterConfig",
     "SubspaceRouter",
     "early_linears",

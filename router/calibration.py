@@ -23,7 +23,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-import kernels
+from mass_serve import kernels
 
 # The power of the discriminant's probabilities. It is fitted on answers of the very evidence that it is
 # added to: from 0.5 on, calibration on few images does more harm than good on some suite of the README.

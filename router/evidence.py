@@ -24,10 +24,10 @@ from statistics import NormalDist
 import torch
 from torch import Tensor
 
-from router.calibration import Calibration, Discriminant, Judgement
-from router.modes import MOST_LOOKS, Mode, early_stop
-from router.projection import SubspaceRouter, explained_share, orthonormal_rows
-from router.selection import STD_EPSILON, spread, standardised
+from mass_serve.router.calibration import Calibration, Discriminant, Judgement
+from mass_serve.router.modes import MOST_LOOKS, Mode, early_stop
+from mass_serve.router.projection import SubspaceRouter, explained_share, orthonormal_rows
+from mass_serve.router.selection import STD_EPSILON, spread, standardised
 
 # Softmax temperatures of the sum of one and of all three kinds of evidence. At these the coefficients are
 # about as often right as they say on the suites of the README.

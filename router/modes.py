@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,9 @@ class Mode:
     look_behind: float
 
 
-PAPER = "paper"  # the projection-residual router of arXiv:2504.05342, exactly, and none of the below
+# The only place where modes are named; what else needs the names takes them from here.
+ModeName = Literal["paper", "one_pass", "fast", "balanced", "exact"]
+PAPER: Literal["paper"] = "paper"  # the projection-residual router of arXiv:2504.05342, and none of the below
 
 MODES: dict[str, Mode] = {
     "one_pass": Mode(certain_lead=-math.inf, goes_on=True, look_behind=0.0),  # 1 pass
@@ -33,6 +36,7 @@ MODES: dict[str, Mode] = {
     "balanced": Mode(certain_lead=math.inf, goes_on=False, look_behind=0.0),  # 2
     "exact": Mode(certain_lead=math.inf, goes_on=False, look_behind=2.0),  # 2 to 3
 }
+MODE_NAMES: tuple[str, ...] = (PAPER, *MODES)
 # Tasks that one image is tried with at most.
 MOST_LOOKS = 2
 

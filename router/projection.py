@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kernels import subspace_residuals
-from router.config import RouterConfig
-from router.selection import routing_coefficients, select_expert_sets
+from mass_serve.kernels import subspace_residuals
+from mass_serve.router.config import RouterConfig
+from mass_serve.router.selection import routing_coefficients, select_expert_sets
 
 
 def orthonormal_rows(blocks: Tensor) -> Tensor:

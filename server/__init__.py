@@ -1,1 +1,1 @@
-"""The HTTP service and the command line around the engine."""
+"""The service: protocols, queue, hot swap and transports around an engine."""

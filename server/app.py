@@ -9,14 +9,25 @@ from importlib.metadata import version
 
 from fastapi import FastAPI
 
-from server.error_handlers import install_error_handlers
-from server.middleware import RequestMiddleware
-from server.open_inference.statistics import Statistics
-from server.routes import classify, health, hugging_face, metrics, open_inference, page, repository, tasks
-from server.served_store import EngineSource
-from server.service import Service
-from server.settings import Settings
-from server.tracing import Shutdown, trace_requests
+from mass_serve.server.operation import health_routes as health
+from mass_serve.server.operation import metrics_routes as metrics
+from mass_serve.server.operation import page
+from mass_serve.server.operation.tracing import Shutdown, trace_requests
+from mass_serve.server.protocols.hugging_face import routes as hugging_face
+from mass_serve.server.protocols.native import routes as classify
+from mass_serve.server.protocols.native import task_routes as tasks
+from mass_serve.server.protocols.open_inference import (
+    repository_routes as repository,
+)
+from mass_serve.server.protocols.open_inference import (
+    routes as open_inference,
+)
+from mass_serve.server.protocols.open_inference.model_statistics import Statistics
+from mass_serve.server.serving.served_store import EngineSource
+from mass_serve.server.serving.service import Service
+from mass_serve.server.settings import Settings
+from mass_serve.server.web.error_handlers import install_error_handlers
+from mass_serve.server.web.middleware import RequestMiddleware
 
 DESCRIPTION = """Many classifiers behind one encoder: send an image, get the label and the task it belongs to.
 

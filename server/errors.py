@@ -19,17 +19,22 @@
     │   └── NoMemoryError        503  not even one image fits the device's memory now
     └── DeadlineError    504  not answered within `request_timeout`
 
-`server.error_handlers` is the one place that turns these, and the framework's own errors, into responses.
+`server.web.error_handlers` is the one place that turns these, and the framework's own errors, into responses.
 Every body is `{"error": "<one sentence that says what to do>"}`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
-from pydantic import ValidationError
+from mass_serve.engine.inputs.errors import (
+    CorruptInputError,
+    EmptyInputError,
+    InputError,
+    InputTooLargeError,
+    UnknownFormatError,
+)
 
 INTERNAL_ERROR = "The server failed on this request; try again, and report the X-Request-Id if it stays so."
 
@@ -161,20 +166,25 @@ class DeadlineError(ServiceError):
         return cls(f"There was no answer within {seconds:g} seconds; try again later.")
 
 
-def error_response(status: int, text: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
-    """The one shape of an error."""
-    return JSONResponse({"error": text}, status_code=status, headers=headers)
-
-
-def first_problem(error: ValidationError | RequestValidationError) -> str:
-    """The first thing that validation found wrong, as `where: what`."""
-    # What pydantic says beside the place and the message costs time and memory for each problem of many.
-    if isinstance(error, ValidationError):
-        problem = error.errors(include_input=False, include_url=False)[0]
-    else:
-        problem = error.errors()[0]
+def first_problem(problems: Sequence[Mapping[str, Any]]) -> str:
+    """The first of the problems that a validation found, as `where: what`; as pydantic lists them."""
+    problem = problems[0]
     steps = (
         f"[{step}]" if isinstance(step, int) else f".{step}" for step in problem["loc"] if step != "query"
     )
     where = "".join(steps).lstrip(".")
     return f"{ascii(where)[1:-1]}: {problem['msg']}" if where else str(problem["msg"])
+
+
+# What a file that is no input is answered with.
+_REFUSALS: dict[type[InputError], type[ServiceError]] = {
+    EmptyInputError: BadRequestError,
+    UnknownFormatError: NotAnImageError,
+    InputTooLargeError: TooLargeError,
+    CorruptInputError: BadImageError,
+}
+
+
+def input_refused(error: InputError, where: str = "") -> ServiceError:
+    """The answer to a request with an input that `engine.inputs` refused, named by `where`."""
+    return _REFUSALS[type(error)](f"{where}{error}")

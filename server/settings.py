@@ -19,7 +19,8 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from server.errors import first_problem
+from mass_serve.engine.options import EngineOptions
+from mass_serve.server.errors import first_problem
 
 Count = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -32,8 +33,8 @@ class SettingsError(Exception):
     """A setting is missing, unknown or out of range; the text is one line that names it."""
 
 
-class Settings(BaseSettings):
-    """What `mass-serve serve` can be told. Unknown keys in the file are errors."""
+class Settings(EngineOptions, BaseSettings):
+    """What `mass-serve serve` can be told, beside the engine's own options. Unknown keys are errors."""
 
     model_config = SettingsConfigDict(env_prefix="MASS_", extra="forbid", frozen=True)
 
@@ -53,20 +54,6 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 takes a free one")
 
-    device: Literal["auto", "cpu", "cuda"] = Field(
-        "auto", description="auto (cuda where there is one), cpu or cuda"
-    )
-    dtype: Literal["float32", "bfloat16"] = Field(
-        "float32", description="arithmetic of the encoder: float32 or bfloat16"
-    )
-    execution: Literal["low_rank", "materialised", "adaptive"] = Field(
-        "low_rank", description="how expert sets are applied: low_rank, materialised or adaptive"
-    )
-    mode: Literal["paper", "one_pass", "fast", "balanced", "exact"] | None = Field(
-        None,
-        description="search for the task: paper, one_pass, fast, balanced or exact; the store's by default",
-    )
-    set_cache_bytes: int = Field(1024 * MIB, ge=0, description="memory for expert sets, in bytes")
     num_threads: int | None = Field(None, ge=1, description="torch's CPU threads; torch's choice by default")
 
     max_batch_images: Count = Field(32, description="images in one batch on the device")
@@ -106,6 +93,11 @@ class Settings(BaseSettings):
     )
     log_format: Literal["json", "console"] = Field("console", description="json or console")
 
+    @property
+    def engine_options(self) -> EngineOptions:
+        """The part that an engine takes."""
+        return EngineOptions(**{name: getattr(self, name) for name in EngineOptions.model_fields})
+
     @model_validator(mode="after")
     def _a_request_fits_the_queue(self) -> Settings:
         """A request that can never be admitted must not be told to come back later."""
@@ -143,7 +135,7 @@ def load_settings(flags: Mapping[str, object]) -> Settings:
     try:
         settings = Settings(**given)  # type: ignore[arg-type]
     except ValidationError as error:
-        raise SettingsError(first_problem(error)) from error
+        raise SettingsError(first_problem(error.errors(include_input=False, include_url=False))) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
         raise SettingsError(f"cannot read the configuration file: {error}") from error
     if settings.config is not None and not settings.config.is_file():

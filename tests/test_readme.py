@@ -65,12 +65,12 @@ def test_every_command_of_the_readme_exists() -> None:
     named = set(re.findall(r"^mass-serve (task \w+|\w+)", README, flags=re.MULTILINE))
     assert {"build", "serve", "eval", "classify", "task add", "task rollback"} <= named
     for command in named:
-        arguments = [sys.executable, "-m", "server", *command.split(), "--help"]
+        arguments = [sys.executable, "-m", "mass_serve.cli", *command.split(), "--help"]
         assert subprocess.run(arguments, capture_output=True, cwd=ROOT).returncode == 0, command
 
 
 def test_the_settings_of_the_readme_are_the_settings() -> None:
-    from server.settings import Settings
+    from mass_serve.server.settings import Settings
 
     table = README.split("## Configuration")[1].split("##")[0]
     named = {

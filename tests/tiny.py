@@ -8,11 +8,12 @@ from dataclasses import asdict
 import torch
 from torch import Tensor
 
-from backbone import ClassificationHead, EncoderConfig, ExpertBank, first_pass_parameters
-from model_store import TaskSingularVectors, backbone_spec, rank_for, task_singular_vectors
-from router import Calibration, CalibrationFit, RouterConfig, evidence_kinds
-from server.loading import LoadedStore, TaskHead, TaskInfo
-from server.preprocessing import Preprocessing
+from mass_serve.backbone import ClassificationHead, EncoderConfig, ExpertBank, first_pass_parameters
+from mass_serve.engine.inputs.preprocessing import Preprocessing
+from mass_serve.engine.loading import LoadedStore, TaskHead, TaskInfo
+from mass_serve.merging import TaskSingularVectors, rank_for, task_singular_vectors
+from mass_serve.model_store import backbone_spec
+from mass_serve.router import Calibration, CalibrationFit, RouterConfig, evidence_kinds
 
 CONFIG = EncoderConfig(
     image_size=32,

@@ -6,9 +6,9 @@ import shutil
 from pathlib import Path
 
 from examples.demo_suite.tasks import Task
-from model_store.build import build
-from model_store.plan import BuildOptions, TaskInput
-from server.evaluation import with_individual_accuracies
+from mass_serve.evaluation import with_individual_accuracies
+from mass_serve.model_store.build import build
+from mass_serve.model_store.plan import BuildOptions, TaskInput
 
 
 def build_store(trained: Path, tasks: tuple[Task, ...], evaluation: Path) -> Path:

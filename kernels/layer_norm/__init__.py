@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from kernels.backend import backend_for
-from kernels.layer_norm import reference
+from mass_serve.kernels.backend import backend_for
+from mass_serve.kernels.layer_norm import reference
 
 __all__ = ["segmented_layer_norm"]
 
@@ -17,7 +17,7 @@ def segmented_layer_norm(
 ) -> Tensor:
     """y [N, D] of `kernels.layer_norm.reference`, by the form that fits the device of x."""
     if backend_for(x.device) == "fused":
-        from kernels.layer_norm import fused
+        from mass_serve.kernels.layer_norm import fused
 
         return fused.segmented_layer_norm(x, weights, biases, row_offsets, eps)
     return reference.segmented_layer_norm(x, weights, biases, row_offsets, eps)

@@ -17,7 +17,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from kernels.segment_plan import SegmentPlan
+from mass_serve.kernels.segment_plan import SegmentPlan
 
 # What a segment has in one LayerNorm, as it stands in its record: two addresses.
 LAYER_NORM_FIELDS = 2

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from kernels import rows
-from kernels.activations import Activation
-from kernels.backend import backend_for
-from kernels.low_rank import reference
-from kernels.low_rank.reference import SegmentDelta, TaskBlocks, folded_sides
+from mass_serve.kernels import rows
+from mass_serve.kernels.activations import Activation
+from mass_serve.kernels.backend import backend_for
+from mass_serve.kernels.low_rank import reference
+from mass_serve.kernels.low_rank.reference import SegmentDelta, TaskBlocks, folded_sides
 
 __all__ = ["SegmentDelta", "TaskBlocks", "folded_sides", "linear", "segmented_linear"]
 
@@ -26,7 +26,7 @@ def segmented_linear(
 ) -> Tensor:
     """y [N, d_out] of `kernels.low_rank.reference`, by the form that fits the device of x."""
     if backend_for(x.device) == "fused":
-        from kernels.low_rank import fused
+        from mass_serve.kernels.low_rank import fused
 
         return fused.segmented_linear(x, weight, blocks, deltas, row_offsets, activation, residual)
     return reference.segmented_linear(x, weight, blocks, deltas, row_offsets, activation, residual)
@@ -41,7 +41,7 @@ def linear(
 ) -> Tensor:
     """`y = act(x W^T + b) + residual` [N, d_out]: the segmented linear of one base-only segment."""
     if backend_for(x.device) == "fused":
-        from kernels.low_rank import fused
+        from mass_serve.kernels.low_rank import fused
 
         delta = SegmentDelta((), None, bias)
         return fused.segmented_linear(x, weight, None, [delta], (0, len(x)), activation, residual)

@@ -29,11 +29,11 @@ import torch
 import triton
 from torch import Tensor
 
-from kernels.activations import Activation
-from kernels.low_rank.reference import SegmentDelta, TaskBlocks, folded_sides
-from kernels.low_rank.triton_kernels import expand_kernel, shrink_kernel
-from kernels.segment_plan import LINEAR_FIELDS, SegmentPlan, Tiling
-from kernels.tile_shapes import TileShape, tile_shape
+from mass_serve.kernels.activations import Activation
+from mass_serve.kernels.low_rank.reference import SegmentDelta, TaskBlocks, folded_sides
+from mass_serve.kernels.low_rank.triton_kernels import expand_kernel, shrink_kernel
+from mass_serve.kernels.segment_plan import LINEAR_FIELDS, SegmentPlan, Tiling
+from mass_serve.kernels.tile_shapes import TileShape, tile_shape
 
 # Tiles of rows that share the columns of W in the cache.
 GROUP = 8

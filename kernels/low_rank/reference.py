@@ -26,8 +26,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from kernels.activations import Activation, activate_
-from kernels.rows import add_product_, padded_column_count, product
+from mass_serve.kernels.activations import Activation, activate_
+from mass_serve.kernels.rows import add_product_, padded_column_count, product
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from kernels.backend import backend_for
-from kernels.positions import reference
+from mass_serve.kernels.backend import backend_for
+from mass_serve.kernels.positions import reference
 
 __all__ = ["segmented_positions"]
 
@@ -20,7 +20,7 @@ def segmented_positions(
 ) -> Tensor:
     """Tokens [B, L, D] of `kernels.positions.reference`, by the form that fits the device of the patches."""
     if backend_for(patches.device) == "fused":
-        from kernels.positions import fused
+        from mass_serve.kernels.positions import fused
 
         return fused.segmented_positions(patches, class_embeddings, positions, segment_offsets)
     return reference.segmented_positions(patches, class_embeddings, positions, segment_offsets)

@@ -18,7 +18,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from kernels.segment_plan import SegmentPlan
+from mass_serve.kernels.segment_plan import SegmentPlan
 
 # What a segment has, as it stands in its record: the addresses of class_i and positions_i.
 POSITION_FIELDS = 2

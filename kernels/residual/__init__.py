@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from kernels.backend import backend_for
-from kernels.residual import reference
-from kernels.residual.reference import subspace_energies
+from mass_serve.kernels.backend import backend_for
+from mass_serve.kernels.residual import reference
+from mass_serve.kernels.residual.reference import subspace_energies
 
 __all__ = ["subspace_energies", "subspace_residuals"]
 
@@ -14,7 +14,7 @@ __all__ = ["subspace_energies", "subspace_residuals"]
 def subspace_residuals(z: Tensor, projectors: Tensor) -> Tensor:
     """The residuals [B, T] of `kernels.residual.reference`, by the form that fits the device of z."""
     if backend_for(z.device) == "fused" and len(z):
-        from kernels.residual import fused
+        from mass_serve.kernels.residual import fused
 
         return fused.subspace_residuals(z, projectors)
     return reference.subspace_residuals(z, projectors)

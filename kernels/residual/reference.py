@@ -14,7 +14,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from kernels.rows import product
+from mass_serve.kernels.rows import product
 
 
 def subspace_residuals(z: Tensor, projectors: Tensor) -> Tensor:

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from backbone import DenseWeights, ExpertBank, ExpertSet, SegmentedWeights, encode, patchify
-from kernels import group_by_expert_set
-from model_store import TaskSingularVectors
+from mass_serve.backbone import DenseWeights, ExpertBank, ExpertSet, SegmentedWeights, encode, patchify
+from mass_serve.kernels import group_by_expert_set
+from mass_serve.merging import TaskSingularVectors
 from tests import tiny
 from tests.tiny import CONFIG
 

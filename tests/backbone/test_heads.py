@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from backbone import ClassificationHead
+from mass_serve.backbone import ClassificationHead
 
 
 def test_a_cosine_head_is_scaled_cosine_similarity() -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from backbone.shares import SAMPLES_PER_SHARE, in_shares
+from mass_serve.backbone.shares import SAMPLES_PER_SHARE, in_shares
 
 
 @pytest.fixture(autouse=True)

@@ -10,9 +10,16 @@ import torch
 from torch import Tensor
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
-from backbone import DenseWeights, EncoderConfig, encode, first_pass, first_pass_parameters, patchify
-from model_store.backbone_spec import parameter_shapes
-from model_store.checkpoints import Checkpoint
+from mass_serve.backbone import (
+    DenseWeights,
+    EncoderConfig,
+    encode,
+    first_pass,
+    first_pass_parameters,
+    patchify,
+)
+from mass_serve.model_store.backbone_spec import parameter_shapes
+from mass_serve.model_store.readers.checkpoints import Checkpoint
 from tests import tiny
 
 SHAPES = [

@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from server.settings import Settings, load_settings
+from mass_serve.server.settings import Settings, load_settings
 from tests.docker.material import (
     DOCKER,
     ROOT,

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 from fastapi.routing import APIRoute
 
-from server.metrics import Metrics
-from server.routes import health, metrics
-from server.settings import Settings, load_settings
+from mass_serve.server.operation import health_routes as health
+from mass_serve.server.operation import metrics_routes as metrics
+from mass_serve.server.operation.metrics import Metrics
+from mass_serve.server.settings import Settings, load_settings
 from tests.docker.material import DOCKER, environment, last, parse_yaml, read_yaml
 
 FOLDER = DOCKER / "k8s"

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from model_store.store import Store
-from server.engine import Engine
-from server.evaluation import EvaluationData, baselines, evaluate
-from server.evaluation.evaluate import Report
+from mass_serve.engine.engine import Engine
+from mass_serve.evaluation import EvaluationData, baselines, evaluate
+from mass_serve.evaluation.evaluate import Report
+from mass_serve.model_store.store import Store
 
 ROOT = Path(__file__).parents[2]
 DEMO_STORE = ROOT / "server" / "demo_store"

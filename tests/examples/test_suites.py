@@ -21,9 +21,9 @@ from examples.suites import near_duplicates, twenty_tasks, unseen
 from examples.suites.encoders import SHIPPED, shipped_encoder
 from examples.suites.scripts import SCRIPTS
 from examples.suites.suite import GALLERIES, SUITES, Suite, make_suite
-from model_store.checkpoints import Checkpoint
-from model_store.store import Store
-from server.evaluation import EvaluationData
+from mass_serve.evaluation import EvaluationData
+from mass_serve.model_store.readers.checkpoints import Checkpoint
+from mass_serve.model_store.store import Store
 from tests.examples.drawing import each
 
 NEW_TASKS = (*near_duplicates.TASKS[1:], *twenty_tasks.TASKS[8:])

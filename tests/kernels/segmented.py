@@ -9,8 +9,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from kernels import SegmentDelta, TaskBlocks
-from kernels.activations import Activation
+from mass_serve.kernels import SegmentDelta, TaskBlocks
+from mass_serve.kernels.activations import Activation
 
 TASKS = 5
 

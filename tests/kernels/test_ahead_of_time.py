@@ -9,7 +9,7 @@ import pytest
 pytest.importorskip("triton")
 
 from benchmarks.kernels_aot import Compiled, product_variant, row_and_router_variants
-from kernels.tile_shapes import read_table
+from mass_serve.kernels.tile_shapes import read_table
 
 SHARED_BYTES_OF_A_BLOCK = 227 * 1024
 pytestmark = [

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from kernels import segmented_linear, subspace_residuals
-from kernels.backend import backend, backend_for
+from mass_serve.kernels import segmented_linear, subspace_residuals
+from mass_serve.kernels.backend import backend, backend_for
 from tests.kernels.segmented import Case
 
 CPU = torch.device("cpu")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from kernels import SegmentDelta, segmented_linear
+from mass_serve.kernels import SegmentDelta, segmented_linear
 from tests.kernels.segmented import TASKS, dense_weight, expected, random_blocks, random_delta
 from tests.kernels.splits import PATTERNS, offsets
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from kernels import subspace_residuals
+from mass_serve.kernels import subspace_residuals
 
 
 def _projectors(tasks: int, rank: int, width: int) -> torch.Tensor:

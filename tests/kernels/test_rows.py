@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from kernels.rows import add_product_, linear, product
+from mass_serve.kernels.rows import add_product_, linear, product
 
 SHAPES = [(768, 96), (38, 768), (16, 128), (128, 384), (100, 36), (64, 1), (6, 24), (114, 114), (768, 38)]
 ROW_COUNTS = [*range(1, 36), 42, 47, 50, 51, 85, 119, 150, 197, 200, 257, 394]

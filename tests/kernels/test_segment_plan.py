@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from kernels.segment_plan import SegmentPlan, Tiling
+from mass_serve.kernels.segment_plan import SegmentPlan, Tiling
 from tests.kernels.splits import PATTERNS, offsets
 
 CPU = torch.device("cpu")

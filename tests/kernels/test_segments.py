@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kernels import Segments, group_by_expert_set
+from mass_serve.kernels import Segments, group_by_expert_set
 
 expert_sets = st.lists(
     st.lists(st.integers(0, 5), min_size=1, max_size=3, unique=True).map(sorted).map(tuple)

@@ -7,7 +7,7 @@ from dataclasses import asdict, fields
 import pytest
 import torch
 
-from kernels.tile_shapes import TileShape, read_table, tile_shape
+from mass_serve.kernels.tile_shapes import TileShape, read_table, tile_shape
 
 CPU = torch.device("cpu")
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import torch
 
-from model_store.build import build
-from model_store.plan import BuildOptions, TaskInput
-from model_store.singular_vectors import task_singular_vectors
+from mass_serve.merging.formats.low_rank import task_singular_vectors
+from mass_serve.model_store.build import build
+from mass_serve.model_store.plan import BuildOptions, TaskInput
 
 
 def peak_bytes() -> int:

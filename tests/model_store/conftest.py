@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from model_store.build import build
+from mass_serve.model_store.build import build
 from tests.model_store.models import Suite, make_suite
 
 

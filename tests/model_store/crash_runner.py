@@ -24,11 +24,11 @@ from typing import Any
 
 import torch
 
-from model_store.build import build
-from model_store.errors import ManifestError, StoreError
-from model_store.plan import BuildOptions, TaskInput
-from model_store.revisions import add_task, prune_store, remove_task, rollback_task
-from model_store.store import Store
+from mass_serve.model_store.build import build
+from mass_serve.model_store.errors import ManifestError, StoreError
+from mass_serve.model_store.plan import BuildOptions, TaskInput
+from mass_serve.model_store.revisions import add_task, prune_store, remove_task, rollback_task
+from mass_serve.model_store.store import Store
 
 OPTIONS = BuildOptions(merged_base="stored")
 Operation = Callable[[Path], object]

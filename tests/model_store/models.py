@@ -17,7 +17,7 @@ from transformers import (
     CLIPVisionModelWithProjection,
 )
 
-from model_store.plan import TaskInput
+from mass_serve.model_store.plan import TaskInput
 
 VISION = {
     "image_size": 32,

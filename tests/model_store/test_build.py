@@ -14,14 +14,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from model_store import experts
-from model_store.build import build, refuse_taken
-from model_store.errors import CheckpointError, StoreError, StoreExistsError, TaskError
-from model_store.experts import ExpertLayout
-from model_store.merged_base import is_slow_to_rebuild, merged_parameter
-from model_store.plan import BuildOptions, TaskInput, default_router_layer
-from model_store.singular_vectors import TaskSingularVectors, task_singular_vectors
-from model_store.store import Store
+from mass_serve.merging.formats.low_rank import TaskSingularVectors, task_singular_vectors
+from mass_serve.model_store.build import build, refuse_taken
+from mass_serve.model_store.errors import CheckpointError, StoreError, StoreExistsError, TaskError
+from mass_serve.model_store.format import experts
+from mass_serve.model_store.format.experts import ExpertLayout
+from mass_serve.model_store.merged_base import is_slow_to_rebuild, merged_parameter
+from mass_serve.model_store.plan import BuildOptions, TaskInput, default_router_layer
+from mass_serve.model_store.store import Store
 from tests.model_store.models import Suite, make_model, make_suite, save_head
 from tests.model_store.test_format import TINY
 

@@ -13,9 +13,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from model_store.backbone_spec import parameter_shapes
-from model_store.checkpoints import Checkpoint
-from model_store.errors import CheckpointError
+from mass_serve.model_store.backbone_spec import parameter_shapes
+from mass_serve.model_store.errors import CheckpointError
+from mass_serve.model_store.readers.checkpoints import Checkpoint
 from tests.model_store.models import VISION, make_model
 
 KINDS = ["CLIPVisionModel", "CLIPVisionModelWithProjection", "CLIPModel"]

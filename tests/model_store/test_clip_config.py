@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from transformers import CLIPImageProcessorPil
 
-from model_store.clip_config import CLIP_MEAN, CLIP_STD, read_preprocessing
-from model_store.errors import CheckpointError
+from mass_serve.model_store.errors import CheckpointError
+from mass_serve.model_store.readers.clip_config import CLIP_MEAN, CLIP_STD, read_preprocessing
 
 
 def write(folder: Path, **config: object) -> Path:

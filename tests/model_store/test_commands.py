@@ -10,9 +10,9 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from model_store.files import open_files
-from model_store.store import Store
-from server.commands import store as store_commands
+from mass_serve.cli import build as store_commands
+from mass_serve.model_store.storage.opening import open_files
+from mass_serve.model_store.store import Store
 from tests.model_store.models import Suite
 
 app = typer.Typer(pretty_exceptions_enable=False)

@@ -13,12 +13,20 @@ import fsspec
 import pytest
 import torch
 
-from model_store.build import build
-from model_store.errors import IntegrityError, ManifestError, StoreError, StoreExistsError, StoreLockedError
-from model_store.files import LocalFiles, StoreFiles, open_files, without_credentials
-from model_store.plan import BuildOptions
-from model_store.revisions import add_task, prune_store, remove_task, rollback_task
-from model_store.store import Store
+from mass_serve.model_store.build import build
+from mass_serve.model_store.errors import (
+    IntegrityError,
+    ManifestError,
+    StoreError,
+    StoreExistsError,
+    StoreLockedError,
+)
+from mass_serve.model_store.plan import BuildOptions
+from mass_serve.model_store.revisions import add_task, prune_store, remove_task, rollback_task
+from mass_serve.model_store.storage.files import StoreFiles, without_credentials
+from mass_serve.model_store.storage.local import LocalFiles
+from mass_serve.model_store.storage.opening import open_files
+from mass_serve.model_store.store import Store
 from tests.model_store.models import Suite
 
 WITH_PASSWORD = "memory://user:pass@bucket/stores/none"
@@ -90,7 +98,7 @@ def test_a_stale_remote_lock_says_how_to_remove_it() -> None:
 HOLD = """
 import sys, time
 from pathlib import Path
-from model_store.files import LocalFiles
+from mass_serve.model_store.storage.local import LocalFiles
 with LocalFiles(Path(sys.argv[1])).lock():
     print("held", flush=True)
     time.sleep(60)

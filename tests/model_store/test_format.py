@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from safetensors.torch import load
 
-from model_store.backbone_spec import BackboneSpec, parameter_shapes
-from model_store.experts import ExpertLayout
-from model_store.manifest import parse_manifest
-from model_store.tensor_files import TensorSpec, write_tensors
+from mass_serve.model_store.backbone_spec import BackboneSpec, parameter_shapes
+from mass_serve.model_store.format.experts import ExpertLayout
+from mass_serve.model_store.format.manifest import parse_manifest
+from mass_serve.model_store.format.tensor_files import TensorSpec, write_tensors
 
 TINY = BackboneSpec(
     image_size=4,

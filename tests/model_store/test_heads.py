@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from model_store.errors import CheckpointError
-from model_store.heads import read_head, read_labels
+from mass_serve.model_store.errors import CheckpointError
+from mass_serve.model_store.format.heads import read_head, read_labels
 
 WEIGHT = torch.arange(6.0).reshape(3, 2)
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from model_store.errors import ManifestError
-from model_store.manifest import MANIFEST_FILE, parse_manifest
-from model_store.store import Store
+from mass_serve.model_store.errors import ManifestError
+from mass_serve.model_store.format.manifest import MANIFEST_FILE, parse_manifest
+from mass_serve.model_store.store import Store
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from model_store.store import Store
+from mass_serve.model_store.store import Store
 from tests.model_store.models import make_suite
 
 ROOT = Path(__file__).parents[2]

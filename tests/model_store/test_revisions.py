@@ -9,13 +9,19 @@ from pathlib import Path
 import pytest
 import torch
 
-from model_store.build import build
-from model_store.errors import CheckpointError, IntegrityError, StoreError, TaskError
-from model_store.manifest import MANIFEST_FILE
-from model_store.merged_base import merged_parameter
-from model_store.plan import BuildOptions
-from model_store.revisions import add_task, calibrate_store, prune_store, remove_task, rollback_task
-from model_store.store import Store
+from mass_serve.model_store.build import build
+from mass_serve.model_store.errors import CheckpointError, IntegrityError, StoreError, TaskError
+from mass_serve.model_store.format.manifest import MANIFEST_FILE
+from mass_serve.model_store.merged_base import merged_parameter
+from mass_serve.model_store.plan import BuildOptions
+from mass_serve.model_store.revisions import (
+    add_task,
+    calibrate_store,
+    prune_store,
+    remove_task,
+    rollback_task,
+)
+from mass_serve.model_store.store import Store
 from tests.model_store.models import Suite, make_model
 
 

@@ -11,12 +11,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from model_store import store as store_module
-from model_store.checkpoints import Checkpoint
-from model_store.errors import IntegrityError, StoreError, TaskError
-from model_store.manifest import MANIFEST_FILE
-from model_store.singular_vectors import TaskSingularVectors
-from model_store.store import Store
+from mass_serve.merging.formats.low_rank import TaskSingularVectors
+from mass_serve.model_store import store as store_module
+from mass_serve.model_store.errors import IntegrityError, StoreError, TaskError
+from mass_serve.model_store.format.manifest import MANIFEST_FILE
+from mass_serve.model_store.readers.checkpoints import Checkpoint
+from mass_serve.model_store.store import Store
 from tests.model_store.models import Suite
 
 

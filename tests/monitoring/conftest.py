@@ -89,7 +89,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
     folder = tmp_path_factory.mktemp("prometheus")
     store = traffic.discerning_store(tmp_path_factory.mktemp("store") / "store")
     with (
-        _process([sys.executable, "-m", "server", "serve", str(store), "--port", str(port)]),
+        _process([sys.executable, "-m", "mass_serve.cli", "serve", str(store), "--port", str(port)]),
         _process(_prometheus_command(program, folder, port, prometheus_port)),
         _client(port) as server,
         _client(prometheus_port) as prometheus,

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from router import (
+from mass_serve.router import (
     LEAST_IMAGES,
     MODES,
     Calibration,
@@ -18,7 +18,7 @@ from router import (
     RouterConfig,
     SubspaceRouter,
 )
-from router.calibration import LEAST_LOG_PROBABILITY, TASK_MEAN_IMAGES, WEIGHT, _shrunk
+from mass_serve.router.calibration import LEAST_LOG_PROBABILITY, TASK_MEAN_IMAGES, WEIGHT, _shrunk
 
 KINDS, TASKS, IMAGES = 4, 3, 400
 CLASSES = [2, 1, 3]

@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from kernels import subspace_energies
-from model_store.manifest import RouterMode
-from router import (
+from mass_serve.kernels import subspace_energies
+from mass_serve.model_store.format.manifest import RouterMode
+from mass_serve.router import (
     MODES,
     PAPER,
     EvidenceRouter,
@@ -24,7 +24,7 @@ from router import (
     early_stop,
     orthonormal_rows,
 )
-from router.evidence import EARLY_TEMPERATURE, LOOK_WEIGHT, WHOLE_TEMPERATURE, nearness
+from mass_serve.router.evidence import EARLY_TEMPERATURE, LOOK_WEIGHT, WHOLE_TEMPERATURE, nearness
 
 TASKS, RANK, WIDTH, SAMPLES, KINDS = 5, 4, 32, 6, 3
 EVERY = torch.ones(SAMPLES, TASKS, dtype=torch.bool)

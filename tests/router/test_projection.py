@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from router import RouterConfig, SubspaceRouter, orthonormal_rows
+from mass_serve.router import RouterConfig, SubspaceRouter, orthonormal_rows
 
 
 def test_rounded_blocks_still_give_an_exact_projector() -> None:

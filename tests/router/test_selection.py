@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router import RouterConfig, routing_coefficients, select_expert_sets
+from mass_serve.router import RouterConfig, routing_coefficients, select_expert_sets
 
 rows = st.lists(st.floats(0.0, 100.0, width=32), min_size=1, max_size=20)
 

@@ -73,7 +73,7 @@ def serving(
     store: Path, variables: Mapping[str, str] | None = None, **settings: object
 ) -> AbstractContextManager[RunningServer]:
     """`mass-serve serve` of a real store."""
-    return _running(["server", "serve", str(store)], settings, variables)
+    return _running(["mass_serve.cli", "serve", str(store)], settings, variables)
 
 
 @contextmanager
@@ -128,7 +128,7 @@ def start_server() -> Iterator[StartServer]:
 def suite(tmp_path_factory: pytest.TempPathFactory) -> Suite:
     """Tiny fine-tuned models of three tasks, and their store beside them."""
     # Here, because transformers takes seconds to import, and most tests of the server need no model.
-    from model_store.build import build
+    from mass_serve.model_store.build import build
     from tests.model_store.models import make_suite
 
     folder = tmp_path_factory.mktemp("suite")

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 import structlog
 import torch
 
-from server.app import create_app
-from server.engine import Engine
-from server.logs import configure_logs
-from server.process import listen, run
-from server.settings import load_settings
+from mass_serve.engine.engine import Engine
+from mass_serve.server.app import create_app
+from mass_serve.server.operation.logs import configure_logs
+from mass_serve.server.settings import load_settings
+from mass_serve.server.web.process import listen, run
 from tests.server.fakes import FakeEngine, as_engine
 
 

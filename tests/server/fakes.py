@@ -11,9 +11,9 @@ from typing import cast
 
 import torch
 
-from server.engine import BatchReport, Classification, Engine, Query
-from server.loading import TaskInfo
-from server.preprocessing import Preprocessing
+from mass_serve.engine.engine import BatchReport, Classification, Engine, Query
+from mass_serve.engine.inputs.preprocessing import Preprocessing
+from mass_serve.engine.loading import TaskInfo
 
 LABELS = tuple(str(n) for n in range(256))
 

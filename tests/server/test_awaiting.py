@@ -11,10 +11,10 @@ from typing import Any, cast
 import pytest
 from fastapi import Request
 
-from server.body import while_awaited
-from server.errors import ClientGoneError, DeadlineError
-from server.service import RequestRecord, Service
-from server.threads import Threads
+from mass_serve.server.errors import ClientGoneError, DeadlineError
+from mass_serve.server.serving.service import RequestRecord, Service
+from mass_serve.server.serving.threads import Threads
+from mass_serve.server.web.body import while_awaited
 
 SERVICE = cast(Service, SimpleNamespace(settings=SimpleNamespace(request_timeout=0.1)))
 

@@ -10,9 +10,8 @@ from concurrent.futures import CancelledError
 import pytest
 import torch
 
-from server.batcher import ORDINARY_PRIORITY, Batcher, Ticket
-from server.engine import BatchReport, Classification, Query
-from server.errors import (
+from mass_serve.engine.engine import BatchReport, Classification, Query
+from mass_serve.server.errors import (
     BatchFailedError,
     DeadlineError,
     DrainingError,
@@ -21,7 +20,8 @@ from server.errors import (
     QueueFullError,
     WorkerDiedError,
 )
-from server.metrics import Metrics
+from mass_serve.server.operation.metrics import Metrics
+from mass_serve.server.serving.batcher import ORDINARY_PRIORITY, Batcher, Ticket
 from tests.server.fakes import DIE, FAIL, LARGE, NOT_FINITE, FakeEngine
 
 WAIT = 10.0

@@ -14,14 +14,15 @@ from typer.testing import CliRunner, Result
 from examples.demo_suite.gallery import EXAMPLES, GALLERIES
 from examples.demo_suite.tasks import TASKS
 from examples.suites.unseen import unseen
-from model_store.errors import StoreError
-from model_store.revisions import calibrate_store, remove_task
-from model_store.store import Store
-from server.calibration import _teacher
-from server.cli import app
-from server.engine import Engine, Query
-from server.evaluation.images import BATCH_IMAGES, image_batches, images_below
-from server.loading import LoadedStore
+from mass_serve.cli.app import app
+from mass_serve.engine import EngineOptions
+from mass_serve.engine.engine import Engine, Query
+from mass_serve.engine.loading import LoadedStore
+from mass_serve.evaluation.calibrate import _teacher
+from mass_serve.evaluation.images import BATCH_IMAGES, image_batches, images_below
+from mass_serve.model_store.errors import StoreError
+from mass_serve.model_store.revisions import calibrate_store, remove_task
+from mass_serve.model_store.store import Store
 from tests.examples.test_demo_store import DEMO_STORE
 
 IMAGES_OF_A_LABEL = 4
@@ -177,7 +178,7 @@ def test_answers_change_with_it_and_a_left_out_task_does_no_harm(
 ) -> None:
     store, _ = calibrated
     before, after = Engine.load(str(DEMO_STORE)), Engine.load(str(store))
-    without = Engine.load(str(store), without=("greek",))
+    without = Engine.open(str(store), EngineOptions(), without=("greek",))
     pixels = next(image_batches(images_below(images)[:32], before.preprocessing))
     queries = [Query(image) for image in pixels]
     coefficients = [
@@ -322,7 +323,7 @@ def test_a_store_that_changes_before_it_is_read_is_not_calibrated(
         remove_task(store, "greek")
         return _teacher(url, device)
 
-    monkeypatch.setattr("server.calibration._teacher", changed)
+    monkeypatch.setattr("mass_serve.evaluation.calibrate._teacher", changed)
     result = calibrate(store, images)
     assert result.exit_code == 2
     assert "was changed meanwhile" in result.stderr

@@ -22,7 +22,7 @@ import httpx
 import pytest
 from PIL import Image
 
-from model_store.revisions import remove_task, rollback_task
+from mass_serve.model_store.revisions import remove_task, rollback_task
 from tests.optional import c_compiler
 from tests.server.conftest import PATIENCE, RunningServer, running, serving
 from tests.server.fakes import HANG, SLOW, SLOW_SECONDS

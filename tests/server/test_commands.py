@@ -16,11 +16,11 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from model_store.build import build
-from model_store.revisions import remove_task
-from server.cli import app
-from server.engine import Engine
-from server.settings import Settings
+from mass_serve.cli.app import app
+from mass_serve.engine.engine import Engine
+from mass_serve.model_store.build import build
+from mass_serve.model_store.revisions import remove_task
+from mass_serve.server.settings import Settings
 from tests.model_store.models import make_suite
 from tests.server.pictures import encode
 

@@ -16,9 +16,20 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor
 
-from server.decode import FORMATS, DecodePool, decode_image
-from server.errors import BadImageError, BadRequestError, NotAnImageError, ServiceError, TooLargeError
-from server.preprocessing import Preprocessing
+from mass_serve.engine.inputs.decode import FORMATS, decode_image
+from mass_serve.engine.inputs.errors import (
+    CorruptInputError,
+    EmptyInputError,
+    InputError,
+    InputTooLargeError,
+    UnknownFormatError,
+)
+from mass_serve.engine.inputs.preprocessing import Preprocessing
+from mass_serve.server.errors import (
+    NotAnImageError,
+    input_refused,
+)
+from mass_serve.server.serving.decode_pool import DecodePool
 from tests.server.pictures import Colour, bomb, corner, encode, picture
 
 LIMIT = 1_000_000
@@ -148,13 +159,13 @@ def test_broken_exif_leaves_the_image_as_it_lies() -> None:
 def test_a_bomb_is_refused_before_it_is_decoded() -> None:
     data = bomb()
     assert len(data) < 200_000
-    with pytest.raises(TooLargeError, match=r"30000 x 30000|1000000"):
+    with pytest.raises(InputTooLargeError, match=r"30000 x 30000|1000000"):
         decode_image(data, LIMIT)
 
 
 @pytest.mark.parametrize("side", [1001, 10_000, 12_000])
 def test_the_pixel_limit_counts_and_pillows_own_does_not_show(side: int) -> None:
-    with pytest.raises(TooLargeError, match=str(LIMIT)):
+    with pytest.raises(InputTooLargeError, match=str(LIMIT)):
         decode_image(bomb(side, 1000 if side == 1001 else side), LIMIT)
 
 
@@ -174,12 +185,12 @@ def test_exactly_the_limit_is_accepted() -> None:
     ],
 )
 def test_not_an_image(data: bytes) -> None:
-    with pytest.raises(NotAnImageError, match="PNG"):
+    with pytest.raises(UnknownFormatError, match="PNG"):
         decode(data)
 
 
 def test_empty() -> None:
-    with pytest.raises(BadRequestError, match="empty"):
+    with pytest.raises(EmptyInputError, match="empty"):
         decode(b"")
 
 
@@ -187,16 +198,16 @@ def test_empty() -> None:
 def test_truncated(image_format: str) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     data = encode(Image.fromarray(noise), image_format)
-    with pytest.raises((BadImageError, NotAnImageError)):
+    with pytest.raises((CorruptInputError, UnknownFormatError)):
         decode(data[: len(data) // 2])
 
 
 def test_a_corrupt_header_is_the_callers_fault() -> None:
     data = bytearray(picture(1))
     struct.pack_into(">I", data, 16, 0)  # a width of nothing
-    with pytest.raises(ServiceError) as caught:
+    with pytest.raises(InputError) as caught:
         decode(bytes(data))
-    assert caught.value.status in (400, 415)
+    assert input_refused(caught.value).status in (400, 415)
 
 
 SEEDS = [encode(two_colours(), image_format) for image_format in FORMATS]
@@ -215,8 +226,8 @@ def test_damaged_files_decode_or_are_refused(seed: bytes, edits: list[tuple[int,
         warnings.simplefilter("ignore")
         try:
             decoded = decode_image(bytes(data), LIMIT)
-        except ServiceError as error:
-            refusal = error.status
+        except InputError as error:
+            refusal = input_refused(error).status
         else:
             assert decoded.mode == "RGB"
             return
@@ -322,5 +333,5 @@ def test_pillow_can_read_more_than_is_enabled() -> None:
     """The list of formats is what keeps the others out."""
     data = encode(Image.new("RGB", (8, 8)), "PPM")
     assert Image.open(BytesIO(data)).format == "PPM"
-    with pytest.raises(NotAnImageError):
+    with pytest.raises(UnknownFormatError):
         decode(data)

@@ -16,13 +16,13 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor
 
-from backbone import DenseWeights, EncoderConfig, encode, patchify
-from backbone.vit import early_pass, encode_from
-from router import MODES, early_stop
-from server.decisions import EVIDENCE_SHARE
-from server.engine import Classification, Engine, Query
-from server.execution import BUYING_OVER_RENTING, AdaptiveExecution, Execution
-from server.set_cache import SetCache, SetKey
+from mass_serve.backbone import DenseWeights, EncoderConfig, encode, patchify
+from mass_serve.backbone.vit import early_pass, encode_from
+from mass_serve.engine.engine import Classification, Engine, Query
+from mass_serve.engine.execution import BUYING_OVER_RENTING, AdaptiveExecution, Execution
+from mass_serve.engine.search import EVIDENCE_SHARE
+from mass_serve.engine.set_cache import SetCache, SetKey
+from mass_serve.router import MODES, early_stop
 from tests import tiny
 
 NAMES = tuple(f"task{i}" for i in range(4))

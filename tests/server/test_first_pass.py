@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from model_store.build import build
-from model_store.plan import BuildOptions
-from server.engine import Query
-from server.evaluation.variants import Variants
-from server.execution import Execution
-from server.loading import LoadedStore, load_store
+from mass_serve.engine.engine import Query
+from mass_serve.engine.execution import Execution
+from mass_serve.engine.loading import LoadedStore, load_store
+from mass_serve.evaluation.variants import Variants
+from mass_serve.model_store.build import build
+from mass_serve.model_store.plan import BuildOptions
 from tests import tiny
 from tests.model_store.models import Suite
 

@@ -22,9 +22,9 @@ import tritonclient.http as triton
 from PIL import Image
 from tritonclient.utils import InferenceServerException
 
-from model_store.plan import TaskInput
-from model_store.revisions import add_task, remove_task, rollback_task
-from model_store.store import Store
+from mass_serve.model_store.plan import TaskInput
+from mass_serve.model_store.revisions import add_task, remove_task, rollback_task
+from mass_serve.model_store.store import Store
 from tests.model_store.models import Suite
 from tests.server.conftest import PATIENCE, RunningServer, serving
 from tests.server.pictures import encode
@@ -206,7 +206,7 @@ def test_a_version_that_goes_while_its_request_is_read(
 
 
 def test_a_signal_while_starting_does_not_end_the_process() -> None:
-    command = [sys.executable, "-m", "server", "serve", "--port", "0", "--drain-seconds", "0"]
+    command = [sys.executable, "-m", "mass_serve.cli", "serve", "--port", "0", "--drain-seconds", "0"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         wait_for(lambda: _ignores(process.pid, signal.SIGHUP))

@@ -1,4 +1,4 @@
-"""The figures of `benchmarks.http`: what the generator writes down, and what is made of it."""
+"""The figures of `benchmarks.service`: what the generator writes down, and what is made of it."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import time
 
 import pytest
 
-from benchmarks.http import figures
-from benchmarks.http.generator import FAILED, Journal, Plan
-from benchmarks.http.processes import Load
+from benchmarks.service import figures
+from benchmarks.service.generator import FAILED, Journal, Plan
+from benchmarks.service.processes import Load
 from tests.server.conftest import PATIENCE, RunningServer, StartServer
 from tests.server.pictures import picture
 

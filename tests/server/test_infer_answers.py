@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 import torch
 
-from server.engine import Classification
-from server.errors import BadRequestError
-from server.forms import Limits
-from server.loading import TaskInfo
-from server.open_inference.answers import infer_answer
-from server.open_inference.models import find_model
-from server.open_inference.requests import parse_infer_request
-from server.routes.open_inference import _outputs
+from mass_serve.engine.engine import Classification
+from mass_serve.engine.loading import TaskInfo
+from mass_serve.server.errors import BadRequestError
+from mass_serve.server.protocols.native.requests import Limits
+from mass_serve.server.protocols.open_inference.answers import infer_answer
+from mass_serve.server.protocols.open_inference.models import find_model
+from mass_serve.server.protocols.open_inference.requests import parse_infer_request
+from mass_serve.server.protocols.open_inference.routes import _outputs
 from tests.server.fakes import FakeEngine, as_engine
 
 WIDTHS = {"few": 2, "many": 5}

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from server import keys
-from server.cli import app
-from server.errors import NotFoundError, UnauthorizedError
-from server.keys import Access, KeyFile
-from server.settings import SettingsError, load_settings
+from mass_serve.cli.app import app
+from mass_serve.server.errors import NotFoundError, UnauthorizedError
+from mass_serve.server.serving import keys
+from mass_serve.server.serving.keys import Access, KeyFile
+from mass_serve.server.settings import SettingsError, load_settings
 from tests.server.conftest import PATIENCE, RunningServer, StartServer
 from tests.server.pictures import picture
 

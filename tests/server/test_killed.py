@@ -12,8 +12,8 @@ from pathlib import Path
 import httpx
 from PIL import Image
 
-from model_store.revisions import remove_task
-from model_store.store import Store
+from mass_serve.model_store.revisions import remove_task
+from mass_serve.model_store.store import Store
 from tests.server.conftest import PATIENCE, RunningServer, StartServer, serving
 from tests.server.fakes import HANG
 from tests.server.pictures import encode, picture

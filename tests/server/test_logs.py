@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import pytest
 import structlog
 
-from server.logs import configure_logs
-from server.settings import load_settings
+from mass_serve.server.operation.logs import configure_logs
+from mass_serve.server.settings import load_settings
 
 
 @pytest.fixture

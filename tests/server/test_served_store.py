@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 import pytest
 import structlog
 
-from model_store.errors import IntegrityError
-from server import served_store
-from server.engine import Engine
-from server.errors import BadRequestError, DrainingError, NotFoundError
-from server.metrics import Metrics
-from server.served_store import ServedStore
+from mass_serve.engine.engine import Engine
+from mass_serve.model_store.errors import IntegrityError
+from mass_serve.server.errors import BadRequestError, DrainingError, NotFoundError
+from mass_serve.server.operation.metrics import Metrics
+from mass_serve.server.serving import served_store
+from mass_serve.server.serving.served_store import ServedStore
 from tests.server.fakes import FakeEngine, as_engine
 
 WAIT = 10.0

@@ -10,11 +10,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from backbone import ExpertSet
-from model_store.plan import TaskInput
-from model_store.revisions import add_task, remove_task, rollback_task
-from server.engine import Classification, Engine, Query
-from server.set_cache import SetKey
+from mass_serve.backbone import ExpertSet
+from mass_serve.engine import EngineOptions
+from mass_serve.engine.engine import Classification, Engine, Query
+from mass_serve.engine.set_cache import SetKey
+from mass_serve.model_store.plan import TaskInput
+from mass_serve.model_store.revisions import add_task, remove_task, rollback_task
 from tests.model_store.models import Suite
 
 Change = Callable[[Path, Suite], object]
@@ -58,7 +59,7 @@ def test_it_has_the_bits_of_an_engine_from_nothing(
     before = Engine.load(str(store), execution=execution)
     use(before, execution == "materialised")
     CHANGES[change](store, suite)
-    after = Engine.load(str(store), execution=execution, previous=before)
+    after = Engine.open(str(store), EngineOptions.model_validate({"execution": execution}), previous=before)
     fresh = Engine.load(str(store), execution=execution)
     ready = after.set_cache.ready()
     assert len(ready) >= 3
@@ -81,7 +82,7 @@ def test_sets_of_a_changed_task_are_computed_and_no_other(store: Path, suite: Su
     before = Engine.load(str(store))
     keys = use(before)
     CHANGES["replaced"](store, suite)
-    after = Engine.load(str(store), previous=before)
+    after = Engine.open(str(store), EngineOptions(), previous=before)
     street = list(after.tasks).index("street")
     assert after.set_cache.ready().keys() == set(keys)
     assert after.set_cache.misses == sum(street in key.tasks for key in keys)
@@ -91,7 +92,7 @@ def test_what_has_not_changed_is_in_memory_once(store: Path, suite: Suite) -> No
     before = Engine.load(str(store))
     use(before)
     CHANGES["replaced"](store, suite)
-    after = Engine.load(str(store), previous=before)
+    after = Engine.open(str(store), EngineOptions(), previous=before)
     first, second = (task for task, name in enumerate(after.tasks) if name != "street")
     key = SetKey((first, second), materialised=False)
     old, new = before.set_cache.ready()[key], after.set_cache.ready()[key]

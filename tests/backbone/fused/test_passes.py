@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from backbone import (
+from mass_serve.backbone import (
     DenseWeights,
     ExpertBank,
     ExpertSet,
@@ -19,8 +19,8 @@ from backbone import (
     passes_for,
     patchify,
 )
-from kernels import group_by_expert_set
-from kernels.backend import backend
+from mass_serve.kernels import group_by_expert_set
+from mass_serve.kernels.backend import backend
 from tests import tiny
 from tests.interpreter import DEVICE, INTERPRETED
 

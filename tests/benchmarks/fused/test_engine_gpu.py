@@ -7,10 +7,10 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from backbone import EncoderConfig
 from benchmarks import engine_gpu, gpu_models, gpu_peers
 from benchmarks.engine_gpu import Model, Run
-from kernels.backend import backend
+from mass_serve.backbone import EncoderConfig
+from mass_serve.kernels.backend import backend
 from tests.interpreter import DEVICE
 
 TINY = EncoderConfig(16, 8, 64, 2, 4, 128, projection_dim=32)

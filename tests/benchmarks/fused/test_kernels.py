@@ -12,8 +12,8 @@ import torch
 
 from benchmarks import kernels as benchmark
 from benchmarks import tune_kernels
-from kernels.backend import backend
-from kernels.tile_shapes import read_table, tile_shape
+from mass_serve.kernels.backend import backend
+from mass_serve.kernels.tile_shapes import read_table, tile_shape
 from tests.interpreter import DEVICE
 
 LIMITS = {"matrix_operations_per_second": 1e12, "copy_bytes_per_second": 1e9}

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from kernels import segmented_layer_norm
-from kernels.backend import backend
-from kernels.layer_norm import reference
+from mass_serve.kernels import segmented_layer_norm
+from mass_serve.kernels.backend import backend
+from mass_serve.kernels.layer_norm import reference
 from tests.interpreter import DEVICE
 from tests.kernels.splits import PATTERNS, offsets
 

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from kernels import SegmentDelta, folded_sides, segmented_linear
-from kernels.activations import Activation
-from kernels.backend import backend
-from kernels.low_rank import reference
+from mass_serve.kernels import SegmentDelta, folded_sides, segmented_linear
+from mass_serve.kernels.activations import Activation
+from mass_serve.kernels.backend import backend
+from mass_serve.kernels.low_rank import reference
 from tests.interpreter import DEVICE, INTERPRETED
 from tests.kernels.segmented import Case, activated, dense_weight
 from tests.kernels.splits import PATTERNS, offsets

@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from benchmarks.kernels import Case, case_output
-from kernels import SegmentDelta, segmented_linear
-from kernels.low_rank.fused import LinearPlace, linear_record, planned_linear
-from kernels.segment_plan import LINEAR_FIELDS, SegmentPlan
+from mass_serve.kernels import SegmentDelta, segmented_linear
+from mass_serve.kernels.low_rank.fused import LinearPlace, linear_record, planned_linear
+from mass_serve.kernels.segment_plan import LINEAR_FIELDS, SegmentPlan
 from tests.interpreter import DEVICE, INTERPRETED, ROOT
 from tests.kernels import segmented
 

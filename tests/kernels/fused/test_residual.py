@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from kernels import subspace_residuals
-from kernels.backend import backend
-from kernels.residual import reference
+from mass_serve.kernels import subspace_residuals
+from mass_serve.kernels.backend import backend
+from mass_serve.kernels.residual import reference
 from tests.interpreter import DEVICE
 
 

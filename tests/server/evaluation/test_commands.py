@@ -13,8 +13,8 @@ from safetensors.torch import load_file
 from transformers import CLIPVisionModelWithProjection
 from typer.testing import CliRunner
 
-from server.cli import app
-from server.evaluation import baselines
+from mass_serve.cli.app import app
+from mass_serve.evaluation import baselines
 from tests.model_store.models import Suite, make_suite
 
 CLIP_MEAN, CLIP_STD = [0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]

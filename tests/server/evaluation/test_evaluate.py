@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from model_store.progress import silent
-from server.decode import decode_image
-from server.engine import Engine
-from server.evaluation import EvaluationData, EvaluationDataError, evaluate
-from server.evaluation.images import ImageBatch
-from server.evaluation.index import Selection
-from server.evaluation.methods import Answer, AnyHead, Dense, dense_logits
-from server.evaluation.plots import write_plots
-from server.evaluation.records import Records
-from server.evaluation.search import Search
-from server.execution import Execution
+from mass_serve.engine.engine import Engine
+from mass_serve.engine.execution import Execution
+from mass_serve.engine.inputs.decode import decode_image
+from mass_serve.evaluation import EvaluationData, EvaluationDataError, evaluate
+from mass_serve.evaluation.images import ImageBatch
+from mass_serve.evaluation.index import Selection
+from mass_serve.evaluation.methods import Answer, AnyHead, Dense, dense_logits
+from mass_serve.evaluation.plots import write_plots
+from mass_serve.evaluation.records import Records
+from mass_serve.evaluation.search import Search
+from mass_serve.model_store.progress import silent
 from tests import tiny
 
 

@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from server.engine import Engine
-from server.evaluation.figures import routed_figures
-from server.evaluation.images import EvaluationData, ImageBatch
-from server.evaluation.methods import Answer, RoutedTo
-from server.evaluation.records import Records
-from server.evaluation.run import Run
-from server.execution import Execution
+from mass_serve.engine.engine import Engine
+from mass_serve.engine.execution import Execution
+from mass_serve.evaluation.figures import routed_figures
+from mass_serve.evaluation.images import EvaluationData, ImageBatch
+from mass_serve.evaluation.methods import Answer, RoutedTo
+from mass_serve.evaluation.records import Records
+from mass_serve.evaluation.run import Run
 from tests import tiny
 
 IMAGES = 300

@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from model_store import merged_delta, task_singular_vectors
-from server.evaluation.merges import consensus, tall_mask, ties, ties_threshold
+from mass_serve.merging import merged_delta, task_singular_vectors
+from mass_serve.merging.methods.elementwise import consensus, tall_mask, ties, ties_threshold
 
 PARAMETERS = 1000
 

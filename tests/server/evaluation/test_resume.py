@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from server.engine import Engine
-from server.evaluation import EvaluationData, EvaluationDataError, Options, evaluate, images
-from server.evaluation.images import ImageBatch
-from server.evaluation.methods import Answer, Routed
-from server.execution import Execution
+from mass_serve.engine.engine import Engine
+from mass_serve.engine.execution import Execution
+from mass_serve.evaluation import EvaluationData, EvaluationDataError, Options, evaluate, images
+from mass_serve.evaluation.images import ImageBatch
+from mass_serve.evaluation.methods import Answer, Routed
 from tests import tiny
 
 IMAGES = 20  # of each of two tasks

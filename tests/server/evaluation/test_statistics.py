@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from server.evaluation.statistics import (
+from mass_serve.evaluation.measures import (
     ConfidenceBin,
     expected_calibration_error,
     mean_interval,

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from server.decode import decode_image
-from server.engine import Engine
-from server.evaluation import EvaluationData, EvaluationDataError, Options, evaluate
-from server.evaluation.statistics import auroc
-from server.execution import Execution
+from mass_serve.engine.engine import Engine
+from mass_serve.engine.execution import Execution
+from mass_serve.engine.inputs.decode import decode_image
+from mass_serve.evaluation import EvaluationData, EvaluationDataError, Options, evaluate
+from mass_serve.evaluation.measures import auroc
 from tests import tiny
 
 

@@ -1,0 +1,240 @@
+"""THE definition of an encoder: its parts, their sizes, and its parameters' names and shapes.
+
+    block = Block(768, 12, 3072, "quick_gelu", 1e-5)
+    architecture = Architecture(PatchEmbedding(224, 32), block, depth=12, pooling=Pooling(512))
+    architecture.parameter_shapes()  # {"patch_embedding.weight": (768, 3072), "class_embedding": (768,), ...}
+
+An encoder is a choice of parts, each a type of its own: another kind of embedding, block or pooling is
+another type beside those here, and its forward pass another file in `backbone.parts`. Everything else asks an
+architecture for names, shapes and sizes and spells none of them. The names made here are the only parameter
+names in a store; `model_store.readers` translate other people's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from mass_serve.kernels.activations import ACTIVATIONS, Activation
+
+Shapes = dict[str, tuple[int, ...]]
+
+CHANNELS = 3  # of an image
+
+
+def weight_of(operation: str) -> str:
+    """The parameter that holds the weight of a linear or LayerNorm."""
+    return f"{operation}.weight"
+
+
+def bias_of(operation: str) -> str:
+    """The parameter that holds the bias of a linear or LayerNorm."""
+    return f"{operation}.bias"
+
+
+@dataclass(frozen=True)
+class PatchEmbedding:
+    """Patches through one linear, behind a class token; learned positions added, then a LayerNorm."""
+
+    image_size: int  # pixels, square
+    patch_size: int
+
+    linear = "patch_embedding"
+    class_token = "class_embedding"
+    positions = "position_embedding.weight"
+    norm = "pre_layernorm"
+
+    def __post_init__(self) -> None:
+        if self.patch_size > self.image_size:
+            raise ValueError(f"patch_size {self.patch_size} exceeds image_size {self.image_size}")
+
+    @property
+    def num_tokens(self) -> int:
+        """L: one class token and one token for every whole patch."""
+        return (self.image_size // self.patch_size) ** 2 + 1
+
+    @property
+    def patch_width(self) -> int:
+        """How many numbers a flattened patch has."""
+        return CHANNELS * self.patch_size**2
+
+    def shapes(self, width: int) -> Shapes:
+        """The shape of every parameter, in forward order."""
+        return {
+            weight_of(self.linear): (width, self.patch_width),
+            self.class_token: (width,),
+            self.positions: (self.num_tokens, width),
+            **_norm(self.norm, width),
+        }
+
+
+@dataclass(frozen=True)
+class BlockNames:
+    """The operations of one block, in forward order."""
+
+    index: int
+
+    @property
+    def prefix(self) -> str:
+        """What the names of the block's parameters begin with."""
+        return f"blocks.{self.index}."
+
+    @property
+    def norm1(self) -> str:
+        """The LayerNorm before attention."""
+        return f"{self.prefix}layer_norm1"
+
+    @property
+    def qkv(self) -> str:
+        """The linear of queries, keys and values, one matrix [3 D, D]."""
+        return f"{self.prefix}attention.qkv"
+
+    @property
+    def out(self) -> str:
+        """The linear after attention."""
+        return f"{self.prefix}attention.out"
+
+    @property
+    def norm2(self) -> str:
+        """The LayerNorm before the MLP."""
+        return f"{self.prefix}layer_norm2"
+
+    @property
+    def fc1(self) -> str:
+        """The MLP's first linear."""
+        return f"{self.prefix}mlp.fc1"
+
+    @property
+    def fc2(self) -> str:
+        """The MLP's second linear."""
+        return f"{self.prefix}mlp.fc2"
+
+    @property
+    def linears(self) -> tuple[str, str, str, str]:
+        """The block's linears in forward order."""
+        return self.qkv, self.out, self.fc1, self.fc2
+
+
+@dataclass(frozen=True)
+class Block:
+    """A pre-norm transformer block: attention and an MLP, each around a skip connection, with biases."""
+
+    width: int  # D
+    num_attention_heads: int
+    mlp_width: int
+    activation: Activation
+    layer_norm_eps: float
+
+    def __post_init__(self) -> None:
+        if self.width % self.num_attention_heads:
+            raise ValueError(
+                f"width {self.width} is not a multiple of {self.num_attention_heads} attention heads"
+            )
+        if self.activation not in ACTIVATIONS:
+            raise ValueError(f"activation must be {' or '.join(ACTIVATIONS)}, got {self.activation!r}")
+
+    def shapes(self, index: int) -> Shapes:
+        """The shape of every parameter of block `index`, in forward order."""
+        names, width = BlockNames(index), self.width
+        return {
+            **_norm(names.norm1, width),
+            **_linear(names.qkv, 3 * width, width),
+            **_linear(names.out, width, width),
+            **_norm(names.norm2, width),
+            **_linear(names.fc1, self.mlp_width, width),
+            **_linear(names.fc2, width, self.mlp_width),
+        }
+
+
+@dataclass(frozen=True)
+class Pooling:
+    """The class token through a LayerNorm and, where there is one, a projection without bias."""
+
+    projection_dim: int | None  # None: the embedding is the normalised class token, of width D
+
+    norm = "post_layernorm"
+    linear = "projection"
+
+    def shapes(self, width: int) -> Shapes:
+        """The shape of every parameter, in forward order."""
+        projection = {weight_of(self.linear): (self.projection_dim, width)} if self.projection_dim else {}
+        return {**_norm(self.norm, width), **projection}
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """An encoder as a choice of parts. CLIP's vision encoder is the first choice, and so far the only one."""
+
+    embedding: PatchEmbedding
+    block: Block
+    depth: int  # blocks
+    pooling: Pooling
+
+    @property
+    def width(self) -> int:
+        """D, the width of a token."""
+        return self.block.width
+
+    @property
+    def num_tokens(self) -> int:
+        """L."""
+        return self.embedding.num_tokens
+
+    @property
+    def embedding_dim(self) -> int:
+        """P, the width of what the classification heads take."""
+        return self.pooling.projection_dim or self.width
+
+    def blocks(self) -> Iterator[BlockNames]:
+        """The names of every block's operations."""
+        return map(BlockNames, range(self.depth))
+
+    @property
+    def linears(self) -> tuple[str, ...]:
+        """Every operation that is a matrix product, in forward order."""
+        of_blocks = (linear for block in self.blocks() for linear in block.linears)
+        projection = (self.pooling.linear,) if self.pooling.projection_dim else ()
+        return (self.embedding.linear, *of_blocks, *projection)
+
+    def parameter_shapes(self) -> Shapes:
+        """The shape of every parameter by its canonical name, in forward order."""
+        shapes = self.embedding.shapes(self.width)
+        for index in range(self.depth):
+            shapes |= self.block.shapes(index)
+        return shapes | self.pooling.shapes(self.width)
+
+    def matrix_shapes(self) -> dict[str, tuple[int, int]]:
+        """The shape [d_out, d_in] of every parameter with two dimensions: what can be factored."""
+        shapes = self.parameter_shapes()
+        return {name: (shape[0], shape[1]) for name, shape in shapes.items() if len(shape) == 2}
+
+    def residual_linear(self, layer: int) -> str:
+        """The linear that the router's feature of block `layer` enters: the MLP's first."""
+        return BlockNames(layer).fc1
+
+    def early_linears(self, stop: int) -> list[str]:
+        """The linears whose inputs early evidence is made of, all of width D, in forward order.
+
+        They are those of the blocks before `stop`, and block `stop`'s qkv, which costs no attention. Block
+        0's qkv is left out: what enters it is hardly more than the patch itself.
+        """
+        names = [linear for i in range(stop) for linear in BlockNames(i).linears[:3]]
+        return [*names[1:], BlockNames(stop).qkv]
+
+    def first_pass_parameters(self, parameters: Iterable[str], layer: int) -> frozenset[str]:
+        """The parameters that a first pass up to the router's feature of block `layer` reads."""
+        last = BlockNames(layer)
+        before = (
+            *self.embedding.shapes(self.width),
+            *(BlockNames(i).prefix for i in range(layer)),
+            *(f"{name}." for name in (last.norm1, last.qkv, last.out, last.norm2)),
+        )
+        return frozenset(name for name in parameters if name.startswith(before))
+
+
+def _linear(name: str, d_out: int, d_in: int) -> Shapes:
+    return {weight_of(name): (d_out, d_in), bias_of(name): (d_out,)}
+
+
+def _norm(name: str, width: int) -> Shapes:
+    return {weight_of(name): (width,), bias_of(name): (width,)}

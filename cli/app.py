@@ -1,0 +1,40 @@
+"""mass-serve: the commands, put together."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import Annotated
+
+import typer
+
+from mass_serve.cli import build, calibrate, classify, evaluate, serve
+
+app = typer.Typer(
+    name="mass-serve",
+    help="Serve many classifiers fine-tuned from one encoder behind one address.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+for command in (serve, classify, evaluate, calibrate, build):
+    command.register(app)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"mass-serve {version('mass-serve')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    show_version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="print the version and stop"),
+    ] = False,
+) -> None:
+    """Serve many classifiers fine-tuned from one encoder behind one address."""
+
+
+def main() -> None:
+    """The entry point of the `mass-serve` script."""
+    app()

@@ -1,0 +1,76 @@
+"""mass-serve calibrate: a store fitted to images that nobody labelled."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mass_serve.cli.failing import fail
+from mass_serve.cli.progress_bars import progress_bars
+from mass_serve.evaluation import EvaluationDataError
+from mass_serve.evaluation.calibrate import Calibrated
+from mass_serve.evaluation.calibrate import calibrate as run_calibration
+from mass_serve.model_store.errors import StoreError
+from mass_serve.router import PAPER
+from mass_serve.server.settings import SettingsError, load_settings
+from mass_serve.server.startup import store_source
+
+
+def calibrate(
+    store: Annotated[str, typer.Argument(help="store folder or URL", metavar="STORE")],
+    images: Annotated[Path, typer.Argument(help="folder of images, at any depth", metavar="IMAGES")],
+    unrouted: Annotated[
+        float,
+        typer.Option(min=0, max=0.5, help="share of such images to be unrouted in the store's mode"),
+    ] = 0.01,
+    as_json: Annotated[bool, typer.Option("--json", help="print the result as JSON")] = False,
+) -> None:
+    """Fits the search for the task to your images, which need no labels; writes a new store revision.
+
+    The images should be like those that will be asked about, of every task. Names of files and folders are
+    not looked at. A running server takes the new revision over by itself.
+    """
+    if not images.is_dir():
+        fail(f"{images} is no folder")
+    try:
+        source = store_source(load_settings({"store": store}))
+        with progress_bars() as progress:
+            result = run_calibration(source.url, images, unrouted, source.options.torch_device, progress)
+    except (SettingsError, StoreError, EvaluationDataError, FloatingPointError) as error:
+        fail(error)
+    _print_json(result) if as_json else _print_lines(result)
+
+
+def _print_json(result: Calibrated) -> None:
+    typer.echo(
+        json.dumps(
+            {
+                "store": result.store.files.url,
+                "store_revision": result.store.manifest.store_revision,
+                "images": result.images,
+                "images_of": {name: round(images, 1) for name, images in result.images_of.items()},
+                "unknown": result.unknown,
+                "unrouted_below": result.unrouted_below,
+                "mode": result.mode,
+            }
+        )
+    )
+
+
+def _print_lines(result: Calibrated) -> None:
+    manifest = result.store.manifest
+    typer.echo(f"{result.store.files.url}: revision {manifest.store_revision}, {result.images} images")
+    for name, images in result.images_of.items():
+        too_few = ": too few, its evidence counts as before" if name in result.unknown else ""
+        typer.echo(f"  {name}: like {images:.0f} of them{too_few}")
+    typer.echo(f"unrouted below a familiarity of {result.unrouted_below:.3f}, in mode {result.mode}")
+    if manifest.router.mode == PAPER:
+        typer.echo("the mode of this store is paper, which has nothing to calibrate: serve it in another")
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command."""
+    app.command()(calibrate)

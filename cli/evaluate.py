@@ -1,0 +1,152 @@
+"""mass-serve eval: how close a store comes to its individual models."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mass_serve.cli.evaluation_table import print_report
+from mass_serve.cli.failing import EXIT_FAILED, fail
+from mass_serve.cli.progress_bars import progress_bars
+from mass_serve.engine.engine import Engine
+from mass_serve.engine.execution import Execution
+from mass_serve.engine.loading import load_store
+from mass_serve.evaluation import EvaluationData, EvaluationDataError, Options, Report
+from mass_serve.evaluation import evaluate as run_evaluation
+from mass_serve.evaluation.changes import FinetunedModels
+from mass_serve.evaluation.evaluate import StoreBytes
+from mass_serve.evaluation.methods import Routed
+from mass_serve.evaluation.plots import write_plots
+from mass_serve.evaluation.variants import Variants
+from mass_serve.model_store.errors import StoreError
+from mass_serve.model_store.format.manifest import PRETRAINED_FILE
+from mass_serve.model_store.store import Store
+from mass_serve.router import MODES, PAPER
+from mass_serve.server.settings import SettingsError, load_settings
+from mass_serve.server.startup import store_source
+
+
+def evaluate(
+    store: Annotated[str, typer.Argument(help="store folder or URL", metavar="STORE")],
+    data: Annotated[Path, typer.Argument(help="DATA/<task>/<class>/*.png|jpg|webp", metavar="DATA")],
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="write the figures here; - for standard output")
+    ] = None,
+    plots: Annotated[Path | None, typer.Option(help="write pictures of the figures here")] = None,
+    mode: Annotated[
+        list[str] | None,
+        typer.Option(help="search for the task so; repeat to compare (default: as the store says)"),
+    ] = None,
+    finetuned: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="a task's fine-tuned checkpoint, for the baselines that need it; repeat for every task",
+            metavar="NAME=PATH",
+        ),
+    ] = None,
+    ood: Annotated[
+        Path | None,
+        typer.Option(help="images that no task covers, OOD/<domain>/*.png: can they be told?", metavar="OOD"),
+    ] = None,
+    curves: Annotated[
+        bool, typer.Option("--curves", help="accuracy against tasks added one by one, and against rank")
+    ] = False,
+    resume: Annotated[
+        Path | None,
+        typer.Option(help="keep every answer in this file; the same command goes on from it", metavar="FILE"),
+    ] = None,
+) -> None:
+    """Measures accuracy with the task unknown, and the baselines with the task known, on labelled images.
+
+    An image counts as right when its task and its label both are. Settings other than the store come from
+    the environment (MASS_DEVICE, MASS_DTYPE, MASS_EXECUTION, ...).
+    """
+    for name in mode or []:
+        if name not in (PAPER, *MODES):
+            fail(f"--mode {name!r} must be one of {', '.join((PAPER, *MODES))}")
+    variants = _load(store, mode or [])
+    engine = variants.engine()
+    labels = {name: task.labels for name, task in engine.tasks.items()}
+    options = Options(
+        changes=_finetuned_models(engine, finetuned or []),
+        methods=[Routed(name, variants.engine(name)) for name in mode or []],
+        unfamiliar=ood,
+        curves=variants if curves else None,
+        store_bytes=_store_bytes(store),
+        settings={"execution": variants.execution.value, "mode": variants.loaded.mode},
+    )
+    try:
+        with progress_bars() as progress:
+            report = run_evaluation(engine, EvaluationData(data, labels, resume), progress, options)
+        _write(report, json_file, plots)
+    except EvaluationDataError as error:
+        fail(error)
+    except OSError as error:
+        fail(f"cannot write {error.filename}: {error.strerror}", EXIT_FAILED)
+
+
+def _load(store: str, modes: Sequence[str]) -> Variants:
+    """In the first of the modes, with weights for all of them."""
+    try:
+        source = store_source(load_settings({"store": store}))
+        # The paper's first pass reads less than the others'.
+        most = next((mode for mode in modes if mode != PAPER), PAPER if modes else source.options.mode)
+        loaded = load_store(source.url, source.options.torch_device, source.options.torch_dtype, most)
+    except (SettingsError, StoreError, ValueError) as error:
+        fail(error)
+    return Variants(loaded, Execution(source.options.execution), source.options.set_cache_bytes)
+
+
+def _finetuned_models(engine: Engine, given: Sequence[str]) -> FinetunedModels | None:
+    """The checkpoints of all tasks, if any is given."""
+    if not given:
+        return None
+    paths = {}
+    for text in given:
+        name, _, path = text.partition("=")
+        if not (name and path):
+            fail(f"--finetuned {text!r} must have the form NAME=PATH")
+        paths[name] = Path(path)
+    if unknown := paths.keys() - engine.tasks.keys():
+        fail(f"--finetuned {', '.join(sorted(unknown))}: the store has no such task")
+    if missing := engine.tasks.keys() - paths.keys():
+        fail(
+            f"--finetuned must name every task of the store or none; {', '.join(sorted(missing))} is missing"
+        )
+    try:
+        return FinetunedModels(engine.bank, paths)
+    except StoreError as error:
+        fail(error)
+
+
+def _store_bytes(url: str) -> StoreBytes:
+    store = Store.open(url)
+    return StoreBytes(
+        encoder=store.files.size(PRETRAINED_FILE),
+        experts=sum(store.files.size(task.experts_file) for task in store.manifest.tasks),
+    )
+
+
+def _write(report: Report, json_file: Path | None, plots: Path | None) -> None:
+    content = json.dumps(report, indent=2)
+    if json_file == Path("-"):
+        typer.echo(content)
+    else:
+        print_report(report)
+        if json_file is not None:
+            json_file.write_text(content + "\n", encoding="utf-8")
+    if plots is not None:
+        try:
+            written = write_plots(report, plots)
+        except ImportError:
+            fail("--plots needs matplotlib: pip install 'mass-serve[plots]'")
+        typer.echo("wrote " + ", ".join(map(str, written)), err=True)
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command."""
+    app.command("eval")(evaluate)

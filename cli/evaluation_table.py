@@ -1,0 +1,134 @@
+"""The report of an evaluation as tables for a terminal."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Column, Table
+
+from mass_serve.evaluation import Report
+from mass_serve.evaluation.figures import Accuracy, RoutedFigures
+from mass_serve.evaluation.measures import Interval
+from mass_serve.evaluation.unfamiliar import Unfamiliar
+
+ROUTED_HEADINGS = (
+    "images",
+    "accuracy",
+    "95 %",
+    "of individual",
+    "router",
+    "survival",
+    "set size",
+    "passes",
+    "ECE label",
+    "ECE task",
+)
+BASELINE_TITLES = {
+    "individual": "individual",
+    "tsv_c": "TSV-C",
+    "tall_masks": "TALL masks",
+    "tsv_m": "TSV-M",
+    "consensus": "consensus",
+    "ties": "TIES",
+    "task_arithmetic": "arithmetic",
+    "weight_averaging": "averaging",
+    "pretrained": "pretrained",
+}
+
+
+def print_report(report: Report) -> None:
+    """The routed methods, the baselines with the task known, and what the baselines are."""
+    console = Console()
+    if not console.is_terminal:
+        console.width = 200  # a file or pipe has no width to cut names to
+    for name, method in report["methods"].items():
+        table = _table(f"{name}: task unknown", "task", *ROUTED_HEADINGS)
+        for task, figures in method["tasks"].items():
+            table.add_row(task, *_routed_cells(figures))
+        table.add_section()
+        table.add_row("average", *_routed_cells(method["average"]))
+        console.print(table)
+    console.print(_baselines(report))
+    console.print(_notes(report))
+    if report["unfamiliar"] is not None:
+        console.print(_unfamiliar(report["unfamiliar"]))
+
+
+def _table(title: str, first: str, *headings: str) -> Table:
+    columns = [Column(heading, justify="right") for heading in headings]
+    return Table(first, *columns, title=title, title_justify="left")
+
+
+def _routed_cells(figures: RoutedFigures) -> list[str]:
+    return [
+        str(figures["images"]),
+        _number(figures["accuracy"]),
+        _interval(figures["intervals"]["accuracy"]),
+        _number(figures["normalised_accuracy"]),
+        _number(figures["router_accuracy"]),
+        _number(figures["task_survival"]),
+        _number(figures["mean_set_size"]),
+        _number(figures["mean_passes"]),
+        _number(figures["label_ece"]),
+        _number(figures["task_ece"]),
+    ]
+
+
+def _baselines(report: Report) -> Table:
+    """Accuracies with the task known; columns of what was not measured are left out."""
+    known = [name for name in BASELINE_TITLES if report["average"]["baselines"][name] is not None]
+    table = _table("baselines: task known", "task", *(BASELINE_TITLES[name] for name in known))
+    for task, figures in report["tasks"].items():
+        table.add_row(task, *(_number(figures["baselines"][name]) for name in known))
+    table.add_section()
+    table.add_row("average", *(_number(report["average"]["baselines"][name]) for name in known))
+    intervals = [_average_interval(report, name) for name in known]
+    table.add_row("95 %", *intervals)
+    return table
+
+
+def _unfamiliar(figures: Unfamiliar) -> Table:
+    """How well familiarity tells images that no task covers."""
+    table = _table("images that no task covers", "domain", "images", "AUROC", "unrouted")
+    for name, domain in (*figures["domains"].items(), ("average", figures["average"])):
+        table.add_row(name, str(domain["images"]), _number(domain["auroc"]), _number(domain["unrouted"]))
+    return table
+
+
+def _average_interval(report: Report, name: str) -> str:
+    baseline = report["baselines"][name]
+    average: Accuracy | None = None if baseline is None else baseline["average"]
+    return "?" if average is None else _interval(average["interval"])
+
+
+def _notes(report: Report) -> Table:
+    """Where each baseline's weights are from, what was searched, and what it stores."""
+    table = _table("what the baselines are", "baseline", "weights from", "of one encoder's bytes", "searched")
+    for name, title in BASELINE_TITLES.items():
+        baseline = report["baselines"][name]
+        if baseline is not None:
+            table.add_row(
+                title, baseline["source"], _number(baseline["bytes_ratio"]), _searched(report, name)
+            )
+        elif report["average"]["baselines"][name] is not None:
+            table.add_row(title, "the manifest's figure", "?", "")
+        else:
+            table.add_row(title, "not measured: needs --finetuned", "?", "")
+    return table
+
+
+def _searched(report: Report, name: str) -> str:
+    baseline = report["baselines"][name]
+    search = None if baseline is None else baseline["searched"]
+    if search is None:
+        return ""
+    used = sorted({value for values in search["used"].values() for value in values})
+    values = ", ".join(f"{value:g}" for value in used)
+    return f"{values}; on the other half of {search['images']} images"
+
+
+def _number(value: float | None) -> str:
+    return "?" if value is None else f"{value:.3f}"
+
+
+def _interval(interval: Interval) -> str:
+    return f"{interval[0]:.3f} to {interval[1]:.3f}"

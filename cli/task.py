@@ -1,0 +1,79 @@
+"""mass-serve task add, remove, rollback, prune: a finished store changed, without its other models."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mass_serve.cli.failing import fail
+from mass_serve.cli.progress_bars import progress_bars
+from mass_serve.model_store.errors import StoreError
+from mass_serve.model_store.plan import TaskInput
+from mass_serve.model_store.progress import Progress
+from mass_serve.model_store.revisions import add_task, prune_store, remove_task, rollback_task
+from mass_serve.model_store.store import Store
+
+StoreArgument = Annotated[str, typer.Argument(help="store folder or URL", metavar="STORE")]
+NameArgument = Annotated[str, typer.Argument(help="task", metavar="NAME")]
+JsonOption = Annotated[bool, typer.Option("--json", help="print the result as JSON")]
+
+app = typer.Typer(help="Add, remove, roll back and prune the tasks of a store.", no_args_is_help=True)
+
+
+@app.command()
+def add(
+    store: StoreArgument,
+    name: NameArgument,
+    checkpoint: Annotated[Path, typer.Argument(help="fine-tuned checkpoint", metavar="PATH")],
+    head: Annotated[Path | None, typer.Option(help="head (default: head.safetensors in PATH)")] = None,
+    labels: Annotated[Path | None, typer.Option(help="JSON list (default: labels.json in PATH)")] = None,
+    individual_accuracy: Annotated[float | None, typer.Option(help="of the model alone, 0 to 1")] = None,
+    replace: Annotated[bool, typer.Option("--replace", help="make a new revision of a task")] = False,
+    allow_pickle: Annotated[bool, typer.Option("--allow-pickle", help="read .pt and .bin files")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Adds a task to a store; the fine-tuned models of its other tasks are not needed."""
+    task = TaskInput(name, checkpoint, head, labels, individual_accuracy)
+    _change(lambda progress: add_task(store, task, replace, allow_pickle, progress), as_json)
+
+
+@app.command()
+def remove(store: StoreArgument, name: NameArgument, as_json: JsonOption = False) -> None:
+    """Takes a task out of a store; `rollback` brings it back until `prune`."""
+    _change(lambda progress: remove_task(store, name, progress), as_json)
+
+
+@app.command()
+def rollback(store: StoreArgument, name: NameArgument, as_json: JsonOption = False) -> None:
+    """Returns to a task's revision before the current one, or brings a removed task back."""
+    _change(lambda progress: rollback_task(store, name, progress), as_json)
+
+
+@app.command()
+def prune(store: StoreArgument, as_json: JsonOption = False) -> None:
+    """Deletes earlier revisions and what interrupted writes left behind."""
+    try:
+        deleted = prune_store(store)
+    except StoreError as error:
+        fail(error)
+    typer.echo(json.dumps({"deleted": deleted}) if as_json else f"{len(deleted)} files deleted")
+
+
+def _change(change: Callable[[Progress], Store], as_json: bool) -> None:
+    """Runs a change and says what the store then is."""
+    try:
+        with progress_bars() as progress:
+            store = change(progress)
+    except StoreError as error:
+        fail(error)
+    tasks = {task.name: task.revision for task in store.manifest.tasks}
+    if as_json:
+        content = {"store": store.files.url, "store_revision": store.manifest.store_revision, "tasks": tasks}
+        typer.echo(json.dumps(content))
+        return
+    listed = ", ".join(f"{name} ({revision})" for name, revision in tasks.items())
+    typer.echo(f"{store.files.url}: revision {store.manifest.store_revision}, tasks {listed}")

@@ -1,0 +1,73 @@
+"""In which form an expert set runs: shared low-rank blocks and a core, or merged weights of its own."""
+
+from __future__ import annotations
+
+from collections import Counter
+from enum import StrEnum
+
+from mass_serve.backbone import EncoderConfig, ExpertBank
+from mass_serve.engine.set_cache import SetCache, SetKey
+
+
+class Execution(StrEnum):
+    """The three settings of `execution`."""
+
+    LOW_RANK = "low_rank"
+    MATERIALISED = "materialised"
+    ADAPTIVE = "adaptive"
+
+
+# How much longer a multiply-accumulate of merging takes than one of low-rank execution, for a set of one
+# task and of several: `python -m benchmarks.cost_model`, two CPU cores, ViT-B/32 with 8 tasks. Not measured
+# on a GPU.
+BUYING_OVER_RENTING = (2.1, 2.6)
+
+
+class AdaptiveExecution:
+    """Rent or buy: run a set low-rank until that has cost as much as merging its weights would have.
+
+    Costs are multiply-accumulates beyond the base product. Renting costs a sample, for a set of summed
+    rank K, `L K (d_in + d_out)` in every linear, and `2 L K^2` more where the set has several tasks. Buying
+    costs `d_out K^2 + d_out K d_in` in every linear, once, weighed by BUYING_OVER_RENTING, and nothing after.
+    Whatever requests come, this spends at most twice what the best choice in hindsight would have (the
+    ski-rental bound). A set that is dropped from the cache has to earn its purchase again.
+
+    Which form a sample runs in depends on the traffic before it, so its bits do too.
+    """
+
+    def __init__(self, config: EncoderConfig, bank: ExpertBank, cache: SetCache) -> None:
+        self.cache = cache
+        self._bank = bank
+        self._tokens = config.num_tokens
+        self._paid: Counter[tuple[int, ...]] = Counter()
+        weights = ((name, bank.pretrained[f"{name}.weight"]) for name in bank.linears)
+        self._linears = [(tuple(weight.shape), bank.blocks[name].u.shape[2]) for name, weight in weights]
+
+    def key(self, tasks: tuple[int, ...], samples: int) -> SetKey:
+        """The form in which `samples` samples of this set run now; counts what they cost."""
+        merged = SetKey(tasks, materialised=True)
+        if merged in self.cache:
+            return merged
+        size = self._bank.expert_set_nbytes(len(tasks), materialised=True)
+        if size <= self.cache.budget_bytes and self._paid[tasks] >= self.purchase_price(len(tasks)):
+            del self._paid[tasks]
+            return merged
+        self._paid[tasks] += samples * self.rent(len(tasks))
+        return SetKey(tasks, materialised=False)
+
+    def rent(self, num_tasks: int) -> int:
+        """Multiply-accumulates for one sample of a set of so many tasks."""
+        cost = 0
+        for (d_out, d_in), rank in self._linears:
+            k = num_tasks * rank
+            cost += k * (d_in + d_out) + (2 * k * k if num_tasks > 1 else 0)
+        return self._tokens * cost
+
+    def purchase_price(self, num_tasks: int) -> float:
+        """What merging a set is worth, in multiply-accumulates of rent."""
+        return BUYING_OVER_RENTING[num_tasks > 1] * self.merging(num_tasks)
+
+    def merging(self, num_tasks: int) -> int:
+        """Multiply-accumulates of merging a set of so many tasks."""
+        ranks = [(shape, num_tasks * rank) for shape, rank in self._linears]
+        return sum(d_out * k * k + d_out * k * d_in for (d_out, d_in), k in ranks)

@@ -1,0 +1,54 @@
+"""Every option of an engine, once: flags, environment, file, metrics and documentation follow from it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+
+from mass_serve.router import MODE_NAMES, ModeName
+
+GIB = 1 << 30
+
+
+class EngineOptions(BaseModel):
+    """How an engine serves a store."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    device: str = Field(
+        default="auto",
+        pattern=r"^(auto|cpu|cuda(:\d+)?)$",
+        description="auto (cuda where there is one), cpu or cuda[:i]",
+    )
+    dtype: Literal["float32", "bfloat16"] = Field(
+        default="float32",
+        description="arithmetic of the encoder: float32 or bfloat16; heads and router are float32",
+    )
+    execution: Literal["low_rank", "materialised", "adaptive"] = Field(
+        default="low_rank", description="how expert sets are applied: low_rank, materialised or adaptive"
+    )
+    mode: ModeName | None = Field(
+        default=None, description=f"search for the task: {', '.join(MODE_NAMES)}; the store's by default"
+    )
+    set_cache_bytes: int = Field(
+        default=GIB, ge=0, description="memory for expert sets beside the shared blocks, in bytes"
+    )
+
+    @property
+    def torch_device(self) -> torch.device:
+        """The device, chosen where that was left open. Raises ValueError for one that is absent."""
+        there = torch.cuda.is_available()
+        if self.device == "auto":
+            return torch.device("cuda" if there else "cpu")
+        if self.device.startswith("cuda") and not there:
+            raise ValueError(
+                "device: cuda was asked for, and torch sees no CUDA device here; use cpu or auto"
+            )
+        return torch.device(self.device)
+
+    @property
+    def torch_dtype(self) -> torch.dtype:
+        """The dtype of the encoder."""
+        return torch.bfloat16 if self.dtype == "bfloat16" else torch.float32

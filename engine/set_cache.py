@@ -1,0 +1,95 @@
+"""The weights of recently used expert sets, within a byte budget."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from mass_serve.backbone import ExpertBank, ExpertSet
+
+
+@dataclass(frozen=True)
+class SetKey:
+    """An expert set in one of its two execution forms."""
+
+    tasks: tuple[int, ...]
+    materialised: bool
+
+
+class SetCache:
+    """Expert sets computed from the bank, the least recently used dropped first.
+
+    Only the thread that owns the device calls it, but for `ready`. A set larger than the whole budget is
+    computed, used and not kept, so every set can be served within any budget.
+    """
+
+    def __init__(self, bank: ExpertBank, budget_bytes: int) -> None:
+        self.bank = bank
+        self.budget_bytes = budget_bytes
+        self.hits = 0
+        self.misses = 0
+        self.used = {"low_rank": 0, "materialised": 0}  # segments computed, by the form of their set
+        self.nbytes = 0
+        self._sets: OrderedDict[SetKey, ExpertSet] = OrderedDict()
+        self._changing = threading.Lock()
+
+    def __contains__(self, key: SetKey) -> bool:
+        return key in self._sets
+
+    def get(self, keys: Sequence[SetKey]) -> list[ExpertSet]:
+        """The weights of different sets that fit the budget together, from the cache or computed."""
+        found: dict[SetKey, ExpertSet] = {}
+        with self._changing:
+            for key in keys:
+                if key in self._sets:
+                    self._sets.move_to_end(key)
+                    found[key] = self._sets[key]
+            missing = [key for key in keys if key not in found]
+            self._make_room(sum(self._size(key) for key in missing), kept=len(found))
+        self.hits += len(found)
+        self.misses += len(missing)
+        for key in keys:
+            self.used["materialised" if key.materialised else "low_rank"] += 1
+        for materialised in (False, True):
+            new = [key for key in missing if key.materialised is materialised]
+            if new:
+                experts = self.bank.expert_sets([key.tasks for key in new], materialised=materialised)
+                found.update(zip(new, experts, strict=True))
+        for key in missing:
+            self.put(key, found[key])
+        return [found[key] for key in keys]
+
+    def put(self, key: SetKey, experts: ExpertSet) -> None:
+        """Keeps a set that is at hand, if there is room for it."""
+        with self._changing:
+            if key not in self._sets and self.nbytes + experts.nbytes <= self.budget_bytes:
+                self._sets[key] = experts
+                self.nbytes += experts.nbytes
+
+    def ready(self) -> dict[SetKey, ExpertSet]:
+        """What is kept now, the least recently used first. Any thread may ask."""
+        with self._changing:
+            return dict(self._sets)
+
+    def waves(self, keys: Sequence[SetKey]) -> Iterator[range]:
+        """Splits the sets of a batch into runs that fit the budget together; a run has at least one set."""
+        start, used = 0, 0
+        for index, key in enumerate(keys):
+            size = self._size(key)
+            if index > start and used + size > self.budget_bytes:
+                yield range(start, index)
+                start, used = index, 0
+            used += size
+        if keys:
+            yield range(start, len(keys))
+
+    def _make_room(self, size: int, kept: int) -> None:
+        """Drops sets, but not the `kept` last used ones, before others are computed: a peak counts too."""
+        while len(self._sets) > kept and self.nbytes + size > self.budget_bytes:
+            _, dropped = self._sets.popitem(last=False)
+            self.nbytes -= dropped.nbytes
+
+    def _size(self, key: SetKey) -> int:
+        return self.bank.expert_set_nbytes(len(key.tasks), materialised=key.materialised)

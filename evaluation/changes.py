@@ -1,0 +1,81 @@
+"""Where the baselines that merge whole models take what fine-tuning changed from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal, Protocol
+
+from torch import Tensor
+
+from mass_serve.backbone import ExpertBank
+from mass_serve.model_store.backbone_spec import BackboneSpec
+from mass_serve.model_store.errors import CheckpointError
+from mass_serve.model_store.readers.checkpoints import Checkpoint
+
+Source = Literal["finetuned", "blocks"]
+
+
+class TaskChanges(Protocol):
+    """The task vectors, one parameter at a time: no model but one need be in memory."""
+
+    @property
+    def source(self) -> Source: ...
+
+    @property
+    def identity(self) -> object:
+        """What the changes depend on beside the store, for a journal."""
+        ...
+
+    def change(self, task: str, parameter: str) -> Tensor:
+        """`finetuned - pretrained` of one parameter of one task, in float32."""
+        ...
+
+
+class BlockChanges:
+    """As far as the store's blocks keep them."""
+
+    source: Source = "blocks"
+    identity: object = None
+
+    def __init__(self, bank: ExpertBank, tasks: tuple[str, ...]) -> None:
+        """`tasks` names the tasks of the bank, in its order."""
+        self._bank = bank
+        self._place = {task: place for place, task in enumerate(tasks)}
+
+    def change(self, task: str, parameter: str) -> Tensor:
+        merged = self._bank.merged(parameter, (self._place[task],))
+        return merged.float() - self._bank.pretrained[parameter].float()
+
+
+class FinetunedModels:
+    """From the fine-tuned checkpoints themselves."""
+
+    source: Source = "finetuned"
+
+    def __init__(self, bank: ExpertBank, checkpoints: Mapping[str, Path]) -> None:
+        """Raises CheckpointError for a checkpoint that cannot be read or is of another size."""
+        self._pretrained = bank.pretrained
+        self._checkpoints = {task: Checkpoint.open(path) for task, path in checkpoints.items()}
+        expected = {field: getattr(bank.config, field, None) for field in BackboneSpec.model_fields}
+        for task, checkpoint in self._checkpoints.items():
+            for field, value in checkpoint.spec.model_dump(exclude={"family"}).items():
+                if value != expected[field]:
+                    raise CheckpointError(
+                        f"task {task}: the fine-tuned model has {field} {value}, the store's encoder "
+                        f"{expected[field]}"
+                    )
+
+    @property
+    def identity(self) -> object:
+        """Sizes and modification times of the checkpoints' files."""
+        files = {task: checkpoint.input_files for task, checkpoint in self._checkpoints.items()}
+        return {
+            task: [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in paths]
+            for task, paths in files.items()
+        }
+
+    def change(self, task: str, parameter: str) -> Tensor:
+        pretrained = self._pretrained[parameter]
+        finetuned = self._checkpoints[task].parameter(parameter).to(pretrained.device)
+        return finetuned.float() - pretrained.float()

@@ -1,0 +1,165 @@
+"""From counts to the figures of the report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal, TypedDict
+
+from mass_serve.evaluation.measures import (
+    ConfidenceBin,
+    Interval,
+    expected_calibration_error,
+    mean_interval,
+    wilson_interval,
+)
+from mass_serve.evaluation.records import Counts, Records
+
+
+class Accuracy(TypedDict):
+    """Of a method with the task known."""
+
+    images: int
+    accuracy: float
+    interval: Interval  # 95 %
+
+
+class Intervals(TypedDict):
+    """95 % intervals of the figures of the same names."""
+
+    accuracy: Interval
+    router_accuracy: Interval
+    task_survival: Interval
+
+
+class RoutedFigures(TypedDict):
+    """One task's figures of a method that routes, or their average (whose `images` is the sum)."""
+
+    images: int
+    accuracy: float  # task and label both right
+    normalised_accuracy: float | None  # accuracy / individual accuracy
+    router_accuracy: float  # the largest coefficient is the right task's
+    task_survival: float  # the right task is in the expert set
+    mean_set_size: float
+    mean_passes: float  # through the encoder, the first and the second together
+    label_ece: float  # of the answer's score, against task and label both right
+    task_ece: float  # of the largest coefficient, against its task being right
+    intervals: Intervals
+
+
+class ReliabilityBin(TypedDict):
+    """The images of which a confidence fell into one bin."""
+
+    images: int
+    confidence: float
+    accuracy: float
+
+
+class Calibration(TypedDict):
+    """Over the images of all tasks together."""
+
+    ece: float
+    bins: list[ReliabilityBin]
+
+
+def routed_figures(records: Records, method: str, task: str, individual: float | None) -> RoutedFigures:
+    """One task's figures."""
+    counts = records.counts(method, task)
+    images = counts.images
+    accuracy = counts.right / images
+    router_right, survived, set_sizes, passes = _routing_of(counts)
+    return RoutedFigures(
+        images=images,
+        accuracy=accuracy,
+        normalised_accuracy=accuracy / individual if individual else None,
+        router_accuracy=router_right / images,
+        task_survival=survived / images,
+        mean_set_size=set_sizes / images,
+        mean_passes=passes / images,
+        label_ece=expected_calibration_error(records.confidence_bins(method, "score", task)),
+        task_ece=expected_calibration_error(records.confidence_bins(method, "coefficient", task)),
+        intervals=Intervals(
+            accuracy=wilson_interval(counts.right, images),
+            router_accuracy=wilson_interval(router_right, images),
+            task_survival=wilson_interval(survived, images),
+        ),
+    )
+
+
+def average_routed(figures: Sequence[RoutedFigures]) -> RoutedFigures:
+    """The unweighted mean over tasks; null where a task's figure is unknown."""
+
+    def interval(key: Literal["accuracy", "router_accuracy", "task_survival"]) -> Interval:
+        return mean_interval([task[key] for task in figures], [task["intervals"][key] for task in figures])
+
+    return RoutedFigures(
+        images=sum(task["images"] for task in figures),
+        accuracy=mean([task["accuracy"] for task in figures]),
+        normalised_accuracy=known_mean([task["normalised_accuracy"] for task in figures]),
+        router_accuracy=mean([task["router_accuracy"] for task in figures]),
+        task_survival=mean([task["task_survival"] for task in figures]),
+        mean_set_size=mean([task["mean_set_size"] for task in figures]),
+        mean_passes=mean([task["mean_passes"] for task in figures]),
+        label_ece=mean([task["label_ece"] for task in figures]),
+        task_ece=mean([task["task_ece"] for task in figures]),
+        intervals=Intervals(
+            accuracy=interval("accuracy"),
+            router_accuracy=interval("router_accuracy"),
+            task_survival=interval("task_survival"),
+        ),
+    )
+
+
+def known_accuracies(records: Records, method: str, tasks: Sequence[str]) -> dict[str, Accuracy]:
+    """By task, and on average under "average", the accuracy of a method."""
+    figures = {}
+    for task in tasks:
+        counts = records.counts(method, task)
+        interval = wilson_interval(counts.right, counts.images)
+        figures[task] = Accuracy(
+            images=counts.images, accuracy=counts.right / counts.images, interval=interval
+        )
+    figures["average"] = average_accuracy(figures)
+    return figures
+
+
+def average_accuracy(figures: Mapping[str, Accuracy]) -> Accuracy:
+    """The unweighted mean over tasks."""
+    accuracies = [task["accuracy"] for task in figures.values()]
+    return Accuracy(
+        images=sum(task["images"] for task in figures.values()),
+        accuracy=mean(accuracies),
+        interval=mean_interval(accuracies, [task["interval"] for task in figures.values()]),
+    )
+
+
+def calibration(bins: Sequence[ConfidenceBin]) -> Calibration:
+    """The reliability diagram's numbers."""
+    return Calibration(
+        ece=expected_calibration_error(bins),
+        bins=[
+            ReliabilityBin(images=part.images, confidence=part.mean_confidence, accuracy=part.accuracy)
+            for part in bins
+        ],
+    )
+
+
+def mean(values: Sequence[float]) -> float:
+    """The unweighted mean."""
+    return sum(values) / len(values)
+
+
+def known_mean(values: Sequence[float | None]) -> float | None:
+    """The mean where all values are known."""
+    known = [value for value in values if value is not None]
+    return mean(known) if len(known) == len(values) else None
+
+
+def _routing_of(counts: Counts) -> tuple[int, int, int, float]:
+    if (
+        counts.router_right is None
+        or counts.survived is None
+        or counts.set_sizes is None
+        or counts.passes is None
+    ):
+        raise ValueError("the method has not routed")
+    return counts.router_right, counts.survived, counts.set_sizes, counts.passes

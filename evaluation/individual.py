@@ -1,0 +1,55 @@
+"""The accuracy of fine-tuned models on their own, measured while their store is built."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from mass_serve.engine.inputs.preprocessing import Preprocessing
+from mass_serve.engine.loading import classification_head, encoder_config
+from mass_serve.evaluation.images import EvaluationData
+from mass_serve.evaluation.index import HALVES, Selection
+from mass_serve.evaluation.methods import dense_logits
+from mass_serve.model_store.backbone_spec import parameter_shapes
+from mass_serve.model_store.plan import BuildOptions, BuildPlan, PlannedTask, TaskInput, plan_build
+from mass_serve.model_store.progress import Progress, silent
+
+
+def with_individual_accuracies(
+    pretrained: Path,
+    tasks: Sequence[TaskInput],
+    options: BuildOptions,
+    root: Path,
+    progress: Progress = silent,
+) -> list[TaskInput]:
+    """The tasks of a build with their accuracies on the images of `root`, where they have images there.
+
+    An accuracy that was given stays. Raises StoreError for inputs that the build would refuse, and
+    EvaluationDataError for a folder that does not fit the tasks.
+    """
+    plan = plan_build(pretrained, tasks, options)
+    data = EvaluationData(root, {task.name: task.labels for task in plan.tasks})
+    measured = []
+    for task, planned in zip(tasks, plan.tasks, strict=True):
+        if task.individual_accuracy is None and task.name in data.tasks:
+            task = replace(task, individual_accuracy=_accuracy(plan, planned, data, progress))
+        measured.append(task)
+    return measured
+
+
+def _accuracy(plan: BuildPlan, task: PlannedTask, data: EvaluationData, progress: Progress) -> float:
+    """The share of the task's images that its own fine-tuned model and head get right."""
+    spec = task.checkpoint.spec
+    parameters = {name: task.checkpoint.parameter(name).float() for name in parameter_shapes(spec)}
+    preprocessing = Preprocessing(**plan.preprocessing.model_dump())
+    head = classification_head(task.head)
+    right = done = 0
+    total = data.count(task.name)
+    for half in HALVES:
+        for batch in data.batches(Selection(task.name, half), preprocessing):
+            logits = dense_logits(encoder_config(spec), parameters, preprocessing, head, batch.pixels)
+            right += int((logits.argmax(1) == batch.targets).sum())
+            done += len(batch.pixels)
+            progress(f"measuring {task.name}", done, total)
+    return right / total

@@ -1,0 +1,158 @@
+"""What is measured: a method takes images of a task and answers each. How it does is its own affair."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from mass_serve.backbone import ClassificationHead, DenseWeights, EncoderConfig, encode, patchify
+from mass_serve.engine.engine import Classification, Engine, Query
+from mass_serve.engine.inputs.preprocessing import Preprocessing
+from mass_serve.evaluation.images import ImageBatch
+
+Parameters = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class RoutedTo:
+    """What a router decided for one image."""
+
+    task: str  # of the largest coefficient
+    coefficient: float
+    expert_set: tuple[str, ...]
+    passes: float  # through the encoder, both together
+    familiarity: float | None  # how much the image is like the task's; None: nothing was routed
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One image's answer."""
+
+    task: str
+    label: int  # a row of the task's head
+    score: float  # the probability of the label
+    routing: RoutedTo | None  # None where the task was known
+
+
+class Method(Protocol):
+    """A way to answer; `name` identifies it in the report and in the journal."""
+
+    @property
+    def name(self) -> str: ...
+
+    def answer(self, batch: ImageBatch) -> list[Answer]:
+        """An answer to each image of a batch."""
+        ...
+
+
+@dataclass(frozen=True)
+class Routed:
+    """A store as an engine serves it, the task unknown."""
+
+    name: str
+    engine: Engine
+
+    def answer(self, batch: ImageBatch) -> list[Answer]:
+        queries = [Query(pixels) for pixels in batch.pixels]
+        return [_routed_answer(answer) for answer in self.engine.classify_batch(queries).all_answers()]
+
+
+@dataclass(frozen=True)
+class TaskKnown:
+    """TSV-C: the engine's answer when the caller names the task."""
+
+    name: str
+    engine: Engine
+
+    def answer(self, batch: ImageBatch) -> list[Answer]:
+        queries = [Query(pixels, (batch.task,)) for pixels in batch.pixels]
+        return [_known_answer(a.task, a.logits) for a in self.engine.classify_batch(queries).all_answers()]
+
+
+@dataclass(frozen=True)
+class Dense:
+    """Plain encoders with the task's head known: one for all tasks, or one for each task and half."""
+
+    name: str
+    config: EncoderConfig
+    preprocessing: Preprocessing
+    head: Callable[[str], ClassificationHead]
+    encoder: Callable[[str, int], Parameters]
+
+    def answer(self, batch: ImageBatch) -> list[Answer]:
+        parameters, head = self.encoder(batch.task, batch.half), self.head(batch.task)
+        logits = dense_logits(self.config, parameters, self.preprocessing, head, batch.pixels)
+        return [_known_answer(batch.task, row) for row in logits]
+
+
+@dataclass(frozen=True)
+class AnyHead:
+    """One plain encoder, the task unknown: the largest logit of all heads, in one softmax, wins."""
+
+    name: str
+    config: EncoderConfig
+    preprocessing: Preprocessing
+    heads: Mapping[str, ClassificationHead]
+    encoder: Callable[[], Parameters]
+
+    def answer(self, batch: ImageBatch) -> list[Answer]:
+        parameters = self.encoder()
+        weights = DenseWeights(parameters, self.config.layer_norm_eps)
+        patches = dense_patches(self.config, parameters, self.preprocessing, batch.pixels)
+        with torch.inference_mode():
+            embeddings = encode(self.config, weights, patches)
+            logits = [head.logits(embeddings).cpu() for head in self.heads.values()]
+        starts = [0, *accumulate(part.shape[1] for part in logits)]
+        return [self._answer(row, starts) for row in torch.cat(logits, dim=1).softmax(1)]
+
+    def _answer(self, probabilities: Tensor, starts: Sequence[int]) -> Answer:
+        best = int(probabilities.argmax())
+        place = bisect_right(starts, best) - 1
+        task, of_task = list(self.heads)[place], probabilities[starts[place] : starts[place + 1]]
+        routing = RoutedTo(task, float(of_task.sum()), (task,), passes=1.0, familiarity=None)
+        return Answer(task, best - starts[place], float(of_task.max() / of_task.sum()), routing)
+
+
+def dense_patches(
+    config: EncoderConfig, parameters: Parameters, preprocessing: Preprocessing, pixels: list[Tensor]
+) -> Tensor:
+    """Patches [n, L - 1, 3 p p] of n images, where and as a dense encoder takes them."""
+    like = parameters["class_embedding"]
+    normalised = preprocessing.normalise(torch.stack(pixels).to(like.device))
+    return patchify(normalised.to(like.dtype), config.patch_size)
+
+
+def dense_logits(
+    config: EncoderConfig,
+    parameters: Parameters,
+    preprocessing: Preprocessing,
+    head: ClassificationHead,
+    pixels: list[Tensor],
+) -> Tensor:
+    """The logits [n, C], on the CPU, that one dense encoder and `head` give n images."""
+    patches = dense_patches(config, parameters, preprocessing, pixels)
+    weights = DenseWeights(parameters, config.layer_norm_eps)
+    with torch.inference_mode():
+        return head.logits(encode(config, weights, patches)).cpu()
+
+
+def _routed_answer(answer: Classification) -> Answer:
+    first = max(answer.coefficients, key=lambda name: answer.coefficients[name])
+    routing = RoutedTo(
+        first, answer.coefficients[first], answer.expert_set, answer.passes, answer.familiarity
+    )
+    probabilities = answer.probabilities
+    label = int(probabilities.argmax())
+    return Answer(answer.task, label, float(probabilities[label]), routing)
+
+
+def _known_answer(task: str, logits: Tensor) -> Answer:
+    probabilities = logits.softmax(0)
+    label = int(probabilities.argmax())
+    return Answer(task, label, float(probabilities[label]), None)

@@ -1,0 +1,129 @@
+"""Every method's answer to every image, on disk: counted there, and what a killed run goes on from."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from mass_serve.evaluation.images import EvaluationDataError, ImageBatch
+from mass_serve.evaluation.measures import ConfidenceBin
+from mass_serve.evaluation.methods import Answer
+
+CONFIDENCE_BINS = 15
+
+COUNTS = """
+SELECT COUNT(*), SUM(right), SUM(routed_to = task), SUM(survived), SUM(set_size), SUM(passes)
+FROM answers JOIN images ON id = image WHERE method = ? AND task = ?
+"""
+BINS = """
+SELECT COUNT(*), AVG({confidence}), AVG({right})
+FROM answers JOIN images ON id = image WHERE method = :method AND (:task IS NULL OR task = :task)
+GROUP BY MIN(CAST({confidence} * :bins AS INTEGER), :bins - 1) ORDER BY 2
+"""
+# What each confidence is the confidence of.
+CLAIMS = {"score": "right", "coefficient": "(routed_to = task)"}
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Of one method and task. The last four are of methods that route."""
+
+    images: int
+    right: int  # task and label both right
+    router_right: int | None  # the largest coefficient is the right task's
+    survived: int | None  # the right task is in the expert set
+    set_sizes: int | None
+    passes: float | None
+
+
+class Records:
+    """The tables of answers and searches in the database that holds the index of the images."""
+
+    def __init__(self, database: sqlite3.Connection) -> None:
+        self._database = database
+
+    def claim(self, settings: dict[str, object]) -> None:
+        """Notes what the answers depend on. Raises EvaluationDataError where others were noted before."""
+        content = json.dumps(settings, sort_keys=True)
+        found = self._database.execute("SELECT content FROM settings").fetchone()
+        if found is None:
+            with self._database:
+                self._database.execute("INSERT INTO settings VALUES (?)", (content,))
+            return
+        before = json.loads(found[0])
+        for name in sorted(before.keys() | settings.keys()):
+            if before.get(name) != json.loads(content).get(name):
+                raise EvaluationDataError(
+                    f"the journal was begun with {name} {before.get(name)}, and this run has "
+                    f"{settings.get(name)}: delete it, or name another"
+                )
+
+    def add(self, method: str, batch: ImageBatch, answers: Sequence[Answer]) -> None:
+        """Writes the answers to a batch, all of them or none."""
+        rows = [
+            _row(method, image, batch.task, target, answer)
+            for image, target, answer in zip(batch.ids, batch.targets.tolist(), answers, strict=True)
+        ]
+        with self._database:
+            self._database.executemany("INSERT INTO answers VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
+
+    def answered(self, method: str, tasks: Sequence[str]) -> int:
+        """How many images of those tasks a method has answered."""
+        return sum(self.counts(method, task).images for task in tasks)
+
+    def counts(self, method: str, task: str) -> Counts:
+        """What a method did with one task's images."""
+        images, right, *routed = self._database.execute(COUNTS, (method, task)).fetchone()
+        return Counts(images, right or 0, *routed)
+
+    def went_to(self, method: str, task: str, column: Literal["routed_to", "answered"]) -> Counter[str]:
+        """By task: where a task's images were routed, or whose head answered them."""
+        query = f"SELECT {column}, COUNT(*) FROM answers JOIN images ON id = image"
+        rows = self._database.execute(f"{query} WHERE method = ? AND task = ? GROUP BY 1", (method, task))
+        return Counter(dict(rows.fetchall()))
+
+    def confidence_bins(
+        self, method: str, confidence: Literal["score", "coefficient"], task: str | None = None
+    ) -> list[ConfidenceBin]:
+        """The non-empty ones of 15 equal bins of a confidence, of one task's images or of all."""
+        query = BINS.format(confidence=confidence, right=CLAIMS[confidence])
+        values = {"method": method, "task": task, "bins": CONFIDENCE_BINS}
+        rows = self._database.execute(query, values)
+        return [ConfidenceBin(*row) for row in rows]
+
+    def familiarities(self, method: str) -> list[float]:
+        """Of every image that the method has routed, in no order."""
+        query = "SELECT familiarity FROM answers WHERE method = ? AND familiarity IS NOT NULL"
+        return [value for (value,) in self._database.execute(query, (method,))]
+
+    def add_search(
+        self, method: str, half: int, coefficient: float, task: str, right: int, images: int
+    ) -> None:
+        """Writes how a coefficient that is to be used for `half` did on images of the other half."""
+        with self._database:
+            row = (method, half, coefficient, task, right, images)
+            self._database.execute("INSERT INTO searches VALUES (?, ?, ?, ?, ?, ?)", row)
+
+    def search(self, method: str, half: int, coefficient: float, task: str) -> tuple[int, int] | None:
+        """(right, images) of a coefficient that was tried before."""
+        found: tuple[int, int] | None = self._database.execute(
+            "SELECT right, images FROM searches"
+            " WHERE method = ? AND half = ? AND coefficient = ? AND task = ?",
+            (method, half, coefficient, task),
+        ).fetchone()
+        return found
+
+
+def _row(method: str, image: int, task: str, target: int, answer: Answer) -> tuple[object, ...]:
+    right = (answer.task, answer.label) == (task, target)
+    shared = (method, image, right, answer.score, answer.task)
+    if answer.routing is None:
+        return (*shared, *[None] * 6)
+    routing = answer.routing
+    survived = task in routing.expert_set
+    own = (len(routing.expert_set), routing.passes, routing.familiarity)
+    return (*shared, routing.task, routing.coefficient, survived, *own)

@@ -1,0 +1,1 @@
+"""How what one task changed is kept; one file a format."""

@@ -1,0 +1,1 @@
+"""How the changes of several tasks become one; one file a paper, each a pure function of one parameter."""

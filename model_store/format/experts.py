@@ -1,0 +1,144 @@
+"""What one task adds to the encoder: singular blocks of its matrices, dense deltas of everything else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from mass_serve.merging.formats.low_rank import TaskSingularVectors, rank_for, task_singular_vectors
+from mass_serve.merging.task_vectors import task_vector
+from mass_serve.merging.threads import side_by_side
+from mass_serve.model_store.backbone_spec import (
+    BackboneSpec,
+    PatchEmbeddingForm,
+    factored_shapes,
+    parameter_shapes,
+)
+from mass_serve.model_store.format.manifest import BlockDtype, Manifest
+from mass_serve.model_store.format.tensor_files import TensorSpec
+from mass_serve.model_store.progress import Progress, silent
+
+BLOCK_DTYPES: dict[BlockDtype, torch.dtype] = {
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+    "float32": torch.float32,
+}
+
+# What a task changes of one parameter: a factored matrix, or a dense delta.
+Change = TaskSingularVectors | Tensor
+ReadParameter = Callable[[str], Tensor]
+
+
+class Experts(Protocol):
+    """The changes of one task, in memory or in a file."""
+
+    def change(self, name: str) -> Change:
+        """What the task changes of one parameter."""
+
+
+@dataclass(frozen=True)
+class TaskExperts:
+    """All changes of one task, in memory."""
+
+    singular_vectors: dict[str, TaskSingularVectors]  # u, vh in the store's block dtype, s float32
+    dense_deltas: dict[str, Tensor]  # float32, of the parameter's shape
+
+    def change(self, name: str) -> Change:
+        """What the task changes of one parameter. Raises KeyError for an unknown name."""
+        return self.singular_vectors[name] if name in self.singular_vectors else self.dense_deltas[name]
+
+
+@dataclass(frozen=True)
+class ExpertLayout:
+    """How the changes of any task of one store are laid out."""
+
+    backbone: BackboneSpec
+    compression_ratio: float
+    patch_embedding: PatchEmbeddingForm
+    block_dtype: BlockDtype
+
+    @classmethod
+    def of(cls, manifest: Manifest) -> ExpertLayout:
+        """The layout that a manifest prescribes."""
+        return cls(
+            manifest.backbone, manifest.compression_ratio, manifest.patch_embedding, manifest.block_dtype
+        )
+
+    @property
+    def rank(self) -> int:
+        """R of the width x width matrices, which is what a manifest calls a task's rank."""
+        return rank_for((self.backbone.width, self.backbone.width), self.compression_ratio)
+
+    def ranks(self) -> dict[str, int]:
+        """R of every factored parameter, in forward order."""
+        shapes = factored_shapes(self.backbone, self.patch_embedding)
+        return {name: rank_for(shape, self.compression_ratio) for name, shape in shapes.items()}
+
+    def tensor_specs(self) -> dict[str, TensorSpec]:
+        """The tensors of an experts file: `NAME.u`, `NAME.s`, `NAME.vh` or `NAME.delta`."""
+        ranks = self.ranks()
+        block = BLOCK_DTYPES[self.block_dtype]
+        specs = {}
+        for name, shape in parameter_shapes(self.backbone).items():
+            if name not in ranks:
+                specs[f"{name}.delta"] = TensorSpec(torch.float32, shape)
+                continue
+            specs[f"{name}.u"] = TensorSpec(block, (shape[0], ranks[name]))
+            specs[f"{name}.s"] = TensorSpec(torch.float32, (ranks[name],))
+            specs[f"{name}.vh"] = TensorSpec(block, (ranks[name], shape[1]))
+        return specs
+
+    def read_change(self, name: str, read: ReadParameter) -> Change:
+        """A task's change of one parameter from the tensors of its experts file."""
+        if name not in factored_shapes(self.backbone, self.patch_embedding):
+            return read(f"{name}.delta")
+        return TaskSingularVectors(read(f"{name}.u"), read(f"{name}.s"), read(f"{name}.vh"))
+
+
+def factor_task(
+    layout: ExpertLayout,
+    pretrained: ReadParameter,
+    finetuned: ReadParameter,
+    stage: str,
+    progress: Progress = silent,
+) -> dict[str, Tensor]:
+    """The tensors of a task's experts file, from two models read one parameter per thread at a time."""
+    names = list(parameter_shapes(layout.backbone))
+    tensors: dict[str, Tensor] = {}
+
+    def factor(name: str) -> dict[str, Tensor]:
+        return _change_tensors(layout, name, task_vector(pretrained(name), finetuned(name)))
+
+    progress(stage, 0, len(names))
+    for done, change in enumerate(side_by_side(factor, names), start=1):
+        tensors |= change
+        progress(stage, done, len(names))
+    return tensors
+
+
+def _change_tensors(layout: ExpertLayout, name: str, delta: Tensor) -> dict[str, Tensor]:
+    rank = layout.ranks().get(name)
+    if rank is None:
+        return {f"{name}.delta": delta}
+    vectors = task_singular_vectors(delta, rank)
+    block = BLOCK_DTYPES[layout.block_dtype]
+    return {
+        f"{name}.u": vectors.u.to(block),
+        f"{name}.s": vectors.s,
+        f"{name}.vh": vectors.vh.to(block),
+    }
+
+
+def experts_from_tensors(layout: ExpertLayout, tensors: dict[str, Tensor]) -> TaskExperts:
+    """A task's changes from all tensors of its experts file."""
+    changes = {
+        name: layout.read_change(name, tensors.__getitem__) for name in parameter_shapes(layout.backbone)
+    }
+    return TaskExperts(
+        {name: change for name, change in changes.items() if isinstance(change, TaskSingularVectors)},
+        {name: change for name, change in changes.items() if isinstance(change, Tensor)},
+    )

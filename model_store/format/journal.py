@@ -1,0 +1,47 @@
+"""build.json: what an unfinished build has finished, so that the same command resumes it."""
+
+from __future__ import annotations
+
+from pydantic import Field, ValidationError
+
+from mass_serve.model_store.errors import StoreExistsError
+from mass_serve.model_store.format.field_types import Sha256, StrictModel, TaskName
+from mass_serve.model_store.format.manifest import PRETRAINED_FILE, TaskEntry
+from mass_serve.model_store.storage.files import StoreFiles
+
+JOURNAL_FILE = "build.json"
+
+
+class Journal(StrictModel):
+    """The state of an unfinished build."""
+
+    fingerprint: Sha256  # of the inputs and options
+    pretrained_sha256: Sha256 | None = None
+    finished: dict[TaskName, TaskEntry] = Field(default_factory=dict)
+
+    def files(self) -> dict[str, str]:
+        """The finished files with their SHA-256."""
+        found = {PRETRAINED_FILE: self.pretrained_sha256} if self.pretrained_sha256 else {}
+        for entry in self.finished.values():
+            found |= entry.files
+        return found
+
+    def with_task(self, entry: TaskEntry) -> Journal:
+        """The journal after one more task."""
+        return self.model_copy(update={"finished": {**self.finished, entry.name: entry}})
+
+    def save(self, files: StoreFiles) -> None:
+        """Makes this the journal in the folder, whole or not at all."""
+        files.write_bytes(JOURNAL_FILE, (self.model_dump_json(indent=2) + "\n").encode())
+
+
+def load_journal(files: StoreFiles) -> Journal | None:
+    """The journal of an unfinished build, or None. Raises StoreExistsError for somebody else's build.json."""
+    if not files.exists(JOURNAL_FILE):
+        return None
+    try:
+        return Journal.model_validate_json(files.read_bytes(JOURNAL_FILE))
+    except ValidationError as error:
+        raise StoreExistsError(
+            f"{files.url} holds a {JOURNAL_FILE} that is not ours: choose another folder"
+        ) from error

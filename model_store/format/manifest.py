@@ -1,0 +1,256 @@
+"""manifest.json: everything a store says about itself, format version 1.
+
+The manifest is the store: a file that it does not name is not part of it, and it is always written last.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection
+from typing import Annotated, Literal
+
+from pydantic import Field, ValidationError, field_validator, model_validator
+
+from mass_serve.merging.formats.low_rank import rank_for
+from mass_serve.model_store.backbone_spec import BackboneSpec, PatchEmbeddingForm, Size, factored_shapes
+from mass_serve.model_store.errors import ManifestError
+from mass_serve.model_store.format.field_types import (
+    RelativePath,
+    Revision,
+    Sha256,
+    Share,
+    StrictModel,
+    TaskName,
+    first_problem,
+)
+
+FORMAT_VERSION = 1
+MANIFEST_FILE = "manifest.json"
+PRETRAINED_FILE = "pretrained.safetensors"
+MERGED_BASE_PREFIX = "merged_base-"
+CALIBRATION_PREFIX = "calibration-"
+TASKS_PREFIX = "tasks/"
+
+BlockDtype = Literal["bfloat16", "float16", "float32"]
+MergedBaseForm = Literal["stored", "rebuilt"]
+FirstPass = Literal["merged_base", "pretrained"]
+# The names of `router.MODES`, and the paper's router.
+RouterMode = Literal["paper", "one_pass", "fast", "balanced", "exact"]
+Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"]
+Channels = tuple[float, float, float]
+
+
+class PreprocessingSpec(StrictModel):
+    """Shortest edge to `size` pixels, centre crop to `crop`, then `(x / 255 - mean) / std`."""
+
+    size: Size
+    crop: Size
+    interpolation: Interpolation
+    mean: Channels
+    std: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
+
+
+class RouterSpec(StrictModel):
+    """The router, and what follows from its choice (arXiv:2504.05342; the modes: `router.modes`)."""
+
+    mode: RouterMode = "paper"  # of a store that was built before there were others
+    layer: Annotated[int, Field(ge=0)]
+    token: Literal["class", "mean"] = "class"
+    temperature: Annotated[float, Field(gt=0)] = 1.0
+    threshold: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    top_k: Annotated[int, Field(ge=1, le=4096)] = 3
+    head_choice: Literal["max", "mean", "router"] = "max"
+    first_pass: FirstPass = "merged_base"
+    unrouted_below: Annotated[float, Field(ge=0, le=1)] = 0.0  # of familiarity; 0: every answer is believed
+
+
+class HeadSpec(StrictModel):
+    """`cosine`: scaled cosine similarity to class vectors; `linear`: weight and bias."""
+
+    kind: Literal["cosine", "linear"]
+
+
+class TaskEntry(StrictModel):
+    """One revision of one task. Its files are never overwritten; a new revision has its own folder."""
+
+    name: TaskName
+    revision: Revision
+    labels: tuple[Annotated[str, Field(min_length=1)], ...]  # in the head's row order
+    head: HeadSpec
+    rank: Size  # of the width x width matrices; others: `rank_for(shape, compression_ratio)`
+    individual_accuracy: Annotated[float, Field(ge=0, le=1)] | None
+    files: dict[RelativePath, Sha256]
+
+    @field_validator("labels")
+    @classmethod
+    def _labels_name_classes(cls, labels: tuple[str, ...]) -> tuple[str, ...]:
+        if not labels or len(set(labels)) != len(labels):
+            raise ValueError("labels must be unique, and at least one")
+        return labels
+
+    @model_validator(mode="after")
+    def _files_are_its_own(self) -> TaskEntry:
+        expected = {self.experts_file, self.head_file}
+        if set(self.files) != expected:
+            raise ValueError(f"the files of task {self.name} must be {', '.join(sorted(expected))}")
+        return self
+
+    @property
+    def experts_file(self) -> str:
+        """Where the singular blocks and dense deltas are, within the store."""
+        return f"{task_folder(self.name, self.revision)}/experts.safetensors"
+
+    @property
+    def head_file(self) -> str:
+        """Where the classification head is, within the store."""
+        return f"{task_folder(self.name, self.revision)}/head.safetensors"
+
+
+class CalibrationEntry(StrictModel):
+    """What unlabelled images told of the evidence for tasks: true for these revisions of these tasks."""
+
+    file: RelativePath
+    tasks: dict[TaskName, Revision]  # in the order of the tensors
+    images: Annotated[int, Field(ge=1)]
+
+    @field_validator("file")
+    @classmethod
+    def _file_is_its_own(cls, file: str) -> str:
+        if not file.startswith(CALIBRATION_PREFIX) or "/" in file:
+            raise ValueError(f"must be {CALIBRATION_PREFIX}*.safetensors")
+        return file
+
+
+class Manifest(StrictModel):
+    """The content of manifest.json."""
+
+    format_version: Literal[1] = 1
+    store_revision: Revision  # new with every write
+    backbone: BackboneSpec
+    preprocessing: PreprocessingSpec
+    router: RouterSpec
+    compression_ratio: Share
+    patch_embedding: PatchEmbeddingForm
+    block_dtype: BlockDtype
+    factored_parameters: tuple[str, ...]
+    merged_base: MergedBaseForm
+    files: dict[RelativePath, Sha256]  # of pretrained and, where there are such, merged base and calibration
+    tasks: Annotated[tuple[TaskEntry, ...], Field(min_length=1)]
+    calibration: CalibrationEntry | None = None
+    # Earlier revisions, oldest first; of removed tasks too.
+    history: dict[TaskName, tuple[TaskEntry, ...]] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> Manifest:
+        names = [task.name for task in self.tasks]
+        if len(set(names)) != len(names):
+            raise ValueError("tasks: two tasks have the same name")
+        if self.router.layer >= self.backbone.depth:
+            raise ValueError(
+                f"router.layer: {self.router.layer} does not exist, the encoder's blocks are "
+                f"0..{self.backbone.depth - 1}"
+            )
+        if self.preprocessing.crop != self.backbone.image_size:
+            raise ValueError("preprocessing.crop: must be the backbone's image_size")
+        return self
+
+    @model_validator(mode="after")
+    def _factoring_follows_from_the_sizes(self) -> Manifest:
+        if self.factored_parameters != tuple(factored_shapes(self.backbone, self.patch_embedding)):
+            raise ValueError("factored_parameters: must be the matrices of the backbone, in forward order")
+        rank = rank_for((self.backbone.width, self.backbone.width), self.compression_ratio)
+        for task in (*self.tasks, *(task for earlier in self.history.values() for task in earlier)):
+            if task.rank != rank:
+                raise ValueError(
+                    f"tasks: {task.name} has rank {task.rank}, the compression ratio gives {rank}"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _files_are_known(self) -> Manifest:
+        merged_base = [path for path in self.files if path.startswith(MERGED_BASE_PREFIX) and "/" not in path]
+        if len(merged_base) != (self.merged_base == "stored"):
+            raise ValueError(
+                f"files: there must be one {MERGED_BASE_PREFIX}*.safetensors where merged_base is stored, "
+                "and only there"
+            )
+        known = {PRETRAINED_FILE, *merged_base, *([self.calibration.file] if self.calibration else [])}
+        if set(self.files) != known:
+            raise ValueError(f"files: must be {', '.join(sorted(known))}")
+        return self
+
+    @model_validator(mode="after")
+    def _history_is_by_name(self) -> Manifest:
+        for name, entries in self.history.items():
+            if not entries or any(entry.name != name for entry in entries):
+                raise ValueError(f"history.{name}: must list earlier revisions of {name}")
+        return self
+
+    @property
+    def merged_base_file(self) -> str | None:
+        """Where the merged base is; None where it is rebuilt at load."""
+        return next((path for path in self.files if path.startswith(MERGED_BASE_PREFIX)), None)
+
+    def calibrated_tasks(self, names: Collection[str]) -> tuple[int, ...] | None:
+        """Where in the calibration each of the named tasks is; None where it does not fit them.
+
+        Their revisions must be those that it was made with, and where the first pass runs on the merged
+        base, which all tasks have a part in, there must be no others.
+        """
+        if self.calibration is None:
+            return None
+        of = self.calibration.tasks
+        served = [task for task in self.tasks if task.name in names]
+        if any(of.get(task.name) != task.revision for task in served):
+            return None
+        if self.router.first_pass == "merged_base" and len(served) != len(of):
+            return None
+        order = list(of)
+        return tuple(order.index(task.name) for task in served)
+
+    def find_task(self, name: str) -> TaskEntry | None:
+        """The current revision of a task, or None."""
+        return next((task for task in self.tasks if task.name == name), None)
+
+    def all_files(self) -> dict[str, str]:
+        """Every file of the store with its SHA-256, earlier revisions included; not the manifest."""
+        found = dict(self.files)
+        for task in self.tasks:
+            found |= task.files
+        for earlier in self.history.values():
+            for task in earlier:
+                found |= task.files
+        return found
+
+    def to_bytes(self) -> bytes:
+        """The content of manifest.json: indented, in declaration order, with a final newline."""
+        return (self.model_dump_json(indent=2) + "\n").encode()
+
+
+def task_folder(name: str, revision: str) -> str:
+    """The folder of one revision of a task, within the store."""
+    return f"{TASKS_PREFIX}{name}/{revision}"
+
+
+def parse_manifest(content: bytes) -> Manifest:
+    """The manifest that the bytes of manifest.json hold.
+
+    Raises ManifestError for malformed JSON, unknown or missing keys, values out of range, and for a
+    format version that this program does not know.
+    """
+    try:
+        raw = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise ManifestError(f"{MANIFEST_FILE} is not valid JSON: {error}") from error
+    if not isinstance(raw, dict):
+        raise ManifestError(f"{MANIFEST_FILE} must hold a JSON object")
+    version = raw.get("format_version")
+    if isinstance(version, int) and version > FORMAT_VERSION:
+        raise ManifestError(
+            f"this store has format version {version}, this program reads up to {FORMAT_VERSION}: "
+            "update mass-serve to open it"
+        )
+    try:
+        return Manifest.model_validate_json(content)
+    except ValidationError as error:
+        raise ManifestError(f"{MANIFEST_FILE} is not valid: {first_problem(error)}") from error

@@ -1,0 +1,1 @@
+"""Other people's checkpoints, read into canonical names; one file a family."""

@@ -1,0 +1,95 @@
+"""The files of a store in a folder of this machine."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from mass_serve.model_store.errors import StoreLockedError
+from mass_serve.model_store.storage.files import LOCK_FILE, PARTIAL_SUFFIX, StoreFiles
+
+
+class LocalFiles(StoreFiles):
+    """A folder of this machine. Renames are atomic, and every one is followed by an fsync of its folder."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.url = str(root)
+
+    def exists(self, path: str) -> bool:
+        return (self.root / path).is_file()
+
+    def list(self) -> list[str]:
+        return sorted(
+            path.relative_to(self.root).as_posix() for path in self.root.rglob("*") if not path.is_dir()
+        )
+
+    def size(self, path: str) -> int:
+        return (self.root / path).stat().st_size if self.exists(path) else 0
+
+    def read_bytes(self, path: str) -> bytes:
+        return (self.root / path).read_bytes()
+
+    @contextmanager
+    def local_copy(self, path: str) -> Iterator[Path]:
+        local = self.root / path
+        if not local.is_file():
+            raise FileNotFoundError(path)
+        yield local
+
+    @contextmanager
+    def writing(self, path: str) -> Iterator[BinaryIO]:
+        target = self.root / path
+        self._make_folder(target.parent)
+        partial = target.with_name(target.name + PARTIAL_SUFFIX)
+        try:
+            with open(partial, "wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(partial, target)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
+        _sync_folder(target.parent)
+
+    def delete(self, path: str) -> None:
+        target = self.root / path
+        target.unlink(missing_ok=True)
+        for folder in target.relative_to(self.root).parents:
+            if folder == Path() or not (self.root / folder).is_dir() or any((self.root / folder).iterdir()):
+                return
+            (self.root / folder).rmdir()
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Holds an flock, which the system releases when the process ends, however it ends."""
+        self._make_folder(self.root)
+        with open(self.root / LOCK_FILE, "ab") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise StoreLockedError(
+                    f"another process is writing to {self.url}: wait until it has finished"
+                ) from error
+            yield
+
+    def _make_folder(self, folder: Path) -> None:
+        """Makes a folder and its parents, each entry durable."""
+        if folder.is_dir():
+            return
+        self._make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        _sync_folder(folder.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

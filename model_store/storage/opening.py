@@ -1,0 +1,22 @@
+"""Which kind of place a URL names."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from mass_serve.model_store.storage.files import StoreFiles
+from mass_serve.model_store.storage.local import LocalFiles
+
+
+def open_files(url: str | os.PathLike[str]) -> StoreFiles:
+    """The files at a local path, a `file://` URL or any other URL that fsspec knows."""
+    text = os.fspath(url)
+    if "://" not in text:
+        return LocalFiles(Path(text))
+    if text.startswith("file://"):
+        return LocalFiles(Path(text.removeprefix("file://")))
+    # fsspec and what it loads are needed for remote stores only.
+    from mass_serve.model_store.storage.remote import RemoteFiles
+
+    return RemoteFiles(text)

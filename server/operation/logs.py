@@ -1,0 +1,62 @@
+"""Logs to standard error, as JSON for machines or in colour for people; libraries' logs come out alike."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+import structlog
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+from mass_serve.model_store.storage.files import without_credentials
+from mass_serve.server.settings import Settings
+
+
+def configure_logs(settings: Settings) -> None:
+    """Sets up the process's logging; called once, by a command."""
+    shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *shared,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                structlog.processors.format_exc_info,
+                _hide_credentials,
+                _renderer(settings.log_format),
+            ],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(settings.log_level.upper())
+    # uvicorn reports each start and stop of its own; this service does so itself.
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+
+
+def _hide_credentials(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """A store's URL may hold some, and so may every error of whoever opens it."""
+    return {
+        key: without_credentials(value) if isinstance(value, str) else value for key, value in event.items()
+    }
+
+
+def _renderer(log_format: str) -> Processor:
+    if log_format == "json":
+        return structlog.processors.JSONRenderer()
+    # The renderer's own tracebacks show local variables, and with them headers and keys.
+    plain = structlog.dev.plain_traceback
+    return structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain)

@@ -1,0 +1,247 @@
+"""The Prometheus metrics of one application, in a registry of its own; every child starts at zero."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib.metadata import version
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+    generate_latest,
+)
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from mass_serve.engine.engine import BatchReport, Classification, Engine
+
+DURATION_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+LOAD_BUCKETS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 250)
+COEFFICIENT_BUCKETS = tuple(step / 10 for step in range(1, 11))
+
+PROTOCOLS = ("v1", "v2", "hugging_face", "other")
+CODES = (200, 400, 401, 404, 405, 408, 413, 415, 429, 499, 500, 503, 504, 505)
+FORMS = ("low_rank", "materialised")
+CACHE_COUNTS = ("hits", "misses", *FORMS)
+STAGES = ("decode", "queue", "first_pass", "route", "second_pass", "heads")
+REASONS = (
+    "queue_full",
+    "memory_full",
+    "deadline",
+    "too_large",
+    "bad_image",
+    "draining",
+    "client_gone",
+    "client_slow",
+)
+
+
+class Metrics:
+    """What the parts of the service count, under names that start with `mass_`."""
+
+    def __init__(self, queue_capacity: int) -> None:
+        # They are a time stamp beside every counter, which nobody reads.
+        disable_created_metrics()  # type: ignore[no-untyped-call]
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        self._make_request_metrics()
+        self._make_routing_metrics()
+        self._make_batch_metrics(queue_capacity)
+        self._make_state_metrics()
+
+    def _make_request_metrics(self) -> None:
+        self.requests = Counter(
+            "mass_requests", "HTTP requests answered.", ("protocol", "code"), registry=self.registry
+        )
+        self.request_duration = Histogram(
+            "mass_request_duration_seconds",
+            "From the request's headers to the end of its answer.",
+            ("protocol",),
+            buckets=DURATION_BUCKETS,
+            registry=self.registry,
+        )
+        self.in_progress = Gauge(
+            "mass_requests_in_progress", "HTTP requests being answered.", registry=self.registry
+        )
+        self.rejected = Counter(
+            "mass_rejected", "Requests refused or given up, by reason.", ("reason",), registry=self.registry
+        )
+        for protocol in PROTOCOLS:
+            self.request_duration.labels(protocol)
+            for code in CODES:
+                self.requests.labels(protocol, str(code))
+        for reason in REASONS:
+            self.rejected.labels(reason)
+
+    def _make_routing_metrics(self) -> None:
+        self.images = Counter(
+            "mass_images", "Images answered, by the task that won.", ("task",), registry=self.registry
+        )
+        self.routed_images = Counter(
+            "mass_routed_images",
+            "Images that the router gave to a task's experts.",
+            ("task",),
+            registry=self.registry,
+        )
+        self.unrouted_images = Counter(
+            "mass_unrouted_images",
+            "Images too little like any task's to be believed, by the task that won.",
+            ("task",),
+            registry=self.registry,
+        )
+        self.expert_set_size = Histogram(
+            "mass_expert_set_size",
+            "Tasks in a routed image's expert set.",
+            buckets=(1, 2, 3),
+            registry=self.registry,
+        )
+        self.top_coefficient = Histogram(
+            "mass_routing_top_coefficient",
+            "The largest routing coefficient of a routed image.",
+            buckets=COEFFICIENT_BUCKETS,
+            registry=self.registry,
+        )
+
+        self.fallbacks = Counter(
+            "mass_routing_fallback",
+            "Routed images for which no task was above the threshold.",
+            registry=self.registry,
+        )
+
+    def _make_batch_metrics(self, queue_capacity: int) -> None:
+        self.stage_duration = Histogram(
+            "mass_stage_duration_seconds",
+            "Time by stage: decode and queue per request, the others per batch.",
+            ("stage",),
+            buckets=DURATION_BUCKETS,
+            registry=self.registry,
+        )
+        for stage in STAGES:
+            self.stage_duration.labels(stage)
+        self.batch_size = Histogram(
+            "mass_batch_size", "Images in a batch.", buckets=BATCH_BUCKETS, registry=self.registry
+        )
+        self.batch_segments = Histogram(
+            "mass_batch_segments",
+            "Different expert sets in a batch.",
+            buckets=BATCH_BUCKETS,
+            registry=self.registry,
+        )
+        self.queue_depth = Gauge("mass_queue_depth", "Images admitted and waiting.", registry=self.registry)
+        capacity = Gauge("mass_queue_capacity", "Images that may wait.", registry=self.registry)
+        capacity.set(queue_capacity)
+
+    def _make_state_metrics(self) -> None:
+        self.ready = Gauge("mass_ready", "1 while requests are served.", registry=self.registry)
+        self.load_duration = Histogram(
+            "mass_task_load_duration_seconds",
+            "From reading a store's tasks to their first use.",
+            buckets=LOAD_BUCKETS,
+            registry=self.registry,
+        )
+        self.load_failures = Counter(
+            "mass_task_load_failures",
+            "Attempts to load the store's tasks that failed.",
+            registry=self.registry,
+        )
+        self._engine = _EngineCollector()
+        self.registry.register(self._engine)
+        build = Gauge("mass_build_info", "Always 1.", ("version",), registry=self.registry)
+        build.labels(version("mass-serve")).set(1)
+
+    def watch_readiness(self, ready: Callable[[], bool]) -> None:
+        """`mass_ready` is asked for at each scrape, so that it cannot go stale."""
+        self.ready.set_function(lambda: float(ready()))
+
+    def watch_engine(self, engine: Engine) -> None:
+        """Opens the per-task children and exports the figures of this engine instead of an earlier one's."""
+        for name in engine.tasks:
+            self.images.labels(name)
+            self.routed_images.labels(name)
+            self.unrouted_images.labels(name)
+        self._engine.watch(engine)
+
+    def observe_load(self, seconds: float) -> None:
+        """One load of the store's tasks that succeeded."""
+        self.load_duration.observe(seconds)
+
+    def observe_stages(self, seconds: Mapping[str, float]) -> None:
+        """Time spent, by stage."""
+        for stage, spent in seconds.items():
+            self.stage_duration.labels(stage).observe(spent)
+
+    def observe_batch(self, report: BatchReport) -> None:
+        """One batch that came back from the engine."""
+        self.batch_size.observe(len(report.answers))
+        self.batch_segments.observe(len(report.expert_sets))
+        self.fallbacks.inc(report.fallbacks)
+        self.observe_stages(report.stage_seconds)
+        self._observe_answers([answer for answer in report.answers if answer is not None])
+
+    def _observe_answers(self, answers: Sequence[Classification]) -> None:
+        for answer in answers:
+            self.images.labels(answer.task).inc()
+            if answer.unrouted:
+                self.unrouted_images.labels(answer.task).inc()
+            if answer.familiarity is not None:  # it was routed
+                self.expert_set_size.observe(len(answer.expert_set))
+                self.top_coefficient.observe(max(answer.coefficients.values()))
+                for task in answer.expert_set:
+                    self.routed_images.labels(task).inc()
+
+    def render(self) -> bytes:
+        """The exposition that a scrape reads."""
+        return generate_latest(self.registry)
+
+
+class _EngineCollector(Collector):
+    """Reads, at each scrape, the figures that the engine in service keeps itself."""
+
+    def __init__(self) -> None:
+        # The engine, and what those before it have counted: a counter goes on when another takes over.
+        # One tuple, because a scrape must not see the one without the other.
+        self._watched: tuple[Engine | None, dict[str, int]] = None, dict.fromkeys(CACHE_COUNTS, 0)
+
+    def watch(self, engine: Engine) -> None:
+        """Reads from this engine from now on."""
+        self._watched = engine, self._counts(*self._watched)
+
+    @staticmethod
+    def _counts(engine: Engine | None, earlier: dict[str, int]) -> dict[str, int]:
+        if engine is None:
+            return earlier
+        cache = engine.set_cache
+        now = {"hits": cache.hits, "misses": cache.misses, **cache.used}
+        return {name: count + now[name] for name, count in earlier.items()}
+
+    def collect(self) -> Iterator[Metric]:
+        engine, earlier = self._watched
+        counts = self._counts(engine, earlier)
+        cached = 0 if engine is None else engine.set_cache.nbytes
+        yield CounterMetricFamily("mass_set_cache_hits", "Expert sets found ready.", value=counts["hits"])
+        yield CounterMetricFamily("mass_set_cache_misses", "Expert sets computed.", value=counts["misses"])
+        forms = CounterMetricFamily(
+            "mass_segments", "Segments computed, by the form that their expert set ran in.", labels=("form",)
+        )
+        for form in FORMS:
+            forms.add_metric((form,), counts[form])
+        yield forms
+        yield GaugeMetricFamily("mass_set_cache_bytes", "Memory that expert sets take.", value=cached)
+        memory = GaugeMetricFamily(
+            "mass_device_memory_bytes", "Memory of the tensors on the device.", labels=("kind",)
+        )
+        loaded = GaugeMetricFamily(
+            "mass_task_loaded", "1 for every task that is served.", labels=("task", "revision")
+        )
+        if engine is not None:
+            for kind, nbytes in engine.nbytes.items():
+                memory.add_metric((kind,), nbytes)
+            for task in engine.tasks.values():
+                loaded.add_metric((task.name, task.revision), 1)
+        yield memory
+        yield loaded

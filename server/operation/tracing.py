@@ -1,0 +1,71 @@
+"""OpenTelemetry traces, for those who install the extra `tracing` and ask for them.
+
+Where spans go and what they are sampled by is configured as everywhere, by the `OTEL_...` variables.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from fastapi import FastAPI
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from mass_serve.server.serving.service import RequestRecord
+from mass_serve.server.settings import SettingsError
+from mass_serve.server.web.middleware import PROBES
+
+Shutdown = Callable[[], None]
+
+
+def trace_requests(app: FastAPI) -> Shutdown:
+    """Makes a span of every request, with its id, images and stages. Returns what sends the last ones off.
+
+    Headers are not recorded. Raises SettingsError where the packages are missing.
+    """
+    try:
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+        from opentelemetry.instrumentation.fastapi import FastAPIInstrumentor
+        from opentelemetry.sdk.resources import SERVICE_NAME, OTELResourceDetector, Resource
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor
+    except ImportError as error:
+        raise SettingsError(
+            f"tracing: {error.name} is not installed; install 'mass-serve[tracing]'"
+        ) from error
+    resource = Resource({SERVICE_NAME: "mass-serve"}).merge(OTELResourceDetector().detect())
+    provider = TracerProvider(resource=resource)
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    app.add_middleware(_StagesInSpan)
+    FastAPIInstrumentor.instrument_app(
+        app,
+        tracer_provider=provider,
+        excluded_urls=",".join(f"{path}$" for path in PROBES),
+        exclude_spans=["receive", "send"],
+    )
+    return provider.shutdown
+
+
+class _StagesInSpan:
+    """Puts what the log line of a request tells into its span too."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_with_stages(message: Message) -> None:
+            if message["type"] == "http.response.start":  # the span ends with the response's last byte
+                _describe(scope["state"]["record"])
+            await send(message)
+
+        wrapped = send_with_stages if scope["type"] == "http" else send
+        await self._app(scope, receive, wrapped)
+
+
+def _describe(record: RequestRecord) -> None:
+    from opentelemetry import trace
+
+    span = trace.get_current_span()
+    span.set_attribute("mass.request_id", record.request_id)
+    span.set_attribute("mass.images", record.images)
+    for stage, seconds in record.stage_seconds.items():
+        span.set_attribute(f"mass.{stage}_seconds", seconds)

@@ -1,0 +1,1 @@
+"""Image classification as Hugging Face's inference clients ask for it."""

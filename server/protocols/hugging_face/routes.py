@@ -1,0 +1,122 @@
+"""Image classification as Hugging Face's inference clients ask for it: an image in, a list of labels out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Request
+
+from mass_serve.engine.engine import Classification
+from mass_serve.model_store.format.field_types import AUTO
+from mass_serve.server.errors import BadRequestError
+from mass_serve.server.protocols.hugging_face.messages import (
+    HuggingFaceBody,
+    HuggingFaceLabel,
+    HuggingFaceParameters,
+)
+from mass_serve.server.protocols.json_bodies import MOST_OPTIONS, parse_json
+from mass_serve.server.protocols.native.requests import DEFAULT_TOP_K, checked_top_k, decoded_base64, is_json
+from mass_serve.server.serving.service import EncodedImages, RequestRecord, Service
+from mass_serve.server.web.body import read_body, while_awaited
+from mass_serve.server.web.dependencies import FOR_INFERENCE, IF_THERE_IS_ROOM, CurrentRecord, CurrentService
+from mass_serve.server.web.responses import error_responses
+
+router = APIRouter(dependencies=FOR_INFERENCE)
+
+REQUEST_BODY: dict[str, Any] = {
+    "required": True,
+    "content": {
+        "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
+        "image/*": {"schema": {"type": "string", "format": "binary"}},
+        "application/json": {
+            "schema": {
+                "type": "object",
+                "properties": {
+                    "inputs": {"type": "string", "description": "the image file in standard base64"},
+                    "parameters": HuggingFaceParameters.model_json_schema(),
+                },
+                "required": ["inputs"],
+            }
+        },
+    },
+}
+
+
+@router.post(
+    "/",
+    responses=error_responses(400, 401, 408, 413, 415, 429, 500, 503, 504),
+    dependencies=IF_THERE_IS_ROOM,
+    openapi_extra={"requestBody": REQUEST_BODY},
+)
+@router.post(
+    "/predict",
+    responses=error_responses(400, 401, 408, 413, 415, 429, 500, 503, 504),
+    dependencies=IF_THERE_IS_ROOM,
+    openapi_extra={"requestBody": REQUEST_BODY},
+)
+async def classify_among_all(
+    request: Request, service: CurrentService, record: CurrentRecord
+) -> list[HuggingFaceLabel]:
+    """Classifies one image, whatever its task, as `huggingface_hub.InferenceClient` asks for it."""
+    return await _classify(request, service, record, None)
+
+
+@router.post(
+    "/models/{task}",
+    responses=error_responses(400, 401, 404, 408, 413, 415, 429, 500, 503, 504),
+    dependencies=IF_THERE_IS_ROOM,
+    openapi_extra={"requestBody": REQUEST_BODY},
+)
+async def classify_for_task(
+    task: str, request: Request, service: CurrentService, record: CurrentRecord
+) -> list[HuggingFaceLabel]:
+    """Classifies one image for one task, or for any of them if the task is `auto`."""
+    return await _classify(request, service, record, None if task == AUTO else [task])
+
+
+async def _classify(
+    request: Request, service: Service, record: RequestRecord, tasks: list[str] | None
+) -> list[HuggingFaceLabel]:
+    body = await read_body(request, service)
+    work = _answer(body, request.headers.get("content-type", ""), service, record, tasks)
+    return await while_awaited(request, service, work)
+
+
+async def _answer(
+    body: bytes, content_type: str, service: Service, record: RequestRecord, tasks: list[str] | None
+) -> list[HuggingFaceLabel]:
+    image, parameters = await service.parsers.run(_read, body, content_type)
+    top_k = DEFAULT_TOP_K if parameters.top_k is None else parameters.top_k
+    checked_top_k(top_k, service.settings.max_top_k)
+    answers = await service.classify(EncodedImages([image]), tasks, record)
+    return _labels(answers.images[0], top_k, parameters.function_to_apply or "softmax")
+
+
+def _read(body: bytes, content_type: str) -> tuple[bytes, HuggingFaceParameters]:
+    """The encoded image and what was chosen. Raises BadRequestError."""
+    if not body:
+        raise BadRequestError("The request has no body; send an image, or JSON with 'inputs' in base64.")
+    if not is_json(body, content_type):
+        return body, HuggingFaceParameters()
+    parsed = parse_json(HuggingFaceBody, body, MOST_OPTIONS)
+    return decoded_base64(parsed.inputs, "inputs"), parsed.parameters or HuggingFaceParameters()
+
+
+def _labels(answer: Classification, top_k: int, function: str) -> list[HuggingFaceLabel]:
+    """The `top_k` labels of the winning task, ties in label order."""
+    scores = {
+        "softmax": answer.probabilities,
+        "sigmoid": answer.logits.sigmoid(),
+        "none": answer.logits,
+    }[function]
+    order = answer.logits.argsort(descending=True, stable=True)[:top_k].tolist()
+    return [
+        HuggingFaceLabel(
+            label=answer.labels[i],
+            score=score,
+            task=answer.task,
+            task_revision=answer.task_revision,
+            unrouted=answer.unrouted,
+        )
+        for i, score in zip(order, scores[order].tolist(), strict=True)
+    ]

@@ -1,0 +1,98 @@
+"""The answers of the service's own protocol, as the OpenAPI description shows them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from pydantic import BaseModel, Field
+
+from mass_serve.engine.engine import Classification, TaskInfo
+
+
+class LabelScore(BaseModel):
+    """A label and its probability."""
+
+    label: str
+    score: float
+
+
+class Routing(BaseModel):
+    """How the router decided: the tasks whose experts ran, and the figures for each of them."""
+
+    expert_set: Sequence[str]
+    coefficients: Mapping[str, float]
+    residuals: Mapping[str, float] = Field(description="empty where they were not needed")
+    familiarity: float | None = Field(
+        description="0 to 1, how much the image is like those of the task; null where one task was named"
+    )
+
+
+class ImageResult(BaseModel):
+    """The answer for one image."""
+
+    task: str
+    task_revision: str
+    label: str
+    score: float
+    top: list[LabelScore]
+    unrouted: bool = Field(description="the image is so little like those of any task that none is believed")
+    routing: Routing
+
+
+class ClassifyAnswer(BaseModel):
+    """The answers, in the order of the images."""
+
+    id: str = Field(description="the request's id, as in X-Request-Id")
+    store_revision: str
+    results: list[ImageResult]
+
+
+class TaskDescription(BaseModel):
+    """A task that is served."""
+
+    name: str
+    revision: str
+    labels: Sequence[str]
+    head_kind: str
+    rank: int
+    individual_accuracy: float | None = Field(description="of the individual fine-tuned model, where known")
+
+
+class TaskList(BaseModel):
+    """All tasks that are served."""
+
+    store_revision: str
+    tasks: list[TaskDescription]
+
+
+def image_result(answer: Classification, top_k: int) -> ImageResult:
+    """The wire form of one answer: its `top_k` labels, or all if the head has fewer, ties in label order."""
+    order = answer.probabilities.argsort(descending=True, stable=True)[:top_k].tolist()
+    scores = answer.probabilities[order].tolist()
+    top = [LabelScore(label=answer.labels[i], score=score) for i, score in zip(order, scores, strict=True)]
+    return ImageResult(
+        task=answer.task,
+        task_revision=answer.task_revision,
+        label=top[0].label,
+        score=top[0].score,
+        top=top,
+        routing=Routing(
+            expert_set=answer.expert_set,
+            coefficients=answer.coefficients,
+            residuals={task: answer.residuals[task] for task in answer.expert_set if answer.residuals},
+            familiarity=answer.familiarity,
+        ),
+        unrouted=answer.unrouted,
+    )
+
+
+def task_description(task: TaskInfo) -> TaskDescription:
+    """The wire form of a task."""
+    return TaskDescription(
+        name=task.name,
+        revision=task.revision,
+        labels=task.labels,
+        head_kind=task.head_kind,
+        rank=task.rank,
+        individual_accuracy=task.individual_accuracy,
+    )

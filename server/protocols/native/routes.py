@@ -1,0 +1,95 @@
+"""POST /v1/classify: images in, labels out."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import Response
+
+from mass_serve.server.protocols.native.answers import ClassifyAnswer, image_result
+from mass_serve.server.protocols.native.bodies import ClassifyBody
+from mass_serve.server.protocols.native.requests import (
+    DEFAULT_TOP_K,
+    Limits,
+    Options,
+    parse_request,
+    split_names,
+)
+from mass_serve.server.serving.service import EncodedImages, RequestRecord, Service
+from mass_serve.server.web.body import read_body, while_awaited
+from mass_serve.server.web.dependencies import FOR_INFERENCE, IF_THERE_IS_ROOM, CurrentRecord, CurrentService
+from mass_serve.server.web.json_schemas import inlined_schema
+from mass_serve.server.web.responses import error_responses
+
+router = APIRouter(dependencies=FOR_INFERENCE)
+
+IMAGE_FILE = {"type": "string", "format": "binary"}
+
+
+# The body is read and told apart by this service, not by the framework, so the description is given by hand.
+REQUEST_BODY: dict[str, Any] = {
+    "required": True,
+    "content": {
+        "application/octet-stream": {"schema": IMAGE_FILE},
+        "image/*": {"schema": IMAGE_FILE},
+        "multipart/form-data": {
+            "schema": {
+                "type": "object",
+                "properties": {
+                    "images": {"type": "array", "items": IMAGE_FILE, "minItems": 1},
+                    "tasks": {"type": "string", "description": "task names, separated by commas"},
+                    "top_k": {"type": "integer", "minimum": 1},
+                },
+                "required": ["images"],
+                "additionalProperties": False,
+            }
+        },
+        "application/json": {"schema": inlined_schema(ClassifyBody)},
+    },
+}
+
+
+@router.post(
+    "/v1/classify",
+    response_model=ClassifyAnswer,
+    responses=error_responses(400, 401, 404, 408, 413, 415, 429, 500, 503, 504),
+    dependencies=IF_THERE_IS_ROOM,
+    openapi_extra={"requestBody": REQUEST_BODY},
+)
+async def classify(
+    request: Request,
+    service: CurrentService,
+    record: CurrentRecord,
+    tasks: Annotated[
+        list[str] | None,
+        Query(description="choose among these tasks, repeated or with commas; one name skips the routing"),
+    ] = None,
+    top_k: Annotated[int | None, Query(description=f"labels per image, {DEFAULT_TOP_K} by default")] = None,
+) -> Response:
+    """Classifies images without being told what they show.
+
+    The body is an image file, a multipart form with one or more `images`, or JSON with base64. `tasks` and
+    `top_k` may be query parameters or part of a form or JSON body, which wins. The order of the results is
+    that of the images.
+    """
+    body = await read_body(request, service)
+    query = Options(None if tasks is None else split_names(tasks), top_k)
+    content_type = request.headers.get("content-type", "")
+    answer = await while_awaited(request, service, _answer(body, content_type, query, service, record))
+    return Response(answer, media_type="application/json")
+
+
+async def _answer(
+    body: bytes, content_type: str, query: Options, service: Service, record: RequestRecord
+) -> str:
+    limits = Limits(service.settings.max_images_per_request, service.settings.max_top_k)
+    # Not on a decoding thread: a full server must refuse at once, and those may all be busy.
+    asked = await service.parsers.run(parse_request, body, content_type, query, limits)
+    answers = await service.classify(EncodedImages(asked.files), asked.tasks, record)
+    answer = ClassifyAnswer(
+        id=record.request_id,
+        store_revision=answers.store_revision,
+        results=[image_result(one, asked.top_k) for one in answers.images],
+    )
+    return answer.model_dump_json()

@@ -1,0 +1,122 @@
+"""From classifications to the tensors of an answer."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mass_serve.engine.engine import Classification
+from mass_serve.server.errors import BadRequestError
+from mass_serve.server.protocols.open_inference.models import Model
+from mass_serve.server.protocols.open_inference.requests import InferRequest, WantedOutput
+from mass_serve.server.protocols.open_inference.tensors import joined_strings
+
+
+@dataclass(frozen=True)
+class InferAnswer:
+    """The body of an answer, and the length of its JSON part where bytes follow it."""
+
+    body: bytes
+    json_length: int | None
+
+
+@dataclass(frozen=True)
+class Values:
+    """One output: strings, or numbers (or truths) whose first dimension is the image."""
+
+    strings: list[bytes] | None
+    numbers: NDArray[np.float32] | NDArray[np.bool_] | None
+    per_image: tuple[int, ...]  # the shape of one image's part; () for one value
+
+    @property
+    def datatype(self) -> str:
+        """The protocol's name."""
+        if self.numbers is None:
+            return "BYTES"
+        return "BOOL" if self.numbers.dtype == np.bool_ else "FP32"
+
+
+def infer_answer(request: InferRequest, model: Model, images: Sequence[Classification]) -> InferAnswer:
+    """The answer to a request. Raises BadRequestError where an output does not exist for this model."""
+    described, binary = [], []
+    for wanted in request.outputs:
+        values = _values(wanted, model, images)
+        head: dict[str, Any] = {
+            "name": wanted.name,
+            "datatype": values.datatype,
+            "shape": [*request.batch_shape, *values.per_image],
+        }
+        if values.per_image:  # [N, 1] becomes [N, C], not [N, 1, C]
+            head["shape"] = [request.batch_shape[0], *values.per_image]
+        if wanted.binary:
+            data = _to_bytes(values)
+            binary.append(data)
+            head["parameters"] = {"binary_data_size": len(data)}
+        else:
+            head["data"] = _to_json(values)
+        described.append(head)
+    answer = {"model_name": model.name, "model_version": model.version, "outputs": described}
+    if request.id is not None:
+        answer["id"] = request.id
+    text = json.dumps(answer, ensure_ascii=False, allow_nan=False).encode()
+    return InferAnswer(b"".join([text, *binary]), len(text) if binary else None)
+
+
+def _values(wanted: WantedOutput, model: Model, images: Sequence[Classification]) -> Values:
+    if wanted.classes is not None:
+        return _classified(images, min(wanted.classes, model.widest_head))
+    if wanted.name == "label":
+        return Values([image.labels[int(image.logits.argmax())].encode() for image in images], None, ())
+    if wanted.name == "task":
+        return Values([image.task.encode() for image in images], None, ())
+    if wanted.name == "score":
+        scores = [float(image.probabilities.max()) for image in images]
+        return Values(None, np.array(scores, np.float32), ())
+    if wanted.name == "unrouted":
+        return Values(None, np.array([image.unrouted for image in images], np.bool_), ())
+    if wanted.name == "residuals":
+        if model.task is not None:
+            raise BadRequestError("There are no residuals where the task is named; ask the model 'auto'.")
+        if not model.gives_residuals:
+            raise BadRequestError(
+                "There are no residuals where one task is in service, nor in modes that do without them; ask "
+                "without."
+            )
+        rows = [list(image.residuals.values()) for image in images]
+        return Values(None, np.array(rows, np.float32), (len(rows[0]),))
+    # Tasks have different numbers of labels: shorter rows are filled up with zeros.
+    probabilities = np.zeros((len(images), model.widest_head), np.float32)
+    for row, image in enumerate(images):
+        probabilities[row, : len(image.labels)] = image.probabilities.numpy()
+    return Values(None, probabilities, (model.widest_head,))
+
+
+def _classified(images: Sequence[Classification], width: int) -> Values:
+    """Triton's classification extension: "value:index:label", the likeliest first, rows filled up with ""."""
+    strings = []
+    for image in images:
+        probabilities = image.probabilities
+        order = image.logits.argsort(descending=True, stable=True)[:width].tolist()
+        row = [f"{float(probabilities[i]):f}:{i}:{image.labels[i]}".encode() for i in order]
+        strings += row + [b""] * (width - len(row))
+    return Values(strings, None, (width,))
+
+
+def _to_bytes(values: Values) -> bytes:
+    if values.strings is not None:
+        return joined_strings(values.strings)
+    assert values.numbers is not None
+    return values.numbers.astype("?" if values.datatype == "BOOL" else "<f4").tobytes()
+
+
+def _to_json(values: Values) -> list[Any]:
+    if values.strings is not None:
+        return [string.decode() for string in values.strings]
+    assert values.numbers is not None
+    flat: list[Any] = values.numbers.ravel().tolist()
+    return flat

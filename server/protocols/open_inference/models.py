@@ -1,0 +1,53 @@
+"""The models that the protocol shows: `auto`, which routes, and one for each task."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mass_serve.engine.engine import Engine
+from mass_serve.model_store.format.field_types import AUTO
+from mass_serve.server.errors import NotFoundError
+
+PLATFORM = "mass_serve"
+
+
+@dataclass(frozen=True)
+class Model:
+    """One model, as long as its engine is in service."""
+
+    name: str
+    version: str
+    task: str | None  # None: the router chooses
+    crop: int  # pixels, of images that come preprocessed
+    widest_head: int  # labels
+    num_tasks: int
+    gives_residuals: bool  # with every answer
+
+    @property
+    def candidates(self) -> list[str] | None:
+        """The tasks to choose from; None is all."""
+        return None if self.task is None else [self.task]
+
+
+def model_names(engine: Engine) -> list[str]:
+    """All models of an engine."""
+    return [AUTO, *engine.tasks]
+
+
+def find_model(engine: Engine, name: str, version: str | None) -> Model:
+    """The model of that name. Raises NotFoundError, also for a version that is not served."""
+    if name not in model_names(engine):
+        raise NotFoundError(f"There is no model {name[:80]!a}; GET /v2/models lists those there are.")
+    heads = engine.tasks if name == AUTO else {name: engine.tasks[name]}
+    model = Model(
+        name=name,
+        version=engine.store_revision if name == AUTO else engine.tasks[name].revision,
+        task=None if name == AUTO else name,
+        crop=engine.preprocessing.crop,
+        widest_head=max(len(task.labels) for task in heads.values()),
+        num_tasks=len(engine.tasks),
+        gives_residuals=name == AUTO and len(engine.tasks) > 1 and engine.gives_residuals,
+    )
+    if version is not None and version != model.version:
+        raise NotFoundError(f"Version {version[:80]!a} of {name!r} is not served; {model.version!r} is.")
+    return model

@@ -1,0 +1,267 @@
+"""An inference request of the Open Inference Protocol, from its bytes to what the service is asked."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+
+from mass_serve.server.errors import BadRequestError, NotAnImageError, TooLargeError
+from mass_serve.server.protocols.json_bodies import parse_json
+from mass_serve.server.protocols.native.requests import Limits, decoded_base64
+from mass_serve.server.protocols.open_inference.tensors import NUMBER_TYPES, WireTensor
+from mass_serve.server.serving.batcher import ORDINARY_PRIORITY
+from mass_serve.server.serving.service import EncodedImages, Images, ReadyImages, Urgency
+
+IMAGE, PIXEL_VALUES = "image", "pixel_values"
+OUTPUTS = ("label", "task", "score", "probabilities", "unrouted", "residuals")
+DEFAULT_OUTPUTS = OUTPUTS[:3]
+CLASSIFIED_OUTPUTS = ("label", "score", "probabilities")
+
+# Normalised pixels are within about 3 of zero; what is far outside could only overflow in the encoder.
+LARGEST_PIXEL_VALUE = 1000.0
+
+# Tensors of more numbers have a binary form, which costs next to nothing to read.
+MOST_VALUES = 2_000_000
+
+# Compressed files may be put one behind the other; each costs the copy of a piece.
+MOST_MEMBERS = 1000
+UNPACKED_AT_ONCE = 1 << 16
+
+Dimension = Annotated[int, Field(ge=0, le=1 << 32)]
+
+
+class Wire(BaseModel):
+    """JSON of a client; keys that are not known here are another server's business."""
+
+    model_config = ConfigDict(extra="ignore", strict=True)
+
+
+class TensorParameters(Wire):
+    """What a client says of an input beside its shape."""
+
+    binary_data_size: Annotated[int | None, Field(ge=0)] = None
+
+
+class InputTensor(Wire):
+    """An input: its data in JSON, or their size in the bytes behind it."""
+
+    name: str
+    datatype: str
+    shape: list[Dimension] = Field(fail_fast=True)
+    parameters: TensorParameters | None = None
+    data: list[Any] | None = None
+
+
+class OutputParameters(Wire):
+    """How a client wants an output."""
+
+    binary_data: bool | None = None
+    classification: int | None = None
+
+
+class RequestedOutput(Wire):
+    """An output that a client asks for."""
+
+    name: str
+    parameters: OutputParameters | None = None
+
+
+class RequestParameters(Wire):
+    """What a client says of the whole request."""
+
+    binary_data_output: bool = False
+    timeout: Annotated[int | None, Field(ge=0, le=1 << 62, description="microseconds; 0: none")] = None
+    priority: Annotated[int | None, Field(ge=0, le=1 << 32, description="1: first; 0: ordinary")] = None
+
+
+class InferBody(Wire):
+    """The JSON part of a request."""
+
+    id: str | None = None
+    parameters: RequestParameters | None = None
+    inputs: list[InputTensor] = Field(fail_fast=True)
+    outputs: list[RequestedOutput] | None = Field(None, fail_fast=True)
+
+
+@dataclass(frozen=True)
+class WantedOutput:
+    """One output of the answer."""
+
+    name: str
+    binary: bool
+    classes: int | None  # Triton's classification extension: this many of "value:index:label"
+
+
+@dataclass(frozen=True)
+class InferRequest:
+    """A well-formed request."""
+
+    id: str | None
+    images: Images
+    batch_shape: tuple[int, ...]  # of the input, without the image's own dimensions
+    outputs: list[WantedOutput]
+    urgency: Urgency
+
+
+def decompressed(body: bytes, encoding: str, limit: int) -> bytes:
+    """The body without its Content-Encoding.
+
+    Raises NotAnImageError for an unknown encoding, BadRequestError for a corrupt body, TooLargeError where
+    more than `limit` bytes come out.
+    """
+    if encoding in ("", "identity"):
+        return body
+    if encoding not in ("gzip", "deflate"):
+        raise NotAnImageError(
+            f"The Content-Encoding {encoding[:80]!a} is unknown; use gzip, deflate or none."
+        )
+    unpacked = bytearray()
+    position = 0
+    for _ in range(MOST_MEMBERS):
+        unpacker = zlib.decompressobj(zlib.MAX_WBITS | 32)  # tells gzip and zlib headers apart
+        while not unpacker.eof:
+            piece = body[position : position + UNPACKED_AT_ONCE]
+            if not piece:
+                raise BadRequestError(f"The {encoding} body is cut off; send the whole of it.")
+            try:
+                unpacked += unpacker.decompress(piece, limit + 1 - len(unpacked))
+            except zlib.error as error:
+                raise BadRequestError(f"The body is not valid {encoding}.") from error
+            if len(unpacked) > limit:
+                raise TooLargeError(f"The body unpacks to more than {limit} bytes, which is the limit.")
+            position += len(piece) - len(unpacker.unused_data)
+        if position == len(body):
+            return bytes(unpacked)
+    raise BadRequestError(f"The body is more than {MOST_MEMBERS} {encoding} files in a row; send it as one.")
+
+
+def parse_infer_request(body: bytes, json_length: str | None, limits: Limits) -> InferRequest:
+    """Reads the JSON part, `json_length` bytes long (all of the body if None), and the tensors behind it.
+
+    Raises BadRequestError or TooLargeError.
+    """
+    length = _json_length(json_length, len(body))
+    parsed = parse_json(InferBody, body[:length], MOST_VALUES)
+    tensor = _only_input(parsed, body[length:])
+    images, batch_shape = _images(tensor, limits)
+    parameters = parsed.parameters or RequestParameters()
+    wanted = parsed.outputs or [RequestedOutput(name=name) for name in DEFAULT_OUTPUTS]
+    _check_asked_once(wanted)
+    return InferRequest(
+        id=parsed.id,
+        images=images,
+        batch_shape=batch_shape,
+        outputs=[_wanted(output, parameters.binary_data_output, limits) for output in wanted],
+        urgency=Urgency(
+            timeout=(parameters.timeout or 0) / 1e6 or None,
+            priority=parameters.priority or ORDINARY_PRIORITY,
+        ),
+    )
+
+
+def _json_length(header: str | None, available: int) -> int:
+    if header is None:
+        return available
+    if not header.isdecimal() or len(header) > 18 or int(header) > available:
+        raise BadRequestError(
+            f"Inference-Header-Content-Length is {header[:40]!a}; it must be the length of the JSON part, at"
+            f" most the body's {available} bytes."
+        )
+    return int(header)
+
+
+def _only_input(parsed: InferBody, binary: bytes) -> WireTensor:
+    if len(parsed.inputs) != 1:
+        raise BadRequestError(
+            f"A request has one input, {IMAGE!r} or {PIXEL_VALUES!r}; this one has {len(parsed.inputs)}."
+        )
+    tensor = parsed.inputs[0]
+    size = None if tensor.parameters is None else tensor.parameters.binary_data_size
+    if (size is None) == (tensor.data is None):
+        raise BadRequestError(
+            f"The input {tensor.name[:80]!a} needs either 'data' or the parameter 'binary_data_size'."
+        )
+    if len(binary) != (size or 0):
+        raise BadRequestError(
+            f"{len(binary)} bytes follow the JSON part, and 'binary_data_size' says {size or 0}; is"
+            " Inference-Header-Content-Length right?"
+        )
+    data = binary if tensor.data is None else tensor.data
+    return WireTensor(tensor.name, tensor.datatype, tuple(tensor.shape), data)
+
+
+def _images(tensor: WireTensor, limits: Limits) -> tuple[Images, tuple[int, ...]]:
+    """The images of an input, and the shape that the outputs have per image: [N], or [N, 1] if it was so."""
+    if tensor.name == IMAGE and tensor.datatype == "BYTES" and tensor.shape[1:] in ((), (1,)):
+        _check_count(tensor.shape, limits)
+        return EncodedImages(_files(tensor)), tensor.shape
+    if tensor.name == PIXEL_VALUES and tensor.datatype in NUMBER_TYPES and len(tensor.shape) == 4:
+        _check_count(tensor.shape, limits)
+        return ReadyImages(_pixels(tensor)), tensor.shape[:1]
+    raise BadRequestError(
+        f"The input must be {IMAGE!r} BYTES [N], or {PIXEL_VALUES!r} UINT8 [N, H, W, 3] or FP32 [N, 3, H, W];"
+        f" this is {tensor.name[:80]!a} {tensor.datatype[:20]!a} {list(tensor.shape[:6])}."
+    )
+
+
+def _check_count(shape: tuple[int, ...], limits: Limits) -> None:
+    if not shape[:1] or not shape[0]:
+        raise BadRequestError("The request holds no image; send at least one.")
+    if shape[0] > limits.max_images:
+        raise TooLargeError(
+            f"The request holds {shape[0]} images, the limit is {limits.max_images}; send fewer at a time."
+        )
+
+
+def _files(tensor: WireTensor) -> list[bytes]:
+    """JSON has no bytes, so files are base64 there."""
+    elements = tensor.strings()
+    if isinstance(tensor.data, bytes):
+        return elements
+    return [decoded_base64(text.decode(), f"data[{index}]") for index, text in enumerate(elements)]
+
+
+def _pixels(tensor: WireTensor) -> torch.Tensor:
+    """[N, 3, H, W] uint8 or float32."""
+    channels = tensor.shape[3] if tensor.datatype == "UINT8" else tensor.shape[1]
+    if channels != 3:
+        raise BadRequestError(
+            f"{PIXEL_VALUES!r} must be UINT8 [N, H, W, 3] or FP32 [N, 3, H, W]; its shape is {tensor.shape}."
+        )
+    values = tensor.numbers()
+    if tensor.datatype == "UINT8":
+        return torch.from_numpy(values.transpose(0, 3, 1, 2).copy())
+    if not np.all(np.abs(values) <= LARGEST_PIXEL_VALUE):  # NaN is not at most anything
+        raise BadRequestError(
+            f"{PIXEL_VALUES!r} must be normalised pixels, finite and within {LARGEST_PIXEL_VALUE:g} of zero."
+        )
+    return torch.from_numpy(values.astype(np.float32, copy=True))
+
+
+def _check_asked_once(outputs: Sequence[RequestedOutput]) -> None:
+    names: set[str] = set()
+    for output in outputs:
+        if output.name in names:
+            raise BadRequestError(f"The output {output.name[:80]!a} is asked for twice; ask for it once.")
+        names.add(output.name)
+
+
+def _wanted(output: RequestedOutput, default_binary: bool, limits: Limits) -> WantedOutput:
+    name, parameters = output.name, output.parameters or OutputParameters()
+    classes = parameters.classification
+    if name not in OUTPUTS:
+        raise BadRequestError(f"There is no output {name[:80]!a}; the outputs are {', '.join(OUTPUTS)}.")
+    if classes is not None and name not in CLASSIFIED_OUTPUTS:
+        raise BadRequestError(
+            f"'classification' is an option of {', '.join(CLASSIFIED_OUTPUTS)}, not of {name!r}."
+        )
+    if classes is not None and not 1 <= classes <= limits.max_top_k:
+        raise BadRequestError(f"'classification' must be between 1 and {limits.max_top_k}.")
+    binary = parameters.binary_data
+    return WantedOutput(name, default_binary if binary is None else binary, classes)

@@ -1,0 +1,215 @@
+"""The Open Inference Protocol v2: what KServe's and Triton's clients send."""
+
+from __future__ import annotations
+
+import time
+from importlib.metadata import version as package_version
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Request
+from fastapi.responses import JSONResponse, Response
+
+from mass_serve.server.protocols.native.requests import Limits
+from mass_serve.server.protocols.open_inference.answers import InferAnswer, infer_answer
+from mass_serve.server.protocols.open_inference.model_statistics import Statistics
+from mass_serve.server.protocols.open_inference.models import PLATFORM, Model, find_model, model_names
+from mass_serve.server.protocols.open_inference.requests import (
+    IMAGE,
+    PIXEL_VALUES,
+    InferBody,
+    InferRequest,
+    decompressed,
+    parse_infer_request,
+)
+from mass_serve.server.serving.service import RequestRecord, Service
+from mass_serve.server.web.body import read_body, while_awaited
+from mass_serve.server.web.dependencies import FOR_INFERENCE, IF_THERE_IS_ROOM, CurrentRecord, CurrentService
+from mass_serve.server.web.json_schemas import inlined_schema
+from mass_serve.server.web.responses import error_responses, readiness
+
+
+def _statistics(request: Request) -> Statistics:
+    statistics: Statistics = request.app.state.statistics
+    return statistics
+
+
+CurrentStatistics = Annotated[Statistics, Depends(_statistics)]
+
+router = APIRouter(prefix="/v2", dependencies=FOR_INFERENCE)
+
+JSON_LENGTH = "Inference-Header-Content-Length"
+EXTENSIONS = ["binary_tensor_data", "classification", "model_configuration", "schedule_policy", "statistics"]
+# Only where there is a key that opens it.
+REPOSITORY_EXTENSIONS = ["model_repository", "model_repository(unload_dependents)"]
+REQUEST_BODY: dict[str, Any] = {
+    "required": True,
+    "content": {
+        "application/json": {"schema": inlined_schema(InferBody)},
+        "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
+    },
+}
+INFER_RESPONSES: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "JSON, and the binary outputs behind it if there are any",
+        "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+    },
+    **error_responses(400, 401, 404, 408, 413, 415, 429, 500, 503, 504),
+}
+
+
+@router.get("", responses=error_responses(401))
+@router.get("/", include_in_schema=False)
+async def server_metadata(service: CurrentService) -> dict[str, Any]:
+    """The server's name, version and extensions."""
+    extensions = EXTENSIONS + (REPOSITORY_EXTENSIONS if service.access.repository_is_open else [])
+    return {"name": "mass-serve", "version": package_version("mass-serve"), "extensions": extensions}
+
+
+@router.get("/models", responses=error_responses(401, 503))
+async def models(service: CurrentService) -> dict[str, list[str]]:
+    """The names of all models."""
+    return {"models": model_names(service.engine)}
+
+
+@router.get("/models/stats", responses=error_responses(401, 503))
+async def all_statistics(service: CurrentService, statistics: CurrentStatistics) -> dict[str, Any]:
+    """What every model has done since the server started."""
+    models = [find_model(service.engine, name, None) for name in model_names(service.engine)]
+    return _shown(statistics, models)
+
+
+@router.get("/models/{model}", responses=error_responses(401, 404, 503))
+@router.get("/models/{model}/versions/{version}", responses=error_responses(401, 404, 503))
+async def model_metadata(model: str, service: CurrentService, version: str | None = None) -> dict[str, Any]:
+    """A model's inputs, of which a request sends one, and its outputs."""
+    found = find_model(service.engine, model, version)
+    return {
+        "name": found.name,
+        "versions": [found.version],
+        "platform": PLATFORM,
+        "inputs": [
+            {"name": IMAGE, "datatype": "BYTES", "shape": [-1]},
+            {"name": PIXEL_VALUES, "datatype": "FP32", "shape": [-1, 3, found.crop, found.crop]},
+        ],
+        "outputs": _outputs(found),
+    }
+
+
+@router.get("/models/{model}/ready", responses=error_responses(401, 404, 503))
+@router.get("/models/{model}/versions/{version}/ready", responses=error_responses(401, 404, 503))
+async def model_ready(model: str, service: CurrentService, version: str | None = None) -> JSONResponse:
+    """200 while the model answers."""
+    found = find_model(service.engine, model, version)
+    return readiness({"name": found.name, "ready": service.ready}, service.ready)
+
+
+@router.get("/models/{model}/config", responses=error_responses(401, 404, 503))
+@router.get("/models/{model}/versions/{version}/config", responses=error_responses(401, 404, 503))
+async def model_config(model: str, service: CurrentService, version: str | None = None) -> dict[str, Any]:
+    """A model's configuration in Triton's terms."""
+    found = find_model(service.engine, model, version)
+    types = {"BYTES": "TYPE_STRING", "FP32": "TYPE_FP32", "BOOL": "TYPE_BOOL"}
+    return {
+        "name": found.name,
+        "platform": PLATFORM,
+        "max_batch_size": service.settings.max_images_per_request,
+        "input": [
+            {"name": IMAGE, "data_type": "TYPE_STRING", "dims": [1], "optional": True},
+            {
+                "name": PIXEL_VALUES,
+                "data_type": "TYPE_FP32",
+                "dims": [3, found.crop, found.crop],
+                "optional": True,
+            },
+        ],
+        "output": [
+            {
+                "name": output["name"],
+                "data_type": types[output["datatype"]],
+                "dims": output["shape"][1:] or [1],
+            }
+            for output in _outputs(found)
+        ],
+    }
+
+
+@router.get("/models/{model}/stats", responses=error_responses(401, 404, 503))
+@router.get("/models/{model}/versions/{version}/stats", responses=error_responses(401, 404, 503))
+async def model_statistics(
+    model: str, service: CurrentService, statistics: CurrentStatistics, version: str | None = None
+) -> dict[str, Any]:
+    """What a model has done since the server started, times in nanoseconds."""
+    return _shown(statistics, [find_model(service.engine, model, version)])
+
+
+def _shown(statistics: Statistics, models: list[Model]) -> dict[str, Any]:
+    shown = [statistics.of(model.name, model.version).as_triton_shows_it() for model in models]
+    named = [{"name": model.name, "version": model.version} for model in models]
+    return {"model_stats": [name | figures for name, figures in zip(named, shown, strict=True)]}
+
+
+@router.post(
+    "/models/{model}/infer",
+    responses=INFER_RESPONSES,
+    dependencies=IF_THERE_IS_ROOM,
+    openapi_extra={"requestBody": REQUEST_BODY},
+)
+@router.post(
+    "/models/{model}/versions/{version}/infer",
+    responses=INFER_RESPONSES,
+    dependencies=IF_THERE_IS_ROOM,
+    openapi_extra={"requestBody": REQUEST_BODY},
+)
+async def infer(
+    model: str,
+    request: Request,
+    service: CurrentService,
+    record: CurrentRecord,
+    statistics: CurrentStatistics,
+    version: str | None = None,
+) -> Response:
+    """Classifies a batch: `image` (files) or `pixel_values` in, `label`, `task`, `score` and more out."""
+    found = find_model(service.engine, model, version)
+    with statistics.of(found.name, found.version).request(record):
+        body = await read_body(request, service)
+        work = _infer(model, version, body, request, service, record)
+        answer = await while_awaited(request, service, work)
+    if answer.json_length is None:
+        return Response(answer.body, media_type="application/json")
+    headers = {JSON_LENGTH: str(answer.json_length)}
+    return Response(answer.body, media_type="application/octet-stream", headers=headers)
+
+
+async def _infer(
+    name: str, version: str | None, body: bytes, request: Request, service: Service, record: RequestRecord
+) -> InferAnswer:
+    settings = service.settings
+    encoding = request.headers.get("content-encoding", "").strip().lower()
+    json_length = request.headers.get(JSON_LENGTH)
+
+    def read() -> InferRequest:
+        limits = Limits(settings.max_images_per_request, settings.max_top_k)
+        return parse_infer_request(decompressed(body, encoding, settings.max_body_bytes), json_length, limits)
+
+    asked = await service.parsers.run(read)
+    # The model may have a new revision since the request began; from here on it is one engine's.
+    engine = service.engine
+    model = find_model(engine, name, version)
+    answers = await service.classify(asked.images, model.candidates, record, asked.urgency, engine)
+    started = time.monotonic()
+    answer = await service.parsers.run(infer_answer, asked, model, answers.images)
+    record.stage_seconds["answer"] = time.monotonic() - started
+    return answer
+
+
+def _outputs(model: Model) -> list[dict[str, Any]]:
+    outputs = [
+        {"name": "label", "datatype": "BYTES", "shape": [-1]},
+        {"name": "task", "datatype": "BYTES", "shape": [-1]},
+        {"name": "score", "datatype": "FP32", "shape": [-1]},
+        {"name": "probabilities", "datatype": "FP32", "shape": [-1, model.widest_head]},
+        {"name": "unrouted", "datatype": "BOOL", "shape": [-1]},
+    ]
+    if model.gives_residuals:
+        outputs.append({"name": "residuals", "datatype": "FP32", "shape": [-1, model.num_tasks]})
+    return outputs

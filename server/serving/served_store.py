@@ -1,0 +1,235 @@
+"""The engine in service: loaded in the background, watched for new revisions, replaced without a pause.
+
+One thread does all loading, one load at a time. A new engine is loaded beside the old one and runs an image
+before it takes over; requests that were admitted for the old one are still answered by it, and it goes
+when the last of them does. A load that fails changes nothing but what readiness, metrics and the log say.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import structlog
+import torch
+
+from mass_serve.engine.engine import Engine, Query
+from mass_serve.model_store.errors import StoreError
+from mass_serve.server.errors import BadRequestError, DrainingError, NotFoundError
+from mass_serve.server.operation.metrics import Metrics
+
+# A revision that could not be loaded is tried again after so many seconds, then after twice as many, ...
+FIRST_RETRY_SECONDS = 10.0
+LAST_RETRY_SECONDS = 300.0
+# The most there is: 10 made the other tasks' p99 1.9 times what it was, 19 made it 1.6 times.
+LOADING_NICENESS = 19
+
+log = structlog.get_logger(__name__)
+
+
+class EngineSource(Protocol):
+    """Where engines come from."""
+
+    def revision(self) -> str:
+        """The revision that `load` would load now. Raises StoreError where that cannot be told."""
+
+    def load(self, without: frozenset[str], previous: Engine | None) -> Engine:
+        """A new engine, without some of the store's tasks. It may share what has not changed with `previous`.
+
+        Raises StoreError, and ValueError for settings that do not fit the store.
+        """
+
+
+@dataclass(frozen=True)
+class Reload:
+    """A load that somebody asked for and may wait for."""
+
+    without: Callable[[frozenset[str]], frozenset[str]] = lambda unloaded: unloaded
+    done: Future[Engine] = field(default_factory=Future)
+
+
+@dataclass(frozen=True)
+class FailedLoad:
+    """Why the newest revision is not the one that serves."""
+
+    revision: str | None  # None: not even that could be told
+    error: Exception
+    attempts: int
+    at: float  # of `time.monotonic`
+
+    def is_due(self) -> bool:
+        """Whether it has waited long enough to be tried again."""
+        wait = min(LAST_RETRY_SECONDS, FIRST_RETRY_SECONDS * 2.0 ** (self.attempts - 1))
+        return time.monotonic() >= self.at + wait
+
+
+class ServedStore:
+    """Every method may be called from any thread."""
+
+    def __init__(self, source: EngineSource, metrics: Metrics, poll_seconds: float) -> None:
+        self.engine: Engine | None = None
+        self.unloaded: frozenset[str] = frozenset()
+        self.failure: FailedLoad | None = None
+        self._source = source
+        self._metrics = metrics
+        self._poll_seconds = poll_seconds or None
+        self._look_waits: Reload | None = None  # among those asked for
+        self._asked: queue.SimpleQueue[Reload | None] = queue.SimpleQueue()
+        self._ended = False
+        self._ending = threading.RLock()  # a signal's handler may ask while its own thread does
+        self._thread = threading.Thread(target=self._run, name="load", daemon=True)
+
+    @property
+    def running(self) -> bool:
+        """The loading thread has not ended."""
+        return self._thread.is_alive()
+
+    def start(self) -> None:
+        """Begins to load, and then to watch."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """Ends the watching; a load that is under way is not waited for."""
+        self._asked.put(None)
+        if self._thread.is_alive():
+            self._thread.join(1.0)
+
+    def reload(self) -> Future[Engine]:
+        """Looks at the store now. The future gives the engine that then serves, or what went wrong.
+
+        Whoever asks while a look waits to begin gets that one.
+        """
+        with self._ending:
+            if self._look_waits is None:
+                self._look_waits = Reload()
+                self._ask(self._look_waits)
+            return self._look_waits.done
+
+    def load_task(self, name: str) -> Future[Engine]:
+        """Takes a task back that was unloaded, from the store's newest revision."""
+        return self._ask(Reload(lambda unloaded: unloaded - {name}))
+
+    def unload_task(self, name: str) -> Future[Engine]:
+        """Serves without a task, which stays in the store. Raises NotFoundError and BadRequestError."""
+        engine = self.engine
+        if engine is None or name not in engine.tasks:
+            raise NotFoundError(f"There is no task {name[:80]!a} in service.")
+        if len(engine.tasks) == 1:
+            raise BadRequestError(f"{name!r} is the only task in service; load another one first.")
+        return self._ask(Reload(lambda unloaded: unloaded | {name}))
+
+    def _ask(self, change: Reload) -> Future[Engine]:
+        with self._ending:
+            if self._ended:
+                change.done.set_exception(DrainingError("The server is shutting down."))
+            else:
+                self._asked.put(change)
+        return change.done
+
+    def _run(self) -> None:
+        self._load(Reload())
+        _stand_back()
+        while self.engine is not None:
+            try:
+                change = self._asked.get(timeout=self._poll_seconds)
+            except queue.Empty:
+                self._look()
+            else:
+                if change is None:
+                    break
+                with self._ending:
+                    if change is self._look_waits:
+                        self._look_waits = None
+                self._load(change)
+        self._refuse_the_rest()
+
+    def _refuse_the_rest(self) -> None:
+        """Nobody shall wait for a thread that has ended."""
+        with self._ending:
+            self._ended = True
+        while not self._asked.empty():
+            change = self._asked.get()
+            if change is not None:
+                change.done.set_exception(DrainingError("The server is shutting down."))
+
+    def _look(self) -> None:
+        """Loads what is new, unless that has failed a moment ago."""
+        assert self.engine is not None
+        try:
+            revision = self._source.revision()
+        except Exception as error:
+            # Looking costs nothing, so it goes on; what it finds again is a failure once in a while.
+            before = self.failure
+            if (
+                before is None
+                or (before.revision, str(before.error)) != (None, str(error))
+                or before.is_due()
+            ):
+                self._fail(None, error)
+            return
+        if revision == self.engine.store_revision:
+            self.failure = None
+        elif self.failure is None or self.failure.revision != revision or self.failure.is_due():
+            self._load(Reload())
+
+    def _load(self, change: Reload) -> None:
+        """One load, from reading to taking over."""
+        started = time.monotonic()
+        revision = None
+        try:
+            revision = self._source.revision()
+            engine = self._source.load(change.without(self.unloaded), self.engine)
+            warm_up(engine)
+        except Exception as error:
+            self._fail(revision, error)
+            change.done.set_exception(error)
+            return
+        seconds = time.monotonic() - started
+        self.unloaded = frozenset(engine.left_out)
+        self._metrics.observe_load(seconds)
+        self._metrics.watch_engine(engine)
+        self.failure = None
+        event = "ready" if self.engine is None else "reloaded"
+        self.engine = engine
+        log.info(
+            event, store_revision=engine.store_revision, tasks=list(engine.tasks), seconds=round(seconds, 3)
+        )
+        change.done.set_result(engine)
+
+    def _fail(self, revision: str | None, error: Exception) -> None:
+        """Keeps what serves and says so; the same failure again is counted, and not told again."""
+        before = self.failure
+        again = before is not None and (before.revision, str(before.error)) == (revision, str(error))
+        attempts = before.attempts + 1 if before is not None and before.revision == revision else 1
+        self.failure = FailedLoad(revision, error, attempts, time.monotonic())
+        self._metrics.load_failures.inc()
+        if self.engine is not None and not again:
+            log.error(
+                "loading failed, the old revision serves on",
+                error=str(error),
+                store_revision=self.engine.store_revision,
+                exc_info=None
+                if isinstance(error, StoreError)
+                else error,  # a store's error tells all by itself
+            )
+
+
+def _stand_back() -> None:
+    """Lets this thread, and those it starts, have the processor when the one that serves leaves it over.
+
+    On Linux priorities belong to threads, whatever POSIX says of processes.
+    """
+    torch.set_num_threads(1)  # of this thread alone; the one that serves has settled its own
+    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOADING_NICENESS)
+
+
+def warm_up(engine: Engine) -> None:
+    """Runs a blank image, so that no caller pays for the first pass. Raises FloatingPointError."""
+    crop = engine.preprocessing.crop
+    engine.classify_batch([Query(torch.zeros(3, crop, crop, dtype=torch.uint8))]).all_answers()

@@ -1,0 +1,130 @@
+"""Around every request: its id, its log line, its metrics, and an answer even to the unexpected."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+import uuid
+
+import structlog
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from mass_serve.server.errors import INTERNAL_ERROR, DrainingError
+from mass_serve.server.serving.service import RequestRecord, Service
+from mass_serve.server.web.responses import error_response
+
+SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+HTTP_VERSIONS = ("1.0", "1.1")
+PROBES = ("/livez", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready")
+
+log = structlog.get_logger(__name__)
+
+
+class RequestMiddleware:
+    """Plain ASGI, because wrapping the response body in a stream would cost more than it gives."""
+
+    def __init__(self, app: ASGIApp, service: Service) -> None:
+        self._app = app
+        self._service = service
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serves one request; probes are answered without being counted or logged as traffic."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        record = RequestRecord(_request_id(scope))
+        scope.setdefault("state", {})["record"] = record
+        with structlog.contextvars.bound_contextvars(request_id=record.request_id):
+            if scope["path"] in PROBES:
+                await self._answer(scope, receive, send, record)
+            else:
+                try:
+                    await self._observed(scope, receive, send, record)
+                finally:
+                    self._service.release(record)
+
+    async def _observed(self, scope: Scope, receive: Receive, send: Send, record: RequestRecord) -> None:
+        metrics = self._service.metrics
+        protocol = _protocol(scope["method"], scope["path"])
+        started = time.monotonic()
+        with metrics.in_progress.track_inprogress():
+            status = await self._answer(scope, receive, send, record)
+        seconds = time.monotonic() - started
+        metrics.requests.labels(protocol, str(status)).inc()
+        metrics.request_duration.labels(protocol).observe(seconds)
+        _log_request(scope, status, seconds, record)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send, record: RequestRecord) -> int:
+        """Runs the application and returns the status that was sent."""
+        status = 0
+
+        async def send_with_headers(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = MutableHeaders(scope=message)
+                headers["X-Request-Id"] = record.request_id
+                if self._service.draining:
+                    headers["Connection"] = "close"  # moves the caller's next request to another server
+            await send(message)
+
+        try:
+            if scope["http_version"] in HTTP_VERSIONS:
+                await self._app(_as_get(scope), receive, send_with_headers)
+            else:
+                await _wrong_version(scope, receive, send_with_headers)
+        except asyncio.CancelledError:
+            if status:
+                raise
+            # The drain is over, and whoever waits until now is told so rather than cut off.
+            ended = DrainingError("The server is shutting down; send the request to another one.")
+            self._service.metrics.rejected.labels(ended.reason).inc()
+            await error_response(ended.status, str(ended), ended.headers())(scope, receive, send_with_headers)
+        except Exception:
+            log.exception("unexpected error", path=scope["path"])
+            if not status:
+                await error_response(500, INTERNAL_ERROR)(scope, receive, send_with_headers)
+            status = 500
+        return status
+
+
+def _as_get(scope: Scope) -> Scope:
+    """HEAD is GET without the body, which the HTTP server leaves out by itself."""
+    return {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
+
+
+async def _wrong_version(scope: Scope, receive: Receive, send: Send) -> None:
+    text = f"HTTP/{scope['http_version']} is not spoken here; use HTTP/1.1."
+    await error_response(505, text, {"Connection": "close"})(scope, receive, send)
+
+
+def _protocol(method: str, path: str) -> str:
+    if path.startswith("/v1/"):
+        return "v1"
+    if path == "/v2" or path.startswith("/v2/"):
+        return "v2"
+    if path == "/predict" or path.startswith("/models/") or (path == "/" and method == "POST"):
+        return "hugging_face"
+    return "other"
+
+
+def _request_id(scope: Scope) -> str:
+    """The caller's, if it is sane, so that it can be followed through several services."""
+    given = Headers(scope=scope).get("x-request-id", "")
+    return given if SANE_REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+
+
+def _log_request(scope: Scope, status: int, seconds: float, record: RequestRecord) -> None:
+    """One line per request: never a header, because those may hold callers' tokens."""
+    stages = {f"{stage}_seconds": round(spent, 6) for stage, spent in record.stage_seconds.items()}
+    log.info(
+        "request",
+        method=scope["method"],
+        path=scope["path"],
+        status=status,
+        seconds=round(seconds, 6),
+        images=record.images,
+        **stages,
+    )
