@@ -24,9 +24,9 @@ from PIL import Image
 
 from mass_serve.model_store.revisions import remove_task, rollback_task
 from tests.optional import c_compiler
-from tests.server.conftest import PATIENCE, RunningServer, running, serving
+from tests.pictures import encode, picture
 from tests.server.fakes import HANG, SLOW, SLOW_SECONDS
-from tests.server.pictures import encode, picture
+from tests.server_processes import PATIENCE, RunningServer, running, serving
 
 pytestmark = pytest.mark.optional("compiler")
 

@@ -10,8 +10,8 @@ import time
 import psutil
 import pytest
 
-from tests.server.abuse import LABEL, PICTURE, Crowd, acts, idle_connections
-from tests.server.conftest import PATIENCE, RunningServer, StartServer
+from tests.server.web.abuse import LABEL, PICTURE, Crowd, acts, idle_connections
+from tests.server_processes import PATIENCE, RunningServer, StartServer
 
 REQUESTS = 10_000
 ROUNDS = 3  # the first warms the server up

@@ -27,7 +27,7 @@ from mass_serve.model_store.storage.files import StoreFiles, without_credentials
 from mass_serve.model_store.storage.local import LocalFiles
 from mass_serve.model_store.storage.opening import open_files
 from mass_serve.model_store.store import Store
-from tests.model_store.models import Suite
+from tests.models import Suite
 
 WITH_PASSWORD = "memory://user:pass@bucket/stores/none"
 MEMORY = "memory://bucket/stores/one"

@@ -9,8 +9,8 @@ import pytest
 from benchmarks.service import figures
 from benchmarks.service.generator import FAILED, Journal, Plan
 from benchmarks.service.processes import Load
-from tests.server.conftest import PATIENCE, RunningServer, StartServer
-from tests.server.pictures import picture
+from tests.pictures import picture
+from tests.server_processes import PATIENCE, RunningServer, StartServer
 
 
 def test_batches_do_not_distort_the_throughput() -> None:

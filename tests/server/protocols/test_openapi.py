@@ -19,9 +19,9 @@ from schemathesis.config import SchemathesisConfig
 from schemathesis.engine import StopReason, events, from_schema
 from schemathesis.engine.recorder import ScenarioRecorder
 
-from tests.server.conftest import RunningServer, running
+from tests.pictures import picture
 from tests.server.fakes import FakeEngine
-from tests.server.pictures import picture
+from tests.server_processes import RunningServer, running
 
 EXAMPLES = 10
 

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.server.conftest import RunningServer
+from tests.pictures import bomb, picture
 from tests.server.fakes import FAIL, STRANGE
-from tests.server.pictures import bomb, picture
+from tests.server_processes import RunningServer
 
 
 def b64(data: bytes) -> str:

@@ -16,7 +16,7 @@ from mass_serve.engine.engine import Classification, Engine, Query
 from mass_serve.engine.set_cache import SetKey
 from mass_serve.model_store.plan import TaskInput
 from mass_serve.model_store.revisions import add_task, remove_task, rollback_task
-from tests.model_store.models import Suite
+from tests.models import Suite
 
 Change = Callable[[Path, Suite], object]
 CHANGES: dict[str, Change] = {

@@ -25,18 +25,18 @@ from tritonclient.utils import InferenceServerException
 from mass_serve.model_store.plan import TaskInput
 from mass_serve.model_store.revisions import add_task, remove_task, rollback_task
 from mass_serve.model_store.store import Store
-from tests.model_store.models import Suite
-from tests.server.conftest import PATIENCE, RunningServer, serving
-from tests.server.pictures import encode
+from tests.models import Suite
+from tests.pictures import encode
+from tests.server_processes import PATIENCE, RunningServer, serving
 
 PICTURE = encode(Image.linear_gradient("L").convert("RGB"))
 ADMIN = {"X-API-Key": "the-admins-key"}
 
 
 @contextmanager
-def hot(store: Path) -> Iterator[RunningServer]:
+def hot(store: Path, folder: Path) -> Iterator[RunningServer]:
     """A server that looks at its store all the time and has an admin key."""
-    keys = store.with_name("admin.keys")
+    keys = folder / "admin.keys"
     keys.write_text("the-admins-key\n")
     with serving(store, store_poll_seconds=0.1, admin_keys_file=keys, drain_seconds=0) as made:
         made.wait_until_ready()
@@ -44,16 +44,15 @@ def hot(store: Path) -> Iterator[RunningServer]:
 
 
 @pytest.fixture
-def server(store: Path) -> Iterator[RunningServer]:
-    with hot(store) as made:
+def server(store: Path, tmp_path: Path) -> Iterator[RunningServer]:
+    with hot(store, tmp_path) as made:
         yield made
 
 
 @pytest.fixture(scope="module")
-def unchanged(suite: Suite, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+def unchanged(built_of_all: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     """One server for the tests that leave its store and its tasks as they were."""
-    store = shutil.copytree(suite.pretrained.parent / "store", tmp_path_factory.mktemp("hot") / "store")
-    with hot(store) as made:
+    with hot(built_of_all, tmp_path_factory.mktemp("hot")) as made:
         yield made
 
 

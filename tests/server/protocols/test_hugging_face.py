@@ -10,9 +10,9 @@ import pytest
 from huggingface_hub import InferenceClient
 from huggingface_hub.errors import HfHubHTTPError
 
-from tests.server.conftest import PATIENCE, RunningServer, StartServer
-from tests.server.pictures import picture
-from tests.server.test_http import refused
+from tests.pictures import picture
+from tests.server.protocols.test_native import refused
+from tests.server_processes import PATIENCE, RunningServer, StartServer
 
 
 def client(server: RunningServer, path: str = "") -> InferenceClient:

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
-from tests.server.pictures import bomb, picture
+from tests.pictures import bomb, picture
 
 RED = 7
 PICTURE = picture(RED)

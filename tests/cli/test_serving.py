@@ -18,22 +18,18 @@ from typer.testing import CliRunner
 
 from mass_serve.cli.app import app
 from mass_serve.engine.engine import Engine
-from mass_serve.model_store.build import build
 from mass_serve.model_store.revisions import remove_task
 from mass_serve.server.settings import Settings
-from tests.model_store.models import make_suite
-from tests.server.pictures import encode
+from tests.pictures import encode
 
 PATIENCE = 60.0
-SERVE = (sys.executable, "-c", "from server.cli import main; main()", "serve")
+SERVE = (sys.executable, "-c", "from mass_serve.cli.app import main; main()", "serve")
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("store")
-    suite = make_suite(folder)
-    build(suite.pretrained, suite.tasks, folder / "store")
-    return folder / "store"
+def store(built_of_all: Path) -> Path:
+    """Read only."""
+    return built_of_all
 
 
 @pytest.fixture(scope="module")

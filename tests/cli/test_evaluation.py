@@ -15,14 +15,9 @@ from typer.testing import CliRunner
 
 from mass_serve.cli.app import app
 from mass_serve.evaluation import baselines
-from tests.model_store.models import Suite, make_suite
+from tests.models import Suite
 
 CLIP_MEAN, CLIP_STD = [0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]
-
-
-@pytest.fixture(scope="module")
-def suite(tmp_path_factory: pytest.TempPathFactory) -> Suite:
-    return make_suite(tmp_path_factory.mktemp("models"))
 
 
 @pytest.fixture(scope="module")

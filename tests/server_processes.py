@@ -4,24 +4,19 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import IO, TYPE_CHECKING
+from typing import IO
 
 import httpx
-import pytest
 
-if TYPE_CHECKING:
-    from tests.model_store.models import Suite
-
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 PATIENCE = 30.0
 
 
@@ -111,49 +106,3 @@ def _address(process: subprocess.Popen[str], errors: IO[str]) -> str:
         assert process.poll() is None, log
         assert time.monotonic() < deadline, "the server did not say where it listens"
         time.sleep(0.02)
-
-
-@pytest.fixture
-def start_server() -> Iterator[StartServer]:
-    """Starts servers with settings of a test's own."""
-    with ExitStack() as stack:
-
-        def start(load_seconds: float = 0.0, **settings: object) -> RunningServer:
-            return stack.enter_context(running(load_seconds, settings))
-
-        yield start
-
-
-@pytest.fixture(scope="session")
-def suite(tmp_path_factory: pytest.TempPathFactory) -> Suite:
-    """Tiny fine-tuned models of three tasks, and their store beside them."""
-    # Here, because transformers takes seconds to import, and most tests of the server need no model.
-    from mass_serve.model_store.build import build
-    from tests.model_store.models import make_suite
-
-    folder = tmp_path_factory.mktemp("suite")
-    made = make_suite(folder)
-    build(made.pretrained, made.tasks, folder / "store")
-    return made
-
-
-@pytest.fixture
-def store(suite: Suite, tmp_path: Path) -> Path:
-    """A store of the suite's that a test may change."""
-    return shutil.copytree(suite.pretrained.parent / "store", tmp_path / "store")
-
-
-@pytest.fixture(scope="session")
-def server() -> Iterator[RunningServer]:
-    """One server with small limits for all tests that leave it as it was."""
-    limits: dict[str, object] = {
-        "max_body_bytes": 200_000,
-        "max_pixels": 1_000_000,
-        "max_images_per_request": 8,
-        "queue_images": 64,
-        "max_batch_images": 8,
-        "log_level": "error",
-    }
-    with running(0.0, limits) as made:
-        made.wait_until_ready()
-        yield made

@@ -11,8 +11,8 @@ from select import select
 
 import pytest
 
-from tests.server.conftest import PATIENCE, RunningServer, running
-from tests.server.pictures import picture
+from tests.pictures import picture
+from tests.server_processes import PATIENCE, RunningServer, running
 
 CLIENT_TIMEOUT, IDLE_TIMEOUT = 0.5, 1.0
 REQUEST = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"

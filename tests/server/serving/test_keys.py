@@ -15,8 +15,8 @@ from mass_serve.server.errors import NotFoundError, UnauthorizedError
 from mass_serve.server.serving import keys
 from mass_serve.server.serving.keys import Access, KeyFile
 from mass_serve.server.settings import SettingsError, load_settings
-from tests.server.conftest import PATIENCE, RunningServer, StartServer
-from tests.server.pictures import picture
+from tests.pictures import picture
+from tests.server_processes import PATIENCE, RunningServer, StartServer
 
 OPEN = ["/", "/livez", "/readyz", "/metrics", "/openapi.json", "/v2/health/live", "/v2/health/ready"]
 KEYED = ["/v1/tasks", "/v1/tasks/digits", "/v2", "/v2/models", "/v2/models/auto", "/v2/models/auto/stats"]

@@ -16,7 +16,7 @@ from torch import Tensor
 from mass_serve.model_store.backbone_spec import parameter_shapes
 from mass_serve.model_store.errors import CheckpointError
 from mass_serve.model_store.readers.checkpoints import Checkpoint
-from tests.model_store.models import VISION, make_model
+from tests.models import VISION, make_model
 
 KINDS = ["CLIPVisionModel", "CLIPVisionModelWithProjection", "CLIPModel"]
 

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from mass_serve.cli import build as store_commands
 from mass_serve.model_store.storage.opening import open_files
 from mass_serve.model_store.store import Store
-from tests.model_store.models import Suite
+from tests.models import Suite
 
 app = typer.Typer(pretty_exceptions_enable=False)
 store_commands.register(app)
@@ -44,6 +44,11 @@ def failure(*arguments: object, code: int = 2) -> str:
 
 def task_flags(suite: Suite, count: int = 2) -> list[str]:
     return [part for task in suite.tasks[:count] for part in ("--task", f"{task.name}={task.checkpoint}")]
+
+
+@pytest.fixture
+def store(store_of_two: Path) -> Path:
+    return store_of_two
 
 
 class TestBuild:

@@ -14,7 +14,7 @@ from mass_serve.evaluation.variants import Variants
 from mass_serve.model_store.build import build
 from mass_serve.model_store.plan import BuildOptions
 from tests import tiny
-from tests.model_store.models import Suite
+from tests.models import Suite
 
 CPU, FLOAT32 = torch.device("cpu"), torch.float32
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from tests.server.conftest import PATIENCE, StartServer
-from tests.server.pictures import picture
+from tests.pictures import picture
+from tests.server_processes import PATIENCE, StartServer
 
 
 class Collector(ThreadingHTTPServer):

@@ -16,10 +16,10 @@ import pytest
 import tritonclient.http as triton
 from tritonclient.utils import InferenceServerException
 
-from tests.server.conftest import RunningServer
+from tests.pictures import picture
 from tests.server.fakes import SLOW, STRANGE
-from tests.server.pictures import picture
-from tests.server.test_http import refused
+from tests.server.protocols.test_native import refused
+from tests.server_processes import RunningServer
 
 JSON_LENGTH = "Inference-Header-Content-Length"
 
