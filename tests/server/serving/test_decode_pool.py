@@ -60,13 +60,17 @@ def test_large_images_are_decoded_one_at_a_time(size: tuple[int, int], alone: bo
 
 
 class Gated(Preprocessing):
-    """Large images wait for a gate; counts what is decoded."""
+    """Large images wait for a gate; counts what is decoded.
+
+    No image is decoded so fast that a busy machine cannot stop in time.
+    """
 
     gate = threading.Event()
     decoded = 0
 
     def preprocess(self, image: Image.Image) -> Tensor:
         Gated.decoded += 1
+        time.sleep(0.005)
         if image.width > 3000:
             assert self.gate.wait(20)
         return super().preprocess(image)
