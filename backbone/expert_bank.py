@@ -1,71 +1,21 @@
-"""What every task changed in the encoder, resident once, and the little that an expert set adds to it."""
+"""What every task changed in the encoder, resident once, and the expert sets that are computed from it."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
 from torch import Tensor
 
 from mass_serve.backbone.architecture import Architecture, bias_of, weight_of
-from mass_serve.kernels import Delta, OneTask, OwnWeight, SeveralTasks, TaskBlocks
+from mass_serve.backbone.expert_set import ExpertSet
+from mass_serve.kernels import Delta, MaterialisedWeight, OneTask, SeveralTasks, TaskBlocks
 from mass_serve.kernels.backend import backend_for
 from mass_serve.merging import TaskSingularVectors, core_factors, merged_parameter
 from mass_serve.merging.threads import side_by_side
 
 FACTOR_BYTES = 4  # core factors are float32 whatever the encoder is
-
-
-@dataclass(frozen=True, eq=False)
-class ExpertSet:
-    """The weights of one expert set, as far as they are not the shared blocks.
-
-    Raises ValueError where a change is of other tasks than the set.
-    """
-
-    tasks: tuple[int, ...]
-    vectors: dict[str, Tensor]  # every parameter but the linears' weights, whole (not its change)
-    deltas: dict[str, Delta]  # by linear; their biases are those of `vectors`
-    materialised: bool  # every linear has a weight of the set's own
-
-    def __post_init__(self) -> None:
-        for linear, delta in self.deltas.items():
-            if _tasks_of(delta, self.tasks) != self.tasks:
-                raise ValueError(f"{linear}: a change of other tasks in the expert set {self.tasks}")
-
-    def renumbered(self, tasks: tuple[int, ...]) -> ExpertSet:
-        """The same weights for a bank that has the same tasks in the same order under other numbers."""
-        deltas = {linear: _renumbered(delta, tasks) for linear, delta in self.deltas.items()}
-        return ExpertSet(tasks, self.vectors, deltas, self.materialised)
-
-    @property
-    def nbytes(self) -> int:
-        """The memory that this set takes beside the shared blocks."""
-        own = sum(delta.nbytes for delta in self.deltas.values())
-        return own + sum(vector.nbytes for vector in self.vectors.values())
-
-
-def _tasks_of(delta: Delta, otherwise: tuple[int, ...]) -> tuple[int, ...]:
-    """The tasks whose blocks a change uses, or `otherwise` where it uses none."""
-    match delta:
-        case OneTask(task=task):
-            return (task,)
-        case SeveralTasks(tasks=tasks):
-            return tasks
-        case _:
-            return otherwise
-
-
-def _renumbered(delta: Delta, tasks: tuple[int, ...]) -> Delta:
-    match delta:
-        case OneTask():
-            return replace(delta, task=tasks[0])
-        case SeveralTasks():
-            return replace(delta, tasks=tasks)
-        case _:
-            return delta
 
 
 class ExpertBank:
@@ -166,14 +116,12 @@ class ExpertBank:
         def of_linear(linear: str) -> list[Delta]:
             return self._low_rank(linear, sets, [of_set.get(bias_of(linear)) for of_set in vectors])
 
-        changes = dict(zip(low_rank, side_by_side(of_linear, low_rank), strict=True))
-        own = [linear for linear in self.architecture.linears if linear not in changes]
+        by_linear = dict(zip(low_rank, side_by_side(of_linear, low_rank), strict=True))
         experts = []
         for i, tasks in enumerate(sets):
-            weights = self.merged_parameters([weight_of(linear) for linear in own], tasks)
-            deltas: dict[str, Delta] = {linear: of_sets[i] for linear, of_sets in changes.items()}
-            for linear in own:
-                deltas[linear] = OwnWeight(weights[weight_of(linear)], vectors[i].get(bias_of(linear)))
+            deltas = {linear: of_sets[i] for linear, of_sets in by_linear.items()}
+            own = [linear for linear in self.architecture.linears if linear not in deltas]
+            deltas |= self._merged_weights(own, tasks, vectors[i])
             experts.append(ExpertSet(tasks, vectors[i], deltas, materialised))
         return experts
 
@@ -239,6 +187,16 @@ class ExpertBank:
             else:
                 changes.append(SeveralTasks(tasks, left.float(), right.float(), bias))
         return changes
+
+    def _merged_weights(
+        self, linears: Sequence[str], tasks: tuple[int, ...], vectors: Mapping[str, Tensor]
+    ) -> dict[str, Delta]:
+        """The change of one set in those linears, each a merged weight of its own."""
+        weights = self.merged_parameters([weight_of(linear) for linear in linears], tasks)
+        return {
+            linear: MaterialisedWeight(weights[weight_of(linear)], vectors.get(bias_of(linear)))
+            for linear in linears
+        }
 
     def _singular_vectors(self, parameter: str, tasks: Sequence[int]) -> list[TaskSingularVectors]:
         blocks, s = self.blocks[parameter], self.singular_values[parameter]

@@ -7,7 +7,8 @@ from typing import Protocol
 
 from torch import Tensor
 
-from mass_serve.backbone.expert_bank import ExpertBank, ExpertSet
+from mass_serve.backbone.expert_bank import ExpertBank
+from mass_serve.backbone.expert_set import ExpertSet
 from mass_serve.backbone.one_pass import PassResult, Probe, Stop, run
 from mass_serve.backbone.weights.dense import DenseWeights
 from mass_serve.backbone.weights.segmented import SegmentedWeights

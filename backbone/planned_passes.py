@@ -7,7 +7,8 @@ from weakref import WeakKeyDictionary
 
 from torch import Tensor
 
-from mass_serve.backbone.expert_bank import ExpertBank, ExpertSet
+from mass_serve.backbone.expert_bank import ExpertBank
+from mass_serve.backbone.expert_set import ExpertSet
 from mass_serve.backbone.one_pass import PassResult, Probe, Stop
 from mass_serve.backbone.planned_pass import PlannedPass
 from mass_serve.backbone.weights.planned import RecordLayout

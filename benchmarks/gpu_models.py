@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mass_serve.backbone import Architecture, Block, ExpertBank, ExpertSet, PatchEmbedding, Pooling
 from mass_serve.backbone.architecture import bias_of, weight_of
-from mass_serve.kernels import BaseOnly, Delta, FoldedSides, OneTask, OwnWeight, TaskBlocks
+from mass_serve.kernels import BaseOnly, Delta, FoldedSides, MaterialisedWeight, OneTask, TaskBlocks
 
 BASE, LARGE = Block(768, 12, 3072, "quick_gelu", 1e-5), Block(1024, 16, 4096, "quick_gelu", 1e-5)
 VITS = {
@@ -70,7 +70,7 @@ def _random_delta(
     if form == "base_only":
         return BaseOnly(bias)
     if form == "materialised":
-        return OwnWeight(weight.clone(), bias)
+        return MaterialisedWeight(weight.clone(), bias)
     if len(tasks) == 1:
         return OneTask(tasks[0], torch.rand(rank, device=weight.device).to(weight.dtype), bias)
     d_out, d_in = weight.shape

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from mass_serve.backbone.architecture import Architecture, PatchEmbedding, bias_of, weight_of
-from mass_serve.backbone.expert_bank import ExpertBank, ExpertSet
+from mass_serve.backbone.expert_bank import ExpertBank
+from mass_serve.backbone.expert_set import ExpertSet
 from mass_serve.backbone.weights.protocol import ALL_ROWS
 from mass_serve.kernels import BaseOnly
 from mass_serve.kernels.activations import Activation

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from mass_serve import kernels
 from mass_serve.backbone.architecture import bias_of, weight_of
-from mass_serve.backbone.expert_bank import ExpertBank, ExpertSet
+from mass_serve.backbone.expert_bank import ExpertBank
+from mass_serve.backbone.expert_set import ExpertSet
 from mass_serve.backbone.weights.protocol import ALL_ROWS, token_rows
 from mass_serve.kernels.activations import Activation
 

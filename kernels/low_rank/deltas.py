@@ -4,7 +4,7 @@
     W_i = W + U_t diag(s) V_t          `OneTask`
     W_i = W + U_i L M V_i              `SeveralTasks`
     W_i = W + left^T right             `FoldedSides`
-    W_i                                `OwnWeight`
+    W_i                                `MaterialisedWeight`
 
 U_t and V_t are a task's resident blocks, U_i and V_i those of several tasks side by side. L, M and the folded
 sides are those of `merging.methods.tsv_m` and of `folded_sides` here. Each form also has the segment's bias.
@@ -134,7 +134,7 @@ class FoldedSides:
 
 
 @dataclass(frozen=True, eq=False)
-class OwnWeight:
+class MaterialisedWeight:
     """A materialised segment: its merged weight in place of the shared one."""
 
     weight: Tensor  # W_i [d_out, d_in]
@@ -145,12 +145,12 @@ class OwnWeight:
         """The memory of what it holds beside the bias."""
         return self.weight.nbytes
 
-    def output_rows(self, rows: slice) -> OwnWeight:
+    def output_rows(self, rows: slice) -> MaterialisedWeight:
         """The change of those rows of the matrix (views)."""
-        return OwnWeight(self.weight[rows], _rows(self.bias, rows))
+        return MaterialisedWeight(self.weight[rows], _rows(self.bias, rows))
 
 
-Delta = BaseOnly | OneTask | SeveralTasks | FoldedSides | OwnWeight
+Delta = BaseOnly | OneTask | SeveralTasks | FoldedSides | MaterialisedWeight
 
 
 def folded_sides(

@@ -34,8 +34,8 @@ from mass_serve.kernels.low_rank.deltas import (
     BaseOnly,
     Delta,
     FoldedSides,
+    MaterialisedWeight,
     OneTask,
-    OwnWeight,
     SeveralTasks,
     TaskBlocks,
     resident,
@@ -73,7 +73,7 @@ def linear_fields(delta: Delta, weight: Tensor, blocks: TaskBlocks | None) -> Fi
     match delta:
         case BaseOnly():
             return fields
-        case OwnWeight():
+        case MaterialisedWeight():
             return fields | {LinearField.WEIGHT: address(delta.weight)}
         case FoldedSides():
             return fields | _sides(delta.left, delta.right)
@@ -120,7 +120,7 @@ def segmented_linear(
     weight, deltas = weight.contiguous(), [_folded(delta, blocks) for delta in deltas]
     fields = [linear_fields(delta, weight, blocks) for delta in deltas]
     plan = SegmentPlan(x.shape[0], len(deltas), len(LinearField), x.device)
-    own_weights = [isinstance(delta, OwnWeight) for delta in deltas]
+    own_weights = [isinstance(delta, MaterialisedWeight) for delta in deltas]
     plan.update(row_offsets, [record(len(LinearField), {0: own}) for own in fields], own_weights)
     rank = 0 if blocks is None else blocks.vh.shape[1]
     max_rank = max(own.get(LinearField.RANK, 0) for own in fields)

@@ -7,7 +7,7 @@ blocks of the tasks E_i side by side as U_i and V_i:
     y = x W^T + b_i + ((x V_t^T) * s) U_t^T              OneTask
     y = x W^T + b_i + (((x V_i^T) M_i^T) L_i^T) U_i^T    SeveralTasks
     y = x W^T + b_i + (x right_i^T) left_i               FoldedSides
-    y = x W_i^T + b_i                                    OwnWeight
+    y = x W_i^T + b_i                                    MaterialisedWeight
 
 so that a segment's weight is `W + U_i C_i V_i` but for the first form: `C_i = L_i M_i`, `right_i = M_i V_i`
 and `left_i^T = U_i L_i`. Then `y = act(y) + skip`, where an activation or a skip connection is given. What
@@ -31,8 +31,8 @@ from mass_serve.kernels.low_rank.deltas import (
     BaseOnly,
     Delta,
     FoldedSides,
+    MaterialisedWeight,
     OneTask,
-    OwnWeight,
     SeveralTasks,
     TaskBlocks,
     resident,
@@ -80,7 +80,7 @@ def _base_runs(deltas: Sequence[Delta], row_offsets: Sequence[int]) -> Iterator[
     """Row ranges of neighbouring segments that share the base product: one call for each run."""
     start = row_offsets[0]
     for delta, segment_start, stop in zip(deltas, row_offsets, row_offsets[1:], strict=False):
-        if isinstance(delta, OwnWeight):
+        if isinstance(delta, MaterialisedWeight):
             if segment_start > start:
                 yield start, segment_start
             start = stop
@@ -93,7 +93,7 @@ def _add_change_(y: Tensor, x: Tensor, blocks: TaskBlocks | None, delta: Delta) 
     match delta:
         case BaseOnly():
             pass
-        case OwnWeight(weight=weight):
+        case MaterialisedWeight(weight=weight):
             add_product_(y, x, weight.T)
         case FoldedSides(right=right, left=left):
             add_product_(y, product(x, right.T), left)

@@ -10,7 +10,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mass_serve.kernels import BaseOnly, Delta, FoldedSides, OneTask, OwnWeight, SeveralTasks, TaskBlocks
+from mass_serve.kernels import (
+    BaseOnly,
+    Delta,
+    FoldedSides,
+    MaterialisedWeight,
+    OneTask,
+    SeveralTasks,
+    TaskBlocks,
+)
 from mass_serve.kernels.activations import Activation
 
 TASKS = 5
@@ -38,7 +46,7 @@ def random_delta(
 def dense_weight(weight: Tensor, blocks: TaskBlocks, delta: Delta) -> Tensor:
     """W + U C V in float64, written out, with C diagonal or the product of its factors."""
     match delta:
-        case OwnWeight():
+        case MaterialisedWeight():
             return delta.weight.double()
         case BaseOnly():
             return weight.double()

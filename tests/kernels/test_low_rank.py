@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mass_serve.kernels import Delta, OwnWeight, segmented_linear
+from mass_serve.kernels import Delta, MaterialisedWeight, segmented_linear
 from tests.kernels.segmented import TASKS, dense_weight, expected, random_blocks, random_delta
 from tests.kernels.splits import PATTERNS, offsets
 
@@ -35,7 +35,7 @@ def test_low_rank_and_materialised_segments_share_a_launch() -> None:
     torch.manual_seed(0)
     blocks, weight, x = random_blocks(24, 32, 4, torch.float32), torch.randn(24, 32), torch.randn(40, 32)
     low_rank = [random_delta((0,), 4, 24, torch.float32), random_delta((1, 3), 4, 24, torch.float32)]
-    merged = [OwnWeight(dense_weight(weight, blocks, d).float(), d.bias) for d in low_rank]
+    merged = [MaterialisedWeight(dense_weight(weight, blocks, d).float(), d.bias) for d in low_rank]
     mixed: list[Delta] = [low_rank[0], merged[1], merged[0], low_rank[1]]
     rows = (0, 8, 19, 19, 40)
     y = segmented_linear(x, weight, blocks, mixed, rows)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mass_serve.kernels import OwnWeight, SeveralTasks, segmented_linear
+from mass_serve.kernels import MaterialisedWeight, SeveralTasks, segmented_linear
 from mass_serve.kernels.activations import Activation
 from mass_serve.kernels.backend import backend
 from mass_serve.kernels.low_rank import reference
@@ -86,7 +86,7 @@ def test_low_rank_folded_materialised_and_base_only_segments_share_a_launch(
     low_rank = list(case.deltas)
     for i in (1, 3):
         own = dense_weight(case.weight, case.blocks, low_rank[i]).to(dtype)
-        case.deltas[i] = OwnWeight(own, low_rank[i].bias)
+        case.deltas[i] = MaterialisedWeight(own, low_rank[i].bias)
     assert isinstance(low_rank[2], SeveralTasks)
     case.deltas[5] = replace(low_rank[2].folded(case.blocks), bias=None)
     y = _fused(case)

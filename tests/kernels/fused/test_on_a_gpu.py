@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from benchmarks.kernels import Case, case_output
-from mass_serve.kernels import BaseOnly, Delta, OwnWeight, segmented_linear
+from mass_serve.kernels import BaseOnly, Delta, MaterialisedWeight, segmented_linear
 from mass_serve.kernels.low_rank.fused import LinearPlace, linear_fields, planned_linear
 from mass_serve.kernels.records import LinearField, record
 from mass_serve.kernels.segment_plan import SegmentPlan
@@ -43,7 +43,7 @@ def test_a_graph_replays_with_the_segments_that_an_update_put_in() -> None:
     merged = segmented.dense_weight(case.weight, case.blocks, case.deltas[0]).bfloat16()
     deltas: list[Delta] = [
         case.deltas[0],
-        OwnWeight(merged, case.deltas[0].bias),
+        MaterialisedWeight(merged, case.deltas[0].bias),
         BaseOnly(case.deltas[1].bias),
     ]
     length = len(LinearField)
