@@ -14,10 +14,11 @@ from pathlib import Path
 
 from torch import Tensor
 
+from mass_serve.merging import TaskChange, merged_parameter
 from mass_serve.merging.threads import one_thread_per_operation
 from mass_serve.model_store.backbone_spec import parameter_shapes
 from mass_serve.model_store.errors import StoreError
-from mass_serve.model_store.format.experts import Change, ExpertLayout, ReadParameter, factor_task
+from mass_serve.model_store.format.experts import ExpertLayout, ReadParameter, factor_task
 from mass_serve.model_store.format.journal import JOURNAL_FILE
 from mass_serve.model_store.format.manifest import (
     CALIBRATION_PREFIX,
@@ -33,7 +34,6 @@ from mass_serve.model_store.format.manifest import (
     task_folder,
 )
 from mass_serve.model_store.format.tensor_files import read_specs, read_tensor, write_tensors
-from mass_serve.model_store.merged_base import merged_parameter
 from mass_serve.model_store.plan import PlannedTask
 from mass_serve.model_store.progress import Progress, silent
 from mass_serve.model_store.storage.files import PARTIAL_SUFFIX, StoreFiles
@@ -105,7 +105,7 @@ class _ExpertsInFile:
     layout: ExpertLayout
     path: Path
 
-    def change(self, name: str) -> Change:
+    def change(self, name: str) -> TaskChange:
         return self.layout.read_change(name, partial(read_tensor, self.path))
 
 
@@ -144,7 +144,8 @@ def _write_merged_base(store: Store, path: str, progress: Progress) -> str:
 
         def merged(name: str) -> Tensor:
             progress("merging all tasks", next(done), len(names))
-            return merged_parameter(name, read_tensor(pretrained, name), experts)
+            changes = [expert.change(name) for expert in experts]
+            return merged_parameter(read_tensor(pretrained, name), changes)
 
         file = stack.enter_context(store.files.writing(path))
         digest = write_tensors(file, read_specs(pretrained), merged)

@@ -8,6 +8,8 @@ TSV-M (arXiv:2412.00081) replaces U and V by their polar factors, so that no two
 All that depends on the set is a small matrix between blocks that are stored once:
 
     merged_delta = U C V,   C = (U^T U)^(-1/2) diag(s) (V V^T)^(-1/2)
+
+What is not factored is averaged. Whole weights are `merged_parameter(pretrained, changes)`.
 """
 
 from __future__ import annotations
@@ -17,8 +19,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from mass_serve.merging.formats.low_rank import TaskSingularVectors
+from mass_serve.merging.formats import DenseDelta, TaskChange, TaskSingularVectors
+from mass_serve.merging.methods.method import MergingMethod
 
+TSV_M = MergingMethod("tsv_m", "TSV-M", "2412.00081", frozenset({"blocks"}))
 # Gram eigenvalues below this share of the largest belong to directions that the tasks have twice.
 GRAM_CUTOFF = 1e-10
 
@@ -71,7 +75,7 @@ class BlockOverlaps:
         self._overlaps: dict[tuple[int, int], Tensor] = {}
 
     def gram(self, places: Sequence[int]) -> Tensor:
-        """The Gram matrix [K, K] of those blocks side by side."""
+        """The Gram matrix [K, K] of the blocks at `places`, side by side."""
         return torch.cat([torch.cat([self._overlap(i, j) for j in places], dim=1) for i in places])
 
     def _overlap(self, i: int, j: int) -> Tensor:
@@ -85,6 +89,20 @@ class BlockOverlaps:
         if i not in self._doubles:
             self._doubles[i] = self._blocks[i].double()
         return self._doubles[i]
+
+
+def merged_parameter(pretrained: Tensor, changes: Sequence[TaskChange]) -> Tensor:
+    """`pretrained + merge of the changes` of one parameter, in the pretrained dtype.
+
+    Factored changes are merged by TSV-M, dense ones by their mean, in float32 or better; only the sum is
+    rounded. Raises ValueError for an empty set, and for changes of one parameter in two formats.
+    """
+    blocks = [change for change in changes if isinstance(change, TaskSingularVectors)]
+    deltas = [change.values for change in changes if isinstance(change, DenseDelta)]
+    if blocks and deltas:
+        raise ValueError("the changes of one parameter must all be factored or all be dense")
+    merged = merged_delta(blocks) if blocks else mean_delta(deltas)
+    return (pretrained.float() + merged).to(pretrained.dtype)
 
 
 def merged_delta(blocks: Sequence[TaskSingularVectors]) -> Tensor:

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from mass_serve.merging.formats.low_rank import TaskSingularVectors, rank_for, task_singular_vectors
-from mass_serve.merging.task_vectors import task_vector
+from mass_serve.merging import (
+    DenseDelta,
+    TaskChange,
+    TaskSingularVectors,
+    rank_for,
+    task_singular_vectors,
+    task_vector,
+)
 from mass_serve.merging.threads import side_by_side
 from mass_serve.model_store.backbone_spec import (
     BackboneSpec,
@@ -28,16 +33,7 @@ BLOCK_DTYPES: dict[BlockDtype, torch.dtype] = {
     "float32": torch.float32,
 }
 
-# What a task changes of one parameter: a factored matrix, or a dense delta.
-Change = TaskSingularVectors | Tensor
 ReadParameter = Callable[[str], Tensor]
-
-
-class Experts(Protocol):
-    """The changes of one task, in memory or in a file."""
-
-    def change(self, name: str) -> Change:
-        """What the task changes of one parameter."""
 
 
 @dataclass(frozen=True)
@@ -47,9 +43,10 @@ class TaskExperts:
     singular_vectors: dict[str, TaskSingularVectors]  # u, vh in the store's block dtype, s float32
     dense_deltas: dict[str, Tensor]  # float32, of the parameter's shape
 
-    def change(self, name: str) -> Change:
+    def change(self, name: str) -> TaskChange:
         """What the task changes of one parameter. Raises KeyError for an unknown name."""
-        return self.singular_vectors[name] if name in self.singular_vectors else self.dense_deltas[name]
+        vectors = self.singular_vectors.get(name)
+        return DenseDelta(self.dense_deltas[name]) if vectors is None else vectors
 
 
 @dataclass(frozen=True)
@@ -92,10 +89,10 @@ class ExpertLayout:
             specs[f"{name}.vh"] = TensorSpec(block, (ranks[name], shape[1]))
         return specs
 
-    def read_change(self, name: str, read: ReadParameter) -> Change:
+    def read_change(self, name: str, read: ReadParameter) -> TaskChange:
         """A task's change of one parameter from the tensors of its experts file."""
         if name not in factored_shapes(self.backbone, self.patch_embedding):
-            return read(f"{name}.delta")
+            return DenseDelta(read(f"{name}.delta"))
         return TaskSingularVectors(read(f"{name}.u"), read(f"{name}.s"), read(f"{name}.vh"))
 
 
@@ -140,5 +137,5 @@ def experts_from_tensors(layout: ExpertLayout, tensors: dict[str, Tensor]) -> Ta
     }
     return TaskExperts(
         {name: change for name, change in changes.items() if isinstance(change, TaskSingularVectors)},
-        {name: change for name, change in changes.items() if isinstance(change, Tensor)},
+        {name: change.values for name, change in changes.items() if isinstance(change, DenseDelta)},
     )

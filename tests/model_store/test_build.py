@@ -15,11 +15,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from mass_serve.merging.formats.low_rank import TaskSingularVectors, task_singular_vectors
+from mass_serve.merging.methods.tsv_m import merged_parameter
 from mass_serve.model_store.build import build, refuse_taken
 from mass_serve.model_store.errors import CheckpointError, StoreError, StoreExistsError, TaskError
 from mass_serve.model_store.format import experts
 from mass_serve.model_store.format.experts import ExpertLayout
-from mass_serve.model_store.merged_base import is_slow_to_rebuild, merged_parameter
+from mass_serve.model_store.merged_base import is_slow_to_rebuild
 from mass_serve.model_store.plan import BuildOptions, TaskInput, default_router_layer
 from mass_serve.model_store.store import Store
 from tests.model_store.models import Suite, make_model, make_suite, save_head
@@ -105,7 +106,9 @@ def test_stored_and_rebuilt_merged_base_are_the_same_bits(dtype: torch.dtype, tm
     pretrained = store.load_pretrained()
     tasks = [store.load_experts(task.name) for task in store.manifest.tasks]
     stored = store.load_merged_base()
-    rebuilt = {name: merged_parameter(name, pretrained[name], tasks) for name in pretrained}
+    rebuilt = {
+        name: merged_parameter(pretrained[name], [task.change(name) for task in tasks]) for name in pretrained
+    }
     assert stored is not None
     assert all(torch.equal(stored[name], rebuilt[name]) for name in pretrained)
     assert all(stored[name].dtype == dtype for name in pretrained)

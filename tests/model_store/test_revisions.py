@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from mass_serve.merging import merged_parameter
 from mass_serve.model_store.build import build
 from mass_serve.model_store.errors import CheckpointError, IntegrityError, StoreError, TaskError
 from mass_serve.model_store.format.manifest import MANIFEST_FILE
-from mass_serve.model_store.merged_base import merged_parameter
 from mass_serve.model_store.plan import BuildOptions
 from mass_serve.model_store.revisions import (
     add_task,
@@ -135,7 +135,8 @@ def test_the_stored_merged_base_follows_the_tasks(suite: Suite, tmp_path: Path) 
         found = store.load_merged_base()
         assert found is not None
         for name, pretrained in store.load_pretrained().items():
-            assert torch.equal(found[name], merged_parameter(name, pretrained, tasks))
+            changes = [task.change(name) for task in tasks]
+            assert torch.equal(found[name], merged_parameter(pretrained, changes))
 
     before = Store.open(tmp_path / "s")
     assert_current(add_task(tmp_path / "s", suite.tasks[2]))
@@ -177,7 +178,9 @@ def test_a_store_that_outgrew_rebuilding_gets_its_merged_base_stored(
     store = tmp_path / "merged"
     built = build(suite.pretrained, suite.tasks[:2], store, BuildOptions(first_pass="merged_base"))
     assert built.manifest.merged_base == "rebuilt"
-    monkeypatch.setattr("model_store.revisions.is_slow_to_rebuild", lambda _layout, tasks: tasks > 2)
+    monkeypatch.setattr(
+        "mass_serve.model_store.revisions.is_slow_to_rebuild", lambda _layout, tasks: tasks > 2
+    )
     assert add_task(store, suite.tasks[2]).manifest.merged_base == "stored"
 
 
