@@ -9,9 +9,9 @@ from typing import Literal, Protocol
 from torch import Tensor
 
 from mass_serve.backbone import ExpertBank
-from mass_serve.model_store.backbone_spec import BackboneSpec
-from mass_serve.model_store.errors import CheckpointError
-from mass_serve.model_store.readers.checkpoints import Checkpoint
+from mass_serve.engine.loading import encoder_config
+from mass_serve.model_store.plan import check_same_sizes
+from mass_serve.model_store.readers.checkpoint import Checkpoint
 
 Source = Literal["finetuned", "blocks"]
 
@@ -33,7 +33,7 @@ class TaskChanges(Protocol):
 
 
 class BlockChanges:
-    """As far as the store's blocks keep them."""
+    """What the store's blocks keep of the changes."""
 
     source: Source = "blocks"
     identity: object = None
@@ -49,7 +49,7 @@ class BlockChanges:
 
 
 class FinetunedModels:
-    """From the fine-tuned checkpoints themselves."""
+    """The whole changes, from the fine-tuned checkpoints themselves."""
 
     source: Source = "finetuned"
 
@@ -57,14 +57,9 @@ class FinetunedModels:
         """Raises CheckpointError for a checkpoint that cannot be read or is of another size."""
         self._pretrained = bank.pretrained
         self._checkpoints = {task: Checkpoint.open(path) for task, path in checkpoints.items()}
-        expected = {field: getattr(bank.config, field, None) for field in BackboneSpec.model_fields}
         for task, checkpoint in self._checkpoints.items():
-            for field, value in checkpoint.spec.model_dump(exclude={"family"}).items():
-                if value != expected[field]:
-                    raise CheckpointError(
-                        f"task {task}: the fine-tuned model has {field} {value}, the store's encoder "
-                        f"{expected[field]}"
-                    )
+            found = encoder_config(checkpoint.architecture)
+            check_same_sizes(task, found, bank.config, "the store's encoder")
 
     @property
     def identity(self) -> object:

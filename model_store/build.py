@@ -10,8 +10,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from mass_serve.model_store.backbone_spec import factored_shapes, parameter_shapes
 from mass_serve.model_store.errors import StoreExistsError
+from mass_serve.model_store.format.factoring import factored_shapes
 from mass_serve.model_store.format.journal import JOURNAL_FILE, Journal, load_journal
 from mass_serve.model_store.format.manifest import MANIFEST_FILE, PRETRAINED_FILE, Manifest
 from mass_serve.model_store.format.tensor_files import TensorSpec, sha256_of, write_tensors
@@ -111,7 +111,7 @@ def _write_pretrained(files: StoreFiles, plan: BuildPlan, journal: Journal, prog
     progress("copying the pretrained model", 0, 1)
     specs = {
         name: TensorSpec(plan.pretrained.dtype(name), shape)
-        for name, shape in parameter_shapes(plan.pretrained.spec).items()
+        for name, shape in plan.pretrained.architecture.parameter_shapes().items()
     }
     with files.writing(PRETRAINED_FILE) as file:
         digest = write_tensors(file, specs, plan.pretrained.parameter)

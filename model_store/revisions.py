@@ -14,6 +14,7 @@ from functools import partial
 from torch import Tensor
 
 from mass_serve.model_store.errors import StoreError, TaskError
+from mass_serve.model_store.format.calibration import MEANS, is_calibration
 from mass_serve.model_store.format.manifest import (
     CALIBRATION_PREFIX,
     MANIFEST_FILE,
@@ -102,10 +103,15 @@ def rollback_task(url: StoreUrl, name: str, progress: Progress = silent) -> Stor
 def calibrate_store(
     store: Store, tensors: dict[str, Tensor], tasks: Sequence[str], images: int, unrouted_below: float
 ) -> Store:
-    """Gives a store what unlabelled images told (see `router.calibration`); `tasks` in the tensors' order.
+    """Gives a store what `images` unlabelled images told of the evidence for its tasks.
 
-    Raises StoreError where the store is no longer the one that was opened, StoreLockedError.
+    `tensors` are those of a calibration file (see `format.calibration`), `tasks` their tasks in order, and
+    `unrouted_below` the familiarity below which no task is believed. Raises ValueError for other tensors,
+    StoreError where the store is no longer the one that was opened, StoreLockedError.
     """
+    kinds = tensors[MEANS].shape[1] if MEANS in tensors and tensors[MEANS].ndim > 1 else 0
+    if not is_calibration(tensors, kinds, len(tasks)):
+        raise ValueError(f"these are no calibration of {len(tasks)} tasks")
     with _changing(store.files.url) as current:
         manifest = current.manifest
         if manifest.store_revision != store.manifest.store_revision:

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from torch import Tensor
 
-from mass_serve.model_store.backbone_spec import parameter_shapes
 from mass_serve.model_store.errors import IntegrityError, ManifestError, StoreError, TaskError
 from mass_serve.model_store.format.experts import ExpertLayout, TaskExperts, experts_from_tensors
 from mass_serve.model_store.format.heads import HeadTensors, head_from_tensors
@@ -64,7 +63,7 @@ class Store:
         return self._load_encoder(PRETRAINED_FILE)
 
     def load_merged_base(self) -> dict[str, Tensor] | None:
-        """The stored merged base, or None where `merged_base.merged_base` rebuilds it from the blocks."""
+        """The merged base, or None where it is not stored but rebuilt (`merging.merged_parameter`)."""
         path = self.manifest.merged_base_file
         return None if path is None else self._load_encoder(path)
 
@@ -92,10 +91,10 @@ class Store:
                 head = head_from_tensors(read_tensors(path))
             except (TensorFileError, ValueError) as error:
                 raise IntegrityError(f"{entry.head_file} cannot be used: {error}") from error
-        expected = (len(entry.labels), self.manifest.backbone.embedding_width)
-        if head.kind != entry.head.kind or tuple(head.weight.shape) != expected:
+        expected = (len(entry.labels), self.manifest.backbone.embedding_dim)
+        if head.kind != entry.head.kind or head.shape != expected:
             raise IntegrityError(
-                f"{entry.head_file} holds a {head.kind} head {list(head.weight.shape)}, "
+                f"{entry.head_file} holds a {head.kind} head {list(head.shape)}, "
                 f"the manifest describes a {entry.head.kind} head {list(expected)}"
             )
         return head
@@ -136,7 +135,7 @@ class Store:
     def encoder_file(self, path: str) -> Iterator[Path]:
         """A checked file that holds every parameter of the encoder."""
         with self.checked_file(path) as local:
-            _check_shapes(path, local, parameter_shapes(self.manifest.backbone))
+            _check_shapes(path, local, self.manifest.backbone.parameter_shapes())
             yield local
 
     @contextmanager
@@ -150,7 +149,7 @@ class Store:
     def _load_encoder(self, path: str) -> dict[str, Tensor]:
         with self.encoder_file(path) as local:
             tensors = read_tensors(local)
-        return {name: tensors[name] for name in parameter_shapes(self.manifest.backbone)}
+        return {name: tensors[name] for name in self.manifest.backbone.parameter_shapes()}
 
     def _hash_of(self, path: str, local: Path) -> str:
         try:

@@ -16,7 +16,6 @@ from torch import Tensor
 
 from mass_serve.merging import TaskChange, merged_parameter
 from mass_serve.merging.threads import one_thread_per_operation
-from mass_serve.model_store.backbone_spec import parameter_shapes
 from mass_serve.model_store.errors import StoreError
 from mass_serve.model_store.format.experts import ExpertLayout, ReadParameter, factor_task
 from mass_serve.model_store.format.journal import JOURNAL_FILE
@@ -86,7 +85,7 @@ def write_task(
     with files.writing(experts_file) as file:
         experts_hash = write_tensors(file, layout.tensor_specs(), experts.__getitem__)
     with files.writing(head_file) as file:
-        head_hash = write_tensors(file, task.head.specs(), task.head.tensors().__getitem__)
+        head_hash = write_tensors(file, task.head.specs(), task.head.tensors.__getitem__)
     return TaskEntry(
         name=task.name,
         revision=revision,
@@ -132,7 +131,7 @@ def publish(files: StoreFiles, draft: Manifest) -> Store:
 
 def _write_merged_base(store: Store, path: str, progress: Progress) -> str:
     """Merges all tasks from their blocks, holding one parameter at a time. Returns the SHA-256."""
-    names = list(parameter_shapes(store.manifest.backbone))
+    names = list(store.manifest.backbone.parameter_shapes())
     done = count()
     with ExitStack() as stack:
         stack.enter_context(one_thread_per_operation())

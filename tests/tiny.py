@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-
 import torch
 from torch import Tensor
 
 from mass_serve.backbone import ClassificationHead, EncoderConfig, ExpertBank, first_pass_parameters
-from mass_serve.engine.inputs.preprocessing import Preprocessing
+from mass_serve.backbone.architecture import Architecture, Block, PatchEmbedding, Pooling
+from mass_serve.engine.inputs.preprocessing import ImagePreprocessor
 from mass_serve.engine.loading import LoadedStore, TaskHead, TaskInfo
 from mass_serve.merging import TaskSingularVectors, rank_for, task_singular_vectors
-from mass_serve.model_store import backbone_spec
+from mass_serve.model_store.format.preprocessing import Preprocessing
 from mass_serve.router import Calibration, CalibrationFit, RouterConfig, evidence_kinds
 
 CONFIG = EncoderConfig(
@@ -27,7 +26,16 @@ CONFIG = EncoderConfig(
 
 def parameter_shapes(config: EncoderConfig) -> dict[str, tuple[int, ...]]:
     """The shapes that the store writes for such an encoder."""
-    return backbone_spec.parameter_shapes(backbone_spec.BackboneSpec(**asdict(config)))
+    sizes = (config.width, config.num_attention_heads, config.mlp_width)
+    block = Block(*sizes, config.activation, config.layer_norm_eps)
+    embedding = PatchEmbedding(config.image_size, config.patch_size)
+    return Architecture(embedding, block, config.depth, Pooling(config.projection_dim)).parameter_shapes()
+
+
+def preprocessing(crop: int) -> ImagePreprocessor:
+    """What makes an image of `crop` pixels into an input without resampling it."""
+    mean, std = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
+    return ImagePreprocessor(Preprocessing(size=crop, crop=crop, interpolation="bicubic", mean=mean, std=std))
 
 
 def pretrained(config: EncoderConfig, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
@@ -101,9 +109,7 @@ def loaded_store(
     return LoadedStore(
         store_revision="tiny",
         config=config,
-        preprocessing=Preprocessing(
-            config.image_size, config.image_size, "bicubic", (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
-        ),
+        preprocessing=preprocessing(config.image_size),
         router=router,
         mode=mode,
         head_choice=head_choice,

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mass_serve.backbone.architecture import Architecture
 from mass_serve.merging import (
     DenseDelta,
     TaskChange,
@@ -17,12 +18,7 @@ from mass_serve.merging import (
     task_vector,
 )
 from mass_serve.merging.threads import side_by_side
-from mass_serve.model_store.backbone_spec import (
-    BackboneSpec,
-    PatchEmbeddingForm,
-    factored_shapes,
-    parameter_shapes,
-)
+from mass_serve.model_store.format.factoring import PatchEmbeddingForm, factored_shapes
 from mass_serve.model_store.format.manifest import BlockDtype, Manifest
 from mass_serve.model_store.format.tensor_files import TensorSpec
 from mass_serve.model_store.progress import Progress, silent
@@ -53,7 +49,7 @@ class TaskExperts:
 class ExpertLayout:
     """How the changes of any task of one store are laid out."""
 
-    backbone: BackboneSpec
+    backbone: Architecture
     compression_ratio: float
     patch_embedding: PatchEmbeddingForm
     block_dtype: BlockDtype
@@ -80,7 +76,7 @@ class ExpertLayout:
         ranks = self.ranks()
         block = BLOCK_DTYPES[self.block_dtype]
         specs = {}
-        for name, shape in parameter_shapes(self.backbone).items():
+        for name, shape in self.backbone.parameter_shapes().items():
             if name not in ranks:
                 specs[f"{name}.delta"] = TensorSpec(torch.float32, shape)
                 continue
@@ -104,7 +100,7 @@ def factor_task(
     progress: Progress = silent,
 ) -> dict[str, Tensor]:
     """The tensors of a task's experts file, from two models read one parameter per thread at a time."""
-    names = list(parameter_shapes(layout.backbone))
+    names = list(layout.backbone.parameter_shapes())
     tensors: dict[str, Tensor] = {}
 
     def factor(name: str) -> dict[str, Tensor]:
@@ -133,7 +129,7 @@ def _change_tensors(layout: ExpertLayout, name: str, delta: Tensor) -> dict[str,
 def experts_from_tensors(layout: ExpertLayout, tensors: dict[str, Tensor]) -> TaskExperts:
     """A task's changes from all tensors of its experts file."""
     changes = {
-        name: layout.read_change(name, tensors.__getitem__) for name in parameter_shapes(layout.backbone)
+        name: layout.read_change(name, tensors.__getitem__) for name in layout.backbone.parameter_shapes()
     }
     return TaskExperts(
         {name: change for name, change in changes.items() if isinstance(change, TaskSingularVectors)},

@@ -11,18 +11,21 @@ from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from mass_serve.merging.formats.low_rank import rank_for
-from mass_serve.model_store.backbone_spec import BackboneSpec, PatchEmbeddingForm, Size, factored_shapes
+from mass_serve.merging import rank_for
 from mass_serve.model_store.errors import ManifestError
+from mass_serve.model_store.format.architecture_v1 import StoredArchitecture
+from mass_serve.model_store.format.factoring import PatchEmbeddingForm, factored_shapes
 from mass_serve.model_store.format.field_types import (
     RelativePath,
     Revision,
     Sha256,
     Share,
+    Size,
     StrictModel,
     TaskName,
     first_problem,
 )
+from mass_serve.model_store.format.preprocessing import Preprocessing
 
 FORMAT_VERSION = 1
 MANIFEST_FILE = "manifest.json"
@@ -34,26 +37,17 @@ TASKS_PREFIX = "tasks/"
 BlockDtype = Literal["bfloat16", "float16", "float32"]
 MergedBaseForm = Literal["stored", "rebuilt"]
 FirstPass = Literal["merged_base", "pretrained"]
-# The names of `router.MODES`, and the paper's router.
-RouterMode = Literal["paper", "one_pass", "fast", "balanced", "exact"]
-Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"]
-Channels = tuple[float, float, float]
-
-
-class PreprocessingSpec(StrictModel):
-    """Shortest edge to `size` pixels, centre crop to `crop`, then `(x / 255 - mean) / std`."""
-
-    size: Size
-    crop: Size
-    interpolation: Interpolation
-    mean: Channels
-    std: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
+HeadKind = Literal["cosine", "linear"]
+# Which modes there are is the router's affair; a store only has the name of one.
+ModeName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
+# The mode of a store whose manifest names none: the projection-residual router of arXiv:2504.05342.
+FIRST_MODE = "paper"
 
 
 class RouterSpec(StrictModel):
     """The router, and what follows from its choice (arXiv:2504.05342; the modes: `router.modes`)."""
 
-    mode: RouterMode = "paper"  # of a store that was built before there were others
+    mode: ModeName = FIRST_MODE
     layer: Annotated[int, Field(ge=0)]
     token: Literal["class", "mean"] = "class"
     temperature: Annotated[float, Field(gt=0)] = 1.0
@@ -67,7 +61,7 @@ class RouterSpec(StrictModel):
 class HeadSpec(StrictModel):
     """`cosine`: scaled cosine similarity to class vectors; `linear`: weight and bias."""
 
-    kind: Literal["cosine", "linear"]
+    kind: HeadKind
 
 
 class TaskEntry(StrictModel):
@@ -126,8 +120,8 @@ class Manifest(StrictModel):
 
     format_version: Literal[1] = 1
     store_revision: Revision  # new with every write
-    backbone: BackboneSpec
-    preprocessing: PreprocessingSpec
+    backbone: StoredArchitecture
+    preprocessing: Preprocessing
     router: RouterSpec
     compression_ratio: Share
     patch_embedding: PatchEmbeddingForm
@@ -150,7 +144,7 @@ class Manifest(StrictModel):
                 f"router.layer: {self.router.layer} does not exist, the encoder's blocks are "
                 f"0..{self.backbone.depth - 1}"
             )
-        if self.preprocessing.crop != self.backbone.image_size:
+        if self.preprocessing.crop != self.backbone.embedding.image_size:
             raise ValueError("preprocessing.crop: must be the backbone's image_size")
         return self
 

@@ -18,8 +18,7 @@ from mass_serve.backbone import (
     first_pass_parameters,
     patchify,
 )
-from mass_serve.model_store.backbone_spec import parameter_shapes
-from mass_serve.model_store.readers.checkpoints import Checkpoint
+from mass_serve.model_store.readers.checkpoint import Checkpoint
 from tests import tiny
 
 SHAPES = [
@@ -60,7 +59,7 @@ def models(
 
 def _parameters(folder: Path) -> dict[str, Tensor]:
     checkpoint = Checkpoint.open(folder)
-    return {name: checkpoint.parameter(name) for name in parameter_shapes(checkpoint.spec)}
+    return {name: checkpoint.parameter(name) for name in checkpoint.architecture.parameter_shapes()}
 
 
 def _images(config: EncoderConfig) -> Tensor:

@@ -14,6 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from mass_serve.backbone.architecture import Architecture, Block, PatchEmbedding, Pooling
 from mass_serve.merging.formats.low_rank import TaskSingularVectors, task_singular_vectors
 from mass_serve.merging.methods.tsv_m import merged_parameter
 from mass_serve.model_store.build import build, refuse_taken
@@ -24,7 +25,6 @@ from mass_serve.model_store.merged_base import is_slow_to_rebuild
 from mass_serve.model_store.plan import BuildOptions, TaskInput, default_router_layer
 from mass_serve.model_store.store import Store
 from tests.model_store.models import Suite, make_model, make_suite, save_head
-from tests.model_store.test_format import TINY
 
 
 @pytest.fixture
@@ -54,8 +54,9 @@ class TestDefaults:
         assert default_router_layer(depth) == layer
 
     def test_merged_base_is_stored_where_rebuilding_is_slow(self) -> None:
-        vit_b = TINY.model_copy(update={"width": 768, "mlp_width": 3072, "depth": 12, "patch_size": 32})
-        vit_l = vit_b.model_copy(update={"width": 1024, "mlp_width": 4096, "depth": 24})
+        patches, end = PatchEmbedding(224, 32), Pooling(512)
+        vit_b = Architecture(patches, Block(768, 12, 3072, "quick_gelu", 1e-5), 12, end)
+        vit_l = Architecture(patches, Block(1024, 16, 4096, "quick_gelu", 1e-5), 24, end)
         assert not is_slow_to_rebuild(ExpertLayout(vit_b, 1 / 8, "factored", "bfloat16"), 8)
         assert is_slow_to_rebuild(ExpertLayout(vit_l, 1 / 8, "factored", "bfloat16"), 8)
 
