@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from mass_serve.evaluation.baselines import NAMES, TITLES
 from mass_serve.merging import methods
 from mass_serve.merging.methods import METHODS, TALL_MASKS, TSV_M, MergingMethod
 
@@ -25,8 +24,3 @@ def test_what_needs_whole_models_cannot_be_had_from_blocks() -> None:
     assert TSV_M.needs == {"blocks"}
     assert TALL_MASKS.needs == {"finetuned", "data"}
     assert all(len(method.needs & {"blocks", "finetuned"}) == 1 for method in METHODS)
-
-
-def test_every_method_is_measured_under_its_own_name() -> None:
-    assert {method.name for method in METHODS} <= set(NAMES) == TITLES.keys()
-    assert len({method.name for method in METHODS}) == len(METHODS)

@@ -24,7 +24,7 @@ from mass_serve.model_store.format.experts import ExpertLayout
 from mass_serve.model_store.merged_base import is_slow_to_rebuild
 from mass_serve.model_store.plan import BuildOptions, TaskInput, default_router_layer
 from mass_serve.model_store.store import Store
-from tests.model_store.models import Suite, make_model, make_suite, save_head
+from tests.models import Suite, make_model, make_suite, save_head
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from mass_serve.model_store.revisions import (
     rollback_task,
 )
 from mass_serve.model_store.store import Store
-from tests.model_store.models import Suite, make_model
+from tests.models import Suite, make_model
 
 
 def names(store: Store) -> list[str]:
