@@ -75,7 +75,7 @@ class Baselines:
         self._pretrained = engine.bank.pretrained
 
     def __iter__(self) -> Iterator[Baseline]:
-        """Every baseline that can be had: those that merge whole models need the fine-tuned ones."""
+        """Yields every baseline that can be had: those that merge whole models need the fine-tuned ones."""
         bank, every_task = self._engine.bank, range(len(self._tasks))
         yield Baseline(self._one(PRETRAINED, lambda: self._pretrained))
         merged = functools.cache(lambda: bank.merged_parameters(list(self._pretrained), every_task))
@@ -90,7 +90,7 @@ class Baselines:
             yield from self._masks()
 
     def _task_arithmetic(self) -> Iterator[Baseline]:
-        """`pretrained + c sum of task vectors` (arXiv:2212.04089); their average is c = 1 / T."""
+        """Yields weight averaging and task arithmetic, which go the same way, the second searched how far."""
         total = self._direction(summed_changes)
         average = averaging_coefficient(len(self._tasks))
         yield Baseline(self._one(WEIGHT_AVERAGING.name, lambda: self._moved(total, average)))
@@ -102,7 +102,7 @@ class Baselines:
         return self._searched(TIES.name, TIES_COEFFICIENTS, lambda _half: direction)
 
     def _masks(self) -> Iterator[Baseline]:
-        """TALL masks, and the consensus of those masks; with both halves' masks where they differ."""
+        """Yields TALL masks, and the consensus of those masks; with both halves' masks where they differ."""
         total = self._direction(summed_changes)
 
         def masked(coefficient: float, _half: int) -> Dense:
@@ -126,7 +126,7 @@ class Baselines:
     def _searched(
         self, name: str, tried: tuple[float, ...], direction: Callable[[int], Parameters]
     ) -> Baseline:
-        """`pretrained + c direction(half)`, with the c that was best on the other half."""
+        """Makes the baseline `pretrained + c direction(half)`, with the c that was best on the other half."""
 
         def scaled(coefficient: float, half: int) -> Dense:
             return self._one(name, lambda: self._moved(direction(half), coefficient))
@@ -137,7 +137,7 @@ class Baselines:
         return Baseline(method, found)
 
     def _one(self, name: str, encoder: Callable[[], Parameters]) -> Dense:
-        """One encoder for every task and half."""
+        """Makes a method with one encoder for every task and half."""
         made = functools.cache(encoder)
         return self._dense(name, lambda _task, _half: made())
 
@@ -146,7 +146,7 @@ class Baselines:
         return Dense(name, engine.config, engine.preprocessing, engine.head, encoder)
 
     def _direction(self, merge: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
-        """What `merge` makes of the tasks' changes [T, ...] of every parameter."""
+        """Applies `merge` to the tasks' changes [T, ...] of every parameter."""
         return {
             name: merge(torch.stack([self._changes.change(task, name) for task in self._tasks]))
             for name in self._pretrained
@@ -161,7 +161,7 @@ class Baselines:
         return self._moved({name: self._changes.change(task, name) for name in self._pretrained}, 1.0)
 
     def _masked(self, total: Mapping[str, Tensor], task: str, tall_lambda: float) -> dict[str, Tensor]:
-        """`pretrained + mask of the task * sum of task vectors`."""
+        """Computes `pretrained + mask of the task * sum of task vectors`."""
         kept = {}
         for name, multi_task in total.items():
             mask = tall_mask(self._changes.change(task, name), multi_task, tall_lambda)
@@ -174,7 +174,7 @@ class Baselines:
 
 
 def storage(name: str, parameters: int, tasks: int, encoder_bytes: int, experts_bytes: int) -> int:
-    """The bytes on disk that a baseline needs, heads apart: one encoder but for these three."""
+    """Returns the bytes on disk that a baseline needs, heads apart: one encoder's but for these three."""
     if name == INDIVIDUAL:
         return tasks * encoder_bytes
     if name == TALL_MASKS.name:

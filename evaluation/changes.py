@@ -1,4 +1,4 @@
-"""Where the baselines that merge whole models take what fine-tuning changed from."""
+"""Sources of the task vectors that baselines merge: the store's blocks, or the fine-tuned models."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ class TaskChanges(Protocol):
 
     @property
     def identity(self) -> object:
-        """What the changes depend on beside the store, for a journal."""
+        """Everything that the changes depend on beside the store, for a journal."""
         ...
 
     def change(self, task: str, parameter: str) -> Tensor:
-        """`finetuned - pretrained` of one parameter of one task, in float32."""
+        """Computes `finetuned - pretrained` of one parameter of one task, in float32."""
         ...
 
 
 class BlockChanges:
-    """What the store's blocks keep of the changes."""
+    """The changes as far as the store's blocks keep them."""
 
     source: Source = "blocks"
     identity: object = None

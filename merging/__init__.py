@@ -1,4 +1,4 @@
-"""Many task vectors made into less, in pure PyTorch.
+"""Makes many task vectors into less, in pure PyTorch.
 
     vectors = [task_singular_vectors(task_vector(pretrained, finetuned), rank) for finetuned in models]
     merged = merged_parameter(pretrained, vectors)  # TSV-M of one parameter

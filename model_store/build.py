@@ -49,6 +49,7 @@ def build(
         journal = _write_pretrained(files, plan, journal, progress)
         journal = _write_tasks(files, plan, journal, progress)
         store = commit(files, _draft(plan, journal), plan.merged_base, progress)
+        # Last: with both there, a build that is killed here is found finished by the next one.
         files.delete(JOURNAL_FILE)
         return store
 
@@ -83,7 +84,7 @@ def _finish_committed(files: StoreFiles, plan: BuildPlan) -> Store:
 
 
 def _resume_or_start(files: StoreFiles, plan: BuildPlan) -> Journal:
-    """The journal to go on from, after everything that it does not vouch for has been removed."""
+    """Returns the journal to go on from, after removing every file that it does not vouch for."""
     journal = load_journal(files)
     if journal is None or journal.fingerprint != plan.fingerprint or not _is_intact(files, journal):
         journal = Journal(fingerprint=plan.fingerprint)
@@ -131,7 +132,7 @@ def _write_tasks(files: StoreFiles, plan: BuildPlan, journal: Journal, progress:
 
 
 def _draft(plan: BuildPlan, journal: Journal) -> Manifest:
-    """The manifest of the store but for its merged base."""
+    """Makes the manifest of the store, but for its merged base."""
     layout = plan.layout
     return Manifest(
         store_revision=new_revision(),

@@ -14,5 +14,5 @@ REBUILD_LIMIT = 5e10
 
 
 def is_slow_to_rebuild(layout: ExpertLayout, num_tasks: int) -> bool:
-    """Whether rebuilding the merged base at load would take so long that it had better be stored."""
+    """Tells whether rebuilding the merged base at load would take so long that it had better be stored."""
     return sum((num_tasks * rank) ** 3 for rank in layout.ranks().values()) > REBUILD_LIMIT

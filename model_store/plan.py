@@ -1,4 +1,4 @@
-"""What a build is asked to do, checked in full before any arithmetic."""
+"""The plan of a build: everything that it is asked for, checked before any arithmetic."""
 
 from __future__ import annotations
 
@@ -162,7 +162,7 @@ def check_task_name(name: str) -> None:
 
 
 def default_router_layer(depth: int) -> int:
-    """Block 9 of 12 and 20 of 24, as the paper has it; three quarters of any other depth."""
+    """Returns block 9 of 12 and 20 of 24, as the paper has it; three quarters of any other depth."""
     return {12: 9, 24: 20}.get(depth, min(int(0.75 * depth + 0.5), depth - 1))
 
 
@@ -187,7 +187,7 @@ def check_same_sizes(task: str, finetuned: Any, other: Any, whose: str) -> None:
 
 
 def _sizes(part: Any) -> Iterator[tuple[str, object]]:
-    """Every size of an architecture and of its parts, by name."""
+    """Yields every size of an architecture and of its parts, with its name."""
     for field in fields(part):
         value = getattr(part, field.name)
         if is_dataclass(value):
@@ -251,7 +251,7 @@ def _merged_base_form(layout: ExpertLayout, num_tasks: int, options: BuildOption
 
 
 def _fingerprint(pretrained: Checkpoint, tasks: Sequence[PlannedTask], options: BuildOptions) -> str:
-    """A hash of the options and of the size and time of change of every input file."""
+    """Hashes the options and the size and time of change of every input file."""
     content = {
         "options": asdict(options),
         "pretrained": [_identity(path) for path in pretrained.input_files],

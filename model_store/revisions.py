@@ -143,6 +143,7 @@ def prune_store(url: StoreUrl) -> list[str]:
     with _changing(url) as store:
         if store.manifest.history:
             pruned = store.manifest.model_copy(update={"history": {}, "store_revision": new_revision()})
+            # First, so that no manifest names a file that is gone, should this stop halfway.
             store.files.write_bytes(MANIFEST_FILE, pruned.to_bytes())
             store = Store(store.files, pruned)
         kept = {MANIFEST_FILE, *store.manifest.all_files()}
@@ -154,7 +155,7 @@ def prune_store(url: StoreUrl) -> list[str]:
 
 @contextmanager
 def _changing(url: StoreUrl) -> Iterator[Store]:
-    """The store, opened under its lock. Opened before too, so that no lock is left where no store is."""
+    """Opens the store under its lock. It is opened before too, so that no lock is left where no store is."""
     files = open_files(url)
     Store.open_files(files)
     with writing_errors_explained(files.url), files.lock():
@@ -171,7 +172,7 @@ def _changing(url: StoreUrl) -> Iterator[Store]:
 
 
 def _with_earlier(manifest: Manifest, entry: TaskEntry) -> dict[str, tuple[TaskEntry, ...]]:
-    """The history with `entry` as the latest earlier revision of its task."""
+    """Returns the history with `entry` as the latest earlier revision of its task."""
     earlier = manifest.history.get(entry.name, ())
     return {**manifest.history, entry.name: (*earlier, entry)}
 

@@ -46,12 +46,12 @@ _REVISION_FILE = re.compile(
 
 
 def new_revision() -> str:
-    """A name that no earlier revision has."""
+    """Returns a name that no earlier revision has."""
     return secrets.token_hex(6)
 
 
 def is_ours(path: str) -> bool:
-    """Whether a file in a store's folder is one that writing a store makes, complete or partial."""
+    """Tells whether a file in a store's folder is one that writing a store makes, complete or partial."""
     name = path.removesuffix(PARTIAL_SUFFIX)
     return name in (MANIFEST_FILE, JOURNAL_FILE, PRETRAINED_FILE) or bool(_REVISION_FILE.fullmatch(name))
 
@@ -112,6 +112,7 @@ def commit(files: StoreFiles, draft: Manifest, form: MergedBaseForm, progress: P
     """Makes `draft`, a manifest without a merged base, the store: its merged base first, where it is to be
     stored, then the manifest, whose atomic replacement is the moment at which the store changes.
     """
+    # The file's name is new too: readers of the version before go on with the merged base that they have.
     revision = new_revision()
     update: dict[str, object] = {"store_revision": revision}
     path = f"{MERGED_BASE_PREFIX}{revision}.safetensors"

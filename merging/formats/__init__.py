@@ -1,4 +1,4 @@
-"""How what one task changed of a parameter is kept; one file a format, each a type of its own."""
+"""Formats of what one task changed of a parameter; one file a format, each a type of its own."""
 
 from mass_serve.merging.formats.dense import DenseDelta
 from mass_serve.merging.formats.low_rank import TaskSingularVectors, rank_for, task_singular_vectors

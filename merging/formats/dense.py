@@ -14,5 +14,5 @@ class DenseDelta:
     values: Tensor  # of the parameter's shape
 
     def delta(self) -> Tensor:
-        """The change itself."""
+        """Returns the change itself."""
         return self.values

@@ -1,4 +1,4 @@
-"""How the changes of several tasks become one; one file a paper, each pure functions of one parameter.
+"""Methods that make the changes of several tasks one: one file a paper, pure functions of one parameter.
 
 Every file names its paper and what the method needs in a `MergingMethod`; `METHODS` lists them all.
 """

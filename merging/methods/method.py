@@ -1,4 +1,4 @@
-"""What there is to know of a merging method beside its arithmetic."""
+"""The description of a merging method: its name, its paper and what it needs."""
 
 from __future__ import annotations
 

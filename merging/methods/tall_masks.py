@@ -15,7 +15,7 @@ TALL_MASKS = MergingMethod("tall_masks", "TALL masks", "2405.07813", frozenset({
 
 
 def tall_mask(change: Tensor, multi_task: Tensor, tall_lambda: float) -> Tensor:
-    """The elements that a task needs of the summed task vectors: `|change| > |multi_task - change| lambda`.
+    """Finds the elements that a task needs of the sum: `|change| > |multi_task - change| lambda`.
 
     change [...], multi_task [...] -> bool [...].
     """
@@ -23,5 +23,5 @@ def tall_mask(change: Tensor, multi_task: Tensor, tall_lambda: float) -> Tensor:
 
 
 def stored_bytes(parameters: int, tasks: int, encoder_bytes: int) -> int:
-    """The bytes on disk: the pretrained weights, the summed task vectors, a bit a parameter and task."""
+    """Returns the bytes on disk: pretrained weights, summed task vectors, a bit per parameter and task."""
     return 2 * encoder_bytes + tasks * -(-parameters // 8)

@@ -16,15 +16,15 @@ WEIGHT_AVERAGING = MergingMethod("weight_averaging", "averaging", "2203.05482", 
 
 
 def summed_changes(changes: Tensor) -> Tensor:
-    """The sum of the tasks' changes of one parameter, [T, ...] -> [...]."""
+    """Computes the sum of the tasks' changes of one parameter, [T, ...] -> [...]."""
     return changes.sum(0)
 
 
 def averaging_coefficient(tasks: int) -> float:
-    """The c = 1 / T with which task arithmetic is weight averaging."""
+    """Returns the c = 1 / T with which task arithmetic is weight averaging."""
     return 1 / tasks
 
 
 def moved(pretrained: Tensor, direction: Tensor, coefficient: float) -> Tensor:
-    """`pretrained + c direction` of one parameter, computed in float32 or better, in the pretrained dtype."""
+    """Computes `pretrained + c direction` of one parameter in float32 or better, in its dtype."""
     return (pretrained.float() + coefficient * direction).to(pretrained.dtype)

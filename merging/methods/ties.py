@@ -21,7 +21,7 @@ KEPT_SHARE = 0.2
 
 
 def ties_threshold(task_vector: Tensor) -> float:
-    """The magnitude from which on an element is among the largest 20 % of a whole task vector [P]."""
+    """Returns the magnitude from which on an element is among the largest 20 % of a whole task vector [P]."""
     cut = task_vector.numel() - int(task_vector.numel() * KEPT_SHARE)
     return float(task_vector.abs().kthvalue(max(1, cut)).values)
 

@@ -1,4 +1,4 @@
-"""What one task adds to the encoder: singular blocks of its matrices, dense deltas of everything else."""
+"""A task's experts file: singular blocks of the encoder's matrices, dense deltas of everything else."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ class TaskExperts:
     dense_deltas: dict[str, Tensor]  # float32, of the parameter's shape
 
     def change(self, name: str) -> TaskChange:
-        """What the task changes of one parameter. Raises KeyError for an unknown name."""
+        """Returns the task's change of one parameter. Raises KeyError for an unknown name."""
         vectors = self.singular_vectors.get(name)
         return DenseDelta(self.dense_deltas[name]) if vectors is None else vectors
 
 
 @dataclass(frozen=True)
 class ExpertLayout:
-    """How the changes of any task of one store are laid out."""
+    """The layout of every experts file of one store."""
 
     backbone: Architecture
     compression_ratio: float
@@ -86,7 +86,7 @@ class ExpertLayout:
         return specs
 
     def read_change(self, name: str, read: ReadParameter) -> TaskChange:
-        """A task's change of one parameter from the tensors of its experts file."""
+        """Reads a task's change of one parameter from the tensors of its experts file."""
         if name not in factored_shapes(self.backbone, self.patch_embedding):
             return DenseDelta(read(f"{name}.delta"))
         return TaskSingularVectors(read(f"{name}.u"), read(f"{name}.s"), read(f"{name}.vh"))
@@ -99,7 +99,10 @@ def factor_task(
     stage: str,
     progress: Progress = silent,
 ) -> dict[str, Tensor]:
-    """The tensors of a task's experts file, from two models read one parameter per thread at a time."""
+    """Computes the tensors of a task's experts file.
+
+    Both models are read one parameter at a time on each thread, so neither is in memory as a whole.
+    """
     names = list(layout.backbone.parameter_shapes())
     tensors: dict[str, Tensor] = {}
 
@@ -127,7 +130,7 @@ def _change_tensors(layout: ExpertLayout, name: str, delta: Tensor) -> dict[str,
 
 
 def experts_from_tensors(layout: ExpertLayout, tensors: dict[str, Tensor]) -> TaskExperts:
-    """A task's changes from all tensors of its experts file."""
+    """Makes a task's changes from all tensors of its experts file."""
     changes = {
         name: layout.read_change(name, tensors.__getitem__) for name in layout.backbone.parameter_shapes()
     }

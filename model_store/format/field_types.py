@@ -1,4 +1,4 @@
-"""What the pydantic models of a store share: their strictness, and the shapes of names, paths and hashes."""
+"""Field types of the store's pydantic models: their strictness; patterns of names, paths and hashes."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ class HeadTensors:
 
     @property
     def kind(self) -> HeadKind:
-        """What the manifest calls such a head."""
+        """The kind of the head, as the manifest names it."""
         return "linear" if BIAS in self.tensors else "cosine"
 
     @property
@@ -48,7 +48,7 @@ class HeadTensors:
 
 
 def read_head(path: Path) -> HeadTensors:
-    """A head from safetensors: `weight` with `logit_scale` (cosine) or with `bias` (linear).
+    """Reads a head from safetensors: `weight` with `logit_scale` (cosine) or with `bias` (linear).
 
     Raises CheckpointError with what is missing or wrong.
     """
@@ -93,7 +93,7 @@ def head_from_tensors(tensors: dict[str, Tensor]) -> HeadTensors:
 
 
 def read_labels(path: Path) -> tuple[str, ...]:
-    """Class names in the head's row order, from a JSON list of unique non-empty strings."""
+    """Reads the class names, in the head's row order, from a JSON list of unique non-empty strings."""
     try:
         labels = json.loads(path.read_bytes())
     except OSError as error:

@@ -91,17 +91,17 @@ class TaskEntry(StrictModel):
 
     @property
     def experts_file(self) -> str:
-        """Where the singular blocks and dense deltas are, within the store."""
+        """The path of the singular blocks and dense deltas within the store."""
         return f"{task_folder(self.name, self.revision)}/experts.safetensors"
 
     @property
     def head_file(self) -> str:
-        """Where the classification head is, within the store."""
+        """The path of the classification head within the store."""
         return f"{task_folder(self.name, self.revision)}/head.safetensors"
 
 
 class CalibrationEntry(StrictModel):
-    """What unlabelled images told of the evidence for tasks: true for these revisions of these tasks."""
+    """A calibration by unlabelled images. It holds for these revisions of these tasks."""
 
     file: RelativePath
     tasks: dict[TaskName, Revision]  # in the order of the tensors
@@ -182,11 +182,11 @@ class Manifest(StrictModel):
 
     @property
     def merged_base_file(self) -> str | None:
-        """Where the merged base is; None where it is rebuilt at load."""
+        """The path of the merged base; None where it is rebuilt at load."""
         return next((path for path in self.files if path.startswith(MERGED_BASE_PREFIX)), None)
 
     def calibrated_tasks(self, names: Collection[str]) -> tuple[int, ...] | None:
-        """Where in the calibration each of the named tasks is; None where it does not fit them.
+        """Returns the place of each named task in the calibration; None where the calibration does not fit.
 
         Their revisions must be those that it was made with, and where the first pass runs on the merged
         base, which all tasks have a part in, there must be no others.
@@ -203,11 +203,11 @@ class Manifest(StrictModel):
         return tuple(order.index(task.name) for task in served)
 
     def find_task(self, name: str) -> TaskEntry | None:
-        """The current revision of a task, or None."""
+        """Returns the current revision of a task, or None for an unknown task."""
         return next((task for task in self.tasks if task.name == name), None)
 
     def all_files(self) -> dict[str, str]:
-        """Every file of the store with its SHA-256, earlier revisions included; not the manifest."""
+        """Returns every file of the store but the manifest, with its SHA-256; earlier revisions included."""
         found = dict(self.files)
         for task in self.tasks:
             found |= task.files
@@ -217,7 +217,7 @@ class Manifest(StrictModel):
         return found
 
     def to_bytes(self) -> bytes:
-        """The content of manifest.json: indented, in declaration order, with a final newline."""
+        """Writes the content of manifest.json: indented, in declaration order, with a final newline."""
         return (self.model_dump_json(indent=2) + "\n").encode()
 
 
@@ -227,7 +227,7 @@ def task_folder(name: str, revision: str) -> str:
 
 
 def parse_manifest(content: bytes) -> Manifest:
-    """The manifest that the bytes of manifest.json hold.
+    """Reads the manifest from the bytes of manifest.json.
 
     Raises ManifestError for malformed JSON, unknown or missing keys, values out of range, and for a
     format version that this program does not know.

@@ -1,4 +1,4 @@
-"""How the images of a store become pixels, as its manifest says it."""
+"""The preprocessing section of a manifest: how an image becomes pixels."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ class Checkpoint:
 
     @classmethod
     def open(cls, path: Path, allow_pickle: bool = False) -> Checkpoint:
-        """The model in a directory, or in a weights file whose directory has its config.json.
+        """Opens the model in a directory, or in a weights file whose directory has its config.json.
 
         Only headers are read (pickles whole). Raises CheckpointError naming what is wrong: a missing file,
         another architecture, missing or unexpected keys, wrong shapes.
@@ -50,18 +50,18 @@ class Checkpoint:
 
     @property
     def input_files(self) -> tuple[Path, ...]:
-        """Every file that decides what the parameters are."""
+        """The files that decide what the parameters are."""
         return (self.folder / CONFIG_FILE, *self._weights.paths)
 
     def dtype(self, name: str) -> torch.dtype:
-        """The dtype in which `parameter` gives a parameter."""
+        """Returns the dtype in which `parameter` gives a parameter."""
         dtypes = [self._weights.specs[key].dtype for key in self._keys_of(name)]
         if len(set(dtypes)) != 1 or dtypes[0] is None:
             raise CheckpointError(f"{self.folder}: the parts of {name} have different dtypes")
         return dtypes[0]
 
     def parameter(self, name: str) -> Tensor:
-        """A parameter by its canonical name, in the file's dtype and the architecture's shape.
+        """Reads a parameter by its canonical name, in the file's dtype and the architecture's shape.
 
         Raises CheckpointError naming a weight that holds NaN, Inf or what float32 could not compute with.
         """

@@ -43,7 +43,7 @@ class ClipVision:
     model_types = ("clip", "clip_vision_model")
 
     def key(self, name: str) -> str | None:
-        """The name without prefix and with LayerNorm spelt right; None for the text tower and for buffers."""
+        """Strips the prefix and spells LayerNorm right; None for the text tower and for buffers."""
         if name.startswith(("text_model.", "text_projection.")) or name == "logit_scale":
             return None
         if name.endswith(".position_ids"):
@@ -51,7 +51,7 @@ class ClipVision:
         return name.removeprefix("vision_model.").replace("pre_layrnorm.", "pre_layernorm.")
 
     def architecture(self, path: Path, config: dict[str, Any], keys: Iterable[str]) -> Architecture:
-        """The encoder's sizes from config.json; from a full CLIPModel's, those of its vision tower.
+        """Reads the encoder's sizes from config.json: of a full CLIPModel the vision tower's.
 
         There is a projection where the weights hold one or the class named in the config demands it.
         Raises CheckpointError for sizes that cannot be.
@@ -75,7 +75,7 @@ class ClipVision:
             raise CheckpointError(f"{path}: {first_problem(error)}") from error
 
     def sources(self, architecture: Architecture) -> dict[str, Source]:
-        """Where every canonical parameter is: the parts of a fused one share its rows evenly."""
+        """Returns the place of every canonical parameter; the parts of a fused one share its rows evenly."""
         embedding = architecture.embedding
         keys, sources = _keys(architecture), {}
         for name, (rows, *rest) in architecture.parameter_shapes().items():

@@ -1,4 +1,4 @@
-"""What a family of checkpoints has to say of itself so that it can be read."""
+"""A family of checkpoints: what a file of this folder has to know so that they can be read."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mass_serve.backbone.architecture import Architecture
 
 @dataclass(frozen=True)
 class Source:
-    """Where a canonical parameter is in a checkpoint: some tensors of one shape, stacked along their rows."""
+    """The place of a canonical parameter in a checkpoint: tensors of one shape, stacked along their rows."""
 
     keys: tuple[str, ...]  # as the family names them
     shape: tuple[int, ...]  # of each of them in the file
@@ -23,25 +23,25 @@ class Family(Protocol):
 
     @property
     def title(self) -> str:
-        """What a person calls such models, several of them."""
+        """The name of such models in a message, in the plural."""
         ...
 
     @property
     def model_types(self) -> tuple[str, ...]:
-        """What config.json may give as the model's type."""
+        """The values of `model_type` in config.json that mean this family."""
         ...
 
     def key(self, name: str) -> str | None:
-        """What the family calls a tensor of a file, in one spelling; None for one that is not needed."""
+        """Returns the family's one name for a tensor of a file; None for a tensor that is not needed."""
         ...
 
     def architecture(self, path: Path, config: dict[str, Any], keys: Iterable[str]) -> Architecture:
-        """What config.json at `path`, and the keys that there are, say of the encoder.
+        """Returns the encoder that config.json at `path`, and the keys that there are, describe.
 
         Raises CheckpointError for what cannot be stored.
         """
         ...
 
     def sources(self, architecture: Architecture) -> dict[str, Source]:
-        """Where every canonical parameter is."""
+        """Returns the place of every canonical parameter."""
         ...

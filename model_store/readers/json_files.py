@@ -10,7 +10,7 @@ from mass_serve.model_store.errors import CheckpointError
 
 
 def read_json_object(path: Path) -> dict[str, Any]:
-    """The JSON object in a file. Raises CheckpointError."""
+    """Reads the JSON object in a file. Raises CheckpointError."""
     try:
         content = json.loads(path.read_bytes())
     except OSError as error:

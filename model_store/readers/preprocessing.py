@@ -1,4 +1,4 @@
-"""How a checkpoint's images are prepared: preprocessor_config.json, as CLIP's image processor means it.
+"""The preprocessing of a checkpoint: preprocessor_config.json, as CLIP's image processor means it.
 
 Configurations on disk may leave out whatever equals CLIP's defaults, so the defaults are part of the format.
 """
@@ -28,7 +28,7 @@ def has_preprocessing(folder: Path) -> bool:
 
 
 def read_preprocessing(folder: Path, image_size: int) -> Preprocessing:
-    """How the model's images are prepared; CLIP's own way where the directory does not say.
+    """Reads how the model's images are prepared; CLIP's own way where the directory does not say.
 
     Raises CheckpointError where the configured way cannot be followed exactly.
     """

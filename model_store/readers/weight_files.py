@@ -26,14 +26,14 @@ _PICKLE_SUFFIXES = {".pt", ".pth", ".bin"}
 
 
 class WeightFiles(ABC):
-    """The tensors of a checkpoint by the names in its files."""
+    """The tensors of a checkpoint, by the names in its files."""
 
     paths: tuple[Path, ...]
     specs: dict[str, TensorSpec]
 
     @abstractmethod
     def read(self, key: str) -> Tensor:
-        """One tensor in its own dtype."""
+        """Reads one tensor, in its own dtype."""
 
 
 class SafetensorsWeights(WeightFiles):
@@ -83,7 +83,7 @@ def _is_plain(key: object, value: object) -> bool:
 
 
 def open_weights(path: Path, allow_pickle: bool) -> WeightFiles:
-    """The weights in a directory or a file. Raises CheckpointError; pickles only where they are allowed."""
+    """Opens the weights in a directory or a file. Raises CheckpointError; pickles must be allowed."""
     if path.is_file():
         if path.suffix not in _PICKLE_SUFFIXES:
             return SafetensorsWeights((path,))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from PIL import Image
 
 from mass_serve.engine import Classification, Engine, Query
+from mass_serve.model_store.errors import ManifestError
 from mass_serve.model_store.format.manifest import parse_manifest
 from mass_serve.model_store.store import Store
 from mass_serve.router import MODES, PAPER
@@ -81,3 +83,16 @@ def test_the_record_is_worth_comparing_with() -> None:
     assert any(float.fromhex(answer["familiarity"]) > 0.05 for answer in fields if answer["familiarity"])
     logits = [float.fromhex(value) for answer in fields for value in answer["logits"]]
     assert max(map(abs, logits)) > 10
+
+
+def test_a_mode_that_the_router_does_not_have_is_refused_when_the_store_is_served(tmp_path: Path) -> None:
+    """A later version may have others; the store itself does not judge them, and another can be asked for."""
+    store = Path(shutil.copytree(STORE, tmp_path / "store"))
+    content = json.loads((store / "manifest.json").read_text())
+    content["router"]["mode"] = "sometime_later"
+    (store / "manifest.json").write_text(json.dumps(content))
+    assert Store.open(store).verify() == []
+    sentence = "router.mode must be one of paper, one_pass, fast, balanced, exact, not 'sometime_later'"
+    with pytest.raises(ManifestError, match=sentence):
+        Engine.load(str(store))
+    assert Engine.load(str(store), mode="exact").tasks.keys() == {"digits", "street", "signs"}
