@@ -12,7 +12,7 @@ from mass_serve.backbone.architecture import Architecture, bias_of, weight_of
 from mass_serve.backbone.expert_set import ExpertSet
 from mass_serve.kernels import Delta, MaterialisedWeight, OneTask, SeveralTasks, TaskBlocks
 from mass_serve.kernels.backend import backend_for
-from mass_serve.merging import TaskSingularVectors, core_factors, merged_parameter
+from mass_serve.merging import DenseDelta, TaskSingularVectors, core_factors, merged_parameter
 from mass_serve.merging.threads import side_by_side
 
 FACTOR_BYTES = 4  # core factors are float32 whatever the encoder is
@@ -127,12 +127,11 @@ class ExpertBank:
 
     def merged(self, parameter: str, tasks: Sequence[int]) -> Tensor:
         """One parameter of the merged model of the tasks (see `merging.methods.tsv_m`), as pretrained's."""
-        changes: Sequence[TaskSingularVectors | Tensor]
+        pretrained = self.pretrained[parameter]
         if parameter in self.dense_deltas:
-            changes = [self.dense_deltas[parameter][task] for task in tasks]
-        else:
-            changes = self._singular_vectors(parameter, tasks)
-        return merged_parameter(self.pretrained[parameter], changes)
+            deltas = self.dense_deltas[parameter]
+            return merged_parameter(pretrained, [DenseDelta(deltas[task]) for task in tasks])
+        return merged_parameter(pretrained, self._singular_vectors(parameter, tasks))
 
     def merged_parameters(self, parameters: Collection[str], tasks: Sequence[int]) -> dict[str, Tensor]:
         """`merged` of several parameters, side by side on the threads there are."""

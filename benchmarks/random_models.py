@@ -9,38 +9,21 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from mass_serve.model_store.backbone_spec import BackboneSpec, parameter_shapes
+from mass_serve.backbone.architecture import Architecture, Block, PatchEmbedding, Pooling
+from mass_serve.model_store.readers.clip import ClipVision
 
-VIT_B_32 = BackboneSpec(
-    image_size=224,
-    patch_size=32,
-    width=768,
-    depth=12,
-    num_attention_heads=12,
-    mlp_width=3072,
-    activation="quick_gelu",
-    layer_norm_eps=1e-5,
-    projection_dim=512,
+VIT_B_32 = Architecture(
+    PatchEmbedding(224, 32), Block(768, 12, 3072, "quick_gelu", 1e-5), depth=12, pooling=Pooling(512)
 )
 CLASSES = 10
 
-_RENAMED = {
-    "class_embedding": "vision_model.embeddings.class_embedding",
-    "patch_embedding.": "vision_model.embeddings.patch_embedding.",
-    "position_embedding.": "vision_model.embeddings.position_embedding.",
-    "pre_layernorm.": "vision_model.pre_layrnorm.",
-    "post_layernorm.": "vision_model.post_layernorm.",
-    "projection.": "visual_projection.",
-    "blocks.": "vision_model.encoder.layers.",
-    "attention.out.": "self_attn.out_proj.",
-}
 
-
-def write_checkpoints(folder: Path, spec: BackboneSpec, tasks: int) -> tuple[Path, list[Path]]:
+def write_checkpoints(folder: Path, architecture: Architecture, tasks: int) -> tuple[Path, list[Path]]:
     """Writes `pretrained` and `tasks` models fine-tuned from it, each with a head and labels."""
     generator = torch.Generator().manual_seed(0)
-    pretrained = {name: _initial(name, shape, generator) for name, shape in parameter_shapes(spec).items()}
-    _write(folder / "pretrained", spec, pretrained)
+    shapes = architecture.parameter_shapes()
+    pretrained = {name: _initial(name, shape, generator) for name, shape in shapes.items()}
+    _write(folder / "pretrained", architecture, pretrained)
     finetuned = []
     for task in range(tasks):
         path = folder / f"task{task}"
@@ -48,8 +31,8 @@ def write_checkpoints(folder: Path, spec: BackboneSpec, tasks: int) -> tuple[Pat
             name: weight + 0.05 * weight.std() * torch.randn(weight.shape, generator=generator)
             for name, weight in pretrained.items()
         }
-        _write(path, spec, changed)
-        head = torch.randn(CLASSES, spec.embedding_width, generator=generator)
+        _write(path, architecture, changed)
+        head = torch.randn(CLASSES, architecture.embedding_dim, generator=generator)
         save_file({"weight": head, "logit_scale": torch.tensor(30.0)}, path / "head.safetensors")
         (path / "labels.json").write_text(json.dumps([f"class {i}" for i in range(CLASSES)]))
         finetuned.append(path)
@@ -57,39 +40,30 @@ def write_checkpoints(folder: Path, spec: BackboneSpec, tasks: int) -> tuple[Pat
 
 
 def _initial(name: str, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-    noise = torch.randn(shape, generator=generator)
-    if "layernorm" in name or "layer_norm" in name:
-        return 0.02 * noise + (1.0 if name.endswith("weight") else 0.0)
-    return 0.02 * noise
+    noise = 0.02 * torch.randn(shape, generator=generator)
+    is_gain = len(shape) == 1 and name.endswith(".weight")  # of a LayerNorm
+    return noise + 1.0 if is_gain else noise
 
 
-def _write(path: Path, spec: BackboneSpec, parameters: dict[str, Tensor]) -> None:
+def _write(path: Path, architecture: Architecture, parameters: dict[str, Tensor]) -> None:
     path.mkdir(parents=True)
     tensors: dict[str, Tensor] = {}
-    for name, tensor in parameters.items():
-        renamed = name
-        for ours, theirs in _RENAMED.items():
-            renamed = renamed.replace(ours, theirs)
-        if "attention.qkv" in renamed:
-            for part, rows in zip("qkv", tensor.chunk(3), strict=True):
-                key = renamed.replace("attention.qkv", f"self_attn.{part}_proj")
-                tensors[key] = rows.contiguous()
-        elif name.startswith("patch_embedding"):
-            tensors[renamed] = tensor.view(-1, 3, spec.patch_size, spec.patch_size)
-        else:
-            tensors[renamed] = tensor
+    for name, source in ClipVision().sources(architecture).items():
+        parts = parameters[name].chunk(len(source.keys))
+        tensors |= {key: part.reshape(source.shape) for key, part in zip(source.keys, parts, strict=True)}
     save_file(tensors, path / "model.safetensors")
+    embedding, block = architecture.embedding, architecture.block
     config = {
         "architectures": ["CLIPVisionModelWithProjection"],
         "model_type": "clip_vision_model",
-        "hidden_size": spec.width,
-        "intermediate_size": spec.mlp_width,
-        "num_hidden_layers": spec.depth,
-        "num_attention_heads": spec.num_attention_heads,
-        "image_size": spec.image_size,
-        "patch_size": spec.patch_size,
-        "projection_dim": spec.projection_dim,
-        "hidden_act": spec.activation,
-        "layer_norm_eps": spec.layer_norm_eps,
+        "hidden_size": block.width,
+        "intermediate_size": block.mlp_width,
+        "num_hidden_layers": architecture.depth,
+        "num_attention_heads": block.num_attention_heads,
+        "image_size": embedding.image_size,
+        "patch_size": embedding.patch_size,
+        "projection_dim": architecture.pooling.projection_dim,
+        "hidden_act": block.activation,
+        "layer_norm_eps": block.layer_norm_eps,
     }
     (path / "config.json").write_text(json.dumps(config))

@@ -19,9 +19,10 @@ from mass_serve.evaluation import EvaluationDataError, with_individual_accuracie
 from mass_serve.model_store.build import build as build_store
 from mass_serve.model_store.build import refuse_taken
 from mass_serve.model_store.errors import StoreError
-from mass_serve.model_store.format.manifest import FirstPass, RouterMode
+from mass_serve.model_store.format.manifest import FirstPass
 from mass_serve.model_store.plan import BuildOptions, TaskInput
 from mass_serve.model_store.store import Store
+from mass_serve.router import ModeName
 
 Value = TypeVar("Value")
 StoreArgument = Annotated[str, typer.Argument(help="store folder or URL", metavar="STORE")]
@@ -49,7 +50,7 @@ def build(
         float | None, typer.Option(help="share of the rank kept per task (default: 1 / tasks)")
     ] = None,
     mode: Annotated[
-        RouterMode, typer.Option(help="how much computing the search for the task is worth (see the README)")
+        ModeName, typer.Option(help="how much computing the search for the task is worth (see the README)")
     ] = "exact",
     router_layer: Annotated[
         int | None, typer.Option(help="block that routes, from 0 (default: three quarters of the depth)")
@@ -191,11 +192,11 @@ def _print_summary(store: Store, as_json: bool) -> None:
         }
         typer.echo(json.dumps(content, indent=2))
         return
-    backbone = manifest.backbone
+    encoder = manifest.backbone
     typer.echo(f"{store.files.url}: revision {manifest.store_revision}, {decimal(sum(sizes.values()))}")
     typer.echo(
-        f"encoder: {backbone.image_size} px, patch {backbone.patch_size}, "
-        f"{backbone.depth} blocks of width {backbone.width}; router at block {manifest.router.layer}; "
+        f"encoder: {encoder.embedding.image_size} px, patch {encoder.embedding.patch_size}, "
+        f"{encoder.depth} blocks of width {encoder.width}; router at block {manifest.router.layer}; "
         f"mode {manifest.router.mode}, first pass {manifest.router.first_pass}; "
         f"merged base {manifest.merged_base}; "
         f"blocks {manifest.block_dtype}, ratio {manifest.compression_ratio:.4g}"

@@ -6,9 +6,18 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from mass_serve.evaluation import Report
+from mass_serve.evaluation.baselines import INDIVIDUAL, PRETRAINED, TITLES, TSV_C
 from mass_serve.evaluation.figures import Accuracy, RoutedFigures
 from mass_serve.evaluation.measures import Interval
 from mass_serve.evaluation.unfamiliar import Unfamiliar
+from mass_serve.merging.methods import (
+    CONSENSUS,
+    TALL_MASKS,
+    TASK_ARITHMETIC,
+    TIES,
+    TSV_M,
+    WEIGHT_AVERAGING,
+)
 
 ROUTED_HEADINGS = (
     "images",
@@ -22,17 +31,18 @@ ROUTED_HEADINGS = (
     "ECE label",
     "ECE task",
 )
-BASELINE_TITLES = {
-    "individual": "individual",
-    "tsv_c": "TSV-C",
-    "tall_masks": "TALL masks",
-    "tsv_m": "TSV-M",
-    "consensus": "consensus",
-    "ties": "TIES",
-    "task_arithmetic": "arithmetic",
-    "weight_averaging": "averaging",
-    "pretrained": "pretrained",
-}
+# From what is usually the most accurate to the least.
+BASELINES = (
+    INDIVIDUAL,
+    TSV_C,
+    TALL_MASKS.name,
+    TSV_M.name,
+    CONSENSUS.name,
+    TIES.name,
+    TASK_ARITHMETIC.name,
+    WEIGHT_AVERAGING.name,
+    PRETRAINED,
+)
 
 
 def print_report(report: Report) -> None:
@@ -75,8 +85,8 @@ def _routed_cells(figures: RoutedFigures) -> list[str]:
 
 def _baselines(report: Report) -> Table:
     """Accuracies with the task known; columns of what was not measured are left out."""
-    known = [name for name in BASELINE_TITLES if report["average"]["baselines"][name] is not None]
-    table = _table("baselines: task known", "task", *(BASELINE_TITLES[name] for name in known))
+    known = [name for name in BASELINES if report["average"]["baselines"][name] is not None]
+    table = _table("baselines: task known", "task", *(TITLES[name] for name in known))
     for task, figures in report["tasks"].items():
         table.add_row(task, *(_number(figures["baselines"][name]) for name in known))
     table.add_section()
@@ -103,8 +113,8 @@ def _average_interval(report: Report, name: str) -> str:
 def _notes(report: Report) -> Table:
     """Where each baseline's weights are from, what was searched, and what it stores."""
     table = _table("what the baselines are", "baseline", "weights from", "of one encoder's bytes", "searched")
-    for name, title in BASELINE_TITLES.items():
-        baseline = report["baselines"][name]
+    for name in BASELINES:
+        baseline, title = report["baselines"][name], TITLES[name]
         if baseline is not None:
             table.add_row(
                 title, baseline["source"], _number(baseline["bytes_ratio"]), _searched(report, name)

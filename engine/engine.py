@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mass_serve.backbone import Architecture, ClassificationHead, ExpertBank, passes_for, patchify
 from mass_serve.engine.execution import AdaptiveExecution, Execution
-from mass_serve.engine.inputs.preprocessing import Preprocessing
+from mass_serve.engine.inputs.preprocessing import ImagePreprocessor
 from mass_serve.engine.loading import LoadedStore, TaskInfo, load_store
 from mass_serve.engine.options import EngineOptions
 from mass_serve.engine.search import Decision, decider
@@ -29,7 +29,7 @@ __all__ = ["BatchReport", "Classification", "Engine", "Query", "TaskInfo"]
 class Query:
     """One image to classify."""
 
-    # [3, crop, crop], RGB: uint8 as `Preprocessing.preprocess` makes it, or float32 and normalised already
+    # [3, crop, crop], RGB: uint8 as `ImagePreprocessor.preprocess` gives it, or float32 and normalised
     pixels: Tensor
     candidates: tuple[str, ...] | None = None  # the tasks to choose from; None: all of the store
 
@@ -98,7 +98,7 @@ class Engine:
     def __init__(self, loaded: LoadedStore, execution: Execution, set_cache_bytes: int) -> None:
         self.store_revision: str = loaded.store_revision
         self.config: Architecture = loaded.config
-        self.preprocessing: Preprocessing = loaded.preprocessing
+        self.preprocessing: ImagePreprocessor = loaded.preprocessing
         self.bank: ExpertBank = loaded.bank
         self.tasks: Mapping[str, TaskInfo] = {head.info.name: head.info for head in loaded.heads}
         self.left_out: tuple[str, ...] = loaded.left_out  # tasks of the store that are not served

@@ -9,21 +9,14 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from mass_serve.backbone import (
-    Architecture,
-    Block,
-    ClassificationHead,
-    ExpertBank,
-    PatchEmbedding,
-    Pooling,
-)
-from mass_serve.engine.inputs.preprocessing import Preprocessing
-from mass_serve.model_store.backbone_spec import BackboneSpec
-from mass_serve.model_store.errors import StoreError
-from mass_serve.model_store.format.heads import HeadTensors
-from mass_serve.model_store.format.manifest import PRETRAINED_FILE, Manifest, TaskEntry
+from mass_serve.backbone import Architecture, ClassificationHead, ExpertBank
+from mass_serve.engine.inputs.preprocessing import ImagePreprocessor
+from mass_serve.model_store.errors import ManifestError, StoreError
+from mass_serve.model_store.format.calibration import COVARIANCE, IMAGES, MEANS, OWNER, is_calibration
+from mass_serve.model_store.format.heads import BIAS, LOGIT_SCALE, WEIGHT, HeadTensors
+from mass_serve.model_store.format.manifest import MANIFEST_FILE, PRETRAINED_FILE, Manifest, TaskEntry
 from mass_serve.model_store.store import Store
-from mass_serve.router import PAPER, Calibration, HeadShape, RouterConfig, evidence_kinds
+from mass_serve.router import MODE_NAMES, PAPER, Calibration, HeadShape, RouterConfig, evidence_kinds
 
 
 @dataclass(frozen=True)
@@ -61,7 +54,7 @@ class LoadedStore:
 
     store_revision: str
     config: Architecture
-    preprocessing: Preprocessing
+    preprocessing: ImagePreprocessor
     router: RouterConfig
     mode: str  # of `router.MODES`, or `router.PAPER`
     head_choice: str
@@ -113,7 +106,7 @@ def load_store(
     tasks = [task for task in manifest.tasks if task.name not in without]
     if not tasks:
         raise ValueError(f"{url} has no task that is not unloaded: load one of them")
-    config = encoder_config(manifest.backbone)
+    config = manifest.backbone
     digest = manifest.files[PRETRAINED_FILE]
     if previous is None or (previous.pretrained_sha256, previous.dtype) != (digest, dtype):
         pretrained = {name: _own(t, device, dtype) for name, t in store.load_pretrained().items()}
@@ -129,14 +122,14 @@ def load_store(
         if index not in kept:
             changes = store.load_experts(task.name)
             bank.set_task(index, changes.singular_vectors, changes.dense_deltas)
-    mode = mode or manifest.router.mode
+    mode = mode or _mode_of(manifest)
     calibrated = calibrated and mode != PAPER  # the paper's router has no use for it
     on_merged_base = runs_on_merged_base(manifest, mode)
     first_pass = _first_pass_weights(store, bank, mode, on_merged_base)
     return LoadedStore(
         store_revision=manifest.store_revision,
         config=config,
-        preprocessing=Preprocessing(**manifest.preprocessing.model_dump()),
+        preprocessing=ImagePreprocessor(manifest.preprocessing),
         router=router_config(manifest),
         mode=mode,
         head_choice=manifest.router.head_choice,
@@ -161,18 +154,21 @@ def _own(tensor: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
     return tensor.to(device, dtype, copy=True)
 
 
-def encoder_config(spec: BackboneSpec) -> Architecture:
-    """The encoder of those sizes."""
-    block = Block(spec.width, spec.num_attention_heads, spec.mlp_width, spec.activation, spec.layer_norm_eps)
-    embedding = PatchEmbedding(spec.image_size, spec.patch_size)
-    return Architecture(embedding, block, spec.depth, Pooling(spec.projection_dim))
+def classification_head(stored: HeadTensors) -> ClassificationHead:
+    """The head that a store's tensors make up, in float32 on the CPU."""
+    own = {name: _own(t, torch.device("cpu"), torch.float32) for name, t in stored.tensors.items()}
+    scale = float(own[LOGIT_SCALE]) if LOGIT_SCALE in own else None
+    return ClassificationHead(own[WEIGHT], own.get(BIAS), scale)
 
 
-def classification_head(tensors: HeadTensors) -> ClassificationHead:
-    """The head that these tensors are, in float32."""
-    cpu = torch.device("cpu")
-    bias = None if tensors.bias is None else _own(tensors.bias, cpu, torch.float32)
-    return ClassificationHead(_own(tensors.weight, cpu, torch.float32), bias, tensors.logit_scale)
+def _mode_of(manifest: Manifest) -> str:
+    """The mode that a store was built for. Raises ManifestError for one that the router does not have."""
+    mode = manifest.router.mode
+    if mode not in MODE_NAMES:
+        raise ManifestError(
+            f"{MANIFEST_FILE} is not valid: router.mode must be one of {', '.join(MODE_NAMES)}, not {mode!r}"
+        )
+    return mode
 
 
 def router_config(manifest: Manifest) -> RouterConfig:
@@ -215,17 +211,10 @@ def _calibration(store: Store, names: Sequence[str]) -> Calibration | None:
     if places is None or entry is None or tensors is None:
         return None
     kinds, tasks = evidence_kinds(store.manifest.backbone.depth), len(entry.tasks)
-    classes = len(tensors["means"]) if "means" in tensors else 0
-    shapes = {
-        "means": (classes, kinds, tasks),
-        "covariance": (kinds, tasks, kinds, tasks),
-        "images": (classes,),
-        "owner": (tasks, classes),
-    }
-    if {name: tuple(tensor.shape) for name, tensor in tensors.items()} != shapes:
+    if not is_calibration(tensors, kinds, tasks):
         return None  # made by a version of this program that had other evidence
     own = {name: tensor.to(torch.float64, copy=True) for name, tensor in tensors.items()}
-    calibration = Calibration(**own)
+    calibration = Calibration(own[MEANS], own[COVARIANCE], own[IMAGES], own[OWNER])
     if not calibration.is_usable:
         raise StoreError(
             f"{store.files.url}: the numbers of {entry.file} are no calibration: calibrate the store again"

@@ -16,26 +16,45 @@ from mass_serve.engine.engine import Engine
 from mass_serve.evaluation.changes import TaskChanges
 from mass_serve.evaluation.methods import AnyHead, Dense, Method, Parameters, TaskKnown
 from mass_serve.evaluation.search import Search, Searched
-from mass_serve.merging.methods.elementwise import consensus, tall_mask, ties, ties_threshold
+from mass_serve.merging.methods import (
+    CONSENSUS,
+    METHODS,
+    TALL_MASKS,
+    TASK_ARITHMETIC,
+    TIES,
+    TSV_M,
+    WEIGHT_AVERAGING,
+)
+from mass_serve.merging.methods.consensus import consensus
+from mass_serve.merging.methods.tall_masks import stored_bytes, tall_mask
+from mass_serve.merging.methods.task_arithmetic import averaging_coefficient, moved, summed_changes
+from mass_serve.merging.methods.ties import ties, ties_threshold
 
 # What is searched, as the papers do on validation data. TALL masks' grid is that of the paper's code.
 TASK_ARITHMETIC_COEFFICIENTS = tuple(i / 20 for i in range(1, 21))
 TIES_COEFFICIENTS = tuple(i / 5 for i in range(1, 16))
 CONSENSUS_COEFFICIENTS = tuple(i / 10 for i in range(1, 11))
 TALL_LAMBDAS = (0.2, 0.3, 0.4, 0.5, 0.6)
+PRETRAINED = "pretrained"  # as if nothing had been fine-tuned
+INDIVIDUAL = "individual"  # every task with the whole of its own fine-tuned model
+TSV_C = "tsv_c"  # the blocks of the named task alone: the compression of arXiv:2412.00081
 # What one merged model answers when nobody names the task.
-ANY_HEAD = "tsv_m_any_head"
+ANY_HEAD = f"{TSV_M.name}_any_head"
+# What is merged has the title that its method has.
+TITLES = {PRETRAINED: "pretrained", INDIVIDUAL: "individual", TSV_C: "TSV-C"} | {
+    method.name: method.title for method in METHODS
+}
 # In the order of the report; the last four need the fine-tuned models.
 NAMES = (
-    "pretrained",
-    "tsv_m",
-    "tsv_c",
-    "weight_averaging",
-    "task_arithmetic",
-    "individual",
-    "ties",
-    "tall_masks",
-    "consensus",
+    PRETRAINED,
+    TSV_M.name,
+    TSV_C,
+    WEIGHT_AVERAGING.name,
+    TASK_ARITHMETIC.name,
+    INDIVIDUAL,
+    TIES.name,
+    TALL_MASKS.name,
+    CONSENSUS.name,
 )
 
 
@@ -56,44 +75,44 @@ class Baselines:
         self._pretrained = engine.bank.pretrained
 
     def __iter__(self) -> Iterator[Baseline]:
-        """Every baseline that can be had: those that merge whole models need the fine-tuned ones."""
+        """Yields every baseline that can be had: those that merge whole models need the fine-tuned ones."""
         bank, every_task = self._engine.bank, range(len(self._tasks))
-        yield Baseline(self._one("pretrained", lambda: self._pretrained))
+        yield Baseline(self._one(PRETRAINED, lambda: self._pretrained))
         merged = functools.cache(lambda: bank.merged_parameters(list(self._pretrained), every_task))
-        yield Baseline(self._one("tsv_m", merged))
+        yield Baseline(self._one(TSV_M.name, merged))
         heads = {task: self._engine.head(task) for task in self._tasks}
         yield Baseline(AnyHead(ANY_HEAD, self._engine.config, self._engine.preprocessing, heads, merged))
-        yield Baseline(TaskKnown("tsv_c", self._engine))
+        yield Baseline(TaskKnown(TSV_C, self._engine))
         yield from self._task_arithmetic()
         if self._changes.source == "finetuned":
-            yield Baseline(self._dense("individual", functools.lru_cache(1)(self._individual)))
+            yield Baseline(self._dense(INDIVIDUAL, functools.lru_cache(1)(self._individual)))
             yield self._ties()
             yield from self._masks()
 
     def _task_arithmetic(self) -> Iterator[Baseline]:
-        """`pretrained + c sum of task vectors` (arXiv:2212.04089); their average is c = 1 / T."""
-        total = self._direction(lambda changes: changes.sum(0))
-        average = 1 / len(self._tasks)
-        yield Baseline(self._one("weight_averaging", lambda: self._moved(total, average)))
-        yield self._searched("task_arithmetic", TASK_ARITHMETIC_COEFFICIENTS, lambda _half: total)
+        """Yields weight averaging and task arithmetic, which go the same way, the second searched how far."""
+        total = self._direction(summed_changes)
+        average = averaging_coefficient(len(self._tasks))
+        yield Baseline(self._one(WEIGHT_AVERAGING.name, lambda: self._moved(total, average)))
+        yield self._searched(TASK_ARITHMETIC.name, TASK_ARITHMETIC_COEFFICIENTS, lambda _half: total)
 
     def _ties(self) -> Baseline:
         thresholds = torch.tensor([self._ties_threshold(task) for task in self._tasks])
         direction = self._direction(lambda changes: ties(changes, thresholds.to(changes.device)))
-        return self._searched("ties", TIES_COEFFICIENTS, lambda _half: direction)
+        return self._searched(TIES.name, TIES_COEFFICIENTS, lambda _half: direction)
 
     def _masks(self) -> Iterator[Baseline]:
-        """TALL masks, and the consensus of those masks; with both halves' masks where they differ."""
-        total = self._direction(lambda changes: changes.sum(0))
+        """Yields TALL masks, and the consensus of those masks; with both halves' masks where they differ."""
+        total = self._direction(summed_changes)
 
         def masked(coefficient: float, _half: int) -> Dense:
             encoder = functools.lru_cache(1)(lambda task: self._masked(total, task, coefficient))
-            return self._dense("tall_masks", lambda task, _: encoder(task))
+            return self._dense(TALL_MASKS.name, lambda task, _: encoder(task))
 
-        found = self._search.of_each_task("tall_masks", TALL_LAMBDAS, masked)
+        found = self._search.of_each_task(TALL_MASKS.name, TALL_LAMBDAS, masked)
         lambdas = found.coefficients
         encoder = functools.lru_cache(1)(lambda task, half: self._masked(total, task, lambdas[task, half]))
-        yield Baseline(self._dense("tall_masks", encoder), found)
+        yield Baseline(self._dense(TALL_MASKS.name, encoder), found)
 
         @functools.lru_cache(1)
         def agreed(half: int) -> Parameters:
@@ -102,23 +121,23 @@ class Baselines:
             values = torch.tensor([lambdas.get((task, half), middle) for task in self._tasks])
             return self._direction(lambda changes: consensus(changes, values))
 
-        yield self._searched("consensus", CONSENSUS_COEFFICIENTS, agreed)
+        yield self._searched(CONSENSUS.name, CONSENSUS_COEFFICIENTS, agreed)
 
     def _searched(
         self, name: str, tried: tuple[float, ...], direction: Callable[[int], Parameters]
     ) -> Baseline:
-        """`pretrained + c direction(half)`, with the c that was best on the other half."""
+        """Makes the baseline `pretrained + c direction(half)`, with the c that was best on the other half."""
 
-        def moved(coefficient: float, half: int) -> Dense:
+        def scaled(coefficient: float, half: int) -> Dense:
             return self._one(name, lambda: self._moved(direction(half), coefficient))
 
-        found = self._search.common(name, tried, moved)
+        found = self._search.common(name, tried, scaled)
         encoder = functools.lru_cache(1)(lambda coefficient, half: self._moved(direction(half), coefficient))
         method = self._dense(name, lambda task, half: encoder(found.coefficients[task, half], half))
         return Baseline(method, found)
 
     def _one(self, name: str, encoder: Callable[[], Parameters]) -> Dense:
-        """One encoder for every task and half."""
+        """Makes a method with one encoder for every task and half."""
         made = functools.cache(encoder)
         return self._dense(name, lambda _task, _half: made())
 
@@ -127,7 +146,7 @@ class Baselines:
         return Dense(name, engine.config, engine.preprocessing, engine.head, encoder)
 
     def _direction(self, merge: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
-        """What `merge` makes of the tasks' changes [T, ...] of every parameter."""
+        """Applies `merge` to the tasks' changes [T, ...] of every parameter."""
         return {
             name: merge(torch.stack([self._changes.change(task, name) for task in self._tasks]))
             for name in self._pretrained
@@ -135,15 +154,14 @@ class Baselines:
 
     def _moved(self, direction: Mapping[str, Tensor], coefficient: float) -> dict[str, Tensor]:
         return {
-            name: (weight.float() + coefficient * direction[name]).to(weight.dtype)
-            for name, weight in self._pretrained.items()
+            name: moved(weight, direction[name], coefficient) for name, weight in self._pretrained.items()
         }
 
     def _individual(self, task: str, _half: int) -> dict[str, Tensor]:
         return self._moved({name: self._changes.change(task, name) for name in self._pretrained}, 1.0)
 
     def _masked(self, total: Mapping[str, Tensor], task: str, tall_lambda: float) -> dict[str, Tensor]:
-        """`pretrained + mask of the task * sum of task vectors`."""
+        """Computes `pretrained + mask of the task * sum of task vectors`."""
         kept = {}
         for name, multi_task in total.items():
             mask = tall_mask(self._changes.change(task, name), multi_task, tall_lambda)
@@ -156,15 +174,11 @@ class Baselines:
 
 
 def storage(name: str, parameters: int, tasks: int, encoder_bytes: int, experts_bytes: int) -> int:
-    """The bytes on disk that a baseline needs, heads apart.
-
-    An encoder of `parameters` parameters has `encoder_bytes`; TALL masks are one bit for each parameter and
-    task beside two encoders' worth, the pretrained weights and the multi-task vector.
-    """
-    if name == "individual":
+    """Returns the bytes on disk that a baseline needs, heads apart: one encoder's but for these three."""
+    if name == INDIVIDUAL:
         return tasks * encoder_bytes
-    if name == "tall_masks":
-        return 2 * encoder_bytes + tasks * -(-parameters // 8)
-    if name == "tsv_c":
+    if name == TALL_MASKS.name:
+        return stored_bytes(parameters, tasks, encoder_bytes)
+    if name == TSV_C:
         return encoder_bytes + experts_bytes
     return encoder_bytes

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +17,11 @@ from mass_serve.engine.loading import LoadedStore, load_store
 from mass_serve.engine.options import GIB
 from mass_serve.evaluation.images import EvaluationDataError, image_batches, images_below
 from mass_serve.model_store.errors import StoreError
+from mass_serve.model_store.format.calibration import COVARIANCE, IMAGES, MEANS, OWNER
 from mass_serve.model_store.progress import Progress
 from mass_serve.model_store.revisions import calibrate_store
 from mass_serve.model_store.store import Store
-from mass_serve.router import LEAST_IMAGES, PAPER, CalibrationFit, evidence_kinds
+from mass_serve.router import LEAST_IMAGES, PAPER, Calibration, CalibrationFit, evidence_kinds
 
 # With fewer images than this a task in all, routing gets worse on some suite of the README.
 IMAGES_PER_TASK = 25
@@ -67,9 +68,19 @@ def calibrate(
         below = float(np.quantile(familiarity, unrouted_share, method="lower"))
     calibration = _together(fits).fit()
     images_of = dict(zip(names, calibration.task_images.tolist(), strict=True))
-    written = calibrate_store(store, asdict(calibration), names, len(paths), below)
+    written = calibrate_store(store, _tensors(calibration), names, len(paths), below)
     unknown = tuple(name for name, images in images_of.items() if images < LEAST_IMAGES)
     return Calibrated(written, len(paths), images_of, unknown, below, mode)
+
+
+def _tensors(calibration: Calibration) -> dict[str, Tensor]:
+    """The tensors of a calibration file."""
+    return {
+        MEANS: calibration.means,
+        COVARIANCE: calibration.covariance,
+        IMAGES: calibration.images,
+        OWNER: calibration.owner,
+    }
 
 
 def _teacher(url: str, device: torch.device) -> LoadedStore:

@@ -1,18 +1,16 @@
-"""Where the baselines that merge whole models take what fine-tuning changed from."""
+"""Sources of the task vectors that baselines merge: the store's blocks, or the fine-tuned models."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Literal, Protocol
 
 from torch import Tensor
 
-from mass_serve.backbone import Architecture, ExpertBank
-from mass_serve.engine.loading import encoder_config
-from mass_serve.model_store.errors import CheckpointError
-from mass_serve.model_store.readers.checkpoints import Checkpoint
+from mass_serve.backbone import ExpertBank
+from mass_serve.model_store.plan import check_same_sizes
+from mass_serve.model_store.readers.checkpoint import Checkpoint
 
 Source = Literal["finetuned", "blocks"]
 
@@ -25,16 +23,16 @@ class TaskChanges(Protocol):
 
     @property
     def identity(self) -> object:
-        """What the changes depend on beside the store, for a journal."""
+        """Everything that the changes depend on beside the store, for a journal."""
         ...
 
     def change(self, task: str, parameter: str) -> Tensor:
-        """`finetuned - pretrained` of one parameter of one task, in float32."""
+        """Computes `finetuned - pretrained` of one parameter of one task, in float32."""
         ...
 
 
 class BlockChanges:
-    """As far as the store's blocks keep them."""
+    """The changes as far as the store's blocks keep them."""
 
     source: Source = "blocks"
     identity: object = None
@@ -50,7 +48,7 @@ class BlockChanges:
 
 
 class FinetunedModels:
-    """From the fine-tuned checkpoints themselves."""
+    """The whole changes, from the fine-tuned checkpoints themselves."""
 
     source: Source = "finetuned"
 
@@ -58,14 +56,8 @@ class FinetunedModels:
         """Raises CheckpointError for a checkpoint that cannot be read or is of another size."""
         self._pretrained = bank.pretrained
         self._checkpoints = {task: Checkpoint.open(path) for task, path in checkpoints.items()}
-        expected = _sizes(bank.architecture)
         for task, checkpoint in self._checkpoints.items():
-            for field, value in _sizes(encoder_config(checkpoint.spec)).items():
-                if value != expected[field]:
-                    raise CheckpointError(
-                        f"task {task}: the fine-tuned model has {field} {value}, the store's encoder "
-                        f"{expected[field]}"
-                    )
+            check_same_sizes(task, checkpoint.architecture, bank.architecture, "the store's encoder")
 
     @property
     def identity(self) -> object:
@@ -80,11 +72,3 @@ class FinetunedModels:
         pretrained = self._pretrained[parameter]
         finetuned = self._checkpoints[task].parameter(parameter).to(pretrained.device)
         return finetuned.float() - pretrained.float()
-
-
-def _sizes(architecture: Architecture) -> dict[str, object]:
-    """Every size of an encoder by its name."""
-    sizes: dict[str, object] = {"depth": architecture.depth}
-    for part in (architecture.embedding, architecture.block, architecture.pooling):
-        sizes |= asdict(part)
-    return sizes

@@ -8,7 +8,15 @@ from pathlib import Path
 from typing import TypedDict
 
 from mass_serve.engine.engine import Engine
-from mass_serve.evaluation.baselines import ANY_HEAD, NAMES, Baselines, storage
+from mass_serve.evaluation.baselines import (
+    ANY_HEAD,
+    INDIVIDUAL,
+    NAMES,
+    PRETRAINED,
+    TSV_C,
+    Baselines,
+    storage,
+)
 from mass_serve.evaluation.changes import BlockChanges, TaskChanges
 from mass_serve.evaluation.curves import Curves, accuracy_curves
 from mass_serve.evaluation.figures import (
@@ -28,6 +36,7 @@ from mass_serve.evaluation.run import Run
 from mass_serve.evaluation.search import Search, Searched
 from mass_serve.evaluation.unfamiliar import Unfamiliar, unfamiliar
 from mass_serve.evaluation.variants import Variants
+from mass_serve.merging.methods import TSV_M
 from mass_serve.model_store.progress import Progress, silent
 
 
@@ -119,7 +128,7 @@ def evaluate(
     for baseline in Baselines(engine, changes, Search(data, records, progress)):
         run.answer(baseline.method, data.tasks)
         searched[baseline.method.name] = baseline.searched
-    individual = _individual(run, engine, measured="individual" in searched)
+    individual = _individual(run, engine, measured=INDIVIDUAL in searched)
     variants = options.curves
     curves = None if variants is None else accuracy_curves(run, variants, changes, individual)
     strange = None
@@ -162,7 +171,7 @@ def _individual(run: Run, engine: Engine, *, measured: bool) -> dict[str, float 
     """The individual models' accuracies: measured in this run, or as the manifest has them."""
     if not measured:
         return {task: engine.tasks[task].individual_accuracy for task in run.data.tasks}
-    figures = known_accuracies(run.records, "individual", run.data.tasks)
+    figures = known_accuracies(run.records, INDIVIDUAL, run.data.tasks)
     return {task: figures[task]["accuracy"] for task in run.data.tasks}
 
 
@@ -196,7 +205,7 @@ def _baseline_report(
     if store_bytes is not None:
         parameters = sum(weight.numel() for weight in engine.bank.pretrained.values())
         size = storage(name, parameters, len(engine.tasks), store_bytes.encoder, store_bytes.experts)
-    sources = {"pretrained": "pretrained", "tsv_m": "store", "tsv_c": "store"}
+    sources = {PRETRAINED: "pretrained", TSV_M.name: "store", TSV_C: "store"}
     return BaselineReport(
         source=sources.get(name, changes.source),
         searched=_search_report(searched[name], run.data.tasks),
@@ -223,7 +232,7 @@ def _first_method(
 
     def accuracy(name: str, task: str) -> float | None:
         baseline = baselines[name]
-        if name == "individual":
+        if name == INDIVIDUAL:
             return individual[task]
         return None if baseline is None else baseline["tasks"][task]["accuracy"]
 

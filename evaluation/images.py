@@ -15,7 +15,7 @@ from torch import Tensor
 
 from mass_serve.engine.inputs.decode import decode_image
 from mass_serve.engine.inputs.errors import InputError
-from mass_serve.engine.inputs.preprocessing import Preprocessing
+from mass_serve.engine.inputs.preprocessing import ImagePreprocessor
 from mass_serve.evaluation.index import Selection, index_files, next_images
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
@@ -81,7 +81,7 @@ class EvaluationData:
         """How many images a task has."""
         return self._counts[task]
 
-    def batches(self, selection: Selection, preprocessing: Preprocessing) -> Iterator[ImageBatch]:
+    def batches(self, selection: Selection, preprocessing: ImagePreprocessor) -> Iterator[ImageBatch]:
         """The selected images, some at a time. Raises EvaluationDataError for a file that is no image."""
         last, left = 0, selection.limit
         with ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="decode") as pool:
@@ -97,7 +97,7 @@ def images_below(root: Path) -> list[Path]:
     return sorted(path for path in root.rglob("*") if path.suffix.lower() in SUFFIXES)
 
 
-def image_batches(paths: Sequence[Path], preprocessing: Preprocessing) -> Iterator[list[Tensor]]:
+def image_batches(paths: Sequence[Path], preprocessing: ImagePreprocessor) -> Iterator[list[Tensor]]:
     """The pixels of the files, `BATCH_IMAGES` at a time, in their order.
 
     Raises EvaluationDataError for a file that is no image.
@@ -131,7 +131,7 @@ def _labelled_files(
                         yield folder.name, target, path, stat.st_size, stat.st_mtime_ns
 
 
-def read_image(path: Path, preprocessing: Preprocessing) -> Tensor:
+def read_image(path: Path, preprocessing: ImagePreprocessor) -> Tensor:
     """The pixels [3, crop, crop] uint8 of a file. Raises EvaluationDataError for one that is no image."""
     try:
         return preprocessing.preprocess(decode_image(path.read_bytes(), MAX_PIXELS))

@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from mass_serve.engine.inputs.preprocessing import Preprocessing
-from mass_serve.engine.loading import classification_head, encoder_config
+from mass_serve.engine.inputs.preprocessing import ImagePreprocessor
+from mass_serve.engine.loading import classification_head
 from mass_serve.evaluation.images import EvaluationData
 from mass_serve.evaluation.index import HALVES, Selection
 from mass_serve.evaluation.methods import dense_logits
-from mass_serve.model_store.backbone_spec import parameter_shapes
 from mass_serve.model_store.plan import BuildOptions, BuildPlan, PlannedTask, TaskInput, plan_build
 from mass_serve.model_store.progress import Progress, silent
 
@@ -40,15 +39,15 @@ def with_individual_accuracies(
 
 def _accuracy(plan: BuildPlan, task: PlannedTask, data: EvaluationData, progress: Progress) -> float:
     """The share of the task's images that its own fine-tuned model and head get right."""
-    spec = task.checkpoint.spec
-    parameters = {name: task.checkpoint.parameter(name).float() for name in parameter_shapes(spec)}
-    preprocessing = Preprocessing(**plan.preprocessing.model_dump())
+    architecture = task.checkpoint.architecture
+    parameters = {name: task.checkpoint.parameter(name).float() for name in architecture.parameter_shapes()}
+    preprocessing = ImagePreprocessor(plan.preprocessing)
     head = classification_head(task.head)
     right = done = 0
     total = data.count(task.name)
     for half in HALVES:
         for batch in data.batches(Selection(task.name, half), preprocessing):
-            logits = dense_logits(encoder_config(spec), parameters, preprocessing, head, batch.pixels)
+            logits = dense_logits(architecture, parameters, preprocessing, head, batch.pixels)
             right += int((logits.argmax(1) == batch.targets).sum())
             done += len(batch.pixels)
             progress(f"measuring {task.name}", done, total)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mass_serve.backbone import Architecture, ClassificationHead, DenseWeights, patchify, run
 from mass_serve.engine.engine import Classification, Engine, Query
-from mass_serve.engine.inputs.preprocessing import Preprocessing
+from mass_serve.engine.inputs.preprocessing import ImagePreprocessor
 from mass_serve.evaluation.images import ImageBatch
 
 Parameters = Mapping[str, Tensor]
@@ -81,7 +81,7 @@ class Dense:
 
     name: str
     config: Architecture
-    preprocessing: Preprocessing
+    preprocessing: ImagePreprocessor
     head: Callable[[str], ClassificationHead]
     encoder: Callable[[str, int], Parameters]
 
@@ -97,7 +97,7 @@ class AnyHead:
 
     name: str
     config: Architecture
-    preprocessing: Preprocessing
+    preprocessing: ImagePreprocessor
     heads: Mapping[str, ClassificationHead]
     encoder: Callable[[], Parameters]
 
@@ -119,7 +119,7 @@ class AnyHead:
 
 
 def dense_patches(
-    config: Architecture, parameters: Parameters, preprocessing: Preprocessing, pixels: list[Tensor]
+    config: Architecture, parameters: Parameters, preprocessing: ImagePreprocessor, pixels: list[Tensor]
 ) -> Tensor:
     """Patches [n, L - 1, 3 p p] of n images, where and as a dense encoder takes them."""
     like = parameters[config.embedding.class_token]
@@ -130,7 +130,7 @@ def dense_patches(
 def dense_logits(
     config: Architecture,
     parameters: Parameters,
-    preprocessing: Preprocessing,
+    preprocessing: ImagePreprocessor,
     head: ClassificationHead,
     pixels: list[Tensor],
 ) -> Tensor:

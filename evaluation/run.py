@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mass_serve.engine.inputs.preprocessing import Preprocessing
+from mass_serve.engine.inputs.preprocessing import ImagePreprocessor
 from mass_serve.evaluation.images import EvaluationData
 from mass_serve.evaluation.index import HALVES, Selection
 from mass_serve.evaluation.methods import Method
@@ -19,7 +19,7 @@ class Run:
 
     data: EvaluationData
     records: Records
-    preprocessing: Preprocessing
+    preprocessing: ImagePreprocessor
     progress: Progress
 
     def answer(self, method: Method, tasks: Sequence[str]) -> None:

@@ -1,10 +1,19 @@
-"""Many task vectors made into less, in pure PyTorch.
+"""Makes many task vectors into less, in pure PyTorch.
+
+    vectors = [task_singular_vectors(task_vector(pretrained, finetuned), rank) for finetuned in models]
+    merged = merged_parameter(pretrained, vectors)  # TSV-M of one parameter
 
 `formats` says how the change of one task is kept, `methods` (one file a paper) how those of several become
 one.
 """
 
-from mass_serve.merging.formats.low_rank import TaskSingularVectors, rank_for, task_singular_vectors
+from mass_serve.merging.formats import (
+    DenseDelta,
+    TaskChange,
+    TaskSingularVectors,
+    rank_for,
+    task_singular_vectors,
+)
 from mass_serve.merging.methods.tsv_m import (
     core_factors,
     mean_delta,
@@ -12,8 +21,11 @@ from mass_serve.merging.methods.tsv_m import (
     merged_parameter,
     orthogonal_core,
 )
+from mass_serve.merging.task_vectors import task_vector
 
 __all__ = [
+    "DenseDelta",
+    "TaskChange",
     "TaskSingularVectors",
     "core_factors",
     "mean_delta",
@@ -22,4 +34,5 @@ __all__ = [
     "orthogonal_core",
     "rank_for",
     "task_singular_vectors",
+    "task_vector",
 ]

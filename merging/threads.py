@@ -30,7 +30,7 @@ def one_thread_per_operation() -> Iterator[int]:
 
 
 def side_by_side(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-    """`function` of each item, in order, on as many threads as PyTorch's operations would use."""
+    """Yields `function` of each item, in order, on as many threads as PyTorch's operations would use."""
     with one_thread_per_operation() as threads, ThreadPoolExecutor(threads, "matrix", _one_thread) as pool:
         yield from pool.map(function, items)
 

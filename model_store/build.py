@@ -10,8 +10,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from mass_serve.model_store.backbone_spec import factored_shapes, parameter_shapes
 from mass_serve.model_store.errors import StoreExistsError
+from mass_serve.model_store.format.factoring import factored_shapes
 from mass_serve.model_store.format.journal import JOURNAL_FILE, Journal, load_journal
 from mass_serve.model_store.format.manifest import MANIFEST_FILE, PRETRAINED_FILE, Manifest
 from mass_serve.model_store.format.tensor_files import TensorSpec, sha256_of, write_tensors
@@ -49,6 +49,7 @@ def build(
         journal = _write_pretrained(files, plan, journal, progress)
         journal = _write_tasks(files, plan, journal, progress)
         store = commit(files, _draft(plan, journal), plan.merged_base, progress)
+        # Last: with both there, a build that is killed here is found finished by the next one.
         files.delete(JOURNAL_FILE)
         return store
 
@@ -83,7 +84,7 @@ def _finish_committed(files: StoreFiles, plan: BuildPlan) -> Store:
 
 
 def _resume_or_start(files: StoreFiles, plan: BuildPlan) -> Journal:
-    """The journal to go on from, after everything that it does not vouch for has been removed."""
+    """Returns the journal to go on from, after removing every file that it does not vouch for."""
     journal = load_journal(files)
     if journal is None or journal.fingerprint != plan.fingerprint or not _is_intact(files, journal):
         journal = Journal(fingerprint=plan.fingerprint)
@@ -111,7 +112,7 @@ def _write_pretrained(files: StoreFiles, plan: BuildPlan, journal: Journal, prog
     progress("copying the pretrained model", 0, 1)
     specs = {
         name: TensorSpec(plan.pretrained.dtype(name), shape)
-        for name, shape in parameter_shapes(plan.pretrained.spec).items()
+        for name, shape in plan.pretrained.architecture.parameter_shapes().items()
     }
     with files.writing(PRETRAINED_FILE) as file:
         digest = write_tensors(file, specs, plan.pretrained.parameter)
@@ -131,7 +132,7 @@ def _write_tasks(files: StoreFiles, plan: BuildPlan, journal: Journal, progress:
 
 
 def _draft(plan: BuildPlan, journal: Journal) -> Manifest:
-    """The manifest of the store but for its merged base."""
+    """Makes the manifest of the store, but for its merged base."""
     layout = plan.layout
     return Manifest(
         store_revision=new_revision(),

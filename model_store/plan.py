@@ -1,4 +1,4 @@
-"""What a build is asked to do, checked in full before any arithmetic."""
+"""The plan of a build: everything that it is asked for, checked before any arithmetic."""
 
 from __future__ import annotations
 
@@ -7,28 +7,29 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from mass_serve.model_store.backbone_spec import BackboneSpec, PatchEmbeddingForm
+from mass_serve.backbone.architecture import Architecture
 from mass_serve.model_store.errors import CheckpointError, StoreError, TaskError
 from mass_serve.model_store.format.experts import ExpertLayout
+from mass_serve.model_store.format.factoring import PatchEmbeddingForm
 from mass_serve.model_store.format.field_types import RESERVED_NAMES, TASK_NAME_PATTERN, first_problem
 from mass_serve.model_store.format.heads import HEAD_FILE, LABELS_FILE, HeadTensors, read_head, read_labels
 from mass_serve.model_store.format.manifest import (
+    FIRST_MODE,
     BlockDtype,
     FirstPass,
     MergedBaseForm,
-    PreprocessingSpec,
-    RouterMode,
     RouterSpec,
 )
+from mass_serve.model_store.format.preprocessing import Preprocessing
 from mass_serve.model_store.merged_base import is_slow_to_rebuild
-from mass_serve.model_store.readers.checkpoints import Checkpoint
-from mass_serve.model_store.readers.clip_config import has_preprocessing, read_preprocessing
+from mass_serve.model_store.readers.checkpoint import Checkpoint
+from mass_serve.model_store.readers.preprocessing import has_preprocessing, read_preprocessing
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class BuildOptions:
     """The choices of a build; None means the default that depends on the models."""
 
     compression_ratio: float | None = None  # 1 / T
-    mode: RouterMode = "exact"
+    mode: str = "exact"  # of `router.MODES`
     router_layer: int | None = None  # three quarters of the depth
     router_token: Literal["class", "mean"] = "class"
     temperature: float = 1.0
@@ -78,7 +79,7 @@ class BuildPlan:
     """A build whose every input was found to fit."""
 
     pretrained: Checkpoint
-    preprocessing: PreprocessingSpec
+    preprocessing: Preprocessing
     router: RouterSpec
     layout: ExpertLayout
     merged_base: MergedBaseForm
@@ -103,16 +104,16 @@ def plan_build(pretrained: Path, tasks: Sequence[TaskInput], options: BuildOptio
     """
     _check_names(tasks)
     base = Checkpoint.open(pretrained, options.allow_pickle)
-    preprocessing = read_preprocessing(base.folder, base.spec.image_size)
+    preprocessing = read_preprocessing(base.folder, base.architecture.embedding.image_size)
     ratio = 1 / len(tasks) if options.compression_ratio is None else options.compression_ratio
     if not 0 < ratio <= 1:
         raise StoreError(f"the compression ratio must be above 0 and at most 1, not {ratio}")
-    layout = ExpertLayout(base.spec, ratio, options.patch_embedding, options.block_dtype)
-    planned = tuple(plan_task(task, base.spec, preprocessing, options.allow_pickle) for task in tasks)
+    layout = ExpertLayout(base.architecture, ratio, options.patch_embedding, options.block_dtype)
+    planned = tuple(plan_task(task, base.architecture, preprocessing, options.allow_pickle) for task in tasks)
     return BuildPlan(
         pretrained=base,
         preprocessing=preprocessing,
-        router=_router(base.spec, options),
+        router=_router(base.architecture.depth, options),
         layout=layout,
         merged_base=_merged_base_form(layout, len(tasks), options),
         tasks=planned,
@@ -122,7 +123,7 @@ def plan_build(pretrained: Path, tasks: Sequence[TaskInput], options: BuildOptio
 
 @_reading_errors_explained()
 def plan_task(
-    task: TaskInput, pretrained: BackboneSpec, preprocessing: PreprocessingSpec, allow_pickle: bool
+    task: TaskInput, pretrained: Architecture, preprocessing: Preprocessing, allow_pickle: bool
 ) -> PlannedTask:
     """Checks one task against the pretrained model and its preprocessing, of which a store has one.
 
@@ -132,19 +133,19 @@ def plan_task(
     if task.individual_accuracy is not None and not 0 <= task.individual_accuracy <= 1:
         raise TaskError(f"task {task.name}: the individual accuracy must be from 0 to 1")
     checkpoint = Checkpoint.open(task.checkpoint, allow_pickle)
-    _check_same_sizes(task.name, checkpoint.spec, pretrained)
+    check_same_sizes(task.name, checkpoint.architecture, pretrained, "the pretrained model")
     _check_same_preprocessing(task.name, checkpoint, preprocessing)
     head_file = _beside(task, task.head, checkpoint, HEAD_FILE, "--head")
     labels_file = _beside(task, task.labels, checkpoint, LABELS_FILE, "--labels")
     head, labels = read_head(head_file), read_labels(labels_file)
-    if head.weight.shape[1] != pretrained.embedding_width:
+    classes, width = head.shape
+    if width != pretrained.embedding_dim:
         raise CheckpointError(
-            f"task {task.name}: the head takes {head.weight.shape[1]} numbers, "
-            f"the encoder gives {pretrained.embedding_width}"
+            f"task {task.name}: the head takes {width} numbers, the encoder gives {pretrained.embedding_dim}"
         )
-    if head.weight.shape[0] != len(labels):
+    if classes != len(labels):
         raise CheckpointError(
-            f"task {task.name}: the head has {head.weight.shape[0]} classes, there are {len(labels)} labels"
+            f"task {task.name}: the head has {classes} classes, there are {len(labels)} labels"
         )
     inputs = (*checkpoint.input_files, head_file, labels_file)
     return PlannedTask(task.name, checkpoint, head, labels, task.individual_accuracy, inputs)
@@ -161,7 +162,7 @@ def check_task_name(name: str) -> None:
 
 
 def default_router_layer(depth: int) -> int:
-    """Block 9 of 12 and 20 of 24, as the paper has it; three quarters of any other depth."""
+    """Returns block 9 of 12 and 20 of 24, as the paper has it; three quarters of any other depth."""
     return {12: 9, 24: 20}.get(depth, min(int(0.75 * depth + 0.5), depth - 1))
 
 
@@ -175,21 +176,32 @@ def _check_names(tasks: Sequence[TaskInput]) -> None:
             raise TaskError(f"task {name} is given twice")
 
 
-def _check_same_sizes(name: str, finetuned: BackboneSpec, pretrained: BackboneSpec) -> None:
-    for field in BackboneSpec.model_fields:
-        found, expected = getattr(finetuned, field), getattr(pretrained, field)
-        if found != expected:
+def check_same_sizes(task: str, finetuned: Any, other: Any, whose: str) -> None:
+    """Raises CheckpointError, naming the first size, where a fine-tuned model is not built as `other` is."""
+    expected = dict(_sizes(other))
+    for name, found in _sizes(finetuned):
+        if found != expected.get(name):
             raise CheckpointError(
-                f"task {name}: the fine-tuned model has {field} {found}, the pretrained model {expected}"
+                f"task {task}: the fine-tuned model has {name} {found}, {whose} {expected.get(name)}"
             )
 
 
-def _check_same_preprocessing(name: str, finetuned: Checkpoint, pretrained: PreprocessingSpec) -> None:
+def _sizes(part: Any) -> Iterator[tuple[str, object]]:
+    """Yields every size of an architecture and of its parts, with its name."""
+    for field in fields(part):
+        value = getattr(part, field.name)
+        if is_dataclass(value):
+            yield from _sizes(value)
+        else:
+            yield field.name, value
+
+
+def _check_same_preprocessing(name: str, finetuned: Checkpoint, pretrained: Preprocessing) -> None:
     """A fine-tuned model that does not say how it prepares images does it as the pretrained one."""
     if not has_preprocessing(finetuned.folder):
         return
-    own = read_preprocessing(finetuned.folder, finetuned.spec.image_size)
-    for field in PreprocessingSpec.model_fields:
+    own = read_preprocessing(finetuned.folder, finetuned.architecture.embedding.image_size)
+    for field in Preprocessing.model_fields:
         found, expected = getattr(own, field), getattr(pretrained, field)
         if found != expected:
             raise CheckpointError(
@@ -207,10 +219,10 @@ def _beside(task: TaskInput, given: Path | None, checkpoint: Checkpoint, default
     return found
 
 
-def _router(spec: BackboneSpec, options: BuildOptions) -> RouterSpec:
-    layer = default_router_layer(spec.depth) if options.router_layer is None else options.router_layer
-    if not 0 <= layer < spec.depth:
-        raise StoreError(f"the router layer must be from 0 to {spec.depth - 1}, not {layer}")
+def _router(depth: int, options: BuildOptions) -> RouterSpec:
+    layer = default_router_layer(depth) if options.router_layer is None else options.router_layer
+    if not 0 <= layer < depth:
+        raise StoreError(f"the router layer must be from 0 to {depth - 1}, not {layer}")
     try:
         return RouterSpec(
             mode=options.mode,
@@ -228,7 +240,7 @@ def _router(spec: BackboneSpec, options: BuildOptions) -> RouterSpec:
 
 def _first_pass(options: BuildOptions) -> FirstPass:
     """The pretrained weights route better by combined evidence, and need no memory of their own."""
-    return options.first_pass or ("merged_base" if options.mode == "paper" else "pretrained")
+    return options.first_pass or ("merged_base" if options.mode == FIRST_MODE else "pretrained")
 
 
 def _merged_base_form(layout: ExpertLayout, num_tasks: int, options: BuildOptions) -> MergedBaseForm:
@@ -239,7 +251,7 @@ def _merged_base_form(layout: ExpertLayout, num_tasks: int, options: BuildOption
 
 
 def _fingerprint(pretrained: Checkpoint, tasks: Sequence[PlannedTask], options: BuildOptions) -> str:
-    """A hash of the options and of the size and time of change of every input file."""
+    """Hashes the options and the size and time of change of every input file."""
     content = {
         "options": asdict(options),
         "pretrained": [_identity(path) for path in pretrained.input_files],

@@ -1,4 +1,4 @@
-"""How long work reports how far it is."""
+"""Progress of long work: how it is reported, and to whom."""
 
 from __future__ import annotations
 

@@ -14,6 +14,7 @@ from functools import partial
 from torch import Tensor
 
 from mass_serve.model_store.errors import StoreError, TaskError
+from mass_serve.model_store.format.calibration import MEANS, is_calibration
 from mass_serve.model_store.format.manifest import (
     CALIBRATION_PREFIX,
     MANIFEST_FILE,
@@ -102,10 +103,15 @@ def rollback_task(url: StoreUrl, name: str, progress: Progress = silent) -> Stor
 def calibrate_store(
     store: Store, tensors: dict[str, Tensor], tasks: Sequence[str], images: int, unrouted_below: float
 ) -> Store:
-    """Gives a store what unlabelled images told (see `router.calibration`); `tasks` in the tensors' order.
+    """Gives a store what `images` unlabelled images told of the evidence for its tasks.
 
-    Raises StoreError where the store is no longer the one that was opened, StoreLockedError.
+    `tensors` are those of a calibration file (see `format.calibration`), `tasks` their tasks in order, and
+    `unrouted_below` the familiarity below which no task is believed. Raises ValueError for other tensors,
+    StoreError where the store is no longer the one that was opened, StoreLockedError.
     """
+    kinds = tensors[MEANS].shape[1] if MEANS in tensors and tensors[MEANS].ndim > 1 else 0
+    if not is_calibration(tensors, kinds, len(tasks)):
+        raise ValueError(f"these are no calibration of {len(tasks)} tasks")
     with _changing(store.files.url) as current:
         manifest = current.manifest
         if manifest.store_revision != store.manifest.store_revision:
@@ -137,6 +143,7 @@ def prune_store(url: StoreUrl) -> list[str]:
     with _changing(url) as store:
         if store.manifest.history:
             pruned = store.manifest.model_copy(update={"history": {}, "store_revision": new_revision()})
+            # First, so that no manifest names a file that is gone, should this stop halfway.
             store.files.write_bytes(MANIFEST_FILE, pruned.to_bytes())
             store = Store(store.files, pruned)
         kept = {MANIFEST_FILE, *store.manifest.all_files()}
@@ -148,7 +155,7 @@ def prune_store(url: StoreUrl) -> list[str]:
 
 @contextmanager
 def _changing(url: StoreUrl) -> Iterator[Store]:
-    """The store, opened under its lock. Opened before too, so that no lock is left where no store is."""
+    """Opens the store under its lock. It is opened before too, so that no lock is left where no store is."""
     files = open_files(url)
     Store.open_files(files)
     with writing_errors_explained(files.url), files.lock():
@@ -165,7 +172,7 @@ def _changing(url: StoreUrl) -> Iterator[Store]:
 
 
 def _with_earlier(manifest: Manifest, entry: TaskEntry) -> dict[str, tuple[TaskEntry, ...]]:
-    """The history with `entry` as the latest earlier revision of its task."""
+    """Returns the history with `entry` as the latest earlier revision of its task."""
     earlier = manifest.history.get(entry.name, ())
     return {**manifest.history, entry.name: (*earlier, entry)}
 

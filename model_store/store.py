@@ -9,7 +9,6 @@ from pathlib import Path
 
 from torch import Tensor
 
-from mass_serve.model_store.backbone_spec import parameter_shapes
 from mass_serve.model_store.errors import IntegrityError, ManifestError, StoreError, TaskError
 from mass_serve.model_store.format.experts import ExpertLayout, TaskExperts, experts_from_tensors
 from mass_serve.model_store.format.heads import HeadTensors, head_from_tensors
@@ -37,7 +36,7 @@ class Store:
 
     @classmethod
     def open(cls, url: str | os.PathLike[str]) -> Store:
-        """The store in a local folder or at any fsspec URL.
+        """Opens the store in a local folder or at any fsspec URL.
 
         Raises ManifestError when there is none, or none that this program can read.
         """
@@ -45,7 +44,7 @@ class Store:
 
     @classmethod
     def open_files(cls, files: StoreFiles) -> Store:
-        """The store that these files are. Raises ManifestError."""
+        """Opens the store that these files are. Raises ManifestError."""
         try:
             content = files.read_bytes(MANIFEST_FILE)
         except (FileNotFoundError, NotADirectoryError) as error:
@@ -57,19 +56,19 @@ class Store:
         return cls(files, parse_manifest(content))
 
     def load_pretrained(self) -> dict[str, Tensor]:
-        """The weights before fine-tuning by canonical name, in the dtype they came in.
+        """Loads the weights before fine-tuning by canonical name, in the dtype they came in.
 
         Raises IntegrityError, as every load does, for a file that is missing or not what was written.
         """
         return self._load_encoder(PRETRAINED_FILE)
 
     def load_merged_base(self) -> dict[str, Tensor] | None:
-        """The stored merged base, or None where `merged_base.merged_base` rebuilds it from the blocks."""
+        """Loads the merged base; None where it is not stored but rebuilt (`merging.merged_parameter`)."""
         path = self.manifest.merged_base_file
         return None if path is None else self._load_encoder(path)
 
     def load_calibration(self) -> dict[str, Tensor] | None:
-        """The tensors of the calibration, or None where there is none (see `revisions.calibrate_store`)."""
+        """Loads the tensors of the calibration (see `format.calibration`); None where there is none."""
         entry = self.manifest.calibration
         if entry is None:
             return None
@@ -80,28 +79,28 @@ class Store:
                 raise IntegrityError(f"{entry.file} cannot be used: {error}") from error
 
     def load_experts(self, task_name: str) -> TaskExperts:
-        """What a task changes of the encoder. Raises TaskError for an unknown task."""
+        """Loads what a task changes of the encoder. Raises TaskError for an unknown task."""
         with self.experts_file(self.task(task_name)) as path:
             return experts_from_tensors(self.layout, read_tensors(path))
 
     def load_head(self, task_name: str) -> HeadTensors:
-        """A task's classification head. Raises TaskError for an unknown task."""
+        """Loads a task's classification head. Raises TaskError for an unknown task."""
         entry = self.task(task_name)
         with self.checked_file(entry.head_file) as path:
             try:
                 head = head_from_tensors(read_tensors(path))
             except (TensorFileError, ValueError) as error:
                 raise IntegrityError(f"{entry.head_file} cannot be used: {error}") from error
-        expected = (len(entry.labels), self.manifest.backbone.embedding_width)
-        if head.kind != entry.head.kind or tuple(head.weight.shape) != expected:
+        expected = (len(entry.labels), self.manifest.backbone.embedding_dim)
+        if head.kind != entry.head.kind or head.shape != expected:
             raise IntegrityError(
-                f"{entry.head_file} holds a {head.kind} head {list(head.weight.shape)}, "
+                f"{entry.head_file} holds a {head.kind} head {list(head.shape)}, "
                 f"the manifest describes a {entry.head.kind} head {list(expected)}"
             )
         return head
 
     def task(self, name: str) -> TaskEntry:
-        """The manifest's entry of a task. Raises TaskError for an unknown one."""
+        """Returns the manifest's entry of a task. Raises TaskError for an unknown one."""
         entry = self.manifest.find_task(name)
         if entry is None:
             known = ", ".join(task.name for task in self.manifest.tasks)
@@ -109,7 +108,7 @@ class Store:
         return entry
 
     def verify(self, progress: Progress = silent) -> list[str]:
-        """Hashes every file, of earlier revisions too; one sentence for each that is damaged."""
+        """Hashes every file, of earlier revisions too. Returns one sentence for each that is damaged."""
         damage = []
         paths = list(self.manifest.all_files())
         for done, path in enumerate(paths):
@@ -124,7 +123,7 @@ class Store:
 
     @contextmanager
     def checked_file(self, path: str) -> Iterator[Path]:
-        """A local file with the content of a file of the store, after its hash was found right."""
+        """Gives a local file with the content of a file of the store, after its hash was found right."""
         with self._local_copy(path) as local:
             if self._hash_of(path, local) != self.manifest.all_files()[path]:
                 raise IntegrityError(
@@ -134,14 +133,14 @@ class Store:
 
     @contextmanager
     def encoder_file(self, path: str) -> Iterator[Path]:
-        """A checked file that holds every parameter of the encoder."""
+        """Gives a checked file that holds every parameter of the encoder."""
         with self.checked_file(path) as local:
-            _check_shapes(path, local, parameter_shapes(self.manifest.backbone))
+            _check_shapes(path, local, self.manifest.backbone.parameter_shapes())
             yield local
 
     @contextmanager
     def experts_file(self, entry: TaskEntry) -> Iterator[Path]:
-        """A checked file that holds a task's blocks and deltas, of the ranks that the manifest gives."""
+        """Gives a checked file that holds a task's blocks and deltas, of the manifest's ranks."""
         shapes = {key: spec.shape for key, spec in self.layout.tensor_specs().items()}
         with self.checked_file(entry.experts_file) as local:
             _check_shapes(entry.experts_file, local, shapes)
@@ -150,7 +149,7 @@ class Store:
     def _load_encoder(self, path: str) -> dict[str, Tensor]:
         with self.encoder_file(path) as local:
             tensors = read_tensors(local)
-        return {name: tensors[name] for name in parameter_shapes(self.manifest.backbone)}
+        return {name: tensors[name] for name in self.manifest.backbone.parameter_shapes()}
 
     def _hash_of(self, path: str, local: Path) -> str:
         try:

@@ -14,10 +14,10 @@ from pathlib import Path
 
 from torch import Tensor
 
+from mass_serve.merging import TaskChange, merged_parameter
 from mass_serve.merging.threads import one_thread_per_operation
-from mass_serve.model_store.backbone_spec import parameter_shapes
 from mass_serve.model_store.errors import StoreError
-from mass_serve.model_store.format.experts import Change, ExpertLayout, ReadParameter, factor_task
+from mass_serve.model_store.format.experts import ExpertLayout, ReadParameter, factor_task
 from mass_serve.model_store.format.journal import JOURNAL_FILE
 from mass_serve.model_store.format.manifest import (
     CALIBRATION_PREFIX,
@@ -33,7 +33,6 @@ from mass_serve.model_store.format.manifest import (
     task_folder,
 )
 from mass_serve.model_store.format.tensor_files import read_specs, read_tensor, write_tensors
-from mass_serve.model_store.merged_base import merged_parameter
 from mass_serve.model_store.plan import PlannedTask
 from mass_serve.model_store.progress import Progress, silent
 from mass_serve.model_store.storage.files import PARTIAL_SUFFIX, StoreFiles
@@ -47,12 +46,12 @@ _REVISION_FILE = re.compile(
 
 
 def new_revision() -> str:
-    """A name that no earlier revision has."""
+    """Returns a name that no earlier revision has."""
     return secrets.token_hex(6)
 
 
 def is_ours(path: str) -> bool:
-    """Whether a file in a store's folder is one that writing a store makes, complete or partial."""
+    """Tells whether a file in a store's folder is one that writing a store makes, complete or partial."""
     name = path.removesuffix(PARTIAL_SUFFIX)
     return name in (MANIFEST_FILE, JOURNAL_FILE, PRETRAINED_FILE) or bool(_REVISION_FILE.fullmatch(name))
 
@@ -86,7 +85,7 @@ def write_task(
     with files.writing(experts_file) as file:
         experts_hash = write_tensors(file, layout.tensor_specs(), experts.__getitem__)
     with files.writing(head_file) as file:
-        head_hash = write_tensors(file, task.head.specs(), task.head.tensors().__getitem__)
+        head_hash = write_tensors(file, task.head.specs(), task.head.tensors.__getitem__)
     return TaskEntry(
         name=task.name,
         revision=revision,
@@ -105,7 +104,7 @@ class _ExpertsInFile:
     layout: ExpertLayout
     path: Path
 
-    def change(self, name: str) -> Change:
+    def change(self, name: str) -> TaskChange:
         return self.layout.read_change(name, partial(read_tensor, self.path))
 
 
@@ -113,6 +112,7 @@ def commit(files: StoreFiles, draft: Manifest, form: MergedBaseForm, progress: P
     """Makes `draft`, a manifest without a merged base, the store: its merged base first, where it is to be
     stored, then the manifest, whose atomic replacement is the moment at which the store changes.
     """
+    # The file's name is new too: readers of the version before go on with the merged base that they have.
     revision = new_revision()
     update: dict[str, object] = {"store_revision": revision}
     path = f"{MERGED_BASE_PREFIX}{revision}.safetensors"
@@ -132,7 +132,7 @@ def publish(files: StoreFiles, draft: Manifest) -> Store:
 
 def _write_merged_base(store: Store, path: str, progress: Progress) -> str:
     """Merges all tasks from their blocks, holding one parameter at a time. Returns the SHA-256."""
-    names = list(parameter_shapes(store.manifest.backbone))
+    names = list(store.manifest.backbone.parameter_shapes())
     done = count()
     with ExitStack() as stack:
         stack.enter_context(one_thread_per_operation())
@@ -144,7 +144,8 @@ def _write_merged_base(store: Store, path: str, progress: Progress) -> str:
 
         def merged(name: str) -> Tensor:
             progress("merging all tasks", next(done), len(names))
-            return merged_parameter(name, read_tensor(pretrained, name), experts)
+            changes = [expert.change(name) for expert in experts]
+            return merged_parameter(read_tensor(pretrained, name), changes)
 
         file = stack.enter_context(store.files.writing(path))
         digest = write_tensors(file, read_specs(pretrained), merged)

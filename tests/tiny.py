@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from mass_serve.backbone import Architecture, Block, ClassificationHead, ExpertBank, PatchEmbedding, Pooling
-from mass_serve.engine.inputs.preprocessing import Preprocessing
+from mass_serve.engine.inputs.preprocessing import ImagePreprocessor
 from mass_serve.engine.loading import LoadedStore, TaskHead, TaskInfo
 from mass_serve.kernels.activations import Activation
 from mass_serve.merging import TaskSingularVectors, rank_for, task_singular_vectors
+from mass_serve.model_store.format.preprocessing import Preprocessing
 from mass_serve.router import Calibration, CalibrationFit, RouterConfig, evidence_kinds
 
 
@@ -40,6 +41,12 @@ CONFIG = architecture(
     mlp_width=256,
     projection_dim=48,
 )
+
+
+def preprocessing(crop: int) -> ImagePreprocessor:
+    """What makes an image of `crop` pixels into an input without resampling it."""
+    mean, std = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
+    return ImagePreprocessor(Preprocessing(size=crop, crop=crop, interpolation="bicubic", mean=mean, std=std))
 
 
 def pretrained(config: Architecture, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
@@ -121,13 +128,7 @@ def loaded_store(
     return LoadedStore(
         store_revision="tiny",
         config=config,
-        preprocessing=Preprocessing(
-            config.embedding.image_size,
-            config.embedding.image_size,
-            "bicubic",
-            (0.5, 0.5, 0.5),
-            (0.25, 0.25, 0.25),
-        ),
+        preprocessing=preprocessing(config.embedding.image_size),
         router=router,
         mode=mode,
         head_choice=head_choice,

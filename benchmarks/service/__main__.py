@@ -28,7 +28,7 @@ from benchmarks.engine import build
 from benchmarks.random_models import VIT_B_32, write_checkpoints
 from benchmarks.service import hot_swap
 from benchmarks.service.load import Measurement, Results
-from mass_serve.model_store.backbone_spec import BackboneSpec
+from mass_serve.backbone.architecture import Architecture, Block, PatchEmbedding, Pooling
 from mass_serve.model_store.plan import BuildOptions
 
 TASKS = 8
@@ -42,16 +42,8 @@ AIMS = {
     "failed_during_swaps": "0",
     "p99_with_over_without_swaps": "at most 1.2",
 }
-QUICK = BackboneSpec(
-    image_size=32,
-    patch_size=8,
-    width=128,
-    depth=6,
-    num_attention_heads=4,
-    mlp_width=512,
-    activation="quick_gelu",
-    layer_norm_eps=1e-5,
-    projection_dim=64,
+QUICK = Architecture(
+    PatchEmbedding(32, 8), Block(128, 4, 512, "quick_gelu", 1e-5), depth=6, pooling=Pooling(64)
 )
 
 

@@ -9,7 +9,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-INTERPOLATIONS = {
+from mass_serve.model_store.format.preprocessing import Interpolation, Preprocessing
+
+INTERPOLATIONS: dict[Interpolation, Image.Resampling] = {
     "nearest": Image.Resampling.NEAREST,
     "bilinear": Image.Resampling.BILINEAR,
     "bicubic": Image.Resampling.BICUBIC,
@@ -20,27 +22,27 @@ INTERPOLATIONS = {
 
 
 @dataclass(frozen=True)
-class Preprocessing:
-    """How an image becomes pixels: shortest edge to `size`, centre `crop`, then `(x / 255 - mean) / std`.
+class ImagePreprocessor:
+    """Makes images into pixels in the way that a store's manifest describes.
 
     Resizing and cropping happen here, on 8-bit values, in the decoding threads; the normalisation
     happens on the device, so that an image waits in the queue at a quarter of its float32 size.
     """
 
-    size: int
-    crop: int
-    interpolation: str
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    described: Preprocessing
 
-    def __post_init__(self) -> None:
-        if self.interpolation not in INTERPOLATIONS:
-            raise ValueError(
-                f"interpolation must be one of {', '.join(INTERPOLATIONS)}; got {self.interpolation!r}"
-            )
+    @property
+    def size(self) -> int:
+        """The length of the shortest edge after resizing, in pixels."""
+        return self.described.size
+
+    @property
+    def crop(self) -> int:
+        """The edge of the centre crop, in pixels."""
+        return self.described.crop
 
     def preprocess(self, image: Image.Image) -> Tensor:
-        """Pixels [3, crop, crop] uint8 of an RGB image of any size."""
+        """Resizes and crops an RGB image of any size to pixels [3, crop, crop] uint8."""
         width, height = image.size
         short, long = min(width, height), max(width, height)
         scaled_long = max(self.size, int(self.size * long / short))
@@ -48,16 +50,16 @@ class Preprocessing:
         # A strip of 1 x 100,000 pixels would be enlarged to gigabytes; only its middle is used, so cut first.
         image, target = self._without_far_ends(image, target)
         if image.size != target:
-            image = image.resize(target, INTERPOLATIONS[self.interpolation])
+            image = image.resize(target, INTERPOLATIONS[self.described.interpolation])
         left, top = (target[0] - self.crop) // 2, (target[1] - self.crop) // 2
         box = (left, top, left + self.crop, top + self.crop)
         pixels = np.asarray(image.crop(box), dtype=np.uint8)  # a crop beyond the border is black
         return torch.from_numpy(pixels.copy()).permute(2, 0, 1).contiguous()
 
     def normalise(self, pixels: Tensor) -> Tensor:
-        """`(x / 255 - mean) / std` of pixels [..., 3, H, W] uint8, in float32 on their device."""
-        mean = torch.tensor(self.mean, device=pixels.device).view(3, 1, 1)
-        std = torch.tensor(self.std, device=pixels.device).view(3, 1, 1)
+        """Computes `(x / 255 - mean) / std` of pixels [..., 3, H, W] uint8, in float32 on their device."""
+        mean = torch.tensor(self.described.mean, device=pixels.device).view(3, 1, 1)
+        std = torch.tensor(self.described.std, device=pixels.device).view(3, 1, 1)
         return (pixels.float() / 255.0 - mean) / std
 
     def _without_far_ends(

@@ -1,1 +1,9 @@
-"""How what one task changed is kept; one file a format."""
+"""Formats of what one task changed of a parameter; one file a format, each a type of its own."""
+
+from mass_serve.merging.formats.dense import DenseDelta
+from mass_serve.merging.formats.low_rank import TaskSingularVectors, rank_for, task_singular_vectors
+
+# What one task changed of one parameter, in whichever format it is kept.
+TaskChange = TaskSingularVectors | DenseDelta
+
+__all__ = ["DenseDelta", "TaskChange", "TaskSingularVectors", "rank_for", "task_singular_vectors"]

@@ -30,17 +30,17 @@ class TaskSingularVectors:
         return self.s.shape[0]
 
     def delta(self) -> Tensor:
-        """The matrix that the vectors stand for, `u diag(s) vh` [d_out, d_in], in the dtype of `s`."""
+        """Computes the matrix of these vectors, `u diag(s) vh` [d_out, d_in], in the dtype of `s`."""
         return (self.u.to(self.s.dtype) * self.s) @ self.vh.to(self.s.dtype)
 
 
 def rank_for(shape: tuple[int, int], compression_ratio: float) -> int:
-    """How many singular vectors a matrix of `shape` keeps: `max(1, int(min(d_out, d_in) * ratio))`."""
+    """Returns the rank that a matrix of `shape` keeps: `max(1, int(min(d_out, d_in) * ratio))`."""
     return max(1, int(min(shape) * compression_ratio))
 
 
 def task_singular_vectors(delta: Tensor, rank: int) -> TaskSingularVectors:
-    """The `rank` largest singular triplets of `delta` [d_out, d_in], in float32.
+    """Computes the `rank` largest singular triplets of `delta` [d_out, d_in], in float32.
 
     Goes through the float64 Gram matrix of the shorter side, several times quicker than a full SVD of
     a tall matrix. The Gram matrix squares the singular values, so those below 1e-8 of the largest are

@@ -1,1 +1,32 @@
-"""How the changes of several tasks become one; one file a paper, each a pure function of one parameter."""
+"""Methods that make the changes of several tasks one: one file a paper, pure functions of one parameter.
+
+Every file names its paper and what the method needs in a `MergingMethod`; `METHODS` lists them all.
+"""
+
+from mass_serve.merging.methods.consensus import CONSENSUS
+from mass_serve.merging.methods.method import MergingMethod, Need
+from mass_serve.merging.methods.tall_masks import TALL_MASKS
+from mass_serve.merging.methods.task_arithmetic import TASK_ARITHMETIC, WEIGHT_AVERAGING
+from mass_serve.merging.methods.ties import TIES
+from mass_serve.merging.methods.tsv_m import TSV_M
+
+METHODS: tuple[MergingMethod, ...] = (
+    TSV_M,
+    WEIGHT_AVERAGING,
+    TASK_ARITHMETIC,
+    TIES,
+    TALL_MASKS,
+    CONSENSUS,
+)
+
+__all__ = [
+    "CONSENSUS",
+    "METHODS",
+    "TALL_MASKS",
+    "TASK_ARITHMETIC",
+    "TIES",
+    "TSV_M",
+    "WEIGHT_AVERAGING",
+    "MergingMethod",
+    "Need",
+]

@@ -8,6 +8,8 @@ TSV-M (arXiv:2412.00081) replaces U and V by their polar factors, so that no two
 All that depends on the set is a small matrix between blocks that are stored once:
 
     merged_delta = U C V,   C = (U^T U)^(-1/2) diag(s) (V V^T)^(-1/2)
+
+What is not factored is averaged. Whole weights are `merged_parameter(pretrained, changes)`.
 """
 
 from __future__ import annotations
@@ -17,14 +19,16 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from mass_serve.merging.formats.low_rank import TaskSingularVectors
+from mass_serve.merging.formats import DenseDelta, TaskChange, TaskSingularVectors
+from mass_serve.merging.methods.method import MergingMethod
 
+TSV_M = MergingMethod("tsv_m", "TSV-M", "2412.00081", frozenset({"blocks"}))
 # Gram eigenvalues below this share of the largest belong to directions that the tasks have twice.
 GRAM_CUTOFF = 1e-10
 
 
 def inverse_square_root(gram: Tensor) -> Tensor:
-    """`gram^(-1/2)` [n, n] of a symmetric positive semidefinite float64 matrix, on its own range."""
+    """Computes `gram^(-1/2)` [n, n] of a symmetric positive semidefinite float64 matrix, on its own range."""
     values, vectors = torch.linalg.eigh(gram)
     kept = values > GRAM_CUTOFF * values[-1]
     scales = torch.where(kept, values.clamp_min(torch.finfo(values.dtype).tiny).rsqrt(), 0.0)
@@ -33,7 +37,7 @@ def inverse_square_root(gram: Tensor) -> Tensor:
 
 
 def orthogonal_core(blocks: Sequence[TaskSingularVectors]) -> Tensor:
-    """The core C [K, K] in float64, K the summed ranks, so that `merged_delta = U C V`.
+    """Computes the core C [K, K] in float64, K the summed ranks, so that `merged_delta = U C V`.
 
     For one task the polar factor is the block itself and C is `diag(s)`.
     Raises ValueError for an empty set.
@@ -47,7 +51,9 @@ def orthogonal_core(blocks: Sequence[TaskSingularVectors]) -> Tensor:
 def core_factors(
     blocks: Sequence[TaskSingularVectors], expert_sets: Sequence[Sequence[int]]
 ) -> list[tuple[Tensor, Tensor]]:
-    """For several sets of one matrix's blocks, each given by places in `blocks`, the core as two factors.
+    """Computes the cores of several sets of one matrix's blocks, each core as two factors.
+
+    A set is given by the places of its tasks in `blocks`.
 
     `C = left right` with `left = (U^T U)^(-1/2) diag(s)` and `right = (V V^T)^(-1/2)`, [K, K] in float64.
     Of nearly equal tasks C has huge entries that cancel; those of a factor are only as large as their root.
@@ -71,7 +77,7 @@ class BlockOverlaps:
         self._overlaps: dict[tuple[int, int], Tensor] = {}
 
     def gram(self, places: Sequence[int]) -> Tensor:
-        """The Gram matrix [K, K] of those blocks side by side."""
+        """Computes the Gram matrix [K, K] of the blocks at `places`, side by side."""
         return torch.cat([torch.cat([self._overlap(i, j) for j in places], dim=1) for i in places])
 
     def _overlap(self, i: int, j: int) -> Tensor:
@@ -87,8 +93,22 @@ class BlockOverlaps:
         return self._doubles[i]
 
 
+def merged_parameter(pretrained: Tensor, changes: Sequence[TaskChange]) -> Tensor:
+    """Computes `pretrained + merge of the changes` of one parameter, in the pretrained dtype.
+
+    Factored changes are merged by TSV-M, dense ones by their mean, in float32 or better; only the sum is
+    rounded. Raises ValueError for an empty set, and for changes of one parameter in two formats.
+    """
+    blocks = [change for change in changes if isinstance(change, TaskSingularVectors)]
+    deltas = [change.values for change in changes if isinstance(change, DenseDelta)]
+    if blocks and deltas:
+        raise ValueError("the changes of one parameter must all be factored or all be dense")
+    merged = merged_delta(blocks) if blocks else mean_delta(deltas)
+    return (pretrained.float() + merged).to(pretrained.dtype)
+
+
 def merged_delta(blocks: Sequence[TaskSingularVectors]) -> Tensor:
-    """The merged weight change `polar(U) diag(s) polar(V)` [d_out, d_in] of a set, in float32.
+    """Computes the merged weight change `polar(U) diag(s) polar(V)` [d_out, d_in] of a set, in float32.
 
     The polar factors are formed before they are multiplied: the core of nearly equal tasks has huge
     entries that cancel, those of the factors do not exceed 1. Raises ValueError for an empty set.
@@ -113,19 +133,7 @@ def _joined_singular_values(blocks: Sequence[TaskSingularVectors]) -> Tensor:
 
 
 def mean_delta(deltas: Sequence[Tensor]) -> Tensor:
-    """The merged change of an unfactored parameter: the mean of its dense deltas, in float32."""
+    """Computes the merged change of an unfactored parameter: the mean of its dense deltas, in float32."""
     if not deltas:
         raise ValueError("an expert set needs at least one task")
     return torch.stack([delta.float() for delta in deltas]).mean(0)
-
-
-def merged_parameter(pretrained: Tensor, changes: Sequence[TaskSingularVectors | Tensor]) -> Tensor:
-    """`pretrained + merged change` of one parameter, computed in float32 or better, in the pretrained dtype.
-
-    `changes` are those of the set's tasks: all of them singular vectors, or all of them dense deltas of the
-    parameter's shape. Raises ValueError for an empty set.
-    """
-    blocks = [change for change in changes if isinstance(change, TaskSingularVectors)]
-    deltas = [change for change in changes if isinstance(change, Tensor)]
-    merged = merged_delta(blocks) if blocks else mean_delta(deltas)
-    return (pretrained.float() + merged).to(pretrained.dtype)

@@ -1,1 +1,4 @@
-"""What the bytes of a store mean: the manifest, tensor files, experts, heads and the journal of a build."""
+"""The store's file format: what its bytes mean.
+
+The manifest and its parts, tensor files, experts, heads, a calibration, and the journal of a build.
+"""

@@ -1,23 +1,24 @@
-"""What one task adds to the encoder: singular blocks of its matrices, dense deltas of everything else."""
+"""A task's experts file: singular blocks of the encoder's matrices, dense deltas of everything else."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from mass_serve.merging.formats.low_rank import TaskSingularVectors, rank_for, task_singular_vectors
-from mass_serve.merging.task_vectors import task_vector
-from mass_serve.merging.threads import side_by_side
-from mass_serve.model_store.backbone_spec import (
-    BackboneSpec,
-    PatchEmbeddingForm,
-    factored_shapes,
-    parameter_shapes,
+from mass_serve.backbone.architecture import Architecture
+from mass_serve.merging import (
+    DenseDelta,
+    TaskChange,
+    TaskSingularVectors,
+    rank_for,
+    task_singular_vectors,
+    task_vector,
 )
+from mass_serve.merging.threads import side_by_side
+from mass_serve.model_store.format.factoring import PatchEmbeddingForm, factored_shapes
 from mass_serve.model_store.format.manifest import BlockDtype, Manifest
 from mass_serve.model_store.format.tensor_files import TensorSpec
 from mass_serve.model_store.progress import Progress, silent
@@ -28,16 +29,7 @@ BLOCK_DTYPES: dict[BlockDtype, torch.dtype] = {
     "float32": torch.float32,
 }
 
-# What a task changes of one parameter: a factored matrix, or a dense delta.
-Change = TaskSingularVectors | Tensor
 ReadParameter = Callable[[str], Tensor]
-
-
-class Experts(Protocol):
-    """The changes of one task, in memory or in a file."""
-
-    def change(self, name: str) -> Change:
-        """What the task changes of one parameter."""
 
 
 @dataclass(frozen=True)
@@ -47,16 +39,17 @@ class TaskExperts:
     singular_vectors: dict[str, TaskSingularVectors]  # u, vh in the store's block dtype, s float32
     dense_deltas: dict[str, Tensor]  # float32, of the parameter's shape
 
-    def change(self, name: str) -> Change:
-        """What the task changes of one parameter. Raises KeyError for an unknown name."""
-        return self.singular_vectors[name] if name in self.singular_vectors else self.dense_deltas[name]
+    def change(self, name: str) -> TaskChange:
+        """Returns the task's change of one parameter. Raises KeyError for an unknown name."""
+        vectors = self.singular_vectors.get(name)
+        return DenseDelta(self.dense_deltas[name]) if vectors is None else vectors
 
 
 @dataclass(frozen=True)
 class ExpertLayout:
-    """How the changes of any task of one store are laid out."""
+    """The layout of every experts file of one store."""
 
-    backbone: BackboneSpec
+    backbone: Architecture
     compression_ratio: float
     patch_embedding: PatchEmbeddingForm
     block_dtype: BlockDtype
@@ -83,7 +76,7 @@ class ExpertLayout:
         ranks = self.ranks()
         block = BLOCK_DTYPES[self.block_dtype]
         specs = {}
-        for name, shape in parameter_shapes(self.backbone).items():
+        for name, shape in self.backbone.parameter_shapes().items():
             if name not in ranks:
                 specs[f"{name}.delta"] = TensorSpec(torch.float32, shape)
                 continue
@@ -92,10 +85,10 @@ class ExpertLayout:
             specs[f"{name}.vh"] = TensorSpec(block, (ranks[name], shape[1]))
         return specs
 
-    def read_change(self, name: str, read: ReadParameter) -> Change:
-        """A task's change of one parameter from the tensors of its experts file."""
+    def read_change(self, name: str, read: ReadParameter) -> TaskChange:
+        """Reads a task's change of one parameter from the tensors of its experts file."""
         if name not in factored_shapes(self.backbone, self.patch_embedding):
-            return read(f"{name}.delta")
+            return DenseDelta(read(f"{name}.delta"))
         return TaskSingularVectors(read(f"{name}.u"), read(f"{name}.s"), read(f"{name}.vh"))
 
 
@@ -106,8 +99,11 @@ def factor_task(
     stage: str,
     progress: Progress = silent,
 ) -> dict[str, Tensor]:
-    """The tensors of a task's experts file, from two models read one parameter per thread at a time."""
-    names = list(parameter_shapes(layout.backbone))
+    """Computes the tensors of a task's experts file.
+
+    Both models are read one parameter at a time on each thread, so neither is in memory as a whole.
+    """
+    names = list(layout.backbone.parameter_shapes())
     tensors: dict[str, Tensor] = {}
 
     def factor(name: str) -> dict[str, Tensor]:
@@ -134,11 +130,11 @@ def _change_tensors(layout: ExpertLayout, name: str, delta: Tensor) -> dict[str,
 
 
 def experts_from_tensors(layout: ExpertLayout, tensors: dict[str, Tensor]) -> TaskExperts:
-    """A task's changes from all tensors of its experts file."""
+    """Makes a task's changes from all tensors of its experts file."""
     changes = {
-        name: layout.read_change(name, tensors.__getitem__) for name in parameter_shapes(layout.backbone)
+        name: layout.read_change(name, tensors.__getitem__) for name in layout.backbone.parameter_shapes()
     }
     return TaskExperts(
         {name: change for name, change in changes.items() if isinstance(change, TaskSingularVectors)},
-        {name: change for name, change in changes.items() if isinstance(change, Tensor)},
+        {name: change.values for name, change in changes.items() if isinstance(change, DenseDelta)},
     )

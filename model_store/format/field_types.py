@@ -1,4 +1,4 @@
-"""What the pydantic models of a store share: their strictness, and the shapes of names, paths and hashes."""
+"""Field types of the store's pydantic models: their strictness; patterns of names, paths and hashes."""
 
 from __future__ import annotations
 
@@ -29,6 +29,8 @@ Revision = Annotated[str, Field(pattern=r"^[0-9a-f]{8,64}$")]
 RelativePath = Annotated[str, Field(pattern=rf"^{_COMPONENT}(/{_COMPONENT})*$", max_length=512)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Share = Annotated[float, Field(gt=0, le=1)]
+# The bound keeps a hostile manifest from asking for more memory than any encoder needs.
+Size = Annotated[int, Field(ge=1, le=65_536)]
 
 
 class StrictModel(BaseModel):

@@ -5,40 +5,50 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from mass_serve.model_store.errors import CheckpointError
+from mass_serve.model_store.format.manifest import HeadKind
 from mass_serve.model_store.format.tensor_files import TensorFileError, TensorSpec, read_tensors
 
 HEAD_FILE = "head.safetensors"
 LABELS_FILE = "labels.json"
 
 
+WEIGHT = "weight"  # [C, P], a row for each class
+BIAS = "bias"  # [C], in a linear head
+LOGIT_SCALE = "logit_scale"  # one number, the multiplier itself, in a cosine head
+
+
 @dataclass(frozen=True)
 class HeadTensors:
-    """`cosine`: `logit_scale * cos(x, weight_c)`; `linear`: `weight @ x + bias`."""
+    """A head as the tensors of its file, found to fit together; `head_from_tensors` makes them.
 
-    kind: Literal["cosine", "linear"]
-    weight: Tensor  # [C, D_embedding] float32
-    bias: Tensor | None  # [C] float32, of a linear head
-    logit_scale: float | None  # the multiplier itself, of a cosine head
+    cosine: `logits_c = logit_scale cos(x, weight_c)`; linear: `logits = weight x + bias`.
+    """
 
-    def tensors(self) -> dict[str, Tensor]:
-        """The head as the tensors of a safetensors file."""
-        if self.bias is not None:
-            return {"weight": self.weight, "bias": self.bias}
-        return {"weight": self.weight, "logit_scale": torch.tensor(self.logit_scale, dtype=torch.float32)}
+    tensors: dict[str, Tensor]  # float32: WEIGHT, and LOGIT_SCALE or BIAS
+
+    @property
+    def kind(self) -> HeadKind:
+        """The kind of the head, as the manifest names it."""
+        return "linear" if BIAS in self.tensors else "cosine"
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """C and P: how many classes there are, and how many numbers an embedding has."""
+        classes, width = self.tensors[WEIGHT].shape
+        return classes, width
 
     def specs(self) -> dict[str, TensorSpec]:
-        """The specs of `tensors()`."""
-        return {key: TensorSpec(value.dtype, tuple(value.shape)) for key, value in self.tensors().items()}
+        """The specs of the tensors, for writing them."""
+        return {key: TensorSpec(value.dtype, tuple(value.shape)) for key, value in self.tensors.items()}
 
 
 def read_head(path: Path) -> HeadTensors:
-    """A head from safetensors: `weight` with `logit_scale` (cosine) or with `bias` (linear).
+    """Reads a head from safetensors: `weight` with `logit_scale` (cosine) or with `bias` (linear).
 
     Raises CheckpointError with what is missing or wrong.
     """
@@ -55,9 +65,9 @@ def read_head(path: Path) -> HeadTensors:
 
 
 def head_from_tensors(tensors: dict[str, Tensor]) -> HeadTensors:
-    """The head that tensors make up, in float32. Raises ValueError."""
+    """Checks that tensors make up a head, and gives them in float32. Raises ValueError."""
     keys = set(tensors)
-    if keys not in ({"weight", "bias"}, {"weight", "logit_scale"}):
+    if keys not in ({WEIGHT, BIAS}, {WEIGHT, LOGIT_SCALE}):
         raise ValueError(
             "a head needs `weight` and either `logit_scale` (cosine head) or `bias` (linear head), "
             f"found {', '.join(sorted(keys)) or 'nothing'}"
@@ -68,21 +78,22 @@ def head_from_tensors(tensors: dict[str, Tensor]) -> HeadTensors:
     for key, value in tensors.items():
         if not torch.isfinite(value).all():
             raise ValueError(f"{key} holds NaN, Inf or a number that float32 cannot hold")
-    weight = tensors["weight"]
+    weight = tensors[WEIGHT]
     if weight.ndim != 2 or 0 in weight.shape:
         raise ValueError(f"weight must be [classes, width], found shape {list(weight.shape)}")
-    if "bias" in tensors:
-        bias = tensors["bias"]
+    if BIAS in tensors:
+        bias = tensors[BIAS]
         if bias.shape != weight.shape[:1]:
             raise ValueError(f"bias has shape {list(bias.shape)}, expected {[weight.shape[0]]}")
-        return HeadTensors("linear", weight, bias, None)
-    if tensors["logit_scale"].numel() != 1 or tensors["logit_scale"].item() <= 0:
+        return HeadTensors(tensors)
+    if tensors[LOGIT_SCALE].numel() != 1 or tensors[LOGIT_SCALE].item() <= 0:
         raise ValueError("logit_scale must be one positive number, the multiplier itself")
-    return HeadTensors("cosine", weight, None, float(tensors["logit_scale"].item()))
+    # Some write the one number as [1].
+    return HeadTensors({WEIGHT: weight, LOGIT_SCALE: tensors[LOGIT_SCALE].reshape(())})
 
 
 def read_labels(path: Path) -> tuple[str, ...]:
-    """Class names in the head's row order, from a JSON list of unique non-empty strings."""
+    """Reads the class names, in the head's row order, from a JSON list of unique non-empty strings."""
     try:
         labels = json.loads(path.read_bytes())
     except OSError as error:

@@ -20,14 +20,14 @@ class Journal(StrictModel):
     finished: dict[TaskName, TaskEntry] = Field(default_factory=dict)
 
     def files(self) -> dict[str, str]:
-        """The finished files with their SHA-256."""
+        """Returns the finished files with their SHA-256."""
         found = {PRETRAINED_FILE: self.pretrained_sha256} if self.pretrained_sha256 else {}
         for entry in self.finished.values():
             found |= entry.files
         return found
 
     def with_task(self, entry: TaskEntry) -> Journal:
-        """The journal after one more task."""
+        """Returns the journal after one more task."""
         return self.model_copy(update={"finished": {**self.finished, entry.name: entry}})
 
     def save(self, files: StoreFiles) -> None:
@@ -36,7 +36,10 @@ class Journal(StrictModel):
 
 
 def load_journal(files: StoreFiles) -> Journal | None:
-    """The journal of an unfinished build, or None. Raises StoreExistsError for somebody else's build.json."""
+    """Reads the journal of an unfinished build; None where there is none.
+
+    Raises StoreExistsError for somebody else's build.json.
+    """
     if not files.exists(JOURNAL_FILE):
         return None
     try:

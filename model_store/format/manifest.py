@@ -11,18 +11,21 @@ from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from mass_serve.merging.formats.low_rank import rank_for
-from mass_serve.model_store.backbone_spec import BackboneSpec, PatchEmbeddingForm, Size, factored_shapes
+from mass_serve.merging import rank_for
 from mass_serve.model_store.errors import ManifestError
+from mass_serve.model_store.format.architecture_v1 import StoredArchitecture
+from mass_serve.model_store.format.factoring import PatchEmbeddingForm, factored_shapes
 from mass_serve.model_store.format.field_types import (
     RelativePath,
     Revision,
     Sha256,
     Share,
+    Size,
     StrictModel,
     TaskName,
     first_problem,
 )
+from mass_serve.model_store.format.preprocessing import Preprocessing
 
 FORMAT_VERSION = 1
 MANIFEST_FILE = "manifest.json"
@@ -34,26 +37,17 @@ TASKS_PREFIX = "tasks/"
 BlockDtype = Literal["bfloat16", "float16", "float32"]
 MergedBaseForm = Literal["stored", "rebuilt"]
 FirstPass = Literal["merged_base", "pretrained"]
-# The names of `router.MODES`, and the paper's router.
-RouterMode = Literal["paper", "one_pass", "fast", "balanced", "exact"]
-Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"]
-Channels = tuple[float, float, float]
-
-
-class PreprocessingSpec(StrictModel):
-    """Shortest edge to `size` pixels, centre crop to `crop`, then `(x / 255 - mean) / std`."""
-
-    size: Size
-    crop: Size
-    interpolation: Interpolation
-    mean: Channels
-    std: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
+HeadKind = Literal["cosine", "linear"]
+# Which modes there are is the router's affair; a store only has the name of one.
+ModeName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
+# The mode of a store whose manifest names none: the projection-residual router of arXiv:2504.05342.
+FIRST_MODE = "paper"
 
 
 class RouterSpec(StrictModel):
     """The router, and what follows from its choice (arXiv:2504.05342; the modes: `router.modes`)."""
 
-    mode: RouterMode = "paper"  # of a store that was built before there were others
+    mode: ModeName = FIRST_MODE
     layer: Annotated[int, Field(ge=0)]
     token: Literal["class", "mean"] = "class"
     temperature: Annotated[float, Field(gt=0)] = 1.0
@@ -67,7 +61,7 @@ class RouterSpec(StrictModel):
 class HeadSpec(StrictModel):
     """`cosine`: scaled cosine similarity to class vectors; `linear`: weight and bias."""
 
-    kind: Literal["cosine", "linear"]
+    kind: HeadKind
 
 
 class TaskEntry(StrictModel):
@@ -97,17 +91,17 @@ class TaskEntry(StrictModel):
 
     @property
     def experts_file(self) -> str:
-        """Where the singular blocks and dense deltas are, within the store."""
+        """The path of the singular blocks and dense deltas within the store."""
         return f"{task_folder(self.name, self.revision)}/experts.safetensors"
 
     @property
     def head_file(self) -> str:
-        """Where the classification head is, within the store."""
+        """The path of the classification head within the store."""
         return f"{task_folder(self.name, self.revision)}/head.safetensors"
 
 
 class CalibrationEntry(StrictModel):
-    """What unlabelled images told of the evidence for tasks: true for these revisions of these tasks."""
+    """A calibration by unlabelled images. It holds for these revisions of these tasks."""
 
     file: RelativePath
     tasks: dict[TaskName, Revision]  # in the order of the tensors
@@ -126,8 +120,8 @@ class Manifest(StrictModel):
 
     format_version: Literal[1] = 1
     store_revision: Revision  # new with every write
-    backbone: BackboneSpec
-    preprocessing: PreprocessingSpec
+    backbone: StoredArchitecture
+    preprocessing: Preprocessing
     router: RouterSpec
     compression_ratio: Share
     patch_embedding: PatchEmbeddingForm
@@ -150,7 +144,7 @@ class Manifest(StrictModel):
                 f"router.layer: {self.router.layer} does not exist, the encoder's blocks are "
                 f"0..{self.backbone.depth - 1}"
             )
-        if self.preprocessing.crop != self.backbone.image_size:
+        if self.preprocessing.crop != self.backbone.embedding.image_size:
             raise ValueError("preprocessing.crop: must be the backbone's image_size")
         return self
 
@@ -188,11 +182,11 @@ class Manifest(StrictModel):
 
     @property
     def merged_base_file(self) -> str | None:
-        """Where the merged base is; None where it is rebuilt at load."""
+        """The path of the merged base; None where it is rebuilt at load."""
         return next((path for path in self.files if path.startswith(MERGED_BASE_PREFIX)), None)
 
     def calibrated_tasks(self, names: Collection[str]) -> tuple[int, ...] | None:
-        """Where in the calibration each of the named tasks is; None where it does not fit them.
+        """Returns the place of each named task in the calibration; None where the calibration does not fit.
 
         Their revisions must be those that it was made with, and where the first pass runs on the merged
         base, which all tasks have a part in, there must be no others.
@@ -209,11 +203,11 @@ class Manifest(StrictModel):
         return tuple(order.index(task.name) for task in served)
 
     def find_task(self, name: str) -> TaskEntry | None:
-        """The current revision of a task, or None."""
+        """Returns the current revision of a task, or None for an unknown task."""
         return next((task for task in self.tasks if task.name == name), None)
 
     def all_files(self) -> dict[str, str]:
-        """Every file of the store with its SHA-256, earlier revisions included; not the manifest."""
+        """Returns every file of the store but the manifest, with its SHA-256; earlier revisions included."""
         found = dict(self.files)
         for task in self.tasks:
             found |= task.files
@@ -223,7 +217,7 @@ class Manifest(StrictModel):
         return found
 
     def to_bytes(self) -> bytes:
-        """The content of manifest.json: indented, in declaration order, with a final newline."""
+        """Writes the content of manifest.json: indented, in declaration order, with a final newline."""
         return (self.model_dump_json(indent=2) + "\n").encode()
 
 
@@ -233,7 +227,7 @@ def task_folder(name: str, revision: str) -> str:
 
 
 def parse_manifest(content: bytes) -> Manifest:
-    """The manifest that the bytes of manifest.json hold.
+    """Reads the manifest from the bytes of manifest.json.
 
     Raises ManifestError for malformed JSON, unknown or missing keys, values out of range, and for a
     format version that this program does not know.

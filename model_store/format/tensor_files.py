@@ -31,7 +31,7 @@ _CHUNK_BYTES = 8 << 20
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """What a file's header says of one tensor."""
+    """One tensor as a file's header describes it."""
 
     dtype: torch.dtype | None  # None: one that we do not use, such as integers
     shape: tuple[int, ...]
@@ -42,7 +42,7 @@ class TensorFileError(Exception):
 
 
 def read_specs(path: Path) -> dict[str, TensorSpec]:
-    """Every tensor in a file, from its header alone. Raises TensorFileError."""
+    """Reads the header of a file: the dtype and shape of every tensor. Raises TensorFileError."""
     with _opened(path) as file:
         slices = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
         return {
@@ -52,13 +52,13 @@ def read_specs(path: Path) -> dict[str, TensorSpec]:
 
 
 def read_tensor(path: Path, key: str) -> Tensor:
-    """One tensor. The file is opened anew, so that pages of other tensors are not held in memory."""
+    """Reads one tensor. The file is opened anew, so that pages of other tensors are not held in memory."""
     with _opened(path) as file:
         return cast(Tensor, file.get_tensor(key))
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Every tensor of a file. Raises TensorFileError."""
+    """Reads every tensor of a file. Raises TensorFileError."""
     with _opened(path) as file:
         return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
 
@@ -114,7 +114,7 @@ def _dtype(spec: TensorSpec) -> torch.dtype:
 
 
 def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file as 64 hexadecimal digits."""
+    """Computes the SHA-256 of a file, as 64 hexadecimal digits."""
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         while chunk := file.read(_CHUNK_BYTES):

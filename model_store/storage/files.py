@@ -27,23 +27,23 @@ class StoreFiles(ABC):
 
     @abstractmethod
     def list(self) -> list[str]:
-        """Every file, sorted; empty where the store's folder does not exist."""
+        """Returns the paths of all files, sorted; empty where the store's folder does not exist."""
 
     @abstractmethod
     def size(self, path: str) -> int:
-        """The bytes of a file; 0 where it is missing."""
+        """Returns the number of bytes of a file; 0 where it is missing."""
 
     @abstractmethod
     def read_bytes(self, path: str) -> bytes:
-        """The content of a small file. Raises FileNotFoundError."""
+        """Reads a small file. Raises FileNotFoundError."""
 
     @abstractmethod
     def local_copy(self, path: str) -> AbstractContextManager[Path]:
-        """A file on this machine with the content of `path`. Raises FileNotFoundError."""
+        """Gives a file on this machine with the content of `path`. Raises FileNotFoundError."""
 
     @abstractmethod
     def writing(self, path: str) -> AbstractContextManager[BinaryIO]:
-        """A new file, which becomes `path` when the block ends and vanishes when the block raises."""
+        """Gives a new file, which becomes `path` when the block ends and vanishes when the block raises."""
 
     @abstractmethod
     def delete(self, path: str) -> None:
@@ -60,5 +60,5 @@ class StoreFiles(ABC):
 
 
 def without_credentials(text: str) -> str:
-    """For errors and logs: URLs without the user and password that they may hold."""
+    """Removes the user and password that URLs in a text may hold, for errors and logs."""
     return re.sub(r"(?<=://)[^/@\s]+@", "", text)

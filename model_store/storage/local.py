@@ -50,11 +50,13 @@ class LocalFiles(StoreFiles):
             with open(partial, "wb") as file:
                 yield file
                 file.flush()
+                # Before the rename: a crash must not leave the new name on bytes that never reached the disk.
                 os.fsync(file.fileno())
             os.replace(partial, target)
         except BaseException:
             partial.unlink(missing_ok=True)
             raise
+        # The rename itself is durable only when the folder is; the manifest is written after this returns.
         _sync_folder(target.parent)
 
     def delete(self, path: str) -> None:

@@ -1,4 +1,4 @@
-"""Which kind of place a URL names."""
+"""Opens the files of a store wherever its URL says they are."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mass_serve.model_store.storage.local import LocalFiles
 
 
 def open_files(url: str | os.PathLike[str]) -> StoreFiles:
-    """The files at a local path, a `file://` URL or any other URL that fsspec knows."""
+    """Opens the files at a local path, a `file://` URL or any other URL that fsspec knows."""
     text = os.fspath(url)
     if "://" not in text:
         return LocalFiles(Path(text))

@@ -59,6 +59,7 @@ class RemoteFiles(StoreFiles):
     def writing(self, path: str) -> Iterator[BinaryIO]:
         with tempfile.NamedTemporaryFile(prefix="mass-serve-") as file:
             yield cast(BinaryIO, file)
+            # The upload reads the file by its name, past this process's buffer.
             file.flush()
             self._filesystem.put_file(file.name, self._at(path))
 

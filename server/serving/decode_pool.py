@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mass_serve.engine.inputs.decode import decoded, opened
 from mass_serve.engine.inputs.errors import InputError
-from mass_serve.engine.inputs.preprocessing import Preprocessing
+from mass_serve.engine.inputs.preprocessing import ImagePreprocessor
 from mass_serve.server.errors import input_refused
 from mass_serve.server.serving.threads import Threads
 
@@ -40,7 +40,7 @@ class DecodePool:
         """Whether an image is being decoded."""
         return self._threads.busy or self._thread_for_large.busy
 
-    async def pixels(self, files: Sequence[bytes], preprocessing: Preprocessing) -> list[Tensor]:
+    async def pixels(self, files: Sequence[bytes], preprocessing: ImagePreprocessor) -> list[Tensor]:
         """Decodes all files at once, [3, crop, crop] uint8 each; the error of a bad one says which it was."""
 
         async def one(index: int, data: bytes) -> Tensor:
@@ -57,7 +57,7 @@ class DecodePool:
             for decoding in running:  # after the first bad image nobody wants the others
                 decoding.cancel()
 
-    async def _decoded(self, data: bytes, preprocessing: Preprocessing) -> Tensor:
+    async def _decoded(self, data: bytes, preprocessing: ImagePreprocessor) -> Tensor:
         def decode() -> Tensor | Image.Image:
             image = opened(data, self._max_pixels)
             large = image.width * image.height > LARGE_PIXELS

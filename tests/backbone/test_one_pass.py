@@ -22,7 +22,7 @@ from mass_serve.backbone import (
     run,
 )
 from mass_serve.kernels import subspace_energies
-from mass_serve.model_store.readers.checkpoints import Checkpoint
+from mass_serve.model_store.readers.checkpoint import Checkpoint
 from tests import tiny
 
 SHAPES = [

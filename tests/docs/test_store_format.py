@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import re
-from dataclasses import fields
 
 import pytest
 from pydantic import BaseModel
 
-from mass_serve.model_store.backbone_spec import BackboneSpec, parameter_shapes
+from mass_serve.backbone.architecture import Architecture, Block, PatchEmbedding, Pooling
+from mass_serve.model_store.format.architecture_v1 import FlatArchitecture
+from mass_serve.model_store.format.calibration import calibration_shapes
 from mass_serve.model_store.format.field_types import TASK_NAME_PATTERN
 from mass_serve.model_store.format.manifest import (
     FORMAT_VERSION,
     CalibrationEntry,
     Manifest,
-    PreprocessingSpec,
     RouterSpec,
     TaskEntry,
 )
-from mass_serve.router import Calibration, evidence_kinds
+from mass_serve.model_store.format.preprocessing import Preprocessing
+from mass_serve.router import MODE_NAMES, evidence_kinds
 from tests.docs.pages import ROOT, TEXTS, section, tables
 
 FORMAT = TEXTS[ROOT / "docs" / "store-format.md"]
@@ -38,8 +39,8 @@ def test_the_version_is_the_programs() -> None:
     ("anchor", "model"),
     [
         ("the-manifest", Manifest),
-        ("the-encoder", BackboneSpec),
-        ("preprocessing", PreprocessingSpec),
+        ("the-encoder", FlatArchitecture),
+        ("preprocessing", Preprocessing),
         ("the-router", RouterSpec),
         ("tasks", TaskEntry),
         ("calibration", CalibrationEntry),
@@ -59,28 +60,24 @@ def test_the_routers_defaults_are_the_programs() -> None:
     assert shown == {name: str(default) for name, default in defaults.items()}
 
 
+def test_the_modes_are_the_routers() -> None:
+    (row,) = re.findall(r"^\| `mode` \|([^|]*)see", section(FORMAT, "the-router"), re.MULTILINE)
+    assert re.findall(r"`(\w+)`", row) == list(MODE_NAMES)
+
+
 def test_the_parameters_are_the_programs() -> None:
-    spec = BackboneSpec(
-        image_size=4,
-        patch_size=2,
-        width=4,
-        depth=1,
-        num_attention_heads=2,
-        mlp_width=8,
-        activation="gelu",
-        layer_norm_eps=1e-5,
-        projection_dim=3,
-    )
+    block = Block(4, 2, 8, "gelu", 1e-5)
+    architecture = Architecture(PatchEmbedding(4, 2), block, depth=1, pooling=Pooling(3))
     named: list[str] = []
     for name in _first_cells("parameters"):
         shorter = named[-1].rpartition(".")[0] if name.startswith(".") else ""
         named.append(shorter + name.replace("<i>", "0"))
-    assert named == list(parameter_shapes(spec))
+    assert named == list(architecture.parameter_shapes())
 
 
 def test_the_calibrations_tensors_are_the_programs() -> None:
     named = re.findall(r"^\| `(\w+)` \| `\[", section(FORMAT, "calibration"), re.MULTILINE)
-    assert named == [field.name for field in fields(Calibration)]
+    assert named == list(calibration_shapes(kinds=5, tasks=2, classes=7))
     for depth in (1, 6, 12, 24):
         assert evidence_kinds(depth) == 3 * max(1, depth // 3) + 2
 

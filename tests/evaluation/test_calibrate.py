@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 from typer.testing import CliRunner, Result
 
 from examples.demo_suite.gallery import EXAMPLES, GALLERIES
@@ -21,6 +22,8 @@ from mass_serve.engine.loading import LoadedStore
 from mass_serve.evaluation.calibrate import _teacher
 from mass_serve.evaluation.images import BATCH_IMAGES, image_batches, images_below
 from mass_serve.model_store.errors import StoreError
+from mass_serve.model_store.format.manifest import MANIFEST_FILE
+from mass_serve.model_store.format.tensor_files import sha256_of
 from mass_serve.model_store.revisions import calibrate_store, remove_task
 from mass_serve.model_store.store import Store
 from tests.examples.test_demo_store import DEMO_STORE
@@ -223,15 +226,22 @@ def test_numbers_that_are_no_calibration_are_refused(
     Engine.load(str(store))
 
 
-def test_a_calibration_of_other_kinds_of_evidence_is_not_used(store: Path) -> None:
-    """Another version of this program may have had others."""
+@pytest.mark.parametrize("without", [(), ("owner",)])
+def test_a_calibration_of_other_kinds_of_evidence_is_not_used(store: Path, without: tuple[str, ...]) -> None:
+    """Another version of this program may have had others, and other tensors."""
     names, count = [task.name for task in TASKS], len(TASKS)
     tensors = {
         "means": torch.zeros(count, 3, count, dtype=torch.float64),
         "covariance": torch.eye(3 * count, dtype=torch.float64).view(3, count, 3, count),
         "images": torch.full((count,), 100.0, dtype=torch.float64),
+        "owner": torch.eye(count, dtype=torch.float64),
     }
-    calibrate_store(Store.open(store), tensors, names, 800, 0.0)
+    entry = calibrate_store(Store.open(store), tensors, names, 800, 0.0).manifest.calibration
+    assert entry is not None
+    save_file({name: tensor for name, tensor in tensors.items() if name not in without}, store / entry.file)
+    content = json.loads((store / MANIFEST_FILE).read_text())
+    content["files"][entry.file] = sha256_of(store / entry.file)
+    (store / MANIFEST_FILE).write_text(json.dumps(content))
     query = Query(torch.zeros(3, 32, 32, dtype=torch.uint8))
     plain, other = (
         Engine.load(str(url)).classify_batch([query]).all_answers()[0] for url in (DEMO_STORE, store)

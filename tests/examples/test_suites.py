@@ -22,7 +22,7 @@ from examples.suites.encoders import SHIPPED, shipped_encoder
 from examples.suites.scripts import SCRIPTS
 from examples.suites.suite import GALLERIES, SUITES, Suite, make_suite
 from mass_serve.evaluation import EvaluationData
-from mass_serve.model_store.readers.checkpoints import Checkpoint
+from mass_serve.model_store.readers.checkpoint import Checkpoint
 from mass_serve.model_store.store import Store
 from tests.examples.drawing import each
 

@@ -13,7 +13,9 @@ import torch
 from torch import Tensor
 
 from mass_serve.merging import merged_delta, task_singular_vectors
-from mass_serve.merging.methods.elementwise import consensus, tall_mask, ties, ties_threshold
+from mass_serve.merging.methods.consensus import consensus
+from mass_serve.merging.methods.tall_masks import tall_mask
+from mass_serve.merging.methods.ties import ties, ties_threshold
 
 PARAMETERS = 1000
 

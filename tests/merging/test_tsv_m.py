@@ -8,8 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from mass_serve.merging.formats.low_rank import TaskSingularVectors, task_singular_vectors
-from mass_serve.merging.methods.tsv_m import GRAM_CUTOFF, mean_delta, merged_delta, orthogonal_core
+from mass_serve.merging import DenseDelta, TaskSingularVectors, task_singular_vectors
+from mass_serve.merging.methods.tsv_m import (
+    GRAM_CUTOFF,
+    mean_delta,
+    merged_delta,
+    merged_parameter,
+    orthogonal_core,
+)
 
 
 def polar(matrix: Tensor) -> Tensor:
@@ -97,6 +103,27 @@ def test_tasks_do_not_interfere_after_merging() -> None:
 def test_mean_delta_is_the_mean_in_float32() -> None:
     deltas = [torch.full((3,), value, dtype=torch.bfloat16) for value in (1.0, 2.0, 6.0)]
     assert torch.equal(mean_delta(deltas), torch.full((3,), 3.0))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_merged_parameters_are_pretrained_and_the_merge_rounded_once(dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(11)
+    matrix, bias = torch.randn(24, 32, generator=generator), torch.randn(24, generator=generator)
+    blocks = random_blocks(9, 3, (24, 32), 4)
+    deltas = [DenseDelta(torch.randn(24, generator=generator)) for _ in range(3)]
+    matrix, bias = matrix.to(dtype), bias.to(dtype)
+    expected = (matrix.float() + merged_delta(blocks)).to(dtype)
+    assert torch.equal(merged_parameter(matrix, blocks), expected)
+    expected = (bias.float() + torch.stack([delta.values for delta in deltas]).mean(0)).to(dtype)
+    assert torch.equal(merged_parameter(bias, deltas), expected)
+
+
+def test_changes_of_one_parameter_are_in_one_format() -> None:
+    block = random_blocks(9, 1, (24, 32), 4)[0]
+    with pytest.raises(ValueError, match="all be factored or all be dense"):
+        merged_parameter(torch.ones(24, 32), [block, DenseDelta(torch.ones(24, 32))])
+    with pytest.raises(ValueError, match="at least one task"):
+        merged_parameter(torch.ones(24, 32), [])
 
 
 @pytest.mark.parametrize("merge", [orthogonal_core, mean_delta])

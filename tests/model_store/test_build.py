@@ -14,15 +14,16 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from mass_serve.backbone.architecture import Architecture, Block, PatchEmbedding, Pooling
 from mass_serve.merging.formats.low_rank import TaskSingularVectors, task_singular_vectors
+from mass_serve.merging.methods.tsv_m import merged_parameter
 from mass_serve.model_store.build import build, refuse_taken
 from mass_serve.model_store.errors import CheckpointError, StoreError, StoreExistsError, TaskError
 from mass_serve.model_store.format import experts
 from mass_serve.model_store.format.experts import ExpertLayout
-from mass_serve.model_store.merged_base import is_slow_to_rebuild, merged_parameter
+from mass_serve.model_store.merged_base import is_slow_to_rebuild
 from mass_serve.model_store.plan import BuildOptions, TaskInput, default_router_layer
 from mass_serve.model_store.store import Store
-from tests.model_store.format.test_format import TINY
 from tests.models import Suite, make_model, make_suite, save_head
 
 
@@ -53,8 +54,9 @@ class TestDefaults:
         assert default_router_layer(depth) == layer
 
     def test_merged_base_is_stored_where_rebuilding_is_slow(self) -> None:
-        vit_b = TINY.model_copy(update={"width": 768, "mlp_width": 3072, "depth": 12, "patch_size": 32})
-        vit_l = vit_b.model_copy(update={"width": 1024, "mlp_width": 4096, "depth": 24})
+        patches, end = PatchEmbedding(224, 32), Pooling(512)
+        vit_b = Architecture(patches, Block(768, 12, 3072, "quick_gelu", 1e-5), 12, end)
+        vit_l = Architecture(patches, Block(1024, 16, 4096, "quick_gelu", 1e-5), 24, end)
         assert not is_slow_to_rebuild(ExpertLayout(vit_b, 1 / 8, "factored", "bfloat16"), 8)
         assert is_slow_to_rebuild(ExpertLayout(vit_l, 1 / 8, "factored", "bfloat16"), 8)
 
@@ -105,7 +107,9 @@ def test_stored_and_rebuilt_merged_base_are_the_same_bits(dtype: torch.dtype, tm
     pretrained = store.load_pretrained()
     tasks = [store.load_experts(task.name) for task in store.manifest.tasks]
     stored = store.load_merged_base()
-    rebuilt = {name: merged_parameter(name, pretrained[name], tasks) for name in pretrained}
+    rebuilt = {
+        name: merged_parameter(pretrained[name], [task.change(name) for task in tasks]) for name in pretrained
+    }
     assert stored is not None
     assert all(torch.equal(stored[name], rebuilt[name]) for name in pretrained)
     assert all(stored[name].dtype == dtype for name in pretrained)

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from mass_serve.merging import merged_parameter
 from mass_serve.model_store.build import build
 from mass_serve.model_store.errors import CheckpointError, IntegrityError, StoreError, TaskError
 from mass_serve.model_store.format.manifest import MANIFEST_FILE
-from mass_serve.model_store.merged_base import merged_parameter
 from mass_serve.model_store.plan import BuildOptions
 from mass_serve.model_store.revisions import (
     add_task,
@@ -135,7 +135,8 @@ def test_the_stored_merged_base_follows_the_tasks(suite: Suite, tmp_path: Path) 
         found = store.load_merged_base()
         assert found is not None
         for name, pretrained in store.load_pretrained().items():
-            assert torch.equal(found[name], merged_parameter(name, pretrained, tasks))
+            changes = [task.change(name) for task in tasks]
+            assert torch.equal(found[name], merged_parameter(pretrained, changes))
 
     before = Store.open(tmp_path / "s")
     assert_current(add_task(tmp_path / "s", suite.tasks[2]))
@@ -183,7 +184,12 @@ def test_a_store_that_outgrew_rebuilding_gets_its_merged_base_stored(
     assert add_task(store, suite.tasks[2]).manifest.merged_base == "stored"
 
 
-TENSORS = {"means": torch.arange(6.0).view(2, 3), "images": torch.ones(2, dtype=torch.float64)}
+TENSORS = {
+    "means": torch.arange(12.0).view(3, 2, 2),
+    "covariance": torch.eye(4, dtype=torch.float64).view(2, 2, 2, 2),
+    "images": torch.ones(3, dtype=torch.float64),
+    "owner": torch.tensor([[1.0, 1.0, 0.0], [0.0, 0.0, 1.0]], dtype=torch.float64),
+}
 
 
 def calibrated(store: Path, unrouted_below: float = 0.1) -> Store:
@@ -204,6 +210,24 @@ def test_a_calibration_is_a_revision_of_its_own(store: Path) -> None:
     assert all(torch.equal(loaded[name], tensor) for name, tensor in TENSORS.items())
     assert again.verify() == []
     assert before.load_calibration() is None
+
+
+@pytest.mark.parametrize(
+    "tensors",
+    [
+        {},
+        TENSORS | {"other": torch.ones(1)},
+        {name: tensor for name, tensor in TENSORS.items() if name != "owner"},
+        TENSORS | {"images": torch.ones(2)},
+        TENSORS | {"covariance": torch.eye(4)},
+        TENSORS | {"means": torch.ones(3)},
+    ],
+)
+def test_other_tensors_are_no_calibration(store: Path, tensors: dict[str, torch.Tensor]) -> None:
+    before = (store / MANIFEST_FILE).read_bytes()
+    with pytest.raises(ValueError, match="no calibration of 2 tasks"):
+        calibrate_store(Store.open(store), tensors, ["digits", "street"], 700, 0.1)
+    assert (store / MANIFEST_FILE).read_bytes() == before
 
 
 def test_a_second_calibration_replaces_the_first(store: Path) -> None:

@@ -12,9 +12,13 @@ from typing import cast
 import torch
 
 from mass_serve.engine.engine import BatchReport, Classification, Engine, Query
-from mass_serve.engine.inputs.preprocessing import Preprocessing
+from mass_serve.engine.inputs.preprocessing import ImagePreprocessor
 from mass_serve.engine.loading import TaskInfo
+from mass_serve.model_store.format.preprocessing import Preprocessing
 
+EIGHT_PIXELS = Preprocessing(
+    size=8, crop=8, interpolation="nearest", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)
+)
 LABELS = tuple(str(n) for n in range(256))
 
 # The green value of the corner pixel makes the fake engine misbehave.
@@ -32,9 +36,7 @@ class FakeEngine:
     large_images: int = 1  # as many as fit the memory, in a batch that has a LARGE one
     store_revision: str = "fake-1"
     left_out: tuple[str, ...] = ()
-    preprocessing: Preprocessing = field(
-        default_factory=lambda: Preprocessing(8, 8, "nearest", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-    )
+    preprocessing: ImagePreprocessor = field(default_factory=lambda: ImagePreprocessor(EIGHT_PIXELS))
     tasks: dict[str, TaskInfo] = field(
         default_factory=lambda: {n: TaskInfo(n, "r1", LABELS, "cosine", 4, 0.9) for n in ("digits", "signs")}
     )

@@ -8,25 +8,19 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
+from pydantic import ValidationError
 from safetensors.torch import load
 
-from mass_serve.model_store.backbone_spec import BackboneSpec, parameter_shapes
+from mass_serve.backbone.architecture import Architecture, Block, PatchEmbedding, Pooling
+from mass_serve.model_store.errors import ManifestError
+from mass_serve.model_store.format.calibration import calibration_shapes, is_calibration
 from mass_serve.model_store.format.experts import ExpertLayout
-from mass_serve.model_store.format.manifest import parse_manifest
+from mass_serve.model_store.format.manifest import Manifest, parse_manifest
 from mass_serve.model_store.format.tensor_files import TensorSpec, write_tensors
 
-TINY = BackboneSpec(
-    image_size=4,
-    patch_size=2,
-    width=4,
-    depth=1,
-    num_attention_heads=2,
-    mlp_width=8,
-    activation="gelu",
-    layer_norm_eps=1e-5,
-    projection_dim=3,
-)
+TINY = Architecture(PatchEmbedding(4, 2), Block(4, 2, 8, "gelu", 1e-5), depth=1, pooling=Pooling(3))
 
 
 def test_tensor_file_bytes() -> None:
@@ -52,7 +46,7 @@ def test_tensor_file_bytes() -> None:
 
 
 def test_canonical_parameters() -> None:
-    assert parameter_shapes(TINY) == {
+    assert TINY.parameter_shapes() == {
         "patch_embedding.weight": (4, 12),
         "class_embedding": (4,),
         "position_embedding.weight": (5, 4),
@@ -159,6 +153,119 @@ def test_a_manifest_of_format_version_1_stays_readable() -> None:
     added = {"mode": "paper", "unrouted_below": 0.0}  # since then; it served so
     router = GOLDEN_MANIFEST["router"] | added
     assert read == GOLDEN_MANIFEST | {"router": router, "calibration": None}
+
+
+# The text itself: indented, keys in the order of declaration, numbers as JavaScript would write them.
+GOLDEN_BACKBONE = b"""
+  "backbone": {
+    "family": "clip_vision",
+    "image_size": 4,
+    "patch_size": 2,
+    "width": 4,
+    "depth": 1,
+    "num_attention_heads": 2,
+    "mlp_width": 8,
+    "activation": "gelu",
+    "layer_norm_eps": 0.00001,
+    "projection_dim": null
+  },
+  "preprocessing": {
+    "size": 4,
+    "crop": 4,
+    "interpolation": "bicubic",
+    "mean": [
+      0.5,
+      0.5,
+      0.5
+    ],
+    "std": [
+      0.25,
+      0.25,
+      0.25
+    ]
+  },
+  "router": {
+    "mode": "paper",
+    "layer": 0,
+    "token": "class",
+    "temperature": 1.0,
+    "threshold": 0.2,
+    "top_k": 3,
+    "head_choice": "max",
+    "first_pass": "merged_base",
+    "unrouted_below": 0.0
+  },
+"""
+GOLDEN_SHA256 = "3a9d49c8d6da1118baa0e44d0f3b82527f6506b44ee0b92690af7b854cfeadc5"
+
+
+def test_the_bytes_of_a_manifest() -> None:
+    content = parse_manifest(json.dumps(GOLDEN_MANIFEST).encode()).to_bytes()
+    assert GOLDEN_BACKBONE in content
+    assert content.startswith(b'{\n  "format_version": 1,\n  "store_revision": "0123456789ab",\n  "backbone"')
+    assert content.endswith(b'  "calibration": null,\n  "history": {}\n}\n')
+    assert parse_manifest(content).to_bytes() == content
+    keys = [*GOLDEN_MANIFEST]
+    assert [*json.loads(content)] == [*keys[:-1], "calibration", keys[-1]]
+    assert hashlib.sha256(content).hexdigest() == GOLDEN_SHA256
+
+
+def test_the_backbone_in_memory_is_the_architecture_and_nothing_else() -> None:
+    manifest = parse_manifest(json.dumps(GOLDEN_MANIFEST).encode())
+    without_projection = Architecture(TINY.embedding, TINY.block, TINY.depth, Pooling(None))
+    assert manifest.backbone == without_projection
+    assert manifest.model_copy(update={"backbone": TINY}).model_dump(mode="json")["backbone"] == {
+        **GOLDEN_MANIFEST["backbone"],
+        "projection_dim": 3,
+    }
+    fields = {name: getattr(manifest, name) for name in type(manifest).model_fields}
+    assert Manifest(**fields) == manifest
+    with pytest.raises(ValidationError, match="Architecture"):
+        Manifest(**fields | {"backbone": GOLDEN_MANIFEST["backbone"]})
+
+
+@pytest.mark.parametrize(
+    ("sizes", "sentence"),
+    [
+        ({"family": "bert"}, r"backbone\.family: Input should be 'clip_vision'"),
+        ({"image_size": 65_537}, r"backbone\.image_size: Input should be less than or equal to 65536"),
+        ({"patch_size": 0}, r"backbone\.patch_size: Input should be greater than or equal to 1"),
+        ({"width": 4.0}, r"backbone\.width: Input should be a valid integer"),
+        ({"depth": 1025}, r"backbone\.depth: Input should be less than or equal to 1024"),
+        ({"depth": True}, r"backbone\.depth: Input should be a valid integer"),
+        ({"activation": "relu"}, r"backbone\.activation: Input should be 'quick_gelu' or 'gelu'"),
+        ({"layer_norm_eps": 1.0}, r"backbone\.layer_norm_eps: Input should be less than 1"),
+        ({"layer_norm_eps": "0.1"}, r"backbone\.layer_norm_eps: Input should be a valid number"),
+        ({"projection_dim": 0}, r"backbone\.projection_dim: Input should be greater than or equal to 1"),
+        ({"rope": True}, r"backbone\.rope: Extra inputs are not permitted"),
+        ({"num_attention_heads": 3}, "backbone: width 4 is not a multiple of 3 attention heads"),
+        ({"patch_size": 5}, "backbone: patch_size 5 exceeds image_size 4"),
+    ],
+)
+def test_other_sizes_are_refused(sizes: dict[str, object], sentence: str) -> None:
+    backbone = GOLDEN_MANIFEST["backbone"] | sizes
+    with pytest.raises(ManifestError, match=rf"manifest\.json is not valid: {sentence}"):
+        parse_manifest(json.dumps(GOLDEN_MANIFEST | {"backbone": backbone}).encode())
+
+
+def test_a_mode_is_a_name_that_the_store_does_not_judge() -> None:
+    def with_mode(mode: object) -> bytes:
+        return json.dumps(GOLDEN_MANIFEST | {"router": GOLDEN_MANIFEST["router"] | {"mode": mode}}).encode()
+
+    assert parse_manifest(with_mode("sometime_later")).router.mode == "sometime_later"
+    for mode in ("", "Exact", "../x", "a" * 65, 3, None):
+        with pytest.raises(ManifestError, match=r"router\.mode: "):
+            parse_manifest(with_mode(mode))
+
+
+def test_tensors_of_a_calibration_file() -> None:
+    shapes = calibration_shapes(kinds=5, tasks=2, classes=7)
+    assert shapes == {"means": (7, 5, 2), "covariance": (5, 2, 5, 2), "images": (7,), "owner": (2, 7)}
+    tensors = {name: torch.zeros(shape) for name, shape in shapes.items()}
+    assert is_calibration(tensors, 5, 2)
+    assert not is_calibration(tensors, 4, 2)
+    assert not is_calibration(tensors, 5, 3)
+    assert not is_calibration({name: tensors[name] for name in ("covariance", "images", "owner")}, 5, 2)
 
 
 def test_files_of_a_store(built: Path) -> None:

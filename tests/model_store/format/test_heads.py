@@ -24,15 +24,15 @@ def save(folder: Path, tensors: dict[str, Tensor]) -> Path:
 @pytest.mark.parametrize("scale", [torch.tensor(100.0), torch.tensor([100.0])])
 def test_cosine_head(tmp_path: Path, scale: Tensor) -> None:
     head = read_head(save(tmp_path, {"weight": WEIGHT.half(), "logit_scale": scale}))
-    assert (head.kind, head.logit_scale, head.bias) == ("cosine", 100.0, None)
-    assert torch.equal(head.weight, WEIGHT)
+    assert (head.kind, head.shape, set(head.tensors)) == ("cosine", (3, 2), {"weight", "logit_scale"})
+    assert (head.tensors["logit_scale"].shape, float(head.tensors["logit_scale"])) == ((), 100.0)
+    assert torch.equal(head.tensors["weight"], WEIGHT)
 
 
 def test_linear_head(tmp_path: Path) -> None:
     head = read_head(save(tmp_path, {"weight": WEIGHT, "bias": torch.ones(3)}))
-    assert (head.kind, head.logit_scale) == ("linear", None)
-    assert head.bias is not None
-    assert torch.equal(head.bias, torch.ones(3))
+    assert (head.kind, head.shape, set(head.tensors)) == ("linear", (3, 2), {"weight", "bias"})
+    assert torch.equal(head.tensors["bias"], torch.ones(3))
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from mass_serve.model_store.backbone_spec import parameter_shapes
+from mass_serve.backbone.architecture import Block, PatchEmbedding
 from mass_serve.model_store.errors import CheckpointError
-from mass_serve.model_store.readers.checkpoints import Checkpoint
+from mass_serve.model_store.readers.checkpoint import Checkpoint
 from tests.models import VISION, make_model
 
 KINDS = ["CLIPVisionModel", "CLIPVisionModelWithProjection", "CLIPModel"]
@@ -56,7 +56,7 @@ def canonical_by_hand(model: Any) -> dict[str, Tensor]:
 def assert_reads(path: Path, model: Any) -> None:
     checkpoint = Checkpoint.open(path)
     expected = canonical_by_hand(model)
-    assert set(parameter_shapes(checkpoint.spec)) == set(expected)
+    assert set(checkpoint.architecture.parameter_shapes()) == set(expected)
     for name, tensor in expected.items():
         assert torch.equal(checkpoint.parameter(name), tensor), name
 
@@ -66,9 +66,10 @@ def test_parameters_are_those_of_transformers(kind: str, tmp_path: Path) -> None
     model = make_model(kind)
     model.save_pretrained(tmp_path)
     assert_reads(tmp_path, model)
-    spec = Checkpoint.open(tmp_path).spec
-    assert (spec.width, spec.depth, spec.mlp_width, spec.activation) == (32, 2, 64, "quick_gelu")
-    assert spec.projection_dim == (None if kind == "CLIPVisionModel" else 16)
+    architecture = Checkpoint.open(tmp_path).architecture
+    assert (architecture.depth, architecture.block) == (2, Block(32, 4, 64, "quick_gelu", 1e-5))
+    assert architecture.embedding == PatchEmbedding(32, 8)
+    assert architecture.pooling.projection_dim == (None if kind == "CLIPVisionModel" else 16)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -83,7 +84,9 @@ def test_shards_are_one_model(kind: str, tmp_path: Path) -> None:
 def test_parameters_keep_their_dtype(dtype: torch.dtype, tmp_path: Path) -> None:
     make_model().to(dtype).save_pretrained(tmp_path)
     checkpoint = Checkpoint.open(tmp_path)
-    assert {checkpoint.parameter(name).dtype for name in parameter_shapes(checkpoint.spec)} == {dtype}
+    assert {checkpoint.parameter(name).dtype for name in checkpoint.architecture.parameter_shapes()} == {
+        dtype
+    }
 
 
 @pytest.fixture
@@ -287,5 +290,5 @@ def test_sizes_of_the_vision_tower_are_used(tmp_path: Path) -> None:
     config = json.loads((tmp_path / "config.json").read_text())
     config["vision_config"]["projection_dim"] = 512
     (tmp_path / "config.json").write_text(json.dumps(config))
-    spec = Checkpoint.open(tmp_path).spec
-    assert (spec.projection_dim, spec.width) == (24, VISION["hidden_size"])
+    architecture = Checkpoint.open(tmp_path).architecture
+    assert (architecture.embedding_dim, architecture.width) == (24, VISION["hidden_size"])

@@ -9,7 +9,7 @@ import pytest
 from transformers import CLIPImageProcessorPil
 
 from mass_serve.model_store.errors import CheckpointError
-from mass_serve.model_store.readers.clip_config import CLIP_MEAN, CLIP_STD, read_preprocessing
+from mass_serve.model_store.readers.preprocessing import CLIP_MEAN, CLIP_STD, read_preprocessing
 
 
 def write(folder: Path, **config: object) -> Path:

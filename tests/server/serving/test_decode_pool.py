@@ -10,13 +10,14 @@ import pytest
 from PIL import Image
 from torch import Tensor
 
-from mass_serve.engine.inputs.preprocessing import Preprocessing
+from mass_serve.engine.inputs.preprocessing import ImagePreprocessor
 from mass_serve.server.errors import NotAnImageError
 from mass_serve.server.serving.decode_pool import DecodePool
 from tests.pictures import Colour, bomb, encode, picture
+from tests.server.fakes import EIGHT_PIXELS
 
 LIMIT = 1_000_000
-PREPROCESSING = Preprocessing(8, 8, "nearest", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+PREPROCESSING = ImagePreprocessor(EIGHT_PIXELS)
 
 
 def test_the_pool_keeps_the_order_and_names_the_bad_image() -> None:
@@ -30,7 +31,7 @@ def test_the_pool_keeps_the_order_and_names_the_bad_image() -> None:
     pool.close()
 
 
-class Watching(Preprocessing):
+class Watching(ImagePreprocessor):
     """Sees how many images are in memory at once."""
 
     most = 0
@@ -53,13 +54,13 @@ OPEN: list[Image.Image] = []
 def test_large_images_are_decoded_one_at_a_time(size: tuple[int, int], alone: bool) -> None:
     pool = DecodePool(8, 20_000_000)
     Watching.most = 0
-    watching = Watching(8, 8, "nearest", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    watching = Watching(EIGHT_PIXELS)
     asyncio.run(pool.pixels([bomb(*size)] * 4, watching))
     assert (Watching.most == 1) == alone
     pool.close()
 
 
-class Gated(Preprocessing):
+class Gated(ImagePreprocessor):
     """Large images wait for a gate; counts what is decoded.
 
     No image is decoded so fast that a busy machine cannot stop in time.
@@ -80,7 +81,7 @@ class Gated(Preprocessing):
 def gated() -> Gated:
     Gated.gate.clear()
     Gated.decoded = 0
-    return Gated(8, 8, "nearest", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    return Gated(EIGHT_PIXELS)
 
 
 def test_small_images_do_not_wait_for_large_ones(gated: Gated) -> None:

@@ -1,0 +1,38 @@
+"""TIES: trim, elect a sign, merge (arXiv:2306.01708).
+
+With `trim(d)` the elements of a task vector that are among its largest 20 % in magnitude, others 0, and
+`sign = sgn(sum_t trim(d_t))`, element by element:
+
+    ties(d_1..d_T) = mean of those trim(d_t) whose sign is `sign`;   merged = pretrained + c ties(d_1..d_T)
+
+The trimming looks at a whole task vector, the rest at one parameter at a time.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from mass_serve.merging.methods.method import MergingMethod
+
+TIES = MergingMethod("ties", "TIES", "2306.01708", frozenset({"finetuned", "data"}))
+# The share of a task vector that is kept, as the paper has it.
+KEPT_SHARE = 0.2
+
+
+def ties_threshold(task_vector: Tensor) -> float:
+    """Returns the magnitude from which on an element is among the largest 20 % of a whole task vector [P]."""
+    cut = task_vector.numel() - int(task_vector.numel() * KEPT_SHARE)
+    return float(task_vector.abs().kthvalue(max(1, cut)).values)
+
+
+def ties(changes: Tensor, thresholds: Tensor) -> Tensor:
+    """Merges the changes of one parameter: trim, elect a sign, mean of the elements that have it.
+
+    changes [T, ...], thresholds [T] as `ties_threshold` gives them -> [...]. The sign of an element is that
+    of the trimmed sum; where no task kept an element, the result is 0.
+    """
+    column = thresholds.view(-1, *[1] * (changes.ndim - 1))
+    trimmed = torch.where(changes.abs() >= column, changes, 0.0)
+    agreeing = torch.where(trimmed.sum(0) > 0, trimmed.clamp_min(0), trimmed.clamp_max(0))
+    return agreeing.sum(0) / (agreeing != 0).sum(0).clamp_min(1)

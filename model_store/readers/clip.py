@@ -1,0 +1,141 @@
+"""CLIP's vision encoder as Hugging Face writes it: sizes from config.json, and a table of names.
+
+`CLIPVisionModel`, `CLIPVisionModelWithProjection` and `CLIPModel` (whose text tower is ignored) name the
+same tensors with and without a `vision_model.` prefix. Configurations on disk may leave out whatever equals
+CLIP's defaults, so the defaults are part of the format.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from mass_serve.backbone.architecture import CHANNELS, Architecture, bias_of, weight_of
+from mass_serve.model_store.errors import CheckpointError
+from mass_serve.model_store.format.architecture_v1 import FlatArchitecture
+from mass_serve.model_store.format.field_types import first_problem
+from mass_serve.model_store.readers.family import Source
+
+VISION_DEFAULTS: dict[str, Any] = {
+    "image_size": 224,
+    "patch_size": 32,
+    "hidden_size": 768,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "intermediate_size": 3072,
+    "hidden_act": "quick_gelu",
+    "layer_norm_eps": 1e-5,
+    "projection_dim": 512,
+    "num_channels": 3,
+}
+_ACTIVATIONS = ("quick_gelu", "gelu")  # named as ours
+_WITH_PROJECTION = {"CLIPVisionModelWithProjection", "CLIPModel"}
+_PROJECTION = "visual_projection"
+
+
+class ClipVision:
+    """The family of CLIP vision encoders."""
+
+    title = "CLIP vision encoders (clip, clip_vision_model)"
+    model_types = ("clip", "clip_vision_model")
+
+    def key(self, name: str) -> str | None:
+        """Strips the prefix and spells LayerNorm right; None for the text tower and for buffers."""
+        if name.startswith(("text_model.", "text_projection.")) or name == "logit_scale":
+            return None
+        if name.endswith(".position_ids"):
+            return None
+        return name.removeprefix("vision_model.").replace("pre_layrnorm.", "pre_layernorm.")
+
+    def architecture(self, path: Path, config: dict[str, Any], keys: Iterable[str]) -> Architecture:
+        """Reads the encoder's sizes from config.json: of a full CLIPModel the vision tower's.
+
+        There is a projection where the weights hold one or the class named in the config demands it.
+        Raises CheckpointError for sizes that cannot be.
+        """
+        vision = VISION_DEFAULTS | _vision_config(path, config)
+        _check_supported(path, vision)
+        projected = weight_of(_PROJECTION) in keys or not _WITH_PROJECTION.isdisjoint(_classes(path, config))
+        try:
+            return FlatArchitecture(
+                image_size=vision["image_size"],
+                patch_size=vision["patch_size"],
+                width=vision["hidden_size"],
+                depth=vision["num_hidden_layers"],
+                num_attention_heads=vision["num_attention_heads"],
+                mlp_width=vision["intermediate_size"],
+                activation=vision["hidden_act"],
+                layer_norm_eps=vision["layer_norm_eps"],
+                projection_dim=vision["projection_dim"] if projected else None,
+            ).architecture()
+        except ValidationError as error:
+            raise CheckpointError(f"{path}: {first_problem(error)}") from error
+
+    def sources(self, architecture: Architecture) -> dict[str, Source]:
+        """Returns the place of every canonical parameter; the parts of a fused one share its rows evenly."""
+        embedding = architecture.embedding
+        keys, sources = _keys(architecture), {}
+        for name, (rows, *rest) in architecture.parameter_shapes().items():
+            sources[name] = Source(keys[name], (rows // len(keys[name]), *rest))
+        patches, side = weight_of(embedding.linear), embedding.patch_size
+        # The patches go through a convolution there.
+        sources[patches] = Source(keys[patches], (architecture.width, CHANNELS, side, side))
+        return sources
+
+
+def _keys(architecture: Architecture) -> dict[str, tuple[str, ...]]:
+    """THE table: CLIP's names for every canonical parameter; the fused qkv is q, k and v there."""
+    embedding, pooling = architecture.embedding, architecture.pooling
+    table = {
+        weight_of(embedding.linear): ("embeddings.patch_embedding.weight",),
+        embedding.class_token: ("embeddings.class_embedding",),
+        embedding.positions: ("embeddings.position_embedding.weight",),
+        **_weight_and_bias(embedding.norm, "pre_layernorm"),
+        **_weight_and_bias(pooling.norm, "post_layernorm"),
+        weight_of(pooling.linear): (weight_of(_PROJECTION),),
+    }
+    for block in architecture.blocks():
+        layer = f"encoder.layers.{block.index}"
+        table |= {
+            **_weight_and_bias(block.norm1, f"{layer}.layer_norm1"),
+            **_weight_and_bias(block.qkv, *(f"{layer}.self_attn.{part}_proj" for part in "qkv")),
+            **_weight_and_bias(block.out, f"{layer}.self_attn.out_proj"),
+            **_weight_and_bias(block.norm2, f"{layer}.layer_norm2"),
+            **_weight_and_bias(block.fc1, f"{layer}.mlp.fc1"),
+            **_weight_and_bias(block.fc2, f"{layer}.mlp.fc2"),
+        }
+    return table
+
+
+def _weight_and_bias(operation: str, *theirs: str) -> dict[str, tuple[str, ...]]:
+    """The rows of the table for both parameters of an operation, which may be several in the checkpoint."""
+    return {of(operation): tuple(of(key) for key in theirs) for of in (weight_of, bias_of)}
+
+
+def _check_supported(path: Path, vision: dict[str, Any]) -> None:
+    if vision["num_channels"] != CHANNELS:
+        raise CheckpointError(f"{path}: num_channels must be {CHANNELS}, found {vision['num_channels']}")
+    if vision["hidden_act"] not in _ACTIVATIONS:
+        raise CheckpointError(
+            f"{path}: hidden_act must be {' or '.join(_ACTIVATIONS)}, found {vision['hidden_act']!r}"
+        )
+
+
+def _classes(path: Path, config: dict[str, Any]) -> list[str]:
+    classes = config.get("architectures") or []
+    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+        raise CheckpointError(f"{path}: architectures must be a list of class names, found {classes!r}")
+    return classes
+
+
+def _vision_config(path: Path, config: dict[str, Any]) -> dict[str, Any]:
+    if config["model_type"] == "clip_vision_model":
+        return config
+    vision = config.get("vision_config") or {}
+    if not isinstance(vision, dict):
+        raise CheckpointError(f"{path}: vision_config must be an object")
+    # The projection belongs to the pair of towers; its width in vision_config is a leftover.
+    return vision | {"projection_dim": config.get("projection_dim", VISION_DEFAULTS["projection_dim"])}

@@ -1,0 +1,120 @@
+"""The files that a checkpoint's weights are in: tensors by the names that the files give them."""
+
+from __future__ import annotations
+
+import zipfile
+from abc import ABC, abstractmethod
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from mass_serve.model_store.errors import CheckpointError
+from mass_serve.model_store.format.tensor_files import (
+    DTYPE_CODES,
+    TensorFileError,
+    TensorSpec,
+    read_specs,
+    read_tensor,
+)
+from mass_serve.model_store.readers.json_files import read_json_object
+
+WEIGHTS_FILE = "model.safetensors"
+INDEX_FILE = "model.safetensors.index.json"
+PICKLE_FILE = "pytorch_model.bin"
+_PICKLE_SUFFIXES = {".pt", ".pth", ".bin"}
+
+
+class WeightFiles(ABC):
+    """The tensors of a checkpoint, by the names in its files."""
+
+    paths: tuple[Path, ...]
+    specs: dict[str, TensorSpec]
+
+    @abstractmethod
+    def read(self, key: str) -> Tensor:
+        """Reads one tensor, in its own dtype."""
+
+
+class SafetensorsWeights(WeightFiles):
+    """One safetensors file or the shards of an index."""
+
+    def __init__(self, paths: tuple[Path, ...]) -> None:
+        self.paths = paths
+        self.specs = {}
+        self._file_of: dict[str, Path] = {}
+        for path in paths:
+            specs = _specs_of(path)
+            self.specs |= specs
+            self._file_of |= dict.fromkeys(specs, path)
+
+    def read(self, key: str) -> Tensor:
+        return read_tensor(self._file_of[key], key)
+
+
+class PickledWeights(WeightFiles):
+    """A `torch.save`d state dict, unpickled by the restricted loader that makes tensors only."""
+
+    def __init__(self, path: Path) -> None:
+        self.paths = (path,)
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+        except OSError as error:
+            raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
+        except Exception as error:  # torch.load documents no exceptions of its own
+            raise CheckpointError(f"{path} is not a state dict that can be loaded safely: {error}") from error
+        if not isinstance(state, dict) or not all(_is_plain(key, value) for key, value in state.items()):
+            raise CheckpointError(f"{path} must hold a state dict: dense tensors by name")
+        self._state: dict[str, Tensor] = state
+        self.specs = {
+            key: TensorSpec(value.dtype if value.dtype in DTYPE_CODES else None, tuple(value.shape))
+            for key, value in state.items()
+        }
+
+    def read(self, key: str) -> Tensor:
+        return self._state[key]
+
+
+def _is_plain(key: object, value: object) -> bool:
+    """Whether an entry of a pickle could as well be one of a safetensors file."""
+    if not isinstance(key, str) or not isinstance(value, Tensor):
+        return False
+    return value.layout == torch.strided and value.device.type == "cpu"
+
+
+def open_weights(path: Path, allow_pickle: bool) -> WeightFiles:
+    """Opens the weights in a directory or a file. Raises CheckpointError; pickles must be allowed."""
+    if path.is_file():
+        if path.suffix not in _PICKLE_SUFFIXES:
+            return SafetensorsWeights((path,))
+        if not allow_pickle:
+            raise CheckpointError(f"{path} is a pickle: convert it to safetensors, or pass --allow-pickle")
+        return PickledWeights(path)
+    if not path.is_dir():
+        raise CheckpointError(f"{path} does not exist")
+    if (path / WEIGHTS_FILE).is_file():
+        return SafetensorsWeights((path / WEIGHTS_FILE,))
+    if (path / INDEX_FILE).is_file():
+        return SafetensorsWeights(_shards(path / INDEX_FILE))
+    if (path / PICKLE_FILE).is_file():
+        return open_weights(path / PICKLE_FILE, allow_pickle)
+    raise CheckpointError(f"{path} has neither {WEIGHTS_FILE} nor {INDEX_FILE}")
+
+
+def _shards(index: Path) -> tuple[Path, ...]:
+    weight_map = read_json_object(index).get("weight_map")
+    if not isinstance(weight_map, dict):
+        raise CheckpointError(f"{index} has no weight_map")
+    names = sorted({str(name) for name in weight_map.values()})
+    if any(Path(name).name != name or not name for name in names):
+        raise CheckpointError(f"{index} must name its shards as files of its own folder")
+    return tuple(index.parent / name for name in names)
+
+
+def _specs_of(path: Path) -> dict[str, TensorSpec]:
+    try:
+        return read_specs(path)
+    except TensorFileError as error:
+        raise CheckpointError(f"{path} cannot be used: {error}") from error
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from error
