@@ -12,8 +12,7 @@ import pytest
 import torch
 
 from benchmarks import separability
-from tests.examples.test_demo_store import DEMO_STORE
-from tests.test_readme import ROOT
+from tests.examples.test_demo_store import DEMO_STORE, ROOT
 
 IMAGES_OF_A_LABEL = 3
 

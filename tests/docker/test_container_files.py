@@ -88,6 +88,11 @@ def test_the_versions_agree() -> None:
 def test_the_build_is_given_every_package() -> None:
     allowed = set(re.findall(r"^!(\S+)", (ROOT / ".dockerignore").read_text(), re.MULTILINE))
     packages = set(PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"])
+    # The folders of the package are links to those of the repository.
+    packages |= {
+        path.resolve().name for name in packages for path in (ROOT / name).iterdir() if path.is_dir()
+    }
+    packages.discard("__pycache__")
     assert packages | {"pyproject.toml", PROJECT["project"]["readme"], "constraints.txt"} <= allowed
     assert all((ROOT / path).exists() for path in allowed)
 
