@@ -29,7 +29,7 @@ BELOW: dict[str, set[str]] = {
     "server": GROUND | PARTS | {"engine"},
     "cli": GROUND | PARTS | {"engine", "evaluation", "server"},
 }
-OUTSIDE = {"benchmarks", "examples", "tests"}
+OUTSIDE = {"benchmarks", "examples", "tests", "docs"}
 
 
 def _module_of(path: Path) -> str:
