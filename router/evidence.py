@@ -18,8 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -32,9 +31,9 @@ from mass_serve.router.projection import TaskSubspaces, explained_share, orthono
 from mass_serve.router.selection import STD_EPSILON, spread, standardised
 
 # The temperatures and the weight below were chosen by `mass-serve eval STORE DATA --mode fast --mode exact`.
-# DATA was DIR/evaluation of the suites that `python -m examples.suites NAME --out DIR` makes (`near_duplicates`,
-# `weak_demo`, `twenty_tasks_demo`), and for the demo its pictures 3000 to 3011 of every label, as
-# `examples.demo_suite.gallery.write_gallery` draws them.
+# DATA was DIR/evaluation of the suites that `python -m examples.suites NAME --out DIR` makes
+# (`near_duplicates`, `weak_demo`, `twenty_tasks_demo`), and for the demo its pictures 3000 to 3011 of every
+# label, as `examples.demo_suite.gallery.write_gallery` draws them.
 
 # Softmax temperatures of the sum of one and of all three kinds of evidence. At these the coefficients are
 # about as often right as they say (`task_ece`).
@@ -74,15 +73,22 @@ class Evidence:
     # [B, 3] float32: of the first pass's head scores, the units of what a second pass adds; None as above
     score_spreads: Tensor | None = None
 
-    def select(self, rows: Tensor) -> Evidence:
-        """The evidence of the samples that `rows` [n] int64 numbers."""
-        return Evidence(*[None if part is None else part[rows] for part in self._parts()])
+    def select(self, rows: Tensor | int) -> Evidence:
+        """The evidence of the samples that `rows` [n] int64 numbers, or of the one sample of that number."""
+        return Evidence(
+            self.scores[rows],
+            self.routing_coefficients[rows],
+            self.explained[rows],
+            self.typicality[rows],
+            self.kinds[rows],
+            self.leads[rows],
+            None if self.residuals is None else self.residuals[rows],
+            None if self.score_spreads is None else self.score_spreads[rows],
+        )
 
     def samples(self) -> list[Evidence]:
         """The evidence of every sample by itself."""
-        nothing = [None] * len(self.scores)
-        by_sample = [nothing if part is None else part.unbind() for part in self._parts()]
-        return [Evidence(*parts) for parts in zip(*by_sample, strict=True)]
+        return [self.select(row) for row in range(len(self.scores))]
 
     @property
     def is_whole(self) -> bool:
@@ -123,10 +129,6 @@ class Evidence:
         together = float(self.routing_coefficients[tasks].sum())
         shares: list[float] = (scores / WHOLE_TEMPERATURE).softmax(0).tolist()
         return {task: together * share for task, share in zip(tasks, shares, strict=True)}
-
-    def _parts(self) -> list[Any]:
-        """Every field, in the order of the constructor."""
-        return [getattr(self, field.name) for field in fields(self)]
 
 
 class EvidenceRouter:
@@ -170,7 +172,7 @@ class EvidenceRouter:
         return Evidence(calibrated, coefficients, explained, judged.typicality, kinds, leads)
 
     def whole(self, early: Evidence, features: Tensor, head_scores: Tensor, candidates: Tensor) -> Evidence:
-        """Adds the router's features [B, D], and each head's scores [B, T, 3] of the first pass's embedding."""
+        """Adds the router's features [B, D] and the head scores [B, T, 3] of the first pass's embeddings."""
         residuals, head_scores = self._subspaces.residuals(features), head_scores.cpu()
         late = explained_share(features, residuals)
         kinds = torch.cat([early.kinds, late.unsqueeze(1), head_scores[:, :, 0].unsqueeze(1)], dim=1)

@@ -30,7 +30,7 @@ class Mode:
 ModeName = Literal["paper", "one_pass", "fast", "balanced", "exact"]
 PAPER: Literal["paper"] = "paper"  # the projection-residual router of arXiv:2504.05342, and none of the below
 
-# The lead of `fast` was chosen by `mass-serve eval server/demo_store DATA --mode fast --mode exact`, DATA being
+# The lead of `fast` was chosen by `mass-serve eval server/demo_store DATA --mode fast --mode exact`. DATA was
 # pictures 7000 to 7019 and 8000 to 8019 of every label of the demo, as
 # `examples.demo_suite.gallery.write_gallery` draws them: on both it is within 0.02 of `exact` at 1.40 passes.
 # The margin of `exact` was chosen by `mass-serve eval STORE DATA --mode exact`, with the weights of
