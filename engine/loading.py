@@ -4,48 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from mass_serve.backbone import ClassificationHead, EncoderConfig, ExpertBank, first_pass_parameters
+from mass_serve.backbone import ClassificationHead, EncoderConfig, ExpertBank
+from mass_serve.backbone.architecture import Architecture, Block, PatchEmbedding, Pooling
+from mass_serve.engine.heads import TaskHead
 from mass_serve.engine.inputs.preprocessing import Preprocessing
 from mass_serve.model_store.backbone_spec import BackboneSpec
-from mass_serve.model_store.errors import StoreError
+from mass_serve.model_store.errors import ManifestError, StoreError
 from mass_serve.model_store.format.heads import HeadTensors
-from mass_serve.model_store.format.manifest import PRETRAINED_FILE, Manifest, TaskEntry
+from mass_serve.model_store.format.manifest import PRETRAINED_FILE, RouterSpec, TaskEntry
 from mass_serve.model_store.store import Store
-from mass_serve.router import PAPER, Calibration, HeadShape, RouterConfig, evidence_kinds
-
-
-@dataclass(frozen=True)
-class TaskInfo:
-    """What a caller may know of a task."""
-
-    name: str
-    revision: str
-    labels: tuple[str, ...]
-    head_kind: str
-    rank: int
-    individual_accuracy: float | None
-
-
-@dataclass(frozen=True)
-class TaskHead:
-    """A task's classification head and description."""
-
-    info: TaskInfo
-    head: ClassificationHead
-
-    @cached_property
-    def shape(self) -> HeadShape:
-        """What its signs are measured by."""
-        return HeadShape.of(self.head.directions)
-
-    def signs(self, embeddings: Tensor) -> Tensor:
-        """The head signs [n, 3] of embeddings [n, P]: see `router.HeadShape.signs`."""
-        return self.shape.signs(self.head.cosines(embeddings))
+from mass_serve.router import MODE_NAMES, PAPER, Calibration, early_stop, evidence_kinds
 
 
 @dataclass(frozen=True)
@@ -55,17 +27,14 @@ class LoadedStore:
     store_revision: str
     config: EncoderConfig
     preprocessing: Preprocessing
-    router: RouterConfig
-    mode: str  # of `router.MODES`, or `router.PAPER`
-    head_choice: str
-    unrouted_below: float  # the familiarity below which no task is believed
+    router: RouterSpec  # as the manifest has it
+    mode: str  # of `router.MODE_NAMES`: the manifest's, or the one that was asked for in its place
     calibration: Calibration | None  # of the tasks that are here
     device: torch.device
     dtype: torch.dtype
     pretrained: dict[str, Tensor]
     first_pass: dict[str, Tensor]  # what the first pass reads: of the merged base, or of `pretrained`
     first_pass_nbytes: int  # beyond `pretrained`
-    papers_on_merged_base: bool  # whether the first pass of the paper's mode is to run there
     bank: ExpertBank
     heads: tuple[TaskHead, ...]
     pretrained_sha256: str = ""  # of the file that `pretrained` came from
@@ -75,9 +44,19 @@ class LoadedStore:
     left_out: tuple[str, ...] = ()  # tasks of the store that are not here
 
     @property
-    def router_linear(self) -> str:
-        """The linear that the router's feature enters."""
-        return f"blocks.{self.router.layer}.mlp.fc1"
+    def architecture(self) -> Architecture:
+        """The encoder's parts."""
+        return architecture_of(self.config)
+
+    @property
+    def residual_blocks(self) -> Tensor:
+        """vh [T, R, D] of every task, of the linear that the router's feature enters."""
+        return self.bank.blocks[self.architecture.residual_linear(self.router.layer)].vh
+
+    @property
+    def early_blocks(self) -> dict[str, Tensor]:
+        """vh [T, R, D] of every task by linear, of those where early evidence is measured."""
+        return {linear: self.bank.blocks[linear].vh for linear in early_linears(self.architecture)}
 
     def same_tasks(self, experts: Sequence[tuple[str, str]]) -> dict[int, int]:
         """Task of a store with these files -> the task here that came from the same."""
@@ -98,8 +77,8 @@ def load_store(
 
     Of `previous`, the pretrained weights are shared and the blocks of unchanged tasks copied: a new revision
     of one task then costs little to read, and two engines side by side need the encoder once. The
-    store's calibration is left out unless `calibrated`. Raises `model_store.errors.StoreError`, and
-    ValueError if no task is left.
+    store's calibration is left out unless `calibrated`. Raises `model_store.errors.StoreError`, of which
+    ManifestError is for a mode that there is not, and ValueError if no task is left.
     """
     store = Store.open(url)
     manifest = store.manifest
@@ -122,25 +101,22 @@ def load_store(
         if index not in kept:
             changes = store.load_experts(task.name)
             bank.set_task(index, changes.singular_vectors, changes.dense_deltas)
-    mode = mode or manifest.router.mode
+    mode = _known_mode(url, mode or manifest.router.mode)
     calibrated = calibrated and mode != PAPER  # the paper's router has no use for it
-    on_merged_base = runs_on_merged_base(manifest, mode)
+    on_merged_base = runs_on_merged_base(manifest.router, mode)
     first_pass = _first_pass_weights(store, bank, mode, on_merged_base)
     return LoadedStore(
         store_revision=manifest.store_revision,
         config=config,
         preprocessing=Preprocessing(**manifest.preprocessing.model_dump()),
-        router=router_config(manifest),
+        router=manifest.router,
         mode=mode,
-        head_choice=manifest.router.head_choice,
-        unrouted_below=manifest.router.unrouted_below,
         calibration=_calibration(store, [task.name for task in tasks]) if calibrated else None,
         device=device,
         dtype=dtype,
         pretrained=pretrained,
         first_pass=first_pass,
         first_pass_nbytes=sum(t.nbytes for t in first_pass.values()) if on_merged_base else 0,
-        papers_on_merged_base=runs_on_merged_base(manifest, PAPER),
         bank=bank,
         heads=tuple(_task_head(store, task, device) for task in tasks),
         pretrained_sha256=digest,
@@ -155,37 +131,58 @@ def _own(tensor: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
 
 
 def encoder_config(spec: BackboneSpec) -> EncoderConfig:
-    """The encoder of those sizes."""
+    """The configuration of the encoder that a manifest describes."""
     return EncoderConfig(**spec.model_dump(exclude={"family"}))
 
 
 def classification_head(tensors: HeadTensors) -> ClassificationHead:
-    """The head that these tensors are, in float32."""
+    """Makes a classification head of its tensors, in float32."""
     cpu = torch.device("cpu")
     bias = None if tensors.bias is None else _own(tensors.bias, cpu, torch.float32)
     return ClassificationHead(_own(tensors.weight, cpu, torch.float32), bias, tensors.logit_scale)
 
 
-def router_config(manifest: Manifest) -> RouterConfig:
-    """The router that a manifest describes."""
-    served = {"mode", "head_choice", "first_pass", "unrouted_below"}
-    return RouterConfig(**manifest.router.model_dump(exclude=served))
+def architecture_of(config: EncoderConfig) -> Architecture:
+    """The parts of an encoder of those sizes."""
+    block = Block(
+        config.width, config.num_attention_heads, config.mlp_width, config.activation, config.layer_norm_eps
+    )
+    embedding = PatchEmbedding(config.image_size, config.patch_size)
+    return Architecture(embedding, block, config.depth, Pooling(config.projection_dim))
 
 
-def runs_on_merged_base(manifest: Manifest, mode: str) -> bool:
-    """Whether the first pass does. The paper's router is defined so: a store that was built for another mode
-    chose its first pass for that one.
+def early_linears(architecture: Architecture) -> list[str]:
+    """The linears where early evidence is measured."""
+    return architecture.early_linears(early_stop(architecture.depth))
+
+
+def runs_on_merged_base(router: RouterSpec, mode: str) -> bool:
+    """Whether the first pass of a store runs on the merged base in that mode.
+
+    The paper's router is defined there, so where it is asked for in place of the store's mode, what the store
+    says of its first pass does not count: that was chosen for the other mode.
     """
-    return manifest.router.first_pass == "merged_base" or PAPER == mode != manifest.router.mode
+    return router.first_pass == "merged_base" or PAPER == mode != router.mode
 
 
-def first_pass_names(bank: ExpertBank, layer: int, mode: str) -> frozenset[str]:
+def first_pass_names(architecture: Architecture, bank: ExpertBank, layer: int, mode: str) -> frozenset[str]:
     """The parameters that a first pass reads: in the paper's mode nothing above the router's layer."""
-    return first_pass_parameters(bank.pretrained, layer) if mode == PAPER else frozenset(bank.pretrained)
+    if mode == PAPER:
+        return architecture.first_pass_parameters(bank.pretrained, layer)
+    return frozenset(bank.pretrained)
+
+
+def _known_mode(url: str, mode: str) -> str:
+    """The mode, if there is one of that name. Raises ManifestError otherwise."""
+    if mode not in MODE_NAMES:
+        raise ManifestError(f"{url}: router.mode must be one of {', '.join(MODE_NAMES)}; got {mode!r}")
+    return mode
 
 
 def _first_pass_weights(store: Store, bank: ExpertBank, mode: str, on_merged_base: bool) -> dict[str, Tensor]:
-    names = first_pass_names(bank, store.manifest.router.layer, mode)
+    """What the first pass reads: of the store's merged base, of one of fewer tasks, or of `pretrained`."""
+    architecture = architecture_of(bank.config)
+    names = first_pass_names(architecture, bank, store.manifest.router.layer, mode)
     if not on_merged_base:
         return {name: tensor for name, tensor in bank.pretrained.items() if name in names}
     complete = bank.num_tasks == len(store.manifest.tasks)
@@ -203,7 +200,8 @@ def _calibration(store: Store, names: Sequence[str]) -> Calibration | None:
     tensors = None if places is None else store.load_calibration()
     if places is None or entry is None or tensors is None:
         return None
-    kinds, tasks = evidence_kinds(store.manifest.backbone.depth), len(entry.tasks)
+    linears = early_linears(architecture_of(encoder_config(store.manifest.backbone)))
+    kinds, tasks = evidence_kinds(len(linears)), len(entry.tasks)
     classes = len(tensors["means"]) if "means" in tensors else 0
     shapes = {
         "means": (classes, kinds, tasks),
@@ -223,13 +221,4 @@ def _calibration(store: Store, names: Sequence[str]) -> Calibration | None:
 
 
 def _task_head(store: Store, task: TaskEntry, device: torch.device) -> TaskHead:
-    head = classification_head(store.load_head(task.name)).to(device)
-    info = TaskInfo(
-        name=task.name,
-        revision=task.revision,
-        labels=tuple(task.labels),
-        head_kind=task.head.kind,
-        rank=task.rank,
-        individual_accuracy=task.individual_accuracy,
-    )
-    return TaskHead(info, head)
+    return TaskHead(task, classification_head(store.load_head(task.name)).to(device))

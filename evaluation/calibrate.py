@@ -55,7 +55,7 @@ def calibrate(
     loaded = _teacher(url, device)
     if loaded.store_revision != store.manifest.store_revision:
         raise StoreError(f"{url} was changed meanwhile: calibrate it again")
-    names = [head.info.name for head in loaded.heads]
+    names = [head.entry.name for head in loaded.heads]
     paths = images_below(root)
     _refuse_few(root, len(paths), len(names))
     folds = _folded(paths)
@@ -92,12 +92,13 @@ def _folded(paths: Sequence[Path]) -> list[list[Path]]:
 def _fit(loaded: LoadedStore, folds: Sequence[Sequence[Path]], progress: Progress) -> list[CalibrationFit]:
     """A fit to each part of the images."""
     engine = Engine(loaded, Execution.LOW_RANK, GIB)
-    names = [head.info.name for head in loaded.heads]
-    classes = [len(head.info.labels) for head in loaded.heads]
+    names = [head.entry.name for head in loaded.heads]
+    classes = [len(head.entry.labels) for head in loaded.heads]
+    kinds = evidence_kinds(len(loaded.early_blocks))
     count = _counter("looking at images", folds, progress)
     fits = []
     for paths in folds:
-        fit = CalibrationFit(evidence_kinds(engine.config.depth), classes)
+        fit = CalibrationFit(kinds, classes)
         for answers in _answers(engine, paths, count):
             fit.add(
                 torch.stack([_evidence(answer) for answer in answers]),

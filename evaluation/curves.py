@@ -61,7 +61,7 @@ def accuracy_curves(
 
 def _against_tasks(run: Run, variants: Variants, individual: dict[str, float | None]) -> list[TaskPoint]:
     points = []
-    names = [head.info.name for head in variants.loaded.heads]
+    names = [head.entry.name for head in variants.loaded.heads]
     for count in range(1, len(names) + 1):
         measured = [task for task in names[:count] if task in run.data.tasks]
         if names[count - 1] not in measured:
@@ -102,7 +102,9 @@ def _against_rank(run: Run, variants: Variants, changes: TaskChanges) -> list[Ra
         points.append(
             RankPoint(
                 rank_share=share,
-                rank=int(engine.bank.singular_values["blocks.0.mlp.fc1"].shape[1]),
+                rank=int(
+                    engine.bank.singular_values[variants.loaded.architecture.residual_linear(0)].shape[1]
+                ),
                 mass=_figures(run, f"mass{suffix}", tasks),
                 tsv_m=_figures(run, f"tsv_m{suffix}", tasks),
                 tsv_c=_figures(run, f"tsv_c{suffix}", tasks),

@@ -146,7 +146,7 @@ def evaluate(
 
 def _settings(engine: Engine, changes: TaskChanges, options: Options) -> dict[str, object]:
     """What the answers depend on, beside the images."""
-    like = engine.bank.pretrained["class_embedding"]
+    like = next(iter(engine.bank.pretrained.values()))
     own = {
         "store_revision": engine.store_revision,
         "tasks": list(engine.tasks),

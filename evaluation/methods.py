@@ -123,7 +123,7 @@ def dense_patches(
     config: EncoderConfig, parameters: Parameters, preprocessing: Preprocessing, pixels: list[Tensor]
 ) -> Tensor:
     """Patches [n, L - 1, 3 p p] of n images, where and as a dense encoder takes them."""
-    like = parameters["class_embedding"]
+    like = next(iter(parameters.values()))
     normalised = preprocessing.normalise(torch.stack(pixels).to(like.device))
     return patchify(normalised.to(like.dtype), config.patch_size)
 

@@ -20,6 +20,7 @@ from mass_serve.backbone import DenseWeights, EncoderConfig, encode, patchify
 from mass_serve.backbone.vit import early_pass, encode_from
 from mass_serve.engine.engine import Classification, Engine, Query
 from mass_serve.engine.execution import BUYING_OVER_RENTING, AdaptiveExecution, Execution
+from mass_serve.engine.loading import LoadedStore
 from mass_serve.engine.search import EVIDENCE_SHARE
 from mass_serve.engine.set_cache import SetCache, SetKey
 from mass_serve.router import MODES, early_stop
@@ -141,13 +142,13 @@ def test_a_named_task_skips_the_first_pass(monkeypatch: pytest.MonkeyPatch) -> N
         engine.classify_batch([Query(PIXELS[0])])
 
 
-@pytest.mark.parametrize(("mode", "looks"), [("balanced", {1}), ("exact", {1, 2})])
-def test_where_nothing_goes_on_a_second_pass_is_a_whole_one(mode: str, looks: set[int]) -> None:
+@pytest.mark.parametrize(("mode", "second_passes"), [("balanced", {1}), ("exact", {1, 2})])
+def test_where_nothing_resumes_a_second_pass_is_a_whole_one(mode: str, second_passes: set[int]) -> None:
     engine = _engine(mode=mode)
     answers = engine.classify_batch([Query(p) for p in PIXELS]).all_answers()
     early = early_stop(engine.config.depth) / engine.config.depth * EVIDENCE_SHARE
     assert sorted({answer.passes for answer in answers}) == pytest.approx(
-        [1 + early + many for many in sorted(looks)]
+        [1 + early + many for many in sorted(second_passes)]
     )
     for answer, pixels in zip(answers, PIXELS, strict=True):
         if len(answer.expert_set) == 1:
@@ -156,7 +157,7 @@ def test_where_nothing_goes_on_a_second_pass_is_a_whole_one(mode: str, looks: se
 
 
 @pytest.mark.parametrize("mode", ["one_pass", "fast"])
-def test_a_second_pass_that_goes_on_leaves_the_first_third_as_it_was(mode: str) -> None:
+def test_a_second_pass_that_resumes_leaves_the_first_third_as_it_was(mode: str) -> None:
     loaded = tiny.loaded_store(mode=mode)
     config, stop = loaded.config, early_stop(loaded.config.depth)
     answers = Engine(loaded, Execution.LOW_RANK, 1 << 30).classify_batch([Query(p) for p in PIXELS])
@@ -292,7 +293,7 @@ def test_adaptive_execution_buys_once_renting_has_cost_as_much() -> None:
 
 def test_the_price_of_renting_and_buying_is_the_stated_one() -> None:
     loaded = tiny.loaded_store()
-    execution = AdaptiveExecution(loaded.config, loaded.bank, SetCache(loaded.bank, 1 << 30))
+    execution = AdaptiveExecution(loaded.architecture, loaded.bank, SetCache(loaded.bank, 1 << 30))
     shapes = tiny.parameter_shapes(loaded.config)
     rent = buy = 0
     for name in loaded.config.linears:
@@ -347,13 +348,17 @@ def test_familiarity_is_a_product_of_shares(mode: str, calibrated: bool) -> None
     assert not calibrated or min(typicality) < 0.9
 
 
+def _with_bound(loaded: LoadedStore, bound: float) -> LoadedStore:
+    return replace(loaded, router=loaded.router.model_copy(update={"unrouted_below": bound}))
+
+
 def test_answers_below_the_stores_bound_are_unrouted() -> None:
     queries = [Query(image) for image in PIXELS]
     found = [
         answer.familiarity or 0.0 for answer in _engine(mode="exact").classify_batch(queries).all_answers()
     ]
     bound = sorted(found)[len(found) // 2]
-    store = replace(tiny.loaded_store(mode="exact"), unrouted_below=bound)
+    store = _with_bound(tiny.loaded_store(mode="exact"), bound)
     answers = Engine(store, Execution.LOW_RANK, 1 << 30).classify_batch(queries).all_answers()
     assert [answer.unrouted for answer in answers] == [familiarity < bound for familiarity in found]
 

@@ -13,7 +13,7 @@ import torch
 
 from mass_serve.engine.engine import BatchReport, Classification, Engine, Query
 from mass_serve.engine.inputs.preprocessing import Preprocessing
-from mass_serve.engine.loading import TaskInfo
+from mass_serve.model_store.format.manifest import HeadSpec, TaskEntry
 
 LABELS = tuple(str(n) for n in range(256))
 
@@ -21,6 +21,18 @@ LABELS = tuple(str(n) for n in range(256))
 FAIL, DIE, SLOW, HANG, NOT_FINITE, LARGE, STRANGE = 10, 20, 30, 40, 50, 60, 70
 SLOW_SECONDS = 1.0
 HANG_SECONDS = 3600.0
+
+
+def task_entry(name: str, labels: Sequence[str], accuracy: float | None = None) -> TaskEntry:
+    """A task as a manifest describes it, but for its files, and with a revision that tests can read."""
+    return TaskEntry.model_construct(
+        name=name,
+        revision="r1",
+        labels=tuple(labels),
+        head=HeadSpec(kind="cosine"),
+        rank=4,
+        individual_accuracy=accuracy,
+    )
 
 
 @dataclass
@@ -35,8 +47,8 @@ class FakeEngine:
     preprocessing: Preprocessing = field(
         default_factory=lambda: Preprocessing(8, 8, "nearest", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
     )
-    tasks: dict[str, TaskInfo] = field(
-        default_factory=lambda: {n: TaskInfo(n, "r1", LABELS, "cosine", 4, 0.9) for n in ("digits", "signs")}
+    tasks: dict[str, TaskEntry] = field(
+        default_factory=lambda: {n: task_entry(n, LABELS, 0.9) for n in ("digits", "signs")}
     )
     gives_residuals: bool = True
     nbytes: dict[str, int] = field(default_factory=lambda: {"pretrained": 1000})
