@@ -24,8 +24,9 @@ from benchmarks import gpu_models, gpu_peers
 from benchmarks.gpu_models import VITS, Form, random_mix
 from benchmarks.gpu_timing import ceilings, medians, need_cuda
 from mass_serve.backbone import EncoderConfig, ExpertBank, Passes, first_pass_parameters, passes_for, patchify
+from mass_serve.backbone.architecture import BlockNames
 from mass_serve.kernels.backend import backend
-from mass_serve.router import RouterConfig, SubspaceRouter
+from mass_serve.router import SubspaceRouter
 
 BATCHES = (1, 8, 64, 256)
 TASKS = (8, 20)
@@ -78,7 +79,8 @@ class Model:
         layer = ROUTER_LAYERS.get(config.depth, config.depth - 1)
         first = {n: weights[n].clone() for n in first_pass_parameters(weights, layer)}
         passes = passes_for(bank, first, layer, "class", max_set_size=min(3, tasks))
-        router = SubspaceRouter(RouterConfig(layer), bank.blocks[f"blocks.{layer}.mlp.fc1"].vh)
+        blocks = bank.blocks[BlockNames(layer).fc1].vh
+        router = SubspaceRouter(blocks, temperature=1.0, threshold=0.2, top_k=3)
         return cls(name, config, bank, passes, router)
 
     def patches(self, batch: int, run: Run) -> Tensor:
@@ -134,7 +136,8 @@ def both_passes(model: Model, batch: int, sets: int, run: Run) -> Callable[[], o
     candidates = torch.ones(batch, model.bank.num_tasks, dtype=torch.bool)
 
     def run_both() -> object:
-        model.router.route(model.passes.first(patches), candidates)
+        residuals = model.router.residuals(model.passes.first(patches))
+        model.router.expert_sets(model.router.coefficients(residuals, candidates))
         return model.passes.second(patches, mix.expert_sets, mix.offsets)
 
     return run_both

@@ -41,7 +41,7 @@ class Variants:
         return self._engine(_with_tasks(self.loaded.bank, range(count)), count)
 
     def of_rank(self, share: float, changes: TaskChanges) -> Engine:
-        """An engine of all tasks with `share` times the store's rank; above 1 from what fine-tuning changed."""
+        """An engine of all tasks at `share` times the store's rank; above 1 from what fine-tuning changed."""
         bank = self.loaded.bank
         names = [head.entry.name for head in self.loaded.heads]
         result = ExpertBank(bank.config, bank.pretrained, bank.num_tasks)

@@ -16,8 +16,8 @@ from mass_serve.engine.inputs.preprocessing import Preprocessing
 from mass_serve.engine.loading import LoadedStore, architecture_of, early_linears
 from mass_serve.merging import TaskSingularVectors, rank_for, task_singular_vectors
 from mass_serve.model_store import backbone_spec
-from mass_serve.model_store.format.manifest import HeadSpec, RouterMode, RouterSpec, TaskEntry, task_folder
-from mass_serve.router import Calibration, CalibrationFit, evidence_kinds
+from mass_serve.model_store.format.manifest import HeadSpec, RouterSpec, TaskEntry, task_folder
+from mass_serve.router import Calibration, CalibrationFit, ModeName, evidence_kinds
 
 CONFIG = EncoderConfig(
     image_size=32,
@@ -108,7 +108,7 @@ def loaded_store(
     dtype: torch.dtype = torch.float32,
     head_choice: Literal["max", "mean", "router"] = "max",
     threshold: float = 0.2,
-    mode: RouterMode = "paper",
+    mode: ModeName = "paper",
     calibrated: bool = False,
 ) -> LoadedStore:
     """A store in memory with `tasks` random tasks, cosine and linear heads in turn."""

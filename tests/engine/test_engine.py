@@ -23,7 +23,7 @@ from mass_serve.engine.execution import BUYING_OVER_RENTING, AdaptiveExecution, 
 from mass_serve.engine.loading import LoadedStore
 from mass_serve.engine.search import EVIDENCE_SHARE
 from mass_serve.engine.set_cache import SetCache, SetKey
-from mass_serve.router import MODES, early_stop
+from mass_serve.router import MODES, ModeName, early_stop
 from tests import tiny
 
 NAMES = tuple(f"task{i}" for i in range(4))
@@ -157,7 +157,7 @@ def test_where_nothing_resumes_a_second_pass_is_a_whole_one(mode: str, second_pa
 
 
 @pytest.mark.parametrize("mode", ["one_pass", "fast"])
-def test_a_second_pass_that_resumes_leaves_the_first_third_as_it_was(mode: str) -> None:
+def test_a_second_pass_that_resumes_leaves_the_first_third_as_it_was(mode: ModeName) -> None:
     loaded = tiny.loaded_store(mode=mode)
     config, stop = loaded.config, early_stop(loaded.config.depth)
     answers = Engine(loaded, Execution.LOW_RANK, 1 << 30).classify_batch([Query(p) for p in PIXELS])
@@ -322,7 +322,7 @@ def test_a_query_that_does_not_fit_is_refused(query: Query, match: str) -> None:
 
 @pytest.mark.parametrize("calibrated", [False, True])
 @pytest.mark.parametrize("mode", ["one_pass", "exact"])
-def test_familiarity_is_a_product_of_shares(mode: str, calibrated: bool) -> None:
+def test_familiarity_is_a_product_of_shares(mode: ModeName, calibrated: bool) -> None:
     """Of activations explained, in a typical way, of the embedding along a class vector, of probability."""
     loaded = tiny.loaded_store(mode=mode, calibrated=calibrated)
     engine = Engine(loaded, Execution.LOW_RANK, 1 << 30)

@@ -14,14 +14,14 @@ from mass_serve.engine.loading import early_linears
 from mass_serve.engine.search import SearchResult
 from mass_serve.engine.second_passes import SecondPass
 from mass_serve.engine.stages import StageClock
-from mass_serve.router import MODES, PAPER, early_stop
+from mass_serve.router import MODES, PAPER, ModeName, early_stop
 from tests import tiny
 
 PIXELS = tiny.pixels(12)
 
 
-def engine_of(mode: str) -> Engine:
-    return Engine(tiny.loaded_store(mode=mode, threshold=0.15), Execution.LOW_RANK, 1 << 30)  # type: ignore[arg-type]
+def engine_of(mode: ModeName) -> Engine:
+    return Engine(tiny.loaded_store(mode=mode, threshold=0.15), Execution.LOW_RANK, 1 << 30)
 
 
 def searched(engine: Engine, samples: list[int]) -> tuple[list[SearchResult], Tensor]:
@@ -34,7 +34,7 @@ def searched(engine: Engine, samples: list[int]) -> tuple[list[SearchResult], Te
 
 
 @pytest.mark.parametrize("mode", [PAPER, *MODES])
-def test_every_sample_has_second_passes_under_its_own_number(mode: str) -> None:
+def test_every_sample_has_second_passes_under_its_own_number(mode: ModeName) -> None:
     samples = [7, 2, 11, 5]
     results, _ = searched(engine_of(mode), samples)
     assert [{one.sample for one in result.second_passes} for result in results] == [{s} for s in samples]
@@ -45,7 +45,7 @@ def test_every_sample_has_second_passes_under_its_own_number(mode: str) -> None:
 
 
 @pytest.mark.parametrize("mode", [PAPER, *MODES])
-def test_only_modes_that_resume_hand_tokens_on(mode: str) -> None:
+def test_only_modes_that_resume_hand_tokens_on(mode: ModeName) -> None:
     engine = engine_of(mode)
     results, _ = searched(engine, list(range(12)))
     resumes = mode != PAPER and MODES[mode].resumes
