@@ -44,7 +44,7 @@ class HeadResult:
 def apply_heads(
     heads: Sequence[TaskHead], second_passes: Sequence[SecondPass], embeddings: Tensor
 ) -> dict[int, list[HeadResult]]:
-    """By sample, the result of every task that the sample had a second pass with, tasks ascending.
+    """The results of every sample's second passes by its number in the batch, tasks ascending.
 
     embeddings [n, P], one of each second pass. One product a task: a head sees all its samples at once.
     """

@@ -1,4 +1,4 @@
-"""From patches to planned second passes: the first pass and the router, in the two ways there are."""
+"""The search for tasks, from patches to planned second passes: the first pass and the router, in two ways."""
 
 from __future__ import annotations
 

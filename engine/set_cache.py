@@ -1,4 +1,4 @@
-"""The weights of recently used expert sets, within a byte budget."""
+"""A cache of the weights of recently used expert sets, within a byte budget."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is measured: a method takes images of a task and answers each. How it does is its own affair."""
+"""Methods, which are what is measured: each takes images of a task and answers them in its own way."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ Parameters = Mapping[str, Tensor]
 
 @dataclass(frozen=True)
 class RoutedTo:
-    """What a router decided for one image."""
+    """The choice of a router for one image."""
 
     task: str  # of the largest coefficient
     coefficient: float
     expert_set: tuple[str, ...]
-    passes: float  # through the encoder, both together
+    passes: float  # through the encoder, the first and the second together
     familiarity: float | None  # how much the image is like the task's; None: nothing was routed
 
 
@@ -112,6 +112,7 @@ class AnyHead:
         return [self._answer(row, starts) for row in torch.cat(logits, dim=1).softmax(1)]
 
     def _answer(self, probabilities: Tensor, starts: Sequence[int]) -> Answer:
+        """The answer of one softmax over all heads; head i has `probabilities[starts[i]:starts[i + 1]]`."""
         best = int(probabilities.argmax())
         place = bisect_right(starts, best) - 1
         task, of_task = list(self.heads)[place], probabilities[starts[place] : starts[place + 1]]
@@ -143,6 +144,7 @@ def dense_logits(
 
 
 def _routed_answer(answer: Classification) -> Answer:
+    """The answer of an engine that routed; the likeliest task need not be the one whose head answers."""
     first = max(answer.coefficients, key=lambda name: answer.coefficients[name])
     routing = RoutedTo(
         first, answer.coefficients[first], answer.expert_set, answer.passes, answer.familiarity
@@ -153,6 +155,7 @@ def _routed_answer(answer: Classification) -> Answer:
 
 
 def _known_answer(task: str, logits: Tensor) -> Answer:
+    """The answer of logits [C] where the task was known."""
     probabilities = logits.softmax(0)
     label = int(probabilities.argmax())
     return Answer(task, label, float(probabilities[label]), None)

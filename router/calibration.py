@@ -26,8 +26,8 @@ LEAST_VARIANCE = 1e-6  # of a feature; far above what rounding leaves of the var
 LEAST_OWN_SHARE = 1e-6
 # With fewer images of it, a task's mean is not worth much: it is judged as without a calibration.
 LEAST_IMAGES = 10
-# How many images of a class its task's mean counts for in the class's own. With UNSEEN_IMAGES it was chosen
-# by `mass-serve eval` after `mass-serve calibrate`, on the suites named at `router.discriminant.WEIGHT`.
+# How many images of a class its task's mean counts for in the class's own. What it does is measured by
+# `mass-serve calibrate` and `mass-serve eval`, on the suites named at `router.discriminant.WEIGHT`.
 TASK_MEAN_IMAGES = 2.0
 # Added to the images of each class where shares are made of them: one without images is rare, not impossible.
 UNSEEN_IMAGES = 0.5

@@ -31,7 +31,7 @@ from mass_serve.router.projection import TaskSubspaces, explained_share, orthono
 from mass_serve.router.selection import STD_EPSILON, spread, standardised
 
 # The temperatures and the weight below were chosen by `mass-serve eval STORE DATA --mode fast --mode exact`.
-# DATA was DIR/evaluation of the suites that `python -m examples.suites NAME --out DIR` makes
+# DATA was some of DIR/evaluation of the suites that `python -m examples.suites NAME --out DIR` makes
 # (`near_duplicates`, `weak_demo`, `twenty_tasks_demo`), and for the demo its pictures 3000 to 3011 of every
 # label, as `examples.demo_suite.gallery.write_gallery` draws them.
 

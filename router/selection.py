@@ -1,4 +1,4 @@
-"""From residuals to routing coefficients to expert sets."""
+"""How expert sets are selected: residuals to routing coefficients to sets."""
 
 from __future__ import annotations
 

@@ -13,11 +13,11 @@ from mass_serve.engine.engine import Engine
 from mass_serve.engine.execution import Execution
 from mass_serve.engine.inputs.decode import decode_image
 from mass_serve.evaluation import EvaluationData, EvaluationDataError, evaluate
+from mass_serve.evaluation.answer_journal import AnswerJournal
 from mass_serve.evaluation.images import ImageBatch
 from mass_serve.evaluation.index import Selection
 from mass_serve.evaluation.methods import Answer, AnyHead, Dense, dense_logits
 from mass_serve.evaluation.plots import write_plots
-from mass_serve.evaluation.records import Records
 from mass_serve.evaluation.search import Search
 from mass_serve.model_store.progress import silent
 from tests import tiny
@@ -132,7 +132,7 @@ def test_no_image_is_answered_with_what_was_tuned_on_it(engine: Engine, folder: 
         return watched
 
     halves_seen: list[tuple[int, dict[int, list[int]]]] = []
-    found = Search(data, Records(data.database), silent).common("watched", (0.5,), method)
+    found = Search(data, AnswerJournal(data.database), silent).common("watched", (0.5,), method)
     assert found.images == 12
     assert set(found.coefficients) == {(task, half) for task in ("task0", "task2") for half in (0, 1)}
     used_for, tuned_on = halves_seen[-1]
