@@ -85,23 +85,21 @@ def load_store(
     tasks = [task for task in manifest.tasks if task.name not in without]
     if not tasks:
         raise ValueError(f"{url} has no task that is not unloaded: load one of them")
+    mode = _known_mode(url, mode or manifest.router.mode)
     config = encoder_config(manifest.backbone)
     digest = manifest.files[PRETRAINED_FILE]
-    if previous is None or (previous.pretrained_sha256, previous.dtype) != (digest, dtype):
+    if previous is not None and (previous.pretrained_sha256, previous.dtype) != (digest, dtype):
+        previous = None  # of another encoder: nothing of it can be shared
+    if previous is None:
         pretrained = {name: _own(t, device, dtype) for name, t in store.load_pretrained().items()}
-        previous = None
     else:
         pretrained = previous.pretrained
-    bank = ExpertBank(config, pretrained, len(tasks))
     experts = tuple((task.experts_file, task.files[task.experts_file]) for task in tasks)
+    bank = ExpertBank(config, pretrained, len(tasks))
     kept = {} if previous is None else previous.same_tasks(experts)
     if previous is not None:
         bank.take_tasks(previous.bank, kept)
-    for index, task in enumerate(tasks):
-        if index not in kept:
-            changes = store.load_experts(task.name)
-            bank.set_task(index, changes.singular_vectors, changes.dense_deltas)
-    mode = _known_mode(url, mode or manifest.router.mode)
+    _read_tasks(store, [(place, task) for place, task in enumerate(tasks) if place not in kept], bank)
     calibrated = calibrated and mode != PAPER  # the paper's router has no use for it
     on_merged_base = runs_on_merged_base(manifest.router, mode)
     first_pass = _first_pass_weights(store, bank, mode, on_merged_base)
@@ -123,6 +121,13 @@ def load_store(
         experts=experts,
         left_out=tuple(task.name for task in manifest.tasks if task not in tasks),
     )
+
+
+def _read_tasks(store: Store, tasks: Sequence[tuple[int, TaskEntry]], bank: ExpertBank) -> None:
+    """Reads what tasks changed, one after the other, into their places in the bank."""
+    for place, task in tasks:
+        changes = store.load_experts(task.name)
+        bank.set_task(place, changes.singular_vectors, changes.dense_deltas)
 
 
 def _own(tensor: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:

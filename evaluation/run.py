@@ -23,7 +23,7 @@ class Run:
     progress: Progress
 
     def answer(self, method: Method, tasks: Sequence[str]) -> None:
-        """AnswerJournal the answers of a method to all images of those tasks."""
+        """Writes the answers of a method to all images of those tasks into the journal."""
         total = sum(self.data.count(task) for task in tasks)
         done = self.journal.answered(method.name, tasks)
         for task in tasks:

@@ -33,8 +33,8 @@ PAPER: Literal["paper"] = "paper"  # the projection-residual router of arXiv:250
 # The lead of `fast` was chosen by `mass-serve eval server/demo_store DATA --mode fast --mode exact`. DATA was
 # pictures 7000 to 7019 and 8000 to 8019 of every label of the demo, as
 # `examples.demo_suite.gallery.write_gallery` draws them: on both it is within 0.02 of `exact` at 1.40 passes.
-# What images the margin of `exact` was chosen by was not written down; what it gains is measured by `mass-serve
-# eval server/demo_store examples/evaluation --mode balanced --mode exact`.
+# By which images the margin of `exact` was chosen was not written down; what it gains is measured by
+# `mass-serve eval server/demo_store examples/evaluation --mode balanced --mode exact`.
 MODES: dict[str, Mode] = {
     "one_pass": Mode(early_exit_lead=-math.inf, resumes=True, second_pass_margin=0.0),  # 1 pass
     "fast": Mode(early_exit_lead=1.12, resumes=True, second_pass_margin=0.0),  # 1 to about 5/3
