@@ -122,11 +122,7 @@ def evaluate(
     individual = _individual(run, engine, measured="individual" in searched)
     variants = options.curves
     curves = None if variants is None else accuracy_curves(run, variants, changes, individual)
-    strange = None
-    if options.unfamiliar is not None:
-        first = methods[0]
-        routing = first.engine if isinstance(first, Routed) else engine
-        strange = unfamiliar(routing, options.unfamiliar, journal.familiarities(first.name), progress)
+    strange = _unfamiliar(run, engine, methods[0], options)
     routing_methods = [*(method.name for method in methods), ANY_HEAD]
     reports = {name: _method_report(run, name, individual) for name in routing_methods}
     baselines = {
@@ -142,6 +138,15 @@ def evaluate(
         unfamiliar=strange,
         settings=settings,
     )
+
+
+def _unfamiliar(run: Run, engine: Engine, first: Method, options: Options) -> Unfamiliar | None:
+    """How the first method answers the images that no task covers; None where there are none."""
+    if options.unfamiliar is None:
+        return None
+    routing = first.engine if isinstance(first, Routed) else engine
+    familiar = run.journal.familiarities(first.name)
+    return unfamiliar(routing, options.unfamiliar, familiar, run.progress)
 
 
 def _settings(engine: Engine, changes: TaskChanges, options: Options) -> dict[str, object]:

@@ -8,6 +8,7 @@ from dataclasses import fields
 import pytest
 from pydantic import BaseModel
 
+from mass_serve.engine.loading import early_linears
 from mass_serve.model_store.backbone_spec import BackboneSpec, parameter_shapes
 from mass_serve.model_store.format.field_types import TASK_NAME_PATTERN
 from mass_serve.model_store.format.manifest import (
@@ -19,6 +20,7 @@ from mass_serve.model_store.format.manifest import (
     TaskEntry,
 )
 from mass_serve.router import Calibration, evidence_kinds
+from tests import tiny
 from tests.docs.pages import ROOT, TEXTS, section, tables
 
 FORMAT = TEXTS[ROOT / "docs" / "store-format.md"]
@@ -82,7 +84,7 @@ def test_the_calibrations_tensors_are_the_programs() -> None:
     named = re.findall(r"^\| `(\w+)` \| `\[", section(FORMAT, "calibration"), re.MULTILINE)
     assert named == [field.name for field in fields(Calibration)]
     for depth in (1, 6, 12, 24):
-        assert evidence_kinds(depth) == 3 * max(1, depth // 3) + 2
+        assert evidence_kinds(len(early_linears(tiny.architecture(depth)))) == 3 * max(1, depth // 3) + 2
 
 
 def test_the_name_of_a_task_is_the_programs() -> None:
