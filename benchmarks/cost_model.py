@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -19,8 +20,9 @@ import torch
 from torch import Tensor
 
 from benchmarks.timing import medians
-from mass_serve.engine.engine import Engine, Look, Query
+from mass_serve.engine.engine import Engine, Query
 from mass_serve.engine.execution import AdaptiveExecution
+from mass_serve.engine.second_passes import SecondPass
 from mass_serve.engine.set_cache import SetKey
 
 BATCH = 32
@@ -32,24 +34,26 @@ def measure(engine: Engine, rounds: int) -> dict[str, float]:
     crop = engine.preprocessing.crop
     pixels = torch.randint(256, (3, crop, crop), dtype=torch.uint8)
     patches = engine._patches([Query(pixels)] * BATCH)
-    prices = AdaptiveExecution(engine.config, engine.bank, engine.set_cache)
+    prices = AdaptiveExecution(engine._loaded.architecture, engine.bank, engine.set_cache)
 
     @torch.inference_mode()
-    def second_pass(tasks: tuple[int, ...], materialised: bool) -> Tensor:
-        engine._choose_form = lambda tasks, _samples: SetKey(tasks, materialised)
-        return engine._second_pass(patches, [Look(sample, tasks) for sample in range(BATCH)], start=None)
+    def second_pass(expert_set: tuple[int, ...], materialised: bool) -> Tensor:
+        runner = replace(
+            engine._second_passes, choose_form=lambda chosen, _samples: SetKey(chosen, materialised)
+        )
+        return runner.run([SecondPass(sample, expert_set) for sample in range(BATCH)], patches)
 
     @torch.inference_mode()
-    def merging(tasks: tuple[int, ...]) -> object:
-        return engine.bank.expert_sets([tasks], materialised=True)
+    def merging(expert_set: tuple[int, ...]) -> object:
+        return engine.bank.expert_sets([expert_set], materialised=True)
 
     figures: dict[str, float] = {}
-    for tasks in SETS:
-        count = len(tasks)
+    for expert_set in SETS:
+        count = len(expert_set)
         variants: dict[str, Callable[[], object]] = {
-            f"low_rank_{count}": partial(second_pass, tasks, materialised=False),
-            f"materialised_{count}": partial(second_pass, tasks, materialised=True),
-            f"merging_{count}": partial(merging, tasks),
+            f"low_rank_{count}": partial(second_pass, expert_set, materialised=False),
+            f"materialised_{count}": partial(second_pass, expert_set, materialised=True),
+            f"merging_{count}": partial(merging, expert_set),
         }
         times = medians(variants, rounds)
         rent = (times[f"low_rank_{count}"] - times[f"materialised_{count}"]) / (BATCH * prices.rent(count))

@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 
@@ -27,7 +28,8 @@ from benchmarks import http_overhead, naive
 from benchmarks.random_models import VIT_B_32, write_checkpoints
 from benchmarks.timing import medians
 from mass_serve.backbone import DenseWeights, run
-from mass_serve.engine.engine import Engine, Look, Query
+from mass_serve.engine.engine import Engine, Query
+from mass_serve.engine.second_passes import SecondPass
 from mass_serve.engine.set_cache import SetCache
 from mass_serve.engine.stages import StageClock
 from mass_serve.model_store.store import Store
@@ -76,10 +78,10 @@ def memory(store: Path) -> dict[str, float]:
 
 def passes(engine: Engine, queries: list[Query], tasks: int) -> dict[str, Callable[[], object]]:
     """The second pass with one task for each sample, tasks mixed; and both passes, routed and grouped."""
-    looks = [Look(sample, (sample % tasks,)) for sample in range(BATCH)]
+    planned = [SecondPass(sample, (sample % tasks,)) for sample in range(BATCH)]
 
     def second(patches: Tensor) -> Tensor:
-        return engine._second_pass(patches, looks, start=None)
+        return engine._second_passes.run(planned, patches)
 
     @torch.inference_mode()
     def second_pass() -> Tensor:
@@ -90,7 +92,7 @@ def passes(engine: Engine, queries: list[Query], tasks: int) -> dict[str, Callab
         # Random weights send every image to the same task, so the routing is computed and then replaced.
         patches = engine._patches(queries)
         candidates = torch.ones(BATCH, tasks, dtype=torch.bool)
-        engine._decider.decide(patches, candidates, StageClock(patches.device))
+        engine._search.search(range(BATCH), patches, candidates, StageClock(patches.device))
         return second(patches)
 
     return {f"second_pass_t{tasks}": second_pass, f"both_passes_t{tasks}": both_passes}
@@ -104,7 +106,7 @@ def dense_forwards(engine: Engine, pretrained: Path, queries: list[Query]) -> di
 
     @torch.inference_mode()
     def ours() -> Tensor:
-        return run(engine.config, weights, engine._patches(queries)).embedding
+        return run(engine.architecture, weights, engine._patches(queries)).embedding
 
     @torch.inference_mode()
     def transformers() -> Tensor:
@@ -118,13 +120,14 @@ def rebuild_times(engine: Engine, queries: list[Query], rounds: int) -> dict[str
     """20 expert sets of two tasks in one batch, seen for the first time: shared blocks against rebuilding."""
     pairs = list(combinations(range(len(engine.tasks)), 2))[:20]
     expert_sets = [pairs[sample % len(pairs)] for sample in range(BATCH)]
-    looks = [Look(sample, tasks) for sample, tasks in enumerate(expert_sets)]
+    planned = [SecondPass(sample, expert_set) for sample, expert_set in enumerate(expert_sets)]
     embeddings: dict[str, Tensor] = {}
 
     @torch.inference_mode()
     def shared_blocks() -> None:
-        engine.set_cache = SetCache(engine.bank, engine.set_cache.budget_bytes)
-        embeddings["ours"] = engine._second_pass(engine._patches(queries), looks, start=None)
+        empty = SetCache(engine.bank, engine.set_cache.budget_bytes)
+        runner = replace(engine._second_passes, set_cache=empty)
+        embeddings["ours"] = runner.run(planned, engine._patches(queries))
 
     @torch.inference_mode()
     def rebuilding() -> None:

@@ -34,7 +34,7 @@ from mass_serve.backbone import (
     weight_of,
 )
 from mass_serve.kernels.backend import backend
-from mass_serve.router import RouterConfig, SubspaceRouter
+from mass_serve.router import SubspaceRouter
 
 BATCHES = (1, 8, 64, 256)
 TASKS = (8, 20)
@@ -89,7 +89,7 @@ class Model:
         first = {n: weights[n].clone() for n in architecture.first_pass_parameters(weights, layer)}
         passes = passes_for(bank, first, max_set_size=min(3, tasks))
         subspaces = bank.blocks[weight_of(architecture.residual_linear(layer))].vh
-        router = SubspaceRouter(RouterConfig(layer), subspaces)
+        router = SubspaceRouter(subspaces, temperature=1.0, threshold=0.2, top_k=3)
         return cls(name, architecture, bank, passes, router, Probe(feature=Feature(layer, "class")))
 
     def patches(self, batch: int, run: Run) -> Tensor:
@@ -151,7 +151,8 @@ def both_passes(model: Model, batch: int, sets: int, run: Run) -> Callable[[], o
 
     def run_both() -> object:
         first = model.passes.first(patches, stop="feature", probe=model.probe)
-        model.router.route(first.feature, candidates)
+        residuals = model.router.residuals(first.feature)
+        model.router.expert_sets(model.router.coefficients(residuals, candidates))
         return model.passes.second(patches, mix.expert_sets, mix.offsets)
 
     return run_both

@@ -30,7 +30,7 @@ from torch import Tensor
 
 from mass_serve.engine.engine import Engine, Query
 from mass_serve.evaluation.images import image_batches, images_below
-from mass_serve.router.evidence import nearness
+from mass_serve.router.head_scores import nearness
 
 FOLDS = 5
 PENALTY = 0.1  # the inverse of its weight

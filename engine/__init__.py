@@ -4,8 +4,7 @@
 """
 
 from mass_serve.engine.engine import BatchReport, Classification, Engine, Query
-from mass_serve.engine.loading import TaskInfo
 from mass_serve.engine.options import EngineOptions
 from mass_serve.engine.source import StoreSource
 
-__all__ = ["BatchReport", "Classification", "Engine", "EngineOptions", "Query", "StoreSource", "TaskInfo"]
+__all__ = ["BatchReport", "Classification", "Engine", "EngineOptions", "Query", "StoreSource"]

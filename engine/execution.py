@@ -6,6 +6,7 @@ from collections import Counter
 from enum import StrEnum
 
 from mass_serve.backbone import Architecture, ExpertBank, weight_of
+from mass_serve.engine.second_passes import FormChooser
 from mass_serve.engine.set_cache import SetCache, SetKey
 
 
@@ -18,8 +19,8 @@ class Execution(StrEnum):
 
 
 # How much longer a multiply-accumulate of merging takes than one of low-rank execution, for a set of one
-# task and of several: `python -m benchmarks.cost_model`, two CPU cores, ViT-B/32 with 8 tasks. Not measured
-# on a GPU.
+# task and of several: `python -m benchmarks.cost_model STORE` on two CPU cores, STORE being ViT-B/32 with 8
+# tasks of random weights, as `benchmarks.engine` builds it. Not measured on a GPU.
 BUYING_OVER_RENTING = (2.1, 2.6)
 
 
@@ -35,25 +36,26 @@ class AdaptiveExecution:
     Which form a sample runs in depends on the traffic before it, so its bits do too.
     """
 
-    def __init__(self, config: Architecture, bank: ExpertBank, cache: SetCache) -> None:
+    def __init__(self, architecture: Architecture, bank: ExpertBank, cache: SetCache) -> None:
         self.cache = cache
         self._bank = bank
-        self._tokens = config.num_tokens
+        self._tokens = architecture.num_tokens
         self._paid: Counter[tuple[int, ...]] = Counter()
         names = [weight_of(linear) for linear in bank.linears]
         self._linears = [(tuple(bank.pretrained[n].shape), bank.blocks[n].u.shape[2]) for n in names]
 
-    def key(self, tasks: tuple[int, ...], samples: int) -> SetKey:
+    def key(self, expert_set: tuple[int, ...], samples: int) -> SetKey:
         """The form in which `samples` samples of this set run now; counts what they cost."""
-        merged = SetKey(tasks, materialised=True)
+        merged = SetKey(expert_set, materialised=True)
         if merged in self.cache:
             return merged
-        size = self._bank.expert_set_nbytes(len(tasks), materialised=True)
-        if size <= self.cache.budget_bytes and self._paid[tasks] >= self.purchase_price(len(tasks)):
-            del self._paid[tasks]
+        count = len(expert_set)
+        fits = self._bank.expert_set_nbytes(count, materialised=True) <= self.cache.budget_bytes
+        if fits and self._paid[expert_set] >= self.purchase_price(count):
+            del self._paid[expert_set]
             return merged
-        self._paid[tasks] += samples * self.rent(len(tasks))
-        return SetKey(tasks, materialised=False)
+        self._paid[expert_set] += samples * self.rent(count)
+        return SetKey(expert_set, materialised=False)
 
     def rent(self, num_tasks: int) -> int:
         """Multiply-accumulates for one sample of a set of so many tasks."""
@@ -71,3 +73,22 @@ class AdaptiveExecution:
         """Multiply-accumulates of merging a set of so many tasks."""
         ranks = [(shape, num_tasks * rank) for shape, rank in self._linears]
         return sum(d_out * k * k + d_out * k * d_in for (d_out, d_in), k in ranks)
+
+
+def form_chooser(
+    execution: Execution, architecture: Architecture, bank: ExpertBank, cache: SetCache, largest_set: int
+) -> FormChooser:
+    """Builds what says in which form an expert set runs; no set has more than `largest_set` tasks.
+
+    Raises ValueError where sets are to be materialised and the cache has no room for one.
+    """
+    if execution is Execution.ADAPTIVE:
+        return AdaptiveExecution(architecture, bank, cache).key
+    materialised = execution is Execution.MATERIALISED
+    needed = bank.expert_set_nbytes(largest_set, materialised=True)
+    if materialised and needed > cache.budget_bytes:
+        raise ValueError(
+            f"materialised execution keeps {needed:,} bytes for one expert set, and set_cache_bytes is "
+            f"{cache.budget_bytes:,}: raise it, or use low_rank or adaptive execution"
+        )
+    return lambda expert_set, _samples: SetKey(expert_set, materialised)

@@ -1,4 +1,4 @@
-"""From patches to decisions: the first pass and the router, in the two ways there are."""
+"""The search for tasks, from patches to planned second passes: the first pass and the router, in two ways."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from mass_serve.backbone import Feature, Passes, PassResult, Probe, weight_of
+from mass_serve.backbone import Feature, Passes, PassResult, Probe
+from mass_serve.engine.heads import HeadResult
 from mass_serve.engine.loading import LoadedStore
+from mass_serve.engine.second_passes import SecondPass
 from mass_serve.engine.stages import StageClock
 from mass_serve.router import (
     MODES,
@@ -18,130 +20,141 @@ from mass_serve.router import (
     Evidence,
     EvidenceRouter,
     SubspaceRouter,
+    TaskSubspaces,
     early_stop,
     explained_share,
 )
 
-# Self-attention's share of a block's work: four of its twelve D x D products for every token.
+# Counted, not measured, in multiply-accumulates of a block's twelve D x D products for every token.
+# Self-attention's share of them: four of the twelve.
 ATTENTION_SHARE = 1 / 3
 # What measuring early evidence adds to a block: three products with D x D bases for every third token.
 EVIDENCE_SHARE = 3 / 12 / 3
 
 
 @dataclass(frozen=True)
-class Decision:
-    """Which experts one sample gets, and why."""
+class SearchResult:
+    """What the search for one sample's tasks came to: the second passes to run, and what is known so far."""
 
-    looks: tuple[tuple[int, ...], ...]  # the expert set of each of its second passes
-    coefficients: dict[int, float]  # of every task in a look
+    second_passes: tuple[SecondPass, ...]
+    coefficients: Mapping[int, float]  # of every task in a second pass
     residuals: tuple[float, ...] = ()  # of every task; empty where they were not needed
     # How much the sample is like the images of each task that it is tried with, 0 to 1; empty where a task
     # was named.
-    likeness: dict[int, float] = field(default_factory=dict)
+    likeness: Mapping[int, float] = field(default_factory=dict)
     # The cosine of the first pass's embedding and each such task's nearest class vector; empty where there
     # was no such embedding.
-    first_cosines: dict[int, float] = field(default_factory=dict)
+    first_cosines: Mapping[int, float] = field(default_factory=dict)
     is_fallback: bool = False  # no task was above the threshold: it got the likeliest one
     passes: float = 1.0  # through the encoder, the first and the second together
-    goes_on: bool = False  # its second pass begins where its first one stopped
-    evidence: Evidence | None = None
-    row: int = 0  # in `evidence`
+    evidence: Evidence | None = None  # of this sample; None of the paper's router, and where a task was named
 
     @classmethod
-    def named(cls, task: int) -> Decision:
-        """The caller left one task to choose from."""
-        return cls(((task,),), {task: 1.0})
+    def named(cls, sample: int, task: int) -> SearchResult:
+        """The result where the caller left one task to choose from."""
+        return cls((SecondPass(sample, (task,)),), {task: 1.0})
 
     @property
     def expert_set(self) -> tuple[int, ...]:
         """Every task that the sample is tried with, ascending."""
         return tuple(sorted(self.coefficients))
 
-    def after_looks(self, signs: Mapping[int, Tensor]) -> dict[int, float]:
-        """The coefficients, given the head signs [3] that each task's own second pass gave."""
-        if len(self.looks) == 1:
+    def final_coefficients(self, results: Sequence[HeadResult]) -> Mapping[int, float]:
+        """The coefficients, given what the heads say of the second passes."""
+        if len(self.second_passes) == 1:
             return self.coefficients
         assert self.evidence is not None
-        return self.evidence.after_looks(self.row, signs)
+        return self.evidence.after_second_passes({one.task: one.head_scores for one in results})
 
 
-@dataclass(frozen=True)
-class Decided:
-    """The decisions for a batch, and the tokens of the samples that go on from them."""
-
-    decisions: list[Decision]
-    tokens: Tensor | None = None  # [B, L, D], of every sample of the batch
-
-
-class Decider(Protocol):
+class TaskSearch(Protocol):
     """A first pass and a router."""
 
     @property
     def nbytes(self) -> int:
         """The memory of what it keeps beside the store's weights."""
 
-    def decide(self, patches: Tensor, candidates: Tensor, clock: StageClock) -> Decided:
-        """The decisions for patches [B, L - 1, 3 p p] among the tasks of the mask `candidates` [B, T]."""
+    def search(
+        self, samples: Sequence[int], patches: Tensor, candidates: Tensor, clock: StageClock
+    ) -> list[SearchResult]:
+        """A result for each of n `samples`, which are their rows in the batch.
+
+        patches [n, L - 1, 3 p p] are those of the samples, and the mask `candidates` [n, T] (bool, CPU) says
+        which tasks each may have. Times the stages `first_pass` and `route`.
+        """
 
 
-def decider(loaded: LoadedStore, passes: Passes) -> Decider:
-    """The one of the store's mode."""
-    return PaperDecider(loaded, passes) if loaded.mode == PAPER else EvidenceDecider(loaded, passes)
+def task_search(loaded: LoadedStore, passes: Passes) -> TaskSearch:
+    """Builds the task search for the store's mode."""
+    return PaperSearch(loaded, passes) if loaded.mode == PAPER else EvidenceSearch(loaded, passes)
 
 
-class PaperDecider:
+class PaperSearch:
     """MASS as published (arXiv:2504.05342): one feature, residuals, an expert set."""
 
     def __init__(self, loaded: LoadedStore, passes: Passes) -> None:
         self._passes = passes
-        self._depth = loaded.config.depth
-        self._router = SubspaceRouter(loaded.router, loaded.bank.blocks[weight_of(loaded.router_linear)].vh)
-        self._probe = Probe(feature=Feature(loaded.router.layer, loaded.router.token))
+        router = loaded.router
+        self._router = SubspaceRouter(
+            loaded.residual_blocks,
+            temperature=router.temperature,
+            threshold=router.threshold,
+            top_k=router.top_k,
+        )
+        self._probe = Probe(feature=Feature(router.layer, router.token))
+        self._cost = (router.layer + ATTENTION_SHARE) / loaded.architecture.depth + 1
 
     @property
     def nbytes(self) -> int:
-        return self._router.projectors.nbytes
+        return self._router.nbytes
 
-    def decide(self, patches: Tensor, candidates: Tensor, clock: StageClock) -> Decided:
-        config = self._router.config
+    def search(
+        self, samples: Sequence[int], patches: Tensor, candidates: Tensor, clock: StageClock
+    ) -> list[SearchResult]:
         with clock.stage("first_pass"):
             features = self._passes.first(patches, stop="feature", probe=self._probe).feature
         with clock.stage("route"):
-            routing = self._router.route(features, candidates)
-            explained = explained_share(features, routing.residuals)
-        passes = (config.layer + ATTENTION_SHARE) / self._depth + 1
-        decisions = []
-        for row, tasks in enumerate(routing.expert_sets):
-            coefficients = {task: float(routing.routing_coefficients[row, task]) for task in tasks}
-            decisions.append(
-                Decision(
-                    (tasks,),
-                    coefficients,
-                    tuple(routing.residuals[row].tolist()),
-                    {task: float(explained[row, task]) for task in tasks},
-                    is_fallback=max(coefficients.values()) <= config.threshold,
-                    passes=passes,
-                )
-            )
-        return Decided(decisions)
+            residuals = self._router.residuals(features)
+            coefficients = self._router.coefficients(residuals, candidates)
+            expert_sets = self._router.expert_sets(coefficients)
+            explained = explained_share(features, residuals)
+        of_samples = zip(samples, expert_sets, coefficients, residuals, explained, strict=True)
+        return [self._result(*of_sample) for of_sample in of_samples]
+
+    def _result(
+        self,
+        sample: int,
+        expert_set: tuple[int, ...],
+        coefficients: Tensor,
+        residuals: Tensor,
+        explained: Tensor,
+    ) -> SearchResult:
+        """The result for one sample; coefficients, residuals and explained shares are [T]."""
+        own = {task: float(coefficients[task]) for task in expert_set}
+        return SearchResult(
+            (SecondPass(sample, expert_set),),
+            own,
+            tuple(residuals.tolist()),
+            {task: float(explained[task]) for task in expert_set},
+            is_fallback=max(own.values()) <= self._router.threshold,
+            passes=self._cost,
+        )
 
 
-class EvidenceDecider:
-    """Early evidence for all; the whole of it for those of whom that is not enough."""
+class EvidenceSearch:
+    """Early evidence for all samples; the whole of it for those of whom that is not enough."""
 
     def __init__(self, loaded: LoadedStore, passes: Passes) -> None:
         self._passes = passes
-        self._depth = loaded.config.depth
         self._mode = MODES[loaded.mode]
-        self._stop = early_stop(loaded.config.depth)
-        early_share = self._stop / self._depth
+        self._stop = early_stop(loaded.architecture.depth)
+        early_share = self._stop / loaded.architecture.depth
         self._evidence_share = early_share * EVIDENCE_SHARE
-        self._second_pass_share = 1 - early_share if self._mode.goes_on else 1.0
+        self._second_pass_share = 1 - early_share if self._mode.resumes else 1.0
         self._heads = loaded.heads
-        blocks, linears = loaded.bank.blocks, loaded.config.early_linears(self._stop)
-        self._residual = SubspaceRouter(loaded.router, blocks[weight_of(loaded.router_linear)].vh)
-        early_blocks = {name: blocks[weight_of(name)].vh for name in linears}
-        self._router = EvidenceRouter(self._mode, self._residual, early_blocks, loaded.calibration)
+        self._router = EvidenceRouter(
+            self._mode, TaskSubspaces(loaded.residual_blocks), loaded.early_blocks, loaded.calibration
+        )
         feature = Feature(loaded.router.layer, loaded.router.token)
         is_early = feature.layer < self._stop
         self._early = Probe(self._router.bases, feature if is_early else None)
@@ -149,61 +162,48 @@ class EvidenceDecider:
 
     @property
     def nbytes(self) -> int:
-        return self._router.nbytes + self._residual.projectors.nbytes
+        return self._router.nbytes
 
-    def decide(self, patches: Tensor, candidates: Tensor, clock: StageClock) -> Decided:
+    def search(
+        self, samples: Sequence[int], patches: Tensor, candidates: Tensor, clock: StageClock
+    ) -> list[SearchResult]:
         with clock.stage("first_pass"):
             begun = self._passes.first(patches, stop=self._stop, probe=self._early)
         with clock.stage("route"):
             early = self._router.early(begun.energies, candidates)
-            certain = early.leads >= self._mode.certain_lead
-        decisions = [self._certain(early, row) for row in range(len(patches))]
-        rest = (~certain).nonzero().flatten()
-        if len(rest):
-            for row, decision in zip(
-                rest.tolist(),
-                self._decide_late(
-                    begun.each(lambda part: part[rest]), early.of(rest), candidates[rest], clock
-                ),
-                strict=True,
-            ):
-                decisions[row] = decision
-        return Decided(decisions, begun.tokens)
+            # Written so that a NaN does not leave early: it is found not to be finite at the end.
+            unsure = (~(early.leads >= self._mode.early_exit_lead)).nonzero().flatten()
+        evidence = early.samples()
+        if len(unsure):
+            rest = begun.each(lambda part: part[unsure])
+            whole = self._whole_evidence(rest, early.select(unsure), candidates[unsure], clock)
+            for row, of_sample in zip(unsure.tolist(), whole.samples(), strict=True):
+                evidence[row] = of_sample
+        return [self._result(*of_sample) for of_sample in zip(samples, begun.tokens, evidence, strict=True)]
 
-    def _certain(self, early: Evidence, row: int) -> Decision:
-        task = early.best(row)
-        return Decision(
-            ((task,),),
-            {task: float(early.routing_coefficients[row, task])},
-            likeness=early.likeness(row, [task]),
-            passes=1 + self._evidence_share,
-            goes_on=self._mode.goes_on,
-            evidence=early,
-            row=row,
-        )
-
-    def _decide_late(
+    def _whole_evidence(
         self, begun: PassResult, early: Evidence, candidates: Tensor, clock: StageClock
-    ) -> Sequence[Decision]:
+    ) -> Evidence:
+        """Runs the rest of a first pass from where it was stopped, and adds what it tells."""
         with clock.stage("first_pass"):
             ended = self._passes.first(begun.tokens, start=self._stop, probe=self._late)
         with clock.stage("route"):
-            signs = torch.stack([head.signs(ended.embedding) for head in self._heads], dim=1)
+            head_scores = torch.stack([head.scores(ended.embedding) for head in self._heads], dim=1)
             feature = (ended if self._late.feature else begun).feature
-            whole = self._router.whole(early, feature, signs, candidates)
-        return [self._looked_into(whole, row) for row in range(len(candidates))]
+            return self._router.whole(early, feature, head_scores, candidates)
 
-    def _looked_into(self, whole: Evidence, row: int) -> Decision:
-        tasks = whole.to_look_at(row, self._mode)
-        assert whole.residuals is not None
-        return Decision(
-            tuple((task,) for task in tasks),
-            {task: float(whole.routing_coefficients[row, task]) for task in tasks},
-            tuple(whole.residuals[row].tolist()),
-            whole.likeness(row, tasks),
-            {task: float(whole.kinds[row, -1, task]) for task in tasks},
-            passes=1 + self._evidence_share + len(tasks) * self._second_pass_share,
-            goes_on=self._mode.goes_on,
-            evidence=whole,
-            row=row,
+    def _result(self, sample: int, tokens: Tensor, evidence: Evidence) -> SearchResult:
+        """The result for one sample, whose first pass had tokens [L, D] when early evidence was judged."""
+        tasks = evidence.second_pass_candidates(self._mode)
+        start = tokens if self._mode.resumes else None
+        whole = evidence.residuals is not None
+        passes = 1 + self._evidence_share  # an early exit resumes: both passes together are one
+        return SearchResult(
+            tuple(SecondPass(sample, (task,), start) for task in tasks),
+            {task: float(evidence.routing_coefficients[task]) for task in tasks},
+            () if evidence.residuals is None else tuple(evidence.residuals.tolist()),
+            evidence.likeness(tasks),
+            {task: float(evidence.kinds[-1, task]) for task in tasks} if whole else {},
+            passes=passes + len(tasks) * self._second_pass_share if whole else passes,
+            evidence=evidence,
         )

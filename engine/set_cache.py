@@ -1,4 +1,4 @@
-"""The weights of recently used expert sets, within a byte budget."""
+"""A cache of the weights of recently used expert sets, within a byte budget."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mass_serve.backbone import ExpertBank, ExpertSet
 class SetKey:
     """An expert set in one of its two execution forms."""
 
-    tasks: tuple[int, ...]
+    expert_set: tuple[int, ...]
     materialised: bool
 
 
@@ -55,21 +55,21 @@ class SetCache:
         for materialised in (False, True):
             new = [key for key in missing if key.materialised is materialised]
             if new:
-                experts = self.bank.expert_sets([key.tasks for key in new], materialised=materialised)
-                found.update(zip(new, experts, strict=True))
+                weights = self.bank.expert_sets([key.expert_set for key in new], materialised=materialised)
+                found.update(zip(new, weights, strict=True))
         for key in missing:
             self.put(key, found[key])
         return [found[key] for key in keys]
 
-    def put(self, key: SetKey, experts: ExpertSet) -> None:
-        """Keeps a set that is at hand, if there is room for it."""
+    def put(self, key: SetKey, weights: ExpertSet) -> None:
+        """Keeps the weights of a set that is at hand, if there is room for them."""
         with self._changing:
-            if key not in self._sets and self.nbytes + experts.nbytes <= self.budget_bytes:
-                self._sets[key] = experts
-                self.nbytes += experts.nbytes
+            if key not in self._sets and self.nbytes + weights.nbytes <= self.budget_bytes:
+                self._sets[key] = weights
+                self.nbytes += weights.nbytes
 
     def ready(self) -> dict[SetKey, ExpertSet]:
-        """What is kept now, the least recently used first. Any thread may ask."""
+        """The sets that are kept now, the least recently used first. Any thread may ask."""
         with self._changing:
             return dict(self._sets)
 
@@ -92,4 +92,5 @@ class SetCache:
             self.nbytes -= dropped.nbytes
 
     def _size(self, key: SetKey) -> int:
-        return self.bank.expert_set_nbytes(len(key.tasks), materialised=key.materialised)
+        """The bytes that a set takes in its form, kept or not."""
+        return self.bank.expert_set_nbytes(len(key.expert_set), materialised=key.materialised)

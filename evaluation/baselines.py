@@ -81,7 +81,9 @@ class Baselines:
         merged = functools.cache(lambda: bank.merged_parameters(list(self._pretrained), every_task))
         yield Baseline(self._one(TSV_M.name, merged))
         heads = {task: self._engine.head(task) for task in self._tasks}
-        yield Baseline(AnyHead(ANY_HEAD, self._engine.config, self._engine.preprocessing, heads, merged))
+        yield Baseline(
+            AnyHead(ANY_HEAD, self._engine.architecture, self._engine.preprocessing, heads, merged)
+        )
         yield Baseline(TaskKnown(TSV_C, self._engine))
         yield from self._task_arithmetic()
         if self._changes.source == "finetuned":
@@ -143,7 +145,7 @@ class Baselines:
 
     def _dense(self, name: str, encoder: Callable[[str, int], Parameters]) -> Dense:
         engine = self._engine
-        return Dense(name, engine.config, engine.preprocessing, engine.head, encoder)
+        return Dense(name, engine.architecture, engine.preprocessing, engine.head, encoder)
 
     def _direction(self, merge: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
         """Applies `merge` to the tasks' changes [T, ...] of every parameter."""

@@ -23,9 +23,10 @@ from mass_serve.model_store.revisions import calibrate_store
 from mass_serve.model_store.store import Store
 from mass_serve.router import LEAST_IMAGES, PAPER, Calibration, CalibrationFit, evidence_kinds
 
-# With fewer images than this a task in all, routing gets worse on some suite of the README.
+# With fewer images than this a task in all, routing gets worse on some suite: `mass-serve calibrate` and
+# `mass-serve eval` on the suites that are named at `router.discriminant.WEIGHT`.
 IMAGES_PER_TASK = 25
-# In how many parts the images are looked at: each is judged by a fit to the others, nearly that of them all.
+# The images are judged in so many parts, each by a fit to the others, which is nearly that of them all.
 FOLDS = 10
 # The mode that knows most of an image: its answers are what the fit takes for the truth.
 TEACHER = "exact"
@@ -33,11 +34,12 @@ TEACHER = "exact"
 
 @dataclass(frozen=True)
 class Calibrated:
-    """What came of a calibration."""
+    """The result of a calibration."""
 
     store: Store
     images: int
-    # By task: how many are its own. Where two tasks were tried, an image counts as far as the answer is sure.
+    # By task: how many of the images are its own. One that two tasks were tried with counts as far as its
+    # answer is sure.
     images_of: dict[str, float]
     unknown: tuple[str, ...]  # tasks with too few: they are judged as before
     unrouted_below: float
@@ -56,7 +58,7 @@ def calibrate(
     loaded = _teacher(url, device)
     if loaded.store_revision != store.manifest.store_revision:
         raise StoreError(f"{url} was changed meanwhile: calibrate it again")
-    names = [head.info.name for head in loaded.heads]
+    names = [head.entry.name for head in loaded.heads]
     paths = images_below(root)
     _refuse_few(root, len(paths), len(names))
     folds = _folded(paths)
@@ -103,12 +105,13 @@ def _folded(paths: Sequence[Path]) -> list[list[Path]]:
 def _fit(loaded: LoadedStore, folds: Sequence[Sequence[Path]], progress: Progress) -> list[CalibrationFit]:
     """A fit to each part of the images."""
     engine = Engine(loaded, Execution.LOW_RANK, GIB)
-    names = [head.info.name for head in loaded.heads]
-    classes = [len(head.info.labels) for head in loaded.heads]
-    count = _counter("looking at images", folds, progress)
+    names = [head.entry.name for head in loaded.heads]
+    classes = [len(head.entry.labels) for head in loaded.heads]
+    kinds = evidence_kinds(len(loaded.early_blocks))
+    count = _counter("collecting evidence", folds, progress)
     fits = []
     for paths in folds:
-        fit = CalibrationFit(evidence_kinds(engine.config.depth), classes)
+        fit = CalibrationFit(kinds, classes)
         for answers in _answers(engine, paths, count):
             fit.add(
                 torch.stack([_evidence(answer) for answer in answers]),
@@ -126,7 +129,10 @@ def _familiarity(
     fits: Sequence[CalibrationFit],
     progress: Progress,
 ) -> Iterator[float]:
-    """That of every image, judged by the other parts: none is more typical for having been looked at."""
+    """Yields the familiarity of every image by a fit to the other parts.
+
+    By a fit that it has a part in, an image would be more typical than new ones are.
+    """
     count = _counter("measuring their familiarity", folds, progress)
     for fold, paths in enumerate(folds):
         others = _together([*fits[:fold], *fits[fold + 1 :]])
@@ -136,20 +142,21 @@ def _familiarity(
 
 
 def _together(fits: Sequence[CalibrationFit]) -> CalibrationFit:
+    """One fit to the images of all."""
     return functools.reduce(CalibrationFit.__add__, fits)
 
 
 def _answers(
     engine: Engine, paths: Sequence[Path], count: Callable[[int], None]
 ) -> Iterator[list[Classification]]:
-    """The answers to some images at a time."""
+    """Yields the answers to the images, a batch at a time. `count` is told the size of each batch."""
     for pixels in image_batches(paths, engine.preprocessing):
         yield engine.classify_batch([Query(image) for image in pixels]).all_answers()
         count(len(pixels))
 
 
 def _counter(stage: str, folds: Sequence[Sequence[Path]], progress: Progress) -> Callable[[int], None]:
-    """What reports the images that were looked at in a stage, told how many more there were."""
+    """Returns a function that is told how many more images are done, and reports the sum as progress."""
     done, total = 0, sum(map(len, folds))
 
     def count(more: int) -> None:
@@ -161,6 +168,7 @@ def _counter(stage: str, folds: Sequence[Sequence[Path]], progress: Progress) ->
 
 
 def _refuse_few(root: Path, images: int, tasks: int) -> None:
+    """Raises EvaluationDataError where there are too few images for so many tasks."""
     needed = IMAGES_PER_TASK * tasks
     if images < needed:
         raise EvaluationDataError(
@@ -169,6 +177,7 @@ def _refuse_few(root: Path, images: int, tasks: int) -> None:
 
 
 def _evidence(answer: Classification) -> Tensor:
+    """What the tasks were judged by for an image, [K, T]."""
     assert answer.evidence is not None  # the teacher has it of every image
     return answer.evidence
 

@@ -13,7 +13,7 @@ from mass_serve.evaluation.methods import Dense, Method, Routed, TaskKnown
 from mass_serve.evaluation.run import Run
 from mass_serve.evaluation.variants import Variants
 
-# Of the store's rank. Above it, the fine-tuned models are needed.
+# Shares of the store's rank. Above it, the fine-tuned models are needed.
 RANK_SHARES = (0.125, 0.25, 0.5, 1.0)
 RANK_SHARES_OF_FINETUNED = (2.0, 4.0)
 
@@ -26,7 +26,7 @@ class PointFigures(TypedDict):
 
 
 class TaskPoint(TypedDict):
-    """The store with its first `tasks` tasks."""
+    """Figures of the store with its first `tasks` tasks."""
 
     tasks: int
     added: str
@@ -37,7 +37,7 @@ class TaskPoint(TypedDict):
 
 
 class RankPoint(TypedDict):
-    """The store with another rank."""
+    """Figures of the store with another rank."""
 
     rank_share: float  # of the store's rank
     rank: int  # of the encoder's inner matrices
@@ -47,7 +47,7 @@ class RankPoint(TypedDict):
 
 
 class Curves(TypedDict):
-    """What `--curves` adds."""
+    """The part of the report that `--curves` adds."""
 
     tasks: list[TaskPoint]
     rank: list[RankPoint]
@@ -56,13 +56,13 @@ class Curves(TypedDict):
 def accuracy_curves(
     run: Run, variants: Variants, changes: TaskChanges, individual: dict[str, float | None]
 ) -> Curves:
-    """Both curves. The points of the store as it is are of the evaluation that was made before."""
+    """Measures both curves. The points of the store as it is are taken from the evaluation made before."""
     return Curves(tasks=_against_tasks(run, variants, individual), rank=_against_rank(run, variants, changes))
 
 
 def _against_tasks(run: Run, variants: Variants, individual: dict[str, float | None]) -> list[TaskPoint]:
     points = []
-    names = [head.info.name for head in variants.loaded.heads]
+    names = [head.entry.name for head in variants.loaded.heads]
     for count in range(1, len(names) + 1):
         measured = [task for task in names[:count] if task in run.data.tasks]
         if names[count - 1] not in measured:
@@ -103,7 +103,9 @@ def _against_rank(run: Run, variants: Variants, changes: TaskChanges) -> list[Ra
         points.append(
             RankPoint(
                 rank_share=share,
-                rank=int(engine.bank.singular_values[weight_of(engine.config.residual_linear(0))].shape[1]),
+                rank=int(
+                    engine.bank.singular_values[weight_of(engine.architecture.residual_linear(0))].shape[1]
+                ),
                 mass=_figures(run, f"mass{suffix}", tasks),
                 tsv_m=_figures(run, f"tsv_m{suffix}", tasks),
                 tsv_c=_figures(run, f"tsv_c{suffix}", tasks),
@@ -113,12 +115,15 @@ def _against_rank(run: Run, variants: Variants, changes: TaskChanges) -> list[Ra
 
 
 def _merged(name: str, engine: Engine) -> Dense:
-    """TSV-M of all the engine's tasks."""
+    """The method TSV-M: one encoder, merged of all the engine's tasks."""
     bank = engine.bank
     parameters = bank.merged_parameters(list(bank.pretrained), range(bank.num_tasks))
-    return Dense(name, engine.config, engine.preprocessing, engine.head, lambda _task, _half: parameters)
+    return Dense(
+        name, engine.architecture, engine.preprocessing, engine.head, lambda _task, _half: parameters
+    )
 
 
 def _figures(run: Run, method: str, tasks: list[str]) -> PointFigures:
-    average = known_accuracies(run.records, method, tasks)["average"]
+    """The average accuracy of a method over the tasks of a point."""
+    average = known_accuracies(run.journal, method, tasks)["average"]
     return PointFigures(accuracy=average["accuracy"], interval=average["interval"])

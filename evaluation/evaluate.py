@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TypedDict
 
 from mass_serve.engine.engine import Engine
+from mass_serve.evaluation.answer_journal import AnswerJournal
 from mass_serve.evaluation.baselines import (
     ANY_HEAD,
     INDIVIDUAL,
@@ -31,7 +32,6 @@ from mass_serve.evaluation.figures import (
 )
 from mass_serve.evaluation.images import EvaluationData
 from mass_serve.evaluation.methods import Method, Routed
-from mass_serve.evaluation.records import Records
 from mass_serve.evaluation.run import Run
 from mass_serve.evaluation.search import Search, Searched
 from mass_serve.evaluation.unfamiliar import Unfamiliar, unfamiliar
@@ -90,7 +90,7 @@ class Report(TypedDict):
 
 @dataclass(frozen=True)
 class StoreBytes:
-    """What a store takes on disk."""
+    """The bytes that a store takes on disk."""
 
     encoder: int
     experts: int
@@ -98,7 +98,7 @@ class StoreBytes:
 
 @dataclass(frozen=True)
 class Options:
-    """What a run does beside the least."""
+    """The parts of a run that may be chosen."""
 
     changes: TaskChanges | None = None  # None: as the store's blocks have them
     methods: Sequence[Method] = ()  # those that route; none: the engine as it is, named "mass"
@@ -117,25 +117,21 @@ def evaluate(
     """
     options = options or Options()
     changes = options.changes or BlockChanges(engine.bank, tuple(engine.tasks))
-    records = Records(data.database)
+    journal = AnswerJournal(data.database)
     settings = _settings(engine, changes, options)
-    records.claim(settings)
-    run = Run(data, records, engine.preprocessing, progress)
+    journal.claim(settings)
+    run = Run(data, journal, engine.preprocessing, progress)
     methods = list(options.methods) or [Routed("mass", engine)]
     for method in methods:
         run.answer(method, data.tasks)
     searched: dict[str, Searched | None] = {}
-    for baseline in Baselines(engine, changes, Search(data, records, progress)):
+    for baseline in Baselines(engine, changes, Search(data, journal, progress)):
         run.answer(baseline.method, data.tasks)
         searched[baseline.method.name] = baseline.searched
     individual = _individual(run, engine, measured=INDIVIDUAL in searched)
     variants = options.curves
     curves = None if variants is None else accuracy_curves(run, variants, changes, individual)
-    strange = None
-    if options.unfamiliar is not None:
-        first = methods[0]
-        routing = first.engine if isinstance(first, Routed) else engine
-        strange = unfamiliar(routing, options.unfamiliar, records.familiarities(first.name), progress)
+    strange = _unfamiliar(run, engine, methods[0], options)
     routing_methods = [*(method.name for method in methods), ANY_HEAD]
     reports = {name: _method_report(run, name, individual) for name in routing_methods}
     baselines = {
@@ -153,9 +149,18 @@ def evaluate(
     )
 
 
+def _unfamiliar(run: Run, engine: Engine, first: Method, options: Options) -> Unfamiliar | None:
+    """How the first method answers the images that no task covers; None where there are none."""
+    if options.unfamiliar is None:
+        return None
+    routing = first.engine if isinstance(first, Routed) else engine
+    familiar = run.journal.familiarities(first.name)
+    return unfamiliar(routing, options.unfamiliar, familiar, run.progress)
+
+
 def _settings(engine: Engine, changes: TaskChanges, options: Options) -> dict[str, object]:
-    """What the answers depend on, beside the images."""
-    like = engine.bank.pretrained[engine.config.embedding.class_token]
+    """Everything that the answers depend on beside the images: a journal is of one such setting."""
+    like = next(iter(engine.bank.pretrained.values()))
     own = {
         "store_revision": engine.store_revision,
         "tasks": list(engine.tasks),
@@ -171,20 +176,21 @@ def _individual(run: Run, engine: Engine, *, measured: bool) -> dict[str, float 
     """The individual models' accuracies: measured in this run, or as the manifest has them."""
     if not measured:
         return {task: engine.tasks[task].individual_accuracy for task in run.data.tasks}
-    figures = known_accuracies(run.records, INDIVIDUAL, run.data.tasks)
+    figures = known_accuracies(run.journal, INDIVIDUAL, run.data.tasks)
     return {task: figures[task]["accuracy"] for task in run.data.tasks}
 
 
 def _method_report(run: Run, name: str, individual: dict[str, float | None]) -> MethodReport:
-    records, tasks = run.records, run.data.tasks
-    figures = {task: routed_figures(records, name, task, individual[task]) for task in tasks}
+    """The report of one method that routes, from its answers in the journal."""
+    journal, tasks = run.journal, run.data.tasks
+    figures = {task: routed_figures(journal, name, task, individual[task]) for task in tasks}
     return MethodReport(
         tasks=figures,
         average=average_routed(list(figures.values())),
-        routed_to={task: dict(records.went_to(name, task, "routed_to")) for task in tasks},
-        answered_by={task: dict(records.went_to(name, task, "answered")) for task in tasks},
-        label_calibration=calibration(records.confidence_bins(name, "score")),
-        task_calibration=calibration(records.confidence_bins(name, "coefficient")),
+        routed_to={task: dict(journal.went_to(name, task, "routed_to")) for task in tasks},
+        answered_by={task: dict(journal.went_to(name, task, "answered")) for task in tasks},
+        label_calibration=calibration(journal.confidence_bins(name, "score")),
+        task_calibration=calibration(journal.confidence_bins(name, "coefficient")),
     )
 
 
@@ -196,10 +202,10 @@ def _baseline_report(
     name: str,
     searched: dict[str, Searched | None],
 ) -> BaselineReport | None:
-    """None for a baseline that was not measured."""
+    """The report of one baseline; None where it was not measured."""
     if name not in searched:
         return None
-    figures = known_accuracies(run.records, name, run.data.tasks)
+    figures = known_accuracies(run.journal, name, run.data.tasks)
     average = figures.pop("average")
     size = None
     if store_bytes is not None:
@@ -217,6 +223,7 @@ def _baseline_report(
 
 
 def _search_report(searched: Searched | None, tasks: Sequence[str]) -> SearchReport | None:
+    """The coefficients that were tried and used; None for a method that has none."""
     if searched is None:
         return None
     used = {task: [searched.coefficients[task, half] for half in (0, 1)] for task in tasks}

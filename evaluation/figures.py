@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Literal, TypedDict
 
+from mass_serve.evaluation.answer_journal import AnswerJournal, Counts
 from mass_serve.evaluation.measures import (
     ConfidenceBin,
     Interval,
@@ -12,11 +13,10 @@ from mass_serve.evaluation.measures import (
     mean_interval,
     wilson_interval,
 )
-from mass_serve.evaluation.records import Counts, Records
 
 
 class Accuracy(TypedDict):
-    """Of a method with the task known."""
+    """The accuracy of a method on one task's images, or on average."""
 
     images: int
     accuracy: float
@@ -24,7 +24,7 @@ class Accuracy(TypedDict):
 
 
 class Intervals(TypedDict):
-    """95 % intervals of the figures of the same names."""
+    """The 95 % intervals of the figures of the same names."""
 
     accuracy: Interval
     router_accuracy: Interval
@@ -47,7 +47,7 @@ class RoutedFigures(TypedDict):
 
 
 class ReliabilityBin(TypedDict):
-    """The images of which a confidence fell into one bin."""
+    """The images whose confidence fell into one bin."""
 
     images: int
     confidence: float
@@ -55,15 +55,15 @@ class ReliabilityBin(TypedDict):
 
 
 class Calibration(TypedDict):
-    """Over the images of all tasks together."""
+    """How well a confidence matches how often it is right, over the images of all tasks together."""
 
     ece: float
     bins: list[ReliabilityBin]
 
 
-def routed_figures(records: Records, method: str, task: str, individual: float | None) -> RoutedFigures:
-    """One task's figures."""
-    counts = records.counts(method, task)
+def routed_figures(journal: AnswerJournal, method: str, task: str, individual: float | None) -> RoutedFigures:
+    """One task's figures of a method that routes. Raises ValueError for one that does not."""
+    counts = journal.counts(method, task)
     images = counts.images
     accuracy = counts.right / images
     router_right, survived, set_sizes, passes = _routing_of(counts)
@@ -75,8 +75,8 @@ def routed_figures(records: Records, method: str, task: str, individual: float |
         task_survival=survived / images,
         mean_set_size=set_sizes / images,
         mean_passes=passes / images,
-        label_ece=expected_calibration_error(records.confidence_bins(method, "score", task)),
-        task_ece=expected_calibration_error(records.confidence_bins(method, "coefficient", task)),
+        label_ece=expected_calibration_error(journal.confidence_bins(method, "score", task)),
+        task_ece=expected_calibration_error(journal.confidence_bins(method, "coefficient", task)),
         intervals=Intervals(
             accuracy=wilson_interval(counts.right, images),
             router_accuracy=wilson_interval(router_right, images),
@@ -109,11 +109,11 @@ def average_routed(figures: Sequence[RoutedFigures]) -> RoutedFigures:
     )
 
 
-def known_accuracies(records: Records, method: str, tasks: Sequence[str]) -> dict[str, Accuracy]:
-    """By task, and on average under "average", the accuracy of a method."""
+def known_accuracies(journal: AnswerJournal, method: str, tasks: Sequence[str]) -> dict[str, Accuracy]:
+    """The accuracy of a method by task, and under "average" their unweighted mean."""
     figures = {}
     for task in tasks:
-        counts = records.counts(method, task)
+        counts = journal.counts(method, task)
         interval = wilson_interval(counts.right, counts.images)
         figures[task] = Accuracy(
             images=counts.images, accuracy=counts.right / counts.images, interval=interval
@@ -149,12 +149,13 @@ def mean(values: Sequence[float]) -> float:
 
 
 def known_mean(values: Sequence[float | None]) -> float | None:
-    """The mean where all values are known."""
+    """The mean where all values are known, else None."""
     known = [value for value in values if value is not None]
     return mean(known) if len(known) == len(values) else None
 
 
 def _routing_of(counts: Counts) -> tuple[int, int, int, float]:
+    """(router right, survived, set sizes, passes), all known. Raises ValueError otherwise."""
     if (
         counts.router_right is None
         or counts.survived is None

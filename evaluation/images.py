@@ -30,7 +30,7 @@ class EvaluationDataError(Exception):
 
 @dataclass(frozen=True)
 class ImageBatch:
-    """Some images of one half of one task's images."""
+    """Images of one half of one task's images, and their classes."""
 
     task: str
     half: int
@@ -78,11 +78,11 @@ class EvaluationData:
         return list(self._counts)
 
     def count(self, task: str) -> int:
-        """How many images a task has."""
+        """The number of images that a task has."""
         return self._counts[task]
 
     def batches(self, selection: Selection, preprocessing: ImagePreprocessor) -> Iterator[ImageBatch]:
-        """The selected images, some at a time. Raises EvaluationDataError for a file that is no image."""
+        """Yields the selected images in batches. Raises EvaluationDataError for a file that is no image."""
         last, left = 0, selection.limit
         with ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="decode") as pool:
             while rows := next_images(self.database, selection, last, min(BATCH_IMAGES, left)):
@@ -98,7 +98,7 @@ def images_below(root: Path) -> list[Path]:
 
 
 def image_batches(paths: Sequence[Path], preprocessing: ImagePreprocessor) -> Iterator[list[Tensor]]:
-    """The pixels of the files, `BATCH_IMAGES` at a time, in their order.
+    """Yields the pixels of the files, `BATCH_IMAGES` at a time, in their order.
 
     Raises EvaluationDataError for a file that is no image.
     """
@@ -111,7 +111,7 @@ def image_batches(paths: Sequence[Path], preprocessing: ImagePreprocessor) -> It
 def _labelled_files(
     root: Path, labels: Mapping[str, Sequence[str]]
 ) -> Iterator[tuple[str, int, str, int, int]]:
-    """(task, class, path below root, bytes, modification time) of every image, in no order."""
+    """Yields (task, class, path below root, bytes, modification time) of every image, in no order."""
     for folder in sorted(path for path in root.iterdir() if path.is_dir()):
         if folder.name not in labels:
             raise EvaluationDataError(

@@ -26,7 +26,8 @@ CREATE TABLE IF NOT EXISTS searches (
 CREATE TABLE IF NOT EXISTS settings (content TEXT);
 CREATE TEMP TABLE scanned (task TEXT, target INTEGER, path TEXT, bytes INTEGER, modified INTEGER);
 """
-# Halves alternate along the files of a class; the first images of a half are of as many classes as there are.
+# Halves alternate along the files of a class. The first images of a half are of as many classes as there are,
+# because coefficients are searched on those alone.
 FILL = """
 INSERT INTO images (task, half, target, path, bytes, modified)
 SELECT task, half, target, path, bytes, modified FROM (
@@ -47,7 +48,7 @@ HALVES = (0, 1)
 
 @dataclass(frozen=True)
 class Selection:
-    """Some of one task's images."""
+    """Which of one task's images are wanted."""
 
     task: str
     half: int
@@ -74,7 +75,7 @@ def index_files(database: sqlite3.Connection, files: Iterable[tuple[str, int, st
 def next_images(
     database: sqlite3.Connection, selection: Selection, after: int, count: int
 ) -> list[tuple[int, int, str]]:
-    """(id, class, path) of the next `count` of the selected images behind the id `after`."""
+    """Returns (id, class, path) of the next `count` of the selected images behind the id `after`."""
     return database.execute(
         "SELECT id, target, path FROM images WHERE task = ? AND half = ? AND id > ? AND NOT EXISTS"
         " (SELECT 1 FROM answers WHERE method = ? AND image = images.id) ORDER BY id LIMIT ?",

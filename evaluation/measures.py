@@ -1,4 +1,4 @@
-"""What counts say and how surely: intervals of shares, and calibration."""
+"""Statistics of counts: intervals of shares, calibration error, area under the curve."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is measured: a method takes images of a task and answers each. How it does is its own affair."""
+"""Methods, which are what is measured: each takes images of a task and answers them in its own way."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ Parameters = Mapping[str, Tensor]
 
 @dataclass(frozen=True)
 class RoutedTo:
-    """What a router decided for one image."""
+    """The choice of a router for one image."""
 
     task: str  # of the largest coefficient
     coefficient: float
     expert_set: tuple[str, ...]
-    passes: float  # through the encoder, both together
+    passes: float  # through the encoder, the first and the second together
     familiarity: float | None  # how much the image is like the task's; None: nothing was routed
 
 
@@ -80,14 +80,14 @@ class Dense:
     """Plain encoders with the task's head known: one for all tasks, or one for each task and half."""
 
     name: str
-    config: Architecture
+    architecture: Architecture
     preprocessing: ImagePreprocessor
     head: Callable[[str], ClassificationHead]
     encoder: Callable[[str, int], Parameters]
 
     def answer(self, batch: ImageBatch) -> list[Answer]:
         parameters, head = self.encoder(batch.task, batch.half), self.head(batch.task)
-        logits = dense_logits(self.config, parameters, self.preprocessing, head, batch.pixels)
+        logits = dense_logits(self.architecture, parameters, self.preprocessing, head, batch.pixels)
         return [_known_answer(batch.task, row) for row in logits]
 
 
@@ -96,21 +96,22 @@ class AnyHead:
     """One plain encoder, the task unknown: the largest logit of all heads, in one softmax, wins."""
 
     name: str
-    config: Architecture
+    architecture: Architecture
     preprocessing: ImagePreprocessor
     heads: Mapping[str, ClassificationHead]
     encoder: Callable[[], Parameters]
 
     def answer(self, batch: ImageBatch) -> list[Answer]:
         parameters = self.encoder()
-        patches = dense_patches(self.config, parameters, self.preprocessing, batch.pixels)
+        patches = dense_patches(self.architecture, parameters, self.preprocessing, batch.pixels)
         with torch.inference_mode():
-            embeddings = run(self.config, DenseWeights(parameters), patches).embedding
+            embeddings = run(self.architecture, DenseWeights(parameters), patches).embedding
             logits = [head.logits(embeddings).cpu() for head in self.heads.values()]
         starts = [0, *accumulate(part.shape[1] for part in logits)]
         return [self._answer(row, starts) for row in torch.cat(logits, dim=1).softmax(1)]
 
     def _answer(self, probabilities: Tensor, starts: Sequence[int]) -> Answer:
+        """The answer of one softmax over all heads; head i has `probabilities[starts[i]:starts[i + 1]]`."""
         best = int(probabilities.argmax())
         place = bisect_right(starts, best) - 1
         task, of_task = list(self.heads)[place], probabilities[starts[place] : starts[place + 1]]
@@ -119,28 +120,29 @@ class AnyHead:
 
 
 def dense_patches(
-    config: Architecture, parameters: Parameters, preprocessing: ImagePreprocessor, pixels: list[Tensor]
+    architecture: Architecture, parameters: Parameters, preprocessing: ImagePreprocessor, pixels: list[Tensor]
 ) -> Tensor:
     """Patches [n, L - 1, 3 p p] of n images, where and as a dense encoder takes them."""
-    like = parameters[config.embedding.class_token]
+    like = next(iter(parameters.values()))
     normalised = preprocessing.normalise(torch.stack(pixels).to(like.device))
-    return patchify(normalised.to(like.dtype), config.embedding.patch_size)
+    return patchify(normalised.to(like.dtype), architecture.embedding.patch_size)
 
 
 def dense_logits(
-    config: Architecture,
+    architecture: Architecture,
     parameters: Parameters,
     preprocessing: ImagePreprocessor,
     head: ClassificationHead,
     pixels: list[Tensor],
 ) -> Tensor:
     """The logits [n, C], on the CPU, that one dense encoder and `head` give n images."""
-    patches = dense_patches(config, parameters, preprocessing, pixels)
+    patches = dense_patches(architecture, parameters, preprocessing, pixels)
     with torch.inference_mode():
-        return head.logits(run(config, DenseWeights(parameters), patches).embedding).cpu()
+        return head.logits(run(architecture, DenseWeights(parameters), patches).embedding).cpu()
 
 
 def _routed_answer(answer: Classification) -> Answer:
+    """The answer of an engine that routed; the likeliest task need not be the one whose head answers."""
     first = max(answer.coefficients, key=lambda name: answer.coefficients[name])
     routing = RoutedTo(
         first, answer.coefficients[first], answer.expert_set, answer.passes, answer.familiarity
@@ -151,6 +153,7 @@ def _routed_answer(answer: Classification) -> Answer:
 
 
 def _known_answer(task: str, logits: Tensor) -> Answer:
+    """The answer of logits [C] where the task was known."""
     probabilities = logits.softmax(0)
     label = int(probabilities.argmax())
     return Answer(task, label, float(probabilities[label]), None)

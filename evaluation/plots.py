@@ -59,7 +59,7 @@ def _accuracy(report: Report) -> Figure:
 
 
 def _accuracies(report: Report) -> dict[str, list[float | None]]:
-    """By method: its accuracy in every task, for what was measured in any."""
+    """The accuracy in every task of each method, by its name; methods measured in no task are left out."""
     tasks = report["tasks"].values()
     routed: dict[str, list[float | None]] = {
         name: [figures["accuracy"] for figures in method["tasks"].values()]
@@ -96,7 +96,10 @@ def _shares(counts: Mapping[str, int], columns: Sequence[str]) -> list[float]:
 
 
 def _reliability(method: MethodReport) -> Figure:
-    """How often an answer is right, against how sure it says it is; the area of a point is its images."""
+    """A reliability diagram: how often answers are right against how sure they say they are.
+
+    The area of a point is the number of its images.
+    """
     figure = _figure(5, 5)
     axes = figure.add_subplot()
     axes.plot([0, 1], [0, 1], color="grey", linestyle=":")

@@ -1,4 +1,4 @@
-"""Every image through a method, a batch in memory at a time; what was answered before is not asked again."""
+"""Runs methods over the images, a batch in memory at a time; what was answered before is not asked again."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mass_serve.engine.inputs.preprocessing import ImagePreprocessor
+from mass_serve.evaluation.answer_journal import AnswerJournal
 from mass_serve.evaluation.images import EvaluationData
 from mass_serve.evaluation.index import HALVES, Selection
 from mass_serve.evaluation.methods import Method
-from mass_serve.evaluation.records import Records
 from mass_serve.model_store.progress import Progress
 
 
@@ -18,18 +18,18 @@ class Run:
     """One evaluation: its images, where answers go, and who is told how far it is."""
 
     data: EvaluationData
-    records: Records
+    journal: AnswerJournal
     preprocessing: ImagePreprocessor
     progress: Progress
 
     def answer(self, method: Method, tasks: Sequence[str]) -> None:
-        """Records the answers of a method to all images of those tasks."""
+        """Writes the answers of a method to all images of those tasks into the journal."""
         total = sum(self.data.count(task) for task in tasks)
-        done = self.records.answered(method.name, tasks)
+        done = self.journal.answered(method.name, tasks)
         for task in tasks:
             for half in HALVES:
                 selection = Selection(task, half, unanswered_by=method.name)
                 for batch in self.data.batches(selection, self.preprocessing):
-                    self.records.add(method.name, batch, method.answer(batch))
+                    self.journal.add(method.name, batch, method.answer(batch))
                     done += len(batch.ids)
                     self.progress(method.name, done, total)

@@ -1,17 +1,20 @@
-"""Coefficients tuned on one half of the images and used on the other: no image measures its own tuning."""
+"""Merging coefficients, tuned on one half of the images and used on the other.
+
+So no image measures its own tuning.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from mass_serve.evaluation.answer_journal import AnswerJournal
 from mass_serve.evaluation.images import EvaluationData
 from mass_serve.evaluation.index import HALVES, Selection
 from mass_serve.evaluation.methods import Dense
-from mass_serve.evaluation.records import Records
 from mass_serve.model_store.progress import Progress
 
-# At most so many images of each task and half are searched on: a coefficient is one number.
+# At most so many images of each task and half are searched on: few are enough to choose one number.
 SEARCH_IMAGES = 64
 
 # (coefficient, half in which it is to be used) -> the method with that coefficient
@@ -20,7 +23,7 @@ WithCoefficient = Callable[[float, int], Dense]
 
 @dataclass(frozen=True)
 class Searched:
-    """What was found: the coefficient that each half of each task's images is answered with."""
+    """The coefficient that each half of each task's images is answered with."""
 
     coefficients: Mapping[tuple[str, int], float]
     tried: tuple[float, ...]
@@ -28,10 +31,10 @@ class Searched:
 
 
 class Search:
-    """Tries coefficients; what was tried before is read from the journal."""
+    """Tries coefficients and keeps the best. What was tried before is read from the journal."""
 
-    def __init__(self, data: EvaluationData, records: Records, progress: Progress) -> None:
-        self._data, self._records, self._progress = data, records, progress
+    def __init__(self, data: EvaluationData, journal: AnswerJournal, progress: Progress) -> None:
+        self._data, self._journal, self._progress = data, journal, progress
 
     def common(self, name: str, tried: Sequence[float], method: WithCoefficient) -> Searched:
         """One coefficient for all tasks: the smallest of those with the best mean accuracy over tasks."""
@@ -52,29 +55,29 @@ class Search:
 
     def _searched(self, name: str, tried: Sequence[float], best: Mapping[tuple[str, int], float]) -> Searched:
         found = [
-            self._records.search(name, half, tried[0], task) for half in HALVES for task in self._data.tasks
+            self._journal.search(name, half, tried[0], task) for half in HALVES for task in self._data.tasks
         ]
         return Searched(best, tuple(tried), sum(entry[1] for entry in found if entry is not None))
 
     def _accuracies(
         self, name: str, half: int, tried: Sequence[float], method: WithCoefficient
     ) -> dict[str, list[float]]:
-        """By task, of every coefficient: its share of right answers on images of the other half."""
+        """The share of right answers of every coefficient on images of the other half, by task."""
         shares: dict[str, list[float]] = {task: [] for task in self._data.tasks}
         for place, coefficient in enumerate(tried):
             candidate = method(coefficient, half)
             for task in self._data.tasks:
-                found = self._records.search(name, half, coefficient, task)
+                found = self._journal.search(name, half, coefficient, task)
                 if found is None:
                     found = self._try(candidate, task, 1 - half)
-                    self._records.add_search(name, half, coefficient, task, *found)
+                    self._journal.add_search(name, half, coefficient, task, *found)
                 right, images = found
                 shares[task].append(right / images if images else 0.0)
             self._progress(f"searching {name}", half * len(tried) + place + 1, len(HALVES) * len(tried))
         return shares
 
     def _try(self, method: Dense, task: str, half: int) -> tuple[int, int]:
-        """(right, images)"""
+        """Answers the first images of a half. Returns (right, images)."""
         right = images = 0
         selection = Selection(task, half, limit=SEARCH_IMAGES)
         for batch in self._data.batches(selection, method.preprocessing):

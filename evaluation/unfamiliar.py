@@ -15,7 +15,7 @@ from mass_serve.model_store.progress import Progress
 
 
 class DomainFigures(TypedDict):
-    """Of images of one kind, or of all."""
+    """How images of one kind that no task covers were answered, or those of all kinds."""
 
     images: int
     auroc: float  # of familiarity, against the evaluation's own images
@@ -23,7 +23,7 @@ class DomainFigures(TypedDict):
 
 
 class Unfamiliar(TypedDict):
-    """Of everything in the folder of images that no task covers."""
+    """The figures of a folder of images that no task covers, by kind and on average."""
 
     average: DomainFigures  # of the domains; its `images` is the sum
     domains: dict[str, DomainFigures]
@@ -53,6 +53,7 @@ def unfamiliar(engine: Engine, root: Path, familiar: Sequence[float], progress: 
 
 
 def _average(domains: Mapping[str, DomainFigures]) -> DomainFigures:
+    """The unweighted mean over domains."""
     return DomainFigures(
         images=sum(domain["images"] for domain in domains.values()),
         auroc=float(np.mean([domain["auroc"] for domain in domains.values()])),
@@ -61,6 +62,7 @@ def _average(domains: Mapping[str, DomainFigures]) -> DomainFigures:
 
 
 def _images_by_domain(root: Path) -> dict[str, list[Path]]:
+    """The image files of every folder in `root`. Raises EvaluationDataError for a folder without any."""
     folders = sorted(path for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
     found = {folder.name: images_below(folder) for folder in folders}
     if not found or not all(found.values()):

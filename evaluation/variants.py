@@ -10,7 +10,7 @@ from torch import Tensor
 from mass_serve.backbone import ExpertBank
 from mass_serve.engine.engine import Engine
 from mass_serve.engine.execution import Execution
-from mass_serve.engine.loading import LoadedStore, first_pass_names
+from mass_serve.engine.loading import LoadedStore, first_pass_names, runs_on_merged_base
 from mass_serve.evaluation.changes import TaskChanges
 from mass_serve.merging import TaskSingularVectors, task_singular_vectors
 from mass_serve.router import PAPER
@@ -25,23 +25,23 @@ class Variants:
     set_cache_bytes: int
 
     def engine(self, mode: str | None = None) -> Engine:
-        """Of the store as it is, in another mode if one is given."""
+        """An engine of the store as it is, in another mode if one is given."""
         loaded = self.loaded
-        if mode == PAPER and loaded.papers_on_merged_base and not loaded.first_pass_nbytes:
-            names = first_pass_names(loaded.bank, loaded.router.layer, PAPER)
+        on_merged_base = runs_on_merged_base(loaded.router, PAPER)
+        if mode == PAPER and on_merged_base and not loaded.first_pass_nbytes:
+            names = first_pass_names(loaded.architecture, loaded.bank, loaded.router.layer, PAPER)
             merged = loaded.bank.merged_parameters(names, range(loaded.bank.num_tasks))
             loaded = replace(loaded, first_pass=merged)
         return Engine(replace(loaded, mode=mode or loaded.mode), self.execution, self.set_cache_bytes)
 
     def of_first_tasks(self, count: int) -> Engine:
-        """Of the first `count` tasks, at the rank that they have in the store."""
-        names = [head.info.name for head in self.loaded.heads[:count]]
-        return self._engine(_with_tasks(self.loaded.bank, range(count)), len(names))
+        """An engine of the first `count` tasks, at the rank that they have in the store."""
+        return self._engine(_with_tasks(self.loaded.bank, range(count)), count)
 
     def of_rank(self, share: float, changes: TaskChanges) -> Engine:
-        """Of all tasks with `share` times the store's rank; above 1 from what fine-tuning changed."""
+        """An engine of all tasks at `share` times the store's rank; above 1 from what fine-tuning changed."""
         bank = self.loaded.bank
-        names = [head.info.name for head in self.loaded.heads]
+        names = [head.entry.name for head in self.loaded.heads]
         result = ExpertBank(bank.architecture, bank.pretrained, bank.num_tasks)
         for task, name in enumerate(names):
             vectors = {}
@@ -58,6 +58,7 @@ class Variants:
         return self._engine(result, bank.num_tasks)
 
     def _engine(self, bank: ExpertBank, tasks: int) -> Engine:
+        """An engine of the first `tasks` tasks as `bank` has them, its first pass merged of these alone."""
         loaded = self.loaded
         first_pass = {
             name: weight if weight is loaded.pretrained[name] else bank.merged(name, range(tasks))
@@ -71,6 +72,7 @@ class Variants:
 
 
 def _with_tasks(bank: ExpertBank, tasks: Sequence[int]) -> ExpertBank:
+    """A bank of some of the tasks, in that order."""
     result = ExpertBank(bank.architecture, bank.pretrained, len(tasks))
     for place, task in enumerate(tasks):
         result.set_task(place, _vectors_of(bank, task), _dense_deltas_of(bank, task))
@@ -86,4 +88,5 @@ def _vectors_of(bank: ExpertBank, task: int) -> dict[str, TaskSingularVectors]:
 
 
 def _dense_deltas_of(bank: ExpertBank, task: int) -> dict[str, Tensor]:
+    """A task's dense deltas by parameter."""
     return {name: deltas[task] for name, deltas in bank.dense_deltas.items()}

@@ -1,14 +1,15 @@
-"""Which tasks an image belongs to, decided without any training data.
+"""Which tasks an image belongs to, decided from tensors alone, without any training data.
 
 `SubspaceRouter` is the paper's: how far a feature lies outside each task's subspace, and from that an expert
 set. `EvidenceRouter` adds two further kinds of evidence; the `MODES` say how much of it an image gets.
 """
 
 from mass_serve.router.calibration import LEAST_IMAGES, Calibration, CalibrationFit
-from mass_serve.router.config import RouterConfig
-from mass_serve.router.evidence import Evidence, EvidenceRouter, HeadShape, early_linears, evidence_kinds
+from mass_serve.router.evidence import Evidence, EvidenceRouter, evidence_kinds
+from mass_serve.router.familiarity import familiarity
+from mass_serve.router.head_scores import HeadGeometry
 from mass_serve.router.modes import MODE_NAMES, MODES, PAPER, Mode, ModeName, early_stop
-from mass_serve.router.projection import SubspaceRouter, explained_share, orthonormal_rows
+from mass_serve.router.projection import SubspaceRouter, TaskSubspaces, explained_share, orthonormal_rows
 from mass_serve.router.selection import routing_coefficients, select_expert_sets
 
 __all__ = [
@@ -20,15 +21,15 @@ __all__ = [
     "CalibrationFit",
     "Evidence",
     "EvidenceRouter",
-    "HeadShape",
+    "HeadGeometry",
     "Mode",
     "ModeName",
-    "RouterConfig",
     "SubspaceRouter",
-    "early_linears",
+    "TaskSubspaces",
     "early_stop",
     "evidence_kinds",
     "explained_share",
+    "familiarity",
     "orthonormal_rows",
     "routing_coefficients",
     "select_expert_sets",

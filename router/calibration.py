@@ -1,15 +1,11 @@
-"""What unlabelled images tell of a store's evidence: a Gaussian discriminant with one covariance.
+"""What unlabelled images tell of a store's evidence, fitted: means of classes and one covariance.
 
 Standardised and summed, all evidence weighs the same and is taken for independent. With images of the tasks
 one can do better, though nobody says which image is of which task: the answers of `exact` are taken for the
 truth, each as far as its routing coefficient says among the tasks that were tried. From them follow the mean
 evidence of each class of each task and the covariance that all share (the M step of one round of expectation
-maximisation). A task is the mixture of its classes: tasks differ more in single classes than in the mean of
-all. For few images the covariance is shrunk by Chen, Wiesel, Eldar and Hero's rule (OAS, arXiv:0907.4698) and
-a class's mean is drawn to its task's.
-
-How far an image's evidence is from that of the answer's task also says how typical an image it is: what no
-task covers lies far from all of them.
+maximisation). For few images the covariance is shrunk by Chen, Wiesel, Eldar and Hero's rule (OAS,
+arXiv:0907.4698) and a class's mean is drawn to its task's. `router.discriminant` judges images by it.
 
 Of such a Gaussian the marginal over fewer kinds of evidence, or over fewer tasks' evidence, is a selection
 of its rows and columns: one calibration serves every mode, and a server that leaves tasks out.
@@ -23,84 +19,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mass_serve import kernels
+from mass_serve.router.discriminant import LEAST_SHARE, Discriminant, log_features
 
-# The power of the discriminant's probabilities. It is fitted on answers of the very evidence that it is
-# added to: from 0.5 on, calibration on few images does more harm than good on some suite of the README.
-WEIGHT = 0.25
-# Beyond this a log probability says no more than "no".
-LEAST_LOG_PROBABILITY = -10.0
-# The power of the share by which evidence is typical, in familiarity. With 1, images that no task covers are
-# told worse among twenty tasks; with 3, on the demo.
-TYPICALITY_POWER = 2
-LEAST_SHARE = 1e-6
 LEAST_VARIANCE = 1e-6  # of a feature; far above what rounding leaves of the variance of equal images
 # Of a feature's own variance: added to it, so that there is always a covariance that can be inverted.
 LEAST_OWN_SHARE = 1e-6
-# With fewer images of it, what is known of a task is not worth much: it is judged as without a calibration.
+# With fewer images of it, a task's mean is not worth much: it is judged as without a calibration.
 LEAST_IMAGES = 10
-# How many images of a class its task's mean counts for in its own.
+# How many images of a class its task's mean counts for in the class's own. What it does is measured by
+# `mass-serve calibrate` and `mass-serve eval`, on the suites named at `router.discriminant.WEIGHT`.
 TASK_MEAN_IMAGES = 2.0
 # Added to the images of each class where shares are made of them: one without images is rare, not impossible.
 UNSEEN_IMAGES = 0.5
-
-
-def _features(kinds: Tensor, with_cosines: bool) -> Tensor:
-    """Evidence [B, K, T] with shares on a logarithmic scale; the last of all kinds is a cosine already."""
-    if not with_cosines:
-        return (kinds + LEAST_SHARE).log()
-    return torch.cat([(kinds[:, :-1] + LEAST_SHARE).log(), kinds[:, -1:]], dim=1)
-
-
-@dataclass(frozen=True)
-class Judgement:
-    """What a calibration says of B images and T tasks."""
-
-    # [B, T] float32: `WEIGHT` times the log probabilities. 0 for unknown tasks and for those that are no
-    # candidates: nothing speaks for or against them beside the likeliest of the others.
-    log_probabilities: Tensor
-    # [B, T] float32, 0 to 1: 1 where the image is as near to a class of the task as images of that class are,
-    # less the further away it is, and 1 for unknown tasks.
-    typicality: Tensor
-
-
-@dataclass(frozen=True)
-class Discriminant:
-    """Tasks that are known well enough, judged by the F = K T features of an image's evidence."""
-
-    weight: Tensor  # [C, F] float32: the log likelihoods of C classes are linear in the features
-    bias: Tensor  # [C] float32
-    log_shares: Tensor  # [C] float32: of each class among the images of its task
-    centre: Tensor  # [F] float32: taken from the features first, so that little cancels
-    whitening: Tensor  # [F, F] float32: makes the covariance the identity
-    owner: Tensor  # [T, C] float32: 1 where the class is the task's
-    of_class: Tensor  # [C] int64: the same, as the number of the task
-    known: Tensor  # [T] bool
-    with_cosines: bool
-
-    def judge(self, kinds: Tensor, candidates: Tensor) -> Judgement:
-        """Of evidence [B, K, T] among the candidates [B, T] bool."""
-        centred = _features(kinds, self.with_cosines).flatten(1) - self.centre
-        likelihoods = kernels.linear(centred, self.weight, self.bias)
-        return Judgement(
-            self._log_probabilities(likelihoods, candidates & self.known),
-            self._typicality(centred, likelihoods),
-        )
-
-    def _log_probabilities(self, likelihoods: Tensor, judged: Tensor) -> Tensor:
-        classes = judged[:, self.of_class]
-        of_classes = (likelihoods + self.log_shares).masked_fill(~classes, -torch.inf).softmax(1)
-        log_probabilities = kernels.linear(of_classes, self.owner).log().clamp_min(LEAST_LOG_PROBABILITY)
-        return torch.where(judged, WEIGHT * log_probabilities, 0.0)
-
-    def _typicality(self, centred: Tensor, likelihoods: Tensor) -> Tensor:
-        # |W x - W m|^2 is |W x|^2 less twice the likelihood, which is x' C^-1 m - m' C^-1 m / 2.
-        white = kernels.linear(centred, self.whitening)
-        distances = white.square().sum(1, keepdim=True) - 2 * likelihoods
-        none = torch.full((len(centred), len(self.known)), torch.inf)
-        nearest = none.scatter_reduce(1, self.of_class.expand_as(distances), distances, "amin")
-        typical = (len(self.centre) / nearest.clamp_min(1.0)).clamp_max(1.0) ** TYPICALITY_POWER
-        return torch.where(self.known, typical, 1.0)
 
 
 @dataclass(frozen=True)
@@ -129,11 +59,11 @@ class Calibration:
 
     @property
     def task_images(self) -> Tensor:
-        """How many images of each task there were, [T]."""
+        """The number of images of each task, [T]."""
         return self.owner @ self.images
 
     def of_tasks(self, tasks: Sequence[int]) -> Calibration:
-        """That of some of the tasks, in that order."""
+        """Returns the calibration of these tasks alone, in that order."""
         at = list(tasks)
         kept = self.owner[at].sum(0) > 0
         return Calibration(
@@ -144,12 +74,12 @@ class Calibration:
         )
 
     def discriminant(self, kinds: int) -> Discriminant:
-        """The one that judges by the first `kinds` kinds of evidence."""
+        """Makes the discriminant that judges by the first `kinds` kinds of evidence."""
         every_kind, tasks = self.means.shape[1:]
         means = self.means[:, :kinds].reshape(len(self.means), -1)
         covariance = self.covariance[:kinds, :, :kinds].reshape(kinds * tasks, kinds * tasks)
         known, of_class = self.task_images >= LEAST_IMAGES, self.owner.argmax(0)
-        # Of the known tasks: the others' means may be far off.
+        # Only known tasks count in the centre: the means of the others may be far off.
         images = self.images * known[of_class]
         centre = images @ means / images.sum().clamp_min(1)
         seen = self.images + UNSEEN_IMAGES
@@ -183,18 +113,18 @@ class CalibrationFit:
         self._products = torch.zeros(features, features, dtype=torch.float64)
 
     def add(self, kinds: Tensor, tasks: Tensor, labels: Tensor, probabilities: Tensor) -> None:
-        """Counts the evidence [B, K, T] of images that are of these tasks [B] and classes of them [B].
+        """Counts images by their evidence [B, K, T], task [B] and class of that task [B].
 
         Each counts for as much of an image as its probability [B] of being of that task.
         """
-        features, counts = _features(kinds.double(), with_cosines=True).flatten(1), probabilities.double()
+        features, counts = log_features(kinds.double(), with_cosines=True).flatten(1), probabilities.double()
         first = torch.tensor([0, *self._classes]).cumsum(0)
         self._images.index_add_(0, first[tasks] + labels, counts)
         self._sums.index_add_(0, first[tasks] + labels, features * counts.unsqueeze(1))
         self._products += (features * counts.unsqueeze(1)).T @ features
 
     def __add__(self, other: CalibrationFit) -> CalibrationFit:
-        """That of the images of both."""
+        """Returns the fit to the images of both."""
         both = CalibrationFit(self._shape[0], self._classes)
         both._images = self._images + other._images
         both._sums = self._sums + other._sums
@@ -202,7 +132,7 @@ class CalibrationFit:
         return both
 
     def fit(self) -> Calibration:
-        """The calibration by all images so far."""
+        """Returns the calibration by all images so far."""
         kinds, tasks = self._shape
         total = float(self._images.sum())
         of_class = torch.repeat_interleave(torch.tensor(self._classes))
@@ -226,7 +156,7 @@ class CalibrationFit:
 
 
 def _shrunk(covariance: Tensor, images: float) -> Tensor:
-    """Oracle approximating shrinkage of a sample covariance [F, F] towards a multiple of the identity."""
+    """Shrinks a sample covariance [F, F] towards a multiple of the identity by OAS (equation 23)."""
     features = len(covariance)
     trace, squares = covariance.trace(), covariance.square().sum()
     above = (1 - 2 / features) * squares + trace.square()

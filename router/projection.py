@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
 
 import torch
 from torch import Tensor
 
 from mass_serve.kernels import subspace_residuals
-from mass_serve.router.config import RouterConfig
 from mass_serve.router.selection import routing_coefficients, select_expert_sets
 
 
@@ -31,30 +30,45 @@ def explained_share(features: Tensor, residuals: Tensor) -> Tensor:
     return (1 - residuals.square() / squares.clamp_min(torch.finfo(torch.float32).tiny)).clamp_min(0)
 
 
-@dataclass(frozen=True)
-class Routing:
-    """The router's decision for B samples among T tasks."""
+class TaskSubspaces:
+    """The subspace of every task at one linear, and how far features lie outside of each."""
 
-    residuals: Tensor  # [B, T] float32, on the CPU
-    routing_coefficients: Tensor  # [B, T] float32, on the CPU; 0 for tasks that are no candidates
-    expert_sets: list[tuple[int, ...]]  # [B], each sorted
-
-
-class SubspaceRouter:
-    """The router of MASS (arXiv:2504.05342): residuals, standardised softmax, threshold."""
-
-    def __init__(self, config: RouterConfig, task_blocks: Tensor) -> None:
-        """`task_blocks` [T, R, D] holds vh of every task, of the linear that the feature enters."""
-        self.config = config
+    def __init__(self, task_blocks: Tensor) -> None:
+        """`task_blocks` [T, R, D] holds vh of every task, of the linear that the features enter."""
         self.projectors = orthonormal_rows(task_blocks)  # [T, R, D] float32
 
+    @property
+    def nbytes(self) -> int:
+        """The memory of the projectors."""
+        return self.projectors.nbytes
+
     def residuals(self, features: Tensor) -> Tensor:
-        """The residuals [B, T], float32 on the CPU, of features [B, D]."""
+        """`|| z - vh_t^T vh_t z ||_2` of features z [B, D] and every task: [B, T], float32 on the CPU."""
         return subspace_residuals(features, self.projectors).cpu()
 
-    def route(self, features: Tensor, candidates: Tensor) -> Routing:
-        """Routes features [B, D] among the tasks that the mask `candidates` [B, T] (bool, CPU) allows."""
-        residuals = self.residuals(features)
-        coefficients = routing_coefficients(residuals, candidates, self.config.temperature)
-        expert_sets = select_expert_sets(coefficients, self.config.threshold, self.config.top_k)
-        return Routing(residuals, coefficients, expert_sets)
+
+class SubspaceRouter(TaskSubspaces):
+    """The router of MASS (arXiv:2504.05342, section 4): residuals, standardised softmax, threshold."""
+
+    def __init__(self, task_blocks: Tensor, *, temperature: float, threshold: float, top_k: int) -> None:
+        """Keeps, of the tasks whose coefficient is strictly above `threshold`, the `top_k` largest.
+
+        Raises ValueError for settings out of range.
+        """
+        if not (math.isfinite(temperature) and temperature > 0):
+            raise ValueError(f"the router's temperature must be above 0, got {temperature}")
+        if not 0 <= threshold < 1:
+            raise ValueError(f"the router's threshold must be in [0, 1), got {threshold}")
+        if top_k < 1:
+            raise ValueError(f"the router's top_k must be 1 or more, got {top_k}")
+        super().__init__(task_blocks)
+        self.threshold = threshold
+        self._temperature, self._top_k = temperature, top_k
+
+    def coefficients(self, residuals: Tensor, candidates: Tensor) -> Tensor:
+        """The routing coefficients [B, T] among the tasks of the mask `candidates` [B, T] (bool, CPU)."""
+        return routing_coefficients(residuals, candidates, self._temperature)
+
+    def expert_sets(self, coefficients: Tensor) -> list[tuple[int, ...]]:
+        """The expert set, sorted, of each row of routing coefficients [B, T]."""
+        return select_expert_sets(coefficients, self.threshold, self._top_k)

@@ -1,4 +1,4 @@
-"""From residuals to routing coefficients to expert sets."""
+"""How expert sets are selected: residuals to routing coefficients to sets."""
 
 from __future__ import annotations
 
@@ -35,6 +35,7 @@ def spread(evidence: Tensor, candidates: Tensor) -> Tensor:
 
 
 def _centred(evidence: Tensor, candidates: Tensor) -> Tensor:
+    """Evidence [B, T] less its mean over each row's candidates, 0 for the other tasks."""
     kept = torch.where(candidates, evidence, 0.0)
     mean = kept.sum(1, keepdim=True) / candidates.sum(1, keepdim=True)
     return torch.where(candidates, kept - mean, 0.0)

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import functools
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from mass_serve.backbone import Architecture, Block, ClassificationHead, ExpertBank, PatchEmbedding, Pooling
+from mass_serve.engine.heads import TaskHead
 from mass_serve.engine.inputs.preprocessing import ImagePreprocessor
-from mass_serve.engine.loading import LoadedStore, TaskHead, TaskInfo
+from mass_serve.engine.loading import LoadedStore, early_linears
 from mass_serve.kernels.activations import Activation
 from mass_serve.merging import TaskSingularVectors, rank_for, task_singular_vectors
+from mass_serve.model_store.format.manifest import HeadSpec, RouterSpec, TaskEntry, task_folder
 from mass_serve.model_store.format.preprocessing import Preprocessing
-from mass_serve.router import Calibration, CalibrationFit, RouterConfig, evidence_kinds
+from mass_serve.router import Calibration, CalibrationFit, ModeName, evidence_kinds
 
 
 def architecture(
@@ -115,31 +118,34 @@ def loaded_store(
     tasks: int = 4,
     config: Architecture = CONFIG,
     dtype: torch.dtype = torch.float32,
-    head_choice: str = "max",
+    head_choice: Literal["max", "mean", "router"] = "max",
     threshold: float = 0.2,
-    mode: str = "paper",
+    mode: ModeName = "paper",
     calibrated: bool = False,
 ) -> LoadedStore:
     """A store in memory with `tasks` random tasks, cosine and linear heads in turn."""
     weights = pretrained(config, dtype)
     experts = bank(config, weights, tasks)
-    router = RouterConfig(layer=config.depth - 1, threshold=threshold)
+    router = RouterSpec(
+        mode=mode,
+        layer=config.depth - 1,
+        threshold=threshold,
+        head_choice=head_choice,
+        first_pass="pretrained",
+    )
     names = config.first_pass_parameters(weights, router.layer) if mode == "paper" else weights.keys()
     return LoadedStore(
         store_revision="tiny",
-        config=config,
+        architecture=config,
         preprocessing=preprocessing(config.embedding.image_size),
         router=router,
         mode=mode,
-        head_choice=head_choice,
-        unrouted_below=0.0,
         calibration=_calibration(config, tasks) if calibrated else None,
         device=torch.device("cpu"),
         dtype=dtype,
         pretrained=weights,
         first_pass={name: experts.merged(name, range(tasks)) for name in names},
         first_pass_nbytes=0,
-        papers_on_merged_base=False,
         bank=experts,
         heads=tuple(_head(config, task) for task in range(tasks)),
     )
@@ -150,13 +156,28 @@ def _calibration(config: Architecture, tasks: int) -> Calibration:
 
     Most images are unlike it, and so not typical.
     """
-    kinds = evidence_kinds(config.depth)
+    kinds = evidence_kinds(len(early_linears(config)))
     fit, own = CalibrationFit(kinds, [3 + task for task in range(tasks)]), torch.arange(40 * tasks) % tasks
     more = torch.nn.functional.one_hot(own, tasks)
     generator = torch.Generator().manual_seed(0)
     shares = 0.3 + 0.4 * torch.rand(len(own), kinds, tasks, generator=generator) + 0.1 * more.unsqueeze(1)
     fit.add(shares, own, torch.arange(len(own)) // tasks % 3, torch.ones(len(own)))
     return fit.fit()
+
+
+def task_entry(name: str, labels: tuple[str, ...], accuracy: float | None = None) -> TaskEntry:
+    """A task as a manifest describes it, with files that are nowhere."""
+    revision = f"{sum(name.encode()):08x}"
+    files = (f"{task_folder(name, revision)}/{kind}.safetensors" for kind in ("experts", "head"))
+    return TaskEntry(
+        name=name,
+        revision=revision,
+        labels=labels,
+        head=HeadSpec(kind="cosine"),
+        rank=4,
+        individual_accuracy=accuracy,
+        files=dict.fromkeys(files, 64 * "0"),
+    )
 
 
 def _head(config: Architecture, task: int) -> TaskHead:
@@ -168,7 +189,7 @@ def _head(config: Architecture, task: int) -> TaskHead:
     else:
         head = ClassificationHead(weight, logit_scale=20.0)
     labels = tuple(f"class {i}" for i in range(classes))
-    return TaskHead(TaskInfo(f"task{task}", f"r{task}", labels, "cosine", 1, None), head)
+    return TaskHead(task_entry(f"task{task}", labels), head)
 
 
 def pixels(count: int, config: Architecture = CONFIG) -> list[Tensor]:

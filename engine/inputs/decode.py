@@ -73,7 +73,7 @@ def opened(data: bytes, max_pixels: int) -> Image.Image:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    """8-bit RGB of any mode, transparency laid on white."""
+    """Converts an image of any mode to 8-bit RGB, transparency laid on white."""
     if image.mode.startswith("I;16"):
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
     if image.mode in ("I", "F"):
@@ -87,7 +87,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _stretched(image: Image.Image) -> Image.Image:
-    """32-bit and float images have no agreed range: theirs is stretched to 0...255."""
+    """Stretches the range of a 32-bit or float image, for which none is agreed on, to 0...255."""
     values = np.asarray(image, dtype=np.float64)
     if not np.isfinite(values).all():
         raise ValueError("the image holds NaN or infinite values")
@@ -97,7 +97,7 @@ def _stretched(image: Image.Image) -> Image.Image:
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """Rotated as its EXIF orientation says; an image whose EXIF data are broken is taken as it lies."""
+    """Rotates an image as its EXIF orientation says; one whose EXIF data are broken stays as it is."""
     try:
         return ImageOps.exif_transpose(image)
     except Exception:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 from pydantic import BaseModel
 
 from mass_serve.backbone.architecture import Architecture, Block, PatchEmbedding, Pooling
+from mass_serve.engine.loading import early_linears
 from mass_serve.model_store.format.architecture_v1 import FlatArchitecture
 from mass_serve.model_store.format.calibration import calibration_shapes
 from mass_serve.model_store.format.field_types import TASK_NAME_PATTERN
@@ -20,6 +22,7 @@ from mass_serve.model_store.format.manifest import (
 )
 from mass_serve.model_store.format.preprocessing import Preprocessing
 from mass_serve.router import MODE_NAMES, evidence_kinds
+from tests import tiny
 from tests.docs.pages import ROOT, TEXTS, section, tables
 
 FORMAT = TEXTS[ROOT / "docs" / "store-format.md"]
@@ -79,7 +82,10 @@ def test_the_calibrations_tensors_are_the_programs() -> None:
     named = re.findall(r"^\| `(\w+)` \| `\[", section(FORMAT, "calibration"), re.MULTILINE)
     assert named == list(calibration_shapes(kinds=5, tasks=2, classes=7))
     for depth in (1, 6, 12, 24):
-        assert evidence_kinds(depth) == 3 * max(1, depth // 3) + 2
+        assert (
+            evidence_kinds(len(early_linears(replace(tiny.CONFIG, depth=depth))))
+            == 3 * max(1, depth // 3) + 2
+        )
 
 
 def test_the_name_of_a_task_is_the_programs() -> None:

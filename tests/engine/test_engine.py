@@ -19,9 +19,10 @@ from torch import Tensor
 from mass_serve.backbone import DenseWeights, patchify, run
 from mass_serve.engine.engine import Classification, Engine, Query
 from mass_serve.engine.execution import BUYING_OVER_RENTING, AdaptiveExecution, Execution
+from mass_serve.engine.loading import LoadedStore
 from mass_serve.engine.search import EVIDENCE_SHARE
 from mass_serve.engine.set_cache import SetCache, SetKey
-from mass_serve.router import MODES, early_stop
+from mass_serve.router import MODES, ModeName, early_stop
 from tests import tiny
 
 NAMES = tuple(f"task{i}" for i in range(4))
@@ -127,8 +128,8 @@ def test_a_named_task_is_answered_by_its_own_dense_model() -> None:
     assert answer.residuals == {}, "nothing was routed"
     weights = DenseWeights({n: loaded.bank.merged(n, (2,)) for n in loaded.pretrained})
     normalised = (PIXELS[0].float() / 255 - 0.5) / 0.25
-    patches = patchify(normalised[None], loaded.config.embedding.patch_size)
-    embedding = run(loaded.config, weights, patches).embedding
+    patches = patchify(normalised[None], loaded.architecture.embedding.patch_size)
+    embedding = run(loaded.architecture, weights, patches).embedding
     expected = loaded.heads[2].head.logits(embedding).softmax(1)[0]
     torch.testing.assert_close(answer.probabilities, expected, atol=1e-5, rtol=1e-4)
 
@@ -141,13 +142,13 @@ def test_a_named_task_skips_the_first_pass(monkeypatch: pytest.MonkeyPatch) -> N
         engine.classify_batch([Query(PIXELS[0])])
 
 
-@pytest.mark.parametrize(("mode", "looks"), [("balanced", {1}), ("exact", {1, 2})])
-def test_where_nothing_goes_on_a_second_pass_is_a_whole_one(mode: str, looks: set[int]) -> None:
+@pytest.mark.parametrize(("mode", "second_passes"), [("balanced", {1}), ("exact", {1, 2})])
+def test_where_nothing_resumes_a_second_pass_is_a_whole_one(mode: str, second_passes: set[int]) -> None:
     engine = _engine(mode=mode)
     answers = engine.classify_batch([Query(p) for p in PIXELS]).all_answers()
-    early = early_stop(engine.config.depth) / engine.config.depth * EVIDENCE_SHARE
+    early = early_stop(engine.architecture.depth) / engine.architecture.depth * EVIDENCE_SHARE
     assert sorted({answer.passes for answer in answers}) == pytest.approx(
-        [1 + early + many for many in sorted(looks)]
+        [1 + early + many for many in sorted(second_passes)]
     )
     for answer, pixels in zip(answers, PIXELS, strict=True):
         if len(answer.expert_set) == 1:
@@ -156,9 +157,9 @@ def test_where_nothing_goes_on_a_second_pass_is_a_whole_one(mode: str, looks: se
 
 
 @pytest.mark.parametrize("mode", ["one_pass", "fast"])
-def test_a_second_pass_that_goes_on_leaves_the_first_third_as_it_was(mode: str) -> None:
+def test_a_second_pass_that_resumes_leaves_the_first_third_as_it_was(mode: ModeName) -> None:
     loaded = tiny.loaded_store(mode=mode)
-    config, stop = loaded.config, early_stop(loaded.config.depth)
+    config, stop = loaded.architecture, early_stop(loaded.architecture.depth)
     answers = Engine(loaded, Execution.LOW_RANK, 1 << 30).classify_batch([Query(p) for p in PIXELS])
     early = stop / config.depth * EVIDENCE_SHARE
     costs = {"one_pass": [1 + early], "fast": [1 + early, 2 - stop / config.depth + early]}[mode]
@@ -196,8 +197,8 @@ def _all_logits(engine: Engine, answer: Classification, pixels: Tensor) -> dict[
     loaded = tiny.loaded_store()
     tasks = tuple(NAMES.index(name) for name in answer.expert_set)
     weights = DenseWeights({n: loaded.bank.merged(n, tasks) for n in loaded.pretrained})
-    patches = patchify(((pixels.float() / 255 - 0.5) / 0.25)[None], engine.config.embedding.patch_size)
-    embedding = run(engine.config, weights, patches).embedding
+    patches = patchify(((pixels.float() / 255 - 0.5) / 0.25)[None], engine.architecture.embedding.patch_size)
+    embedding = run(engine.architecture, weights, patches).embedding
     return {name: loaded.heads[NAMES.index(name)].head.logits(embedding)[0] for name in answer.expert_set}
 
 
@@ -267,7 +268,7 @@ def test_serving_low_rank_never_merges_a_linear(monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(type(engine.bank), "merged", watched)
     engine.classify_batch(_queries())
-    linears = {f"{name}.weight" for name in engine.config.linears}
+    linears = {f"{name}.weight" for name in engine.architecture.linears}
     assert merged
     assert not linears & set(merged)
 
@@ -291,13 +292,13 @@ def test_adaptive_execution_buys_once_renting_has_cost_as_much() -> None:
 
 def test_the_price_of_renting_and_buying_is_the_stated_one() -> None:
     loaded = tiny.loaded_store()
-    execution = AdaptiveExecution(loaded.config, loaded.bank, SetCache(loaded.bank, 1 << 30))
-    shapes = loaded.config.parameter_shapes()
+    execution = AdaptiveExecution(loaded.architecture, loaded.bank, SetCache(loaded.bank, 1 << 30))
+    shapes = loaded.architecture.parameter_shapes()
     rent = buy = 0
-    for name in loaded.config.linears:
+    for name in loaded.architecture.linears:
         d_out, d_in = shapes[f"{name}.weight"]
         k = 2 * int(min(d_out, d_in) / 4)
-        rent += loaded.config.num_tokens * (k * (d_in + d_out) + 2 * k * k)
+        rent += loaded.architecture.num_tokens * (k * (d_in + d_out) + 2 * k * k)
         buy += d_out * k * k + d_out * k * d_in
     batches_to_buy = math.ceil(BUYING_OVER_RENTING[1] * buy / (4 * rent))
     forms = [execution.key((0, 3), 4).materialised for _ in range(batches_to_buy + 1)]
@@ -320,7 +321,7 @@ def test_a_query_that_does_not_fit_is_refused(query: Query, match: str) -> None:
 
 @pytest.mark.parametrize("calibrated", [False, True])
 @pytest.mark.parametrize("mode", ["one_pass", "exact"])
-def test_familiarity_is_a_product_of_shares(mode: str, calibrated: bool) -> None:
+def test_familiarity_is_a_product_of_shares(mode: ModeName, calibrated: bool) -> None:
     """Of activations explained, in a typical way, of the embedding along a class vector, of probability."""
     loaded = tiny.loaded_store(mode=mode, calibrated=calibrated)
     engine = Engine(loaded, Execution.LOW_RANK, 1 << 30)
@@ -346,13 +347,17 @@ def test_familiarity_is_a_product_of_shares(mode: str, calibrated: bool) -> None
     assert not calibrated or min(typicality) < 0.9
 
 
+def _with_bound(loaded: LoadedStore, bound: float) -> LoadedStore:
+    return replace(loaded, router=loaded.router.model_copy(update={"unrouted_below": bound}))
+
+
 def test_answers_below_the_stores_bound_are_unrouted() -> None:
     queries = [Query(image) for image in PIXELS]
     found = [
         answer.familiarity or 0.0 for answer in _engine(mode="exact").classify_batch(queries).all_answers()
     ]
     bound = sorted(found)[len(found) // 2]
-    store = replace(tiny.loaded_store(mode="exact"), unrouted_below=bound)
+    store = _with_bound(tiny.loaded_store(mode="exact"), bound)
     answers = Engine(store, Execution.LOW_RANK, 1 << 30).classify_batch(queries).all_answers()
     assert [answer.unrouted for answer in answers] == [familiarity < bound for familiarity in found]
 

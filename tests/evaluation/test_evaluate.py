@@ -13,11 +13,11 @@ from mass_serve.engine.engine import Engine
 from mass_serve.engine.execution import Execution
 from mass_serve.engine.inputs.decode import decode_image
 from mass_serve.evaluation import EvaluationData, EvaluationDataError, evaluate
+from mass_serve.evaluation.answer_journal import AnswerJournal
 from mass_serve.evaluation.images import ImageBatch
 from mass_serve.evaluation.index import Selection
 from mass_serve.evaluation.methods import Answer, AnyHead, Dense, dense_logits
 from mass_serve.evaluation.plots import write_plots
-from mass_serve.evaluation.records import Records
 from mass_serve.evaluation.search import Search
 from mass_serve.model_store.progress import silent
 from tests import tiny
@@ -87,10 +87,10 @@ def test_the_figures_are_the_counts(engine: Engine, folder: Path) -> None:
 def test_the_merged_model_answers_with_the_largest_logit_of_all_heads(engine: Engine, folder: Path) -> None:
     merged = engine.bank.merged_parameters(list(engine.bank.pretrained), range(engine.bank.num_tasks))
     heads = {task: engine.head(task) for task in engine.tasks}
-    method = AnyHead("any", engine.config, engine.preprocessing, heads, lambda: merged)
+    method = AnyHead("any", engine.architecture, engine.preprocessing, heads, lambda: merged)
     batch = next(EvaluationData(folder, _labels(engine)).batches(Selection("task0", 0), engine.preprocessing))
     logits = {
-        task: dense_logits(engine.config, merged, engine.preprocessing, head, batch.pixels)
+        task: dense_logits(engine.architecture, merged, engine.preprocessing, head, batch.pixels)
         for task, head in heads.items()
     }
     for row, answer in enumerate(method.answer(batch)):
@@ -126,13 +126,13 @@ def test_no_image_is_answered_with_what_was_tuned_on_it(engine: Engine, folder: 
 
     def method(_coefficient: float, half: int) -> Dense:
         seen.clear()
-        inner = (engine.config, engine.preprocessing, engine.head)
+        inner = (engine.architecture, engine.preprocessing, engine.head)
         watched = Watched("watched", *inner, lambda _task, _half: engine.bank.pretrained)
         halves_seen.append((half, seen))
         return watched
 
     halves_seen: list[tuple[int, dict[int, list[int]]]] = []
-    found = Search(data, Records(data.database), silent).common("watched", (0.5,), method)
+    found = Search(data, AnswerJournal(data.database), silent).common("watched", (0.5,), method)
     assert found.images == 12
     assert set(found.coefficients) == {(task, half) for task in ("task0", "task2") for half in (0, 1)}
     used_for, tuned_on = halves_seen[-1]

@@ -15,10 +15,10 @@ from PIL import Image
 
 from mass_serve.engine.engine import Engine
 from mass_serve.engine.execution import Execution
+from mass_serve.evaluation.answer_journal import AnswerJournal
 from mass_serve.evaluation.figures import routed_figures
 from mass_serve.evaluation.images import EvaluationData, ImageBatch
 from mass_serve.evaluation.methods import Answer, RoutedTo
-from mass_serve.evaluation.records import Records
 from mass_serve.evaluation.run import Run
 from tests import tiny
 
@@ -63,9 +63,9 @@ def _peak_bytes(engine: Engine, folder: Path) -> int:
     gc.collect()
     tracemalloc.start()
     data = EvaluationData(folder, {name: task.labels for name, task in engine.tasks.items()})
-    records = Records(data.database)
-    Run(data, records, engine.preprocessing, lambda *_: None).answer(Constant(), data.tasks)
-    figures = routed_figures(records, "constant", "task0", None)
+    journal = AnswerJournal(data.database)
+    Run(data, journal, engine.preprocessing, lambda *_: None).answer(Constant(), data.tasks)
+    figures = routed_figures(journal, "constant", "task0", None)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert figures["images"] == data.count("task0")

@@ -15,10 +15,10 @@ from mass_serve.router import (
     Calibration,
     CalibrationFit,
     EvidenceRouter,
-    RouterConfig,
-    SubspaceRouter,
+    TaskSubspaces,
 )
-from mass_serve.router.calibration import LEAST_LOG_PROBABILITY, TASK_MEAN_IMAGES, WEIGHT, _shrunk
+from mass_serve.router.calibration import TASK_MEAN_IMAGES, _shrunk
+from mass_serve.router.discriminant import LEAST_LOG_PROBABILITY, WEIGHT
 
 KINDS, TASKS, IMAGES = 4, 3, 400
 CLASSES = [2, 1, 3]
@@ -220,19 +220,19 @@ def test_a_calibrated_router_multiplies_its_coefficients() -> None:
     """Coefficients are those without calibration times a power of the discriminant's probabilities."""
     rank, width, samples = 2, 16, 6
     blocks = normal(TASKS, rank, width).float()
-    residual = SubspaceRouter(RouterConfig(layer=1), blocks)
+    subspaces = TaskSubspaces(blocks)
     early = {"a": blocks, "b": blocks}  # two kinds, and the two late ones
-    plain = EvidenceRouter(MODES["fast"], residual, early)
+    plain = EvidenceRouter(MODES["fast"], subspaces, early)
     calibration = fitted()
-    calibrated = EvidenceRouter(MODES["fast"], residual, early, calibration)
+    calibrated = EvidenceRouter(MODES["fast"], subspaces, early, calibration)
     energies, features_ = evidence(samples, seed=9)[0][:, :2], normal(samples, width, seed=2).float()
-    signs = normal(samples, TASKS, 3, seed=3).float()
+    head_scores = normal(samples, TASKS, 3, seed=3).float()
     candidates = torch.tensor([[True, True, True], [True, False, True]] * 3)
     for kinds in (2, 4):
         before, after = plain.early(energies, candidates), calibrated.early(energies, candidates)
         if kinds == 4:
-            before = plain.whole(before, features_, signs, candidates)
-            after = calibrated.whole(after, features_, signs, candidates)
+            before = plain.whole(before, features_, head_scores, candidates)
+            after = calibrated.whole(after, features_, head_scores, candidates)
         discriminant = calibration.discriminant(kinds)
         power = discriminant.judge(after.kinds, candidates).log_probabilities.exp()
         expected = before.routing_coefficients * power
@@ -243,10 +243,10 @@ def test_a_calibrated_router_multiplies_its_coefficients() -> None:
             after.typicality, discriminant.judge(after.kinds, candidates).typicality, atol=1e-6
         )
         assert before.typicality.eq(1).all()
-        some = after.of(torch.tensor([4, 1]))
+        some = after.select(torch.tensor([4, 1]))
         for name in ("scores", "explained", "typicality", "kinds", "leads"):
             np.testing.assert_array_equal(getattr(some, name), getattr(after, name)[[4, 1]])
-        likeness = after.likeness(3, [0, 2])
+        likeness = after.samples()[3].likeness([0, 2])
         expected = after.explained[3] * after.typicality[3]
         assert likeness == pytest.approx({0: float(expected[0]), 2: float(expected[2])})
 
@@ -254,9 +254,9 @@ def test_a_calibrated_router_multiplies_its_coefficients() -> None:
 def test_an_image_is_no_surer_for_being_calibrated() -> None:
     """Whether one pass is enough is judged by the evidence alone, and not where the two disagree."""
     blocks = normal(TASKS, 2, 16).float()
-    residual = SubspaceRouter(RouterConfig(layer=1), blocks)
-    router = EvidenceRouter(MODES["fast"], residual, {"a": blocks, "b": blocks}, fitted())
-    plain = EvidenceRouter(MODES["fast"], residual, {"a": blocks, "b": blocks})
+    subspaces = TaskSubspaces(blocks)
+    router = EvidenceRouter(MODES["fast"], subspaces, {"a": blocks, "b": blocks}, fitted())
+    plain = EvidenceRouter(MODES["fast"], subspaces, {"a": blocks, "b": blocks})
     energies = (normal(60, 2, TASKS, seed=4) - 2).exp().float()
     every = torch.ones(60, TASKS, dtype=torch.bool)
     before, after = plain.early(energies, every), router.early(energies, every)

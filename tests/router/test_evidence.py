@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from statistics import NormalDist
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -18,14 +18,13 @@ from mass_serve.router import (
     MODES,
     PAPER,
     EvidenceRouter,
-    HeadShape,
-    RouterConfig,
-    SubspaceRouter,
-    early_linears,
+    HeadGeometry,
+    TaskSubspaces,
     early_stop,
     orthonormal_rows,
 )
-from mass_serve.router.evidence import EARLY_TEMPERATURE, LOOK_WEIGHT, WHOLE_TEMPERATURE, nearness
+from mass_serve.router.evidence import EARLY_TEMPERATURE, SECOND_PASS_WEIGHT, WHOLE_TEMPERATURE
+from mass_serve.router.head_scores import nearness
 
 TASKS, RANK, WIDTH, SAMPLES, KINDS = 5, 4, 32, 6, 3
 EVERY = torch.ones(SAMPLES, TASKS, dtype=torch.bool)
@@ -39,7 +38,7 @@ def shares(*shape: int, seed: int = 0) -> Tensor:
     return normal(*shape, seed=seed).sigmoid()
 
 
-def random_signs(seed: int = 4) -> Tensor:
+def random_head_scores(seed: int = 4) -> Tensor:
     """Cosines, sharpness and peaks for every sample and task."""
     cosines = normal(SAMPLES, TASKS, seed=seed).tanh()
     return torch.stack([cosines, *normal(2, SAMPLES, TASKS, seed=seed + 50)], dim=2)
@@ -52,8 +51,7 @@ def near(values: Tensor) -> Tensor:
 @pytest.fixture
 def router() -> EvidenceRouter:
     blocks = normal(TASKS, RANK, WIDTH)
-    residual = SubspaceRouter(RouterConfig(layer=1), blocks)
-    return EvidenceRouter(MODES["exact"], residual, {"blocks.0.mlp.fc1": blocks})
+    return EvidenceRouter(MODES["exact"], TaskSubspaces(blocks), {"blocks.0.mlp.fc1": blocks})
 
 
 def z(rows: Tensor) -> Any:
@@ -93,14 +91,14 @@ def test_a_token_within_a_subspace_has_all_its_energy_there() -> None:
 
 def test_every_piece_is_standardised_and_all_weigh_the_same(router: EvidenceRouter) -> None:
     energies = shares(SAMPLES, KINDS, TASKS)
-    features, signs = normal(SAMPLES, WIDTH, seed=3), random_signs()
-    total_energies, cosines = near(energies.mean(1)), near(signs[:, :, 0])
+    features, head_scores = normal(SAMPLES, WIDTH, seed=3), random_head_scores()
+    total_energies, cosines = near(energies.mean(1)), near(head_scores[:, :, 0])
     early = router.early(energies, EVERY)
     np.testing.assert_allclose(early.scores, z(total_energies), atol=1e-4)
     np.testing.assert_allclose(
         early.routing_coefficients, softmax(z(total_energies) / EARLY_TEMPERATURE), atol=1e-4
     )
-    whole = router.whole(early, features, signs, EVERY)
+    whole = router.whole(early, features, head_scores, EVERY)
     assert whole.residuals is not None
     total = z(total_energies) + z(-whole.residuals) + z(cosines)
     np.testing.assert_allclose(whole.scores, total, atol=1e-4)
@@ -121,11 +119,11 @@ def test_nearness_grows_without_end_but_for_the_last_thousandth() -> None:
 
 def test_only_candidates_count(router: EvidenceRouter) -> None:
     energies = shares(SAMPLES, KINDS, TASKS)
-    features, signs = normal(SAMPLES, WIDTH, seed=3), random_signs()
-    total_energies, cosines = near(energies.mean(1)), near(signs[:, :, 0])
+    features, head_scores = normal(SAMPLES, WIDTH, seed=3), random_head_scores()
+    total_energies, cosines = near(energies.mean(1)), near(head_scores[:, :, 0])
     mask = EVERY.clone()
     mask[:, [0, 3]] = False
-    whole = router.whole(router.early(energies, mask), features, signs, mask)
+    whole = router.whole(router.early(energies, mask), features, head_scores, mask)
     assert whole.scores[:, [0, 3]].eq(-torch.inf).all()
     assert whole.routing_coefficients[:, [0, 3]].eq(0).all()
     np.testing.assert_allclose(whole.routing_coefficients.sum(1), 1.0, atol=1e-6)
@@ -133,14 +131,16 @@ def test_only_candidates_count(router: EvidenceRouter) -> None:
     assert whole.residuals is not None
     total = z(total_energies[:, kept]) + z(-whole.residuals[:, kept]) + z(cosines[:, kept])
     np.testing.assert_allclose(whole.scores[:, kept], total, atol=1e-4)
-    assert not {0, 3} & {task for row in range(SAMPLES) for task in whole.to_look_at(row, MODES["exact"])}
+    assert not {0, 3} & {
+        task for one in whole.samples() for task in one.second_pass_candidates(MODES["exact"])
+    }
 
 
 def test_two_candidates_are_told_apart(router: EvidenceRouter) -> None:
     mask = torch.zeros(1, TASKS, dtype=torch.bool)
     mask[0, [1, 4]] = True
     early = router.early(torch.tensor([[[0.9, 0.2, 0.9, 0.9, 0.3]]]), mask)
-    assert early.best(0) == 4
+    assert early.samples()[0].best == 4
     assert float(early.leads[0]) == pytest.approx(math.sqrt(2), abs=1e-3)
 
 
@@ -151,111 +151,84 @@ def test_equal_evidence_is_no_nan(router: EvidenceRouter) -> None:
     whole = router.whole(early, torch.zeros(1, WIDTH), torch.zeros(1, TASKS, 3), EVERY[:1])
     assert whole.scores.isfinite().all()
     assert whole.explained.isfinite().all()
-    assert whole.after_looks(
-        0, {0: torch.tensor([0.5, 0, 0]), 1: torch.tensor([0.4, 0, 0])}
+    assert whole.samples()[0].after_second_passes(
+        {0: torch.tensor([0.5, 0, 0]), 1: torch.tensor([0.4, 0, 0])}
     ) == pytest.approx({0: 0.4, 1: 0.0}, abs=1e-6)
 
 
-def test_close_tasks_are_looked_at_and_at_most_two(router: EvidenceRouter) -> None:
+def test_close_tasks_get_a_second_pass_each_and_two_at_most(router: EvidenceRouter) -> None:
     early = router.early(
         torch.tensor([[[0.5, 0.49, 0.48, 0.0, 0.0]], [[0.5, 0.0, 0.0, 0.0, 0.01]]]), EVERY[:2]
     )
     mode = MODES["exact"]
-    assert early.to_look_at(0, mode) == (0, 1)
-    assert early.to_look_at(1, mode) == (0,) or float(early.leads[1]) <= mode.look_behind
-    assert early.to_look_at(0, MODES["balanced"]) == (0,)
+    assert early.samples()[0].second_pass_candidates(mode) == (0, 1)
+    assert (
+        early.samples()[1].second_pass_candidates(mode) == (0,)
+        or float(early.leads[1]) <= mode.second_pass_margin
+    )
+    assert early.samples()[0].second_pass_candidates(MODES["balanced"]) == (0,)
 
 
-def test_a_look_counts_as_more_evidence_in_the_first_pass_units(router: EvidenceRouter) -> None:
-    signs = random_signs()
+def test_a_second_pass_counts_as_more_evidence_in_the_first_pass_units(router: EvidenceRouter) -> None:
+    head_scores = random_head_scores()
     early = router.early(shares(SAMPLES, KINDS, TASKS), EVERY)
-    whole = router.whole(early, normal(SAMPLES, WIDTH), signs, EVERY)
-    units = [float(sign.std()) for sign in (near(signs[2, :, 0]), signs[2, :, 1], signs[2, :, 2])]
+    whole = router.whole(early, normal(SAMPLES, WIDTH), head_scores, EVERY)
+    units = [
+        float(score.std())
+        for score in (near(head_scores[2, :, 0]), head_scores[2, :, 1], head_scores[2, :, 2])
+    ]
     seen = {1: (0.7, 2.0, 0.1), 4: (0.3, 2.5, 0.6)}
     scores = [
         float(whole.scores[2, task])
-        + LOOK_WEIGHT
+        + SECOND_PASS_WEIGHT
         * (float(near(torch.tensor(cosine))) / units[0] + sharpness / units[1] + peak / units[2])
         for task, (cosine, sharpness, peak) in seen.items()
     ]
     together = float(whole.routing_coefficients[2, [1, 4]].sum())
     expected = together * softmax(np.array([scores]) / WHOLE_TEMPERATURE)[0]
-    after = whole.after_looks(2, {task: torch.tensor(of_task) for task, of_task in seen.items()})
+    after = whole.samples()[2].after_second_passes(
+        {task: torch.tensor(of_task) for task, of_task in seen.items()}
+    )
     np.testing.assert_allclose(list(after.values()), expected, rtol=1e-3)
 
 
 def test_heads_of_two_classes_are_all_equally_sharp(router: EvidenceRouter) -> None:
     """Their sharpness is one but for rounding and the epsilon, which must not be blown up to evidence."""
-    shape = HeadShape(room=0.5, chance=0.0, dimensions=WIDTH)
-    heads = [shape.signs(0.3 * normal(SAMPLES, 2, seed=task)) for task in range(TASKS)]
+    geometry = HeadGeometry(room=0.5, chance=0.0, dimensions=WIDTH)
+    heads = [geometry.scores(0.3 * normal(SAMPLES, 2, seed=task)) for task in range(TASKS)]
     early = router.early(shares(SAMPLES, KINDS, TASKS), EVERY)
     whole = router.whole(early, normal(SAMPLES, WIDTH), torch.stack(heads, dim=1), EVERY)
-    undecided, decided = shape.signs(torch.tensor([[0.3, 0.2999], [0.3, 0.0]]))
+    undecided, decided = geometry.scores(torch.tensor([[0.3, 0.2999], [0.3, 0.0]]))
     decided[2] = undecided[2]  # how far apart two classes are does tell something
-    after = whole.after_looks(0, {1: undecided, 4: decided})
-    same = whole.after_looks(0, {1: undecided, 4: undecided})
+    after = whole.samples()[0].after_second_passes({1: undecided, 4: decided})
+    same = whole.samples()[0].after_second_passes({1: undecided, 4: undecided})
     assert after == pytest.approx(same, rel=0.2)
 
 
 @pytest.mark.parametrize("mode", ["balanced", "exact"])
-def test_evidence_that_is_not_finite_gets_one_look(router: EvidenceRouter, mode: str) -> None:
+def test_evidence_that_is_not_finite_gets_one_second_pass(router: EvidenceRouter, mode: str) -> None:
     energies = shares(2, KINDS, TASKS)
     energies[1, 0, 2] = torch.nan
     early = router.early(energies, EVERY[:2])
-    assert len(early.to_look_at(1, MODES[mode])) == 1
-
-
-def unit(*shape: int, seed: int = 0) -> Tensor:
-    return torch.nn.functional.normalize(normal(*shape, seed=seed), dim=-1)
-
-
-def test_the_room_of_a_head_is_what_an_embedding_at_a_class_vector_has_above_the_mean_cosine() -> None:
-    directions = torch.nn.functional.normalize(unit(7, WIDTH) + 0.2, dim=1)
-    cosines = (directions @ directions.T).double().numpy()
-    shape = HeadShape.of(directions)
-    assert shape.room == pytest.approx(float((cosines.diagonal() - cosines.mean(1)).mean()), rel=1e-5)
-    assert shape.chance == pytest.approx(NormalDist().inv_cdf((7 - 0.375) / 7.25))
-    assert shape.dimensions == WIDTH
-
-
-def test_signs_are_the_largest_cosine_and_how_far_it_stands_out() -> None:
-    cosines = torch.tensor([[0.1, 0.9, 0.2, 0.0], [0.3, 0.3, 0.3, 0.3]])
-    signs = HeadShape(room=0.8, chance=1.0, dimensions=25).signs(cosines)
-    np.testing.assert_allclose(signs[:, 0], [0.9, 0.3])
-    row = cosines[0].double().numpy()
-    assert float(signs[0, 1]) == pytest.approx((0.9 - row.mean()) / row.std() - 1.0, rel=1e-4)
-    assert float(signs[0, 2]) == pytest.approx((0.9 - row.mean()) / 0.8 - 1.0 / math.sqrt(20), rel=1e-4)
-    np.testing.assert_allclose(signs[1, 1:], [-1.0, -1.0 / math.sqrt(20)], atol=1e-2)
-
-
-@pytest.mark.parametrize("classes", [1, 3])
-def test_a_head_without_room_has_no_peak(classes: int) -> None:
-    """One class, or all alike: there is nothing to stand out from, and nothing is divided by zero."""
-    shape = HeadShape.of(unit(1, WIDTH).expand(classes, -1))
-    found = shape.signs(torch.full((2, classes), 0.4))
-    by_chance = shape.chance / math.sqrt(shape.room * WIDTH)
-    np.testing.assert_allclose(found, [[0.4, -shape.chance, -by_chance]] * 2, atol=1e-2)
-
-
-@pytest.mark.parametrize("together", [0.0, 2.0])
-def test_random_heads_of_few_and_many_classes_stand_out_alike(together: float) -> None:
-    """Also those whose class vectors lie close together, as those of a text encoder do."""
-    dimensions = 256
-    common = together * unit(1, dimensions, seed=9)
-    embeddings = unit(2000, dimensions)
-    found = []
-    for classes in (10, 400):
-        directions = torch.nn.functional.normalize(unit(classes, dimensions, seed=classes) + common, dim=1)
-        found.append(HeadShape.of(directions).signs(embeddings @ directions.T).mean(0))
-    for signs in found:
-        assert float(signs[1]) == pytest.approx(0.0, abs=0.15)
-        assert float(signs[2]) == pytest.approx(0.0, abs=0.02)
+    assert len(early.samples()[1].second_pass_candidates(MODES[mode])) == 1
 
 
 @pytest.mark.parametrize("depth", [2, 6, 12, 24])
 def test_early_evidence_stops_a_third_of_the_way(depth: int) -> None:
-    stop = early_stop(depth)
-    assert 1 <= stop < depth
-    blocks = {int(name.split(".")[1]) for name in early_linears(stop)}
-    assert blocks == set(range(stop + 1))
-    assert not any(name.endswith("fc2") for name in early_linears(stop)), "of another width"
+    assert early_stop(depth) == max(1, depth // 3)
+    assert 1 <= early_stop(depth) < depth
+
+
+def test_samples_are_the_rows_of_the_batch(router: EvidenceRouter) -> None:
+    early = router.early(shares(SAMPLES, KINDS, TASKS), EVERY)
+    whole = router.whole(early, normal(SAMPLES, WIDTH), random_head_scores(), EVERY)
+    for evidence in (early, whole):
+        for row, own in enumerate(evidence.samples()):
+            for field in fields(evidence):
+                batch = getattr(evidence, field.name)
+                if batch is None:
+                    assert getattr(own, field.name) is None
+                else:
+                    assert torch.equal(getattr(own, field.name), batch[row])
+    assert early.residuals is None
+    assert whole.residuals is not None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from mass_serve.router import RouterConfig, SubspaceRouter, orthonormal_rows
+from mass_serve.router import SubspaceRouter, orthonormal_rows
 
 
 def test_rounded_blocks_still_give_an_exact_projector() -> None:
@@ -21,20 +21,23 @@ def test_rounded_blocks_still_give_an_exact_projector() -> None:
 def test_a_feature_goes_to_the_subspace_it_lies_in() -> None:
     torch.manual_seed(1)
     blocks = torch.linalg.qr(torch.randn(5, 96, 12)).Q.transpose(1, 2).contiguous()
-    router = SubspaceRouter(RouterConfig(layer=0), blocks)
+    router = SubspaceRouter(blocks, temperature=1.0, threshold=0.2, top_k=3)
     truth = torch.arange(5).repeat(4)
     features = torch.stack([torch.randn(12) @ blocks[t] + 0.05 * torch.randn(96) for t in truth])
-    routing = router.route(features, torch.ones(20, 5, dtype=torch.bool))
-    assert routing.residuals.argmin(1).equal(truth)
-    assert routing.routing_coefficients.argmax(1).equal(truth)
-    assert all(int(task) in chosen for task, chosen in zip(truth, routing.expert_sets, strict=True))
+    residuals = router.residuals(features)
+    coefficients = router.coefficients(residuals, torch.ones(20, 5, dtype=torch.bool))
+    assert residuals.argmin(1).equal(truth)
+    assert coefficients.argmax(1).equal(truth)
+    expert_sets = router.expert_sets(coefficients)
+    assert all(int(task) in chosen for task, chosen in zip(truth, expert_sets, strict=True))
 
 
 def test_only_candidates_are_chosen() -> None:
     torch.manual_seed(2)
     blocks = torch.linalg.qr(torch.randn(4, 32, 8)).Q.transpose(1, 2).contiguous()
-    router = SubspaceRouter(RouterConfig(layer=0, threshold=0.0), blocks)
+    router = SubspaceRouter(blocks, temperature=1.0, threshold=0.0, top_k=3)
     candidates = torch.tensor([[True, False, False, True], [False, True, False, False]])
-    routing = router.route(torch.randn(2, 32), candidates)
-    assert set(routing.expert_sets[0]) <= {0, 3}
-    assert routing.expert_sets[1] == (1,)
+    coefficients = router.coefficients(router.residuals(torch.randn(2, 32)), candidates)
+    first, second = router.expert_sets(coefficients)
+    assert set(first) <= {0, 3}
+    assert second == (1,)

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mass_serve.router import RouterConfig, routing_coefficients, select_expert_sets
+from mass_serve.router import SubspaceRouter, routing_coefficients, select_expert_sets
 
 rows = st.lists(st.floats(0.0, 100.0, width=32), min_size=1, max_size=20)
 
@@ -72,10 +72,12 @@ def test_a_sample_without_candidates_is_refused() -> None:
         routing_coefficients(torch.ones(1, 2), torch.zeros(1, 2, dtype=torch.bool), 1.0)
 
 
+SETTINGS: dict[str, float] = {"temperature": 1.0, "threshold": 0.2, "top_k": 3}
+
+
 @pytest.mark.parametrize(
     ("wrong", "match"),
     [
-        ({"layer": -1}, "layer"),
         ({"temperature": 0.0}, "temperature"),
         ({"temperature": float("nan")}, "temperature"),
         ({"threshold": 1.0}, "threshold"),
@@ -84,4 +86,4 @@ def test_a_sample_without_candidates_is_refused() -> None:
 )
 def test_settings_out_of_range_are_refused(wrong: dict[str, float], match: str) -> None:
     with pytest.raises(ValueError, match=match):
-        RouterConfig(**({"layer": 1} | wrong))  # type: ignore[arg-type]
+        SubspaceRouter(torch.ones(2, 1, 4), **(SETTINGS | wrong))  # type: ignore[arg-type]

@@ -13,7 +13,7 @@ import torch
 
 from mass_serve.engine.engine import BatchReport, Classification, Engine, Query
 from mass_serve.engine.inputs.preprocessing import ImagePreprocessor
-from mass_serve.engine.loading import TaskInfo
+from mass_serve.model_store.format.manifest import HeadSpec, TaskEntry
 from mass_serve.model_store.format.preprocessing import Preprocessing
 
 EIGHT_PIXELS = Preprocessing(
@@ -27,6 +27,18 @@ SLOW_SECONDS = 1.0
 HANG_SECONDS = 3600.0
 
 
+def task_entry(name: str, labels: Sequence[str], accuracy: float | None = None) -> TaskEntry:
+    """A task as a manifest describes it, but for its files, and with a revision that tests can read."""
+    return TaskEntry.model_construct(
+        name=name,
+        revision="r1",
+        labels=tuple(labels),
+        head=HeadSpec(kind="cosine"),
+        rank=4,
+        individual_accuracy=accuracy,
+    )
+
+
 @dataclass
 class FakeEngine:
     """Answers label n for an image whose corner has red n, of the first candidate task or "digits"."""
@@ -37,8 +49,8 @@ class FakeEngine:
     store_revision: str = "fake-1"
     left_out: tuple[str, ...] = ()
     preprocessing: ImagePreprocessor = field(default_factory=lambda: ImagePreprocessor(EIGHT_PIXELS))
-    tasks: dict[str, TaskInfo] = field(
-        default_factory=lambda: {n: TaskInfo(n, "r1", LABELS, "cosine", 4, 0.9) for n in ("digits", "signs")}
+    tasks: dict[str, TaskEntry] = field(
+        default_factory=lambda: {n: task_entry(n, LABELS, 0.9) for n in ("digits", "signs")}
     )
     gives_residuals: bool = True
     nbytes: dict[str, int] = field(default_factory=lambda: {"pretrained": 1000})

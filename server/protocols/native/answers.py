@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 
 from pydantic import BaseModel, Field
 
-from mass_serve.engine.engine import Classification, TaskInfo
+from mass_serve.engine.engine import Classification
+from mass_serve.model_store.format.manifest import TaskEntry
 
 
 class LabelScore(BaseModel):
@@ -86,13 +87,13 @@ def image_result(answer: Classification, top_k: int) -> ImageResult:
     )
 
 
-def task_description(task: TaskInfo) -> TaskDescription:
+def task_description(task: TaskEntry) -> TaskDescription:
     """The wire form of a task."""
     return TaskDescription(
         name=task.name,
         revision=task.revision,
         labels=task.labels,
-        head_kind=task.head_kind,
+        head_kind=task.head.kind,
         rank=task.rank,
         individual_accuracy=task.individual_accuracy,
     )

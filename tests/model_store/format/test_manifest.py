@@ -67,6 +67,7 @@ CASES: list[tuple[str, Callable[[dict[str, Any]], object], str]] = [
     ),
     ("rank", lambda m: m["tasks"][0].update(rank=3), "digits has rank 3, the compression ratio gives 16"),
     ("ratio", lambda m: m.update(compression_ratio=0.0), "compression_ratio: .*greater than 0"),
+    ("negative layer", lambda m: m["router"].update(layer=-1), r"router\.layer: .*greater than or equal"),
     ("layer", lambda m: m["router"].update(layer=2), r"router\.layer: 2 does not exist.* 0\.\.1"),
     ("temperature", lambda m: m["router"].update(temperature=0), r"router\.temperature: .*greater than 0"),
     ("infinite", lambda m: m["router"].update(temperature=float("inf")), "router.temperature|not valid"),

@@ -9,20 +9,19 @@ import pytest
 import torch
 
 from mass_serve.engine.engine import Classification
-from mass_serve.engine.loading import TaskInfo
 from mass_serve.server.errors import BadRequestError
 from mass_serve.server.protocols.native.requests import Limits
 from mass_serve.server.protocols.open_inference.answers import infer_answer
 from mass_serve.server.protocols.open_inference.models import find_model
 from mass_serve.server.protocols.open_inference.requests import parse_infer_request
 from mass_serve.server.protocols.open_inference.routes import _outputs
-from tests.server.fakes import FakeEngine, as_engine
+from tests.server.fakes import FakeEngine, as_engine, task_entry
 
 WIDTHS = {"few": 2, "many": 5}
 
 
 def engine_with(*names: str) -> FakeEngine:
-    tasks = {n: TaskInfo(n, "r1", tuple("abcde"[: WIDTHS[n]]), "cosine", 4, None) for n in names}
+    tasks = {n: task_entry(n, "abcde"[: WIDTHS[n]]) for n in names}
     return FakeEngine(tasks=tasks)
 
 

@@ -1,4 +1,4 @@
-"""Every method's answer to every image, on disk: counted there, and what a killed run goes on from."""
+"""Every method's answer to every image, in a database: counted there, and read again after a killed run."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ SELECT COUNT(*), AVG({confidence}), AVG({right})
 FROM answers JOIN images ON id = image WHERE method = :method AND (:task IS NULL OR task = :task)
 GROUP BY MIN(CAST({confidence} * :bins AS INTEGER), :bins - 1) ORDER BY 2
 """
-# What each confidence is the confidence of.
+# By confidence: the SQL condition that it is the confidence in.
 CLAIMS = {"score": "right", "coefficient": "(routed_to = task)"}
 
 
 @dataclass(frozen=True)
 class Counts:
-    """Of one method and task. The last four are of methods that route."""
+    """Counts and sums of a method's answers to one task's images; the last four of methods that route."""
 
     images: int
     right: int  # task and label both right
@@ -40,7 +40,7 @@ class Counts:
     passes: float | None
 
 
-class Records:
+class AnswerJournal:
     """The tables of answers and searches in the database that holds the index of the images."""
 
     def __init__(self, database: sqlite3.Connection) -> None:
@@ -72,16 +72,16 @@ class Records:
             self._database.executemany("INSERT INTO answers VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
 
     def answered(self, method: str, tasks: Sequence[str]) -> int:
-        """How many images of those tasks a method has answered."""
+        """The number of images of those tasks that a method has answered."""
         return sum(self.counts(method, task).images for task in tasks)
 
     def counts(self, method: str, task: str) -> Counts:
-        """What a method did with one task's images."""
+        """Counts what a method did with one task's images."""
         images, right, *routed = self._database.execute(COUNTS, (method, task)).fetchone()
         return Counts(images, right or 0, *routed)
 
     def went_to(self, method: str, task: str, column: Literal["routed_to", "answered"]) -> Counter[str]:
-        """By task: where a task's images were routed, or whose head answered them."""
+        """Counts, by task, where one task's images were routed, or whose head answered them."""
         query = f"SELECT {column}, COUNT(*) FROM answers JOIN images ON id = image"
         rows = self._database.execute(f"{query} WHERE method = ? AND task = ? GROUP BY 1", (method, task))
         return Counter(dict(rows.fetchall()))
@@ -89,14 +89,14 @@ class Records:
     def confidence_bins(
         self, method: str, confidence: Literal["score", "coefficient"], task: str | None = None
     ) -> list[ConfidenceBin]:
-        """The non-empty ones of 15 equal bins of a confidence, of one task's images or of all."""
+        """Sorts one task's images, or all, by a confidence into 15 equal bins; returns those not empty."""
         query = BINS.format(confidence=confidence, right=CLAIMS[confidence])
         values = {"method": method, "task": task, "bins": CONFIDENCE_BINS}
         rows = self._database.execute(query, values)
         return [ConfidenceBin(*row) for row in rows]
 
     def familiarities(self, method: str) -> list[float]:
-        """Of every image that the method has routed, in no order."""
+        """The familiarity of every image that the method has routed, in no order."""
         query = "SELECT familiarity FROM answers WHERE method = ? AND familiarity IS NOT NULL"
         return [value for (value,) in self._database.execute(query, (method,))]
 
@@ -109,7 +109,7 @@ class Records:
             self._database.execute("INSERT INTO searches VALUES (?, ?, ?, ?, ?, ?)", row)
 
     def search(self, method: str, half: int, coefficient: float, task: str) -> tuple[int, int] | None:
-        """(right, images) of a coefficient that was tried before."""
+        """(right, images) of a coefficient that was tried before, or None."""
         found: tuple[int, int] | None = self._database.execute(
             "SELECT right, images FROM searches"
             " WHERE method = ? AND half = ? AND coefficient = ? AND task = ?",

@@ -1,0 +1,58 @@
+"""From second-pass embeddings to what the tasks' heads say of them."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from torch import Tensor
+
+from mass_serve.backbone import ClassificationHead
+from mass_serve.engine.second_passes import SecondPass
+from mass_serve.model_store.format.manifest import TaskEntry
+from mass_serve.router import HeadGeometry
+
+
+@dataclass(frozen=True)
+class TaskHead:
+    """A task as the manifest describes it, and its classification head."""
+
+    entry: TaskEntry
+    head: ClassificationHead
+
+    @cached_property
+    def geometry(self) -> HeadGeometry:
+        """What the head's scores are measured by."""
+        return HeadGeometry.of(self.head.directions)
+
+    def scores(self, embeddings: Tensor) -> Tensor:
+        """The head scores [n, 3] of embeddings [n, P] (see `router.head_scores`)."""
+        return self.geometry.scores(self.head.cosines(embeddings))
+
+
+@dataclass(frozen=True)
+class HeadResult:
+    """What the head of one task makes of one second pass."""
+
+    task: int
+    logits: Tensor  # [C] float32 on the CPU
+    head_scores: Tensor  # [3] float32 on the CPU: see `router.head_scores`
+
+
+def apply_heads(
+    heads: Sequence[TaskHead], second_passes: Sequence[SecondPass], embeddings: Tensor
+) -> dict[int, list[HeadResult]]:
+    """The results of every sample's second passes by its number in the batch, tasks ascending.
+
+    embeddings [n, P], one of each second pass. One product a task: a head sees all its samples at once.
+    """
+    results: dict[int, list[HeadResult]] = defaultdict(list)
+    for task in sorted({task for one in second_passes for task in one.expert_set}):
+        rows = [row for row, one in enumerate(second_passes) if task in one.expert_set]
+        own = embeddings[rows]
+        logits, scores = heads[task].head.logits(own).cpu(), heads[task].scores(own).cpu()
+        for row, row_logits, row_scores in zip(rows, logits, scores, strict=True):
+            results[second_passes[row].sample].append(HeadResult(task, row_logits, row_scores))
+    return results

@@ -1,0 +1,83 @@
+"""The planned second passes of a batch, run in segments of one expert set."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mass_serve.backbone import Passes
+from mass_serve.engine.set_cache import SetCache, SetKey
+from mass_serve.kernels import group_by_expert_set
+
+
+@dataclass(frozen=True)
+class SecondPass:
+    """One run of the encoder with the weights of one expert set, for one sample."""
+
+    sample: int  # its row in the batch
+    expert_set: tuple[int, ...]
+    # [L, D]: where the first pass stopped, which is where this one resumes; None: it begins with the patches
+    tokens: Tensor | None = None
+
+    @property
+    def resumes(self) -> bool:
+        """Whether it resumes where the first pass stopped."""
+        return self.tokens is not None
+
+
+# (expert set, its samples in the batch) -> the form that the set runs in
+FormChooser = Callable[[tuple[int, ...], int], SetKey]
+
+
+@dataclass(frozen=True)
+class SecondPassRunner:
+    """Runs second passes on one device. A batch may need more expert sets than fit the cache at once."""
+
+    passes: Passes
+    set_cache: SetCache
+    choose_form: FormChooser
+    stop: int  # the block where first passes stop that second passes resume from
+
+    def run(self, second_passes: Sequence[SecondPass], patches: Tensor) -> Tensor:
+        """The embeddings [n, P] of n second passes of the samples with patches [B, L - 1, 3 p p]."""
+        order: list[int] = []
+        parts: list[Tensor] = []
+        for resumes in (False, True):
+            rows = [row for row, one in enumerate(second_passes) if one.resumes is resumes]
+            if rows:
+                segments = group_by_expert_set([second_passes[row].expert_set for row in rows])
+                grouped = [rows[place] for place in segments.permutation]
+                inputs = _inputs([second_passes[row] for row in grouped], patches)
+                parts += self._run_segments(
+                    inputs, segments.segment_expert_sets, segments.segment_offsets, resumes
+                )
+                order += grouped
+        embeddings = torch.cat(parts)
+        places = torch.tensor(order, dtype=torch.long, device=embeddings.device)
+        return torch.empty_like(embeddings).index_copy_(0, places, embeddings)
+
+    def _run_segments(
+        self, inputs: Tensor, expert_sets: Sequence[tuple[int, ...]], offsets: Sequence[int], resumes: bool
+    ) -> list[Tensor]:
+        """The embeddings of rows `offsets[i]:offsets[i + 1]` with `expert_sets[i]`, in the rows' order."""
+        keys = [
+            self.choose_form(expert_set, offsets[i + 1] - offsets[i])
+            for i, expert_set in enumerate(expert_sets)
+        ]
+        parts = []
+        for wave in self.set_cache.waves(keys):
+            first = offsets[wave.start]
+            own_offsets = [offsets[i] - first for i in range(wave.start, wave.stop + 1)]
+            weights = self.set_cache.get([keys[i] for i in wave])
+            rows = inputs[first : offsets[wave.stop]]
+            parts.append(self.passes.second(rows, weights, own_offsets, self.stop if resumes else None))
+        return parts
+
+
+def _inputs(second_passes: Sequence[SecondPass], patches: Tensor) -> Tensor:
+    """What the second passes begin with, all of them with patches or all with tokens, one row each."""
+    tokens = [one.tokens for one in second_passes if one.tokens is not None]
+    return torch.stack(tokens) if tokens else patches[[one.sample for one in second_passes]]

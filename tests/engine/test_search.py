@@ -1,0 +1,101 @@
+"""The search for tasks: one list of planned second passes, and what is known of each sample."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from mass_serve.backbone import patchify
+from mass_serve.backbone.architecture import weight_of
+from mass_serve.engine.engine import Engine, Query
+from mass_serve.engine.execution import Execution
+from mass_serve.engine.loading import early_linears
+from mass_serve.engine.search import SearchResult
+from mass_serve.engine.second_passes import SecondPass
+from mass_serve.engine.stages import StageClock
+from mass_serve.router import MODES, PAPER, ModeName, early_stop
+from tests import tiny
+
+PIXELS = tiny.pixels(12)
+
+
+def engine_of(mode: ModeName) -> Engine:
+    return Engine(tiny.loaded_store(mode=mode, threshold=0.15), Execution.LOW_RANK, 1 << 30)
+
+
+def searched(engine: Engine, samples: list[int]) -> tuple[list[SearchResult], Tensor]:
+    """What a search finds for images, as if they had these rows in a batch; and their patches."""
+    normalised = engine.preprocessing.normalise(torch.stack([PIXELS[sample] for sample in samples]))
+    patches = patchify(normalised, engine.architecture.embedding.patch_size)
+    every = torch.ones(len(samples), len(engine.tasks), dtype=torch.bool)
+    with torch.inference_mode():
+        return engine._search.search(samples, patches, every, StageClock(torch.device("cpu"))), patches
+
+
+@pytest.mark.parametrize("mode", [PAPER, *MODES])
+def test_every_sample_has_second_passes_under_its_own_number(mode: ModeName) -> None:
+    samples = [7, 2, 11, 5]
+    results, _ = searched(engine_of(mode), samples)
+    assert [{one.sample for one in result.second_passes} for result in results] == [{s} for s in samples]
+    for result in results:
+        planned = [task for one in result.second_passes for task in one.expert_set]
+        assert result.expert_set == tuple(sorted(planned))
+        assert result.likeness.keys() == result.coefficients.keys() == set(planned)
+
+
+@pytest.mark.parametrize("mode", [PAPER, *MODES])
+def test_only_modes_that_resume_hand_tokens_on(mode: ModeName) -> None:
+    engine = engine_of(mode)
+    results, _ = searched(engine, list(range(12)))
+    resumes = mode != PAPER and MODES[mode].resumes
+    width = (engine.architecture.num_tokens, engine.architecture.width)
+    for one in (one for result in results for one in result.second_passes):
+        assert one.resumes is resumes
+        assert one.tokens is None or tuple(one.tokens.shape) == width
+
+
+def test_fast_leaves_early_where_the_lead_is_large() -> None:
+    results, _ = searched(engine_of("fast"), list(range(12)))
+    for result in results:
+        assert result.evidence is not None
+        early = result.evidence.residuals is None
+        assert early == (result.residuals == ()) == (result.first_cosines == {})
+        if early:
+            assert float(result.evidence.leads) >= MODES["fast"].early_exit_lead
+    assert {result.residuals == () for result in results} == {True, False}
+
+
+def test_passes_that_begin_and_that_resume_are_run_side_by_side() -> None:
+    """In any order, with the bits that each has alone."""
+    engine = engine_of("one_pass")
+    results, patches = searched(engine, list(range(12)))
+    mixed = [one for result in results for one in result.second_passes]
+    mixed[1::2] = [SecondPass(one.sample, (one.sample % 4,)) for one in mixed[1::2]]
+    with torch.inference_mode():
+        together = engine._second_passes.run(mixed, patches)
+        for row, one in enumerate(mixed):
+            assert torch.equal(engine._second_passes.run([one], patches)[0], together[row])
+
+
+def test_a_named_task_has_one_pass_and_no_evidence() -> None:
+    engine = engine_of("exact")
+    result = SearchResult.named(3, 2)
+    assert result.second_passes == (SecondPass(3, (2,)),)
+    assert (result.expert_set, result.coefficients, result.passes) == ((2,), {2: 1.0}, 1.0)
+    (answer,) = engine.classify_batch([Query(PIXELS[0], ("task2",))]).all_answers()
+    assert answer.evidence is None
+    assert answer.familiarity is None
+
+
+@pytest.mark.parametrize("depth", [2, 6, 12, 24])
+def test_early_evidence_is_measured_in_the_first_third_at_the_models_width(depth: int) -> None:
+    architecture = replace(tiny.CONFIG, depth=depth)
+    stop, linears = early_stop(depth), early_linears(architecture)
+    shapes = architecture.matrix_shapes()
+    blocks = [{name for name in linears if name in names.linears} for names in architecture.blocks()]
+    assert all(blocks[: stop + 1])
+    assert not any(blocks[stop + 1 :])
+    assert {shapes[weight_of(name)][1] for name in linears} == {architecture.width}
