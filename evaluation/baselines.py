@@ -24,6 +24,7 @@ from mass_serve.merging.methods import (
     TIES,
     TSV_M,
     WEIGHT_AVERAGING,
+    MergingMethod,
 )
 from mass_serve.merging.methods.consensus import consensus
 from mass_serve.merging.methods.tall_masks import stored_bytes, tall_mask
@@ -88,8 +89,14 @@ class Baselines:
         yield from self._task_arithmetic()
         if self._changes.source == "finetuned":
             yield Baseline(self._dense(INDIVIDUAL, functools.lru_cache(1)(self._individual)))
+        if self._can_be_had(TIES):
             yield self._ties()
+        if self._can_be_had(TALL_MASKS) and self._can_be_had(CONSENSUS):
             yield from self._masks()
+
+    def _can_be_had(self, method: MergingMethod) -> bool:
+        """Tells whether the changes are whole enough for a method: what blocks are enough for always is."""
+        return "blocks" in method.needs or self._changes.source in method.needs
 
     def _task_arithmetic(self) -> Iterator[Baseline]:
         """Yields weight averaging and task arithmetic, which go the same way, the second searched how far."""

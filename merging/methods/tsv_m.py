@@ -93,20 +93,6 @@ class BlockOverlaps:
         return self._doubles[i]
 
 
-def merged_parameter(pretrained: Tensor, changes: Sequence[TaskChange]) -> Tensor:
-    """Computes `pretrained + merge of the changes` of one parameter, in the pretrained dtype.
-
-    Factored changes are merged by TSV-M, dense ones by their mean, in float32 or better; only the sum is
-    rounded. Raises ValueError for an empty set, and for changes of one parameter in two formats.
-    """
-    blocks = [change for change in changes if isinstance(change, TaskSingularVectors)]
-    deltas = [change.values for change in changes if isinstance(change, DenseDelta)]
-    if blocks and deltas:
-        raise ValueError("the changes of one parameter must all be factored or all be dense")
-    merged = merged_delta(blocks) if blocks else mean_delta(deltas)
-    return (pretrained.float() + merged).to(pretrained.dtype)
-
-
 def merged_delta(blocks: Sequence[TaskSingularVectors]) -> Tensor:
     """Computes the merged weight change `polar(U) diag(s) polar(V)` [d_out, d_in] of a set, in float32.
 
@@ -137,3 +123,17 @@ def mean_delta(deltas: Sequence[Tensor]) -> Tensor:
     if not deltas:
         raise ValueError("an expert set needs at least one task")
     return torch.stack([delta.float() for delta in deltas]).mean(0)
+
+
+def merged_parameter(pretrained: Tensor, changes: Sequence[TaskChange]) -> Tensor:
+    """Computes `pretrained + merge of the changes` of one parameter, in the pretrained dtype.
+
+    Factored changes are merged by TSV-M, dense ones by their mean, in float32 or better; only the sum is
+    rounded. Raises ValueError for an empty set, and for changes of one parameter in two formats.
+    """
+    blocks = [change for change in changes if isinstance(change, TaskSingularVectors)]
+    deltas = [change.values for change in changes if isinstance(change, DenseDelta)]
+    if blocks and deltas:
+        raise ValueError("the changes of one parameter must all be factored or all be dense")
+    merged = merged_delta(blocks) if blocks else mean_delta(deltas)
+    return (pretrained.float() + merged).to(pretrained.dtype)
