@@ -60,39 +60,39 @@ class Probe:
 class PassResult:
     """What was asked of a pass. Reading anything else raises KeyError."""
 
-    parts: dict[Output, Tensor]  # each [B, ...]
+    outputs: dict[Output, Tensor]  # each [B, ...]
 
     @property
     def tokens(self) -> Tensor:
         """The tokens [B, L, D] that enter the block where the pass stopped."""
-        return self.parts["tokens"]
+        return self.outputs["tokens"]
 
     @property
     def energies(self) -> Tensor:
         """The energies [B, K, T] float32 of the probe's K linears, in forward order."""
-        return self.parts["energies"]
+        return self.outputs["energies"]
 
     @property
     def feature(self) -> Tensor:
         """The router's feature [B, D]."""
-        return self.parts["feature"]
+        return self.outputs["feature"]
 
     @property
     def embedding(self) -> Tensor:
         """The image embedding [B, P]."""
-        return self.parts["embedding"]
+        return self.outputs["embedding"]
 
     def each(self, change: Callable[[Tensor], Tensor]) -> PassResult:
         """The result with every tensor changed in that way."""
-        return PassResult({name: change(tensor) for name, tensor in self.parts.items()})
+        return PassResult({name: change(tensor) for name, tensor in self.outputs.items()})
 
     @classmethod
     def joined(cls, results: Sequence[PassResult]) -> PassResult:
         """The results of several shares of a batch, one behind the other."""
         if len(results) == 1:
             return results[0]
-        names = results[0].parts
-        return cls({name: torch.cat([result.parts[name] for result in results]) for name in names})
+        names = results[0].outputs
+        return cls({name: torch.cat([result.outputs[name] for result in results]) for name in names})
 
 
 def run(
@@ -103,7 +103,7 @@ def run(
     stop: Stop = "embedding",
     probe: Probe | None = None,
 ) -> PassResult:
-    """What a pass gives: energies and feature where the probe has them, tokens or embedding by `stop`.
+    """What a pass gives: tokens or embedding by its stop, energies and feature where the probe has them.
 
     x are patches [B, L - 1, 3 p p], or with `start` the tokens [B, L, D] that enter that block. A pass that
     stops before a block measures that block's own qkv too, whose input costs no attention.

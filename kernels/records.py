@@ -53,12 +53,12 @@ Fields = dict[IntEnum, int]  # of one operation; what is left out is 0
 
 
 def record(length: int, operations: Mapping[int, Fields]) -> Tensor:
-    """A segment's record [length] int64: the fields of each operation from the place where they begin."""
-    filled = torch.zeros(length, dtype=torch.int64)
+    """A segment's record [length] int64: each operation's fields, from the place where they begin."""
+    filled = [0] * length
     for place, fields in operations.items():
         for field, value in fields.items():
             filled[place + field] = value
-    return filled
+    return torch.tensor(filled, dtype=torch.int64)
 
 
 def address(tensor: Tensor | None) -> int:

@@ -8,15 +8,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from mass_serve.backbone import patchify
-from mass_serve.backbone.architecture import weight_of
+from mass_serve.backbone import DenseWeights, Feature, Probe, Token, patchify, run, weight_of
 from mass_serve.engine.engine import Engine, Query
 from mass_serve.engine.execution import Execution
 from mass_serve.engine.loading import early_linears
 from mass_serve.engine.search import SearchResult
 from mass_serve.engine.second_passes import SecondPass
 from mass_serve.engine.stages import StageClock
-from mass_serve.router import MODES, PAPER, ModeName, early_stop
+from mass_serve.router import MODES, PAPER, ModeName, TaskSubspaces, early_stop
 from tests import tiny
 
 PIXELS = tiny.pixels(12)
@@ -99,3 +98,22 @@ def test_early_evidence_is_measured_in_the_first_third_at_the_models_width(depth
     assert all(blocks[: stop + 1])
     assert not any(blocks[stop + 1 :])
     assert {shapes[weight_of(name)][1] for name in linears} == {architecture.width}
+
+
+@pytest.mark.parametrize("layer", [0, 1, 2])
+@pytest.mark.parametrize("token", ["class", "mean"])
+def test_the_routers_feature_is_that_of_its_layer_before_and_after_early_evidence(
+    layer: int, token: Token
+) -> None:
+    loaded = tiny.loaded_store(mode="balanced")
+    loaded = replace(loaded, router=loaded.router.model_copy(update={"layer": layer, "token": token}))
+    assert early_stop(loaded.architecture.depth) == 1
+    answers = Engine(loaded, Execution.LOW_RANK, 1 << 30).classify_batch([Query(p) for p in PIXELS[:5]])
+    architecture, probe = loaded.architecture, Probe(feature=Feature(layer, token))
+    pixels = loaded.preprocessing.normalise(torch.stack(PIXELS[:5]))
+    patches = patchify(pixels, architecture.embedding.patch_size)
+    feature = run(architecture, DenseWeights(loaded.first_pass), patches, stop="feature", probe=probe).feature
+    blocks = loaded.bank.blocks[weight_of(architecture.residual_linear(layer))].vh
+    expected = TaskSubspaces(blocks).residuals(feature)
+    found = torch.tensor([list(answer.residuals.values()) for answer in answers.all_answers()])
+    torch.testing.assert_close(found, expected)

@@ -1,0 +1,35 @@
+"""The definition of an encoder says everything about its parameters, once."""
+
+from __future__ import annotations
+
+import pytest
+
+from mass_serve.backbone.architecture import Architecture, bias_of, weight_of
+from tests.tiny import CONFIG, architecture
+
+ARCHITECTURES = [CONFIG, architecture(28, 14, 40, 2, 5, 72, projection_dim=None)]
+
+
+@pytest.mark.parametrize("encoder", ARCHITECTURES)
+def test_every_parameter_belongs_to_one_operation_or_to_the_tokens(encoder: Architecture) -> None:
+    operations = [
+        parameter(name) for name in (*encoder.linears, *encoder.norms) for parameter in (weight_of, bias_of)
+    ]
+    tokens = [encoder.embedding.class_token, encoder.embedding.positions]
+    without_bias = [encoder.embedding.linear, encoder.pooling.linear]
+    there = [name for name in (*operations, *tokens) if name not in map(bias_of, without_bias)]
+    assert sorted(there) == sorted(encoder.parameter_shapes())
+
+
+@pytest.mark.parametrize("encoder", ARCHITECTURES)
+def test_the_matrices_are_the_linears_weights_and_the_positions(encoder: Architecture) -> None:
+    matrices = {*map(weight_of, encoder.linears), encoder.embedding.positions}
+    assert set(encoder.matrix_shapes()) == matrices
+
+
+def test_early_evidence_is_of_inputs_as_wide_as_a_token() -> None:
+    shapes = CONFIG.matrix_shapes()
+    for stop in range(1, CONFIG.depth):
+        linears = CONFIG.early_linears(stop)
+        assert all(shapes[weight_of(linear)][1] == CONFIG.width for linear in linears)
+        assert len(linears) == 3 * stop
