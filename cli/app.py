@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from importlib.metadata import version
 from typing import Annotated
 
 import typer
 
+from mass_serve import __version__
 from mass_serve.cli import build, calibrate, classify, evaluate, serve
 
 app = typer.Typer(
@@ -21,7 +21,7 @@ for command in (serve, classify, evaluate, calibrate, build):
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"mass-serve {version('mass-serve')}")
+        typer.echo(f"mass-serve {__version__}")
         raise typer.Exit
 
 

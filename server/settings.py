@@ -42,7 +42,7 @@ class Settings(EngineOptions, BaseSettings):
     store: str | None = Field(None, description="store folder or URL; the demo store where not given")
 
     store_poll_seconds: Seconds = Field(
-        10.0, description="seconds between looks for a new revision of the store; 0 looks only when told"
+        10.0, description="seconds between polls of the store for a new revision; 0 polls only when told"
     )
     inference_keys_file: Path | None = Field(
         None, description="file of keys, one a line, of which requests need one; re-read when it changes"

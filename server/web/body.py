@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 from fastapi import Request
 
 from mass_serve.server.errors import ClientGoneError, DeadlineError, SlowClientError, TooLargeError
-from mass_serve.server.serving.service import RequestRecord, Service
+from mass_serve.server.serving.requests import RequestContext
+from mass_serve.server.serving.service import Service
 
 SLOWEST_BYTES_PER_SECOND = 1000
 
@@ -25,7 +26,7 @@ async def read_body(request: Request, service: Service, limit: int | None = None
     SlowClientError for one that takes `client_timeout` seconds longer than its length at the slowest rate,
     MemoryFullError when too many bytes are held already.
     """
-    record: RequestRecord = request.state.record
+    context: RequestContext = request.state.context
     limit = service.settings.max_body_bytes if limit is None else limit
     too_large = TooLargeError(
         f"The body is larger than {limit} bytes, which is the limit; send fewer or smaller images."
@@ -44,7 +45,7 @@ async def read_body(request: Request, service: Service, limit: int | None = None
                 received += len(chunk)
                 if received > limit:
                     raise too_large
-                service.hold(len(chunk), record)
+                service.hold(len(chunk), context)
                 chunks.append(chunk)
                 patience.reschedule(last_moment + received / SLOWEST_BYTES_PER_SECOND)
     except TimeoutError as error:
@@ -52,7 +53,7 @@ async def read_body(request: Request, service: Service, limit: int | None = None
             f"Only {received} bytes of the body came in time; send it faster than {SLOWEST_BYTES_PER_SECOND}"
             " bytes a second."
         ) from error
-    record.deadline = time.monotonic() + service.settings.request_timeout
+    context.deadline = time.monotonic() + service.settings.request_timeout
     return b"".join(chunks)
 
 
@@ -61,11 +62,11 @@ async def while_awaited(request: Request, service: Service, work: Coroutine[Any,
 
     Needs the body to be read. Raises ClientGoneError and DeadlineError.
     """
-    record: RequestRecord = request.state.record
+    context: RequestContext = request.state.context
     working = asyncio.ensure_future(work)
     leaving = asyncio.ensure_future(_disconnected(request))
     try:
-        left = record.deadline - time.monotonic()
+        left = context.deadline - time.monotonic()
         await asyncio.wait((working, leaving), timeout=left, return_when=asyncio.FIRST_COMPLETED)
         if working.done():
             return working.result()

@@ -7,7 +7,8 @@ from typing import Annotated
 from fastapi import Depends, Request
 from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
 
-from mass_serve.server.serving.service import RequestRecord, Service
+from mass_serve.server.serving.requests import RequestContext
+from mass_serve.server.serving.service import Service
 
 
 def _service(request: Request) -> Service:
@@ -15,13 +16,13 @@ def _service(request: Request) -> Service:
     return service
 
 
-def _record(request: Request) -> RequestRecord:
-    record: RequestRecord = request.state.record
-    return record
+def _context(request: Request) -> RequestContext:
+    context: RequestContext = request.state.context
+    return context
 
 
 CurrentService = Annotated[Service, Depends(_service)]
-CurrentRecord = Annotated[RequestRecord, Depends(_record)]
+CurrentContext = Annotated[RequestContext, Depends(_context)]
 
 
 def _keys(

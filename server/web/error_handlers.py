@@ -12,17 +12,17 @@ from starlette.requests import ClientDisconnect
 from starlette.routing import Match
 
 from mass_serve.server.errors import ClientGoneError, ServiceError, first_problem
-from mass_serve.server.operation.metrics import Metrics
+from mass_serve.server.serving.observer import ServingObserver
 from mass_serve.server.web.responses import error_response
 
 
-def install_error_handlers(app: FastAPI, metrics: Metrics) -> None:
+def install_error_handlers(app: FastAPI, observer: ServingObserver) -> None:
     """Maps every exception that a route can raise to its response."""
 
     async def on_service_error(_: Request, error: Exception) -> Response:
         assert isinstance(error, ServiceError)
         if error.reason is not None:
-            metrics.rejected.labels(error.reason).inc()
+            observer.request_rejected(error.reason)
         return error_response(error.status, str(error), error.headers())
 
     async def on_disconnect(request: Request, _: Exception) -> Response:

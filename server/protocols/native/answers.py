@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from pydantic import BaseModel, Field
 
-from mass_serve.engine.engine import Classification, TaskInfo
+from mass_serve.engine import Classification, TaskInfo
 
 
 class LabelScore(BaseModel):

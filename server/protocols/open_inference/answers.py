@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mass_serve.engine.engine import Classification
+from mass_serve.engine import Classification
 from mass_serve.server.errors import BadRequestError
 from mass_serve.server.protocols.open_inference.models import Model
 from mass_serve.server.protocols.open_inference.requests import InferRequest, WantedOutput

@@ -9,8 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakSet
 
-from mass_serve.server.serving.batcher import Batch
-from mass_serve.server.serving.service import RequestRecord
+from mass_serve.server.serving.requests import Batch, RequestContext
 
 # The protocol's words for the stages of a request.
 STAGES = {
@@ -49,7 +48,7 @@ class ModelStatistics:
     )
 
     @contextmanager
-    def request(self, record: RequestRecord) -> Iterator[None]:
+    def request(self, context: RequestContext) -> Iterator[None]:
         """Counts one request by how the block ends."""
         started = time.monotonic()
         try:
@@ -59,13 +58,13 @@ class ModelStatistics:
             raise
         self.durations["success"].add(time.monotonic() - started)
         self.last_inference = int(time.time() * 1000)
-        self.images += record.images
-        for batch in record.batches:
+        self.images += context.images
+        for batch in context.batches:
             if batch not in self._counted:
                 self._counted.add(batch)
                 self.batches += 1
         for name, stages in STAGES.items():
-            self.durations[name].add(sum(record.stage_seconds.get(stage, 0.0) for stage in stages))
+            self.durations[name].add(sum(context.stage_seconds.get(stage, 0.0) for stage in stages))
 
     def as_triton_shows_it(self) -> dict[str, Any]:
         """The figures as the extension names them."""

@@ -10,7 +10,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
-from mass_serve.engine.engine import Engine
+from mass_serve.engine import ServingEngine
 from mass_serve.model_store.errors import StoreError
 from mass_serve.model_store.format.field_types import AUTO
 from mass_serve.model_store.storage.files import without_credentials
@@ -81,7 +81,7 @@ def _json_object(body: bytes) -> dict[str, Any]:
     return content
 
 
-async def _loaded(future: Future[Engine]) -> Engine:
+async def _loaded(future: Future[ServingEngine]) -> ServingEngine:
     """The engine that then serves. Raises BadRequestError where it could not be loaded."""
     try:
         # Who asked may leave; the load goes on.

@@ -15,8 +15,13 @@ from mass_serve.server.errors import BadRequestError, NotAnImageError, TooLargeE
 from mass_serve.server.protocols.json_bodies import parse_json
 from mass_serve.server.protocols.native.requests import Limits, decoded_base64
 from mass_serve.server.protocols.open_inference.tensors import NUMBER_TYPES, WireTensor
-from mass_serve.server.serving.batcher import ORDINARY_PRIORITY
-from mass_serve.server.serving.service import EncodedImages, Images, ReadyImages, Urgency
+from mass_serve.server.serving.requests import (
+    ORDINARY_PRIORITY,
+    EncodedImages,
+    Images,
+    ReadyImages,
+    Urgency,
+)
 
 IMAGE, PIXEL_VALUES = "image", "pixel_values"
 OUTPUTS = ("label", "task", "score", "probabilities", "unrouted", "residuals")
