@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from mass_serve import __version__
-from mass_serve.cli import build, calibrate, classify, evaluate, serve
+from mass_serve.cli import build, calibrate, classify, evaluate, inspect_store, serve, task, verify
 
 app = typer.Typer(
     name="mass-serve",
@@ -15,7 +15,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for command in (serve, classify, evaluate, calibrate, build):
+for command in (serve, classify, evaluate, calibrate, build, inspect_store, verify, task):
     command.register(app)
 
 
