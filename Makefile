@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check --quiet
 
-.PHONY: install serve test check format demo clean
+.PHONY: install serve test check format docs demo clean
 
 install: $(VENV)/.installed
 serve: $(VENV)/.installed
@@ -24,6 +24,11 @@ check:
 format:
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+# The site of docs/ in the folder site/. A broken link ends it, and so does a page that the program has outgrown.
+docs: $(VENV)/.installed-dev
+	$(BIN)/python -m docs.generate --check
+	$(BIN)/zensical build --strict --clean
 
 # The demo suite from nothing: pictures, pretraining, eight fine-tunings, and the store inside the package.
 demo: $(VENV)/.installed-dev

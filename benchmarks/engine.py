@@ -45,7 +45,7 @@ def build(folder: Path, pretrained: Path, finetuned: list[Path], mode: str = "pa
     command = [
         sys.executable,
         "-m",
-        "server",
+        "mass_serve.cli",
         "build",
         "--mode",
         mode,

@@ -29,7 +29,7 @@ BELOW: dict[str, set[str]] = {
     "server": GROUND | PARTS | {"engine"},
     "cli": GROUND | PARTS | {"engine", "evaluation", "server"},
 }
-OUTSIDE = {"benchmarks", "examples", "tests"}
+OUTSIDE = {"benchmarks", "examples", "tests", "docs"}
 # The rooms inside `server/`, and which others each may enter. `app` puts all of them together.
 BASE = {"settings", "errors"}
 ROOMS: dict[str, set[str]] = {

@@ -1,0 +1,60 @@
+"""Writes into the pages what the program itself knows best, so that the pages cannot drift from it.
+
+    python -m docs.generate            # writes
+    python -m docs.generate --check    # ends with 1 where a page would change
+
+A page marks such a section with `<!-- generated: NAME -->` and `<!-- end of NAME -->`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from docs.command_line import command_sections
+from docs.openapi import http_sections
+from docs.tables import metrics_table, modes_table, settings_table
+
+PAGES = Path(__file__).parent
+SECTIONS: Mapping[str, Callable[[], str]] = {
+    "settings": settings_table,
+    "modes": modes_table,
+    "metrics": metrics_table,
+    "commands": command_sections,
+    "http": http_sections,
+}
+_MARKED = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end of \2 -->)", re.DOTALL)
+
+
+def with_sections(page: str) -> str:
+    """The text of a page with every marked section written anew. Raises KeyError for an unknown name."""
+    return _MARKED.sub(lambda found: f"{found[1]}\n{SECTIONS[found[2]]().strip()}\n\n{found[3]}", page)
+
+
+def outdated(pages: Path = PAGES) -> dict[Path, str]:
+    """The pages that differ from what the program says, each with the text that it should have."""
+    texts = {path: path.read_text(encoding="utf-8") for path in sorted(pages.glob("*.md"))}
+    wanted = {path: with_sections(text) for path, text in texts.items()}
+    return {path: text for path, text in wanted.items() if text != texts[path]}
+
+
+def main() -> None:
+    """Writes or checks all pages."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument(
+        "--check", action="store_true", help="write nothing; end with 1 where a page is outdated"
+    )
+    check = parser.parse_args().check
+    changed = outdated()
+    for path, text in changed.items():
+        print(f"{path.relative_to(PAGES.parent)} is outdated" if check else f"writing {path.name}")
+        if not check:
+            path.write_text(text, encoding="utf-8")
+    sys.exit(1 if check and changed else 0)
+
+
+if __name__ == "__main__":
+    main()

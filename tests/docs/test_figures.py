@@ -1,0 +1,47 @@
+"""The figures of the pages are those of the recorded runs, and those of the README are the pages'."""
+
+from __future__ import annotations
+
+import json
+import re
+
+from tests.docs.pages import README, ROOT, TEXTS, section
+
+RESULTS = ROOT / "benchmarks" / "results"
+FIGURES = TEXTS[ROOT / "docs" / "figures.md"]
+ACCURACY = TEXTS[ROOT / "docs" / "accuracy.md"]
+
+
+def test_the_figures_are_those_of_the_recorded_runs() -> None:
+    recorded = {k: v for path in RESULTS.glob("*_cpu.json") for k, v in json.loads(path.read_text()).items()}
+    rows = re.findall(r"^\| [^|]+ \| `(\w+)` \| (-?[\d.]+) \|", FIGURES, flags=re.MULTILINE)
+    assert len(rows) > 10
+    for key, shown in rows:
+        assert shown == f"{recorded[key]:.3f}", key
+
+
+def test_the_exchange_of_revisions_is_that_of_the_recorded_run() -> None:
+    recorded = json.loads((RESULTS / "hot_swap_cpu.json").read_text())
+    shown = section(FIGURES, "exchanging-revisions")
+    assert f"was {recorded['p99_with_over_without_swaps']:.3f} times" in " ".join(shown.split())
+    assert recorded["failed_during_swaps"] == 0
+    assert "none failed" in shown
+
+
+def test_the_table_of_separability_is_that_of_the_recorded_run() -> None:
+    whole, *pairs = json.loads((RESULTS / "separability_twenty_tasks_demo.json").read_text())
+    for one in (whole, *pairs):
+        what = "all twenty" if one is whole else " and ".join(one["tasks"])
+        figures = (*one["routed"].values(), one["trained"])
+        row = f"| {what} | {one['images']:,} | {' | '.join(f'{figure:.3f}' for figure in figures)} |"
+        assert row in ACCURACY, row
+
+
+def test_the_readmes_figures_are_in_the_tables_that_they_link_to() -> None:
+    rows = re.findall(
+        r"^\| [^|]+ \| ([\d.]+) \| \[[^]]+\]\(([\w/.-]+)#([\w-]+)\) \|$", TEXTS[README], flags=re.MULTILINE
+    )
+    assert len(rows) > 5
+    for figure, page, anchor in rows:
+        part = section(TEXTS[ROOT / page], anchor)
+        assert re.search(rf"^\|.*\| {re.escape(figure)} \|", part, flags=re.MULTILINE), (figure, page, anchor)
