@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import asdict
 
 import torch
@@ -57,16 +58,24 @@ def bank(config: EncoderConfig, weights: dict[str, Tensor], tasks: int, *, dense
     """A bank of random tasks at rank 1 / T; parameters whose name starts with `dense` are not factored."""
     result = ExpertBank(config, weights, tasks)
     for task in range(tasks):
-        vectors: dict[str, TaskSingularVectors] = {}
-        deltas: dict[str, Tensor] = {}
-        for name, delta in task_changes(config, task).items():
-            if delta.ndim == 2 and not name.startswith(dense):
-                rank = rank_for((delta.shape[0], delta.shape[1]), 1 / tasks)
-                vectors[name] = task_singular_vectors(delta, rank)
-            else:
-                deltas[name] = delta
-        result.set_task(task, vectors, deltas)
+        result.set_task(task, *_factored(config, task, tasks, dense))
     return result
+
+
+@functools.cache
+def _factored(
+    config: EncoderConfig, task: int, tasks: int, dense: str
+) -> tuple[dict[str, TaskSingularVectors], dict[str, Tensor]]:
+    """A task's change for a bank of so many tasks, which copies it: many tests begin with the same ones."""
+    vectors: dict[str, TaskSingularVectors] = {}
+    deltas: dict[str, Tensor] = {}
+    for name, delta in task_changes(config, task).items():
+        if delta.ndim == 2 and not name.startswith(dense):
+            rank = rank_for((delta.shape[0], delta.shape[1]), 1 / tasks)
+            vectors[name] = task_singular_vectors(delta, rank)
+        else:
+            deltas[name] = delta
+    return vectors, deltas
 
 
 def nearly_equal_tasks(config: EncoderConfig, weights: dict[str, Tensor], noise: float) -> ExpertBank:

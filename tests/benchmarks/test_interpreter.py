@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.interpreter import run_interpreted
+from tests.interpreter import InterpretedRuns
 
 FOLDER = Path(__file__).parent / "fused"
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", sorted(path.name for path in FOLDER.glob("test_*.py")))
-def test_the_gpu_benchmarks_run_in_the_interpreter(name: str) -> None:
-    run_interpreted(FOLDER / name)
+@pytest.mark.parametrize("fused_tests", sorted(FOLDER.glob("test_*.py")), ids=lambda path: path.name)
+def test_the_gpu_benchmarks_run_in_the_interpreter(fused_tests: Path, interpreted: InterpretedRuns) -> None:
+    interpreted.check(fused_tests)

@@ -20,22 +20,16 @@ from examples.demo_suite import (
 )
 from examples.demo_suite.digits import DIGIT_NAMES, scans
 from examples.demo_suite.encoder import new_encoder, swift_activations, to_input, token_and_embedding
-from examples.demo_suite.fonts import (
-    FontFile,
-    FontsMissingError,
-    fonts_for,
-    glyph,
-    installed_fonts,
-    require_fonts,
-)
+from examples.demo_suite.fonts import FontFile, fonts_for, glyph, installed_fonts
 from examples.demo_suite.gallery import EXAMPLES, FURTHER, GALLERIES
 from examples.demo_suite.request import Split
 from examples.demo_suite.tasks import DEVANAGARI, GREEK, HEBREW, TASKS, Task
+from tests.examples.drawing import each
 
 BYTES_ALLOWED = 3_000_000
 CHARACTERS = (GREEK.characters, HEBREW.characters, DEVANAGARI.characters, "0123456789")
 
-each_task = pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
+each_task = each(TASKS)
 
 
 def shipped(gallery: str) -> list[Path]:
@@ -43,17 +37,8 @@ def shipped(gallery: str) -> list[Path]:
     return sorted((EXAMPLES / gallery).glob("*/*/*.png"))
 
 
-def need_fonts() -> None:
-    """Skip where the fonts are not installed: nothing can be drawn there."""
-    try:
-        require_fonts()
-    except FontsMissingError as error:
-        pytest.skip(str(error))
-
-
 @each_task
 def test_a_picture_is_the_same_every_time_and_differs_by_number_and_side(task: Task) -> None:
-    need_fonts()
     label = task.labels[-1]
     first = task.picture(label, "held_out", 3)
     assert first.shape == (32, 32, 3)
@@ -65,14 +50,13 @@ def test_a_picture_is_the_same_every_time_and_differs_by_number_and_side(task: T
 
 @each_task
 def test_every_label_is_drawn_with_something_to_see(task: Task) -> None:
-    need_fonts()
     pixels, labels = task.pictures("held_out", range(FURTHER, FURTHER + 2))
     assert len(pixels) == len(labels) == 2 * len(task.labels)
     assert pixels.reshape(len(pixels), -1).std(axis=1).min() > 3
 
 
+@pytest.mark.optional("fonts")
 def test_no_font_is_on_both_sides_of_the_split() -> None:
-    need_fonts()
     sides: dict[Split, set[FontFile]] = {"training": set(), "held_out": set()}
     for font in installed_fonts():
         sides[font.split].add(font)
@@ -83,10 +67,10 @@ def test_no_font_is_on_both_sides_of_the_split() -> None:
         assert not training & held_out
 
 
+@pytest.mark.optional("fonts")
 @pytest.mark.parametrize("characters", CHARACTERS)
 @pytest.mark.parametrize("split", ["training", "held_out"])
 def test_every_glyph_has_ink_and_no_two_of_a_font_are_alike(characters: str, split: Split) -> None:
-    need_fonts()
     fonts = fonts_for(characters, split)
     assert fonts
     for font in fonts:
@@ -134,7 +118,6 @@ def test_the_shipped_pictures_are_small_rgb_files_and_all_different() -> None:
 
 @each_task
 def test_the_shipped_pictures_are_what_the_generators_draw(task: Task) -> None:
-    need_fonts()
     number = GALLERIES["evaluation"][0]
     for label in task.labels[:2]:
         with Image.open(EXAMPLES / "evaluation" / task.name / label / f"{number:02}.png") as picture:

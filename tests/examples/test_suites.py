@@ -14,7 +14,7 @@ from examples.demo_suite import fonts as suite_fonts
 from examples.demo_suite import foundation_letters, models
 from examples.demo_suite.encoder import save_encoder
 from examples.demo_suite.finetuning import FinetuningPlan
-from examples.demo_suite.fonts import FontsMissingError, fonts_for, glyph, require_fonts
+from examples.demo_suite.fonts import fonts_for, glyph
 from examples.demo_suite.tasks import Task
 from examples.suites import __main__ as command
 from examples.suites import near_duplicates, twenty_tasks, unseen
@@ -24,6 +24,7 @@ from examples.suites.suite import GALLERIES, SUITES, Suite, make_suite
 from mass_serve.evaluation import EvaluationData
 from mass_serve.model_store.readers.checkpoints import Checkpoint
 from mass_serve.model_store.store import Store
+from tests.examples.drawing import each
 
 NEW_TASKS = (*near_duplicates.TASKS[1:], *twenty_tasks.TASKS[8:])
 ALPHABETS = {
@@ -33,20 +34,11 @@ ALPHABETS = {
     "lao": unseen.LAO,
 }
 
-each_new_task = pytest.mark.parametrize("task", NEW_TASKS, ids=lambda task: task.name)
+each_new_task = each(NEW_TASKS)
 
 
 def quiet(_line: str) -> None:
     """No progress."""
-
-
-@pytest.fixture(autouse=True)
-def _need_fonts() -> None:
-    """Skip where the fonts are not installed: nothing can be drawn there."""
-    try:
-        require_fonts()
-    except FontsMissingError as error:
-        pytest.skip(str(error))
 
 
 @each_new_task
@@ -67,6 +59,7 @@ def test_every_label_is_drawn_with_something_to_see(task: Task) -> None:
     assert pixels.reshape(len(pixels), -1).std(axis=1).min() > 3
 
 
+@pytest.mark.optional("fonts")
 @pytest.mark.parametrize("name", ALPHABETS)
 def test_letters_are_in_fonts_of_both_sides_and_no_two_of_a_font_are_alike(name: str) -> None:
     characters = ALPHABETS[name].characters
@@ -113,7 +106,13 @@ def test_the_two_hands_share_their_page_but_no_letter() -> None:
     assert not set(small.characters) & set(capitals.characters)
 
 
-@pytest.mark.parametrize("domain", unseen.DOMAINS)
+@pytest.mark.parametrize(
+    "domain",
+    [
+        pytest.param(name, marks=pytest.mark.optional("fonts")) if name == "lao" else name
+        for name in unseen.DOMAINS
+    ],
+)
 def test_unseen_pictures_are_the_same_every_time_and_all_different(domain: str) -> None:
     drawn = [unseen.unseen(domain, number) for number in range(6)]
     assert all(picture.shape == (32, 32, 3) and picture.dtype == np.uint8 for picture in drawn)
@@ -133,6 +132,7 @@ def test_the_shipped_encoder_is_the_one_of_the_demo_store(tmp_path: Path) -> Non
         assert torch.equal(saved.parameter(name), stored), name
 
 
+@pytest.mark.optional("fonts")
 def test_a_suite_is_made_whole_and_not_made_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(models, "TRAINING_PER_LABEL", 5)
     monkeypatch.setattr(unseen, "PICTURES", 2)

@@ -6,8 +6,6 @@ import os
 
 import pytest
 
-pytest.importorskip("triton")
-
 from benchmarks.kernels_aot import Compiled, product_variant, row_and_router_variants
 from mass_serve.kernels.tile_shapes import read_table
 

@@ -27,8 +27,9 @@ def test_an_override_ends_with_its_block_and_can_be_nested() -> None:
 
 
 def test_the_public_operations_run_what_was_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
-    fused = pytest.importorskip("mass_serve.kernels.low_rank.fused")
-    residual = pytest.importorskip("mass_serve.kernels.residual.fused")
+    from mass_serve.kernels.low_rank import fused
+    from mass_serve.kernels.residual import fused as residual
+
     case, chosen = Case.random((0, 4), 4, 4, 1, torch.float32), torch.zeros(1)
     monkeypatch.setattr(fused, "segmented_linear", lambda *_: chosen)
     monkeypatch.setattr(residual, "subspace_residuals", lambda *_: chosen)

@@ -22,8 +22,8 @@ from mass_serve.model_store.format.experts import ExpertLayout
 from mass_serve.model_store.merged_base import is_slow_to_rebuild, merged_parameter
 from mass_serve.model_store.plan import BuildOptions, TaskInput, default_router_layer
 from mass_serve.model_store.store import Store
-from tests.model_store.models import Suite, make_model, make_suite, save_head
-from tests.model_store.test_format import TINY
+from tests.model_store.format.test_format import TINY
+from tests.models import Suite, make_model, make_suite, save_head
 
 
 @pytest.fixture

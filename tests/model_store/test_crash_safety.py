@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.model_store.models import make_suite
+from tests.models import make_suite
 
 ROOT = Path(__file__).parents[2]
 # How many files each writes: every one takes a write, an fsync, a rename and an fsync of its folder.

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from mass_serve.model_store.store import Store
-from tests.model_store.models import make_suite
+from tests.models import make_suite
 
 ROOT = Path(__file__).parents[2]
 NUM_TASKS = 4

@@ -17,7 +17,7 @@ from mass_serve.model_store.errors import IntegrityError, StoreError, TaskError
 from mass_serve.model_store.format.manifest import MANIFEST_FILE
 from mass_serve.model_store.readers.checkpoints import Checkpoint
 from mass_serve.model_store.store import Store
-from tests.model_store.models import Suite
+from tests.models import Suite
 
 
 def test_pretrained_is_the_checkpoint(built: Path, suite: Suite) -> None:

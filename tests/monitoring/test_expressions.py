@@ -12,6 +12,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.monitoring import material
 from tests.monitoring.conftest import Watched
 
+pytestmark = pytest.mark.optional("prometheus")
+
 # Every answer that the traffic provokes, so that no series stands at zero all the time by mistake.
 PROVOKED = {200, 400, 404, 405, 415, 429, 504}
 PROCESS_METRICS = {"up", "ALERTS"}

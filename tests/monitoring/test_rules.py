@@ -21,16 +21,19 @@ def run(*command: str) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.optional("prometheus")
 def test_the_configuration_and_its_rules_are_valid(promtool: str) -> None:
     run(promtool, "check", "config", str(material.PROMETHEUS / "prometheus.yml"))
     run(promtool, "check", "rules", *map(str, (material.PROMETHEUS / "rules").glob("*.yml")))
 
 
+@pytest.mark.optional("prometheus")
 @pytest.mark.parametrize("path", RULE_TESTS, ids=lambda path: path.stem)
 def test_the_rules_do_what_their_tests_say(promtool: str, path: Path) -> None:
     run(promtool, "test", "rules", str(path))
 
 
+@pytest.mark.optional("prometheus")
 def test_a_wrong_expectation_fails(promtool: str, tmp_path: Path) -> None:
     """Or the test before would prove nothing: an alert that is not expected to fire does."""
     path = material.PROMETHEUS / "tests" / "availability.yml"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import os
-import shutil
 import signal
 import struct
 import subprocess
@@ -24,9 +23,12 @@ import pytest
 from PIL import Image
 
 from mass_serve.model_store.revisions import remove_task, rollback_task
-from tests.server.conftest import PATIENCE, RunningServer, running, serving
+from tests.optional import c_compiler
+from tests.pictures import encode, picture
 from tests.server.fakes import HANG, SLOW, SLOW_SECONDS
-from tests.server.pictures import encode, picture
+from tests.server_processes import PATIENCE, RunningServer, running, serving
+
+pytestmark = pytest.mark.optional("compiler")
 
 HOUR = 3600
 JUMPS = (6 * HOUR, -6 * HOUR, 24 * 365 * HOUR, 0)
@@ -72,9 +74,8 @@ def wait_for(condition: Callable[[], bool]) -> None:
 
 @pytest.fixture(scope="module")
 def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
-    if compiler is None:
-        pytest.skip("there is no C compiler to make the jumping clock with")
+    compiler = c_compiler()
+    assert compiler is not None
     made = tmp_path_factory.mktemp("clock") / "jumping_clock.so"
     source = Path(__file__).with_name("jumping_clock.c")
     subprocess.run([compiler, "-shared", "-fPIC", "-O1", "-o", str(made), str(source)], check=True)

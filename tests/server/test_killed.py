@@ -14,9 +14,9 @@ from PIL import Image
 
 from mass_serve.model_store.revisions import remove_task
 from mass_serve.model_store.store import Store
-from tests.server.conftest import PATIENCE, RunningServer, StartServer, serving
+from tests.pictures import encode, picture
 from tests.server.fakes import HANG
-from tests.server.pictures import encode, picture
+from tests.server_processes import PATIENCE, RunningServer, StartServer, serving
 
 PICTURE = encode(Image.linear_gradient("L").convert("RGB"))
 CLIENTS = 6

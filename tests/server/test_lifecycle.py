@@ -12,9 +12,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 
-from tests.server.conftest import PATIENCE, RunningServer, StartServer
+from tests.pictures import picture
 from tests.server.fakes import DIE, HANG, LARGE, NOT_FINITE, SLOW, SLOW_SECONDS
-from tests.server.pictures import picture
+from tests.server_processes import PATIENCE, RunningServer, StartServer
 
 SLOW_PICTURE = picture(1, green=SLOW)
 

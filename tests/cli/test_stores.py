@@ -1,0 +1,195 @@
+"""The commands, as a user calls them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from mass_serve.cli import build as store_commands
+from mass_serve.model_store.storage.opening import open_files
+from mass_serve.model_store.store import Store
+from tests.models import Suite
+
+app = typer.Typer(pretty_exceptions_enable=False)
+store_commands.register(app)
+
+
+def run(*arguments: object, code: int = 0) -> tuple[str, str]:
+    """Standard output and standard error of a command that ends with `code`."""
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    assert result.exit_code == code, result.output
+    return result.stdout, result.stderr
+
+
+def run_json(*arguments: object) -> dict[str, Any]:
+    """What a command prints for machines, and nothing else is on standard output."""
+    parsed: dict[str, Any] = json.loads(run(*arguments, "--json")[0])
+    return parsed
+
+
+def failure(*arguments: object, code: int = 2) -> str:
+    """The one line that a command fails with."""
+    stdout, stderr = run(*arguments, code=code)
+    assert stdout == ""
+    lines = [line for line in stderr.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1
+    assert "Traceback" not in stderr
+    return lines[0]
+
+
+def task_flags(suite: Suite, count: int = 2) -> list[str]:
+    return [part for task in suite.tasks[:count] for part in ("--task", f"{task.name}={task.checkpoint}")]
+
+
+@pytest.fixture
+def store(store_of_two: Path) -> Path:
+    return store_of_two
+
+
+class TestBuild:
+    def test_with_every_flag(self, suite: Suite, tmp_path: Path) -> None:
+        head = suite.tasks[0].checkpoint / "head.safetensors"
+        labels = suite.tasks[0].checkpoint / "labels.json"
+        built = run_json(
+            *("build", "--pretrained", suite.pretrained, *task_flags(suite), "--out", tmp_path / "s"),
+            *("--head", f"digits={head}", "--labels", f"digits={labels}"),
+            *("--individual-accuracy", "digits=0.9", "--compression-ratio", "0.25"),
+            *(
+                "--mode",
+                "balanced",
+                "--router-layer",
+                "0",
+                "--router-token",
+                "mean",
+                "--temperature",
+                "2",
+                "--threshold",
+                "0.1",
+            ),
+            *("--top-k", "2", "--head-choice", "mean", "--first-pass", "pretrained"),
+            *("--patch-embedding", "averaged", "--block-dtype", "float16", "--merged-base", "stored"),
+        )
+        manifest = Store.open(tmp_path / "s").manifest
+        assert built["manifest"] == json.loads(manifest.to_bytes())
+        assert built["bytes"] > 10_000
+        assert manifest.router.model_dump() == {
+            "mode": "balanced",
+            "layer": 0,
+            "token": "mean",
+            "temperature": 2.0,
+            "threshold": 0.1,
+            "top_k": 2,
+            "head_choice": "mean",
+            "first_pass": "pretrained",
+            "unrouted_below": 0.0,
+        }
+        assert (manifest.compression_ratio, manifest.block_dtype) == (0.25, "float16")
+        assert (manifest.patch_embedding, manifest.merged_base) == ("averaged", "stored")
+        assert [task.individual_accuracy for task in manifest.tasks] == [0.9, None]
+
+    def test_for_people(self, suite: Suite, tmp_path: Path) -> None:
+        out = tmp_path / "s"
+        arguments = ("build", "--pretrained", suite.pretrained, *task_flags(suite), "--out", out)
+        stdout, stderr = run(*arguments)
+        assert "factoring street" in stderr
+        for task in Store.open(out).manifest.tasks:
+            assert task.name in stdout
+            assert task.revision in stdout
+        assert f"error: there is a store at {out} already" in failure(*arguments)
+
+    @pytest.mark.parametrize(
+        ("flags", "sentence"),
+        [
+            (["--task", "digits"], "--task 'digits' must have the form NAME=VALUE"),
+            (["--head", "birds=x"], "--head birds: there is no --task birds"),
+            (["--labels", "digits=a", "--labels", "digits=b"], "--labels digits is given twice"),
+            (["--individual-accuracy", "digits=high"], "'high' is not a number"),
+            (["--router-layer", "7"], "the router layer must be from 0 to 1, not 7"),
+            (["--head", "digits=/gone"], "/gone cannot be read: No such file or directory"),
+            (["--task", "digits=/gone"], "task digits is given twice"),
+        ],
+    )
+    def test_wrong_flags(self, suite: Suite, tmp_path: Path, flags: list[str], sentence: str) -> None:
+        arguments = ("build", "--pretrained", suite.pretrained, *task_flags(suite), "--out", tmp_path / "s")
+        assert sentence in failure(*arguments, *flags)
+        assert not (tmp_path / "s").exists()
+
+    def test_values_outside_a_choice(self, suite: Suite, tmp_path: Path) -> None:
+        arguments = ("build", "--pretrained", suite.pretrained, *task_flags(suite), "--out", tmp_path / "s")
+        run(*arguments, "--block-dtype", "int8", code=2)
+        assert not (tmp_path / "s").exists()
+
+
+class TestInspect:
+    def test_is_the_manifest(self, built: Path) -> None:
+        shown = run_json("inspect", built)
+        assert shown["manifest"] == json.loads((built / "manifest.json").read_text())
+        assert shown["store"] == str(built)
+
+    def test_of_nothing(self, tmp_path: Path) -> None:
+        assert "there is no store at" in failure("inspect", tmp_path / "gone")
+
+    def test_of_a_newer_store(self, store: Path) -> None:
+        manifest = json.loads((store / "manifest.json").read_text())
+        (store / "manifest.json").write_text(json.dumps(manifest | {"format_version": 2}))
+        assert "update mass-serve" in failure("inspect", store)
+
+
+class TestVerify:
+    def test_an_intact_store(self, built: Path) -> None:
+        assert run_json("verify", built) == {"ok": True, "files": 5, "damaged": []}
+        assert "5 of 5 files are as they were written" in run("verify", built)[0]
+
+    def test_damage_ends_with_1(self, store: Path) -> None:
+        (store / "pretrained.safetensors").write_bytes(b"")
+        stdout, stderr = run("verify", store, code=1)
+        assert "error: pretrained.safetensors" in stderr
+        assert "4 of 5 files" in stdout
+        parsed = json.loads(run("verify", store, "--json", code=1)[0])
+        assert parsed["ok"] is False
+        assert len(parsed["damaged"]) == 1
+
+    def test_no_store_ends_with_2(self, tmp_path: Path) -> None:
+        failure("verify", tmp_path)
+
+
+class TestTask:
+    def test_life_of_a_task(self, suite: Suite, store: Path) -> None:
+        signs = suite.tasks[2].checkpoint
+        added = run_json("task", "add", store, "signs", signs, "--individual-accuracy", "0.5")
+        assert list(added["tasks"]) == ["digits", "street", "signs"]
+        assert Store.open(store).task("signs").individual_accuracy == 0.5
+        replaced = run_json("task", "add", store, "signs", signs, "--replace")
+        assert replaced["tasks"]["signs"] != added["tasks"]["signs"]
+        assert list(run_json("task", "remove", store, "digits")["tasks"]) == ["street", "signs"]
+        back = run_json("task", "rollback", store, "signs")
+        assert back["tasks"]["signs"] == added["tasks"]["signs"]
+        assert back["store_revision"] == Store.open(store).manifest.store_revision
+        stdout, _ = run("task", "rollback", store, "digits")
+        assert "digits" in stdout
+        assert len(run_json("task", "prune", store)["deleted"]) == 2
+        assert run_json("verify", store)["ok"]
+
+    @pytest.mark.parametrize(
+        ("arguments", "sentence"),
+        [
+            (["add", "digits", "x"], "task digits exists already"),
+            (["add", "birds", "/gone"], "/gone does not exist"),
+            (["add", "Birds", "/gone"], "task name 'Birds' must be"),
+            (["remove", "birds"], "there is no task 'birds'"),
+            (["rollback", "digits"], "task digits has no earlier revision"),
+        ],
+    )
+    def test_mistakes(self, store: Path, arguments: list[str], sentence: str) -> None:
+        verb, *rest = arguments
+        assert sentence in failure("task", verb, store, *rest)
+
+    def test_a_store_in_use(self, store: Path) -> None:
+        with open_files(store).lock():
+            assert "another process is writing" in failure("task", "remove", store, "digits")
+            assert "another process is writing" in failure("task", "prune", store)

@@ -1,0 +1,70 @@
+"""Which weights the first pass runs on: the mode's own choice, whatever the store was built for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from mass_serve.engine.engine import Query
+from mass_serve.engine.execution import Execution
+from mass_serve.engine.loading import LoadedStore, load_store
+from mass_serve.evaluation.variants import Variants
+from mass_serve.model_store.build import build
+from mass_serve.model_store.plan import BuildOptions
+from tests import tiny
+from tests.models import Suite
+
+CPU, FLOAT32 = torch.device("cpu"), torch.float32
+
+
+def loaded(store: Path, mode: str | None = None) -> LoadedStore:
+    return load_store(str(store), CPU, FLOAT32, mode)
+
+
+@pytest.fixture(scope="module")
+def papers(suite: Suite, tmp_path_factory: pytest.TempPathFactory) -> LoadedStore:
+    """A store as the paper has it."""
+    folder = tmp_path_factory.mktemp("papers") / "store"
+    build(suite.pretrained, suite.tasks, folder, BuildOptions(mode="paper"))
+    return loaded(folder)
+
+
+@pytest.mark.parametrize("mode", [None, "one_pass", "fast", "balanced"])
+def test_by_default_it_shares_the_pretrained_weights(store: Path, mode: str | None) -> None:
+    found = loaded(store, mode)
+    assert found.first_pass_nbytes == 0
+    assert all(weight is found.pretrained[name] for name, weight in found.first_pass.items())
+    assert found.first_pass.keys() == found.pretrained.keys()
+
+
+def test_the_papers_router_looks_at_the_merged_base(store: Path, papers: LoadedStore) -> None:
+    """As the same models built in its mode; when a server or an evaluation is told to use it, too."""
+    assert papers.first_pass_nbytes > 0
+    evaluated = Variants(loaded(store), Execution.LOW_RANK, 1 << 30).engine("paper")._loaded
+    for found in (loaded(store, "paper"), evaluated):
+        assert found.mode == "paper"
+        assert found.first_pass.keys() == papers.first_pass.keys()
+        for name, weight in papers.first_pass.items():
+            torch.testing.assert_close(found.first_pass[name], weight)
+            assert name == "class_embedding" or weight is not papers.pretrained[name]
+
+
+def test_a_calibration_is_of_all_tasks_at_the_stores_rank() -> None:
+    variants = Variants(tiny.loaded_store(mode="exact", calibrated=True), Execution.LOW_RANK, 1 << 30)
+    queries = [Query(image) for image in tiny.pixels(8)]
+    plain = Variants(tiny.loaded_store(mode="exact"), Execution.LOW_RANK, 1 << 30)
+    few = (one.of_first_tasks(2).classify_batch(queries).all_answers() for one in (variants, plain))
+    assert [answer.coefficients for answer in next(few)] == [answer.coefficients for answer in next(few)]
+    assert variants.engine()._loaded.calibration is not None
+
+
+def test_a_store_that_names_its_first_pass_keeps_it(suite: Suite, tmp_path: Path) -> None:
+    build(suite.pretrained, suite.tasks, tmp_path / "a", BuildOptions(mode="paper", first_pass="pretrained"))
+    build(suite.pretrained, suite.tasks, tmp_path / "b", BuildOptions(first_pass="merged_base"))
+    assert loaded(tmp_path / "a").first_pass_nbytes == 0
+    evaluated = Variants(loaded(tmp_path / "a", "exact"), Execution.LOW_RANK, 1 << 30).engine("paper")._loaded
+    assert all(weight is evaluated.pretrained[name] for name, weight in evaluated.first_pass.items())
+    assert loaded(tmp_path / "b").first_pass_nbytes > 0
+    assert loaded(tmp_path / "b", "fast").first_pass_nbytes > 0

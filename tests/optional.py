@@ -1,0 +1,61 @@
+"""What some tests need beside the dev extra, and how it is installed: `@pytest.mark.optional("fonts")`.
+
+Where it is missing such a test is skipped with that line. With `--nothing-missing` it fails instead, for a
+machine where all of it was installed; `-m optional` runs these tests alone.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+from collections.abc import Callable
+
+import pytest
+
+from examples.demo_suite.fonts import FontsMissingError, require_fonts
+
+
+def c_compiler() -> str | None:
+    """The path of a C compiler, if there is one."""
+    return shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+
+
+def _without_fonts() -> str | None:
+    try:
+        require_fonts()
+    except FontsMissingError as error:
+        return str(error)
+    return None
+
+
+def _without_prometheus() -> str | None:
+    if shutil.which("prometheus") and shutil.which("promtool"):
+        return None
+    return "rules and dashboards are held to a real Prometheus: apt-get install prometheus"
+
+
+def _without_compiler() -> str | None:
+    return None if c_compiler() else "the jumping clock is made of C: apt-get install gcc libc6-dev"
+
+
+def _without_fusion_bench() -> str | None:
+    if importlib.util.find_spec("fusion_bench"):
+        return None
+    return "merges are compared with FusionBench: pip install --no-deps fusion-bench"
+
+
+# What is missing and how it is installed, or None.
+MISSING: dict[str, Callable[[], str | None]] = {
+    "fonts": _without_fonts,
+    "prometheus": _without_prometheus,
+    "compiler": _without_compiler,
+    "fusion_bench": _without_fusion_bench,
+}
+
+
+def need(item: pytest.Item) -> None:
+    """Skips a test that needs what is not here, or fails it under `--nothing-missing`."""
+    for marker in item.iter_markers("optional"):
+        reason = MISSING[marker.args[0]]()
+        if reason is not None:
+            (pytest.fail if item.config.getoption("nothing_missing") else pytest.skip)(reason)

@@ -1,0 +1,141 @@
+"""A real server answers as its OpenAPI description says; Schemathesis thinks of what to send it.
+
+Two things make the description stricter than it is published: `default` responses are taken out, so that
+every status has to be announced by name, and names of tasks and models that exist are put in, so that
+requests get past the 404 of a name that nobody has. (Other names are tried too: as requests that do not fit.)
+"""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+import schemathesis
+from schemathesis.config import SchemathesisConfig
+from schemathesis.engine import StopReason, events, from_schema
+from schemathesis.engine.recorder import ScenarioRecorder
+
+from tests.pictures import picture
+from tests.server.fakes import FakeEngine
+from tests.server_processes import RunningServer, running
+
+EXAMPLES = 10
+
+ENGINE = FakeEngine()
+NAMES = {
+    "name": [*ENGINE.tasks],
+    "task": ["auto", *ENGINE.tasks],
+    "model": ["auto", *ENGINE.tasks],
+    "version": [ENGINE.store_revision, *{task.revision for task in ENGINE.tasks.values()}],
+}
+INFER_BODY = {
+    "inputs": [
+        {"name": "image", "datatype": "BYTES", "shape": [1], "data": [b64encode(picture(7)).decode()]},
+    ]
+}
+
+
+KEY = "a-key-for-everything"
+
+
+@pytest.fixture(scope="module")
+def keyed_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    """A server that asks for a key, so that its refusals are seen too, and whose repository is open."""
+    keys = tmp_path_factory.mktemp("keys") / "keys.txt"
+    keys.write_text(KEY)
+    settings: dict[str, object] = {
+        "max_body_bytes": 200_000,
+        "max_pixels": 1_000_000,
+        "inference_keys_file": keys,
+        "admin_keys_file": keys,
+        "log_level": "error",
+    }
+    with running(0.0, settings) as server:
+        server.wait_until_ready()
+        yield server
+
+
+def strict(description: dict[str, Any]) -> dict[str, Any]:
+    """The description without the responses that allow anything, and with names and bodies that work."""
+    for path, item in description["paths"].items():
+        for operation in item.values():
+            operation["responses"].pop("default", None)
+            for parameter in operation.get("parameters", ()):
+                if parameter["in"] == "path":
+                    parameter["schema"]["enum"] = NAMES[parameter["name"]]
+            if path.endswith("/infer"):
+                operation["requestBody"]["content"]["application/json"]["example"] = INFER_BODY
+    return description
+
+
+@dataclass
+class Findings:
+    """What was answered, by operation, and what of it the description does not say."""
+
+    statuses: dict[str, set[int]] = field(default_factory=lambda: defaultdict(set))
+    problems: list[str] = field(default_factory=list)
+
+    def add(self, recorder: ScenarioRecorder) -> None:
+        for interaction in recorder.interactions.values():
+            assert interaction.response is not None, f"{recorder.label} was not answered"
+            self.statuses[recorder.label].add(interaction.response.status_code)
+        failed = [
+            check.failure_info
+            for checks in recorder.checks.values()
+            for check in checks
+            if check.failure_info
+        ]
+        self.problems += [f"{info.failure}\n{info.code_sample}" for info in failed]
+
+
+def tried(description: dict[str, Any], url: str) -> Findings:
+    """Sends to every operation what fits its description and what does not, always the same."""
+    config = {
+        "seed": 1,
+        "base-url": url,
+        "auth": {"openapi": {"APIKeyHeader": {"api_key": KEY}}},
+        "continue-on-failure": True,
+        "cache": {"enabled": False},
+        "generation": {"max-examples": EXAMPLES, "deterministic": True, "with-security-parameters": False},
+        "phases": {"stateful": {"enabled": False}},
+        "checks": {
+            # No schema can say what bytes are an image, so most bodies that fit it are rightly refused.
+            "positive_data_acceptance": {"enabled": False},
+            # A caller may ask for an answer within a microsecond.
+            "not_a_server_error": {"expected-statuses": ["2xx", "3xx", "4xx", "503", "504"]},
+        },
+    }
+    schema = schemathesis.openapi.from_dict(description, config=SchemathesisConfig.from_dict(config))
+    findings = Findings()
+    for event in from_schema(schema).execute():
+        assert not isinstance(event, (events.NonFatalError, events.FatalError)), event
+        if isinstance(event, events.ScenarioFinished):
+            findings.add(event.recorder)
+        elif isinstance(event, events.EngineFinished):
+            assert event.stop_reason is StopReason.COMPLETED
+    return findings
+
+
+@pytest.mark.slow
+def test_every_response_is_as_described(keyed_server: RunningServer) -> None:
+    description = keyed_server.client.get("/openapi.json").raise_for_status().json()
+    operations = {
+        f"{method.upper()} {path}" for path, item in description["paths"].items() for method in item
+    }
+    findings = tried(strict(description), str(keyed_server.client.base_url))
+    assert not findings.problems, "\n\n".join(findings.problems)
+    assert findings.statuses.keys() == operations
+    assert [label for label, statuses in findings.statuses.items() if 200 not in statuses] == []
+    seen = set().union(*findings.statuses.values())
+    assert not seen & set(range(500, 600)) - {503, 504}
+
+
+def test_a_path_with_two_methods_names_both(server: RunningServer) -> None:
+    response = server.client.put("/")
+    assert response.status_code == 405
+    assert response.headers["Allow"] == "GET, POST"
+    assert "GET or POST" in response.json()["error"]

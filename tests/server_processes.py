@@ -1,0 +1,108 @@
+"""Real server processes on free ports of the loopback."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import IO
+
+import httpx
+
+ROOT = Path(__file__).parents[1]
+PATIENCE = 30.0
+
+
+@dataclass(frozen=True)
+class RunningServer:
+    """A server process and a client for it."""
+
+    process: subprocess.Popen[str]
+    client: httpx.Client
+    errors: IO[str]  # its standard error: a file, because a full pipe would stop the server
+
+    @property
+    def port(self) -> int:
+        port = self.client.base_url.port
+        assert port is not None
+        return port
+
+    def wait_until_ready(self) -> None:
+        deadline = time.monotonic() + PATIENCE
+        while self.client.get("/readyz").status_code != 200:
+            assert time.monotonic() < deadline, "the server did not become ready"
+            time.sleep(0.02)
+
+    def log(self) -> str:
+        """Everything that was logged so far."""
+        self.errors.seek(0)
+        return self.errors.read()
+
+    def metric(self, line: str) -> float:
+        """The value of one sample, such as `mass_ready`."""
+        for sample in self.client.get("/metrics").text.splitlines():
+            name, _, value = sample.rpartition(" ")
+            if name == line:
+                return float(value)
+        raise AssertionError(f"there is no sample {line}")
+
+
+StartServer = Callable[..., RunningServer]
+
+
+def running(
+    load_seconds: float, settings: dict[str, object], variables: Mapping[str, str] | None = None
+) -> AbstractContextManager[RunningServer]:
+    """The fake server, stopped at the end however the test went; `variables` are added to its environment."""
+    return _running(["tests.server.fake_server", str(load_seconds)], settings, variables)
+
+
+def serving(
+    store: Path, variables: Mapping[str, str] | None = None, **settings: object
+) -> AbstractContextManager[RunningServer]:
+    """`mass-serve serve` of a real store."""
+    return _running(["mass_serve.cli", "serve", str(store)], settings, variables)
+
+
+@contextmanager
+def _running(
+    module: list[str], settings: dict[str, object], variables: Mapping[str, str] | None
+) -> Iterator[RunningServer]:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MASS_")}
+    settings = {"port": 0, "log_format": "json"} | settings
+    environment.update({f"MASS_{name.upper()}": str(value) for name, value in settings.items()})
+    environment.update(variables or {})
+    with (
+        TemporaryFile("w+") as errors,
+        subprocess.Popen(
+            [sys.executable, "-m", *module], cwd=ROOT, env=environment, text=True, stderr=errors
+        ) as process,
+    ):
+        try:
+            with httpx.Client(
+                base_url=_address(process, errors), timeout=PATIENCE, trust_env=False
+            ) as client:
+                yield RunningServer(process, client, errors)
+        finally:
+            process.kill()
+
+
+def _address(process: subprocess.Popen[str], errors: IO[str]) -> str:
+    """The URL in the first line of a server's log."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        errors.seek(0)
+        log = errors.read()
+        if "\n" in log:
+            address: str = json.loads(log.splitlines()[0])["url"]
+            return address
+        assert process.poll() is None, log
+        assert time.monotonic() < deadline, "the server did not say where it listens"
+        time.sleep(0.02)
