@@ -179,7 +179,7 @@ def test_a_room_imports_only_those_below_it(room: str) -> None:
 @pytest.mark.parametrize(
     ("module", "name"),
     [
-        ("server.serving.batcher", "mass_serve.server.web.body.read_body"),
+        ("server.serving.batcher", "mass_serve.server.web.requests.read_body"),
         ("server.serving.batcher", "mass_serve.server.operation.metrics.Metrics"),
         ("server.serving.batcher", "fastapi.Request"),
         ("server.serving.service", "prometheus_client.Gauge"),
@@ -206,7 +206,7 @@ def test_the_rule_of_the_rooms_catches(module: str, name: str) -> None:
         ("server.serving.decode_pool", "mass_serve.engine.inputs.decode.decoded"),
         ("server.web.middleware", "mass_serve.server.serving.service.Service"),
         ("server.protocols.native.routes", "fastapi.Request"),
-        ("server.protocols.native.routes", "mass_serve.server.web.body.read_body"),
+        ("server.protocols.native.routes", "mass_serve.server.web.requests.read_body"),
         ("server.operation.metrics", "prometheus_client.Gauge"),
         ("server.app", "mass_serve.server.operation.metrics.Metrics"),
     ],

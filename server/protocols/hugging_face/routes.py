@@ -18,8 +18,14 @@ from mass_serve.server.protocols.json_bodies import MOST_OPTIONS, parse_json
 from mass_serve.server.protocols.native.requests import DEFAULT_TOP_K, checked_top_k, decoded_base64, is_json
 from mass_serve.server.serving.requests import EncodedImages, RequestContext
 from mass_serve.server.serving.service import Service
-from mass_serve.server.web.body import read_body, while_awaited
-from mass_serve.server.web.dependencies import FOR_INFERENCE, IF_THERE_IS_ROOM, CurrentContext, CurrentService
+from mass_serve.server.web.requests import (
+    FOR_INFERENCE,
+    IF_THERE_IS_ROOM,
+    CurrentContext,
+    CurrentService,
+    read_body,
+    while_awaited,
+)
 from mass_serve.server.web.responses import error_responses
 
 router = APIRouter(dependencies=FOR_INFERENCE)

@@ -10,15 +10,37 @@ import base64
 import binascii
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
 
 from mass_serve.server.errors import BadRequestError, TooLargeError
 from mass_serve.server.protocols.json_bodies import MOST_OPTIONS, parse_json
-from mass_serve.server.protocols.native.bodies import ClassifyBody
 from mass_serve.server.protocols.native.multipart import Part, parse_multipart
 
 DEFAULT_TOP_K = 5
 # Of a form, beside its images.
 MOST_FIELDS = 1000
+
+
+class ImageItem(BaseModel):
+    """One image of a JSON request."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    b64: Annotated[str, Field(description="the image file in standard base64")]
+
+
+class ClassifyBody(BaseModel):
+    """A classification request as JSON."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    images: list[ImageItem] = Field(fail_fast=True)
+    tasks: list[str] | None = Field(
+        None, fail_fast=True, description="choose among these tasks; one name skips the routing"
+    )
+    top_k: int | None = Field(None, description="how many labels to return per image, 5 by default")
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
 from mass_serve.server.protocols.native.answers import ClassifyAnswer, image_result
-from mass_serve.server.protocols.native.bodies import ClassifyBody
 from mass_serve.server.protocols.native.requests import (
     DEFAULT_TOP_K,
+    ClassifyBody,
     Limits,
     Options,
     parse_request,
@@ -18,9 +18,15 @@ from mass_serve.server.protocols.native.requests import (
 )
 from mass_serve.server.serving.requests import EncodedImages, RequestContext
 from mass_serve.server.serving.service import Service
-from mass_serve.server.web.body import read_body, while_awaited
-from mass_serve.server.web.dependencies import FOR_INFERENCE, IF_THERE_IS_ROOM, CurrentContext, CurrentService
 from mass_serve.server.web.json_schemas import inlined_schema
+from mass_serve.server.web.requests import (
+    FOR_INFERENCE,
+    IF_THERE_IS_ROOM,
+    CurrentContext,
+    CurrentService,
+    read_body,
+    while_awaited,
+)
 from mass_serve.server.web.responses import error_responses
 
 router = APIRouter(dependencies=FOR_INFERENCE)

@@ -23,9 +23,15 @@ from mass_serve.server.protocols.open_inference.requests import (
 )
 from mass_serve.server.serving.requests import RequestContext
 from mass_serve.server.serving.service import Service
-from mass_serve.server.web.body import read_body, while_awaited
-from mass_serve.server.web.dependencies import FOR_INFERENCE, IF_THERE_IS_ROOM, CurrentContext, CurrentService
 from mass_serve.server.web.json_schemas import inlined_schema
+from mass_serve.server.web.requests import (
+    FOR_INFERENCE,
+    IF_THERE_IS_ROOM,
+    CurrentContext,
+    CurrentService,
+    read_body,
+    while_awaited,
+)
 from mass_serve.server.web.responses import error_responses, readiness
 
 

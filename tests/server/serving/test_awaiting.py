@@ -15,7 +15,7 @@ from mass_serve.server.errors import ClientGoneError, DeadlineError
 from mass_serve.server.serving.requests import RequestContext
 from mass_serve.server.serving.service import Service
 from mass_serve.server.serving.threads import Threads
-from mass_serve.server.web.body import while_awaited
+from mass_serve.server.web.requests import while_awaited
 
 SERVICE = cast(Service, SimpleNamespace(settings=SimpleNamespace(request_timeout=0.1)))
 
