@@ -36,5 +36,5 @@ def options(
 
 
 def main() -> None:
-    """The entry point of the `mass-serve` script."""
+    """Runs the command that the arguments name."""
     app()

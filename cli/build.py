@@ -112,7 +112,7 @@ def build(
 def _task_inputs(
     tasks: Sequence[str], heads: Sequence[str], labels: Sequence[str], accuracies: Sequence[str]
 ) -> list[TaskInput]:
-    """The tasks of a build. A name given twice stays twice: the build refuses it with its own sentence."""
+    """Reads the tasks of a build. A name given twice stays twice: the build has its own sentence for it."""
     given = [_pair("--task", text, Path) for text in tasks]
     names = {name for name, _ in given}
     head_of = _by_name("--head", heads, names, Path)

@@ -50,7 +50,7 @@ def _listen_or_fail(settings: Settings) -> socket.socket:
 
 
 def _url(listener: socket.socket) -> str:
-    """Where a browser finds the server."""
+    """Returns the address at which a browser finds the server."""
     host, port = listener.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 

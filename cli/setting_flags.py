@@ -46,13 +46,13 @@ def _parameter(name: str, field: FieldInfo, argument: str) -> inspect.Parameter:
 
 
 def _flag_type(field: FieldInfo) -> Any:
-    """The type of a field's values if the command line converts it, else text; or None, for not given."""
+    """Returns the type of a field's values if the command line converts it, else text; or None: not given."""
     types = set(get_args(field.annotation)) - {type(None)} or {field.annotation}
     known = next((known for known in CONVERTED if types == {known}), str)
     return known | None
 
 
 def _help(field: FieldInfo) -> str:
-    """The settings describe themselves."""
+    """Returns what the field says of itself, and its default."""
     default = "" if field.default is None or field.default_factory else f" (default: {field.default})"
     return f"{field.description}{default}"

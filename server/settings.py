@@ -100,7 +100,7 @@ class Settings(EngineOptions, BaseSettings):
 
     @model_validator(mode="after")
     def _a_request_fits_the_queue(self) -> Settings:
-        """A request that can never be admitted must not be told to come back later."""
+        """Refuses limits under which a request would be told to come back later and never be admitted."""
         if self.max_images_per_request > self.queue_images:
             raise ValueError(
                 f"max_images_per_request ({self.max_images_per_request}) must not exceed"
@@ -130,7 +130,7 @@ class Settings(EngineOptions, BaseSettings):
 
 
 def load_settings(flags: Mapping[str, object]) -> Settings:
-    """The settings in force, where a flag of None was not given. Raises SettingsError."""
+    """Returns the settings in force, where a flag of None was not given. Raises SettingsError."""
     given = {name: value for name, value in flags.items() if value is not None}
     try:
         settings = Settings(**given)  # type: ignore[arg-type]

@@ -60,7 +60,7 @@ async def ready(service: CurrentService) -> JSONResponse:
 
 
 def _told(error: ServiceError) -> JSONResponse:
-    """Returned and not raised: a probe that is told so is no request that was rejected."""
+    """Returns the error as a response; raised, it would count as a request that was rejected."""
     return error_response(error.status, str(error), error.headers())
 
 

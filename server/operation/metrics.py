@@ -51,7 +51,7 @@ class Metrics:
     """Counts what the service reports, under names that start with `mass_`: a `ServingObserver`."""
 
     def __init__(self, queue_capacity: int, options: Mapping[str, str]) -> None:
-        """`options` are labels of `mass_build_info`: the words among the engine's options."""
+        """Registers all metrics; `options` are labels of `mass_build_info`: the engine's options in words."""
         # They are a time stamp beside every counter, which nobody reads.
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry()
@@ -163,7 +163,7 @@ class Metrics:
         build.labels(**labels).set(1)
 
     def watch_readiness(self, ready: Callable[[], bool]) -> None:
-        """`mass_ready` is asked for at each scrape, so that it cannot go stale."""
+        """Lets `mass_ready` ask at each scrape, so that it cannot go stale."""
         self.ready.set_function(lambda: float(ready()))
 
     def request_in_progress(self) -> AbstractContextManager[None]:
@@ -222,7 +222,7 @@ class Metrics:
                     self.routed_images.labels(task).inc()
 
     def render(self) -> bytes:
-        """The exposition that a scrape reads."""
+        """Returns the exposition that a scrape reads."""
         return generate_latest(self.registry)
 
 

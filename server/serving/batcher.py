@@ -153,7 +153,7 @@ class Batcher:
         self._observer.images_waiting(self._waiting)
 
     def _run(self) -> None:
-        """The worker: batch after batch, until closed and empty."""
+        """Works batch after batch, until closed and empty; the worker's thread runs this."""
         torch.get_num_threads()  # settles this thread's share before a load lowers it for a moment
         try:
             while shares := self._next_batch():

@@ -137,7 +137,7 @@ class ServedStore:
         self._refuse_the_rest()
 
     def _refuse_the_rest(self) -> None:
-        """Nobody shall wait for a thread that has ended."""
+        """Answers everything asked for but not begun, as nobody shall wait for a thread that has ended."""
         with self._ending:
             self._ended = True
         while not self._asked.empty():

@@ -106,11 +106,11 @@ class Service:
             raise MemoryFullError("The server is reading as much as its memory allows; try again.")
 
     def release(self, context: RequestContext) -> None:
-        """Called when a request is answered."""
+        """Stops counting a request's body, once it is answered."""
         self._held_bytes -= context.held_bytes
 
     def check(self) -> None:
-        """Called now and then by whoever keeps time: gives a hung worker up."""
+        """Gives a hung worker up; whoever keeps time calls this now and then."""
         self.batcher.fail_if_hung(self.settings.hang_timeout)
 
     def close(self) -> None:

@@ -46,7 +46,7 @@ def install_error_handlers(app: FastAPI, observer: ServingObserver) -> None:
 
 
 def _explain(request: Request, error: HTTPException) -> str:
-    """A sentence for the errors that the framework raises by itself."""
+    """Returns a sentence for an error that the framework raises by itself."""
     path = ascii(request.url.path)[1:-1][:200]
     if error.status_code == HTTPStatus.NOT_FOUND:
         return f"There is nothing at {path}; /openapi.json lists what there is."
@@ -56,7 +56,7 @@ def _explain(request: Request, error: HTTPException) -> str:
 
 
 def _allowed_methods(request: Request) -> list[str]:
-    """Those of all routes at a path; the framework itself names those of the first one only."""
+    """Returns the methods of all routes at a path; the framework names those of the first one only."""
     return [
         method.value
         for method in HTTPMethod

@@ -91,7 +91,7 @@ class RequestMiddleware:
 
 
 def _as_get(scope: Scope) -> Scope:
-    """HEAD is GET without the body, which the HTTP server leaves out by itself."""
+    """Treats HEAD as GET; the HTTP server leaves the body out by itself."""
     return {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
 
 
@@ -111,13 +111,13 @@ def _protocol(method: str, path: str) -> str:
 
 
 def _request_id(scope: Scope) -> str:
-    """The caller's, if it is sane, so that it can be followed through several services."""
+    """Takes the caller's id, if it is sane, so that it can be followed through several services."""
     given = Headers(scope=scope).get("x-request-id", "")
     return given if SANE_REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
 
 
 def _log_request(scope: Scope, status: int, seconds: float, context: RequestContext) -> None:
-    """One line per request: never a header, because those may hold callers' tokens."""
+    """Logs one line: never a header, because those may hold callers' tokens."""
     stages = {f"{stage}_seconds": round(spent, 6) for stage, spent in context.stage_seconds.items()}
     log.info(
         "request",

@@ -38,7 +38,7 @@ def _keys(
     bearer: Annotated[HTTPAuthorizationCredentials | None, Depends(HTTPBearer(auto_error=False))],
     header: Annotated[str | None, Depends(APIKeyHeader(name="X-API-Key", auto_error=False))],
 ) -> list[str]:
-    """The keys that the caller presents, in either way or in both."""
+    """Returns the keys that the caller presents, in either way or in both."""
     given = [bearer.credentials if bearer else None, header]
     return [key for key in given if key]
 

@@ -100,7 +100,7 @@ async def _answer(
 
 
 def _read(body: bytes, content_type: str) -> tuple[bytes, HuggingFaceParameters]:
-    """The encoded image and what was chosen. Raises BadRequestError."""
+    """Reads the encoded image and what was chosen. Raises BadRequestError."""
     if not body:
         raise BadRequestError("The request has no body; send an image, or JSON with 'inputs' in base64.")
     if not is_json(body, content_type):
@@ -110,7 +110,7 @@ def _read(body: bytes, content_type: str) -> tuple[bytes, HuggingFaceParameters]
 
 
 def _labels(answer: Classification, top_k: int, function: str) -> list[HuggingFaceLabel]:
-    """The `top_k` labels of the winning task, ties in label order."""
+    """Returns the `top_k` labels of the winning task, ties in label order."""
     scores = {
         "softmax": answer.probabilities,
         "sigmoid": answer.logits.sigmoid(),

@@ -30,14 +30,14 @@ class Duration:
     ns: int = 0
 
     def add(self, seconds: float) -> None:
-        """Once more."""
+        """Counts it once more."""
         self.count += 1
         self.ns += int(seconds * 1e9)
 
 
 @dataclass
 class ModelStatistics:
-    """Of one version of one model, since the server started. Only the event loop's thread touches it."""
+    """The figures of one version of one model since the server started; only the event loop touches them."""
 
     last_inference: int = 0  # milliseconds since the epoch
     images: int = 0
@@ -67,7 +67,7 @@ class ModelStatistics:
             self.durations[name].add(sum(context.stage_seconds.get(stage, 0.0) for stage in stages))
 
     def as_triton_shows_it(self) -> dict[str, Any]:
-        """The figures as the extension names them."""
+        """Returns the figures as the extension names them."""
         return {
             "last_inference": self.last_inference,
             "inference_count": self.images,
@@ -81,13 +81,13 @@ class ModelStatistics:
 
 
 class Statistics:
-    """By model: a new version starts from nothing, and the figures of the one before are gone."""
+    """The figures of every model: a new version starts from nothing, and those of the one before are gone."""
 
     def __init__(self) -> None:
         self._models: dict[str, tuple[str, ModelStatistics]] = {}
 
     def of(self, model: str, version: str) -> ModelStatistics:
-        """The figures of one model, opened when first asked for."""
+        """Returns the figures of one model, which begin when first asked for."""
         known, figures = self._models.get(model, ("", None))
         if figures is None or known != version:
             figures = ModelStatistics()

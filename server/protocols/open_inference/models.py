@@ -30,12 +30,12 @@ class Model:
 
 
 def model_names(engine: ServingEngine) -> list[str]:
-    """All models of an engine."""
+    """Returns the names of all models of an engine."""
     return [AUTO, *engine.tasks]
 
 
 def find_model(engine: ServingEngine, name: str, version: str | None) -> Model:
-    """The model of that name. Raises NotFoundError, also for a version that is not served."""
+    """Returns the model of that name. Raises NotFoundError, also for a version that is not served."""
     if name not in model_names(engine):
         raise NotFoundError(f"There is no model {name[:80]!a}; GET /v2/models lists those there are.")
     heads = engine.tasks if name == AUTO else {name: engine.tasks[name]}

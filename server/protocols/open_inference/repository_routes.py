@@ -65,7 +65,7 @@ async def unload(model: str, request: Request, service: CurrentService) -> Respo
 
 
 async def _parameters(request: Request, service: Service) -> dict[str, Any]:
-    """The JSON object in the body, which may be empty. Raises BadRequestError."""
+    """Reads the JSON object in the body, which may be empty. Raises BadRequestError."""
     body = await read_body(request, service, LONGEST_BODY)
     return await service.parsers.run(_json_object, body or b"{}")
 
@@ -81,7 +81,7 @@ def _json_object(body: bytes) -> dict[str, Any]:
 
 
 async def _loaded(future: Future[ServingEngine]) -> ServingEngine:
-    """The engine that then serves. Raises BadRequestError where it could not be loaded."""
+    """Returns the engine that then serves. Raises BadRequestError where it could not be loaded."""
     try:
         # Who asked may leave; the load goes on.
         return await asyncio.shield(asyncio.wrap_future(future))
