@@ -31,7 +31,8 @@ def with_setting_flags(
         command(flags)
 
     # The signature is all that typer reads of a command, and the only place where it can be told of flags.
-    parameters = [_parameter(name, field, argument) for name, field in settings.model_fields.items()]
+    names = sorted(settings.model_fields, key=lambda name: name != argument)
+    parameters = [_parameter(name, settings.model_fields[name], argument) for name in names]
     with_flags.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     with_flags.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     with_flags.__doc__ = command.__doc__

@@ -17,7 +17,7 @@
     │   ├── DrainingError        503  shutting down
     │   ├── WorkerDiedError      503  the process is about to end
     │   └── NoMemoryError        503  not even one image fits the device's memory now
-    └── DeadlineError    504  not answered within `request_timeout`
+    └── DeadlineError            504  not answered within `request_timeout`
 
 `server.web.error_handlers` is the one place that turns these, and the framework's own errors, into responses.
 Every body is `{"error": "<one sentence that says what to do>"}`.
