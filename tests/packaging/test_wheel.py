@@ -106,6 +106,25 @@ def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Enviro
     return made
 
 
+def test_a_plain_checkout_needs_no_installation(tmp_path: Path) -> None:
+    """A GPU machine may have the packages and a checkout, and nothing that tells the checkout's version."""
+    packages, python = tmp_path / "packages", tmp_path / "environment" / "bin" / "python"
+    packages.mkdir()
+    for path in Path(sysconfig.get_path("purelib")).iterdir():
+        if "mass_serve" not in path.name:
+            (packages / path.name).symlink_to(path)
+    venv.create(tmp_path / "environment", with_pip=False)
+    variables = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(packages)}
+
+    def version_in(folder: Path) -> subprocess.CompletedProcess[str]:
+        command = (python, "-m", "mass_serve.cli", "--version")
+        return subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True, check=False)
+
+    told = version_in(ROOT)
+    assert (told.returncode, told.stdout) == (0, f"mass-serve {__version__}\n"), told.stderr
+    assert "No module named 'mass_serve'" in version_in(tmp_path).stderr, "nothing is installed"
+
+
 def test_the_package_is_the_installed_one(environment: Environment) -> None:
     code = (
         "import mass_serve; from mass_serve.engine import Engine; print(mass_serve.__file__, Engine.__name__)"
