@@ -94,25 +94,29 @@ class Batcher:
         Raises QueueFullError, DrainingError or WorkerDiedError. Cancelling the future gives the places back.
         """
         with self._changed:
-            if self._died is not None:
-                raise WorkerDiedError("The server has lost its device and is restarting; try again.")
-            if self._closing:
-                raise DrainingError("The server is shutting down; send the request to another one.")
-            if self._waiting + images > self._queue_images:
-                raise self._queue_is_full()
-            ahead = sum(ticket.waiting for ticket in self._open if ticket.priority <= priority)
-            expected = self._pace.careful_seconds(self._on_device + ahead + images)
-            # With nothing ahead it is tried: refused for a slow batch in the past, no request would ever show
-            # that the next ones are quick.
-            if ahead and time.monotonic() + expected > deadline:
-                raise QueueFullError(
-                    f"{ahead} images are ahead, too many for an answer in time; try again later."
-                )
+            self._refuse(images, deadline, priority)
             ticket = Ticket(engine, images, deadline, waiting=images, priority=priority)
             self._open.add(ticket)
             self._count_waiting(images)
         ticket.future.add_done_callback(lambda _: self._forget(ticket))
         return ticket
+
+    def _refuse(self, images: int, deadline: float, priority: int) -> None:
+        """Raises the reason for which a request cannot be admitted, if there is one."""
+        if self._died is not None:
+            raise WorkerDiedError("The server has lost its device and is restarting; try again.")
+        if self._closing:
+            raise DrainingError("The server is shutting down; send the request to another one.")
+        if self._waiting + images > self._queue_images:
+            raise self._queue_is_full()
+        ahead = sum(ticket.waiting for ticket in self._open if ticket.priority <= priority)
+        expected = self._pace.careful_seconds(self._on_device + ahead + images)
+        # With nothing ahead it is tried: were it refused for slow batches in the past, no request would ever
+        # show that the next ones are quick.
+        if ahead and time.monotonic() + expected > deadline:
+            raise QueueFullError(
+                f"{ahead} images are ahead, too many for an answer in time; try again later."
+            )
 
     def submit(self, ticket: Ticket, queries: Sequence[Query]) -> None:
         """Hands over the images of an admitted ticket."""
