@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from importlib.metadata import version
 from typing import Annotated
 
 import typer
 
-from mass_serve.cli import build, calibrate, classify, evaluate, serve
+from mass_serve import __version__
+from mass_serve.cli import build, calibrate, classify, evaluate, inspect_store, serve, task, verify
 
 app = typer.Typer(
     name="mass-serve",
@@ -15,13 +15,13 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for command in (serve, classify, evaluate, calibrate, build):
+for command in (serve, classify, evaluate, calibrate, build, inspect_store, verify, task):
     command.register(app)
 
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"mass-serve {version('mass-serve')}")
+        typer.echo(f"mass-serve {__version__}")
         raise typer.Exit
 
 
@@ -36,5 +36,5 @@ def options(
 
 
 def main() -> None:
-    """The entry point of the `mass-serve` script."""
+    """Runs the command that the arguments name."""
     app()

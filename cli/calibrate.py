@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from mass_serve.cli.arguments import JsonOption, StoreArgument
 from mass_serve.cli.failing import fail
 from mass_serve.cli.progress_bars import progress_bars
 from mass_serve.evaluation import EvaluationDataError
@@ -20,13 +21,13 @@ from mass_serve.server.startup import store_source
 
 
 def calibrate(
-    store: Annotated[str, typer.Argument(help="store folder or URL", metavar="STORE")],
+    store: StoreArgument,
     images: Annotated[Path, typer.Argument(help="folder of images, at any depth", metavar="IMAGES")],
     unrouted: Annotated[
         float,
         typer.Option(min=0, max=0.5, help="share of such images to be unrouted in the store's mode"),
     ] = 0.01,
-    as_json: Annotated[bool, typer.Option("--json", help="print the result as JSON")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Fits the search for the task to your images, which need no labels; writes a new store revision.
 

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from mass_serve.cli.failing import EXIT_FAILED, fail
-from mass_serve.engine.engine import Engine, Query
+from mass_serve.engine import Engine, Query
 from mass_serve.engine.inputs.decode import decode_image
 from mass_serve.engine.inputs.errors import InputError
 from mass_serve.model_store.errors import StoreError
@@ -53,7 +53,7 @@ def _known(engine: Engine, names: Sequence[str] | None) -> tuple[str, ...] | Non
 def _read(
     paths: Sequence[Path], candidates: tuple[str, ...] | None, engine: Engine, settings: Settings
 ) -> list[tuple[Path, Query]]:
-    """The images that can be read; a line on standard error for each of the others."""
+    """Reads the images that can be read; prints a line on standard error for each of the others."""
     queries = []
     for path in paths:
         try:
@@ -83,7 +83,7 @@ def _print_json(results: Sequence[tuple[Path, ImageResult]]) -> None:
 
 
 def _print_lines(results: Sequence[tuple[Path, ImageResult]]) -> None:
-    """`file  task  label score, label score`, readable and easy to cut."""
+    """Prints `file  task  label score, label score`, readable and easy to cut."""
     for path, result in results:
         labels = ", ".join(f"{entry.label} {entry.score:.3f}" for entry in result.top)
         typer.echo(f"{path}\t{result.task}\t{labels}")

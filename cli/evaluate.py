@@ -9,10 +9,11 @@ from typing import Annotated
 
 import typer
 
+from mass_serve.cli.arguments import StoreArgument
 from mass_serve.cli.evaluation_table import print_report
 from mass_serve.cli.failing import EXIT_FAILED, fail
 from mass_serve.cli.progress_bars import progress_bars
-from mass_serve.engine.engine import Engine
+from mass_serve.engine import Engine
 from mass_serve.engine.execution import Execution
 from mass_serve.engine.loading import load_store
 from mass_serve.evaluation import EvaluationData, EvaluationDataError, Options, Report
@@ -31,7 +32,7 @@ from mass_serve.server.startup import store_source
 
 
 def evaluate(
-    store: Annotated[str, typer.Argument(help="store folder or URL", metavar="STORE")],
+    store: StoreArgument,
     data: Annotated[Path, typer.Argument(help="DATA/<task>/<class>/*.png|jpg|webp", metavar="DATA")],
     json_file: Annotated[
         Path | None, typer.Option("--json", help="write the figures here; - for standard output")
@@ -90,7 +91,7 @@ def evaluate(
 
 
 def _load(store: str, modes: Sequence[str]) -> Variants:
-    """In the first of the modes, with weights for all of them."""
+    """Loads the store in the first of the modes, with weights for all of them."""
     try:
         source = store_source(load_settings({"store": store}))
         # The paper's first pass reads less than the others'.
@@ -102,7 +103,7 @@ def _load(store: str, modes: Sequence[str]) -> Variants:
 
 
 def _finetuned_models(engine: Engine, given: Sequence[str]) -> FinetunedModels | None:
-    """The checkpoints of all tasks, if any is given."""
+    """Returns the checkpoints of all tasks, if any is given."""
     if not given:
         return None
     paths = {}

@@ -46,7 +46,7 @@ BASELINES = (
 
 
 def print_report(report: Report) -> None:
-    """The routed methods, the baselines with the task known, and what the baselines are."""
+    """Prints the routed methods, the baselines with the task known, and what the baselines are."""
     console = Console()
     if not console.is_terminal:
         console.width = 200  # a file or pipe has no width to cut names to
@@ -84,7 +84,7 @@ def _routed_cells(figures: RoutedFigures) -> list[str]:
 
 
 def _baselines(report: Report) -> Table:
-    """Accuracies with the task known; columns of what was not measured are left out."""
+    """Shows accuracies with the task known; columns of what was not measured are left out."""
     known = [name for name in BASELINES if report["average"]["baselines"][name] is not None]
     table = _table("baselines: task known", "task", *(TITLES[name] for name in known))
     for task, figures in report["tasks"].items():
@@ -97,7 +97,7 @@ def _baselines(report: Report) -> Table:
 
 
 def _unfamiliar(figures: Unfamiliar) -> Table:
-    """How well familiarity tells images that no task covers."""
+    """Shows how well familiarity tells images that no task covers."""
     table = _table("images that no task covers", "domain", "images", "AUROC", "unrouted")
     for name, domain in (*figures["domains"].items(), ("average", figures["average"])):
         table.add_row(name, str(domain["images"]), _number(domain["auroc"]), _number(domain["unrouted"]))
@@ -111,7 +111,7 @@ def _average_interval(report: Report, name: str) -> str:
 
 
 def _notes(report: Report) -> Table:
-    """Where each baseline's weights are from, what was searched, and what it stores."""
+    """Shows where each baseline's weights are from, what was searched, and what it stores."""
     table = _table("what the baselines are", "baseline", "weights from", "of one encoder's bytes", "searched")
     for name in BASELINES:
         baseline, title = report["baselines"][name], TITLES[name]

@@ -14,7 +14,7 @@ from mass_serve.model_store.progress import Progress
 
 @contextmanager
 def progress_bars() -> Iterator[Progress]:
-    """A callback that shows every stage as a bar."""
+    """Gives a callback that shows every stage as a bar."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Bars(*columns, console=Console(stderr=True)) as bars:
         bar_of_stage = {}

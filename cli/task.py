@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from mass_serve.cli.arguments import JsonOption, StoreArgument
 from mass_serve.cli.failing import fail
 from mass_serve.cli.progress_bars import progress_bars
 from mass_serve.model_store.errors import StoreError
@@ -17,14 +18,12 @@ from mass_serve.model_store.progress import Progress
 from mass_serve.model_store.revisions import add_task, prune_store, remove_task, rollback_task
 from mass_serve.model_store.store import Store
 
-StoreArgument = Annotated[str, typer.Argument(help="store folder or URL", metavar="STORE")]
 NameArgument = Annotated[str, typer.Argument(help="task", metavar="NAME")]
-JsonOption = Annotated[bool, typer.Option("--json", help="print the result as JSON")]
 
-app = typer.Typer(help="Add, remove, roll back and prune the tasks of a store.", no_args_is_help=True)
+commands = typer.Typer(help="Add, remove, roll back and prune the tasks of a store.", no_args_is_help=True)
 
 
-@app.command()
+@commands.command()
 def add(
     store: StoreArgument,
     name: NameArgument,
@@ -41,19 +40,19 @@ def add(
     _change(lambda progress: add_task(store, task, replace, allow_pickle, progress), as_json)
 
 
-@app.command()
+@commands.command()
 def remove(store: StoreArgument, name: NameArgument, as_json: JsonOption = False) -> None:
     """Takes a task out of a store; `rollback` brings it back until `prune`."""
     _change(lambda progress: remove_task(store, name, progress), as_json)
 
 
-@app.command()
+@commands.command()
 def rollback(store: StoreArgument, name: NameArgument, as_json: JsonOption = False) -> None:
     """Returns to a task's revision before the current one, or brings a removed task back."""
     _change(lambda progress: rollback_task(store, name, progress), as_json)
 
 
-@app.command()
+@commands.command()
 def prune(store: StoreArgument, as_json: JsonOption = False) -> None:
     """Deletes earlier revisions and what interrupted writes left behind."""
     try:
@@ -64,7 +63,7 @@ def prune(store: StoreArgument, as_json: JsonOption = False) -> None:
 
 
 def _change(change: Callable[[Progress], Store], as_json: bool) -> None:
-    """Runs a change and says what the store then is."""
+    """Runs a change and prints what the store then is."""
     try:
         with progress_bars() as progress:
             store = change(progress)
@@ -77,3 +76,8 @@ def _change(change: Callable[[Progress], Store], as_json: bool) -> None:
         return
     listed = ", ".join(f"{name} ({revision})" for name, revision in tasks.items())
     typer.echo(f"{store.files.url}: revision {store.manifest.store_revision}, tasks {listed}")
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the group of commands."""
+    app.add_typer(commands, name="task")

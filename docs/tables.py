@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry
 from pydantic.fields import FieldInfo
 
 from docs.markdown import code, table
+from mass_serve.engine import EngineOptions
 from mass_serve.router.modes import MODES
 from mass_serve.server.operation.metrics import Metrics
 from mass_serve.server.settings import Settings
@@ -93,7 +94,7 @@ def metrics_table() -> str:
 
 def metric_rows() -> list[tuple[str, str, str, str]]:
     """The rows of `metrics_table`."""
-    return sorted(_metrics(Metrics(queue_capacity=1).registry))
+    return sorted(_metrics(Metrics(1, EngineOptions().labels).registry))
 
 
 def _metrics(registry: CollectorRegistry) -> Iterator[tuple[str, str, str, str]]:

@@ -1,10 +1,21 @@
 """The whole answer without a server: images in, answers out. It imports no web framework.
 
-`Engine.load(store).classify(images)` is all that most callers need; `inputs` turns files into what it takes.
+`Engine.load(store).classify(images)` is all that most callers need; `inputs` turns files into what it takes,
+and `protocol` is all that a service knows of an engine.
 """
 
 from mass_serve.engine.engine import BatchReport, Classification, Engine, Query
 from mass_serve.engine.options import EngineOptions
+from mass_serve.engine.protocol import EngineSource, ServingEngine
 from mass_serve.engine.source import StoreSource
 
-__all__ = ["BatchReport", "Classification", "Engine", "EngineOptions", "Query", "StoreSource"]
+__all__ = [
+    "BatchReport",
+    "Classification",
+    "Engine",
+    "EngineOptions",
+    "EngineSource",
+    "Query",
+    "ServingEngine",
+    "StoreSource",
+]

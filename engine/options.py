@@ -1,4 +1,10 @@
-"""Every option of an engine, once: flags, environment, file, metrics and documentation follow from it."""
+"""Every option of an engine, typed once: flags, environment, file and `mass_build_info` follow from it.
+
+    EngineOptions(device="cpu", mode="fast")
+
+`server.settings.Settings` inherits the fields, `cli.setting_flags` makes flags of them, and the words among
+them are labels of `mass_build_info`: a new option is a new field here and nothing else.
+"""
 
 from __future__ import annotations
 
@@ -35,6 +41,14 @@ class EngineOptions(BaseModel):
     set_cache_bytes: int = Field(
         default=GIB, ge=0, description="memory for expert sets beside the shared blocks, in bytes"
     )
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """The options that are words and not numbers, as labels of a metric; what was left open is empty."""
+        options = {name: getattr(self, name) for name in type(self).model_fields}
+        return {
+            name: value or "" for name, value in options.items() if value is None or isinstance(value, str)
+        }
 
     @property
     def torch_device(self) -> torch.device:

@@ -1,4 +1,4 @@
-"""Where engines come from: the newest revision of a store, with the same options every time."""
+"""Where the engines of a store come from: its newest revision, with the same options every time."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ from dataclasses import dataclass
 
 from mass_serve.engine.engine import Engine
 from mass_serve.engine.options import EngineOptions
+from mass_serve.engine.protocol import ServingEngine
 from mass_serve.model_store.store import Store
 
 
 @dataclass(frozen=True)
 class StoreSource:
-    """Engines from the newest revision of a store."""
+    """Loads engines from the newest revision of a store; an `EngineSource`."""
 
     url: str
     options: EngineOptions
@@ -20,6 +21,8 @@ class StoreSource:
         """The store's revision now. Raises StoreError."""
         return Store.open(self.url).manifest.store_revision
 
-    def load(self, without: frozenset[str] = frozenset(), previous: Engine | None = None) -> Engine:
-        """An engine of the store as it is now. Raises StoreError and ValueError."""
-        return Engine.open(self.url, self.options, without=without, previous=previous)
+    def load(self, without: frozenset[str] = frozenset(), previous: ServingEngine | None = None) -> Engine:
+        """Loads an engine of the store as it is now. Raises StoreError and ValueError."""
+        # An engine of another kind has no tensors of this store's that could be shared.
+        shared = previous if isinstance(previous, Engine) else None
+        return Engine.open(self.url, self.options, without=without, previous=shared)

@@ -5,41 +5,48 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from importlib.metadata import version
 
 from fastapi import FastAPI
 
-from mass_serve.server.operation import health_routes as health
-from mass_serve.server.operation import metrics_routes as metrics
-from mass_serve.server.operation import page
+from mass_serve import __version__
+from mass_serve.engine import EngineSource
+from mass_serve.server.operation import health_routes, metrics_routes, page
+from mass_serve.server.operation.metrics import Metrics
 from mass_serve.server.operation.tracing import Shutdown, trace_requests
 from mass_serve.server.protocols.hugging_face import routes as hugging_face
-from mass_serve.server.protocols.native import routes as classify
-from mass_serve.server.protocols.native import task_routes as tasks
-from mass_serve.server.protocols.open_inference import (
-    repository_routes as repository,
-)
-from mass_serve.server.protocols.open_inference import (
-    routes as open_inference,
-)
+from mass_serve.server.protocols.native import routes as native
+from mass_serve.server.protocols.native import task_routes
+from mass_serve.server.protocols.open_inference import repository_routes
+from mass_serve.server.protocols.open_inference import routes as open_inference
 from mass_serve.server.protocols.open_inference.model_statistics import Statistics
-from mass_serve.server.serving.served_store import EngineSource
 from mass_serve.server.serving.service import Service
 from mass_serve.server.settings import Settings
 from mass_serve.server.web.error_handlers import install_error_handlers
 from mass_serve.server.web.middleware import RequestMiddleware
 
+ROUTES = (
+    native,
+    hugging_face,
+    open_inference,
+    repository_routes,
+    task_routes,
+    health_routes,
+    metrics_routes,
+    page,
+)
 DESCRIPTION = """Many classifiers behind one encoder: send an image, get the label and the task it belongs to.
 
 Every error is `{"error": "<one sentence>"}`, and every response carries `X-Request-Id`."""
 
 
 def create_app(settings: Settings, source: EngineSource) -> FastAPI:
-    """The application; it loads its engine once it is started. `app.state.service` is its service.
+    """Builds the application; it loads its engine once it is started. `app.state.service` is its service.
 
     Raises SettingsError for settings that do not fit this machine.
     """
-    service = Service(settings, source)
+    metrics = Metrics(settings.queue_images, settings.engine_options.labels)
+    service = Service(settings, source, metrics)
+    metrics.watch_readiness(lambda: service.ready)
     send_last_spans: Shutdown = lambda: None  # noqa: E731 - there are none
 
     @asynccontextmanager
@@ -52,7 +59,7 @@ def create_app(settings: Settings, source: EngineSource) -> FastAPI:
     # The framework's documentation pages would make the caller's browser load scripts from the internet.
     app = FastAPI(
         title="MASS Serve",
-        version=version("mass-serve"),
+        version=__version__,
         description=DESCRIPTION,
         lifespan=lifespan,
         docs_url=None,
@@ -60,10 +67,11 @@ def create_app(settings: Settings, source: EngineSource) -> FastAPI:
         redirect_slashes=False,  # a redirect names the host that the caller named, whoever that is
     )
     app.state.service = service
+    app.state.metrics = metrics
     app.state.statistics = Statistics()
-    for module in (classify, hugging_face, open_inference, repository, tasks, health, metrics, page):
-        app.include_router(module.router)
-    install_error_handlers(app, service.metrics)
+    for routes in ROUTES:
+        app.include_router(routes.router)
+    install_error_handlers(app, metrics)
     app.add_middleware(RequestMiddleware, service=service)
     if settings.tracing:
         send_last_spans = trace_requests(app)

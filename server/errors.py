@@ -17,7 +17,7 @@
     │   ├── DrainingError        503  shutting down
     │   ├── WorkerDiedError      503  the process is about to end
     │   └── NoMemoryError        503  not even one image fits the device's memory now
-    └── DeadlineError    504  not answered within `request_timeout`
+    └── DeadlineError            504  not answered within `request_timeout`
 
 `server.web.error_handlers` is the one place that turns these, and the framework's own errors, into responses.
 Every body is `{"error": "<one sentence that says what to do>"}`.
@@ -47,7 +47,7 @@ class ServiceError(Exception):
     retry_after_seconds: int | None = None
 
     def headers(self) -> dict[str, str]:
-        """What the response carries beside its body."""
+        """Returns the headers that the response has because of this error."""
         return {} if self.retry_after_seconds is None else {"Retry-After": str(self.retry_after_seconds)}
 
 
@@ -162,12 +162,12 @@ class DeadlineError(ServiceError):
 
     @classmethod
     def after(cls, seconds: float) -> DeadlineError:
-        """For a limit of so many seconds."""
+        """Returns the error of a time limit of so many seconds."""
         return cls(f"There was no answer within {seconds:g} seconds; try again later.")
 
 
 def first_problem(problems: Sequence[Mapping[str, Any]]) -> str:
-    """The first of the problems that a validation found, as `where: what`; as pydantic lists them."""
+    """Returns the first problem that a validation found, as pydantic lists them, in words: `where: what`."""
     problem = problems[0]
     steps = (
         f"[{step}]" if isinstance(step, int) else f".{step}" for step in problem["loc"] if step != "query"
@@ -186,5 +186,5 @@ _REFUSALS: dict[type[InputError], type[ServiceError]] = {
 
 
 def input_refused(error: InputError, where: str = "") -> ServiceError:
-    """The answer to a request with an input that `engine.inputs` refused, named by `where`."""
+    """Returns the error for an input that `engine.inputs` refused, named by `where`."""
     return _REFUSALS[type(error)](f"{where}{error}")

@@ -42,7 +42,7 @@ class Settings(EngineOptions, BaseSettings):
     store: str | None = Field(None, description="store folder or URL; the demo store where not given")
 
     store_poll_seconds: Seconds = Field(
-        10.0, description="seconds between looks for a new revision of the store; 0 looks only when told"
+        10.0, description="seconds between polls of the store for a new revision; 0 polls only when told"
     )
     inference_keys_file: Path | None = Field(
         None, description="file of keys, one a line, of which requests need one; re-read when it changes"
@@ -100,7 +100,7 @@ class Settings(EngineOptions, BaseSettings):
 
     @model_validator(mode="after")
     def _a_request_fits_the_queue(self) -> Settings:
-        """A request that can never be admitted must not be told to come back later."""
+        """Refuses limits under which a request would be told to come back later and never be admitted."""
         if self.max_images_per_request > self.queue_images:
             raise ValueError(
                 f"max_images_per_request ({self.max_images_per_request}) must not exceed"
@@ -130,7 +130,7 @@ class Settings(EngineOptions, BaseSettings):
 
 
 def load_settings(flags: Mapping[str, object]) -> Settings:
-    """The settings in force, where a flag of None was not given. Raises SettingsError."""
+    """Returns the settings in force, where a flag of None was not given. Raises SettingsError."""
     given = {name: value for name, value in flags.items() if value is not None}
     try:
         settings = Settings(**given)  # type: ignore[arg-type]

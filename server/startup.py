@@ -11,12 +11,15 @@ from mass_serve.server.settings import Settings, SettingsError
 
 
 def demo_store() -> str:
-    """The folder of the store that ships with the package."""
+    """Returns the folder of the store that ships with the package."""
     return str(files("mass_serve.server").joinpath("demo_store"))
 
 
 def store_source(settings: Settings) -> StoreSource:
-    """The source that the settings describe. Raises SettingsError for a device that is absent."""
+    """Makes the source of engines that the settings describe, and sets torch's CPU threads.
+
+    Raises SettingsError for a device that is absent.
+    """
     if settings.num_threads is not None:
         torch.set_num_threads(settings.num_threads)
     options = settings.engine_options

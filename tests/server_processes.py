@@ -61,29 +61,33 @@ def running(
     load_seconds: float, settings: dict[str, object], variables: Mapping[str, str] | None = None
 ) -> AbstractContextManager[RunningServer]:
     """The fake server, stopped at the end however the test went; `variables` are added to its environment."""
-    return _running(["tests.server.fake_server", str(load_seconds)], settings, variables)
+    command = [sys.executable, "-m", "tests.server.fake_server", str(load_seconds)]
+    return server_process(command, settings, variables)
 
 
 def serving(
     store: Path, variables: Mapping[str, str] | None = None, **settings: object
 ) -> AbstractContextManager[RunningServer]:
     """`mass-serve serve` of a real store."""
-    return _running(["mass_serve.cli", "serve", str(store)], settings, variables)
+    command = [sys.executable, "-m", "mass_serve.cli", "serve", str(store)]
+    return server_process(command, settings, variables)
 
 
 @contextmanager
-def _running(
-    module: list[str], settings: dict[str, object], variables: Mapping[str, str] | None
+def server_process(
+    command: list[str],
+    settings: dict[str, object],
+    variables: Mapping[str, str] | None = None,
+    folder: Path = ROOT,
 ) -> Iterator[RunningServer]:
+    """Any server that logs its address first, run in a folder."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MASS_")}
     settings = {"port": 0, "log_format": "json"} | settings
     environment.update({f"MASS_{name.upper()}": str(value) for name, value in settings.items()})
     environment.update(variables or {})
     with (
         TemporaryFile("w+") as errors,
-        subprocess.Popen(
-            [sys.executable, "-m", *module], cwd=ROOT, env=environment, text=True, stderr=errors
-        ) as process,
+        subprocess.Popen(command, cwd=folder, env=environment, text=True, stderr=errors) as process,
     ):
         try:
             with httpx.Client(

@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field
 
 from mass_serve.model_store.storage.files import without_credentials
 from mass_serve.server.errors import DrainingError, NotReadyError, ServiceError, WorkerDiedError
-from mass_serve.server.web.dependencies import CurrentService
+from mass_serve.server.web.requests import CurrentService
 from mass_serve.server.web.responses import error_response, error_responses, readiness
 
 router = APIRouter()
@@ -60,7 +60,7 @@ async def ready(service: CurrentService) -> JSONResponse:
 
 
 def _told(error: ServiceError) -> JSONResponse:
-    """Returned and not raised: a probe that is told so is no request that was rejected."""
+    """Returns the error as a response; raised, it would count as a request that was rejected."""
     return error_response(error.status, str(error), error.headers())
 
 

@@ -48,7 +48,7 @@ def configure_logs(settings: Settings) -> None:
 
 
 def _hide_credentials(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    """A store's URL may hold some, and so may every error of whoever opens it."""
+    """Removes credentials from every text: a store's URL may hold some, and so may any error about it."""
     return {
         key: without_credentials(value) if isinstance(value, str) else value for key, value in event.items()
     }

@@ -1,9 +1,14 @@
-"""The Prometheus metrics of one application, in a registry of its own; every child starts at zero."""
+"""The Prometheus metrics of one application, in a registry of its own; every child starts at zero.
+
+metrics = Metrics(settings.queue_images, settings.engine_options.labels)
+service = Service(settings, source, metrics)
+text = metrics.render()
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from importlib.metadata import version
+from contextlib import AbstractContextManager
 
 from prometheus_client import (
     CollectorRegistry,
@@ -17,7 +22,8 @@ from prometheus_client import (
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from mass_serve.engine.engine import BatchReport, Classification, Engine
+from mass_serve import __version__
+from mass_serve.engine import BatchReport, Classification, ServingEngine
 
 DURATION_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -42,9 +48,10 @@ REASONS = (
 
 
 class Metrics:
-    """What the parts of the service count, under names that start with `mass_`."""
+    """Counts what the service reports, under names that start with `mass_`: a `ServingObserver`."""
 
-    def __init__(self, queue_capacity: int) -> None:
+    def __init__(self, queue_capacity: int, options: Mapping[str, str]) -> None:
+        """Registers all metrics; `options` are labels of `mass_build_info`: the engine's options in words."""
         # They are a time stamp beside every counter, which nobody reads.
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry()
@@ -52,7 +59,7 @@ class Metrics:
         self._make_request_metrics()
         self._make_routing_metrics()
         self._make_batch_metrics(queue_capacity)
-        self._make_state_metrics()
+        self._make_state_metrics(options)
 
     def _make_request_metrics(self) -> None:
         self.requests = Counter(
@@ -136,7 +143,7 @@ class Metrics:
         capacity = Gauge("mass_queue_capacity", "Images that may wait.", registry=self.registry)
         capacity.set(queue_capacity)
 
-    def _make_state_metrics(self) -> None:
+    def _make_state_metrics(self, options: Mapping[str, str]) -> None:
         self.ready = Gauge("mass_ready", "1 while requests are served.", registry=self.registry)
         self.load_duration = Histogram(
             "mass_task_load_duration_seconds",
@@ -151,36 +158,56 @@ class Metrics:
         )
         self._engine = _EngineCollector()
         self.registry.register(self._engine)
-        build = Gauge("mass_build_info", "Always 1.", ("version",), registry=self.registry)
-        build.labels(version("mass-serve")).set(1)
+        labels = {"version": __version__, **options}
+        build = Gauge("mass_build_info", "Always 1.", tuple(labels), registry=self.registry)
+        build.labels(**labels).set(1)
 
     def watch_readiness(self, ready: Callable[[], bool]) -> None:
-        """`mass_ready` is asked for at each scrape, so that it cannot go stale."""
+        """Lets `mass_ready` ask at each scrape, so that it cannot go stale."""
         self.ready.set_function(lambda: float(ready()))
 
-    def watch_engine(self, engine: Engine) -> None:
+    def request_in_progress(self) -> AbstractContextManager[None]:
+        """Counts a request in `mass_requests_in_progress` while the block runs."""
+        tracker: AbstractContextManager[None] = self.in_progress.track_inprogress()
+        return tracker
+
+    def request_answered(self, protocol: str, status: int, seconds: float) -> None:
+        """Counts an answered request and how long it took."""
+        self.requests.labels(protocol, str(status)).inc()
+        self.request_duration.labels(protocol).observe(seconds)
+
+    def request_rejected(self, reason: str) -> None:
+        """Counts a request that was refused or given up."""
+        self.rejected.labels(reason).inc()
+
+    def images_waiting(self, images: int) -> None:
+        """Shows the length of the queue."""
+        self.queue_depth.set(images)
+
+    def engine_loaded(self, engine: ServingEngine, seconds: float) -> None:
         """Opens the per-task children and exports the figures of this engine instead of an earlier one's."""
+        self.load_duration.observe(seconds)
         for name in engine.tasks:
             self.images.labels(name)
             self.routed_images.labels(name)
             self.unrouted_images.labels(name)
         self._engine.watch(engine)
 
-    def observe_load(self, seconds: float) -> None:
-        """One load of the store's tasks that succeeded."""
-        self.load_duration.observe(seconds)
+    def load_failed(self) -> None:
+        """Counts a load that failed."""
+        self.load_failures.inc()
 
-    def observe_stages(self, seconds: Mapping[str, float]) -> None:
-        """Time spent, by stage."""
+    def stages_took(self, seconds: Mapping[str, float]) -> None:
+        """Counts the time spent, by stage."""
         for stage, spent in seconds.items():
             self.stage_duration.labels(stage).observe(spent)
 
-    def observe_batch(self, report: BatchReport) -> None:
-        """One batch that came back from the engine."""
+    def batch_ran(self, report: BatchReport) -> None:
+        """Counts a batch that came back from the engine, and its answers."""
         self.batch_size.observe(len(report.answers))
         self.batch_segments.observe(len(report.expert_sets))
         self.fallbacks.inc(report.fallbacks)
-        self.observe_stages(report.stage_seconds)
+        self.stages_took(report.stage_seconds)
         self._observe_answers([answer for answer in report.answers if answer is not None])
 
     def _observe_answers(self, answers: Sequence[Classification]) -> None:
@@ -195,7 +222,7 @@ class Metrics:
                     self.routed_images.labels(task).inc()
 
     def render(self) -> bytes:
-        """The exposition that a scrape reads."""
+        """Returns the exposition that a scrape reads."""
         return generate_latest(self.registry)
 
 
@@ -205,14 +232,14 @@ class _EngineCollector(Collector):
     def __init__(self) -> None:
         # The engine, and what those before it have counted: a counter goes on when another takes over.
         # One tuple, because a scrape must not see the one without the other.
-        self._watched: tuple[Engine | None, dict[str, int]] = None, dict.fromkeys(CACHE_COUNTS, 0)
+        self._watched: tuple[ServingEngine | None, dict[str, int]] = None, dict.fromkeys(CACHE_COUNTS, 0)
 
-    def watch(self, engine: Engine) -> None:
+    def watch(self, engine: ServingEngine) -> None:
         """Reads from this engine from now on."""
         self._watched = engine, self._counts(*self._watched)
 
     @staticmethod
-    def _counts(engine: Engine | None, earlier: dict[str, int]) -> dict[str, int]:
+    def _counts(engine: ServingEngine | None, earlier: dict[str, int]) -> dict[str, int]:
         if engine is None:
             return earlier
         cache = engine.set_cache

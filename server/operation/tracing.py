@@ -10,7 +10,7 @@ from collections.abc import Callable
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from mass_serve.server.serving.service import RequestRecord
+from mass_serve.server.serving.requests import RequestContext
 from mass_serve.server.settings import SettingsError
 from mass_serve.server.web.middleware import PROBES
 
@@ -54,18 +54,18 @@ class _StagesInSpan:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def send_with_stages(message: Message) -> None:
             if message["type"] == "http.response.start":  # the span ends with the response's last byte
-                _describe(scope["state"]["record"])
+                _describe(scope["state"]["context"])
             await send(message)
 
         wrapped = send_with_stages if scope["type"] == "http" else send
         await self._app(scope, receive, wrapped)
 
 
-def _describe(record: RequestRecord) -> None:
+def _describe(context: RequestContext) -> None:
     from opentelemetry import trace
 
     span = trace.get_current_span()
-    span.set_attribute("mass.request_id", record.request_id)
-    span.set_attribute("mass.images", record.images)
-    for stage, seconds in record.stage_seconds.items():
+    span.set_attribute("mass.request_id", context.request_id)
+    span.set_attribute("mass.images", context.images)
+    for stage, seconds in context.stage_seconds.items():
         span.set_attribute(f"mass.{stage}_seconds", seconds)

@@ -17,7 +17,7 @@ MOST_LISTS = 1_000_000
 
 
 def parse_json(model: type[M], body: bytes, most_values: int) -> M:
-    """The body as `model`. Raises BadRequestError, and TooLargeError for more than `most_values` values."""
+    """Reads a body as `model`. Raises BadRequestError, and TooLargeError beyond `most_values` values."""
     # Every value but the first of a list or object has a comma before it; the text of a string may too.
     if body.count(b",") > most_values or body.count(b"[") + body.count(b"{") > MOST_LISTS:
         raise TooLargeError(

@@ -1,5 +1,9 @@
 """One queue, bounded in images, and the one thread that owns the device.
 
+    ticket = batcher.admit(engine, images=2, deadline=time.monotonic() + 30)
+    batcher.submit(ticket, [Query(first), Query(second)])
+    answers = ticket.future.result()
+
 A request takes its places in the queue before its images are decoded (`admit`), hands the decoded images
 over (`submit`) and waits on the ticket's future. Requests share batches whatever their tasks, because they
 share the backbone, but not across engines: a request is answered by the engine it was admitted for, also
@@ -14,112 +18,25 @@ import threading
 import time
 from collections import deque
 from collections.abc import Sequence
-from concurrent.futures import Future, InvalidStateError
-from contextlib import suppress
-from dataclasses import dataclass, field
-from itertools import groupby
-from operator import itemgetter
-from typing import Protocol
 
 import structlog
 import torch
 
-from mass_serve.engine.engine import BatchReport, Classification, Query
+from mass_serve.engine import BatchReport, Query, ServingEngine
 from mass_serve.server.errors import (
     BatchFailedError,
     DeadlineError,
     DrainingError,
     NoMemoryError,
-    NotFiniteError,
     QueueFullError,
-    ServiceError,
     WorkerDiedError,
 )
-from mass_serve.server.operation.metrics import Metrics
-
-# 1 is the most urgent; requests that say nothing stand in the middle.
-ORDINARY_PRIORITY = 2
-
-# What a batch still counts for in the pace when one more has been answered.
-PACE_MEMORY = 0.8
-# Batches do not all keep the pace: who is let in shall be answered also when the next are slower.
-CAUTION = 1.2
+from mass_serve.server.serving.observer import ServingObserver
+from mass_serve.server.serving.pace import Pace
+from mass_serve.server.serving.requests import ORDINARY_PRIORITY, Batch
+from mass_serve.server.serving.ticket import Share, Ticket, halves
 
 log = structlog.get_logger(__name__)
-
-
-class BatchEngine(Protocol):
-    """What the worker needs of an engine."""
-
-    def classify_batch(self, queries: Sequence[Query]) -> BatchReport:
-        """Answers all queries, in their order."""
-
-
-class Batch:
-    """One run of the model; every request with an image in it holds the same one."""
-
-
-@dataclass(eq=False)
-class Ticket:
-    """One request's places in the queue. Times are of `time.monotonic`."""
-
-    engine: BatchEngine
-    images: int
-    deadline: float
-    waiting: int  # images not yet taken to the device; they count against the queue's bound
-    priority: int = ORDINARY_PRIORITY
-    future: Future[list[Classification]] = field(default_factory=Future)
-    queries: Sequence[Query] = ()
-    submitted: float = 0.0
-    answers: list[Classification] = field(default_factory=list)
-    batches: list[Batch] = field(default_factory=list)
-    stage_seconds: dict[str, float] = field(default_factory=dict)
-
-    def fail(self, error: ServiceError) -> None:
-        """Answers with an error, unless there is an answer or nobody waits any more."""
-        with suppress(InvalidStateError):
-            self.future.set_exception(error)
-
-    def extend(
-        self, answers: Sequence[Classification | None], batch: Batch, stage_seconds: dict[str, float]
-    ) -> None:
-        """Takes the answers to the next images; the last ones complete the request, one of None fails it."""
-        self.batches.append(batch)
-        finite = [answer for answer in answers if answer is not None]
-        if len(finite) < len(answers):
-            self.fail(NotFiniteError("The model's output for an image is not finite; send another image."))
-        self.answers.extend(finite)
-        for stage, seconds in stage_seconds.items():
-            self.stage_seconds[stage] = self.stage_seconds.get(stage, 0.0) + seconds
-        if len(self.answers) == self.images:
-            with suppress(InvalidStateError):
-                self.future.set_result(self.answers)
-
-
-@dataclass(frozen=True)
-class Share:
-    """The part of a ticket that goes into one batch."""
-
-    ticket: Ticket
-    queries: Sequence[Query]
-
-
-class Pace:
-    """How long an image takes of late: recent batches, each weighed by its images."""
-
-    def __init__(self) -> None:
-        self._images = 0.0
-        self._seconds = 0.0
-
-    def observe(self, images: int, seconds: float) -> None:
-        """One batch; those before it count for less and less."""
-        self._images = PACE_MEMORY * self._images + images
-        self._seconds = PACE_MEMORY * self._seconds + seconds
-
-    @property
-    def seconds_per_image(self) -> float:
-        """0 before the first batch."""
-        return self._seconds / self._images if self._images else 0.0
 
 
 class Batcher:
@@ -127,13 +44,13 @@ class Batcher:
 
     def __init__(
         self,
-        metrics: Metrics,
+        observer: ServingObserver,
         *,
         max_batch_images: int,
         queue_images: int,
         batch_delay: float = 0.0,
     ) -> None:
-        self._metrics = metrics
+        self._observer = observer
         self._max_batch_images = max_batch_images
         self._queue_images = queue_images
         self._batch_delay = batch_delay
@@ -151,12 +68,12 @@ class Batcher:
 
     @property
     def died(self) -> bool:
-        """The worker is gone for good."""
+        """Whether the worker is gone for good."""
         return self._died is not None
 
     @property
     def running(self) -> bool:
-        """The worker has not ended yet."""
+        """Whether the worker has not ended yet."""
         return self._worker.is_alive()
 
     def refuse_when_full(self) -> None:
@@ -170,30 +87,36 @@ class Batcher:
         )
 
     def admit(
-        self, engine: BatchEngine, images: int, deadline: float, priority: int = ORDINARY_PRIORITY
+        self, engine: ServingEngine, images: int, deadline: float, priority: int = ORDINARY_PRIORITY
     ) -> Ticket:
         """Takes places for all images of a request, or none. Smaller priorities are served first.
 
         Raises QueueFullError, DrainingError or WorkerDiedError. Cancelling the future gives the places back.
         """
         with self._changed:
-            if self._died is not None:
-                raise WorkerDiedError("The server has lost its device and is restarting; try again.")
-            if self._closing:
-                raise DrainingError("The server is shutting down; send the request to another one.")
-            if self._waiting + images > self._queue_images:
-                raise self._queue_is_full()
-            ahead = sum(ticket.waiting for ticket in self._open if ticket.priority <= priority)
-            expected = (self._on_device + ahead + images) * self._pace.seconds_per_image
-            if ahead and time.monotonic() + CAUTION * expected > deadline:
-                raise QueueFullError(
-                    f"{ahead} images are ahead, too many for an answer in time; try again later."
-                )
+            self._refuse(images, deadline, priority)
             ticket = Ticket(engine, images, deadline, waiting=images, priority=priority)
             self._open.add(ticket)
             self._count_waiting(images)
         ticket.future.add_done_callback(lambda _: self._forget(ticket))
         return ticket
+
+    def _refuse(self, images: int, deadline: float, priority: int) -> None:
+        """Raises the reason for which a request cannot be admitted, if there is one."""
+        if self._died is not None:
+            raise WorkerDiedError("The server has lost its device and is restarting; try again.")
+        if self._closing:
+            raise DrainingError("The server is shutting down; send the request to another one.")
+        if self._waiting + images > self._queue_images:
+            raise self._queue_is_full()
+        ahead = sum(ticket.waiting for ticket in self._open if ticket.priority <= priority)
+        expected = self._pace.careful_seconds(self._on_device + ahead + images)
+        # With nothing ahead it is tried: were it refused for slow batches in the past, no request would ever
+        # show that the next ones are quick.
+        if ahead and time.monotonic() + expected > deadline:
+            raise QueueFullError(
+                f"{ahead} images are ahead, too many for an answer in time; try again later."
+            )
 
     def submit(self, ticket: Ticket, queries: Sequence[Query]) -> None:
         """Hands over the images of an admitted ticket."""
@@ -231,10 +154,10 @@ class Batcher:
 
     def _count_waiting(self, change: int) -> None:
         self._waiting += change
-        self._metrics.queue_depth.set(self._waiting)
+        self._observer.images_waiting(self._waiting)
 
     def _run(self) -> None:
-        """The worker: batch after batch, until closed and empty."""
+        """Works batch after batch, until closed and empty; the worker's thread runs this."""
         torch.get_num_threads()  # settles this thread's share before a load lowers it for a moment
         try:
             while shares := self._next_batch():
@@ -263,13 +186,13 @@ class Batcher:
         self._queue = deque(ticket for ticket in self._queue if not ticket.future.done())
 
     def _fill_delay(self) -> float:
-        """How long the oldest ticket may still wait for company, in seconds."""
+        """Returns how long the oldest ticket may still wait for company, in seconds."""
         if self._closing or sum(ticket.waiting for ticket in self._queue) >= self._max_batch_images:
             return 0.0
         return self._queue[0].submitted + self._batch_delay - time.monotonic()
 
     def _take(self) -> list[Share]:
-        """The first images of the queue, in order, up to a batch or to one that another engine answers."""
+        """Takes the queue's first images, in order, up to a batch or to one that another engine answers."""
         shares: list[Share] = []
         room = self._max_batch_images
         engine = self._queue[0].engine
@@ -292,25 +215,25 @@ class Batcher:
         pending = [list(shares)]
         while pending:
             part = pending.pop()
-            if self._fits_memory(part):
+            if self._run_batch(part):
                 continue
             _release_cached_memory()
             if sum(len(share.queries) for share in part) > 1:
-                pending.extend(reversed(_halves(part)))
+                pending.extend(reversed(halves(part)))
             else:
                 part[0].ticket.fail(
                     NoMemoryError("The server has no memory left for this image; try again later.")
                 )
 
-    def _fits_memory(self, shares: Sequence[Share]) -> bool:
-        """Runs images as one batch and hands out what came of it; False, and nothing, if memory ran out."""
+    def _run_batch(self, shares: Sequence[Share]) -> bool:
+        """Runs the shares as one batch and answers their tickets, with errors where the engine raised.
+
+        Returns False where the device ran out of memory: then no ticket is answered. Raises what the engine
+        raised where the device is lost for every later batch too.
+        """
         queries = [query for share in shares for query in share.queries]
-        self._on_device = len(queries)
-        self._batch_began = began = time.monotonic()
         try:
-            report = shares[0].ticket.engine.classify_batch(queries)
-            if len(report.answers) != len(queries):
-                raise ValueError(f"{len(queries)} queries gave {len(report.answers)} answers")
+            report = self._on_the_device(shares[0].ticket.engine, queries)
         except Exception as error:
             if _is_out_of_memory(error):
                 log.warning("out of memory", images=len(queries))
@@ -321,15 +244,25 @@ class Batcher:
             if _device_is_lost(error):
                 raise
             return True
-        finally:
-            self._batch_began = None
-            self._on_device = 0
-        self._pace.observe(len(queries), time.monotonic() - began)
-        self._metrics.observe_batch(report)
+        self._observer.batch_ran(report)
         answers, batch = iter(report.answers), Batch()
         for share in shares:
             share.ticket.extend([next(answers) for _ in share.queries], batch, report.stage_seconds)
         return True
+
+    def _on_the_device(self, engine: ServingEngine, queries: Sequence[Query]) -> BatchReport:
+        """Runs the engine, and meanwhile shows since when and with how many images it is busy."""
+        self._on_device = len(queries)
+        self._batch_began = began = time.monotonic()
+        try:
+            report = engine.classify_batch(queries)
+            if len(report.answers) != len(queries):
+                raise ValueError(f"{len(queries)} queries gave {len(report.answers)} answers")
+        finally:
+            self._batch_began = None
+            self._on_device = 0
+        self._pace.observe(len(queries), time.monotonic() - began)
+        return report
 
     def _die(self, error: BaseException) -> None:
         """Fails everything that waits, decoded or not."""
@@ -343,20 +276,9 @@ class Batcher:
             )
 
 
-def _halves(shares: Sequence[Share]) -> list[list[Share]]:
-    """The same images in the same order as two batches."""
-    images = [(share.ticket, query) for share in shares for query in share.queries]
-    middle = len(images) // 2
-    return [_regrouped(images[:middle]), _regrouped(images[middle:])]
-
-
-def _regrouped(images: Sequence[tuple[Ticket, Query]]) -> list[Share]:
-    runs = groupby(images, key=itemgetter(0))
-    return [Share(ticket, [query for _, query in run]) for ticket, run in runs]
-
-
 def _is_out_of_memory(error: Exception) -> bool:
-    """On a GPU torch has a type of its own for it; on a CPU only the words of its allocator."""
+    """Whether the device had no memory for a batch."""
+    # On a CPU torch has no type of its own for it, only the words of its allocator.
     cpu_allocator_failed = isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or cpu_allocator_failed
 
@@ -368,7 +290,7 @@ def _release_cached_memory() -> None:
 
 
 def _batch_failed(error: Exception) -> BatchFailedError:
-    """A fresh exception for each ticket, because raising one changes it."""
+    """Makes a fresh exception for each ticket, because raising one changes it."""
     failure = BatchFailedError("The engine failed on this request's batch; try again.")
     failure.__cause__ = error
     return failure

@@ -15,7 +15,7 @@ from mass_serve.server.errors import NotFoundError, UnauthorizedError
 from mass_serve.server.settings import Settings, SettingsError
 
 # How old the knowledge of a key file may be.
-LOOK_EVERY_SECONDS = 1.0
+POLL_SECONDS = 1.0
 
 log = structlog.get_logger(__name__)
 
@@ -30,7 +30,7 @@ class KeyFile:
     def __init__(self, path: Path) -> None:
         """Raises SettingsError for a file that cannot be read or holds no key."""
         self._path = path
-        self._looked = time.monotonic()
+        self._polled = time.monotonic()
         try:
             self._stamp = self._current_stamp()
             self._digests = self._read()
@@ -41,18 +41,19 @@ class KeyFile:
 
     def accepts(self, key: str) -> bool:
         """Whether the key is one of the file's; takes the same time whichever it is."""
-        self._look()
+        self._poll()
         digest = _digest(key)
         found = False
         for known in self._digests:
             found |= hmac.compare_digest(digest, known)
         return found
 
-    def _look(self) -> None:
+    def _poll(self) -> None:
+        """Reads the file again if it has changed, at most once in POLL_SECONDS."""
         now = time.monotonic()
-        if now < self._looked + LOOK_EVERY_SECONDS:
+        if now < self._polled + POLL_SECONDS:
             return
-        self._looked = now
+        self._polled = now
         try:
             stamp = self._current_stamp()
             if stamp != self._stamp:
@@ -111,7 +112,7 @@ def _key_file(path: Path | None) -> KeyFile | None:
 
 
 def _digest(key: str) -> bytes:
-    """Of one length for every key, so that comparing tells nothing of a key's."""
+    """Hashes a key to one length, so that comparing tells nothing of a key's."""
     return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
 
 

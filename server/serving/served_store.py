@@ -14,15 +14,14 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import structlog
 import torch
 
-from mass_serve.engine.engine import Engine, Query
+from mass_serve.engine import EngineSource, Query, ServingEngine
 from mass_serve.model_store.errors import StoreError
 from mass_serve.server.errors import BadRequestError, DrainingError, NotFoundError
-from mass_serve.server.operation.metrics import Metrics
+from mass_serve.server.serving.observer import ServingObserver
 
 # A revision that could not be loaded is tried again after so many seconds, then after twice as many, ...
 FIRST_RETRY_SECONDS = 10.0
@@ -33,25 +32,13 @@ LOADING_NICENESS = 19
 log = structlog.get_logger(__name__)
 
 
-class EngineSource(Protocol):
-    """Where engines come from."""
-
-    def revision(self) -> str:
-        """The revision that `load` would load now. Raises StoreError where that cannot be told."""
-
-    def load(self, without: frozenset[str], previous: Engine | None) -> Engine:
-        """A new engine, without some of the store's tasks. It may share what has not changed with `previous`.
-
-        Raises StoreError, and ValueError for settings that do not fit the store.
-        """
-
-
 @dataclass(frozen=True)
 class Reload:
     """A load that somebody asked for and may wait for."""
 
+    # From the tasks that are unloaded now to those that shall be.
     without: Callable[[frozenset[str]], frozenset[str]] = lambda unloaded: unloaded
-    done: Future[Engine] = field(default_factory=Future)
+    done: Future[ServingEngine] = field(default_factory=Future)
 
 
 @dataclass(frozen=True)
@@ -70,16 +57,16 @@ class FailedLoad:
 
 
 class ServedStore:
-    """Every method may be called from any thread."""
+    """The engine in service and the thread that replaces it. Every method may be called from any thread."""
 
-    def __init__(self, source: EngineSource, metrics: Metrics, poll_seconds: float) -> None:
-        self.engine: Engine | None = None
+    def __init__(self, source: EngineSource, observer: ServingObserver, poll_seconds: float) -> None:
+        self.engine: ServingEngine | None = None
         self.unloaded: frozenset[str] = frozenset()
         self.failure: FailedLoad | None = None
         self._source = source
-        self._metrics = metrics
+        self._observer = observer
         self._poll_seconds = poll_seconds or None
-        self._look_waits: Reload | None = None  # among those asked for
+        self._poll_waits: Reload | None = None  # among those asked for, not yet begun
         self._asked: queue.SimpleQueue[Reload | None] = queue.SimpleQueue()
         self._ended = False
         self._ending = threading.RLock()  # a signal's handler may ask while its own thread does
@@ -87,7 +74,7 @@ class ServedStore:
 
     @property
     def running(self) -> bool:
-        """The loading thread has not ended."""
+        """Whether the loading thread has not ended."""
         return self._thread.is_alive()
 
     def start(self) -> None:
@@ -100,22 +87,22 @@ class ServedStore:
         if self._thread.is_alive():
             self._thread.join(1.0)
 
-    def reload(self) -> Future[Engine]:
-        """Looks at the store now. The future gives the engine that then serves, or what went wrong.
+    def reload(self) -> Future[ServingEngine]:
+        """Polls the store now. The future gives the engine that then serves, or what went wrong.
 
-        Whoever asks while a look waits to begin gets that one.
+        Whoever asks while a poll waits to begin gets that one.
         """
         with self._ending:
-            if self._look_waits is None:
-                self._look_waits = Reload()
-                self._ask(self._look_waits)
-            return self._look_waits.done
+            if self._poll_waits is None:
+                self._poll_waits = Reload()
+                self._ask(self._poll_waits)
+            return self._poll_waits.done
 
-    def load_task(self, name: str) -> Future[Engine]:
+    def load_task(self, name: str) -> Future[ServingEngine]:
         """Takes a task back that was unloaded, from the store's newest revision."""
         return self._ask(Reload(lambda unloaded: unloaded - {name}))
 
-    def unload_task(self, name: str) -> Future[Engine]:
+    def unload_task(self, name: str) -> Future[ServingEngine]:
         """Serves without a task, which stays in the store. Raises NotFoundError and BadRequestError."""
         engine = self.engine
         if engine is None or name not in engine.tasks:
@@ -124,7 +111,7 @@ class ServedStore:
             raise BadRequestError(f"{name!r} is the only task in service; load another one first.")
         return self._ask(Reload(lambda unloaded: unloaded | {name}))
 
-    def _ask(self, change: Reload) -> Future[Engine]:
+    def _ask(self, change: Reload) -> Future[ServingEngine]:
         with self._ending:
             if self._ended:
                 change.done.set_exception(DrainingError("The server is shutting down."))
@@ -139,18 +126,18 @@ class ServedStore:
             try:
                 change = self._asked.get(timeout=self._poll_seconds)
             except queue.Empty:
-                self._look()
+                self._poll()
             else:
                 if change is None:
                     break
                 with self._ending:
-                    if change is self._look_waits:
-                        self._look_waits = None
+                    if change is self._poll_waits:
+                        self._poll_waits = None
                 self._load(change)
         self._refuse_the_rest()
 
     def _refuse_the_rest(self) -> None:
-        """Nobody shall wait for a thread that has ended."""
+        """Answers everything asked for but not begun, as nobody shall wait for a thread that has ended."""
         with self._ending:
             self._ended = True
         while not self._asked.empty():
@@ -158,13 +145,13 @@ class ServedStore:
             if change is not None:
                 change.done.set_exception(DrainingError("The server is shutting down."))
 
-    def _look(self) -> None:
+    def _poll(self) -> None:
         """Loads what is new, unless that has failed a moment ago."""
         assert self.engine is not None
         try:
             revision = self._source.revision()
         except Exception as error:
-            # Looking costs nothing, so it goes on; what it finds again is a failure once in a while.
+            # Polling costs nothing, so it goes on; the same failure again is counted only once in a while.
             before = self.failure
             if (
                 before is None
@@ -179,21 +166,20 @@ class ServedStore:
             self._load(Reload())
 
     def _load(self, change: Reload) -> None:
-        """One load, from reading to taking over."""
+        """Loads once, from reading to taking over."""
         started = time.monotonic()
         revision = None
         try:
             revision = self._source.revision()
             engine = self._source.load(change.without(self.unloaded), self.engine)
-            warm_up(engine)
+            _warm_up(engine)
         except Exception as error:
             self._fail(revision, error)
             change.done.set_exception(error)
             return
         seconds = time.monotonic() - started
         self.unloaded = frozenset(engine.left_out)
-        self._metrics.observe_load(seconds)
-        self._metrics.watch_engine(engine)
+        self._observer.engine_loaded(engine, seconds)
         self.failure = None
         event = "ready" if self.engine is None else "reloaded"
         self.engine = engine
@@ -208,15 +194,14 @@ class ServedStore:
         again = before is not None and (before.revision, str(before.error)) == (revision, str(error))
         attempts = before.attempts + 1 if before is not None and before.revision == revision else 1
         self.failure = FailedLoad(revision, error, attempts, time.monotonic())
-        self._metrics.load_failures.inc()
+        self._observer.load_failed()
         if self.engine is not None and not again:
             log.error(
                 "loading failed, the old revision serves on",
                 error=str(error),
                 store_revision=self.engine.store_revision,
-                exc_info=None
-                if isinstance(error, StoreError)
-                else error,  # a store's error tells all by itself
+                # A store's error tells all by itself.
+                exc_info=None if isinstance(error, StoreError) else error,
             )
 
 
@@ -229,7 +214,7 @@ def _stand_back() -> None:
     os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOADING_NICENESS)
 
 
-def warm_up(engine: Engine) -> None:
+def _warm_up(engine: ServingEngine) -> None:
     """Runs a blank image, so that no caller pays for the first pass. Raises FloatingPointError."""
     crop = engine.preprocessing.crop
     engine.classify_batch([Query(torch.zeros(3, crop, crop, dtype=torch.uint8))]).all_answers()

@@ -1,4 +1,7 @@
-"""The one object behind all routes: it admits requests for the engine in service, and knows its health."""
+"""The one object behind all routes: it admits requests for the engine in service, and knows its health.
+
+answers = await service.classify(EncodedImages([data]), None, RequestContext("an-id"))
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,11 @@ import asyncio
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 import structlog
 from torch import Tensor
 
-from mass_serve.engine.engine import Classification, Engine, Query
+from mass_serve.engine import EngineSource, Query, ServingEngine
 from mass_serve.server.errors import (
     BadRequestError,
     DeadlineError,
@@ -19,94 +21,49 @@ from mass_serve.server.errors import (
     NotFoundError,
     NotReadyError,
 )
-from mass_serve.server.operation.metrics import Metrics
-from mass_serve.server.serving.batcher import ORDINARY_PRIORITY, Batch, Batcher, Ticket
+from mass_serve.server.serving.batcher import Batcher
 from mass_serve.server.serving.decode_pool import DecodePool
 from mass_serve.server.serving.keys import Access
-from mass_serve.server.serving.served_store import EngineSource, ServedStore
+from mass_serve.server.serving.observer import ServingObserver
+from mass_serve.server.serving.requests import (
+    ORDINARY,
+    Answers,
+    EncodedImages,
+    Images,
+    RequestContext,
+    Urgency,
+)
+from mass_serve.server.serving.served_store import ServedStore
 from mass_serve.server.serving.threads import Threads
+from mass_serve.server.serving.ticket import Ticket
 from mass_serve.server.settings import Settings
 
 # Parsing holds the interpreter's lock, so more threads would not parse more.
 PARSING_THREADS = 4
 
 
-@dataclass(frozen=True)
-class EncodedImages:
-    """Image files, to be decoded and preprocessed."""
-
-    files: Sequence[bytes]
-
-    def __len__(self) -> int:
-        return len(self.files)
-
-
-@dataclass(frozen=True)
-class ReadyImages:
-    """Images that the caller has preprocessed."""
-
-    pixels: Tensor  # [N, 3, crop, crop], uint8 or normalised float32
-
-    def __len__(self) -> int:
-        return len(self.pixels)
-
-
-Images = EncodedImages | ReadyImages
-
-
-@dataclass(frozen=True)
-class Urgency:
-    """How soon a caller wants its answer."""
-
-    timeout: float | None = None  # seconds, beside the server's own limit
-    priority: int = ORDINARY_PRIORITY
-
-
-ORDINARY = Urgency()
-
 log = structlog.get_logger(__name__)
-
-
-@dataclass
-class RequestRecord:
-    """What the log line of one request tells."""
-
-    request_id: str
-    images: int = 0
-    held_bytes: int = 0  # of its body
-    deadline: float = math.inf  # of `time.monotonic`: known when the body has been read
-    stage_seconds: dict[str, float] = field(default_factory=dict)
-    batches: Sequence[Batch] = ()
-
-
-@dataclass(frozen=True)
-class Answers:
-    """What was found out about the images of a request, and which store said so."""
-
-    store_revision: str
-    images: list[Classification]
 
 
 class Service:
     """Loading, ready, draining, dead: read off the parts whenever asked, never stored beside them."""
 
-    def __init__(self, settings: Settings, source: EngineSource) -> None:
-        """Raises SettingsError for key files that cannot be used."""
+    def __init__(self, settings: Settings, source: EngineSource, observer: ServingObserver) -> None:
+        """Starts the threads; `start` loads the engine. Raises SettingsError for unusable key files."""
         self.settings = settings
-        self.metrics = Metrics(settings.queue_images)
+        self.observer = observer
         self.access = Access(settings)
         self.parsers = Threads(PARSING_THREADS, "parse")
         self.decoders = DecodePool(settings.decode_threads, settings.max_pixels)
-        self.store = ServedStore(source, self.metrics, settings.store_poll_seconds)
+        self.store = ServedStore(source, observer, settings.store_poll_seconds)
         self.batcher = Batcher(
-            self.metrics,
+            observer,
             max_batch_images=settings.max_batch_images,
             queue_images=settings.queue_images,
             batch_delay=settings.batch_delay,
         )
         self.draining = False
         self._held_bytes = 0
-        self.metrics.watch_readiness(lambda: self.ready)
 
     @property
     def ready(self) -> bool:
@@ -130,7 +87,7 @@ class Service:
         return self.store.running or self.batcher.running or self.parsers.busy or self.decoders.busy
 
     @property
-    def engine(self) -> Engine:
+    def engine(self) -> ServingEngine:
         """The engine in service. Raises NotReadyError while there is none."""
         engine = self.store.engine
         if engine is None:
@@ -141,19 +98,19 @@ class Service:
         """Loads in the background, so that liveness and readiness are answered meanwhile."""
         self.store.start()
 
-    def hold(self, nbytes: int, record: RequestRecord) -> None:
+    def hold(self, nbytes: int, context: RequestContext) -> None:
         """Counts a part of a request's body. Raises MemoryFullError when all of them are too large."""
-        record.held_bytes += nbytes
+        context.held_bytes += nbytes
         self._held_bytes += nbytes
         if self._held_bytes > self.settings.max_held_bytes:
             raise MemoryFullError("The server is reading as much as its memory allows; try again.")
 
-    def release(self, record: RequestRecord) -> None:
-        """Called when a request is answered."""
-        self._held_bytes -= record.held_bytes
+    def release(self, context: RequestContext) -> None:
+        """Stops counting a request's body, once it is answered."""
+        self._held_bytes -= context.held_bytes
 
     def check(self) -> None:
-        """Called now and then by whoever keeps time: gives a hung worker up."""
+        """Gives a hung worker up; whoever keeps time calls this now and then."""
         self.batcher.fail_if_hung(self.settings.hang_timeout)
 
     def close(self) -> None:
@@ -168,9 +125,9 @@ class Service:
         self,
         images: Images,
         candidates: Sequence[str] | None,
-        record: RequestRecord,
+        context: RequestContext,
         urgency: Urgency = ORDINARY,
-        engine: Engine | None = None,
+        engine: ServingEngine | None = None,
     ) -> Answers:
         """Classifies images among the tasks named, or among all, by `engine` or by the one in service.
 
@@ -179,14 +136,14 @@ class Service:
         """
         engine = engine or self.engine
         tasks = self._known_tasks(engine, candidates)
-        record.images = len(images)
-        deadline = min(record.deadline, time.monotonic() + (urgency.timeout or math.inf))
+        context.images = len(images)
+        deadline = min(context.deadline, time.monotonic() + (urgency.timeout or math.inf))
         ticket = self.batcher.admit(engine, len(images), deadline, urgency.priority)
         try:
             async with asyncio.timeout(urgency.timeout):
                 started = time.monotonic()
                 pixels = await self._pixels(images, engine)
-                record.stage_seconds["decode"] = time.monotonic() - started
+                context.stage_seconds["decode"] = time.monotonic() - started
                 self.batcher.submit(ticket, [Query(image, tasks) for image in pixels])
                 answers = await asyncio.wrap_future(ticket.future)
                 return Answers(engine.store_revision, answers)
@@ -194,10 +151,10 @@ class Service:
             raise DeadlineError.after(urgency.timeout or 0) from error
         finally:
             ticket.future.cancel()  # gives the places back if decoding failed or the caller left
-            self._record_stages(ticket, record)
+            self._record_stages(ticket, context)
 
-    async def _pixels(self, images: Images, engine: Engine) -> Sequence[Tensor]:
-        """Pixels as the engine takes them. Raises BadRequestError for ready ones of another size."""
+    async def _pixels(self, images: Images, engine: ServingEngine) -> Sequence[Tensor]:
+        """Returns pixels as the engine takes them. Raises BadRequestError for ready ones of another size."""
         if isinstance(images, EncodedImages):
             return await self.decoders.pixels(images.files, engine.preprocessing)
         crop = engine.preprocessing.crop
@@ -208,15 +165,15 @@ class Service:
             )
         return images.pixels.unbind()
 
-    def _record_stages(self, ticket: Ticket, record: RequestRecord) -> None:
-        record.stage_seconds.update(ticket.stage_seconds)
-        record.batches = ticket.batches
+    def _record_stages(self, ticket: Ticket, context: RequestContext) -> None:
+        context.stage_seconds.update(ticket.stage_seconds)
+        context.batches = ticket.batches
         per_request = ("decode", "queue")  # the batcher counts the other stages once per batch
-        spent = record.stage_seconds.items()
-        self.metrics.observe_stages({stage: seconds for stage, seconds in spent if stage in per_request})
+        spent = context.stage_seconds.items()
+        self.observer.stages_took({stage: seconds for stage, seconds in spent if stage in per_request})
 
     @staticmethod
-    def _known_tasks(engine: Engine, candidates: Sequence[str] | None) -> tuple[str, ...] | None:
+    def _known_tasks(engine: ServingEngine, candidates: Sequence[str] | None) -> tuple[str, ...] | None:
         if candidates is None:
             return None
         for name in candidates:

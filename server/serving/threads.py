@@ -19,7 +19,7 @@ class Threads:
         self._open: set[Future[Any]] = set()
 
     async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """What `work` returns or raises. Cancelled, it does not start; once begun it cannot be stopped."""
+        """Runs `work` and returns its result. Cancelled, it does not start; begun, it cannot be stopped."""
         future = self._pool.submit(work, *args, **kwargs)
         self._open.add(future)
         future.add_done_callback(self._open.discard)

@@ -62,7 +62,7 @@ class TimedConnection(H11Protocol):
         super().resume_writing()
 
     def timeout_keep_alive_handler(self) -> None:
-        """Nothing came for so long; a client that takes up its answer all the while is let finish."""
+        """Ends a connection on which nothing came; a client that still takes up its answer is let finish."""
         if not self.transport.get_write_buffer_size():
             super().timeout_keep_alive_handler()
         else:
@@ -72,7 +72,7 @@ class TimedConnection(H11Protocol):
             self.timeout_keep_alive_task = again
 
     def send_400_response(self, msg: str) -> None:
-        """What is not HTTP gets the same shape of error as everything else."""
+        """Answers what is not HTTP with the same shape of error as everything else."""
         if self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
             self.transport.abort()  # in the middle of an answer there is no place for another one
             return
@@ -99,7 +99,7 @@ class TimedConnection(H11Protocol):
             self._headers_timer = self.loop.call_later(self._client_timeout, self.transport.abort)
 
     def _make_room(self) -> None:
-        """Before the process has no descriptors left, which stops everybody, probes first of all.
+        """Closes one connection before the process has no descriptors left, which would stop everybody.
 
         Whoever has just come has waited the shortest, and goes only where all others are being answered.
         """
@@ -116,7 +116,7 @@ class TimedConnection(H11Protocol):
         self._reading_timer = self.loop.call_later(self._client_timeout, self._expect_less, self._unread())
 
     def _expect_less(self, before: int) -> None:
-        """A slow client is waited for, one that has not read anything is not."""
+        """Ends the connection of a client that has read nothing; a slow one is waited for."""
         self._reading_timer = None
         if self._unread() >= before:
             self.transport.abort()

@@ -12,17 +12,17 @@ from starlette.requests import ClientDisconnect
 from starlette.routing import Match
 
 from mass_serve.server.errors import ClientGoneError, ServiceError, first_problem
-from mass_serve.server.operation.metrics import Metrics
+from mass_serve.server.serving.observer import ServingObserver
 from mass_serve.server.web.responses import error_response
 
 
-def install_error_handlers(app: FastAPI, metrics: Metrics) -> None:
+def install_error_handlers(app: FastAPI, observer: ServingObserver) -> None:
     """Maps every exception that a route can raise to its response."""
 
     async def on_service_error(_: Request, error: Exception) -> Response:
         assert isinstance(error, ServiceError)
         if error.reason is not None:
-            metrics.rejected.labels(error.reason).inc()
+            observer.request_rejected(error.reason)
         return error_response(error.status, str(error), error.headers())
 
     async def on_disconnect(request: Request, _: Exception) -> Response:
@@ -46,7 +46,7 @@ def install_error_handlers(app: FastAPI, metrics: Metrics) -> None:
 
 
 def _explain(request: Request, error: HTTPException) -> str:
-    """A sentence for the errors that the framework raises by itself."""
+    """Returns a sentence for an error that the framework raises by itself."""
     path = ascii(request.url.path)[1:-1][:200]
     if error.status_code == HTTPStatus.NOT_FOUND:
         return f"There is nothing at {path}; /openapi.json lists what there is."
@@ -56,7 +56,7 @@ def _explain(request: Request, error: HTTPException) -> str:
 
 
 def _allowed_methods(request: Request) -> list[str]:
-    """Those of all routes at a path; the framework itself names those of the first one only."""
+    """Returns the methods of all routes at a path; the framework names those of the first one only."""
     return [
         method.value
         for method in HTTPMethod

@@ -8,7 +8,7 @@ from pydantic import BaseModel
 
 
 def inlined_schema(model: type[BaseModel]) -> dict[str, Any]:
-    """A model's schema with every nested model in its place: a reference would point to nothing there."""
+    """Returns a model's schema with every nested model in its place: a reference would point to nothing."""
     schema = model.model_json_schema()
     definitions = schema.pop("$defs", {})
 

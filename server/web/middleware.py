@@ -12,7 +12,8 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mass_serve.server.errors import INTERNAL_ERROR, DrainingError
-from mass_serve.server.serving.service import RequestRecord, Service
+from mass_serve.server.serving.requests import RequestContext
+from mass_serve.server.serving.service import Service
 from mass_serve.server.web.responses import error_response
 
 SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
@@ -34,29 +35,28 @@ class RequestMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        record = RequestRecord(_request_id(scope))
-        scope.setdefault("state", {})["record"] = record
-        with structlog.contextvars.bound_contextvars(request_id=record.request_id):
+        context = RequestContext(_request_id(scope))
+        scope.setdefault("state", {})["context"] = context
+        with structlog.contextvars.bound_contextvars(request_id=context.request_id):
             if scope["path"] in PROBES:
-                await self._answer(scope, receive, send, record)
+                await self._answer(scope, receive, send, context)
             else:
                 try:
-                    await self._observed(scope, receive, send, record)
+                    await self._observed(scope, receive, send, context)
                 finally:
-                    self._service.release(record)
+                    self._service.release(context)
 
-    async def _observed(self, scope: Scope, receive: Receive, send: Send, record: RequestRecord) -> None:
-        metrics = self._service.metrics
-        protocol = _protocol(scope["method"], scope["path"])
+    async def _observed(self, scope: Scope, receive: Receive, send: Send, context: RequestContext) -> None:
+        """Serves a request that is traffic, tells the observer of it, and logs it."""
+        observer = self._service.observer
         started = time.monotonic()
-        with metrics.in_progress.track_inprogress():
-            status = await self._answer(scope, receive, send, record)
+        with observer.request_in_progress():
+            status = await self._answer(scope, receive, send, context)
         seconds = time.monotonic() - started
-        metrics.requests.labels(protocol, str(status)).inc()
-        metrics.request_duration.labels(protocol).observe(seconds)
-        _log_request(scope, status, seconds, record)
+        observer.request_answered(_protocol(scope["method"], scope["path"]), status, seconds)
+        _log_request(scope, status, seconds, context)
 
-    async def _answer(self, scope: Scope, receive: Receive, send: Send, record: RequestRecord) -> int:
+    async def _answer(self, scope: Scope, receive: Receive, send: Send, context: RequestContext) -> int:
         """Runs the application and returns the status that was sent."""
         status = 0
 
@@ -65,7 +65,7 @@ class RequestMiddleware:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 headers = MutableHeaders(scope=message)
-                headers["X-Request-Id"] = record.request_id
+                headers["X-Request-Id"] = context.request_id
                 if self._service.draining:
                     headers["Connection"] = "close"  # moves the caller's next request to another server
             await send(message)
@@ -80,7 +80,7 @@ class RequestMiddleware:
                 raise
             # The drain is over, and whoever waits until now is told so rather than cut off.
             ended = DrainingError("The server is shutting down; send the request to another one.")
-            self._service.metrics.rejected.labels(ended.reason).inc()
+            self._service.observer.request_rejected(ended.reason)
             await error_response(ended.status, str(ended), ended.headers())(scope, receive, send_with_headers)
         except Exception:
             log.exception("unexpected error", path=scope["path"])
@@ -91,7 +91,7 @@ class RequestMiddleware:
 
 
 def _as_get(scope: Scope) -> Scope:
-    """HEAD is GET without the body, which the HTTP server leaves out by itself."""
+    """Treats HEAD as GET; the HTTP server leaves the body out by itself."""
     return {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
 
 
@@ -111,20 +111,20 @@ def _protocol(method: str, path: str) -> str:
 
 
 def _request_id(scope: Scope) -> str:
-    """The caller's, if it is sane, so that it can be followed through several services."""
+    """Takes the caller's id, if it is sane, so that it can be followed through several services."""
     given = Headers(scope=scope).get("x-request-id", "")
     return given if SANE_REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
 
 
-def _log_request(scope: Scope, status: int, seconds: float, record: RequestRecord) -> None:
-    """One line per request: never a header, because those may hold callers' tokens."""
-    stages = {f"{stage}_seconds": round(spent, 6) for stage, spent in record.stage_seconds.items()}
+def _log_request(scope: Scope, status: int, seconds: float, context: RequestContext) -> None:
+    """Logs one line: never a header, because those may hold callers' tokens."""
+    stages = {f"{stage}_seconds": round(spent, 6) for stage, spent in context.stage_seconds.items()}
     log.info(
         "request",
         method=scope["method"],
         path=scope["path"],
         status=status,
         seconds=round(seconds, 6),
-        images=record.images,
+        images=context.images,
         **stages,
     )

@@ -29,7 +29,7 @@ OTHER_DESCRIPTORS = 100
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A listening socket, taken before the slow load so that a busy port is known at once. Raises OSError."""
+    """Opens the socket before the slow load, so that a busy port is known at once. Raises OSError."""
     family, kind, protocol, _, address = socket.getaddrinfo(
         host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
     )[0]
@@ -58,7 +58,7 @@ class DrainingServer(uvicorn.Server):
         self._close_at = math.inf
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - a signal handler's signature
-        """Called by the signal; only sets what `on_tick` looks at."""
+        """Notes what a signal asks for; `on_tick` acts on it."""
         if self.should_exit:
             self.force_exit = True
         elif sig == signal.SIGINT or self._service.draining:
@@ -68,7 +68,7 @@ class DrainingServer(uvicorn.Server):
         self._service.draining = True
 
     async def on_tick(self, counter: int) -> bool:
-        """Ten times a second: is it time to close the listener?"""
+        """Looks after the service, ten times a second, and returns whether to close the listener."""
         self._service.check()
         if self._service.load_error is not None:
             self.should_exit = True

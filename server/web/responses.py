@@ -19,12 +19,12 @@ class ErrorBody(BaseModel):
 
 
 def error_response(status: int, text: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
-    """The one shape of an error."""
+    """Makes an error response; all have this shape."""
     return JSONResponse({"error": text}, status_code=status, headers=headers)
 
 
 def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The error responses of a route; `default` keeps the framework from promising a 422 that never comes."""
+    """Describes the errors of a route; `default` keeps the framework from promising a 422."""
     described: dict[int | str, dict[str, Any]] = {
         status: {"model": ErrorBody, "description": HTTPStatus(status).phrase} for status in statuses
     }
@@ -33,5 +33,5 @@ def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 def readiness(content: dict[str, Any], good: bool) -> JSONResponse:
-    """What the Open Inference Protocol answers to a question of health."""
+    """Makes the Open Inference Protocol's answer to a question of health."""
     return JSONResponse(content) if good else JSONResponse(content, 503, NotReadyError().headers())

@@ -7,16 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 from typer.testing import CliRunner
 
-from mass_serve.cli import build as store_commands
+from mass_serve.cli.app import app
 from mass_serve.model_store.storage.opening import open_files
 from mass_serve.model_store.store import Store
 from tests.models import Suite
-
-app = typer.Typer(pretty_exceptions_enable=False)
-store_commands.register(app)
 
 
 def run(*arguments: object, code: int = 0) -> tuple[str, str]:

@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 
+from mass_serve import __version__
 from mass_serve.server.settings import Settings, load_settings
 from tests.docker.material import (
     DOCKER,
@@ -82,18 +83,20 @@ def test_the_server_is_started_without_a_shell_in_between(target: str) -> None:
 
 
 def test_the_versions_agree() -> None:
-    assert ("ARG", f"VERSION={PROJECT['project']['version']}") in stages()["cpu"]
+    assert ("ARG", f"VERSION={__version__}") in stages()["cpu"]
 
 
 def test_the_build_is_given_every_package() -> None:
     allowed = set(re.findall(r"^!(\S+)", (ROOT / ".dockerignore").read_text(), re.MULTILINE))
     packages = set(PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"])
-    # The folders of the package are links to those of the repository.
-    packages |= {
-        path.resolve().name for name in packages for path in (ROOT / name).iterdir() if path.is_dir()
+    linked = {
+        link.resolve().name
+        for package in packages
+        for link in (ROOT / package).iterdir()
+        if link.is_symlink()
     }
-    packages.discard("__pycache__")
-    assert packages | {"pyproject.toml", PROJECT["project"]["readme"], "constraints.txt"} <= allowed
+    assert linked >= {"kernels", "engine", "server", "cli"}
+    assert packages | linked | {"pyproject.toml", PROJECT["project"]["readme"], "constraints.txt"} <= allowed
     assert all((ROOT / path).exists() for path in allowed)
 
 

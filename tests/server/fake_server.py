@@ -12,12 +12,12 @@ from dataclasses import dataclass
 import structlog
 import torch
 
-from mass_serve.engine.engine import Engine
+from mass_serve.engine import ServingEngine
 from mass_serve.server.app import create_app
 from mass_serve.server.operation.logs import configure_logs
 from mass_serve.server.settings import load_settings
 from mass_serve.server.web.process import listen, run
-from tests.server.fakes import FakeEngine, as_engine
+from tests.server.fakes import FakeEngine
 
 
 @dataclass(frozen=True)
@@ -29,12 +29,12 @@ class FakeSource:
     def revision(self) -> str:
         return "fake-1"
 
-    def load(self, without: frozenset[str], previous: Engine | None) -> Engine:  # noqa: ARG002 - the fake is always the same
+    def load(self, without: frozenset[str], previous: ServingEngine | None) -> FakeEngine:  # noqa: ARG002 - the fake is always the same
         """Works as a real load does: inside torch, which does not like to be stopped there."""
         end = time.monotonic() + self.seconds
         while time.monotonic() < end:
             torch.linalg.svd(torch.randn(600, 600))
-        return as_engine(FakeEngine())
+        return FakeEngine()
 
 
 def main() -> int:

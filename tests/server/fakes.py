@@ -6,12 +6,10 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from types import SimpleNamespace
-from typing import cast
 
 import torch
 
-from mass_serve.engine.engine import BatchReport, Classification, Engine, Query
+from mass_serve.engine import BatchReport, Classification, Query
 from mass_serve.engine.inputs.preprocessing import ImagePreprocessor
 from mass_serve.model_store.format.manifest import HeadSpec, TaskEntry
 from mass_serve.model_store.format.preprocessing import Preprocessing
@@ -40,6 +38,16 @@ def task_entry(name: str, labels: Sequence[str], accuracy: float | None = None) 
 
 
 @dataclass
+class FakeSetCache:
+    """Figures of a cache that has been used."""
+
+    hits: int = 3
+    misses: int = 2
+    nbytes: int = 1
+    used: dict[str, int] = field(default_factory=lambda: {"low_rank": 4, "materialised": 1})
+
+
+@dataclass
 class FakeEngine:
     """Answers label n for an image whose corner has red n, of the first candidate task or "digits"."""
 
@@ -54,11 +62,7 @@ class FakeEngine:
     )
     gives_residuals: bool = True
     nbytes: dict[str, int] = field(default_factory=lambda: {"pretrained": 1000})
-    set_cache: SimpleNamespace = field(
-        default_factory=lambda: SimpleNamespace(
-            hits=3, misses=2, nbytes=1, used={"low_rank": 4, "materialised": 1}
-        )
-    )
+    set_cache: FakeSetCache = field(default_factory=FakeSetCache)
 
     def classify_batch(self, queries: Sequence[Query]) -> BatchReport:
         self.batches.append(len(queries))
@@ -89,8 +93,3 @@ def _answer(query: Query) -> Classification:
     unrouted = bool(query.pixels[1, 0, 0] == STRANGE) and not query.candidates
     routed = ((task,), {task: 0.9}, residuals, familiarity, unrouted, 2.0)
     return Classification(task, "r1", LABELS, probabilities.log(), *routed)
-
-
-def as_engine(fake: FakeEngine) -> Engine:
-    """The fake where an engine is expected."""
-    return cast(Engine, fake)

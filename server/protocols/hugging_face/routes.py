@@ -6,7 +6,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 
-from mass_serve.engine.engine import Classification
+from mass_serve.engine import Classification
 from mass_serve.model_store.format.field_types import AUTO
 from mass_serve.server.errors import BadRequestError
 from mass_serve.server.protocols.hugging_face.messages import (
@@ -16,9 +16,16 @@ from mass_serve.server.protocols.hugging_face.messages import (
 )
 from mass_serve.server.protocols.json_bodies import MOST_OPTIONS, parse_json
 from mass_serve.server.protocols.native.requests import DEFAULT_TOP_K, checked_top_k, decoded_base64, is_json
-from mass_serve.server.serving.service import EncodedImages, RequestRecord, Service
-from mass_serve.server.web.body import read_body, while_awaited
-from mass_serve.server.web.dependencies import FOR_INFERENCE, IF_THERE_IS_ROOM, CurrentRecord, CurrentService
+from mass_serve.server.serving.requests import EncodedImages, RequestContext
+from mass_serve.server.serving.service import Service
+from mass_serve.server.web.requests import (
+    FOR_INFERENCE,
+    IF_THERE_IS_ROOM,
+    CurrentContext,
+    CurrentService,
+    read_body,
+    while_awaited,
+)
 from mass_serve.server.web.responses import error_responses
 
 router = APIRouter(dependencies=FOR_INFERENCE)
@@ -55,10 +62,10 @@ REQUEST_BODY: dict[str, Any] = {
     openapi_extra={"requestBody": REQUEST_BODY},
 )
 async def classify_among_all(
-    request: Request, service: CurrentService, record: CurrentRecord
+    request: Request, service: CurrentService, context: CurrentContext
 ) -> list[HuggingFaceLabel]:
     """Classifies one image, whatever its task, as `huggingface_hub.InferenceClient` asks for it."""
-    return await _classify(request, service, record, None)
+    return await _classify(request, service, context, None)
 
 
 @router.post(
@@ -68,32 +75,32 @@ async def classify_among_all(
     openapi_extra={"requestBody": REQUEST_BODY},
 )
 async def classify_for_task(
-    task: str, request: Request, service: CurrentService, record: CurrentRecord
+    task: str, request: Request, service: CurrentService, context: CurrentContext
 ) -> list[HuggingFaceLabel]:
     """Classifies one image for one task, or for any of them if the task is `auto`."""
-    return await _classify(request, service, record, None if task == AUTO else [task])
+    return await _classify(request, service, context, None if task == AUTO else [task])
 
 
 async def _classify(
-    request: Request, service: Service, record: RequestRecord, tasks: list[str] | None
+    request: Request, service: Service, context: RequestContext, tasks: list[str] | None
 ) -> list[HuggingFaceLabel]:
     body = await read_body(request, service)
-    work = _answer(body, request.headers.get("content-type", ""), service, record, tasks)
+    work = _answer(body, request.headers.get("content-type", ""), service, context, tasks)
     return await while_awaited(request, service, work)
 
 
 async def _answer(
-    body: bytes, content_type: str, service: Service, record: RequestRecord, tasks: list[str] | None
+    body: bytes, content_type: str, service: Service, context: RequestContext, tasks: list[str] | None
 ) -> list[HuggingFaceLabel]:
     image, parameters = await service.parsers.run(_read, body, content_type)
     top_k = DEFAULT_TOP_K if parameters.top_k is None else parameters.top_k
     checked_top_k(top_k, service.settings.max_top_k)
-    answers = await service.classify(EncodedImages([image]), tasks, record)
+    answers = await service.classify(EncodedImages([image]), tasks, context)
     return _labels(answers.images[0], top_k, parameters.function_to_apply or "softmax")
 
 
 def _read(body: bytes, content_type: str) -> tuple[bytes, HuggingFaceParameters]:
-    """The encoded image and what was chosen. Raises BadRequestError."""
+    """Reads the encoded image and what was chosen. Raises BadRequestError."""
     if not body:
         raise BadRequestError("The request has no body; send an image, or JSON with 'inputs' in base64.")
     if not is_json(body, content_type):
@@ -103,7 +110,7 @@ def _read(body: bytes, content_type: str) -> tuple[bytes, HuggingFaceParameters]
 
 
 def _labels(answer: Classification, top_k: int, function: str) -> list[HuggingFaceLabel]:
-    """The `top_k` labels of the winning task, ties in label order."""
+    """Returns the `top_k` labels of the winning task, ties in label order."""
     scores = {
         "softmax": answer.probabilities,
         "sigmoid": answer.logits.sigmoid(),

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from pydantic import BaseModel, Field
 
-from mass_serve.engine.engine import Classification
+from mass_serve.engine import Classification
 from mass_serve.model_store.format.manifest import TaskEntry
 
 
@@ -67,7 +67,7 @@ class TaskList(BaseModel):
 
 
 def image_result(answer: Classification, top_k: int) -> ImageResult:
-    """The wire form of one answer: its `top_k` labels, or all if the head has fewer, ties in label order."""
+    """Returns one answer's wire form: its `top_k` labels, or all if there are fewer, ties in label order."""
     order = answer.probabilities.argsort(descending=True, stable=True)[:top_k].tolist()
     scores = answer.probabilities[order].tolist()
     top = [LabelScore(label=answer.labels[i], score=score) for i, score in zip(order, scores, strict=True)]
@@ -88,7 +88,7 @@ def image_result(answer: Classification, top_k: int) -> ImageResult:
 
 
 def task_description(task: TaskEntry) -> TaskDescription:
-    """The wire form of a task."""
+    """Returns the wire form of a task."""
     return TaskDescription(
         name=task.name,
         revision=task.revision,

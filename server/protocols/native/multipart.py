@@ -24,7 +24,7 @@ class Part:
 
 
 def parse_multipart(body: bytes, most_parts: int) -> list[Part]:
-    """The parts of a form.
+    """Cuts a form into its parts.
 
     The boundary is read off the body's first line, as the header may be missing or wrong.
 
@@ -36,7 +36,7 @@ def parse_multipart(body: bytes, most_parts: int) -> list[Part]:
 
 
 def _boundary(body: bytes) -> bytes:
-    """What follows the two dashes of the first line."""
+    """Returns what follows the two dashes of the first line. Raises BadRequestError."""
     opening, separator, _ = body[:LONGEST_OPENING].partition(b"\r\n")
     boundary = opening[2:].rstrip(b" \t")
     if not (opening.startswith(b"--") and separator and boundary):
@@ -47,7 +47,7 @@ def _boundary(body: bytes) -> bytes:
 
 
 def _parts(pieces: list[bytes], most_parts: int) -> Iterator[Part]:
-    """From what follows each boundary. The last one is marked by two dashes."""
+    """Reads what follows each boundary, up to the last one, which is marked by two dashes."""
     for number, piece in enumerate(pieces):
         if piece.startswith(b"--"):
             return
@@ -61,7 +61,7 @@ def _parts(pieces: list[bytes], most_parts: int) -> Iterator[Part]:
 
 
 def _part(part: bytes) -> Part:
-    """Headers, an empty line, and data."""
+    """Reads one part: headers, an empty line, and data. Raises BadRequestError for one without a name."""
     head, end, _ = part[:LONGEST_HEAD].partition(b"\r\n\r\n")
     for line in head.split(b"\r\n") if end else ():
         header, _, value = line.partition(b":")

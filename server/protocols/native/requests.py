@@ -10,15 +10,37 @@ import base64
 import binascii
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
 
 from mass_serve.server.errors import BadRequestError, TooLargeError
 from mass_serve.server.protocols.json_bodies import MOST_OPTIONS, parse_json
-from mass_serve.server.protocols.native.bodies import ClassifyBody
 from mass_serve.server.protocols.native.multipart import Part, parse_multipart
 
 DEFAULT_TOP_K = 5
 # Of a form, beside its images.
 MOST_FIELDS = 1000
+
+
+class ImageItem(BaseModel):
+    """One image of a JSON request."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    b64: Annotated[str, Field(description="the image file in standard base64")]
+
+
+class ClassifyBody(BaseModel):
+    """A classification request as JSON."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    images: list[ImageItem] = Field(fail_fast=True)
+    tasks: list[str] | None = Field(
+        None, fail_fast=True, description="choose among these tasks; one name skips the routing"
+    )
+    top_k: int | None = Field(None, description="how many labels to return per image, 5 by default")
 
 
 @dataclass(frozen=True)
@@ -63,7 +85,8 @@ def parse_request(body: bytes, content_type: str, query: Options, limits: Limits
 
 
 def _read_form(body: bytes, content_type: str, limits: Limits) -> tuple[list[bytes], Options]:
-    """Images never start with a brace or two dashes, nor are they text."""
+    """Returns the images of a body and the options in it, whichever form it has."""
+    # Images never start with a brace or two dashes, nor are they text.
     start = body[:64].lstrip()
     if start.startswith(b"--") or (content_type.startswith("multipart/") and not _is_image_like(body)):
         return _read_multipart(parse_multipart(body, limits.max_images + MOST_FIELDS))
@@ -79,7 +102,8 @@ def is_json(body: bytes, content_type: str) -> bool:
 
 
 def _is_image_like(body: bytes) -> bool:
-    """Every image format has bytes in its head that are not UTF-8 text."""
+    """Whether a body cannot be text."""
+    # Every image format has bytes in its head that are not UTF-8.
     head = body[:512]
     try:
         head.decode("utf-8")
@@ -95,7 +119,7 @@ def _read_json(body: bytes, limits: Limits) -> tuple[list[bytes], Options]:
 
 
 def decoded_base64(text: str, where: str) -> bytes:
-    """The bytes that `text` stands for. Raises BadRequestError, which says where the text was."""
+    """Returns the bytes that `text` stands for. Raises BadRequestError, which says where the text was."""
     try:
         return base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError) as error:
@@ -135,7 +159,7 @@ def _integer(text: str) -> int:
 
 
 def split_names(values: Sequence[str]) -> list[str]:
-    """`a,b` and `a` then `b` mean the same."""
+    """Splits at commas: `a,b` and `a` then `b` mean the same."""
     return [name.strip() for value in values for name in value.split(",") if name.strip()]
 
 
@@ -158,7 +182,7 @@ def _checked_tasks(tasks: Sequence[str] | None) -> Sequence[str] | None:
 
 
 def checked_top_k(top_k: int, limit: int) -> int:
-    """`top_k`, if it may be asked for. Raises BadRequestError."""
+    """Returns `top_k` if it may be asked for. Raises BadRequestError."""
     if not 1 <= top_k <= limit:
         raise BadRequestError(f"top_k must be between 1 and {limit}.")
     return top_k

@@ -8,18 +8,25 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
 from mass_serve.server.protocols.native.answers import ClassifyAnswer, image_result
-from mass_serve.server.protocols.native.bodies import ClassifyBody
 from mass_serve.server.protocols.native.requests import (
     DEFAULT_TOP_K,
+    ClassifyBody,
     Limits,
     Options,
     parse_request,
     split_names,
 )
-from mass_serve.server.serving.service import EncodedImages, RequestRecord, Service
-from mass_serve.server.web.body import read_body, while_awaited
-from mass_serve.server.web.dependencies import FOR_INFERENCE, IF_THERE_IS_ROOM, CurrentRecord, CurrentService
+from mass_serve.server.serving.requests import EncodedImages, RequestContext
+from mass_serve.server.serving.service import Service
 from mass_serve.server.web.json_schemas import inlined_schema
+from mass_serve.server.web.requests import (
+    FOR_INFERENCE,
+    IF_THERE_IS_ROOM,
+    CurrentContext,
+    CurrentService,
+    read_body,
+    while_awaited,
+)
 from mass_serve.server.web.responses import error_responses
 
 router = APIRouter(dependencies=FOR_INFERENCE)
@@ -60,7 +67,7 @@ REQUEST_BODY: dict[str, Any] = {
 async def classify(
     request: Request,
     service: CurrentService,
-    record: CurrentRecord,
+    context: CurrentContext,
     tasks: Annotated[
         list[str] | None,
         Query(description="choose among these tasks, repeated or with commas; one name skips the routing"),
@@ -76,19 +83,19 @@ async def classify(
     body = await read_body(request, service)
     query = Options(None if tasks is None else split_names(tasks), top_k)
     content_type = request.headers.get("content-type", "")
-    answer = await while_awaited(request, service, _answer(body, content_type, query, service, record))
+    answer = await while_awaited(request, service, _answer(body, content_type, query, service, context))
     return Response(answer, media_type="application/json")
 
 
 async def _answer(
-    body: bytes, content_type: str, query: Options, service: Service, record: RequestRecord
+    body: bytes, content_type: str, query: Options, service: Service, context: RequestContext
 ) -> str:
     limits = Limits(service.settings.max_images_per_request, service.settings.max_top_k)
     # Not on a decoding thread: a full server must refuse at once, and those may all be busy.
     asked = await service.parsers.run(parse_request, body, content_type, query, limits)
-    answers = await service.classify(EncodedImages(asked.files), asked.tasks, record)
+    answers = await service.classify(EncodedImages(asked.files), asked.tasks, context)
     answer = ClassifyAnswer(
-        id=record.request_id,
+        id=context.request_id,
         store_revision=answers.store_revision,
         results=[image_result(one, asked.top_k) for one in answers.images],
     )

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mass_serve.engine.engine import Classification
+from mass_serve.engine import Classification
 from mass_serve.server.errors import BadRequestError
 from mass_serve.server.protocols.open_inference.models import Model
 from mass_serve.server.protocols.open_inference.requests import InferRequest, WantedOutput
@@ -35,14 +35,14 @@ class Values:
 
     @property
     def datatype(self) -> str:
-        """The protocol's name."""
+        """The protocol's name for the type of the values."""
         if self.numbers is None:
             return "BYTES"
         return "BOOL" if self.numbers.dtype == np.bool_ else "FP32"
 
 
 def infer_answer(request: InferRequest, model: Model, images: Sequence[Classification]) -> InferAnswer:
-    """The answer to a request. Raises BadRequestError where an output does not exist for this model."""
+    """Writes the answer to a request. Raises BadRequestError for an output that this model has not."""
     described, binary = [], []
     for wanted in request.outputs:
         values = _values(wanted, model, images)
@@ -97,7 +97,7 @@ def _values(wanted: WantedOutput, model: Model, images: Sequence[Classification]
 
 
 def _classified(images: Sequence[Classification], width: int) -> Values:
-    """Triton's classification extension: "value:index:label", the likeliest first, rows filled up with ""."""
+    """Returns "value:index:label" of the likeliest first, as Triton does; rows are filled up with ""."""
     strings = []
     for image in images:
         probabilities = image.probabilities

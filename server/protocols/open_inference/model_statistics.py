@@ -9,8 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakSet
 
-from mass_serve.server.serving.batcher import Batch
-from mass_serve.server.serving.service import RequestRecord
+from mass_serve.server.serving.requests import Batch, RequestContext
 
 # The protocol's words for the stages of a request.
 STAGES = {
@@ -31,14 +30,14 @@ class Duration:
     ns: int = 0
 
     def add(self, seconds: float) -> None:
-        """Once more."""
+        """Counts it once more."""
         self.count += 1
         self.ns += int(seconds * 1e9)
 
 
 @dataclass
 class ModelStatistics:
-    """Of one version of one model, since the server started. Only the event loop's thread touches it."""
+    """The figures of one version of one model since the server started; only the event loop touches them."""
 
     last_inference: int = 0  # milliseconds since the epoch
     images: int = 0
@@ -49,7 +48,7 @@ class ModelStatistics:
     )
 
     @contextmanager
-    def request(self, record: RequestRecord) -> Iterator[None]:
+    def request(self, context: RequestContext) -> Iterator[None]:
         """Counts one request by how the block ends."""
         started = time.monotonic()
         try:
@@ -59,16 +58,16 @@ class ModelStatistics:
             raise
         self.durations["success"].add(time.monotonic() - started)
         self.last_inference = int(time.time() * 1000)
-        self.images += record.images
-        for batch in record.batches:
+        self.images += context.images
+        for batch in context.batches:
             if batch not in self._counted:
                 self._counted.add(batch)
                 self.batches += 1
         for name, stages in STAGES.items():
-            self.durations[name].add(sum(record.stage_seconds.get(stage, 0.0) for stage in stages))
+            self.durations[name].add(sum(context.stage_seconds.get(stage, 0.0) for stage in stages))
 
     def as_triton_shows_it(self) -> dict[str, Any]:
-        """The figures as the extension names them."""
+        """Returns the figures as the extension names them."""
         return {
             "last_inference": self.last_inference,
             "inference_count": self.images,
@@ -82,13 +81,13 @@ class ModelStatistics:
 
 
 class Statistics:
-    """By model: a new version starts from nothing, and the figures of the one before are gone."""
+    """The figures of every model: a new version starts from nothing, and those of the one before are gone."""
 
     def __init__(self) -> None:
         self._models: dict[str, tuple[str, ModelStatistics]] = {}
 
     def of(self, model: str, version: str) -> ModelStatistics:
-        """The figures of one model, opened when first asked for."""
+        """Returns the figures of one model, which begin when first asked for."""
         known, figures = self._models.get(model, ("", None))
         if figures is None or known != version:
             figures = ModelStatistics()

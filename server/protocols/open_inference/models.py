@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mass_serve.engine.engine import Engine
+from mass_serve.engine import ServingEngine
 from mass_serve.model_store.format.field_types import AUTO
 from mass_serve.server.errors import NotFoundError
 
@@ -29,13 +29,13 @@ class Model:
         return None if self.task is None else [self.task]
 
 
-def model_names(engine: Engine) -> list[str]:
-    """All models of an engine."""
+def model_names(engine: ServingEngine) -> list[str]:
+    """Returns the names of all models of an engine."""
     return [AUTO, *engine.tasks]
 
 
-def find_model(engine: Engine, name: str, version: str | None) -> Model:
-    """The model of that name. Raises NotFoundError, also for a version that is not served."""
+def find_model(engine: ServingEngine, name: str, version: str | None) -> Model:
+    """Returns the model of that name. Raises NotFoundError, also for a version that is not served."""
     if name not in model_names(engine):
         raise NotFoundError(f"There is no model {name[:80]!a}; GET /v2/models lists those there are.")
     heads = engine.tasks if name == AUTO else {name: engine.tasks[name]}

@@ -10,15 +10,14 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
-from mass_serve.engine.engine import Engine
+from mass_serve.engine import ServingEngine
 from mass_serve.model_store.errors import StoreError
 from mass_serve.model_store.format.field_types import AUTO
 from mass_serve.model_store.storage.files import without_credentials
 from mass_serve.server.errors import BadRequestError, NotFoundError
 from mass_serve.server.protocols.open_inference.models import find_model, model_names
 from mass_serve.server.serving.service import Service
-from mass_serve.server.web.body import read_body
-from mass_serve.server.web.dependencies import FOR_ADMINS, CurrentService
+from mass_serve.server.web.requests import FOR_ADMINS, CurrentService, read_body
 from mass_serve.server.web.responses import error_responses
 
 router = APIRouter(prefix="/v2/repository", dependencies=FOR_ADMINS)
@@ -66,7 +65,7 @@ async def unload(model: str, request: Request, service: CurrentService) -> Respo
 
 
 async def _parameters(request: Request, service: Service) -> dict[str, Any]:
-    """The JSON object in the body, which may be empty. Raises BadRequestError."""
+    """Reads the JSON object in the body, which may be empty. Raises BadRequestError."""
     body = await read_body(request, service, LONGEST_BODY)
     return await service.parsers.run(_json_object, body or b"{}")
 
@@ -81,8 +80,8 @@ def _json_object(body: bytes) -> dict[str, Any]:
     return content
 
 
-async def _loaded(future: Future[Engine]) -> Engine:
-    """The engine that then serves. Raises BadRequestError where it could not be loaded."""
+async def _loaded(future: Future[ServingEngine]) -> ServingEngine:
+    """Returns the engine that then serves. Raises BadRequestError where it could not be loaded."""
     try:
         # Who asked may leave; the load goes on.
         return await asyncio.shield(asyncio.wrap_future(future))

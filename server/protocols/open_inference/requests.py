@@ -15,8 +15,13 @@ from mass_serve.server.errors import BadRequestError, NotAnImageError, TooLargeE
 from mass_serve.server.protocols.json_bodies import parse_json
 from mass_serve.server.protocols.native.requests import Limits, decoded_base64
 from mass_serve.server.protocols.open_inference.tensors import NUMBER_TYPES, WireTensor
-from mass_serve.server.serving.batcher import ORDINARY_PRIORITY
-from mass_serve.server.serving.service import EncodedImages, Images, ReadyImages, Urgency
+from mass_serve.server.serving.requests import (
+    ORDINARY_PRIORITY,
+    EncodedImages,
+    Images,
+    ReadyImages,
+    Urgency,
+)
 
 IMAGE, PIXEL_VALUES = "image", "pixel_values"
 OUTPUTS = ("label", "task", "score", "probabilities", "unrouted", "residuals")
@@ -110,7 +115,7 @@ class InferRequest:
 
 
 def decompressed(body: bytes, encoding: str, limit: int) -> bytes:
-    """The body without its Content-Encoding.
+    """Undoes a body's Content-Encoding.
 
     Raises NotAnImageError for an unknown encoding, BadRequestError for a corrupt body, TooLargeError where
     more than `limit` bytes come out.
@@ -197,7 +202,7 @@ def _only_input(parsed: InferBody, binary: bytes) -> WireTensor:
 
 
 def _images(tensor: WireTensor, limits: Limits) -> tuple[Images, tuple[int, ...]]:
-    """The images of an input, and the shape that the outputs have per image: [N], or [N, 1] if it was so."""
+    """Returns the images of an input, and its shape without theirs: [N], or [N, 1] if it was sent so."""
     if tensor.name == IMAGE and tensor.datatype == "BYTES" and tensor.shape[1:] in ((), (1,)):
         _check_count(tensor.shape, limits)
         return EncodedImages(_files(tensor)), tensor.shape
@@ -220,7 +225,8 @@ def _check_count(shape: tuple[int, ...], limits: Limits) -> None:
 
 
 def _files(tensor: WireTensor) -> list[bytes]:
-    """JSON has no bytes, so files are base64 there."""
+    """Returns the image files of a BYTES tensor. Raises BadRequestError."""
+    # JSON has no bytes, so files are base64 there.
     elements = tensor.strings()
     if isinstance(tensor.data, bytes):
         return elements
@@ -228,7 +234,7 @@ def _files(tensor: WireTensor) -> list[bytes]:
 
 
 def _pixels(tensor: WireTensor) -> torch.Tensor:
-    """[N, 3, H, W] uint8 or float32."""
+    """Returns the pixels of a tensor, [N, 3, H, W] uint8 or float32. Raises BadRequestError."""
     channels = tensor.shape[3] if tensor.datatype == "UINT8" else tensor.shape[1]
     if channels != 3:
         raise BadRequestError(

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from importlib.metadata import version as package_version
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse, Response
 
+from mass_serve import __version__
 from mass_serve.server.protocols.native.requests import Limits
 from mass_serve.server.protocols.open_inference.answers import InferAnswer, infer_answer
 from mass_serve.server.protocols.open_inference.model_statistics import Statistics
@@ -21,10 +21,17 @@ from mass_serve.server.protocols.open_inference.requests import (
     decompressed,
     parse_infer_request,
 )
-from mass_serve.server.serving.service import RequestRecord, Service
-from mass_serve.server.web.body import read_body, while_awaited
-from mass_serve.server.web.dependencies import FOR_INFERENCE, IF_THERE_IS_ROOM, CurrentRecord, CurrentService
+from mass_serve.server.serving.requests import RequestContext
+from mass_serve.server.serving.service import Service
 from mass_serve.server.web.json_schemas import inlined_schema
+from mass_serve.server.web.requests import (
+    FOR_INFERENCE,
+    IF_THERE_IS_ROOM,
+    CurrentContext,
+    CurrentService,
+    read_body,
+    while_awaited,
+)
 from mass_serve.server.web.responses import error_responses, readiness
 
 
@@ -62,7 +69,7 @@ INFER_RESPONSES: dict[int | str, dict[str, Any]] = {
 async def server_metadata(service: CurrentService) -> dict[str, Any]:
     """The server's name, version and extensions."""
     extensions = EXTENSIONS + (REPOSITORY_EXTENSIONS if service.access.repository_is_open else [])
-    return {"name": "mass-serve", "version": package_version("mass-serve"), "extensions": extensions}
+    return {"name": "mass-serve", "version": __version__, "extensions": extensions}
 
 
 @router.get("/models", responses=error_responses(401, 503))
@@ -164,15 +171,15 @@ async def infer(
     model: str,
     request: Request,
     service: CurrentService,
-    record: CurrentRecord,
+    context: CurrentContext,
     statistics: CurrentStatistics,
     version: str | None = None,
 ) -> Response:
     """Classifies a batch: `image` (files) or `pixel_values` in, `label`, `task`, `score` and more out."""
     found = find_model(service.engine, model, version)
-    with statistics.of(found.name, found.version).request(record):
+    with statistics.of(found.name, found.version).request(context):
         body = await read_body(request, service)
-        work = _infer(model, version, body, request, service, record)
+        work = _infer(model, version, body, request, service, context)
         answer = await while_awaited(request, service, work)
     if answer.json_length is None:
         return Response(answer.body, media_type="application/json")
@@ -181,7 +188,7 @@ async def infer(
 
 
 async def _infer(
-    name: str, version: str | None, body: bytes, request: Request, service: Service, record: RequestRecord
+    name: str, version: str | None, body: bytes, request: Request, service: Service, context: RequestContext
 ) -> InferAnswer:
     settings = service.settings
     encoding = request.headers.get("content-encoding", "").strip().lower()
@@ -195,10 +202,10 @@ async def _infer(
     # The model may have a new revision since the request began; from here on it is one engine's.
     engine = service.engine
     model = find_model(engine, name, version)
-    answers = await service.classify(asked.images, model.candidates, record, asked.urgency, engine)
+    answers = await service.classify(asked.images, model.candidates, context, asked.urgency, engine)
     started = time.monotonic()
     answer = await service.parsers.run(infer_answer, asked, model, answers.images)
-    record.stage_seconds["answer"] = time.monotonic() - started
+    context.stage_seconds["answer"] = time.monotonic() - started
     return answer
 
 

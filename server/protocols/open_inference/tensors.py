@@ -27,7 +27,7 @@ class WireTensor:
     data: bytes | list[Any]
 
     def strings(self) -> list[bytes]:
-        """The elements of a BYTES tensor. Raises BadRequestError."""
+        """Reads the elements of a BYTES tensor. Raises BadRequestError."""
         most = math.prod(self.shape)
         found = self._split_strings(self.data) if isinstance(self.data, bytes) else self._texts(self.data)
         # One more than there may be is enough to tell.
@@ -37,7 +37,7 @@ class WireTensor:
         return elements
 
     def numbers(self) -> NDArray[Any]:
-        """The values of a UINT8 or FP32 tensor, in its shape. Raises BadRequestError."""
+        """Reads the values of a UINT8 or FP32 tensor, in its shape. Raises BadRequestError."""
         dtype = NUMBER_TYPES[self.datatype]
         if isinstance(self.data, bytes):
             if len(self.data) != math.prod(self.shape) * dtype.itemsize:
@@ -67,7 +67,7 @@ class WireTensor:
         return values
 
     def _texts(self, data: list[Any]) -> Iterator[bytes]:
-        """The strings in nested lists, in order; an empty list holds none and has no place in any shape."""
+        """Yields the strings in nested lists, in order; an empty list holds none."""
         open_lists = [iter(data)]
         while open_lists:
             for item in open_lists[-1]:
@@ -81,7 +81,7 @@ class WireTensor:
                 open_lists.pop()
 
     def _split_strings(self, data: bytes) -> Iterator[bytes]:
-        """The elements of the binary form: each behind its length."""
+        """Yields the elements of the binary form: each behind its length."""
         position = 0
         while position < len(data):
             start = position + 4
@@ -102,5 +102,5 @@ class WireTensor:
 
 
 def joined_strings(strings: Sequence[bytes]) -> bytes:
-    """A BYTES tensor in the binary extension: each element behind its length."""
+    """Writes a BYTES tensor as the binary extension does: each element behind its length."""
     return b"".join(struct.pack("<I", len(string)) + string for string in strings)

@@ -15,7 +15,7 @@ from mass_serve.server.protocols.open_inference.answers import infer_answer
 from mass_serve.server.protocols.open_inference.models import find_model
 from mass_serve.server.protocols.open_inference.requests import parse_infer_request
 from mass_serve.server.protocols.open_inference.routes import _outputs
-from tests.server.fakes import FakeEngine, as_engine, task_entry
+from tests.server.fakes import FakeEngine, task_entry
 
 WIDTHS = {"few": 2, "many": 5}
 
@@ -34,7 +34,7 @@ def ask(engine: FakeEngine, output: dict[str, Any]) -> dict[str, Any]:
     image = Classification(
         "few", "r1", ("a", "b"), torch.tensor([0.0, 1.0]), ("few",), {}, residuals, 0.5, False, 2.0
     )
-    answer = infer_answer(request, find_model(as_engine(engine), "auto", None), [image])
+    answer = infer_answer(request, find_model(engine, "auto", None), [image])
     (found,) = json.loads(answer.body)["outputs"]
     return dict(found)
 
@@ -42,9 +42,7 @@ def ask(engine: FakeEngine, output: dict[str, Any]) -> dict[str, Any]:
 @pytest.mark.parametrize("name", ["probabilities", "residuals"])
 def test_the_shape_is_the_declared_one(name: str) -> None:
     engine = engine_with("few", "many")
-    declared = {
-        output["name"]: output["shape"] for output in _outputs(find_model(as_engine(engine), "auto", None))
-    }
+    declared = {output["name"]: output["shape"] for output in _outputs(find_model(engine, "auto", None))}
     answered = ask(engine, {"name": name})
     assert answered["shape"][1:] == declared[name][1:]
     assert len(answered["data"]) == declared[name][1]
@@ -58,8 +56,6 @@ def test_classes_are_as_many_whatever_task_wins() -> None:
 
 def test_one_task_has_no_residuals() -> None:
     engine = engine_with("few")
-    assert "residuals" not in {
-        output["name"] for output in _outputs(find_model(as_engine(engine), "auto", None))
-    }
+    assert "residuals" not in {output["name"] for output in _outputs(find_model(engine, "auto", None))}
     with pytest.raises(BadRequestError, match="where one task is in service"):
         ask(engine, {"name": "residuals"})

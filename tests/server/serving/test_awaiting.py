@@ -12,21 +12,22 @@ import pytest
 from fastapi import Request
 
 from mass_serve.server.errors import ClientGoneError, DeadlineError
-from mass_serve.server.serving.service import RequestRecord, Service
+from mass_serve.server.serving.requests import RequestContext
+from mass_serve.server.serving.service import Service
 from mass_serve.server.serving.threads import Threads
-from mass_serve.server.web.body import while_awaited
+from mass_serve.server.web.requests import while_awaited
 
 SERVICE = cast(Service, SimpleNamespace(settings=SimpleNamespace(request_timeout=0.1)))
 
 
-def request_of(record: RequestRecord, stays: float) -> Request:
+def request_of(context: RequestContext, stays: float) -> Request:
     """Of a caller who hangs up after so many seconds."""
 
     async def receive() -> dict[str, Any]:
         await asyncio.sleep(stays)
         return {"type": "http.disconnect"}
 
-    return cast(Request, SimpleNamespace(state=SimpleNamespace(record=record), receive=receive))
+    return cast(Request, SimpleNamespace(state=SimpleNamespace(context=context), receive=receive))
 
 
 @pytest.mark.parametrize(("stays", "error"), [(60.0, DeadlineError), (0.01, ClientGoneError)])
@@ -36,8 +37,8 @@ def test_a_parse_that_takes_too_long(stays: float, error: type[Exception]) -> No
     threads = Threads(1, "parse")
 
     async def parse() -> None:
-        record = RequestRecord("r", deadline=time.monotonic() + 0.1)
-        await while_awaited(request_of(record, stays), SERVICE, threads.run(gate.wait, 20.0))
+        context = RequestContext("r", deadline=time.monotonic() + 0.1)
+        await while_awaited(request_of(context, stays), SERVICE, threads.run(gate.wait, 20.0))
 
     with pytest.raises(error):
         asyncio.run(parse())

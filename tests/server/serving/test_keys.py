@@ -31,7 +31,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def _always_looks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(keys, "LOOK_EVERY_SECONDS", 0.0)
+    monkeypatch.setattr(keys, "POLL_SECONDS", 0.0)
 
 
 def test_one_key_a_line_without_comments(path: Path) -> None:
@@ -142,7 +142,7 @@ def test_a_server_with_keys(start_server: StartServer, path: Path) -> None:
     assert answered.json()[0]["label"] == "7"
     assert server.metric('mass_requests_total{code="401",protocol="v1"}') >= 1
     _a_refused_body_is_not_awaited(server)
-    time.sleep(keys.LOOK_EVERY_SECONDS)
+    time.sleep(keys.POLL_SECONDS)
     path.write_text("third-key\n")
     assert server.client.get("/v1/tasks", headers={"X-API-Key": "third-key"}).status_code == 200
     assert server.client.get("/v1/tasks", headers={"X-API-Key": "first-key"}).status_code == 401

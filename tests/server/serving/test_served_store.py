@@ -11,13 +11,13 @@ from dataclasses import dataclass, field
 import pytest
 import structlog
 
-from mass_serve.engine.engine import Engine
+from mass_serve.engine import ServingEngine
 from mass_serve.model_store.errors import IntegrityError
 from mass_serve.server.errors import BadRequestError, DrainingError, NotFoundError
 from mass_serve.server.operation.metrics import Metrics
 from mass_serve.server.serving import served_store
 from mass_serve.server.serving.served_store import ServedStore
-from tests.server.fakes import FakeEngine, as_engine
+from tests.server.fakes import FakeEngine
 
 WAIT = 10.0
 
@@ -41,7 +41,7 @@ class Source:
             raise self.unreadable
         return self.current
 
-    def load(self, without: frozenset[str], previous: Engine | None) -> Engine:
+    def load(self, without: frozenset[str], previous: ServingEngine | None) -> FakeEngine:
         self.loads.append((without, None if previous is None else previous.store_revision))
         assert self.gate.wait(WAIT)
         if self.damage is not None:
@@ -49,7 +49,7 @@ class Source:
         engine = FakeEngine(store_revision=self.current)
         engine.left_out = tuple(sorted(without & engine.tasks.keys()))
         engine.tasks = {name: task for name, task in engine.tasks.items() if name not in without}
-        return as_engine(engine)
+        return engine
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
@@ -74,7 +74,7 @@ def source() -> Source:
 
 @pytest.fixture
 def metrics() -> Metrics:
-    return Metrics(8)
+    return Metrics(8, {})
 
 
 def value(metrics: Metrics, name: str) -> float:

@@ -1,31 +1,79 @@
-"""Reading a request's body within its limit, and noticing when the caller has gone."""
+"""What a route takes from a request: the service, the request's context and keys, its place, and its body."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from collections.abc import Coroutine
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from fastapi import Request
+from fastapi import Depends, Request
+from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
 
 from mass_serve.server.errors import ClientGoneError, DeadlineError, SlowClientError, TooLargeError
-from mass_serve.server.serving.service import RequestRecord, Service
+from mass_serve.server.serving.requests import RequestContext
+from mass_serve.server.serving.service import Service
 
+# A body may take `client_timeout` seconds, and a second more for each so many bytes.
 SLOWEST_BYTES_PER_SECOND = 1000
 
 T = TypeVar("T")
 
 
+def _service(request: Request) -> Service:
+    service: Service = request.app.state.service
+    return service
+
+
+def _context(request: Request) -> RequestContext:
+    context: RequestContext = request.state.context
+    return context
+
+
+CurrentService = Annotated[Service, Depends(_service)]
+CurrentContext = Annotated[RequestContext, Depends(_context)]
+
+
+def _keys(
+    bearer: Annotated[HTTPAuthorizationCredentials | None, Depends(HTTPBearer(auto_error=False))],
+    header: Annotated[str | None, Depends(APIKeyHeader(name="X-API-Key", auto_error=False))],
+) -> list[str]:
+    """Returns the keys that the caller presents, in either way or in both."""
+    given = [bearer.credentials if bearer else None, header]
+    return [key for key in given if key]
+
+
+PresentedKeys = Annotated[list[str], Depends(_keys)]
+
+
+def _require_inference(service: CurrentService, keys: PresentedKeys) -> None:
+    service.access.require_inference(keys)
+
+
+def _require_admin(service: CurrentService, keys: PresentedKeys) -> None:
+    service.access.require_admin(keys)
+
+
+def _require_room(service: CurrentService) -> None:
+    service.batcher.refuse_when_full()
+
+
+# For routes that take images: an overloaded server refuses before it reads any.
+IF_THERE_IS_ROOM = [Depends(_require_room)]
+# For routers: checked before a body is read.
+FOR_INFERENCE = [Depends(_require_inference)]
+FOR_ADMINS = [Depends(_require_admin)]
+
+
 async def read_body(request: Request, service: Service, limit: int | None = None) -> bytes:
-    """The whole body, which counts against the bytes that the service holds until the request is answered.
+    """Reads the whole body; its bytes count as held by the service until the request is answered.
 
     From its end on the request has `request_timeout` seconds. Raises TooLargeError by the announced length
     before reading, or as soon as more than `limit` came, which is `max_body_bytes` by default, and
     SlowClientError for one that takes `client_timeout` seconds longer than its length at the slowest rate,
     MemoryFullError when too many bytes are held already.
     """
-    record: RequestRecord = request.state.record
+    context = _context(request)
     limit = service.settings.max_body_bytes if limit is None else limit
     too_large = TooLargeError(
         f"The body is larger than {limit} bytes, which is the limit; send fewer or smaller images."
@@ -44,7 +92,7 @@ async def read_body(request: Request, service: Service, limit: int | None = None
                 received += len(chunk)
                 if received > limit:
                     raise too_large
-                service.hold(len(chunk), record)
+                service.hold(len(chunk), context)
                 chunks.append(chunk)
                 patience.reschedule(last_moment + received / SLOWEST_BYTES_PER_SECOND)
     except TimeoutError as error:
@@ -52,20 +100,20 @@ async def read_body(request: Request, service: Service, limit: int | None = None
             f"Only {received} bytes of the body came in time; send it faster than {SLOWEST_BYTES_PER_SECOND}"
             " bytes a second."
         ) from error
-    record.deadline = time.monotonic() + service.settings.request_timeout
+    context.deadline = time.monotonic() + service.settings.request_timeout
     return b"".join(chunks)
 
 
 async def while_awaited(request: Request, service: Service, work: Coroutine[Any, Any, T]) -> T:
-    """The result of `work`, which is cancelled when the caller hangs up, and at the request's deadline.
+    """Returns the result of `work`, which is cancelled when the caller hangs up or the deadline passes.
 
     Needs the body to be read. Raises ClientGoneError and DeadlineError.
     """
-    record: RequestRecord = request.state.record
+    context = _context(request)
     working = asyncio.ensure_future(work)
     leaving = asyncio.ensure_future(_disconnected(request))
     try:
-        left = record.deadline - time.monotonic()
+        left = context.deadline - time.monotonic()
         await asyncio.wait((working, leaving), timeout=left, return_when=asyncio.FIRST_COMPLETED)
         if working.done():
             return working.result()

@@ -1,0 +1,66 @@
+"""A store in a few lines and a table, or as JSON."""
+
+from __future__ import annotations
+
+import json
+
+import typer
+from rich.console import Console
+from rich.filesize import decimal
+from rich.table import Column, Table
+
+from mass_serve.model_store.format.manifest import Manifest
+from mass_serve.model_store.store import Store
+
+
+def print_summary(store: Store, as_json: bool) -> None:
+    """Prints what a store holds, without reading its weights."""
+    manifest = store.manifest
+    sizes = {path: store.files.size(path) for path in manifest.all_files()}
+    if as_json:
+        content = {
+            "store": store.files.url,
+            "bytes": sum(sizes.values()),
+            "manifest": manifest.model_dump(mode="json"),
+        }
+        typer.echo(json.dumps(content, indent=2))
+        return
+    typer.echo(f"{store.files.url}: revision {manifest.store_revision}, {decimal(sum(sizes.values()))}")
+    typer.echo(_encoder(manifest))
+    if manifest.calibration is not None:
+        typer.echo(_calibration(manifest, manifest.calibration.images))
+    console = Console()
+    if not console.is_terminal:
+        console.width = 200  # a file or pipe has no width to cut names to
+    console.print(_task_table(store, sizes))
+    if removed := [name for name in manifest.history if manifest.find_task(name) is None]:
+        typer.echo(f"removed, kept until `task prune`: {', '.join(removed)}")
+
+
+def _encoder(manifest: Manifest) -> str:
+    encoder = manifest.backbone
+    return (
+        f"encoder: {encoder.embedding.image_size} px, patch {encoder.embedding.patch_size}, "
+        f"{encoder.depth} blocks of width {encoder.width}; router at block {manifest.router.layer}; "
+        f"mode {manifest.router.mode}, first pass {manifest.router.first_pass}; "
+        f"merged base {manifest.merged_base}; "
+        f"blocks {manifest.block_dtype}, ratio {manifest.compression_ratio:.4g}"
+    )
+
+
+def _calibration(manifest: Manifest, images: int) -> str:
+    fits = manifest.calibrated_tasks([task.name for task in manifest.tasks]) is not None
+    state = "" if fits else ", of other tasks or revisions: not used until the store is calibrated again"
+    return f"calibrated on {images:,} images{state}"
+
+
+def _task_table(store: Store, sizes: dict[str, int]) -> Table:
+    columns = ("task", "revision", "classes", "head", "rank", "size", "accuracy alone", "earlier")
+    table = Table(*(Column(column, no_wrap=True) for column in columns))
+    for task in store.manifest.tasks:
+        accuracy = "?" if task.individual_accuracy is None else f"{task.individual_accuracy:.4f}"
+        size = decimal(sum(sizes[path] for path in task.files))
+        earlier = len(store.manifest.history.get(task.name, ()))
+        counts = (str(len(task.labels)), task.head.kind, str(task.rank), size)
+        table.add_row(task.name, task.revision, *counts, accuracy, str(earlier))
+    return table

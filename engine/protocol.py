@@ -1,0 +1,89 @@
+"""What a service knows of an engine and of where engines come from, and nothing else.
+
+    engine = source.load(frozenset(), previous=None)  # source: EngineSource, engine: ServingEngine
+    report = engine.classify_batch([Query(pixels)])
+
+Queues, protocols, metrics, gRPC and Ray are written against these; `engine.engine.Engine` and
+`engine.source.StoreSource` are the ones that serve a store, and a test may bring twenty lines of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from mass_serve.engine.answers import BatchReport
+from mass_serve.engine.inputs.preprocessing import ImagePreprocessor
+from mass_serve.engine.queries import Query
+from mass_serve.model_store.format.manifest import TaskEntry
+
+
+class SetCacheFigures(Protocol):
+    """What an engine counts of its cache of expert sets. Any thread may read it."""
+
+    @property
+    def hits(self) -> int:
+        """Expert sets that were found ready."""
+
+    @property
+    def misses(self) -> int:
+        """Expert sets that had to be computed."""
+
+    @property
+    def used(self) -> Mapping[str, int]:
+        """Segments that were computed, by the form of their set: low_rank, materialised."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the sets that are kept now."""
+
+
+class ServingEngine(Protocol):
+    """An engine in service. One thread calls `classify_batch`; any thread may read the rest."""
+
+    @property
+    def store_revision(self) -> str:
+        """The revision of the store that was loaded."""
+
+    @property
+    def tasks(self) -> Mapping[str, TaskEntry]:
+        """The tasks that are served, by name, in the store's order."""
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """The tasks of the store that are not served."""
+
+    @property
+    def preprocessing(self) -> ImagePreprocessor:
+        """How an image becomes the pixels of a `Query`."""
+
+    @property
+    def gives_residuals(self) -> bool:
+        """Whether every routed answer has residuals."""
+
+    @property
+    def nbytes(self) -> Mapping[str, int]:
+        """The memory of the tensors that stay on the device, by kind."""
+
+    @property
+    def set_cache(self) -> SetCacheFigures:
+        """The figures of its cache of expert sets."""
+
+    def classify_batch(self, queries: Sequence[Query]) -> BatchReport:
+        """Answers all queries, in their order.
+
+        Raises ValueError for a query that does not fit the store, and whatever the device raises.
+        """
+
+
+class EngineSource(Protocol):
+    """Where engines come from."""
+
+    def revision(self) -> str:
+        """The revision that `load` would load now. Raises StoreError where that cannot be told."""
+
+    def load(self, without: frozenset[str], previous: ServingEngine | None) -> ServingEngine:
+        """Loads an engine without some of the tasks; what did not change may be shared with `previous`.
+
+        Raises StoreError, and ValueError for options that do not fit the store.
+        """

@@ -1,0 +1,37 @@
+"""What the service and its transports report while they work; `operation.metrics` counts it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+from mass_serve.engine import BatchReport, ServingEngine
+
+
+class ServingObserver(Protocol):
+    """Is told what happens, on whatever thread it happens; it must be quick and never raise."""
+
+    def request_in_progress(self) -> AbstractContextManager[None]:
+        """The headers of a request have come; the block ends when it is answered or given up."""
+
+    def request_answered(self, protocol: str, status: int, seconds: float) -> None:
+        """A request of that protocol was answered, so long after its headers came."""
+
+    def request_rejected(self, reason: str) -> None:
+        """A request was refused or given up, for the `reason` of its ServiceError."""
+
+    def images_waiting(self, images: int) -> None:
+        """So many images are admitted and not yet on the device."""
+
+    def stages_took(self, seconds: Mapping[str, float]) -> None:
+        """One request spent so many seconds in the stages before its batch."""
+
+    def batch_ran(self, report: BatchReport) -> None:
+        """The engine has answered a batch."""
+
+    def engine_loaded(self, engine: ServingEngine, seconds: float) -> None:
+        """A load took so long, and this engine is about to take over."""
+
+    def load_failed(self) -> None:
+        """An attempt to load the store failed."""

@@ -1,0 +1,71 @@
+"""One request in the queue, and the parts of requests that make up a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
+from dataclasses import dataclass, field
+from itertools import groupby
+from operator import itemgetter
+
+from mass_serve.engine import Classification, Query, ServingEngine
+from mass_serve.server.errors import NotFiniteError, ServiceError
+from mass_serve.server.serving.requests import ORDINARY_PRIORITY, Batch
+
+
+@dataclass(eq=False)
+class Ticket:
+    """One request's places in the queue. Times are of `time.monotonic`."""
+
+    engine: ServingEngine
+    images: int
+    deadline: float
+    waiting: int  # images not yet taken to the device; they count against the queue's bound
+    priority: int = ORDINARY_PRIORITY
+    future: Future[list[Classification]] = field(default_factory=Future)
+    queries: Sequence[Query] = ()
+    submitted: float = 0.0
+    answers: list[Classification] = field(default_factory=list)
+    batches: list[Batch] = field(default_factory=list)
+    stage_seconds: dict[str, float] = field(default_factory=dict)
+
+    def fail(self, error: ServiceError) -> None:
+        """Answers with an error, unless there is an answer or nobody waits any more."""
+        with suppress(InvalidStateError):
+            self.future.set_exception(error)
+
+    def extend(
+        self, answers: Sequence[Classification | None], batch: Batch, stage_seconds: dict[str, float]
+    ) -> None:
+        """Takes the answers to the next images; the last ones complete the request, one of None fails it."""
+        self.batches.append(batch)
+        finite = [answer for answer in answers if answer is not None]
+        if len(finite) < len(answers):
+            self.fail(NotFiniteError("The model's output for an image is not finite; send another image."))
+        self.answers.extend(finite)
+        for stage, seconds in stage_seconds.items():
+            self.stage_seconds[stage] = self.stage_seconds.get(stage, 0.0) + seconds
+        if len(self.answers) == self.images:
+            with suppress(InvalidStateError):
+                self.future.set_result(self.answers)
+
+
+@dataclass(frozen=True)
+class Share:
+    """The part of a ticket that goes into one batch."""
+
+    ticket: Ticket
+    queries: Sequence[Query]
+
+
+def halves(shares: Sequence[Share]) -> list[list[Share]]:
+    """Splits a batch into two with the same images in the same order."""
+    images = [(share.ticket, query) for share in shares for query in share.queries]
+    middle = len(images) // 2
+    return [_regrouped(images[:middle]), _regrouped(images[middle:])]
+
+
+def _regrouped(images: Sequence[tuple[Ticket, Query]]) -> list[Share]:
+    runs = groupby(images, key=itemgetter(0))
+    return [Share(ticket, [query for _, query in run]) for ticket, run in runs]
