@@ -76,7 +76,7 @@ class BlockNames:
 
     @property
     def prefix(self) -> str:
-        """What the names of the block's parameters begin with."""
+        """Returns what the names of the block's parameters begin with."""
         return f"blocks.{self.index}."
 
     @property

@@ -43,7 +43,7 @@ class Feature:
 
 @dataclass(frozen=True, eq=False)
 class Probe:
-    """What a pass measures on its way."""
+    """Holds what a pass measures on its way."""
 
     # By linear, orthonormal rows [T, R, d_in] float32 of each task's blocks. Measured is the energy of the
     # linear's input within each subspace, over every third token (see `backbone.weights.metered`).
@@ -52,13 +52,13 @@ class Probe:
 
     @property
     def key(self) -> tuple[object, ...]:
-        """What is equal for probes that measure the same by the same tensors."""
+        """Returns what is equal for probes that measure the same by the same tensors."""
         return self.feature, *((linear, basis.data_ptr()) for linear, basis in self.bases.items())
 
 
 @dataclass(frozen=True)
 class PassResult:
-    """What was asked of a pass. Reading anything else raises KeyError."""
+    """Holds what was asked of a pass. Reading anything else raises KeyError."""
 
     outputs: dict[Output, Tensor]  # each [B, ...]
 
@@ -103,7 +103,7 @@ def run(
     stop: Stop = "embedding",
     probe: Probe | None = None,
 ) -> PassResult:
-    """What a pass gives: tokens or embedding by its stop, energies and feature where the probe has them.
+    """Runs a pass: gives tokens or embedding by its stop, energies and feature where the probe has them.
 
     x are patches [B, L - 1, 3 p p], or with `start` the tokens [B, L, D] that enter that block. A pass that
     stops before a block measures that block's own qkv too, whose input costs no attention.
@@ -145,7 +145,7 @@ def _run(
     *,
     embedded: bool,
 ) -> PassResult:
-    """What `run` gives, for one share of the samples and for blocks of which it knows that they fit."""
+    """Runs the blocks, which are known to fit, for one share of the samples."""
     eps, found = architecture.block.layer_norm_eps, dict[Output, Tensor]()
     meter = MeteredWeights(weights, probe.bases)
     if not embedded:
@@ -172,7 +172,7 @@ def _through_blocks(
     feature: Feature | None,
     found: dict[Output, Tensor],
 ) -> Tensor:
-    """What leaves the last block: all tokens, or the class token where no more is asked for.
+    """Returns what leaves the last block: all tokens, or the class token where no more is asked for.
 
     Leaves the router's feature in `found` on the way; a pass that stops there leaves that block half-way.
     """

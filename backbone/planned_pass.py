@@ -21,7 +21,7 @@ WARM_UP_RUNS = 2
 
 @dataclass
 class Prepared:
-    """What one batch size keeps: tensors whose addresses a graph may rely on, and the graph."""
+    """Holds what one batch size keeps: tensors whose addresses a graph may rely on, and the graph."""
 
     plan: SegmentPlan
     x: Tensor  # [size, ...]: patches or tokens
@@ -54,7 +54,7 @@ class PlannedPass:
         records: Sequence[Tensor],
         own_weights: Sequence[bool],
     ) -> PassResult:
-        """What `run` gives for x [B, ...], patches or tokens; segments as in `SegmentPlan.update`."""
+        """Returns what `run` gives for x [B, ...], patches or tokens; segments as in `SegmentPlan.update`."""
         samples = len(x)
         size = next((size for size in BATCH_SIZES if size >= samples), samples)
         prepared = self._prepared.get(size) or self._prepare(size, x)

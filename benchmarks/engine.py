@@ -141,7 +141,7 @@ def rebuild_times(engine: Engine, queries: list[Query], rounds: int) -> dict[str
 
 
 class Figures:
-    """What was measured so far: shown at once, and written at once if a file was named."""
+    """Holds what was measured so far: shown at once, and written at once if a file was named."""
 
     def __init__(self, path: Path | None) -> None:
         self.path = path

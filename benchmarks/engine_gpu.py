@@ -51,7 +51,7 @@ AGREEMENT = 0.05
 
 @dataclass
 class Run:
-    """What is measured on, with, and so far."""
+    """Holds where and with what a run measures, and its figures so far."""
 
     device: torch.device
     dtype: torch.dtype

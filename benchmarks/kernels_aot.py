@@ -63,7 +63,7 @@ TENSORS = {"x", "h", "y", "skip", "patches", "z"}
 
 @dataclass(frozen=True)
 class Compiled:
-    """What one variant of a kernel takes."""
+    """Holds what one variant of a kernel takes."""
 
     kernel: str
     constants: dict[str, Any]

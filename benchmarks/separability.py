@@ -49,7 +49,7 @@ class Separability:
 
 @dataclass(frozen=True)
 class Routed:
-    """What one mode made of the images."""
+    """Holds what one mode made of the images."""
 
     answers: list[str]
     evidence: Tensor  # [N, K, T]
@@ -81,7 +81,7 @@ def balanced(tasks: npt.NDArray[np.str_], answers: Sequence[str]) -> float:
 
 
 def measure(store: str, root: Path, pairs: int) -> Iterator[Separability]:
-    """Of all tasks first, then of the pairs that `exact` confuses most."""
+    """Yields figures of all tasks first, then of the pairs that `exact` confuses most."""
     engines = {mode: Engine.load(store, mode=mode) for mode in MODES}
     names = tuple(name for name in engines["exact"].tasks if (root / name).is_dir())
     paths = [path for name in names for path in images_below(root / name)]

@@ -21,7 +21,7 @@ import torch
 
 from benchmarks.gpu_models import VITS, relative_error
 from benchmarks.gpu_timing import graphed, medians, need_cuda
-from benchmarks.kernels import AGREEMENT, Case, case_output, linears
+from benchmarks.kernel_times import AGREEMENT, Case, case_output, linears
 from mass_serve.kernels.low_rank import fused
 from mass_serve.kernels.tile_shapes import TABLE, Entry, TileShape, read_table, tile_shape
 

@@ -7,7 +7,16 @@ from typing import Annotated
 import typer
 
 from mass_serve import __version__
-from mass_serve.cli import build, calibrate, classify, evaluate, inspect_store, serve, task, verify
+from mass_serve.cli import (
+    build_store,
+    calibrate,
+    classify,
+    evaluate,
+    inspect_store,
+    serve,
+    task,
+    verify_store,
+)
 
 app = typer.Typer(
     name="mass-serve",
@@ -15,7 +24,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for command in (serve, classify, evaluate, calibrate, build, inspect_store, verify, task):
+for command in (serve, classify, evaluate, calibrate, build_store, inspect_store, verify_store, task):
     command.register(app)
 
 

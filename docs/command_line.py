@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 
-from docs.markdown import code, plain, table
+from docs.markup import code, plain, table
 from mass_serve.cli.app import app
 
 # The shell's completion is typer's own, and --help is everywhere.
@@ -40,7 +40,7 @@ def _is_argument(parameter: Any) -> bool:
 
 
 def _metavar(parameter: Any) -> str:
-    """What stands for the value that the user gives; in brackets for an argument that may be left out."""
+    """Returns what stands for a user's value; in brackets for an argument that may be left out."""
     if not _is_argument(parameter):
         return parameter.metavar or "VALUE"
     name = parameter.metavar or parameter.name.upper()

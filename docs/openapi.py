@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, cast
 
-from docs.markdown import code, plain, table
+from docs.markup import code, plain, table
 from mass_serve.server.app import create_app
 from mass_serve.server.settings import load_settings
 

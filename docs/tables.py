@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args, get_origin
 from prometheus_client import CollectorRegistry
 from pydantic.fields import FieldInfo
 
-from docs.markdown import code, table
+from docs.markup import code, table
 from mass_serve.engine import EngineOptions
 from mass_serve.router.modes import MODES
 from mass_serve.server.operation.metrics import Metrics

@@ -127,7 +127,7 @@ class Engine:
 
     @property
     def gives_residuals(self) -> bool:
-        """Whether every routed answer has residuals; an image taken at its early evidence has none."""
+        """Tells whether every routed answer has residuals; an image taken at its early evidence has none."""
         mode = self._loaded.mode
         return mode == PAPER or MODES[mode].early_exit_lead == math.inf
 

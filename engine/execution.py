@@ -66,7 +66,7 @@ class AdaptiveExecution:
         return self._tokens * cost
 
     def purchase_price(self, num_tasks: int) -> float:
-        """What merging a set is worth, in multiply-accumulates of rent."""
+        """Returns what merging a set is worth, in multiply-accumulates of rent."""
         return BUYING_OVER_RENTING[num_tasks > 1] * self.merging(num_tasks)
 
     def merging(self, num_tasks: int) -> int:

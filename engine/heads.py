@@ -24,7 +24,7 @@ class TaskHead:
 
     @cached_property
     def geometry(self) -> HeadGeometry:
-        """What the head's scores are measured by."""
+        """Returns what the head's scores are measured by."""
         return HeadGeometry.of(self.head.directions)
 
     def scores(self, embeddings: Tensor) -> Tensor:
@@ -34,7 +34,7 @@ class TaskHead:
 
 @dataclass(frozen=True)
 class HeadResult:
-    """What the head of one task makes of one second pass."""
+    """Holds what the head of one task makes of one second pass."""
 
     task: int
     logits: Tensor  # [C] float32 on the CPU

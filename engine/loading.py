@@ -143,7 +143,7 @@ def early_linears(architecture: Architecture) -> list[str]:
 
 
 def runs_on_merged_base(router: RouterSpec, mode: str) -> bool:
-    """Whether the first pass of a store runs on the merged base in that mode.
+    """Tells whether the first pass of a store runs on the merged base in that mode.
 
     The paper's router is defined there, so where it is asked for in place of the store's mode, what the store
     says of its first pass does not count: that was chosen for the other mode.
@@ -168,7 +168,7 @@ def _known_mode(mode: str) -> str:
 
 
 def _first_pass_weights(store: Store, bank: ExpertBank, mode: str, on_merged_base: bool) -> dict[str, Tensor]:
-    """What the first pass reads: of the store's merged base, of one of fewer tasks, or of `pretrained`."""
+    """Returns what the first pass reads: the store's merged base, one of fewer tasks, or `pretrained`."""
     architecture = bank.architecture
     names = first_pass_names(architecture, bank, store.manifest.router.layer, mode)
     if not on_merged_base:

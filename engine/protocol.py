@@ -19,7 +19,7 @@ from mass_serve.model_store.format.manifest import TaskEntry
 
 
 class SetCacheFigures(Protocol):
-    """What an engine counts of its cache of expert sets. Any thread may read it."""
+    """Holds what an engine counts of its cache of expert sets. Any thread may read it."""
 
     @property
     def hits(self) -> int:
@@ -59,7 +59,7 @@ class ServingEngine(Protocol):
 
     @property
     def gives_residuals(self) -> bool:
-        """Whether every routed answer has residuals."""
+        """Tells whether every routed answer has residuals."""
 
     @property
     def nbytes(self) -> Mapping[str, int]:

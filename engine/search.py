@@ -34,7 +34,7 @@ EVIDENCE_SHARE = 3 / 12 / 3
 
 @dataclass(frozen=True)
 class SearchResult:
-    """What the search for one sample's tasks came to: the second passes to run, and what is known so far."""
+    """The outcome of the search for one sample's tasks: second passes to run, and what is known so far."""
 
     second_passes: tuple[SecondPass, ...]
     coefficients: Mapping[int, float]  # of every task in a second pass

@@ -24,7 +24,7 @@ class SecondPass:
 
     @property
     def resumes(self) -> bool:
-        """Whether it resumes where the first pass stopped."""
+        """Tells whether it resumes where the first pass stopped."""
         return self.tokens is not None
 
 
@@ -78,6 +78,6 @@ class SecondPassRunner:
 
 
 def _inputs(second_passes: Sequence[SecondPass], patches: Tensor) -> Tensor:
-    """What the second passes begin with, all of them with patches or all with tokens, one row each."""
+    """Returns what second passes begin with, all of them with patches or all with tokens, one row each."""
     tokens = [one.tokens for one in second_passes if one.tokens is not None]
     return torch.stack(tokens) if tokens else patches[[one.sample for one in second_passes]]

@@ -177,7 +177,7 @@ def _refuse_few(root: Path, images: int, tasks: int) -> None:
 
 
 def _evidence(answer: Classification) -> Tensor:
-    """What the tasks were judged by for an image, [K, T]."""
+    """Returns what the tasks were judged by for an image, [K, T]."""
     assert answer.evidence is not None  # the teacher has it of every image
     return answer.evidence
 

@@ -19,7 +19,7 @@ _override: ContextVar[Backend | None] = ContextVar("kernel_backend", default=Non
 
 
 def backend_for(device: torch.device) -> Backend:
-    """What runs on that device: "fused" or "reference"."""
+    """Returns what runs on that device: "fused" or "reference"."""
     chosen = _override.get()
     if chosen is not None:
         return chosen

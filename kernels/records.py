@@ -16,7 +16,7 @@ from torch import Tensor
 
 
 class LinearField(IntEnum):
-    """What a segment has in one linear (see `kernels.low_rank.fused`): five addresses and a rank."""
+    """Holds what a segment has in one linear (see `kernels.low_rank.fused`): five addresses and a rank."""
 
     WEIGHT = 0  # W_i [d_out, d_in]
     BIAS = 1  # b_i [d_out]
@@ -27,14 +27,14 @@ class LinearField(IntEnum):
 
 
 class NormField(IntEnum):
-    """What a segment has in one LayerNorm (see `kernels.layer_norm.fused`): two addresses."""
+    """Holds what a segment has in one LayerNorm (see `kernels.layer_norm.fused`): two addresses."""
 
     WEIGHT = 0  # w_i [D]
     BIAS = 1  # b_i [D]
 
 
 class PositionField(IntEnum):
-    """What a segment has in its tokens (see `kernels.positions.fused`): two addresses."""
+    """Holds what a segment has in its tokens (see `kernels.positions.fused`): two addresses."""
 
     CLASS_TOKEN = 0  # class_i [D]
     POSITIONS = 1  # positions_i [L, D]
@@ -62,7 +62,7 @@ def record(length: int, operations: Mapping[int, Fields]) -> Tensor:
 
 
 def address(tensor: Tensor | None) -> int:
-    """What a record holds of a tensor, which must live as long as the record; 0 for none.
+    """Returns what a record holds of a tensor, which must live as long as the record; 0 for none.
 
     Raises ValueError for a tensor that is not contiguous: the kernels know sizes, not strides.
     """

@@ -47,7 +47,7 @@ class Calibration:
 
     @property
     def is_usable(self) -> bool:
-        """Whether a fit may have given the numbers: finite, the covariance one, each class one task's."""
+        """Tells whether a fit may have given the numbers: all finite, a covariance, each class one task's."""
         features = self.means.shape[1] * self.means.shape[2]
         covariance = self.covariance.reshape(features, features)
         if not all(t.isfinite().all() for t in (self.means, covariance, self.images)):

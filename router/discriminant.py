@@ -42,7 +42,7 @@ def log_features(kinds: Tensor, with_cosines: bool) -> Tensor:
 
 @dataclass(frozen=True)
 class Judgement:
-    """What a calibration says of B images and T tasks."""
+    """Holds what a calibration says of B images and T tasks."""
 
     # [B, T] float32: `WEIGHT` times the log probabilities. 0 for unknown tasks and for those that are no
     # candidates: nothing speaks for or against them beside the likeliest of the others.

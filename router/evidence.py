@@ -53,7 +53,7 @@ def evidence_kinds(early_linears: int) -> int:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What is known of B samples and T tasks, on the CPU; -inf and 0 for tasks that are no candidates.
+    """Holds what is known of B samples and T tasks, on the CPU; -inf and 0 for tasks that are no candidates.
 
     `samples()` takes it apart: the evidence of one sample has the same fields without the leading B, and is
     what the methods after that one are for.
@@ -92,7 +92,7 @@ class Evidence:
 
     @property
     def is_whole(self) -> bool:
-        """Whether the first pass went on to the end; early evidence knows its first third alone."""
+        """Tells whether the first pass went on to the end; early evidence knows its first third alone."""
         return self.residuals is not None
 
     @property
@@ -195,7 +195,7 @@ class EvidenceRouter:
 
 
 def _judged(kinds: Tensor, candidates: Tensor, discriminant: Discriminant | None) -> Judgement:
-    """What a calibration says, or nothing."""
+    """Returns what a calibration says, or nothing."""
     if discriminant is not None:
         return discriminant.judge(kinds, candidates)
     nothing = torch.zeros(candidates.shape)

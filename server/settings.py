@@ -34,7 +34,7 @@ class SettingsError(Exception):
 
 
 class Settings(EngineOptions, BaseSettings):
-    """What `mass-serve serve` can be told, beside the engine's own options. Unknown keys are errors."""
+    """Holds what `mass-serve serve` can be told, beside the engine's own options. Unknown keys are errors."""
 
     model_config = SettingsConfigDict(env_prefix="MASS_", extra="forbid", frozen=True)
 

@@ -50,7 +50,7 @@ def built_of_all(suite: Suite, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 
 def _build(suite: Suite, tasks: int, out: Path) -> Path:
-    from mass_serve.model_store.build import build
+    from mass_serve.model_store.build_store import build
 
     build(suite.pretrained, suite.tasks[:tasks], out)
     return out

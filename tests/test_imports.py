@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from graphlib import CycleError, TopologicalSorter
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -179,7 +180,7 @@ def test_a_room_imports_only_those_below_it(room: str) -> None:
 @pytest.mark.parametrize(
     ("module", "name"),
     [
-        ("server.serving.batcher", "mass_serve.server.web.requests.read_body"),
+        ("server.serving.batcher", "mass_serve.server.web.receiving.read_body"),
         ("server.serving.batcher", "mass_serve.server.operation.metrics.Metrics"),
         ("server.serving.batcher", "fastapi.Request"),
         ("server.serving.service", "prometheus_client.Gauge"),
@@ -188,7 +189,7 @@ def test_a_room_imports_only_those_below_it(room: str) -> None:
         ("server.web.middleware", "mass_serve.server.operation.metrics"),
         ("server.operation.metrics", "mass_serve.server.protocols.native.answers.LabelScore"),
         ("server.protocols.native.routes", "mass_serve.server.operation.metrics.Metrics"),
-        ("server.protocols.native.requests", "mass_serve.server.web.responses.ErrorBody"),
+        ("server.protocols.native.classify_requests", "mass_serve.server.web.responses.ErrorBody"),
         ("server.protocols.native.answers", "starlette.responses.Response"),
         ("server.protocols.json_bodies", "fastapi.Request"),
         ("server.errors", "mass_serve.server.settings.Settings"),
@@ -206,7 +207,7 @@ def test_the_rule_of_the_rooms_catches(module: str, name: str) -> None:
         ("server.serving.decode_pool", "mass_serve.engine.inputs.decode.decoded"),
         ("server.web.middleware", "mass_serve.server.serving.service.Service"),
         ("server.protocols.native.routes", "fastapi.Request"),
-        ("server.protocols.native.routes", "mass_serve.server.web.requests.read_body"),
+        ("server.protocols.native.routes", "mass_serve.server.web.receiving.read_body"),
         ("server.operation.metrics", "prometheus_client.Gauge"),
         ("server.app", "mass_serve.server.operation.metrics.Metrics"),
     ],
@@ -269,12 +270,13 @@ def test_a_circle_is_found() -> None:
     assert _behind("mass_serve.engine.Engine", faces) == "engine.engine", "also through a face"
 
 
-def test_no_file_has_the_name_of_a_module_of_the_standard_library() -> None:
+def test_no_file_has_the_name_of_a_well_known_module() -> None:
     """A file run as a script puts its folder first on the path, where such a neighbour hides another."""
-    folders = (*BELOW, *OUTSIDE)
-    paths = [path for folder in folders for path in (ROOT / folder).rglob("*")]
+    known = (sys.stdlib_module_names | packages_distributions().keys()) - {PACKAGE}
+    assert {"http", "inspect", "numpy", "requests"} <= known
+    paths = [path for folder in (*BELOW, *OUTSIDE) for path in (ROOT / folder).rglob("*")]
     names = {path: path.stem for path in paths if path.suffix == ".py" or (path / "__init__.py").exists()}
-    assert [path for path, name in names.items() if name in sys.stdlib_module_names] == []
+    assert [path for path, name in names.items() if name in known] == []
 
 
 def _loaded_by(statement: str) -> set[str]:

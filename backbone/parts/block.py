@@ -40,12 +40,12 @@ def class_attention(part: Block, names: BlockNames, weights: EncoderWeights, x: 
 
 
 def enter_attention(part: Block, names: BlockNames, weights: EncoderWeights, x: Tensor) -> Tensor:
-    """What enters the attention's qkv: `LayerNorm1(x)` [B, n, D]."""
+    """Returns what enters the attention's qkv: `LayerNorm1(x)` [B, n, D]."""
     return weights.layer_norm(names.norm1, x, part.layer_norm_eps)
 
 
 def enter_mlp(part: Block, names: BlockNames, weights: EncoderWeights, x: Tensor) -> Tensor:
-    """What enters the MLP's fc1, and what a router looks at: `LayerNorm2(x)` [B, n, D]."""
+    """Returns what enters the MLP's fc1, and what a router looks at: `LayerNorm2(x)` [B, n, D]."""
     return weights.layer_norm(names.norm2, x, part.layer_norm_eps)
 
 

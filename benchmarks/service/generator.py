@@ -44,7 +44,7 @@ class Plan:
 
 @dataclass
 class Journal:
-    """What came back; times in seconds since the start."""
+    """Holds what came back; times in seconds since the start."""
 
     cpu_seconds: float = 0.0
     wall_seconds: float = 0.0

@@ -33,7 +33,7 @@ class Server:
         return port
 
     def store_revision(self) -> str:
-        """What is in service."""
+        """Returns what is in service."""
         revision: str = self.client.get("/v1/tasks").raise_for_status().json()["store_revision"]
         return revision
 
@@ -79,7 +79,7 @@ class Load:
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
     def journal(self) -> Journal:
-        """What came back, once it is over."""
+        """Returns what came back, once it is over."""
         with self._process as process:
             assert process.stdout is not None
             output = process.stdout.read()  # its input stays open meanwhile: closing it would end it

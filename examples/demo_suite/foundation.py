@@ -29,7 +29,7 @@ CHUNK = 2_000
 
 @dataclass(frozen=True)
 class Subject:
-    """What one picture shows; the three names are the labels of three heads."""
+    """Holds what one picture shows; the three names are the labels of three heads."""
 
     content: str
     kind: str

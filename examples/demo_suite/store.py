@@ -7,7 +7,7 @@ from pathlib import Path
 
 from examples.demo_suite.tasks import Task
 from mass_serve.evaluation import with_individual_accuracies
-from mass_serve.model_store.build import build
+from mass_serve.model_store.build_store import build
 from mass_serve.model_store.plan import BuildOptions, TaskInput
 
 

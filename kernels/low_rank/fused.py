@@ -214,5 +214,5 @@ def _common(x: Tensor, tile: TileShape, place: LinearPlace) -> dict[str, object]
 
 
 def _aligned(x: Tensor, *sizes: int) -> bool:
-    """Whether every row and weight begins at a multiple of 16 bytes. Allocations do."""
+    """Tells whether every row and weight begins at a multiple of 16 bytes. Allocations do."""
     return all(size * x.element_size() % ALIGNMENT == 0 for size in sizes)

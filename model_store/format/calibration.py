@@ -34,7 +34,7 @@ def calibration_shapes(kinds: int, tasks: int, classes: int) -> dict[str, tuple[
 
 
 def is_calibration(tensors: Mapping[str, Tensor], kinds: int, tasks: int) -> bool:
-    """Whether these are the tensors of a calibration of so many kinds of evidence and tasks."""
+    """Tells whether these are the tensors of a calibration of so many kinds of evidence and tasks."""
     classes = len(tensors[MEANS]) if MEANS in tensors else 0
     found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     return found == calibration_shapes(kinds, tasks, classes)

@@ -23,7 +23,7 @@ _BICUBIC = RESAMPLING.index("bicubic")
 
 
 def has_preprocessing(folder: Path) -> bool:
-    """Whether the directory says how its model's images are prepared."""
+    """Tells whether the directory says how its model's images are prepared."""
     return _preprocessor_config(folder)[0].exists()
 
 

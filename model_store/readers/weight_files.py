@@ -76,7 +76,7 @@ class PickledWeights(WeightFiles):
 
 
 def _is_plain(key: object, value: object) -> bool:
-    """Whether an entry of a pickle could as well be one of a safetensors file."""
+    """Tells whether an entry of a pickle could as well be one of a safetensors file."""
     if not isinstance(key, str) or not isinstance(value, Tensor):
         return False
     return value.layout == torch.strided and value.device.type == "cpu"

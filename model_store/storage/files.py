@@ -23,7 +23,7 @@ class StoreFiles(ABC):
 
     @abstractmethod
     def exists(self, path: str) -> bool:
-        """Whether there is such a file."""
+        """Tells whether there is such a file."""
 
     @abstractmethod
     def list(self) -> list[str]:

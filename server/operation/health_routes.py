@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field
 
 from mass_serve.model_store.storage.files import without_credentials
 from mass_serve.server.errors import DrainingError, NotReadyError, ServiceError, WorkerDiedError
-from mass_serve.server.web.requests import CurrentService
+from mass_serve.server.web.receiving import CurrentService
 from mass_serve.server.web.responses import error_response, error_responses, readiness
 
 router = APIRouter()

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from mass_serve.server.serving.requests import RequestContext
+from mass_serve.server.serving.request_context import RequestContext
 from mass_serve.server.settings import SettingsError
 from mass_serve.server.web.middleware import PROBES
 

@@ -33,7 +33,7 @@ from mass_serve.server.errors import (
 )
 from mass_serve.server.serving.observer import ServingObserver
 from mass_serve.server.serving.pace import Pace
-from mass_serve.server.serving.requests import ORDINARY_PRIORITY, Batch
+from mass_serve.server.serving.request_context import ORDINARY_PRIORITY, Batch
 from mass_serve.server.serving.ticket import Share, Ticket, halves
 
 log = structlog.get_logger(__name__)
@@ -68,12 +68,12 @@ class Batcher:
 
     @property
     def died(self) -> bool:
-        """Whether the worker is gone for good."""
+        """Tells whether the worker is gone for good."""
         return self._died is not None
 
     @property
     def running(self) -> bool:
-        """Whether the worker has not ended yet."""
+        """Tells whether the worker has not ended yet."""
         return self._worker.is_alive()
 
     def refuse_when_full(self) -> None:
@@ -277,7 +277,7 @@ class Batcher:
 
 
 def _is_out_of_memory(error: Exception) -> bool:
-    """Whether the device had no memory for a batch."""
+    """Tells whether the device had no memory for a batch."""
     # On a CPU torch has no type of its own for it, only the words of its allocator.
     cpu_allocator_failed = isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or cpu_allocator_failed
@@ -297,5 +297,5 @@ def _batch_failed(error: Exception) -> BatchFailedError:
 
 
 def _device_is_lost(error: Exception) -> bool:
-    """Whether every later batch would fail too: CUDA words its lasting errors so, but not out-of-memory."""
+    """Tells whether every later batch would fail too: CUDA words lasting errors so, but not out-of-memory."""
     return isinstance(error, RuntimeError) and "CUDA error" in str(error)

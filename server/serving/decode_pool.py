@@ -37,7 +37,7 @@ class DecodePool:
 
     @property
     def busy(self) -> bool:
-        """Whether an image is being decoded."""
+        """Tells whether an image is being decoded."""
         return self._threads.busy or self._thread_for_large.busy
 
     async def pixels(self, files: Sequence[bytes], preprocessing: ImagePreprocessor) -> list[Tensor]:

@@ -40,7 +40,7 @@ class KeyFile:
             raise SettingsError(f"the key file {path} holds no key: write one a line")
 
     def accepts(self, key: str) -> bool:
-        """Whether the key is one of the file's; takes the same time whichever it is."""
+        """Tells whether the key is one of the file's; takes the same time whichever it is."""
         self._poll()
         digest = _digest(key)
         found = False
@@ -86,7 +86,7 @@ class Access:
 
     @property
     def repository_is_open(self) -> bool:
-        """Whether there is any key with which tasks may be loaded and unloaded."""
+        """Tells whether there is any key with which tasks may be loaded and unloaded."""
         return self._admin is not None
 
     def require_inference(self, keys: Sequence[str]) -> None:

@@ -51,7 +51,7 @@ class FailedLoad:
     at: float  # of `time.monotonic`
 
     def is_due(self) -> bool:
-        """Whether it has waited long enough to be tried again."""
+        """Tells whether it has waited long enough to be tried again."""
         wait = min(LAST_RETRY_SECONDS, FIRST_RETRY_SECONDS * 2.0 ** (self.attempts - 1))
         return time.monotonic() >= self.at + wait
 
@@ -74,7 +74,7 @@ class ServedStore:
 
     @property
     def running(self) -> bool:
-        """Whether the loading thread has not ended."""
+        """Tells whether the loading thread has not ended."""
         return self._thread.is_alive()
 
     def start(self) -> None:

@@ -25,7 +25,7 @@ from mass_serve.server.serving.batcher import Batcher
 from mass_serve.server.serving.decode_pool import DecodePool
 from mass_serve.server.serving.keys import Access
 from mass_serve.server.serving.observer import ServingObserver
-from mass_serve.server.serving.requests import (
+from mass_serve.server.serving.request_context import (
     ORDINARY,
     Answers,
     EncodedImages,
@@ -67,12 +67,12 @@ class Service:
 
     @property
     def ready(self) -> bool:
-        """Whether new requests should be sent here."""
+        """Tells whether new requests should be sent here."""
         return self.store.engine is not None and self.alive and not self.draining
 
     @property
     def alive(self) -> bool:
-        """Whether waiting can help: false once the first load has failed or the worker is dead or hung."""
+        """Tells whether waiting can help: not once the first load has failed, or the worker is dead or hung."""
         return self.load_error is None and not self.batcher.died
 
     @property
@@ -83,7 +83,7 @@ class Service:
 
     @property
     def busy(self) -> bool:
-        """Whether a thread is still at work; none can be interrupted."""
+        """Tells whether a thread is still at work; none can be interrupted."""
         return self.store.running or self.batcher.running or self.parsers.busy or self.decoders.busy
 
     @property

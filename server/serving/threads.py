@@ -27,7 +27,7 @@ class Threads:
 
     @property
     def busy(self) -> bool:
-        """Whether a thread is at work."""
+        """Tells whether a thread is at work."""
         return any(future.running() for future in self._open.copy())
 
     def close(self) -> None:

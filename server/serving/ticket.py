@@ -11,7 +11,7 @@ from operator import itemgetter
 
 from mass_serve.engine import Classification, Query, ServingEngine
 from mass_serve.server.errors import NotFiniteError, ServiceError
-from mass_serve.server.serving.requests import ORDINARY_PRIORITY, Batch
+from mass_serve.server.serving.request_context import ORDINARY_PRIORITY, Batch
 
 
 @dataclass(eq=False)

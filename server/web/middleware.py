@@ -12,7 +12,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mass_serve.server.errors import INTERNAL_ERROR, DrainingError
-from mass_serve.server.serving.requests import RequestContext
+from mass_serve.server.serving.request_context import RequestContext
 from mass_serve.server.serving.service import Service
 from mass_serve.server.web.responses import error_response
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 ROOT = Path(__file__).parents[2]
-COMMANDS = ["benchmarks.engine_gpu", "benchmarks.kernels", "benchmarks.tune_kernels"]
+COMMANDS = ["benchmarks.engine_gpu", "benchmarks.kernel_times", "benchmarks.tune_kernels"]
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from mass_serve.merging.formats.low_rank import task_singular_vectors
-from mass_serve.model_store.build import build
+from mass_serve.model_store.build_store import build
 from mass_serve.model_store.plan import BuildOptions, TaskInput
 
 

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from mass_serve.backbone.architecture import Architecture, Block, PatchEmbedding, Pooling
 from mass_serve.merging.formats.low_rank import TaskSingularVectors, task_singular_vectors
 from mass_serve.merging.methods.tsv_m import merged_parameter
-from mass_serve.model_store.build import build, refuse_taken
+from mass_serve.model_store.build_store import build, refuse_taken
 from mass_serve.model_store.errors import CheckpointError, StoreError, StoreExistsError, TaskError
 from mass_serve.model_store.format import experts
 from mass_serve.model_store.format.experts import ExpertLayout

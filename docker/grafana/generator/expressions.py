@@ -26,7 +26,7 @@ def mean(histogram: str, by: str = "") -> str:
 
 
 def buckets(histogram: str, where: str = "") -> str:
-    """What fell into each bucket between two points of the picture."""
+    """Returns what fell into each bucket between two points of the picture."""
     return rate(histogram + "_bucket", "le", where).replace("rate(", "increase(", 1)
 
 

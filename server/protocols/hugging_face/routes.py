@@ -15,10 +15,15 @@ from mass_serve.server.protocols.hugging_face.messages import (
     HuggingFaceParameters,
 )
 from mass_serve.server.protocols.json_bodies import MOST_OPTIONS, parse_json
-from mass_serve.server.protocols.native.requests import DEFAULT_TOP_K, checked_top_k, decoded_base64, is_json
-from mass_serve.server.serving.requests import EncodedImages, RequestContext
+from mass_serve.server.protocols.native.classify_requests import (
+    DEFAULT_TOP_K,
+    checked_top_k,
+    decoded_base64,
+    is_json,
+)
+from mass_serve.server.serving.request_context import EncodedImages, RequestContext
 from mass_serve.server.serving.service import Service
-from mass_serve.server.web.requests import (
+from mass_serve.server.web.receiving import (
     FOR_INFERENCE,
     IF_THERE_IS_ROOM,
     CurrentContext,

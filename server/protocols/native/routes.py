@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
 from mass_serve.server.protocols.native.answers import ClassifyAnswer, image_result
-from mass_serve.server.protocols.native.requests import (
+from mass_serve.server.protocols.native.classify_requests import (
     DEFAULT_TOP_K,
     ClassifyBody,
     Limits,
@@ -16,10 +16,10 @@ from mass_serve.server.protocols.native.requests import (
     parse_request,
     split_names,
 )
-from mass_serve.server.serving.requests import EncodedImages, RequestContext
+from mass_serve.server.serving.request_context import EncodedImages, RequestContext
 from mass_serve.server.serving.service import Service
 from mass_serve.server.web.json_schemas import inlined_schema
-from mass_serve.server.web.requests import (
+from mass_serve.server.web.receiving import (
     FOR_INFERENCE,
     IF_THERE_IS_ROOM,
     CurrentContext,

@@ -6,7 +6,7 @@ from fastapi import APIRouter
 
 from mass_serve.server.errors import NotFoundError
 from mass_serve.server.protocols.native.answers import TaskDescription, TaskList, task_description
-from mass_serve.server.web.requests import FOR_INFERENCE, CurrentService
+from mass_serve.server.web.receiving import FOR_INFERENCE, CurrentService
 from mass_serve.server.web.responses import error_responses
 
 router = APIRouter(dependencies=FOR_INFERENCE)

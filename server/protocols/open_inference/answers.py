@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from mass_serve.engine import Classification
 from mass_serve.server.errors import BadRequestError
+from mass_serve.server.protocols.open_inference.infer_requests import InferRequest, WantedOutput
 from mass_serve.server.protocols.open_inference.models import Model
-from mass_serve.server.protocols.open_inference.requests import InferRequest, WantedOutput
 from mass_serve.server.protocols.open_inference.tensors import joined_strings
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakSet
 
-from mass_serve.server.serving.requests import Batch, RequestContext
+from mass_serve.server.serving.request_context import Batch, RequestContext
 
 # The protocol's words for the stages of a request.
 STAGES = {

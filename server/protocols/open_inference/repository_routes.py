@@ -17,7 +17,7 @@ from mass_serve.model_store.storage.files import without_credentials
 from mass_serve.server.errors import BadRequestError, NotFoundError
 from mass_serve.server.protocols.open_inference.models import find_model, model_names
 from mass_serve.server.serving.service import Service
-from mass_serve.server.web.requests import FOR_ADMINS, CurrentService, read_body
+from mass_serve.server.web.receiving import FOR_ADMINS, CurrentService, read_body
 from mass_serve.server.web.responses import error_responses
 
 router = APIRouter(prefix="/v2/repository", dependencies=FOR_ADMINS)

@@ -9,11 +9,9 @@ from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse, Response
 
 from mass_serve import __version__
-from mass_serve.server.protocols.native.requests import Limits
+from mass_serve.server.protocols.native.classify_requests import Limits
 from mass_serve.server.protocols.open_inference.answers import InferAnswer, infer_answer
-from mass_serve.server.protocols.open_inference.model_statistics import Statistics
-from mass_serve.server.protocols.open_inference.models import PLATFORM, Model, find_model, model_names
-from mass_serve.server.protocols.open_inference.requests import (
+from mass_serve.server.protocols.open_inference.infer_requests import (
     IMAGE,
     PIXEL_VALUES,
     InferBody,
@@ -21,10 +19,12 @@ from mass_serve.server.protocols.open_inference.requests import (
     decompressed,
     parse_infer_request,
 )
-from mass_serve.server.serving.requests import RequestContext
+from mass_serve.server.protocols.open_inference.model_statistics import Statistics
+from mass_serve.server.protocols.open_inference.models import PLATFORM, Model, find_model, model_names
+from mass_serve.server.serving.request_context import RequestContext
 from mass_serve.server.serving.service import Service
 from mass_serve.server.web.json_schemas import inlined_schema
-from mass_serve.server.web.requests import (
+from mass_serve.server.web.receiving import (
     FOR_INFERENCE,
     IF_THERE_IS_ROOM,
     CurrentContext,

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import kernels as benchmark
+from benchmarks import kernel_times as benchmark
 from benchmarks import tune_kernels
 from mass_serve.kernels.backend import backend
 from mass_serve.kernels.tile_shapes import read_table, tile_shape

@@ -10,7 +10,7 @@ import sys
 import pytest
 import torch
 
-from benchmarks.kernels import Case, case_output
+from benchmarks.kernel_times import Case, case_output
 from mass_serve.kernels import BaseOnly, Delta, MaterialisedWeight, segmented_linear
 from mass_serve.kernels.low_rank.fused import LinearPlace, linear_fields, planned_linear
 from mass_serve.kernels.records import LinearField, record

@@ -13,7 +13,7 @@ import fsspec
 import pytest
 import torch
 
-from mass_serve.model_store.build import build
+from mass_serve.model_store.build_store import build
 from mass_serve.model_store.errors import (
     IntegrityError,
     ManifestError,

@@ -7,9 +7,9 @@ import time
 import pytest
 
 from mass_serve.server.errors import BadRequestError, ServiceError, TooLargeError
-from mass_serve.server.protocols.native.multipart import Part, parse_multipart
-from mass_serve.server.protocols.native.requests import Limits, Options, parse_request
-from mass_serve.server.protocols.open_inference.requests import parse_infer_request
+from mass_serve.server.protocols.native.classify_requests import Limits, Options, parse_request
+from mass_serve.server.protocols.native.multipart_forms import Part, parse_multipart
+from mass_serve.server.protocols.open_inference.infer_requests import parse_infer_request
 
 LIMITS = Limits(max_images=8, max_top_k=10)
 # Seconds; reading everything took many times that.

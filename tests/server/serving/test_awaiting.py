@@ -12,10 +12,10 @@ import pytest
 from fastapi import Request
 
 from mass_serve.server.errors import ClientGoneError, DeadlineError
-from mass_serve.server.serving.requests import RequestContext
+from mass_serve.server.serving.request_context import RequestContext
 from mass_serve.server.serving.service import Service
 from mass_serve.server.serving.threads import Threads
-from mass_serve.server.web.requests import while_awaited
+from mass_serve.server.web.receiving import while_awaited
 
 SERVICE = cast(Service, SimpleNamespace(settings=SimpleNamespace(request_timeout=0.1)))
 

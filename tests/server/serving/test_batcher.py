@@ -22,7 +22,7 @@ from mass_serve.server.errors import (
 )
 from mass_serve.server.operation.metrics import Metrics
 from mass_serve.server.serving.batcher import Batcher
-from mass_serve.server.serving.requests import ORDINARY_PRIORITY
+from mass_serve.server.serving.request_context import ORDINARY_PRIORITY
 from mass_serve.server.serving.ticket import Ticket
 from tests.server.fakes import DIE, FAIL, LARGE, NOT_FINITE, FakeEngine
 

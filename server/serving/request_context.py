@@ -54,7 +54,7 @@ class Batch:
 
 @dataclass
 class RequestContext:
-    """What is known of one request so far; its log line, its span and its model's statistics tell it."""
+    """Holds what is known of a request so far; its log line, span and model's statistics tell it."""
 
     request_id: str
     images: int = 0
@@ -66,7 +66,7 @@ class RequestContext:
 
 @dataclass(frozen=True)
 class Answers:
-    """What was found out about the images of a request, and which store said so."""
+    """Holds what was found out about the images of a request, and which store said so."""
 
     store_revision: str
     images: list[Classification]

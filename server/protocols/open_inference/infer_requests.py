@@ -13,9 +13,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from mass_serve.server.errors import BadRequestError, NotAnImageError, TooLargeError
 from mass_serve.server.protocols.json_bodies import parse_json
-from mass_serve.server.protocols.native.requests import Limits, decoded_base64
+from mass_serve.server.protocols.native.classify_requests import Limits, decoded_base64
 from mass_serve.server.protocols.open_inference.tensors import NUMBER_TYPES, WireTensor
-from mass_serve.server.serving.requests import (
+from mass_serve.server.serving.request_context import (
     ORDINARY_PRIORITY,
     EncodedImages,
     Images,

@@ -1,6 +1,6 @@
 """Each matrix kernel on one GPU over its floor and over the same work done in separate products.
 
-    python -m benchmarks.kernels --json benchmarks/results/kernels_gpu.json
+    python -m benchmarks.kernel_times --json benchmarks/results/kernels_gpu.json
 
 For every linear of ViT-B/16 in a mixed batch of 64: the fused kernels, PyTorch's base product alone (cuBLAS),
 base product and per-segment shrink and expand by PyTorch, and the same with the core kept apart instead of
@@ -133,7 +133,7 @@ def measure(
 
 
 def case_output(run: Callable[[], object]) -> Tensor:
-    """What a variant computes."""
+    """Returns what a variant computes."""
     output = run()
     assert isinstance(output, Tensor)
     return output

@@ -13,8 +13,8 @@ from mass_serve.cli.failing import fail
 from mass_serve.cli.progress_bars import progress_bars
 from mass_serve.cli.store_summary import print_summary
 from mass_serve.evaluation import EvaluationDataError, with_individual_accuracies
-from mass_serve.model_store.build import build as build_store
-from mass_serve.model_store.build import refuse_taken
+from mass_serve.model_store.build_store import build as write_store
+from mass_serve.model_store.build_store import refuse_taken
 from mass_serve.model_store.errors import StoreError
 from mass_serve.model_store.format.manifest import FirstPass
 from mass_serve.model_store.plan import BuildOptions, TaskInput
@@ -104,7 +104,7 @@ def build(
             if eval_data is not None:
                 refuse_taken(out)
                 tasks = with_individual_accuracies(pretrained, tasks, options, eval_data, progress)
-            store = build_store(pretrained, tasks, out, options, progress)
+            store = write_store(pretrained, tasks, out, options, progress)
     except (StoreError, EvaluationDataError) as error:
         fail(error)
     print_summary(store, as_json)

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from mass_serve.server.errors import BadRequestError, TooLargeError
 from mass_serve.server.protocols.json_bodies import MOST_OPTIONS, parse_json
-from mass_serve.server.protocols.native.multipart import Part, parse_multipart
+from mass_serve.server.protocols.native.multipart_forms import Part, parse_multipart
 
 DEFAULT_TOP_K = 5
 # Of a form, beside its images.
@@ -45,7 +45,7 @@ class ClassifyBody(BaseModel):
 
 @dataclass(frozen=True)
 class Limits:
-    """What one request may ask for."""
+    """Holds what one request may ask for."""
 
     max_images: int
     max_top_k: int
@@ -53,7 +53,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Options:
-    """What a caller may choose, as query parameters or in the body, which wins."""
+    """Holds what a caller may choose, as query parameters or in the body, which wins."""
 
     tasks: Sequence[str] | None = None
     top_k: int | None = None
@@ -96,13 +96,13 @@ def _read_form(body: bytes, content_type: str, limits: Limits) -> tuple[list[byt
 
 
 def is_json(body: bytes, content_type: str) -> bool:
-    """Whether a body is, or was meant as, JSON rather than an image."""
+    """Tells whether a body is, or was meant as, JSON rather than an image."""
     starts_so = body[:64].lstrip().startswith(b"{")
     return starts_so or ("json" in content_type.lower() and not _is_image_like(body))
 
 
 def _is_image_like(body: bytes) -> bool:
-    """Whether a body cannot be text."""
+    """Tells whether a body cannot be text."""
     # Every image format has bytes in its head that are not UTF-8.
     head = body[:512]
     try:

@@ -11,7 +11,7 @@ from fastapi import Depends, Request
 from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
 
 from mass_serve.server.errors import ClientGoneError, DeadlineError, SlowClientError, TooLargeError
-from mass_serve.server.serving.requests import RequestContext
+from mass_serve.server.serving.request_context import RequestContext
 from mass_serve.server.serving.service import Service
 
 # A body may take `client_timeout` seconds, and a second more for each so many bytes.
