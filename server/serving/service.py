@@ -72,7 +72,7 @@ class Service:
 
     @property
     def alive(self) -> bool:
-        """Tells whether waiting can help: not once the first load has failed, or the worker is dead or hung."""
+        """Tells whether waiting can help: not once the first load failed, or the worker is dead or hung."""
         return self.load_error is None and not self.batcher.died
 
     @property
