@@ -1,4 +1,4 @@
-"""Which tasks an image belongs to, decided from tensors alone, without any training data.
+"""Which tasks an image belongs to, told from tensors alone, without any training data.
 
 `SubspaceRouter` is the paper's: how far a feature lies outside each task's subspace, and from that an expert
 set. `EvidenceRouter` adds two further kinds of evidence; the `MODES` say how much of it an image gets.

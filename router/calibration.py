@@ -82,8 +82,8 @@ class Calibration:
         # Only known tasks count in the centre: the means of the others may be far off.
         images = self.images * known[of_class]
         centre = images @ means / images.sum().clamp_min(1)
-        seen = self.images + UNSEEN_IMAGES
-        log_shares = (seen / (self.owner @ seen)[of_class]).log()
+        counts = self.images + UNSEEN_IMAGES
+        log_shares = (counts / (self.owner @ counts)[of_class]).log()
         factor = torch.linalg.cholesky(covariance)
         whitening = torch.linalg.solve_triangular(factor, torch.eye(len(factor)).double(), upper=False)
         weight = (means - centre) @ whitening.T @ whitening  # [C, K T]

@@ -1,6 +1,6 @@
 """Evidence for tasks beyond the paper's residual, made comparable and summed. No data and no labels.
 
-Three kinds of evidence err on different images (the README has the figures):
+Three kinds of evidence err on different images (docs/method.md):
 
 - early energy: how much of the first blocks' activations lies in each task's subspaces, over all tokens;
 - residual: the paper's, of one feature late in the pass;

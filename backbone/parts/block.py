@@ -45,7 +45,7 @@ def enter_attention(part: Block, names: BlockNames, weights: EncoderWeights, x: 
 
 
 def enter_mlp(part: Block, names: BlockNames, weights: EncoderWeights, x: Tensor) -> Tensor:
-    """Returns what enters the MLP's fc1, and what a router looks at: `LayerNorm2(x)` [B, n, D]."""
+    """Returns what enters the MLP's fc1, which is also the router's feature: `LayerNorm2(x)` [B, n, D]."""
     return weights.layer_norm(names.norm2, x, part.layer_norm_eps)
 
 

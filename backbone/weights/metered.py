@@ -11,8 +11,8 @@ from mass_serve import kernels
 from mass_serve.backbone.weights.protocol import ALL_ROWS, EncoderWeights
 from mass_serve.kernels.activations import Activation
 
-# Every third token tells as much as all of them (the README's suites), at a third of the cost. Three divides
-# the side of hardly any grid of patches, so that the tokens are of all its columns.
+# Every third token tells as much as all of them (the suites of docs/accuracy.md), at a third of the cost.
+# Three divides the side of hardly any grid of patches, so that the tokens are of all its columns.
 TOKEN_STRIDE = 3
 
 

@@ -1,4 +1,4 @@
-"""The encoder's weights as planned kernel launches: nothing in a pass looks at a segment on the host.
+"""The encoder's weights as planned kernel launches: the host reads no segment during a pass.
 
 A record names the addresses of everything that one segment needs in a pass; a plan holds the records of the
 segments of a batch, on the device (see `kernels.records` and `kernels.segment_plan`). One layout serves plain

@@ -5,7 +5,7 @@ With `trim(d)` the elements of a task vector that are among its largest 20 % in 
 
     ties(d_1..d_T) = mean of those trim(d_t) whose sign is `sign`;   merged = pretrained + c ties(d_1..d_T)
 
-The trimming looks at a whole task vector, the rest at one parameter at a time.
+Trimming needs a whole task vector, the rest one parameter at a time.
 """
 
 from __future__ import annotations
