@@ -16,7 +16,7 @@ from mass_serve.engine.inputs.preprocessing import ImagePreprocessor
 class Query:
     """One image to classify."""
 
-    # [3, crop, crop], RGB: uint8 as `ImagePreprocessor.preprocess` gives it, or float32 and normalised already
+    # [3, crop, crop], RGB: uint8 as `ImagePreprocessor.preprocess` gives it, or float32 and normalised
     pixels: Tensor
     candidates: tuple[str, ...] | None = None  # names of the tasks to choose from; None: all of the store
 

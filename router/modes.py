@@ -2,7 +2,8 @@
 
 Costs are in passes through the encoder, the second one included, for an image that no task was named for,
 without what measuring early evidence adds (a thirty-sixth of one). Those of `fast` and `exact` depend on the
-images: `mass-serve eval` measures them. docs/method.md says what each mode is made of, docs/accuracy.md has figures.
+images: `mass-serve eval` measures them. docs/method.md says what each mode is made of, docs/accuracy.md has
+figures.
 """
 
 from __future__ import annotations
