@@ -108,30 +108,37 @@ def run(
     x are patches [B, L - 1, 3 p p], or with `start` the tokens [B, L, D] that enter that block. A pass that
     stops before a block measures that block's own qkv too, whose input costs no attention.
 
-    Raises ValueError where the probe asks for something that is not on the pass.
+    Raises ValueError for tokens that are to stop at a block that they do not start before, and where the
+    probe asks for something that is not on the pass.
     """
     probe = probe or Probe()
-    blocks = _blocks_of(architecture, start or 0, stop, probe)
+    blocks = _blocks_of(architecture, start, stop, probe)
 
-    def of_samples(samples: slice) -> PassResult:
-        own = weights.of_samples(samples)
-        return _run(architecture, own, x[samples], blocks, stop, probe, embedded=start is not None)
+    def of_share(weights: EncoderWeights, x: Tensor) -> PassResult:
+        return _run(architecture, weights, x, blocks, stop, probe, embedded=start is not None)
 
-    return PassResult.joined(in_shares(of_samples, x))
+    if not weights.divisible:
+        return of_share(weights, x)
+    shares = in_shares(lambda samples: of_share(weights.of_samples(samples), x[samples]), x)
+    return PassResult.joined(shares)
 
 
-def _blocks_of(architecture: Architecture, start: int, stop: Stop, probe: Probe) -> list[BlockNames]:
+def _blocks_of(
+    architecture: Architecture, start: int | None, stop: Stop, probe: Probe
+) -> list[BlockNames]:
     """The blocks of a pass, of which the last may stop half-way, at the router's feature."""
     end = architecture.depth
     if isinstance(stop, int):
+        if start is not None and start >= stop:  # the caller would get back the tensor that it gave
+            raise ValueError(f"a pass from block {start} to block {stop} has no block")
         end = stop
     elif stop == "feature":
         if probe.feature is None:
             raise ValueError("a pass that stops at the router's feature needs a probe that has one")
         end = probe.feature.layer + 1
-    blocks = list(islice(architecture.blocks(), start, end))
+    blocks = list(islice(architecture.blocks(), start or 0, end))
     if probe.feature is not None and probe.feature.layer not in {names.index for names in blocks}:
-        raise ValueError(f"block {probe.feature.layer} is not on a pass from block {start} to {stop}")
+        raise ValueError(f"block {probe.feature.layer} is not on a pass from block {start or 0} to {stop}")
     return blocks
 
 

@@ -36,15 +36,25 @@ class PlannedPass:
     """
 
     def __init__(
-        self, architecture: Architecture, layout: RecordLayout, start: int | None, stop: Stop, probe: Probe
+        self,
+        architecture: Architecture,
+        layout: RecordLayout,
+        start: int | None,
+        stop: Stop,
+        probe: Probe,
+        graph_pool: Any,
     ) -> None:
+        """`graph_pool`, by `torch.cuda.graph_pool_handle`, is the graphs' memory; None where there are no graphs.
+
+        Passes that share it run one at a time.
+        """
         self._architecture = architecture
         self._layout = layout
         self._start = start
         self._stop: Stop = stop
         self._probe = probe
         self._prepared: dict[int, Prepared] = {}
-        self._pool: Any = None
+        self._graph_pool = graph_pool
 
     @torch.inference_mode()
     def __call__(
@@ -82,17 +92,19 @@ class PlannedPass:
         return run(self._architecture, weights, prepared.x, self._start, self._stop, self._probe)
 
     def _capture(self, prepared: Prepared) -> PassResult:
-        """Records the pass as a graph and replays it. Graphs share their memory: one runs at a time."""
+        """Records the pass as a graph and replays it.
+
+        Graphs share their memory: one runs at a time, and what it leaves is copied before the next runs.
+        """
         stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             for _ in range(WARM_UP_RUNS):  # kernels are compiled and tile maps made before the capture
                 self._launch(prepared)
         torch.cuda.current_stream().wait_stream(stream)
-        self._pool = self._pool or torch.cuda.graph_pool_handle()
         prepared.graph = torch.cuda.CUDAGraph()
         # Another thread may be loading the next store: its allocations are none of this capture's business.
-        with torch.cuda.graph(prepared.graph, pool=self._pool, capture_error_mode="thread_local"):
+        with torch.cuda.graph(prepared.graph, pool=self._graph_pool, capture_error_mode="thread_local"):
             prepared.output = self._launch(prepared)
         prepared.graph.replay()
         return prepared.output

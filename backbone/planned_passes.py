@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from weakref import WeakKeyDictionary
 
+import torch
 from torch import Tensor
 
 from mass_serve.backbone.expert_bank import ExpertBank
@@ -25,6 +26,8 @@ class PlannedPasses:
         self._experts = RecordLayout.of_experts(bank, max_set_size)
         self._records: WeakKeyDictionary[ExpertSet, Tensor] = WeakKeyDictionary()
         self._planned: dict[tuple[object, ...], PlannedPass] = {}
+        # One thread runs them, one at a time: the graphs of all kinds of pass share the same memory.
+        self._graph_pool = torch.cuda.graph_pool_handle() if bank.device.type == "cuda" else None
 
     def first(
         self, x: Tensor, start: int | None = None, stop: Stop = "embedding", probe: Probe | None = None
@@ -46,7 +49,9 @@ class PlannedPasses:
         """The plans and graphs of that kind of pass, made when it is asked for first."""
         key = (kind, start, stop, probe.key)
         if key not in self._planned:
-            self._planned[key] = PlannedPass(self._bank.architecture, layout, start, stop, probe)
+            self._planned[key] = PlannedPass(
+                self._bank.architecture, layout, start, stop, probe, self._graph_pool
+            )
         return self._planned[key]
 
     def _record(self, expert_set: ExpertSet) -> Tensor:

@@ -7,6 +7,7 @@ own, wait once. A sample's bits depend neither on its share nor on the threads (
 
 from __future__ import annotations
 
+import contextvars
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -27,8 +28,8 @@ Result = TypeVar("Result")
 def in_shares(run: Callable[[slice], Result], batch: Tensor) -> list[Result]:
     """`run` of slices that cover the batch [B, ...] in order, for a `run` that takes samples on their own.
 
-    On a CPU with several threads `run` is called for several slices at once, from other threads; elsewhere
-    once, for all samples.
+    On a CPU with several threads `run` is called for several slices at once, from other threads, which have
+    the caller's inference mode and context variables; elsewhere once, for all samples.
     """
     samples, threads = len(batch), torch.get_num_threads()
     shares = min(threads, samples // SAMPLES_PER_SHARE)
@@ -42,7 +43,11 @@ def in_shares(run: Callable[[slice], Result], batch: Tensor) -> list[Result]:
             return run(share)
 
     bounds = [samples * i // shares for i in range(shares + 1)]
-    futures = [_POOL.submit(run_share, slice(bounds[i], bounds[i + 1])) for i in range(shares)]
+    futures = [
+        # A context can be entered by one thread at a time: every share has a copy of its own.
+        _POOL.submit(contextvars.copy_context().run, run_share, slice(bounds[i], bounds[i + 1]))
+        for i in range(shares)
+    ]
     wait(futures)
     torch.set_num_threads(threads)  # a thread that starts later takes the number that was set last
     return [future.result() for future in futures]

@@ -20,6 +20,10 @@ class DenseWeights:
         """`parameters` holds, by canonical name, every parameter that a pass reads."""
         self.parameters = parameters
 
+    @property
+    def divisible(self) -> bool:
+        return True
+
     def of_samples(self, samples: slice) -> DenseWeights:  # noqa: ARG002 - all samples share them
         return self
 

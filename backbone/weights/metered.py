@@ -25,6 +25,10 @@ class MeteredWeights:
         self._bases = bases
         self._measured: list[tuple[str, Tensor]] = []
 
+    @property
+    def divisible(self) -> bool:
+        return self._weights.divisible
+
     def of_samples(self, samples: slice) -> MeteredWeights:
         return MeteredWeights(self._weights.of_samples(samples), self._bases)
 

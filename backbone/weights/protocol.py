@@ -18,8 +18,13 @@ class EncoderWeights(Protocol):
     alone.
     """
 
+    @property
+    def divisible(self) -> bool:
+        """Tells whether the batch may be computed in shares of its samples, each with `of_samples`."""
+        ...
+
     def of_samples(self, samples: slice) -> EncoderWeights:
-        """The weights of those samples of the batch."""
+        """The weights of those samples of the batch. Raises ValueError where they are not divisible."""
         ...
 
     def linear(

@@ -25,6 +25,10 @@ class SegmentedWeights:
         self.expert_sets = expert_sets
         self.segment_offsets = segment_offsets
 
+    @property
+    def divisible(self) -> bool:
+        return True
+
     def of_samples(self, samples: slice) -> SegmentedWeights:
         cut = [min(max(offset, samples.start), samples.stop) for offset in self.segment_offsets]
         kept = [i for i in range(len(self.expert_sets)) if cut[i + 1] > cut[i]]

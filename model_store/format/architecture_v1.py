@@ -13,6 +13,7 @@ from pydantic import Field, GetCoreSchemaHandler, GetPydanticSchema, model_valid
 from pydantic_core import CoreSchema, core_schema
 
 from mass_serve.backbone.architecture import Architecture, Block, PatchEmbedding, Pooling
+from mass_serve.kernels.activations import Activation
 from mass_serve.model_store.format.field_types import Size, StrictModel
 
 
@@ -26,7 +27,7 @@ class FlatArchitecture(StrictModel):
     depth: Annotated[int, Field(ge=1, le=1024)]
     num_attention_heads: Size
     mlp_width: Size
-    activation: Literal["quick_gelu", "gelu"]
+    activation: Activation
     layer_norm_eps: Annotated[float, Field(gt=0, lt=1)]
     projection_dim: Size | None
 

@@ -169,6 +169,14 @@ def test_a_pass_that_goes_on_ends_as_a_whole_one(
     assert torch.equal(ended.embedding, whole.embedding)
 
 
+@pytest.mark.parametrize(("start", "stop"), [(0, 0), (1, 1), (2, 1)])
+def test_a_pass_of_no_block_is_refused(start: int, stop: int) -> None:
+    """What it returned would be the caller's own tokens, or a buffer that the next pass writes into."""
+    weights, tokens = DenseWeights(tiny.pretrained(tiny.CONFIG)), torch.zeros(1, 17, 64)
+    with pytest.raises(ValueError, match=f"from block {start} to block {stop} has no block"):
+        run(tiny.CONFIG, weights, tokens, start, stop)
+
+
 @pytest.mark.parametrize("layer", [0, 1, 2])
 @pytest.mark.parametrize("token", ["class", "mean"])
 def test_the_feature_is_the_same_wherever_the_pass_stops(

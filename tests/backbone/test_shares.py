@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from mass_serve.backbone.shares import SAMPLES_PER_SHARE, in_shares
+from mass_serve.kernels.backend import backend, backend_for
 
 
 @pytest.fixture(autouse=True)
@@ -43,6 +44,13 @@ def test_inference_mode_reaches_the_shares() -> None:
     with torch.inference_mode():
         assert in_shares(lambda _share: torch.is_inference_mode_enabled(), batch) == [True] * 4
     assert in_shares(lambda _share: torch.is_inference_mode_enabled(), batch) == [False] * 4
+
+
+def test_the_backend_that_was_chosen_reaches_the_shares() -> None:
+    batch = torch.zeros(4 * SAMPLES_PER_SHARE)
+    with backend("fused"):
+        assert in_shares(lambda _share: backend_for(batch.device), batch) == ["fused"] * 4
+    assert in_shares(lambda _share: backend_for(batch.device), batch) == ["reference"] * 4
 
 
 def test_an_error_in_one_share_is_the_callers_and_changes_nothing() -> None:

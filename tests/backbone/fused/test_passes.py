@@ -24,6 +24,7 @@ from mass_serve.backbone import (
     weight_of,
 )
 from mass_serve.backbone.planned_passes import PlannedPasses
+from mass_serve.backbone.shares import SAMPLES_PER_SHARE
 from mass_serve.kernels import group_by_expert_set
 from mass_serve.kernels.backend import backend
 from tests import tiny
@@ -38,11 +39,10 @@ MIXES: list[list[tuple[int, ...]]] = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """A planned pass is not divided among threads; on a GPU no pass is."""
+@pytest.fixture
+def two_threads() -> Iterator[None]:
     before = torch.get_num_threads()
-    torch.set_num_threads(1)
+    torch.set_num_threads(2)
     yield
     torch.set_num_threads(before)
 
@@ -149,6 +149,24 @@ def test_a_pass_is_planned_once_for_equal_probes() -> None:
         for probe in (Probe(bases), Probe(dict(bases)), Probe(feature=Feature(0, "class"))):
             passes.first(patches, stop=STOP, probe=probe)
         assert len(passes._planned) == 2
+
+
+@pytest.mark.usefixtures("two_threads")
+@torch.inference_mode()
+def test_a_planned_pass_is_not_divided_among_threads() -> None:
+    """Whoever has a part of a plan's samples has none of its tiles."""
+    torch.manual_seed(0)
+    patches = torch.randn(2 * SAMPLES_PER_SHARE, 4, CONFIG.embedding.patch_width)
+    reference_bank = _bank(torch.device("cpu"), torch.float32)
+    probe = Probe(_bases(reference_bank))
+    wanted = _passes(reference_bank).first(patches, stop=STOP, probe=probe)
+    with backend("fused"):
+        bank = _bank(DEVICE, torch.float32)
+        passes = _passes(bank)
+        found = passes.first(patches.to(DEVICE), stop=STOP, probe=Probe(_bases(bank)))
+    assert isinstance(passes, PlannedPasses)
+    assert _near(found.tokens, wanted.tokens, 1e-5)
+    assert _near(found.energies, wanted.energies, 1e-5)
 
 
 @torch.inference_mode()
