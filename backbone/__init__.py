@@ -9,11 +9,10 @@ from mass_serve.backbone.architecture import Architecture, Block, PatchEmbedding
 from mass_serve.backbone.expert_bank import ExpertBank
 from mass_serve.backbone.expert_set import ExpertSet
 from mass_serve.backbone.heads import ClassificationHead
-from mass_serve.backbone.one_pass import Feature, PassResult, Probe, Token, run
+from mass_serve.backbone.one_pass import Feature, PassResult, Probe, run
 from mass_serve.backbone.parts.patch_embedding import patchify
 from mass_serve.backbone.passes import Passes, passes_for
 from mass_serve.backbone.weights.dense import DenseWeights
-from mass_serve.backbone.weights.segmented import SegmentedWeights
 
 __all__ = [
     "Architecture",
@@ -28,8 +27,6 @@ __all__ = [
     "PatchEmbedding",
     "Pooling",
     "Probe",
-    "SegmentedWeights",
-    "Token",
     "passes_for",
     "patchify",
     "run",

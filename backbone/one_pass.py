@@ -123,9 +123,7 @@ def run(
     return PassResult.joined(shares)
 
 
-def _blocks_of(
-    architecture: Architecture, start: int | None, stop: Stop, probe: Probe
-) -> list[BlockNames]:
+def _blocks_of(architecture: Architecture, start: int | None, stop: Stop, probe: Probe) -> list[BlockNames]:
     """The blocks of a pass, of which the last may stop half-way, at the router's feature."""
     end = architecture.depth
     if isinstance(stop, int):

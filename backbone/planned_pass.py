@@ -44,7 +44,7 @@ class PlannedPass:
         probe: Probe,
         graph_pool: Any,
     ) -> None:
-        """`graph_pool`, by `torch.cuda.graph_pool_handle`, is the graphs' memory; None where there are no graphs.
+        """`graph_pool` is the memory of the graphs as `torch.cuda.graph_pool_handle` gives it; else None.
 
         Passes that share it run one at a time.
         """

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.timing import medians
-from mass_serve.engine.engine import Engine, Query
+from mass_serve.engine import Engine, Query
 from mass_serve.engine.execution import AdaptiveExecution
 from mass_serve.engine.second_passes import SecondPass
 from mass_serve.engine.set_cache import SetKey

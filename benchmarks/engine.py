@@ -28,7 +28,7 @@ from benchmarks import http_overhead, naive
 from benchmarks.random_models import VIT_B_32, write_checkpoints
 from benchmarks.timing import medians
 from mass_serve.backbone import DenseWeights, run
-from mass_serve.engine.engine import Engine, Query
+from mass_serve.engine import Engine, Query
 from mass_serve.engine.second_passes import SecondPass
 from mass_serve.engine.set_cache import SetCache
 from mass_serve.engine.stages import StageClock

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.timing import medians
-from mass_serve.engine.engine import Engine, Query
+from mass_serve.engine import Engine, Query
 from mass_serve.engine.inputs.decode import decode_image
 
 BATCH = 32

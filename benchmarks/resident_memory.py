@@ -14,7 +14,7 @@ import sys
 import psutil
 import torch
 
-from mass_serve.engine.engine import Engine
+from mass_serve.engine import Engine
 
 
 def _resident() -> int:

@@ -23,9 +23,7 @@ from mass_serve.engine.second_passes import SecondPassRunner
 from mass_serve.engine.set_cache import SetCache, SetKey
 from mass_serve.engine.stages import StageClock
 from mass_serve.model_store.format.manifest import TaskEntry
-from mass_serve.router import MODES, PAPER, early_stop
-
-__all__ = ["BatchReport", "Classification", "Engine", "Query"]
+from mass_serve.router import MODES, PAPER
 
 
 class Engine:
@@ -48,7 +46,6 @@ class Engine:
             self._passes,
             self.set_cache,
             form_chooser(execution, loaded.architecture, loaded.bank, self.set_cache, largest_set),
-            early_stop(loaded.architecture.depth),
         )
         self._answers = AnswerMaker(loaded.heads, loaded.router)
 

@@ -195,11 +195,12 @@ class EvidenceSearch:
     def _result(self, sample: int, tokens: Tensor, evidence: Evidence) -> SearchResult:
         """The result for one sample, whose first pass had tokens [L, D] when early evidence was judged."""
         tasks = evidence.second_pass_candidates(self._mode)
-        start = tokens if self._mode.resumes else None
-        whole = evidence.residuals is not None
+        start = self._stop if self._mode.resumes else None
+        entering = tokens if self._mode.resumes else None
+        whole = evidence.is_whole
         passes = 1 + self._evidence_share  # an early exit resumes: both passes together are one
         return SearchResult(
-            tuple(SecondPass(sample, (task,), start) for task in tasks),
+            tuple(SecondPass(sample, (task,), start, entering) for task in tasks),
             {task: float(evidence.routing_coefficients[task]) for task in tasks},
             () if evidence.residuals is None else tuple(evidence.residuals.tolist()),
             evidence.likeness(tasks),

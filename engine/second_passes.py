@@ -19,8 +19,14 @@ class SecondPass:
 
     sample: int  # its row in the batch
     expert_set: tuple[int, ...]
-    # [L, D]: where the first pass stopped, which is where this one resumes; None: it begins with the patches
+    # The block that it resumes at, and the tokens [L, D] that enter it, where the first pass stopped; None of
+    # both: it begins with the patches.
+    start: int | None = None
     tokens: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if (self.start is None) != (self.tokens is None):
+            raise ValueError("a second pass that resumes needs a block and the tokens that enter it")
 
     @property
     def resumes(self) -> bool:
@@ -39,28 +45,27 @@ class SecondPassRunner:
     passes: Passes
     set_cache: SetCache
     choose_form: FormChooser
-    stop: int  # the block where first passes stop that second passes resume from
 
     def run(self, second_passes: Sequence[SecondPass], patches: Tensor) -> Tensor:
         """The embeddings [n, P] of n second passes of the samples with patches [B, L - 1, 3 p p]."""
         order: list[int] = []
         parts: list[Tensor] = []
-        for resumes in (False, True):
-            rows = [row for row, one in enumerate(second_passes) if one.resumes is resumes]
-            if rows:
-                segments = group_by_expert_set([second_passes[row].expert_set for row in rows])
-                grouped = [rows[place] for place in segments.permutation]
-                inputs = _inputs([second_passes[row] for row in grouped], patches)
-                parts += self._run_segments(
-                    inputs, segments.segment_expert_sets, segments.segment_offsets, resumes
-                )
-                order += grouped
+        for start, rows in _rows_by_start(second_passes).items():
+            segments = group_by_expert_set([second_passes[row].expert_set for row in rows])
+            grouped = [rows[place] for place in segments.permutation]
+            inputs = _inputs([second_passes[row] for row in grouped], patches)
+            parts += self._run_segments(inputs, segments.segment_expert_sets, segments.segment_offsets, start)
+            order += grouped
         embeddings = torch.cat(parts)
         places = torch.tensor(order, dtype=torch.long, device=embeddings.device)
         return torch.empty_like(embeddings).index_copy_(0, places, embeddings)
 
     def _run_segments(
-        self, inputs: Tensor, expert_sets: Sequence[tuple[int, ...]], offsets: Sequence[int], resumes: bool
+        self,
+        inputs: Tensor,
+        expert_sets: Sequence[tuple[int, ...]],
+        offsets: Sequence[int],
+        start: int | None,
     ) -> list[Tensor]:
         """The embeddings of rows `offsets[i]:offsets[i + 1]` with `expert_sets[i]`, in the rows' order."""
         keys = [
@@ -73,8 +78,16 @@ class SecondPassRunner:
             own_offsets = [offsets[i] - first for i in range(wave.start, wave.stop + 1)]
             weights = self.set_cache.get([keys[i] for i in wave])
             rows = inputs[first : offsets[wave.stop]]
-            parts.append(self.passes.second(rows, weights, own_offsets, self.stop if resumes else None))
+            parts.append(self.passes.second(rows, weights, own_offsets, start))
         return parts
+
+
+def _rows_by_start(second_passes: Sequence[SecondPass]) -> dict[int | None, list[int]]:
+    """The places of second passes by the block that they start at, those that begin with patches first."""
+    rows: dict[int | None, list[int]] = {}
+    for row, one in sorted(enumerate(second_passes), key=lambda place: place[1].resumes):
+        rows.setdefault(one.start, []).append(row)
+    return rows
 
 
 def _inputs(second_passes: Sequence[SecondPass], patches: Tensor) -> Tensor:

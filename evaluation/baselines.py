@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mass_serve.engine.engine import Engine
+from mass_serve.engine import Engine
 from mass_serve.evaluation.changes import TaskChanges
 from mass_serve.evaluation.methods import AnyHead, Dense, Method, Parameters, TaskKnown
 from mass_serve.evaluation.search import Search, Searched

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TypedDict
 
 from mass_serve.backbone import weight_of
-from mass_serve.engine.engine import Engine
+from mass_serve.engine import Engine
 from mass_serve.evaluation.changes import TaskChanges
 from mass_serve.evaluation.figures import known_accuracies, known_mean
 from mass_serve.evaluation.measures import Interval

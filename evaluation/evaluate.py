@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict
 
-from mass_serve.engine.engine import Engine
+from mass_serve.engine import Engine
 from mass_serve.evaluation.answer_journal import AnswerJournal
 from mass_serve.evaluation.baselines import (
     ANY_HEAD,

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from mass_serve.backbone import Architecture, ClassificationHead, DenseWeights, patchify, run
-from mass_serve.engine.engine import Classification, Engine, Query
+from mass_serve.engine import Classification, Engine, Query
 from mass_serve.engine.inputs.preprocessing import ImagePreprocessor
 from mass_serve.evaluation.images import ImageBatch
 

@@ -8,7 +8,7 @@ from typing import TypedDict
 
 import numpy as np
 
-from mass_serve.engine.engine import Engine, Query
+from mass_serve.engine import Engine, Query
 from mass_serve.evaluation.images import EvaluationDataError, image_batches, images_below
 from mass_serve.evaluation.measures import auroc
 from mass_serve.model_store.progress import Progress

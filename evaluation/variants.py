@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from mass_serve.backbone import ExpertBank
-from mass_serve.engine.engine import Engine
+from mass_serve.engine import Engine
 from mass_serve.engine.execution import Execution
 from mass_serve.engine.loading import LoadedStore, first_pass_names, runs_on_merged_base
 from mass_serve.evaluation.changes import TaskChanges

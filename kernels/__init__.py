@@ -20,7 +20,7 @@ from mass_serve.kernels.low_rank import (
 )
 from mass_serve.kernels.positions import segmented_positions
 from mass_serve.kernels.residual import subspace_residuals
-from mass_serve.kernels.segments import Segments, group_by_expert_set
+from mass_serve.kernels.segments import group_by_expert_set
 
 __all__ = [
     "BaseOnly",
@@ -28,7 +28,6 @@ __all__ = [
     "FoldedSides",
     "MaterialisedWeight",
     "OneTask",
-    "Segments",
     "SeveralTasks",
     "TaskBlocks",
     "group_by_expert_set",

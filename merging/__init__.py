@@ -16,10 +16,7 @@ from mass_serve.merging.formats import (
 )
 from mass_serve.merging.methods.tsv_m import (
     core_factors,
-    mean_delta,
-    merged_delta,
     merged_parameter,
-    orthogonal_core,
 )
 from mass_serve.merging.task_vectors import task_vector
 
@@ -28,10 +25,7 @@ __all__ = [
     "TaskChange",
     "TaskSingularVectors",
     "core_factors",
-    "mean_delta",
-    "merged_delta",
     "merged_parameter",
-    "orthogonal_core",
     "rank_for",
     "task_singular_vectors",
     "task_vector",

@@ -14,7 +14,7 @@ from benchmarks.http_overhead import photographs
 from benchmarks.service.figures import OK, TOO_MANY, errors, fairness, latencies, percentile, throughput
 from benchmarks.service.generator import PICTURES, Journal, Plan
 from benchmarks.service.processes import Load, running_server
-from mass_serve.engine.engine import Engine, Query
+from mass_serve.engine import Engine, Query
 from mass_serve.engine.inputs.decode import decode_image
 
 BATCH = 32

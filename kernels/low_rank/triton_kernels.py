@@ -109,7 +109,7 @@ def shrink_kernel(
 
 @triton.jit
 def activate(sums, ACTIVATION: tl.constexpr):
-    """The activation of that name in `kernels.activations`, in float32; the sums themselves where it is None."""
+    """The activation of that name in `kernels.activations`, in float32; none where it is None."""
     if ACTIVATION == "quick_gelu":
         return sums / (1.0 + tl.exp(-1.702 * sums))
     if ACTIVATION == "gelu":

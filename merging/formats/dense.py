@@ -12,7 +12,3 @@ class DenseDelta:
     """The whole change of one parameter, `finetuned - pretrained`."""
 
     values: Tensor  # of the parameter's shape
-
-    def delta(self) -> Tensor:
-        """Returns the change itself."""
-        return self.values

@@ -29,10 +29,6 @@ class TaskSingularVectors:
         """R, the number of singular vectors kept."""
         return self.s.shape[0]
 
-    def delta(self) -> Tensor:
-        """Computes the matrix of these vectors, `u diag(s) vh` [d_out, d_in], in the dtype of `s`."""
-        return (self.u.to(self.s.dtype) * self.s) @ self.vh.to(self.s.dtype)
-
 
 def rank_for(shape: tuple[int, int], compression_ratio: float) -> int:
     """Returns the rank that a matrix of `shape` keeps: `max(1, int(min(d_out, d_in) * ratio))`."""

@@ -4,7 +4,7 @@ Every file names its paper and what the method needs in a `MergingMethod`; `METH
 """
 
 from mass_serve.merging.methods.consensus import CONSENSUS
-from mass_serve.merging.methods.method import MergingMethod, Need
+from mass_serve.merging.methods.method import MergingMethod
 from mass_serve.merging.methods.tall_masks import TALL_MASKS
 from mass_serve.merging.methods.task_arithmetic import TASK_ARITHMETIC, WEIGHT_AVERAGING
 from mass_serve.merging.methods.ties import TIES
@@ -28,5 +28,4 @@ __all__ = [
     "TSV_M",
     "WEIGHT_AVERAGING",
     "MergingMethod",
-    "Need",
 ]

@@ -36,18 +36,6 @@ def inverse_square_root(gram: Tensor) -> Tensor:
     return root
 
 
-def orthogonal_core(blocks: Sequence[TaskSingularVectors]) -> Tensor:
-    """Computes the core C [K, K] in float64, K the summed ranks, so that `merged_delta = U C V`.
-
-    For one task the polar factor is the block itself and C is `diag(s)`.
-    Raises ValueError for an empty set.
-    """
-    if len(blocks) == 1:
-        return _joined_singular_values(blocks).diag()
-    left, right = core_factors(blocks, [range(len(blocks))])[0]
-    return left @ right
-
-
 def core_factors(
     blocks: Sequence[TaskSingularVectors], expert_sets: Sequence[Sequence[int]]
 ) -> list[tuple[Tensor, Tensor]]:

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from mass_serve.backbone import DenseWeights, ExpertBank, ExpertSet, SegmentedWeights, patchify, run
+from mass_serve.backbone import DenseWeights, ExpertBank, ExpertSet, patchify, run
+from mass_serve.backbone.weights.segmented import SegmentedWeights
 from mass_serve.kernels import group_by_expert_set
 from mass_serve.merging import TaskSingularVectors
 from tests import tiny

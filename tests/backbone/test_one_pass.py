@@ -17,10 +17,10 @@ from mass_serve.backbone import (
     PassResult,
     PatchEmbedding,
     Probe,
-    Token,
     patchify,
     run,
 )
+from mass_serve.backbone.one_pass import Token
 from mass_serve.kernels import subspace_energies
 from mass_serve.model_store.readers.checkpoint import Checkpoint
 from tests import tiny

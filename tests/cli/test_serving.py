@@ -17,7 +17,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from mass_serve.cli.app import app
-from mass_serve.engine.engine import Engine
+from mass_serve.engine import Engine
 from mass_serve.model_store.revisions import remove_task
 from mass_serve.server.settings import Settings
 from tests.pictures import encode

@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from mass_serve.backbone import DenseWeights, patchify, run
-from mass_serve.engine.engine import Classification, Engine, Query
+from mass_serve.engine import Classification, Engine, Query
 from mass_serve.engine.execution import BUYING_OVER_RENTING, AdaptiveExecution, Execution
 from mass_serve.engine.loading import LoadedStore
 from mass_serve.engine.search import EVIDENCE_SHARE

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mass_serve.engine.engine import Query
+from mass_serve.engine import Query
 from mass_serve.engine.execution import Execution
 from mass_serve.engine.loading import LoadedStore, load_store
 from mass_serve.evaluation.variants import Variants

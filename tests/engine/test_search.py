@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from mass_serve.backbone import DenseWeights, Feature, Probe, Token, patchify, run, weight_of
-from mass_serve.engine.engine import Engine, Query
+from mass_serve.backbone import DenseWeights, Feature, Probe, patchify, run, weight_of
+from mass_serve.backbone.one_pass import Token
+from mass_serve.engine import Engine, Query
 from mass_serve.engine.execution import Execution
 from mass_serve.engine.loading import early_linears
 from mass_serve.engine.search import SearchResult
@@ -53,7 +54,14 @@ def test_only_modes_that_resume_hand_tokens_on(mode: ModeName) -> None:
     width = (engine.architecture.num_tokens, engine.architecture.width)
     for one in (one for result in results for one in result.second_passes):
         assert one.resumes is resumes
+        assert one.start == (early_stop(engine.architecture.depth) if resumes else None)
         assert one.tokens is None or tuple(one.tokens.shape) == width
+
+
+def test_a_pass_that_resumes_needs_its_block_and_its_tokens() -> None:
+    for start, tokens in ((1, None), (None, torch.zeros(17, 64))):
+        with pytest.raises(ValueError, match="needs a block and the tokens"):
+            SecondPass(0, (1,), start, tokens)
 
 
 def test_fast_leaves_early_where_the_lead_is_large() -> None:

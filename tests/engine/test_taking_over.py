@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 
 from mass_serve.backbone import ExpertSet
-from mass_serve.engine import EngineOptions
-from mass_serve.engine.engine import Classification, Engine, Query
+from mass_serve.engine import Classification, Engine, EngineOptions, Query
 from mass_serve.engine.set_cache import SetKey
 from mass_serve.model_store.plan import TaskInput
 from mass_serve.model_store.revisions import add_task, remove_task, rollback_task

@@ -16,8 +16,7 @@ from examples.demo_suite.gallery import EXAMPLES, GALLERIES
 from examples.demo_suite.tasks import TASKS
 from examples.suites.unseen import unseen
 from mass_serve.cli.app import app
-from mass_serve.engine import EngineOptions
-from mass_serve.engine.engine import Engine, Query
+from mass_serve.engine import Engine, EngineOptions, Query
 from mass_serve.engine.loading import LoadedStore
 from mass_serve.evaluation.calibrate import _teacher
 from mass_serve.evaluation.images import BATCH_IMAGES, image_batches, images_below

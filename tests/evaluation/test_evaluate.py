@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mass_serve.engine.engine import Engine
+from mass_serve.engine import Engine
 from mass_serve.engine.execution import Execution
 from mass_serve.engine.inputs.decode import decode_image
 from mass_serve.evaluation import EvaluationData, EvaluationDataError, evaluate

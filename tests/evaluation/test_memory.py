@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mass_serve.engine.engine import Engine
+from mass_serve.engine import Engine
 from mass_serve.engine.execution import Execution
 from mass_serve.evaluation.answer_journal import AnswerJournal
 from mass_serve.evaluation.figures import routed_figures

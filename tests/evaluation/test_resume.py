@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mass_serve.engine.engine import Engine
+from mass_serve.engine import Engine
 from mass_serve.engine.execution import Execution
 from mass_serve.evaluation import EvaluationData, EvaluationDataError, Options, evaluate, images
 from mass_serve.evaluation.images import ImageBatch

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mass_serve.engine.engine import Engine
+from mass_serve.engine import Engine
 from mass_serve.evaluation import EvaluationData, baselines, evaluate
 from mass_serve.evaluation.evaluate import Report
 from mass_serve.model_store.store import Store

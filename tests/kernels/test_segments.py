@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mass_serve.kernels import Segments, group_by_expert_set
+from mass_serve.kernels import group_by_expert_set
+from mass_serve.kernels.segments import Segments
 
 expert_sets = st.lists(
     st.lists(st.integers(0, 5), min_size=1, max_size=3, unique=True).map(sorted).map(tuple)

@@ -12,10 +12,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from mass_serve.merging import merged_delta, task_singular_vectors
+from mass_serve.merging import task_singular_vectors
 from mass_serve.merging.methods.consensus import consensus
 from mass_serve.merging.methods.tall_masks import tall_mask
 from mass_serve.merging.methods.ties import ties, ties_threshold
+from mass_serve.merging.methods.tsv_m import merged_delta
 
 PARAMETERS = 1000
 

@@ -14,17 +14,10 @@ from torch import Tensor
 from mass_serve.kernels import subspace_energies
 from mass_serve.model_store.format.manifest import FIRST_MODE
 from mass_serve.model_store.plan import BuildOptions
-from mass_serve.router import (
-    MODES,
-    PAPER,
-    EvidenceRouter,
-    HeadGeometry,
-    TaskSubspaces,
-    early_stop,
-    orthonormal_rows,
-)
+from mass_serve.router import MODES, PAPER, EvidenceRouter, HeadGeometry, TaskSubspaces, early_stop
 from mass_serve.router.evidence import EARLY_TEMPERATURE, SECOND_PASS_WEIGHT, WHOLE_TEMPERATURE
 from mass_serve.router.head_scores import nearness
+from mass_serve.router.projection import orthonormal_rows
 
 TASKS, RANK, WIDTH, SAMPLES, KINDS = 5, 4, 32, 6, 3
 EVERY = torch.ones(SAMPLES, TASKS, dtype=torch.bool)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from mass_serve.router import SubspaceRouter, orthonormal_rows
+from mass_serve.router import SubspaceRouter
+from mass_serve.router.projection import orthonormal_rows
 
 
 def test_rounded_blocks_still_give_an_exact_projector() -> None:

@@ -8,7 +8,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mass_serve.router import SubspaceRouter, routing_coefficients, select_expert_sets
+from mass_serve.router import SubspaceRouter
+from mass_serve.router.selection import routing_coefficients, select_expert_sets
 
 rows = st.lists(st.floats(0.0, 100.0, width=32), min_size=1, max_size=20)
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from mass_serve.engine.engine import Classification
+from mass_serve.engine import Classification
 from mass_serve.server.errors import BadRequestError
 from mass_serve.server.protocols.native.classify_requests import Limits
 from mass_serve.server.protocols.open_inference.answers import infer_answer
