@@ -131,11 +131,16 @@ class ExpertBank:
         if parameter in self.dense_deltas:
             deltas = self.dense_deltas[parameter]
             return merged_parameter(pretrained, [DenseDelta(deltas[task]) for task in tasks])
-        return merged_parameter(pretrained, self._singular_vectors(parameter, tasks))
+        return merged_parameter(pretrained, self.singular_vectors(parameter, tasks))
 
     def merged_parameters(self, parameters: Collection[str], tasks: Sequence[int]) -> dict[str, Tensor]:
         """`merged` of several parameters, side by side on the threads there are."""
         return dict(zip(parameters, side_by_side(partial(self.merged, tasks=tasks), parameters), strict=True))
+
+    def singular_vectors(self, parameter: str, tasks: Sequence[int]) -> list[TaskSingularVectors]:
+        """The singular vectors of each task in one parameter that has blocks."""
+        blocks, s = self.blocks[parameter], self.singular_values[parameter]
+        return [TaskSingularVectors(blocks.u[task], s[task], blocks.vh[task]) for task in tasks]
 
     def expert_set_nbytes(self, num_tasks: int, *, materialised: bool) -> int:
         """How much memory a set of `num_tasks` tasks takes beside the shared blocks."""
@@ -173,7 +178,7 @@ class ExpertBank:
         parameter = weight_of(linear)
         blocks = self.blocks[parameter]
         several = [tasks for tasks in sets if len(tasks) > 1]
-        factors = iter(core_factors(self._singular_vectors(parameter, range(self.num_tasks)), several))
+        factors = iter(core_factors(self.singular_vectors(parameter, range(self.num_tasks)), several))
         changes: list[Delta] = []
         for tasks, bias in zip(sets, biases, strict=True):
             if len(tasks) == 1:
@@ -196,10 +201,6 @@ class ExpertBank:
             linear: MaterialisedWeight(weights[weight_of(linear)], vectors.get(bias_of(linear)))
             for linear in linears
         }
-
-    def _singular_vectors(self, parameter: str, tasks: Sequence[int]) -> list[TaskSingularVectors]:
-        blocks, s = self.blocks[parameter], self.singular_values[parameter]
-        return [TaskSingularVectors(blocks.u[task], s[task], blocks.vh[task]) for task in tasks]
 
     def _vector_names(self) -> list[str]:
         """Every parameter that is not the weight of a linear."""

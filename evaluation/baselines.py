@@ -26,10 +26,9 @@ from mass_serve.merging.methods import (
     WEIGHT_AVERAGING,
     MergingMethod,
 )
-from mass_serve.merging.methods.consensus import consensus
-from mass_serve.merging.methods.tall_masks import stored_bytes, tall_mask
-from mass_serve.merging.methods.task_arithmetic import averaging_coefficient, moved, summed_changes
-from mass_serve.merging.methods.ties import ties, ties_threshold
+from mass_serve.merging.methods.tall_masks import stored_bytes
+from mass_serve.merging.methods.task_arithmetic import averaging_coefficient, moved
+from mass_serve.merging.methods.ties import ties_threshold
 
 # What is searched, as the papers do on validation data. TALL masks' grid is that of the paper's code.
 TASK_ARITHMETIC_COEFFICIENTS = tuple(i / 20 for i in range(1, 21))
@@ -100,19 +99,19 @@ class Baselines:
 
     def _task_arithmetic(self) -> Iterator[Baseline]:
         """Yields weight averaging and task arithmetic, which go the same way, the second searched how far."""
-        total = self._direction(summed_changes)
+        total = self._direction(TASK_ARITHMETIC.merge)
         average = averaging_coefficient(len(self._tasks))
         yield Baseline(self._one(WEIGHT_AVERAGING.name, lambda: self._moved(total, average)))
         yield self._searched(TASK_ARITHMETIC.name, TASK_ARITHMETIC_COEFFICIENTS, lambda _half: total)
 
     def _ties(self) -> Baseline:
         thresholds = torch.tensor([self._ties_threshold(task) for task in self._tasks])
-        direction = self._direction(lambda changes: ties(changes, thresholds.to(changes.device)))
+        direction = self._direction(lambda changes: TIES.merge(changes, thresholds.to(changes.device)))
         return self._searched(TIES.name, TIES_COEFFICIENTS, lambda _half: direction)
 
     def _masks(self) -> Iterator[Baseline]:
         """Yields TALL masks, and the consensus of those masks; with both halves' masks where they differ."""
-        total = self._direction(summed_changes)
+        total = self._direction(TASK_ARITHMETIC.merge)
 
         def masked(coefficient: float, _half: int) -> Dense:
             encoder = functools.lru_cache(1)(lambda task: self._masked(total, task, coefficient))
@@ -128,7 +127,7 @@ class Baselines:
             # A task without images has no mask that was searched; it takes the middle of the grid.
             middle = TALL_LAMBDAS[len(TALL_LAMBDAS) // 2]
             values = torch.tensor([lambdas.get((task, half), middle) for task in self._tasks])
-            return self._direction(lambda changes: consensus(changes, values))
+            return self._direction(lambda changes: CONSENSUS.merge(changes, values))
 
         yield self._searched(CONSENSUS.name, CONSENSUS_COEFFICIENTS, agreed)
 
@@ -171,10 +170,10 @@ class Baselines:
 
     def _masked(self, total: Mapping[str, Tensor], task: str, tall_lambda: float) -> dict[str, Tensor]:
         """Computes `pretrained + mask of the task * sum of task vectors`."""
-        kept = {}
-        for name, multi_task in total.items():
-            mask = tall_mask(self._changes.change(task, name), multi_task, tall_lambda)
-            kept[name] = torch.where(mask, multi_task, 0.0)
+        kept = {
+            name: TALL_MASKS.merge(self._changes.change(task, name), multi_task, tall_lambda)
+            for name, multi_task in total.items()
+        }
         return self._moved(kept, 1.0)
 
     def _ties_threshold(self, task: str) -> float:

@@ -9,6 +9,7 @@ from typing import Literal, Protocol
 from torch import Tensor
 
 from mass_serve.backbone import ExpertBank
+from mass_serve.merging import task_vector
 from mass_serve.model_store.plan import check_same_sizes
 from mass_serve.model_store.readers.checkpoint import Checkpoint
 
@@ -71,4 +72,4 @@ class FinetunedModels:
     def change(self, task: str, parameter: str) -> Tensor:
         pretrained = self._pretrained[parameter]
         finetuned = self._checkpoints[task].parameter(parameter).to(pretrained.device)
-        return finetuned.float() - pretrained.float()
+        return task_vector(pretrained, finetuned)

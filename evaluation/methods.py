@@ -11,9 +11,10 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from mass_serve.backbone import Architecture, ClassificationHead, DenseWeights, patchify, run
+from mass_serve.backbone import Architecture, ClassificationHead, DenseWeights, run
 from mass_serve.engine import Classification, Engine, Query
 from mass_serve.engine.inputs.preprocessing import ImagePreprocessor
+from mass_serve.engine.queries import batch_patches
 from mass_serve.evaluation.images import ImageBatch
 
 Parameters = Mapping[str, Tensor]
@@ -124,8 +125,8 @@ def dense_patches(
 ) -> Tensor:
     """Patches [n, L - 1, 3 p p] of n images, where and as a dense encoder takes them."""
     like = next(iter(parameters.values()))
-    normalised = preprocessing.normalise(torch.stack(pixels).to(like.device))
-    return patchify(normalised.to(like.dtype), architecture.embedding.patch_size)
+    queries = [Query(image) for image in pixels]
+    return batch_patches(queries, preprocessing, architecture.embedding.patch_size, like)
 
 
 def dense_logits(

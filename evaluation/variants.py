@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 from torch import Tensor
 
@@ -36,25 +37,22 @@ class Variants:
 
     def of_first_tasks(self, count: int) -> Engine:
         """An engine of the first `count` tasks, at the rank that they have in the store."""
-        return self._engine(_with_tasks(self.loaded.bank, range(count)), count)
+        bank = self.loaded.bank
+        result = ExpertBank(bank.architecture, bank.pretrained, count)
+        result.take_tasks(bank, {task: task for task in range(count)})
+        return self._engine(result, count)
 
     def of_rank(self, share: float, changes: TaskChanges) -> Engine:
         """An engine of all tasks at `share` times the store's rank; above 1 from what fine-tuning changed."""
         bank = self.loaded.bank
-        names = [head.entry.name for head in self.loaded.heads]
         result = ExpertBank(bank.architecture, bank.pretrained, bank.num_tasks)
-        for task, name in enumerate(names):
+        for task, head in enumerate(self.loaded.heads):
             vectors = {}
-            for linear, stored in _vectors_of(bank, task).items():
-                full = min(bank.pretrained[linear].shape)
-                rank = min(full, max(1, int(stored.rank * share)))
-                if share > 1:
-                    vectors[linear] = task_singular_vectors(changes.change(name, linear), rank)
-                else:
-                    vectors[linear] = TaskSingularVectors(
-                        stored.u[:, :rank], stored.s[:rank], stored.vh[:rank]
-                    )
-            result.set_task(task, vectors, _dense_deltas_of(bank, task))
+            for parameter in bank.blocks:
+                (stored,) = bank.singular_vectors(parameter, [task])
+                change = partial(changes.change, head.entry.name, parameter)
+                vectors[parameter] = _of_rank(stored, share, change)
+            result.set_task(task, vectors, {name: deltas[task] for name, deltas in bank.dense_deltas.items()})
         return self._engine(result, bank.num_tasks)
 
     def _engine(self, bank: ExpertBank, tasks: int) -> Engine:
@@ -71,22 +69,10 @@ class Variants:
         return Engine(changed, self.execution, self.set_cache_bytes)
 
 
-def _with_tasks(bank: ExpertBank, tasks: Sequence[int]) -> ExpertBank:
-    """A bank of some of the tasks, in that order."""
-    result = ExpertBank(bank.architecture, bank.pretrained, len(tasks))
-    for place, task in enumerate(tasks):
-        result.set_task(place, _vectors_of(bank, task), _dense_deltas_of(bank, task))
-    return result
-
-
-def _vectors_of(bank: ExpertBank, task: int) -> dict[str, TaskSingularVectors]:
-    """A task's singular vectors by parameter."""
-    return {
-        name: TaskSingularVectors(blocks.u[task], bank.singular_values[name][task], blocks.vh[task])
-        for name, blocks in bank.blocks.items()
-    }
-
-
-def _dense_deltas_of(bank: ExpertBank, task: int) -> dict[str, Tensor]:
-    """A task's dense deltas by parameter."""
-    return {name: deltas[task] for name, deltas in bank.dense_deltas.items()}
+def _of_rank(stored: TaskSingularVectors, share: float, change: Callable[[], Tensor]) -> TaskSingularVectors:
+    """The singular vectors of one matrix at `share` times their rank, above 1 computed from its `change`."""
+    full = min(stored.u.shape[0], stored.vh.shape[1])
+    rank = min(full, max(1, int(stored.rank * share)))
+    if share > 1:
+        return task_singular_vectors(change(), rank)
+    return TaskSingularVectors(stored.u[:, :rank], stored.s[:rank], stored.vh[:rank])

@@ -1,6 +1,7 @@
 """Methods that make the changes of several tasks one: one file a paper, pure functions of one parameter.
 
-Every file names its paper and what the method needs in a `MergingMethod`; `METHODS` lists them all.
+Every file names its paper, what the method needs and its function in a `MergingMethod`; `METHODS` lists them
+all.
 """
 
 from mass_serve.merging.methods.consensus import CONSENSUS

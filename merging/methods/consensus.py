@@ -13,7 +13,6 @@ from torch import Tensor
 from mass_serve.merging.methods.method import MergingMethod
 from mass_serve.merging.methods.tall_masks import tall_mask
 
-CONSENSUS = MergingMethod("consensus", "consensus", "2405.07813", frozenset({"finetuned", "data"}))
 # How many tasks must want an element, as the paper has it.
 AGREEING_TASKS = 2
 
@@ -29,3 +28,6 @@ def consensus(changes: Tensor, tall_lambdas: Tensor) -> Tensor:
         for change, value in zip(changes, tall_lambdas, strict=True)
     ]
     return torch.where(torch.stack(masks).sum(0) >= AGREEING_TASKS, multi_task, 0.0)
+
+
+CONSENSUS = MergingMethod("consensus", "consensus", "2405.07813", frozenset({"finetuned", "data"}), consensus)

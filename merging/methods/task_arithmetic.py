@@ -11,9 +11,6 @@ from torch import Tensor
 
 from mass_serve.merging.methods.method import MergingMethod
 
-TASK_ARITHMETIC = MergingMethod("task_arithmetic", "arithmetic", "2212.04089", frozenset({"blocks", "data"}))
-WEIGHT_AVERAGING = MergingMethod("weight_averaging", "averaging", "2203.05482", frozenset({"blocks"}))
-
 
 def summed_changes(changes: Tensor) -> Tensor:
     """Computes the sum of the tasks' changes of one parameter, [T, ...] -> [...]."""
@@ -28,3 +25,11 @@ def averaging_coefficient(tasks: int) -> float:
 def moved(pretrained: Tensor, direction: Tensor, coefficient: float) -> Tensor:
     """Computes `pretrained + c direction` of one parameter in float32 or better, in its dtype."""
     return (pretrained.float() + coefficient * direction).to(pretrained.dtype)
+
+
+TASK_ARITHMETIC = MergingMethod(
+    "task_arithmetic", "arithmetic", "2212.04089", frozenset({"blocks", "data"}), summed_changes
+)
+WEIGHT_AVERAGING = MergingMethod(
+    "weight_averaging", "averaging", "2203.05482", frozenset({"blocks"}), summed_changes
+)

@@ -15,7 +15,6 @@ from torch import Tensor
 
 from mass_serve.merging.methods.method import MergingMethod
 
-TIES = MergingMethod("ties", "TIES", "2306.01708", frozenset({"finetuned", "data"}))
 # The share of a task vector that is kept, as the paper has it.
 KEPT_SHARE = 0.2
 
@@ -36,3 +35,6 @@ def ties(changes: Tensor, thresholds: Tensor) -> Tensor:
     trimmed = torch.where(changes.abs() >= column, changes, 0.0)
     agreeing = torch.where(trimmed.sum(0) > 0, trimmed.clamp_min(0), trimmed.clamp_max(0))
     return agreeing.sum(0) / (agreeing != 0).sum(0).clamp_min(1)
+
+
+TIES = MergingMethod("ties", "TIES", "2306.01708", frozenset({"finetuned", "data"}), ties)

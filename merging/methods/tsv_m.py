@@ -22,7 +22,6 @@ from torch import Tensor
 from mass_serve.merging.formats import DenseDelta, TaskChange, TaskSingularVectors
 from mass_serve.merging.methods.method import MergingMethod
 
-TSV_M = MergingMethod("tsv_m", "TSV-M", "2412.00081", frozenset({"blocks"}))
 # Gram eigenvalues below this share of the largest belong to directions that the tasks have twice.
 GRAM_CUTOFF = 1e-10
 
@@ -125,3 +124,6 @@ def merged_parameter(pretrained: Tensor, changes: Sequence[TaskChange]) -> Tenso
         raise ValueError("the changes of one parameter must all be factored or all be dense")
     merged = merged_delta(blocks) if blocks else mean_delta(deltas)
     return (pretrained.float() + merged).to(pretrained.dtype)
+
+
+TSV_M = MergingMethod("tsv_m", "TSV-M", "2412.00081", frozenset({"blocks"}), merged_delta)

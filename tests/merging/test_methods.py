@@ -6,8 +6,9 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 
-from mass_serve.merging import methods
+from mass_serve.merging import methods, task_singular_vectors
 from mass_serve.merging.methods import METHODS, TALL_MASKS, TSV_M, MergingMethod
 
 
@@ -18,6 +19,21 @@ def test_a_method_has_a_name_a_title_and_a_paper_that_its_file_names(method: Mer
     assert re.fullmatch(r"\d{4}\.\d{5}", method.paper)
     files = Path(methods.__file__).parent.glob("*.py")
     assert any(f"arXiv:{method.paper}" in path.read_text() for path in files)
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
+def test_what_a_method_merges_of_one_task_is_that_tasks_change(method: MergingMethod) -> None:
+    """Consensus apart, which keeps nothing that fewer than two tasks want."""
+    change = torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
+    arguments: dict[str, tuple[object, ...]] = {
+        "tsv_m": ([task_singular_vectors(change, 4)],),
+        "ties": (change[None], torch.zeros(1)),
+        "tall_masks": (change, change, 0.4),
+        "consensus": (change[None], torch.full((1,), 0.4)),
+    }
+    merged = method.merge(*arguments.get(method.name, (change[None],)))
+    expected = torch.zeros(6, 4) if method.name == "consensus" else change
+    torch.testing.assert_close(merged, expected, atol=1e-5, rtol=1e-4)
 
 
 def test_what_needs_whole_models_cannot_be_had_from_blocks() -> None:

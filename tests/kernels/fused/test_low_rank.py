@@ -78,6 +78,12 @@ def test_activation_and_skip_follow_the_product(activation: Activation | None, w
     torch.testing.assert_close(_reference(case, activation=activation, skip=skip), y, atol=2e-5, rtol=1e-4)
 
 
+def test_an_unknown_activation_is_not_taken_for_none() -> None:
+    case = Case.random((0, 5), 48, 64, 9, torch.float32)
+    with pytest.raises(Exception, match="no such activation"):
+        _fused(case, activation="relu")
+
+
 @pytest.mark.parametrize(("dtype", "atol", "rtol"), TOLERANCES)
 def test_low_rank_folded_materialised_and_base_only_segments_share_a_launch(
     dtype: torch.dtype, atol: float, rtol: float
