@@ -5,11 +5,11 @@ one of several forms (`weights`); `ExpertBank` holds what every task changed; `p
 passes in the form that fits the device.
 """
 
-from mass_serve.backbone.architecture import Architecture, Block, PatchEmbedding, Pooling, weight_of
+from mass_serve.backbone.architecture import Architecture, Block, PatchEmbedding, Pooling, Token, weight_of
 from mass_serve.backbone.expert_bank import ExpertBank
 from mass_serve.backbone.expert_set import ExpertSet
 from mass_serve.backbone.heads import ClassificationHead
-from mass_serve.backbone.one_pass import Feature, PassResult, Probe, Token, run
+from mass_serve.backbone.one_pass import Feature, PassResult, Probe, run
 from mass_serve.backbone.parts.patch_embedding import patchify
 from mass_serve.backbone.passes import Passes, passes_for
 from mass_serve.backbone.weights.dense import DenseWeights

@@ -11,8 +11,8 @@ from mass_serve.engine.engine import Query
 from mass_serve.engine.execution import Execution
 from mass_serve.engine.loading import LoadedStore, load_store
 from mass_serve.evaluation.variants import Variants
+from mass_serve.model_store.build_options import BuildOptions
 from mass_serve.model_store.build_store import build
-from mass_serve.model_store.plan import BuildOptions
 from tests import tiny
 from tests.models import Suite
 

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from mass_serve.kernels import subspace_energies
+from mass_serve.model_store.build_options import BuildOptions
 from mass_serve.model_store.format.manifest import FIRST_MODE
-from mass_serve.model_store.plan import BuildOptions
 from mass_serve.router import (
     MODES,
     PAPER,
