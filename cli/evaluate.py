@@ -14,7 +14,6 @@ from mass_serve.cli.evaluation_table import print_report
 from mass_serve.cli.failing import EXIT_FAILED, fail
 from mass_serve.cli.progress_bars import progress_bars
 from mass_serve.engine import Engine
-from mass_serve.engine.execution import Execution
 from mass_serve.engine.loading import load_store
 from mass_serve.evaluation import EvaluationData, EvaluationDataError, Options, Report
 from mass_serve.evaluation import evaluate as run_evaluation
@@ -104,7 +103,7 @@ def _load(store: str, modes: Sequence[ModeName]) -> Variants:
         loaded = load_store(source.url, source.options.torch_device, source.options.torch_dtype, most)
     except (SettingsError, StoreError, ValueError) as error:
         fail(error)
-    return Variants(loaded, Execution(source.options.execution), source.options.set_cache_bytes)
+    return Variants(loaded, source.options.execution, source.options.set_cache_bytes)
 
 
 def _finetuned_models(engine: Engine, given: Sequence[str]) -> FinetunedModels | None:

@@ -7,9 +7,11 @@ and `protocol` is all that a service knows of an engine.
 from mass_serve.engine.engine import BatchReport, Classification, Engine, Query
 from mass_serve.engine.options import EngineOptions
 from mass_serve.engine.protocol import EngineSource, ServingEngine
+from mass_serve.engine.set_cache import FORMS
 from mass_serve.engine.source import StoreSource
 
 __all__ = [
+    "FORMS",
     "BatchReport",
     "Classification",
     "Engine",

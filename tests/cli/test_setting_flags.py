@@ -89,10 +89,10 @@ def test_what_is_not_given_is_none() -> None:
 class Choices(BaseModel):
     """The options of a command that judges no text itself."""
 
-    size: int = Field(3, description="how large")
-    words: Literal["few", "many"] = Field("few", description="how many")
-    loud: bool = Field(False, description="whether it is heard")
-    layer: int | None = Field(None, description="which (default: the last)")
+    size: int = Field(default=3, description="how large")
+    words: Literal["few", "many"] = Field(default="few", description="how many")
+    loud: bool = Field(default=False, description="whether it is heard")
+    layer: int | None = Field(default=None, description="which (default: the last)")
 
 
 def invoke_with_options(*arguments: str) -> tuple[list[Any], str]:

@@ -19,6 +19,7 @@ from mass_serve.router import (
     PAPER,
     EvidenceRouter,
     HeadGeometry,
+    ModeName,
     TaskSubspaces,
     early_stop,
     orthonormal_rows,
@@ -206,7 +207,7 @@ def test_heads_of_two_classes_are_all_equally_sharp(router: EvidenceRouter) -> N
 
 
 @pytest.mark.parametrize("mode", ["balanced", "exact"])
-def test_evidence_that_is_not_finite_gets_one_second_pass(router: EvidenceRouter, mode: str) -> None:
+def test_evidence_that_is_not_finite_gets_one_second_pass(router: EvidenceRouter, mode: ModeName) -> None:
     energies = shares(2, KINDS, TASKS)
     energies[1, 0, 2] = torch.nan
     early = router.early(energies, EVERY[:2])
