@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Literal
@@ -102,9 +101,3 @@ def _scaled_noise(like: Tensor, *shape: int) -> Tensor:
 def relative_error(found: Tensor, wanted: Tensor) -> float:
     """`|found - wanted| / |wanted|`"""
     return float((found.double() - wanted.double()).norm() / wanted.double().norm())
-
-
-def sets_of(mix: Mix) -> Sequence[tuple[int, ...]]:
-    """The tasks of each sample, in order."""
-    spans = zip(mix.expert_sets, mix.offsets, mix.offsets[1:], strict=False)
-    return [own.tasks for own, start, stop in spans for _ in range(stop - start)]

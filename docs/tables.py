@@ -13,6 +13,7 @@ from pydantic.fields import FieldInfo
 
 from docs.markup import code, table
 from mass_serve.engine import EngineOptions
+from mass_serve.engine.options import DEVICES
 from mass_serve.router.modes import MODES
 from mass_serve.server.operation.metrics import Metrics
 from mass_serve.server.settings import Settings
@@ -25,7 +26,7 @@ BOUNDS = (("ge", "at least"), ("gt", "above"), ("le", "at most"), ("lt", "below"
 def settings_table() -> str:
     """Every setting of `mass-serve serve`: default, allowed values, meaning."""
     rows = [
-        (code(name), _default(name, field), _allowed(field), field.description or "")
+        (code(name), _default(name, field), _allowed(name, field), field.description or "")
         for name, field in Settings.model_fields.items()
     ]
     return table(("setting", "default", "allowed", "meaning"), rows)
@@ -42,12 +43,12 @@ def _default(name: str, field: FieldInfo) -> str:
                 return f"{field.default // unit} {called}"
     if isinstance(field.default, bool):
         return "on" if field.default else "off"
-    return (
-        f"{field.default:,}".removesuffix(".0") if isinstance(field.default, int | float) else field.default
-    )
+    return _grouped(field.default) if isinstance(field.default, int | float) else str(field.default)
 
 
-def _allowed(field: FieldInfo) -> str:
+def _allowed(name: str, field: FieldInfo) -> str:
+    if name == "device":
+        return ", ".join(code(device) for device in DEVICES)
     if choices := list(_choices(field.annotation)):
         return ", ".join(code(value) for value in choices)
     return ", ".join(_bounds(field))

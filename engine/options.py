@@ -8,15 +8,17 @@ them are labels of `mass_build_info`: a new option is a new field here and nothi
 
 from __future__ import annotations
 
+import re
 from typing import Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from mass_serve.engine.execution import Execution
 from mass_serve.router import MODE_NAMES, ModeName
 
 GIB = 1 << 30
+DEVICES = ("auto", "cpu", "cuda", "cuda:INDEX")
 
 
 class EngineOptions(BaseModel):
@@ -26,8 +28,7 @@ class EngineOptions(BaseModel):
 
     device: str = Field(
         default="auto",
-        pattern=r"^(auto|cpu|cuda(:\d+)?)$",
-        description="auto (cuda where there is one), cpu or cuda[:i]",
+        description=f"auto (cuda where there is one), {', '.join(DEVICES[1:-1])} or {DEVICES[-1]}",
     )
     dtype: Literal["float32", "bfloat16"] = Field(
         default="float32",
@@ -44,6 +45,13 @@ class EngineOptions(BaseModel):
         default=GIB, ge=0, description="memory for expert sets beside the shared blocks, in bytes"
     )
 
+    @field_validator("device")
+    @classmethod
+    def _device_is_one(cls, device: str) -> str:
+        if not re.fullmatch("auto|cpu|cuda(:[0-9]{1,3})?", device):
+            raise ValueError(f"must be {', '.join(DEVICES[:-1])} or {DEVICES[-1]}, not {device!r}")
+        return device
+
     @property
     def labels(self) -> dict[str, str]:
         """The options that are words and not numbers, as labels of a metric; what was left open is empty."""
@@ -57,13 +65,19 @@ class EngineOptions(BaseModel):
     @property
     def torch_device(self) -> torch.device:
         """The device, chosen where that was left open. Raises ValueError for one that is absent."""
-        there = torch.cuda.is_available()
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if self.device == "auto":
-            return torch.device("cuda" if there else "cpu")
-        if self.device.startswith("cuda") and not there:
+            return torch.device("cuda" if count else "cpu")
+        if self.device == "cpu":
+            return torch.device("cpu")
+        if not count:
             raise ValueError(
-                "device: cuda was asked for, and torch sees no CUDA device here; use cpu or auto"
+                f"device: {self.device} was asked for, and torch sees no CUDA device here; use cpu or auto"
             )
+        # torch itself takes larger numbers, and makes others of them.
+        index = int(self.device.partition(":")[2] or 0)
+        if index >= count:
+            raise ValueError(f"device: {self.device} was asked for, and the last one is cuda:{count - 1}")
         return torch.device(self.device)
 
     @property

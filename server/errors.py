@@ -173,7 +173,9 @@ def first_problem(problems: Sequence[Mapping[str, Any]]) -> str:
         f"[{step}]" if isinstance(step, int) else f".{step}" for step in problem["loc"] if step != "query"
     )
     where = "".join(steps).lstrip(".")
-    return f"{ascii(where)[1:-1]}: {problem['msg']}" if where else str(problem["msg"])
+    # Before the words of a validator of ours pydantic says what kind of exception they came in.
+    message = str(problem["msg"]).removeprefix("Value error, ")
+    return f"{ascii(where)[1:-1]}: {message}" if where else message
 
 
 # What a file that is no input is answered with.

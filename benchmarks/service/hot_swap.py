@@ -2,7 +2,7 @@
 
 The store gets two revisions of one task and a history in which they alternate. Each swap is then what
 `mass-serve task rollback` does, called here without the start of an interpreter, which would cost the
-server more of two cores than the swap. The server finds the new revision by looking; the next swap comes
+server more of two cores than the swap. The server finds the new revision by polling; the next swap comes
 when it serves it.
 """
 

@@ -158,7 +158,12 @@ class Metrics:
         self._engine = _EngineCollector()
         self.registry.register(self._engine)
         labels = {"version": __version__, **options}
-        build = Gauge("mass_build_info", "Always 1.", tuple(labels), registry=self.registry)
+        build = Gauge(
+            "mass_build_info",
+            "Always 1; the labels are the version and the engine's options as they were given.",
+            tuple(labels),
+            registry=self.registry,
+        )
         build.labels(**labels).set(1)
 
     def watch_readiness(self, ready: Callable[[], bool]) -> None:

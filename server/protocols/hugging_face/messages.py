@@ -6,8 +6,6 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from mass_serve.server.protocols.native.answers import LabelScore
-
 
 class HuggingFaceParameters(BaseModel):
     """What Hugging Face's image-classification task lets a caller choose."""
@@ -30,9 +28,11 @@ class HuggingFaceBody(BaseModel):
     parameters: HuggingFaceParameters | None = None
 
 
-class HuggingFaceLabel(LabelScore):
+class HuggingFaceLabel(BaseModel):
     """A label, its score, and the task that it belongs to."""
 
+    label: str
+    score: float
     task: str
     task_revision: str
     unrouted: bool = Field(description="the image is so little like those of any task that none is believed")

@@ -9,18 +9,13 @@ from fastapi import APIRouter, Request
 from mass_serve.engine import Classification
 from mass_serve.model_store.format.field_types import AUTO
 from mass_serve.server.errors import BadRequestError
+from mass_serve.server.protocols.bodies import MOST_OPTIONS, decoded_base64, is_json, parse_json
 from mass_serve.server.protocols.hugging_face.messages import (
     HuggingFaceBody,
     HuggingFaceLabel,
     HuggingFaceParameters,
 )
-from mass_serve.server.protocols.json_bodies import MOST_OPTIONS, parse_json
-from mass_serve.server.protocols.native.classify_requests import (
-    DEFAULT_TOP_K,
-    checked_top_k,
-    decoded_base64,
-    is_json,
-)
+from mass_serve.server.protocols.limits import DEFAULT_TOP_K, checked_top_k
 from mass_serve.server.serving.request_context import EncodedImages, RequestContext
 from mass_serve.server.serving.service import Service
 from mass_serve.server.web.receiving import (

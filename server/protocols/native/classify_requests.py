@@ -6,8 +6,6 @@ Clients send images with no content type, or with whatever their HTTP library pu
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
@@ -15,10 +13,16 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field
 
 from mass_serve.server.errors import BadRequestError, TooLargeError
-from mass_serve.server.protocols.json_bodies import MOST_OPTIONS, parse_json
+from mass_serve.server.protocols.bodies import (
+    MOST_OPTIONS,
+    decoded_base64,
+    is_image_like,
+    is_json,
+    parse_json,
+)
+from mass_serve.server.protocols.limits import DEFAULT_TOP_K, Limits, checked_top_k
 from mass_serve.server.protocols.native.multipart_forms import Part, parse_multipart
 
-DEFAULT_TOP_K = 5
 # Of a form, beside its images.
 MOST_FIELDS = 1000
 
@@ -41,14 +45,6 @@ class ClassifyBody(BaseModel):
         None, fail_fast=True, description="choose among these tasks; one name skips the routing"
     )
     top_k: int | None = Field(None, description="how many labels to return per image, 5 by default")
-
-
-@dataclass(frozen=True)
-class Limits:
-    """Holds what one request may ask for."""
-
-    max_images: int
-    max_top_k: int
 
 
 @dataclass(frozen=True)
@@ -88,44 +84,17 @@ def _read_form(body: bytes, content_type: str, limits: Limits) -> tuple[list[byt
     """Returns the images of a body and the options in it, whichever form it has."""
     # Images never start with a brace or two dashes, nor are they text.
     start = body[:64].lstrip()
-    if start.startswith(b"--") or (content_type.startswith("multipart/") and not _is_image_like(body)):
+    if start.startswith(b"--") or (content_type.startswith("multipart/") and not is_image_like(body)):
         return _read_multipart(parse_multipart(body, limits.max_images + MOST_FIELDS))
     if is_json(body, content_type):
         return _read_json(body, limits)
     return [body], Options()
 
 
-def is_json(body: bytes, content_type: str) -> bool:
-    """Tells whether a body is, or was meant as, JSON rather than an image."""
-    starts_so = body[:64].lstrip().startswith(b"{")
-    return starts_so or ("json" in content_type.lower() and not _is_image_like(body))
-
-
-def _is_image_like(body: bytes) -> bool:
-    """Tells whether a body cannot be text."""
-    # Every image format has bytes in its head that are not UTF-8.
-    head = body[:512]
-    try:
-        head.decode("utf-8")
-    except UnicodeDecodeError as error:
-        return error.start < len(head) - 3  # a character cut in two at the end is still text
-    return b"\0" in head
-
-
 def _read_json(body: bytes, limits: Limits) -> tuple[list[bytes], Options]:
     parsed = parse_json(ClassifyBody, body, MOST_OPTIONS + 2 * limits.max_images)
     files = [decoded_base64(item.b64, f"images[{index}].b64") for index, item in enumerate(parsed.images)]
     return files, Options(parsed.tasks, parsed.top_k)
-
-
-def decoded_base64(text: str, where: str) -> bytes:
-    """Returns the bytes that `text` stands for. Raises BadRequestError, which says where the text was."""
-    try:
-        return base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise BadRequestError(
-            f"{where} is not base64; send it padded, without line breaks or prefix."
-        ) from error
 
 
 def _read_multipart(parts: Sequence[Part]) -> tuple[list[bytes], Options]:
@@ -179,10 +148,3 @@ def _checked_tasks(tasks: Sequence[str] | None) -> Sequence[str] | None:
             "'tasks' is empty; name at least one task, or leave it out to choose among all."
         )
     return tasks
-
-
-def checked_top_k(top_k: int, limit: int) -> int:
-    """Returns `top_k` if it may be asked for. Raises BadRequestError."""
-    if not 1 <= top_k <= limit:
-        raise BadRequestError(f"top_k must be between 1 and {limit}.")
-    return top_k

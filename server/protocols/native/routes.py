@@ -7,11 +7,10 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
+from mass_serve.server.protocols.limits import DEFAULT_TOP_K, Limits
 from mass_serve.server.protocols.native.answers import ClassifyAnswer, image_result
 from mass_serve.server.protocols.native.classify_requests import (
-    DEFAULT_TOP_K,
     ClassifyBody,
-    Limits,
     Options,
     parse_request,
     split_names,

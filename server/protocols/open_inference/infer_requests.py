@@ -12,8 +12,8 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 
 from mass_serve.server.errors import BadRequestError, NotAnImageError, TooLargeError
-from mass_serve.server.protocols.json_bodies import parse_json
-from mass_serve.server.protocols.native.classify_requests import Limits, decoded_base64
+from mass_serve.server.protocols.bodies import decoded_base64, parse_json
+from mass_serve.server.protocols.limits import Limits
 from mass_serve.server.protocols.open_inference.tensors import NUMBER_TYPES, WireTensor
 from mass_serve.server.serving.request_context import (
     ORDINARY_PRIORITY,

@@ -10,7 +10,7 @@ import torch
 
 from mass_serve.engine.engine import Classification
 from mass_serve.server.errors import BadRequestError
-from mass_serve.server.protocols.native.classify_requests import Limits
+from mass_serve.server.protocols.limits import Limits
 from mass_serve.server.protocols.open_inference.answers import infer_answer
 from mass_serve.server.protocols.open_inference.infer_requests import parse_infer_request
 from mass_serve.server.protocols.open_inference.models import find_model

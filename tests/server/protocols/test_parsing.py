@@ -7,7 +7,8 @@ import time
 import pytest
 
 from mass_serve.server.errors import BadRequestError, ServiceError, TooLargeError
-from mass_serve.server.protocols.native.classify_requests import Limits, Options, parse_request
+from mass_serve.server.protocols.limits import Limits
+from mass_serve.server.protocols.native.classify_requests import Options, parse_request
 from mass_serve.server.protocols.native.multipart_forms import Part, parse_multipart
 from mass_serve.server.protocols.open_inference.infer_requests import parse_infer_request
 

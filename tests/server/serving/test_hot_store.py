@@ -35,7 +35,7 @@ ADMIN = {"X-API-Key": "the-admins-key"}
 
 @contextmanager
 def hot(store: Path, folder: Path) -> Iterator[RunningServer]:
-    """A server that looks at its store all the time and has an admin key."""
+    """A server that polls its store all the time and has an admin key."""
     keys = folder / "admin.keys"
     keys.write_text("the-admins-key\n")
     with serving(store, store_poll_seconds=0.1, admin_keys_file=keys, drain_seconds=0) as made:
@@ -221,7 +221,7 @@ def _ignores(pid: int, number: int) -> bool:
     return bool(mask >> (number - 1) & 1)
 
 
-def test_a_signal_looks_at_once(store: Path) -> None:
+def test_a_signal_polls_at_once(store: Path) -> None:
     with serving(store, store_poll_seconds=0, drain_seconds=0) as server:
         server.wait_until_ready()
         remove_task(store, "signs")

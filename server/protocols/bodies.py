@@ -1,7 +1,12 @@
-"""JSON of callers, bounded before it is parsed: a parser holds every other thread up while it works."""
+"""The bodies of callers: JSON or an image, told apart by the bytes, and JSON bounded before it is parsed.
+
+A parser holds every other thread up while it works.
+"""
 
 from __future__ import annotations
 
+import base64
+import binascii
 from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -30,3 +35,30 @@ def parse_json(model: type[M], body: bytes, most_values: int) -> M:
         # What pydantic says beside the place and the message costs time and memory for each problem of many.
         problems = error.errors(include_input=False, include_url=False)
         raise BadRequestError(first_problem(problems)) from error
+
+
+def is_json(body: bytes, content_type: str) -> bool:
+    """Tells whether a body is, or was meant as, JSON rather than an image."""
+    starts_so = body[:64].lstrip().startswith(b"{")
+    return starts_so or ("json" in content_type.lower() and not is_image_like(body))
+
+
+def is_image_like(body: bytes) -> bool:
+    """Tells whether a body cannot be text."""
+    # Every image format has bytes in its head that are not UTF-8.
+    head = body[:512]
+    try:
+        head.decode("utf-8")
+    except UnicodeDecodeError as error:
+        return error.start < len(head) - 3  # a character cut in two at the end is still text
+    return b"\0" in head
+
+
+def decoded_base64(text: str, where: str) -> bytes:
+    """Returns the bytes that `text` stands for. Raises BadRequestError, which says where the text was."""
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise BadRequestError(
+            f"{where} is not base64; send it padded, without line breaks or prefix."
+        ) from error

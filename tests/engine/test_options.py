@@ -1,0 +1,70 @@
+"""The options of an engine: what they may be, and the device that they come to."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from mass_serve.engine import FORMS, EngineOptions
+from mass_serve.engine.execution import Execution
+from mass_serve.engine.set_cache import SetKey
+
+
+def with_devices(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+
+
+@pytest.mark.parametrize(
+    ("asked", "devices", "found"),
+    [
+        ("auto", 0, "cpu"),
+        ("auto", 2, "cuda"),
+        ("cpu", 2, "cpu"),
+        ("cuda", 1, "cuda"),
+        ("cuda:1", 2, "cuda:1"),
+    ],
+)
+def test_a_device_that_is_there(
+    asked: str, devices: int, found: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_devices(monkeypatch, devices)
+    assert EngineOptions(device=asked).torch_device == torch.device(found)
+
+
+@pytest.mark.parametrize(
+    ("asked", "devices", "sentence"),
+    [
+        ("cuda", 0, "no CUDA device"),
+        ("cuda:0", 0, "no CUDA device"),
+        ("cuda:300", 2, "the last one is cuda:1"),
+    ],
+)
+def test_a_device_that_is_not_there(
+    asked: str, devices: int, sentence: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_devices(monkeypatch, devices)
+    with pytest.raises(ValueError, match=f"device: .*{sentence}"):
+        _ = EngineOptions(device=asked).torch_device
+
+
+@pytest.mark.parametrize("device", ["tpu", "cuda:", "cuda:-1", "cuda:1000", "cuda:\u0663", "CPU", ""])
+def test_what_is_no_device(device: str) -> None:
+    with pytest.raises(ValueError, match="must be auto, cpu, cuda or cuda:INDEX"):
+        EngineOptions(device=device)
+
+
+def test_an_option_that_there_is_not() -> None:
+    with pytest.raises(ValueError, match="colour"):
+        EngineOptions.model_validate({"colour": "blue"})
+
+
+@pytest.mark.parametrize("execution", ["", "merged", "LOW_RANK"])
+def test_what_is_no_execution(execution: str) -> None:
+    with pytest.raises(ValueError, match="Input should be 'low_rank', 'materialised' or 'adaptive'"):
+        EngineOptions.model_validate({"execution": execution})
+
+
+def test_every_form_is_an_execution_and_only_adaptive_is_no_form() -> None:
+    assert (*FORMS, "adaptive") == tuple(Execution)
+    assert tuple(SetKey((0,), materialised).form for materialised in (False, True)) == FORMS
