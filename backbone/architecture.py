@@ -14,10 +14,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 from mass_serve.kernels.activations import ACTIVATIONS, Activation
 
 Shapes = dict[str, tuple[int, ...]]
+# What stands for an image in a layer: its class token, or the mean over all tokens.
+Token = Literal["class", "mean"]
 
 CHANNELS = 3  # of an image
 

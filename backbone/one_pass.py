@@ -19,7 +19,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from mass_serve.backbone.architecture import Architecture, Block, BlockNames
+from mass_serve.backbone.architecture import Architecture, Block, BlockNames, Token
 from mass_serve.backbone.parts.block import attention, class_attention, enter_attention, enter_mlp, mlp
 from mass_serve.backbone.parts.patch_embedding import embed
 from mass_serve.backbone.parts.pooling import pool
@@ -27,7 +27,6 @@ from mass_serve.backbone.shares import in_shares
 from mass_serve.backbone.weights.metered import MeteredWeights
 from mass_serve.backbone.weights.protocol import EncoderWeights
 
-Token = Literal["class", "mean"]
 # Where a pass ends: before the block of that index, at the router's feature, or with the embedding.
 Stop = int | Literal["feature", "embedding"]
 Output = Literal["tokens", "energies", "feature", "embedding"]

@@ -21,12 +21,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from mass_serve.engine import Classification, Engine, Query
+from mass_serve.engine import FORMS, Classification, Engine, Query
 from mass_serve.router import MODES, PAPER
 
 BATCH = 16
 DTYPES = ("float32", "bfloat16")
-FORMS = ("low_rank", "materialised")
 
 
 def main() -> None:

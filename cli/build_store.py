@@ -4,23 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, TypeVar
 
 import typer
+from pydantic import Field
 
 from mass_serve.cli.arguments import JsonOption
 from mass_serve.cli.failing import fail
 from mass_serve.cli.progress_bars import progress_bars
+from mass_serve.cli.setting_flags import with_option_flags
 from mass_serve.cli.store_summary import print_summary
 from mass_serve.evaluation import EvaluationDataError, with_individual_accuracies
+from mass_serve.model_store.build_options import BuildOptions
 from mass_serve.model_store.build_store import build as write_store
 from mass_serve.model_store.build_store import refuse_taken
 from mass_serve.model_store.errors import StoreError
-from mass_serve.model_store.format.manifest import FirstPass
-from mass_serve.model_store.plan import BuildOptions, TaskInput
-from mass_serve.router import ModeName
+from mass_serve.model_store.plan import TaskInput
+from mass_serve.router import MODE_NAMES, ModeName
 
 Value = TypeVar("Value")
+STORED_MODE = BuildOptions.model_fields["mode"]
+
+
+class BuildFlags(BuildOptions):
+    """The options of a build, with the modes that there are: a store does not know them."""
+
+    mode: ModeName = Field(default=STORED_MODE.default, description=STORED_MODE.description)
 
 
 def build(
@@ -40,39 +49,8 @@ def build(
     individual_accuracy: Annotated[
         list[str] | None, typer.Option(help="of the fine-tuned model alone, 0 to 1", metavar="NAME=F")
     ] = None,
-    compression_ratio: Annotated[
-        float | None, typer.Option(help="share of the rank kept per task (default: 1 / tasks)")
-    ] = None,
-    mode: Annotated[
-        ModeName, typer.Option(help="how much computing the search for the task is worth (see the README)")
-    ] = "exact",
-    router_layer: Annotated[
-        int | None, typer.Option(help="block that routes, from 0 (default: three quarters of the depth)")
-    ] = None,
-    router_token: Annotated[Literal["class", "mean"], typer.Option(help="feature that is routed")] = "class",
-    temperature: Annotated[float, typer.Option(help="of the routing coefficients")] = 1.0,
-    threshold: Annotated[float, typer.Option(help="coefficient above which a task is kept")] = 0.2,
-    top_k: Annotated[int, typer.Option(help="most tasks kept per image")] = 3,
-    head_choice: Annotated[
-        Literal["max", "mean", "router"], typer.Option(help="how the winning head is chosen")
-    ] = "max",
-    first_pass: Annotated[
-        FirstPass | None,
-        typer.Option(help="weights of the first pass (default: pretrained; with --mode paper merged_base)"),
-    ] = None,
-    patch_embedding: Annotated[
-        Literal["factored", "averaged"], typer.Option(help="how the patch convolution is kept")
-    ] = "factored",
-    block_dtype: Annotated[
-        Literal["bfloat16", "float16", "float32"], typer.Option(help="dtype of the singular blocks")
-    ] = "bfloat16",
-    merged_base: Annotated[
-        Literal["auto", "stored", "rebuilt"],
-        typer.Option(help="stored, or rebuilt at load; auto: what is quicker"),
-    ] = "auto",
-    allow_pickle: Annotated[
-        bool, typer.Option("--allow-pickle", help="read .pt and .bin checkpoints")
-    ] = False,
+    *,
+    options: BuildFlags,
     eval_data: Annotated[
         Path | None,
         typer.Option(help="measure individual accuracies on DATA/<task>/<class>/*.png|jpg", metavar="DATA"),
@@ -83,28 +61,13 @@ def build(
 
     A build that was interrupted goes on where it stopped when the same command is given again.
     """
-    options = BuildOptions(
-        compression_ratio=compression_ratio,
-        mode=mode,
-        router_layer=router_layer,
-        router_token=router_token,
-        temperature=temperature,
-        threshold=threshold,
-        top_k=top_k,
-        head_choice=head_choice,
-        first_pass=first_pass,
-        patch_embedding=patch_embedding,
-        block_dtype=block_dtype,
-        merged_base=merged_base,
-        allow_pickle=allow_pickle,
-    )
     tasks = _task_inputs(task, head or [], labels or [], individual_accuracy or [])
     try:
         with progress_bars() as progress:
             if eval_data is not None:
                 refuse_taken(out)
                 tasks = with_individual_accuracies(pretrained, tasks, options, eval_data, progress)
-            store = write_store(pretrained, tasks, out, options, progress)
+            store = write_store(pretrained, tasks, out, options, progress, MODE_NAMES)
     except (StoreError, EvaluationDataError) as error:
         fail(error)
     print_summary(store, as_json)
@@ -150,4 +113,4 @@ def _pair(flag: str, text: str, convert: Callable[[str], Value]) -> tuple[str, V
 
 def register(app: typer.Typer) -> None:
     """Adds the command."""
-    app.command("build")(build)
+    app.command("build")(with_option_flags(build, "options", BuildFlags))

@@ -14,7 +14,6 @@ from mass_serve.cli.evaluation_table import print_report
 from mass_serve.cli.failing import EXIT_FAILED, fail
 from mass_serve.cli.progress_bars import progress_bars
 from mass_serve.engine import Engine
-from mass_serve.engine.execution import Execution
 from mass_serve.engine.loading import load_store
 from mass_serve.evaluation import EvaluationData, EvaluationDataError, Options, Report
 from mass_serve.evaluation import evaluate as run_evaluation
@@ -26,7 +25,7 @@ from mass_serve.evaluation.variants import Variants
 from mass_serve.model_store.errors import StoreError
 from mass_serve.model_store.format.manifest import PRETRAINED_FILE
 from mass_serve.model_store.store import Store
-from mass_serve.router import MODES, PAPER
+from mass_serve.router import MODE_NAMES, PAPER, ModeName, mode_named
 from mass_serve.server.settings import SettingsError, load_settings
 from mass_serve.server.startup import store_source
 
@@ -66,15 +65,13 @@ def evaluate(
     An image counts as right when its task and its label both are. Settings other than the store come from
     the environment (MASS_DEVICE, MASS_DTYPE, MASS_EXECUTION, ...).
     """
-    for name in mode or []:
-        if name not in (PAPER, *MODES):
-            fail(f"--mode {name!r} must be one of {', '.join((PAPER, *MODES))}")
-    variants = _load(store, mode or [])
+    modes = [_mode(name) for name in mode or []]
+    variants = _load(store, modes)
     engine = variants.engine()
     labels = {name: task.labels for name, task in engine.tasks.items()}
     options = Options(
         changes=_finetuned_models(engine, finetuned or []),
-        methods=[Routed(name, variants.engine(name)) for name in mode or []],
+        methods=[Routed(name, variants.engine(name)) for name in modes],
         unfamiliar=ood,
         curves=variants if curves else None,
         store_bytes=_store_bytes(store),
@@ -90,7 +87,14 @@ def evaluate(
         fail(f"cannot write {error.filename}: {error.strerror}", EXIT_FAILED)
 
 
-def _load(store: str, modes: Sequence[str]) -> Variants:
+def _mode(name: str) -> ModeName:
+    try:
+        return mode_named(name)
+    except ValueError:
+        fail(f"--mode {name!r} must be one of {', '.join(MODE_NAMES)}")
+
+
+def _load(store: str, modes: Sequence[ModeName]) -> Variants:
     """Loads the store in the first of the modes, with weights for all of them."""
     try:
         source = store_source(load_settings({"store": store}))
@@ -99,7 +103,7 @@ def _load(store: str, modes: Sequence[str]) -> Variants:
         loaded = load_store(source.url, source.options.torch_device, source.options.torch_dtype, most)
     except (SettingsError, StoreError, ValueError) as error:
         fail(error)
-    return Variants(loaded, Execution(source.options.execution), source.options.set_cache_bytes)
+    return Variants(loaded, source.options.execution, source.options.set_cache_bytes)
 
 
 def _finetuned_models(engine: Engine, given: Sequence[str]) -> FinetunedModels | None:

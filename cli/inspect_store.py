@@ -6,7 +6,7 @@ import typer
 
 from mass_serve.cli.arguments import JsonOption, StoreArgument
 from mass_serve.cli.failing import fail
-from mass_serve.cli.store_summary import print_summary
+from mass_serve.cli.store_summary import print_summary, warn_of_unknown_mode
 from mass_serve.model_store.errors import StoreError
 from mass_serve.model_store.store import Store
 
@@ -14,9 +14,11 @@ from mass_serve.model_store.store import Store
 def inspect(store: StoreArgument, as_json: JsonOption = False) -> None:
     """Shows what a store holds, without reading its weights."""
     try:
-        print_summary(Store.open(store), as_json)
+        opened = Store.open(store)
+        print_summary(opened, as_json)
     except StoreError as error:
         fail(error)
+    warn_of_unknown_mode(opened.manifest)
 
 
 def register(app: typer.Typer) -> None:

@@ -1,13 +1,15 @@
-"""Flags made of settings: every field of a settings model is an option of a command, typed once.
+"""Flags made of a model's fields: every field is an option of a command, typed once.
 
 command = with_setting_flags(serve, Settings, argument="store")
 app.command("serve")(command)  # --batch-delay FLOAT, --tracing / --no-tracing, ...
+command = with_option_flags(build, "options", BuildOptions)
+app.command("build")(command)  # what `build` has itself, and --top-k, --block-dtype, ...
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -17,6 +19,7 @@ from pydantic.fields import FieldInfo
 
 # What the command line converts itself. All else arrives as text, which the model judges with its own words.
 CONVERTED = (bool, int, float, Path)
+FLAG = inspect.Parameter.KEYWORD_ONLY
 
 
 def with_setting_flags(
@@ -30,20 +33,51 @@ def with_setting_flags(
     def with_flags(**flags: Any) -> None:
         command(flags)
 
-    # The signature is all that typer reads of a command, and the only place where it can be told of flags.
     names = sorted(settings.model_fields, key=lambda name: name != argument)
-    parameters = [_parameter(name, settings.model_fields[name], argument) for name in names]
-    with_flags.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    with_flags.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    with_flags.__doc__ = command.__doc__
-    return with_flags
+    parameters = [_setting(name, settings.model_fields[name], argument) for name in names]
+    return _described(with_flags, parameters, command.__doc__)
 
 
-def _parameter(name: str, field: FieldInfo, argument: str) -> inspect.Parameter:
+def with_option_flags(
+    command: Callable[..., None], parameter: str, options: type[BaseModel]
+) -> Callable[..., None]:
+    """Makes a command of a function of options: a flag for every field in place of the one `parameter`.
+
+    The flags have the fields' types and defaults, and those of the function's other parameters stay.
+    """
+
+    def with_flags(**flags: Any) -> None:
+        given = {name: flags.pop(name) for name in options.model_fields}
+        command(**{parameter: options(**given)}, **flags)
+
+    parameters: list[inspect.Parameter] = []
+    for name, own in inspect.signature(command, eval_str=True).parameters.items():
+        flags = [_option(*field) for field in options.model_fields.items()] if name == parameter else [own]
+        parameters += [flag.replace(kind=FLAG) for flag in flags]
+    return _described(with_flags, parameters, command.__doc__)
+
+
+def _described(
+    command: Callable[..., None], parameters: Sequence[inspect.Parameter], doc: str | None
+) -> Callable[..., None]:
+    """Gives a command its signature, which is all that typer reads, and the only place for flags."""
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    command.__doc__ = doc
+    return command
+
+
+def _setting(name: str, field: FieldInfo, argument: str) -> inspect.Parameter:
     describe = typer.Argument if name == argument else typer.Option
     described = describe(None, help=_help(field))
-    kind = inspect.Parameter.KEYWORD_ONLY
-    return inspect.Parameter(name, kind, default=described, annotation=_flag_type(field))
+    return inspect.Parameter(name, FLAG, default=described, annotation=_flag_type(field))
+
+
+def _option(name: str, field: FieldInfo) -> inspect.Parameter:
+    # What is off has no flag to turn it off.
+    spelled = [f"--{name.replace('_', '-')}"] if field.annotation is bool else []
+    described = typer.Option(field.default, *spelled, help=field.description)
+    return inspect.Parameter(name, FLAG, default=described, annotation=field.annotation)
 
 
 def _flag_type(field: FieldInfo) -> Any:

@@ -9,8 +9,11 @@ from rich.console import Console
 from rich.filesize import decimal
 from rich.table import Column, Table
 
+from mass_serve.engine.loading import known_mode
+from mass_serve.model_store.errors import ManifestError
 from mass_serve.model_store.format.manifest import Manifest
 from mass_serve.model_store.store import Store
+from mass_serve.router import MODE_NAMES
 
 
 def print_summary(store: Store, as_json: bool) -> None:
@@ -35,6 +38,18 @@ def print_summary(store: Store, as_json: bool) -> None:
     console.print(_task_table(store, sizes))
     if removed := [name for name in manifest.history if manifest.find_task(name) is None]:
         typer.echo(f"removed, kept until `task prune`: {', '.join(removed)}")
+
+
+def warn_of_unknown_mode(manifest: Manifest) -> None:
+    """Says on standard error that a store cannot be served as it is, where this version lacks its mode."""
+    try:
+        known_mode(manifest.router)
+    except ManifestError:
+        typer.echo(
+            f"warning: this version has no mode {manifest.router.mode!r}: serve the store with --mode and "
+            f"one of {', '.join(MODE_NAMES)}",
+            err=True,
+        )
 
 
 def _encoder(manifest: Manifest) -> str:

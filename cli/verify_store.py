@@ -9,6 +9,7 @@ import typer
 from mass_serve.cli.arguments import JsonOption, StoreArgument
 from mass_serve.cli.failing import EXIT_FAILED, fail
 from mass_serve.cli.progress_bars import progress_bars
+from mass_serve.cli.store_summary import warn_of_unknown_mode
 from mass_serve.model_store.errors import StoreError
 from mass_serve.model_store.store import Store
 
@@ -28,6 +29,7 @@ def verify(store: StoreArgument, as_json: JsonOption = False) -> None:
         for sentence in damaged:
             typer.echo(f"error: {sentence}", err=True)
         typer.echo(f"{checked - len(damaged)} of {checked} files are as they were written")
+    warn_of_unknown_mode(opened.manifest)
     if damaged:
         raise typer.Exit(EXIT_FAILED)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import fields
+from enum import StrEnum
 from typing import Any, Literal, get_args, get_origin
 
 from prometheus_client import CollectorRegistry
@@ -48,17 +49,18 @@ def _default(name: str, field: FieldInfo) -> str:
 def _allowed(name: str, field: FieldInfo) -> str:
     if name == "device":
         return ", ".join(code(device) for device in DEVICES)
-    choices = [value for choice in _literals(field.annotation) for value in get_args(choice)]
-    if choices:
+    if choices := list(_choices(field.annotation)):
         return ", ".join(code(value) for value in choices)
     return ", ".join(_bounds(field))
 
 
-def _literals(annotation: Any) -> Iterator[Any]:
-    """The Literal types in an annotation: itself, or members of its union."""
+def _choices(annotation: Any) -> Iterator[str]:
+    """Yields the words of the Literal types and enumerations in an annotation or its union."""
     for choice in (annotation, *get_args(annotation)):
         if get_origin(choice) is Literal:
-            yield choice
+            yield from get_args(choice)
+        elif isinstance(choice, type) and issubclass(choice, StrEnum):
+            yield from choice
 
 
 def _bounds(field: FieldInfo) -> Iterator[str]:

@@ -9,9 +9,11 @@ from mass_serve.engine.engine import Engine
 from mass_serve.engine.options import EngineOptions
 from mass_serve.engine.protocol import EngineSource, ServingEngine
 from mass_serve.engine.queries import Query
+from mass_serve.engine.set_cache import FORMS
 from mass_serve.engine.source import StoreSource
 
 __all__ = [
+    "FORMS",
     "BatchReport",
     "Classification",
     "Engine",

@@ -77,7 +77,7 @@ class Engine:
         """
         before = None if previous is None else previous._loaded
         loaded = load_store(store, options.torch_device, options.torch_dtype, options.mode, without, before)
-        engine = cls(loaded, Execution(options.execution), options.set_cache_bytes)
+        engine = cls(loaded, options.execution, options.set_cache_bytes)
         if previous is not None:
             engine._make_sets_ready(previous)
         return engine

@@ -7,14 +7,14 @@ from enum import StrEnum
 
 from mass_serve.backbone import Architecture, ExpertBank, weight_of
 from mass_serve.engine.second_passes import FormChooser
-from mass_serve.engine.set_cache import SetCache, SetKey
+from mass_serve.engine.set_cache import LOW_RANK, MATERIALISED, SetCache, SetKey
 
 
 class Execution(StrEnum):
-    """The three settings of `execution`."""
+    """The three settings of `execution`: every set in one form, or each in the form that its use pays for."""
 
-    LOW_RANK = "low_rank"
-    MATERIALISED = "materialised"
+    LOW_RANK = LOW_RANK
+    MATERIALISED = MATERIALISED
     ADAPTIVE = "adaptive"
 
 

@@ -16,7 +16,7 @@ from mass_serve.model_store.format.calibration import COVARIANCE, IMAGES, MEANS,
 from mass_serve.model_store.format.heads import BIAS, LOGIT_SCALE, WEIGHT, HeadTensors
 from mass_serve.model_store.format.manifest import MANIFEST_FILE, PRETRAINED_FILE, RouterSpec, TaskEntry
 from mass_serve.model_store.store import Store
-from mass_serve.router import MODE_NAMES, PAPER, Calibration, early_stop, evidence_kinds
+from mass_serve.router import PAPER, Calibration, ModeName, early_stop, evidence_kinds, mode_named
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class LoadedStore:
     architecture: Architecture
     preprocessing: ImagePreprocessor
     router: RouterSpec  # as the manifest has it
-    mode: str  # of `router.MODE_NAMES`: the manifest's, or the one that was asked for in its place
+    mode: ModeName  # the manifest's, or the one that was asked for in its place
     calibration: Calibration | None  # of the tasks that are here
     device: torch.device
     dtype: torch.dtype
@@ -63,7 +63,7 @@ def load_store(
     url: str,
     device: torch.device,
     dtype: torch.dtype,
-    mode: str | None = None,
+    mode: ModeName | None = None,
     without: Collection[str] = (),
     previous: LoadedStore | None = None,
     calibrated: bool = True,
@@ -73,14 +73,15 @@ def load_store(
     Of `previous`, the pretrained weights are shared and the blocks of unchanged tasks copied: a new revision
     of one task then costs little to read, and two engines side by side need the encoder once. The
     store's calibration is left out unless `calibrated`. Raises `model_store.errors.StoreError`, of which
-    ManifestError is for a mode that there is not, and ValueError if no task is left.
+    ManifestError is for a manifest with a mode that there is not, and ValueError for such a `mode` or if no
+    task is left.
     """
     store = Store.open(url)
     manifest = store.manifest
     tasks = [task for task in manifest.tasks if task.name not in without]
     if not tasks:
         raise ValueError(f"{url} has no task that is not unloaded: load one of them")
-    mode = _known_mode(mode or manifest.router.mode)
+    mode = known_mode(manifest.router) if mode is None else mode_named(mode)
     architecture = manifest.backbone
     digest = manifest.files[PRETRAINED_FILE]
     if previous is not None and (previous.pretrained_sha256, previous.dtype) != (digest, dtype):
@@ -142,7 +143,7 @@ def early_linears(architecture: Architecture) -> list[str]:
     return architecture.early_linears(early_stop(architecture.depth))
 
 
-def runs_on_merged_base(router: RouterSpec, mode: str) -> bool:
+def runs_on_merged_base(router: RouterSpec, mode: ModeName) -> bool:
     """Tells whether the first pass of a store runs on the merged base in that mode.
 
     The paper's router is defined there, so where it is asked for in place of the store's mode, what the store
@@ -151,23 +152,26 @@ def runs_on_merged_base(router: RouterSpec, mode: str) -> bool:
     return router.first_pass == "merged_base" or PAPER == mode != router.mode
 
 
-def first_pass_names(architecture: Architecture, bank: ExpertBank, layer: int, mode: str) -> frozenset[str]:
+def first_pass_names(
+    architecture: Architecture, bank: ExpertBank, layer: int, mode: ModeName
+) -> frozenset[str]:
     """The parameters that a first pass reads: in the paper's mode nothing above the router's layer."""
     if mode == PAPER:
         return architecture.first_pass_parameters(bank.pretrained, layer)
     return frozenset(bank.pretrained)
 
 
-def _known_mode(mode: str) -> str:
-    """The mode, if there is one of that name. Raises ManifestError otherwise."""
-    if mode not in MODE_NAMES:
-        raise ManifestError(
-            f"{MANIFEST_FILE} is not valid: router.mode must be one of {', '.join(MODE_NAMES)}, not {mode!r}"
-        )
-    return mode
+def known_mode(router: RouterSpec) -> ModeName:
+    """Returns the mode that a manifest names. Raises ManifestError where this version has no such mode."""
+    try:
+        return mode_named(router.mode)
+    except ValueError as error:
+        raise ManifestError(f"{MANIFEST_FILE} is not valid: router.{error}") from error
 
 
-def _first_pass_weights(store: Store, bank: ExpertBank, mode: str, on_merged_base: bool) -> dict[str, Tensor]:
+def _first_pass_weights(
+    store: Store, bank: ExpertBank, mode: ModeName, on_merged_base: bool
+) -> dict[str, Tensor]:
     """Returns what the first pass reads: the store's merged base, one of fewer tasks, or `pretrained`."""
     architecture = bank.architecture
     names = first_pass_names(architecture, bank, store.manifest.router.layer, mode)

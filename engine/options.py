@@ -14,6 +14,7 @@ from typing import Literal
 import torch
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from mass_serve.engine.execution import Execution
 from mass_serve.router import MODE_NAMES, ModeName
 
 GIB = 1 << 30
@@ -33,8 +34,9 @@ class EngineOptions(BaseModel):
         default="float32",
         description="arithmetic of the encoder: float32 or bfloat16; heads and router are float32",
     )
-    execution: Literal["low_rank", "materialised", "adaptive"] = Field(
-        default="low_rank", description="how expert sets are applied: low_rank, materialised or adaptive"
+    execution: Execution = Field(
+        default=Execution.LOW_RANK,
+        description="how expert sets are applied: low_rank, materialised or adaptive",
     )
     mode: ModeName | None = Field(
         default=None, description=f"search for the task: {', '.join(MODE_NAMES)}; the store's by default"
@@ -55,7 +57,9 @@ class EngineOptions(BaseModel):
         """The options that are words and not numbers, as labels of a metric; what was left open is empty."""
         options = {name: getattr(self, name) for name in type(self).model_fields}
         return {
-            name: value or "" for name, value in options.items() if value is None or isinstance(value, str)
+            name: str(value or "")
+            for name, value in options.items()
+            if value is None or isinstance(value, str)
         }
 
     @property

@@ -31,7 +31,7 @@ class SetCacheFigures(Protocol):
 
     @property
     def used(self) -> Mapping[str, int]:
-        """Segments that were computed, by the form of their set: low_rank, materialised."""
+        """Segments that were computed, by the form of their set, one of `engine.set_cache.FORMS`."""
 
     @property
     def nbytes(self) -> int:

@@ -23,6 +23,7 @@ from mass_serve.router import (
     TaskSubspaces,
     early_stop,
     explained_share,
+    mode_named,
 )
 
 # Counted, not measured, in multiply-accumulates of a block's twelve D x D products for every token.
@@ -85,8 +86,9 @@ class TaskSearch(Protocol):
 
 
 def task_search(loaded: LoadedStore, passes: Passes) -> TaskSearch:
-    """Builds the task search for the store's mode."""
-    return PaperSearch(loaded, passes) if loaded.mode == PAPER else EvidenceSearch(loaded, passes)
+    """Builds the task search for the store's mode. Raises ValueError for a mode that there is not."""
+    mode = mode_named(loaded.mode)  # a caller may have replaced the mode that `load_store` made sure of
+    return PaperSearch(loaded, passes) if mode == PAPER else EvidenceSearch(loaded, passes)
 
 
 class PaperSearch:

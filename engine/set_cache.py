@@ -9,6 +9,9 @@ from dataclasses import dataclass
 
 from mass_serve.backbone import ExpertBank, ExpertSet
 
+# The forms that an expert set runs in: shared low-rank blocks and a core, or merged weights of its own.
+FORMS = LOW_RANK, MATERIALISED = ("low_rank", "materialised")
+
 
 @dataclass(frozen=True)
 class SetKey:
@@ -16,6 +19,11 @@ class SetKey:
 
     expert_set: tuple[int, ...]
     materialised: bool
+
+    @property
+    def form(self) -> str:
+        """Returns which of FORMS the set runs in."""
+        return MATERIALISED if self.materialised else LOW_RANK
 
 
 class SetCache:
@@ -30,7 +38,7 @@ class SetCache:
         self.budget_bytes = budget_bytes
         self.hits = 0
         self.misses = 0
-        self.used = {"low_rank": 0, "materialised": 0}  # segments computed, by the form of their set
+        self.used = dict.fromkeys(FORMS, 0)  # segments computed, by the form of their set
         self.nbytes = 0
         self._sets: OrderedDict[SetKey, ExpertSet] = OrderedDict()
         self._changing = threading.Lock()
@@ -51,7 +59,7 @@ class SetCache:
         self.hits += len(found)
         self.misses += len(missing)
         for key in keys:
-            self.used["materialised" if key.materialised else "low_rank"] += 1
+            self.used[key.form] += 1
         for materialised in (False, True):
             new = [key for key in missing if key.materialised is materialised]
             if new:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mass_serve.engine import Classification, Engine, Query
 from mass_serve.engine.execution import Execution
-from mass_serve.engine.loading import LoadedStore, load_store
+from mass_serve.engine.loading import LoadedStore, known_mode, load_store
 from mass_serve.engine.options import GIB
 from mass_serve.evaluation.images import EvaluationDataError, image_batches, images_below
 from mass_serve.model_store.errors import StoreError
@@ -21,7 +21,7 @@ from mass_serve.model_store.format.calibration import COVARIANCE, IMAGES, MEANS,
 from mass_serve.model_store.progress import Progress
 from mass_serve.model_store.revisions import calibrate_store
 from mass_serve.model_store.store import Store
-from mass_serve.router import LEAST_IMAGES, PAPER, Calibration, CalibrationFit, evidence_kinds
+from mass_serve.router import LEAST_IMAGES, PAPER, Calibration, CalibrationFit, ModeName, evidence_kinds
 
 # With fewer images than this a task in all, routing gets worse on some suite: `mass-serve calibrate` and
 # `mass-serve eval` on the suites that are named at `router.discriminant.WEIGHT`.
@@ -29,7 +29,7 @@ IMAGES_PER_TASK = 25
 # The images are judged in so many parts, each by a fit to the others, which is nearly that of them all.
 FOLDS = 10
 # The mode that knows most of an image: its answers are what the fit takes for the truth.
-TEACHER = "exact"
+TEACHER: ModeName = "exact"
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Calibrated:
     images_of: dict[str, float]
     unknown: tuple[str, ...]  # tasks with too few: they are judged as before
     unrouted_below: float
-    mode: str  # in which so much familiarity was measured
+    mode: ModeName  # in which so much familiarity was measured
 
 
 def calibrate(
@@ -55,6 +55,7 @@ def calibrate(
     is believed of no task. Raises StoreError, and EvaluationDataError for images that are too few.
     """
     store = Store.open(url)
+    served = known_mode(store.manifest.router)
     loaded = _teacher(url, device)
     if loaded.store_revision != store.manifest.store_revision:
         raise StoreError(f"{url} was changed meanwhile: calibrate it again")
@@ -63,7 +64,7 @@ def calibrate(
     _refuse_few(root, len(paths), len(names))
     folds = _folded(paths)
     fits = _fit(loaded, folds, progress)
-    mode = TEACHER if store.manifest.router.mode == PAPER else store.manifest.router.mode
+    mode = TEACHER if served == PAPER else served
     below = 0.0
     if unrouted_share:
         familiarity = list(_familiarity(replace(loaded, mode=mode), folds, fits, progress))

@@ -11,8 +11,10 @@ from mass_serve.engine.loading import classification_head
 from mass_serve.evaluation.images import EvaluationData
 from mass_serve.evaluation.index import HALVES, Selection
 from mass_serve.evaluation.methods import dense_logits
-from mass_serve.model_store.plan import BuildOptions, BuildPlan, PlannedTask, TaskInput, plan_build
+from mass_serve.model_store.build_options import BuildOptions
+from mass_serve.model_store.plan import BuildPlan, PlannedTask, TaskInput, plan_build
 from mass_serve.model_store.progress import Progress, silent
+from mass_serve.router import MODE_NAMES
 
 
 def with_individual_accuracies(
@@ -27,7 +29,7 @@ def with_individual_accuracies(
     An accuracy that was given stays. Raises StoreError for inputs that the build would refuse, and
     EvaluationDataError for a folder that does not fit the tasks.
     """
-    plan = plan_build(pretrained, tasks, options)
+    plan = plan_build(pretrained, tasks, options, MODE_NAMES)
     data = EvaluationData(root, {task.name: task.labels for task in plan.tasks})
     measured = []
     for task, planned in zip(tasks, plan.tasks, strict=True):

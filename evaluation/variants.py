@@ -14,7 +14,7 @@ from mass_serve.engine.execution import Execution
 from mass_serve.engine.loading import LoadedStore, first_pass_names, runs_on_merged_base
 from mass_serve.evaluation.changes import TaskChanges
 from mass_serve.merging import TaskSingularVectors, task_singular_vectors
-from mass_serve.router import PAPER
+from mass_serve.router import PAPER, ModeName
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Variants:
     execution: Execution
     set_cache_bytes: int
 
-    def engine(self, mode: str | None = None) -> Engine:
+    def engine(self, mode: ModeName | None = None) -> Engine:
         """An engine of the store as it is, in another mode if one is given."""
         loaded = self.loaded
         on_merged_base = runs_on_merged_base(loaded.router, PAPER)

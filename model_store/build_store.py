@@ -7,15 +7,16 @@ a command with other inputs starts over. Changing a finished store is `model_sto
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
+from mass_serve.model_store.build_options import BuildOptions
 from mass_serve.model_store.errors import StoreExistsError
 from mass_serve.model_store.format.factoring import factored_shapes
 from mass_serve.model_store.format.journal import JOURNAL_FILE, Journal, load_journal
 from mass_serve.model_store.format.manifest import MANIFEST_FILE, PRETRAINED_FILE, Manifest
 from mass_serve.model_store.format.tensor_files import TensorSpec, sha256_of, write_tensors
-from mass_serve.model_store.plan import BuildOptions, BuildPlan, TaskInput, plan_build
+from mass_serve.model_store.plan import BuildPlan, TaskInput, plan_build
 from mass_serve.model_store.progress import Progress, silent
 from mass_serve.model_store.storage.files import LOCK_FILE, PARTIAL_SUFFIX, StoreFiles
 from mass_serve.model_store.storage.opening import open_files
@@ -29,17 +30,19 @@ def build(
     out: str | os.PathLike[str],
     options: BuildOptions = BuildOptions(),  # noqa: B008 - frozen
     progress: Progress = silent,
+    modes: Collection[str] | None = None,
 ) -> Store:
     """Makes a store at `out` (a new or empty folder, or a URL) from a pretrained and fine-tuned models.
 
-    One parameter of two models is in memory at a time, and the blocks of one task.
+    One parameter of two models is in memory at a time, and the blocks of one task. Only the
+    router knows which modes there are: with `modes=router.MODE_NAMES` that of the options must be one.
     Raises StoreExistsError where `out` holds something else, CheckpointError or TaskError for unusable
     input (before anything is written, but for weights that are not finite: those are found when they are
     read, and the tasks already factored are kept for the next try), StoreLockedError, and StoreError when
     `out` cannot be written.
     """
     refuse_taken(out)
-    plan = plan_build(pretrained, tasks, options)
+    plan = plan_build(pretrained, tasks, options, modes)
     files = open_files(out)
     with writing_errors_explained(files.url), files.lock():
         _refuse_taken(files)

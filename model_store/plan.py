@@ -5,23 +5,22 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import ValidationError
 
 from mass_serve.backbone.architecture import Architecture
+from mass_serve.model_store.build_options import BuildOptions
 from mass_serve.model_store.errors import CheckpointError, StoreError, TaskError
 from mass_serve.model_store.format.experts import ExpertLayout
-from mass_serve.model_store.format.factoring import PatchEmbeddingForm
 from mass_serve.model_store.format.field_types import RESERVED_NAMES, TASK_NAME_PATTERN, first_problem
 from mass_serve.model_store.format.heads import HEAD_FILE, LABELS_FILE, HeadTensors, read_head, read_labels
 from mass_serve.model_store.format.manifest import (
     FIRST_MODE,
-    BlockDtype,
     FirstPass,
     MergedBaseForm,
     RouterSpec,
@@ -41,25 +40,6 @@ class TaskInput:
     head: Path | None = None
     labels: Path | None = None
     individual_accuracy: float | None = None  # of the fine-tuned model on its own, 0..1
-
-
-@dataclass(frozen=True)
-class BuildOptions:
-    """The choices of a build; None means the default that depends on the models."""
-
-    compression_ratio: float | None = None  # 1 / T
-    mode: str = "exact"  # of `router.MODES`
-    router_layer: int | None = None  # three quarters of the depth
-    router_token: Literal["class", "mean"] = "class"
-    temperature: float = 1.0
-    threshold: float = 0.2
-    top_k: int = 3
-    head_choice: Literal["max", "mean", "router"] = "max"
-    first_pass: FirstPass | None = None  # merged_base for the paper's router, which is defined so
-    patch_embedding: PatchEmbeddingForm = "factored"
-    block_dtype: BlockDtype = "bfloat16"
-    merged_base: Literal["auto", "stored", "rebuilt"] = "auto"
-    allow_pickle: bool = False
 
 
 @dataclass(frozen=True)
@@ -97,12 +77,17 @@ def _reading_errors_explained() -> Iterator[None]:
 
 
 @_reading_errors_explained()
-def plan_build(pretrained: Path, tasks: Sequence[TaskInput], options: BuildOptions) -> BuildPlan:
+def plan_build(
+    pretrained: Path, tasks: Sequence[TaskInput], options: BuildOptions, modes: Collection[str] | None
+) -> BuildPlan:
     """Checks all inputs of all tasks, reading headers, heads and labels only.
 
-    Raises CheckpointError or TaskError with the first problem.
+    `modes` are those that a store can be served in; None: not to be checked here. Raises CheckpointError,
+    TaskError or, for options, StoreError with the first problem.
     """
     _check_names(tasks)
+    if modes is not None and options.mode not in modes:
+        raise StoreError(f"mode must be one of {', '.join(modes)}, not {options.mode!r}")
     base = Checkpoint.open(pretrained, options.allow_pickle)
     preprocessing = read_preprocessing(base.folder, base.architecture.embedding.image_size)
     ratio = 1 / len(tasks) if options.compression_ratio is None else options.compression_ratio
@@ -253,7 +238,7 @@ def _merged_base_form(layout: ExpertLayout, num_tasks: int, options: BuildOption
 def _fingerprint(pretrained: Checkpoint, tasks: Sequence[PlannedTask], options: BuildOptions) -> str:
     """Hashes the options and the size and time of change of every input file."""
     content = {
-        "options": asdict(options),
+        "options": options.model_dump(),
         "pretrained": [_identity(path) for path in pretrained.input_files],
         "tasks": [
             [task.name, task.individual_accuracy, [_identity(path) for path in task.input_files]]

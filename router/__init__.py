@@ -8,7 +8,7 @@ from mass_serve.router.calibration import LEAST_IMAGES, Calibration, Calibration
 from mass_serve.router.evidence import Evidence, EvidenceRouter, evidence_kinds
 from mass_serve.router.familiarity import familiarity
 from mass_serve.router.head_scores import HeadGeometry
-from mass_serve.router.modes import MODE_NAMES, MODES, PAPER, ModeName, early_stop
+from mass_serve.router.modes import MODE_NAMES, MODES, PAPER, ModeName, early_stop, mode_named
 from mass_serve.router.projection import SubspaceRouter, TaskSubspaces, explained_share
 
 __all__ = [
@@ -28,4 +28,5 @@ __all__ = [
     "evidence_kinds",
     "explained_share",
     "familiarity",
+    "mode_named",
 ]

@@ -36,15 +36,23 @@ PAPER: Literal["paper"] = "paper"  # the projection-residual router of arXiv:250
 # `examples.demo_suite.gallery.write_gallery` draws them: on both it is within 0.02 of `exact` at 1.40 passes.
 # By which images the margin of `exact` was chosen was not written down; what it gains is measured by
 # `mass-serve eval server/demo_store examples/evaluation --mode balanced --mode exact`.
-MODES: dict[str, Mode] = {
+MODES: dict[ModeName, Mode] = {
     "one_pass": Mode(early_exit_lead=-math.inf, resumes=True, second_pass_margin=0.0),  # 1 pass
     "fast": Mode(early_exit_lead=1.12, resumes=True, second_pass_margin=0.0),  # 1 to about 5/3
     "balanced": Mode(early_exit_lead=math.inf, resumes=False, second_pass_margin=0.0),  # 2
     "exact": Mode(early_exit_lead=math.inf, resumes=False, second_pass_margin=2.0),  # 2 to 3
 }
-MODE_NAMES: tuple[str, ...] = (PAPER, *MODES)
+MODE_NAMES: tuple[ModeName, ...] = (PAPER, *MODES)
 # One image gets at most so many second passes.
 MAX_SECOND_PASSES = 2
+
+
+def mode_named(name: str) -> ModeName:
+    """Returns the mode of that name. Raises ValueError, with those that there are, for any other text."""
+    for mode in MODE_NAMES:
+        if mode == name:
+            return mode
+    raise ValueError(f"mode must be one of {', '.join(MODE_NAMES)}, not {name!r}")
 
 
 def early_stop(depth: int) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -14,7 +13,7 @@ from mass_serve.engine.inputs.preprocessing import ImagePreprocessor
 from mass_serve.engine.loading import LoadedStore, early_linears
 from mass_serve.kernels.activations import Activation
 from mass_serve.merging import TaskSingularVectors, rank_for, task_singular_vectors
-from mass_serve.model_store.format.manifest import HeadSpec, RouterSpec, TaskEntry, task_folder
+from mass_serve.model_store.format.manifest import HeadChoice, HeadSpec, RouterSpec, TaskEntry, task_folder
 from mass_serve.model_store.format.preprocessing import Preprocessing
 from mass_serve.router import Calibration, CalibrationFit, ModeName, evidence_kinds
 
@@ -118,7 +117,7 @@ def loaded_store(
     tasks: int = 4,
     config: Architecture = CONFIG,
     dtype: torch.dtype = torch.float32,
-    head_choice: Literal["max", "mean", "router"] = "max",
+    head_choice: HeadChoice = "max",
     threshold: float = 0.2,
     mode: ModeName = "paper",
     calibrated: bool = False,

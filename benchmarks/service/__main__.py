@@ -29,7 +29,7 @@ from benchmarks.random_models import VIT_B_32, write_checkpoints
 from benchmarks.service import hot_swap
 from benchmarks.service.load import Measurement, Results
 from mass_serve.backbone.architecture import Architecture, Block, PatchEmbedding, Pooling
-from mass_serve.model_store.plan import BuildOptions
+from mass_serve.model_store.build_options import BuildOptions
 
 TASKS = 8
 AIMS = {

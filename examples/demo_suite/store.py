@@ -7,8 +7,9 @@ from pathlib import Path
 
 from examples.demo_suite.tasks import Task
 from mass_serve.evaluation import with_individual_accuracies
+from mass_serve.model_store.build_options import BuildOptions
 from mass_serve.model_store.build_store import build
-from mass_serve.model_store.plan import BuildOptions, TaskInput
+from mass_serve.model_store.plan import TaskInput
 
 
 def build_store(trained: Path, tasks: tuple[Task, ...], evaluation: Path) -> Path:

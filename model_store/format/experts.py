@@ -18,7 +18,7 @@ from mass_serve.merging import (
     task_vector,
 )
 from mass_serve.merging.threads import side_by_side
-from mass_serve.model_store.format.factoring import PatchEmbeddingForm, factored_shapes
+from mass_serve.model_store.format.factoring import PatchEmbeddingForm, factored_shapes, width_rank
 from mass_serve.model_store.format.manifest import BlockDtype, Manifest
 from mass_serve.model_store.format.tensor_files import TensorSpec
 from mass_serve.model_store.progress import Progress, silent
@@ -64,7 +64,7 @@ class ExpertLayout:
     @property
     def rank(self) -> int:
         """R of the width x width matrices, which is what a manifest calls a task's rank."""
-        return rank_for((self.backbone.width, self.backbone.width), self.compression_ratio)
+        return width_rank(self.backbone, self.compression_ratio)
 
     def ranks(self) -> dict[str, int]:
         """R of every factored parameter, in forward order."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from mass_serve.backbone.architecture import Architecture, weight_of
+from mass_serve.merging import rank_for
 
 # averaged: the patch convolution is kept as a dense delta and averaged, as the code of arXiv:2504.05342 does.
 PatchEmbeddingForm = Literal["factored", "averaged"]
@@ -21,3 +22,8 @@ def factored_shapes(
     if patch_embedding == "averaged":
         del shapes[weight_of(architecture.embedding.linear)]
     return shapes
+
+
+def width_rank(architecture: Architecture, compression_ratio: float) -> int:
+    """Returns R of the width x width matrices, which is what a manifest calls a task's rank."""
+    return rank_for((architecture.width, architecture.width), compression_ratio)

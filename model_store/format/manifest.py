@@ -11,10 +11,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from mass_serve.merging import rank_for
+from mass_serve.backbone.architecture import Token
 from mass_serve.model_store.errors import ManifestError
 from mass_serve.model_store.format.architecture_v1 import StoredArchitecture
-from mass_serve.model_store.format.factoring import PatchEmbeddingForm, factored_shapes
+from mass_serve.model_store.format.factoring import PatchEmbeddingForm, factored_shapes, width_rank
 from mass_serve.model_store.format.field_types import (
     RelativePath,
     Revision,
@@ -37,9 +37,10 @@ TASKS_PREFIX = "tasks/"
 BlockDtype = Literal["bfloat16", "float16", "float32"]
 MergedBaseForm = Literal["stored", "rebuilt"]
 FirstPass = Literal["merged_base", "pretrained"]
+HeadChoice = Literal["max", "mean", "router"]
 HeadKind = Literal["cosine", "linear"]
-# Which modes there are is the router's affair; a store only has the name of one.
-ModeName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
+# Which modes there are is the router's affair (`router.ModeName`); a store only has the name of one.
+StoredModeName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
 # The mode of a store whose manifest names none: the projection-residual router of arXiv:2504.05342.
 FIRST_MODE = "paper"
 
@@ -47,13 +48,13 @@ FIRST_MODE = "paper"
 class RouterSpec(StrictModel):
     """The router, and what follows from its choice (arXiv:2504.05342; the modes: `router.modes`)."""
 
-    mode: ModeName = FIRST_MODE
+    mode: StoredModeName = FIRST_MODE
     layer: Annotated[int, Field(ge=0)]
-    token: Literal["class", "mean"] = "class"
+    token: Token = "class"
     temperature: Annotated[float, Field(gt=0)] = 1.0
     threshold: Annotated[float, Field(ge=0, lt=1)] = 0.2
     top_k: Annotated[int, Field(ge=1, le=4096)] = 3
-    head_choice: Literal["max", "mean", "router"] = "max"
+    head_choice: HeadChoice = "max"
     first_pass: FirstPass = "merged_base"
     unrouted_below: Annotated[float, Field(ge=0, le=1)] = 0.0  # of familiarity; 0: every answer is believed
 
@@ -152,7 +153,7 @@ class Manifest(StrictModel):
     def _factoring_follows_from_the_sizes(self) -> Manifest:
         if self.factored_parameters != tuple(factored_shapes(self.backbone, self.patch_embedding)):
             raise ValueError("factored_parameters: must be the matrices of the backbone, in forward order")
-        rank = rank_for((self.backbone.width, self.backbone.width), self.compression_ratio)
+        rank = width_rank(self.backbone, self.compression_ratio)
         for task in (*self.tasks, *(task for earlier in self.history.values() for task in earlier)):
             if task.rank != rank:
                 raise ValueError(

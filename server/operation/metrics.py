@@ -23,7 +23,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from mass_serve import __version__
-from mass_serve.engine import BatchReport, Classification, ServingEngine
+from mass_serve.engine import FORMS, BatchReport, Classification, ServingEngine
 
 DURATION_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -32,7 +32,6 @@ COEFFICIENT_BUCKETS = tuple(step / 10 for step in range(1, 11))
 
 PROTOCOLS = ("v1", "v2", "hugging_face", "other")
 CODES = (200, 400, 401, 404, 405, 408, 413, 415, 429, 499, 500, 503, 504, 505)
-FORMS = ("low_rank", "materialised")
 CACHE_COUNTS = ("hits", "misses", *FORMS)
 STAGES = ("decode", "queue", "first_pass", "route", "second_pass", "heads")
 REASONS = (

@@ -20,7 +20,7 @@ from mass_serve.backbone import (
     patchify,
     run,
 )
-from mass_serve.backbone.one_pass import Token
+from mass_serve.backbone.architecture import Token
 from mass_serve.kernels import subspace_energies
 from mass_serve.model_store.readers.checkpoint import Checkpoint
 from tests import tiny

@@ -10,7 +10,7 @@ import typer
 from pydantic import BaseModel, Field
 from typer.testing import CliRunner
 
-from mass_serve.cli.setting_flags import with_setting_flags
+from mass_serve.cli.setting_flags import with_option_flags, with_setting_flags
 from mass_serve.engine import EngineOptions
 from mass_serve.server.operation.metrics import Metrics
 from mass_serve.server.settings import Settings
@@ -84,3 +84,51 @@ def test_the_command_line_converts_numbers_and_paths_and_the_model_judges_the_re
 
 def test_what_is_not_given_is_none() -> None:
     assert set(invoke(Kinds)[0].values()) == {None}
+
+
+class Choices(BaseModel):
+    """The options of a command that judges no text itself."""
+
+    size: int = Field(default=3, description="how large")
+    words: Literal["few", "many"] = Field(default="few", description="how many")
+    loud: bool = Field(default=False, description="whether it is heard")
+    layer: int | None = Field(default=None, description="which (default: the last)")
+
+
+def invoke_with_options(*arguments: str) -> tuple[list[Any], str]:
+    """What a command with options between its own parameters is given, and what it prints."""
+    given: list[Any] = []
+
+    def command(
+        out: Annotated[str, typer.Option(help="where")], *, options: Choices, again: bool = False
+    ) -> None:
+        given.extend((out, options, again))
+
+    app = typer.Typer()
+    app.command()(with_option_flags(command, "options", Choices))
+    result = CliRunner().invoke(app, arguments, env={"COLUMNS": "200"})
+    return given, result.output
+
+
+def test_options_are_flags_with_their_defaults_beside_the_commands_own() -> None:
+    assert invoke_with_options("--out", "x")[0] == ["x", Choices(), False]
+    given, _ = invoke_with_options("--out", "x", "--size", "4", "--words", "many", "--loud", "--again")
+    assert given == ["x", Choices(size=4, words="many", loud=True), True]
+
+
+def test_options_say_their_choices_and_defaults() -> None:
+    assert "Invalid value for '--words'" in invoke_with_options("--out", "x", "--words", "none")[1]
+    lines = invoke_with_options("--help")[1].splitlines()
+    positions = [
+        next(number for number, line in enumerate(lines) if all(part in line for part in parts))
+        for parts in (
+            ("--out", "where"),
+            ("--size", "how large [default: 3]"),
+            ("--words", "few|many", "how many [default: few]"),
+            ("--loud", "whether it is heard"),
+            ("--layer", "which (default: the last)"),
+            ("--again",),
+        )
+    ]
+    assert positions == sorted(positions)
+    assert not any("--no-loud" in line for line in lines)

@@ -47,6 +47,20 @@ def store(store_of_two: Path) -> Path:
     return store_of_two
 
 
+@pytest.fixture
+def store_of_later(store: Path) -> Path:
+    """A store in a mode that this version does not have."""
+    manifest = json.loads((store / "manifest.json").read_text())
+    manifest["router"]["mode"] = "sometime_later"
+    (store / "manifest.json").write_text(json.dumps(manifest))
+    return store
+
+
+NO_SUCH_MODE = (
+    "warning: this version has no mode 'sometime_later': serve the store with --mode and one of paper"
+)
+
+
 class TestBuild:
     def test_with_every_flag(self, suite: Suite, tmp_path: Path) -> None:
         head = suite.tasks[0].checkpoint / "head.safetensors"
@@ -115,9 +129,13 @@ class TestBuild:
         assert sentence in failure(*arguments, *flags)
         assert not (tmp_path / "s").exists()
 
-    def test_values_outside_a_choice(self, suite: Suite, tmp_path: Path) -> None:
+    @pytest.mark.parametrize(
+        "wrong",
+        [("--block-dtype", "int8"), ("--mode", "nonsense"), ("--top-k", "few"), ("--head-choice", "")],
+    )
+    def test_values_outside_a_choice(self, suite: Suite, tmp_path: Path, wrong: tuple[str, str]) -> None:
         arguments = ("build", "--pretrained", suite.pretrained, *task_flags(suite), "--out", tmp_path / "s")
-        run(*arguments, "--block-dtype", "int8", code=2)
+        assert f"Invalid value for '{wrong[0]}'" in run(*arguments, *wrong, code=2)[1]
         assert not (tmp_path / "s").exists()
 
 
@@ -126,6 +144,10 @@ class TestInspect:
         shown = run_json("inspect", built)
         assert shown["manifest"] == json.loads((built / "manifest.json").read_text())
         assert shown["store"] == str(built)
+
+    def test_of_a_mode_that_this_version_does_not_have(self, store_of_later: Path) -> None:
+        assert run("inspect", store_of_later)[1].startswith(NO_SUCH_MODE)
+        assert run_json("inspect", store_of_later)["manifest"]["router"]["mode"] == "sometime_later"
 
     def test_of_nothing(self, tmp_path: Path) -> None:
         assert "there is no store at" in failure("inspect", tmp_path / "gone")
@@ -139,7 +161,13 @@ class TestInspect:
 class TestVerify:
     def test_an_intact_store(self, built: Path) -> None:
         assert run_json("verify", built) == {"ok": True, "files": 5, "damaged": []}
-        assert "5 of 5 files are as they were written" in run("verify", built)[0]
+        stdout, stderr = run("verify", built)
+        assert "5 of 5 files are as they were written" in stdout
+        assert "warning" not in stderr
+
+    def test_a_mode_that_this_version_does_not_have(self, store_of_later: Path) -> None:
+        assert NO_SUCH_MODE in run("verify", store_of_later)[1]
+        assert run_json("verify", store_of_later)["ok"]
 
     def test_damage_ends_with_1(self, store: Path) -> None:
         (store / "pretrained.safetensors").write_bytes(b"")

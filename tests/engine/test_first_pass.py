@@ -11,15 +11,16 @@ from mass_serve.engine import Query
 from mass_serve.engine.execution import Execution
 from mass_serve.engine.loading import LoadedStore, load_store
 from mass_serve.evaluation.variants import Variants
+from mass_serve.model_store.build_options import BuildOptions
 from mass_serve.model_store.build_store import build
-from mass_serve.model_store.plan import BuildOptions
+from mass_serve.router import ModeName
 from tests import tiny
 from tests.models import Suite
 
 CPU, FLOAT32 = torch.device("cpu"), torch.float32
 
 
-def loaded(store: Path, mode: str | None = None) -> LoadedStore:
+def loaded(store: Path, mode: ModeName | None = None) -> LoadedStore:
     return load_store(str(store), CPU, FLOAT32, mode)
 
 
@@ -32,7 +33,7 @@ def papers(suite: Suite, tmp_path_factory: pytest.TempPathFactory) -> LoadedStor
 
 
 @pytest.mark.parametrize("mode", [None, "one_pass", "fast", "balanced"])
-def test_by_default_it_shares_the_pretrained_weights(store: Path, mode: str | None) -> None:
+def test_by_default_it_shares_the_pretrained_weights(store: Path, mode: ModeName | None) -> None:
     found = loaded(store, mode)
     assert found.first_pass_nbytes == 0
     assert all(weight is found.pretrained[name] for name, weight in found.first_pass.items())

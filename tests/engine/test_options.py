@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mass_serve.engine import EngineOptions
+from mass_serve.engine import FORMS, EngineOptions
+from mass_serve.engine.execution import Execution
+from mass_serve.engine.set_cache import SetKey
 
 
 def with_devices(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
@@ -55,3 +57,14 @@ def test_what_is_no_device(device: str) -> None:
 def test_an_option_that_there_is_not() -> None:
     with pytest.raises(ValueError, match="colour"):
         EngineOptions.model_validate({"colour": "blue"})
+
+
+@pytest.mark.parametrize("execution", ["", "merged", "LOW_RANK"])
+def test_what_is_no_execution(execution: str) -> None:
+    with pytest.raises(ValueError, match="Input should be 'low_rank', 'materialised' or 'adaptive'"):
+        EngineOptions.model_validate({"execution": execution})
+
+
+def test_every_form_is_an_execution_and_only_adaptive_is_no_form() -> None:
+    assert (*FORMS, "adaptive") == tuple(Execution)
+    assert tuple(SetKey((0,), materialised).form for materialised in (False, True)) == FORMS

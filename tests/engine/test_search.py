@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mass_serve.backbone import DenseWeights, Feature, Probe, patchify, run, weight_of
-from mass_serve.backbone.one_pass import Token
+from mass_serve.backbone.architecture import Token
 from mass_serve.engine import Engine, Query
 from mass_serve.engine.execution import Execution
 from mass_serve.engine.loading import early_linears

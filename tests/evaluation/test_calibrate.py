@@ -19,10 +19,12 @@ from mass_serve.cli.app import app
 from mass_serve.engine import Engine, EngineOptions, Query
 from mass_serve.engine.loading import LoadedStore
 from mass_serve.evaluation.calibrate import _teacher
+from mass_serve.evaluation.calibrate import calibrate as run_calibration
 from mass_serve.evaluation.images import BATCH_IMAGES, image_batches, images_below
-from mass_serve.model_store.errors import StoreError
+from mass_serve.model_store.errors import ManifestError, StoreError
 from mass_serve.model_store.format.manifest import MANIFEST_FILE
 from mass_serve.model_store.format.tensor_files import sha256_of
+from mass_serve.model_store.progress import silent
 from mass_serve.model_store.revisions import calibrate_store, remove_task
 from mass_serve.model_store.store import Store
 from tests.examples.test_demo_store import DEMO_STORE
@@ -73,6 +75,18 @@ def set_mode(store: Path, mode: str) -> None:
 
 def calibrate(store: Path, images: Path, *options: str) -> Result:
     return CliRunner().invoke(app, ["calibrate", str(store), str(images), *options])
+
+
+def test_a_mode_that_this_version_does_not_have_is_refused_before_any_image_is_read(
+    store: Path, images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(*_: object) -> None:
+        raise AssertionError("an image was read")
+
+    monkeypatch.setattr("mass_serve.evaluation.calibrate.image_batches", read)
+    set_mode(store, "sometime_later")
+    with pytest.raises(ManifestError, match=r"router\.mode must be one of .*, not 'sometime_later'"):
+        run_calibration(str(store), images, 0.01, torch.device("cpu"), silent)
 
 
 def test_it_says_what_it_found(calibrated: tuple[Path, Result], images: Path) -> None:

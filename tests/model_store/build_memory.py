@@ -11,8 +11,9 @@ from pathlib import Path
 import torch
 
 from mass_serve.merging.formats.low_rank import task_singular_vectors
+from mass_serve.model_store.build_options import BuildOptions
 from mass_serve.model_store.build_store import build
-from mass_serve.model_store.plan import BuildOptions, TaskInput
+from mass_serve.model_store.plan import TaskInput
 
 
 def peak_bytes() -> int:

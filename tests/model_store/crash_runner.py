@@ -24,9 +24,10 @@ from typing import Any
 
 import torch
 
+from mass_serve.model_store.build_options import BuildOptions
 from mass_serve.model_store.build_store import build
 from mass_serve.model_store.errors import ManifestError, StoreError
-from mass_serve.model_store.plan import BuildOptions, TaskInput
+from mass_serve.model_store.plan import TaskInput
 from mass_serve.model_store.revisions import add_task, prune_store, remove_task, rollback_task
 from mass_serve.model_store.store import Store
 

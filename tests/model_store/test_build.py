@@ -17,12 +17,13 @@ from safetensors.torch import load_file, save_file
 from mass_serve.backbone.architecture import Architecture, Block, PatchEmbedding, Pooling
 from mass_serve.merging.formats.low_rank import TaskSingularVectors, task_singular_vectors
 from mass_serve.merging.methods.tsv_m import merged_parameter
+from mass_serve.model_store.build_options import BuildOptions
 from mass_serve.model_store.build_store import build, refuse_taken
 from mass_serve.model_store.errors import CheckpointError, StoreError, StoreExistsError, TaskError
 from mass_serve.model_store.format import experts
 from mass_serve.model_store.format.experts import ExpertLayout
 from mass_serve.model_store.merged_base import is_slow_to_rebuild
-from mass_serve.model_store.plan import BuildOptions, TaskInput, default_router_layer
+from mass_serve.model_store.plan import TaskInput, default_router_layer
 from mass_serve.model_store.store import Store
 from tests.models import Suite, make_model, make_suite, save_head
 
@@ -196,6 +197,7 @@ class TestRefuses:
         [
             ({"compression_ratio": 0.0}, "compression ratio must be above 0 and at most 1"),
             ({"compression_ratio": float("nan")}, "compression ratio must be above 0 and at most 1"),
+            ({"mode": "nonsense"}, "mode must be one of paper, exact, not 'nonsense'"),
             ({"router_layer": 2}, "router layer must be from 0 to 1, not 2"),
             ({"router_layer": -1}, "router layer must be from 0 to 1, not -1"),
             ({"temperature": 0.0}, "temperature: Input should be greater than 0"),
@@ -205,6 +207,11 @@ class TestRefuses:
     )
     def test_options(self, suite: Suite, tmp_path: Path, options: dict[str, Any], sentence: str) -> None:
         self.assert_refused(tmp_path, suite.pretrained, list(suite.tasks), sentence, **options)
+
+    @pytest.mark.parametrize("option", [{"head_choice": "least"}, {"block_dtype": "int8"}, {"colour": "red"}])
+    def test_words_outside_a_choice_and_unknown_options(self, option: dict[str, Any]) -> None:
+        with pytest.raises(ValueError, match=next(iter(option))):
+            BuildOptions(**option)
 
     def test_accuracy(self, suite: Suite, tmp_path: Path) -> None:
         task = dataclasses.replace(suite.tasks[0], individual_accuracy=97.0)

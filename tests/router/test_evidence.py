@@ -12,9 +12,17 @@ import torch
 from torch import Tensor
 
 from mass_serve.kernels import subspace_energies
+from mass_serve.model_store.build_options import BuildOptions
 from mass_serve.model_store.format.manifest import FIRST_MODE
-from mass_serve.model_store.plan import BuildOptions
-from mass_serve.router import MODES, PAPER, EvidenceRouter, HeadGeometry, TaskSubspaces, early_stop
+from mass_serve.router import (
+    MODES,
+    PAPER,
+    EvidenceRouter,
+    HeadGeometry,
+    ModeName,
+    TaskSubspaces,
+    early_stop,
+)
 from mass_serve.router.evidence import EARLY_TEMPERATURE, SECOND_PASS_WEIGHT, WHOLE_TEMPERATURE
 from mass_serve.router.head_scores import nearness
 from mass_serve.router.projection import orthonormal_rows
@@ -199,7 +207,7 @@ def test_heads_of_two_classes_are_all_equally_sharp(router: EvidenceRouter) -> N
 
 
 @pytest.mark.parametrize("mode", ["balanced", "exact"])
-def test_evidence_that_is_not_finite_gets_one_second_pass(router: EvidenceRouter, mode: str) -> None:
+def test_evidence_that_is_not_finite_gets_one_second_pass(router: EvidenceRouter, mode: ModeName) -> None:
     energies = shares(2, KINDS, TASKS)
     energies[1, 0, 2] = torch.nan
     early = router.early(energies, EVERY[:2])

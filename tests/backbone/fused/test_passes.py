@@ -22,7 +22,7 @@ from mass_serve.backbone import (
     run,
     weight_of,
 )
-from mass_serve.backbone.one_pass import Token
+from mass_serve.backbone.architecture import Token
 from mass_serve.backbone.planned_passes import PlannedPasses
 from mass_serve.backbone.shares import SAMPLES_PER_SHARE
 from mass_serve.kernels import group_by_expert_set

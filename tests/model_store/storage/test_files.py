@@ -13,6 +13,7 @@ import fsspec
 import pytest
 import torch
 
+from mass_serve.model_store.build_options import BuildOptions
 from mass_serve.model_store.build_store import build
 from mass_serve.model_store.errors import (
     IntegrityError,
@@ -21,7 +22,6 @@ from mass_serve.model_store.errors import (
     StoreExistsError,
     StoreLockedError,
 )
-from mass_serve.model_store.plan import BuildOptions
 from mass_serve.model_store.revisions import add_task, prune_store, remove_task, rollback_task
 from mass_serve.model_store.storage.files import StoreFiles, without_credentials
 from mass_serve.model_store.storage.local import LocalFiles

@@ -1,0 +1,64 @@
+"""Every choice of a build, typed once: the flags of `mass-serve build` follow from these fields.
+
+    build(pretrained, tasks, "my-store", BuildOptions(top_k=2, block_dtype="float32"))
+
+What a manifest has a default of its own for, its model says (`format.manifest.RouterSpec`).
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from mass_serve.backbone.architecture import Token
+from mass_serve.model_store.format.factoring import PatchEmbeddingForm
+from mass_serve.model_store.format.manifest import (
+    BlockDtype,
+    FirstPass,
+    HeadChoice,
+    MergedBaseForm,
+    RouterSpec,
+)
+
+
+def _as_in_manifest(name: str, description: str) -> Any:
+    """Makes a field whose default is that of the router's field `name` in a manifest."""
+    return Field(default=RouterSpec.model_fields[name].default, description=description)
+
+
+class BuildOptions(BaseModel):
+    """The choices of a build; None means the default that depends on the models.
+
+    Whether numbers are in range is told when a build is planned, with the models at hand.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    compression_ratio: float | None = Field(
+        default=None, description="share of the rank kept per task (default: 1 / tasks)"
+    )
+    mode: str = Field(
+        default="exact", description="how much computing the search for the task is worth (see the README)"
+    )
+    router_layer: int | None = Field(
+        default=None, description="block that routes, from 0 (default: three quarters of the depth)"
+    )
+    router_token: Token = _as_in_manifest("token", "feature that is routed")
+    temperature: float = _as_in_manifest("temperature", "of the routing coefficients")
+    threshold: float = _as_in_manifest("threshold", "coefficient above which a task is kept")
+    top_k: int = _as_in_manifest("top_k", "most tasks kept per image")
+    head_choice: HeadChoice = _as_in_manifest("head_choice", "how the winning head is chosen")
+    # The paper's router is defined on the merged base.
+    first_pass: FirstPass | None = Field(
+        default=None,
+        description="weights of the first pass (default: pretrained; with --mode paper merged_base)",
+    )
+    patch_embedding: PatchEmbeddingForm = Field(
+        default="factored", description="how the patch convolution is kept"
+    )
+    block_dtype: BlockDtype = Field(default="bfloat16", description="dtype of the singular blocks")
+    merged_base: Literal["auto", MergedBaseForm] = Field(
+        default="auto", description="stored, or rebuilt at load; auto: what is quicker"
+    )
+    allow_pickle: bool = Field(default=False, description="read .pt and .bin checkpoints")
