@@ -110,11 +110,13 @@ def shrink_kernel(
 @triton.jit
 def activate(sums, ACTIVATION: tl.constexpr):
     """The activation of that name in `kernels.activations`, in float32; none where it is None."""
+    # At the beginning: what stands behind the branches is compiled whichever of them returned.
+    known: tl.constexpr = (ACTIVATION is None) or (ACTIVATION == "quick_gelu") or (ACTIVATION == "gelu")
+    tl.static_assert(known, "there is no such activation")
     if ACTIVATION == "quick_gelu":
         return sums / (1.0 + tl.exp(-1.702 * sums))
     if ACTIVATION == "gelu":
         return 0.5 * sums * (1.0 + tl.erf(sums * 0.7071067811865476))
-    tl.static_assert(ACTIVATION is None, "there is no such activation")
     return sums
 
 

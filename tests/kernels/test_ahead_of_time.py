@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 
 import pytest
+from triton.compiler import CompilationError
 
 from benchmarks.kernels_aot import Compiled, product_variant, row_and_router_variants
-from mass_serve.kernels.tile_shapes import read_table
+from mass_serve.kernels.activations import ACTIVATIONS, Activation
+from mass_serve.kernels.tile_shapes import Entry, read_table
 
 SHARED_BYTES_OF_A_BLOCK = 227 * 1024
 pytestmark = [
@@ -27,6 +29,22 @@ def test_the_products_use_the_tensor_cores_and_spill_nothing(kernel: str, column
     compiled = product_variant(entry)
     assert compiled.tensor_core == "wgmma"
     assert _fits(compiled)
+
+
+def _expand_entry() -> Entry:
+    table = [entry for entry in read_table() if entry.dtype == "bfloat16" and entry.d_in == 768]
+    return next(entry for entry in table if (entry.kernel, entry.columns) == ("expand", 768))
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_every_activation_compiles(activation: Activation) -> None:
+    assert _fits(product_variant(_expand_entry(), ACTIVATION=activation))
+
+
+def test_an_unknown_activation_does_not_compile() -> None:
+    with pytest.raises(CompilationError) as error:
+        product_variant(_expand_entry(), ACTIVATION="relu")
+    assert "no such activation" in str(error.value.__cause__)
 
 
 def test_the_other_kernels_spill_nothing() -> None:
