@@ -197,7 +197,6 @@ class TestRefuses:
         [
             ({"compression_ratio": 0.0}, "compression ratio must be above 0 and at most 1"),
             ({"compression_ratio": float("nan")}, "compression ratio must be above 0 and at most 1"),
-            ({"mode": "nonsense"}, "mode must be one of paper, exact, not 'nonsense'"),
             ({"router_layer": 2}, "router layer must be from 0 to 1, not 2"),
             ({"router_layer": -1}, "router layer must be from 0 to 1, not -1"),
             ({"temperature": 0.0}, "temperature: Input should be greater than 0"),
@@ -207,6 +206,13 @@ class TestRefuses:
     )
     def test_options(self, suite: Suite, tmp_path: Path, options: dict[str, Any], sentence: str) -> None:
         self.assert_refused(tmp_path, suite.pretrained, list(suite.tasks), sentence, **options)
+
+    def test_a_mode_that_there_is_not(self, suite: Suite, tmp_path: Path) -> None:
+        """The caller knows which there are; a store does not."""
+        options = BuildOptions(mode="nonsense")
+        with pytest.raises(StoreError, match="mode must be one of paper, fast, not 'nonsense'"):
+            build(suite.pretrained, suite.tasks, tmp_path / "out", options, modes=("paper", "fast"))
+        assert not (tmp_path / "out").exists()
 
     @pytest.mark.parametrize("option", [{"head_choice": "least"}, {"block_dtype": "int8"}, {"colour": "red"}])
     def test_words_outside_a_choice_and_unknown_options(self, option: dict[str, Any]) -> None:
