@@ -39,7 +39,8 @@ class BuildOptions(BaseModel):
         default=None, description="share of the rank kept per task (default: 1 / tasks)"
     )
     mode: str = Field(
-        default="exact", description="how much computing the search for the task is worth (see the README)"
+        default="exact",
+        description="how much computing the search for the task is worth (see docs/method.md)",
     )
     router_layer: int | None = Field(
         default=None, description="block that routes, from 0 (default: three quarters of the depth)"
