@@ -1,4 +1,4 @@
-"""Stores that somebody made in order to harm who opens them: each ends in one sentence, soon, in little memory.
+"""Stores made to harm whoever opens them: each ends in one sentence, soon, in little memory.
 
 DOCSTRING
 """
@@ -20,6 +20,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from mass_serve.model_store.format.architecture_v1 import FlatArchitecture
+from mass_serve.model_store.format.factoring import factored_shapes
 from tests.hostile.opening import Ending, run
 
 MANIFEST = "manifest.json"
@@ -207,18 +209,14 @@ def size_of_64_bits(store: Path) -> None:
 @harm("pretrained.safetensors does not fit the manifest: ")
 def huge_encoder(store: Path) -> None:
     """The largest sizes that are no lie in themselves: 1024 blocks of width 65536."""
-    layers = 2
 
     def enlarge(m: dict[str, Any]) -> None:
         m["backbone"].update(width=65536, mlp_width=65536, depth=1024)
-        own = [name for name in m["factored_parameters"] if name.startswith("blocks.0.")]
-        others = [name for name in m["factored_parameters"] if not name.startswith("blocks.")]
-        blocks = [name.replace("blocks.0.", f"blocks.{i}.") for i in range(1024) for name in own]
-        m["factored_parameters"] = [others[0], *blocks, *others[1:]]
+        architecture = FlatArchitecture(**m["backbone"]).architecture()
+        m["factored_parameters"] = list(factored_shapes(architecture, m["patch_embedding"]))
         for task in m["tasks"]:
             task["rank"] = int(65536 * m["compression_ratio"])
 
-    assert layers == json.loads((store / MANIFEST).read_text())["backbone"]["depth"]
     edit(store, enlarge)
 
 
@@ -412,12 +410,21 @@ def largest_singular_value(store: Path) -> None:
     spoil(store, file_of(store, "experts"), "weight.s", 3e38)
 
 
-@harm("cannot be computed with")
-def large_singular_values(store: Path) -> None:
-    """Each is in range, and what follows from them is not."""
+@harm("the blocks of its tasks cannot be merged: ")
+def blocks_that_cannot_be_merged(store: Path) -> None:
+    """Each number is in range, and their products are not: no eigenvalues."""
+    edit(store, lambda m: m["router"].update(first_pass="merged_base"))
     path = file_of(store, "experts")
     tensors = load_file(store / path)
-    vouch_tensors(store, path, **{name: t * 0 + 1e30 for name, t in tensors.items() if name.endswith(".s")})
+    vouch_tensors(store, path, **{name: t * 0 + 9e29 for name, t in tensors.items() if name.endswith(".vh")})
+
+
+@harm("the model's output is not finite")
+def large_singular_values(store: Path) -> None:
+    """Each number is in range, and what follows from them is not."""
+    path = file_of(store, "experts")
+    tensors = load_file(store / path)
+    vouch_tensors(store, path, **{name: t * 0 + 9e29 for name, t in tensors.items() if name.endswith(".s")})
 
 
 @harm("head.safetensors cannot be used: weight holds NaN")
@@ -432,7 +439,7 @@ def infinite_logit_scale(store: Path) -> None:
 
 @harm("head.safetensors cannot be used: logit_scale must be one positive number")
 def huge_logit_scale(store: Path) -> None:
-    vouch_tensors(store, file_of(store, "head"), logit_scale=torch.tensor(3e38))
+    vouch_tensors(store, file_of(store, "head"), logit_scale=torch.tensor(1e20))
 
 
 @harm("merged_base-12345678.safetensors cannot be used: .* holds NaN")
@@ -480,13 +487,14 @@ def endings(built: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
 
 
 def test_the_store_was_good(endings: dict[str, Ending]) -> None:
-    assert (endings["unharmed"].kind, endings["unharmed"].verified) == ("served", ())
+    assert endings["unharmed"].kind == "served"
+    assert not endings["unharmed"].verified
 
 
 @pytest.mark.parametrize("name", HARMS)
 def test_a_hostile_store_ends_in_one_sentence(endings: dict[str, Ending], name: str) -> None:
     ending = endings[name]
-    assert ending.kind == "StoreError", ending
+    assert ending.kind == ("FloatingPointError" if name == "large_singular_values" else "StoreError"), ending
     assert ending.text.isprintable(), "one line, without a terminal's control characters"
     assert len(ending.text) < 2100
     assert_that_it_says(ending.text, HARMS[name][1])
@@ -495,7 +503,7 @@ def test_a_hostile_store_ends_in_one_sentence(endings: dict[str, Ending], name: 
 
 
 # What only whoever serves a store computes.
-NOT_VERIFIED = {"large_singular_values"}
+NOT_VERIFIED = {"blocks_that_cannot_be_merged", "large_singular_values"}
 
 
 @pytest.mark.parametrize("name", sorted(HARMS.keys() - NOT_VERIFIED))
