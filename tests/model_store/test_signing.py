@@ -161,12 +161,12 @@ class Racing(LocalFiles):
 def test_a_store_signed_while_it_is_opened(
     signed: Path, trusted: Path, private: Path, tmp_path: Path, built: Path
 ) -> None:
+    older = shutil.copytree(signed, tmp_path / "older")
     newer = shutil.copytree(built, tmp_path / "newer")
     prune_store(newer)
     remove_task(newer, "digits")
     revision = sign_store(newer, SigningKey.read(private)).manifest.store_revision
     assert Store.open_files(Racing(signed, [newer]), trusted).manifest.store_revision == revision
-    older = shutil.copytree(signed, tmp_path / "older")
     with pytest.raises(SignatureError):
         Store.open_files(Racing(signed, [older, newer] * 100), trusted)
 
