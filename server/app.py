@@ -47,6 +47,9 @@ def create_app(settings: Settings, source: EngineSource) -> FastAPI:
     metrics = Metrics(settings.queue_images, settings.engine_options.labels)
     service = Service(settings, source, metrics)
     metrics.watch_readiness(lambda: service.ready)
+    metrics.watch_ages(service.ages)
+    metrics.watch_held_bytes(lambda: service.held_bytes)
+    metrics.held_bytes_are_bounded(settings.max_held_bytes)
     send_last_spans: Shutdown = lambda: None  # noqa: E731 - there are none
 
     @asynccontextmanager

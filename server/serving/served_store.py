@@ -11,8 +11,9 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import structlog
@@ -32,13 +33,14 @@ LOADING_NICENESS = 19
 log = structlog.get_logger(__name__)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Reload:
     """A load that somebody asked for and may wait for."""
 
     # From the tasks that are unloaded now to those that shall be.
     without: Callable[[frozenset[str]], frozenset[str]] = lambda unloaded: unloaded
     done: Future[ServingEngine] = field(default_factory=Future)
+    asked: float = field(default_factory=time.monotonic)
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,8 @@ class ServedStore:
         self._observer = observer
         self._poll_seconds = poll_seconds or None
         self._poll_waits: Reload | None = None  # among those asked for, not yet begun
+        self._busy_since: float | None = None  # None while the store is not read
+        self._open: set[Reload] = set()  # asked for, and not yet done
         self._asked: queue.SimpleQueue[Reload | None] = queue.SimpleQueue()
         self._ended = False
         self._ending = threading.RLock()  # a signal's handler may ask while its own thread does
@@ -76,6 +80,18 @@ class ServedStore:
     def running(self) -> bool:
         """Tells whether the loading thread has not ended."""
         return self._thread.is_alive()
+
+    @property
+    def load_seconds(self) -> float:
+        """For how long the store has been read, by a load or a poll; 0 where it is not."""
+        since = self._busy_since
+        return 0.0 if since is None else time.monotonic() - since
+
+    @property
+    def oldest_asked_seconds(self) -> float:
+        """For how long somebody has waited for a load; 0 where nobody does."""
+        now = time.monotonic()
+        return now - min((change.asked for change in self._open.copy()), default=now)
 
     def start(self) -> None:
         """Begins to load, and then to watch."""
@@ -116,25 +132,39 @@ class ServedStore:
             if self._ended:
                 change.done.set_exception(DrainingError("The server is shutting down."))
             else:
+                self._open.add(change)
+                change.done.add_done_callback(lambda _: self._open.discard(change))
                 self._asked.put(change)
         return change.done
 
     def _run(self) -> None:
-        self._load(Reload())
+        with self._reading():
+            self._load(Reload())
         _stand_back()
         while self.engine is not None:
             try:
                 change = self._asked.get(timeout=self._poll_seconds)
             except queue.Empty:
-                self._poll()
+                with self._reading():
+                    self._poll()
             else:
                 if change is None:
                     break
                 with self._ending:
                     if change is self._poll_waits:
                         self._poll_waits = None
-                self._load(change)
+                with self._reading():
+                    self._load(change)
         self._refuse_the_rest()
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        """Shows since when the store is being read."""
+        self._busy_since = time.monotonic()
+        try:
+            yield
+        finally:
+            self._busy_since = None
 
     def _refuse_the_rest(self) -> None:
         """Answers everything asked for but not begun, as nobody shall wait for a thread that has ended."""

@@ -113,6 +113,22 @@ class Service:
         """Gives a hung worker up; whoever keeps time calls this now and then."""
         self.batcher.fail_if_hung(self.settings.hang_timeout)
 
+    @property
+    def held_bytes(self) -> int:
+        """The bytes of all bodies that are held now."""
+        return self._held_bytes
+
+    def ages(self) -> dict[str, float]:
+        """For how many seconds the oldest work of each kind has been under way; 0 where there is none."""
+        return {
+            "decode": self.decoders.oldest_seconds,
+            "parse": self.parsers.oldest_seconds,
+            "queue": self.batcher.oldest_seconds,
+            "batch": self.batcher.batch_seconds,
+            "load": self.store.load_seconds,
+            "admin": self.store.oldest_asked_seconds,
+        }
+
     def close(self) -> None:
         """Answers what was admitted and stops the threads."""
         self.store.close()
