@@ -86,7 +86,7 @@ def value(metrics: Metrics, name: str) -> float:
 @pytest.fixture
 def store(source: Source, metrics: Metrics) -> Iterator[ServedStore]:
     """Watches every few milliseconds, and has loaded."""
-    made = ServedStore(source, metrics, poll_seconds=0.01)
+    made = ServedStore(source, metrics, poll_seconds=0.01, load_timeout=WAIT)
     made.start()
     wait_for(lambda: made.engine is not None)
     yield made
@@ -214,7 +214,7 @@ def test_without_polling_it_looks_when_told(source: Source, metrics: Metrics) ->
 
 def test_the_first_load_that_fails_is_the_last(source: Source, metrics: Metrics) -> None:
     source.damage = IntegrityError("damaged")
-    store = ServedStore(source, metrics, poll_seconds=0.01)
+    store = ServedStore(source, metrics, poll_seconds=0.01, load_timeout=WAIT)
     store.start()
     wait_for(lambda: not store.running)
     assert store.engine is None
