@@ -35,7 +35,7 @@ def serve(flags: dict[str, Any]) -> None:
     )
     try:
         code = run(app, settings, listener)
-    except (StoreError, ValueError, FloatingPointError) as error:
+    except (SettingsError, StoreError, ValueError, FloatingPointError) as error:
         fail(error)
     raise typer.Exit(code)
 

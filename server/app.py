@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -12,7 +11,7 @@ from mass_serve import __version__
 from mass_serve.engine import EngineSource
 from mass_serve.server.operation import health_routes, metrics_routes, page
 from mass_serve.server.operation.metrics import Metrics
-from mass_serve.server.operation.tracing import Shutdown, trace_requests
+from mass_serve.server.operation.tracing import Shutdown, no_spans, trace_requests
 from mass_serve.server.protocols.hugging_face import routes as hugging_face
 from mass_serve.server.protocols.native import routes as native
 from mass_serve.server.protocols.native import task_routes
@@ -47,14 +46,17 @@ def create_app(settings: Settings, source: EngineSource) -> FastAPI:
     metrics = Metrics(settings.queue_images, settings.engine_options.labels)
     service = Service(settings, source, metrics)
     metrics.watch_readiness(lambda: service.ready)
-    send_last_spans: Shutdown = lambda: None  # noqa: E731 - there are none
+    metrics.watch_ages(service.ages)
+    metrics.watch_held_bytes(lambda: service.held_bytes)
+    metrics.held_bytes_are_bounded(settings.max_held_bytes)
+    send_last_spans: Shutdown = no_spans
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         service.start()
         yield
-        await asyncio.to_thread(service.close)
-        await asyncio.to_thread(send_last_spans)
+        await service.close()
+        await send_last_spans()
 
     # The framework's documentation pages would make the caller's browser load scripts from the internet.
     app = FastAPI(

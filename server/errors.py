@@ -16,8 +16,10 @@
     ├── NotReadyError            503  still loading
     │   ├── DrainingError        503  shutting down
     │   ├── WorkerDiedError      503  the process is about to end
-    │   └── NoMemoryError        503  not even one image fits the device's memory now
+    │   ├── NoMemoryError        503  not even one image fits the device's memory now
+    │   └── LoadHangsError       503  the store does not answer, so nothing can be loaded
     └── DeadlineError            504  not answered within `request_timeout`
+        └── LoadTimeoutError     504  the store was not loaded within `load_timeout`
 
 `server.web.error_handlers` is the one place that turns these, and the framework's own errors, into responses.
 Every body is `{"error": "<one sentence that says what to do>"}`.
@@ -154,6 +156,10 @@ class NoMemoryError(NotReadyError):
     """A batch of one image does not fit the device's memory at the moment."""
 
 
+class LoadHangsError(NotReadyError):
+    """A read of the store has been hanging, and the thread that loads hangs with it."""
+
+
 class DeadlineError(ServiceError):
     """The answer did not come within the time limit."""
 
@@ -164,6 +170,18 @@ class DeadlineError(ServiceError):
     def after(cls, seconds: float) -> DeadlineError:
         """Returns the error of a time limit of so many seconds."""
         return cls(f"There was no answer within {seconds:g} seconds; try again later.")
+
+
+class LoadTimeoutError(DeadlineError):
+    """The store was not loaded within the time limit; no request of a caller, so it counts as none."""
+
+    reason = None
+
+    @classmethod
+    def after(cls, seconds: float) -> LoadTimeoutError:
+        return cls(
+            f"The store was not loaded within {seconds:g} seconds (load_timeout); check that it can be read."
+        )
 
 
 def first_problem(problems: Sequence[Mapping[str, Any]]) -> str:

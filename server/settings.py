@@ -11,9 +11,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 from pydantic_settings import (
     BaseSettings,
+    NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     TomlConfigSettingsSource,
@@ -27,6 +28,15 @@ Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 PositiveSeconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 MIB = 1 << 20
+
+
+def _separated(given: object) -> object:
+    """Splits text at its commas: what a flag or a variable says of a list."""
+    return [part.strip() for part in given.split(",")] if isinstance(given, str) else given
+
+
+HostName = Annotated[str, Field(pattern=r"^(\*|(\*\.)?[A-Za-z0-9._:\[\]-]+)$")]
+HostNames = Annotated[tuple[HostName, ...] | None, NoDecode, BeforeValidator(_separated)]
 
 
 class SettingsError(Exception):
@@ -44,6 +54,9 @@ class Settings(EngineOptions, BaseSettings):
     store_poll_seconds: Seconds = Field(
         10.0, description="seconds between polls of the store for a new revision; 0 polls only when told"
     )
+    load_timeout: PositiveSeconds = Field(
+        600.0, description="seconds of one load after which it counts as hung: the first ends the process"
+    )
     inference_keys_file: Path | None = Field(
         None, description="file of keys, one a line, of which requests need one; re-read when it changes"
     )
@@ -53,6 +66,14 @@ class Settings(EngineOptions, BaseSettings):
 
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 takes a free one")
+
+    allowed_hosts: HostNames = Field(
+        None,
+        description=(
+            "names that requests may call the server by, with commas between; *.example.com is all below,"
+            " * any; by default loopback names and `host`, or any where that is a wildcard address"
+        ),
+    )
 
     num_threads: int | None = Field(None, ge=1, description="torch's CPU threads; torch's choice by default")
 

@@ -8,6 +8,7 @@ from pydantic import BaseModel, Field
 
 from mass_serve.model_store.storage.files import without_credentials
 from mass_serve.server.errors import DrainingError, NotReadyError, ServiceError, WorkerDiedError
+from mass_serve.server.serving.service import Service
 from mass_serve.server.web.receiving import CurrentService
 from mass_serve.server.web.responses import error_response, error_responses, readiness
 
@@ -37,12 +38,12 @@ async def readyz(service: CurrentService) -> JSONResponse:
     `load_error` tells why a newer revision of the store is not the one that serves.
     """
     if not service.ready:
-        return _told(_why_not_ready(service.alive, service.draining))
-    failure = service.store.failure
+        return _told(_why_not_ready(service))
+    trouble = service.store.trouble
     health = Health(
         status="ready",
         store_revision=service.engine.store_revision,
-        load_error=None if failure is None else without_credentials(str(failure.error)),
+        load_error=None if trouble is None else without_credentials(trouble),
     )
     return JSONResponse(health.model_dump(exclude_none=True))
 
@@ -64,9 +65,9 @@ def _told(error: ServiceError) -> JSONResponse:
     return error_response(error.status, str(error), error.headers())
 
 
-def _why_not_ready(alive: bool, draining: bool) -> NotReadyError:
-    if not alive:
+def _why_not_ready(service: Service) -> NotReadyError:
+    if not service.alive:
         return WorkerDiedError("The server cannot answer any more and is about to end; restart it.")
-    if draining:
+    if service.draining:
         return DrainingError("The server is shutting down; send requests to another one.")
-    return NotReadyError("The server is still loading its store; try again in a moment.")
+    return service.still_loading()

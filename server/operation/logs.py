@@ -36,7 +36,7 @@ def configure_logs(settings: Settings) -> None:
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
                 structlog.processors.format_exc_info,
                 _hide_credentials,
-                _renderer(settings.log_format),
+                *_renderers(settings.log_format),
             ],
         )
     )
@@ -54,9 +54,36 @@ def _hide_credentials(_logger: WrappedLogger, _method: str, event: EventDict) ->
     }
 
 
-def _renderer(log_format: str) -> Processor:
+def _renderers(log_format: str) -> list[Processor]:
     if log_format == "json":
-        return structlog.processors.JSONRenderer()
+        return [structlog.processors.JSONRenderer()]
     # The renderer's own tracebacks show local variables, and with them headers and keys.
     plain = structlog.dev.plain_traceback
-    return structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain)
+    return [
+        _escape_controls,
+        structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain),
+    ]
+
+
+def _escape_controls(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Escapes what a terminal would obey: callers choose paths, and an image's file may say anything."""
+    return {
+        key: _traceback(value) if key == "exception" else _harmless(value) for key, value in event.items()
+    }
+
+
+def _harmless(value: object) -> object:
+    """Returns text with escapes for what is not printable; anything else too, where its repr has such."""
+    text = value if isinstance(value, str) else repr(value)
+    return value if text.isprintable() else "".join(map(_printable, text))
+
+
+def _traceback(text: str) -> str:
+    """Keeps the lines of a traceback, further in than any line of the log begins."""
+    return "\n".join("  " + "".join(map(_printable, line)) for line in text.split("\n"))
+
+
+def _printable(character: str) -> str:
+    if character.isprintable():
+        return character
+    return character.encode("unicode_escape", "surrogatepass").decode("ascii")

@@ -24,6 +24,7 @@ from prometheus_client.registry import Collector
 
 from mass_serve import __version__
 from mass_serve.engine import FORMS, BatchReport, Classification, ServingEngine
+from mass_serve.server.operation.guarding_metrics import GuardingMetrics
 
 DURATION_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -31,7 +32,7 @@ LOAD_BUCKETS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 250)
 COEFFICIENT_BUCKETS = tuple(step / 10 for step in range(1, 11))
 
 PROTOCOLS = ("v1", "v2", "hugging_face", "other")
-CODES = (200, 400, 401, 404, 405, 408, 413, 415, 429, 499, 500, 503, 504, 505)
+CODES = (200, 400, 401, 404, 405, 408, 413, 415, 421, 429, 499, 500, 503, 504, 505)
 CACHE_COUNTS = ("hits", "misses", *FORMS)
 STAGES = ("decode", "queue", "first_pass", "route", "second_pass", "heads")
 REASONS = (
@@ -46,7 +47,7 @@ REASONS = (
 )
 
 
-class Metrics:
+class Metrics(GuardingMetrics):
     """Counts what the service reports, under names that start with `mass_`: a `ServingObserver`."""
 
     def __init__(self, queue_capacity: int, options: Mapping[str, str]) -> None:
@@ -54,6 +55,7 @@ class Metrics:
         # They are a time stamp beside every counter, which nobody reads.
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry()
+        super().__init__(self.registry)
         ProcessCollector(registry=self.registry)
         self._make_request_metrics()
         self._make_routing_metrics()

@@ -5,16 +5,43 @@ Where spans go and what they are sampled by is configured as everywhere, by the 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+from collections.abc import Awaitable, Callable
 
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from mass_serve.server.serving.polling import becomes_true
 from mass_serve.server.serving.request_context import RequestContext
 from mass_serve.server.settings import SettingsError
 from mass_serve.server.web.middleware import PROBES
 
-Shutdown = Callable[[], None]
+Shutdown = Callable[[], Awaitable[None]]
+# How long the end of the process waits for a collector that does not answer.
+LAST_SPANS_SECONDS = 5.0
+
+
+async def no_spans() -> None:
+    """Sends nothing, where nothing is traced."""
+
+
+class LastSpans:
+    """Ends the tracing when told to, on a thread that is there already: later there may be none to have."""
+
+    def __init__(self, shutdown: Callable[[], None]) -> None:
+        self._shutdown = shutdown
+        self._told = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="last-spans", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        self._told.wait()
+        self._shutdown()
+
+    async def send(self) -> None:
+        """Sends the last spans off, and waits for that no longer than LAST_SPANS_SECONDS."""
+        self._told.set()
+        await becomes_true(lambda: not self._thread.is_alive(), LAST_SPANS_SECONDS)
 
 
 def trace_requests(app: FastAPI) -> Shutdown:
@@ -33,7 +60,7 @@ def trace_requests(app: FastAPI) -> Shutdown:
             f"tracing: {error.name} is not installed; install 'mass-serve[tracing]'"
         ) from error
     resource = Resource({SERVICE_NAME: "mass-serve"}).merge(OTELResourceDetector().detect())
-    provider = TracerProvider(resource=resource)
+    provider = TracerProvider(resource=resource, shutdown_on_exit=False)
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     app.add_middleware(_StagesInSpan)
     FastAPIInstrumentor.instrument_app(
@@ -42,7 +69,7 @@ def trace_requests(app: FastAPI) -> Shutdown:
         excluded_urls=",".join(f"{path}$" for path in PROBES),
         exclude_spans=["receive", "send"],
     )
-    return provider.shutdown
+    return LastSpans(provider.shutdown).send
 
 
 class _StagesInSpan:

@@ -76,6 +76,19 @@ class Batcher:
         """Tells whether the worker has not ended yet."""
         return self._worker.is_alive()
 
+    @property
+    def oldest_seconds(self) -> float:
+        """For how long the oldest request has waited for the device; 0 where none does."""
+        now = time.monotonic()
+        with self._changed:
+            return now - min((ticket.submitted for ticket in self._queue), default=now)
+
+    @property
+    def batch_seconds(self) -> float:
+        """For how long the batch on the device has been running; 0 where there is none."""
+        began = self._batch_began
+        return 0.0 if began is None else time.monotonic() - began
+
     def refuse_when_full(self) -> None:
         """Raises QueueFullError when not even one image would be admitted now."""
         if self._waiting >= self._queue_images:

@@ -40,6 +40,11 @@ class DecodePool:
         """Tells whether an image is being decoded."""
         return self._threads.busy or self._thread_for_large.busy
 
+    @property
+    def oldest_seconds(self) -> float:
+        """The age of the image that waits or is being decoded for longest; 0 where there is none."""
+        return max(self._threads.oldest_seconds, self._thread_for_large.oldest_seconds)
+
     async def pixels(self, files: Sequence[bytes], preprocessing: ImagePreprocessor) -> list[Tensor]:
         """Decodes all files at once, [3, crop, crop] uint8 each; the error of a bad one says which it was."""
 

@@ -35,3 +35,15 @@ class ServingObserver(Protocol):
 
     def load_failed(self) -> None:
         """An attempt to load the store failed."""
+
+    def connection_dropped(self, reason: str) -> None:
+        """A connection was closed before its time, or could not be taken."""
+
+    def worker_replaced(self, reason: str) -> None:
+        """A sandboxed worker was replaced: it broke a bound ("cpu", "wall", "memory") or ended ("crash")."""
+
+    def key_used(self, name: str | None) -> None:
+        """A request came with the key of that name; None: with none, where none is needed."""
+
+    def wrong_key(self) -> None:
+        """A request came with a key that opens nothing."""

@@ -3,6 +3,8 @@
 One thread does all loading, one load at a time. A new engine is loaded beside the old one and runs an image
 before it takes over; requests that were admitted for the old one are still answered by it, and it goes
 when the last of them does. A load that fails changes nothing but what readiness, metrics and the log say.
+One that hangs (a network file system may do so for ever) cannot be stopped: whoever waits for it is told so,
+and when it comes back all goes on.
 """
 
 from __future__ import annotations
@@ -11,8 +13,9 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Callable
-from concurrent.futures import Future
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, InvalidStateError
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 import structlog
@@ -20,7 +23,14 @@ import torch
 
 from mass_serve.engine import EngineSource, Query, ServingEngine
 from mass_serve.model_store.errors import StoreError
-from mass_serve.server.errors import BadRequestError, DrainingError, NotFoundError
+from mass_serve.server.errors import (
+    BadRequestError,
+    DrainingError,
+    LoadHangsError,
+    LoadTimeoutError,
+    NotFoundError,
+    ServiceError,
+)
 from mass_serve.server.serving.observer import ServingObserver
 
 # A revision that could not be loaded is tried again after so many seconds, then after twice as many, ...
@@ -32,13 +42,24 @@ LOADING_NICENESS = 19
 log = structlog.get_logger(__name__)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Reload:
     """A load that somebody asked for and may wait for."""
 
     # From the tasks that are unloaded now to those that shall be.
     without: Callable[[frozenset[str]], frozenset[str]] = lambda unloaded: unloaded
     done: Future[ServingEngine] = field(default_factory=Future)
+    asked: float = field(default_factory=time.monotonic)
+
+    def succeed(self, engine: ServingEngine) -> None:
+        """Tells who asked of the engine that now serves, unless it was told before that the load hangs."""
+        with suppress(InvalidStateError):
+            self.done.set_result(engine)
+
+    def fail(self, error: Exception) -> None:
+        """Tells who asked that there will be no engine."""
+        with suppress(InvalidStateError):
+            self.done.set_exception(error)
 
 
 @dataclass(frozen=True)
@@ -59,14 +80,20 @@ class FailedLoad:
 class ServedStore:
     """The engine in service and the thread that replaces it. Every method may be called from any thread."""
 
-    def __init__(self, source: EngineSource, observer: ServingObserver, poll_seconds: float) -> None:
+    def __init__(
+        self, source: EngineSource, observer: ServingObserver, poll_seconds: float, load_timeout: float
+    ) -> None:
         self.engine: ServingEngine | None = None
         self.unloaded: frozenset[str] = frozenset()
         self.failure: FailedLoad | None = None
         self._source = source
         self._observer = observer
         self._poll_seconds = poll_seconds or None
+        self._load_timeout = load_timeout
+        self._told_of_hanging = False
         self._poll_waits: Reload | None = None  # among those asked for, not yet begun
+        self._busy_since: float | None = None  # None while the store is not read
+        self._open: set[Reload] = set()  # asked for, and not yet done
         self._asked: queue.SimpleQueue[Reload | None] = queue.SimpleQueue()
         self._ended = False
         self._ending = threading.RLock()  # a signal's handler may ask while its own thread does
@@ -77,15 +104,56 @@ class ServedStore:
         """Tells whether the loading thread has not ended."""
         return self._thread.is_alive()
 
+    @property
+    def load_seconds(self) -> float:
+        """For how long the store has been read, by a load or a poll; 0 where it is not."""
+        since = self._busy_since
+        return 0.0 if since is None else time.monotonic() - since
+
+    @property
+    def oldest_asked_seconds(self) -> float:
+        """For how long somebody has waited for a load; 0 where nobody does."""
+        now = time.monotonic()
+        return now - min((change.asked for change in self._open.copy()), default=now)
+
     def start(self) -> None:
         """Begins to load, and then to watch."""
         self._thread.start()
 
+    @property
+    def hangs(self) -> bool:
+        """Tells whether the store has been read for longer than `load_timeout`."""
+        return self.load_seconds > self._load_timeout
+
+    @property
+    def trouble(self) -> str | None:
+        """Why the newest revision is not the one that serves, in words; None where it is."""
+        if self.hangs:
+            return f"The store has not answered for {self.load_seconds:.0f} seconds; check where it lies."
+        return None if self.failure is None else str(self.failure.error)
+
+    def check(self) -> None:
+        """Notices a load that hangs; whoever keeps time calls this now and then."""
+        if not self.hangs:
+            self._told_of_hanging = False
+        elif not self._told_of_hanging:
+            self._told_of_hanging = True
+            self._give_up_waiting()
+
+    def _give_up_waiting(self) -> None:
+        """Says that a load hangs, to the log and to all who wait for one."""
+        if self.engine is not None:
+            log.error("loading hangs, the old revision serves on", seconds=round(self.load_seconds))
+            self._observer.load_failed()
+        with self._ending:
+            self._poll_waits = None
+            waiting = self._open.copy()
+        for change in waiting:
+            change.fail(LoadTimeoutError.after(self._load_timeout))
+
     def close(self) -> None:
-        """Ends the watching; a load that is under way is not waited for."""
+        """Tells the thread to end, and does not wait for it: a load that is under way cannot be stopped."""
         self._asked.put(None)
-        if self._thread.is_alive():
-            self._thread.join(1.0)
 
     def reload(self) -> Future[ServingEngine]:
         """Polls the store now. The future gives the engine that then serves, or what went wrong.
@@ -94,8 +162,11 @@ class ServedStore:
         """
         with self._ending:
             if self._poll_waits is None:
-                self._poll_waits = Reload()
-                self._ask(self._poll_waits)
+                asked = Reload()
+                self._ask(asked)
+                if asked.done.done():  # refused
+                    return asked.done
+                self._poll_waits = asked
             return self._poll_waits.done
 
     def load_task(self, name: str) -> Future[ServingEngine]:
@@ -113,28 +184,55 @@ class ServedStore:
 
     def _ask(self, change: Reload) -> Future[ServingEngine]:
         with self._ending:
-            if self._ended:
-                change.done.set_exception(DrainingError("The server is shutting down."))
+            refusal = self._refusal()
+            if refusal is not None:
+                change.fail(refusal)
             else:
+                self._open.add(change)
+                change.done.add_done_callback(lambda _: self._open.discard(change))
                 self._asked.put(change)
         return change.done
 
+    def _refusal(self) -> ServiceError | None:
+        """Returns why nothing can be asked for now, if so."""
+        if self._ended:
+            return DrainingError("The server is shutting down.")
+        if self.hangs:
+            return LoadHangsError(
+                f"{self.trouble} The old revision serves on, and nothing is loaded until then."
+            )
+        return None
+
     def _run(self) -> None:
-        self._load(Reload())
+        with self._reading():
+            self._load(Reload())
         _stand_back()
         while self.engine is not None:
             try:
                 change = self._asked.get(timeout=self._poll_seconds)
             except queue.Empty:
-                self._poll()
+                with self._reading():
+                    self._poll()
             else:
                 if change is None:
                     break
                 with self._ending:
                     if change is self._poll_waits:
                         self._poll_waits = None
-                self._load(change)
+                if change.done.done():  # it has waited for a load that hung, and was told so
+                    continue
+                with self._reading():
+                    self._load(change)
         self._refuse_the_rest()
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        """Shows since when the store is being read."""
+        self._busy_since = time.monotonic()
+        try:
+            yield
+        finally:
+            self._busy_since = None
 
     def _refuse_the_rest(self) -> None:
         """Answers everything asked for but not begun, as nobody shall wait for a thread that has ended."""
@@ -143,7 +241,7 @@ class ServedStore:
         while not self._asked.empty():
             change = self._asked.get()
             if change is not None:
-                change.done.set_exception(DrainingError("The server is shutting down."))
+                change.fail(DrainingError("The server is shutting down."))
 
     def _poll(self) -> None:
         """Loads what is new, unless that has failed a moment ago."""
@@ -175,7 +273,7 @@ class ServedStore:
             _warm_up(engine)
         except Exception as error:
             self._fail(revision, error)
-            change.done.set_exception(error)
+            change.fail(error)
             return
         seconds = time.monotonic() - started
         self.unloaded = frozenset(engine.left_out)
@@ -186,7 +284,7 @@ class ServedStore:
         log.info(
             event, store_revision=engine.store_revision, tasks=list(engine.tasks), seconds=round(seconds, 3)
         )
-        change.done.set_result(engine)
+        change.succeed(engine)
 
     def _fail(self, revision: str | None, error: Exception) -> None:
         """Keeps what serves and says so; the same failure again is counted, and not told again."""

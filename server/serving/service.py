@@ -17,6 +17,7 @@ from mass_serve.engine import EngineSource, Query, ServingEngine
 from mass_serve.server.errors import (
     BadRequestError,
     DeadlineError,
+    LoadTimeoutError,
     MemoryFullError,
     NotFoundError,
     NotReadyError,
@@ -25,6 +26,7 @@ from mass_serve.server.serving.batcher import Batcher
 from mass_serve.server.serving.decode_pool import DecodePool
 from mass_serve.server.serving.keys import Access
 from mass_serve.server.serving.observer import ServingObserver
+from mass_serve.server.serving.polling import becomes_true
 from mass_serve.server.serving.request_context import (
     ORDINARY,
     Answers,
@@ -40,6 +42,8 @@ from mass_serve.server.settings import Settings
 
 # Parsing holds the interpreter's lock, so more threads would not parse more.
 PARSING_THREADS = 4
+# A loading thread that does not read has ended by then; one that reads is not waited for.
+STORE_END_SECONDS = 1.0
 
 
 log = structlog.get_logger(__name__)
@@ -55,7 +59,7 @@ class Service:
         self.access = Access(settings)
         self.parsers = Threads(PARSING_THREADS, "parse")
         self.decoders = DecodePool(settings.decode_threads, settings.max_pixels)
-        self.store = ServedStore(source, observer, settings.store_poll_seconds)
+        self.store = ServedStore(source, observer, settings.store_poll_seconds, settings.load_timeout)
         self.batcher = Batcher(
             observer,
             max_batch_images=settings.max_batch_images,
@@ -78,8 +82,12 @@ class Service:
     @property
     def load_error(self) -> Exception | None:
         """Why there will never be an engine in this process; a later load that fails is no such reason."""
+        if self.store.engine is not None:
+            return None
+        if self.store.hangs:
+            return LoadTimeoutError.after(self.settings.load_timeout)
         failure = self.store.failure
-        return failure.error if failure is not None and self.store.engine is None else None
+        return None if failure is None else failure.error
 
     @property
     def busy(self) -> bool:
@@ -91,8 +99,15 @@ class Service:
         """The engine in service. Raises NotReadyError while there is none."""
         engine = self.store.engine
         if engine is None:
-            raise NotReadyError("The server is still loading its store; try again in a moment.")
+            raise self.still_loading()
         return engine
+
+    def still_loading(self) -> NotReadyError:
+        """Returns the error for whoever asks before there is an engine."""
+        return NotReadyError(
+            f"The server is still loading its store, loading for {self.store.load_seconds:.0f} s;"
+            " try again in a moment."
+        )
 
     def start(self) -> None:
         """Loads in the background, so that liveness and readiness are answered meanwhile."""
@@ -110,14 +125,38 @@ class Service:
         self._held_bytes -= context.held_bytes
 
     def check(self) -> None:
-        """Gives a hung worker up; whoever keeps time calls this now and then."""
+        """Gives a hung worker or load up; whoever keeps time calls this now and then."""
+        self.store.check()
         self.batcher.fail_if_hung(self.settings.hang_timeout)
 
-    def close(self) -> None:
-        """Answers what was admitted and stops the threads."""
+    @property
+    def held_bytes(self) -> int:
+        """The bytes of all bodies that are held now."""
+        return self._held_bytes
+
+    def ages(self) -> dict[str, float]:
+        """For how many seconds the oldest work of each kind has been under way; 0 where there is none."""
+        return {
+            "decode": self.decoders.oldest_seconds,
+            "parse": self.parsers.oldest_seconds,
+            "queue": self.batcher.oldest_seconds,
+            "batch": self.batcher.batch_seconds,
+            "load": self.store.load_seconds,
+            "admin": self.store.oldest_asked_seconds,
+        }
+
+    async def close(self) -> None:
+        """Answers what was admitted and ends the threads, within `request_timeout`, and needs no new one.
+
+        A process whose address space is full can start none, and shall end all the same.
+        """
         self.store.close()
-        if not self.batcher.close(self.settings.request_timeout):
+        await becomes_true(
+            lambda: self.batcher.close(0.0) or self.batcher.died, self.settings.request_timeout
+        )
+        if self.batcher.running:
             log.error("the device did not finish in time")
+        await becomes_true(lambda: not self.store.running, STORE_END_SECONDS)
         self.decoders.close()
         self.parsers.close()
 

@@ -12,20 +12,68 @@ import uuid
 from typing import Any
 
 import h11
+import structlog
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from mass_serve.server.serving.observer import ServingObserver
+from mass_serve.server.web.metered_parser import MeteredParser, RefusedError
+from mass_serve.server.web.turns import EVENTS_AT_ONCE, Turns
+
+NOT_HTTP = "Invalid HTTP request received. Send HTTP/1.1 with well-formed headers."
+
+log = structlog.get_logger(__name__)
+
+
+class HeldFlow(FlowControl):
+    """uvicorn's control of who may send, which reads no more while what was read is not handled."""
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        super().__init__(transport)
+        self._held = False
+
+    def hold(self) -> None:
+        """Reads no more until `release`, whatever the application asks for."""
+        self._held = True
+        self._transport.pause_reading()
+
+    def release(self) -> None:
+        """Reads on, unless the application has a reason not to."""
+        self._held = False
+        if not self.read_paused:
+            self._transport.resume_reading()
+
+    def resume_reading(self) -> None:
+        if self._held:
+            self.read_paused = False
+        else:
+            super().resume_reading()
 
 
 class TimedConnection(H11Protocol):
-    """uvicorn's connection with the time limits that it lacks.
+    """uvicorn's connection with the limits that it lacks, of time and of work.
 
     uvicorn limits the time between two requests and nothing else. Here a client has `client_timeout` seconds
     to send the headers of a request, from its first byte (or from the connection on), and as long to take
     up any more of an answer. The body's time is the route's business. Where there are more connections than
-    `max_connections`, the one that has waited for a request for longest is closed.
+    `max_connections`, the one that has waited for a request for longest is closed. What was read is handled
+    in turns with the other connections, a few events at a time.
     """
 
-    def __init__(self, *args: Any, client_timeout: float, max_connections: int, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        client_timeout: float,
+        max_connections: int,
+        observer: ServingObserver,
+        turns: Turns,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(*args, **kwargs)
+        self.conn = self._parser = MeteredParser()
+        self._observer = observer
+        self._turns = turns
+        self._waits_for_turn = False
         self._client_timeout = client_timeout
         self._max_connections = max_connections
         self._headers_timer: asyncio.TimerHandle | None = None
@@ -34,6 +82,7 @@ class TimedConnection(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self.flow = self._held_flow = HeldFlow(transport)
         self._idle_since = self.loop.time()
         self._time_headers()
         if len(self.connections) > self._max_connections:
@@ -46,6 +95,30 @@ class TimedConnection(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
+        self._time_headers()
+
+    def handle_events(self) -> None:
+        """Handles a few events at once; for more it waits until others had their turn."""
+        if self._waits_for_turn:
+            return
+        self._parser.allow(EVENTS_AT_ONCE)
+        try:
+            super().handle_events()
+        except RefusedError as refusal:
+            self._refuse(str(refusal), refusal.reason)
+        if self._parser.held_back and not self.transport.is_closing():
+            self._waits_for_turn = True
+            self._held_flow.hold()
+            self._turns.wait(self)
+
+    def go_on(self) -> None:
+        """Handles a few events more of what was read."""
+        self._waits_for_turn = False
+        if self.transport.is_closing():
+            return
+        self.handle_events()
+        if not self._waits_for_turn and not self.transport.is_closing():
+            self._held_flow.release()
         self._time_headers()
 
     def on_response_complete(self) -> None:
@@ -71,12 +144,25 @@ class TimedConnection(H11Protocol):
             again = self.loop.call_later(self._client_timeout, self.timeout_keep_alive_handler)
             self.timeout_keep_alive_task = again
 
-    def send_400_response(self, msg: str) -> None:
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - the parser's words are always the same
         """Answers what is not HTTP with the same shape of error as everything else."""
-        if self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
+        self._refuse(NOT_HTTP, "bad_request")
+
+    def _refuse(self, text: str, reason: str) -> None:
+        """Ends the connection, with a 400 where no answer has begun; then no other answer may follow it."""
+        self._count_drop(reason)
+        if self.conn.our_state is h11.SEND_BODY:
             self.transport.abort()  # in the middle of an answer there is no place for another one
             return
-        body = json.dumps({"error": f"{msg} Send HTTP/1.1 with well-formed headers."}).encode()
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            self._send_400(text)
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        self.transport.close()
+
+    def _send_400(self, text: str) -> None:
+        body = json.dumps({"error": text}).encode()
         headers = [
             (b"content-type", b"application/json"),
             (b"content-length", str(len(body)).encode()),
@@ -86,7 +172,16 @@ class TimedConnection(H11Protocol):
         response = h11.Response(status_code=400, headers=headers, reason=b"Bad Request")
         for event in (response, h11.Data(data=body), h11.EndOfMessage()):
             self.transport.write(self.conn.send(event) or b"")
-        self.transport.close()
+
+    def _drop(self, reason: str) -> None:
+        """Ends the connection at once."""
+        if not self.transport.is_closing():
+            self._count_drop(reason)
+        self.transport.abort()
+
+    def _count_drop(self, reason: str) -> None:
+        self._observer.connection_dropped(reason)
+        log.debug("connection dropped", reason=reason, client=self.client and self.client[0])
 
     def _time_headers(self) -> None:
         """Runs the clock exactly while bytes of a request are awaited, and neither answered nor idle."""
@@ -96,7 +191,7 @@ class TimedConnection(H11Protocol):
         if answering or self.timeout_keep_alive_task is not None or self.transport.is_closing():
             self._stop_headers_timer()
         elif self._headers_timer is None:
-            self._headers_timer = self.loop.call_later(self._client_timeout, self.transport.abort)
+            self._headers_timer = self.loop.call_later(self._client_timeout, self._drop, "slow_headers")
 
     def _make_room(self) -> None:
         """Closes one connection before the process has no descriptors left, which would stop everybody.
@@ -109,7 +204,7 @@ class TimedConnection(H11Protocol):
             if isinstance(connection, TimedConnection) and not connection.transport.is_closing()
         ]
         if len(kept) > self._max_connections:
-            min(kept, key=lambda connection: connection._idle_since).transport.abort()
+            min(kept, key=lambda connection: connection._idle_since)._drop("no_room")
 
     def _await_reading(self) -> None:
         self._stop_reading_timer()
@@ -119,7 +214,7 @@ class TimedConnection(H11Protocol):
         """Ends the connection of a client that has read nothing; a slow one is waited for."""
         self._reading_timer = None
         if self._unread() >= before:
-            self.transport.abort()
+            self._drop("slow_reader")
         elif self.transport.get_write_buffer_size():
             self._await_reading()
 

@@ -51,7 +51,7 @@ def _explain(request: Request, error: HTTPException) -> str:
     if error.status_code == HTTPStatus.NOT_FOUND:
         return f"There is nothing at {path}; /openapi.json lists what there is."
     if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-        return f"{path} does not take {request.method}; use {' or '.join(_allowed_methods(request))}."
+        return f"{path} does not take {request.method[:32]}; use {' or '.join(_allowed_methods(request))}."
     return str(error.detail)
 
 

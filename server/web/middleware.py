@@ -14,8 +14,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from mass_serve.server.errors import INTERNAL_ERROR, DrainingError
 from mass_serve.server.serving.request_context import RequestContext
 from mass_serve.server.serving.service import Service
+from mass_serve.server.web.hosts import AllowedHosts
 from mass_serve.server.web.responses import error_response
 
+# What a log line tells of a path.
+LONGEST_LOGGED_PATH = 512
+LONGEST_LOGGED_METHOD = 32
 SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 HTTP_VERSIONS = ("1.0", "1.1")
 PROBES = ("/livez", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready")
@@ -29,6 +33,7 @@ class RequestMiddleware:
     def __init__(self, app: ASGIApp, service: Service) -> None:
         self._app = app
         self._service = service
+        self._hosts = AllowedHosts.of(service.settings)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serves one request; probes are answered without being counted or logged as traffic."""
@@ -71,10 +76,12 @@ class RequestMiddleware:
             await send(message)
 
         try:
-            if scope["http_version"] in HTTP_VERSIONS:
-                await self._app(_as_get(scope), receive, send_with_headers)
-            else:
+            if scope["http_version"] not in HTTP_VERSIONS:
                 await _wrong_version(scope, receive, send_with_headers)
+            elif (name := self._hosts.refused(scope)) is not None:
+                await _wrong_host(name)(scope, receive, send_with_headers)
+            else:
+                await self._app(_as_get(scope), receive, send_with_headers)
         except asyncio.CancelledError:
             if status:
                 raise
@@ -83,7 +90,7 @@ class RequestMiddleware:
             self._service.observer.request_rejected(ended.reason)
             await error_response(ended.status, str(ended), ended.headers())(scope, receive, send_with_headers)
         except Exception:
-            log.exception("unexpected error", path=scope["path"])
+            log.exception("unexpected error", path=scope["path"][:LONGEST_LOGGED_PATH])
             if not status:
                 await error_response(500, INTERNAL_ERROR)(scope, receive, send_with_headers)
             status = 500
@@ -98,6 +105,11 @@ def _as_get(scope: Scope) -> Scope:
 async def _wrong_version(scope: Scope, receive: Receive, send: Send) -> None:
     text = f"HTTP/{scope['http_version']} is not spoken here; use HTTP/1.1."
     await error_response(505, text, {"Connection": "close"})(scope, receive, send)
+
+
+def _wrong_host(name: str) -> ASGIApp:
+    text = f"This server is not called {name[:80]!a}; the setting allowed_hosts says what it is called."
+    return error_response(421, text)
 
 
 def _protocol(method: str, path: str) -> str:
@@ -121,8 +133,8 @@ def _log_request(scope: Scope, status: int, seconds: float, context: RequestCont
     stages = {f"{stage}_seconds": round(spent, 6) for stage, spent in context.stage_seconds.items()}
     log.info(
         "request",
-        method=scope["method"],
-        path=scope["path"],
+        method=scope["method"][:LONGEST_LOGGED_METHOD],
+        path=scope["path"][:LONGEST_LOGGED_PATH],
         status=status,
         seconds=round(seconds, 6),
         images=context.images,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
 import logging
 import math
 import os
@@ -12,20 +14,29 @@ import sys
 import time
 from functools import partial
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
+import structlog
 import uvicorn
 from fastapi import FastAPI
 
+from mass_serve.server.errors import LoadTimeoutError
 from mass_serve.server.serving.service import Service
-from mass_serve.server.settings import Settings
+from mass_serve.server.settings import Settings, SettingsError
 from mass_serve.server.web.connections import TimedConnection
+from mass_serve.server.web.turns import Turns
+
+log = structlog.get_logger(__name__)
 
 # How long a dead server still answers, so that callers learn of it and a probe can see it.
 FAREWELL_SECONDS = 1.0
 BACKLOG = 2048
 # Files that are open beside connections: the store while it loads, logs, what torch and the exporter hold.
 OTHER_DESCRIPTORS = 100
+# Pipes and shared memory of a process that decodes.
+DESCRIPTORS_A_WORKER = 8
+# What accept() fails with where the process, or the machine, can have no more sockets.
+NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -67,6 +78,20 @@ class DrainingServer(uvicorn.Server):
             self._close_at = time.monotonic() + self._grace_seconds
         self._service.draining = True
 
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Starts to listen, and to hear of connections that could not be taken."""
+        asyncio.get_running_loop().set_exception_handler(self._on_loop_error)
+        await super().startup(sockets)
+
+    def _on_loop_error(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """Counts a failed accept() (the loop tries again after a second); all else is logged as ever."""
+        error = context.get("exception")
+        if isinstance(error, OSError) and error.errno in NO_DESCRIPTOR:
+            self._service.observer.connection_dropped("no_descriptor")
+            log.warning("no descriptor for a connection", error=error.strerror)
+        else:
+            loop.default_exception_handler(context)
+
     async def on_tick(self, counter: int) -> bool:
         """Looks after the service, ten times a second, and returns whether to close the listener."""
         self._service.check()
@@ -79,28 +104,41 @@ class DrainingServer(uvicorn.Server):
         return await super().on_tick(counter)
 
 
-def _within_descriptors(connections: int) -> int:
-    """As many of the connections as the process may have files open, after raising that limit if need be."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = connections + OTHER_DESCRIPTORS
-    if soft < needed:
-        soft = min(needed, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    return min(connections, max(1, soft - OTHER_DESCRIPTORS))
+def need_descriptors(settings: Settings) -> None:
+    """Lifts the limit on open files as far as connections need. Raises SettingsError where it stays low."""
+    soft, hard = (
+        math.inf if limit == resource.RLIM_INFINITY else limit
+        for limit in resource.getrlimit(resource.RLIMIT_NOFILE)
+    )
+    others = OTHER_DESCRIPTORS + DESCRIPTORS_A_WORKER * settings.decode_threads
+    needed = settings.max_connections + others
+    if soft < needed <= hard:
+        most = resource.RLIM_INFINITY if math.isinf(hard) else int(hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, most))
+    if hard < needed:
+        lower = f" or set max_connections to at most {hard - others}" if hard > others else ""
+        raise SettingsError(
+            f"max_connections: {settings.max_connections} connections need {needed} open files, and this"
+            f" process may have {hard}; raise that limit (ulimit -Hn){lower}"
+        )
 
 
 def run(app: FastAPI, settings: Settings, listener: socket.socket) -> int:
     """Serves until told to stop. Returns the exit code: 0, or 1 after the worker died.
 
-    Raises what loading the engine raised.
+    Raises what loading the engine raised, and SettingsError where too few files may be open. Ends the process
+    with 1 where the first load hangs: the thread that reads cannot be ended.
     """
+    need_descriptors(settings)
     service: Service = app.state.service
     config = uvicorn.Config(
         app,
         http=partial(  # type: ignore[arg-type]
             TimedConnection,
             client_timeout=settings.client_timeout,
-            max_connections=_within_descriptors(settings.max_connections),
+            max_connections=settings.max_connections,
+            observer=service.observer,
+            turns=Turns(),
         ),
         # In whole seconds, which is what uvicorn's type says and more than enough.
         timeout_keep_alive=math.ceil(settings.idle_timeout),
@@ -115,8 +153,12 @@ def run(app: FastAPI, settings: Settings, listener: socket.socket) -> int:
     )
     signal.signal(signal.SIGHUP, lambda *_: service.store.reload())
     DrainingServer(config, service, settings.drain_seconds).run(sockets=[listener])
-    if service.load_error is not None:
-        raise service.load_error
+    load_error = service.load_error
+    if isinstance(load_error, LoadTimeoutError):
+        log.error(str(load_error))
+        _leave_at_once(1)
+    if load_error is not None:
+        raise load_error
     code = 0 if service.alive else 1
     if service.busy:
         _leave_at_once(code)

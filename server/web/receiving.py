@@ -20,12 +20,13 @@ SLOWEST_BYTES_PER_SECOND = 1000
 T = TypeVar("T")
 
 
-def _service(request: Request) -> Service:
+# The framework would run plain functions on threads, where probes would wait for each other.
+async def _service(request: Request) -> Service:
     service: Service = request.app.state.service
     return service
 
 
-def _context(request: Request) -> RequestContext:
+async def _context(request: Request) -> RequestContext:
     context: RequestContext = request.state.context
     return context
 
@@ -34,7 +35,7 @@ CurrentService = Annotated[Service, Depends(_service)]
 CurrentContext = Annotated[RequestContext, Depends(_context)]
 
 
-def _keys(
+async def _keys(
     bearer: Annotated[HTTPAuthorizationCredentials | None, Depends(HTTPBearer(auto_error=False))],
     header: Annotated[str | None, Depends(APIKeyHeader(name="X-API-Key", auto_error=False))],
 ) -> list[str]:
@@ -46,15 +47,15 @@ def _keys(
 PresentedKeys = Annotated[list[str], Depends(_keys)]
 
 
-def _require_inference(service: CurrentService, keys: PresentedKeys) -> None:
+async def _require_inference(service: CurrentService, keys: PresentedKeys) -> None:
     service.access.require_inference(keys)
 
 
-def _require_admin(service: CurrentService, keys: PresentedKeys) -> None:
+async def _require_admin(service: CurrentService, keys: PresentedKeys) -> None:
     service.access.require_admin(keys)
 
 
-def _require_room(service: CurrentService) -> None:
+async def _require_room(service: CurrentService) -> None:
     service.batcher.refuse_when_full()
 
 
@@ -73,7 +74,7 @@ async def read_body(request: Request, service: Service, limit: int | None = None
     SlowClientError for one that takes `client_timeout` seconds longer than its length at the slowest rate,
     MemoryFullError when too many bytes are held already.
     """
-    context = _context(request)
+    context: RequestContext = request.state.context
     limit = service.settings.max_body_bytes if limit is None else limit
     too_large = TooLargeError(
         f"The body is larger than {limit} bytes, which is the limit; send fewer or smaller images."
@@ -109,7 +110,7 @@ async def while_awaited(request: Request, service: Service, work: Coroutine[Any,
 
     Needs the body to be read. Raises ClientGoneError and DeadlineError.
     """
-    context = _context(request)
+    context: RequestContext = request.state.context
     working = asyncio.ensure_future(work)
     leaving = asyncio.ensure_future(_disconnected(request))
     try:

@@ -21,6 +21,7 @@ ROWS = (
     "Cache",
     "Memory",
     "Errors",
+    "Guards",
     "Store revisions",
 )
 GRID_WIDTH = 24

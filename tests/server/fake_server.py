@@ -1,13 +1,16 @@
 """A real server process around the fake engine: `python -m tests.server.fake_server LOAD_SECONDS`.
 
-Settings come from MASS_ variables. The first line of the log tells the address.
+Settings come from MASS_ variables. The first line of the log tells the address. While there is a file of the
+name in FAKE_STORE_HANGS, reads of the store hang.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 import structlog
 import torch
@@ -25,8 +28,11 @@ class FakeSource:
     """The fake engine, after some seconds of work."""
 
     seconds: float
+    hangs_while: Path | None = None  # there is this file
 
     def revision(self) -> str:
+        while self.hangs_while is not None and self.hangs_while.exists():
+            time.sleep(0.05)
         return "fake-1"
 
     def load(self, without: frozenset[str], previous: ServingEngine | None) -> FakeEngine:  # noqa: ARG002 - the fake is always the same
@@ -39,7 +45,8 @@ class FakeSource:
 
 def main() -> int:
     """Serves until stopped."""
-    source = FakeSource(float(sys.argv[1]))
+    hangs = os.environ.get("FAKE_STORE_HANGS")
+    source = FakeSource(float(sys.argv[1]), Path(hangs) if hangs else None)
     settings = load_settings({})
     configure_logs(settings)
     listener = listen(settings.host, settings.port)

@@ -9,6 +9,7 @@ import json
 from typing import Any
 
 from expressions import HERE, LOADS
+from guard_rows import GUARDS
 from model_rows import BATCHING, CACHE, COEFFICIENTS, MEMORY, ROUTING, SET_SIZES, STORE
 from panels import DATA_SOURCE
 from service_rows import ERRORS, LATENCY, OVERVIEW, TRAFFIC
@@ -24,6 +25,7 @@ ROWS = [
     CACHE,
     MEMORY,
     ERRORS,
+    GUARDS,
     STORE,
 ]
 

@@ -14,7 +14,7 @@ from mass_serve.engine import ServingEngine
 from mass_serve.model_store.errors import StoreError
 from mass_serve.model_store.format.field_types import AUTO
 from mass_serve.model_store.storage.files import without_credentials
-from mass_serve.server.errors import BadRequestError, NotFoundError
+from mass_serve.server.errors import BadRequestError, LoadTimeoutError, NotFoundError
 from mass_serve.server.protocols.open_inference.models import find_model, model_names
 from mass_serve.server.serving.service import Service
 from mass_serve.server.web.receiving import FOR_ADMINS, CurrentService, read_body
@@ -24,7 +24,8 @@ router = APIRouter(prefix="/v2/repository", dependencies=FOR_ADMINS)
 
 # Options are a few names.
 LONGEST_BODY = 1 << 20
-RESPONSES = error_responses(400, 401, 404, 408, 413, 503)
+NOT_LOADED = "The store could not be loaded, the old revision serves on: "
+RESPONSES = error_responses(400, 401, 404, 408, 413, 503, 504)
 
 
 @router.post("/index", responses=RESPONSES)
@@ -48,7 +49,8 @@ async def load(model: str, request: Request, service: CurrentService) -> Respons
     """
     if (await _parameters(request, service)).get("parameters"):
         raise BadRequestError("Models are loaded as the store has them; send no parameters.")
-    engine = await _loaded(service.store.reload() if model == AUTO else service.store.load_task(model))
+    asked = service.store.reload() if model == AUTO else service.store.load_task(model)
+    engine = await _loaded(asked, service)
     if model != AUTO and model not in engine.tasks:
         raise NotFoundError(f"There is no task {model[:80]!a} in the store.")
     return Response()
@@ -60,7 +62,7 @@ async def unload(model: str, request: Request, service: CurrentService) -> Respo
     await _parameters(request, service)
     if model == AUTO:
         raise BadRequestError("'auto' is the router's choice among the tasks; unload a task.")
-    await _loaded(service.store.unload_task(model))
+    await _loaded(service.store.unload_task(model), service)
     return Response()
 
 
@@ -80,14 +82,21 @@ def _json_object(body: bytes) -> dict[str, Any]:
     return content
 
 
-async def _loaded(future: Future[ServingEngine]) -> ServingEngine:
-    """Returns the engine that then serves. Raises BadRequestError where it could not be loaded."""
+async def _loaded(future: Future[ServingEngine], service: Service) -> ServingEngine:
+    """Returns the engine that then serves. Raises BadRequestError where it could not be loaded.
+
+    Raises LoadTimeoutError after `load_timeout`, and not after `request_timeout`: a good load of a large
+    store takes longer than a request may.
+    """
+    limit = service.settings.load_timeout
     try:
-        # Who asked may leave; the load goes on.
-        return await asyncio.shield(asyncio.wrap_future(future))
+        async with asyncio.timeout(limit):
+            # Who asked may leave; the load goes on.
+            return await asyncio.shield(asyncio.wrap_future(future))
+    except TimeoutError as error:
+        if future.done():  # a read of the store has timed out by itself
+            raise BadRequestError(f"{NOT_LOADED}{without_credentials(str(error))}") from error
+        raise LoadTimeoutError.after(limit) from error
     # A driver of a remote store may raise anything, and a device may have no memory for a second engine.
     except (StoreError, ValueError, ArithmeticError, OSError, RuntimeError, MemoryError) as error:
-        reason = without_credentials(str(error))
-        raise BadRequestError(
-            f"The store could not be loaded, the old revision serves on: {reason}"
-        ) from error
+        raise BadRequestError(f"{NOT_LOADED}{without_credentials(str(error))}") from error

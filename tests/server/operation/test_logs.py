@@ -58,3 +58,40 @@ def test_a_traceback_does_not_show_the_headers_that_it_passed(
     assert "Traceback" in log
     assert "a defect with 1 headers" in log
     assert key not in log
+
+
+HOSTILE = "/\x1b[31mred\n2026-01-01 forged\r\x07\x9b2J\u2028\u202eevil"
+
+
+def say_hostile_things(log_format: str) -> None:
+    """By this service's log, and by those of libraries; in an event, a value, an object and an exception."""
+    configure_logs(load_settings({"log_format": log_format}))
+    structlog.get_logger("test").info("request", path=HOSTILE, several=[HOSTILE])
+    logging.getLogger("asyncio").error("task failed: %s", HOSTILE)
+    logging.getLogger("uvicorn.error").warning(HOSTILE)
+    try:
+        raise ValueError(HOSTILE)
+    except ValueError as error:
+        structlog.get_logger("test").error("failed", exc_info=error)
+
+
+@pytest.mark.usefixtures("_restored")
+@pytest.mark.parametrize("log_format", ["console", "json"])
+def test_nothing_logged_can_command_a_terminal_or_forge_a_line(
+    log_format: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    say_hostile_things(log_format)
+    log = capsys.readouterr().err
+    assert [line for line in log.splitlines() if line.startswith("2026-01-01 forged")] == []
+    assert all(character.isprintable() for line in log.split("\n") for character in line)
+    assert log.count("red") >= 4
+    assert "Traceback" in log
+
+
+@pytest.mark.usefixtures("_restored")
+def test_what_is_printable_stays_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logs(load_settings({"log_format": "console"}))
+    structlog.get_logger("test").info("ready", tasks=["cars", "Vögel"], path="C:\\store")
+    log = capsys.readouterr().err
+    assert "['cars', 'Vögel']" in log
+    assert "C:\\store" in log

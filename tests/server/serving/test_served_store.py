@@ -13,7 +13,13 @@ import structlog
 
 from mass_serve.engine import ServingEngine
 from mass_serve.model_store.errors import IntegrityError
-from mass_serve.server.errors import BadRequestError, DrainingError, NotFoundError
+from mass_serve.server.errors import (
+    BadRequestError,
+    DrainingError,
+    LoadHangsError,
+    LoadTimeoutError,
+    NotFoundError,
+)
 from mass_serve.server.operation.metrics import Metrics
 from mass_serve.server.serving import served_store
 from mass_serve.server.serving.served_store import ServedStore
@@ -86,7 +92,7 @@ def value(metrics: Metrics, name: str) -> float:
 @pytest.fixture
 def store(source: Source, metrics: Metrics) -> Iterator[ServedStore]:
     """Watches every few milliseconds, and has loaded."""
-    made = ServedStore(source, metrics, poll_seconds=0.01)
+    made = ServedStore(source, metrics, poll_seconds=0.01, load_timeout=WAIT)
     made.start()
     wait_for(lambda: made.engine is not None)
     yield made
@@ -202,7 +208,7 @@ def test_a_failed_unload_leaves_the_task(store: ServedStore, source: Source) -> 
 
 
 def test_without_polling_it_looks_when_told(source: Source, metrics: Metrics) -> None:
-    store = ServedStore(source, metrics, poll_seconds=0)
+    store = ServedStore(source, metrics, poll_seconds=0, load_timeout=WAIT)
     store.start()
     wait_for(lambda: store.engine is not None)
     source.current = "r2"
@@ -214,7 +220,7 @@ def test_without_polling_it_looks_when_told(source: Source, metrics: Metrics) ->
 
 def test_the_first_load_that_fails_is_the_last(source: Source, metrics: Metrics) -> None:
     source.damage = IntegrityError("damaged")
-    store = ServedStore(source, metrics, poll_seconds=0.01)
+    store = ServedStore(source, metrics, poll_seconds=0.01, load_timeout=WAIT)
     store.start()
     wait_for(lambda: not store.running)
     assert store.engine is None
@@ -228,3 +234,59 @@ def test_nobody_waits_for_a_closed_store(store: ServedStore) -> None:
     store.close()
     with pytest.raises(DrainingError):
         store.reload().result(WAIT)
+
+
+@pytest.fixture
+def hanging(source: Source, metrics: Metrics) -> Iterator[ServedStore]:
+    """Has loaded, and since then reads of its source hang, longer than a load may."""
+    made = ServedStore(source, metrics, poll_seconds=0, load_timeout=0.1)
+    made.start()
+    wait_for(lambda: made.engine is not None)
+    source.gate.clear()
+    yield made
+    source.gate.set()
+    made.close()
+
+
+def test_a_load_that_hangs_is_told_to_all_who_wait_and_goes_on(
+    hanging: ServedStore, source: Source, metrics: Metrics
+) -> None:
+    source.current = "r2"
+    begun, behind = hanging.load_task("digits"), hanging.unload_task("signs")
+    wait_for(lambda: hanging.hangs)
+    assert hanging.oldest_asked_seconds > 0.1
+    hanging.check()
+    for waited in (begun, behind):
+        assert isinstance(waited.exception(0), LoadTimeoutError)
+    assert hanging.oldest_asked_seconds == 0
+    assert serving(hanging) == "r1"
+    assert hanging.trouble is not None
+    assert "not answered" in hanging.trouble
+    assert value(metrics, "mass_task_load_failures_total") == 1
+    for refused in (hanging.reload(), hanging.load_task("digits"), hanging.unload_task("signs")):
+        assert isinstance(refused.exception(0), LoadHangsError)
+    hanging.check()
+    assert value(metrics, "mass_task_load_failures_total") == 1, "it is told once"
+    source.gate.set()
+    wait_for(lambda: serving(hanging) == "r2")
+    wait_for(lambda: hanging.load_seconds == 0)
+    assert hanging.trouble is None
+    assert hanging.reload().result(WAIT).store_revision == "r2"
+    assert [without for without, _ in source.loads] == [frozenset()] * 3, (
+        "what was given up is not done later"
+    )
+
+
+def test_the_next_load_that_hangs_is_told_again(
+    hanging: ServedStore, source: Source, metrics: Metrics
+) -> None:
+    for times in (1, 2):
+        source.gate.clear()
+        asked = hanging.reload()
+        wait_for(lambda: hanging.hangs)
+        hanging.check()
+        assert isinstance(asked.exception(0), LoadTimeoutError)
+        source.gate.set()
+        wait_for(lambda: hanging.load_seconds == 0)
+        hanging.check()
+        assert value(metrics, "mass_task_load_failures_total") == times
