@@ -14,6 +14,7 @@ import structlog
 from torch import Tensor
 
 from mass_serve.engine import EngineSource, Query, ServingEngine
+from mass_serve.inputs.images import ImageSurvey
 from mass_serve.server.errors import (
     BadRequestError,
     DeadlineError,
@@ -22,7 +23,8 @@ from mass_serve.server.errors import (
     NotReadyError,
 )
 from mass_serve.server.serving.batcher import Batcher
-from mass_serve.server.serving.decode_pool import DecodePool
+from mass_serve.server.serving.decoders import FUNCTION, LARGE, SMALL, Decoders, survey_files
+from mass_serve.server.serving.fair_queue import Turn
 from mass_serve.server.serving.keys import Access
 from mass_serve.server.serving.observer import ServingObserver
 from mass_serve.server.serving.request_context import (
@@ -33,6 +35,7 @@ from mass_serve.server.serving.request_context import (
     RequestContext,
     Urgency,
 )
+from mass_serve.server.serving.sandbox.pool import SandboxPool
 from mass_serve.server.serving.served_store import ServedStore
 from mass_serve.server.serving.threads import Threads
 from mass_serve.server.serving.ticket import Ticket
@@ -40,7 +43,12 @@ from mass_serve.server.settings import Settings
 
 # Parsing holds the interpreter's lock, so more threads would not parse more.
 PARSING_THREADS = 4
-
+# A survey of so few is quicker than a thread's turn, and holds the event loop for a millisecond at most.
+BYTES_SURVEYED_AT_ONCE = 1 << 16
+# The memory that a worker process shares with the server has room for the largest file and its result; what
+# is not used of it takes none.
+SHARED_BYTES_PER_BODY_BYTE = 3
+MOST_PIXEL_BYTES = 16 << 20
 
 log = structlog.get_logger(__name__)
 
@@ -54,7 +62,13 @@ class Service:
         self.observer = observer
         self.access = Access(settings)
         self.parsers = Threads(PARSING_THREADS, "parse")
-        self.decoders = DecodePool(settings.decode_threads, settings.max_pixels)
+        self.sandbox = SandboxPool(
+            {"decode": FUNCTION},
+            lanes={SMALL: settings.decode_workers, LARGE: 1},
+            shared_bytes=SHARED_BYTES_PER_BODY_BYTE * settings.max_body_bytes + MOST_PIXEL_BYTES,
+            replaced=observer.worker_replaced,
+        )
+        self.decoders = Decoders(self.sandbox)
         self.store = ServedStore(source, observer, settings.store_poll_seconds)
         self.batcher = Batcher(
             observer,
@@ -84,7 +98,7 @@ class Service:
     @property
     def busy(self) -> bool:
         """Tells whether a thread is still at work; none can be interrupted."""
-        return self.store.running or self.batcher.running or self.parsers.busy or self.decoders.busy
+        return self.store.running or self.batcher.running or self.parsers.busy
 
     @property
     def engine(self) -> ServingEngine:
@@ -96,6 +110,7 @@ class Service:
 
     def start(self) -> None:
         """Loads in the background, so that liveness and readiness are answered meanwhile."""
+        self.sandbox.start()
         self.store.start()
 
     def hold(self, nbytes: int, context: RequestContext) -> None:
@@ -118,7 +133,7 @@ class Service:
         self.store.close()
         if not self.batcher.close(self.settings.request_timeout):
             log.error("the device did not finish in time")
-        self.decoders.close()
+        self.sandbox.close()
         self.parsers.close()
 
     async def classify(
@@ -138,11 +153,15 @@ class Service:
         tasks = self._known_tasks(engine, candidates)
         context.images = len(images)
         deadline = min(context.deadline, time.monotonic() + (urgency.timeout or math.inf))
+        turn = Turn(caller="all", priority=urgency.priority)
+        surveys: list[ImageSurvey] = []
+        if isinstance(images, EncodedImages):
+            surveys = await self._surveys(images.files)
         ticket = self.batcher.admit(engine, len(images), deadline, urgency.priority)
         try:
             async with asyncio.timeout(urgency.timeout):
                 started = time.monotonic()
-                pixels = await self._pixels(images, engine)
+                pixels = await self._pixels(images, surveys, engine, turn)
                 context.stage_seconds["decode"] = time.monotonic() - started
                 self.batcher.submit(ticket, [Query(image, tasks) for image in pixels])
                 answers = await asyncio.wrap_future(ticket.future)
@@ -153,10 +172,18 @@ class Service:
             ticket.future.cancel()  # gives the places back if decoding failed or the caller left
             self._record_stages(ticket, context)
 
-    async def _pixels(self, images: Images, engine: ServingEngine) -> Sequence[Tensor]:
+    async def _surveys(self, files: Sequence[bytes]) -> list[ImageSurvey]:
+        """Returns what the files declare. Raises the error of a bad one."""
+        if sum(map(len, files)) <= BYTES_SURVEYED_AT_ONCE:
+            return survey_files(files, self.settings.image_limits)
+        return await self.parsers.run(survey_files, files, self.settings.image_limits)
+
+    async def _pixels(
+        self, images: Images, surveys: Sequence[ImageSurvey], engine: ServingEngine, turn: Turn
+    ) -> Sequence[Tensor]:
         """Returns pixels as the engine takes them. Raises BadRequestError for ready ones of another size."""
         if isinstance(images, EncodedImages):
-            return await self.decoders.pixels(images.files, engine.preprocessing)
+            return await self.decoders.pixels(images.files, surveys, engine, turn)
         crop = engine.preprocessing.crop
         if images.pixels.shape[1:] != (3, crop, crop):
             raise BadRequestError(
