@@ -21,6 +21,7 @@ from pydantic_settings import (
 )
 
 from mass_serve.engine.options import EngineOptions
+from mass_serve.inputs.images import DEFAULT_FORMATS, ImageLimits
 from mass_serve.server.errors import first_problem
 
 Count = Annotated[int, Field(ge=1)]
@@ -35,8 +36,14 @@ def _separated(given: object) -> object:
     return [part.strip() for part in given.split(",")] if isinstance(given, str) else given
 
 
+def _in_capitals(given: object) -> object:
+    return given.upper() if isinstance(given, str) else given
+
+
 HostName = Annotated[str, Field(pattern=r"^(\*|(\*\.)?[A-Za-z0-9._:\[\]-]+)$")]
 HostNames = Annotated[tuple[HostName, ...] | None, NoDecode, BeforeValidator(_separated)]
+ImageFormat = Annotated[Literal["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF"], BeforeValidator(_in_capitals)]
+ImageFormats = Annotated[tuple[ImageFormat, ...], NoDecode, BeforeValidator(_separated)]
 
 
 class SettingsError(Exception):
@@ -80,14 +87,17 @@ class Settings(EngineOptions, BaseSettings):
     max_batch_images: Count = Field(32, description="images in one batch on the device")
     batch_delay: Seconds = Field(0.0, description="seconds to wait for a batch to fill")
     queue_images: Count = Field(256, description="images that may wait; beyond it requests get 429")
-    decode_threads: Count = Field(
-        default_factory=lambda: min(8, os.cpu_count() or 1), description="threads that decode images"
+    decode_workers: Count = Field(
+        default_factory=lambda: min(8, os.cpu_count() or 1), description="processes that decode images"
     )
 
     max_body_bytes: Count = Field(32 * MIB, description="largest request body, in bytes")
     max_held_bytes: Count = Field(512 * MIB, description="bytes of all bodies at once; beyond it 429")
     # Pillow itself refuses larger images.
     max_pixels: int = Field(50_000_000, ge=1, le=178_956_970, description="largest image, in pixels")
+    image_formats: ImageFormats = Field(
+        DEFAULT_FORMATS, min_length=1, description="formats of images that are read; TIFF can be added"
+    )
     max_images_per_request: Count = Field(64, description="images in one request")
     max_top_k: Count = Field(1000, description="largest top_k that a caller may ask for")
 
@@ -118,6 +128,11 @@ class Settings(EngineOptions, BaseSettings):
     def engine_options(self) -> EngineOptions:
         """The part that an engine takes."""
         return EngineOptions(**{name: getattr(self, name) for name in EngineOptions.model_fields})
+
+    @property
+    def image_limits(self) -> ImageLimits:
+        """What an image may be."""
+        return ImageLimits(self.max_pixels, self.image_formats)
 
     @model_validator(mode="after")
     def _a_request_fits_the_queue(self) -> Settings:

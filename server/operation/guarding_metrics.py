@@ -8,8 +8,9 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from mass_serve.server.serving.sandbox.bounds import REASONS
+
 DROP_REASONS = ("no_room", "slow_headers", "slow_reader", "bad_request", "small_chunks", "no_descriptor")
-REPLACED_FOR = ("cpu", "wall", "memory", "crash")
 AGES = ("decode", "parse", "batch", "queue", "load", "admin")
 # The key of a caller who needed none and gave none.
 NO_KEY = "none"
@@ -50,7 +51,7 @@ class GuardingMetrics:
         registry.register(self._ages)
         for reason in DROP_REASONS:
             self._drops.labels(reason)
-        for reason in REPLACED_FOR:
+        for reason in REASONS:
             self._replaced.labels(reason)
         self._key_requests.labels(NO_KEY)
 

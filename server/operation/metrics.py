@@ -47,7 +47,6 @@ REASONS = (
     "wrong_keys",
 )
 # The key of a caller who needed none and gave none.
-NO_KEY = "none"
 
 
 class Metrics(GuardingMetrics):
@@ -81,16 +80,6 @@ class Metrics(GuardingMetrics):
         )
         self.rejected = Counter(
             "mass_rejected", "Requests refused or given up, by reason.", ("reason",), registry=self.registry
-        )
-        self.key_requests = Counter(
-            "mass_key_requests",
-            "Requests by the name of the key that they came with.",
-            ("key",),
-            registry=self.registry,
-        )
-        self.key_requests.labels(NO_KEY)
-        self.wrong_keys = Counter(
-            "mass_wrong_keys", "Requests that came with a key that opens nothing.", registry=self.registry
         )
         for protocol in PROTOCOLS:
             self.request_duration.labels(protocol)
@@ -198,14 +187,6 @@ class Metrics(GuardingMetrics):
     def request_rejected(self, reason: str) -> None:
         """Counts a request that was refused or given up."""
         self.rejected.labels(reason).inc()
-
-    def key_used(self, name: str | None) -> None:
-        """Counts a request under its key's name; None is a caller without one."""
-        self.key_requests.labels(NO_KEY if name is None else name).inc()
-
-    def wrong_key(self) -> None:
-        """Counts a key that opens nothing."""
-        self.wrong_keys.inc()
 
     def images_waiting(self, images: int) -> None:
         """Shows the length of the queue."""

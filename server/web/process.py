@@ -110,7 +110,7 @@ def need_descriptors(settings: Settings) -> None:
         math.inf if limit == resource.RLIM_INFINITY else limit
         for limit in resource.getrlimit(resource.RLIMIT_NOFILE)
     )
-    others = OTHER_DESCRIPTORS + DESCRIPTORS_A_WORKER * settings.decode_threads
+    others = OTHER_DESCRIPTORS + DESCRIPTORS_A_WORKER * settings.decode_workers
     needed = settings.max_connections + others
     if soft < needed <= hard:
         most = resource.RLIM_INFINITY if math.isinf(hard) else int(hard)

@@ -342,9 +342,9 @@ def _with_a_text(folder: Path) -> Path:
 def test_a_store_that_changes_before_it_is_read_is_not_calibrated(
     store: Path, images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def changed(url: str, device: torch.device) -> LoadedStore:
+    def changed(url: str, device: torch.device, trusted_keys: Path | None) -> LoadedStore:
         remove_task(store, "greek")
-        return _teacher(url, device)
+        return _teacher(url, device, trusted_keys)
 
     monkeypatch.setattr("mass_serve.evaluation.calibrate._teacher", changed)
     result = calibrate(store, images)

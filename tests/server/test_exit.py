@@ -134,14 +134,14 @@ def test_too_few_descriptors_are_told_at_the_start() -> None:
 
 
 def test_what_would_fit_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = load_settings({"decode_threads": 1, "max_connections": 1000})
+    settings = load_settings({"decode_workers": 1, "max_connections": 1000})
     monkeypatch.setattr(resource, "getrlimit", lambda _: (256, 512))
     with pytest.raises(SettingsError, match=r"need 1108 open files.* may have 512.* at most 404$"):
         need_descriptors(settings)
 
 
 def test_the_soft_limit_is_raised_to_what_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = load_settings({"decode_threads": 1, "max_connections": 1000})
+    settings = load_settings({"decode_workers": 1, "max_connections": 1000})
     asked: list[tuple[int, int]] = []
     monkeypatch.setattr(resource, "getrlimit", lambda _: (256, 4096))
     monkeypatch.setattr(resource, "setrlimit", lambda _, limits: asked.append(limits))
