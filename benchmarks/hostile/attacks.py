@@ -56,7 +56,9 @@ class Attacker:
             while asyncio.get_running_loop().time() < end:
                 answer = await self.ask(data)
                 if answer.status != 200:
-                    await asyncio.sleep(0.02)  # refusals are cheap; asking without a pause would be another attack
+                    await asyncio.sleep(
+                        0.02
+                    )  # refusals are cheap; asking without a pause would be another attack
 
         await asyncio.gather(*(one() for _ in range(connections)))
 

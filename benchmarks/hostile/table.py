@@ -15,7 +15,15 @@ from benchmarks.service.processes import running_server
 # Long enough to see requests run into the time limit of 30 seconds.
 MOST_SECONDS = 35.0
 COLUMNS = (
-    *("what", "bytes sent", "attacker got", "`/livez` p99", "worst neighbour", "worst at the same address"),
+    *(
+        "what",
+        "bytes sent",
+        "attacker got",
+        "`/livez` p99",
+        "own lag",
+        "worst neighbour",
+        "worst at the same address",
+    ),
     *("memory", "5xx", "after", "held"),
 )
 WORDS = {HUNG_UP: "hung up", UNANSWERED: "no answer yet"}
@@ -38,6 +46,7 @@ def row(report: Report) -> str:
         _bytes(report.bytes_sent),
         _answers(report.answers),
         f"{1000 * report.probe_p99:,.0f} ms",
+        f"{1000 * report.lag:,.0f} ms",
         _worst(report.neighbours),
         _worst(report.mates),
         f"{report.calm_memory / MIB:,.0f} {growth:+,.0f} MiB",

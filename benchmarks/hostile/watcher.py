@@ -115,9 +115,7 @@ class Watcher:
         sample = Sample(time.monotonic(), 0.0, -1)
         samples.append(sample)
         try:
-            sample.status = (
-                await ask(self._plan.port, data, source=source, timeout=LONGEST_WAIT)
-            ).status
+            sample.status = (await ask(self._plan.port, data, source=source, timeout=LONGEST_WAIT)).status
         finally:
             sample.seconds = time.monotonic() - sample.sent
 
