@@ -96,19 +96,22 @@ async def _slow_small_chunks(attacker: Attacker) -> None:
 
 
 async def _numbers(attacker: Attacker) -> None:
-    """2 million numbers with a digit and a comma each, in pixels of no size that is served."""
-    values = b",".join([b"128"] * 2_000_000)
-    await attacker.ask_at_once(_infer_json(b"[1,1000,1000,2]", values), 8)
+    """Pixels of no size that is served, just below what one request may hold."""
+    await attacker.ask_at_once(_infer_json(b"128"), 8)
 
 
 async def _lists(attacker: Attacker) -> None:
-    """1 million lists, one in the other's place; each is an object to the parser."""
-    await attacker.ask_at_once(_infer_json(b"[1,1000,1000,1]", b",".join([b"[1,1,1]"] * 999_990)), 8)
+    """Lists where numbers should be, each an object to the parser."""
+    await attacker.ask_at_once(_infer_json(b"[12345]", 999_000), 8)
 
 
-def _infer_json(shape: bytes, values: bytes) -> bytes:
-    tensor = b'{"name":"pixel_values","datatype":"UINT8","shape":%b,"data":[%b]}' % (shape, values)
-    return post("/v2/models/auto/infer", b'{"inputs":[%b]}' % tensor, "Content-Type: application/json")
+def _infer_json(value: bytes, count: int = 1_998_000, zipped: bool = False) -> bytes:
+    tensor = b'{"name":"pixel_values","datatype":"UINT8","shape":[1,1000,666,3],"data":[%b]}'
+    body = b'{"inputs":[%b]}' % (tensor % b",".join([value] * count))
+    if zipped:
+        body = gzip.compress(body)
+    headers = ("Content-Type: application/json", *(["Content-Encoding: gzip"] if zipped else []))
+    return post("/v2/models/auto/infer", body, *headers)
 
 
 async def _zipped_bodies(attacker: Attacker) -> None:
@@ -134,11 +137,8 @@ async def _broken_chunk(attacker: Attacker) -> None:
         await attacker.ask(data)
 
 
-async def _zipped_json(attacker: Attacker) -> None:
-    """A million lists once more, in a few kilobytes."""
-    inputs = b'{"inputs":[%b]}' % b",".join([b"[]"] * 900_000)
-    headers = ("Content-Type: application/json", "Content-Encoding: gzip")
-    await attacker.ask_at_once(post("/v2/models/auto/infer", gzip.compress(inputs), *headers), 8)
+async def _zipped_lists(attacker: Attacker) -> None:
+    await attacker.ask_at_once(_infer_json(b"[]", 999_000, zipped=True), 8)
 
 
 async def _native_json(attacker: Attacker) -> None:
@@ -191,8 +191,8 @@ ATTACKS = (
     ),
     Attack(
         "zipped-lists",
-        "the same without content, as gzip",
-        _zipped_json,
+        "the same with empty lists, as gzip",
+        _zipped_lists,
         growth=GROWTH_WITH_BODIES,
         own_address_suffers=True,
     ),

@@ -64,14 +64,15 @@ def bodies() -> list[Body]:
     return [
         *(Body("/v1/classify?tasks=digits&top_k=2", (), file) for file in files),
         *(Body("/predict", (), file) for file in files[::3]),
-        Body("/v1/classify", ("Content-Type: multipart/form-data; boundary=cut",), _form()),
+        Body("/v1/classify", ("Content-Type: multipart/form-data; boundary=cut",), form()),
         Body("/v1/classify", (as_json,), json.dumps(native).encode()),
         Body("/models/digits", (as_json,), json.dumps(hugging_face).encode()),
         *_infer(text),
     ]
 
 
-def _form() -> bytes:
+def form() -> bytes:
+    """A multipart body of images and fields."""
     head = b'Content-Disposition: form-data; name="%b"\r\n\r\n%b\r\n'
     fields = (
         (b"images", PICTURES["PNG"]),
