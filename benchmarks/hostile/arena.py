@@ -132,11 +132,13 @@ def fight(server: Server, attack: Attack, most_seconds: float = MOST_SECONDS) ->
         journal = watched()
     during = [resident for when, resident in journal.memory if when >= began]
     return Report(
-        attack,
-        attacker.sent,
-        attacker.statuses,
-        seconds,
-        *(_since(began, samples) for samples in (journal.probes, journal.neighbours, journal.mates)),
+        attack=attack,
+        bytes_sent=attacker.sent,
+        answers=attacker.statuses,
+        seconds=seconds,
+        probes=_since(began, journal.probes),
+        neighbours=_since(began, journal.neighbours),
+        mates=_since(began, journal.mates),
         lag=percentile(sorted(lag for when, lag in journal.lags if when >= began), 99),
         calm_memory=max(resident for when, resident in journal.memory if when < began),
         peak_memory=max(during),

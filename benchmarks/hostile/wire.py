@@ -55,8 +55,8 @@ def form(path: str, files: Iterable[bytes]) -> bytes:
 def infer(files: Sequence[bytes], *headers: str, zipped: bool = False, **parameters: int) -> bytes:
     """A request of the Open Inference Protocol with binary tensors."""
     elements = b"".join(len(data).to_bytes(4, "little") + data for data in files)
-    tensor = {"name": "image", "datatype": "BYTES", "shape": [len(files)]}
-    tensor["parameters"] = {"binary_data_size": len(elements)}
+    size = {"binary_data_size": len(elements)}
+    tensor = {"name": "image", "datatype": "BYTES", "shape": [len(files)], "parameters": size}
     head = json.dumps({"inputs": [tensor], "parameters": parameters}).encode()
     body = head + elements
     length = f"Inference-Header-Content-Length: {len(head)}"

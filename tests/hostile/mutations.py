@@ -162,12 +162,13 @@ def spoilt(chance: random.Random, data: bytes) -> bytes:
     return data
 
 
+PACKERS: dict[str, Callable[[bytes], bytes]] = {"gzip": gzip.compress, "deflate": zlib.compress}
+
+
 def spoilt_body(chance: random.Random, body: Body) -> Body:
     """A request whose content is spoilt, before or after it is packed, and at times its headers."""
     coding = next((line for line in body.headers if line.startswith("Content-Encoding")), "")
-    pack = {"": bytes, "Content-Encoding: gzip": gzip.compress, "Content-Encoding: deflate": zlib.compress}[
-        coding
-    ]
+    pack = PACKERS.get(coding.partition(": ")[2], bytes)
     if chance.random() < 0.7:
         content = pack(spoilt(chance, body.content))
     else:
