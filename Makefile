@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check --quiet
 
-.PHONY: install serve test check format docs demo clean
+.PHONY: install serve test check format docs demo fuzz clean
 
 install: $(VENV)/.installed
 serve: $(VENV)/.installed
@@ -35,6 +35,12 @@ demo: $(VENV)/.installed-dev
 	$(BIN)/python -m examples.demo_suite.train --out .demo
 	rm -rf server/demo_store
 	cp -r .demo/store server/demo_store
+
+# Looks for input that a parser does not bear, so many seconds for each; what it finds interesting stays in .fuzz.
+SECONDS ?= 60
+fuzz: $(VENV)/.installed-dev
+	$(PIP) install --constraint constraints.txt --editable '.[dev,fuzz]'
+	$(BIN)/python -m tests.hostile.fuzzing --seconds $(SECONDS)
 
 clean:
 	rm -rf $(VENV)

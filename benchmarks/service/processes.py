@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,6 +26,8 @@ class Server:
     """A running server."""
 
     client: httpx.Client
+    process: subprocess.Popen[bytes]
+    log: Path  # what it says on both outputs
 
     @property
     def port(self) -> int:
@@ -39,19 +42,45 @@ class Server:
 
 
 @contextmanager
-def running_server(store: Path, *flags: str) -> Iterator[Server]:
-    """A server for a store, ready, with its ordinary settings but for `flags`."""
-    command = [sys.executable, "-m", "mass_serve.cli", "serve", str(store), "--port", "0", *flags]
+def running_server(
+    store: Path | None,
+    *flags: str,
+    checkout: Path | None = None,
+    variables: Mapping[str, str] | None = None,
+    patience: float = PATIENCE,
+) -> Iterator[Server]:
+    """A server for a store (or the demo store), ready, with its ordinary settings but for `flags`.
+
+    `checkout` is the folder of another version to start; `variables` are added to the environment, of which
+    it gets nothing else that is called MASS_. One that does not end within `patience` is killed.
+    """
+    stores = [] if store is None else [str(store)]
+    command = [sys.executable, "-m", "mass_serve.cli", "serve", *stores, "--port", "0", *flags]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MASS_")}
+    if checkout is not None:
+        environment["PYTHONPATH"] = str(checkout)
+    environment.update(variables or {})
     with tempfile.TemporaryFile("w+") as log:  # a pipe that nobody reads would stop the server
-        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(
+            command, stdout=log, stderr=subprocess.STDOUT, cwd=checkout, env=environment
+        )
+        said = Path(f"/proc/self/fd/{log.fileno()}")
         try:
-            address = _address(process, Path(f"/proc/self/fd/{log.fileno()}"))
+            address = _address(process, said)
             with httpx.Client(base_url=address, timeout=PATIENCE, trust_env=False) as client:
                 _wait_until_ready(client)
-                yield Server(client)
+                yield Server(client, process, said)
         finally:
-            process.terminate()
-            process.wait(PATIENCE)
+            _end(process, patience)
+
+
+def _end(process: subprocess.Popen[bytes], patience: float) -> None:
+    process.terminate()
+    try:
+        process.wait(patience)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def _address(process: subprocess.Popen[bytes], log: Path) -> str:

@@ -1,0 +1,202 @@
+"""One attack on one server, watched: how /livez, good neighbours and memory fared, and what was left."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import httpx
+
+from benchmarks.hostile.attacks import MIB, Attack, Attacker
+from benchmarks.hostile.watcher import Journal, Plan, Sample
+from benchmarks.hostile.wire import HUNG_UP, UNANSWERED
+from benchmarks.service.figures import percentile
+from benchmarks.service.processes import Server
+
+PICTURE = Path(__file__).parents[2] / "examples" / "evaluation" / "digits" / "three" / "02.png"
+
+# A liveness probe allows a second and kills after a few failures; a tenth leaves room for a slow machine.
+LONGEST_PROBE = 0.1
+# What a person waits without wondering; on a calm server the same picture takes 20 to 50 milliseconds.
+LONGEST_ANSWER = 2.0
+# Where this much of the watcher's own timers is late, the machine was busy with something else.
+LONGEST_LAG = 0.03
+# Seconds of watching before an attack, and at least with it: 240 probes, of which 2 may be late.
+CALM_SECONDS, LEAST_SECONDS = 1.0, 6.0
+# An attack that goes on for longer is broken off, which is long enough to see it starve others.
+MOST_SECONDS = 25.0
+PATIENCE = 10.0
+
+
+@dataclass(frozen=True)
+class Report:
+    """What an attack did."""
+
+    attack: Attack
+    bytes_sent: int
+    answers: Counter[int]  # of the attacker
+    seconds: float  # of the attack
+    probes: list[Sample]
+    neighbours: list[Sample]
+    mates: list[Sample]
+    lag: float  # of the watcher, p99
+    calm_memory: int
+    peak_memory: int
+    after: str  # "right", or what was wrong with the answer to a good image afterwards
+    server_errors: float  # requests that the server counted as 5xx
+    log: str
+
+    @property
+    def probe_p99(self) -> float:
+        """Seconds."""
+        return percentile(sorted(sample.seconds for sample in self.probes), 99)
+
+    @property
+    def machine_was_late(self) -> bool:
+        """Tells whether the watcher itself had to wait for a processor, so that latencies say little."""
+        return self.lag > LONGEST_LAG
+
+    def complaints(self) -> list[str]:
+        """Says what a fair server would not have done; empty where it held."""
+        found = [
+            *self.late_probes(),
+            *self._wrong_probes(),
+            *_starved("another address", self.neighbours),
+            *([] if self.attack.own_address_suffers else _starved("the same address", self.mates)),
+            *self._surprising_answers(),
+        ]
+        growth = self.peak_memory - self.calm_memory
+        if growth > self.attack.growth:
+            found.append(f"memory grew by {growth // MIB} MiB, {self.attack.growth // MIB} were allowed")
+        if self.after != "right":
+            found.append(f"afterwards: {self.after}")
+        if self.server_errors:
+            found.append(f"{self.server_errors:g} requests ended in a 5xx")
+        if "Traceback" in self.log:
+            found.append(f"the log has a traceback: {self.log[self.log.index('Traceback') :][:600]}")
+        return found
+
+    def late_probes(self) -> list[str]:
+        """Says where /livez was late; another machine's load can do that, too."""
+        if self.probe_p99 <= LONGEST_PROBE:
+            return []
+        worst = max(sample.seconds for sample in self.probes)
+        took = f"{self.probe_p99:.3f} s (p99; worst {worst:.3f}, lag of the machine {self.lag:.3f})"
+        return [f"/livez took {took}"]
+
+    def _wrong_probes(self) -> Iterator[str]:
+        wrong = Counter(sample.status for sample in self.probes if sample.status != 200)
+        if wrong:
+            yield f"/livez answered {dict(wrong)}"
+
+    def _surprising_answers(self) -> Iterator[str]:
+        # One that is closed in the middle of its body may lose the answer to a reset.
+        surprising = {
+            status: count
+            for status, count in self.answers.items()
+            if status not in self.attack.answers | {HUNG_UP}
+        }
+        if surprising:
+            yield f"the attacker got {surprising}"
+
+
+def _starved(whose: str, samples: list[Sample]) -> Iterator[str]:
+    late = [round(sample.seconds, 2) for sample in samples if sample.seconds > LONGEST_ANSWER]
+    refused = Counter(sample.status for sample in samples if sample.status != 200)
+    if late:
+        yield f"{len(late)} of {len(samples)} neighbours at {whose} waited up to {max(late)} s"
+    if refused:
+        yield f"neighbours at {whose} got {dict(refused)}"
+
+
+def fight(server: Server, attack: Attack, most_seconds: float = MOST_SECONDS) -> Report:
+    """Attacks a server that is ready and calm, and reports."""
+    server.client.post("/v1/classify", content=PICTURE.read_bytes()).raise_for_status()
+    errors_before = server_errors(server.client)
+    attacker = Attacker(server.port)
+    with _watching(server) as watched:
+        time.sleep(CALM_SECONDS)
+        began = time.monotonic()
+        asyncio.run(_attack(attack, attacker, most_seconds))
+        seconds = time.monotonic() - began
+        time.sleep(max(1.0, LEAST_SECONDS - seconds))
+        journal = watched()
+    during = [resident for when, resident in journal.memory if when >= began]
+    return Report(
+        attack=attack,
+        bytes_sent=attacker.sent,
+        answers=attacker.statuses,
+        seconds=seconds,
+        probes=_since(began, journal.probes),
+        neighbours=_since(began, journal.neighbours),
+        mates=_since(began, journal.mates),
+        lag=percentile(sorted(lag for when, lag in journal.lags if when >= began), 99),
+        calm_memory=max(resident for when, resident in journal.memory if when < began),
+        peak_memory=max(during),
+        after=_answer_to_a_good_image(server),
+        server_errors=_counted(server) - errors_before,
+        log=server.log.read_text(errors="replace"),
+    )
+
+
+async def _attack(attack: Attack, attacker: Attacker, most_seconds: float) -> None:
+    try:
+        async with asyncio.timeout(most_seconds):
+            await attack.perform(attacker)
+    except TimeoutError:
+        attacker.statuses[UNANSWERED] += 1
+
+
+def _since(began: float, samples: list[Sample]) -> list[Sample]:
+    return [sample for sample in samples if sample.sent >= began]
+
+
+@contextmanager
+def _watching(server: Server) -> Iterator[Callable[[], Journal]]:
+    plan = Plan(server.port, server.process.pid, str(PICTURE))
+    command = [sys.executable, "-m", "benchmarks.hostile.watcher", json.dumps(asdict(plan))]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"watching\n", "the watcher did not start"
+        try:
+            yield lambda: Journal.from_json(process.communicate()[0])
+        finally:
+            process.kill()
+
+
+def _answer_to_a_good_image(server: Server) -> str:
+    try:
+        response = server.client.post("/v1/classify", content=PICTURE.read_bytes(), timeout=PATIENCE)
+        best = response.json()["results"][0]
+    except httpx.TimeoutException:
+        return f"no answer within {PATIENCE:g} s"
+    except httpx.TransportError as error:
+        return f"no server ({type(error).__name__})"
+    except (KeyError, ValueError):
+        return f"{response.status_code} {response.text[:200]}"
+    right = (best["task"], best["label"]) == ("digits", "three")
+    return "right" if right else f"{best['label']} of {best['task']}"
+
+
+def server_errors(client: httpx.Client) -> float:
+    """Requests that were counted as answered with 5xx."""
+    samples = re.findall(
+        r'^mass_requests_total\{code="5\d\d".*\} (\S+)$', client.get("/metrics").text, re.MULTILINE
+    )
+    return sum(map(float, samples))
+
+
+def _counted(server: Server) -> float:
+    try:
+        return server_errors(server.client)
+    except httpx.HTTPError:
+        return float("nan")

@@ -1,0 +1,140 @@
+"""6,000 spoilt bodies and 1,500 spoilt requests: none is the server's fault, and none is left hanging.
+
+The same ones every time; `make fuzz` looks for new ones, guided by what code they reach.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import re
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+
+from benchmarks.hostile.arena import PICTURE, server_errors
+from benchmarks.hostile.wire import ask, post
+from mass_serve.server.startup import demo_store
+from tests.hostile.mutations import bodies, raw_requests, spoilt_body
+from tests.server_processes import RunningServer, serving
+
+SEED = 14
+BODIES, REQUESTS = 6000, 1500
+# As many at a time; requests that never end wait for the server's patience, which is short here.
+BODIES_AT_ONCE, REQUESTS_AT_ONCE = 16, 100
+CLIENT_SECONDS = 0.5
+PATIENCE = 20.0
+# Several answers to pipelined requests follow each other without a gap.
+ANSWERS = re.compile(rb"HTTP/1\.1 (?=\d{3} )")
+# These say what is not spoken here, which is no failure.
+NOT_SPOKEN = {501, 505}
+
+T = TypeVar("T")
+
+
+async def at_once(limit: int, items: Iterable[T], act: Callable[[T], Awaitable[None]]) -> None:
+    """Acts on every item, so many at a time."""
+    remaining = iter(items)
+
+    async def one_after_the_other() -> None:
+        for item in remaining:
+            await act(item)
+
+    await asyncio.gather(*(one_after_the_other() for _ in range(limit)))
+
+
+def is_right_afterwards(server: RunningServer) -> bool:
+    """Also: nothing was counted as the server's failure, and nothing is left in it."""
+    response = server.client.post("/v1/classify", content=PICTURE.read_bytes())
+    assert response.json()["results"][0]["label"] == "three"
+    assert server.client.get("/livez").status_code == 200
+    assert server.metric("mass_queue_depth") == 0
+    log = server.log()
+    assert "Traceback" not in log, log[log.index("Traceback") :][:1000]
+    return server_errors(server.client) == 0
+
+
+@pytest.mark.slow
+def test_no_spoilt_body_is_the_servers_failure() -> None:
+    chance, seeds = random.Random(SEED), bodies()
+    script = [spoilt_body(chance, chance.choice(seeds)) for _ in range(BODIES)]
+    found: Counter[int] = Counter()
+    wrong: list[str] = []
+    with serving(Path(demo_store()), max_pixels=4_000_000) as server:
+        server.wait_until_ready()
+
+        async def send(number: int) -> None:
+            body = script[number]
+            data = post(body.path, body.content, *body.headers)
+            answer = await ask(server.port, data, timeout=PATIENCE)
+            found[answer.status] += 1
+            if answer.status != 200 and not _refuses(answer.status, answer.body):
+                wrong.append(f"body {number} to {body.path}: {answer.status} {answer.body[:200]!r}")
+
+        asyncio.run(at_once(BODIES_AT_ONCE, range(BODIES), send))
+        assert wrong == []
+        assert is_right_afterwards(server)
+    # Spoilt all the same: some are good, most are refused, for reasons of several kinds.
+    assert found[200] > BODIES // 20
+    assert found[400] > BODIES // 4
+    assert {413, 415} <= set(found)
+
+
+def _refuses(status: int, body: bytes) -> bool:
+    """Tells whether an answer is the caller's mistake and says what it was."""
+    with suppress(ValueError):
+        content = json.loads(body)
+        return 400 <= status < 500 and set(content) == {"error"} and isinstance(content["error"], str)
+    return False
+
+
+@pytest.mark.slow
+def test_no_oddity_of_http_is_a_failure_or_left_hanging() -> None:
+    script = list(raw_requests(random.Random(SEED), REQUESTS))
+    chance = random.Random(SEED)
+    half_closed = [chance.random() < 0.3 for _ in script]
+    wrong: list[str] = []
+    with serving(Path(demo_store()), client_timeout=CLIENT_SECONDS, idle_timeout=CLIENT_SECONDS) as server:
+        server.wait_until_ready()
+
+        async def send(number: int) -> None:
+            try:
+                answer = await asyncio.wait_for(
+                    _exchange(server.port, script[number], half_closed[number]), PATIENCE
+                )
+            except TimeoutError:
+                wrong.append(f"request {number} is left hanging: {script[number][:200]!r}")
+                return
+            if not all(map(_is_fair, ANSWERS.split(answer)[1:])):
+                wrong.append(f"request {number}: {answer[-500:]!r} for {script[number][:200]!r}")
+
+        asyncio.run(at_once(REQUESTS_AT_ONCE, range(REQUESTS), send))
+        assert wrong == []
+        assert is_right_afterwards(server)
+
+
+def _is_fair(answer: bytes) -> bool:
+    """One of the answers to a connection, from its status on; that to HEAD has no body."""
+    head, _, body = answer.partition(b"\r\n\r\n")
+    status = int(head[:3])
+    return status < 400 or status in NOT_SPOKEN or not body or _refuses(status, body)
+
+
+async def _exchange(port: int, data: bytes, half_closed: bool) -> bytes:
+    """What comes back until the server closes the connection."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    received = b""
+    with suppress(ConnectionError):
+        writer.write(data)
+        await writer.drain()
+        if half_closed:
+            writer.write_eof()
+        while part := await reader.read(1 << 16):
+            received += part
+    writer.close()
+    return received
