@@ -1,4 +1,4 @@
-"""The mutants of a file, each a copy with one small change: cosmic-ray makes them, and an operator of ours."""
+"""The mutants of a file, each a copy with one small change: cosmic-ray's, and one kind of our own."""
 
 from __future__ import annotations
 

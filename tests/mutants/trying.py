@@ -28,7 +28,7 @@ HEAVY = (
     "hypothesis",
 )
 HEAVY += ("fsspec", "safetensors.torch", "prometheus_client", "uvicorn", "pytest", "typer", "rich.progress")
-OPTIONS = ("-x", "-q", "-p", "no:cacheprovider", "-W", "ignore::pytest.PytestAssertRewriteWarning")
+OPTIONS = ("-x", "-q", "-p", "no:cacheprovider")
 OURS = ("mass_serve", "tests", "benchmarks", "examples", "docs")
 
 
@@ -73,6 +73,9 @@ def _be_pytest(folder: Path, tests: Sequence[str], report: Path) -> None:
         os.dup2(output, 2)
         os.chdir(folder)
         os.environ["PYTHONPATH"] = sys.path[0] = str(folder)
+        os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = (
+            "1"  # importing schemathesis takes longer than most tests
+        )
         for name in [name for name in sys.modules if name.partition(".")[0] in OURS]:
             del sys.modules[name]
         import pytest

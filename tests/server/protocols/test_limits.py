@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import FrozenInstanceError
+
 import pytest
 
 from mass_serve.server.errors import BadRequestError
-from mass_serve.server.protocols.limits import DEFAULT_TOP_K, checked_top_k
+from mass_serve.server.protocols.limits import DEFAULT_TOP_K, Limits, checked_top_k
 
 
 @pytest.mark.parametrize("top_k", [1, 2, 9, 10])
@@ -25,3 +27,10 @@ def test_one_is_allowed_where_nothing_else_is() -> None:
 
 def test_who_does_not_say_gets_five_labels() -> None:
     assert DEFAULT_TOP_K == 5  # documented in every protocol's page
+
+
+def test_limits_stay_as_they_are_set() -> None:
+    limits = Limits(max_images=8, max_top_k=10)
+    assert (limits.max_images, limits.max_top_k) == (8, 10)
+    with pytest.raises(FrozenInstanceError):
+        limits.max_images = 9  # type: ignore[misc]
