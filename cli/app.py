@@ -14,6 +14,7 @@ from mass_serve.cli import (
     evaluate,
     inspect_store,
     serve,
+    sign,
     task,
     verify_store,
 )
@@ -24,7 +25,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for command in (serve, classify, evaluate, calibrate, build_store, inspect_store, verify_store, task):
+for command in (serve, classify, evaluate, calibrate, build_store, inspect_store, verify_store, sign, task):
     command.register(app)
 
 

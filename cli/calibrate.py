@@ -11,6 +11,7 @@ import typer
 from mass_serve.cli.arguments import JsonOption, StoreArgument
 from mass_serve.cli.failing import fail
 from mass_serve.cli.progress_bars import progress_bars
+from mass_serve.cli.store_summary import remind_to_sign
 from mass_serve.evaluation import EvaluationDataError
 from mass_serve.evaluation.calibrate import Calibrated
 from mass_serve.evaluation.calibrate import calibrate as run_calibration
@@ -39,10 +40,14 @@ def calibrate(
     try:
         source = store_source(load_settings({"store": store}))
         with progress_bars() as progress:
-            result = run_calibration(source.url, images, unrouted, source.options.torch_device, progress)
+            options = source.options
+            result = run_calibration(
+                source.url, images, unrouted, options.torch_device, progress, options.trusted_keys
+            )
     except (SettingsError, StoreError, EvaluationDataError, FloatingPointError) as error:
         fail(error)
     _print_json(result) if as_json else _print_lines(result)
+    remind_to_sign(result.store)
 
 
 def _print_json(result: Calibrated) -> None:

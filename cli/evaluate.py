@@ -100,10 +100,17 @@ def _load(store: str, modes: Sequence[ModeName]) -> Variants:
         source = store_source(load_settings({"store": store}))
         # The paper's first pass reads less than the others'.
         most = next((mode for mode in modes if mode != PAPER), PAPER if modes else source.options.mode)
-        loaded = load_store(source.url, source.options.torch_device, source.options.torch_dtype, most)
+        options = source.options
+        loaded = load_store(
+            source.url,
+            options.torch_device,
+            options.torch_dtype,
+            most,
+            trusted_keys=options.trusted_keys,
+        )
     except (SettingsError, StoreError, ValueError) as error:
         fail(error)
-    return Variants(loaded, source.options.execution, source.options.set_cache_bytes)
+    return Variants(loaded, options.execution, options.set_cache_bytes)
 
 
 def _finetuned_models(engine: Engine, given: Sequence[str]) -> FinetunedModels | None:

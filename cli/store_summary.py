@@ -11,7 +11,7 @@ from rich.table import Column, Table
 
 from mass_serve.engine.loading import known_mode
 from mass_serve.model_store.errors import ManifestError
-from mass_serve.model_store.format.manifest import Manifest
+from mass_serve.model_store.format.manifest import SIGNATURE_FILE, Manifest
 from mass_serve.model_store.store import Store
 from mass_serve.router import MODE_NAMES
 
@@ -48,6 +48,16 @@ def warn_of_unknown_mode(manifest: Manifest) -> None:
         typer.echo(
             f"warning: this version has no mode {manifest.router.mode!r}: serve the store with --mode and "
             f"one of {', '.join(MODE_NAMES)}",
+            err=True,
+        )
+
+
+def remind_to_sign(store: Store) -> None:
+    """Says on standard error that a store which was signed has to be signed again, as it was changed."""
+    if store.files.exists(SIGNATURE_FILE):
+        typer.echo(
+            f"the signature of {store.files.url} is of the revision before: sign it again with "
+            "`mass-serve sign`, or servers that trust keys will not take the new one",
             err=True,
         )
 

@@ -12,6 +12,7 @@ import typer
 from mass_serve.cli.arguments import JsonOption, StoreArgument
 from mass_serve.cli.failing import fail
 from mass_serve.cli.progress_bars import progress_bars
+from mass_serve.cli.store_summary import remind_to_sign
 from mass_serve.model_store.errors import StoreError
 from mass_serve.model_store.plan import TaskInput
 from mass_serve.model_store.progress import Progress
@@ -56,10 +57,14 @@ def rollback(store: StoreArgument, name: NameArgument, as_json: JsonOption = Fal
 def prune(store: StoreArgument, as_json: JsonOption = False) -> None:
     """Deletes earlier revisions and what interrupted writes left behind."""
     try:
+        before = Store.open(store)
         deleted = prune_store(store)
+        after = Store.open(store)
     except StoreError as error:
         fail(error)
     typer.echo(json.dumps({"deleted": deleted}) if as_json else f"{len(deleted)} files deleted")
+    if after.manifest.store_revision != before.manifest.store_revision:
+        remind_to_sign(after)
 
 
 def _change(change: Callable[[Progress], Store], as_json: bool) -> None:
@@ -73,9 +78,10 @@ def _change(change: Callable[[Progress], Store], as_json: bool) -> None:
     if as_json:
         content = {"store": store.files.url, "store_revision": store.manifest.store_revision, "tasks": tasks}
         typer.echo(json.dumps(content))
-        return
-    listed = ", ".join(f"{name} ({revision})" for name, revision in tasks.items())
-    typer.echo(f"{store.files.url}: revision {store.manifest.store_revision}, tasks {listed}")
+    else:
+        listed = ", ".join(f"{name} ({revision})" for name, revision in tasks.items())
+        typer.echo(f"{store.files.url}: revision {store.manifest.store_revision}, tasks {listed}")
+    remind_to_sign(store)
 
 
 def register(app: typer.Typer) -> None:

@@ -76,7 +76,15 @@ class Engine:
         that do not fit it.
         """
         before = None if previous is None else previous._loaded
-        loaded = load_store(store, options.torch_device, options.torch_dtype, options.mode, without, before)
+        loaded = load_store(
+            store,
+            options.torch_device,
+            options.torch_dtype,
+            options.mode,
+            without,
+            before,
+            trusted_keys=options.trusted_keys,
+        )
         engine = cls(loaded, options.execution, options.set_cache_bytes)
         if previous is not None:
             engine._make_sets_ready(previous)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -67,16 +68,18 @@ def load_store(
     without: Collection[str] = (),
     previous: LoadedStore | None = None,
     calibrated: bool = True,
+    trusted_keys: Path | None = None,
 ) -> LoadedStore:
     """Opens, verifies and loads the store at `url`, in its mode or in another, without some of its tasks.
 
     Of `previous`, the pretrained weights are shared and the blocks of unchanged tasks copied: a new revision
     of one task then costs little to read, and two engines side by side need the encoder once. The
-    store's calibration is left out unless `calibrated`. Raises `model_store.errors.StoreError`, of which
+    store's calibration is left out unless `calibrated`. With a file of `trusted_keys` one of them must have
+    signed the store. Raises `model_store.errors.StoreError`, of which
     ManifestError is for a manifest with a mode that there is not, and ValueError for such a `mode` or if no
     task is left.
     """
-    store = Store.open(url)
+    store = Store.open(url, trusted_keys)
     manifest = store.manifest
     tasks = [task for task in manifest.tasks if task.name not in without]
     if not tasks:
@@ -87,7 +90,7 @@ def load_store(
     if previous is not None and (previous.pretrained_sha256, previous.dtype) != (digest, dtype):
         previous = None  # of another encoder: nothing of it can be shared
     if previous is None:
-        pretrained = {name: _own(t, device, dtype) for name, t in store.load_pretrained().items()}
+        pretrained = {name: _placed(t, device, dtype) for name, t in store.load_pretrained().items()}
     else:
         pretrained = previous.pretrained
     experts = tuple((task.experts_file, task.files[task.experts_file]) for task in tasks)
@@ -126,14 +129,14 @@ def _read_tasks(store: Store, tasks: Sequence[tuple[int, TaskEntry]], bank: Expe
         bank.set_task(place, changes.singular_vectors, changes.dense_deltas)
 
 
-def _own(tensor: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """A copy of our own: memory mapped to a file changes, or is gone, when somebody harms the file."""
-    return tensor.to(device, dtype, copy=True)
+def _placed(tensor: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """The tensor on the device in the dtype; the same one where it is so already."""
+    return tensor.to(device, dtype)
 
 
 def classification_head(stored: HeadTensors) -> ClassificationHead:
     """Makes a classification head of a store's tensors, in float32 on the CPU."""
-    own = {name: _own(t, torch.device("cpu"), torch.float32) for name, t in stored.tensors.items()}
+    own = {name: _placed(t, torch.device("cpu"), torch.float32) for name, t in stored.tensors.items()}
     scale = float(own[LOGIT_SCALE]) if LOGIT_SCALE in own else None
     return ClassificationHead(own[WEIGHT], own.get(BIAS), scale)
 
@@ -183,7 +186,7 @@ def _first_pass_weights(
         every_task = range(bank.num_tasks)
         return bank.merged_parameters(names, every_task)
     like = next(iter(bank.pretrained.values()))
-    return {name: _own(stored[name], like.device, like.dtype) for name in stored if name in names}
+    return {name: _placed(stored[name], like.device, like.dtype) for name in stored if name in names}
 
 
 def _calibration(store: Store, names: Sequence[str]) -> Calibration | None:
@@ -196,7 +199,7 @@ def _calibration(store: Store, names: Sequence[str]) -> Calibration | None:
     kinds, tasks = evidence_kinds(len(linears)), len(entry.tasks)
     if not is_calibration(tensors, kinds, tasks):
         return None  # made by a version of this program that had other evidence
-    own = {name: tensor.to(torch.float64, copy=True) for name, tensor in tensors.items()}
+    own = {name: tensor.to(torch.float64) for name, tensor in tensors.items()}
     calibration = Calibration(own[MEANS], own[COVARIANCE], own[IMAGES], own[OWNER])
     if not calibration.is_usable:
         raise StoreError(

@@ -9,7 +9,8 @@ them are labels of `mass_build_info`: a new option is a new field here and nothi
 from __future__ import annotations
 
 import re
-from typing import Literal
+from pathlib import Path
+from typing import Literal, get_args
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, field_validator
@@ -44,6 +45,10 @@ class EngineOptions(BaseModel):
     set_cache_bytes: int = Field(
         default=GIB, ge=0, description="memory for expert sets beside the shared blocks, in bytes"
     )
+    trusted_keys: Path | None = Field(
+        default=None,
+        description="PEM file of Ed25519 public keys; a store must be signed with one (extra `signing`)",
+    )
 
     @field_validator("device")
     @classmethod
@@ -54,8 +59,13 @@ class EngineOptions(BaseModel):
 
     @property
     def labels(self) -> dict[str, str]:
-        """The options that are words and not numbers, as labels of a metric; what was left open is empty."""
-        options = {name: getattr(self, name) for name in type(self).model_fields}
+        """The options that are words and not numbers, as labels of a metric; what was left open is empty.
+
+        A path is no word: where this machine keeps its files is not for everybody who reads metrics.
+        """
+        fields = type(self).model_fields.items()
+        words = [name for name, field in fields if Path not in get_args(field.annotation)]
+        options = {name: getattr(self, name) for name in words}
         return {
             name: str(value or "")
             for name, value in options.items()

@@ -19,7 +19,7 @@ class StoreSource:
 
     def revision(self) -> str:
         """The store's revision now. Raises StoreError."""
-        return Store.open(self.url).manifest.store_revision
+        return Store.open(self.url, self.options.trusted_keys).manifest.store_revision
 
     def load(self, without: frozenset[str] = frozenset(), previous: ServingEngine | None = None) -> Engine:
         """Loads an engine of the store as it is now. Raises StoreError and ValueError."""

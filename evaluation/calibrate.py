@@ -47,16 +47,21 @@ class Calibrated:
 
 
 def calibrate(
-    url: str, root: Path, unrouted_share: float, device: torch.device, progress: Progress
+    url: str,
+    root: Path,
+    unrouted_share: float,
+    device: torch.device,
+    progress: Progress,
+    trusted_keys: Path | None = None,
 ) -> Calibrated:
     """Fits a store to the images in a folder and writes a new revision of it.
 
     `unrouted_share` of such images will be answered as unrouted in the store's mode: familiarity below theirs
     is believed of no task. Raises StoreError, and EvaluationDataError for images that are too few.
     """
-    store = Store.open(url)
+    store = Store.open(url, trusted_keys)
     served = known_mode(store.manifest.router)
-    loaded = _teacher(url, device)
+    loaded = _teacher(url, device, trusted_keys)
     if loaded.store_revision != store.manifest.store_revision:
         raise StoreError(f"{url} was changed meanwhile: calibrate it again")
     names = [head.entry.name for head in loaded.heads]
@@ -86,12 +91,12 @@ def _tensors(calibration: Calibration) -> dict[str, Tensor]:
     }
 
 
-def _teacher(url: str, device: torch.device) -> LoadedStore:
+def _teacher(url: str, device: torch.device, trusted_keys: Path | None) -> LoadedStore:
     """The store in its most careful mode, and as if it had never been calibrated.
 
     Otherwise a second calibration would be fitted to the first, and the same images give another store.
     """
-    loaded = load_store(url, device, torch.float32, TEACHER, calibrated=False)
+    loaded = load_store(url, device, torch.float32, TEACHER, calibrated=False, trusted_keys=trusted_keys)
     if len(loaded.heads) < 2:
         raise EvaluationDataError(f"{url} has one task: there is nothing to choose, and nothing to calibrate")
     return loaded

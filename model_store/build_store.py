@@ -15,11 +15,12 @@ from mass_serve.model_store.errors import StoreExistsError
 from mass_serve.model_store.format.factoring import factored_shapes
 from mass_serve.model_store.format.journal import JOURNAL_FILE, Journal, load_journal
 from mass_serve.model_store.format.manifest import MANIFEST_FILE, PRETRAINED_FILE, Manifest
-from mass_serve.model_store.format.tensor_files import TensorSpec, sha256_of, write_tensors
+from mass_serve.model_store.format.tensor_files import TensorSpec, write_tensors
 from mass_serve.model_store.plan import BuildPlan, TaskInput, plan_build
 from mass_serve.model_store.progress import Progress, silent
 from mass_serve.model_store.storage.files import LOCK_FILE, PARTIAL_SUFFIX, StoreFiles
 from mass_serve.model_store.storage.opening import open_files
+from mass_serve.model_store.storage.regular_files import sha256_of
 from mass_serve.model_store.store import Store
 from mass_serve.model_store.writing import commit, is_ours, new_revision, write_task, writing_errors_explained
 
@@ -103,8 +104,8 @@ def _is_intact(files: StoreFiles, journal: Journal) -> bool:
     for path, digest in journal.files().items():
         if not files.exists(path):
             return False
-        with files.local_copy(path) as local:
-            if sha256_of(local) != digest:
+        with files.opened(path) as file:
+            if sha256_of(file) != digest:
                 return False
     return True
 

@@ -3,15 +3,25 @@
 StoreError                  everything below; its text is one sentence for the user
 ├── CheckpointError         a model, head or labels file that cannot be used
 ├── ManifestError           manifest.json missing, malformed, or of a newer format
+├── SignatureError          a store that no trusted key has signed, or a key that cannot be used
 ├── IntegrityError          a file of the store is missing or is not what its SHA-256 says
 ├── StoreExistsError        the destination of a build is taken
 ├── StoreLockedError        another writer is at work
 └── TaskError               a task that is unknown, duplicate, badly named or has nothing to roll back to
 """
 
+# Names out of a hostile file may have megabytes, and a terminal's control characters.
+_LONGEST_TEXT = 2000
+
 
 class StoreError(Exception):
     """A store or checkpoint cannot be used as asked; the text says what was wrong and what to do."""
+
+    def __init__(self, text: str) -> None:
+        """Makes one printable line of the text, whatever the names in it are."""
+        if len(text) > _LONGEST_TEXT:
+            text = f"{text[:_LONGEST_TEXT]} ..."
+        super().__init__("".join(map(_printable, text)))
 
 
 class CheckpointError(StoreError):
@@ -20,6 +30,10 @@ class CheckpointError(StoreError):
 
 class ManifestError(StoreError):
     """The manifest is missing, malformed, or written by a newer format version."""
+
+
+class SignatureError(StoreError):
+    """A store is not signed by a trusted key, or a key file cannot be used."""
 
 
 class IntegrityError(StoreError):
@@ -36,3 +50,7 @@ class StoreLockedError(StoreError):
 
 class TaskError(StoreError):
     """A task is unknown, duplicate, badly named, or has no earlier revision."""
+
+
+def _printable(character: str) -> str:
+    return character if character.isprintable() else ascii(character)[1:-1]

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 
 from torch import Tensor
 
@@ -19,11 +18,12 @@ from mass_serve.model_store.format.manifest import (
     CALIBRATION_PREFIX,
     MANIFEST_FILE,
     PRETRAINED_FILE,
+    SIGNATURE_FILE,
     CalibrationEntry,
     Manifest,
     TaskEntry,
 )
-from mass_serve.model_store.format.tensor_files import TensorSpec, read_tensor, write_tensors
+from mass_serve.model_store.format.tensor_files import TensorSpec, write_tensors
 from mass_serve.model_store.merged_base import is_slow_to_rebuild
 from mass_serve.model_store.plan import TaskInput, plan_task
 from mass_serve.model_store.progress import Progress, silent
@@ -59,8 +59,8 @@ def add_task(
         if current is not None and not replace:
             raise TaskError(f"task {task.name} exists already: pass --replace for a new revision of it")
         planned = plan_task(task, manifest.backbone, manifest.preprocessing, allow_pickle)
-        with store.encoder_file(PRETRAINED_FILE) as path:
-            entry = write_task(store.files, store.layout, partial(read_tensor, path), planned, progress)
+        with store.encoder_file(PRETRAINED_FILE) as pretrained:
+            entry = write_task(store.files, store.layout, pretrained.read, planned, progress)
         if current is None:
             return _commit(store, (*manifest.tasks, entry), manifest.history, progress)
         tasks = tuple(entry if earlier is current else earlier for earlier in manifest.tasks)
@@ -146,7 +146,7 @@ def prune_store(url: StoreUrl) -> list[str]:
             # First, so that no manifest names a file that is gone, should this stop halfway.
             store.files.write_bytes(MANIFEST_FILE, pruned.to_bytes())
             store = Store(store.files, pruned)
-        kept = {MANIFEST_FILE, *store.manifest.all_files()}
+        kept = {MANIFEST_FILE, SIGNATURE_FILE, *store.manifest.all_files()}
         deleted = [path for path in store.files.list() if path not in kept and is_ours(path)]
         for path in deleted:
             store.files.delete(path)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from torch import Tensor
@@ -20,10 +22,12 @@ from mass_serve.model_store.format.manifest import (
     TaskEntry,
     parse_manifest,
 )
-from mass_serve.model_store.format.tensor_files import TensorFileError, read_specs, read_tensors, sha256_of
+from mass_serve.model_store.format.tensor_files import TensorFile, TensorFileError, TensorSpec
 from mass_serve.model_store.progress import Progress, silent
+from mass_serve.model_store.signing import TrustedKeys, signed_manifest
 from mass_serve.model_store.storage.files import StoreFiles
 from mass_serve.model_store.storage.opening import open_files
+from mass_serve.model_store.storage.regular_files import RegularFile, sha256_of
 
 
 class Store:
@@ -35,30 +39,36 @@ class Store:
         self.layout = ExpertLayout.of(manifest)
 
     @classmethod
-    def open(cls, url: str | os.PathLike[str]) -> Store:
+    def open(cls, url: str | os.PathLike[str], trusted_keys: Path | None = None) -> Store:
         """Opens the store in a local folder or at any fsspec URL.
 
-        Raises ManifestError when there is none, or none that this program can read.
+        Raises ManifestError when there is none, or none that this program can read; with a PEM file of
+        `trusted_keys` SignatureError for one that was not signed with any of them.
         """
-        return cls.open_files(open_files(url))
+        return cls.open_files(open_files(url), trusted_keys)
 
     @classmethod
-    def open_files(cls, files: StoreFiles) -> Store:
-        """Opens the store that these files are. Raises ManifestError."""
+    def open_files(cls, files: StoreFiles, trusted_keys: Path | None = None) -> Store:
+        """Opens the store that these files are. Raises ManifestError and SignatureError."""
+        # Read anew each time, so that keys come and go without a restart.
+        trusted = None if trusted_keys is None else TrustedKeys.read(trusted_keys)
         try:
-            content = files.read_bytes(MANIFEST_FILE)
+            content = files.read_bytes(MANIFEST_FILE) if trusted is None else signed_manifest(files, trusted)
         except (FileNotFoundError, NotADirectoryError) as error:
             unfinished = files.exists(JOURNAL_FILE)
             advice = "its build has not finished: run the same build again" if unfinished else "build one"
             raise ManifestError(f"there is no store at {files.url}: {advice}") from error
         except OSError as error:
-            raise StoreError(f"{files.url} cannot be read: {error.strerror or error}") from error
+            raise StoreError(
+                f"{MANIFEST_FILE} in {files.url} cannot be read: {error.strerror or error}"
+            ) from error
         return cls(files, parse_manifest(content))
 
     def load_pretrained(self) -> dict[str, Tensor]:
         """Loads the weights before fine-tuning by canonical name, in the dtype they came in.
 
-        Raises IntegrityError, as every load does, for a file that is missing or not what was written.
+        Raises IntegrityError, as every load does, for a file that is missing, is not what was written, or
+        holds numbers that nobody can compute with. What is loaded is memory of its own.
         """
         return self._load_encoder(PRETRAINED_FILE)
 
@@ -72,24 +82,23 @@ class Store:
         entry = self.manifest.calibration
         if entry is None:
             return None
-        with self.checked_file(entry.file) as path:
-            try:
-                return read_tensors(path)
-            except TensorFileError as error:
-                raise IntegrityError(f"{entry.file} cannot be used: {error}") from error
+        with self.tensors(entry.file) as tensors:
+            return tensors.read_all()
 
     def load_experts(self, task_name: str) -> TaskExperts:
         """Loads what a task changes of the encoder. Raises TaskError for an unknown task."""
-        with self.experts_file(self.task(task_name)) as path:
-            return experts_from_tensors(self.layout, read_tensors(path))
+        with self.experts_file(self.task(task_name)) as tensors:
+            return experts_from_tensors(self.layout, tensors.read_all())
 
     def load_head(self, task_name: str) -> HeadTensors:
         """Loads a task's classification head. Raises TaskError for an unknown task."""
-        entry = self.task(task_name)
-        with self.checked_file(entry.head_file) as path:
+        return self._load_head(self.task(task_name))
+
+    def _load_head(self, entry: TaskEntry) -> HeadTensors:
+        with self.tensors(entry.head_file) as tensors:
             try:
-                head = head_from_tensors(read_tensors(path))
-            except (TensorFileError, ValueError) as error:
+                head = head_from_tensors(tensors.read_all())
+            except ValueError as error:
                 raise IntegrityError(f"{entry.head_file} cannot be used: {error}") from error
         expected = (len(entry.labels), self.manifest.backbone.embedding_dim)
         if head.kind != entry.head.kind or head.shape != expected:
@@ -108,78 +117,131 @@ class Store:
         return entry
 
     def verify(self, progress: Progress = silent) -> list[str]:
-        """Hashes every file, of earlier revisions too. Returns one sentence for each that is damaged."""
+        """Reads every file as a load does, of earlier revisions too.
+
+        Returns one sentence for each that is damaged or holds what cannot be computed with.
+        """
         damage = []
-        paths = list(self.manifest.all_files())
-        for done, path in enumerate(paths):
-            progress("verifying", done, len(paths))
+        checks = list(self._checks())
+        for done, check in enumerate(checks):
+            progress("verifying", done, len(checks))
             try:
-                with self.checked_file(path):
-                    pass
+                check()
             except IntegrityError as error:
                 damage.append(str(error))
-        progress("verifying", len(paths), len(paths))
+        progress("verifying", len(checks), len(checks))
         return damage
 
+    def _checks(self) -> Iterator[Callable[[], object]]:
+        """Yields a check for each file of the manifest."""
+        manifest = self.manifest
+        for path in manifest.files:
+            shaped = manifest.calibration is None or path != manifest.calibration.file
+            yield partial(_read_through, self.encoder_file(path) if shaped else self.tensors(path))
+        for entry in manifest.all_entries():
+            yield partial(_read_through, self.experts_file(entry))
+            yield partial(self._load_head, entry)
+
     @contextmanager
-    def checked_file(self, path: str) -> Iterator[Path]:
-        """Gives a local file with the content of a file of the store, after its hash was found right."""
-        with self._local_copy(path) as local:
-            if self._hash_of(path, local) != self.manifest.all_files()[path]:
+    def checked_file(self, path: str) -> Iterator[RegularFile]:
+        """Opens a file of the store whose hash was found right; it is read through the same descriptor."""
+        with self._opened(path) as file:
+            if self._hash_of(path, file) != self.manifest.all_files()[path]:
                 raise IntegrityError(
                     f"{path} in {self.files.url} is damaged: its SHA-256 is not the one in the manifest"
                 )
-            yield local
+            yield file
+            if not file.is_as_it_was:
+                raise IntegrityError(f"{path} in {self.files.url} was changed while it was read")
 
     @contextmanager
-    def encoder_file(self, path: str) -> Iterator[Path]:
-        """Gives a checked file that holds every parameter of the encoder."""
-        with self.checked_file(path) as local:
-            _check_shapes(path, local, self.manifest.backbone.parameter_shapes())
-            yield local
+    def tensors(self, path: str) -> Iterator[StoredTensors]:
+        """Opens a checked file of tensors, whatever their names and shapes."""
+        with self.checked_file(path) as file:
+            try:
+                tensors = TensorFile(file)
+            except TensorFileError as error:
+                raise IntegrityError(f"{path} cannot be used: {error}") from error
+            yield StoredTensors(path, tensors)
 
     @contextmanager
-    def experts_file(self, entry: TaskEntry) -> Iterator[Path]:
-        """Gives a checked file that holds a task's blocks and deltas, of the manifest's ranks."""
+    def encoder_file(self, path: str) -> Iterator[StoredTensors]:
+        """Opens a checked file that holds every parameter of the encoder."""
+        with self.tensors(path) as tensors:
+            tensors.check_shapes(self.manifest.backbone.parameter_shapes())
+            yield tensors
+
+    @contextmanager
+    def experts_file(self, entry: TaskEntry) -> Iterator[StoredTensors]:
+        """Opens a checked file that holds a task's blocks and deltas, of the manifest's ranks."""
         shapes = {key: spec.shape for key, spec in self.layout.tensor_specs().items()}
-        with self.checked_file(entry.experts_file) as local:
-            _check_shapes(entry.experts_file, local, shapes)
-            yield local
+        with self.tensors(entry.experts_file) as tensors:
+            tensors.check_shapes(shapes)
+            yield tensors
 
     def _load_encoder(self, path: str) -> dict[str, Tensor]:
-        with self.encoder_file(path) as local:
-            tensors = read_tensors(local)
-        return {name: tensors[name] for name in self.manifest.backbone.parameter_shapes()}
+        with self.encoder_file(path) as tensors:
+            return {name: tensors.read(name) for name in self.manifest.backbone.parameter_shapes()}
 
-    def _hash_of(self, path: str, local: Path) -> str:
+    def _hash_of(self, path: str, file: RegularFile) -> str:
         try:
-            return sha256_of(local)
+            return sha256_of(file)
         except OSError as error:
             raise IntegrityError(f"{path} in {self.files.url} cannot be read: {error.strerror}") from error
 
     @contextmanager
-    def _local_copy(self, path: str) -> Iterator[Path]:
+    def _opened(self, path: str) -> Iterator[RegularFile]:
         with ExitStack() as stack:
             try:
-                local = stack.enter_context(self.files.local_copy(path))
+                file = stack.enter_context(self.files.opened(path))
             except FileNotFoundError as error:
                 raise IntegrityError(f"{path} is missing from {self.files.url}") from error
             except OSError as error:
-                raise IntegrityError(f"{path} in {self.files.url} cannot be read: {error}") from error
-            yield local
+                problem = error.strerror or error
+                raise IntegrityError(f"{path} in {self.files.url} cannot be read: {problem}") from error
+            yield file
 
 
-def _check_shapes(path: str, local: Path, expected: Mapping[str, tuple[int, ...]]) -> None:
-    """Raises IntegrityError unless a file has exactly the tensors that the manifest implies."""
-    try:
-        specs = read_specs(local)
-    except TensorFileError as error:
-        raise IntegrityError(f"{path} cannot be used: {error}") from error
-    if unmatched := sorted(specs.keys() ^ expected.keys()):
-        raise IntegrityError(f"{path} does not fit the manifest: {unmatched[0]} is missing or unexpected")
-    for name, shape in expected.items():
-        if specs[name].shape != shape:
+@dataclass(frozen=True)
+class StoredTensors:
+    """The tensors of a checked file of a store: whatever is wrong with one is an IntegrityError."""
+
+    path: str
+    file: TensorFile
+
+    @property
+    def specs(self) -> dict[str, TensorSpec]:
+        """The dtype and shape of every tensor."""
+        return self.file.specs
+
+    def read(self, name: str) -> Tensor:
+        """Reads a tensor of finite numbers."""
+        try:
+            return self.file.read_finite(name)
+        except TensorFileError as error:
+            raise IntegrityError(f"{self.path} cannot be used: {error}") from error
+
+    def read_all(self) -> dict[str, Tensor]:
+        """Reads every tensor, in the order of the header."""
+        return {name: self.read(name) for name in self.specs}
+
+    def check_shapes(self, expected: Mapping[str, tuple[int, ...]]) -> None:
+        """Raises IntegrityError unless there are exactly the tensors that the manifest implies."""
+        if unmatched := sorted(self.specs.keys() ^ expected.keys()):
             raise IntegrityError(
-                f"{path} does not fit the manifest: {name} has shape {list(specs[name].shape)}, "
-                f"expected {list(shape)}"
+                f"{self.path} does not fit the manifest: {unmatched[0]} is missing or unexpected"
             )
+        for name, shape in expected.items():
+            found = self.specs[name].shape
+            if found != shape:
+                raise IntegrityError(
+                    f"{self.path} does not fit the manifest: {name} has shape {list(found)}, "
+                    f"expected {list(shape)}"
+                )
+
+
+def _read_through(opening: AbstractContextManager[StoredTensors]) -> None:
+    """Reads every tensor of a file, one after the other, and keeps none."""
+    with opening as tensors:
+        for name in tensors.specs:
+            tensors.read(name)

@@ -8,9 +8,7 @@ import secrets
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import partial
 from itertools import count
-from pathlib import Path
 
 from torch import Tensor
 
@@ -24,6 +22,7 @@ from mass_serve.model_store.format.manifest import (
     MANIFEST_FILE,
     MERGED_BASE_PREFIX,
     PRETRAINED_FILE,
+    SIGNATURE_FILE,
     TASKS_PREFIX,
     HeadSpec,
     Manifest,
@@ -32,11 +31,11 @@ from mass_serve.model_store.format.manifest import (
     parse_manifest,
     task_folder,
 )
-from mass_serve.model_store.format.tensor_files import read_specs, read_tensor, write_tensors
+from mass_serve.model_store.format.tensor_files import write_tensors
 from mass_serve.model_store.plan import PlannedTask
 from mass_serve.model_store.progress import Progress, silent
 from mass_serve.model_store.storage.files import PARTIAL_SUFFIX, StoreFiles
-from mass_serve.model_store.store import Store
+from mass_serve.model_store.store import Store, StoredTensors
 
 _REVISION = "[0-9a-f]{8,64}"
 _REVISION_FILE = re.compile(
@@ -53,7 +52,8 @@ def new_revision() -> str:
 def is_ours(path: str) -> bool:
     """Tells whether a file in a store's folder is one that writing a store makes, complete or partial."""
     name = path.removesuffix(PARTIAL_SUFFIX)
-    return name in (MANIFEST_FILE, JOURNAL_FILE, PRETRAINED_FILE) or bool(_REVISION_FILE.fullmatch(name))
+    fixed = (MANIFEST_FILE, SIGNATURE_FILE, JOURNAL_FILE, PRETRAINED_FILE)
+    return name in fixed or bool(_REVISION_FILE.fullmatch(name))
 
 
 @contextmanager
@@ -102,10 +102,10 @@ class _ExpertsInFile:
     """The changes of one task, read when asked for."""
 
     layout: ExpertLayout
-    path: Path
+    tensors: StoredTensors
 
     def change(self, name: str) -> TaskChange:
-        return self.layout.read_change(name, partial(read_tensor, self.path))
+        return self.layout.read_change(name, self.tensors.read)
 
 
 def commit(files: StoreFiles, draft: Manifest, form: MergedBaseForm, progress: Progress = silent) -> Store:
@@ -145,9 +145,9 @@ def _write_merged_base(store: Store, path: str, progress: Progress) -> str:
         def merged(name: str) -> Tensor:
             progress("merging all tasks", next(done), len(names))
             changes = [expert.change(name) for expert in experts]
-            return merged_parameter(read_tensor(pretrained, name), changes)
+            return merged_parameter(pretrained.read(name), changes)
 
         file = stack.enter_context(store.files.writing(path))
-        digest = write_tensors(file, read_specs(pretrained), merged)
+        digest = write_tensors(file, pretrained.specs, merged)
     progress("merging all tasks", len(names), len(names))
     return digest

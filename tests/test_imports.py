@@ -32,7 +32,7 @@ THIRD_PARTY: dict[str, set[str]] = {
     "merging": {"torch"},
     "router": {"torch"},
     "backbone": {"torch"},
-    "model_store": {"torch", "pydantic", "pydantic_core", "safetensors", "fsspec"},
+    "model_store": {"torch", "pydantic", "pydantic_core", "cryptography", "fsspec"},
     "engine": {"torch", "numpy", "PIL", "pydantic"},
     "evaluation": {"torch", "numpy", "matplotlib"},
     "server": {

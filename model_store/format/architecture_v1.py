@@ -28,7 +28,7 @@ class FlatArchitecture(StrictModel):
     num_attention_heads: Size
     mlp_width: Size
     activation: Activation
-    layer_norm_eps: Annotated[float, Field(gt=0, lt=1)]
+    layer_norm_eps: Annotated[float, Field(ge=1e-12, lt=1)]  # float32 adds smaller ones to nothing
     projection_dim: Size | None
 
     @model_validator(mode="after")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
@@ -28,6 +29,20 @@ TaskName = Annotated[str, Field(pattern=TASK_NAME_PATTERN), AfterValidator(_not_
 Revision = Annotated[str, Field(pattern=r"^[0-9a-f]{8,64}$")]
 RelativePath = Annotated[str, Field(pattern=rf"^{_COMPONENT}(/{_COMPONENT})*$", max_length=512)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+def has_control_characters(text: str) -> bool:
+    """Tells whether a text would move a terminal's cursor, colour it or break its line."""
+    return any(unicodedata.category(character) == "Cc" for character in text)
+
+
+def _names_a_class(label: str) -> str:
+    if has_control_characters(label):
+        raise ValueError(f"a label has control characters: {label[:80]!a}")
+    return label
+
+
+Label = Annotated[str, Field(min_length=1), AfterValidator(_names_a_class)]
 Share = Annotated[float, Field(gt=0, le=1)]
 # The bound keeps a hostile manifest from asking for more memory than any encoder needs.
 Size = Annotated[int, Field(ge=1, le=65_536)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,8 +9,11 @@ import torch
 from torch import Tensor
 
 from mass_serve.model_store.errors import CheckpointError
+from mass_serve.model_store.format.field_types import has_control_characters
 from mass_serve.model_store.format.manifest import HeadKind
-from mass_serve.model_store.format.tensor_files import TensorFileError, TensorSpec, read_tensors
+from mass_serve.model_store.format.strict_json import parse_json
+from mass_serve.model_store.format.tensor_files import TensorFile, TensorFileError, TensorSpec
+from mass_serve.model_store.storage.regular_files import RegularFile, read_text_file
 
 HEAD_FILE = "head.safetensors"
 LABELS_FILE = "labels.json"
@@ -20,6 +22,7 @@ LABELS_FILE = "labels.json"
 WEIGHT = "weight"  # [C, P], a row for each class
 BIAS = "bias"  # [C], in a linear head
 LOGIT_SCALE = "logit_scale"  # one number, the multiplier itself, in a cosine head
+LARGEST_LOGIT_SCALE = 1e6  # CLIP trains with at most 100
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,8 @@ def read_head(path: Path) -> HeadTensors:
     Raises CheckpointError with what is missing or wrong.
     """
     try:
-        tensors = read_tensors(path)
+        with RegularFile.open(path) as file:
+            tensors = TensorFile(file).read_all()
     except TensorFileError as error:
         raise CheckpointError(f"{path} cannot be used: {error}") from error
     except OSError as error:
@@ -86,8 +90,12 @@ def head_from_tensors(tensors: dict[str, Tensor]) -> HeadTensors:
         if bias.shape != weight.shape[:1]:
             raise ValueError(f"bias has shape {list(bias.shape)}, expected {[weight.shape[0]]}")
         return HeadTensors(tensors)
-    if tensors[LOGIT_SCALE].numel() != 1 or tensors[LOGIT_SCALE].item() <= 0:
-        raise ValueError("logit_scale must be one positive number, the multiplier itself")
+    scale = tensors[LOGIT_SCALE]
+    if scale.numel() != 1 or not 0 < scale.item() <= LARGEST_LOGIT_SCALE:
+        raise ValueError(
+            "logit_scale must be one positive number, the multiplier itself, "
+            f"and at most {LARGEST_LOGIT_SCALE:g}"
+        )
     # Some write the one number as [1].
     return HeadTensors({WEIGHT: weight, LOGIT_SCALE: tensors[LOGIT_SCALE].reshape(())})
 
@@ -95,15 +103,17 @@ def head_from_tensors(tensors: dict[str, Tensor]) -> HeadTensors:
 def read_labels(path: Path) -> tuple[str, ...]:
     """Reads the class names, in the head's row order, from a JSON list of unique non-empty strings."""
     try:
-        labels = json.loads(path.read_bytes())
+        labels = parse_json(read_text_file(path))
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise CheckpointError(f"{path} is not valid JSON: {error}") from error
     if not isinstance(labels, list) or not all(isinstance(label, str) and label for label in labels):
         raise CheckpointError(f"{path} must hold a JSON list of class names, non-empty strings")
     if any(0xD800 <= ord(character) <= 0xDFFF for label in labels for character in label):
         raise CheckpointError(f"{path} holds half of a surrogate pair, which is no character")
+    if controlled := [label for label in labels if has_control_characters(label)]:
+        raise CheckpointError(f"{path} holds a label with control characters: {controlled[0]!a}")
     if len(set(labels)) != len(labels):
         twice = next(label for label in labels if labels.count(label) > 1)
         raise CheckpointError(f"{path} names the class {twice!r} twice")

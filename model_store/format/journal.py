@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from mass_serve.model_store.errors import StoreExistsError
 from mass_serve.model_store.format.field_types import Sha256, StrictModel, TaskName
 from mass_serve.model_store.format.manifest import PRETRAINED_FILE, TaskEntry
+from mass_serve.model_store.format.strict_json import parse_json
 from mass_serve.model_store.storage.files import StoreFiles
 
 JOURNAL_FILE = "build.json"
@@ -42,9 +43,11 @@ def load_journal(files: StoreFiles) -> Journal | None:
     """
     if not files.exists(JOURNAL_FILE):
         return None
+    content = files.read_bytes(JOURNAL_FILE)
     try:
-        return Journal.model_validate_json(files.read_bytes(JOURNAL_FILE))
-    except ValidationError as error:
+        parse_json(content)  # pydantic's own reader takes the last of two equal keys
+        return Journal.model_validate_json(content)
+    except ValueError as error:  # and so is pydantic's ValidationError
         raise StoreExistsError(
             f"{files.url} holds a {JOURNAL_FILE} that is not ours: choose another folder"
         ) from error

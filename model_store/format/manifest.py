@@ -5,8 +5,7 @@ The manifest is the store: a file that it does not name is not part of it, and i
 
 from __future__ import annotations
 
-import json
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
@@ -16,6 +15,7 @@ from mass_serve.model_store.errors import ManifestError
 from mass_serve.model_store.format.architecture_v1 import StoredArchitecture
 from mass_serve.model_store.format.factoring import PatchEmbeddingForm, factored_shapes, width_rank
 from mass_serve.model_store.format.field_types import (
+    Label,
     RelativePath,
     Revision,
     Sha256,
@@ -26,9 +26,11 @@ from mass_serve.model_store.format.field_types import (
     first_problem,
 )
 from mass_serve.model_store.format.preprocessing import Preprocessing
+from mass_serve.model_store.format.strict_json import parse_json
 
 FORMAT_VERSION = 1
 MANIFEST_FILE = "manifest.json"
+SIGNATURE_FILE = "manifest.json.sig"
 PRETRAINED_FILE = "pretrained.safetensors"
 MERGED_BASE_PREFIX = "merged_base-"
 CALIBRATION_PREFIX = "calibration-"
@@ -51,7 +53,8 @@ class RouterSpec(StrictModel):
     mode: StoredModeName = FIRST_MODE
     layer: Annotated[int, Field(ge=0)]
     token: Token = "class"
-    temperature: Annotated[float, Field(gt=0)] = 1.0
+    # Within these bounds float32 computes coefficients that are finite.
+    temperature: Annotated[float, Field(ge=1e-6, le=1e6)] = 1.0
     threshold: Annotated[float, Field(ge=0, lt=1)] = 0.2
     top_k: Annotated[int, Field(ge=1, le=4096)] = 3
     head_choice: HeadChoice = "max"
@@ -70,7 +73,7 @@ class TaskEntry(StrictModel):
 
     name: TaskName
     revision: Revision
-    labels: tuple[Annotated[str, Field(min_length=1)], ...]  # in the head's row order
+    labels: tuple[Label, ...]  # in the head's row order
     head: HeadSpec
     rank: Size  # of the width x width matrices; others: `rank_for(shape, compression_ratio)`
     individual_accuracy: Annotated[float, Field(ge=0, le=1)] | None
@@ -106,7 +109,7 @@ class CalibrationEntry(StrictModel):
 
     file: RelativePath
     tasks: dict[TaskName, Revision]  # in the order of the tensors
-    images: Annotated[int, Field(ge=1)]
+    images: Annotated[int, Field(ge=1, le=(1 << 53) - 1)]  # as JSON numbers are exact everywhere
 
     @field_validator("file")
     @classmethod
@@ -154,7 +157,7 @@ class Manifest(StrictModel):
         if self.factored_parameters != tuple(factored_shapes(self.backbone, self.patch_embedding)):
             raise ValueError("factored_parameters: must be the matrices of the backbone, in forward order")
         rank = width_rank(self.backbone, self.compression_ratio)
-        for task in (*self.tasks, *(task for earlier in self.history.values() for task in earlier)):
+        for task in self.all_entries():
             if task.rank != rank:
                 raise ValueError(
                     f"tasks: {task.name} has rank {task.rank}, the compression ratio gives {rank}"
@@ -179,6 +182,16 @@ class Manifest(StrictModel):
         for name, entries in self.history.items():
             if not entries or any(entry.name != name for entry in entries):
                 raise ValueError(f"history.{name}: must list earlier revisions of {name}")
+        return self
+
+    @model_validator(mode="after")
+    def _revisions_are_used_once(self) -> Manifest:
+        """Two entries of one revision would have the same files, and might have other hashes of them."""
+        seen = set()
+        for entry in self.all_entries():
+            if (entry.name, entry.revision) in seen:
+                raise ValueError(f"history.{entry.name}: has the revision {entry.revision} twice")
+            seen.add((entry.name, entry.revision))
         return self
 
     @property
@@ -210,12 +223,15 @@ class Manifest(StrictModel):
     def all_files(self) -> dict[str, str]:
         """Returns every file of the store but the manifest, with its SHA-256; earlier revisions included."""
         found = dict(self.files)
-        for task in self.tasks:
-            found |= task.files
-        for earlier in self.history.values():
-            for task in earlier:
-                found |= task.files
+        for entry in self.all_entries():
+            found |= entry.files
         return found
+
+    def all_entries(self) -> Iterator[TaskEntry]:
+        """Yields every revision of every task: the current ones, then the earlier."""
+        yield from self.tasks
+        for earlier in self.history.values():
+            yield from earlier
 
     def to_bytes(self) -> bytes:
         """Writes the content of manifest.json: indented, in declaration order, with a final newline."""
@@ -230,12 +246,12 @@ def task_folder(name: str, revision: str) -> str:
 def parse_manifest(content: bytes) -> Manifest:
     """Reads the manifest from the bytes of manifest.json.
 
-    Raises ManifestError for malformed JSON, unknown or missing keys, values out of range, and for a
-    format version that this program does not know.
+    Raises ManifestError for malformed JSON, keys that are unknown, missing or there twice, values out of
+    range, and for a format version that this program does not know.
     """
     try:
-        raw = json.loads(content)
-    except (ValueError, RecursionError) as error:
+        raw = parse_json(content)
+    except ValueError as error:
         raise ManifestError(f"{MANIFEST_FILE} is not valid JSON: {error}") from error
     if not isinstance(raw, dict):
         raise ManifestError(f"{MANIFEST_FILE} must hold a JSON object")

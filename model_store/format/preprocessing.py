@@ -9,8 +9,9 @@ from pydantic import Field
 from mass_serve.model_store.format.field_types import Size, StrictModel
 
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"]
-Channels = tuple[float, float, float]
-Deviation = Annotated[float, Field(gt=0)]
+# Far beyond any that was ever used, and float32 computes with all of them.
+Mean = Annotated[float, Field(ge=-1e6, le=1e6)]
+Deviation = Annotated[float, Field(ge=1e-6, le=1e6)]
 
 
 class Preprocessing(StrictModel):
@@ -19,5 +20,5 @@ class Preprocessing(StrictModel):
     size: Size
     crop: Size
     interpolation: Interpolation
-    mean: Channels
+    mean: tuple[Mean, Mean, Mean]
     std: tuple[Deviation, Deviation, Deviation]

@@ -1,8 +1,17 @@
 """Safetensors files, written one tensor at a time and read one tensor at a time.
 
+    with RegularFile.open(path) as opened:
+        file = TensorFile(opened)
+        file.specs  # {"weight": TensorSpec(torch.float32, (4, 16)), ...}
+        file.read("weight")
+
 The layout is that of the safetensors README: 8 bytes little-endian header length, a JSON header padded
 with spaces to a multiple of 8, then the tensors without gaps. Ours puts wider dtypes first, then sorts
 by name, so that every tensor is aligned and the same content always has the same bytes.
+
+The library itself maps a file that it opens by name. Here tensors are read through a descriptor instead, the
+one that was hashed, into memory of their own: a file that is exchanged meanwhile is not read, and one that is
+cut off is an error and not a SIGBUS.
 """
 
 from __future__ import annotations
@@ -12,12 +21,14 @@ import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import BinaryIO, cast
+from itertools import pairwise
+from typing import Any, BinaryIO
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
+
+from mass_serve.model_store.format.strict_json import parse_json
+from mass_serve.model_store.storage.regular_files import RegularFile
 
 DTYPE_CODES = {
     torch.float64: "F64",
@@ -26,7 +37,22 @@ DTYPE_CODES = {
     torch.bfloat16: "BF16",
 }
 DTYPES = {code: dtype for dtype, code in DTYPE_CODES.items()}
-_CHUNK_BYTES = 8 << 20
+# Those that a file may have beside ours, such as the position ids of a checkpoint; they are not read.
+_OTHER_BITS = {
+    **dict.fromkeys(("F4",), 4),
+    **dict.fromkeys(("F6_E2M3", "F6_E3M2"), 6),
+    **dict.fromkeys(("BOOL", "U8", "I8", "F8_E5M2", "F8_E4M3", "F8_E8M0", "F8_E5M2FNUZ", "F8_E4M3FNUZ"), 8),
+    **dict.fromkeys(("U16", "I16"), 16),
+    **dict.fromkeys(("U32", "I32"), 32),
+    **dict.fromkeys(("U64", "I64", "C64"), 64),
+}
+_BITS = {code: 8 * dtype.itemsize for code, dtype in DTYPES.items()} | _OTHER_BITS
+# A hundred times what an encoder's takes. The header is parsed as a whole.
+LARGEST_HEADER_BYTES = 16 << 20
+LARGEST_RANK = 64  # torch has no more
+_METADATA = "__metadata__"
+# Beyond it even the difference of two weights may overflow float32.
+LARGEST_NUMBER = 1e30
 
 
 @dataclass(frozen=True)
@@ -41,33 +67,114 @@ class TensorFileError(Exception):
     """A file is not a safetensors file; the text says why, without naming the file."""
 
 
-def read_specs(path: Path) -> dict[str, TensorSpec]:
-    """Reads the header of a file: the dtype and shape of every tensor. Raises TensorFileError."""
-    with _opened(path) as file:
-        slices = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
-        return {
-            key: TensorSpec(DTYPES.get(part.get_dtype()), tuple(part.get_shape()))
-            for key, part in slices.items()
-        }
+@dataclass(frozen=True)
+class _Place:
+    """The bytes of one tensor, counted from the end of the header."""
+
+    spec: TensorSpec
+    start: int
+    end: int
 
 
-def read_tensor(path: Path, key: str) -> Tensor:
-    """Reads one tensor. The file is opened anew, so that pages of other tensors are not held in memory."""
-    with _opened(path) as file:
-        return cast(Tensor, file.get_tensor(key))
+class TensorFile:
+    """An open safetensors file whose header was found to be right. Threads may read at once."""
+
+    def __init__(self, file: RegularFile) -> None:
+        """Reads the header. Raises TensorFileError."""
+        self._file = file
+        try:
+            self._places, self._begin = _read_header(file)
+        except (ValueError, EOFError) as error:
+            raise TensorFileError(f"it is not a complete safetensors file ({error})") from error
+        self.specs = {name: place.spec for name, place in self._places.items()}
+
+    def read(self, name: str) -> Tensor:
+        """Reads one tensor, into memory of its own. Raises TensorFileError, and KeyError for another name."""
+        place = self._places[name]
+        if place.spec.dtype is None:
+            raise TensorFileError(f"{name} must be floating-point numbers")
+        tensor = torch.empty(place.spec.shape, dtype=place.spec.dtype)
+        memory = tensor.reshape(-1).view(torch.uint8).numpy().data
+        try:
+            self._file.read_into(memory, self._begin + place.start)
+        except EOFError as error:
+            raise TensorFileError(f"{name} cannot be read: {error}") from error
+        return tensor
+
+    def read_finite(self, name: str) -> Tensor:
+        """Reads one tensor. Raises TensorFileError where it holds what nobody can compute with."""
+        tensor = self.read(name)
+        if not is_moderate(tensor):
+            raise TensorFileError(f"{name} holds NaN, Inf or a number beyond {LARGEST_NUMBER:g}")
+        return tensor
+
+    def read_all(self) -> dict[str, Tensor]:
+        """Reads every tensor. Raises TensorFileError."""
+        return {name: self.read(name) for name in self._places}
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Reads every tensor of a file. Raises TensorFileError."""
-    with _opened(path) as file:
-        return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
+def is_moderate(tensor: Tensor) -> bool:
+    """Tells whether all numbers are finite and at most LARGEST_NUMBER in size."""
+    if not tensor.numel():
+        return True
+    # Both are NaN where any number is. `isfinite` takes twenty times as long, and memory beside.
+    least, most = tensor.aminmax()
+    return float(least) >= -LARGEST_NUMBER and float(most) <= LARGEST_NUMBER
 
 
-def _opened(path: Path) -> safe_open:
-    try:
-        return safe_open(path, framework="pt", device="cpu")
-    except SafetensorError as error:
-        raise TensorFileError(f"it is not a complete safetensors file ({error})") from error
+def _read_header(file: RegularFile) -> tuple[dict[str, _Place], int]:
+    """Returns the place of every tensor, and where the first begins. Raises ValueError and EOFError."""
+    length = int.from_bytes(file.read(0, 8), "little")
+    if length > min(LARGEST_HEADER_BYTES, file.size - 8):
+        raise ValueError(f"a header of {length} bytes does not fit it")
+    header = parse_json(file.read(8, length))
+    if not isinstance(header, dict):
+        raise ValueError("the header must be a JSON object")
+    _check_metadata(header.pop(_METADATA, {}))
+    places = {name: _place(name, described) for name, described in header.items()}
+    _check_cover(places, file.size - 8 - length)
+    return places, 8 + length
+
+
+def _check_metadata(metadata: object) -> None:
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        raise ValueError(f"{_METADATA} must hold texts by name")
+
+
+def _place(name: str, described: Any) -> _Place:
+    if not isinstance(described, dict) or described.keys() != {"dtype", "shape", "data_offsets"}:
+        raise ValueError(f"{name} must have a dtype, a shape and data_offsets")
+    code, shape, offsets = described["dtype"], described["shape"], described["data_offsets"]
+    if not isinstance(code, str) or code not in _BITS:
+        raise ValueError(f"{name} has no known dtype")
+    if not _are_sizes(shape) or not _are_sizes(offsets) or len(offsets) != 2:
+        raise ValueError(f"the shape and data_offsets of {name} must be sizes")
+    # Torch counts strides as if no dimension were 0, and has no numbers for more.
+    if math.prod(max(1, size) for size in shape) >= 1 << 63:
+        raise ValueError(f"the shape of {name} is too large")
+    start, end = offsets
+    if 8 * (end - start) != math.prod(shape) * _BITS[code]:
+        raise ValueError(f"{name} does not have as many bytes as its shape takes")
+    return _Place(TensorSpec(DTYPES.get(code), tuple(shape)), start, end)
+
+
+def _are_sizes(value: object) -> bool:
+    if not isinstance(value, list) or len(value) > LARGEST_RANK:
+        return False
+    # A bool is an int to Python. Beyond 63 bits torch has no sizes.
+    return all(type(size) is int and 0 <= size < 1 << 63 for size in value)
+
+
+def _check_cover(places: Mapping[str, _Place], size: int) -> None:
+    """Raises ValueError unless the tensors lie one after the other and fill the file."""
+    ordered = sorted(places.items(), key=lambda item: (item[1].start, item[1].end))
+    if ordered and ordered[0][1].start != 0:
+        raise ValueError("its first tensor does not begin where the header ends")
+    for (name, place), (following, after) in pairwise(ordered):
+        if place.end != after.start:
+            raise ValueError(f"{name} and {following} overlap or have a gap between them")
+    if (ordered[-1][1].end if ordered else 0) != size:
+        raise ValueError("its tensors do not end where the file does")
 
 
 def write_tensors(file: BinaryIO, specs: Mapping[str, TensorSpec], tensor: Callable[[str], Tensor]) -> str:
@@ -91,7 +198,7 @@ def write_tensors(file: BinaryIO, specs: Mapping[str, TensorSpec], tensor: Calla
 
 
 def _header(specs: Mapping[str, TensorSpec], names: list[str]) -> bytes:
-    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    header: dict[str, object] = {_METADATA: {"format": "pt"}}
     start = 0
     for name in names:
         spec = specs[name]
@@ -111,12 +218,3 @@ def _dtype(spec: TensorSpec) -> torch.dtype:
     if spec.dtype is None:
         raise ValueError("only floating-point tensors are written")
     return spec.dtype
-
-
-def sha256_of(path: Path) -> str:
-    """Computes the SHA-256 of a file, as 64 hexadecimal digits."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while chunk := file.read(_CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from mass_serve.model_store.errors import CheckpointError
+from mass_serve.model_store.format.tensor_files import LARGEST_NUMBER, is_moderate
 from mass_serve.model_store.readers.clip import ClipVision
 from mass_serve.model_store.readers.family import Family, Source
 from mass_serve.model_store.readers.json_files import read_json_object
@@ -18,8 +19,6 @@ from mass_serve.model_store.readers.weight_files import WeightFiles, open_weight
 CONFIG_FILE = "config.json"
 # Another family is another file beside `clip`, and an entry here.
 FAMILIES: tuple[Family, ...] = (ClipVision(),)
-# Beyond it even the difference of two weights may overflow float32.
-LARGEST_WEIGHT = 1e30
 
 
 class Checkpoint:
@@ -70,9 +69,9 @@ class Checkpoint:
 
     def _finite(self, key: str) -> Tensor:
         tensor = self._weights.read(key)
-        if not torch.isfinite(tensor).all() or (tensor.abs() > LARGEST_WEIGHT).any():
+        if not is_moderate(tensor):
             raise CheckpointError(
-                f"{self.folder}: {key} holds NaN, Inf or a number beyond {LARGEST_WEIGHT:g}"
+                f"{self.folder}: {key} holds NaN, Inf or a number beyond {LARGEST_NUMBER:g}"
             )
         return tensor
 

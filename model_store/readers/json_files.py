@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from mass_serve.model_store.errors import CheckpointError
+from mass_serve.model_store.format.strict_json import parse_json
+from mass_serve.model_store.storage.regular_files import read_text_file
+
+
+def read_json_file(path: Path) -> Any:
+    """Reads the JSON value in a file. Raises CheckpointError."""
+    try:
+        return parse_json(read_text_file(path))
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise CheckpointError(f"{path} is not valid JSON: {error}") from error
 
 
 def read_json_object(path: Path) -> dict[str, Any]:
     """Reads the JSON object in a file. Raises CheckpointError."""
-    try:
-        content = json.loads(path.read_bytes())
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} is not valid JSON: {error}") from error
+    content = read_json_file(path)
     if not isinstance(content, dict):
         raise CheckpointError(f"{path} must hold a JSON object")
     return content

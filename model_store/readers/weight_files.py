@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from abc import ABC, abstractmethod
 from pathlib import Path
 
@@ -10,14 +9,10 @@ import torch
 from torch import Tensor
 
 from mass_serve.model_store.errors import CheckpointError
-from mass_serve.model_store.format.tensor_files import (
-    DTYPE_CODES,
-    TensorFileError,
-    TensorSpec,
-    read_specs,
-    read_tensor,
-)
+from mass_serve.model_store.format.tensor_files import DTYPE_CODES, TensorFile, TensorFileError, TensorSpec
 from mass_serve.model_store.readers.json_files import read_json_object
+from mass_serve.model_store.readers.pickles import load_state_dict
+from mass_serve.model_store.storage.regular_files import RegularFile
 
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
@@ -37,19 +32,26 @@ class WeightFiles(ABC):
 
 
 class SafetensorsWeights(WeightFiles):
-    """One safetensors file or the shards of an index."""
+    """One safetensors file or the shards of an index, which stay open: what is read is what was looked at."""
 
     def __init__(self, paths: tuple[Path, ...]) -> None:
         self.paths = paths
         self.specs = {}
-        self._file_of: dict[str, Path] = {}
+        self._file_of: dict[str, tuple[Path, TensorFile]] = {}
         for path in paths:
-            specs = _specs_of(path)
-            self.specs |= specs
-            self._file_of |= dict.fromkeys(specs, path)
+            file = _opened(path)
+            for key in file.specs:
+                if key in self._file_of:
+                    raise CheckpointError(f"{path} holds {key}, which {self._file_of[key][0].name} holds too")
+                self._file_of[key] = path, file
+            self.specs |= file.specs
 
     def read(self, key: str) -> Tensor:
-        return read_tensor(self._file_of[key], key)
+        path, file = self._file_of[key]
+        try:
+            return file.read(key)
+        except TensorFileError as error:
+            raise CheckpointError(f"{path} cannot be used: {error}") from error
 
 
 class PickledWeights(WeightFiles):
@@ -57,12 +59,7 @@ class PickledWeights(WeightFiles):
 
     def __init__(self, path: Path) -> None:
         self.paths = (path,)
-        try:
-            state = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-        except OSError as error:
-            raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
-        except Exception as error:  # torch.load documents no exceptions of its own
-            raise CheckpointError(f"{path} is not a state dict that can be loaded safely: {error}") from error
+        state = load_state_dict(path)
         if not isinstance(state, dict) or not all(_is_plain(key, value) for key, value in state.items()):
             raise CheckpointError(f"{path} must hold a state dict: dense tensors by name")
         self._state: dict[str, Tensor] = state
@@ -84,19 +81,20 @@ def _is_plain(key: object, value: object) -> bool:
 
 def open_weights(path: Path, allow_pickle: bool) -> WeightFiles:
     """Opens the weights in a directory or a file. Raises CheckpointError; pickles must be allowed."""
-    if path.is_file():
+    if not path.exists():
+        raise CheckpointError(f"{path} does not exist")
+    if not path.is_dir():
         if path.suffix not in _PICKLE_SUFFIXES:
             return SafetensorsWeights((path,))
         if not allow_pickle:
             raise CheckpointError(f"{path} is a pickle: convert it to safetensors, or pass --allow-pickle")
         return PickledWeights(path)
-    if not path.is_dir():
-        raise CheckpointError(f"{path} does not exist")
-    if (path / WEIGHTS_FILE).is_file():
+    # What is there and no file is refused by whoever opens it, in words of its own.
+    if (path / WEIGHTS_FILE).exists():
         return SafetensorsWeights((path / WEIGHTS_FILE,))
-    if (path / INDEX_FILE).is_file():
+    if (path / INDEX_FILE).exists():
         return SafetensorsWeights(_shards(path / INDEX_FILE))
-    if (path / PICKLE_FILE).is_file():
+    if (path / PICKLE_FILE).exists():
         return open_weights(path / PICKLE_FILE, allow_pickle)
     raise CheckpointError(f"{path} has neither {WEIGHTS_FILE} nor {INDEX_FILE}")
 
@@ -106,14 +104,14 @@ def _shards(index: Path) -> tuple[Path, ...]:
     if not isinstance(weight_map, dict):
         raise CheckpointError(f"{index} has no weight_map")
     names = sorted({str(name) for name in weight_map.values()})
-    if any(Path(name).name != name or not name for name in names):
+    if not all(name.isprintable() and Path(name).name == name != "" for name in names):
         raise CheckpointError(f"{index} must name its shards as files of its own folder")
     return tuple(index.parent / name for name in names)
 
 
-def _specs_of(path: Path) -> dict[str, TensorSpec]:
+def _opened(path: Path) -> TensorFile:
     try:
-        return read_specs(path)
+        return TensorFile(RegularFile.open(path))
     except TensorFileError as error:
         raise CheckpointError(f"{path} cannot be used: {error}") from error
     except OSError as error:

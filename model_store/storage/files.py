@@ -9,8 +9,9 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager
-from pathlib import Path
 from typing import BinaryIO
+
+from mass_serve.model_store.storage.regular_files import RegularFile
 
 LOCK_FILE = ".lock"
 PARTIAL_SUFFIX = ".partial"
@@ -35,11 +36,11 @@ class StoreFiles(ABC):
 
     @abstractmethod
     def read_bytes(self, path: str) -> bytes:
-        """Reads a small file. Raises FileNotFoundError."""
+        """Reads a file that is held in memory. Raises FileNotFoundError, and OSError for a large one."""
 
     @abstractmethod
-    def local_copy(self, path: str) -> AbstractContextManager[Path]:
-        """Gives a file on this machine with the content of `path`. Raises FileNotFoundError."""
+    def opened(self, path: str) -> AbstractContextManager[RegularFile]:
+        """Opens a file, or a copy of it on this machine that nobody else sees. Raises FileNotFoundError."""
 
     @abstractmethod
     def writing(self, path: str) -> AbstractContextManager[BinaryIO]:

@@ -11,6 +11,7 @@ from typing import BinaryIO
 
 from mass_serve.model_store.errors import StoreLockedError
 from mass_serve.model_store.storage.files import LOCK_FILE, PARTIAL_SUFFIX, StoreFiles
+from mass_serve.model_store.storage.regular_files import RegularFile, open_regular, read_text_file
 
 
 class LocalFiles(StoreFiles):
@@ -32,14 +33,12 @@ class LocalFiles(StoreFiles):
         return (self.root / path).stat().st_size if self.exists(path) else 0
 
     def read_bytes(self, path: str) -> bytes:
-        return (self.root / path).read_bytes()
+        return read_text_file(self.root / path)
 
     @contextmanager
-    def local_copy(self, path: str) -> Iterator[Path]:
-        local = self.root / path
-        if not local.is_file():
-            raise FileNotFoundError(path)
-        yield local
+    def opened(self, path: str) -> Iterator[RegularFile]:
+        with RegularFile.open(self.root / path) as file:
+            yield file
 
     @contextmanager
     def writing(self, path: str) -> Iterator[BinaryIO]:
@@ -47,7 +46,9 @@ class LocalFiles(StoreFiles):
         self._make_folder(target.parent)
         partial = target.with_name(target.name + PARTIAL_SUFFIX)
         try:
-            with open(partial, "wb") as file:
+            # A new file: what has the name already may be a link out of the store, or a FIFO.
+            partial.unlink(missing_ok=True)
+            with open(partial, "xb") as file:
                 yield file
                 file.flush()
                 # Before the rename: a crash must not leave the new name on bytes that never reached the disk.
@@ -71,7 +72,8 @@ class LocalFiles(StoreFiles):
     def lock(self) -> Iterator[None]:
         """Holds an flock, which the system releases when the process ends, however it ends."""
         self._make_folder(self.root)
-        with open(self.root / LOCK_FILE, "ab") as file:
+        descriptor = open_regular(self.root / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW)
+        with open(descriptor, "ab") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:

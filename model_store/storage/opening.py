@@ -14,8 +14,9 @@ def open_files(url: str | os.PathLike[str]) -> StoreFiles:
     text = os.fspath(url)
     if "://" not in text:
         return LocalFiles(Path(text))
-    if text.startswith("file://"):
-        return LocalFiles(Path(text.removeprefix("file://")))
+    protocol, _, rest = text.partition("://")
+    if protocol in ("file", "local"):  # both fsspec's names, whose own reader would wait for a FIFO
+        return LocalFiles(Path(rest))
     # fsspec and what it loads are needed for remote stores only.
     from mass_serve.model_store.storage.remote import RemoteFiles
 

@@ -16,6 +16,7 @@ import fsspec
 
 from mass_serve.model_store.errors import StoreError, StoreLockedError
 from mass_serve.model_store.storage.files import LOCK_FILE, StoreFiles, without_credentials
+from mass_serve.model_store.storage.regular_files import LARGEST_TEXT_BYTES, RegularFile, too_large
 
 
 class RemoteFiles(StoreFiles):
@@ -44,16 +45,21 @@ class RemoteFiles(StoreFiles):
         return int(self._filesystem.size(self._at(path))) if self.exists(path) else 0
 
     def read_bytes(self, path: str) -> bytes:
+        size = self._filesystem.size(self._at(path))
+        if size is not None and size > LARGEST_TEXT_BYTES:
+            raise too_large(size)
         return cast(bytes, self._filesystem.cat_file(self._at(path)))
 
     @contextmanager
-    def local_copy(self, path: str) -> Iterator[Path]:
+    def opened(self, path: str) -> Iterator[RegularFile]:
         if not self.exists(path):
             raise FileNotFoundError(path)
+        # The folder is this user's alone.
         with tempfile.TemporaryDirectory(prefix="mass-serve-") as folder:
             local = Path(folder) / Path(path).name
             self._filesystem.get_file(self._at(path), str(local))
-            yield local
+            with RegularFile.open(local) as file:
+                yield file
 
     @contextmanager
     def writing(self, path: str) -> Iterator[BinaryIO]:

@@ -57,7 +57,7 @@ class InterruptedFile(io.FileIO):
     """A file whose writes, as the operating system sees them, are steps; the last one is done by half."""
 
     def __init__(self, path: Any, interruption: Interruption) -> None:
-        super().__init__(path, "w")
+        super().__init__(path, "x")
         self._interruption = interruption
 
     def write(self, content: Any) -> int:
@@ -75,7 +75,7 @@ def interrupted(interruption: Interruption) -> Any:
     real_open, real = builtins.open, {}
 
     def open_counted(file: Any, mode: str = "r", *arguments: Any, **named: Any) -> Any:
-        if mode == "wb":
+        if mode == "xb":
             return io.BufferedWriter(InterruptedFile(file, interruption))
         return real_open(file, mode, *arguments, **named)
 

@@ -199,7 +199,7 @@ class TestRefuses:
             ({"compression_ratio": float("nan")}, "compression ratio must be above 0 and at most 1"),
             ({"router_layer": 2}, "router layer must be from 0 to 1, not 2"),
             ({"router_layer": -1}, "router layer must be from 0 to 1, not -1"),
-            ({"temperature": 0.0}, "temperature: Input should be greater than 0"),
+            ({"temperature": 0.0}, "temperature: Input should be greater than or equal to 0.000001"),
             ({"threshold": 1.0}, "threshold: Input should be less than 1"),
             ({"top_k": 0}, "top_k: Input should be greater than or equal to 1"),
         ],

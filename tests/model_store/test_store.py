@@ -16,6 +16,7 @@ from mass_serve.model_store import store as store_module
 from mass_serve.model_store.errors import IntegrityError, StoreError, TaskError
 from mass_serve.model_store.format.manifest import MANIFEST_FILE
 from mass_serve.model_store.readers.checkpoint import Checkpoint
+from mass_serve.model_store.storage.regular_files import RegularFile
 from mass_serve.model_store.store import Store
 from tests.models import Suite
 
@@ -102,8 +103,8 @@ def test_every_damaged_file_is_named(store: Path, index: int, damage: str) -> No
 
 
 def test_a_file_that_cannot_be_read_is_named(built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(path: Path) -> str:
-        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+    def fail(_: RegularFile) -> str:
+        raise PermissionError(errno.EACCES, "Permission denied")
 
     monkeypatch.setattr(store_module, "sha256_of", fail)
     with pytest.raises(IntegrityError, match=r"pretrained\.safetensors .* cannot be read: Permission denied"):

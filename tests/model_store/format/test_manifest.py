@@ -69,7 +69,11 @@ CASES: list[tuple[str, Callable[[dict[str, Any]], object], str]] = [
     ("ratio", lambda m: m.update(compression_ratio=0.0), "compression_ratio: .*greater than 0"),
     ("negative layer", lambda m: m["router"].update(layer=-1), r"router\.layer: .*greater than or equal"),
     ("layer", lambda m: m["router"].update(layer=2), r"router\.layer: 2 does not exist.* 0\.\.1"),
-    ("temperature", lambda m: m["router"].update(temperature=0), r"router\.temperature: .*greater than 0"),
+    (
+        "temperature",
+        lambda m: m["router"].update(temperature=0),
+        r"router\.temperature: .*or equal to 0.000001",
+    ),
     ("infinite", lambda m: m["router"].update(temperature=float("inf")), "router.temperature|not valid"),
     ("accuracy", lambda m: m["tasks"][0].update(individual_accuracy=1.1), "individual_accuracy"),
     ("huge depth", lambda m: m["backbone"].update(depth=10**12), r"backbone\.depth: .*less than"),

@@ -74,7 +74,7 @@ def test_no_normalisation(tmp_path: Path) -> None:
         ({"rescale_factor": 1.0}, "only a rescale_factor of 1/255 is supported"),
         ({"do_rescale": False}, "only a rescale_factor of 1/255 is supported"),
         ({"image_mean": [0.5]}, "mean"),
-        ({"image_std": [1.0, 0.0, 1.0]}, "std.1: Input should be greater than 0"),
+        ({"image_std": [1.0, 0.0, 1.0]}, "std.1: Input should be greater than or equal to 0.000001"),
     ],
 )
 def test_what_cannot_be_followed_is_refused(tmp_path: Path, config: dict[str, object], sentence: str) -> None:

@@ -48,8 +48,8 @@ def test_files_come_back(files: StoreFiles) -> None:
     assert files.list() == ["a/b/c.bin", "d.bin"]
     assert files.read_bytes("a/b/c.bin") == b"second"
     assert (files.size("a/b/c.bin"), files.size("x")) == (6, 0)
-    with files.local_copy("d.bin") as path:
-        assert path.read_bytes() == b"third"
+    with files.opened("d.bin") as file:
+        assert file.read(0, file.size) == b"third"
     files.delete("a/b/c.bin")
     files.delete("a/b/c.bin")
     assert files.list() == ["d.bin"]
@@ -59,7 +59,7 @@ def test_missing_files(files: StoreFiles) -> None:
     assert not files.exists("x")
     with pytest.raises(FileNotFoundError):
         files.read_bytes("x")
-    with pytest.raises(FileNotFoundError), files.local_copy("x"):
+    with pytest.raises(FileNotFoundError), files.opened("x"):
         pass
 
 
