@@ -3,7 +3,8 @@
     ServiceError                 carries the status, and the reason that `mass_rejected_total` counts
     ├── BadRequestError          400  the request itself is wrong
     │   └── BadImageError        400  an image file that starts well and does not decode
-    ├── UnauthorizedError        401  a key is needed, and none or a wrong one came
+    ├── UnauthorizedError        401  a key is needed, and none or one for something else came
+    │   └── WrongKeyError        401  a key is needed, and one came that opens nothing
     ├── NotFoundError            404  no such task or path
     ├── SlowClientError          408  the body came too slowly
     ├── TooLargeError            413  body, pixel count or image count over the limit
@@ -12,7 +13,8 @@
     ├── BatchFailedError         500  the engine failed on the batch that held this request
     │   └── NotFiniteError       500  the model's output for an image of this request is NaN or Inf
     ├── QueueFullError           429  come back later
-    │   └── MemoryFullError      429  too many bytes of bodies are held
+    │   ├── MemoryFullError      429  too many bytes of bodies are held
+    │   └── WrongKeysError       429  too many wrong keys at once
     ├── NotReadyError            503  still loading
     │   ├── DrainingError        503  shutting down
     │   ├── WorkerDiedError      503  the process is about to end
@@ -72,6 +74,10 @@ class UnauthorizedError(ServiceError):
         return {"WWW-Authenticate": "Bearer"}
 
 
+class WrongKeyError(UnauthorizedError):
+    """The caller has presented a key that is in no file: it may be guessing."""
+
+
 class NotFoundError(ServiceError):
     """The task or the path does not exist."""
 
@@ -125,6 +131,12 @@ class QueueFullError(ServiceError):
     status = 429
     reason = "queue_full"
     retry_after_seconds = 1
+
+
+class WrongKeysError(QueueFullError):
+    """Too many answers to wrong keys are open at the caller's address, each of them delayed."""
+
+    reason = "wrong_keys"
 
 
 class MemoryFullError(QueueFullError):

@@ -43,7 +43,10 @@ REASONS = (
     "draining",
     "client_gone",
     "client_slow",
+    "wrong_keys",
 )
+# The key of a caller who needed none and gave none.
+NO_KEY = "none"
 
 
 class Metrics:
@@ -76,6 +79,16 @@ class Metrics:
         )
         self.rejected = Counter(
             "mass_rejected", "Requests refused or given up, by reason.", ("reason",), registry=self.registry
+        )
+        self.key_requests = Counter(
+            "mass_key_requests",
+            "Requests by the name of the key that they came with.",
+            ("key",),
+            registry=self.registry,
+        )
+        self.key_requests.labels(NO_KEY)
+        self.wrong_keys = Counter(
+            "mass_wrong_keys", "Requests that came with a key that opens nothing.", registry=self.registry
         )
         for protocol in PROTOCOLS:
             self.request_duration.labels(protocol)
@@ -183,6 +196,14 @@ class Metrics:
     def request_rejected(self, reason: str) -> None:
         """Counts a request that was refused or given up."""
         self.rejected.labels(reason).inc()
+
+    def key_used(self, name: str | None) -> None:
+        """Counts a request under its key's name; None is a caller without one."""
+        self.key_requests.labels(NO_KEY if name is None else name).inc()
+
+    def wrong_key(self) -> None:
+        """Counts a key that opens nothing."""
+        self.wrong_keys.inc()
 
     def images_waiting(self, images: int) -> None:
         """Shows the length of the queue."""

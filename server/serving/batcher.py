@@ -1,22 +1,22 @@
-"""One queue, bounded in images, and the one thread that owns the device.
+"""The queue before the device, and the one thread that owns it.
 
-    ticket = batcher.admit(engine, images=2, deadline=time.monotonic() + 30)
+    ticket = batcher.admit(engine, images=2, deadline=time.monotonic() + 30, turn=caller.turn())
     batcher.submit(ticket, [Query(first), Query(second)])
     answers = ticket.future.result()
 
-A request takes its places in the queue before its images are decoded (`admit`), hands the decoded images
-over (`submit`) and waits on the ticket's future. Requests share batches whatever their tasks, because they
-share the backbone, but not across engines: a request is answered by the engine it was admitted for, also
-when another has taken its place. One that is larger than a batch is spread over several. Nothing that is
-expired or abandoned reaches the device. A batch that does not fit the memory is tried again in halves; one
-that fails otherwise fails every ticket in it, at once; a dead or hung worker fails every ticket there is.
+A request takes its places in the ledger before its images are decoded (`admit`), hands the decoded images
+over (`submit`) and waits on the ticket's future. Batches are filled in the fair order, image by image, so
+that large and small requests share them, whatever their tasks, because they share the backbone. They are not
+shared across engines: a request is answered by the engine it was admitted for, also when another has taken
+its place. Nothing that is expired or abandoned reaches the device. A batch that does not fit the memory is
+tried again in halves; one that fails otherwise fails every ticket in it, at once; a dead or hung worker fails
+every ticket there is.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections import deque
 from collections.abc import Sequence
 
 import structlog
@@ -31,9 +31,11 @@ from mass_serve.server.errors import (
     QueueFullError,
     WorkerDiedError,
 )
+from mass_serve.server.serving.admission import Ledger
+from mass_serve.server.serving.caller import Caller
+from mass_serve.server.serving.fair_queue import FairQueue, Turn
 from mass_serve.server.serving.observer import ServingObserver
-from mass_serve.server.serving.pace import Pace
-from mass_serve.server.serving.request_context import ORDINARY_PRIORITY, Batch
+from mass_serve.server.serving.request_context import Batch
 from mass_serve.server.serving.ticket import Share, Ticket, halves
 
 log = structlog.get_logger(__name__)
@@ -45,24 +47,21 @@ class Batcher:
     def __init__(
         self,
         observer: ServingObserver,
+        ledger: Ledger,
         *,
         max_batch_images: int,
-        queue_images: int,
         batch_delay: float = 0.0,
     ) -> None:
         self._observer = observer
+        self._ledger = ledger
         self._max_batch_images = max_batch_images
-        self._queue_images = queue_images
         self._batch_delay = batch_delay
         self._changed = threading.Condition(threading.RLock())
-        self._queue: deque[Ticket] = deque()
-        self._open: set[Ticket] = set()
-        self._waiting = 0
+        self._queue = FairQueue[Query](time.monotonic)
+        self._queued: dict[Turn, Ticket] = {}  # those in the queue, in the order in which they came
         self._closing = False
         self._died: BaseException | None = None
         self._batch_began: float | None = None  # None while the device is idle
-        self._on_device = 0  # images
-        self._pace = Pace()
         self._worker = threading.Thread(target=self._run, name="device", daemon=True)
         self._worker.start()
 
@@ -76,57 +75,58 @@ class Batcher:
         """Tells whether the worker has not ended yet."""
         return self._worker.is_alive()
 
-    def refuse_when_full(self) -> None:
-        """Raises QueueFullError when not even one image would be admitted now."""
-        if self._waiting >= self._queue_images:
-            raise self._queue_is_full()
+    @property
+    def oldest_seconds(self) -> float:
+        """For how long the oldest request has waited for the device; 0 where none does."""
+        now = time.monotonic()
+        with self._changed:
+            return now - min((ticket.submitted for ticket in self._queued.values()), default=now)
 
-    def _queue_is_full(self) -> QueueFullError:
-        return QueueFullError(
-            f"The queue is full ({self._waiting} of {self._queue_images} images); try again."
-        )
+    @property
+    def batch_seconds(self) -> float:
+        """For how long the batch on the device has been running; 0 where there is none."""
+        began = self._batch_began
+        return 0.0 if began is None else time.monotonic() - began
+
+    def refuse_when_full(self, caller: Caller) -> None:
+        """Raises QueueFullError when not even one image of this caller would be admitted now."""
+        with self._changed:
+            self._ledger.refuse_when_full(caller)
 
     def admit(
-        self, engine: ServingEngine, images: int, deadline: float, priority: int = ORDINARY_PRIORITY
+        self, engine: ServingEngine, images: int, deadline: float, turn: Turn, pixels: float | None = None
     ) -> Ticket:
-        """Takes places for all images of a request, or none. Smaller priorities are served first.
+        """Takes places for all images of a request, or none; `pixels` are to be decoded, None: nothing is.
 
         Raises QueueFullError, DrainingError or WorkerDiedError. Cancelling the future gives the places back.
         """
+        undecoded = 0 if pixels is None else images
+        ticket = Ticket(engine, images, deadline, turn, pixels or 0.0, undecoded)
         with self._changed:
-            self._refuse(images, deadline, priority)
-            ticket = Ticket(engine, images, deadline, waiting=images, priority=priority)
-            self._open.add(ticket)
-            self._count_waiting(images)
+            if self._died is not None:
+                raise WorkerDiedError("The server has lost its device and is restarting; try again.")
+            if self._closing:
+                raise DrainingError("The server is shutting down; send the request to another one.")
+            for leaving in self._ledger.admit(ticket):
+                leaving.fail(
+                    QueueFullError("The queue is full and others have less of it than you; try again.")
+                )
+            self._show_waiting()
         ticket.future.add_done_callback(lambda _: self._forget(ticket))
         return ticket
-
-    def _refuse(self, images: int, deadline: float, priority: int) -> None:
-        """Raises the reason for which a request cannot be admitted, if there is one."""
-        if self._died is not None:
-            raise WorkerDiedError("The server has lost its device and is restarting; try again.")
-        if self._closing:
-            raise DrainingError("The server is shutting down; send the request to another one.")
-        if self._waiting + images > self._queue_images:
-            raise self._queue_is_full()
-        ahead = sum(ticket.waiting for ticket in self._open if ticket.priority <= priority)
-        expected = self._pace.careful_seconds(self._on_device + ahead + images)
-        # With nothing ahead it is tried: were it refused for slow batches in the past, no request would ever
-        # show that the next ones are quick.
-        if ahead and time.monotonic() + expected > deadline:
-            raise QueueFullError(
-                f"{ahead} images are ahead, too many for an answer in time; try again later."
-            )
 
     def submit(self, ticket: Ticket, queries: Sequence[Query]) -> None:
         """Hands over the images of an admitted ticket."""
         if len(queries) != ticket.images:
             raise ValueError(f"{ticket.images} images were admitted, {len(queries)} submitted")
         with self._changed:
-            ticket.queries = queries
+            ticket.pixels, ticket.undecoded = 0.0, 0
+            if ticket.future.done():
+                return
             ticket.submitted = time.monotonic()
-            behind = sum(waiting.priority > ticket.priority for waiting in self._queue)
-            self._queue.insert(len(self._queue) - behind, ticket)
+            self._queued[ticket.turn] = ticket
+            for query in queries:
+                self._queue.push(ticket.turn, query, cost=1.0)
             self._changed.notify_all()
 
     def fail_if_hung(self, limit_seconds: float) -> None:
@@ -147,14 +147,14 @@ class Batcher:
     def _forget(self, ticket: Ticket) -> None:
         """Gives back what a ticket holds, once it is answered or abandoned."""
         with self._changed:
-            self._open.discard(ticket)
-            self._count_waiting(-ticket.waiting)
-            ticket.waiting = 0
+            self._ledger.forget(ticket)
+            self._queue.discard(ticket.turn)
+            self._queued.pop(ticket.turn, None)
+            self._show_waiting()
             self._changed.notify_all()
 
-    def _count_waiting(self, change: int) -> None:
-        self._waiting += change
-        self._observer.images_waiting(self._waiting)
+    def _show_waiting(self) -> None:
+        self._observer.images_waiting(self._ledger.waiting)
 
     def _run(self) -> None:
         """Works batch after batch, until closed and empty; the worker's thread runs this."""
@@ -170,45 +170,44 @@ class Batcher:
         """Waits for work and takes as much as fits a batch; empty when closed and all is answered."""
         with self._changed:
             while True:
-                self._drop_unwanted()
-                if self._queue and (delay := self._fill_delay()) <= 0:
+                self._drop_expired()
+                if self._queued and (delay := self._fill_delay()) <= 0:
                     return self._take()
-                if not self._open and self._closing:
+                if not self._ledger.open and self._closing:
                     return []
-                self._changed.wait(delay if self._queue else None)
+                self._changed.wait(delay if self._queued else None)
 
-    def _drop_unwanted(self) -> None:
-        """Removes tickets that are answered, abandoned or past their deadline."""
+    def _drop_expired(self) -> None:
+        """Fails tickets that are past their deadline; those that are abandoned have left by themselves."""
         now = time.monotonic()
-        for ticket in self._queue:
+        for ticket in list(self._queued.values()):
             if ticket.deadline <= now:
                 ticket.fail(DeadlineError("The answer took too long; send fewer images or try again later."))
-        self._queue = deque(ticket for ticket in self._queue if not ticket.future.done())
 
     def _fill_delay(self) -> float:
         """Returns how long the oldest ticket may still wait for company, in seconds."""
-        if self._closing or sum(ticket.waiting for ticket in self._queue) >= self._max_batch_images:
+        if self._closing or len(self._queue) >= self._max_batch_images:
             return 0.0
-        return self._queue[0].submitted + self._batch_delay - time.monotonic()
+        return next(iter(self._queued.values())).submitted + self._batch_delay - time.monotonic()
 
     def _take(self) -> list[Share]:
-        """Takes the queue's first images, in order, up to a batch or to one that another engine answers."""
-        shares: list[Share] = []
-        room = self._max_batch_images
-        engine = self._queue[0].engine
-        while self._queue and room and self._queue[0].engine is engine:
-            ticket = self._queue[0]
-            first = ticket.images - ticket.waiting
-            taken = min(room, ticket.waiting)
-            if first == 0:
+        """Takes a batch in the fair order, of all that the engine of the first ticket answers."""
+        first = self._queue.first()
+        assert first is not None
+        engine = self._queued[first].engine
+        taken: dict[Ticket, list[Query]] = {}
+        for turn, query, _ in self._queue.take(
+            self._max_batch_images, lambda turn: self._queued[turn].engine is engine
+        ):
+            taken.setdefault(self._queued[turn], []).append(query)
+        for ticket, queries in taken.items():
+            if ticket.waiting == ticket.images:
                 ticket.stage_seconds["queue"] = time.monotonic() - ticket.submitted
-            shares.append(Share(ticket, ticket.queries[first : first + taken]))
-            ticket.waiting -= taken
-            self._count_waiting(-taken)
-            room -= taken
+            ticket.waiting -= len(queries)
             if not ticket.waiting:
-                self._queue.popleft()
-        return shares
+                del self._queued[ticket.turn]
+        self._show_waiting()
+        return [Share(ticket, queries) for ticket, queries in taken.items()]
 
     def _answer(self, shares: Sequence[Share]) -> None:
         """Runs one batch, in halves where it does not fit the memory, and hands every ticket its part."""
@@ -252,7 +251,7 @@ class Batcher:
 
     def _on_the_device(self, engine: ServingEngine, queries: Sequence[Query]) -> BatchReport:
         """Runs the engine, and meanwhile shows since when and with how many images it is busy."""
-        self._on_device = len(queries)
+        self._ledger.on_device = len(queries)
         self._batch_began = began = time.monotonic()
         try:
             report = engine.classify_batch(queries)
@@ -260,8 +259,8 @@ class Batcher:
                 raise ValueError(f"{len(queries)} queries gave {len(report.answers)} answers")
         finally:
             self._batch_began = None
-            self._on_device = 0
-        self._pace.observe(len(queries), time.monotonic() - began)
+            self._ledger.on_device = 0
+        self._ledger.device_took(len(queries), time.monotonic() - began)
         return report
 
     def _die(self, error: BaseException) -> None:
@@ -269,7 +268,7 @@ class Batcher:
         log.error("worker died", error=repr(error))
         with self._changed:
             self._died = error
-            tickets = list(self._open)
+            tickets = list(self._ledger.open)
         for ticket in tickets:
             ticket.fail(
                 WorkerDiedError("The server lost its device on this request and is restarting; try again.")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from PIL import Image
 from torch import Tensor
@@ -26,7 +27,14 @@ class DecodePool:
     and beside the others, which do not wait for them.
     """
 
-    def __init__(self, threads: int, max_pixels: int) -> None:
+    def __init__(
+        self,
+        threads: int,
+        max_pixels: int,
+        took: Callable[[float, float], None] = lambda _pixels, _seconds: None,
+    ) -> None:
+        """Starts the threads; `took` is told of each image's pixels and the seconds that it took."""
+        self._took = took
         self._max_pixels = max_pixels
         self._threads = Threads(threads, "decode")
         self._thread_for_large = Threads(1, "decode-large")
@@ -61,12 +69,18 @@ class DecodePool:
         def decode() -> Tensor | Image.Image:
             image = opened(data, self._max_pixels)
             large = image.width * image.height > LARGE_PIXELS
-            return image if large else preprocessing.preprocess(decoded(image))
+            return image if large else self._preprocessed(image, preprocessing)
 
         result = await self._threads.run(decode)
         if isinstance(result, Tensor):
             return result
-        return await self._thread_for_large.run(lambda: preprocessing.preprocess(decoded(result)))
+        return await self._thread_for_large.run(self._preprocessed, result, preprocessing)
+
+    def _preprocessed(self, image: Image.Image, preprocessing: ImagePreprocessor) -> Tensor:
+        started = time.monotonic()
+        pixels = preprocessing.preprocess(decoded(image))
+        self._took(image.width * image.height, time.monotonic() - started)
+        return pixels
 
     def close(self) -> None:
         """Drops what waits; what runs is not waited for."""

@@ -9,42 +9,58 @@ Whoever has been given the least is next, among callers as among the requests of
 queueing, Goyal, Vin and Cheng 1996, without a bound on the number of flows). What counts is the cost of
 what was taken, so that a caller of large images gets fewer of them. A caller or request that comes, or comes
 back, begins where the least served of those that wait stands: time spent away gives no claim on the future.
+But it begins no earlier than where it left: who sends one large item after the other pays for each of them.
 
-A request that has waited for AGEING_SECONDS counts as one step more urgent, after twice as long as two: none
-waits for ever behind more urgent ones.
+A priority counts as one step more urgent when the oldest request of it has waited for AGEING_SECONDS, after
+twice as long as two: none waits for ever behind more urgent ones. The priority ages and not the request, or
+the old requests of a caller that sends too many would go before the new ones of all others. And none ages
+past one that is more urgent: at most they count alike, and callers take turns.
 """
 
 from __future__ import annotations
 
+import heapq
 import math
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
+from weakref import WeakKeyDictionary
 
 # The wait that makes up for one step of priority.
 AGEING_SECONDS = 2.0
 MOST_URGENT = 1
+# Requests that say nothing of their priority stand in the middle.
+ORDINARY_PRIORITY = 2
 
 Item = TypeVar("Item")
 
 
 @dataclass(eq=False)
 class Turn:
-    """One request's place among all that wait; the same one for all of its items."""
+    """One request's place among all that wait; the same one for all of its items, in every queue."""
 
     caller: str
     priority: int
     share: float = 1.0  # of the caller, relative to those of others
     since: float = math.nan  # by the queue's clock, from the first push on
-    given: float = 0.0  # the cost of what was taken of it
 
 
-@dataclass
-class _Caller:
+@dataclass(eq=False)
+class _Request(Generic[Item]):
+    """What one queue knows of a request."""
+
+    turn: Turn
+    number: int  # in the order in which they came
+    given: float  # the cost of what was taken of it
+    items: deque[tuple[Item, float]] = field(default_factory=deque)
+
+
+@dataclass(eq=False)
+class _Caller(Generic[Item]):
     given: float  # the cost of what was taken of it, over its share
     waiting: float = 0.0  # the cost of what was not
-    turns: dict[Turn, None] = field(default_factory=dict)  # in the order in which they came
+    requests: dict[Turn, _Request[Item]] = field(default_factory=dict)  # in the order in which they came
 
 
 class FairQueue(Generic[Item]):
@@ -52,82 +68,163 @@ class FairQueue(Generic[Item]):
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._items: dict[Turn, deque[tuple[Item, float]]] = {}
-        self._callers: dict[str, _Caller] = {}
+        self._requests: dict[Turn, _Request[Item]] = {}
+        self._callers: dict[str, _Caller[Item]] = {}
+        # Where those stood that have left: callers ahead of those that wait, and requests that live.
+        self._left: dict[str, float] = {}
+        self._left_requests: WeakKeyDictionary[Turn, float] = WeakKeyDictionary()
+        self._items = 0
+        self._came = 0
 
     def __len__(self) -> int:
-        return sum(len(items) for items in self._items.values())
+        return self._items
 
     def __iter__(self) -> Iterator[Turn]:
         """Yields the requests that wait, in the order in which they came."""
-        return iter(self._items)
+        return iter(self._requests)
 
     def push(self, turn: Turn, item: Item, cost: float) -> None:
         """Adds an item behind those of the same request. `cost` is in any unit that is the same for all."""
-        if turn not in self._items:
-            self._enter(turn)
-        self._items[turn].append((item, cost))
+        request = self._requests.get(turn) or self._enter(turn)
+        request.items.append((item, cost))
         self._callers[turn.caller].waiting += cost
+        self._items += 1
 
-    def _enter(self, turn: Turn) -> None:
-        caller = self._callers.get(turn.caller)
-        if caller is None:
-            least = min((other.given for other in self._callers.values()), default=0.0)
-            caller = self._callers[turn.caller] = _Caller(least)
-        turn.given = max(turn.given, min((other.given for other in caller.turns), default=0.0))
+    def _enter(self, turn: Turn) -> _Request[Item]:
+        caller = self._callers.get(turn.caller) or self._enter_caller(turn.caller)
         if math.isnan(turn.since):
             turn.since = self._clock()
-        caller.turns[turn] = None
-        self._items[turn] = deque()
+        least = min((other.given for other in caller.requests.values()), default=0.0)
+        given = max(least, self._left_requests.pop(turn, 0.0))
+        request = _Request[Item](turn, self._came, given)
+        self._came += 1
+        caller.requests[turn] = self._requests[turn] = request
+        return request
+
+    def _enter_caller(self, name: str) -> _Caller[Item]:
+        least = min((other.given for other in self._callers.values()), default=0.0)
+        self._left = {other: given for other, given in self._left.items() if given > least}
+        caller = self._callers[name] = _Caller[Item](max(least, self._left.pop(name, 0.0)))
+        return caller
 
     def first(self, wanted: Callable[[Turn], bool] = lambda _: True) -> Turn | None:
         """Returns the request whose turn it is, among those wanted; None where there is none."""
-        now = self._clock()
-        turns = [turn for turn in self._items if wanted(turn)]
-        return min(turns, key=lambda turn: self._rank(turn, now), default=None)
-
-    def _rank(self, turn: Turn, now: float) -> tuple[float, float, float, float]:
-        """Sorts requests; those that are alike in all else stay in the order in which they came."""
-        return urgency(turn, now), self._callers[turn.caller].given, turn.given, turn.since
+        following = _Order(self._callers.values(), self._levels(), wanted).following()
+        return following[1].turn if following else None
 
     def pop(self, wanted: Callable[[Turn], bool] = lambda _: True) -> tuple[Turn, Item, float] | None:
         """Takes the next item of the request whose turn it is, among those wanted; None without one."""
-        turn = self.first(wanted)
-        if turn is None:
-            return None
-        item, cost = self._items[turn].popleft()
-        caller = self._callers[turn.caller]
-        caller.given += cost / turn.share
+        taken = self.take(1, wanted)
+        return taken[0] if taken else None
+
+    def take(
+        self, most: int, wanted: Callable[[Turn], bool] = lambda _: True
+    ) -> list[tuple[Turn, Item, float]]:
+        """Takes up to `most` items of the requests that are wanted, each of the request whose turn it is."""
+        order = _Order(self._callers.values(), self._levels(), wanted)
+        taken: list[tuple[Turn, Item, float]] = []
+        while len(taken) < most and (following := order.following()):
+            caller, request = following
+            item, cost = self._take_from(caller, request)
+            taken.append((request.turn, item, cost))
+            order.served()
+        return taken
+
+    def _take_from(self, caller: _Caller[Item], request: _Request[Item]) -> tuple[Item, float]:
+        item, cost = request.items.popleft()
+        caller.given += cost / request.turn.share
         caller.waiting -= cost
-        turn.given += cost
-        if not self._items[turn]:
-            self._leave(turn)
-        return turn, item, cost
+        request.given += cost
+        self._items -= 1
+        if not request.items:
+            self._leave(request.turn)
+        return item, cost
 
     def discard(self, turn: Turn) -> list[Item]:
         """Removes a request, if it waits, and returns the items that it still had."""
-        if turn not in self._items:
+        request = self._requests.get(turn)
+        if request is None:
             return []
-        left = self._items[turn]
-        self._callers[turn.caller].waiting -= sum(cost for _, cost in left)
+        self._callers[turn.caller].waiting -= sum(cost for _, cost in request.items)
+        self._items -= len(request.items)
         self._leave(turn)
-        return [item for item, _ in left]
+        return [item for item, _ in request.items]
 
     def _leave(self, turn: Turn) -> None:
-        del self._items[turn]
+        self._left_requests[turn] = self._requests.pop(turn).given
         caller = self._callers[turn.caller]
-        del caller.turns[turn]
-        if not caller.turns:
+        del caller.requests[turn]
+        if not caller.requests:
             del self._callers[turn.caller]
+            self._left[turn.caller] = caller.given
+        if not self._callers:
+            self._left.clear()  # nobody waited for what they were given
 
     def waiting(self) -> dict[str, float]:
         """Returns the cost of what waits, by caller."""
         return {name: caller.waiting for name, caller in self._callers.items()}
 
+    def _levels(self) -> dict[int, int]:
+        oldest: dict[int, float] = {}
+        for turn in self._requests:
+            oldest[turn.priority] = min(turn.since, oldest.get(turn.priority, math.inf))
+        now = self._clock()
+        return aged_levels({priority: now - since for priority, since in oldest.items()})
 
-def urgency(turn: Turn, now: float) -> int:
-    """Returns a request's priority after its wait, 1 for the most urgent.
 
-    `max(1, priority - floor(waited / AGEING_SECONDS))`
+def aged_levels(longest_waits: Mapping[int, float]) -> dict[int, int]:
+    """Returns what each priority counts as, 1 for the most urgent, by how long its oldest request has waited.
+
+    `level(p) = min over q >= p of max(1, q - floor(longest_waits[q] / AGEING_SECONDS))`
     """
-    return max(MOST_URGENT, turn.priority - int((now - turn.since) / AGEING_SECONDS))
+    levels: dict[int, int] = {}
+    level = max(longest_waits, default=MOST_URGENT)
+    for priority in sorted(longest_waits, reverse=True):
+        aged = max(MOST_URGENT, priority - int(longest_waits[priority] / AGEING_SECONDS))
+        levels[priority] = level = min(level, aged)
+    return levels
+
+
+# Sorts the requests of one caller; those that are alike in all else stay in the order in which they came.
+_Rank = tuple[int, float, float, int]
+
+
+class _Order(Generic[Item]):
+    """Whose turn it is, for as long as nothing is pushed: a heap of callers, each with a heap of requests."""
+
+    def __init__(
+        self, callers: Iterable[_Caller[Item]], levels: Mapping[int, int], wanted: Callable[[Turn], bool]
+    ) -> None:
+        self._levels = levels
+        self._callers: list[tuple[int, float, _Rank, _Caller[Item]]] = []
+        self._requests: dict[_Caller[Item], list[tuple[_Rank, _Request[Item]]]] = {}
+        for caller in callers:
+            requests = [(self._rank(one), one) for one in caller.requests.values() if wanted(one.turn)]
+            heapq.heapify(requests)
+            self._requests[caller] = requests
+            self._line_up(caller)
+
+    def following(self) -> tuple[_Caller[Item], _Request[Item]] | None:
+        """Returns the request whose turn it is, and its caller."""
+        if not self._callers:
+            return None
+        caller = self._callers[0][-1]
+        return caller, self._requests[caller][0][1]
+
+    def served(self) -> None:
+        """Sorts that request, and its caller, behind those that have been given less by now."""
+        caller = heapq.heappop(self._callers)[-1]
+        _, request = heapq.heappop(self._requests[caller])
+        if request.items:
+            heapq.heappush(self._requests[caller], (self._rank(request), request))
+        self._line_up(caller)
+
+    def _rank(self, request: _Request[Item]) -> _Rank:
+        turn = request.turn
+        return self._levels[turn.priority], request.given, turn.since, request.number
+
+    def _line_up(self, caller: _Caller[Item]) -> None:
+        requests = self._requests[caller]
+        if requests:
+            rank = requests[0][0]
+            heapq.heappush(self._callers, (rank[0], caller.given, rank, caller))

@@ -5,47 +5,70 @@ from __future__ import annotations
 import hashlib
 import hmac
 import os
+import re
+import stat
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
 
-from mass_serve.server.errors import NotFoundError, UnauthorizedError
+from mass_serve.server.errors import NotFoundError, UnauthorizedError, WrongKeyError
+from mass_serve.server.serving.caller import Caller
+from mass_serve.server.serving.fair_queue import MOST_URGENT, ORDINARY_PRIORITY
 from mass_serve.server.settings import Settings, SettingsError
 
 # How old the knowledge of a key file may be.
 POLL_SECONDS = 1.0
 
+SANE_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
+SANE_PRIORITY = re.compile(r"[0-9]{1,4}")
+SANE_SHARE = re.compile(r"[0-9]{1,4}(\.[0-9]{1,4})?")
+
 log = structlog.get_logger(__name__)
 
 
-class KeyFile:
-    """One ASCII key a line; empty lines and lines that start with # are none. Re-read when the file changes.
+class KeyLineError(ValueError):
+    """A line of a key file is not as it should be; the text names the line, and shows nothing of it."""
 
-    A file that cannot be read any more leaves the last keys in force: a mistake must neither lock everybody
-    out nor let anybody in. An empty file has no keys, and refuses everybody.
+
+@dataclass(frozen=True)
+class Key:
+    """Holds what one line of a key file says."""
+
+    digest: bytes
+    caller: Caller
+
+
+class KeyFile:
+    """One ASCII key a line, and behind it what its callers may do: `name=team-a priority=1 share=2`.
+
+    Empty lines and lines that start with # are no keys. The file is read again when it changes. One that
+    cannot be read any more leaves the last keys in force: a mistake must neither lock everybody out nor let
+    anybody in. An empty file has no keys, and refuses everybody.
     """
 
     def __init__(self, path: Path) -> None:
-        """Raises SettingsError for a file that cannot be read or holds no key."""
+        """Raises SettingsError for a file that cannot be read, is malformed or holds no key."""
         self._path = path
         self._polled = time.monotonic()
         try:
             self._stamp = self._current_stamp()
-            self._digests = self._read()
-        except (OSError, UnicodeError) as error:
+            self._keys = self._read()
+        except (OSError, ValueError) as error:
             raise SettingsError(f"the key file {path} cannot be read: {_reason(error)}") from error
-        if not self._digests:
+        if not self._keys:
             raise SettingsError(f"the key file {path} holds no key: write one a line")
 
-    def accepts(self, key: str) -> bool:
-        """Tells whether the key is one of the file's; takes the same time whichever it is."""
+    def find(self, key: str) -> Caller | None:
+        """Returns who calls with this key, None where it is not the file's; takes as long whichever it is."""
         self._poll()
         digest = _digest(key)
-        found = False
-        for known in self._digests:
-            found |= hmac.compare_digest(digest, known)
+        found = None
+        for known in self._keys:
+            if hmac.compare_digest(digest, known.digest):
+                found = known.caller
         return found
 
     def _poll(self) -> None:
@@ -57,10 +80,10 @@ class KeyFile:
         try:
             stamp = self._current_stamp()
             if stamp != self._stamp:
-                self._digests = self._read()
+                self._keys = self._read()
                 self._stamp = stamp
-                log.info("keys read", file=str(self._path), keys=len(self._digests))
-        except (OSError, UnicodeError) as error:
+                log.info("keys read", file=str(self._path), keys=len(self._keys))
+        except (OSError, ValueError) as error:
             log.error(
                 "key file cannot be read, the last keys stay", file=str(self._path), error=_reason(error)
             )
@@ -70,11 +93,63 @@ class KeyFile:
         status = os.stat(self._path)
         return status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino
 
-    def _read(self) -> list[bytes]:
-        lines = [line.strip() for line in self._path.read_text(encoding="utf-8-sig").splitlines()]
-        keys = [line for line in lines if line and not line.startswith("#")]
-        "".join(keys).encode("ascii")  # clients differ in how they send anything else
-        return [_digest(key) for key in keys]
+    def _read(self) -> list[Key]:
+        # A pipe in the file's place would be waited for.
+        with open(self._path, "rb", opener=_open_at_once) as file:
+            mode = os.fstat(file.fileno()).st_mode
+            if not stat.S_ISREG(mode):
+                raise OSError("it is no regular file")
+            content = file.read()
+        if mode & stat.S_IROTH:
+            log.warning("others may read the key file; take that right away from them", file=str(self._path))
+        return parse_keys(content.decode("utf-8-sig"))
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
+def parse_keys(text: str) -> list[Key]:
+    """Reads the lines of a key file. Raises KeyLineError, or UnicodeEncodeError for one that is not ASCII."""
+    keys: list[Key] = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        if line.strip() and not line.strip().startswith("#"):
+            line.encode("ascii")  # clients differ in how they send anything else
+            key = _parse_line(line, f"line {number}")
+            if any(key.digest == other.digest for other in keys):
+                raise KeyLineError(f"line {number}: this key is there already; write each key once")
+            if any(key.caller.name == other.caller.name for other in keys):
+                raise KeyLineError(f"line {number}: another key has this name; give each a name of its own")
+            keys.append(key)
+    return keys
+
+
+def _parse_line(line: str, where: str) -> Key:
+    secret, *attributes = line.split()
+    digest = _digest(secret)
+    values = {"name": f"key-{digest.hex()[:8]}", "priority": str(ORDINARY_PRIORITY), "share": "1"}
+    given: set[str] = set()
+    for attribute in attributes:
+        name, _, value = attribute.partition("=")
+        # Nothing of the line is shown: it may be a key with a blank in it.
+        if name not in values or name in given:
+            raise KeyLineError(
+                f"{where}: behind a key there may be name=..., priority=... and share=..., each once"
+            )
+        given.add(name)
+        values[name] = value
+    return Key(digest, _caller(values, where))
+
+
+def _caller(values: dict[str, str], where: str) -> Caller:
+    name, priority, share = values["name"], values["priority"], values["share"]
+    if not SANE_NAME.fullmatch(name):
+        raise KeyLineError(f"{where}: a name has 1 to 64 of the characters A-Z, a-z, 0-9, dot, _ and -")
+    if not SANE_PRIORITY.fullmatch(priority) or int(priority) < MOST_URGENT:
+        raise KeyLineError(f"{where}: priority must be a whole number of 1 (the most urgent) to 9999")
+    if not SANE_SHARE.fullmatch(share) or float(share) == 0:
+        raise KeyLineError(f"{where}: share must be a number above 0 and below 10000, such as 2 or 0.5")
+    return Caller(f"key:{name}", name, int(priority), float(share))
 
 
 class Access:
@@ -89,22 +164,37 @@ class Access:
         """Tells whether there is any key with which tasks may be loaded and unloaded."""
         return self._admin is not None
 
-    def require_inference(self, keys: Sequence[str]) -> None:
-        """Raises UnauthorizedError unless one of the caller's keys is for inference or an admin's."""
-        files = [file for file in (self._inference, self._admin) if file is not None]
-        if self._inference is not None and not any(file.accepts(key) for file in files for key in keys):
-            raise UnauthorizedError(
+    def require_inference(self, keys: Sequence[str]) -> Caller | None:
+        """Returns who presents these keys; None for somebody without one, where none is needed.
+
+        Raises UnauthorizedError unless one of the keys is for inference or an admin's, where one is needed.
+        """
+        caller = _find(keys, self._inference, self._admin)
+        if self._inference is not None and caller is None:
+            raise (WrongKeyError if keys else UnauthorizedError)(
                 "A key is needed; send it as 'Authorization: Bearer KEY' or 'X-API-Key: KEY'."
             )
+        return caller
 
-    def require_admin(self, keys: Sequence[str]) -> None:
-        """Raises UnauthorizedError without an admin key, NotFoundError where there are none at all."""
+    def require_admin(self, keys: Sequence[str]) -> Caller:
+        """Returns which admin presents these keys.
+
+        Raises UnauthorizedError without an admin key, NotFoundError where there are none at all.
+        """
         if self._admin is None:
             raise NotFoundError("The repository is closed here; it opens with the setting admin_keys_file.")
-        if not any(self._admin.accepts(key) for key in keys):
-            raise UnauthorizedError(
+        caller = _find(keys, self._admin)
+        if caller is None:
+            guessed = keys and _find(keys, self._inference) is None
+            raise (WrongKeyError if guessed else UnauthorizedError)(
                 "An admin key is needed; send it as 'Authorization: Bearer KEY' or 'X-API-Key: KEY'."
             )
+        return caller
+
+
+def _find(keys: Sequence[str], *files: KeyFile | None) -> Caller | None:
+    callers = [file.find(key) for file in files if file is not None for key in keys]
+    return next((caller for caller in callers if caller is not None), None)
 
 
 def _key_file(path: Path | None) -> KeyFile | None:
@@ -116,7 +206,9 @@ def _digest(key: str) -> bytes:
     return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
 
 
-def _reason(error: OSError | UnicodeError) -> str:
+def _reason(error: OSError | ValueError) -> str:
     if isinstance(error, OSError):
         return error.strerror or str(error)
+    if isinstance(error, KeyLineError):
+        return str(error)
     return "it has a key that is not ASCII" if isinstance(error, UnicodeEncodeError) else "it is not UTF-8"

@@ -35,3 +35,9 @@ class ServingObserver(Protocol):
 
     def load_failed(self) -> None:
         """An attempt to load the store failed."""
+
+    def key_used(self, name: str | None) -> None:
+        """A request came with the key of that name; None: with none, where none is needed."""
+
+    def wrong_key(self) -> None:
+        """A request came with a key that opens nothing."""

@@ -1,30 +1,25 @@
-"""How fast the device has been of late, and whether a request can be answered in time at that pace."""
+"""How fast the device, or the decoders, have been of late."""
 
 from __future__ import annotations
 
 # What a batch still counts for in the pace when one more has been answered.
 PACE_MEMORY = 0.8
-# Admission adds 20 % to the predicted wait: the next batches may be slower than the recent average.
-ADMISSION_MARGIN = 1.2
 
 
 class Pace:
-    """Seconds per image over recent batches, `sum(w s) / sum(w n)` with w falling by PACE_MEMORY a batch."""
+    """Seconds per unit of work, `sum(w s) / sum(w n)` with w falling by `memory` with each observation."""
 
-    def __init__(self) -> None:
-        self._images = 0.0
+    def __init__(self, memory: float = PACE_MEMORY) -> None:
+        self._memory = memory
+        self._work = 0.0
         self._seconds = 0.0
 
-    def observe(self, images: int, seconds: float) -> None:
-        """Takes one more batch into account; those before it count for less and less."""
-        self._images = PACE_MEMORY * self._images + images
-        self._seconds = PACE_MEMORY * self._seconds + seconds
+    def observe(self, work: float, seconds: float) -> None:
+        """Takes one more piece of work into account; those before it count for less and less."""
+        self._work = self._memory * self._work + work
+        self._seconds = self._memory * self._seconds + seconds
 
     @property
-    def seconds_per_image(self) -> float:
-        """The recent average; 0 before the first batch."""
-        return self._seconds / self._images if self._images else 0.0
-
-    def careful_seconds(self, images: int) -> float:
-        """The seconds within which so many images should be answered, with a margin for slower batches."""
-        return ADMISSION_MARGIN * images * self.seconds_per_image
+    def seconds_per_unit(self) -> float:
+        """The recent average; 0 before the first observation."""
+        return self._seconds / self._work if self._work else 0.0

@@ -9,9 +9,8 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from mass_serve.engine import Classification
-
-# 1 is the most urgent; requests that say nothing stand in the middle.
-ORDINARY_PRIORITY = 2
+from mass_serve.server.serving.caller import UNKNOWN, Caller
+from mass_serve.server.serving.fair_queue import ORDINARY_PRIORITY
 
 
 @dataclass(frozen=True)
@@ -23,6 +22,11 @@ class EncodedImages:
     def __len__(self) -> int:
         return len(self.files)
 
+    @property
+    def nbytes(self) -> int:
+        """The memory that the files take."""
+        return sum(len(file) for file in self.files)
+
 
 @dataclass(frozen=True)
 class ReadyImages:
@@ -32,6 +36,11 @@ class ReadyImages:
 
     def __len__(self) -> int:
         return len(self.pixels)
+
+    @property
+    def nbytes(self) -> int:
+        """The memory that the pixels take."""
+        return self.pixels.nbytes
 
 
 Images = EncodedImages | ReadyImages
@@ -57,8 +66,11 @@ class RequestContext:
     """Holds what is known of a request so far; its log line, span and model's statistics tell it."""
 
     request_id: str
+    caller: Caller = UNKNOWN
     images: int = 0
-    held_bytes: int = 0  # of its body
+    body_bytes: int = 0  # as they came
+    held_bytes: int = 0  # of its body, and of what that becomes
+    over: bool = False  # answered or given up: it may hold nothing more
     deadline: float = math.inf  # of `time.monotonic`: known when the body has been read
     stage_seconds: dict[str, float] = field(default_factory=dict)
     batches: Sequence[Batch] = ()

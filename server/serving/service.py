@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
+from typing import Any, TypeVar
 
 import structlog
 from torch import Tensor
@@ -17,12 +18,13 @@ from mass_serve.engine import EngineSource, Query, ServingEngine
 from mass_serve.server.errors import (
     BadRequestError,
     DeadlineError,
-    MemoryFullError,
     NotFoundError,
     NotReadyError,
 )
+from mass_serve.server.serving.admission import Ledger
 from mass_serve.server.serving.batcher import Batcher
 from mass_serve.server.serving.decode_pool import DecodePool
+from mass_serve.server.serving.held_bytes import HeldBytes
 from mass_serve.server.serving.keys import Access
 from mass_serve.server.serving.observer import ServingObserver
 from mass_serve.server.serving.request_context import (
@@ -36,11 +38,13 @@ from mass_serve.server.serving.request_context import (
 from mass_serve.server.serving.served_store import ServedStore
 from mass_serve.server.serving.threads import Threads
 from mass_serve.server.serving.ticket import Ticket
+from mass_serve.server.serving.wrong_keys import WrongKeys
 from mass_serve.server.settings import Settings
 
 # Parsing holds the interpreter's lock, so more threads would not parse more.
 PARSING_THREADS = 4
 
+T = TypeVar("T")
 
 log = structlog.get_logger(__name__)
 
@@ -53,17 +57,19 @@ class Service:
         self.settings = settings
         self.observer = observer
         self.access = Access(settings)
+        self.wrong_keys = WrongKeys(observer)
+        self.ledger = Ledger(settings.queue_images, settings.decode_threads)
         self.parsers = Threads(PARSING_THREADS, "parse")
-        self.decoders = DecodePool(settings.decode_threads, settings.max_pixels)
+        self.decoders = DecodePool(settings.decode_threads, settings.max_pixels, self.ledger.decode_took)
         self.store = ServedStore(source, observer, settings.store_poll_seconds)
         self.batcher = Batcher(
             observer,
+            self.ledger,
             max_batch_images=settings.max_batch_images,
-            queue_images=settings.queue_images,
             batch_delay=settings.batch_delay,
         )
         self.draining = False
-        self._held_bytes = 0
+        self._bodies = HeldBytes(settings.max_held_bytes, settings.max_body_bytes)
 
     @property
     def ready(self) -> bool:
@@ -98,16 +104,18 @@ class Service:
         """Loads in the background, so that liveness and readiness are answered meanwhile."""
         self.store.start()
 
+    @property
+    def held_bytes(self) -> int:
+        """The bytes of all bodies that are held now, by what they become."""
+        return self._bodies.total
+
     def hold(self, nbytes: int, context: RequestContext) -> None:
-        """Counts a part of a request's body. Raises MemoryFullError when all of them are too large."""
-        context.held_bytes += nbytes
-        self._held_bytes += nbytes
-        if self._held_bytes > self.settings.max_held_bytes:
-            raise MemoryFullError("The server is reading as much as its memory allows; try again.")
+        """Counts bytes that a request is about to take, from any thread; raises as `HeldBytes.hold` does."""
+        self._bodies.hold(nbytes, context)
 
     def release(self, context: RequestContext) -> None:
-        """Stops counting a request's body, once it is answered."""
-        self._held_bytes -= context.held_bytes
+        """Gives back what a request holds, once it is over."""
+        self._bodies.release(context)
 
     def check(self) -> None:
         """Gives a hung worker up; whoever keeps time calls this now and then."""
@@ -137,20 +145,24 @@ class Service:
         engine = engine or self.engine
         tasks = self._known_tasks(engine, candidates)
         context.images = len(images)
+        self.hold(_copied_bytes(images, context), context)
         deadline = min(context.deadline, time.monotonic() + (urgency.timeout or math.inf))
-        ticket = self.batcher.admit(engine, len(images), deadline, urgency.priority)
+        pixels = 0.0 if isinstance(images, EncodedImages) else None
+        turn = context.caller.turn(urgency.priority)
+        ticket = self.batcher.admit(engine, len(images), deadline, turn, pixels)
+        answered = asyncio.wrap_future(ticket.future)
         try:
             async with asyncio.timeout(urgency.timeout):
                 started = time.monotonic()
-                pixels = await self._pixels(images, engine)
+                ready = await _unless_refused(self._pixels(images, engine), answered)
                 context.stage_seconds["decode"] = time.monotonic() - started
-                self.batcher.submit(ticket, [Query(image, tasks) for image in pixels])
-                answers = await asyncio.wrap_future(ticket.future)
-                return Answers(engine.store_revision, answers)
+                self.batcher.submit(ticket, [Query(image, tasks) for image in ready])
+                return Answers(engine.store_revision, await answered)
         except TimeoutError as error:
             raise DeadlineError.after(urgency.timeout or 0) from error
         finally:
             ticket.future.cancel()  # gives the places back if decoding failed or the caller left
+            answered.cancel()  # or an error that nobody awaits any more would be logged
             self._record_stages(ticket, context)
 
     async def _pixels(self, images: Images, engine: ServingEngine) -> Sequence[Tensor]:
@@ -180,3 +192,21 @@ class Service:
             if name not in engine.tasks:
                 raise NotFoundError(f"There is no task {name[:80]!a}; GET /v1/tasks lists those there are.")
         return tuple(dict.fromkeys(candidates))
+
+
+def _copied_bytes(images: Images, context: RequestContext) -> int:
+    """Returns the memory that images take beside the body that they came in, which is counted already."""
+    alone = isinstance(images, EncodedImages) and len(images) == 1
+    return 0 if alone and images.nbytes == context.body_bytes else images.nbytes
+
+
+async def _unless_refused(work: Coroutine[Any, Any, T], answered: asyncio.Future[Any]) -> T:
+    """Returns the result of `work`, or raises at once what the request is answered with meanwhile."""
+    working = asyncio.ensure_future(work)
+    try:
+        await asyncio.wait((working, answered), return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            answered.result()
+        return working.result()
+    finally:
+        working.cancel()

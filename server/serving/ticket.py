@@ -11,7 +11,8 @@ from operator import itemgetter
 
 from mass_serve.engine import Classification, Query, ServingEngine
 from mass_serve.server.errors import NotFiniteError, ServiceError
-from mass_serve.server.serving.request_context import ORDINARY_PRIORITY, Batch
+from mass_serve.server.serving.fair_queue import Turn
+from mass_serve.server.serving.request_context import Batch
 
 
 @dataclass(eq=False)
@@ -21,14 +22,20 @@ class Ticket:
     engine: ServingEngine
     images: int
     deadline: float
-    waiting: int  # images not yet taken to the device; they count against the queue's bound
-    priority: int = ORDINARY_PRIORITY
+    turn: Turn
+    pixels: float = 0.0  # that the decoders have yet to produce, in files that are still to be decoded
+    undecoded: int = 0  # files
+    waiting: int = field(
+        init=False
+    )  # images not yet taken to the device: they count against the queue's bound
     future: Future[list[Classification]] = field(default_factory=Future)
-    queries: Sequence[Query] = ()
     submitted: float = 0.0
     answers: list[Classification] = field(default_factory=list)
     batches: list[Batch] = field(default_factory=list)
     stage_seconds: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.waiting = self.images
 
     def fail(self, error: ServiceError) -> None:
         """Answers with an error, unless there is an answer or nobody waits any more."""

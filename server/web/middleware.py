@@ -12,6 +12,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mass_serve.server.errors import INTERNAL_ERROR, DrainingError
+from mass_serve.server.serving.caller import caller_at
 from mass_serve.server.serving.request_context import RequestContext
 from mass_serve.server.serving.service import Service
 from mass_serve.server.web.responses import error_response
@@ -35,7 +36,7 @@ class RequestMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        context = RequestContext(_request_id(scope))
+        context = RequestContext(_request_id(scope), caller_at(*(scope.get("client") or [None])[:1]))
         scope.setdefault("state", {})["context"] = context
         with structlog.contextvars.bound_contextvars(request_id=context.request_id):
             if scope["path"] in PROBES:
@@ -53,6 +54,7 @@ class RequestMiddleware:
         with observer.request_in_progress():
             status = await self._answer(scope, receive, send, context)
         seconds = time.monotonic() - started
+        observer.key_used(context.caller.key_name)
         observer.request_answered(_protocol(scope["method"], scope["path"]), status, seconds)
         _log_request(scope, status, seconds, context)
 
@@ -126,5 +128,6 @@ def _log_request(scope: Scope, status: int, seconds: float, context: RequestCont
         status=status,
         seconds=round(seconds, 6),
         images=context.images,
+        **({} if context.caller.key_name is None else {"key": context.caller.key_name}),
         **stages,
     )

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends, Request
 from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
 
-from mass_serve.server.errors import ClientGoneError, DeadlineError, SlowClientError, TooLargeError
+from mass_serve.server.errors import (
+    ClientGoneError,
+    DeadlineError,
+    SlowClientError,
+    TooLargeError,
+    WrongKeyError,
+)
+from mass_serve.server.serving.caller import Caller
 from mass_serve.server.serving.request_context import RequestContext
 from mass_serve.server.serving.service import Service
 
@@ -46,16 +53,30 @@ def _keys(
 PresentedKeys = Annotated[list[str], Depends(_keys)]
 
 
-def _require_inference(service: CurrentService, keys: PresentedKeys) -> None:
-    service.access.require_inference(keys)
+async def _require_inference(service: CurrentService, context: CurrentContext, keys: PresentedKeys) -> None:
+    await _let_in(service, context, keys, service.access.require_inference)
 
 
-def _require_admin(service: CurrentService, keys: PresentedKeys) -> None:
-    service.access.require_admin(keys)
+async def _require_admin(service: CurrentService, context: CurrentContext, keys: PresentedKeys) -> None:
+    await _let_in(service, context, keys, service.access.require_admin)
 
 
-def _require_room(service: CurrentService) -> None:
-    service.batcher.refuse_when_full()
+async def _let_in(
+    service: Service,
+    context: RequestContext,
+    keys: list[str],
+    require: Callable[[list[str]], Caller | None],
+) -> None:
+    """Makes the holder of the key the request's caller, who is else whoever is at the address."""
+    try:
+        context.caller = require(keys) or context.caller
+    except WrongKeyError:
+        await service.wrong_keys.slow_down(context.caller)
+        raise
+
+
+async def _require_room(service: CurrentService, context: CurrentContext) -> None:
+    service.batcher.refuse_when_full(context.caller)
 
 
 # For routes that take images: an overloaded server refuses before it reads any.
@@ -100,6 +121,7 @@ async def read_body(request: Request, service: Service, limit: int | None = None
             f"Only {received} bytes of the body came in time; send it faster than {SLOWEST_BYTES_PER_SECOND}"
             " bytes a second."
         ) from error
+    context.body_bytes = received
     context.deadline = time.monotonic() + service.settings.request_timeout
     return b"".join(chunks)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -15,13 +15,8 @@ from mass_serve.server.errors import BadRequestError, NotAnImageError, TooLargeE
 from mass_serve.server.protocols.bodies import decoded_base64, parse_json
 from mass_serve.server.protocols.limits import Limits
 from mass_serve.server.protocols.open_inference.tensors import NUMBER_TYPES, WireTensor
-from mass_serve.server.serving.request_context import (
-    ORDINARY_PRIORITY,
-    EncodedImages,
-    Images,
-    ReadyImages,
-    Urgency,
-)
+from mass_serve.server.serving.fair_queue import ORDINARY_PRIORITY
+from mass_serve.server.serving.request_context import EncodedImages, Images, ReadyImages, Urgency
 
 IMAGE, PIXEL_VALUES = "image", "pixel_values"
 OUTPUTS = ("label", "task", "score", "probabilities", "unrouted", "residuals")
@@ -114,11 +109,11 @@ class InferRequest:
     urgency: Urgency
 
 
-def decompressed(body: bytes, encoding: str, limit: int) -> bytes:
-    """Undoes a body's Content-Encoding.
+def decompressed(body: bytes, encoding: str, limit: int, hold: Callable[[int], None]) -> bytes:
+    """Undoes a body's Content-Encoding; `hold` is told of each piece before it is kept, and may refuse it.
 
     Raises NotAnImageError for an unknown encoding, BadRequestError for a corrupt body, TooLargeError where
-    more than `limit` bytes come out.
+    more than `limit` bytes come out, and what `hold` raises.
     """
     if encoding in ("", "identity"):
         return body
@@ -132,15 +127,17 @@ def decompressed(body: bytes, encoding: str, limit: int) -> bytes:
         unpacker = zlib.decompressobj(zlib.MAX_WBITS | 32)  # tells gzip and zlib headers apart
         while not unpacker.eof:
             piece = body[position : position + UNPACKED_AT_ONCE]
-            if not piece:
-                raise BadRequestError(f"The {encoding} body is cut off; send the whole of it.")
             try:
-                unpacked += unpacker.decompress(piece, limit + 1 - len(unpacked))
+                more = unpacker.decompress(piece, UNPACKED_AT_ONCE)
             except zlib.error as error:
                 raise BadRequestError(f"The body is not valid {encoding}.") from error
-            if len(unpacked) > limit:
+            if not (piece or more or unpacker.eof):
+                raise BadRequestError(f"The {encoding} body is cut off; send the whole of it.")
+            if len(unpacked) + len(more) > limit:
                 raise TooLargeError(f"The body unpacks to more than {limit} bytes, which is the limit.")
-            position += len(piece) - len(unpacker.unused_data)
+            hold(len(more))
+            unpacked += more
+            position += len(piece) - len(unpacker.unconsumed_tail) - len(unpacker.unused_data)
         if position == len(body):
             return bytes(unpacked)
     raise BadRequestError(f"The body is more than {MOST_MEMBERS} {encoding} files in a row; send it as one.")

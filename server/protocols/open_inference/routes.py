@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request
@@ -196,7 +197,10 @@ async def _infer(
 
     def read() -> InferRequest:
         limits = Limits(settings.max_images_per_request, settings.max_top_k)
-        return parse_infer_request(decompressed(body, encoding, settings.max_body_bytes), json_length, limits)
+        unpacked = decompressed(
+            body, encoding, settings.max_body_bytes, partial(service.hold, context=context)
+        )
+        return parse_infer_request(unpacked, json_length, limits)
 
     asked = await service.parsers.run(read)
     # The model may have a new revision since the request began; from here on it is one engine's.

@@ -21,8 +21,9 @@ from mass_serve.server.errors import (
     WorkerDiedError,
 )
 from mass_serve.server.operation.metrics import Metrics
+from mass_serve.server.serving.admission import Ledger
 from mass_serve.server.serving.batcher import Batcher
-from mass_serve.server.serving.request_context import ORDINARY_PRIORITY
+from mass_serve.server.serving.fair_queue import ORDINARY_PRIORITY, Turn
 from mass_serve.server.serving.ticket import Ticket
 from tests.server.fakes import DIE, FAIL, LARGE, NOT_FINITE, FakeEngine
 
@@ -31,6 +32,10 @@ WAIT = 10.0
 
 def queries(*reds: int, green: int = 0) -> list[Query]:
     return [Query(torch.tensor([red, green, 0], dtype=torch.uint8).view(3, 1, 1)) for red in reds]
+
+
+def turn(caller: str = "a") -> Turn:
+    return Turn(caller, ORDINARY_PRIORITY)
 
 
 class Bench:
@@ -44,10 +49,11 @@ class Bench:
         engine: FakeEngine | None = None,
     ) -> None:
         self.engine = engine or FakeEngine(gate=threading.Event())
+        self.ledger = Ledger(queue_images)
         self.batcher = Batcher(
             Metrics(queue_images, {}),
+            self.ledger,
             max_batch_images=max_batch_images,
-            queue_images=queue_images,
             batch_delay=batch_delay,
         )
 
@@ -58,15 +64,18 @@ class Bench:
         seconds: float = WAIT,
         priority: int = ORDINARY_PRIORITY,
         engine: FakeEngine | None = None,
+        caller: str = "a",
+        share: float = 1.0,
     ) -> Ticket:
         deadline = time.monotonic() + seconds
-        ticket = self.batcher.admit(engine or self.engine, len(reds), deadline, priority)
+        turn = Turn(caller, priority, share)
+        ticket = self.batcher.admit(engine or self.engine, len(reds), deadline, turn)
         self.batcher.submit(ticket, queries(*reds, green=green))
         return ticket
 
     def admit_one(self) -> Ticket:
         """A ticket whose image is still being decoded."""
-        return self.batcher.admit(self.engine, 1, time.monotonic() + WAIT)
+        return self.batcher.admit(self.engine, 1, time.monotonic() + WAIT, turn())
 
     def occupy(self) -> Ticket:
         """A batch of one that is on the device and stays there until the gate opens."""
@@ -139,7 +148,7 @@ def reds_after_opening(bench: Bench, ticket: Ticket) -> list[int]:
 
 
 def test_a_place_is_held_while_decoding_and_given_back_when_that_fails(bench: Bench) -> None:
-    ticket = bench.batcher.admit(bench.engine, 8, time.monotonic() + WAIT)
+    ticket = bench.batcher.admit(bench.engine, 8, time.monotonic() + WAIT, turn())
     with pytest.raises(QueueFullError):
         bench.send(1)
     ticket.future.cancel()
@@ -230,7 +239,7 @@ def test_another_engine_gets_batches_of_its_own(bench: Bench) -> None:
     tickets = [bench.send(1), bench.send(2, engine=newer), bench.send(3, engine=newer), bench.send(4)]
     bench.open()
     assert [reds(ticket) for ticket in tickets] == [[1], [2], [3], [4]]
-    assert (bench.engine.batches, newer.batches) == ([1, 1, 1], [2])
+    assert (bench.engine.batches, newer.batches) == ([1, 2], [2])
 
 
 def test_a_hung_worker_is_given_up(bench: Bench) -> None:
@@ -380,7 +389,7 @@ def test_a_request_that_cannot_be_answered_in_time_is_refused_at_once() -> None:
 def test_the_batch_on_the_device_and_the_request_itself_take_time_too() -> None:
     bench = _slow_and_occupied()
     bench.send(2)
-    pace = bench.batcher._pace.seconds_per_image
+    pace = bench.ledger._device_pace.seconds_per_unit
     with pytest.raises(QueueFullError, match="1 images are ahead"):
         bench.send(3, seconds=2.5 * pace)  # one waits, one is on the device, and it would be the third
     bench.open()

@@ -7,9 +7,15 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from mass_serve.server.serving.fair_queue import AGEING_SECONDS, FairQueue, Turn, urgency
+from mass_serve.server.serving.fair_queue import (
+    AGEING_SECONDS,
+    ORDINARY_PRIORITY,
+    FairQueue,
+    Turn,
+    aged_levels,
+)
 
-ORDINARY = 2
+ORDINARY = ORDINARY_PRIORITY
 
 
 @dataclass
@@ -139,12 +145,38 @@ def test_time_away_gives_no_claim(line: Line) -> None:
     assert line.take(6) in {"ababab", "bababa"}
 
 
-def test_a_caller_who_left_with_much_comes_back_as_the_least_served(line: Line) -> None:
+def test_who_sends_one_large_item_after_the_other_pays_for_each(line: Line) -> None:
+    line.ask("a", costs=(4.0,))
+    line.ask("b", costs=(1.0,) * 20)
+    taken = line.take(1)
+    for _ in range(3):
+        line.ask("a", costs=(4.0,))
+        taken += line.take(5)
+    assert taken == "abbbbabbbbabbbba", "as much cost for each, though a was away whenever it was served"
+
+
+def test_what_a_caller_was_given_is_forgotten_when_the_others_have_caught_up(line: Line) -> None:
+    line.ask("a", costs=(3.0,))
+    line.ask("b", costs=(1.0,) * 20)
+    assert line.take(6) == "abbbbb", "b was given 5"
+    line.ask("a", costs=(1.0,) * 2)
+    assert line.take(4) in {"abab", "baba"}, "a begins at 5 and not at 3"
+
+
+def test_what_a_caller_was_given_is_forgotten_when_nobody_waits(line: Line) -> None:
     line.ask("a", costs=(50.0,))
-    line.ask("b", costs=(1.0,) * 9)
-    assert line.take(2) == "ab"
+    assert line.take() == "a"
+    line.ask("b", costs=(1.0,) * 3)
     line.ask("a", costs=(1.0,) * 3)
-    assert line.take(4) in {"abab", "baba"}, "what was given before a left is forgotten"
+    assert line.take() == "bababa"
+
+
+def test_what_those_that_are_away_were_given_is_not_kept_for_ever(line: Line) -> None:
+    line.ask("b", costs=(1.0,) * 2000)
+    for n in range(100):
+        line.ask(f"caller-{n}", "c")
+        line.take(2)
+    assert len(line.queue._left) <= 1
 
 
 def test_a_new_request_of_a_caller_begins_where_the_least_served_one_stands(line: Line) -> None:
@@ -161,8 +193,8 @@ def test_a_request_that_comes_back_keeps_what_it_was_given(line: Line) -> None:
     second = line.ask("me", "b", costs=(1.0,) * 9)
     assert line.take(2) == "ab"
     line.more(first, 1.0, 1.0)
-    assert line.take(5) == "bbbba", "b was given 5 then, and a came first"
-    assert (first.given, second.given) == (6.0, 5.0)
+    assert line.take(6) == "bbbbab", "b was given 5 then, and a came first"
+    assert list(line.queue) == [second, first]
 
 
 def test_urgent_requests_go_first_whoever_asks(line: Line) -> None:
@@ -176,8 +208,22 @@ def test_urgent_requests_go_first_whoever_asks(line: Line) -> None:
     ("waited", "now_at"), [(0.0, 3), (0.999, 3), (1.0, 2), (1.999, 2), (2.0, 1), (50.0, 1)]
 )
 def test_a_wait_makes_more_urgent(waited: float, now_at: int) -> None:
-    turn = Turn("a", priority=3, since=7.0)
-    assert urgency(turn, 7.0 + waited * AGEING_SECONDS) == now_at
+    assert aged_levels({3: waited * AGEING_SECONDS}) == {3: now_at}
+
+
+@pytest.mark.parametrize(
+    ("waits", "levels"),
+    [
+        ({}, {}),
+        ({1: 0.0, 2: 0.0, 3: 0.0}, {1: 1, 2: 2, 3: 3}),
+        ({2: 0.0, 3: 1.0}, {2: 2, 3: 2}),
+        ({2: 0.0, 3: 2.0}, {2: 1, 3: 1}),
+        ({2: 1.0, 3: 0.0}, {2: 1, 3: 3}),
+        ({1: 9.0, 2: 0.0}, {1: 1, 2: 2}),
+    ],
+)
+def test_no_priority_ages_past_a_more_urgent_one(waits: dict[int, float], levels: dict[int, int]) -> None:
+    assert aged_levels({priority: wait * AGEING_SECONDS for priority, wait in waits.items()}) == levels
 
 
 def test_a_wait_makes_up_for_one_step_in_seconds_that_people_can_bear() -> None:
@@ -190,6 +236,22 @@ def test_nobody_is_more_urgent_than_the_most_urgent(line: Line) -> None:
     line.now += 10 * AGEING_SECONDS
     line.ask("b", costs=(1.0,) * 4, priority=1)
     assert line.take(4) in {"abab", "baba"}
+
+
+def test_old_requests_of_one_caller_do_not_go_before_the_new_ones_of_another(line: Line) -> None:
+    """A caller that sends too many has old ones always."""
+    line.ask("flood", "f", costs=(1.0,) * 64)
+    line.take(10)
+    line.now += 5 * AGEING_SECONDS
+    line.ask("neighbour", "n", costs=(1.0,) * 3)
+    assert line.take(6) in {"nfnfnf", "fnfnfn"}
+
+
+def test_nobody_ages_past_the_ordinary_by_asking_for_less(line: Line) -> None:
+    line.ask("flood", "f", priority=4, costs=(1.0,) * 64)
+    line.now += 5 * AGEING_SECONDS
+    line.ask("neighbour", "n", costs=(1.0,) * 3)
+    assert line.take(6) in {"nfnfnf", "fnfnfn"}
 
 
 def test_no_request_waits_for_ever_behind_more_urgent_ones(line: Line) -> None:
@@ -210,7 +272,9 @@ def test_the_wait_counts_from_the_first_item_on(line: Line) -> None:
     line.now += AGEING_SECONDS / 2
     line.ask("b", priority=1)
     assert turn.since == 100.0
-    assert urgency(turn, line.now) == 1
+    assert line.take(1) == "b", "both count as urgent by now, and a was given something already"
+    line.ask("b", priority=1)
+    assert line.take(1) == "a"
 
 
 def test_of_equals_the_one_that_has_waited_longest_is_first(line: Line) -> None:
@@ -235,6 +299,38 @@ def test_only_what_is_wanted_is_taken(line: Line) -> None:
     assert line.queue.pop(wants("c")) is None
     assert line.queue.pop(wants("b")) == (second, "b", 1.0)
     assert line.take() == "a"
+
+
+def test_many_are_taken_at_once_in_the_same_order(line: Line) -> None:
+    a = line.ask("a", costs=(1.0,) * 3)
+    b = line.ask("b", costs=(2.0,) * 2)
+    line.ask("c", costs=(1.0,) * 2)
+    taken = line.queue.take(4, wants("a", "b"))
+    assert taken == [(a, "a", 1.0), (b, "b", 2.0), (a, "a", 1.0), (a, "a", 1.0)]
+    assert line.queue.take(0) == []
+    assert [item for _, item, _ in line.queue.take(9)] == ["c", "c", "b"]
+    assert line.queue.take(1) == []
+    assert len(line.queue) == 0
+
+
+def test_a_caller_stands_where_its_most_urgent_request_does(line: Line) -> None:
+    line.ask("me", "l", priority=3)
+    line.ask("me", "o")
+    line.ask("you", "y", priority=3)
+    assert line.take() == "oyl"
+
+
+def test_a_request_has_one_turn_in_two_queues(line: Line) -> None:
+    """What it was given in one, by pixels, is nothing in another, by images; its wait counts on."""
+    turn = line.ask("a", costs=(1e9,))
+    line.take()
+    line.now += AGEING_SECONDS
+    other = Line(now=line.now)
+    other.names[turn] = "a"
+    other.more(turn, *(1.0,) * 2)
+    other.ask("b", costs=(1.0,) * 2)
+    assert turn.since == line.now - AGEING_SECONDS
+    assert other.take() == "abab"
 
 
 def test_looking_takes_nothing(line: Line) -> None:

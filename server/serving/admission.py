@@ -1,0 +1,165 @@
+"""What is admitted and not yet answered, what it will cost, and who may add to it.
+
+    for pushed_out in ledger.admit(ticket):
+        pushed_out.fail(QueueFullError("..."))
+
+The ledger refuses a request whose answer would come too late. The prediction follows the fair order in which
+work is done (`fair_queue`): all that is more urgent, all of the same caller, and of every other caller as
+much as is taken while this one's is, which is in proportion to their shares and at most what it has.
+
+Images that wait have a bound. While there is room one caller may take all of it. When there is none, a caller
+with less than its fair share takes the places of one with more.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from mass_serve.server.errors import QueueFullError
+from mass_serve.server.serving.caller import Caller
+from mass_serve.server.serving.fair_queue import Turn
+from mass_serve.server.serving.pace import Pace
+from mass_serve.server.serving.ticket import Ticket
+
+# Admission adds 20 % to the predicted wait: what comes next may be slower than the recent average.
+ADMISSION_MARGIN = 1.2
+# An image file takes time beside its pixels; so many of them take about as long.
+PIXELS_PER_FILE = 50_000
+# What an image still counts for in the decoders' pace when one more has been decoded.
+DECODE_PACE_MEMORY = 0.98
+
+
+@dataclass
+class _Standing:
+    """What one caller has of the queue."""
+
+    share: float
+    images: int = 0
+    untouched: list[Ticket] = field(default_factory=list)  # nothing of them is on the device; newest last
+
+
+class Ledger:
+    """Knows the work ahead and its pace. It is not safe for threads: its owner, the batcher, has a lock."""
+
+    def __init__(
+        self, queue_images: int, decoders: int = 1, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._queue_images = queue_images
+        self._decoders = decoders
+        self._clock = clock
+        self._device_pace = Pace()
+        self._decode_pace = Pace(DECODE_PACE_MEMORY)
+        self.open: dict[Ticket, None] = {}  # in the order in which they came
+        self.on_device = 0  # images
+
+    @property
+    def waiting(self) -> int:
+        """The images that are admitted and not yet on the device."""
+        return sum(ticket.waiting for ticket in self.open)
+
+    def decode_took(self, pixels: float, seconds: float) -> None:
+        """Learns the pace of the decoders from one image that one of them has decoded."""
+        self._decode_pace.observe(pixels + PIXELS_PER_FILE, seconds)
+
+    def device_took(self, images: int, seconds: float) -> None:
+        """Learns the pace of the device from a batch."""
+        self._device_pace.observe(images, seconds)
+
+    def admit(self, ticket: Ticket) -> list[Ticket]:
+        """Enters a request, wholly or not at all, and returns those that must leave for it.
+
+        Raises QueueFullError where it would be answered too late or there is no room for it.
+        """
+        self._refuse_when_late(ticket)
+        leaving = self._making_room(ticket.turn, ticket.images)
+        if leaving is None:
+            raise self._full()
+        self.open[ticket] = None
+        return leaving
+
+    def forget(self, ticket: Ticket) -> None:
+        """Gives the places of a request back, once it is answered or abandoned."""
+        self.open.pop(ticket, None)
+        ticket.waiting = 0
+
+    def refuse_when_full(self, caller: Caller) -> None:
+        """Raises QueueFullError where not even one image of this caller would be admitted now."""
+        if self._making_room(caller.turn(), 1) is None:
+            raise self._full()
+
+    def _full(self) -> QueueFullError:
+        return QueueFullError(
+            f"The queue is full ({self.waiting} of {self._queue_images} images); try again."
+        )
+
+    def _refuse_when_late(self, ticket: Ticket) -> None:
+        images = self._ahead(ticket, lambda other: other.waiting)
+        pixels = self._ahead(ticket, _decode_work)
+        seconds = (pixels + _decode_work(ticket)) * self._decode_pace.seconds_per_unit / self._decoders
+        seconds += (self.on_device + images + ticket.images) * self._device_pace.seconds_per_unit
+        # With nothing ahead it is tried: were it refused for a slow past, no request would ever show that the
+        # next ones are quick.
+        if images and self._clock() + ADMISSION_MARGIN * seconds > ticket.deadline:
+            raise QueueFullError(
+                f"{math.ceil(images)} images are ahead, too many for an answer in time; try again later."
+            )
+
+    def _ahead(self, ticket: Ticket, amount: Callable[[Ticket], float]) -> float:
+        """Returns the work that is done before the last of this request's is, without its own.
+
+        `urgent + own + sum over other callers of min(theirs, (own + this) / share * their share)`
+        """
+        turn = ticket.turn
+        certain = own = 0.0
+        theirs: defaultdict[str, float] = defaultdict(float)  # over the share of each
+        shares: dict[str, float] = {}
+        for other in self.open:
+            if other.turn.caller == turn.caller and other.turn.priority <= turn.priority:
+                own += amount(other)
+            elif other.turn.priority < turn.priority:
+                certain += amount(other)
+            elif other.turn.priority == turn.priority:
+                shares[other.turn.caller] = other.turn.share
+                theirs[other.turn.caller] += amount(other)
+        after = (own + amount(ticket)) / turn.share
+        return certain + own + sum(min(theirs[name], after * shares[name]) for name in theirs)
+
+    def _making_room(self, turn: Turn, images: int) -> list[Ticket] | None:
+        """Returns the requests that leave for so many more images; None where none would be right to."""
+        lacking = self.waiting + images - self._queue_images
+        if lacking <= 0:
+            return []
+        callers = self._standings(turn)
+        fair = self._queue_images / sum(caller.share for caller in callers.values())
+        if callers[turn.caller].images + images > fair * turn.share:
+            return None
+        leaving: list[Ticket] = []
+        while lacking > 0:
+            over = [one for one in callers.values() if one.images > fair * one.share and one.untouched]
+            if not over:
+                return None
+            largest = max(over, key=lambda one: one.images / one.share)
+            leaving.append(largest.untouched.pop())
+            largest.images -= leaving[-1].images
+            lacking -= leaving[-1].images
+        return leaving
+
+    def _standings(self, turn: Turn) -> dict[str, _Standing]:
+        """Returns what each caller has of the queue, with that of this turn, who may have nothing yet."""
+        callers = {turn.caller: _Standing(turn.share)}
+        for ticket in self.open:
+            if ticket.waiting:
+                caller = callers.setdefault(ticket.turn.caller, _Standing(ticket.turn.share))
+                caller.images += ticket.waiting
+                if ticket.waiting == ticket.images:
+                    caller.untouched.append(ticket)
+        return callers
+
+
+def _decode_work(ticket: Ticket) -> float:
+    """Returns what the decoders have to do for a request, in pixels."""
+    return ticket.pixels + PIXELS_PER_FILE * ticket.undecoded
