@@ -60,7 +60,7 @@ def revision_of(task: dict[str, Any], revision: str) -> dict[str, Any]:
         ("threshold", (0, 0.0, 0.2, 0.999), (-0.001, 1, 1.0, 1.5)),
         ("top_k", (1, 2, 4096), (0, -1, 4097, 1.5, True)),
         ("unrouted_below", (0, 0.5, 1), (-0.001, 1.001)),
-        ("token", ("class",), ("none", "", 1)),
+        ("token", ("class", "mean"), ("none", "", 1)),
         ("head_choice", ("max", "mean", "router"), ("min", "")),
         ("first_pass", ("merged_base", "pretrained"), ("", "none")),
         ("mode", ("paper", "a", "a_2", "a" * 64), ("", "A", "2a", "_a", "a-b", "a" * 65, "a\n")),
