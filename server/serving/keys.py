@@ -100,9 +100,10 @@ class KeyFile:
             if not stat.S_ISREG(mode):
                 raise OSError("it is no regular file")
             content = file.read()
+        keys = parse_keys(content.decode("utf-8-sig"))
         if mode & stat.S_IROTH:
             log.warning("others may read the key file; take that right away from them", file=str(self._path))
-        return parse_keys(content.decode("utf-8-sig"))
+        return keys
 
 
 def _open_at_once(path: str, flags: int) -> int:

@@ -23,6 +23,7 @@ from mass_serve.server.errors import (
 from mass_serve.server.operation.metrics import Metrics
 from mass_serve.server.serving.admission import Ledger
 from mass_serve.server.serving.batcher import Batcher
+from mass_serve.server.serving.caller import Caller
 from mass_serve.server.serving.fair_queue import ORDINARY_PRIORITY, Turn
 from mass_serve.server.serving.ticket import Ticket
 from tests.server.fakes import DIE, FAIL, LARGE, NOT_FINITE, FakeEngine
@@ -240,6 +241,107 @@ def test_another_engine_gets_batches_of_its_own(bench: Bench) -> None:
     bench.open()
     assert [reds(ticket) for ticket in tickets] == [[1], [2], [3], [4]]
     assert (bench.engine.batches, newer.batches) == ([1, 2], [2])
+
+
+def test_callers_take_turns_image_by_image(bench: Bench) -> None:
+    bench.occupy()
+    order: list[int] = []
+    flood = bench.send(1, 2, 3, 4, 5, caller="flood")
+    neighbours = [bench.send(6, caller="b"), bench.send(7, caller="b"), bench.send(8, caller="c")]
+    for ticket in (flood, *neighbours):
+        ticket.future.add_done_callback(lambda future: order.extend(reds_of(future.result())))
+    bench.open()
+    bench.batcher.close(WAIT)
+    assert reds(flood) == [1, 2, 3, 4, 5]
+    assert [reds(ticket) for ticket in neighbours] == [[6], [7], [8]]
+    assert bench.engine.batches == [1, 4, 4]
+    assert order == [6, 8, 7, 1, 2, 3, 4, 5], (
+        "the first batch has an image of the flood and one of each, and more"
+    )
+
+
+def test_a_share_of_two_has_two_images_of_three() -> None:
+    bench = Bench(max_batch_images=3, queue_images=100)
+    bench.occupy()
+    order: list[str] = []
+    for _ in range(6):
+        for caller, share in (("large", 2.0), ("small", 1.0)):
+            ticket = bench.send(1, caller=caller, share=share)
+            ticket.future.add_done_callback(lambda _, name=caller: order.append(name))
+    bench.open()
+    assert bench.batcher.close(WAIT)
+    assert [order[:9].count(name) for name in ("large", "small")] == [6, 3]
+
+
+def test_who_holds_the_queue_makes_room(bench: Bench) -> None:
+    bench.occupy()
+    flood = [bench.send(n, n, caller="flood") for n in range(4)]
+    neighbour = bench.send(9, caller="neighbour")
+    with pytest.raises(QueueFullError, match="others have less of it"):
+        flood[3].future.result(0)
+    bench.batcher.refuse_when_full(Caller("neighbour"))
+    bench.open()
+    assert [reds(ticket) for ticket in (*flood[:3], neighbour)] == [[0, 0], [1, 1], [2, 2], [9]]
+    assert sum(bench.engine.batches) == 1 + 6 + 1
+
+
+def test_a_request_that_is_still_decoded_makes_room_too(bench: Bench) -> None:
+    decoding = bench.batcher.admit(bench.engine, 8, time.monotonic() + WAIT, turn("flood"), 8e6)
+    neighbour = bench.send(9, caller="neighbour")
+    with pytest.raises(QueueFullError):
+        decoding.future.result(0)
+    bench.batcher.submit(decoding, queries(*range(8)))
+    assert reds_after_opening(bench, neighbour) == [9]
+    assert bench.engine.batches == [1], "what nobody waits for does not run"
+
+
+def test_a_full_queue_is_told_before_a_body_is_read(bench: Bench) -> None:
+    bench.occupy()
+    bench.send(*range(8), caller="flood")
+    with pytest.raises(QueueFullError):
+        bench.batcher.refuse_when_full(Caller("flood"))
+    bench.batcher.refuse_when_full(Caller("neighbour"))
+
+
+def test_abandoned_work_leaves_at_once(bench: Bench) -> None:
+    bench.occupy()
+    abandoned = bench.send(1, 2)
+    assert (len(bench.batcher._queue), bench.ledger.waiting) == (2, 2)
+    abandoned.future.cancel()
+    assert (len(bench.batcher._queue), bench.ledger.waiting) == (0, 0)
+    assert bench.batcher.oldest_seconds == 0.0
+
+
+def test_the_ages_of_the_queue_and_of_the_batch(bench: Bench) -> None:
+    assert (bench.batcher.oldest_seconds, bench.batcher.batch_seconds) == (0.0, 0.0)
+    running = bench.occupy()
+    decoding = bench.admit_one()
+    assert bench.batcher.oldest_seconds == 0.0, "what is being decoded does not wait for the device"
+    waiting = bench.send(1)
+    time.sleep(0.05)
+    bench.send(2)
+    assert 0.05 <= bench.batcher.oldest_seconds < WAIT
+    assert 0.05 <= bench.batcher.batch_seconds < WAIT
+    decoding.future.cancel()
+    bench.open()
+    assert (reds(running), reds(waiting)) == ([99], [1])
+    assert bench.batcher.close(WAIT)
+    assert (bench.batcher.oldest_seconds, bench.batcher.batch_seconds) == (0.0, 0.0)
+
+
+def test_work_is_decoded_when_it_is_handed_over(bench: Bench) -> None:
+    bench.occupy()
+    ticket = bench.batcher.admit(bench.engine, 2, time.monotonic() + WAIT, turn(), 5000.0)
+    assert (ticket.pixels, ticket.undecoded) == (5000.0, 2)
+    bench.batcher.submit(ticket, queries(1, 2))
+    assert (ticket.pixels, ticket.undecoded) == (0.0, 0)
+    assert bench.batcher.admit(bench.engine, 2, time.monotonic() + WAIT, turn()).undecoded == 0
+
+
+def test_as_many_images_are_submitted_as_were_admitted(bench: Bench) -> None:
+    with pytest.raises(ValueError, match="1 images were admitted, 2 submitted"):
+        bench.batcher.submit(bench.admit_one(), queries(1, 2))
+    bench.open()
 
 
 def test_a_hung_worker_is_given_up(bench: Bench) -> None:

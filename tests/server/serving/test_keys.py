@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import socket
 import time
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 from typer.testing import CliRunner
 
 from mass_serve.cli.app import app
-from mass_serve.server.errors import NotFoundError, UnauthorizedError
+from mass_serve.server.errors import NotFoundError, UnauthorizedError, WrongKeyError
 from mass_serve.server.serving import keys
-from mass_serve.server.serving.keys import Access, KeyFile
+from mass_serve.server.serving.caller import Caller
+from mass_serve.server.serving.keys import Access, KeyFile, KeyLineError, parse_keys
 from mass_serve.server.settings import SettingsError, load_settings
 from tests.pictures import picture
 from tests.server_processes import PATIENCE, RunningServer, StartServer
@@ -26,6 +29,7 @@ KEYED = ["/v1/tasks", "/v1/tasks/digits", "/v2", "/v2/models", "/v2/models/auto"
 def path(tmp_path: Path) -> Path:
     written = tmp_path / "keys"
     written.write_text("# the batch job\n first-key \n\nsecond-key\n")
+    written.chmod(0o600)
     return written
 
 
@@ -87,6 +91,85 @@ def test_the_file_is_not_read_for_every_request(path: Path) -> None:
     assert file.find("first-key")
 
 
+def test_a_key_says_who_calls_and_what_they_may_do() -> None:
+    plain, named, rich = parse_keys(
+        "first-key\nsecond-key   name=team-a\n\tthird-key share=0.5\tpriority=1 name=B_1.x \n"
+    )
+    digest = hashlib.sha256(b"first-key").hexdigest()[:8]
+    assert plain.caller == Caller(f"key:key-{digest}", f"key-{digest}", 2, 1.0)
+    assert named.caller == Caller("key:team-a", "team-a", 2, 1.0)
+    assert rich.caller == Caller("key:B_1.x", "B_1.x", 1, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("k-secret nam=x", "name=..., priority=... and share=..."),
+        ("k-secret name", "a name has 1 to 64"),
+        ("k-secret secret-too", "name=..., priority=... and share=..."),
+        ("k-secret name=a name=b", "each once"),
+        ("k-secret name=", "a name has 1 to 64"),
+        ("k-secret name=a/b", "a name has 1 to 64"),
+        ("k-secret name=" + "x" * 65, "a name has 1 to 64"),
+        ("k-secret priority=0", "priority must be a whole number of 1"),
+        ("k-secret priority=1.5", "priority must be a whole number of 1"),
+        ("k-secret priority=-1", "priority must be a whole number of 1"),
+        ("k-secret priority=10000", "to 9999"),
+        ("k-secret share=0", "share must be a number above 0"),
+        ("k-secret share=0.0", "share must be a number above 0"),
+        ("k-secret share=nan", "share must be a number above 0"),
+        ("k-secret share=-1", "share must be a number above 0"),
+        ("k-secret share=10000", "below 10000"),
+        ("k-secret name=team", "another key has this name"),
+        ("first-secret", "write each key once"),
+    ],
+)
+def test_a_line_that_is_not_as_it_should_be_is_named_and_not_shown(line: str, says: str) -> None:
+    with pytest.raises(KeyLineError, match=r"^line 3: ") as caught:
+        parse_keys(f"# keys\nfirst-secret name=team\n{line}\n")
+    assert says in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("attributes", ["priority=9999 share=9999.9999", "name=" + "x" * 64, "priority=1"])
+def test_the_largest_values_are_taken(attributes: str) -> None:
+    assert len(parse_keys(f"a-key {attributes}")) == 1
+
+
+@pytest.mark.usefixtures("_always_looks")
+def test_a_mistake_in_a_line_ends_the_start_and_leaves_the_last_keys(path: Path) -> None:
+    file = KeyFile(path)
+    path.write_text("first-key prio=1\n")
+    with capture_logs() as logs:
+        assert file.find("second-key") is not None
+    [line] = logs
+    assert (line["log_level"], line["file"]) == ("error", str(path))
+    assert line["error"].startswith("line 1: ")
+    with pytest.raises(SettingsError, match="line 1: behind a key"):
+        KeyFile(path)
+
+
+@pytest.mark.usefixtures("_always_looks")
+def test_a_file_that_others_may_read_is_warned_of_once_a_change(path: Path) -> None:
+    path.chmod(0o640)
+    with capture_logs() as logs:
+        file = KeyFile(path)
+        file.find("first-key")
+    assert logs == []
+    path.chmod(0o644)
+    with capture_logs() as logs:
+        for _ in range(3):
+            file.find("first-key")
+    assert [line["log_level"] for line in logs] == ["warning", "info"]
+    assert "others may read the key file" in logs[0]["event"]
+
+
+def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "keys")
+    with pytest.raises(SettingsError, match="no regular file"):
+        KeyFile(tmp_path / "keys")
+
+
 def test_a_byte_order_mark_is_no_part_of_the_first_key(path: Path) -> None:
     path.write_text("first-key\n# für alle\n", encoding="utf-8-sig")
     assert KeyFile(path).find("first-key")
@@ -106,21 +189,34 @@ def test_a_file_without_keys_ends_the_start(tmp_path: Path, content: bytes | Non
 
 def test_what_is_open_and_to_whom(path: Path, tmp_path: Path) -> None:
     nobody_has_keys = Access(load_settings({}))
-    nobody_has_keys.require_inference([])
+    assert nobody_has_keys.require_inference(["any"]) is None
     with pytest.raises(NotFoundError, match="admin_keys_file"):
         nobody_has_keys.require_admin(["first-key"])
     admins = tmp_path / "admins"
     admins.write_text("admin-key")
     both = Access(load_settings({"inference_keys_file": path, "admin_keys_file": admins}))
-    both.require_inference(["wrong", "first-key"])
-    both.require_inference(["admin-key"])
-    both.require_admin(["admin-key"])
-    for refused in ([], ["wrong"]):
-        with pytest.raises(UnauthorizedError):
-            both.require_inference(refused)
-    with pytest.raises(UnauthorizedError):
+    assert named(both.require_inference(["wrong", "first-key"])) == "first-key"
+    assert named(both.require_inference(["admin-key"])) == "admin-key"
+    assert named(both.require_admin(["wrong", "admin-key"])) == "admin-key"
+    for require in (both.require_inference, both.require_admin):
+        with pytest.raises(UnauthorizedError) as caught:
+            require([])
+        assert not isinstance(caught.value, WrongKeyError)
+        with pytest.raises(WrongKeyError):
+            require(["wrong"])
+    with pytest.raises(UnauthorizedError) as caught:
         both.require_admin(["first-key"])
-    Access(load_settings({"admin_keys_file": admins})).require_inference([])
+    assert not isinstance(caught.value, WrongKeyError), "a right key, in the wrong place, is no guess"
+    only_admins = Access(load_settings({"admin_keys_file": admins}))
+    assert only_admins.require_inference([]) is None
+    assert only_admins.require_inference(["wrong"]) is None
+    assert named(only_admins.require_inference(["admin-key"])) == "admin-key"
+
+
+def named(caller: Caller | None) -> str | None:
+    """The key that has the caller's name; the keys of the tests have names of their own only here."""
+    keys = {hashlib.sha256(key.encode()).hexdigest()[:8]: key for key in ("first-key", "admin-key")}
+    return None if caller is None else keys[caller.name.removeprefix("key:key-")]
 
 
 def test_a_server_with_keys(start_server: StartServer, path: Path) -> None:
@@ -142,6 +238,11 @@ def test_a_server_with_keys(start_server: StartServer, path: Path) -> None:
     assert answered.json()[0]["label"] == "7"
     assert server.metric('mass_requests_total{code="401",protocol="v1"}') >= 1
     _a_refused_body_is_not_awaited(server)
+    assert server.metric("mass_wrong_keys_total") == 5
+    name = "key-" + hashlib.sha256(b"first-key").hexdigest()[:8]
+    assert server.metric(f'mass_key_requests_total{{key="{name}"}}') == len(KEYED) + 1
+    assert server.metric('mass_key_requests_total{key="none"}') >= len(KEYED)
+    assert f'"key": "{name}"' in server.log()
     time.sleep(keys.POLL_SECONDS)
     path.write_text("third-key\n")
     assert server.client.get("/v1/tasks", headers={"X-API-Key": "third-key"}).status_code == 200

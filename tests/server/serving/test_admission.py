@@ -1,0 +1,291 @@
+"""The ledger: what is ahead of a request in the fair order, and who makes room for whom."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import cast
+
+import pytest
+
+from mass_serve.engine import ServingEngine
+from mass_serve.server.errors import QueueFullError
+from mass_serve.server.serving.admission import ADMISSION_MARGIN, PIXELS_PER_FILE, Ledger
+from mass_serve.server.serving.caller import Caller
+from mass_serve.server.serving.fair_queue import ORDINARY_PRIORITY, Turn
+from mass_serve.server.serving.ticket import Ticket
+
+ENGINE = cast(ServingEngine, object())
+URGENT, LAZY = ORDINARY_PRIORITY - 1, ORDINARY_PRIORITY + 1
+NOW = 1000.0
+FOREVER = 1e9
+
+
+@dataclass
+class Desk:
+    """A ledger whose clock stands still."""
+
+    queue_images: int = 100
+    decoders: int = 2
+    ledger: Ledger = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.ledger = Ledger(self.queue_images, self.decoders, lambda: NOW)
+
+    def ask(
+        self,
+        caller: str,
+        images: int = 1,
+        *,
+        seconds: float = FOREVER,
+        priority: int = ORDINARY_PRIORITY,
+        share: float = 1.0,
+        pixels: float | None = None,
+    ) -> Ticket:
+        """An admitted request; those that left for it have failed as the batcher makes them."""
+        undecoded = 0 if pixels is None else images
+        turn = Turn(caller, priority, share)
+        ticket = Ticket(ENGINE, images, NOW + seconds, turn, pixels or 0.0, undecoded)
+        for leaving in self.ledger.admit(ticket):
+            leaving.fail(QueueFullError("pushed out"))
+            self.ledger.forget(leaving)
+        return ticket
+
+    def seconds(self, caller: str, images: int = 1, **asked: float) -> float:
+        """The time that is predicted for a request, to a hundredth: with a little less it is refused."""
+        low, high = 0.0, 10_000.0
+        while high - low > 0.001:
+            middle = (low + high) / 2
+            try:
+                ticket = self.ask(caller, images, seconds=middle, **asked)  # type: ignore[arg-type]
+            except QueueFullError:
+                low = middle
+            else:
+                self.ledger.forget(ticket)
+                high = middle
+        return round(high / ADMISSION_MARGIN, 2)
+
+
+@pytest.fixture
+def desk() -> Desk:
+    """Images take a second each on the device; decoding takes no time."""
+    made = Desk()
+    made.ledger.device_took(10, 10.0)
+    return made
+
+
+def test_with_nothing_ahead_a_request_is_tried(desk: Desk) -> None:
+    desk.ledger.on_device = 50
+    desk.ask("a", 64, seconds=0.001)
+
+
+def test_before_any_batch_everything_is_tried() -> None:
+    desk = Desk()
+    desk.ask("a", 50)
+    desk.ask("b", 50, seconds=0.001)
+
+
+def test_the_margin_is_a_fifth() -> None:
+    assert ADMISSION_MARGIN == 1.2
+
+
+def test_the_callers_own_images_the_devices_and_the_request_itself_take_time(desk: Desk) -> None:
+    desk.ask("a", 5)
+    assert desk.seconds("a", 2) == 7.0
+    desk.ledger.on_device = 3
+    assert desk.seconds("a", 2) == 10.0
+
+
+def test_the_refusal_says_how_many_are_ahead(desk: Desk) -> None:
+    desk.ask("a", 5)
+    with pytest.raises(QueueFullError, match=r"^5 images are ahead, too many"):
+        desk.ask("a", seconds=1.0)
+    assert desk.ledger.waiting == 5, "what is refused is not entered"
+
+
+def test_of_another_caller_only_as_much_is_ahead_as_is_taken_in_turns(desk: Desk) -> None:
+    desk.ask("flood", 50)
+    assert desk.seconds("a", 3) == 6.0
+    desk.ask("b", 2)
+    assert desk.seconds("a", 3) == 8.0, "b has only two"
+    desk.ask("a", 10)
+    assert desk.seconds("a", 3) == 13.0 + 13.0 + 2.0
+
+
+def test_all_requests_of_another_caller_are_one_callers(desk: Desk) -> None:
+    for _ in range(9):
+        desk.ask("flood", 2)
+    assert desk.seconds("a", 4) == 8.0
+
+
+def test_callers_have_as_much_ahead_as_their_shares_give_them(desk: Desk) -> None:
+    desk.ask("large", 50, share=2.0)
+    assert desk.seconds("a", 3) == 9.0
+    assert desk.seconds("a", 3, share=2.0) == 6.0
+    assert desk.seconds("a", 4, share=4.0) == 6.0
+
+
+def test_more_urgent_images_count_wholly_and_less_urgent_ones_not_at_all(desk: Desk) -> None:
+    desk.ask("vip", 20, priority=URGENT)
+    desk.ask("lazy", 20, priority=LAZY)
+    desk.ask("a", 7, priority=LAZY)
+    assert desk.seconds("a", 2) == 22.0
+    assert desk.seconds("a", 2, priority=LAZY) == 20.0 + 7.0 + 9.0 + 2.0
+    desk.ask("a", 1, priority=URGENT)
+    assert desk.seconds("a", 2) == 23.0
+    assert desk.seconds("vip", 1, priority=URGENT) == 22.0
+
+
+def test_images_on_the_device_wait_no_more(desk: Desk) -> None:
+    ticket = desk.ask("a", 5)
+    ticket.waiting -= 3
+    assert desk.ledger.waiting == 2
+    assert desk.seconds("a") == 3.0
+
+
+def test_decoding_is_shared_by_the_decoders_and_added(desk: Desk) -> None:
+    desk.ledger.decode_took(1_000_000 - PIXELS_PER_FILE, 1.0)
+    desk.ask("a", 1, pixels=2_000_000 - PIXELS_PER_FILE)
+    assert desk.seconds("a", pixels=6_000_000 - PIXELS_PER_FILE) == (2 + 6) / 2 + 2.0
+    desk.ask("flood", 10, pixels=100_000_000)
+    expected = (2 + 6 + 8) / 2 + 4.0
+    assert desk.seconds("a", pixels=6_000_000 - PIXELS_PER_FILE) == expected, "decoding takes turns too"
+
+
+def test_files_take_time_beside_their_pixels(desk: Desk) -> None:
+    desk.ledger.decode_took(PIXELS_PER_FILE, 2.0)
+    desk.ask("a", 1)
+    assert desk.seconds("a", 10, pixels=0.0) == 10 / 2 + 11.0
+
+
+def test_what_is_decoded_takes_no_more_time_of_the_decoders(desk: Desk) -> None:
+    desk.ledger.decode_took(1_000_000 - PIXELS_PER_FILE, 1.0)
+    ticket = desk.ask("a", 1, pixels=9e9)
+    ticket.pixels, ticket.undecoded = 0.0, 0
+    assert desk.seconds("a") == 2.0
+
+
+def test_a_backlog_that_cannot_be_decoded_in_time_is_not_added_to(desk: Desk) -> None:
+    desk.ledger.decode_took(12_000_000, 0.25)
+    desk.ask("flood", 32, seconds=30.0, pixels=32 * 12e6)
+    with pytest.raises(QueueFullError):
+        desk.ask("flood", 64, seconds=30.0, pixels=64 * 300e6)
+    desk.ask("neighbour", seconds=5.0, pixels=1_000_000)
+
+
+def test_the_paces_follow_the_recent_past(desk: Desk) -> None:
+    for _ in range(50):
+        desk.ledger.device_took(1, 0.5)
+    desk.ask("a")
+    assert desk.seconds("a") == 1.0
+
+
+def test_admission_is_all_or_nothing_and_one_caller_may_fill_the_queue(desk: Desk) -> None:
+    desk.ask("a", 60)
+    desk.ask("a", 40)
+    with pytest.raises(QueueFullError, match=r"100 of 100 images"):
+        desk.ask("a")
+    assert len(desk.ledger.open) == 2
+
+
+def test_places_are_given_back_once(desk: Desk) -> None:
+    ticket = desk.ask("a", 100)
+    desk.ledger.forget(ticket)
+    desk.ledger.forget(ticket)
+    assert (desk.ledger.waiting, ticket.waiting) == (0, 0)
+    desk.ask("a", 100)
+
+
+def gone(*tickets: Ticket) -> list[bool]:
+    return [ticket.future.done() for ticket in tickets]
+
+
+def test_the_newest_requests_of_who_holds_most_make_room(desk: Desk) -> None:
+    flood = [desk.ask("flood", 20) for _ in range(4)]
+    small = desk.ask("small", 20)
+    desk.ask("newcomer", 10)
+    assert gone(*flood) == [False, False, False, True]
+    assert not small.future.done()
+    assert desk.ledger.waiting == 90
+    desk.ask("newcomer", 20)
+    assert gone(*flood) == [False, False, True, True]
+
+
+def test_as_many_leave_as_are_needed(desk: Desk) -> None:
+    flood = [desk.ask("flood", 10) for _ in range(10)]
+    desk.ask("newcomer", 25)
+    assert gone(*flood) == [False] * 7 + [True] * 3
+
+
+def test_nobody_leaves_while_there_is_room(desk: Desk) -> None:
+    flood = desk.ask("flood", 99)
+    desk.ask("newcomer", 1)
+    assert not flood.future.done()
+    assert desk.ledger.waiting == 100
+
+
+def test_nobody_leaves_for_more_than_a_fair_share(desk: Desk) -> None:
+    flood = [desk.ask("flood", 10) for _ in range(10)]
+    with pytest.raises(QueueFullError):
+        desk.ask("newcomer", 51)
+    assert not any(gone(*flood))
+    desk.ask("newcomer", 50)
+    assert sum(gone(*flood)) == 5
+    with pytest.raises(QueueFullError):
+        desk.ask("newcomer")
+    with pytest.raises(QueueFullError):
+        desk.ask("flood")
+
+
+def test_a_share_of_three_may_hold_three_quarters(desk: Desk) -> None:
+    flood = [desk.ask("flood", 5) for _ in range(20)]
+    desk.ask("large", 75, share=3.0)
+    assert sum(gone(*flood)) == 15
+    with pytest.raises(QueueFullError):
+        desk.ask("large", share=3.0)
+
+
+def test_who_holds_most_of_its_share_leaves_first(desk: Desk) -> None:
+    large = [desk.ask("large", 10, share=4.0) for _ in range(6)]
+    small = [desk.ask("small", 10) for _ in range(4)]
+    desk.ask("newcomer", 10)
+    assert (sum(gone(*large)), sum(gone(*small))) == (0, 1)
+
+
+def test_what_has_begun_on_the_device_stays(desk: Desk) -> None:
+    begun = desk.ask("flood", 64)
+    begun.waiting -= 1
+    whole = desk.ask("flood", 37)
+    desk.ask("newcomer", 20)
+    assert gone(begun, whole) == [False, True]
+    desk.ask("other", 17)
+    with pytest.raises(QueueFullError):
+        desk.ask("third", 1)
+    assert not begun.future.done()
+
+
+def test_who_has_all_on_the_device_holds_nothing_of_the_queue(desk: Desk) -> None:
+    for n in range(50):
+        desk.ask(f"served-{n}").waiting = 0
+    desk.ask("flood", 50)
+    desk.ask("flood", 50)
+    desk.ask("newcomer", 50)
+
+
+def test_a_request_too_late_pushes_nobody_out(desk: Desk) -> None:
+    flood = desk.ask("flood", 100)
+    with pytest.raises(QueueFullError, match="ahead"):
+        desk.ask("newcomer", 10, seconds=5.0)
+    assert not flood.future.done()
+
+
+def test_before_a_body_is_read_its_caller_is_refused_where_no_image_would_be_admitted(desk: Desk) -> None:
+    flooder, newcomer = Caller("flood"), Caller("newcomer")
+    desk.ask("flood", 50)
+    desk.ledger.refuse_when_full(flooder)
+    desk.ask("flood", 49)
+    desk.ledger.refuse_when_full(flooder)
+    desk.ask("flood", 1)
+    with pytest.raises(QueueFullError, match="100 of 100"):
+        desk.ledger.refuse_when_full(flooder)
+    desk.ledger.refuse_when_full(newcomer)
+    assert desk.ledger.waiting == 100, "asking pushes nobody out"
