@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check --quiet
 
-.PHONY: install serve test check format docs demo fuzz clean
+.PHONY: install serve test check format docs demo fuzz mutants clean
 
 install: $(VENV)/.installed
 serve: $(VENV)/.installed
@@ -41,6 +41,9 @@ SECONDS ?= 60
 fuzz: $(VENV)/.installed-dev
 	$(PIP) install --constraint constraints.txt --editable '.[dev,fuzz]'
 	$(BIN)/python -m tests.hostile.fuzzing --seconds $(SECONDS)
+# Changes the code, one small change at a time, and counts what tests notice; of one module with MODULE=queue.
+mutants: $(VENV)/.installed-mutants
+	$(BIN)/python -m tests.mutants $(MODULE)
 
 clean:
 	rm -rf $(VENV)
@@ -64,4 +67,9 @@ $(VENV)/.installed: $(VENV)/.torch pyproject.toml constraints.txt
 $(VENV)/.installed-dev: $(VENV)/.installed
 	@echo "Installing the development tools ..."
 	$(PIP) install --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+$(VENV)/.installed-mutants: $(VENV)/.installed-dev
+	@echo "Installing the mutation tester ..."
+	$(PIP) install --constraint constraints.txt --editable '.[mutants]'
 	@touch $@
