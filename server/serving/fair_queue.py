@@ -42,7 +42,7 @@ class Turn:
 
 @dataclass
 class _Caller:
-    given: float = 0.0  # the cost of what was taken of it, over its share
+    given: float  # the cost of what was taken of it, over its share
     waiting: float = 0.0  # the cost of what was not
     turns: dict[Turn, None] = field(default_factory=dict)  # in the order in which they came
 

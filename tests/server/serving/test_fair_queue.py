@@ -1,0 +1,294 @@
+"""The order of waiting work: urgent first, then callers by what they cost, then each caller's requests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import pytest
+
+from mass_serve.server.serving.fair_queue import AGEING_SECONDS, FairQueue, Turn, urgency
+
+ORDINARY = 2
+
+
+@dataclass
+class Line:
+    """A queue and a clock that stands still until a test moves it; each item is its request's name."""
+
+    now: float = 100.0
+    queue: FairQueue[str] = field(init=False)
+    names: dict[Turn, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.queue = FairQueue(lambda: self.now)
+
+    def ask(
+        self,
+        caller: str,
+        name: str = "",
+        *,
+        costs: tuple[float, ...] = (1.0,),
+        priority: int = ORDINARY,
+        share: float = 1.0,
+    ) -> Turn:
+        """A new request with an item of each cost."""
+        turn = Turn(caller, priority, share)
+        self.names[turn] = name or caller
+        self.more(turn, *costs)
+        return turn
+
+    def more(self, turn: Turn, *costs: float) -> None:
+        for cost in costs:
+            self.queue.push(turn, self.names[turn], cost)
+
+    def take(self, times: int = 1000) -> str:
+        """The names of the next requests, as they are taken."""
+        taken = (self.queue.pop() for _ in range(min(times, len(self.queue))))
+        return "".join(item for _, item, _ in filter(None, taken))
+
+
+@pytest.fixture
+def line() -> Line:
+    return Line()
+
+
+def test_requests_alike_are_taken_in_the_order_in_which_they_came(line: Line) -> None:
+    for name in "cab":
+        line.ask("me", name)
+    assert line.take() == "cab"
+
+
+def test_what_is_taken_comes_with_its_request_and_its_cost(line: Line) -> None:
+    turn = line.ask("a", costs=(1.5, 2.5))
+    assert line.queue.pop() == (turn, "a", 1.5)
+    assert line.queue.pop() == (turn, "a", 2.5)
+    assert line.queue.pop() is None
+
+
+def test_the_items_of_a_request_keep_their_order() -> None:
+    queue = FairQueue[int](clock=lambda: 0.0)
+    turn = Turn("a", ORDINARY)
+    for item in (3, 1, 2):
+        queue.push(turn, item, cost=1.0)
+    assert [queue.pop() for _ in range(3)] == [(turn, item, 1.0) for item in (3, 1, 2)]
+
+
+def test_callers_take_turns_however_much_one_of_them_asks(line: Line) -> None:
+    line.ask("a", costs=(1.0,) * 6)
+    line.ask("b", costs=(1.0,) * 2)
+    assert line.take() == "ababaaaa"
+
+
+def test_many_requests_give_a_caller_no_more_than_one(line: Line) -> None:
+    for _ in range(5):
+        line.ask("a")
+    line.ask("b", costs=(1.0,) * 3)
+    assert line.take() == "abababaa"
+
+
+def test_a_caller_of_costly_work_gets_fewer_items(line: Line) -> None:
+    line.ask("a", costs=(3.0,) * 3)
+    line.ask("b", costs=(1.0,) * 9)
+    taken = line.take(8)
+    assert taken == "abbbabbb", "as much cost for each"
+
+
+def test_a_share_of_two_gives_twice_as_much(line: Line) -> None:
+    line.ask("a", costs=(1.0,) * 10, share=2.0)
+    line.ask("b", costs=(1.0,) * 10)
+    assert line.take(6).count("a") == 4
+    assert line.take(6).count("a") == 4
+
+
+def test_a_share_that_is_not_said_is_one(line: Line) -> None:
+    said, unsaid = Turn("a", ORDINARY, share=1.0), Turn("b", ORDINARY)
+    line.names |= {said: "a", unsaid: "b"}
+    line.more(said, *(1.0,) * 4)
+    line.more(unsaid, *(1.0,) * 4)
+    assert line.take() == "abababab"
+
+
+def test_the_requests_of_one_caller_take_turns_by_their_cost(line: Line) -> None:
+    line.ask("me", "a", costs=(2.0,) * 3)
+    line.ask("me", "b", costs=(1.0,) * 4)
+    assert line.take() == "abbabba"
+
+
+def test_a_new_caller_waits_for_no_one_and_makes_no_one_wait_for_what_was_given_before(line: Line) -> None:
+    line.ask("a", costs=(1.0,) * 20)
+    assert line.take(10) == "a" * 10
+    line.ask("b", costs=(1.0,) * 10)
+    assert line.take(6) in {"ababab", "bababa"}, "b has no claim for the ten that a was given"
+
+
+def test_a_new_caller_begins_where_the_least_served_stands(line: Line) -> None:
+    line.ask("a", costs=(4.0,) * 3)
+    line.ask("b", costs=(1.0,) * 6)
+    assert line.take(3) == "abb", "a was given 4, and b 2"
+    line.ask("c", costs=(1.0,) * 6)
+    assert line.take(4) in {"bcbc", "cbcb"}, "c begins beside b"
+
+
+def test_time_away_gives_no_claim(line: Line) -> None:
+    line.ask("a", costs=(1.0,) * 20)
+    line.ask("b")
+    assert line.take(2) == "ab"
+    assert line.take(6) == "a" * 6
+    line.ask("b", costs=(1.0,) * 6)
+    assert line.take(6) in {"ababab", "bababa"}
+
+
+def test_a_caller_who_left_with_much_comes_back_as_the_least_served(line: Line) -> None:
+    line.ask("a", costs=(50.0,))
+    line.ask("b", costs=(1.0,) * 9)
+    assert line.take(2) == "ab"
+    line.ask("a", costs=(1.0,) * 3)
+    assert line.take(4) in {"abab", "baba"}, "what was given before a left is forgotten"
+
+
+def test_a_new_request_of_a_caller_begins_where_the_least_served_one_stands(line: Line) -> None:
+    line.ask("me", "a", costs=(1.0,) * 20)
+    assert line.take(10) == "a" * 10
+    line.ask("me", "b", costs=(1.0,) * 10)
+    assert line.take(6) in {"ababab", "bababa"}
+
+
+def test_a_request_that_comes_back_keeps_what_it_was_given(line: Line) -> None:
+    """Its next batch does not go before those of a request that was given less."""
+    first = line.ask("me", "a", costs=(5.0,))
+    line.now += 0.1
+    second = line.ask("me", "b", costs=(1.0,) * 9)
+    assert line.take(2) == "ab"
+    line.more(first, 1.0, 1.0)
+    assert line.take(5) == "bbbba", "b was given 5 then, and a came first"
+    assert (first.given, second.given) == (6.0, 5.0)
+
+
+def test_urgent_requests_go_first_whoever_asks(line: Line) -> None:
+    line.ask("a", "o")
+    line.ask("b", "l", priority=ORDINARY + 1)
+    line.ask("a", "u", priority=ORDINARY - 1, costs=(1.0,) * 3)
+    assert line.take() == "uuuol"
+
+
+@pytest.mark.parametrize(
+    ("waited", "now_at"), [(0.0, 3), (0.999, 3), (1.0, 2), (1.999, 2), (2.0, 1), (50.0, 1)]
+)
+def test_a_wait_makes_more_urgent(waited: float, now_at: int) -> None:
+    turn = Turn("a", priority=3, since=7.0)
+    assert urgency(turn, 7.0 + waited * AGEING_SECONDS) == now_at
+
+
+def test_a_wait_makes_up_for_one_step_in_seconds_that_people_can_bear() -> None:
+    assert AGEING_SECONDS == 2.0
+
+
+def test_nobody_is_more_urgent_than_the_most_urgent(line: Line) -> None:
+    """Else a long queue of urgent requests would put callers' turns out of force."""
+    line.ask("a", costs=(1.0,) * 4, priority=1)
+    line.now += 10 * AGEING_SECONDS
+    line.ask("b", costs=(1.0,) * 4, priority=1)
+    assert line.take(4) in {"abab", "baba"}
+
+
+def test_no_request_waits_for_ever_behind_more_urgent_ones(line: Line) -> None:
+    line.ask("patient", "p", priority=3)
+    taken = ""
+    for _ in range(30):
+        line.ask("hasty", "h", priority=1)
+        taken += line.take(1)
+        line.now += 0.5
+    assert taken.index("p") == 2 * AGEING_SECONDS / 0.5, "when two steps have been waited for"
+
+
+def test_the_wait_counts_from_the_first_item_on(line: Line) -> None:
+    turn = line.ask("a", priority=2, costs=(1.0,))
+    line.now += AGEING_SECONDS / 2
+    assert line.take(1) == "a"
+    line.more(turn, 1.0)
+    line.now += AGEING_SECONDS / 2
+    line.ask("b", priority=1)
+    assert turn.since == 100.0
+    assert urgency(turn, line.now) == 1
+
+
+def test_of_equals_the_one_that_has_waited_longest_is_first(line: Line) -> None:
+    """Also where it had been taken out in between, and stands behind in the queue."""
+    old = line.ask("a")
+    line.now += 0.1
+    line.ask("b", costs=(1.0, 1.0))
+    assert line.take(2) == "ab"
+    line.more(old, 1.0)
+    assert line.take() == "ab"
+
+
+def wants(*callers: str) -> Callable[[Turn], bool]:
+    return lambda turn: turn.caller in callers
+
+
+def test_only_what_is_wanted_is_taken(line: Line) -> None:
+    first, second = line.ask("a"), line.ask("b")
+    assert line.queue.first() is first
+    assert line.queue.first(wants("b")) is second
+    assert line.queue.first(wants("c")) is None
+    assert line.queue.pop(wants("c")) is None
+    assert line.queue.pop(wants("b")) == (second, "b", 1.0)
+    assert line.take() == "a"
+
+
+def test_looking_takes_nothing(line: Line) -> None:
+    turn = line.ask("a")
+    assert (line.queue.first(), line.queue.first()) == (turn, turn)
+    assert len(line.queue) == 1
+
+
+def test_a_discarded_request_gives_back_what_it_had_left(line: Line) -> None:
+    gone = line.ask("a", "x", costs=(1.0, 2.0, 4.0))
+    line.ask("a", "y")
+    assert line.take(1) == "x"
+    assert line.queue.discard(gone) == ["x", "x"]
+    assert line.queue.discard(gone) == []
+    assert line.queue.waiting() == {"a": 1.0}
+    assert line.take() == "y"
+
+
+def test_what_never_waited_is_discarded_as_nothing(line: Line) -> None:
+    line.ask("a")
+    assert line.queue.discard(Turn("a", ORDINARY)) == []
+    assert len(line.queue) == 1
+
+
+def test_what_was_discarded_was_not_given(line: Line) -> None:
+    gone = line.ask("a", "x", costs=(100.0,))
+    line.ask("a", "a", costs=(1.0,) * 3)
+    line.ask("b", "b", costs=(1.0,) * 3)
+    line.queue.discard(gone)
+    assert line.take() == "ababab"
+
+
+def test_the_cost_that_waits_is_known_by_caller(line: Line) -> None:
+    assert line.queue.waiting() == {}
+    line.ask("a", costs=(1.0, 2.0))
+    line.ask("a", costs=(4.0,))
+    line.ask("b", costs=(8.0,))
+    assert line.queue.waiting() == {"a": 7.0, "b": 8.0}
+    assert line.take(2) == "ab"
+    assert line.queue.waiting() == {"a": 6.0}, "who has nothing left is not kept"
+    line.take()
+    assert line.queue.waiting() == {}
+
+
+def test_the_length_counts_items_and_requests_are_listed_as_they_came(line: Line) -> None:
+    assert len(line.queue) == 0
+    first, second = line.ask("b", costs=(1.0,) * 3), line.ask("a")
+    assert len(line.queue) == 4
+    assert list(line.queue) == [first, second]
+    assert line.take(1) == "b"
+    assert len(line.queue) == 3
+
+
+def test_requests_that_look_alike_are_not_the_same(line: Line) -> None:
+    line.ask("a", "x")
+    line.ask("a", "y")
+    assert len(list(line.queue)) == 2
