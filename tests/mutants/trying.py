@@ -6,6 +6,7 @@ The parent has imported what tests need of others, and nothing of ours: a child 
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import os
 import signal
@@ -36,6 +37,7 @@ def import_heavy() -> None:
     """Imports what is large. No thread may be started by it: a forked process would not have it."""
     for name in HEAVY:
         importlib.import_module(name)
+    gc.freeze()  # pytest collects garbage again and again, in all that is imported here
 
 
 def passes(folder: Path, tests: Sequence[str], seconds: float, report: Path) -> bool:
