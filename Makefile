@@ -41,6 +41,7 @@ SECONDS ?= 60
 fuzz: $(VENV)/.installed-dev
 	$(PIP) install --constraint constraints.txt --editable '.[dev,fuzz]'
 	$(BIN)/python -m tests.hostile.fuzzing --seconds $(SECONDS)
+
 # Changes the code, one small change at a time, and counts what tests notice; of one module with MODULE=queue.
 mutants: $(VENV)/.installed-mutants
 	$(BIN)/python -m tests.mutants $(MODULE)
