@@ -61,7 +61,7 @@ def replace_text(store: Path, old: str, new: str) -> None:
 def file_of(store: Path, kind: str) -> str:
     """The path of the first task's experts or head."""
     task = json.loads((store / MANIFEST).read_text())["tasks"][0]
-    return next(path for path in task["files"] if path.endswith(f"{kind}.safetensors"))
+    return next(str(path) for path in task["files"] if path.endswith(f"{kind}.safetensors"))
 
 
 def vouch(store: Path, path: str, content: bytes) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -22,7 +23,6 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from mass_serve.engine import Engine, EngineOptions, StoreSource
-from mass_serve.model_store import signing
 from mass_serve.model_store.errors import ManifestError, SignatureError, StoreLockedError
 from mass_serve.model_store.format.manifest import MANIFEST_FILE, SIGNATURE_FILE
 from mass_serve.model_store.revisions import add_task, prune_store, remove_task
@@ -271,5 +271,5 @@ class TestKeyFiles:
             self.refuses_to_trust(tmp_path / path, f"cannot be read: {problem}")
 
     def test_without_the_library(self, trusted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(signing.importlib.util, "find_spec", lambda _: None)
+        monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
         self.refuses_to_trust(trusted, r"pip install 'mass-serve\[signing\]'")
