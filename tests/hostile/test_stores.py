@@ -1,6 +1,26 @@
 """Stores made to harm whoever opens them: each ends in one sentence, soon, in little memory.
 
-DOCSTRING
+Before files were read through one descriptor, JSON strictly and tensors for finite numbers, these held
+already:
+
+truncated_manifest, invalid_utf_8, byte_order_mark, utf_16, deep_nesting, nan_in_the_manifest,
+number_beyond_all, unknown_key, newer_version, path_out_of_the_store, absolute_path, reserved_name,
+negative_size, size_of_64_bits, huge_encoder, wrong_rank, history_that_has_the_present, folder_manifest,
+fifo_tensors, folder_head, socket_head, endless_head, link_to_a_secret, wrong_hash, pickle_as_tensors,
+header_of_64_bits, huge_declared_shape, empty_huge_shape, negative_shape, duplicate_tensors,
+overlapping_tensors, deep_header, flat_tensor, nan_head, infinite_logit_scale, nan_calibration
+
+and these did not: they hung, were served, took their size in memory, ended in an error of the arithmetic
+that named no
+file, or put a terminal's control characters into the message:
+
+manifest_of_100_megabytes, duplicate_keys, key_that_clears_the_screen, label_with_control_characters,
+tiny_deviation, huge_mean, tiny_temperature, fifo_manifest, endless_manifest, tensor_that_clears_the_screen,
+wrong_dtype, nan_weights, nan_blocks, infinite_delta, largest_singular_value, huge_logit_scale,
+nan_merged_base
+
+large_vectors and large_singular_values ended, and end, in that error of the arithmetic when a first image
+is answered.
 """
 
 from __future__ import annotations
