@@ -1,8 +1,7 @@
 """Checkpoints made to harm whoever builds a store of them: each ends in one sentence.
 
 These held already before, though some of them with a sentence about something else (the shard that the last
-of two equal
-keys names is missing, the standard deviation is not the pretrained model's):
+of two equal keys names is missing, the standard deviation is not the pretrained model's):
 
 shard_outside, absolute_shard, missing_shard, index_without_a_map, index_of_two_minds, pickle_as_tensors,
 compressed_pickle, nan_in_the_config, config_of_two_minds, deep_config, huge_sizes, negative_sizes,

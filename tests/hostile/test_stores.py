@@ -11,8 +11,7 @@ header_of_64_bits, huge_declared_shape, empty_huge_shape, negative_shape, duplic
 overlapping_tensors, deep_header, flat_tensor, nan_head, infinite_logit_scale, nan_calibration
 
 and these did not: they hung, were served, took their size in memory, ended in an error of the arithmetic
-that named no
-file, or put a terminal's control characters into the message:
+that named no file, or put a terminal's control characters into the message:
 
 manifest_of_100_megabytes, duplicate_keys, key_that_clears_the_screen, label_with_control_characters,
 tiny_deviation, huge_mean, tiny_temperature, fifo_manifest, endless_manifest, tensor_that_clears_the_screen,

@@ -79,7 +79,7 @@ HEADERS: dict[str, tuple[str, int]] = {
     "metadata of no object": (json.dumps({"__metadata__": []}), 0),
     "a product of 64 bits": (json.dumps({"a": entry([2**32, 2**32], 0, 0)}), 0),
 }
-# Which safetensors itself takes.
+# Of these safetensors has another opinion, or refuses them for what follows from them.
 STRICTER: dict[str, tuple[str, int]] = {
     "a key twice": ('{"a":%s,"a":%s}' % (json.dumps(entry([1], 0, 4)), json.dumps(entry([1], 4, 8))), 8),  # noqa: UP031
     "a rank of 65": (json.dumps({"a": entry([1] * 65, 0, 4)}), 4),
