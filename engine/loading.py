@@ -183,17 +183,10 @@ def _first_pass_weights(
     complete = bank.num_tasks == len(store.manifest.tasks)
     stored = store.load_merged_base() if complete else None
     if stored is None:
-        return _merged(store, bank, names)
+        every_task = range(bank.num_tasks)
+        return bank.merged_parameters(names, every_task)
     like = next(iter(bank.pretrained.values()))
     return {name: _placed(stored[name], like.device, like.dtype) for name in stored if name in names}
-
-
-def _merged(store: Store, bank: ExpertBank, names: Collection[str]) -> dict[str, Tensor]:
-    """Merges all tasks that are here. Raises StoreError for blocks that have no eigenvalues."""
-    try:
-        return bank.merged_parameters(names, range(bank.num_tasks))
-    except torch.linalg.LinAlgError as error:
-        raise StoreError(f"{store.files.url}: the blocks of its tasks cannot be merged: {error}") from error
 
 
 def _calibration(store: Store, names: Sequence[str]) -> Calibration | None:

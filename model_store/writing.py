@@ -10,7 +10,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import count
 
-import torch
 from torch import Tensor
 
 from mass_serve.merging import TaskChange, merged_parameter
@@ -59,11 +58,9 @@ def is_ours(path: str) -> bool:
 
 @contextmanager
 def writing_errors_explained(url: str) -> Iterator[None]:
-    """Turns what the system or the arithmetic refuses into one sentence. What was there stays as it was."""
+    """Turns what the operating system refuses into one sentence. What was there stays as it was."""
     try:
         yield
-    except torch.linalg.LinAlgError as error:
-        raise StoreError(f"{url}: the blocks of its tasks cannot be merged: {error}") from error
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise StoreError(

@@ -73,7 +73,7 @@ def test_every_form_is_an_execution_and_only_adaptive_is_no_form() -> None:
 
 
 def test_paths_are_no_labels() -> None:
-    """Anyone may read a metric, and an option that nobody set makes no label of its own."""
+    """Metrics are open to whoever reaches the port, and an option that nobody set needs no label."""
     told = EngineOptions(trusted_keys=Path("/etc/keys/public.pem")).labels
     assert told == EngineOptions().labels
     assert "trusted_keys" not in told

@@ -1,6 +1,18 @@
 """Checkpoints made to harm whoever builds a store of them: each ends in one sentence.
 
-DOCSTRING
+These held already before, though some of them with a sentence about something else (the shard that the last
+of two equal keys names is missing, the standard deviation is not the pretrained model's):
+
+shard_outside, absolute_shard, missing_shard, index_without_a_map, index_of_two_minds, pickle_as_tensors,
+compressed_pickle, nan_in_the_config, config_of_two_minds, deep_config, huge_sizes, negative_sizes,
+fifo_weights, fifo_pickle, fifo_head, endless_labels, tiny_deviation, folder_of_weights,
+huge_declared_weights, nan_weights, flat_head, nan_head, head_of_integers, labels_that_are_no_texts
+
+and these did not: they hung, were built, took their size in memory, or ended in a traceback or in many
+lines:
+
+shard_that_no_system_can_name, tensor_in_two_shards, pickle_with_code, old_pickle_with_code,
+config_of_100_megabytes, fifo_config, fifo_preprocessor, label_that_clears_the_screen
 """
 
 from __future__ import annotations
