@@ -5,10 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
+from numpy.typing import NDArray
 
-from mass_serve.engine import Classification
+if TYPE_CHECKING:
+    # Parsers of requests run where there is no torch.
+    from mass_serve.engine import Classification
 
 # 1 is the most urgent; requests that say nothing stand in the middle.
 ORDINARY_PRIORITY = 2
@@ -28,7 +31,7 @@ class EncodedImages:
 class ReadyImages:
     """Images that the caller has preprocessed."""
 
-    pixels: Tensor  # [N, 3, crop, crop], uint8 or normalised float32
+    pixels: NDArray[Any]  # [N, 3, crop, crop], uint8 or normalised float32
 
     def __len__(self) -> int:
         return len(self.pixels)

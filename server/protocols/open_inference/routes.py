@@ -11,17 +11,21 @@ from fastapi.responses import JSONResponse, Response
 from mass_serve import __version__
 from mass_serve.server.protocols.limits import Limits
 from mass_serve.server.protocols.open_inference.answers import InferAnswer, infer_answer
+from mass_serve.server.protocols.open_inference.binary_form import BINARY_FORM, MOST_JSON_BYTES, split
+from mass_serve.server.protocols.open_inference.binary_form import options as binary_form_options
 from mass_serve.server.protocols.open_inference.infer_requests import (
     IMAGE,
     PIXEL_VALUES,
     InferBody,
     InferRequest,
     decompressed,
+    json_part_bytes,
     parse_infer_request,
 )
 from mass_serve.server.protocols.open_inference.model_statistics import Statistics
 from mass_serve.server.protocols.open_inference.models import PLATFORM, Model, find_model, model_names
-from mass_serve.server.serving.request_context import RequestContext
+from mass_serve.server.serving.fair_queue import Turn
+from mass_serve.server.serving.request_context import ORDINARY_PRIORITY, RequestContext
 from mass_serve.server.serving.service import Service
 from mass_serve.server.web.json_schemas import inlined_schema
 from mass_serve.server.web.receiving import (
@@ -194,11 +198,10 @@ async def _infer(
     encoding = request.headers.get("content-encoding", "").strip().lower()
     json_length = request.headers.get(JSON_LENGTH)
 
-    def read() -> InferRequest:
-        limits = Limits(settings.max_images_per_request, settings.max_top_k)
-        return parse_infer_request(decompressed(body, encoding, settings.max_body_bytes), json_length, limits)
-
-    asked = await service.parsers.run(read)
+    limits = Limits(settings.max_images_per_request, settings.max_top_k)
+    if encoding:
+        body = await service.parsers.run(decompressed, body, encoding, settings.max_body_bytes)
+    asked = await _parsed(body, json_length, limits, service)
     # The model may have a new revision since the request began; from here on it is one engine's.
     engine = service.engine
     model = find_model(engine, name, version)
@@ -207,6 +210,16 @@ async def _infer(
     answer = await service.parsers.run(infer_answer, asked, model, answers.images)
     context.stage_seconds["answer"] = time.monotonic() - started
     return answer
+
+
+async def _parsed(body: bytes, json_length: str | None, limits: Limits, service: Service) -> InferRequest:
+    """Reads a request; one with much JSON is made into its binary form elsewhere first."""
+    json_bytes = json_part_bytes(json_length, len(body))
+    if json_bytes > MOST_JSON_BYTES:
+        options = binary_form_options(json_bytes, limits)
+        turn = Turn(caller="all", priority=ORDINARY_PRIORITY)
+        body, json_length = split(await service.parsers.run_outside(BINARY_FORM, body, options, turn))
+    return await service.parsers.run(parse_infer_request, body, json_length, limits)
 
 
 def _outputs(model: Model) -> list[dict[str, Any]]:
