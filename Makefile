@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check --quiet
 
-.PHONY: install serve test check format docs demo clean
+.PHONY: install serve test check format docs demo mutants clean
 
 install: $(VENV)/.installed
 serve: $(VENV)/.installed
@@ -36,6 +36,10 @@ demo: $(VENV)/.installed-dev
 	rm -rf server/demo_store
 	cp -r .demo/store server/demo_store
 
+# Changes the code, one small change at a time, and counts what tests notice; of one module with MODULE=queue.
+mutants: $(VENV)/.installed-mutants
+	$(BIN)/python -m tests.mutants $(MODULE)
+
 clean:
 	rm -rf $(VENV)
 
@@ -58,4 +62,9 @@ $(VENV)/.installed: $(VENV)/.torch pyproject.toml constraints.txt
 $(VENV)/.installed-dev: $(VENV)/.installed
 	@echo "Installing the development tools ..."
 	$(PIP) install --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+$(VENV)/.installed-mutants: $(VENV)/.installed-dev
+	@echo "Installing the mutation tester ..."
+	$(PIP) install --constraint constraints.txt --editable '.[mutants]'
 	@touch $@

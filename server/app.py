@@ -16,7 +16,7 @@ from mass_serve.server.operation.tracing import Shutdown, trace_requests
 from mass_serve.server.protocols.hugging_face import routes as hugging_face
 from mass_serve.server.protocols.native import routes as native
 from mass_serve.server.protocols.native import task_routes
-from mass_serve.server.protocols.open_inference import repository_routes
+from mass_serve.server.protocols.open_inference import binary_form, repository_routes
 from mass_serve.server.protocols.open_inference import routes as open_inference
 from mass_serve.server.protocols.open_inference.model_statistics import Statistics
 from mass_serve.server.serving.service import Service
@@ -45,7 +45,7 @@ def create_app(settings: Settings, source: EngineSource) -> FastAPI:
     Raises SettingsError for settings that do not fit this machine.
     """
     metrics = Metrics(settings.queue_images, settings.engine_options.labels)
-    service = Service(settings, source, metrics)
+    service = Service(settings, source, metrics, {binary_form.BINARY_FORM: binary_form.FUNCTION})
     metrics.watch_readiness(lambda: service.ready)
     send_last_spans: Shutdown = lambda: None  # noqa: E731 - there are none
 

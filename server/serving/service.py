@@ -8,10 +8,12 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import structlog
+import torch
 from torch import Tensor
 
 from mass_serve.engine import EngineSource, Query, ServingEngine
@@ -29,6 +31,7 @@ from mass_serve.server.serving.fair_queue import Turn
 from mass_serve.server.serving.held_bytes import HeldBytes
 from mass_serve.server.serving.keys import Access
 from mass_serve.server.serving.observer import ServingObserver
+from mass_serve.server.serving.parsers import LANE, Parsers
 from mass_serve.server.serving.request_context import (
     ORDINARY,
     Answers,
@@ -40,13 +43,10 @@ from mass_serve.server.serving.request_context import (
 )
 from mass_serve.server.serving.sandbox.pool import SandboxPool
 from mass_serve.server.serving.served_store import ServedStore
-from mass_serve.server.serving.threads import Threads
 from mass_serve.server.serving.ticket import Ticket
 from mass_serve.server.serving.wrong_keys import WrongKeys
 from mass_serve.server.settings import Settings
 
-# Parsing holds the interpreter's lock, so more threads would not parse more.
-PARSING_THREADS = 4
 # A survey of so few is quicker than a thread's turn, and holds the event loop for a millisecond at most.
 BYTES_SURVEYED_AT_ONCE = 1 << 16
 # The memory that a worker process shares with the server has room for the largest file and its result; what
@@ -62,22 +62,31 @@ log = structlog.get_logger(__name__)
 class Service:
     """Loading, ready, draining, dead: read off the parts whenever asked, never stored beside them."""
 
-    def __init__(self, settings: Settings, source: EngineSource, observer: ServingObserver) -> None:
-        """Starts the threads; `start` loads the engine. Raises SettingsError for unusable key files."""
+    def __init__(
+        self,
+        settings: Settings,
+        source: EngineSource,
+        observer: ServingObserver,
+        parsing: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        """Starts the threads; `start` loads the engine. Raises SettingsError for unusable key files.
+
+        `parsing` names functions, each as "module:function", for `parsers.run_outside`.
+        """
         self.settings = settings
         self.observer = observer
         self.access = Access(settings)
         self.wrong_keys = WrongKeys(observer)
         self.ledger = Ledger(settings.queue_images, settings.decode_workers)
-        self.parsers = Threads(PARSING_THREADS, "parse")
         self.sandbox = SandboxPool(
-            {"decode": FUNCTION},
-            lanes={SMALL: settings.decode_workers, LARGE: 1},
+            {"decode": FUNCTION, **parsing},
+            lanes={SMALL: settings.decode_workers, LARGE: 1, LANE: 1},
             shared_bytes=SHARED_BYTES_PER_BODY_BYTE * settings.max_body_bytes + MOST_PIXEL_BYTES,
             replaced=observer.worker_replaced,
-            took=self.ledger.decode_took,
+            took=self._learn_pace,
         )
         self.decoders = Decoders(self.sandbox)
+        self.parsers = Parsers(self.sandbox)
         self.store = ServedStore(source, observer, settings.store_poll_seconds)
         self.batcher = Batcher(
             observer,
@@ -121,6 +130,10 @@ class Service:
         """Loads in the background, so that liveness and readiness are answered meanwhile."""
         self.sandbox.start()
         self.store.start()
+
+    def _learn_pace(self, lane: str, cost: float, seconds: float) -> None:
+        if lane in (SMALL, LARGE):
+            self.ledger.decode_took(cost, seconds)
 
     @property
     def held_bytes(self) -> int:
@@ -206,7 +219,7 @@ class Service:
                 f"This store's images are {crop} pixels wide and high; resize and crop yours to that, or send"
                 " them encoded."
             )
-        return images.pixels.unbind()
+        return torch.from_numpy(images.pixels).unbind()
 
     def _record_stages(self, ticket: Ticket, context: RequestContext) -> None:
         context.stage_seconds.update(ticket.stage_seconds)

@@ -92,11 +92,11 @@ class SandboxPool:
         lanes: Mapping[str, int],
         shared_bytes: int,
         replaced: Callable[[Reason], None] = lambda _: None,
-        took: Callable[[float, float], None] = lambda _cost, _seconds: None,
+        took: Callable[[str, float, float], None] = lambda _lane, _cost, _seconds: None,
     ) -> None:
         """Starts nothing yet. `replaced` is told of each process that ended, and why.
 
-        `took` is told of each job's cost, and of the seconds for which it ran.
+        `took` is told of each job's lane and cost, and of the seconds for which it ran.
         """
         self._functions = {name: index for index, name in enumerate(functions)}
         self._named = tuple(functions.values())
@@ -330,7 +330,7 @@ class SandboxPool:
     def _done(self, worker: Worker, running: _Running) -> None:
         if running.timer is not None:
             running.timer.cancel()
-        self._took(running.work.cost, time.monotonic() - running.started)
+        self._took(running.work.lane, running.work.cost, time.monotonic() - running.started)
         del self._busy[worker]
         self._lanes[running.work.lane].running -= 1
 
