@@ -15,7 +15,7 @@ from mass_serve.server.operation.tracing import Shutdown, no_spans, trace_reques
 from mass_serve.server.protocols.hugging_face import routes as hugging_face
 from mass_serve.server.protocols.native import routes as native
 from mass_serve.server.protocols.native import task_routes
-from mass_serve.server.protocols.open_inference import repository_routes
+from mass_serve.server.protocols.open_inference import binary_form, repository_routes
 from mass_serve.server.protocols.open_inference import routes as open_inference
 from mass_serve.server.protocols.open_inference.model_statistics import Statistics
 from mass_serve.server.serving.service import Service
@@ -44,7 +44,7 @@ def create_app(settings: Settings, source: EngineSource) -> FastAPI:
     Raises SettingsError for settings that do not fit this machine.
     """
     metrics = Metrics(settings.queue_images, settings.engine_options.labels)
-    service = Service(settings, source, metrics)
+    service = Service(settings, source, metrics, {binary_form.BINARY_FORM: binary_form.FUNCTION})
     metrics.watch_readiness(lambda: service.ready)
     metrics.watch_ages(service.ages)
     metrics.watch_held_bytes(lambda: service.held_bytes)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -61,6 +60,13 @@ def predicted_seconds(surveyed: ImageSurvey) -> float:
     return IMAGE_SECONDS + surveyed.work / PIXELS_PER_SECOND
 
 
+def decode_cost(surveys: Iterable[ImageSurvey], workers: int) -> float:
+    """Returns the time that decoding should take all workers; large images have the time of one."""
+    return sum(
+        predicted_seconds(surveyed) * (workers if surveyed.work > LARGE_WORK else 1) for surveyed in surveys
+    )
+
+
 def bounds_of(surveyed: ImageSurvey, resizing: Resizing) -> Bounds:
     """Returns what decoding an image may take."""
     seconds = LEAST_SECONDS + surveyed.work / SLOWEST_PIXELS_PER_SECOND
@@ -76,12 +82,8 @@ def bounds_of(surveyed: ImageSurvey, resizing: Resizing) -> Bounds:
 class Decoders:
     """Makes the files of a request into pixels."""
 
-    def __init__(
-        self, pool: SandboxPool, took: Callable[[float, float], None] = lambda _work, _seconds: None
-    ) -> None:
-        """Decodes in the processes of `pool`; `took` is told of each image's work and seconds."""
+    def __init__(self, pool: SandboxPool) -> None:
         self._pool = pool
-        self._took = took
 
     async def pixels(
         self, files: Sequence[bytes], surveys: Sequence[ImageSurvey], engine: ServingEngine, turn: Turn
@@ -116,7 +118,6 @@ class Decoders:
             turn=turn,
             cost=predicted_seconds(surveyed),
             bounds=bounds_of(surveyed, resizing),
-            took=partial(self._took, surveyed.work),
         )
 
 

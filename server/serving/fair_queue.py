@@ -109,13 +109,23 @@ class FairQueue(Generic[Item]):
 
     def first(self, wanted: Callable[[Turn], bool] = lambda _: True) -> Turn | None:
         """Returns the request whose turn it is, among those wanted; None where there is none."""
-        following = _Order(self._callers.values(), self._levels(), wanted).following()
-        return following[1].turn if following else None
+        # Quicker than the heaps of `_Order`, which are worth it for many items.
+        levels = self._levels()
+        best: tuple[tuple[int, float, float, float, int], Turn] | None = None
+        for caller in self._callers.values():
+            for turn, request in caller.requests.items():
+                if wanted(turn):
+                    rank = levels[turn.priority], caller.given, request.given, turn.since, request.number
+                    if best is None or rank < best[0]:
+                        best = rank, turn
+        return None if best is None else best[1]
 
     def pop(self, wanted: Callable[[Turn], bool] = lambda _: True) -> tuple[Turn, Item, float] | None:
         """Takes the next item of the request whose turn it is, among those wanted; None without one."""
-        taken = self.take(1, wanted)
-        return taken[0] if taken else None
+        turn = self.first(wanted)
+        if turn is None:
+            return None
+        return turn, *self._take_from(self._callers[turn.caller], self._requests[turn])
 
     def take(
         self, most: int, wanted: Callable[[Turn], bool] = lambda _: True

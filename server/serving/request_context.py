@@ -5,12 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
+from numpy.typing import NDArray
 
-from mass_serve.engine import Classification
 from mass_serve.server.serving.caller import UNKNOWN, Caller
 from mass_serve.server.serving.fair_queue import ORDINARY_PRIORITY
+
+if TYPE_CHECKING:
+    # Parsers of requests run where there is no torch.
+    from mass_serve.engine import Classification
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,7 @@ class EncodedImages:
 class ReadyImages:
     """Images that the caller has preprocessed."""
 
-    pixels: Tensor  # [N, 3, crop, crop], uint8 or normalised float32
+    pixels: NDArray[Any]  # [N, 3, crop, crop], uint8 or normalised float32
 
     def __len__(self) -> int:
         return len(self.pixels)

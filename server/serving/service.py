@@ -8,10 +8,12 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import structlog
+import torch
 from torch import Tensor
 
 from mass_serve.engine import EngineSource, Query, ServingEngine
@@ -25,33 +27,30 @@ from mass_serve.server.errors import (
 )
 from mass_serve.server.serving.admission import Ledger
 from mass_serve.server.serving.batcher import Batcher
-from mass_serve.server.serving.decoders import FUNCTION, LARGE, SMALL, Decoders, survey_files
+from mass_serve.server.serving.decoders import FUNCTION, LARGE, SMALL, Decoders, decode_cost, survey_files
 from mass_serve.server.serving.fair_queue import Turn
 from mass_serve.server.serving.held_bytes import HeldBytes
 from mass_serve.server.serving.keys import Access
 from mass_serve.server.serving.observer import ServingObserver
+from mass_serve.server.serving.parsers import LANE, Parsers
 from mass_serve.server.serving.polling import becomes_true
 from mass_serve.server.serving.request_context import (
     ORDINARY,
     Answers,
     EncodedImages,
     Images,
+    ReadyImages,
     RequestContext,
     Urgency,
 )
 from mass_serve.server.serving.sandbox.pool import SandboxPool
 from mass_serve.server.serving.served_store import ServedStore
-from mass_serve.server.serving.threads import Threads
 from mass_serve.server.serving.ticket import Ticket
 from mass_serve.server.serving.wrong_keys import WrongKeys
 from mass_serve.server.settings import Settings
 
-# Parsing holds the interpreter's lock, so more threads would not parse more.
-PARSING_THREADS = 4
 # A loading thread that does not read has ended by then; one that reads is not waited for.
 STORE_END_SECONDS = 1.0
-
-T = TypeVar("T")
 # A survey of so few is quicker than a thread's turn, and holds the event loop for a millisecond at most.
 BYTES_SURVEYED_AT_ONCE = 1 << 16
 # The memory that a worker process shares with the server has room for the largest file and its result; what
@@ -59,27 +58,39 @@ BYTES_SURVEYED_AT_ONCE = 1 << 16
 SHARED_BYTES_PER_BODY_BYTE = 3
 MOST_PIXEL_BYTES = 16 << 20
 
+T = TypeVar("T")
+
 log = structlog.get_logger(__name__)
 
 
 class Service:
     """Loading, ready, draining, dead: read off the parts whenever asked, never stored beside them."""
 
-    def __init__(self, settings: Settings, source: EngineSource, observer: ServingObserver) -> None:
-        """Starts the threads; `start` loads the engine. Raises SettingsError for unusable key files."""
+    def __init__(
+        self,
+        settings: Settings,
+        source: EngineSource,
+        observer: ServingObserver,
+        parsing: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        """Starts the threads; `start` loads the engine. Raises SettingsError for unusable key files.
+
+        `parsing` names functions, each as "module:function", for `parsers.run_outside`.
+        """
         self.settings = settings
         self.observer = observer
         self.access = Access(settings)
         self.wrong_keys = WrongKeys(observer)
         self.ledger = Ledger(settings.queue_images, settings.decode_workers)
-        self.parsers = Threads(PARSING_THREADS, "parse")
         self.sandbox = SandboxPool(
-            {"decode": FUNCTION},
-            lanes={SMALL: settings.decode_workers, LARGE: 1},
+            {"decode": FUNCTION, **parsing},
+            lanes={SMALL: settings.decode_workers, LARGE: 1, LANE: 1},
             shared_bytes=SHARED_BYTES_PER_BODY_BYTE * settings.max_body_bytes + MOST_PIXEL_BYTES,
             replaced=observer.worker_replaced,
+            took=self._learn_pace,
         )
-        self.decoders = Decoders(self.sandbox, self.ledger.decode_took)
+        self.decoders = Decoders(self.sandbox)
+        self.parsers = Parsers(self.sandbox)
         self.store = ServedStore(source, observer, settings.store_poll_seconds, settings.load_timeout)
         self.batcher = Batcher(
             observer,
@@ -134,6 +145,10 @@ class Service:
         """Loads in the background, so that liveness and readiness are answered meanwhile."""
         self.sandbox.start()
         self.store.start()
+
+    def _learn_pace(self, lane: str, cost: float, seconds: float) -> None:
+        if lane in (SMALL, LARGE):
+            self.ledger.decode_took(cost, seconds)
 
     @property
     def held_bytes(self) -> int:
@@ -198,12 +213,10 @@ class Service:
         self.hold(_copied_bytes(images, context), context)
         deadline = min(context.deadline, time.monotonic() + (urgency.timeout or math.inf))
         turn = context.caller.turn(urgency.priority)
-        surveys: list[ImageSurvey] = []
-        work = None
-        if isinstance(images, EncodedImages):
-            surveys = await self._surveys(images.files)
-            work = float(sum(surveyed.work for surveyed in surveys))
-        ticket = self.batcher.admit(engine, len(images), deadline, turn, work)
+        surveys = await self._surveys(images)
+        ticket = self.batcher.admit(
+            engine, len(images), deadline, turn, decode_cost(surveys, self.settings.decode_workers)
+        )
         answered = asyncio.wrap_future(ticket.future)
         try:
             async with asyncio.timeout(urgency.timeout):
@@ -219,8 +232,11 @@ class Service:
             answered.cancel()  # or an error that nobody awaits any more would be logged
             self._record_stages(ticket, context)
 
-    async def _surveys(self, files: Sequence[bytes]) -> list[ImageSurvey]:
-        """Returns what the files declare. Raises the error of a bad one."""
+    async def _surveys(self, images: Images) -> list[ImageSurvey]:
+        """Returns what the files declare, nothing for ready images. Raises the error of a bad one."""
+        if isinstance(images, ReadyImages):
+            return []
+        files = images.files
         if sum(map(len, files)) <= BYTES_SURVEYED_AT_ONCE:
             return survey_files(files, self.settings.image_limits)
         return await self.parsers.run(survey_files, files, self.settings.image_limits)
@@ -237,7 +253,7 @@ class Service:
                 f"This store's images are {crop} pixels wide and high; resize and crop yours to that, or send"
                 " them encoded."
             )
-        return images.pixels.unbind()
+        return torch.from_numpy(images.pixels).unbind()
 
     def _record_stages(self, ticket: Ticket, context: RequestContext) -> None:
         context.stage_seconds.update(ticket.stage_seconds)

@@ -6,6 +6,8 @@ import asyncio
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from threading import Barrier
 from typing import Any, ParamSpec, TypeVar
 
 P = ParamSpec("P")
@@ -13,31 +15,62 @@ T = TypeVar("T")
 
 
 class Threads:
-    """A pool of its own, and not asyncio's, which is waited for at the end however long its work takes."""
+    """A pool of its own, and not asyncio's, which is waited for at the end however long its work takes.
+
+    Its threads are started at once: later the system may have none left. Work goes to a thread that is free,
+    and waits for one as a coroutine, which leaves at once, with all that it holds, when it is cancelled.
+    """
 
     def __init__(self, count: int, name: str) -> None:
+        """Starts the threads. Raises RuntimeError where the system has not so many."""
         self._pool = ThreadPoolExecutor(count, thread_name_prefix=name)
-        self._open: dict[Future[Any], float] = {}  # since when, by `time.monotonic`
+        self._free = asyncio.Semaphore(count)
+        self._began: dict[Future[Any], float] = {}
+        all_started = Barrier(count + 1)
+        try:
+            for _ in range(count):
+                self._pool.submit(all_started.wait)
+        except RuntimeError:
+            all_started.abort()
+            raise
+        all_started.wait()
 
     async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Runs `work` and returns its result. Cancelled, it does not start; begun, it cannot be stopped."""
-        future = self._pool.submit(work, *args, **kwargs)
-        self._open[future] = time.monotonic()
-        future.add_done_callback(self._forget)
-        return await asyncio.wrap_future(future)
+        await self._free.acquire()
+        try:
+            future = self._pool.submit(work, *args, **kwargs)
+        except BaseException:
+            self._free.release()
+            raise
+        self._began[future] = time.monotonic()
+        future.add_done_callback(lambda done: self._began.pop(done, None))
+        try:
+            result = await asyncio.wrap_future(future)
+        except asyncio.CancelledError:
+            loop = asyncio.get_running_loop()
+            future.add_done_callback(lambda _: self._release_from_thread(loop))
+            raise
+        except BaseException:
+            self._free.release()
+            raise
+        self._free.release()
+        return result
+
+    def _release_from_thread(self, loop: asyncio.AbstractEventLoop) -> None:
+        with suppress(RuntimeError):  # the loop is closed: nobody waits
+            loop.call_soon_threadsafe(self._free.release)
 
     @property
     def busy(self) -> bool:
         """Tells whether a thread is at work."""
-        return any(future.running() for future in self._open.copy())
+        return any(future.running() for future in self._began.copy())
 
     @property
     def oldest_seconds(self) -> float:
-        """The age of the oldest work that waits or runs; 0 where there is none."""
-        return time.monotonic() - min(self._open.copy().values(), default=time.monotonic())
-
-    def _forget(self, future: Future[Any]) -> None:
-        self._open.pop(future, None)
+        """The age of the oldest piece of work that a thread is at; 0 without one."""
+        began = list(self._began.copy().values())
+        return time.monotonic() - min(began) if began else 0.0
 
     def close(self) -> None:
         """Drops what waits; what runs is not waited for."""

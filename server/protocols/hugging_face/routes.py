@@ -16,6 +16,7 @@ from mass_serve.server.protocols.hugging_face.messages import (
     HuggingFaceParameters,
 )
 from mass_serve.server.protocols.limits import DEFAULT_TOP_K, checked_top_k
+from mass_serve.server.serving.parsers import LARGE_BODY_BYTES
 from mass_serve.server.serving.request_context import EncodedImages, RequestContext
 from mass_serve.server.serving.service import Service
 from mass_serve.server.web.receiving import (
@@ -92,7 +93,9 @@ async def _classify(
 async def _answer(
     body: bytes, content_type: str, service: Service, context: RequestContext, tasks: list[str] | None
 ) -> list[HuggingFaceLabel]:
-    image, parameters = await service.parsers.run(_read, body, content_type)
+    large = len(body) > LARGE_BODY_BYTES and is_json(body, content_type)
+    run = service.parsers.run_alone if large else service.parsers.run
+    image, parameters = await run(_read, body, content_type)
     top_k = DEFAULT_TOP_K if parameters.top_k is None else parameters.top_k
     checked_top_k(top_k, service.settings.max_top_k)
     answers = await service.classify(EncodedImages([image]), tasks, context)

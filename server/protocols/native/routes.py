@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
+from mass_serve.server.protocols.bodies import is_json
 from mass_serve.server.protocols.limits import DEFAULT_TOP_K, Limits
 from mass_serve.server.protocols.native.answers import ClassifyAnswer, image_result
 from mass_serve.server.protocols.native.classify_requests import (
@@ -15,6 +16,7 @@ from mass_serve.server.protocols.native.classify_requests import (
     parse_request,
     split_names,
 )
+from mass_serve.server.serving.parsers import LARGE_BODY_BYTES
 from mass_serve.server.serving.request_context import EncodedImages, RequestContext
 from mass_serve.server.serving.service import Service
 from mass_serve.server.web.json_schemas import inlined_schema
@@ -91,7 +93,9 @@ async def _answer(
 ) -> str:
     limits = Limits(service.settings.max_images_per_request, service.settings.max_top_k)
     # Not on a decoding thread: a full server must refuse at once, and those may all be busy.
-    asked = await service.parsers.run(parse_request, body, content_type, query, limits)
+    large = len(body) > LARGE_BODY_BYTES and is_json(body, content_type)
+    run = service.parsers.run_alone if large else service.parsers.run
+    asked = await run(parse_request, body, content_type, query, limits)
     answers = await service.classify(EncodedImages(asked.files), asked.tasks, context)
     answer = ClassifyAnswer(
         id=context.request_id,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 import numpy as np
-import torch
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from mass_serve.server.errors import BadRequestError, NotAnImageError, TooLargeError
@@ -32,6 +32,10 @@ MOST_VALUES = 2_000_000
 # Compressed files may be put one behind the other; each costs the copy of a piece.
 MOST_MEMBERS = 1000
 UNPACKED_AT_ONCE = 1 << 16
+
+MOST_MICROSECONDS = 1 << 62
+# A name for an answer, which is sent back with it.
+MOST_ID_BYTES = 256
 
 Dimension = Annotated[int, Field(ge=0, le=1 << 32)]
 
@@ -76,7 +80,9 @@ class RequestParameters(Wire):
     """What a client says of the whole request."""
 
     binary_data_output: bool = False
-    timeout: Annotated[int | None, Field(ge=0, le=1 << 62, description="microseconds; 0: none")] = None
+    timeout: Annotated[int | None, Field(ge=0, le=MOST_MICROSECONDS, description="microseconds; 0: none")] = (
+        None
+    )
     priority: Annotated[int | None, Field(ge=0, le=1 << 32, description="1: first; 0: ordinary")] = None
 
 
@@ -137,7 +143,8 @@ def decompressed(body: bytes, encoding: str, limit: int, hold: Callable[[int], N
                 raise TooLargeError(f"The body unpacks to more than {limit} bytes, which is the limit.")
             hold(len(more))
             unpacked += more
-            position += len(piece) - len(unpacker.unconsumed_tail) - len(unpacker.unused_data)
+            left = unpacker.unused_data if unpacker.eof else unpacker.unconsumed_tail
+            position += len(piece) - len(left)
         if position == len(body):
             return bytes(unpacked)
     raise BadRequestError(f"The body is more than {MOST_MEMBERS} {encoding} files in a row; send it as one.")
@@ -148,8 +155,10 @@ def parse_infer_request(body: bytes, json_length: str | None, limits: Limits) ->
 
     Raises BadRequestError or TooLargeError.
     """
-    length = _json_length(json_length, len(body))
+    length = json_part_bytes(json_length, len(body))
     parsed = parse_json(InferBody, body[:length], MOST_VALUES)
+    if parsed.id is not None and len(parsed.id.encode()) > MOST_ID_BYTES:
+        raise BadRequestError(f"The request's id has more than {MOST_ID_BYTES} bytes; send a shorter one.")
     tensor = _only_input(parsed, body[length:])
     images, batch_shape = _images(tensor, limits)
     parameters = parsed.parameters or RequestParameters()
@@ -167,7 +176,8 @@ def parse_infer_request(body: bytes, json_length: str | None, limits: Limits) ->
     )
 
 
-def _json_length(header: str | None, available: int) -> int:
+def json_part_bytes(header: str | None, available: int) -> int:
+    """Returns how long the JSON part is, by the header or else all of it. Raises BadRequestError."""
     if header is None:
         return available
     if not header.isdecimal() or len(header) > 18 or int(header) > available:
@@ -230,7 +240,7 @@ def _files(tensor: WireTensor) -> list[bytes]:
     return [decoded_base64(text.decode(), f"data[{index}]") for index, text in enumerate(elements)]
 
 
-def _pixels(tensor: WireTensor) -> torch.Tensor:
+def _pixels(tensor: WireTensor) -> NDArray[Any]:
     """Returns the pixels of a tensor, [N, 3, H, W] uint8 or float32. Raises BadRequestError."""
     channels = tensor.shape[3] if tensor.datatype == "UINT8" else tensor.shape[1]
     if channels != 3:
@@ -239,12 +249,12 @@ def _pixels(tensor: WireTensor) -> torch.Tensor:
         )
     values = tensor.numbers()
     if tensor.datatype == "UINT8":
-        return torch.from_numpy(values.transpose(0, 3, 1, 2).copy())
+        return values.transpose(0, 3, 1, 2).copy()
     if not np.all(np.abs(values) <= LARGEST_PIXEL_VALUE):  # NaN is not at most anything
         raise BadRequestError(
             f"{PIXEL_VALUES!r} must be normalised pixels, finite and within {LARGEST_PIXEL_VALUE:g} of zero."
         )
-    return torch.from_numpy(values.astype(np.float32, copy=True))
+    return values.astype(np.float32, copy=True)
 
 
 def _check_asked_once(outputs: Sequence[RequestedOutput]) -> None:

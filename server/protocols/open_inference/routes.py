@@ -12,12 +12,15 @@ from fastapi.responses import JSONResponse, Response
 from mass_serve import __version__
 from mass_serve.server.protocols.limits import Limits
 from mass_serve.server.protocols.open_inference.answers import InferAnswer, infer_answer
+from mass_serve.server.protocols.open_inference.binary_form import BINARY_FORM, MOST_JSON_BYTES, split
+from mass_serve.server.protocols.open_inference.binary_form import options as binary_form_options
 from mass_serve.server.protocols.open_inference.infer_requests import (
     IMAGE,
     PIXEL_VALUES,
     InferBody,
     InferRequest,
     decompressed,
+    json_part_bytes,
     parse_infer_request,
 )
 from mass_serve.server.protocols.open_inference.model_statistics import Statistics
@@ -195,14 +198,11 @@ async def _infer(
     encoding = request.headers.get("content-encoding", "").strip().lower()
     json_length = request.headers.get(JSON_LENGTH)
 
-    def read() -> InferRequest:
-        limits = Limits(settings.max_images_per_request, settings.max_top_k)
-        unpacked = decompressed(
-            body, encoding, settings.max_body_bytes, partial(service.hold, context=context)
-        )
-        return parse_infer_request(unpacked, json_length, limits)
-
-    asked = await service.parsers.run(read)
+    limits = Limits(settings.max_images_per_request, settings.max_top_k)
+    if encoding:
+        hold = partial(service.hold, context=context)
+        body = await service.parsers.run(decompressed, body, encoding, settings.max_body_bytes, hold)
+    asked = await _parsed(body, json_length, limits, service, context)
     # The model may have a new revision since the request began; from here on it is one engine's.
     engine = service.engine
     model = find_model(engine, name, version)
@@ -211,6 +211,19 @@ async def _infer(
     answer = await service.parsers.run(infer_answer, asked, model, answers.images)
     context.stage_seconds["answer"] = time.monotonic() - started
     return answer
+
+
+async def _parsed(
+    body: bytes, json_length: str | None, limits: Limits, service: Service, context: RequestContext
+) -> InferRequest:
+    """Reads a request; one with much JSON is made into its binary form elsewhere first."""
+    json_bytes = json_part_bytes(json_length, len(body))
+    if json_bytes > MOST_JSON_BYTES:
+        options = binary_form_options(json_bytes, limits)
+        binary = await service.parsers.run_outside(BINARY_FORM, body, options, context.caller.turn())
+        service.hold(len(binary), context)
+        body, json_length = split(binary)
+    return await service.parsers.run(parse_infer_request, body, json_length, limits)
 
 
 def _outputs(model: Model) -> list[dict[str, Any]]:

@@ -6,7 +6,7 @@ import math
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
@@ -56,9 +56,9 @@ class WireTensor:
         try:
             values = np.array(data, dtype=np.float64).ravel()
         except (ValueError, TypeError, OverflowError) as error:
-            raise BadRequestError(
-                f"The data of the input {self.name[:80]!a} must be numbers, flat or nested evenly."
-            ) from error
+            raise self._no_numbers() from error
+        if not _numbers_only(data):  # numpy takes "1" and true for numbers
+            raise self._no_numbers()
         whole = values == np.floor(values)
         if self.datatype == "UINT8" and not np.all(whole & (values >= 0) & (values <= 255)):
             raise BadRequestError(
@@ -94,11 +94,23 @@ class WireTensor:
             yield data[start : start + length]
             position = start + length
 
+    def _no_numbers(self) -> BadRequestError:
+        return BadRequestError(
+            f"The data of the input {self.name[:80]!a} must be numbers, flat or nested evenly."
+        )
+
     def _wrong_count(self, count: int, or_more: str = "") -> BadRequestError:
         return BadRequestError(
             f"The input {self.name[:80]!a} has {count} elements{or_more}, its shape says"
             f" {math.prod(self.shape)}."
         )
+
+
+def _numbers_only(data: list[Any]) -> bool:
+    """Tells whether evenly nested lists hold numbers and nothing else."""
+    while data and isinstance(data[0], list):
+        data = list(chain.from_iterable(data))
+    return set(map(type, data)) <= {int, float}
 
 
 def joined_strings(strings: Sequence[bytes]) -> bytes:

@@ -42,7 +42,7 @@ def decode(data: memoryview, options: bytes) -> memoryview:
     """Returns the pixels [3, crop, crop] uint8 of an image file. Raises CorruptInputError, MemoryError."""
     asked = DecodeOptions.unpacked(options)
     image = decode_surveyed(data, asked.surveyed)
-    return memoryview(asked.resizing.pixels(image)).cast("B")
+    return asked.resizing.pixels(image).data.cast("B")
 
 
 def _warm() -> None:

@@ -50,7 +50,6 @@ class _Work:
     turn: Turn
     cost: float
     result: asyncio.Future[bytearray]
-    took: Callable[[float], None] | None  # is told of the seconds between its beginning and its result
 
 
 @dataclass(eq=False, slots=True)
@@ -93,13 +92,18 @@ class SandboxPool:
         lanes: Mapping[str, int],
         shared_bytes: int,
         replaced: Callable[[Reason], None] = lambda _: None,
+        took: Callable[[str, float, float], None] = lambda _lane, _cost, _seconds: None,
     ) -> None:
-        """Starts nothing yet. `replaced` is told of each process that ended, and why."""
+        """Starts nothing yet. `replaced` is told of each process that ended, and why.
+
+        `took` is told of each job's lane and cost, and of the seconds for which it ran.
+        """
         self._functions = {name: index for index, name in enumerate(functions)}
         self._named = tuple(functions.values())
         self._lanes = {name: _Lane(most, FairQueue(time.monotonic)) for name, most in lanes.items()}
         self._shared_bytes = shared_bytes
         self._replaced = replaced
+        self._took = took
         self._processes = _Processes()
         self._idle: list[Worker] = []
         self._busy: dict[Worker, _Running] = {}
@@ -145,13 +149,12 @@ class SandboxPool:
         turn: Turn,
         cost: float,
         bounds: Bounds,
-        took: Callable[[float], None] | None = None,
     ) -> asyncio.Future[bytearray]:
         """Queues a job. Its future has the result, or a SandboxError; cancelled, it leaves the queue."""
         if self._loop is not asyncio.get_running_loop() or not self._processes.all:
             self.start()
         result = asyncio.get_running_loop().create_future()
-        work = _Work(self._functions[name], data, options, bounds, lane, turn, cost, result, took)
+        work = _Work(self._functions[name], data, options, bounds, lane, turn, cost, result)
         if self._closed:
             result.set_exception(MemoryShortError("the pool is closed"))
             return result
@@ -313,8 +316,6 @@ class SandboxPool:
 
     def _finish(self, worker: Worker, running: _Running, result: bytearray) -> None:
         self._free(worker, running)
-        if running.work.took is not None:
-            running.work.took(time.monotonic() - running.started)
         if not running.work.result.done():
             running.work.result.set_result(result)
 
@@ -329,6 +330,7 @@ class SandboxPool:
     def _done(self, worker: Worker, running: _Running) -> None:
         if running.timer is not None:
             running.timer.cancel()
+        self._took(running.work.lane, running.work.cost, time.monotonic() - running.started)
         del self._busy[worker]
         self._lanes[running.work.lane].running -= 1
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -311,6 +312,21 @@ def test_many_are_taken_at_once_in_the_same_order(line: Line) -> None:
     assert [item for _, item, _ in line.queue.take(9)] == ["c", "c", "b"]
     assert line.queue.take(1) == []
     assert len(line.queue) == 0
+
+
+def test_one_by_one_and_many_at_once_are_the_same_order() -> None:
+    chosen = random.Random(5)
+    lines = Line(), Line()
+    for number in range(60):
+        caller, priority = chosen.choice("abcde"), chosen.choice((1, 2, 2, 3))
+        costs = tuple(chosen.choice((1.0, 2.5, 7.0)) for _ in range(chosen.randint(1, 5)))
+        wait, share = chosen.random(), {"a": 3.0}.get(caller, 1.0)
+        for line in lines:
+            line.now += wait
+            line.ask(caller, f"{caller}{number} ", costs=costs, priority=priority, share=share)
+    for _ in range(5):
+        taken = [item for _, item, _ in lines[1].queue.take(20)]
+        assert lines[0].take(20) == "".join(taken)
 
 
 def test_a_caller_stands_where_its_most_urgent_request_does(line: Line) -> None:

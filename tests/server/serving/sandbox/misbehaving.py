@@ -55,7 +55,7 @@ def open_files(_data: memoryview, _options: bytes) -> bytes:
     words = []
     for action in (lambda: os.open("/etc/passwd", os.O_RDONLY), socket.socket, os.pipe):
         try:
-            action()  # type: ignore[operator]
+            action()
         except OSError as error:
             words.append(error.strerror)
     limits = [resource.getrlimit(limit) for limit in (resource.RLIMIT_CORE, resource.RLIMIT_FSIZE)]

@@ -60,7 +60,8 @@ def with_pool(
         pool = SandboxPool(FUNCTIONS, {"small": count, "large": 1}, SHARED, reasons.append)
         try:
             await test(pool)
-            return psutil.Process().children()
+            children: list[psutil.Process] = psutil.Process().children()
+            return children
         finally:
             pool.close()
             await asyncio.sleep(0)

@@ -1,0 +1,84 @@
+"""A request whose JSON is large, made into the same request in the protocol's binary form.
+
+It happens in a worker process, because parsing would hold the server's interpreter up. All that is checked of
+a request is checked there first, so that the JSON that comes back is small.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from typing import Any
+
+import numpy as np
+
+from mass_serve.server.protocols.limits import Limits
+from mass_serve.server.protocols.open_inference.infer_requests import (
+    IMAGE,
+    MOST_MICROSECONDS,
+    PIXEL_VALUES,
+    InferRequest,
+    parse_infer_request,
+)
+from mass_serve.server.protocols.open_inference.tensors import joined_strings
+from mass_serve.server.serving.request_context import EncodedImages, Images
+
+# Parsing less takes a few milliseconds, which is less than another process costs.
+MOST_JSON_BYTES = 1 << 16
+# The function, as worker processes know it.
+BINARY_FORM = "open_inference_binary_form"
+FUNCTION = "mass_serve.server.protocols.open_inference.binary_form:to_binary_form"
+OPTIONS = struct.Struct("<QII")  # bytes of the JSON part, most images, largest top_k
+HEAD = struct.Struct("<Q")  # bytes of the new JSON part, before it
+
+
+def options(json_length: int, limits: Limits) -> bytes:
+    """Returns what `to_binary_form` is to know beside the body."""
+    return OPTIONS.pack(json_length, limits.max_images, min(limits.max_top_k, 0xFFFFFFFF))
+
+
+def to_binary_form(body: memoryview, given: bytes) -> bytes:
+    """Returns the length of a JSON part, that part, and the tensor behind it.
+
+    Raises BadRequestError and TooLargeError, as `parse_infer_request` does.
+    """
+    json_length, max_images, max_top_k = OPTIONS.unpack(given)
+    asked = parse_infer_request(bytes(body), str(json_length), Limits(max_images, max_top_k))
+    kind, tensor = _tensor(asked.images, asked.batch_shape)
+    head = {**_options(asked), "inputs": [{**kind, "parameters": {"binary_data_size": len(tensor)}}]}
+    text = json.dumps(head).encode()
+    return HEAD.pack(len(text)) + text + tensor
+
+
+def split(result: bytearray) -> tuple[bytes, str]:
+    """Returns a request in binary form and the length of its JSON part, of what `to_binary_form` made."""
+    (length,) = HEAD.unpack_from(result)
+    return bytes(memoryview(result)[HEAD.size :]), str(length)
+
+
+def _tensor(images: Images, batch_shape: tuple[int, ...]) -> tuple[dict[str, Any], bytes]:
+    """Returns the description of the input, and its bytes."""
+    if isinstance(images, EncodedImages):
+        return {"name": IMAGE, "datatype": "BYTES", "shape": batch_shape}, joined_strings(images.files)
+    pixels = images.pixels
+    if pixels.dtype == np.uint8:
+        pixels = np.ascontiguousarray(pixels.transpose(0, 2, 3, 1))
+    datatype = "UINT8" if pixels.dtype == np.uint8 else "FP32"
+    return {"name": PIXEL_VALUES, "datatype": datatype, "shape": pixels.shape}, pixels.tobytes()
+
+
+def _options(asked: InferRequest) -> dict[str, Any]:
+    """Returns all of a request but its input."""
+    seconds = asked.urgency.timeout
+    microseconds = 0 if seconds is None else min(round(seconds * 1e6), MOST_MICROSECONDS)
+    return {
+        "id": asked.id,
+        "parameters": {"timeout": microseconds, "priority": asked.urgency.priority},
+        "outputs": [
+            {
+                "name": output.name,
+                "parameters": {"binary_data": output.binary, "classification": output.classes},
+            }
+            for output in asked.outputs
+        ],
+    }
