@@ -44,6 +44,7 @@ def test_sigterm_ends_a_process_that_can_start_no_thread(tmp_path: Path, stage: 
             server.wait_until_ready()
         if stage == "used":
             assert server.client.post("/v1/classify", content=picture(1)).status_code == 200
+        assert server.client.get("/livez").status_code == 200  # its own threads have started
         fill_address_space(server)
         assert server.client.get("/livez").status_code == 200
         started = time.monotonic()
