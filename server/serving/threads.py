@@ -34,7 +34,8 @@ class Threads:
     @property
     def oldest_seconds(self) -> float:
         """The age of the oldest work that waits or runs; 0 where there is none."""
-        return time.monotonic() - min(self._open.copy().values(), default=time.monotonic())
+        since = min(self._open.copy().values(), default=None)
+        return 0.0 if since is None else time.monotonic() - since
 
     def _forget(self, future: Future[Any]) -> None:
         self._open.pop(future, None)

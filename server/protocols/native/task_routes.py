@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Annotated
 from weakref import ref
 
@@ -24,14 +25,17 @@ class TaskLists:
     def __init__(self, threads: Threads) -> None:
         self._threads = threads
         # Not the engine itself, which shall go when another has taken its place.
-        self._last: tuple[ref[ServingEngine], str] | None = None
+        self._last: tuple[ref[ServingEngine], asyncio.Future[str]] | None = None
 
     async def of(self, engine: ServingEngine) -> str:
         """Returns the list in JSON."""
-        last = self._last
-        if last is None or last[0]() is not engine:
-            self._last = last = ref(engine), await self._threads.run(_written, engine)
-        return last[1]
+        if self._last is None or self._last[0]() is not engine or _failed(self._last[1]):
+            self._last = ref(engine), asyncio.ensure_future(self._threads.run(_written, engine))
+        return await asyncio.shield(self._last[1])  # others may wait for it when this one leaves
+
+
+def _failed(writing: asyncio.Future[str]) -> bool:
+    return writing.done() and (writing.cancelled() or writing.exception() is not None)
 
 
 def _written(engine: ServingEngine) -> str:
