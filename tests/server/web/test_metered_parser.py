@@ -1,4 +1,4 @@
-"""What the parser refuses, what it holds back, and what it takes that looks alike."""
+"""The parser: refusals, turns, and good requests that look like bad ones."""
 
 from __future__ import annotations
 
