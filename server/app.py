@@ -49,13 +49,16 @@ def create_app(settings: Settings, source: EngineSource) -> FastAPI:
     metrics.watch_ages(service.ages)
     metrics.watch_held_bytes(lambda: service.held_bytes)
     metrics.held_bytes_are_bounded(settings.max_held_bytes)
+    scrapes = metrics_routes.Scrapes(metrics)
     send_last_spans: Shutdown = no_spans
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         service.start()
+        app.openapi()  # is kept: it takes longer than the event loop may stand still for whoever asks first
         yield
         await service.close()
+        scrapes.close()
         await send_last_spans()
 
     # The framework's documentation pages would make the caller's browser load scripts from the internet.
@@ -69,7 +72,8 @@ def create_app(settings: Settings, source: EngineSource) -> FastAPI:
         redirect_slashes=False,  # a redirect names the host that the caller named, whoever that is
     )
     app.state.service = service
-    app.state.metrics = metrics
+    app.state.scrapes = scrapes
+    app.state.task_lists = task_routes.TaskLists(service.parsers)
     app.state.statistics = Statistics()
     for routes in ROUTES:
         app.include_router(routes.router)

@@ -172,7 +172,7 @@ class Generator:
 
 def _request(picture: bytes, target: str | None) -> bytes:
     query = "" if target is None else f"?tasks={target}"
-    head = f"POST /v1/classify{query} HTTP/1.1\r\nHost: benchmark\r\nContent-Length: {len(picture)}\r\n\r\n"
+    head = f"POST /v1/classify{query} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(picture)}\r\n\r\n"
     return head.encode() + picture
 
 

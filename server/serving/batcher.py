@@ -78,9 +78,9 @@ class Batcher:
     @property
     def oldest_seconds(self) -> float:
         """For how long the oldest request has waited for the device; 0 where none does."""
-        now = time.monotonic()
         with self._changed:
-            return now - min((ticket.submitted for ticket in self._queued.values()), default=now)
+            since = min((ticket.submitted for ticket in self._queued.values()), default=None)
+        return 0.0 if since is None else time.monotonic() - since
 
     @property
     def batch_seconds(self) -> float:

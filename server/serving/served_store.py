@@ -113,8 +113,8 @@ class ServedStore:
     @property
     def oldest_asked_seconds(self) -> float:
         """For how long somebody has waited for a load; 0 where nobody does."""
-        now = time.monotonic()
-        return now - min((change.asked for change in self._open.copy()), default=now)
+        since = min((change.asked for change in self._open.copy()), default=None)
+        return 0.0 if since is None else time.monotonic() - since
 
     def start(self) -> None:
         """Begins to load, and then to watch."""

@@ -14,9 +14,12 @@ import h11
 LONGEST_HEAD_BYTES = 32 << 10
 MOST_HEADER_LINES = 256
 LONGEST_TARGET_BYTES = 8 << 10
-# What the parser is given at once of a head, or of a chunked body, which may end with such lines: it looks at
-# the limit only where a head has not ended.
-PIECE_BYTES = 16 << 10
+# Of those that may follow a chunked body.
+MOST_TRAILER_LINES = 64
+# What the parser is given at once: it looks at its limit only where a head has not ended, and parses all
+# lines of a trailer in one go, which are these bytes at most.
+HEAD_PIECE_BYTES = 16 << 10
+CHUNKED_PIECE_BYTES = 4 << 10
 # A chunked body may have so many chunks of any size; with more, they hold so many bytes on average.
 FREE_CHUNKS = 1024
 SMALLEST_MEAN_CHUNK_BYTES = 64
@@ -82,12 +85,19 @@ class MeteredParser(h11.Connection):
         self._check_head()
         event = super().next_event()
         while event is h11.NEED_DATA and self._unread:
-            size = PIECE_BYTES if self.their_state is h11.IDLE or self._chunked else len(self._unread)
+            size = self._piece()
             super().receive_data(bytes(self._unread[:size]))
             del self._unread[:size]
             self._check_head()
             event = super().next_event()
+            if event is h11.NEED_DATA and self._chunked:
+                self._check_trailer()
         return event
+
+    def _piece(self) -> int:
+        if self.their_state is h11.IDLE:
+            return HEAD_PIECE_BYTES
+        return CHUNKED_PIECE_BYTES if self._chunked else len(self._unread)
 
     def _check_head(self) -> None:
         """Refuses a head of too many lines before it is parsed line by line."""
@@ -97,6 +107,12 @@ class MeteredParser(h11.Connection):
         end = _END_OF_HEAD.search(waiting)
         if end and waiting.count(b"\n", 0, end.start()) > MOST_HEADER_LINES:
             raise RefusedError(f"The request has more than {MOST_HEADER_LINES} header lines; send fewer.")
+
+    def _check_trailer(self) -> None:
+        """Refuses many lines behind a body; before it no whole line is left unparsed."""
+        waiting, _ = self.trailing_data
+        if self.their_state is h11.SEND_BODY and waiting.count(b"\n") > MOST_TRAILER_LINES:
+            raise RefusedError(f"More than {MOST_TRAILER_LINES} header lines follow the body; send fewer.")
 
     def _count_chunk(self, part: h11.Data) -> None:
         """Counts whole chunks, and not the segments that a slow sender's network cuts them into."""

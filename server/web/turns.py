@@ -6,9 +6,9 @@ import asyncio
 from collections import deque
 from typing import Protocol
 
-# Events of one connection in a row: 1 ms of the loop's time.
-EVENTS_AT_ONCE = 32
-# Connections with more to handle that get one of those in each turn of the loop: 4 ms between two looks at
+# Events of one connection in a row: half a millisecond of the loop's time.
+EVENTS_AT_ONCE = 16
+# Connections with more to handle that get one of those in each turn of the loop: 2 ms between two looks at
 # the others.
 CONNECTIONS_A_TURN = 4
 

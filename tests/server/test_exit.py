@@ -34,20 +34,24 @@ def fill_address_space(server: RunningServer) -> None:
 
 
 @pytest.mark.parametrize("stage", ["loading", "idle", "used"])
-def test_sigterm_ends_a_process_that_can_start_no_thread(start_server: StartServer, stage: str) -> None:
-    seconds = 60.0 if stage == "loading" else 0.0
-    server = start_server(seconds, drain_seconds=DRAIN_SECONDS, request_timeout=REQUEST_TIMEOUT)
-    if stage != "loading":
-        server.wait_until_ready()
-    if stage == "used":
-        assert server.client.post("/v1/classify", content=picture(1)).status_code == 200
-    fill_address_space(server)
-    assert server.client.get("/livez").status_code == 200
-    started = time.monotonic()
-    server.process.send_signal(signal.SIGTERM)
-    assert server.process.wait(PATIENCE) in (0, 1)
-    # What a busy machine adds is not promised.
-    assert time.monotonic() - started < 2 * PROMISED_SECONDS + 10
+def test_sigterm_ends_a_process_that_can_start_no_thread(tmp_path: Path, stage: str) -> None:
+    gate = tmp_path / "hangs"
+    settings = {"drain_seconds": DRAIN_SECONDS, "request_timeout": REQUEST_TIMEOUT}
+    if stage == "loading":
+        gate.touch()
+    with running(0.0, settings, {"FAKE_STORE_HANGS": str(gate)}) as server:
+        if stage != "loading":
+            server.wait_until_ready()
+        if stage == "used":
+            assert server.client.post("/v1/classify", content=picture(1)).status_code == 200
+        assert server.client.get("/livez").status_code == 200  # its own threads have started
+        fill_address_space(server)
+        assert server.client.get("/livez").status_code == 200
+        started = time.monotonic()
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(PATIENCE) in (0, 1)
+        # What a busy machine adds is not promised.
+        assert time.monotonic() - started < 2 * PROMISED_SECONDS + 10
 
 
 def test_a_first_load_that_hangs_ends_the_process_and_says_so(tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ HOSTILE = "/\x1b[31mred\n2026-01-01 forged\r\x07\x9b2J\u2028\u202eevil"
 
 
 def say_hostile_things(log_format: str) -> None:
-    """By this service's log, and by those of libraries; in an event, a value, an object and an exception."""
+    """Logs by this service's log and those of libraries: an event, a value, an object and an exception."""
     configure_logs(load_settings({"log_format": log_format}))
     structlog.get_logger("test").info("request", path=HOSTILE, several=[HOSTILE])
     logging.getLogger("asyncio").error("task failed: %s", HOSTILE)
