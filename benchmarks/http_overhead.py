@@ -15,7 +15,7 @@ from PIL import Image
 
 from benchmarks.timing import medians
 from mass_serve.engine import Engine, Query
-from mass_serve.engine.inputs.decode import decode_image
+from mass_serve.inputs.images import ImageLimits, decode_image
 
 BATCH = 32
 
@@ -74,7 +74,7 @@ def measure(engine: Engine, store: Path, rounds: int) -> dict[str, float]:
             parts = [("images", (f"{i}.jpg", data, "image/jpeg")) for i, data in enumerate(files)]
 
             def decode() -> list[Query]:
-                images = [decode_image(data, 10**8) for data in files]
+                images = [decode_image(data, ImageLimits(10**8)) for data in files]
                 return [Query(engine.preprocessing.preprocess(image)) for image in images]
 
             queries = decode()

@@ -11,8 +11,8 @@ import typer
 
 from mass_serve.cli.failing import EXIT_FAILED, fail
 from mass_serve.engine import Engine, Query
-from mass_serve.engine.inputs.decode import decode_image
-from mass_serve.engine.inputs.errors import InputError
+from mass_serve.inputs.errors import InputError
+from mass_serve.inputs.images import decode_image
 from mass_serve.model_store.errors import StoreError
 from mass_serve.server.protocols.native.answers import ImageResult, image_result
 from mass_serve.server.settings import Settings, SettingsError, load_settings
@@ -57,7 +57,7 @@ def _read(
     queries = []
     for path in paths:
         try:
-            image = decode_image(path.read_bytes(), settings.max_pixels)
+            image = decode_image(path.read_bytes(), settings.image_limits)
         except OSError as error:
             typer.echo(f"error: {path}: {error.strerror}", err=True)
         except InputError as error:

@@ -89,5 +89,7 @@ def _flag_type(field: FieldInfo) -> Any:
 
 def _help(field: FieldInfo) -> str:
     """Returns what the field says of itself, and its default."""
-    default = "" if field.default is None or field.default_factory else f" (default: {field.default})"
-    return f"{field.description}{default}"
+    if field.default is None or field.default_factory:
+        return str(field.description)
+    default = ",".join(field.default) if isinstance(field.default, tuple) else field.default
+    return f"{field.description} (default: {default})"

@@ -14,9 +14,9 @@ from mass_serve.backbone import Architecture, ClassificationHead, ExpertBank, pa
 from mass_serve.engine.answers import AnswerMaker, BatchReport, Classification
 from mass_serve.engine.execution import Execution, form_chooser
 from mass_serve.engine.heads import apply_heads
-from mass_serve.engine.inputs.preprocessing import ImagePreprocessor
 from mass_serve.engine.loading import LoadedStore, load_store
 from mass_serve.engine.options import EngineOptions
+from mass_serve.engine.preprocessing import ImagePreprocessor
 from mass_serve.engine.queries import Query, batch_patches, candidate_mask
 from mass_serve.engine.search import SearchResult, task_search
 from mass_serve.engine.second_passes import SecondPassRunner

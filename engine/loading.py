@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mass_serve.backbone import Architecture, ClassificationHead, ExpertBank, weight_of
 from mass_serve.engine.heads import TaskHead
-from mass_serve.engine.inputs.preprocessing import ImagePreprocessor
+from mass_serve.engine.preprocessing import ImagePreprocessor
 from mass_serve.model_store.errors import ManifestError, StoreError
 from mass_serve.model_store.format.calibration import COVARIANCE, IMAGES, MEANS, OWNER, is_calibration
 from mass_serve.model_store.format.heads import BIAS, LOGIT_SCALE, WEIGHT, HeadTensors

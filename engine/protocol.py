@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from mass_serve.engine.answers import BatchReport
-from mass_serve.engine.inputs.preprocessing import ImagePreprocessor
+from mass_serve.engine.preprocessing import ImagePreprocessor
 from mass_serve.engine.queries import Query
 from mass_serve.model_store.format.manifest import TaskEntry
 

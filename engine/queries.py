@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mass_serve.backbone import patchify
-from mass_serve.engine.inputs.preprocessing import ImagePreprocessor
+from mass_serve.engine.preprocessing import ImagePreprocessor
 
 
 @dataclass(frozen=True)

@@ -13,14 +13,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from mass_serve.engine.inputs.decode import decode_image
-from mass_serve.engine.inputs.errors import InputError
-from mass_serve.engine.inputs.preprocessing import ImagePreprocessor
+from mass_serve.engine.preprocessing import ImagePreprocessor
 from mass_serve.evaluation.index import Selection, index_files, next_images
+from mass_serve.inputs.errors import InputError
+from mass_serve.inputs.images import FORMATS, ImageLimits, decode_image
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 # Files on the user's own disk may be larger than what a server accepts from strangers.
-MAX_PIXELS = 200_000_000
+LIMITS = ImageLimits(200_000_000, FORMATS)
 BATCH_IMAGES = 64
 
 
@@ -134,6 +134,6 @@ def _labelled_files(
 def read_image(path: Path, preprocessing: ImagePreprocessor) -> Tensor:
     """The pixels [3, crop, crop] uint8 of a file. Raises EvaluationDataError for one that is no image."""
     try:
-        return preprocessing.preprocess(decode_image(path.read_bytes(), MAX_PIXELS))
+        return preprocessing.preprocess(decode_image(path.read_bytes(), LIMITS))
     except (OSError, InputError) as error:
         raise EvaluationDataError(f"{path}: {error}") from error

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from mass_serve.engine.inputs.preprocessing import ImagePreprocessor
 from mass_serve.engine.loading import classification_head
+from mass_serve.engine.preprocessing import ImagePreprocessor
 from mass_serve.evaluation.images import EvaluationData
 from mass_serve.evaluation.index import HALVES, Selection
 from mass_serve.evaluation.methods import dense_logits

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mass_serve.backbone import Architecture, ClassificationHead, DenseWeights, run
 from mass_serve.engine import Classification, Engine, Query
-from mass_serve.engine.inputs.preprocessing import ImagePreprocessor
+from mass_serve.engine.preprocessing import ImagePreprocessor
 from mass_serve.engine.queries import batch_patches
 from mass_serve.evaluation.images import ImageBatch
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mass_serve.engine.inputs.preprocessing import ImagePreprocessor
+from mass_serve.engine.preprocessing import ImagePreprocessor
 from mass_serve.evaluation.answer_journal import AnswerJournal
 from mass_serve.evaluation.images import EvaluationData
 from mass_serve.evaluation.index import HALVES, Selection

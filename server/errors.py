@@ -7,6 +7,7 @@
     │   └── WrongKeyError        401  a key is needed, and one came that opens nothing
     ├── NotFoundError            404  no such task or path
     ├── SlowClientError          408  the body came too slowly
+    ├── SlowInputError           408  an image took its worker process too long
     ├── TooLargeError            413  body, pixel count or image count over the limit
     ├── NotAnImageError          415  bytes that no enabled image format recognises
     ├── ClientGoneError          499  the caller hung up; nobody reads this answer
@@ -30,7 +31,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mass_serve.engine.inputs.errors import (
+from mass_serve.inputs.errors import (
     CorruptInputError,
     EmptyInputError,
     InputError,
@@ -92,6 +93,13 @@ class SlowClientError(ServiceError):
 
     def headers(self) -> dict[str, str]:
         return {"Connection": "close"}
+
+
+class SlowInputError(ServiceError):
+    """An image took longer than any of its size should; its worker process was replaced."""
+
+    status = 408
+    reason = "too_large"
 
 
 class TooLargeError(ServiceError):
@@ -200,5 +208,5 @@ _REFUSALS: dict[type[InputError], type[ServiceError]] = {
 
 
 def input_refused(error: InputError, where: str = "") -> ServiceError:
-    """Returns the error for an input that `engine.inputs` refused, named by `where`."""
+    """Returns the error for an input that `inputs` refused, named by `where`."""
     return _REFUSALS[type(error)](f"{where}{error}")

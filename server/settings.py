@@ -11,15 +11,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 from pydantic_settings import (
     BaseSettings,
+    NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     TomlConfigSettingsSource,
 )
 
 from mass_serve.engine.options import EngineOptions
+from mass_serve.inputs.images import DEFAULT_FORMATS, ImageLimits
 from mass_serve.server.errors import first_problem
 
 Count = Annotated[int, Field(ge=1)]
@@ -27,6 +29,14 @@ Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 PositiveSeconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 MIB = 1 << 20
+
+
+ImageFormat = Literal["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF"]
+
+
+def _split(value: object) -> object:
+    """Splits text at commas, as flags and variables have it; a file may have a list."""
+    return [name.strip().upper() for name in value.split(",")] if isinstance(value, str) else value
 
 
 class SettingsError(Exception):
@@ -59,14 +69,17 @@ class Settings(EngineOptions, BaseSettings):
     max_batch_images: Count = Field(32, description="images in one batch on the device")
     batch_delay: Seconds = Field(0.0, description="seconds to wait for a batch to fill")
     queue_images: Count = Field(256, description="images that may wait; beyond it requests get 429")
-    decode_threads: Count = Field(
-        default_factory=lambda: min(8, os.cpu_count() or 1), description="threads that decode images"
+    decode_workers: Count = Field(
+        default_factory=lambda: min(8, os.cpu_count() or 1), description="processes that decode images"
     )
 
     max_body_bytes: Count = Field(32 * MIB, description="largest request body, in bytes")
     max_held_bytes: Count = Field(512 * MIB, description="bytes of all bodies at once; beyond it 429")
     # Pillow itself refuses larger images.
     max_pixels: int = Field(50_000_000, ge=1, le=178_956_970, description="largest image, in pixels")
+    image_formats: Annotated[tuple[ImageFormat, ...], NoDecode, BeforeValidator(_split)] = Field(
+        DEFAULT_FORMATS, min_length=1, description="formats of images that are read; TIFF can be added"
+    )
     max_images_per_request: Count = Field(64, description="images in one request")
     max_top_k: Count = Field(1000, description="largest top_k that a caller may ask for")
 
@@ -97,6 +110,11 @@ class Settings(EngineOptions, BaseSettings):
     def engine_options(self) -> EngineOptions:
         """The part that an engine takes."""
         return EngineOptions(**{name: getattr(self, name) for name in EngineOptions.model_fields})
+
+    @property
+    def image_limits(self) -> ImageLimits:
+        """What an image may be."""
+        return ImageLimits(self.max_pixels, self.image_formats)
 
     @model_validator(mode="after")
     def _a_request_fits_the_queue(self) -> Settings:

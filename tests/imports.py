@@ -10,6 +10,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 PACKAGE = "mass_serve"
 FOLDERS = (
+    "inputs",
     "kernels",
     "merging",
     "router",
@@ -23,7 +24,7 @@ FOLDERS = (
 
 
 def _module_of(path: Path) -> str:
-    """The name of a file below the package, such as `engine.inputs.decode`."""
+    """The name of a file below the package, such as `inputs.images.decode`."""
     return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
 
 

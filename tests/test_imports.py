@@ -14,8 +14,9 @@ from tests.imports import FOLDERS, MODULES, NAMES, PACKAGE, ROOT, behind, below,
 
 # What each folder may import: a module, or a folder and all in it. Siblings are not in each other's sets.
 GROUND = {"merging", "kernels"}
-PARTS = {"model_store", "router", "backbone"}
+PARTS = {"model_store", "router", "backbone", "inputs"}
 BELOW: dict[str, set[str]] = {
+    "inputs": set(),
     "kernels": set(),
     "merging": set(),
     "router": GROUND,
@@ -28,12 +29,13 @@ BELOW: dict[str, set[str]] = {
 }
 # What each may import beside the standard library and ourselves, also where an import waits in a function.
 THIRD_PARTY: dict[str, set[str]] = {
+    "inputs": {"numpy", "PIL"},
     "kernels": {"torch", "triton"},
     "merging": {"torch"},
     "router": {"torch"},
     "backbone": {"torch"},
     "model_store": {"torch", "pydantic", "pydantic_core", "cryptography", "fsspec"},
-    "engine": {"torch", "numpy", "PIL", "pydantic"},
+    "engine": {"torch", "PIL", "pydantic"},
     "evaluation": {"torch", "numpy", "matplotlib"},
     "server": {
         *("torch", "numpy", "PIL", "pydantic", "pydantic_settings", "python_multipart", "structlog"),
@@ -73,6 +75,8 @@ def test_imports_run_downwards_only(folder: str) -> None:
         ("kernels", "mass_serve.server.app.create_app"),
         ("kernels", "pydantic"),
         ("router", "mass_serve.backbone.ExpertBank"),
+        ("inputs", "torch"),
+        ("inputs", "mass_serve.model_store.format.preprocessing.Preprocessing"),
         ("merging", "mass_serve.kernels.rows.product"),
         ("model_store", "mass_serve.backbone.ExpertBank"),
         ("evaluation", "mass_serve.server.settings.Settings"),

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from mass_serve.backbone import Architecture, Block, ClassificationHead, ExpertBank, PatchEmbedding, Pooling
 from mass_serve.engine.heads import TaskHead
-from mass_serve.engine.inputs.preprocessing import ImagePreprocessor
 from mass_serve.engine.loading import LoadedStore, early_linears
+from mass_serve.engine.preprocessing import ImagePreprocessor
 from mass_serve.kernels.activations import Activation
 from mass_serve.merging import TaskSingularVectors, rank_for, task_singular_vectors
 from mass_serve.model_store.format.manifest import HeadChoice, HeadSpec, RouterSpec, TaskEntry, task_folder

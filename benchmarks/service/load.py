@@ -15,7 +15,7 @@ from benchmarks.service.figures import OK, TOO_MANY, errors, fairness, latencies
 from benchmarks.service.generator import PICTURES, Journal, Plan
 from benchmarks.service.processes import Load, running_server
 from mass_serve.engine import Engine, Query
-from mass_serve.engine.inputs.decode import decode_image
+from mass_serve.inputs.images import ImageLimits, decode_image
 
 BATCH = 32
 QUEUE = 256
@@ -37,7 +37,7 @@ class EngineAlone:
         self._engine = Engine.load(str(store))
         self.targets: list[str | None] = [None, *self._engine.tasks]
         preprocess = self._engine.preprocessing.preprocess
-        pixels = [preprocess(decode_image(data, 10**8)) for data in photographs(PICTURES)]
+        pixels = [preprocess(decode_image(data, ImageLimits(10**8))) for data in photographs(PICTURES)]
         targets = len(self.targets)
         queries = []
         for n in range(math.lcm(PICTURES * targets, BATCH)):

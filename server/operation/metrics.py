@@ -24,6 +24,8 @@ from prometheus_client.registry import Collector
 
 from mass_serve import __version__
 from mass_serve.engine import FORMS, BatchReport, Classification, ServingEngine
+from mass_serve.server.serving.sandbox.bounds import REASONS as WORKER_REASONS
+from mass_serve.server.serving.sandbox.bounds import Reason
 
 DURATION_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -142,6 +144,14 @@ class Metrics:
         )
         for stage in STAGES:
             self.stage_duration.labels(stage)
+        self.workers_replaced = Counter(
+            "mass_workers_replaced",
+            "Worker processes that were replaced, by what they took too much of, or as crashed.",
+            ("reason",),
+            registry=self.registry,
+        )
+        for reason in WORKER_REASONS:
+            self.workers_replaced.labels(reason)
         self.batch_size = Histogram(
             "mass_batch_size", "Images in a batch.", buckets=BATCH_BUCKETS, registry=self.registry
         )
@@ -208,6 +218,10 @@ class Metrics:
     def images_waiting(self, images: int) -> None:
         """Shows the length of the queue."""
         self.queue_depth.set(images)
+
+    def worker_replaced(self, reason: Reason) -> None:
+        """Counts a worker process that was replaced."""
+        self.workers_replaced.labels(reason).inc()
 
     def engine_loaded(self, engine: ServingEngine, seconds: float) -> None:
         """Opens the per-task children and exports the figures of this engine instead of an earlier one's."""

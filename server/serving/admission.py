@@ -27,8 +27,6 @@ from mass_serve.server.serving.ticket import Ticket
 
 # Admission adds 20 % to the predicted wait: what comes next may be slower than the recent average.
 ADMISSION_MARGIN = 1.2
-# An image file takes time beside its pixels; so many of them take about as long.
-PIXELS_PER_FILE = 50_000
 # What an image still counts for in the decoders' pace when one more has been decoded.
 DECODE_PACE_MEMORY = 0.98
 
@@ -53,6 +51,7 @@ class Ledger:
         self._clock = clock
         self._device_pace = Pace()
         self._decode_pace = Pace(DECODE_PACE_MEMORY)
+        self._decode_pace.observe(1.0, 1.0)  # as expected, until more is known
         self.open: dict[Ticket, None] = {}  # in the order in which they came
         self.on_device = 0  # images
 
@@ -61,9 +60,9 @@ class Ledger:
         """The images that are admitted and not yet on the device."""
         return sum(ticket.waiting for ticket in self.open)
 
-    def decode_took(self, pixels: float, seconds: float) -> None:
-        """Learns the pace of the decoders from one image that one of them has decoded."""
-        self._decode_pace.observe(pixels + PIXELS_PER_FILE, seconds)
+    def decode_took(self, cost: float, seconds: float) -> None:
+        """Learns how long decoding takes, beside what is expected, from one image."""
+        self._decode_pace.observe(cost, seconds)
 
     def device_took(self, images: int, seconds: float) -> None:
         """Learns the pace of the device from a batch."""
@@ -98,8 +97,8 @@ class Ledger:
 
     def _refuse_when_late(self, ticket: Ticket) -> None:
         images = self._ahead(ticket, lambda other: other.waiting)
-        pixels = self._ahead(ticket, _decode_work)
-        seconds = (pixels + _decode_work(ticket)) * self._decode_pace.seconds_per_unit / self._decoders
+        decode_cost = self._ahead(ticket, lambda other: other.decode_cost) + ticket.decode_cost
+        seconds = decode_cost * self._decode_pace.seconds_per_unit / self._decoders
         seconds += (self.on_device + images + ticket.images) * self._device_pace.seconds_per_unit
         # With nothing ahead it is tried: were it refused for a slow past, no request would ever show that the
         # next ones are quick.
@@ -158,8 +157,3 @@ class Ledger:
                 if ticket.waiting == ticket.images:
                     caller.untouched.append(ticket)
         return callers
-
-
-def _decode_work(ticket: Ticket) -> float:
-    """Returns what the decoders have to do for a request, in pixels."""
-    return ticket.pixels + PIXELS_PER_FILE * ticket.undecoded

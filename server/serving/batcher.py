@@ -94,14 +94,13 @@ class Batcher:
             self._ledger.refuse_when_full(caller)
 
     def admit(
-        self, engine: ServingEngine, images: int, deadline: float, turn: Turn, pixels: float | None = None
+        self, engine: ServingEngine, images: int, deadline: float, turn: Turn, decode_cost: float = 0.0
     ) -> Ticket:
-        """Takes places for all images of a request, or none; `pixels` are to be decoded, None: nothing is.
+        """Takes places for all images of a request, or none; decoding them should take `decode_cost` seconds.
 
         Raises QueueFullError, DrainingError or WorkerDiedError. Cancelling the future gives the places back.
         """
-        undecoded = 0 if pixels is None else images
-        ticket = Ticket(engine, images, deadline, turn, pixels or 0.0, undecoded)
+        ticket = Ticket(engine, images, deadline, turn, decode_cost)
         with self._changed:
             if self._died is not None:
                 raise WorkerDiedError("The server has lost its device and is restarting; try again.")
@@ -120,7 +119,7 @@ class Batcher:
         if len(queries) != ticket.images:
             raise ValueError(f"{ticket.images} images were admitted, {len(queries)} submitted")
         with self._changed:
-            ticket.pixels, ticket.undecoded = 0.0, 0
+            ticket.decode_cost = 0.0
             if ticket.future.done():
                 return
             ticket.submitted = time.monotonic()

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 from typing import Protocol
 
 from mass_serve.engine import BatchReport, ServingEngine
+from mass_serve.server.serving.sandbox.bounds import Reason
 
 
 class ServingObserver(Protocol):
@@ -29,6 +30,9 @@ class ServingObserver(Protocol):
 
     def batch_ran(self, report: BatchReport) -> None:
         """The engine has answered a batch."""
+
+    def worker_replaced(self, reason: Reason) -> None:
+        """A worker process was replaced, because it took too much or ended."""
 
     def engine_loaded(self, engine: ServingEngine, seconds: float) -> None:
         """A load took so long, and this engine is about to take over."""

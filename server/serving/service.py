@@ -15,6 +15,7 @@ import structlog
 from torch import Tensor
 
 from mass_serve.engine import EngineSource, Query, ServingEngine
+from mass_serve.inputs.images import ImageSurvey
 from mass_serve.server.errors import (
     BadRequestError,
     DeadlineError,
@@ -23,7 +24,8 @@ from mass_serve.server.errors import (
 )
 from mass_serve.server.serving.admission import Ledger
 from mass_serve.server.serving.batcher import Batcher
-from mass_serve.server.serving.decode_pool import DecodePool
+from mass_serve.server.serving.decoders import FUNCTION, LARGE, SMALL, Decoders, decode_cost, survey_files
+from mass_serve.server.serving.fair_queue import Turn
 from mass_serve.server.serving.held_bytes import HeldBytes
 from mass_serve.server.serving.keys import Access
 from mass_serve.server.serving.observer import ServingObserver
@@ -32,9 +34,11 @@ from mass_serve.server.serving.request_context import (
     Answers,
     EncodedImages,
     Images,
+    ReadyImages,
     RequestContext,
     Urgency,
 )
+from mass_serve.server.serving.sandbox.pool import SandboxPool
 from mass_serve.server.serving.served_store import ServedStore
 from mass_serve.server.serving.threads import Threads
 from mass_serve.server.serving.ticket import Ticket
@@ -43,6 +47,12 @@ from mass_serve.server.settings import Settings
 
 # Parsing holds the interpreter's lock, so more threads would not parse more.
 PARSING_THREADS = 4
+# A survey of so few is quicker than a thread's turn, and holds the event loop for a millisecond at most.
+BYTES_SURVEYED_AT_ONCE = 1 << 16
+# The memory that a worker process shares with the server has room for the largest file and its result; what
+# is not used of it takes none.
+SHARED_BYTES_PER_BODY_BYTE = 3
+MOST_PIXEL_BYTES = 16 << 20
 
 T = TypeVar("T")
 
@@ -58,9 +68,16 @@ class Service:
         self.observer = observer
         self.access = Access(settings)
         self.wrong_keys = WrongKeys(observer)
-        self.ledger = Ledger(settings.queue_images, settings.decode_threads)
+        self.ledger = Ledger(settings.queue_images, settings.decode_workers)
         self.parsers = Threads(PARSING_THREADS, "parse")
-        self.decoders = DecodePool(settings.decode_threads, settings.max_pixels, self.ledger.decode_took)
+        self.sandbox = SandboxPool(
+            {"decode": FUNCTION},
+            lanes={SMALL: settings.decode_workers, LARGE: 1},
+            shared_bytes=SHARED_BYTES_PER_BODY_BYTE * settings.max_body_bytes + MOST_PIXEL_BYTES,
+            replaced=observer.worker_replaced,
+            took=self.ledger.decode_took,
+        )
+        self.decoders = Decoders(self.sandbox)
         self.store = ServedStore(source, observer, settings.store_poll_seconds)
         self.batcher = Batcher(
             observer,
@@ -90,7 +107,7 @@ class Service:
     @property
     def busy(self) -> bool:
         """Tells whether a thread is still at work; none can be interrupted."""
-        return self.store.running or self.batcher.running or self.parsers.busy or self.decoders.busy
+        return self.store.running or self.batcher.running or self.parsers.busy
 
     @property
     def engine(self) -> ServingEngine:
@@ -102,6 +119,7 @@ class Service:
 
     def start(self) -> None:
         """Loads in the background, so that liveness and readiness are answered meanwhile."""
+        self.sandbox.start()
         self.store.start()
 
     @property
@@ -126,7 +144,7 @@ class Service:
         self.store.close()
         if not self.batcher.close(self.settings.request_timeout):
             log.error("the device did not finish in time")
-        self.decoders.close()
+        self.sandbox.close()
         self.parsers.close()
 
     async def classify(
@@ -147,14 +165,16 @@ class Service:
         context.images = len(images)
         self.hold(_copied_bytes(images, context), context)
         deadline = min(context.deadline, time.monotonic() + (urgency.timeout or math.inf))
-        pixels = 0.0 if isinstance(images, EncodedImages) else None
         turn = context.caller.turn(urgency.priority)
-        ticket = self.batcher.admit(engine, len(images), deadline, turn, pixels)
+        surveys = await self._surveys(images)
+        ticket = self.batcher.admit(
+            engine, len(images), deadline, turn, decode_cost(surveys, self.settings.decode_workers)
+        )
         answered = asyncio.wrap_future(ticket.future)
         try:
             async with asyncio.timeout(urgency.timeout):
                 started = time.monotonic()
-                ready = await _unless_refused(self._pixels(images, engine), answered)
+                ready = await _unless_refused(self._pixels(images, surveys, engine, turn), answered)
                 context.stage_seconds["decode"] = time.monotonic() - started
                 self.batcher.submit(ticket, [Query(image, tasks) for image in ready])
                 return Answers(engine.store_revision, await answered)
@@ -165,10 +185,21 @@ class Service:
             answered.cancel()  # or an error that nobody awaits any more would be logged
             self._record_stages(ticket, context)
 
-    async def _pixels(self, images: Images, engine: ServingEngine) -> Sequence[Tensor]:
+    async def _surveys(self, images: Images) -> list[ImageSurvey]:
+        """Returns what the files declare, nothing for ready images. Raises the error of a bad one."""
+        if isinstance(images, ReadyImages):
+            return []
+        files = images.files
+        if sum(map(len, files)) <= BYTES_SURVEYED_AT_ONCE:
+            return survey_files(files, self.settings.image_limits)
+        return await self.parsers.run(survey_files, files, self.settings.image_limits)
+
+    async def _pixels(
+        self, images: Images, surveys: Sequence[ImageSurvey], engine: ServingEngine, turn: Turn
+    ) -> Sequence[Tensor]:
         """Returns pixels as the engine takes them. Raises BadRequestError for ready ones of another size."""
         if isinstance(images, EncodedImages):
-            return await self.decoders.pixels(images.files, engine.preprocessing)
+            return await self.decoders.pixels(images.files, surveys, engine, turn)
         crop = engine.preprocessing.crop
         if images.pixels.shape[1:] != (3, crop, crop):
             raise BadRequestError(

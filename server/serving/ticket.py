@@ -23,8 +23,7 @@ class Ticket:
     images: int
     deadline: float
     turn: Turn
-    pixels: float = 0.0  # that the decoders have yet to produce, in files that are still to be decoded
-    undecoded: int = 0  # files
+    decode_cost: float = 0.0  # the seconds of decoders that its images are expected to take still
     waiting: int = field(
         init=False
     )  # images not yet taken to the device: they count against the queue's bound

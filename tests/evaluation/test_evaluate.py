@@ -11,7 +11,6 @@ from PIL import Image
 
 from mass_serve.engine import Engine
 from mass_serve.engine.execution import Execution
-from mass_serve.engine.inputs.decode import decode_image
 from mass_serve.evaluation import EvaluationData, EvaluationDataError, evaluate
 from mass_serve.evaluation.answer_journal import AnswerJournal
 from mass_serve.evaluation.images import ImageBatch
@@ -19,6 +18,7 @@ from mass_serve.evaluation.index import Selection
 from mass_serve.evaluation.methods import Answer, AnyHead, Dense, dense_logits
 from mass_serve.evaluation.plots import write_plots
 from mass_serve.evaluation.search import Search
+from mass_serve.inputs.images import ImageLimits, decode_image
 from mass_serve.model_store.progress import silent
 from tests import tiny
 
@@ -51,7 +51,7 @@ def test_the_figures_are_the_counts(engine: Engine, folder: Path) -> None:
     assert list(figures["tasks"]) == ["task0", "task2"]
     for task in ("task0", "task2"):
         paths = sorted((folder / task).rglob("*.png"))
-        images = [decode_image(path.read_bytes(), 10**6) for path in paths]
+        images = [decode_image(path.read_bytes(), ImageLimits(10**6)) for path in paths]
         truth = [path.parent.name for path in paths]
         answers = engine.classify(images)
         named = engine.classify(images, tasks=[task])
@@ -110,7 +110,7 @@ def test_the_plots_are_pictures(engine: Engine, folder: Path, tmp_path: Path) ->
     assert [path.name for path in written] == ["accuracy.png", *kinds]
     for path in written:
         with Image.open(path) as picture:
-            colours = picture.convert("RGB").getcolors(10**6)
+            colours = picture.convert("RGB").getcolors(ImageLimits(10**6))
         assert colours is not None
         assert len(colours) > 20, "something is drawn"
 

@@ -11,9 +11,9 @@ from PIL import Image
 
 from mass_serve.engine import Engine
 from mass_serve.engine.execution import Execution
-from mass_serve.engine.inputs.decode import decode_image
 from mass_serve.evaluation import EvaluationData, EvaluationDataError, Options, evaluate
 from mass_serve.evaluation.measures import auroc
+from mass_serve.inputs.images import ImageLimits, decode_image
 from tests import tiny
 
 
@@ -32,7 +32,7 @@ def write(folder: Path, count: int, seed: int) -> list[Path]:
 
 
 def familiarity(engine: Engine, paths: list[Path]) -> list[float]:
-    answers = engine.classify([decode_image(path.read_bytes(), 10**6) for path in paths])
+    answers = engine.classify([decode_image(path.read_bytes(), ImageLimits(10**6)) for path in paths])
     return [answer.familiarity or 0.0 for answer in answers]
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import torch
 
 from mass_serve.engine import BatchReport, Classification, Query
-from mass_serve.engine.inputs.preprocessing import ImagePreprocessor
+from mass_serve.engine.preprocessing import ImagePreprocessor
 from mass_serve.model_store.format.manifest import HeadSpec, TaskEntry
 from mass_serve.model_store.format.preprocessing import Preprocessing
 

@@ -137,7 +137,8 @@ def decompressed(body: bytes, encoding: str, limit: int, hold: Callable[[int], N
                 raise TooLargeError(f"The body unpacks to more than {limit} bytes, which is the limit.")
             hold(len(more))
             unpacked += more
-            position += len(piece) - len(unpacker.unconsumed_tail) - len(unpacker.unused_data)
+            left = unpacker.unused_data if unpacker.eof else unpacker.unconsumed_tail
+            position += len(piece) - len(left)
         if position == len(body):
             return bytes(unpacked)
     raise BadRequestError(f"The body is more than {MOST_MEMBERS} {encoding} files in a row; send it as one.")

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import gzip
 import time
+import zlib
+from collections.abc import Callable
 
 import pytest
 
-from mass_serve.server.errors import BadRequestError, ServiceError, TooLargeError
+from mass_serve.server.errors import BadRequestError, MemoryFullError, ServiceError, TooLargeError
 from mass_serve.server.protocols.limits import Limits
 from mass_serve.server.protocols.native.classify_requests import Options, parse_request
 from mass_serve.server.protocols.native.multipart_forms import Part, parse_multipart
-from mass_serve.server.protocols.open_inference.infer_requests import parse_infer_request
+from mass_serve.server.protocols.open_inference.infer_requests import decompressed, parse_infer_request
 
 LIMITS = Limits(max_images=8, max_top_k=10)
 # Seconds; reading everything took many times that.
@@ -102,3 +105,39 @@ def test_a_form_is_cut_at_its_boundaries_alone() -> None:
 def test_a_form_with_padding_behind_its_boundaries() -> None:
     body = form(b"a", b"1").replace(b"--x\r\n", b"--x  \r\n") + form(b"b", b"2").replace(b"--x", b"--x \t")
     assert [part.name for part in parse_multipart(body + b"--x--", 2)] == ["a", "b"]
+
+
+@pytest.mark.parametrize("packed", [gzip.compress, zlib.compress])
+@pytest.mark.parametrize("content", [b"", b"x", b"xy" * 1000, b"\0" * 5_000_000, bytes(range(256)) * 4000])
+def test_what_unpacks_is_counted_before_it_is_kept(packed: Callable[[bytes], bytes], content: bytes) -> None:
+    pieces: list[int] = []
+    assert decompressed(packed(content) * 2, "gzip", 20_000_000, pieces.append) == content * 2
+    assert sum(pieces) == 2 * len(content)
+    assert max(pieces) <= 1 << 16
+
+
+def test_unpacking_ends_where_the_memory_does() -> None:
+    """A bomb of kilobytes takes no more than what it was refused at."""
+    held: list[int] = []
+
+    def hold(nbytes: int) -> None:
+        if sum(held) + nbytes > 200_000:
+            raise MemoryFullError("full")
+        held.append(nbytes)
+
+    with pytest.raises(MemoryFullError):
+        decompressed(gzip.compress(bytes(30_000_000)), "gzip", 1 << 30, hold)
+    assert sum(held) <= 200_000
+
+
+def test_what_unpacks_to_more_than_a_body_may_be_is_refused() -> None:
+    packed = gzip.compress(bytes(100_000))
+    assert len(decompressed(packed, "gzip", 100_000, lambda _: None)) == 100_000
+    with pytest.raises(TooLargeError, match="99999 bytes"):
+        decompressed(packed, "gzip", 99_999, lambda _: None)
+
+
+@pytest.mark.parametrize("cut", [1, 8, 9, 100])
+def test_a_body_that_is_cut_off(cut: int) -> None:
+    with pytest.raises(BadRequestError, match="cut off"):
+        decompressed(gzip.compress(bytes(300_000))[:-cut], "gzip", 1 << 30, lambda _: None)

@@ -9,7 +9,7 @@ import pytest
 
 from mass_serve.engine import ServingEngine
 from mass_serve.server.errors import QueueFullError
-from mass_serve.server.serving.admission import ADMISSION_MARGIN, PIXELS_PER_FILE, Ledger
+from mass_serve.server.serving.admission import ADMISSION_MARGIN, Ledger
 from mass_serve.server.serving.caller import Caller
 from mass_serve.server.serving.fair_queue import ORDINARY_PRIORITY, Turn
 from mass_serve.server.serving.ticket import Ticket
@@ -39,12 +39,11 @@ class Desk:
         seconds: float = FOREVER,
         priority: int = ORDINARY_PRIORITY,
         share: float = 1.0,
-        pixels: float | None = None,
+        decode: float = 0.0,
     ) -> Ticket:
         """An admitted request; those that left for it have failed as the batcher makes them."""
-        undecoded = 0 if pixels is None else images
         turn = Turn(caller, priority, share)
-        ticket = Ticket(ENGINE, images, NOW + seconds, turn, pixels or 0.0, undecoded)
+        ticket = Ticket(ENGINE, images, NOW + seconds, turn, decode)
         for leaving in self.ledger.admit(ticket):
             leaving.fail(QueueFullError("pushed out"))
             self.ledger.forget(leaving)
@@ -143,33 +142,39 @@ def test_images_on_the_device_wait_no_more(desk: Desk) -> None:
 
 
 def test_decoding_is_shared_by_the_decoders_and_added(desk: Desk) -> None:
-    desk.ledger.decode_took(1_000_000 - PIXELS_PER_FILE, 1.0)
-    desk.ask("a", 1, pixels=2_000_000 - PIXELS_PER_FILE)
-    assert desk.seconds("a", pixels=6_000_000 - PIXELS_PER_FILE) == (2 + 6) / 2 + 2.0
-    desk.ask("flood", 10, pixels=100_000_000)
-    expected = (2 + 6 + 8) / 2 + 4.0
-    assert desk.seconds("a", pixels=6_000_000 - PIXELS_PER_FILE) == expected, "decoding takes turns too"
+    desk.ask("a", decode=2.0)
+    assert desk.seconds("a", decode=6.0) == (2 + 6) / 2 + 2.0
+    desk.ask("flood", 10, decode=100.0)
+    assert desk.seconds("a", decode=6.0) == (2 + 6 + 8) / 2 + 4.0, "decoding takes turns too"
 
 
-def test_files_take_time_beside_their_pixels(desk: Desk) -> None:
-    desk.ledger.decode_took(PIXELS_PER_FILE, 2.0)
-    desk.ask("a", 1)
-    assert desk.seconds("a", 10, pixels=0.0) == 10 / 2 + 11.0
+def test_decoding_takes_as_much_longer_than_expected_as_it_did_of_late(desk: Desk) -> None:
+    for _ in range(500):
+        desk.ledger.decode_took(0.1, 0.3)
+    desk.ask("a")
+    assert desk.seconds("a", 10, decode=2.0) == 3.0 + 11.0
+
+
+def test_one_slow_image_of_many_does_not_change_much(desk: Desk) -> None:
+    for _ in range(500):
+        desk.ledger.decode_took(0.1, 0.1)
+    desk.ledger.decode_took(0.1, 1.0)
+    desk.ask("a")
+    assert desk.seconds("a", decode=2.0) == pytest.approx(1.18 + 2.0, abs=0.01)
 
 
 def test_what_is_decoded_takes_no_more_time_of_the_decoders(desk: Desk) -> None:
-    desk.ledger.decode_took(1_000_000 - PIXELS_PER_FILE, 1.0)
-    ticket = desk.ask("a", 1, pixels=9e9)
-    ticket.pixels, ticket.undecoded = 0.0, 0
+    ticket = desk.ask("a", decode=1000.0)
+    ticket.decode_cost = 0.0
     assert desk.seconds("a") == 2.0
 
 
 def test_a_backlog_that_cannot_be_decoded_in_time_is_not_added_to(desk: Desk) -> None:
-    desk.ledger.decode_took(12_000_000, 0.25)
-    desk.ask("flood", 32, seconds=30.0, pixels=32 * 12e6)
+    """The flood's next request is refused, and its neighbour's answer is not late for it."""
+    desk.ask("flood", 20, seconds=30.0, decode=40.0)
     with pytest.raises(QueueFullError):
-        desk.ask("flood", 64, seconds=30.0, pixels=64 * 300e6)
-    desk.ask("neighbour", seconds=5.0, pixels=1_000_000)
+        desk.ask("flood", 1, seconds=30.0, decode=10.0)
+    desk.ask("neighbour", seconds=5.0, decode=0.1)
 
 
 def test_the_paces_follow_the_recent_past(desk: Desk) -> None:

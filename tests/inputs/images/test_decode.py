@@ -12,24 +12,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from mass_serve.engine.inputs.decode import FORMATS, decode_image
-from mass_serve.engine.inputs.errors import (
+from mass_serve.inputs.errors import (
     CorruptInputError,
     EmptyInputError,
     InputError,
     InputTooLargeError,
     UnknownFormatError,
 )
+from mass_serve.inputs.images import FORMATS, ImageLimits, decode_image
 from mass_serve.server.errors import (
     input_refused,
 )
 from tests.pictures import bomb, corner, encode, picture
 
 LIMIT = 1_000_000
+LIMITS = ImageLimits(LIMIT, FORMATS)
 
 
 def decode(data: bytes) -> Image.Image:
-    image = decode_image(data, LIMIT)
+    image = decode_image(data, LIMITS)
     assert image.mode == "RGB"
     return image
 
@@ -153,17 +154,17 @@ def test_a_bomb_is_refused_before_it_is_decoded() -> None:
     data = bomb()
     assert len(data) < 200_000
     with pytest.raises(InputTooLargeError, match=r"30000 x 30000|1000000"):
-        decode_image(data, LIMIT)
+        decode_image(data, LIMITS)
 
 
 @pytest.mark.parametrize("side", [1001, 10_000, 12_000])
 def test_the_pixel_limit_counts_and_pillows_own_does_not_show(side: int) -> None:
     with pytest.raises(InputTooLargeError, match=str(LIMIT)):
-        decode_image(bomb(side, 1000 if side == 1001 else side), LIMIT)
+        decode_image(bomb(side, 1000 if side == 1001 else side), LIMITS)
 
 
 def test_exactly_the_limit_is_accepted() -> None:
-    assert decode_image(bomb(1000, 1000), LIMIT).size == (1000, 1000)
+    assert decode_image(bomb(1000, 1000), LIMITS).size == (1000, 1000)
 
 
 @pytest.mark.parametrize(
@@ -218,7 +219,7 @@ def test_damaged_files_decode_or_are_refused(seed: bytes, edits: list[tuple[int,
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            decoded = decode_image(bytes(data), LIMIT)
+            decoded = decode_image(bytes(data), LIMITS)
         except InputError as error:
             refusal = input_refused(error).status
         else:

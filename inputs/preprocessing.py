@@ -1,17 +1,14 @@
-"""From a decoded image to the pixels that the encoder takes, as CLIP's image processor does it."""
+"""From a decoded image to 8-bit pixels of the encoder's size, as CLIP's image processor makes them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import numpy as np
-import torch
+from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
 
-from mass_serve.model_store.format.preprocessing import Interpolation, Preprocessing
-
-INTERPOLATIONS: dict[Interpolation, Image.Resampling] = {
+INTERPOLATIONS = {
     "nearest": Image.Resampling.NEAREST,
     "bilinear": Image.Resampling.BILINEAR,
     "bicubic": Image.Resampling.BICUBIC,
@@ -22,27 +19,15 @@ INTERPOLATIONS: dict[Interpolation, Image.Resampling] = {
 
 
 @dataclass(frozen=True)
-class ImagePreprocessor:
-    """Makes images into pixels in the way that a store's manifest describes.
+class Resizing:
+    """Resizes the shortest edge to `size` pixels and cuts the middle of `crop` pixels out."""
 
-    Resizing and cropping happen here, on 8-bit values, in the decoding threads; the normalisation
-    happens on the device, so that an image waits in the queue at a quarter of its float32 size.
-    """
+    size: int
+    crop: int
+    interpolation: str  # one of INTERPOLATIONS
 
-    described: Preprocessing
-
-    @property
-    def size(self) -> int:
-        """The length of the shortest edge after resizing, in pixels."""
-        return self.described.size
-
-    @property
-    def crop(self) -> int:
-        """The edge of the centre crop, in pixels."""
-        return self.described.crop
-
-    def preprocess(self, image: Image.Image) -> Tensor:
-        """Resizes and crops an RGB image of any size to pixels [3, crop, crop] uint8."""
+    def pixels(self, image: Image.Image) -> NDArray[np.uint8]:
+        """Resizes and crops an RGB image of any size to pixels [3, crop, crop]."""
         width, height = image.size
         short, long = min(width, height), max(width, height)
         scaled_long = max(self.size, int(self.size * long / short))
@@ -50,17 +35,11 @@ class ImagePreprocessor:
         # A strip of 1 x 100,000 pixels would be enlarged to gigabytes; only its middle is used, so cut first.
         image, target = self._without_far_ends(image, target)
         if image.size != target:
-            image = image.resize(target, INTERPOLATIONS[self.described.interpolation])
+            image = image.resize(target, INTERPOLATIONS[self.interpolation])
         left, top = (target[0] - self.crop) // 2, (target[1] - self.crop) // 2
         box = (left, top, left + self.crop, top + self.crop)
         pixels = np.asarray(image.crop(box), dtype=np.uint8)  # a crop beyond the border is black
-        return torch.from_numpy(pixels.copy()).permute(2, 0, 1).contiguous()
-
-    def normalise(self, pixels: Tensor) -> Tensor:
-        """Computes `(x / 255 - mean) / std` of pixels [..., 3, H, W] uint8, in float32 on their device."""
-        mean = torch.tensor(self.described.mean, device=pixels.device).view(3, 1, 1)
-        std = torch.tensor(self.described.std, device=pixels.device).view(3, 1, 1)
-        return (pixels.float() / 255.0 - mean) / std
+        return np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
     def _without_far_ends(
         self, image: Image.Image, target: tuple[int, int]

@@ -1,0 +1,48 @@
+"""From a decoded image to the numbers that the encoder takes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from mass_serve.inputs.preprocessing import Resizing
+from mass_serve.model_store.format.preprocessing import Preprocessing
+
+
+@dataclass(frozen=True)
+class ImagePreprocessor:
+    """Makes images into pixels in the way that a store's manifest describes.
+
+    Resizing and cropping happen on 8-bit values, where images are decoded; the normalisation happens on the
+    device, so that an image waits in the queue at a quarter of its float32 size.
+    """
+
+    described: Preprocessing
+
+    @property
+    def size(self) -> int:
+        """The length of the shortest edge after resizing, in pixels."""
+        return self.described.size
+
+    @property
+    def crop(self) -> int:
+        """The edge of the centre crop, in pixels."""
+        return self.described.crop
+
+    @property
+    def resizing(self) -> Resizing:
+        """What is done to an image where it is decoded, without torch."""
+        return Resizing(self.size, self.crop, self.described.interpolation)
+
+    def preprocess(self, image: Image.Image) -> Tensor:
+        """Resizes and crops an RGB image of any size to pixels [3, crop, crop] uint8."""
+        return torch.from_numpy(self.resizing.pixels(image))
+
+    def normalise(self, pixels: Tensor) -> Tensor:
+        """Computes `(x / 255 - mean) / std` of pixels [..., 3, H, W] uint8, in float32 on their device."""
+        mean = torch.tensor(self.described.mean, device=pixels.device).view(3, 1, 1)
+        std = torch.tensor(self.described.std, device=pixels.device).view(3, 1, 1)
+        return (pixels.float() / 255.0 - mean) / std

@@ -1,0 +1,274 @@
+"""Work goes on in processes of their own; one that misbehaves is replaced, and costs its own job alone."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+import pytest
+
+from mass_serve.server.serving.fair_queue import Turn
+from mass_serve.server.serving.sandbox.bounds import (
+    Bounds,
+    ExceededError,
+    MemoryShortError,
+    RefusedError,
+)
+from mass_serve.server.serving.sandbox.pool import SandboxPool
+from tests.imports import ROOT
+from tests.server.serving.sandbox import misbehaving
+
+NAMES = ("echo", "refuse", "crash", "end", "killed", "spin", "sleep", "eat_memory", "open_files", "lie")
+FUNCTIONS = {name: f"{misbehaving.__name__}:{name}" for name in (*NAMES, "too_much")}
+BOUNDS = Bounds(cpu_seconds=20.0, wall_seconds=60.0, memory_bytes=100 << 20, result_bytes=100)
+SHARED = 8 << 20
+PATIENCE = 90.0  # on a machine that has other work
+
+
+def turn(caller: str = "all", priority: int = 2) -> Turn:
+    return Turn(caller, priority)
+
+
+async def ask(
+    pool: SandboxPool,
+    name: str,
+    data: bytes = b"",
+    options: bytes = b"",
+    bounds: Bounds = BOUNDS,
+    place: Turn | None = None,
+    lane: str = "small",
+) -> bytes:
+    work = pool.run(name, data, options, lane=lane, turn=place or turn(), cost=1.0, bounds=bounds)
+    return bytes(await asyncio.wait_for(work, PATIENCE))
+
+
+def with_pool(
+    test: Callable[[SandboxPool], Awaitable[None]], count: int = 1, replaced: list[str] | None = None
+) -> None:
+    """Runs a test with a pool, and holds it to leave no process."""
+
+    async def run() -> list[psutil.Process]:
+        reasons = [] if replaced is None else replaced
+        pool = SandboxPool(FUNCTIONS, {"small": count, "large": 1}, SHARED, reasons.append)
+        try:
+            await test(pool)
+            return psutil.Process().children()
+        finally:
+            pool.close()
+            await asyncio.sleep(0)
+
+    _, alive = psutil.wait_procs(asyncio.run(run()), timeout=10)
+    assert not alive
+
+
+@pytest.mark.parametrize("size", [0, 5, 1 << 20, (1 << 20) + 1, 3_500_000])
+def test_bytes_come_back_however_many_they_are(size: int) -> None:
+    data = bytes(range(256)) * (size // 256 + 1)
+    data = data[:size]
+
+    async def test(pool: SandboxPool) -> None:
+        bounds = replace(BOUNDS, result_bytes=size + 2)
+        for _ in range(2):
+            assert await ask(pool, "echo", data, b"!!", bounds) == data + b"!!"
+
+    with_pool(test)
+
+
+def test_an_exception_comes_back_as_its_name_and_text() -> None:
+    async def test(pool: SandboxPool) -> None:
+        with pytest.raises(RefusedError, match="no\nthanks") as caught:
+            await ask(pool, "refuse")
+        assert caught.value.kind == "ValueError"
+        with pytest.raises(RefusedError, match="1000 bytes"):
+            await ask(pool, "too_much")
+        assert await ask(pool, "echo", b"and on") == b"and on"
+
+    with_pool(test)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "bounds", "reason"),
+    [
+        ("crash", b"", BOUNDS, "crash"),
+        ("end", b"", BOUNDS, "crash"),
+        ("spin", b"", replace(BOUNDS, cpu_seconds=0.2), "cpu"),
+        ("sleep", b"", replace(BOUNDS, wall_seconds=0.3), "wall"),
+        ("eat_memory", b"200000000", BOUNDS, "memory"),
+        *(("lie", words, BOUNDS, "crash") for words in (b"nonsense", b"long", b"other", b"again", b"larger")),
+    ],
+    ids=lambda value: value.decode() if isinstance(value, bytes) else None,
+)
+def test_who_takes_too_much_or_lies_is_replaced(
+    name: str, options: bytes, bounds: Bounds, reason: str
+) -> None:
+    replaced: list[str] = []
+
+    async def test(pool: SandboxPool) -> None:
+        neighbour = asyncio.ensure_future(ask(pool, "sleep", options=b"1"))
+        with pytest.raises(ExceededError) as caught:
+            await ask(pool, name, options=options, bounds=bounds)
+        assert caught.value.reason == reason
+        assert replaced == [reason]
+        assert await ask(pool, "echo", b"next") == b"next"
+        assert await neighbour == b"slept"
+
+    with_pool(test, 2, replaced)
+
+
+def test_memory_that_fits_is_had() -> None:
+    async def test(pool: SandboxPool) -> None:
+        assert await ask(pool, "eat_memory", options=b"20000000") == b""
+
+    with_pool(test)
+
+
+def test_a_process_that_the_kernel_ends_means_that_memory_is_short() -> None:
+    replaced: list[str] = []
+
+    async def test(pool: SandboxPool) -> None:
+        with pytest.raises(MemoryShortError):
+            await ask(pool, "killed")
+        assert await ask(pool, "echo", b"next") == b"next"
+        assert replaced == ["memory"]
+
+    with_pool(test, 1, replaced)
+
+
+def test_a_process_can_open_nothing_and_knows_nothing() -> None:
+    async def test(pool: SandboxPool) -> None:
+        told = (await ask(pool, "open_files", bounds=replace(BOUNDS, result_bytes=1000))).decode()
+        assert told.count("Too many open files") == 3
+        assert told.count("(0, 0)") == 2
+        assert "PATH" not in told
+        assert "HOME" not in told
+
+    with_pool(test)
+
+
+def test_what_nobody_waits_for_leaves_the_queue_with_its_bytes() -> None:
+    async def test(pool: SandboxPool) -> None:
+        mine, theirs = turn("me"), turn("they")
+        running = asyncio.ensure_future(ask(pool, "sleep", options=b"0.5"))
+        await asyncio.sleep(0.1)
+        options = {"lane": "small", "turn": mine, "cost": 1.0, "bounds": BOUNDS}
+        asked = [pool.submit("echo", bytes(8), **options) for _ in "123"]  # type: ignore[arg-type]
+        kept = asyncio.ensure_future(ask(pool, "echo", b"kept", place=theirs))
+        await asyncio.sleep(0.05)
+        assert pool.waiting("small") >= 4
+        before = pool.waiting("small")
+        asked[1].cancel()
+        await asyncio.sleep(0)
+        assert pool.waiting("small") == before - 1
+        assert await running == b"slept"
+        assert [await asked[0], await asked[2]] == [bytes(8)] * 2
+        assert await kept == b"kept"
+
+    with_pool(test)
+
+
+def test_a_job_that_runs_on_for_nobody_is_ended_soon() -> None:
+    replaced: list[str] = []
+
+    async def test(pool: SandboxPool) -> None:
+        await ask(pool, "echo")
+        left = asyncio.ensure_future(ask(pool, "sleep"))
+        await asyncio.sleep(0.1)
+        assert pool.busy
+        assert pool.oldest_seconds > 0
+        left.cancel()
+        assert await ask(pool, "echo", b"next") == b"next"
+        assert replaced == ["wall"]
+        assert pool.oldest_seconds == 0
+
+    with_pool(test, 1, replaced)
+
+
+def test_lanes_do_not_wait_for_each_other_and_callers_take_turns() -> None:
+    async def test(pool: SandboxPool) -> None:
+        large = asyncio.ensure_future(ask(pool, "sleep", options=b"2", lane="large"))
+        order: list[str] = []
+
+        async def one(caller: str, place: Turn) -> None:
+            await ask(pool, "sleep", options=b"0.01", place=place)
+            order.append(caller)
+
+        first, second = turn("greedy"), turn("modest")
+        await ask(pool, "echo")
+        greedy = [asyncio.ensure_future(one("greedy", first)) for _ in range(6)]
+        modest = asyncio.ensure_future(one("modest", second))
+        await asyncio.gather(*greedy, modest)
+        assert order.index("modest") <= 2
+        assert not large.done()
+        await large
+
+    with_pool(test)
+
+
+def test_ctrl_c_and_a_drain_leave_the_work_alone() -> None:
+    async def test(pool: SandboxPool) -> None:
+        asked = asyncio.ensure_future(ask(pool, "sleep", options=b"0.5"))
+        await ask(pool, "echo", lane="large")
+        for child in psutil.Process().children():
+            child.send_signal(signal.SIGINT)
+            child.send_signal(signal.SIGTERM)
+        assert await asked == b"slept"
+
+    with_pool(test)
+
+
+def test_no_process_outlives_a_parent_that_is_killed(tmp_path: Path) -> None:
+    code = f"""
+import asyncio, os, psutil
+from mass_serve.server.serving.sandbox.pool import SandboxPool
+from tests.server.serving.sandbox.test_pool import FUNCTIONS, SHARED, ask
+async def main():
+    pool = SandboxPool(FUNCTIONS, {{"small": 1}}, SHARED)
+    await ask(pool, "echo")
+    open({str(tmp_path / "pids")!r}, "w").write(" ".join(str(c.pid) for c in psutil.Process().children()))
+    await ask(pool, "spin")
+asyncio.run(main())
+"""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    parent = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, env=environment)
+    deadline = time.monotonic() + PATIENCE
+    while not (tmp_path / "pids").exists() or not (tmp_path / "pids").read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    parent.kill()
+    parent.wait()
+    pids = [int(pid) for pid in (tmp_path / "pids").read_text().split()]
+    assert len(pids) == 2
+    while any(psutil.pid_exists(pid) for pid in pids):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_closing_ends_what_runs_and_drops_what_waits() -> None:
+    async def run() -> None:
+        pool = SandboxPool(FUNCTIONS, {"small": 1}, SHARED)
+        asked = [
+            pool.submit("spin", b"", lane="small", turn=turn(), cost=1.0, bounds=BOUNDS) for _ in range(3)
+        ]
+        await asyncio.sleep(0.2)
+        pool.close()
+        for future in asked:
+            with pytest.raises(asyncio.CancelledError):
+                await asyncio.wait_for(future, 10)
+        assert psutil.Process().children() == []
+
+    asyncio.run(run())
+
+
+def test_a_pool_works_for_one_event_loop_after_another() -> None:
+    pool = SandboxPool(FUNCTIONS, {"small": 1}, SHARED)
+    for _ in range(2):
+        assert asyncio.run(ask(pool, "echo", b"x")) == b"x"
+    pool.close()

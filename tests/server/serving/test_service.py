@@ -1,0 +1,201 @@
+"""One service for many callers: ceilings, room for those who have little, bytes by what they become."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+import pytest
+
+from mass_serve.engine import ServingEngine
+from mass_serve.server.errors import MemoryFullError, QueueFullError
+from mass_serve.server.operation.metrics import Metrics
+from mass_serve.server.serving.caller import Caller
+from mass_serve.server.serving.decoders import predicted_seconds, survey_files
+from mass_serve.server.serving.request_context import Answers, EncodedImages, RequestContext, Urgency
+from mass_serve.server.serving.service import Service
+from mass_serve.server.settings import Settings, load_settings
+from tests.pictures import picture
+from tests.server.fakes import FakeEngine
+
+PATIENCE = 60.0
+
+
+@dataclass(frozen=True)
+class FakeSource:
+    engine: FakeEngine
+
+    def revision(self) -> str:
+        return "fake-1"
+
+    def load(self, without: frozenset[str], previous: ServingEngine | None) -> FakeEngine:  # noqa: ARG002
+        return self.engine
+
+
+@dataclass
+class Bench:
+    """A service whose engine waits for `gate`."""
+
+    settings: Settings
+    gate: threading.Event = field(default_factory=threading.Event)
+    service: Service = field(init=False)
+    engine: FakeEngine = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.engine = FakeEngine(gate=self.gate)
+        self.service = Service(self.settings, FakeSource(self.engine), Metrics(1, {}))
+
+    def context(self, caller: str, **known: object) -> RequestContext:
+        deadline = time.monotonic() + PATIENCE
+        return RequestContext("r", Caller(caller), deadline=deadline, **known)  # type: ignore[arg-type]
+
+    async def ask(self, caller: str, *reds: int, priority: int = 2) -> list[int]:
+        """The answers to images of these colours."""
+        answers = await self.service.classify(
+            EncodedImages([picture(red) for red in reds]), None, self.context(caller), Urgency(None, priority)
+        )
+        return reds_of(answers)
+
+    async def until(self, happened: Callable[[], object]) -> None:
+        deadline = time.monotonic() + PATIENCE
+        while not happened():
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.005)
+
+
+def reds_of(answers: Answers) -> list[int]:
+    return [int(answer.logits.argmax()) for answer in answers.images]
+
+
+def with_service(test: Callable[[Bench], Awaitable[None]], **settings: object) -> None:
+    async def run() -> None:
+        bench = Bench(load_settings({"decode_workers": 1, "store_poll_seconds": 0, **settings}))
+        bench.service.start()
+        bench.gate.set()  # loading runs an image through the engine
+        try:
+            await bench.until(lambda: bench.service.ready)
+            bench.gate.clear()
+            bench.engine.batches.clear()
+            await asyncio.wait_for(test(bench), PATIENCE)
+        finally:
+            bench.gate.set()
+            await asyncio.to_thread(bench.service.close)
+
+    asyncio.run(run())
+
+
+def test_a_priority_beyond_the_ceiling_is_served_at_the_ceiling() -> None:
+    """Strangers who say 1 do not go before those who say nothing."""
+
+    async def test(bench: Bench) -> None:
+        order: list[str] = []
+
+        async def ask(caller: str, red: int, priority: int) -> None:
+            await bench.ask(caller, red, priority=priority)
+            order.append(caller)
+
+        first = asyncio.ensure_future(bench.ask("first", 1))
+        await bench.until(lambda: bench.engine.batches)
+        tasks = [asyncio.ensure_future(ask("polite", 2, 2))]
+        await bench.until(lambda: bench.service.batcher.oldest_seconds)
+        tasks += [asyncio.ensure_future(ask("pushy", red, 1)) for red in (3, 4)]
+        await bench.until(lambda: len(bench.service.batcher._queue) == 3)
+        bench.gate.set()
+        await asyncio.gather(first, *tasks)
+        assert order == ["polite", "pushy", "pushy"]
+
+    with_service(test, max_batch_images=1)
+
+
+def test_a_key_with_a_higher_ceiling_goes_first() -> None:
+    async def test(bench: Bench) -> None:
+        order: list[str] = []
+
+        async def ask(caller: Caller) -> None:
+            context = RequestContext("r", caller, deadline=time.monotonic() + PATIENCE)
+            await bench.service.classify(EncodedImages([picture(1)]), None, context, Urgency(None, 1))
+            order.append(caller.name)
+
+        first = asyncio.ensure_future(bench.ask("first", 1))
+        await bench.until(lambda: bench.engine.batches)
+        tasks = [asyncio.ensure_future(ask(Caller("ordinary")))]
+        await bench.until(lambda: len(bench.service.batcher._queue) == 1)
+        tasks.append(asyncio.ensure_future(ask(Caller("urgent", top_priority=1))))
+        await bench.until(lambda: len(bench.service.batcher._queue) == 2)
+        bench.gate.set()
+        await asyncio.gather(first, *tasks)
+        assert order == ["urgent", "ordinary"]
+
+    with_service(test, max_batch_images=1)
+
+
+def test_a_request_that_makes_room_is_decoded_no_further() -> None:
+    async def test(bench: Bench) -> None:
+        flood = asyncio.ensure_future(bench.ask("flood", *range(8)))
+        await bench.until(lambda: bench.service.ledger.waiting == 8)
+        bench.gate.set()
+        assert await bench.ask("neighbour", 9) == [9]
+        with pytest.raises(QueueFullError, match="others have less of it"):
+            await flood
+        assert sum(bench.service.sandbox.waiting(lane) for lane in ("decode", "decode-large")) == 0
+        assert not bench.service.ledger.open
+
+    with_service(test, queue_images=8, max_images_per_request=8)
+
+
+def test_what_decoding_should_take_is_admitted_and_learnt_from() -> None:
+    async def test(bench: Bench) -> None:
+        files = [picture(1, size=(2000, 2000))] * 3
+        asking = asyncio.ensure_future(bench.service.classify(EncodedImages(files), None, bench.context("a")))
+        await bench.until(lambda: bench.service.ledger.open)
+        [ticket] = bench.service.ledger.open
+        [surveyed] = survey_files(files[:1], bench.settings.image_limits)
+        assert ticket.decode_cost == pytest.approx(3 * predicted_seconds(surveyed))
+        bench.gate.set()
+        await asking
+        assert bench.service.ledger._decode_pace.seconds_per_unit != 1.0
+
+    with_service(test)
+
+
+def test_files_count_as_held_beside_the_body_that_they_came_in() -> None:
+    async def test(bench: Bench) -> None:
+        file = picture(7)
+        coded = bench.context("a", body_bytes=2 * len(file))
+        alone = bench.context("a", body_bytes=len(file))
+        bench.gate.set()
+        for context in (coded, alone):
+            await bench.service.classify(EncodedImages([file]), None, context)
+        assert (coded.held_bytes, alone.held_bytes) == (len(file), 0)
+        assert bench.service.held_bytes == len(file)
+        bench.service.release(coded)
+        assert bench.service.held_bytes == 0
+
+    with_service(test)
+
+
+def test_files_that_fill_the_memory_are_refused_before_they_are_decoded() -> None:
+    async def test(bench: Bench) -> None:
+        bench.service.hold(870, bench.context("b"))
+        large = bench.context("a")
+        with pytest.raises(MemoryFullError):
+            await bench.service.classify(EncodedImages([b"x" * 150]), None, large)
+        assert large.held_bytes == 0
+
+    with_service(test, max_held_bytes=1000, max_body_bytes=200)
+
+
+def test_a_caller_who_leaves_leaves_nothing_behind() -> None:
+    async def test(bench: Bench) -> None:
+        asking = asyncio.ensure_future(bench.ask("a", *range(20)))
+        await bench.until(lambda: bench.service.ledger.open)
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+        assert not bench.service.ledger.open
+        assert bench.service.ledger.waiting == 0
+
+    with_service(test)
