@@ -37,9 +37,13 @@ def _first_frame(data: bytes, position: int) -> int:
         position += 2
         while size := data[position]:
             position += 1 + size
-            blocks += 1
-            if blocks > MOST_BLOCKS:
-                raise too_many("blocks of comments", MOST_BLOCKS)
+            blocks = _one_more(blocks)
         position += 1
-        blocks += 1
+        blocks = _one_more(blocks)  # also of an extension without blocks
     return position
+
+
+def _one_more(blocks: int) -> int:
+    if blocks >= MOST_BLOCKS:
+        raise too_many("blocks of comments", MOST_BLOCKS)
+    return blocks + 1
