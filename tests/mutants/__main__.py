@@ -1,7 +1,7 @@
 """`make mutants`: changes the modules of table.toml, one small change at a time, and counts what is noticed.
 
     python -m tests.mutants               all modules
-    python -m tests.mutants queue keys    these
+    python -m tests.mutants queue keys    these; a file of the table is named by its path
 
 It works on a copy of the checkout, with its uncommitted changes, so that nothing can be left behind.
 """
@@ -13,32 +13,41 @@ import subprocess
 import sys
 import tempfile
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from tests.mutants.counting import Count, Trial, equivalent_changes
+from tests.mutants.counting import Trial, equivalent_changes
 from tests.mutants.trying import import_heavy
 
 ROOT = Path(__file__).parents[2]
 TABLE = Path(__file__).with_name("table.toml")
 EQUIVALENT = Path(__file__).with_name("equivalent.toml")
-ROW = "{:12} {:40} {:>5} {:>6} {:>8} {:>11} {:>6}"
+ROW = "{:12} {:48} {:>5} {:>6} {:>8} {:>11} {:>6}"
+HEAD = ROW.format("module", "file", "made", "tried", "noticed", "equivalent", "share")
 
 
 def main(names: Sequence[str]) -> None:
-    """Tries the mutants of the named modules, or of all, and prints a table."""
+    """Tries the mutants of the named modules and files, or of all, and prints a table of what was noticed."""
     table = tomllib.loads(TABLE.read_text())
-    if unknown := set(names) - table.keys():
+    rows = [(module, file, row) for module, files in table.items() for file, row in files.items()]
+    if unknown := set(names) - {name for module, file, _ in rows for name in (module, file)}:
         sys.exit(f"There is no module {', '.join(sorted(unknown))}; choose of {', '.join(table)}.")
     import_heavy()
     with tempfile.TemporaryDirectory(prefix="mutants-") as made:
         checkout = Path(made) / "checkout"
         _copy(checkout)
-        counts = [(name, count) for name in names or table for count in _counts(checkout, table[name])]
-    print(ROW.format("module", "file", "made", "tried", "noticed", "equivalent", "share"))
-    for name, count in counts:
-        figures = (count.made, count.tried, count.noticed, count.equivalent, f"{count.share:.3f}")
-        print(ROW.format(name, count.file, *figures))
+        chosen = [row for row in rows if not names or set(names) & set(row[:2])]
+        lines = [_tried(checkout, module, file, row) for module, file, row in chosen]
+    _print(HEAD, *lines)
+
+
+def _tried(checkout: Path, module: str, file: str, row: Mapping[str, Any]) -> str:
+    trial = Trial(checkout, file, row["tests"], equivalent_changes(EQUIVALENT, file))
+    count = trial.count(row.get("most", sys.maxsize), _print)
+    figures = (count.made, count.tried, count.noticed, count.equivalent, f"{count.share:.3f}")
+    _print(line := ROW.format(module, file, *figures))
+    return line
 
 
 def _copy(folder: Path) -> None:
@@ -50,16 +59,8 @@ def _copy(folder: Path) -> None:
         shutil.copy2(ROOT / path, folder / path, follow_symlinks=False)
 
 
-def _counts(checkout: Path, module: dict[str, dict[str, object]]) -> list[Count]:
-    counts = []
-    for file, row in module.items():
-        trial = Trial(checkout, file, row["tests"], equivalent_changes(EQUIVALENT, file))
-        counts.append(trial.count(row.get("most", sys.maxsize), _print))
-    return counts
-
-
-def _print(line: str) -> None:
-    print(line, flush=True)
+def _print(*lines: str) -> None:
+    print(*lines, sep="\n", flush=True)
 
 
 if __name__ == "__main__":

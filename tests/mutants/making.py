@@ -16,6 +16,7 @@ from cosmic_ray.operators.operator import Operator
 from cosmic_ray.operators.provider import OperatorProvider
 
 Position = tuple[int, int]
+PARSE: Any = parso.parse  # it has no types
 
 # cosmic-ray has eleven replacements for every `+`, nearly all of which break at once. One that is close asks
 # more of the tests, and does not flatter them.
@@ -48,7 +49,7 @@ class ReturnedNothing(Operator):  # type: ignore[misc]
             yield node.start_pos, node.end_pos
 
     def mutate(self, node: Any, index: int) -> Any:  # noqa: ARG002
-        node.children[1] = parso.parse(" None")
+        node.children[1] = PARSE(" None")
         return node
 
     @classmethod

@@ -17,18 +17,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 # Imported once. What is missing here is only imported more often.
-HEAVY = (
-    "torch",
-    "numpy",
-    "PIL.Image",
-    "pydantic",
-    "pydantic_settings",
-    "fastapi",
-    "httpx",
-    "structlog",
-    "hypothesis",
-)
-HEAVY += ("fsspec", "safetensors.torch", "prometheus_client", "uvicorn", "pytest", "typer", "rich.progress")
+HEAVY = ["torch", "numpy", "PIL.Image", "pydantic", "pydantic_settings", "fastapi", "httpx", "pytest"]
+HEAVY += ["hypothesis", "structlog", "fsspec", "safetensors.torch", "prometheus_client", "uvicorn", "typer"]
 OPTIONS = ("-x", "-q", "-p", "no:cacheprovider")
 OURS = ("mass_serve", "tests", "benchmarks", "examples", "docs")
 

@@ -51,7 +51,19 @@ def test_a_palette_comes_before_the_frame(bits: int) -> None:
     assert survey(gif(frame(), flags=bits), LIMITS).width == 7, "there is none where none is said to be"
 
 
-@pytest.mark.parametrize("placed", [frame(width=0), frame(height=0), b"\x2c", b"\x3b", b"\0" + frame(), b""])
+@pytest.mark.parametrize(
+    "placed",
+    [
+        frame(width=0),
+        frame(height=0),
+        b"\x2c",
+        b"\x3b",
+        b"\0" + frame(),
+        b"\0\xfe\0" + frame(),
+        b"\x22\xfe\0" + frame(),
+        b"",
+    ],
+)
 def test_a_file_without_a_first_frame_is_refused(placed: bytes) -> None:
     with pytest.raises(CorruptInputError):
         survey(gif(placed), LIMITS)

@@ -76,6 +76,10 @@ def test_scans_of_single_components_are_counted_in_every_frame() -> None:
     assert survey(jpeg(frame(BASELINE, components=1), scan(1), scan(1)), LIMITS).work == 35
 
 
+def test_a_scan_of_more_components_than_there_are_is_left_to_its_decoder() -> None:
+    assert survey(jpeg(frame(), scan(4), scan(4)), LIMITS).work == 35
+
+
 def test_a_hundred_scans_are_read_and_no_more() -> None:
     assert survey(jpeg(frame(PROGRESSIVE), *[scan()] * 100), LIMITS).work == 35 + 35 * 100 // 4
     with pytest.raises(InputTooLargeError, match="more than 100 scans"):

@@ -75,7 +75,10 @@ def test_the_size_of_a_lossless_image_is_read(size: tuple[int, int], more: int) 
         lossy(7, 5, b"\x9d\x01\x2b"),
         lossless(7, 5, 0x2E),
         lossless(7, 5, 0x30),
-        chunk(b"VP9 ", bytes(20)),
+        b"VP8\x1f" + lossy(7, 5)[4:],
+        b"VP8!" + lossy(7, 5)[4:],
+        b"VP8K" + lossless(7, 5)[4:],
+        b"VP8M" + lossless(7, 5)[4:],
         b"",
     ],
 )

@@ -76,6 +76,14 @@ def test_what_a_router_may_be(
     assert [value for value in bad if takes(value)] == []
 
 
+def test_the_blocks_that_a_router_may_take_its_features_from_are_told(content: dict[str, Any]) -> None:
+    content["router"]["layer"] = 6
+    with pytest.raises(
+        ManifestError, match=r"router\.layer: 6 does not exist, the encoder's blocks are 0\.\.5$"
+    ):
+        parsed(content)
+
+
 def test_what_a_router_is_where_a_store_does_not_say() -> None:
     """Stores of the first version have the layer alone."""
     assert RouterSpec(layer=3).model_dump() == {
@@ -244,13 +252,14 @@ def test_the_history_lists_earlier_revisions_by_name(content: dict[str, Any]) ->
     assert accepted(content | {"history": {}})
     assert accepted(content | {"history": {"digits": [earliest, earlier], "street": [other]}})
     assert accepted(content | {"tasks": [second], "history": {"digits": [first]}}), "it was removed"
-    for history in (
+    wrong: list[dict[str, list[dict[str, Any]]]] = [
         {"digits": []},
         {"digits": [other]},
         {"digits": [earlier, other]},
         {"other": [earlier]},
         {"street": [other], "digits": []},
-    ):
+    ]
+    for history in wrong:
         assert not accepted(content | {"history": history}), history
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import FrozenInstanceError
+
 import pytest
 
 from mass_serve.server.errors import BadRequestError, TooLargeError
@@ -26,8 +28,14 @@ def test_parts_have_their_names_and_data() -> None:
 
 
 def test_other_headers_may_stand_before_and_after() -> None:
-    head = b"Content-Type: image/png\r\n" + DISPOSITION + b"\r\nX-More: name=other"
+    head = b'A-More: x; name="a"\r\nX-More: x; name="x"\r\n' + DISPOSITION + b'\r\nA-More: x; name="a"'
     assert names(form(head)) == ["images"]
+
+
+def test_a_part_stays_as_it_was_sent() -> None:
+    [part] = parse_multipart(form(DISPOSITION), 1)
+    with pytest.raises(FrozenInstanceError):
+        part.name = "other"  # type: ignore[misc]
 
 
 def test_a_name_may_be_any_text() -> None:
