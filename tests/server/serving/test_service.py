@@ -82,7 +82,7 @@ def with_service(test: Callable[[Bench], Awaitable[None]], **settings: object) -
             await asyncio.wait_for(test(bench), PATIENCE)
         finally:
             bench.gate.set()
-            await asyncio.to_thread(bench.service.close)
+            await bench.service.close()
 
     asyncio.run(run())
 
