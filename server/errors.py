@@ -164,7 +164,7 @@ class DeadlineError(ServiceError):
     """The answer did not come within the time limit."""
 
     status = 504
-    reason = "deadline"
+    reason: str | None = "deadline"
 
     @classmethod
     def after(cls, seconds: float) -> DeadlineError:
