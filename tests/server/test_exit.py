@@ -36,7 +36,7 @@ def fill_address_space(server: RunningServer) -> None:
 @pytest.mark.parametrize("stage", ["loading", "idle", "used"])
 def test_sigterm_ends_a_process_that_can_start_no_thread(tmp_path: Path, stage: str) -> None:
     gate = tmp_path / "hangs"
-    settings = {"drain_seconds": DRAIN_SECONDS, "request_timeout": REQUEST_TIMEOUT}
+    settings: dict[str, object] = {"drain_seconds": DRAIN_SECONDS, "request_timeout": REQUEST_TIMEOUT}
     if stage == "loading":
         gate.touch()
     with running(0.0, settings, {"FAKE_STORE_HANGS": str(gate)}) as server:
