@@ -82,10 +82,11 @@ def ended_with_one_line(arguments: list[str], prefix: tuple[str, ...] = ()) -> s
 @pytest.mark.parametrize("stage", ["loading", "idle", "used"])
 def test_sigterm_ends_a_server_that_can_start_no_thread(stage: str, flag: Path) -> None:
     """Early on it has few threads that wait for work, and an end that needs one more would not come."""
-    settings = {"drain_seconds": 0, "load_timeout": 10 * PATIENCE}
     if stage != "loading":
         flag.unlink()
-    with stalled(Path(demo_store()), flag, NO_SPARE_STACKS, **settings) as server:
+    with stalled(
+        Path(demo_store()), flag, NO_SPARE_STACKS, drain_seconds=0, load_timeout=10 * PATIENCE
+    ) as server:
         if stage != "loading":
             server.wait_until_ready()
         if stage == "used":
@@ -134,9 +135,10 @@ def test_a_store_that_hangs_later_stops_neither_answers_nor_admins(flag: Path, t
     keys = tmp_path / "keys"
     keys.write_text("of-an-admin\n")
     keys.chmod(0o600)
-    settings = {"admin_keys_file": keys, "store_poll_seconds": 0, "drain_seconds": 0}
     flag.unlink()
-    with stalled(Path(demo_store()), flag, **settings) as server:
+    with stalled(
+        Path(demo_store()), flag, admin_keys_file=keys, store_poll_seconds=0, drain_seconds=0
+    ) as server:
         server.wait_until_ready()
         flag.touch()
         started = time.monotonic()
