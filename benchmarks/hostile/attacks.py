@@ -20,7 +20,7 @@ from benchmarks.hostile.wire import Answer, ask, chunked, form, infer, post, req
 MIB = 1 << 20
 # Refusals that say what was wrong with the request or that it is not its turn. 503 is for lack of memory.
 REFUSED = frozenset({400, 404, 408, 413, 415, 429})
-ALL_FORMATS = {"MASS_IMAGE_FORMATS": '["PNG","JPEG","WEBP","GIF","BMP","TIFF"]'}
+ALL_FORMATS = {"MASS_IMAGE_FORMATS": "PNG,JPEG,WEBP,GIF,BMP,TIFF"}
 
 # A worker that decodes a picture of 12 megapixels holds it as RGBA and as RGB: 84 MB, and there are two
 # workers; what the allocator keeps and the interpreters of two workers that are replaced come to as much.

@@ -29,6 +29,8 @@ from tests.server_processes import PATIENCE, ROOT, RunningServer, server_process
 LOAD_TIMEOUT = 2.0
 # A load or an exit that has a deadline ends this much after it at the latest, on a busy machine.
 GRACE = 20.0
+# Importing torch takes seconds, and many of them where others want the processor, too.
+START_SECONDS = 120.0
 MIB = 1 << 20
 # Otherwise a new thread gets the stack of one that has ended, and needs no memory.
 NO_SPARE_STACKS = {"GLIBC_TUNABLES": "glibc.pthread.stack_cache_size=0"}
@@ -82,10 +84,11 @@ def ended_with_one_line(arguments: list[str], prefix: tuple[str, ...] = ()) -> s
 @pytest.mark.parametrize("stage", ["loading", "idle", "used"])
 def test_sigterm_ends_a_server_that_can_start_no_thread(stage: str, flag: Path) -> None:
     """Early on it has few threads that wait for work, and an end that needs one more would not come."""
-    settings = {"drain_seconds": 0, "load_timeout": 10 * PATIENCE}
     if stage != "loading":
         flag.unlink()
-    with stalled(Path(demo_store()), flag, NO_SPARE_STACKS, **settings) as server:
+    with stalled(
+        Path(demo_store()), flag, NO_SPARE_STACKS, drain_seconds=0, load_timeout=10 * PATIENCE
+    ) as server:
         if stage != "loading":
             server.wait_until_ready()
         if stage == "used":
@@ -118,7 +121,8 @@ def test_a_valid_image_for_which_there_is_no_memory_is_told_so() -> None:
 def test_too_few_descriptors_are_refused_at_the_start() -> None:
     line = ended_with_one_line([], ("sh", "-c", 'ulimit -n 64; exec "$@"', "sh"))
     assert "64" in line
-    assert "ulimit -n" in line or "descriptors" in line
+    assert "open files" in line
+    assert "ulimit" in line, "what to do about it"
 
 
 def test_a_server_whose_store_never_answers_ends(flag: Path) -> None:
@@ -134,9 +138,10 @@ def test_a_store_that_hangs_later_stops_neither_answers_nor_admins(flag: Path, t
     keys = tmp_path / "keys"
     keys.write_text("of-an-admin\n")
     keys.chmod(0o600)
-    settings = {"admin_keys_file": keys, "store_poll_seconds": 0, "drain_seconds": 0}
     flag.unlink()
-    with stalled(Path(demo_store()), flag, **settings) as server:
+    with stalled(
+        Path(demo_store()), flag, admin_keys_file=keys, store_poll_seconds=0, drain_seconds=0
+    ) as server:
         server.wait_until_ready()
         flag.touch()
         started = time.monotonic()
