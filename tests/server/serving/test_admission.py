@@ -249,6 +249,14 @@ def test_a_share_of_three_may_hold_three_quarters(desk: Desk) -> None:
         desk.ask("large", share=3.0)
 
 
+def test_a_fair_share_is_not_rounded_before_it_is_multiplied(desk: Desk) -> None:
+    for _ in range(100):
+        desk.ask("flood")
+    desk.ask("large", 83, share=5.0)
+    with pytest.raises(QueueFullError):
+        desk.ask("large", share=5.0)
+
+
 def test_who_holds_most_of_its_share_leaves_first(desk: Desk) -> None:
     large = [desk.ask("large", 10, share=4.0) for _ in range(6)]
     small = [desk.ask("small", 10) for _ in range(4)]
