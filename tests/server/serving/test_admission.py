@@ -94,6 +94,13 @@ def test_the_callers_own_images_the_devices_and_the_request_itself_take_time(des
     assert desk.seconds("a", 2) == 10.0
 
 
+def test_an_answer_at_the_deadline_is_in_time(desk: Desk) -> None:
+    desk.ask("a", 5)
+    with pytest.raises(QueueFullError):
+        desk.ask("a", 2, seconds=ADMISSION_MARGIN * 7.0 - 0.001)
+    desk.ask("a", 2, seconds=ADMISSION_MARGIN * 7.0)
+
+
 def test_the_refusal_says_how_many_are_ahead(desk: Desk) -> None:
     desk.ask("a", 5)
     with pytest.raises(QueueFullError, match=r"^5 images are ahead, too many"):
