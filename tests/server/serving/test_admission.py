@@ -271,6 +271,23 @@ def test_who_holds_most_of_its_share_leaves_first(desk: Desk) -> None:
     assert (sum(gone(*large)), sum(gone(*small))) == (0, 1)
 
 
+def test_who_holds_just_a_fair_share_keeps_it() -> None:
+    desk = Desk(queue_images=90)
+    begun = desk.ask("flood", 61)
+    begun.waiting -= 1  # and so stays
+    fair = desk.ask("fair", 30)
+    with pytest.raises(QueueFullError):
+        desk.ask("newcomer", 10)
+    assert gone(begun, fair) == [False, False]
+
+
+def test_where_nothing_is_said_there_is_one_decoder() -> None:
+    ledger = Ledger(10)
+    ledger.decode_took(1.0, 1.0)
+    ledger.admit(Ticket(ENGINE, 1, FOREVER, Turn("a", ORDINARY_PRIORITY)))
+    assert ledger.waiting == 1
+
+
 def test_what_has_begun_on_the_device_stays(desk: Desk) -> None:
     begun = desk.ask("flood", 64)
     begun.waiting -= 1
