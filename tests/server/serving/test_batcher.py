@@ -376,6 +376,17 @@ def test_too_few_answers_are_a_failed_batch() -> None:
     assert bench.batcher.close(WAIT)
 
 
+def test_too_many_answers_are_a_failed_batch() -> None:
+    class Generous(FakeEngine):
+        def classify_batch(self, queries: Sequence[Query]) -> BatchReport:
+            return super().classify_batch([*queries, *queries])
+
+    bench = Bench(engine=Generous())
+    with pytest.raises(BatchFailedError):
+        bench.send(1).future.result(WAIT)
+    assert bench.batcher.close(WAIT)
+
+
 @pytest.mark.parametrize("decoded", [True, False])
 def test_a_dead_worker_fails_everything_at_once(bench: Bench, decoded: bool) -> None:
     bench.occupy()
