@@ -124,6 +124,15 @@ def test_a_request_larger_than_a_batch_is_split(bench: Bench) -> None:
     assert ticket.stage_seconds["second_pass"] == pytest.approx(0.004)  # of both batches
 
 
+def test_the_time_in_the_queue_is_told(bench: Bench) -> None:
+    bench.occupy()
+    ticket = bench.send(*range(7))
+    time.sleep(0.05)
+    bench.open()
+    reds(ticket)
+    assert 0.05 <= ticket.stage_seconds["queue"] < WAIT
+
+
 def test_urgent_requests_come_first_and_equals_in_their_order(bench: Bench) -> None:
     bench.occupy()
     order: list[int] = []
