@@ -91,7 +91,7 @@ def _tensors(calibration: Calibration) -> dict[str, Tensor]:
     }
 
 
-def _teacher(url: str, device: torch.device, trusted_keys: Path | None) -> LoadedStore:
+def _teacher(url: str, device: torch.device, trusted_keys: Path | None = None) -> LoadedStore:
     """The store in its most careful mode, and as if it had never been calibrated.
 
     Otherwise a second calibration would be fitted to the first, and the same images give another store.

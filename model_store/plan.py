@@ -199,7 +199,7 @@ def _beside(task: TaskInput, given: Path | None, checkpoint: Checkpoint, default
     if given is not None:
         return given
     found = checkpoint.folder / default
-    if not found.is_file():
+    if not found.exists():
         raise CheckpointError(f"task {task.name}: {found} does not exist: give {flag} {task.name}=FILE")
     return found
 

@@ -97,6 +97,9 @@ def _read_signature(files: StoreFiles) -> bytes:
             f"{files.url} is not signed, and only stores signed by a trusted key are opened: "
             "sign it with `mass-serve sign`"
         ) from error
+    except OSError as error:
+        problem = error.strerror or error
+        raise SignatureError(f"{SIGNATURE_FILE} in {files.url} cannot be read: {problem}") from error
 
 
 def _read(path: Path) -> tuple[bytes, bool]:

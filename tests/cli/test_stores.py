@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from mass_serve.cli.app import app
@@ -36,6 +40,51 @@ def failure(*arguments: object, code: int = 2) -> str:
     assert len(lines) == 1
     assert "Traceback" not in stderr
     return lines[0]
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> tuple[Path, Path]:
+    """A private and a public key, in files."""
+    key = Ed25519PrivateKey.generate()
+    private, public = tmp_path / "private.pem", tmp_path / "public.pem"
+    private.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    private.chmod(0o600)
+    public.write_bytes(key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+    return private, public
+
+
+def test_sign_and_verify(store: Path, keys: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    private, public = keys
+    assert "is not signed" in failure("verify", store, "--trusted-keys", public)
+    out, err = run("sign", store, "--key", private)
+    assert out.endswith("is signed, in manifest.json.sig\n")
+    assert err == ""
+    assert run("verify", store, "--trusted-keys", public)[0]
+    monkeypatch.setenv("MASS_TRUSTED_KEYS", str(public))
+    assert "sign it again with `mass-serve sign`" in run("task", "remove", store, "digits")[1]
+    assert "must sign it with `mass-serve sign`" in failure("verify", store)
+    assert "must sign it" in failure("classify", "x.png", "--store", store)
+    assert run("inspect", store)[0], "what is to be signed can be looked at"
+    private.chmod(0o644)
+    assert f"warning: other users can read {private}" in run("sign", store, "--key", private)[1]
+    assert run_json("sign", store, "--key", private)["signature"] == "manifest.json.sig"
+    assert run_json("verify", store)["ok"]
+    assert "sign it again" in run("task", "prune", store)[1]
+    run("sign", store, "--key", private)
+    assert run("task", "prune", store)[1] == "", "nothing was changed"
+    assert "holds a public key" in failure("sign", store, "--key", public)
+
+
+def test_verify_tells_of_numbers_that_nobody_can_compute_with(store: Path) -> None:
+    manifest = json.loads((store / "manifest.json").read_text())
+    tensors = load_file(store / "pretrained.safetensors")
+    tensors["class_embedding"][0] = float("nan")
+    save_file(tensors, store / "pretrained.safetensors")
+    content = (store / "pretrained.safetensors").read_bytes()
+    manifest["files"]["pretrained.safetensors"] = hashlib.sha256(content).hexdigest()
+    (store / "manifest.json").write_text(json.dumps(manifest))
+    stderr = run("verify", store, code=1)[1]
+    assert "pretrained.safetensors cannot be used: class_embedding holds NaN" in stderr
 
 
 def task_flags(suite: Suite, count: int = 2) -> list[str]:

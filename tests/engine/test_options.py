@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -68,3 +70,10 @@ def test_what_is_no_execution(execution: str) -> None:
 def test_every_form_is_an_execution_and_only_adaptive_is_no_form() -> None:
     assert (*FORMS, "adaptive") == tuple(Execution)
     assert tuple(SetKey((0,), materialised).form for materialised in (False, True)) == FORMS
+
+
+def test_paths_are_no_labels() -> None:
+    """Metrics are open to whoever reaches the port, and an option that nobody set needs no label."""
+    told = EngineOptions(trusted_keys=Path("/etc/keys/public.pem")).labels
+    assert told == EngineOptions().labels
+    assert "trusted_keys" not in told
