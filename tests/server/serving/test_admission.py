@@ -94,6 +94,13 @@ def test_the_callers_own_images_the_devices_and_the_request_itself_take_time(des
     assert desk.seconds("a", 2) == 10.0
 
 
+def test_an_answer_at_the_deadline_is_in_time(desk: Desk) -> None:
+    desk.ask("a", 5)
+    with pytest.raises(QueueFullError):
+        desk.ask("a", 2, seconds=ADMISSION_MARGIN * 7.0 - 0.001)
+    desk.ask("a", 2, seconds=ADMISSION_MARGIN * 7.0)
+
+
 def test_the_refusal_says_how_many_are_ahead(desk: Desk) -> None:
     desk.ask("a", 5)
     with pytest.raises(QueueFullError, match=r"^5 images are ahead, too many"):
@@ -249,11 +256,36 @@ def test_a_share_of_three_may_hold_three_quarters(desk: Desk) -> None:
         desk.ask("large", share=3.0)
 
 
+def test_a_fair_share_is_not_rounded_before_it_is_multiplied(desk: Desk) -> None:
+    for _ in range(100):
+        desk.ask("flood")
+    desk.ask("large", 83, share=5.0)
+    with pytest.raises(QueueFullError):
+        desk.ask("large", share=5.0)
+
+
 def test_who_holds_most_of_its_share_leaves_first(desk: Desk) -> None:
     large = [desk.ask("large", 10, share=4.0) for _ in range(6)]
     small = [desk.ask("small", 10) for _ in range(4)]
     desk.ask("newcomer", 10)
     assert (sum(gone(*large)), sum(gone(*small))) == (0, 1)
+
+
+def test_who_holds_just_a_fair_share_keeps_it() -> None:
+    desk = Desk(queue_images=90)
+    begun = desk.ask("flood", 61)
+    begun.waiting -= 1  # and so stays
+    fair = desk.ask("fair", 30)
+    with pytest.raises(QueueFullError):
+        desk.ask("newcomer", 10)
+    assert gone(begun, fair) == [False, False]
+
+
+def test_where_nothing_is_said_there_is_one_decoder() -> None:
+    ledger = Ledger(10)
+    ledger.decode_took(1.0, 1.0)
+    ledger.admit(Ticket(ENGINE, 1, FOREVER, Turn("a", ORDINARY_PRIORITY)))
+    assert ledger.waiting == 1
 
 
 def test_what_has_begun_on_the_device_stays(desk: Desk) -> None:

@@ -124,6 +124,15 @@ def test_a_request_larger_than_a_batch_is_split(bench: Bench) -> None:
     assert ticket.stage_seconds["second_pass"] == pytest.approx(0.004)  # of both batches
 
 
+def test_the_time_in_the_queue_is_told(bench: Bench) -> None:
+    bench.occupy()
+    ticket = bench.send(*range(7))
+    time.sleep(0.05)
+    bench.open()
+    reds(ticket)
+    assert 0.05 <= ticket.stage_seconds["queue"] < WAIT
+
+
 def test_urgent_requests_come_first_and_equals_in_their_order(bench: Bench) -> None:
     bench.occupy()
     order: list[int] = []
@@ -371,6 +380,17 @@ def test_too_few_answers_are_a_failed_batch() -> None:
             return BatchReport([], {}, [], 0)
 
     bench = Bench(engine=Forgetful())
+    with pytest.raises(BatchFailedError):
+        bench.send(1).future.result(WAIT)
+    assert bench.batcher.close(WAIT)
+
+
+def test_too_many_answers_are_a_failed_batch() -> None:
+    class Generous(FakeEngine):
+        def classify_batch(self, queries: Sequence[Query]) -> BatchReport:
+            return super().classify_batch([*queries, *queries])
+
+    bench = Bench(engine=Generous())
     with pytest.raises(BatchFailedError):
         bench.send(1).future.result(WAIT)
     assert bench.batcher.close(WAIT)

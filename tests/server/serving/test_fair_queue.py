@@ -180,6 +180,14 @@ def test_what_those_that_are_away_were_given_is_not_kept_for_ever(line: Line) ->
     assert len(line.queue._left) <= 1
 
 
+def test_those_that_others_have_overtaken_are_not_kept(line: Line) -> None:
+    line.ask("b", costs=(1.0,) * 2000)
+    for n in range(100):
+        line.ask(f"caller-{n}", "c")
+        line.take(5)
+    assert len(line.queue._left) <= 1
+
+
 def test_a_new_request_of_a_caller_begins_where_the_least_served_one_stands(line: Line) -> None:
     line.ask("me", "a", costs=(1.0,) * 20)
     assert line.take(10) == "a" * 10
