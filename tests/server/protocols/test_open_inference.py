@@ -243,7 +243,7 @@ class TestBadRequests:
         [
             ([0.5] * 192, "whole numbers of 0 to 255"),
             ([256] * 192, "whole numbers of 0 to 255"),
-            ([None] * 192, "whole numbers of 0 to 255"),
+            ([None] * 192, "must be numbers"),
             ([1] * 191, "191 elements"),
             ([[1], [1, 2]], "flat or nested evenly"),
             (["a"] * 192, "must be numbers"),
