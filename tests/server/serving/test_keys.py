@@ -219,6 +219,11 @@ def named(caller: Caller | None) -> str | None:
     return None if caller is None else keys[caller.name.removeprefix("key:key-")]
 
 
+def test_the_repository_is_open_where_there_are_admins(path: Path) -> None:
+    assert Access(load_settings({"admin_keys_file": path})).repository_is_open is True
+    assert Access(load_settings({"inference_keys_file": path})).repository_is_open is False
+
+
 def test_a_server_with_keys(start_server: StartServer, path: Path) -> None:
     server = start_server(inference_keys_file=path)
     server.wait_until_ready()
