@@ -21,7 +21,7 @@ from pydantic_settings import (
 )
 
 from mass_serve.engine.options import EngineOptions
-from mass_serve.inputs.images import DEFAULT_FORMATS, ImageLimits
+from mass_serve.inputs.images import DEFAULT_FORMATS, ImageFormat, ImageLimits
 from mass_serve.server.errors import first_problem
 
 Count = Annotated[int, Field(ge=1)]
@@ -42,8 +42,8 @@ def _in_capitals(given: object) -> object:
 
 HostName = Annotated[str, Field(pattern=r"^(\*|(\*\.)?[A-Za-z0-9._:\[\]-]+)$")]
 HostNames = Annotated[tuple[HostName, ...] | None, NoDecode, BeforeValidator(_separated)]
-ImageFormat = Annotated[Literal["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF"], BeforeValidator(_in_capitals)]
-ImageFormats = Annotated[tuple[ImageFormat, ...], NoDecode, BeforeValidator(_separated)]
+FormatName = Annotated[ImageFormat, BeforeValidator(_in_capitals)]
+FormatNames = Annotated[tuple[FormatName, ...], NoDecode, BeforeValidator(_separated)]
 
 
 class SettingsError(Exception):
@@ -95,7 +95,7 @@ class Settings(EngineOptions, BaseSettings):
     max_held_bytes: Count = Field(512 * MIB, description="bytes of all bodies at once; beyond it 429")
     # Pillow itself refuses larger images.
     max_pixels: int = Field(50_000_000, ge=1, le=178_956_970, description="largest image, in pixels")
-    image_formats: ImageFormats = Field(
+    image_formats: FormatNames = Field(
         DEFAULT_FORMATS, min_length=1, description="formats of images that are read; TIFF can be added"
     )
     max_images_per_request: Count = Field(64, description="images in one request")

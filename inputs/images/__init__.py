@@ -2,11 +2,18 @@
 
 from mass_serve.inputs.images.decode import decode_image, decode_surveyed
 from mass_serve.inputs.images.survey import survey
-from mass_serve.inputs.images.surveyed import DEFAULT_FORMATS, FORMATS, ImageLimits, ImageSurvey
+from mass_serve.inputs.images.surveyed import (
+    DEFAULT_FORMATS,
+    FORMATS,
+    ImageFormat,
+    ImageLimits,
+    ImageSurvey,
+)
 
 __all__ = [
     "DEFAULT_FORMATS",
     "FORMATS",
+    "ImageFormat",
     "ImageLimits",
     "ImageSurvey",
     "decode_image",

@@ -39,7 +39,7 @@ def survey(data: bytes, limits: ImageLimits) -> ImageSurvey:
         raise _not_read(image_format, limits.formats)
     try:
         found = READERS[image_format](data, limits.max_pixels)
-    except (struct.error, IndexError) as error:
+    except (struct.error, IndexError, OverflowError) as error:
         raise corrupt(image_format) from error
     if not found.width or not found.height:
         raise corrupt(image_format)

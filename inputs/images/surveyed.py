@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from mass_serve.inputs.errors import CorruptInputError, InputTooLargeError
 
+ImageFormat = Literal["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF"]
+
 # Pillow reads forty formats, some by calling other programs; these are the ones that people send.
-DEFAULT_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
+DEFAULT_FORMATS: tuple[ImageFormat, ...] = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
 # The last has many forms and compressions, and few callers: it is read where somebody asks for it.
-FORMATS = (*DEFAULT_FORMATS, "TIFF")
+FORMATS: tuple[ImageFormat, ...] = (*DEFAULT_FORMATS, "TIFF")
 
 # Parts of a file, such as chunks, strips and tiles: each costs its decoder time, however empty it is.
 MOST_PARTS = 10_000

@@ -12,7 +12,7 @@ from fastapi.responses import Response
 from mass_serve.engine import ServingEngine
 from mass_serve.server.errors import NotFoundError
 from mass_serve.server.protocols.native.answers import TaskDescription, TaskList, task_description
-from mass_serve.server.serving.threads import Threads
+from mass_serve.server.serving.parsers import Parsers
 from mass_serve.server.web.receiving import FOR_INFERENCE, CurrentService
 from mass_serve.server.web.responses import error_responses
 
@@ -22,15 +22,15 @@ router = APIRouter(dependencies=FOR_INFERENCE)
 class TaskLists:
     """Writes the list of an engine's tasks once: a store may have a million labels."""
 
-    def __init__(self, threads: Threads) -> None:
-        self._threads = threads
+    def __init__(self, parsers: Parsers) -> None:
+        self._parsers = parsers
         # Not the engine itself, which shall go when another has taken its place.
         self._last: tuple[ref[ServingEngine], asyncio.Future[str]] | None = None
 
     async def of(self, engine: ServingEngine) -> str:
         """Returns the list in JSON."""
         if self._last is None or self._last[0]() is not engine or _failed(self._last[1]):
-            self._last = ref(engine), asyncio.ensure_future(self._threads.run(_written, engine))
+            self._last = ref(engine), asyncio.ensure_future(self._parsers.run(_written, engine))
         return await asyncio.shield(self._last[1])  # others may wait for it when this one leaves
 
 

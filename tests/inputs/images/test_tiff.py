@@ -66,6 +66,13 @@ def test_a_number_of_eight_bytes_does_not_fit_into_four() -> None:
     assert refused(wide[: place + 2] + struct.pack("<H", LONG8) + wide[place + 4 :] + bytes(8))
 
 
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_a_directory_beyond_all_files_is_refused(order: str) -> None:
+    """An offset of 8 bytes may be more than a file can have bytes at all."""
+    magic = {"<": b"II+\0", ">": b"MM\0+"}[order]
+    assert refused(magic + struct.pack(order + "HHQ", 8, 0, 2**63) + bytes(64))
+
+
 @pytest.mark.parametrize("kind", [0, TEXT, RATIONAL, 6, OPAQUE, 11, 17])
 def test_sizes_are_whole_numbers(kind: int) -> None:
     assert refused(tiff(tag(WIDTH, 7, kind), tag(HEIGHT, 5)))

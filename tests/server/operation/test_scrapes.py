@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from mass_serve.server.operation.guarding_metrics import AGES, DROP_REASONS, REPLACED_FOR
+from mass_serve.server.operation.guarding_metrics import AGES, DROP_REASONS
 from mass_serve.server.operation.metrics import Metrics
 from mass_serve.server.operation.metrics_routes import Scrapes
+from mass_serve.server.serving.sandbox.bounds import REASONS
 from mass_serve.server.serving.threads import Threads
 
 
@@ -78,7 +79,7 @@ def test_what_guards_is_counted_by_reason_and_begins_at_zero() -> None:
         assert value("mass_connections_dropped_total", {"reason": reason}) == 0.0
         metrics.connection_dropped(reason)
         assert value("mass_connections_dropped_total", {"reason": reason}) == 1.0
-    for reason in REPLACED_FOR:
+    for reason in REASONS:
         assert value("mass_workers_replaced_total", {"reason": reason}) == 0.0
         metrics.worker_replaced(reason)
         assert value("mass_workers_replaced_total", {"reason": reason}) == 1.0
