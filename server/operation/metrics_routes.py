@@ -10,6 +10,7 @@ from fastapi.responses import Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from mass_serve.server.operation.metrics import Metrics
+from mass_serve.server.serving.caller import ITSELF
 from mass_serve.server.serving.threads import Threads
 
 router = APIRouter()
@@ -34,7 +35,7 @@ class Scrapes:
 
     async def _rendered(self) -> bytes:
         try:
-            return await self._threads.run(self._metrics.render)
+            return await self._threads.run(ITSELF.turn(), self._metrics.render)
         except RuntimeError:  # no thread can be started, which is when metrics are wanted most
             return self._metrics.render()
 

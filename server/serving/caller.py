@@ -29,6 +29,8 @@ class Caller:
 
 
 UNKNOWN = Caller("address:unknown")
+# Whose turn it is where the server does something for itself, or once for all.
+ITSELF = Caller("server")
 
 
 def caller_at(host: str | None) -> Caller:

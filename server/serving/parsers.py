@@ -56,13 +56,13 @@ class Parsers:
         self._threads = Threads(THREADS, "parse")
         self._thread_for_large = Threads(1, "parse-large")
 
-    async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    async def run(self, turn: Turn, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Returns what `work` returns, on a thread."""
-        return await self._threads.run(work, *args, **kwargs)
+        return await self._threads.run(turn, work, *args, **kwargs)
 
-    async def run_alone(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    async def run_alone(self, turn: Turn, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Returns what `work` returns, of which one piece at a time is done."""
-        return await self._thread_for_large.run(work, *args, **kwargs)
+        return await self._thread_for_large.run(turn, work, *args, **kwargs)
 
     async def run_outside(self, name: str, body: bytes, options: bytes, turn: Turn) -> bytearray:
         """Returns what the function of that name makes of a body, in a worker process.

@@ -213,7 +213,7 @@ class Service:
         self.hold(_copied_bytes(images, context), context)
         deadline = min(context.deadline, time.monotonic() + (urgency.timeout or math.inf))
         turn = context.caller.turn(urgency.priority)
-        surveys = await self._surveys(images)
+        surveys = await self._surveys(images, turn)
         ticket = self.batcher.admit(
             engine, len(images), deadline, turn, decode_cost(surveys, self.settings.decode_workers)
         )
@@ -232,14 +232,14 @@ class Service:
             answered.cancel()  # or an error that nobody awaits any more would be logged
             self._record_stages(ticket, context)
 
-    async def _surveys(self, images: Images) -> list[ImageSurvey]:
+    async def _surveys(self, images: Images, turn: Turn) -> list[ImageSurvey]:
         """Returns what the files declare, nothing for ready images. Raises the error of a bad one."""
         if isinstance(images, ReadyImages):
             return []
         files = images.files
         if sum(map(len, files)) <= BYTES_SURVEYED_AT_ONCE:
             return survey_files(files, self.settings.image_limits)
-        return await self.parsers.run(survey_files, files, self.settings.image_limits)
+        return await self.parsers.run(turn, survey_files, files, self.settings.image_limits)
 
     async def _pixels(
         self, images: Images, surveys: Sequence[ImageSurvey], engine: ServingEngine, turn: Turn

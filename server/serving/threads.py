@@ -10,6 +10,8 @@ from contextlib import suppress
 from threading import Barrier
 from typing import Any, ParamSpec, TypeVar
 
+from mass_serve.server.serving.fair_queue import FairQueue, Turn
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -18,13 +20,15 @@ class Threads:
     """A pool of its own, and not asyncio's, which is waited for at the end however long its work takes.
 
     Its threads are started at once: later the system may have none left. Work goes to a thread that is free,
-    and waits for one as a coroutine, which leaves at once, with all that it holds, when it is cancelled.
+    and waits for one in fair order, as a coroutine, which leaves at once, with all that it holds, when it is
+    cancelled.
     """
 
     def __init__(self, count: int, name: str) -> None:
         """Starts the threads. Raises RuntimeError where the system has not so many."""
         self._pool = ThreadPoolExecutor(count, thread_name_prefix=name)
-        self._free = asyncio.Semaphore(count)
+        self._free = count
+        self._waiting = FairQueue[asyncio.Future[None]](clock=time.monotonic)
         self._began: dict[Future[Any], float] = {}
         all_started = Barrier(count + 1)
         try:
@@ -35,13 +39,13 @@ class Threads:
             raise
         all_started.wait()
 
-    async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    async def run(self, turn: Turn, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Runs `work` and returns its result. Cancelled, it does not start; begun, it cannot be stopped."""
-        await self._free.acquire()
+        await self._take_thread(turn)
         try:
             future = self._pool.submit(work, *args, **kwargs)
         except BaseException:
-            self._free.release()
+            self._give_back()
             raise
         self._began[future] = time.monotonic()
         future.add_done_callback(lambda done: self._began.pop(done, None))
@@ -52,14 +56,36 @@ class Threads:
             future.add_done_callback(lambda _: self._release_from_thread(loop))
             raise
         except BaseException:
-            self._free.release()
+            self._give_back()
             raise
-        self._free.release()
+        self._give_back()
         return result
+
+    async def _take_thread(self, turn: Turn) -> None:
+        """Waits until a thread is free and it is this request's turn."""
+        if self._free:
+            self._free -= 1
+            return
+        place = asyncio.get_running_loop().create_future()
+        self._waiting.push(turn, place, 1.0)
+        try:
+            await place
+        except asyncio.CancelledError:
+            if not place.cancelled():  # the thread came at the same moment
+                self._give_back()
+            raise
+
+    def _give_back(self) -> None:
+        """Hands a thread to whose turn it is, past those who have left."""
+        while (taken := self._waiting.pop()) is not None:
+            if not taken[1].done():
+                taken[1].set_result(None)
+                return
+        self._free += 1
 
     def _release_from_thread(self, loop: asyncio.AbstractEventLoop) -> None:
         with suppress(RuntimeError):  # the loop is closed: nobody waits
-            loop.call_soon_threadsafe(self._free.release)
+            loop.call_soon_threadsafe(self._give_back)
 
     @property
     def busy(self) -> bool:

@@ -95,7 +95,7 @@ async def _answer(
 ) -> list[HuggingFaceLabel]:
     large = len(body) > LARGE_BODY_BYTES and is_json(body, content_type)
     run = service.parsers.run_alone if large else service.parsers.run
-    image, parameters = await run(_read, body, content_type)
+    image, parameters = await run(context.caller.turn(), _read, body, content_type)
     top_k = DEFAULT_TOP_K if parameters.top_k is None else parameters.top_k
     checked_top_k(top_k, service.settings.max_top_k)
     answers = await service.classify(EncodedImages([image]), tasks, context)

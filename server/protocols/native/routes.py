@@ -97,7 +97,7 @@ async def _answer(
     # Not on a decoding thread: a full server must refuse at once, and those may all be busy.
     large = len(body) > LARGE_BODY_BYTES and is_json(body, content_type)
     run = service.parsers.run_alone if large else service.parsers.run
-    asked = await run(parse_request, body, content_type, query, limits)
+    asked = await run(context.caller.turn(), parse_request, body, content_type, query, limits)
     answers = await service.classify(EncodedImages(asked.files), asked.tasks, context)
 
     def written() -> str:
@@ -110,4 +110,4 @@ async def _answer(
 
     # Not for a few: the way to a thread takes longer than that.
     large = len(answers.images) * asked.top_k > MOST_LABELS_AT_ONCE
-    return await service.parsers.run(written) if large else written()
+    return await service.parsers.run(context.caller.turn(), written) if large else written()

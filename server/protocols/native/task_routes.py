@@ -12,6 +12,7 @@ from fastapi.responses import Response
 from mass_serve.engine import ServingEngine
 from mass_serve.server.errors import NotFoundError
 from mass_serve.server.protocols.native.answers import TaskDescription, TaskList, task_description
+from mass_serve.server.serving.caller import ITSELF
 from mass_serve.server.serving.parsers import Parsers
 from mass_serve.server.web.receiving import FOR_INFERENCE, CurrentService
 from mass_serve.server.web.responses import error_responses
@@ -30,7 +31,10 @@ class TaskLists:
     async def of(self, engine: ServingEngine) -> str:
         """Returns the list in JSON."""
         if self._last is None or self._last[0]() is not engine or _failed(self._last[1]):
-            self._last = ref(engine), asyncio.ensure_future(self._parsers.run(_written, engine))
+            self._last = (
+                ref(engine),
+                asyncio.ensure_future(self._parsers.run(ITSELF.turn(), _written, engine)),
+            )
         return await asyncio.shield(self._last[1])  # others may wait for it when this one leaves
 
 

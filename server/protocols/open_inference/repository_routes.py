@@ -16,8 +16,9 @@ from mass_serve.model_store.format.field_types import AUTO
 from mass_serve.model_store.storage.files import without_credentials
 from mass_serve.server.errors import BadRequestError, LoadTimeoutError, NotFoundError
 from mass_serve.server.protocols.open_inference.models import find_model, model_names
+from mass_serve.server.serving.request_context import RequestContext
 from mass_serve.server.serving.service import Service
-from mass_serve.server.web.receiving import FOR_ADMINS, CurrentService, read_body
+from mass_serve.server.web.receiving import FOR_ADMINS, CurrentContext, CurrentService, read_body
 from mass_serve.server.web.responses import error_responses
 
 router = APIRouter(prefix="/v2/repository", dependencies=FOR_ADMINS)
@@ -29,9 +30,9 @@ RESPONSES = error_responses(400, 401, 404, 408, 413, 503, 504)
 
 
 @router.post("/index", responses=RESPONSES)
-async def index(request: Request, service: CurrentService) -> list[dict[str, str]]:
+async def index(request: Request, service: CurrentService, context: CurrentContext) -> list[dict[str, str]]:
     """All models, with those that were unloaded; `{"ready": true}` asks for those in service only."""
-    only_ready = (await _parameters(request, service)).get("ready", False)
+    only_ready = (await _parameters(request, service, context)).get("ready", False)
     engine = service.engine
     models = [find_model(engine, name, None) for name in model_names(engine)]
     listed = [{"name": m.name, "version": m.version, "state": "READY", "reason": ""} for m in models]
@@ -42,12 +43,12 @@ async def index(request: Request, service: CurrentService) -> list[dict[str, str
 
 
 @router.post("/models/{model}/load", response_class=Response, responses=RESPONSES)
-async def load(model: str, request: Request, service: CurrentService) -> Response:
+async def load(model: str, request: Request, service: CurrentService, context: CurrentContext) -> Response:
     """Serves the newest revision of the store, with this task even if it was unloaded; `auto`: as it is.
 
     Answers when that revision serves. If it cannot be loaded, the old one serves on.
     """
-    if (await _parameters(request, service)).get("parameters"):
+    if (await _parameters(request, service, context)).get("parameters"):
         raise BadRequestError("Models are loaded as the store has them; send no parameters.")
     asked = service.store.reload() if model == AUTO else service.store.load_task(model)
     engine = await _loaded(asked, service)
@@ -57,19 +58,19 @@ async def load(model: str, request: Request, service: CurrentService) -> Respons
 
 
 @router.post("/models/{model}/unload", response_class=Response, responses=RESPONSES)
-async def unload(model: str, request: Request, service: CurrentService) -> Response:
+async def unload(model: str, request: Request, service: CurrentService, context: CurrentContext) -> Response:
     """Serves without a task until it is loaded again or the server is restarted; the store keeps it."""
-    await _parameters(request, service)
+    await _parameters(request, service, context)
     if model == AUTO:
         raise BadRequestError("'auto' is the router's choice among the tasks; unload a task.")
     await _loaded(service.store.unload_task(model), service)
     return Response()
 
 
-async def _parameters(request: Request, service: Service) -> dict[str, Any]:
+async def _parameters(request: Request, service: Service, context: RequestContext) -> dict[str, Any]:
     """Reads the JSON object in the body, which may be empty. Raises BadRequestError."""
     body = await read_body(request, service, LONGEST_BODY)
-    return await service.parsers.run(_json_object, body or b"{}")
+    return await service.parsers.run(context.caller.turn(), _json_object, body or b"{}")
 
 
 def _json_object(body: bytes) -> dict[str, Any]:

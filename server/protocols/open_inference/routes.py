@@ -201,14 +201,17 @@ async def _infer(
     limits = Limits(settings.max_images_per_request, settings.max_top_k)
     if encoding:
         hold = partial(service.hold, context=context)
-        body = await service.parsers.run(decompressed, body, encoding, settings.max_body_bytes, hold)
+        # One at a time, because it is dear for what was sent; the other threads stay free for other bodies.
+        body = await service.parsers.run_alone(
+            context.caller.turn(), decompressed, body, encoding, settings.max_body_bytes, hold
+        )
     asked = await _parsed(body, json_length, limits, service, context)
     # The model may have a new revision since the request began; from here on it is one engine's.
     engine = service.engine
     model = find_model(engine, name, version)
     answers = await service.classify(asked.images, model.candidates, context, asked.urgency, engine)
     started = time.monotonic()
-    answer = await service.parsers.run(infer_answer, asked, model, answers.images)
+    answer = await service.parsers.run(context.caller.turn(), infer_answer, asked, model, answers.images)
     context.stage_seconds["answer"] = time.monotonic() - started
     return answer
 
@@ -223,7 +226,7 @@ async def _parsed(
         binary = await service.parsers.run_outside(BINARY_FORM, body, options, context.caller.turn())
         service.hold(len(binary), context)
         body, json_length = split(binary)
-    return await service.parsers.run(parse_infer_request, body, json_length, limits)
+    return await service.parsers.run(context.caller.turn(), parse_infer_request, body, json_length, limits)
 
 
 def _outputs(model: Model) -> list[dict[str, Any]]:

@@ -12,6 +12,7 @@ import pytest
 from fastapi import Request
 
 from mass_serve.server.errors import ClientGoneError, DeadlineError
+from mass_serve.server.serving.fair_queue import Turn
 from mass_serve.server.serving.request_context import RequestContext
 from mass_serve.server.serving.service import Service
 from mass_serve.server.serving.threads import Threads
@@ -38,7 +39,9 @@ def test_a_parse_that_takes_too_long(stays: float, error: type[Exception]) -> No
 
     async def parse() -> None:
         context = RequestContext("r", deadline=time.monotonic() + 0.1)
-        await while_awaited(request_of(context, stays), SERVICE, threads.run(gate.wait, 20.0))
+        await while_awaited(
+            request_of(context, stays), SERVICE, threads.run(Turn("somebody", 2), gate.wait, 20.0)
+        )
 
     with pytest.raises(error):
         asyncio.run(parse())
@@ -56,8 +59,8 @@ def test_what_nobody_waits_for_does_not_begin() -> None:
     threads = Threads(1, "parse")
 
     async def leave() -> None:
-        first = asyncio.ensure_future(threads.run(gate.wait, 20.0))
-        second = asyncio.ensure_future(threads.run(begun.append, 1))
+        first = asyncio.ensure_future(threads.run(Turn("somebody", 2), gate.wait, 20.0))
+        second = asyncio.ensure_future(threads.run(Turn("somebody", 2), begun.append, 1))
         await asyncio.sleep(0.05)
         second.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -68,3 +71,27 @@ def test_what_nobody_waits_for_does_not_begin() -> None:
     asyncio.run(leave())
     threads.close()
     assert begun == []
+
+
+def test_callers_take_turns_at_a_thread() -> None:
+    """A caller with many bodies keeps another waiting for one of them, and not for all."""
+    threads = Threads(1, "parse")
+    done: list[str] = []
+
+    async def scenario() -> None:
+        gate = threading.Event()
+        first = asyncio.ensure_future(threads.run(Turn("many", 2), gate.wait, 20.0))
+        await asyncio.sleep(0)
+        many = [asyncio.ensure_future(threads.run(Turn("many", 2), done.append, "many")) for _ in range(5)]
+        await asyncio.sleep(0)
+        one = asyncio.ensure_future(threads.run(Turn("one", 2), done.append, "one"))
+        gone = asyncio.ensure_future(threads.run(Turn("gone", 2), done.append, "gone"))
+        await asyncio.sleep(0)
+        gone.cancel()
+        gate.set()
+        await asyncio.gather(first, one, *many)
+
+    asyncio.run(scenario())
+    threads.close()
+    assert done.index("one") <= 1
+    assert sorted(done) == ["many"] * 5 + ["one"], "whoever left took no thread"
