@@ -27,6 +27,9 @@ ALL_FORMATS = {"MASS_IMAGE_FORMATS": "PNG,JPEG,WEBP,GIF,BMP,TIFF"}
 ORDINARY_GROWTH = 400 * MIB
 # The bodies that `max_held_bytes` allows by default, and the ordinary growth.
 GROWTH_WITH_BODIES = 512 * MIB + ORDINARY_GROWTH
+# A picture of 49 megapixels takes its worker five bytes a pixel, and each of three workers has a file of 30 MiB
+# twice: as it is shared with the server, and as its decoder reads it.
+LARGE_PICTURES = 5 * 49_000_000 + 3 * 2 * 30 * MIB
 
 
 @dataclass
@@ -208,7 +211,7 @@ ATTACKS = (
         "60 gzip bodies of 30 MiB each while decoders are busy",
         _zipped_bodies,
         answers=REFUSED | {200},
-        growth=GROWTH_WITH_BODIES,
+        growth=GROWTH_WITH_BODIES + LARGE_PICTURES,
         own_address_suffers=True,
     ),
     Attack(

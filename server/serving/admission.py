@@ -68,6 +68,11 @@ class Ledger:
         """Learns the pace of the device from a batch."""
         self._device_pace.observe(images, seconds)
 
+    def images_within(self, seconds: float) -> float:
+        """Returns how many images the device answers in so many seconds at its recent pace."""
+        pace = self._device_pace.seconds_per_unit
+        return seconds / pace if pace else math.inf
+
     def admit(self, ticket: Ticket) -> list[Ticket]:
         """Enters a request, wholly or not at all, and returns those that must leave for it.
 

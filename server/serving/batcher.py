@@ -15,6 +15,7 @@ every ticket there is.
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Sequence
@@ -37,6 +38,12 @@ from mass_serve.server.serving.fair_queue import FairQueue, Turn
 from mass_serve.server.serving.observer import ServingObserver
 from mass_serve.server.serving.request_context import Batch
 from mass_serve.server.serving.ticket import Share, Ticket, halves
+
+# A batch has no more images than the device answers in so long at its recent pace.
+LONGEST_BATCH_SECONDS = 0.5
+# Threads that compute leave the processor to the event loop when it has something to do; where there are
+# processors enough this changes nothing.
+COMPUTING_NICENESS = 5
 
 log = structlog.get_logger(__name__)
 
@@ -158,6 +165,8 @@ class Batcher:
     def _run(self) -> None:
         """Works batch after batch, until closed and empty; the worker's thread runs this."""
         torch.get_num_threads()  # settles this thread's share before a load lowers it for a moment
+        # On Linux priorities belong to threads, and those that torch starts from here inherit it.
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), COMPUTING_NICENESS)
         try:
             while shares := self._next_batch():
                 self._answer(shares)
@@ -194,10 +203,10 @@ class Batcher:
         first = self._queue.first()
         assert first is not None
         engine = self._queued[first].engine
+        # Whoever comes while a batch runs waits for all of it.
+        most = int(min(self._max_batch_images, max(1, self._ledger.images_within(LONGEST_BATCH_SECONDS))))
         taken: dict[Ticket, list[Query]] = {}
-        for turn, query, _ in self._queue.take(
-            self._max_batch_images, lambda turn: self._queued[turn].engine is engine
-        ):
+        for turn, query, _ in self._queue.take(most, lambda turn: self._queued[turn].engine is engine):
             taken.setdefault(self._queued[turn], []).append(query)
         for ticket, queries in taken.items():
             if ticket.waiting == ticket.images:

@@ -23,6 +23,7 @@ from mass_serve.server.serving.sandbox.bounds import (
     RefusedError,
     SandboxError,
 )
+from mass_serve.server.serving.sandbox.messages import Buffer
 from mass_serve.server.serving.sandbox.pool import SandboxPool
 from mass_serve.server.serving.threads import Threads
 
@@ -64,7 +65,7 @@ class Parsers:
         """Returns what `work` returns, of which one piece at a time is done."""
         return await self._thread_for_large.run(turn, work, *args, **kwargs)
 
-    async def run_outside(self, name: str, body: bytes, options: bytes, turn: Turn) -> bytearray:
+    async def run_outside(self, name: str, body: Buffer, options: bytes, turn: Turn) -> bytearray:
         """Returns what the function of that name makes of a body, in a worker process.
 
         Raises the ServiceError that it raised, TooLargeError for a body that takes too much, and

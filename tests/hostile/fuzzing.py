@@ -89,7 +89,7 @@ def _open_inference() -> tuple[Parse, tuple[type[Exception], ...]]:
         """The first byte chooses: JSON, packed JSON, or JSON whose length the next two tell."""
         kind, rest = data[:1], data[1:]
         if kind == b"z":
-            rest = decompressed(rest, "gzip", 1 << 20, lambda _: None)
+            rest = bytes(decompressed(rest, "gzip", 1 << 20, lambda _: None))
         length = str(int.from_bytes(rest[:2], "big")) if kind == b"b" else None
         parse_infer_request(rest[2:] if kind == b"b" else rest, length, limits)
 

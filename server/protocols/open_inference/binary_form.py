@@ -43,17 +43,17 @@ def to_binary_form(body: memoryview, given: bytes) -> bytes:
     Raises BadRequestError and TooLargeError, as `parse_infer_request` does.
     """
     json_length, max_images, max_top_k = OPTIONS.unpack(given)
-    asked = parse_infer_request(bytes(body), str(json_length), Limits(max_images, max_top_k))
+    asked = parse_infer_request(body, str(json_length), Limits(max_images, max_top_k))
     kind, tensor = _tensor(asked.images, asked.batch_shape)
     head = {**_options(asked), "inputs": [{**kind, "parameters": {"binary_data_size": len(tensor)}}]}
     text = json.dumps(head).encode()
     return HEAD.pack(len(text)) + text + tensor
 
 
-def split(result: bytearray) -> tuple[bytes, str]:
+def split(result: bytearray) -> tuple[memoryview, str]:
     """Returns a request in binary form and the length of its JSON part, of what `to_binary_form` made."""
     (length,) = HEAD.unpack_from(result)
-    return bytes(memoryview(result)[HEAD.size :]), str(length)
+    return memoryview(result)[HEAD.size :], str(length)
 
 
 def _tensor(images: Images, batch_shape: tuple[int, ...]) -> tuple[dict[str, Any], bytes]:

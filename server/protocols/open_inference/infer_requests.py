@@ -17,6 +17,7 @@ from mass_serve.server.protocols.limits import Limits
 from mass_serve.server.protocols.open_inference.tensors import NUMBER_TYPES, WireTensor
 from mass_serve.server.serving.fair_queue import ORDINARY_PRIORITY
 from mass_serve.server.serving.request_context import EncodedImages, Images, ReadyImages, Urgency
+from mass_serve.server.serving.sandbox.messages import Buffer
 
 IMAGE, PIXEL_VALUES = "image", "pixel_values"
 OUTPUTS = ("label", "task", "score", "probabilities", "unrouted", "residuals")
@@ -115,7 +116,7 @@ class InferRequest:
     urgency: Urgency
 
 
-def decompressed(body: bytes, encoding: str, limit: int, hold: Callable[[int], None]) -> bytes:
+def decompressed(body: bytes, encoding: str, limit: int, hold: Callable[[int], None]) -> bytes | bytearray:
     """Undoes a body's Content-Encoding; `hold` is told of each piece before it is kept, and may refuse it.
 
     Raises NotAnImageError for an unknown encoding, BadRequestError for a corrupt body, TooLargeError where
@@ -146,20 +147,21 @@ def decompressed(body: bytes, encoding: str, limit: int, hold: Callable[[int], N
             left = unpacker.unused_data if unpacker.eof else unpacker.unconsumed_tail
             position += len(piece) - len(left)
         if position == len(body):
-            return bytes(unpacked)
+            return unpacked  # a copy of its own would take its size once more
     raise BadRequestError(f"The body is more than {MOST_MEMBERS} {encoding} files in a row; send it as one.")
 
 
-def parse_infer_request(body: bytes, json_length: str | None, limits: Limits) -> InferRequest:
+def parse_infer_request(body: Buffer, json_length: str | None, limits: Limits) -> InferRequest:
     """Reads the JSON part, `json_length` bytes long (all of the body if None), and the tensors behind it.
 
     Raises BadRequestError or TooLargeError.
     """
     length = json_part_bytes(json_length, len(body))
-    parsed = parse_json(InferBody, body[:length], MOST_VALUES)
+    parts = memoryview(body)
+    parsed = parse_json(InferBody, bytes(parts[:length]), MOST_VALUES)
     if parsed.id is not None and len(parsed.id.encode()) > MOST_ID_BYTES:
         raise BadRequestError(f"The request's id has more than {MOST_ID_BYTES} bytes; send a shorter one.")
-    tensor = _only_input(parsed, body[length:])
+    tensor = _only_input(parsed, parts[length:])
     images, batch_shape = _images(tensor, limits)
     parameters = parsed.parameters or RequestParameters()
     wanted = parsed.outputs or [RequestedOutput(name=name) for name in DEFAULT_OUTPUTS]
@@ -188,7 +190,7 @@ def json_part_bytes(header: str | None, available: int) -> int:
     return int(header)
 
 
-def _only_input(parsed: InferBody, binary: bytes) -> WireTensor:
+def _only_input(parsed: InferBody, binary: memoryview) -> WireTensor:
     if len(parsed.inputs) != 1:
         raise BadRequestError(
             f"A request has one input, {IMAGE!r} or {PIXEL_VALUES!r}; this one has {len(parsed.inputs)}."
@@ -235,7 +237,7 @@ def _files(tensor: WireTensor) -> list[bytes]:
     """Returns the image files of a BYTES tensor. Raises BadRequestError."""
     # JSON has no bytes, so files are base64 there.
     elements = tensor.strings()
-    if isinstance(tensor.data, bytes):
+    if isinstance(tensor.data, memoryview):
         return elements
     return [decoded_base64(text.decode(), f"data[{index}]") for index, text in enumerate(elements)]
 

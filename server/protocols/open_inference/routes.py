@@ -26,6 +26,7 @@ from mass_serve.server.protocols.open_inference.infer_requests import (
 from mass_serve.server.protocols.open_inference.model_statistics import Statistics
 from mass_serve.server.protocols.open_inference.models import PLATFORM, Model, find_model, model_names
 from mass_serve.server.serving.request_context import RequestContext
+from mass_serve.server.serving.sandbox.messages import Buffer
 from mass_serve.server.serving.service import Service
 from mass_serve.server.web.json_schemas import inlined_schema
 from mass_serve.server.web.receiving import (
@@ -199,13 +200,14 @@ async def _infer(
     json_length = request.headers.get(JSON_LENGTH)
 
     limits = Limits(settings.max_images_per_request, settings.max_top_k)
+    content: Buffer = body
     if encoding:
         hold = partial(service.hold, context=context)
         # One at a time, because it is dear for what was sent; the other threads stay free for other bodies.
-        body = await service.parsers.run_alone(
+        content = await service.parsers.run_alone(
             context.caller.turn(), decompressed, body, encoding, settings.max_body_bytes, hold
         )
-    asked = await _parsed(body, json_length, limits, service, context)
+    asked = await _parsed(content, json_length, limits, service, context)
     # The model may have a new revision since the request began; from here on it is one engine's.
     engine = service.engine
     model = find_model(engine, name, version)
@@ -217,7 +219,7 @@ async def _infer(
 
 
 async def _parsed(
-    body: bytes, json_length: str | None, limits: Limits, service: Service, context: RequestContext
+    body: Buffer, json_length: str | None, limits: Limits, service: Service, context: RequestContext
 ) -> InferRequest:
     """Reads a request; one with much JSON is made into its binary form elsewhere first."""
     json_bytes = json_part_bytes(json_length, len(body))

@@ -24,12 +24,14 @@ class WireTensor:
     name: str
     datatype: str
     shape: tuple[int, ...]
-    data: bytes | list[Any]
+    data: memoryview | list[Any]
 
     def strings(self) -> list[bytes]:
         """Reads the elements of a BYTES tensor. Raises BadRequestError."""
         most = math.prod(self.shape)
-        found = self._split_strings(self.data) if isinstance(self.data, bytes) else self._texts(self.data)
+        found = (
+            self._split_strings(self.data) if isinstance(self.data, memoryview) else self._texts(self.data)
+        )
         # One more than there may be is enough to tell.
         elements = list(islice(found, most + 1))
         if len(elements) != most:
@@ -39,7 +41,7 @@ class WireTensor:
     def numbers(self) -> NDArray[Any]:
         """Reads the values of a UINT8 or FP32 tensor, in its shape. Raises BadRequestError."""
         dtype = NUMBER_TYPES[self.datatype]
-        if isinstance(self.data, bytes):
+        if isinstance(self.data, memoryview):
             if len(self.data) != math.prod(self.shape) * dtype.itemsize:
                 raise BadRequestError(
                     f"The input {self.name[:80]!a} has {len(self.data)} bytes; its shape and datatype need"
@@ -80,7 +82,7 @@ class WireTensor:
             else:
                 open_lists.pop()
 
-    def _split_strings(self, data: bytes) -> Iterator[bytes]:
+    def _split_strings(self, data: memoryview) -> Iterator[bytes]:
         """Yields the elements of the binary form: each behind its length."""
         position = 0
         while position < len(data):
@@ -91,7 +93,7 @@ class WireTensor:
                     f"The input {self.name[:80]!a} is cut off: an element of a BYTES tensor is its length in"
                     " 4 bytes, little-endian, and its bytes."
                 )
-            yield data[start : start + length]
+            yield bytes(data[start : start + length])
             position = start + length
 
     def _no_numbers(self) -> BadRequestError:

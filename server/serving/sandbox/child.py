@@ -28,11 +28,14 @@ from mass_serve.server.serving.sandbox.messages import (
 
 Function = Callable[[memoryview, bytes], bytes | memoryview]
 PR_SET_PDEATHSIG, PR_SET_NO_NEW_PRIVS = 1, 38
+# The server's event loop goes first where both want a processor.
+NICENESS = 5
 
 
 def main(control: int, shared: int, shared_bytes: int, parent: int, functions: Sequence[str]) -> None:
     """Works for the process `parent`; each of `functions` is named as "module:function"."""
     _end_with(parent)
+    os.nice(NICENESS)
     for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(ignored, signal.SIG_IGN)  # accepted requests are answered while the server drains
     channel = socket.socket(fileno=control)

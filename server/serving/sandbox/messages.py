@@ -9,6 +9,9 @@ import struct
 from dataclasses import dataclass
 from enum import IntEnum
 
+# What a job works on.
+Buffer = bytes | bytearray | memoryview
+
 JOB = struct.Struct("<4sIHHQQQd")
 REPLY = struct.Struct("<4sIHHQ")
 JOB_MAGIC, REPLY_MAGIC = b"MSJ1", b"MSR1"

@@ -24,7 +24,14 @@ from mass_serve.server.serving.sandbox.bounds import (
     RefusedError,
     SandboxError,
 )
-from mass_serve.server.serving.sandbox.messages import Job, Kind, Reply, WrongMessageError, result_start
+from mass_serve.server.serving.sandbox.messages import (
+    Buffer,
+    Job,
+    Kind,
+    Reply,
+    WrongMessageError,
+    result_start,
+)
 from mass_serve.server.serving.sandbox.worker import PIECE, Worker
 
 SPARES = 1
@@ -43,7 +50,7 @@ class _Work:
     """A job and whoever waits for it."""
 
     function: int
-    data: bytes | memoryview
+    data: Buffer
     options: bytes
     bounds: Bounds
     lane: str
@@ -142,7 +149,7 @@ class SandboxPool:
     def submit(
         self,
         name: str,
-        data: bytes | memoryview,
+        data: Buffer,
         options: bytes = b"",
         *,
         lane: str,
@@ -167,7 +174,7 @@ class SandboxPool:
     async def run(
         self,
         name: str,
-        data: bytes | memoryview,
+        data: Buffer,
         options: bytes = b"",
         *,
         lane: str,

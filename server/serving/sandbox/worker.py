@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from mass_serve.server.serving.sandbox.bounds import Reason
-from mass_serve.server.serving.sandbox.messages import MOST_MESSAGE, Job
+from mass_serve.server.serving.sandbox.messages import MOST_MESSAGE, Buffer, Job
 
 # The interpreter is told where to find things, for it is started without site and without an environment.
 PROGRAM = """import sys
@@ -84,7 +84,7 @@ class Worker:
         except OSError:
             return b""
 
-    def write(self, data: bytes | memoryview, position: int) -> None:
+    def write(self, data: Buffer, position: int) -> None:
         """Puts bytes into the shared memory."""
         view = memoryview(data)
         while view:
