@@ -27,8 +27,8 @@ ALL_FORMATS = {"MASS_IMAGE_FORMATS": "PNG,JPEG,WEBP,GIF,BMP,TIFF"}
 ORDINARY_GROWTH = 400 * MIB
 # The bodies that `max_held_bytes` allows by default, and the ordinary growth.
 GROWTH_WITH_BODIES = 512 * MIB + ORDINARY_GROWTH
-# A picture of 49 megapixels takes its worker five bytes a pixel, and each of three workers has a file of 30 MiB
-# twice: as it is shared with the server, and as its decoder reads it.
+# A picture of 49 megapixels takes its worker five bytes a pixel, and each of three workers has a file of
+# 30 MiB twice: as it is shared with the server, and as its decoder reads it.
 LARGE_PICTURES = 5 * 49_000_000 + 3 * 2 * 30 * MIB
 
 

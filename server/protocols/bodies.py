@@ -17,9 +17,9 @@ M = TypeVar("M", bound=BaseModel)
 
 # Of a body without tensors: options, names of tasks, and keys that are not read here.
 MOST_OPTIONS = 10_000
-COUNTED_AT_ONCE = 4 << 20
+COUNTED_AT_ONCE = 1 << 18
 # Characters, in whole groups of four; between two pieces other threads have their turn.
-BASE64_AT_ONCE = 1 << 20
+BASE64_AT_ONCE = 1 << 16
 # Of any body: lists in lists need no commas.
 MOST_LISTS = 1_000_000
 

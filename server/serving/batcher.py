@@ -15,7 +15,6 @@ every ticket there is.
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Sequence
@@ -41,9 +40,6 @@ from mass_serve.server.serving.ticket import Share, Ticket, halves
 
 # A batch has no more images than the device answers in so long at its recent pace.
 LONGEST_BATCH_SECONDS = 0.5
-# Threads that compute leave the processor to the event loop when it has something to do; where there are
-# processors enough this changes nothing.
-COMPUTING_NICENESS = 5
 
 log = structlog.get_logger(__name__)
 
@@ -165,8 +161,6 @@ class Batcher:
     def _run(self) -> None:
         """Works batch after batch, until closed and empty; the worker's thread runs this."""
         torch.get_num_threads()  # settles this thread's share before a load lowers it for a moment
-        # On Linux priorities belong to threads, and those that torch starts from here inherit it.
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), COMPUTING_NICENESS)
         try:
             while shares := self._next_batch():
                 self._answer(shares)

@@ -34,6 +34,7 @@ from mass_serve.server.serving.keys import Access
 from mass_serve.server.serving.observer import ServingObserver
 from mass_serve.server.serving.parsers import LANE, Parsers
 from mass_serve.server.serving.polling import becomes_true
+from mass_serve.server.serving.refusals import Refusals
 from mass_serve.server.serving.request_context import (
     ORDINARY,
     Answers,
@@ -81,6 +82,7 @@ class Service:
         self.observer = observer
         self.access = Access(settings)
         self.wrong_keys = WrongKeys(observer)
+        self.refusals = Refusals()
         self.ledger = Ledger(settings.queue_images, settings.decode_workers)
         self.sandbox = SandboxPool(
             {"decode": FUNCTION, **parsing},

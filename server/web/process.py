@@ -31,6 +31,9 @@ log = structlog.get_logger(__name__)
 # How long a dead server still answers, so that callers learn of it and a probe can see it.
 FAREWELL_SECONDS = 1.0
 BACKLOG = 2048
+# A thread that wants the interpreter's lock waits so long before it asks the one that has it. The event loop
+# gives it up with every read of a socket, and waited 5 ms each time beside a thread that parsed.
+SWITCH_SECONDS = 0.0005
 # Files that are open beside connections: the store while it loads, logs, what torch and the exporter hold.
 OTHER_DESCRIPTORS = 100
 # Pipes and shared memory of a process that decodes.
@@ -131,6 +134,7 @@ def run(app: FastAPI, settings: Settings, listener: socket.socket) -> int:
     """
     need_descriptors(settings)
     service: Service = app.state.service
+    sys.setswitchinterval(SWITCH_SECONDS)
     config = uvicorn.Config(
         app,
         http=partial(  # type: ignore[arg-type]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Coroutine
+from io import BytesIO
 from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends, Request
@@ -104,7 +105,8 @@ async def read_body(request: Request, service: Service, limit: int | None = None
     # A length of many digits is over any limit, and int() refuses very long ones.
     if announced.isdecimal() and (len(announced) > 18 or int(announced) > limit):
         raise too_large
-    chunks: list[bytes] = []
+    # It gives its bytes away without a copy: joining many parts of 30 MB held the event loop for 50 ms.
+    body = BytesIO()
     received = 0
     clock = asyncio.get_running_loop().time
     last_moment = clock() + service.settings.client_timeout
@@ -115,7 +117,7 @@ async def read_body(request: Request, service: Service, limit: int | None = None
                 if received > limit:
                     raise too_large
                 service.hold(len(chunk), context)
-                chunks.append(chunk)
+                body.write(chunk)
                 patience.reschedule(last_moment + received / SLOWEST_BYTES_PER_SECOND)
     except TimeoutError as error:
         raise SlowClientError(
@@ -124,7 +126,7 @@ async def read_body(request: Request, service: Service, limit: int | None = None
         ) from error
     context.body_bytes = received
     context.deadline = time.monotonic() + service.settings.request_timeout
-    return b"".join(chunks)
+    return body.getvalue()
 
 
 async def while_awaited(request: Request, service: Service, work: Coroutine[Any, Any, T]) -> T:

@@ -1,0 +1,67 @@
+"""Whoever is refused again and again is answered later, and nobody else is."""
+
+from __future__ import annotations
+
+import asyncio
+
+from mass_serve.server.serving.caller import Caller
+from mass_serve.server.serving.refusals import A_SECOND, AT_ONCE, DELAY, MOST_CALLERS, Refusals
+
+FLOOD, NEIGHBOUR = Caller("address:192.0.2.1"), Caller("address:192.0.2.2")
+
+
+class Bench:
+    """Refusals whose time stands still but when it is moved, with the delays that there were."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.delays: list[float] = []
+        self.refusals = Refusals(lambda: self.now, self._sleep)
+
+    async def _sleep(self, seconds: float) -> None:
+        self.delays.append(seconds)
+
+    def refuse(self, caller: Caller, times: int) -> int:
+        """Refuses a caller so many times. Returns how many of the answers had to wait."""
+        before = len(self.delays)
+
+        async def all_of_them() -> None:
+            for _ in range(times):
+                await self.refusals.slow_down(caller)
+
+        asyncio.run(all_of_them())
+        return len(self.delays) - before
+
+
+def test_a_few_refusals_are_told_at_once_and_more_of_them_later() -> None:
+    bench = Bench()
+    assert bench.refuse(FLOOD, int(AT_ONCE)) == 0
+    assert bench.refuse(FLOOD, 3) == 3
+    assert bench.delays == [DELAY] * 3
+
+
+def test_nobody_else_waits_for_a_flood() -> None:
+    bench = Bench()
+    bench.refuse(FLOOD, 100)
+    assert bench.refuse(NEIGHBOUR, int(AT_ONCE)) == 0
+
+
+def test_what_is_allowed_comes_back_with_time_and_never_becomes_more() -> None:
+    bench = Bench()
+    bench.refuse(FLOOD, 100)
+    bench.now += 5 / A_SECOND
+    assert bench.refuse(FLOOD, 6) == 1
+    bench.now += 1000.0
+    assert bench.refuse(FLOOD, int(AT_ONCE) + 1) == 1
+
+
+def test_a_bounded_number_of_callers_is_remembered() -> None:
+    """The one that was refused the longest ago is forgotten first."""
+    bench = Bench()
+    bench.refuse(FLOOD, 100)
+    for number in range(MOST_CALLERS - 1):
+        bench.refuse(Caller(f"address:{number}"), 1)
+    assert bench.refuse(FLOOD, 1) == 1, "still remembered"
+    for number in range(MOST_CALLERS):
+        bench.refuse(Caller(f"address:{number}"), 1)
+    assert bench.refuse(FLOOD, 1) == 0, "forgotten"
