@@ -6,6 +6,7 @@ await refusals.slow_down(caller)  # before a caller is told that there is no roo
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
@@ -16,7 +17,7 @@ from mass_serve.server.serving.caller import Caller
 # So many refusals a caller has at once, and as many more in each second; the answers to others wait.
 AT_ONCE = 20.0
 A_SECOND = 20.0
-# As long as `Retry-After` says: who heeds it never notices.
+# On average as long as `Retry-After` says: who heeds it never notices.
 DELAY = 1.0
 # Callers that are remembered; beyond it the one that was refused the longest ago is forgotten.
 MOST_CALLERS = 10_000
@@ -43,7 +44,8 @@ class Refusals:
     async def slow_down(self, caller: Caller) -> None:
         """Counts a refusal, and returns at once or, where there were too many of late, after a while."""
         if not self._takes_one(caller.name):
-            await self._sleep(DELAY)
+            # Not all at the same moment: they would come back so.
+            await self._sleep(DELAY * random.uniform(0.5, 1.5))
 
     def _takes_one(self, name: str) -> bool:
         now = self._clock()

@@ -16,6 +16,7 @@ import structlog
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from mass_serve.server.serving.caller import caller_at
 from mass_serve.server.serving.observer import ServingObserver
 from mass_serve.server.web.metered_parser import MeteredParser, RefusedError
 from mass_serve.server.web.turns import EVENTS_AT_ONCE, Turns
@@ -83,6 +84,7 @@ class TimedConnection(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self.flow = self._held_flow = HeldFlow(transport)
+        self._turn = caller_at(self.client[0] if self.client else None).turn()
         self._idle_since = self.loop.time()
         self._time_headers()
         if len(self.connections) > self._max_connections:
@@ -98,25 +100,34 @@ class TimedConnection(H11Protocol):
         self._time_headers()
 
     def handle_events(self) -> None:
-        """Handles a few events at once; for more it waits until others had their turn."""
+        """Handles a few events where it is this connection's turn, and waits for it elsewhere."""
         if self._waits_for_turn:
             return
+        if self._turns.takes_one():
+            self._handle_some()
+        else:
+            self._wait_for_turn()
+
+    def _handle_some(self) -> None:
         self._parser.allow(EVENTS_AT_ONCE)
         try:
             super().handle_events()
         except RefusedError as refusal:
             self._refuse(str(refusal), refusal.reason)
         if self._parser.held_back and not self.transport.is_closing():
-            self._waits_for_turn = True
-            self._held_flow.hold()
-            self._turns.wait(self)
+            self._wait_for_turn()
+
+    def _wait_for_turn(self) -> None:
+        self._waits_for_turn = True
+        self._held_flow.hold()
+        self._turns.wait(self._turn, self)
 
     def go_on(self) -> None:
         """Handles a few events more of what was read."""
         self._waits_for_turn = False
         if self.transport.is_closing():
             return
-        self.handle_events()
+        self._handle_some()
         if not self._waits_for_turn and not self.transport.is_closing():
             self._held_flow.release()
         self._time_headers()
