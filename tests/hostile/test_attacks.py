@@ -35,7 +35,8 @@ from benchmarks.hostile.arena import Report, fight
 from benchmarks.hostile.attacks import ATTACKS, Attack
 from benchmarks.service.processes import running_server
 
-# Where the machine itself was late, latencies are measured again; what else went wrong stays wrong.
+# The 99th percentile of a hundred probes is the second worst, which a moment's load of another program can make
+# late: what is late is measured again, and is wrong where it is late each time. All else is wrong at once.
 TRIES = 3
 
 
@@ -50,6 +51,6 @@ def fought(attack: Attack) -> Report:
 def test_nobody_else_is_starved(attack: Attack) -> None:
     for _ in range(TRIES):
         report = fought(attack)
-        if report.faults() or not (report.machine_was_late and report.lateness()):
+        if report.faults() or not report.lateness():
             break
     assert report.complaints() == []

@@ -12,6 +12,7 @@ import pytest
 from mass_serve.server.operation.guarding_metrics import AGES, DROP_REASONS
 from mass_serve.server.operation.metrics import Metrics
 from mass_serve.server.operation.metrics_routes import Scrapes
+from mass_serve.server.serving.fair_queue import Turn
 from mass_serve.server.serving.sandbox.bounds import REASONS
 from mass_serve.server.serving.threads import Threads
 
@@ -50,7 +51,7 @@ def test_those_who_ask_together_share_one_answer_and_the_loop_goes_on() -> None:
 
 
 def test_metrics_are_there_where_no_thread_can_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def cannot(_: Threads, _work: Callable[..., Any]) -> Any:
+    async def cannot(_: Threads, _turn: Turn, _work: Callable[..., Any]) -> Any:
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr(Threads, "run", cannot)

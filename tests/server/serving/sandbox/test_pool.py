@@ -50,6 +50,11 @@ async def ask(
     return bytes(await asyncio.wait_for(work, PATIENCE))
 
 
+def workers() -> list[psutil.Process]:
+    """The worker processes of this one, which may have servers of other tests as children too."""
+    return [child for child in psutil.Process().children() if "-S" in child.cmdline()]
+
+
 def with_pool(
     test: Callable[[SandboxPool], Awaitable[None]], count: int = 1, replaced: list[str] | None = None
 ) -> None:
@@ -60,8 +65,7 @@ def with_pool(
         pool = SandboxPool(FUNCTIONS, {"small": count, "large": 1}, SHARED, reasons.append)
         try:
             await test(pool)
-            children: list[psutil.Process] = psutil.Process().children()
-            return children
+            return workers()
         finally:
             pool.close()
             await asyncio.sleep(0)
@@ -217,7 +221,7 @@ def test_ctrl_c_and_a_drain_leave_the_work_alone() -> None:
     async def test(pool: SandboxPool) -> None:
         asked = asyncio.ensure_future(ask(pool, "sleep", options=b"0.5"))
         await ask(pool, "echo", lane="large")
-        for child in psutil.Process().children():
+        for child in workers():
             child.send_signal(signal.SIGINT)
             child.send_signal(signal.SIGTERM)
         assert await asked == b"slept"
@@ -263,7 +267,7 @@ def test_closing_ends_what_runs_and_drops_what_waits() -> None:
         for future in asked:
             with pytest.raises(asyncio.CancelledError):
                 await asyncio.wait_for(future, 10)
-        assert psutil.Process().children() == []
+        assert workers() == []
 
     asyncio.run(run())
 
