@@ -149,7 +149,7 @@ def _manifest_seeds() -> list[bytes]:
 
 def _key_seeds() -> list[bytes]:
     lines = b"# ours\n\none-key\nanother name=somebody priority=1 share=2\n"
-    return [lines, b"\xef\xbb\xbfkey\r\n", b"key name=a priority=1\nkey name=b share=0.5"]
+    return [lines, b"\xef\xbb\xbfkey\r\n", b"key name=a priority=1\nanother name=b share=0.5"]
 
 
 PICTURES = mutations.PICTURES

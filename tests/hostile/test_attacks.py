@@ -35,8 +35,8 @@ from benchmarks.hostile.arena import Report, fight
 from benchmarks.hostile.attacks import ATTACKS, Attack
 from benchmarks.service.processes import running_server
 
-# The 99th percentile of a hundred probes is the second worst, which a moment's load of another program can make
-# late: what is late is measured again, and is wrong where it is late each time. All else is wrong at once.
+# The 99th percentile of a hundred probes is the second worst, which a moment of another program's load can
+# make late: what is late is measured again, and is wrong where it is late each time. All else is at once.
 TRIES = 3
 
 

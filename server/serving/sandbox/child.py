@@ -87,9 +87,10 @@ def _give_up_files() -> None:
 class _Memory:
     """The address space of this process: what it has, and what it may have beside while it works."""
 
-    def __init__(self, own: int, inherited: int) -> None:
+    def __init__(self, own: int, given: int) -> None:
         self._own = own
-        self._inherited = inherited
+        self._given = given  # the limit of whoever runs this server
+        self._ours = given  # the limit as it was set here last
 
     @classmethod
     def measured(cls) -> _Memory:
@@ -101,10 +102,15 @@ class _Memory:
 
     def allow(self, extra: int) -> Kind:
         """Sets the limit, and returns what it means when that does not suffice."""
-        wanted, (_, hard) = self._own + extra, resource.getrlimit(resource.RLIMIT_AS)
-        if self._inherited not in (-1, resource.RLIM_INFINITY) and self._inherited <= wanted:
+        wanted, (soft, hard) = self._own + extra, resource.getrlimit(resource.RLIMIT_AS)
+        if soft != self._ours:
+            self._given = soft  # an operator may change it at any time
+        if self._given != resource.RLIM_INFINITY and self._given <= wanted:
+            resource.setrlimit(resource.RLIMIT_AS, (self._given, hard))
+            self._ours = self._given
             return Kind.MEMORY_SHORT
         resource.setrlimit(resource.RLIMIT_AS, (wanted, hard))
+        self._ours = wanted
         return Kind.OVER_MEMORY
 
 
