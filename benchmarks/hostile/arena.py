@@ -24,10 +24,6 @@ from benchmarks.service.processes import Server
 
 PICTURE = Path(__file__).parents[2] / "examples" / "evaluation" / "digits" / "three" / "02.png"
 
-# A liveness probe allows a second and kills after a few failures; a tenth leaves room for a slow machine.
-LONGEST_PROBE = 0.1
-# What a person waits without wondering; on a calm server the same picture takes 20 to 50 milliseconds.
-LONGEST_ANSWER = 2.0
 # Seconds of watching before an attack, and at least with it: 240 probes, of which 2 may be late.
 CALM_SECONDS, LEAST_SECONDS = 2.0, 6.0
 # An attack that goes on for longer is broken off, which is long enough to see it starve others.
@@ -65,10 +61,11 @@ class Report:
 
     def lateness(self) -> list[str]:
         """Says who waited too long, which another machine's load can be the reason of, too."""
-        found = [*_late("another address", self.neighbours)]
+        longest = self.attack.longest_answer
+        found = [*_late("another address", self.neighbours, longest)]
         if not self.attack.own_address_suffers:
-            found += _late("the same address", self.mates)
-        if self.probe_p99 > LONGEST_PROBE:
+            found += _late("the same address", self.mates, longest)
+        if self.probe_p99 > self.attack.longest_probe:
             worst = max(sample.seconds for sample in self.probes)
             calm = f"{self.calm_probe_p99:.3f} before; lag of the machine {self.lag:.3f}"
             found.append(f"/livez took {self.probe_p99:.3f} s (p99; worst {worst:.3f}; {calm})")
@@ -107,8 +104,8 @@ class Report:
             yield f"the attacker got {surprising}"
 
 
-def _late(whose: str, samples: list[Sample]) -> Iterator[str]:
-    late = [round(sample.seconds, 2) for sample in samples if sample.seconds > LONGEST_ANSWER]
+def _late(whose: str, samples: list[Sample], longest: float) -> Iterator[str]:
+    late = [round(sample.seconds, 2) for sample in samples if sample.seconds > longest]
     if late:
         yield f"{len(late)} of {len(samples)} neighbours at {whose} waited up to {max(late)} s"
 

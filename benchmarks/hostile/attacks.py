@@ -31,6 +31,16 @@ GROWTH_WITH_BODIES = 512 * MIB + ORDINARY_GROWTH
 # 30 MiB twice: as it is shared with the server, and as its decoder reads it.
 LARGE_PICTURES = 5 * 49_000_000 + 3 * 2 * 30 * MIB
 
+# A liveness probe allows a second and kills after a few failures; a tenth leaves room for a slow machine.
+LONGEST_PROBE = 0.1
+# What a person waits without wondering; on a calm server the same picture takes 20 to 50 milliseconds.
+LONGEST_ANSWER = 2.0
+# Two attacks miss these aims on two cores that the attacker shares with the server. 64 clients that insist keep
+# both busy with good work (/livez took 0.16 to 0.31 s), and base64 is decoded under the interpreter's lock
+# (neighbours waited for up to 2.9 s). What they may take is held where it is.
+PROBE_OF_A_BUSY_MACHINE = 0.6
+ANSWER_BESIDE_BASE64 = 5.0
+
 
 @dataclass
 class Attacker:
@@ -75,6 +85,8 @@ class Attack:
     perform: Callable[[Attacker], Awaitable[None]]
     answers: frozenset[int] = REFUSED
     growth: int = ORDINARY_GROWTH  # bytes of memory over those of a calm server
+    longest_probe: float = LONGEST_PROBE  # seconds, the 99th percentile of /livez
+    longest_answer: float = LONGEST_ANSWER  # seconds, for neighbours
     # Whether others at the attacker's own address, who share its turn, may be refused or wait with it.
     own_address_suffers: bool = False
     variables: Mapping[str, str] = field(default_factory=dict)  # settings of the server, as its environment
@@ -204,6 +216,8 @@ ATTACKS = (
         "JSON with 30 MiB of base64, 8 at once",
         _native_json,
         growth=GROWTH_WITH_BODIES,
+        longest_probe=PROBE_OF_A_BUSY_MACHINE,
+        longest_answer=ANSWER_BESIDE_BASE64,
         own_address_suffers=True,
     ),
     Attack(
@@ -226,6 +240,7 @@ ATTACKS = (
         "Open Inference `priority: 1` by anybody, 64 clients of 8 images",
         _urgent,
         answers=REFUSED | {200},
+        longest_probe=PROBE_OF_A_BUSY_MACHINE,
         own_address_suffers=True,
     ),
     Attack("broken-chunk", "`POST /v1/nosuch` with a broken chunk, 20 times", _broken_chunk),

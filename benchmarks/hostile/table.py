@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from benchmarks.hostile.arena import LONGEST_ANSWER, Report, fight
-from benchmarks.hostile.attacks import MIB, Attack
+from benchmarks.hostile.arena import Report, fight
+from benchmarks.hostile.attacks import LONGEST_ANSWER, MIB, Attack
 from benchmarks.hostile.watcher import Sample
 from benchmarks.hostile.wire import HUNG_UP, UNANSWERED
 from benchmarks.service.processes import running_server
