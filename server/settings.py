@@ -131,7 +131,7 @@ class Settings(EngineOptions, BaseSettings):
 
     @property
     def image_limits(self) -> ImageLimits:
-        """What an image may be."""
+        """Returns what an image may be."""
         return ImageLimits(self.max_pixels, self.image_formats)
 
     @model_validator(mode="after")

@@ -48,7 +48,7 @@ class Turn:
 
 @dataclass(eq=False)
 class _Request(Generic[Item]):
-    """What one queue knows of a request."""
+    """Holds what one queue knows of a request."""
 
     turn: Turn
     number: int  # in the order in which they came

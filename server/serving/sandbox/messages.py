@@ -22,7 +22,7 @@ ALIGNED = 4096
 
 
 class Kind(IntEnum):
-    """What a reply says."""
+    """Names what a reply says."""
 
     READY = 0  # the process has started
     DONE = 1  # the result is so long, and lies behind the input
