@@ -51,6 +51,7 @@ def test_alive_but_not_ready_while_loading_and_stopped_without_fuss(start_server
 def test_a_full_queue_refuses_at_once_and_a_hang_up_frees_it(start_server: StartServer) -> None:
     server = start_server(max_batch_images=1, queue_images=2, max_images_per_request=2)
     server.wait_until_ready()
+    assert classify(server, picture(1)).status_code == 200  # the worker processes have started by then
     with ThreadPoolExecutor(4) as pool:
         running = pool.submit(classify, server, SLOW_PICTURE)
         wait_for(lambda: server.metric("mass_requests_in_progress") == 1)
