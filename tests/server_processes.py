@@ -42,8 +42,7 @@ class RunningServer:
 
     def log(self) -> str:
         """Everything that was logged so far."""
-        self.errors.seek(0)
-        return self.errors.read()
+        return _read(self.errors)
 
     def metric(self, line: str) -> float:
         """The value of one sample, such as `mass_ready`."""
@@ -103,11 +102,15 @@ def _address(process: subprocess.Popen[str], errors: IO[str]) -> str:
     """The URL in the first line of a server's log."""
     deadline = time.monotonic() + PATIENCE
     while True:
-        errors.seek(0)
-        log = errors.read()
+        log = _read(errors)
         if "\n" in log:
             address: str = json.loads(log.splitlines()[0])["url"]
             return address
         assert process.poll() is None, log
         assert time.monotonic() < deadline, "the server did not say where it listens"
         time.sleep(0.02)
+
+
+def _read(file: IO[str]) -> str:
+    """All of a file, whose position stays where it is: the server that writes it has the same one."""
+    return os.pread(file.fileno(), 1 << 28, 0).decode(errors="replace")

@@ -103,7 +103,7 @@ def test_a_later_load_that_hangs_harms_nobody_and_goes_on(tmp_path: Path) -> Non
             assert refused.status_code == 503
             assert "serves on" in refused.json()["error"]
         assert server.client.post("/v1/classify", content=picture(1)).status_code == 200
-        assert "loading hangs" in server.log()
+        wait_for(lambda: "loading hangs" in server.log())
         gate.unlink()
         wait_for(lambda: "load_error" not in server.client.get("/readyz").json())
         assert server.client.post(load, headers=admin).status_code == 200
