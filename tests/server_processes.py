@@ -35,10 +35,7 @@ class RunningServer:
         return port
 
     def wait_until_ready(self) -> None:
-        deadline = time.monotonic() + PATIENCE
-        while self.client.get("/readyz").status_code != 200:
-            assert time.monotonic() < deadline, "the server did not become ready"
-            time.sleep(0.02)
+        wait_for(lambda: self.client.get("/readyz").status_code == 200)
 
     def log(self) -> str:
         """Everything that was logged so far."""
@@ -54,6 +51,14 @@ class RunningServer:
 
 
 StartServer = Callable[..., RunningServer]
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    """Returns as soon as the condition holds, which it must in time."""
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def running(

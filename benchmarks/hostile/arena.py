@@ -33,7 +33,7 @@ PATIENCE = 10.0
 
 @dataclass(frozen=True)
 class Report:
-    """What an attack did."""
+    """Holds what an attack did."""
 
     attack: Attack
     bytes_sent: int

@@ -18,7 +18,7 @@ HUNG_UP, UNANSWERED = 0, -1
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back until the connection was closed."""
+    """Holds what came back until the connection was closed."""
 
     status: int
     body: bytes

@@ -33,7 +33,7 @@ DECODE_PACE_MEMORY = 0.98
 
 @dataclass
 class _Standing:
-    """What one caller has of the queue."""
+    """Holds what one caller has of the queue."""
 
     share: float
     images: int = 0

@@ -72,7 +72,7 @@ class Parsers:
         NoMemoryError.
         """
         try:
-            return await self._pool.run(
+            return await self._pool.submit(
                 name,
                 body,
                 options,

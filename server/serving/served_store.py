@@ -194,7 +194,7 @@ class ServedStore:
         return change.done
 
     def _refusal(self) -> ServiceError | None:
-        """Returns why nothing can be asked for now, if so."""
+        """Returns why nothing can be asked for now; None where it can."""
         if self._ended:
             return DrainingError("The server is shutting down.")
         if self.hangs:

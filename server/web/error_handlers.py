@@ -22,7 +22,7 @@ def install_error_handlers(app: FastAPI, observer: ServingObserver, refusals: Re
 
     async def on_service_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, ServiceError)
-        if isinstance(error, QueueFullError):
+        if type(error) is QueueFullError:  # of others the body is in memory meanwhile, or they wait already
             await refusals.slow_down(request.state.context.caller)
         if error.reason is not None:
             observer.request_rejected(error.reason)

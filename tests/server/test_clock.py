@@ -9,7 +9,7 @@ import signal
 import struct
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ from mass_serve.model_store.revisions import remove_task, rollback_task
 from tests.optional import c_compiler
 from tests.pictures import encode, picture
 from tests.server.fakes import HANG, SLOW, SLOW_SECONDS
-from tests.server_processes import PATIENCE, RunningServer, running, serving
+from tests.server_processes import PATIENCE, RunningServer, running, serving, wait_for
 
 pytestmark = pytest.mark.optional("compiler")
 
@@ -63,13 +63,6 @@ class WallClock:
 def _told(server: RunningServer) -> float:
     """The time in the header `Date` of an answer."""
     return parsedate_to_datetime(server.client.get("/livez").headers["Date"]).timestamp()
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,6 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -18,7 +17,7 @@ import pytest
 from mass_serve.server.settings import SettingsError, load_settings
 from mass_serve.server.web.process import need_descriptors
 from tests.pictures import picture
-from tests.server_processes import PATIENCE, ROOT, RunningServer, StartServer, running
+from tests.server_processes import PATIENCE, ROOT, RunningServer, StartServer, running, wait_for
 
 # Less than a thread's stack, and enough for the few objects that an end needs.
 LEFT_BYTES = 4 << 20
@@ -65,13 +64,6 @@ def test_a_first_load_that_hangs_ends_the_process_and_says_so(tmp_path: Path) ->
         assert server.process.wait(PATIENCE) == 1
         assert "load_timeout" in server.log().splitlines()[-1]
         assert "Traceback" not in server.log()
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def test_a_later_load_that_hangs_harms_nobody_and_goes_on(tmp_path: Path) -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import signal
 import socket
-import time
-from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,17 +14,10 @@ from mass_serve.model_store.revisions import remove_task
 from mass_serve.model_store.store import Store
 from tests.pictures import encode, picture
 from tests.server.fakes import HANG
-from tests.server_processes import PATIENCE, RunningServer, StartServer, serving
+from tests.server_processes import PATIENCE, RunningServer, StartServer, serving, wait_for
 
 PICTURE = encode(Image.linear_gradient("L").convert("RGB"))
 CLIENTS = 6
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def kill(server: RunningServer) -> None:

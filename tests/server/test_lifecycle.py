@@ -7,27 +7,19 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 
 from tests.pictures import picture
 from tests.server.fakes import DIE, HANG, LARGE, NOT_FINITE, SLOW, SLOW_SECONDS
-from tests.server_processes import PATIENCE, RunningServer, StartServer
+from tests.server_processes import PATIENCE, RunningServer, StartServer, wait_for
 
 SLOW_PICTURE = picture(1, green=SLOW)
 
 
 def classify(server: RunningServer, data: bytes) -> httpx.Response:
     return server.client.post("/v1/classify", content=data)
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def test_alive_but_not_ready_while_loading_and_stopped_without_fuss(start_server: StartServer) -> None:

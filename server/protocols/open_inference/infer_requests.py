@@ -78,7 +78,7 @@ class RequestedOutput(Wire):
 
 
 class RequestParameters(Wire):
-    """What a client says of the whole request."""
+    """Holds what a client says of the whole request."""
 
     binary_data_output: bool = False
     timeout: Annotated[int | None, Field(ge=0, le=MOST_MICROSECONDS, description="microseconds; 0: none")] = (

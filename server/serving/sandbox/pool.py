@@ -1,7 +1,7 @@
 """Worker processes and the work that waits for them, driven by the event loop.
 
     pool = SandboxPool({"decode": "package.module:function"}, lanes={"small": 2}, shared_bytes=1 << 26)
-    result = await pool.run("decode", data, options, lane="small", turn=turn, cost=0.01, bounds=bounds)
+    result = await pool.submit("decode", data, options, lane="small", turn=turn, cost=0.01, bounds=bounds)
 
 A lane is a number of jobs that may run at once, and a queue in fair order; every process may work for every
 lane. One process more than what runs is kept ready, so that one that ends is replaced at once.
@@ -103,7 +103,7 @@ class SandboxPool:
     ) -> None:
         """Starts nothing yet. `replaced` is told of each process that ended, and why.
 
-        `took` is told of each job's lane and cost, and of the seconds for which it ran.
+        `took` is told of each job that was done: its lane, its cost, and the seconds for which it ran.
         """
         self._functions = {name: index for index, name in enumerate(functions)}
         self._named = tuple(functions.values())
@@ -170,20 +170,6 @@ class SandboxPool:
         result.add_done_callback(lambda done: self._abandon(work) if done.cancelled() else None)
         self._fill()
         return result
-
-    async def run(
-        self,
-        name: str,
-        data: Buffer,
-        options: bytes = b"",
-        *,
-        lane: str,
-        turn: Turn,
-        cost: float,
-        bounds: Bounds,
-    ) -> bytearray:
-        """Returns the result of `submit`."""
-        return await self.submit(name, data, options, lane=lane, turn=turn, cost=cost, bounds=bounds)
 
     def close(self) -> None:
         """Ends all processes, whatever they do; it needs no thread. Any thread may call it."""
@@ -323,6 +309,8 @@ class SandboxPool:
 
     def _finish(self, worker: Worker, running: _Running, result: bytearray) -> None:
         self._free(worker, running)
+        # Not of one that was refused or ended: whoever sends such would make all seem slow.
+        self._took(running.work.lane, running.work.cost, time.monotonic() - running.started)
         if not running.work.result.done():
             running.work.result.set_result(result)
 
@@ -337,7 +325,6 @@ class SandboxPool:
     def _done(self, worker: Worker, running: _Running) -> None:
         if running.timer is not None:
             running.timer.cancel()
-        self._took(running.work.lane, running.work.cost, time.monotonic() - running.started)
         del self._busy[worker]
         self._lanes[running.work.lane].running -= 1
 

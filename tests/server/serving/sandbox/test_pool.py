@@ -46,7 +46,7 @@ async def ask(
     place: Turn | None = None,
     lane: str = "small",
 ) -> bytes:
-    work = pool.run(name, data, options, lane=lane, turn=place or turn(), cost=1.0, bounds=bounds)
+    work = pool.submit(name, data, options, lane=lane, turn=place or turn(), cost=1.0, bounds=bounds)
     return bytes(await asyncio.wait_for(work, PATIENCE))
 
 
@@ -126,6 +126,30 @@ def test_who_takes_too_much_or_lies_is_replaced(
         assert await neighbour == b"slept"
 
     with_pool(test, 2, replaced)
+
+
+def test_the_pace_is_learned_from_what_was_done_alone() -> None:
+    """Whoever sends what is refused or ended would else make all work seem slow."""
+    learned: list[tuple[str, float, float]] = []
+
+    async def scenario() -> None:
+        pool = SandboxPool(
+            FUNCTIONS, {"small": 1, "large": 1}, SHARED, took=lambda *told: learned.append(told)
+        )
+        try:
+            with pytest.raises(RefusedError):
+                await ask(pool, "refuse")
+            with pytest.raises(ExceededError):
+                await ask(pool, "crash")
+            await ask(pool, "sleep", options=b"0.2", lane="large")
+        finally:
+            pool.close()
+            await asyncio.sleep(0)
+
+    asyncio.run(scenario())
+    [(lane, cost, seconds)] = learned
+    assert (lane, cost) == ("large", 1.0)
+    assert 0.2 <= seconds < PATIENCE
 
 
 def test_memory_that_fits_is_had() -> None:
