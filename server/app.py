@@ -13,10 +13,13 @@ from mass_serve.server.operation import health_routes, metrics_routes, page
 from mass_serve.server.operation.metrics import Metrics
 from mass_serve.server.operation.tracing import Shutdown, no_spans, trace_requests
 from mass_serve.server.protocols.hugging_face import routes as hugging_face
+from mass_serve.server.protocols.hugging_face.image_requests import FRAME_OF_JSON
 from mass_serve.server.protocols.native import routes as native
 from mass_serve.server.protocols.native import task_routes
-from mass_serve.server.protocols.open_inference import binary_form, repository_routes
+from mass_serve.server.protocols.native.classify_requests import FILES_OF_JSON
+from mass_serve.server.protocols.open_inference import repository_routes
 from mass_serve.server.protocols.open_inference import routes as open_inference
+from mass_serve.server.protocols.open_inference.binary_form import TO_BINARY_FORM
 from mass_serve.server.protocols.open_inference.model_statistics import Statistics
 from mass_serve.server.serving.service import Service
 from mass_serve.server.settings import Settings
@@ -33,6 +36,8 @@ ROUTES = (
     metrics_routes,
     page,
 )
+# What worker processes parse, because it would hold the event loop up.
+PARSING = (FILES_OF_JSON, FRAME_OF_JSON, TO_BINARY_FORM)
 DESCRIPTION = """Many classifiers behind one encoder: send an image, get the label and the task it belongs to.
 
 Every error is `{"error": "<one sentence>"}`, and every response carries `X-Request-Id`."""
@@ -44,7 +49,7 @@ def create_app(settings: Settings, source: EngineSource) -> FastAPI:
     Raises SettingsError for settings that do not fit this machine.
     """
     metrics = Metrics(settings.queue_images, settings.engine_options.labels)
-    service = Service(settings, source, metrics, {binary_form.BINARY_FORM: binary_form.FUNCTION})
+    service = Service(settings, source, metrics, PARSING)
     metrics.watch_readiness(lambda: service.ready)
     metrics.watch_ages(service.ages)
     metrics.watch_held_bytes(lambda: service.held_bytes)

@@ -25,7 +25,7 @@ from mass_serve.server.serving.sandbox.decoding import DecodeOptions
 from mass_serve.server.serving.sandbox.pool import SandboxPool
 
 SMALL, LARGE = "decode", "decode-large"
-FUNCTION = "mass_serve.server.serving.sandbox.decoding:decode"
+DECODE = "mass_serve.server.serving.sandbox.decoding:decode"
 # Beyond it an image counts as large: those are decoded one at a time, beside the others.
 LARGE_WORK = 12_000_000
 # A decoder makes five to fifty times as many on the machines that this was tried on.
@@ -112,7 +112,7 @@ class Decoders:
         self, data: bytes, surveyed: ImageSurvey, resizing: Resizing, turn: Turn
     ) -> asyncio.Future[bytearray]:
         return self._pool.submit(
-            "decode",
+            DECODE,
             data,
             DecodeOptions(surveyed, resizing).packed(),
             lane=LARGE if surveyed.work > LARGE_WORK else SMALL,

@@ -32,8 +32,6 @@ T = TypeVar("T")
 
 # Parsing holds the interpreter's lock, so more threads would not parse more.
 THREADS = 4
-# Of a JSON body with base64 in it: larger ones wait for each other, so that they hold the lock one at a time.
-LARGE_BODY_BYTES = 1 << 20
 
 LANE = "parse"
 # A number in JSON becomes an object of 32 bytes and its place in a list, and takes at least two bytes there.
@@ -55,7 +53,7 @@ class Parsers:
         """Starts the threads."""
         self._pool = pool
         self._threads = Threads(THREADS, "parse")
-        self._thread_for_large = Threads(1, "parse-large")
+        self._thread_for_one = Threads(1, "parse-one")
 
     async def run(self, turn: Turn, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Returns what `work` returns, on a thread."""
@@ -63,17 +61,17 @@ class Parsers:
 
     async def run_alone(self, turn: Turn, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Returns what `work` returns, of which one piece at a time is done."""
-        return await self._thread_for_large.run(turn, work, *args, **kwargs)
+        return await self._thread_for_one.run(turn, work, *args, **kwargs)
 
-    async def run_outside(self, name: str, body: Buffer, options: bytes, turn: Turn) -> bytearray:
-        """Returns what the function of that name makes of a body, in a worker process.
+    async def run_outside(self, function: str, body: Buffer, options: bytes, turn: Turn) -> bytearray:
+        """Returns what a function, named as "module:function", makes of a body, in a worker process.
 
         Raises the ServiceError that it raised, TooLargeError for a body that takes too much, and
         NoMemoryError.
         """
         try:
             return await self._pool.submit(
-                name,
+                function,
                 body,
                 options,
                 lane=LANE,
@@ -91,17 +89,17 @@ class Parsers:
     @property
     def busy(self) -> bool:
         """Tells whether a thread is at work."""
-        return self._threads.busy or self._thread_for_large.busy
+        return self._threads.busy or self._thread_for_one.busy
 
     @property
     def oldest_seconds(self) -> float:
         """The age of the oldest piece of work on a thread; 0 without one."""
-        return max(self._threads.oldest_seconds, self._thread_for_large.oldest_seconds)
+        return max(self._threads.oldest_seconds, self._thread_for_one.oldest_seconds)
 
     def close(self) -> None:
         """Drops what waits; what runs is not waited for."""
         self._threads.close()
-        self._thread_for_large.close()
+        self._thread_for_one.close()
 
 
 def bounds_of(body_bytes: int) -> Bounds:

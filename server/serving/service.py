@@ -8,8 +8,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Coroutine, Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Coroutine, Sequence
 from typing import Any, TypeVar
 
 import structlog
@@ -27,7 +26,7 @@ from mass_serve.server.errors import (
 )
 from mass_serve.server.serving.admission import Ledger
 from mass_serve.server.serving.batcher import Batcher
-from mass_serve.server.serving.decoders import FUNCTION, LARGE, SMALL, Decoders, decode_cost, survey_files
+from mass_serve.server.serving.decoders import DECODE, LARGE, SMALL, Decoders, decode_cost, survey_files
 from mass_serve.server.serving.fair_queue import Turn
 from mass_serve.server.serving.held_bytes import HeldBytes
 from mass_serve.server.serving.keys import Access
@@ -72,11 +71,11 @@ class Service:
         settings: Settings,
         source: EngineSource,
         observer: ServingObserver,
-        parsing: Mapping[str, str] = MappingProxyType({}),
+        parsing: Sequence[str] = (),
     ) -> None:
         """Starts the threads; `start` loads the engine. Raises SettingsError for unusable key files.
 
-        `parsing` names functions, each as "module:function", for `parsers.run_outside`.
+        `parsing` are functions for `parsers.run_outside`, each as "module:function".
         """
         self.settings = settings
         self.observer = observer
@@ -85,7 +84,7 @@ class Service:
         self.refusals = Refusals()
         self.ledger = Ledger(settings.queue_images, settings.decode_workers)
         self.sandbox = SandboxPool(
-            {"decode": FUNCTION, **parsing},
+            [DECODE, *parsing],
             lanes={SMALL: settings.decode_workers, LARGE: 1, LANE: 1},
             shared_bytes=SHARED_BYTES_PER_BODY_BYTE * settings.max_body_bytes + MOST_PIXEL_BYTES,
             replaced=observer.worker_replaced,

@@ -8,15 +8,10 @@ from fastapi import APIRouter, Request
 
 from mass_serve.engine import Classification
 from mass_serve.model_store.format.field_types import AUTO
-from mass_serve.server.errors import BadRequestError
-from mass_serve.server.protocols.bodies import MOST_OPTIONS, decoded_base64, is_json, parse_json
-from mass_serve.server.protocols.hugging_face.messages import (
-    HuggingFaceBody,
-    HuggingFaceLabel,
-    HuggingFaceParameters,
-)
+from mass_serve.server.protocols.bodies import is_large_json
+from mass_serve.server.protocols.hugging_face.image_requests import FRAME_OF_JSON, image_of_frame, read_image
+from mass_serve.server.protocols.hugging_face.messages import HuggingFaceLabel, HuggingFaceParameters
 from mass_serve.server.protocols.limits import DEFAULT_TOP_K, checked_top_k
-from mass_serve.server.serving.parsers import LARGE_BODY_BYTES
 from mass_serve.server.serving.request_context import EncodedImages, RequestContext
 from mass_serve.server.serving.service import Service
 from mass_serve.server.web.receiving import (
@@ -93,23 +88,17 @@ async def _classify(
 async def _answer(
     body: bytes, content_type: str, service: Service, context: RequestContext, tasks: list[str] | None
 ) -> list[HuggingFaceLabel]:
-    large = len(body) > LARGE_BODY_BYTES and is_json(body, content_type)
-    run = service.parsers.run_alone if large else service.parsers.run
-    image, parameters = await run(context.caller.turn(), _read, body, content_type)
+    turn = context.caller.turn()
+    if is_large_json(body, content_type):
+        frame = await service.parsers.run_outside(FRAME_OF_JSON, body, b"", turn)
+        service.hold(len(frame), context)
+        image, parameters = image_of_frame(frame)
+    else:
+        image, parameters = await service.parsers.run(turn, read_image, body, content_type)
     top_k = DEFAULT_TOP_K if parameters.top_k is None else parameters.top_k
     checked_top_k(top_k, service.settings.max_top_k)
     answers = await service.classify(EncodedImages([image]), tasks, context)
     return _labels(answers.images[0], top_k, parameters.function_to_apply or "softmax")
-
-
-def _read(body: bytes, content_type: str) -> tuple[bytes, HuggingFaceParameters]:
-    """Reads the encoded image and what was chosen. Raises BadRequestError."""
-    if not body:
-        raise BadRequestError("The request has no body; send an image, or JSON with 'inputs' in base64.")
-    if not is_json(body, content_type):
-        return body, HuggingFaceParameters()
-    parsed = parse_json(HuggingFaceBody, body, MOST_OPTIONS)
-    return decoded_base64(parsed.inputs, "inputs"), parsed.parameters or HuggingFaceParameters()
 
 
 def _labels(answer: Classification, top_k: int, function: str) -> list[HuggingFaceLabel]:

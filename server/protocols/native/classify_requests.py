@@ -20,11 +20,14 @@ from mass_serve.server.protocols.bodies import (
     is_json,
     parse_json,
 )
+from mass_serve.server.protocols.framed import framed_files, unframed_files
 from mass_serve.server.protocols.limits import DEFAULT_TOP_K, Limits, checked_top_k
 from mass_serve.server.protocols.native.multipart_forms import Part, parse_multipart
 
 # Of a form, beside its images.
 MOST_FIELDS = 1000
+# The function that reads large JSON in a worker process.
+FILES_OF_JSON = "mass_serve.server.protocols.native.classify_requests:files_of_json"
 
 
 class ImageItem(BaseModel):
@@ -70,7 +73,22 @@ def parse_request(body: bytes, content_type: str, query: Options, limits: Limits
         raise BadRequestError(
             "The request has no body; send an image, a multipart form with 'images', or JSON."
         )
-    files, options = _read_form(body, content_type.strip().lower(), limits)
+    return _checked(*_read_form(body, content_type.strip().lower(), limits), query, limits)
+
+
+def files_of_json(body: memoryview, most_images: bytes) -> bytes:
+    """Returns the files of a JSON body and its options, for `request_of_files`. Raises as `parse_request`."""
+    files, options = _read_json(bytes(body), int(most_images))
+    return framed_files({"tasks": options.tasks, "top_k": options.top_k}, files)
+
+
+def request_of_files(frame: bytearray, query: Options, limits: Limits) -> ClassifyRequest:
+    """Reads what `files_of_json` made of a body. Raises as `parse_request` does."""
+    options, files = unframed_files(frame)
+    return _checked(files, Options(**options), query, limits)
+
+
+def _checked(files: Sequence[bytes], options: Options, query: Options, limits: Limits) -> ClassifyRequest:
     tasks = query.tasks if options.tasks is None else options.tasks
     top_k = query.top_k if options.top_k is None else options.top_k
     return ClassifyRequest(
@@ -87,12 +105,12 @@ def _read_form(body: bytes, content_type: str, limits: Limits) -> tuple[list[byt
     if start.startswith(b"--") or (content_type.startswith("multipart/") and not is_image_like(body)):
         return _read_multipart(parse_multipart(body, limits.max_images + MOST_FIELDS))
     if is_json(body, content_type):
-        return _read_json(body, limits)
+        return _read_json(body, limits.max_images)
     return [body], Options()
 
 
-def _read_json(body: bytes, limits: Limits) -> tuple[list[bytes], Options]:
-    parsed = parse_json(ClassifyBody, body, MOST_OPTIONS + 2 * limits.max_images)
+def _read_json(body: bytes, most_images: int) -> tuple[list[bytes], Options]:
+    parsed = parse_json(ClassifyBody, body, MOST_OPTIONS + 2 * most_images)
     files = [decoded_base64(item.b64, f"images[{index}].b64") for index, item in enumerate(parsed.images)]
     return files, Options(parsed.tasks, parsed.top_k)
 

@@ -7,16 +7,17 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
-from mass_serve.server.protocols.bodies import is_json
+from mass_serve.server.protocols.bodies import is_large_json
 from mass_serve.server.protocols.limits import DEFAULT_TOP_K, Limits
 from mass_serve.server.protocols.native.answers import ClassifyAnswer, image_result
 from mass_serve.server.protocols.native.classify_requests import (
+    FILES_OF_JSON,
     ClassifyBody,
     Options,
     parse_request,
+    request_of_files,
     split_names,
 )
-from mass_serve.server.serving.parsers import LARGE_BODY_BYTES
 from mass_serve.server.serving.request_context import EncodedImages, RequestContext
 from mass_serve.server.serving.service import Service
 from mass_serve.server.web.json_schemas import inlined_schema
@@ -95,9 +96,13 @@ async def _answer(
 ) -> str:
     limits = Limits(service.settings.max_images_per_request, service.settings.max_top_k)
     # Not on a decoding thread: a full server must refuse at once, and those may all be busy.
-    large = len(body) > LARGE_BODY_BYTES and is_json(body, content_type)
-    run = service.parsers.run_alone if large else service.parsers.run
-    asked = await run(context.caller.turn(), parse_request, body, content_type, query, limits)
+    turn, parsers = context.caller.turn(), service.parsers
+    if is_large_json(body, content_type):
+        files = await parsers.run_outside(FILES_OF_JSON, body, b"%d" % limits.max_images, turn)
+        service.hold(len(files), context)
+        asked = await parsers.run(turn, request_of_files, files, query, limits)
+    else:
+        asked = await parsers.run(turn, parse_request, body, content_type, query, limits)
     answers = await service.classify(EncodedImages(asked.files), asked.tasks, context)
 
     def written() -> str:
@@ -110,4 +115,4 @@ async def _answer(
 
     # Not for a few: the way to a thread takes longer than that.
     large = len(answers.images) * asked.top_k > MOST_LABELS_AT_ONCE
-    return await service.parsers.run(context.caller.turn(), written) if large else written()
+    return await parsers.run(turn, written) if large else written()

@@ -6,12 +6,12 @@ a request is checked there first, so that the JSON that comes back is small.
 
 from __future__ import annotations
 
-import json
 import struct
 from typing import Any
 
 import numpy as np
 
+from mass_serve.server.protocols.framed import HEAD, framed, head_bytes
 from mass_serve.server.protocols.limits import Limits
 from mass_serve.server.protocols.open_inference.infer_requests import (
     IMAGE,
@@ -25,11 +25,9 @@ from mass_serve.server.serving.request_context import EncodedImages, Images
 
 # Parsing less takes a few milliseconds, which is less than another process costs.
 MOST_JSON_BYTES = 1 << 16
-# The function, as worker processes know it.
-BINARY_FORM = "open_inference_binary_form"
-FUNCTION = "mass_serve.server.protocols.open_inference.binary_form:to_binary_form"
+# The function that a worker process runs.
+TO_BINARY_FORM = "mass_serve.server.protocols.open_inference.binary_form:to_binary_form"
 OPTIONS = struct.Struct("<QII")  # bytes of the JSON part, most images, largest top_k
-HEAD = struct.Struct("<Q")  # bytes of the new JSON part, before it
 
 
 def options(json_length: int, limits: Limits) -> bytes:
@@ -46,14 +44,12 @@ def to_binary_form(body: memoryview, given: bytes) -> bytes:
     asked = parse_infer_request(body, str(json_length), Limits(max_images, max_top_k))
     kind, tensor = _tensor(asked.images, asked.batch_shape)
     head = {**_options(asked), "inputs": [{**kind, "parameters": {"binary_data_size": len(tensor)}}]}
-    text = json.dumps(head).encode()
-    return HEAD.pack(len(text)) + text + tensor
+    return framed(head, [tensor])
 
 
 def split(result: bytearray) -> tuple[memoryview, str]:
     """Returns a request in binary form and the length of its JSON part, of what `to_binary_form` made."""
-    (length,) = HEAD.unpack_from(result)
-    return memoryview(result)[HEAD.size :], str(length)
+    return memoryview(result)[HEAD.size :], str(head_bytes(result))
 
 
 def _tensor(images: Images, batch_shape: tuple[int, ...]) -> tuple[dict[str, Any], bytes]:

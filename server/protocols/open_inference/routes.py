@@ -12,7 +12,7 @@ from fastapi.responses import JSONResponse, Response
 from mass_serve import __version__
 from mass_serve.server.protocols.limits import Limits
 from mass_serve.server.protocols.open_inference.answers import InferAnswer, infer_answer
-from mass_serve.server.protocols.open_inference.binary_form import BINARY_FORM, MOST_JSON_BYTES, split
+from mass_serve.server.protocols.open_inference.binary_form import MOST_JSON_BYTES, TO_BINARY_FORM, split
 from mass_serve.server.protocols.open_inference.binary_form import options as binary_form_options
 from mass_serve.server.protocols.open_inference.infer_requests import (
     IMAGE,
@@ -225,7 +225,7 @@ async def _parsed(
     json_bytes = json_part_bytes(json_length, len(body))
     if json_bytes > MOST_JSON_BYTES:
         options = binary_form_options(json_bytes, limits)
-        binary = await service.parsers.run_outside(BINARY_FORM, body, options, context.caller.turn())
+        binary = await service.parsers.run_outside(TO_BINARY_FORM, body, options, context.caller.turn())
         service.hold(len(binary), context)
         body, json_length = split(binary)
     return await service.parsers.run(context.caller.turn(), parse_infer_request, body, json_length, limits)

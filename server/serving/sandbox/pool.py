@@ -1,7 +1,7 @@
 """Worker processes and the work that waits for them, driven by the event loop.
 
-    pool = SandboxPool({"decode": "package.module:function"}, lanes={"small": 2}, shared_bytes=1 << 26)
-    result = await pool.submit("decode", data, options, lane="small", turn=turn, cost=0.01, bounds=bounds)
+    pool = SandboxPool([DECODE], lanes={"small": 2}, shared_bytes=1 << 26)  # "package.module:function"
+    result = await pool.submit(DECODE, data, options, lane="small", turn=turn, cost=0.01, bounds=bounds)
 
 A lane is a number of jobs that may run at once, and a queue in fair order; every process may work for every
 lane. One process more than what runs is kept ready, so that one that ends is replaced at once.
@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import time
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from mass_serve.server.serving.fair_queue import FairQueue, Turn
@@ -95,18 +95,18 @@ class SandboxPool:
 
     def __init__(
         self,
-        functions: Mapping[str, str],
+        functions: Sequence[str],
         lanes: Mapping[str, int],
         shared_bytes: int,
         replaced: Callable[[Reason], None] = lambda _: None,
         took: Callable[[str, float, float], None] = lambda _lane, _cost, _seconds: None,
     ) -> None:
-        """Starts nothing yet. `replaced` is told of each process that ended, and why.
+        """Starts nothing yet. Each of the functions is named as "module:function".
 
+        `replaced` is told of each process that ended, and why;
         `took` is told of each job that was done: its lane, its cost, and the seconds for which it ran.
         """
-        self._functions = {name: index for index, name in enumerate(functions)}
-        self._named = tuple(functions.values())
+        self._functions = tuple(functions)
         self._lanes = {name: _Lane(most, FairQueue(time.monotonic)) for name, most in lanes.items()}
         self._shared_bytes = shared_bytes
         self._replaced = replaced
@@ -148,7 +148,7 @@ class SandboxPool:
 
     def submit(
         self,
-        name: str,
+        function: str,
         data: Buffer,
         options: bytes = b"",
         *,
@@ -161,7 +161,7 @@ class SandboxPool:
         if self._loop is not asyncio.get_running_loop() or not self._processes.all:
             self.start()
         result = asyncio.get_running_loop().create_future()
-        work = _Work(self._functions[name], data, options, bounds, lane, turn, cost, result)
+        work = _Work(self._functions.index(function), data, options, bounds, lane, turn, cost, result)
         if self._closed:
             result.set_exception(MemoryShortError("the pool is closed"))
             return result
@@ -205,7 +205,7 @@ class SandboxPool:
         wanted = min(self._most, max(self._least, len(self._busy) + SPARES))
         while not self._closed and self._retry is None and len(self._processes.all) < wanted:
             try:
-                worker = Worker(self._named, self._shared_bytes)
+                worker = Worker(self._functions, self._shared_bytes)
             except OSError:
                 self._retry_later()
                 return

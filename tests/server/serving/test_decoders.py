@@ -24,7 +24,7 @@ from mass_serve.server.errors import (
     TooLargeError,
 )
 from mass_serve.server.serving import decoders
-from mass_serve.server.serving.decoders import FUNCTION, LARGE, SMALL, Decoders, bounds_of, survey_files
+from mass_serve.server.serving.decoders import DECODE, LARGE, SMALL, Decoders, bounds_of, survey_files
 from mass_serve.server.serving.fair_queue import Turn
 from mass_serve.server.serving.sandbox.bounds import (
     ExceededError,
@@ -47,7 +47,7 @@ async def decoded(made: Decoders, files: Sequence[bytes]) -> list[Tensor]:
 
 def with_decoders(test: Callable[[Decoders, SandboxPool], Awaitable[None]], count: int = 2) -> None:
     async def run() -> None:
-        pool = SandboxPool({"decode": FUNCTION}, {SMALL: count, LARGE: 1}, 8 << 20)
+        pool = SandboxPool([DECODE], {SMALL: count, LARGE: 1}, 8 << 20)
         try:
             await test(Decoders(pool), pool)
         finally:

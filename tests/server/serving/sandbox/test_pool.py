@@ -27,7 +27,7 @@ from tests.imports import ROOT
 from tests.server.serving.sandbox import misbehaving
 
 NAMES = ("echo", "refuse", "crash", "end", "killed", "spin", "sleep", "eat_memory", "open_files", "lie")
-FUNCTIONS = {name: f"{misbehaving.__name__}:{name}" for name in (*NAMES, "too_much")}
+FUNCTIONS = [f"{misbehaving.__name__}:{name}" for name in (*NAMES, "too_much")]
 BOUNDS = Bounds(cpu_seconds=20.0, wall_seconds=60.0, memory_bytes=100 << 20, result_bytes=100)
 SHARED = 8 << 20
 PATIENCE = 90.0  # on a machine that has other work
@@ -46,7 +46,8 @@ async def ask(
     place: Turn | None = None,
     lane: str = "small",
 ) -> bytes:
-    work = pool.submit(name, data, options, lane=lane, turn=place or turn(), cost=1.0, bounds=bounds)
+    function = f"{misbehaving.__name__}:{name}"
+    work = pool.submit(function, data, options, lane=lane, turn=place or turn(), cost=1.0, bounds=bounds)
     return bytes(await asyncio.wait_for(work, PATIENCE))
 
 
