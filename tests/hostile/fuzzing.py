@@ -73,9 +73,9 @@ def _native() -> tuple[Parse, tuple[type[Exception], ...]]:
 
 def _hugging_face() -> tuple[Parse, tuple[type[Exception], ...]]:
     from mass_serve.server.errors import ServiceError
-    from mass_serve.server.protocols.hugging_face.routes import _read
+    from mass_serve.server.protocols.hugging_face.image_requests import read_image
 
-    return lambda data: _read(data, "application/json"), (ServiceError,)
+    return lambda data: read_image(data, "application/json"), (ServiceError,)
 
 
 def _open_inference() -> tuple[Parse, tuple[type[Exception], ...]]:
