@@ -200,7 +200,7 @@ class Batcher:
         # Whoever comes while a batch runs waits for all of it.
         most = int(min(self._max_batch_images, max(1, self._ledger.images_within(LONGEST_BATCH_SECONDS))))
         taken: dict[Ticket, list[Query]] = {}
-        for turn, query, _ in self._queue.take(most, lambda turn: self._queued[turn].engine is engine):
+        for turn, query in self._queue.take(most, lambda turn: self._queued[turn].engine is engine):
             taken.setdefault(self._queued[turn], []).append(query)
         for ticket, queries in taken.items():
             if ticket.waiting == ticket.images:

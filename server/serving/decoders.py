@@ -91,11 +91,10 @@ class Decoders:
     ) -> list[Tensor]:
         """Decodes all files at once, [3, crop, crop] uint8 each; the error of a bad one says which it was."""
         resizing = engine.preprocessing.resizing
-        running = [
-            self._submit(data, surveyed, resizing, turn)
-            for data, surveyed in zip(files, surveys, strict=True)
-        ]
+        running: list[asyncio.Future[bytearray]] = []
         try:
+            for data, surveyed in zip(files, surveys, strict=True):
+                running.append(self._submit(data, surveyed, resizing, turn))
             return [_tensor(result, resizing) for result in await asyncio.gather(*running)]
         except SandboxError as error:
             failed = next(

@@ -3,7 +3,7 @@
     queue = FairQueue[int](clock=time.monotonic)
     turn = Turn("key:team-a", priority=2)
     queue.push(turn, 7, cost=0.01)
-    turn, item, cost = queue.pop()
+    turn, item = queue.pop()
 
 Whoever has been given the least is next, among callers as among the requests of one caller (start-time fair
 queueing, Goyal, Vin and Cheng 1996, without a bound on the number of flows). What counts is the cost of
@@ -22,7 +22,7 @@ from __future__ import annotations
 import heapq
 import math
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 from weakref import WeakKeyDictionary
@@ -59,7 +59,6 @@ class _Request(Generic[Item]):
 @dataclass(eq=False)
 class _Caller(Generic[Item]):
     given: float  # the cost of what was taken of it, over its share
-    waiting: float = 0.0  # the cost of what was not
     requests: dict[Turn, _Request[Item]] = field(default_factory=dict)  # in the order in which they came
 
 
@@ -79,15 +78,10 @@ class FairQueue(Generic[Item]):
     def __len__(self) -> int:
         return self._items
 
-    def __iter__(self) -> Iterator[Turn]:
-        """Yields the requests that wait, in the order in which they came."""
-        return iter(self._requests)
-
     def push(self, turn: Turn, item: Item, cost: float) -> None:
         """Adds an item behind those of the same request. `cost` is in any unit that is the same for all."""
         request = self._requests.get(turn) or self._enter(turn)
         request.items.append((item, cost))
-        self._callers[turn.caller].waiting += cost
         self._items += 1
 
     def _enter(self, turn: Turn) -> _Request[Item]:
@@ -107,58 +101,64 @@ class FairQueue(Generic[Item]):
         caller = self._callers[name] = _Caller[Item](max(least, self._left.pop(name, 0.0)))
         return caller
 
-    def first(self, wanted: Callable[[Turn], bool] = lambda _: True) -> Turn | None:
-        """Returns the request whose turn it is, among those wanted; None where there is none."""
+    def first(self) -> Turn | None:
+        """Returns the request whose turn it is; None where there is none."""
         # Quicker than the heaps of `_Order`, which are worth it for many items.
         levels = self._levels()
         best: tuple[tuple[int, float, float, float, int], Turn] | None = None
         for caller in self._callers.values():
             for turn, request in caller.requests.items():
-                if wanted(turn):
-                    rank = levels[turn.priority], caller.given, request.given, turn.since, request.number
-                    if best is None or rank < best[0]:
-                        best = rank, turn
+                rank = levels[turn.priority], caller.given, request.given, turn.since, request.number
+                if best is None or rank < best[0]:
+                    best = rank, turn
         return None if best is None else best[1]
 
-    def pop(self, wanted: Callable[[Turn], bool] = lambda _: True) -> tuple[Turn, Item, float] | None:
-        """Takes the next item of the request whose turn it is, among those wanted; None without one."""
-        turn = self.first(wanted)
+    def pop(self) -> tuple[Turn, Item] | None:
+        """Takes the next item of the request whose turn it is; None without one."""
+        turn = self.first()
         if turn is None:
             return None
-        return turn, *self._take_from(self._callers[turn.caller], self._requests[turn])
+        return turn, self._take_from(self._callers[turn.caller], self._requests[turn])
 
-    def take(
-        self, most: int, wanted: Callable[[Turn], bool] = lambda _: True
-    ) -> list[tuple[Turn, Item, float]]:
+    def take(self, most: int, wanted: Callable[[Turn], bool] = lambda _: True) -> list[tuple[Turn, Item]]:
         """Takes up to `most` items of the requests that are wanted, each of the request whose turn it is."""
         order = _Order(self._callers.values(), self._levels(), wanted)
-        taken: list[tuple[Turn, Item, float]] = []
+        taken: list[tuple[Turn, Item]] = []
         while len(taken) < most and (following := order.following()):
             caller, request = following
-            item, cost = self._take_from(caller, request)
-            taken.append((request.turn, item, cost))
+            taken.append((request.turn, self._take_from(caller, request)))
             order.served()
         return taken
 
-    def _take_from(self, caller: _Caller[Item], request: _Request[Item]) -> tuple[Item, float]:
+    def _take_from(self, caller: _Caller[Item], request: _Request[Item]) -> Item:
         item, cost = request.items.popleft()
         caller.given += cost / request.turn.share
-        caller.waiting -= cost
         request.given += cost
         self._items -= 1
         if not request.items:
             self._leave(request.turn)
-        return item, cost
+        return item
 
     def discard(self, turn: Turn) -> list[Item]:
         """Removes a request, if it waits, and returns the items that it still had."""
         request = self._requests.get(turn)
         if request is None:
             return []
-        self._callers[turn.caller].waiting -= sum(cost for _, cost in request.items)
         self._items -= len(request.items)
         self._leave(turn)
         return [item for item, _ in request.items]
+
+    def remove(self, turn: Turn, item: Item) -> bool:
+        """Removes one item of a request, if it waits."""
+        request = self._requests.get(turn)
+        place = None if request is None else _place(request.items, item)
+        if request is None or place is None:
+            return False
+        del request.items[place]
+        self._items -= 1
+        if not request.items:
+            self._leave(turn)
+        return True
 
     def _leave(self, turn: Turn) -> None:
         self._left_requests[turn] = self._requests.pop(turn).given
@@ -170,16 +170,16 @@ class FairQueue(Generic[Item]):
         if not self._callers:
             self._left.clear()  # nobody waited for what they were given
 
-    def waiting(self) -> dict[str, float]:
-        """Returns the cost of what waits, by caller."""
-        return {name: caller.waiting for name, caller in self._callers.items()}
-
     def _levels(self) -> dict[int, int]:
         oldest: dict[int, float] = {}
         for turn in self._requests:
             oldest[turn.priority] = min(turn.since, oldest.get(turn.priority, math.inf))
         now = self._clock()
         return aged_levels({priority: now - since for priority, since in oldest.items()})
+
+
+def _place(items: Iterable[tuple[Item, float]], wanted: Item) -> int | None:
+    return next((place for place, (item, _) in enumerate(items) if item == wanted), None)
 
 
 def aged_levels(longest_waits: Mapping[int, float]) -> dict[int, int]:

@@ -105,7 +105,7 @@ class Service:
     @property
     def ready(self) -> bool:
         """Tells whether new requests should be sent here."""
-        return self.store.engine is not None and self.alive and not self.draining
+        return self.store.engine is not None and self.sandbox.works and self.alive and not self.draining
 
     @property
     def alive(self) -> bool:
@@ -136,7 +136,9 @@ class Service:
         return engine
 
     def still_loading(self) -> NotReadyError:
-        """Returns the error for whoever asks before there is an engine."""
+        """Returns the error for whoever asks before there is an engine, or a process that decodes."""
+        if self.store.engine is not None:
+            return NotReadyError("The server is still starting worker processes; try again in a moment.")
         return NotReadyError(
             f"The server is still loading its store, loading for {self.store.load_seconds:.0f} s;"
             " try again in a moment."
@@ -172,8 +174,8 @@ class Service:
     def ages(self) -> dict[str, float]:
         """For how many seconds the oldest work of each kind has been under way; 0 where there is none."""
         return {
-            "decode": self.sandbox.oldest_seconds,
-            "parse": self.parsers.oldest_seconds,
+            "decode": self.sandbox.oldest_seconds((SMALL, LARGE)),
+            "parse": max(self.parsers.oldest_seconds, self.sandbox.oldest_seconds((LANE,))),
             "queue": self.batcher.oldest_seconds,
             "batch": self.batcher.batch_seconds,
             "load": self.store.load_seconds,

@@ -57,7 +57,7 @@ class Turns:
         self._scheduled = False
         self._left = CONNECTIONS_A_TURN
         loop = asyncio.get_running_loop()
-        for _, connection, _ in self._waiting.take(CONNECTIONS_A_TURN):
+        for _, connection in self._waiting.take(CONNECTIONS_A_TURN):
             self._left -= 1
             # One by one, so that an error of one stays its own.
             loop.call_soon(connection.go_on)

@@ -1,6 +1,7 @@
-"""Worker processes and the work that waits for them, driven by the event loop.
+"""Work that callers cause, done in worker processes, and what of it waits.
 
     pool = SandboxPool([DECODE], lanes={"small": 2}, shared_bytes=1 << 26)  # "package.module:function"
+    pool.start()
     result = await pool.submit(DECODE, data, options, lane="small", turn=turn, cost=0.01, bounds=bounds)
 
 A lane is a number of jobs that may run at once, and a queue in fair order; every process may work for every
@@ -11,9 +12,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-import weakref
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 
 from mass_serve.server.serving.fair_queue import FairQueue, Turn
 from mass_serve.server.serving.sandbox.bounds import (
@@ -32,15 +32,10 @@ from mass_serve.server.serving.sandbox.messages import (
     WrongMessageError,
     result_start,
 )
+from mass_serve.server.serving.sandbox.processes import Processes
 from mass_serve.server.serving.sandbox.worker import PIECE, Worker
 
 SPARES = 1
-# How long a process may take to start, and one that closed its socket to end.
-START_SECONDS = 60.0
-END_SECONDS = 1.0
-POLL_SECONDS = 0.002
-# After a process that did not start, before the next is tried.
-RETRY_SECONDS = 1.0
 # A job that nobody waits for any more may run on for so long; its process is replaced then.
 ABANDONED_SECONDS = 1.0
 
@@ -57,6 +52,8 @@ class _Work:
     turn: Turn
     cost: float
     result: asyncio.Future[bytearray]
+    since: float
+    waits: bool = True
 
 
 @dataclass(eq=False, slots=True)
@@ -66,7 +63,7 @@ class _Running:
     work: _Work
     number: int
     started: float
-    timer: asyncio.TimerHandle | None = None
+    timer: asyncio.TimerHandle
 
 
 @dataclass(eq=False)
@@ -76,22 +73,8 @@ class _Lane:
     running: int = 0
 
 
-@dataclass(eq=False)
-class _Processes:
-    """All processes, apart from the pool so that they can be ended when nobody has it any more."""
-
-    all: list[Worker] = field(default_factory=list)
-
-    def close(self) -> None:
-        for worker in self.all:
-            worker.kill()
-        for worker in self.all:
-            worker.close()
-        self.all.clear()
-
-
 class SandboxPool:
-    """Processes that work on what callers send. All methods but `close` belong to one event loop's thread."""
+    """Queues and runs jobs. Every method belongs to the thread of the event loop that it was started on."""
 
     def __init__(
         self,
@@ -103,48 +86,42 @@ class SandboxPool:
     ) -> None:
         """Starts nothing yet. Each of the functions is named as "module:function".
 
-        `replaced` is told of each process that ended, and why;
-        `took` is told of each job that was done: its lane, its cost, and the seconds for which it ran.
+        `replaced` is told of each process that ended, and why; `took` of each job that was done: its lane,
+        its cost, and the seconds for which it ran.
         """
         self._functions = tuple(functions)
         self._lanes = {name: _Lane(most, FairQueue(time.monotonic)) for name, most in lanes.items()}
-        self._shared_bytes = shared_bytes
         self._replaced = replaced
         self._took = took
-        self._processes = _Processes()
+        self._processes = Processes(
+            lambda: Worker(self._functions, shared_bytes),
+            ready=self._is_idle,
+            heard=self._hear,
+            gone=self._lose,
+            none_starts=self._refuse_all,
+        )
         self._idle: list[Worker] = []
         self._busy: dict[Worker, _Running] = {}
+        self._open: dict[_Work, None] = {}  # in the order in which they came
         self._least = next(iter(self._lanes.values())).most + SPARES
         self._most = sum(lane.most for lane in self._lanes.values()) + SPARES
         self._numbers = 0
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._retry: asyncio.TimerHandle | None = None
-        self._closed = False
-        weakref.finalize(self, self._processes.close)
 
     @property
-    def busy(self) -> bool:
-        """Tells whether a job is running."""
-        return bool(self._busy)
+    def works(self) -> bool:
+        """Tells whether a process has ever been ready for work."""
+        return self._processes.any_was_ready
 
-    @property
-    def oldest_seconds(self) -> float:
-        """The age of the oldest job that runs; 0 without one."""
-        now = time.monotonic()
-        return max((now - running.started for running in list(self._busy.values())), default=0.0)
-
-    def waiting(self, lane: str) -> int:
-        """Returns how many jobs wait in a lane."""
-        return len(self._lanes[lane].queue)
+    def oldest_seconds(self, lanes: Collection[str]) -> float:
+        """Returns the age of the oldest job of some lanes, waiting or running; 0 without one."""
+        since = (work.since for work in self._open.copy() if work.lane in lanes)
+        return time.monotonic() - first if (first := next(since, None)) is not None else 0.0
 
     def start(self) -> None:
         """Starts the processes for the running event loop."""
-        loop = asyncio.get_running_loop()
-        if self._loop is not loop:
-            self._loop = loop
-            for worker in self._processes.all:
-                self._listen(worker)
-        self._start_missing()
+        self._loop = asyncio.get_running_loop()
+        self._processes.start(self._loop, self._least)
 
     def submit(
         self,
@@ -157,273 +134,180 @@ class SandboxPool:
         cost: float,
         bounds: Bounds,
     ) -> asyncio.Future[bytearray]:
-        """Queues a job. Its future has the result, or a SandboxError; cancelled, it leaves the queue."""
-        if self._loop is not asyncio.get_running_loop() or not self._processes.all:
-            self.start()
-        result = asyncio.get_running_loop().create_future()
-        work = _Work(self._functions.index(function), data, options, bounds, lane, turn, cost, result)
-        if self._closed:
-            result.set_exception(MemoryShortError("the pool is closed"))
+        """Queues a job. Its future has the result, or a SandboxError; cancelled, it leaves at once."""
+        result: asyncio.Future[bytearray] = asyncio.get_running_loop().create_future()
+        if self._loop is None:
+            result.set_exception(MemoryShortError("the processes have ended"))
             return result
-        queue = self._lanes[lane].queue
-        queue.push(turn, work, cost)
-        result.add_done_callback(lambda done: self._abandon(work) if done.cancelled() else None)
+        index, now = self._functions.index(function), time.monotonic()
+        work = _Work(index, data, options, bounds, lane, turn, cost, result, now)
+        self._open[work] = None
+        self._lanes[lane].queue.push(turn, work, cost)
+        result.add_done_callback(lambda _: self._leave(work))
         self._fill()
         return result
 
     def close(self) -> None:
-        """Ends all processes, whatever they do; it needs no thread. Any thread may call it."""
-        self._closed = True
-        loop, self._loop = self._loop, None
-        for worker in self._processes.all:
-            worker.kill()
-        if loop is None or loop.is_closed() or not loop.is_running():
-            self._processes.close()
-        else:
-            loop.call_soon_threadsafe(self._leave, loop)
-
-    def _leave(self, loop: asyncio.AbstractEventLoop) -> None:
-        for worker in self._processes.all:
-            loop.remove_reader(worker.channel)
-        for running in self._busy.values():
-            if running.timer is not None:
-                running.timer.cancel()
-            running.work.result.cancel()
-        for lane in self._lanes.values():
-            while (taken := lane.queue.pop()) is not None:
-                taken[1].result.cancel()
-        if self._retry is not None:
-            self._retry.cancel()
-        self._busy.clear()
-        self._idle.clear()
+        """Ends all processes, whatever they do; it needs no thread."""
+        self._loop = None
         self._processes.close()
+        for running in self._busy.values():
+            running.timer.cancel()
+        for work in list(self._open):
+            work.result.cancel()
 
-    # Processes
+    def _leave(self, work: _Work) -> None:
+        """Lets go of a job that has ended, or that nobody waits for any more: it may run on for a moment."""
+        del self._open[work]
+        if self._loop is None:
+            return
+        if work.waits:
+            self._lanes[work.lane].queue.remove(work.turn, work)
+        for worker, running in self._busy.items():
+            if running.work is work:
+                running.timer.cancel()
+                running.timer = self._time_out(ABANDONED_SECONDS, worker, running.number)
 
-    def _start_missing(self) -> None:
-        """Starts processes until there are as many as are wanted now."""
-        wanted = min(self._most, max(self._least, len(self._busy) + SPARES))
-        while not self._closed and self._retry is None and len(self._processes.all) < wanted:
-            try:
-                worker = Worker(self._functions, self._shared_bytes)
-            except OSError:
-                self._retry_later()
-                return
-            self._processes.all.append(worker)
-            self._listen(worker)
-            self._running_loop.call_later(START_SECONDS, self._give_up_unready, weakref.ref(worker))
+    # From the queues to the processes
 
-    def _retry_later(self) -> None:
-        """Tries again in a while; whoever waits learns it now, if there is no process at all."""
+    def _is_idle(self, worker: Worker) -> None:
+        self._idle.append(worker)
+        self._fill()
 
-        def retry() -> None:
-            self._retry = None
-            self._start_missing()
+    def _fill(self) -> None:
+        """Gives the processes that are idle what is next, lane by lane."""
+        for lane in self._lanes.values():
+            while self._idle and lane.running < lane.most and (taken := lane.queue.pop()):
+                self._begin(lane, taken[1])
+        if not self._idle:
+            self._processes.want(min(self._most, max(self._least, len(self._busy) + SPARES)))
 
-        if self._retry is None:
-            self._retry = self._running_loop.call_later(RETRY_SECONDS, retry)
-        if not any(worker.ready for worker in self._processes.all):
-            for lane in self._lanes.values():
-                while (taken := lane.queue.pop()) is not None:
-                    _fail(taken[1], MemoryShortError("no worker process can be started"))
+    def _begin(self, lane: _Lane, work: _Work) -> None:
+        worker, number = self._idle.pop(), (self._numbers + 1) & 0xFFFFFFFF
+        timer = self._time_out(work.bounds.wall_seconds, worker, number)
+        running = self._busy[worker] = _Running(work, number, time.monotonic(), timer)
+        self._numbers = number
+        work.waits = False
+        lane.running += 1
+        self._write_from(worker, running, 0)
 
-    @staticmethod
-    def _give_up_unready(reference: weakref.ref[Worker]) -> None:
-        worker = reference()
-        if worker is not None and not worker.ready:
-            worker.kill()
-
-    @property
-    def _running_loop(self) -> asyncio.AbstractEventLoop:
+    def _time_out(self, seconds: float, worker: Worker, number: int) -> asyncio.TimerHandle:
         assert self._loop is not None
-        return self._loop
+        return self._loop.call_later(seconds, self._out_of_time, worker, number)
 
-    def _listen(self, worker: Worker) -> None:
-        self._running_loop.add_reader(worker.channel, self._hear, worker)
-
-    def _hear(self, worker: Worker) -> None:
-        """Takes a message of a process, which may be lying or ending."""
-        try:
-            message = worker.hear()
-        except BlockingIOError:
+    def _write_from(self, worker: Worker, running: _Running, position: int) -> None:
+        """Copies a piece of the input, so that others have their turn between two of them."""
+        if self._busy.get(worker) is not running or self._loop is None:
             return
-        if not message:
-            self._running_loop.remove_reader(worker.channel)
-            self._ended(worker, time.monotonic() + END_SECONDS)
-            return
+        data = memoryview(running.work.data)
         try:
-            self._take(worker, Reply.unpacked(message))
-        except (WrongMessageError, OSError):
-            self._running_loop.remove_reader(worker.channel)
-            worker.kill()
-            self._replace(worker, "crash")
+            worker.write(data[position : position + PIECE], position)
+        except OSError:
+            self._fail(worker, running, MemoryShortError("the input finds no memory"))
+            self._processes.give_up(worker, "memory")
+            return
+        if position + PIECE < len(data):
+            self._loop.call_soon(self._write_from, worker, running, position + PIECE)
+        else:
+            worker.tell(_job(running))
 
-    def _take(self, worker: Worker, reply: Reply) -> None:
+    # And back
+
+    def _hear(self, worker: Worker, reply: Reply) -> None:
         """Acts on a reply. Raises WrongMessageError for one that cannot be the answer to what was asked."""
         running = self._busy.get(worker)
-        if reply.kind is Kind.READY and not worker.ready:
-            worker.ready = True
-            self._idle.append(worker)
-            self._fill()
-            return
-        if running is None or running.number != reply.number or reply.kind is Kind.READY:
+        if running is None or running.number != reply.number:
             raise WrongMessageError("nothing of the kind was asked")
-        if reply.kind in (Kind.OVER_MEMORY, Kind.MEMORY_SHORT):
-            short = reply.kind is Kind.MEMORY_SHORT
-            self._running_loop.remove_reader(worker.channel)
-            worker.kill()
-            self._replace(worker, "memory", MemoryShortError("memory is short") if short else None)
-            return
-        if reply.kind is Kind.REFUSED:
-            self._free(worker, running)
-            kind, _, text = reply.words.decode("utf-8", "replace").partition("\n")
-            _fail(running.work, RefusedError(kind, text))
-        else:
+        if reply.kind is Kind.DONE:
             self._read_result(worker, running, reply.result_bytes)
-        self._fill()
+        elif reply.kind is Kind.REFUSED:
+            kind, _, text = reply.words.decode("utf-8", "replace").partition("\n")
+            self._fail(worker, running, RefusedError(kind, text))
+            self._free(worker, running)
+        elif reply.kind in (Kind.OVER_MEMORY, Kind.MEMORY_SHORT):
+            short = reply.kind is Kind.MEMORY_SHORT
+            self._fail(worker, running, MemoryShortError("short") if short else ExceededError("memory"))
+            self._processes.give_up(worker, "memory")
+        else:
+            raise WrongMessageError("it was ready before")
 
     def _read_result(self, worker: Worker, running: _Running, nbytes: int) -> None:
         if nbytes > running.work.bounds.result_bytes:
             raise WrongMessageError("the result is longer than was allowed")
-        result, start = bytearray(nbytes), result_start(len(running.work.data))
-        if nbytes <= PIECE:
-            worker.read(memoryview(result), start)
-            self._finish(worker, running, result)
+        try:
+            self._read_from(worker, running, bytearray(nbytes), 0)
+        except MemoryError:
+            self._fail(worker, running, MemoryShortError("the result finds no memory"))
+            self._free(worker, running)
+
+    def _read_from(self, worker: Worker, running: _Running, result: bytearray, position: int) -> None:
+        """Copies a piece of the result, so that others have their turn between two of them."""
+        if self._busy.get(worker) is not running or self._loop is None:
             return
-
-        def read_from(position: int) -> None:
-            if self._busy.get(worker) is not running:
-                return
-            try:
-                worker.read(memoryview(result)[position : position + PIECE], start + position)
-            except OSError:
-                worker.kill()
-                return
-            if position + PIECE < nbytes:
-                self._running_loop.call_soon(read_from, position + PIECE)
-            else:
-                self._finish(worker, running, result)
-                self._fill()
-
-        read_from(0)
-
-    def _finish(self, worker: Worker, running: _Running, result: bytearray) -> None:
-        self._free(worker, running)
-        # Not of one that was refused or ended: whoever sends such would make all seem slow.
-        self._took(running.work.lane, running.work.cost, time.monotonic() - running.started)
+        piece = memoryview(result)[position : position + PIECE]
+        try:
+            worker.read(piece, result_start(len(running.work.data)) + position)
+        except OSError:
+            self._processes.give_up(worker, "crash")
+            return
+        if position + PIECE < len(result):
+            self._loop.call_soon(self._read_from, worker, running, result, position + PIECE)
+            return
         if not running.work.result.done():
             running.work.result.set_result(result)
+        # Not of one that was refused or ended: whoever sends such would make all seem slow.
+        self._took(running.work.lane, running.work.cost, time.monotonic() - running.started)
+        self._free(worker, running)
 
     def _free(self, worker: Worker, running: _Running) -> None:
         """Takes a process back from a job."""
         self._done(worker, running)
         touched = result_start(len(running.work.data)) + running.work.bounds.result_bytes
-        if touched > PIECE:
-            worker.give_back(touched)
-        self._idle.append(worker)
+        try:
+            if touched > PIECE:
+                worker.give_back(touched)
+        except OSError:
+            self._processes.give_up(worker, "memory")  # its memory goes with it
+        else:
+            self._is_idle(worker)
 
     def _done(self, worker: Worker, running: _Running) -> None:
-        if running.timer is not None:
+        if self._busy.pop(worker, None) is running:
             running.timer.cancel()
-        del self._busy[worker]
-        self._lanes[running.work.lane].running -= 1
+            self._lanes[running.work.lane].running -= 1
 
-    def _ended(self, worker: Worker, until: float) -> None:
-        """Looks for the end of a process whose socket is closed, and ends one that goes on."""
-        if worker not in self._processes.all:
-            return
-        reason = worker.end()
-        if reason is None and time.monotonic() < until:
-            self._running_loop.call_later(POLL_SECONDS, self._ended, worker, until)
-        else:
-            self._replace(worker, reason or "crash")
+    def _fail(self, worker: Worker, running: _Running, error: SandboxError) -> None:
+        self._done(worker, running)
+        if not running.work.result.done():
+            running.work.result.set_exception(error)
 
-    def _replace(self, worker: Worker, reason: Reason, error: SandboxError | None = None) -> None:
-        """Ends the job of a process that is no more, and starts another."""
-        if worker not in self._processes.all:
-            return
-        self._processes.all.remove(worker)
+    # What goes wrong
+
+    def _out_of_time(self, worker: Worker, number: int) -> None:
+        running = self._busy.get(worker)
+        if running is not None and running.number == number:
+            self._processes.give_up(worker, "wall")
+
+    def _lose(self, worker: Worker, reason: Reason) -> None:
+        """Ends the job of a process that is no more."""
         if worker in self._idle:
             self._idle.remove(worker)
         running = self._busy.get(worker)
         if running is not None:
-            self._done(worker, running)
-            short = reason == "memory" and error is None and not worker.killed
-            _fail(running.work, error or (MemoryShortError("killed") if short else ExceededError(reason)))
-        worker.close()
+            # One that was ended for its memory has answered; otherwise the kernel had none left.
+            short = reason == "memory"
+            self._fail(worker, running, MemoryShortError("killed") if short else ExceededError(reason))
         self._replaced(reason)
-        if worker.ready:
-            self._start_missing()
-        else:
-            self._retry_later()
         self._fill()
 
-    # Jobs
-
-    def _fill(self) -> None:
-        """Gives the processes that are idle what is next, lane by lane."""
-        for lane in self._lanes.values():
-            while self._idle and lane.running < lane.most and lane.queue:
-                taken = lane.queue.pop()
-                if taken is not None:
-                    self._begin(lane, taken[1])
-        if not self._idle:
-            self._start_missing()
-
-    def _begin(self, lane: _Lane, work: _Work) -> None:
-        worker = self._idle.pop()
-        self._numbers = (self._numbers + 1) & 0xFFFFFFFF
-        running = self._busy[worker] = _Running(work, self._numbers, time.monotonic())
-        lane.running += 1
-        running.timer = self._running_loop.call_later(
-            work.bounds.wall_seconds, self._out_of_time, worker, running
-        )
-        if len(work.data) <= PIECE:
-            worker.write(work.data, 0)
-            self._tell(worker, running)
-        else:
-            self._write_from(worker, running, 0)
-
-    def _write_from(self, worker: Worker, running: _Running, position: int) -> None:
-        """Copies a piece, so that others have their turn between two of them."""
-        if self._busy.get(worker) is not running:
-            return
-        data = memoryview(running.work.data)
-        worker.write(data[position : position + PIECE], position)
-        if position + PIECE < len(data):
-            self._running_loop.call_soon(self._write_from, worker, running, position + PIECE)
-        else:
-            self._tell(worker, running)
-
-    def _tell(self, worker: Worker, running: _Running) -> None:
-        work, bounds = running.work, running.work.bounds
-        sizes = len(work.data), bounds.result_bytes, bounds.memory_bytes
-        job = Job(running.number, work.function, work.options, *sizes, bounds.cpu_seconds)
-        try:
-            worker.tell(job)
-        except OSError:
-            worker.kill()  # its end is noticed on the socket
-
-    def _out_of_time(self, worker: Worker, running: _Running) -> None:
-        if self._busy.get(worker) is running:
-            self._running_loop.remove_reader(worker.channel)
-            worker.kill()
-            self._replace(worker, "wall")
-
-    def _abandon(self, work: _Work) -> None:
-        """Lets go of a job that nobody waits for: at once where it waits, soon where it runs."""
-        lane = self._lanes[work.lane]
-        for left in lane.queue.discard(work.turn):
-            if left is not work:
-                lane.queue.push(left.turn, left, left.cost)
-        for worker, running in self._busy.items():
-            if running.work is work and running.timer is not None:
-                running.timer.cancel()
-                running.timer = self._running_loop.call_later(
-                    ABANDONED_SECONDS, self._out_of_time, worker, running
-                )
+    def _refuse_all(self) -> None:
+        """Tells whoever waits that there is no process at all."""
+        for work in list(self._open):
+            if not work.result.done():
+                work.result.set_exception(MemoryShortError("no worker process can be started"))
 
 
-def _fail(work: _Work, error: SandboxError) -> None:
-    if not work.result.done():
-        work.result.set_exception(error)
+def _job(running: _Running) -> Job:
+    work, bounds = running.work, running.work.bounds
+    sizes = len(work.data), bounds.result_bytes, bounds.memory_bytes
+    return Job(running.number, work.function, work.options, *sizes, bounds.cpu_seconds)

@@ -29,6 +29,10 @@ ENVIRONMENT = {
 }
 # Beyond it copies are made in pieces, and the memory is given back afterwards.
 PIECE = 1 << 20
+# Of what a process says that does not start.
+MOST_WORDS = 1 << 16
+# A process that was killed is gone at once, but for one that waits for a device.
+LAST_SECONDS = 1.0
 SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 
 
@@ -39,6 +43,7 @@ class Worker:
         """Starts the process; it is ready when it says so. Raises OSError where none can be started."""
         self.ready = False
         self.killed = False  # by us
+        self._errors: int | None = None  # what it says while it starts
         self.shared_bytes = shared_bytes
         self.memory = os.memfd_create("mass-serve", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         try:
@@ -49,6 +54,7 @@ class Worker:
             os.close(self.memory)
             raise
         try:
+            self._errors = os.memfd_create("mass-serve-errors", os.MFD_CLOEXEC)
             self.process = self._start(functions, theirs)
         except OSError:
             self._close_descriptors()
@@ -65,15 +71,26 @@ class Worker:
             pass_fds=(theirs.fileno(), self.memory),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
+            stderr=self._errors,
             env=ENVIRONMENT,
             cwd="/",
             start_new_session=True,
         )
 
+    def is_ready(self) -> None:
+        """Notes that the process can work, and has no words for anybody any more."""
+        self.ready = True
+        self._forget_errors()
+
+    def last_words(self) -> str:
+        """Returns the last line that a process said which did not start."""
+        said = b"" if self._errors is None else os.pread(self._errors, MOST_WORDS, 0)
+        return (said.decode("utf-8", "replace").strip().splitlines() or [""])[-1]
+
     def tell(self, job: Job) -> None:
-        """Sends a job, whose input lies in the shared memory. Raises OSError where the process has ended."""
-        self.channel.send(job.packed())
+        """Sends a job, whose input lies in the shared memory. A process that has ended is heard to have."""
+        with suppress(OSError):
+            self.channel.send(job.packed())
 
     def hear(self) -> bytes:
         """Returns the next message; nothing where the process has ended. Raises BlockingIOError."""
@@ -100,7 +117,7 @@ class Worker:
             into, position = into[got:], position + got
 
     def give_back(self, nbytes: int) -> None:
-        """Gives the memory of a large job back."""
+        """Gives the memory of a large job back. Raises OSError where there is no address space to do so."""
         with mmap.mmap(self.memory, min(nbytes, self.shared_bytes)) as mapped:
             mapped.madvise(mmap.MADV_REMOVE)
 
@@ -121,12 +138,19 @@ class Worker:
         return "memory" if status == -signal.SIGKILL and not self.killed else "crash"
 
     def close(self) -> None:
-        """Ends the process, if it has not ended, and takes its exit status."""
+        """Ends the process, if it has not ended, and waits for that for a moment."""
         self.kill()
-        self.process.wait()
+        with suppress(subprocess.TimeoutExpired):
+            self.process.wait(LAST_SECONDS)
         self._close_descriptors()
 
+    def _forget_errors(self) -> None:
+        if self._errors is not None:
+            os.close(self._errors)
+            self._errors = None
+
     def _close_descriptors(self) -> None:
+        self._forget_errors()
         self.channel.close()
         if self.memory >= 0:
             os.close(self.memory)

@@ -48,6 +48,7 @@ async def decoded(made: Decoders, files: Sequence[bytes]) -> list[Tensor]:
 def with_decoders(test: Callable[[Decoders, SandboxPool], Awaitable[None]], count: int = 2) -> None:
     async def run() -> None:
         pool = SandboxPool([DECODE], {SMALL: count, LARGE: 1}, 8 << 20)
+        pool.start()
         try:
             await test(Decoders(pool), pool)
         finally:
@@ -112,12 +113,12 @@ def test_after_a_bad_image_the_others_are_dropped() -> None:
         with pytest.raises(BadImageError):
             await decoded(made, [broken] + [bomb(900, 900)] * 200)
         await asyncio.sleep(0)
-        assert pool.waiting(SMALL) == 0
+        assert pool.oldest_seconds((SMALL,)) == 0
         leaving = asyncio.ensure_future(decoded(made, [bomb(900, 900)] * 200))
         await asyncio.sleep(0.05)
         leaving.cancel()
         await asyncio.sleep(0.01)
-        assert pool.waiting(SMALL) == 0
+        assert pool.oldest_seconds((SMALL,)) == 0
 
     with_decoders(test, 1)
 

@@ -62,14 +62,15 @@ def open_files(_data: memoryview, _options: bytes) -> bytes:
     return f"{words} {limits} {sorted(os.environ)}".encode()
 
 
-def lie(_data: memoryview, options: bytes) -> bytes:
-    """Sends the reply that `options` names in place of its own."""
+def lie(data: memoryview, options: bytes) -> bytes:
+    """Sends the reply that `options` names in place of its own to the job of the number in `data`."""
+    number = data[0]
     replies = {
         b"nonsense": b"nonsense",
         b"long": b"x" * 8000,
-        b"other": Reply(7, Kind.DONE, 1).packed(),
+        b"other": Reply(number + 1, Kind.DONE, 1).packed(),
         b"again": Reply(0, Kind.READY).packed(),
-        b"larger": Reply(1, Kind.DONE, 1 << 40).packed(),
+        b"larger": Reply(number, Kind.DONE, 1 << 40).packed(),
     }
     os.write(_control(), replies[options])
     time.sleep(3600)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
 import subprocess
@@ -14,8 +15,10 @@ from pathlib import Path
 
 import psutil
 import pytest
+from structlog.testing import capture_logs
 
 from mass_serve.server.serving.fair_queue import Turn
+from mass_serve.server.serving.sandbox import processes
 from mass_serve.server.serving.sandbox.bounds import (
     Bounds,
     ExceededError,
@@ -23,11 +26,18 @@ from mass_serve.server.serving.sandbox.bounds import (
     RefusedError,
 )
 from mass_serve.server.serving.sandbox.pool import SandboxPool
+from mass_serve.server.serving.sandbox.worker import Worker
 from tests.imports import ROOT
 from tests.server.serving.sandbox import misbehaving
 
 NAMES = ("echo", "refuse", "crash", "end", "killed", "spin", "sleep", "eat_memory", "open_files", "lie")
-FUNCTIONS = [f"{misbehaving.__name__}:{name}" for name in (*NAMES, "too_much")]
+
+
+def named(function: str) -> str:
+    return f"{misbehaving.__name__}:{function}"
+
+
+FUNCTIONS = [named(name) for name in (*NAMES, "too_much")]
 BOUNDS = Bounds(cpu_seconds=20.0, wall_seconds=60.0, memory_bytes=100 << 20, result_bytes=100)
 SHARED = 8 << 20
 PATIENCE = 90.0  # on a machine that has other work
@@ -46,14 +56,14 @@ async def ask(
     place: Turn | None = None,
     lane: str = "small",
 ) -> bytes:
-    function = f"{misbehaving.__name__}:{name}"
-    work = pool.submit(function, data, options, lane=lane, turn=place or turn(), cost=1.0, bounds=bounds)
+    work = pool.submit(named(name), data, options, lane=lane, turn=place or turn(), cost=1.0, bounds=bounds)
     return bytes(await asyncio.wait_for(work, PATIENCE))
 
 
 def workers() -> list[psutil.Process]:
     """The worker processes of this one, which may have servers of other tests as children too."""
-    return [child for child in psutil.Process().children() if "-S" in child.cmdline()]
+    children = psutil.Process().children()
+    return [child for child in children if child.status() == psutil.STATUS_ZOMBIE or "-S" in child.cmdline()]
 
 
 def with_pool(
@@ -64,6 +74,7 @@ def with_pool(
     async def run() -> list[psutil.Process]:
         reasons = [] if replaced is None else replaced
         pool = SandboxPool(FUNCTIONS, {"small": count, "large": 1}, SHARED, reasons.append)
+        pool.start()
         try:
             await test(pool)
             return workers()
@@ -108,16 +119,13 @@ def test_an_exception_comes_back_as_its_name_and_text() -> None:
         ("spin", b"", replace(BOUNDS, cpu_seconds=0.2), "cpu"),
         ("sleep", b"", replace(BOUNDS, wall_seconds=0.3), "wall"),
         ("eat_memory", b"200000000", BOUNDS, "memory"),
-        *(("lie", words, BOUNDS, "crash") for words in (b"nonsense", b"long", b"other", b"again", b"larger")),
     ],
-    ids=lambda value: value.decode() if isinstance(value, bytes) else None,
 )
-def test_who_takes_too_much_or_lies_is_replaced(
-    name: str, options: bytes, bounds: Bounds, reason: str
-) -> None:
+def test_who_takes_too_much_is_replaced(name: str, options: bytes, bounds: Bounds, reason: str) -> None:
     replaced: list[str] = []
 
     async def test(pool: SandboxPool) -> None:
+        await ask(pool, "echo")
         neighbour = asyncio.ensure_future(ask(pool, "sleep", options=b"1"))
         with pytest.raises(ExceededError) as caught:
             await ask(pool, name, options=options, bounds=bounds)
@@ -129,6 +137,90 @@ def test_who_takes_too_much_or_lies_is_replaced(
     with_pool(test, 2, replaced)
 
 
+def test_who_lies_is_replaced() -> None:
+    """Whatever a process says that it could not say of its job ends it, and no other."""
+    replaced: list[str] = []
+    lies = (b"nonsense", b"long", b"other", b"again", b"larger")
+
+    async def test(pool: SandboxPool) -> None:
+        neighbour = asyncio.ensure_future(ask(pool, "sleep", lane="large"))
+        for number, lie in enumerate(lies):
+            assert await ask(pool, "echo", b"ready") == b"ready"
+            with pytest.raises(ExceededError) as caught:
+                await ask(pool, "lie", bytes([3 + 2 * number]), options=lie)
+            assert caught.value.reason == "crash"
+        assert replaced == ["crash"] * len(lies)
+        assert not neighbour.done()
+        neighbour.cancel()
+
+    with_pool(test, 1, replaced)
+
+
+def test_an_input_that_finds_no_memory_is_told_and_its_process_replaced(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    replaced: list[str] = []
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "no memory is left")
+
+    async def test(pool: SandboxPool) -> None:
+        await ask(pool, "echo")
+        with monkeypatch.context() as patched:
+            patched.setattr(Worker, "write", full)
+            with pytest.raises(MemoryShortError):
+                await ask(pool, "echo", b"input")
+        assert replaced == ["memory"]
+        assert await ask(pool, "echo", b"next") == b"next"
+
+    with_pool(test, 1, replaced)
+
+
+def test_memory_that_cannot_be_given_back_costs_a_process_and_no_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    replaced: list[str] = []
+
+    def short(*_: object) -> None:
+        raise OSError(errno.ENOMEM, "no address space is left")
+
+    async def test(pool: SandboxPool) -> None:
+        data = bytes(2 << 20)
+        with monkeypatch.context() as patched:
+            patched.setattr(Worker, "give_back", short)
+            assert await ask(pool, "echo", data, bounds=replace(BOUNDS, result_bytes=len(data))) == data
+        assert replaced == ["memory"]
+        assert await ask(pool, "echo", b"next") == b"next"
+
+    with_pool(test, 1, replaced)
+
+
+def test_processes_that_do_not_start_are_told_of_once_with_their_last_words(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(processes, "RETRY_SECONDS", 0.05)
+
+    async def run() -> None:
+        pool = SandboxPool(["no_such_module:decode"], {"small": 1}, SHARED)
+        pool.start()
+        try:
+            for _ in range(2):
+                asked = pool.submit(
+                    "no_such_module:decode", b"", lane="small", turn=turn(), cost=1.0, bounds=BOUNDS
+                )
+                with pytest.raises(MemoryShortError, match="no worker process can be started"):
+                    await asyncio.wait_for(asked, PATIENCE)
+            assert not pool.works
+        finally:
+            pool.close()
+
+    with capture_logs() as told:
+        asyncio.run(run())
+    [entry] = told
+    assert entry["log_level"] == "error"
+    assert entry["error"] == "ModuleNotFoundError: No module named 'no_such_module'"
+
+
 def test_the_pace_is_learned_from_what_was_done_alone() -> None:
     """Whoever sends what is refused or ended would else make all work seem slow."""
     learned: list[tuple[str, float, float]] = []
@@ -137,6 +229,7 @@ def test_the_pace_is_learned_from_what_was_done_alone() -> None:
         pool = SandboxPool(
             FUNCTIONS, {"small": 1, "large": 1}, SHARED, took=lambda *told: learned.append(told)
         )
+        pool.start()
         try:
             with pytest.raises(RefusedError):
                 await ask(pool, "refuse")
@@ -183,23 +276,27 @@ def test_a_process_can_open_nothing_and_knows_nothing() -> None:
     with_pool(test)
 
 
-def test_what_nobody_waits_for_leaves_the_queue_with_its_bytes() -> None:
+def test_what_nobody_waits_for_leaves_alone() -> None:
+    """One of three jobs of a request goes, from behind a job that never ends by itself."""
+
     async def test(pool: SandboxPool) -> None:
-        mine, theirs = turn("me"), turn("they")
-        running = asyncio.ensure_future(ask(pool, "sleep", options=b"0.5"))
-        await asyncio.sleep(0.1)
-        options = {"lane": "small", "turn": mine, "cost": 1.0, "bounds": BOUNDS}
-        asked = [pool.submit("echo", bytes(8), **options) for _ in "123"]  # type: ignore[arg-type]
-        kept = asyncio.ensure_future(ask(pool, "echo", b"kept", place=theirs))
-        await asyncio.sleep(0.05)
-        assert pool.waiting("small") >= 4
-        before = pool.waiting("small")
+        await ask(pool, "echo")
+        blocker = asyncio.ensure_future(ask(pool, "sleep"))
+        await asyncio.sleep(0)
+        mine = turn("me")
+
+        def wait_for(word: bytes) -> asyncio.Future[bytearray]:
+            return pool.submit(named("echo"), word, lane="small", turn=mine, cost=1.0, bounds=BOUNDS)
+
+        asked = [wait_for(word) for word in (b"a", b"b", b"c")]
+        kept = asyncio.ensure_future(ask(pool, "echo", b"kept", place=turn("they")))
         asked[1].cancel()
         await asyncio.sleep(0)
-        assert pool.waiting("small") == before - 1
-        assert await running == b"slept"
-        assert [await asked[0], await asked[2]] == [bytes(8)] * 2
+        blocker.cancel()
+        assert [await asked[0], await asked[2]] == [b"a", b"c"]
         assert await kept == b"kept"
+        assert asked[1].cancelled()
+        assert pool.oldest_seconds(("small", "large")) == 0
 
     with_pool(test)
 
@@ -211,19 +308,36 @@ def test_a_job_that_runs_on_for_nobody_is_ended_soon() -> None:
         await ask(pool, "echo")
         left = asyncio.ensure_future(ask(pool, "sleep"))
         await asyncio.sleep(0.1)
-        assert pool.busy
-        assert pool.oldest_seconds > 0
+        assert pool.oldest_seconds(("small",)) >= 0.1
+        assert pool.oldest_seconds(("large",)) == 0, "it is another lane's"
         left.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await left
+        await asyncio.sleep(0)
+        assert pool.oldest_seconds(("small",)) == 0, "nobody waits for it"
         assert await ask(pool, "echo", b"next") == b"next"
         assert replaced == ["wall"]
-        assert pool.oldest_seconds == 0
 
     with_pool(test, 1, replaced)
 
 
+def test_the_age_counts_from_the_asking_on() -> None:
+    async def test(pool: SandboxPool) -> None:
+        await ask(pool, "echo")
+        blocker = asyncio.ensure_future(ask(pool, "sleep", lane="large"))
+        behind = asyncio.ensure_future(ask(pool, "echo", lane="large"))
+        await asyncio.sleep(0.2)
+        assert pool.oldest_seconds(("large",)) >= 0.2
+        blocker.cancel()
+        await behind
+
+    with_pool(test)
+
+
 def test_lanes_do_not_wait_for_each_other_and_callers_take_turns() -> None:
     async def test(pool: SandboxPool) -> None:
-        large = asyncio.ensure_future(ask(pool, "sleep", options=b"2", lane="large"))
+        await asyncio.gather(ask(pool, "echo"), ask(pool, "echo", lane="large"))
+        large = asyncio.ensure_future(ask(pool, "sleep", lane="large"))
         order: list[str] = []
 
         async def one(caller: str, place: Turn) -> None:
@@ -231,13 +345,12 @@ def test_lanes_do_not_wait_for_each_other_and_callers_take_turns() -> None:
             order.append(caller)
 
         first, second = turn("greedy"), turn("modest")
-        await ask(pool, "echo")
         greedy = [asyncio.ensure_future(one("greedy", first)) for _ in range(6)]
         modest = asyncio.ensure_future(one("modest", second))
         await asyncio.gather(*greedy, modest)
         assert order.index("modest") <= 2
         assert not large.done()
-        await large
+        large.cancel()
 
     with_pool(test)
 
@@ -261,6 +374,7 @@ from mass_serve.server.serving.sandbox.pool import SandboxPool
 from tests.server.serving.sandbox.test_pool import FUNCTIONS, SHARED, ask
 async def main():
     pool = SandboxPool(FUNCTIONS, {{"small": 1}}, SHARED)
+    pool.start()
     await ask(pool, "echo")
     open({str(tmp_path / "pids")!r}, "w").write(" ".join(str(c.pid) for c in psutil.Process().children()))
     await ask(pool, "spin")
@@ -284,8 +398,10 @@ asyncio.run(main())
 def test_closing_ends_what_runs_and_drops_what_waits() -> None:
     async def run() -> None:
         pool = SandboxPool(FUNCTIONS, {"small": 1}, SHARED)
+        pool.start()
         asked = [
-            pool.submit("spin", b"", lane="small", turn=turn(), cost=1.0, bounds=BOUNDS) for _ in range(3)
+            pool.submit(named("spin"), b"", lane="small", turn=turn(), cost=1.0, bounds=BOUNDS)
+            for _ in range(3)
         ]
         await asyncio.sleep(0.2)
         pool.close()
@@ -295,10 +411,3 @@ def test_closing_ends_what_runs_and_drops_what_waits() -> None:
         assert workers() == []
 
     asyncio.run(run())
-
-
-def test_a_pool_works_for_one_event_loop_after_another() -> None:
-    pool = SandboxPool(FUNCTIONS, {"small": 1}, SHARED)
-    for _ in range(2):
-        assert asyncio.run(ask(pool, "echo", b"x")) == b"x"
-    pool.close()
