@@ -19,9 +19,7 @@ class StoreError(Exception):
 
     def __init__(self, text: str) -> None:
         """Makes one printable line of the text, whatever the names in it are."""
-        if len(text) > _LONGEST_TEXT:
-            text = f"{text[:_LONGEST_TEXT]} ..."
-        super().__init__("".join(map(_printable, text)))
+        super().__init__(_shortened("".join(map(_printable, _shortened(text)))))
 
 
 class CheckpointError(StoreError):
@@ -50,6 +48,12 @@ class StoreLockedError(StoreError):
 
 class TaskError(StoreError):
     """A task is unknown, duplicate, badly named, or has no earlier revision."""
+
+
+def _shortened(text: str) -> str:
+    """Returns a text of moderate length; what is wrong stands at its ends, a hostile name in between."""
+    half = _LONGEST_TEXT // 2
+    return text if len(text) <= _LONGEST_TEXT else f"{text[:half]} ... {text[-half:]}"
 
 
 def _printable(character: str) -> str:

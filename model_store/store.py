@@ -1,10 +1,15 @@
-"""Reading a store: every file is checked against its SHA-256 before it is used."""
+"""Reading a store: nothing of a file is used before its bytes had the SHA-256 that the manifest says.
+
+What is loaded is hashed while it is read, so that no byte can become another one in between, and a file of
+many gigabytes is read once. A writer reads single tensors when it needs them, of a file that is hashed first.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,12 +27,20 @@ from mass_serve.model_store.format.manifest import (
     TaskEntry,
     parse_manifest,
 )
-from mass_serve.model_store.format.tensor_files import TensorFile, TensorFileError, TensorSpec
+from mass_serve.model_store.format.tensor_files import (
+    TensorFile,
+    TensorFileError,
+    TensorSpec,
+    immoderate_numbers,
+    is_moderate,
+)
 from mass_serve.model_store.progress import Progress, silent
 from mass_serve.model_store.signing import TrustedKeys, signed_manifest
 from mass_serve.model_store.storage.files import StoreFiles
 from mass_serve.model_store.storage.opening import open_files
 from mass_serve.model_store.storage.regular_files import RegularFile, sha256_of
+
+Shapes = Mapping[str, tuple[int, ...]]
 
 
 class Store:
@@ -82,24 +95,22 @@ class Store:
         entry = self.manifest.calibration
         if entry is None:
             return None
-        with self.tensors(entry.file) as tensors:
-            return tensors.read_all()
+        return dict(self._read(entry.file))
 
     def load_experts(self, task_name: str) -> TaskExperts:
         """Loads what a task changes of the encoder. Raises TaskError for an unknown task."""
-        with self.experts_file(self.task(task_name)) as tensors:
-            return experts_from_tensors(self.layout, tensors.read_all())
+        path = self.task(task_name).experts_file
+        return experts_from_tensors(self.layout, dict(self._read(path, self._expert_shapes())))
 
     def load_head(self, task_name: str) -> HeadTensors:
         """Loads a task's classification head. Raises TaskError for an unknown task."""
         return self._load_head(self.task(task_name))
 
     def _load_head(self, entry: TaskEntry) -> HeadTensors:
-        with self.tensors(entry.head_file) as tensors:
-            try:
-                head = head_from_tensors(tensors.read_all())
-            except ValueError as error:
-                raise IntegrityError(f"{entry.head_file} cannot be used: {error}") from error
+        try:
+            head = head_from_tensors(dict(self._read(entry.head_file)))
+        except ValueError as error:
+            raise IntegrityError(f"{entry.head_file} cannot be used: {error}") from error
         expected = (len(entry.labels), self.manifest.backbone.embedding_dim)
         if head.kind != entry.head.kind or head.shape != expected:
             raise IntegrityError(
@@ -137,19 +148,46 @@ class Store:
         manifest = self.manifest
         for path in manifest.files:
             shaped = manifest.calibration is None or path != manifest.calibration.file
-            yield partial(_read_through, self.encoder_file(path) if shaped else self.tensors(path))
+            yield partial(self._read_through, path, manifest.backbone.parameter_shapes() if shaped else None)
         for entry in manifest.all_entries():
-            yield partial(_read_through, self.experts_file(entry))
+            yield partial(self._read_through, entry.experts_file, self._expert_shapes())
             yield partial(self._load_head, entry)
+
+    def _read_through(self, path: str, shapes: Shapes | None) -> None:
+        for _ in self._read(path, shapes):
+            pass  # it is kept no longer than until the next comes
+
+    def _read(self, path: str, shapes: Shapes | None = None) -> Iterator[tuple[str, Tensor]]:
+        """Reads a file of tensors of finite numbers, of these shapes if any are said, in the file's order.
+
+        Raises IntegrityError; only after the last tensor is it known that none is to be raised.
+        """
+        digest, immoderate = hashlib.sha256(), ""
+        with self._opened(path) as file:
+            try:
+                tensors = StoredTensors(path, TensorFile(file))
+                if shapes is not None:
+                    tensors.check_shapes(shapes)
+                for name, tensor in tensors.file.read_in_order(digest):
+                    immoderate = immoderate or ("" if is_moderate(tensor) else name)
+                    yield name, tensor
+            except TensorFileError as error:
+                self._check_hash(path, self._hash_of(path, file))  # which explains more
+                raise IntegrityError(f"{path} cannot be used: {error}") from error
+            except OSError as error:
+                raise self._unreadable(path, error) from error
+            except IntegrityError:
+                self._check_hash(path, self._hash_of(path, file))
+                raise
+        self._check_hash(path, digest.hexdigest())
+        if immoderate:
+            raise IntegrityError(f"{path} cannot be used: {immoderate_numbers(immoderate)}")
 
     @contextmanager
     def checked_file(self, path: str) -> Iterator[RegularFile]:
         """Opens a file of the store whose hash was found right; it is read through the same descriptor."""
         with self._opened(path) as file:
-            if self._hash_of(path, file) != self.manifest.all_files()[path]:
-                raise IntegrityError(
-                    f"{path} in {self.files.url} is damaged: its SHA-256 is not the one in the manifest"
-                )
+            self._check_hash(path, self._hash_of(path, file))
             yield file
             if not file.is_as_it_was:
                 raise IntegrityError(f"{path} in {self.files.url} was changed while it was read")
@@ -174,20 +212,32 @@ class Store:
     @contextmanager
     def experts_file(self, entry: TaskEntry) -> Iterator[StoredTensors]:
         """Opens a checked file that holds a task's blocks and deltas, of the manifest's ranks."""
-        shapes = {key: spec.shape for key, spec in self.layout.tensor_specs().items()}
         with self.tensors(entry.experts_file) as tensors:
-            tensors.check_shapes(shapes)
+            tensors.check_shapes(self._expert_shapes())
             yield tensors
 
+    def _expert_shapes(self) -> Shapes:
+        return {key: spec.shape for key, spec in self.layout.tensor_specs().items()}
+
     def _load_encoder(self, path: str) -> dict[str, Tensor]:
-        with self.encoder_file(path) as tensors:
-            return {name: tensors.read(name) for name in self.manifest.backbone.parameter_shapes()}
+        shapes = self.manifest.backbone.parameter_shapes()
+        found = dict(self._read(path, shapes))
+        return {name: found[name] for name in shapes}
+
+    def _check_hash(self, path: str, found: str) -> None:
+        if found != self.manifest.all_files()[path]:
+            raise IntegrityError(
+                f"{path} in {self.files.url} is damaged: its SHA-256 is not the one in the manifest"
+            )
 
     def _hash_of(self, path: str, file: RegularFile) -> str:
         try:
             return sha256_of(file)
         except OSError as error:
-            raise IntegrityError(f"{path} in {self.files.url} cannot be read: {error.strerror}") from error
+            raise self._unreadable(path, error) from error
+
+    def _unreadable(self, path: str, error: OSError) -> IntegrityError:
+        return IntegrityError(f"{path} in {self.files.url} cannot be read: {error.strerror or error}")
 
     @contextmanager
     def _opened(self, path: str) -> Iterator[RegularFile]:
@@ -197,8 +247,7 @@ class Store:
             except FileNotFoundError as error:
                 raise IntegrityError(f"{path} is missing from {self.files.url}") from error
             except OSError as error:
-                problem = error.strerror or error
-                raise IntegrityError(f"{path} in {self.files.url} cannot be read: {problem}") from error
+                raise self._unreadable(path, error) from error
             yield file
 
 
@@ -221,11 +270,7 @@ class StoredTensors:
         except TensorFileError as error:
             raise IntegrityError(f"{self.path} cannot be used: {error}") from error
 
-    def read_all(self) -> dict[str, Tensor]:
-        """Reads every tensor, in the order of the header."""
-        return {name: self.read(name) for name in self.specs}
-
-    def check_shapes(self, expected: Mapping[str, tuple[int, ...]]) -> None:
+    def check_shapes(self, expected: Shapes) -> None:
         """Raises IntegrityError unless there are exactly the tensors that the manifest implies."""
         if unmatched := sorted(self.specs.keys() ^ expected.keys()):
             raise IntegrityError(
@@ -238,10 +283,3 @@ class StoredTensors:
                     f"{self.path} does not fit the manifest: {name} has shape {list(found)}, "
                     f"expected {list(shape)}"
                 )
-
-
-def _read_through(opening: AbstractContextManager[StoredTensors]) -> None:
-    """Reads every tensor of a file, one after the other, and keeps none."""
-    with opening as tensors:
-        for name in tensors.specs:
-            tensors.read(name)

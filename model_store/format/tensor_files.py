@@ -19,10 +19,10 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Protocol
 
 import torch
 from torch import Tensor
@@ -50,6 +50,7 @@ _BITS = {code: 8 * dtype.itemsize for code, dtype in DTYPES.items()} | _OTHER_BI
 # A hundred times what an encoder's takes. The header is parsed as a whole.
 LARGEST_HEADER_BYTES = 16 << 20
 LARGEST_RANK = 64  # torch has no more
+_LENGTH_BYTES = 8
 _METADATA = "__metadata__"
 # Beyond it even the difference of two weights may overflow float32.
 LARGEST_NUMBER = 1e30
@@ -61,6 +62,13 @@ class TensorSpec:
 
     dtype: torch.dtype | None  # None: one that we do not use, such as integers
     shape: tuple[int, ...]
+
+
+class Digest(Protocol):
+    """A hash that bytes are added to, as hashlib makes them."""
+
+    def update(self, data: bytes | memoryview, /) -> None:
+        """Adds bytes."""
 
 
 class TensorFileError(Exception):
@@ -83,7 +91,8 @@ class TensorFile:
         """Reads the header. Raises TensorFileError."""
         self._file = file
         try:
-            self._places, self._begin = _read_header(file)
+            self._head = _read_head(file)
+            self._places = _places(self._head, file.size)
         except (ValueError, EOFError) as error:
             raise TensorFileError(f"it is not a complete safetensors file ({error})") from error
         self.specs = {name: place.spec for name, place in self._places.items()}
@@ -94,9 +103,8 @@ class TensorFile:
         if place.spec.dtype is None:
             raise TensorFileError(f"{name} must be floating-point numbers")
         tensor = torch.empty(place.spec.shape, dtype=place.spec.dtype)
-        memory = tensor.reshape(-1).view(torch.uint8).numpy().data
         try:
-            self._file.read_into(memory, self._begin + place.start)
+            self._file.read_into(_bytes_of(tensor), len(self._head) + place.start)
         except EOFError as error:
             raise TensorFileError(f"{name} cannot be read: {error}") from error
         return tensor
@@ -105,12 +113,28 @@ class TensorFile:
         """Reads one tensor. Raises TensorFileError where it holds what nobody can compute with."""
         tensor = self.read(name)
         if not is_moderate(tensor):
-            raise TensorFileError(f"{name} holds NaN, Inf or a number beyond {LARGEST_NUMBER:g}")
+            raise TensorFileError(immoderate_numbers(name))
         return tensor
 
     def read_all(self) -> dict[str, Tensor]:
         """Reads every tensor. Raises TensorFileError."""
         return {name: self.read(name) for name in self._places}
+
+    def read_in_order(self, digest: Digest) -> Iterator[tuple[str, Tensor]]:
+        """Reads every tensor in the order of the file, and adds the bytes that were read to a hash.
+
+        The hash is that of the file once the last tensor has come. Raises TensorFileError.
+        """
+        digest.update(self._head)
+        for name, _ in _in_order(self._places):
+            tensor = self.read(name)
+            digest.update(_bytes_of(tensor))
+            yield name, tensor
+
+
+def immoderate_numbers(name: str) -> str:
+    """Says what is wrong with a tensor that is not moderate."""
+    return f"{name} holds NaN, Inf or a number beyond {LARGEST_NUMBER:g}"
 
 
 def is_moderate(tensor: Tensor) -> bool:
@@ -122,18 +146,29 @@ def is_moderate(tensor: Tensor) -> bool:
     return float(least) >= -LARGEST_NUMBER and float(most) <= LARGEST_NUMBER
 
 
-def _read_header(file: RegularFile) -> tuple[dict[str, _Place], int]:
-    """Returns the place of every tensor, and where the first begins. Raises ValueError and EOFError."""
-    length = int.from_bytes(file.read(0, 8), "little")
-    if length > min(LARGEST_HEADER_BYTES, file.size - 8):
+def _bytes_of(tensor: Tensor) -> memoryview:
+    """Returns the memory of a contiguous tensor, not a copy of it."""
+    return tensor.reshape(-1).view(torch.uint8).numpy().data
+
+
+def _read_head(file: RegularFile) -> bytes:
+    """Returns all that comes before the tensors. Raises ValueError and EOFError."""
+    prefix = file.read(0, _LENGTH_BYTES)
+    length = int.from_bytes(prefix, "little")
+    if length > min(LARGEST_HEADER_BYTES, file.size - _LENGTH_BYTES):
         raise ValueError(f"a header of {length} bytes does not fit it")
-    header = parse_json(file.read(8, length))
+    return prefix + file.read(_LENGTH_BYTES, length)
+
+
+def _places(head: bytes, file_size: int) -> dict[str, _Place]:
+    """Returns the place of every tensor. Raises ValueError."""
+    header = parse_json(head[_LENGTH_BYTES:])
     if not isinstance(header, dict):
         raise ValueError("the header must be a JSON object")
     _check_metadata(header.pop(_METADATA, {}))
     places = {name: _place(name, described) for name, described in header.items()}
-    _check_cover(places, file.size - 8 - length)
-    return places, 8 + length
+    _check_cover(places, file_size - len(head))
+    return places
 
 
 def _check_metadata(metadata: object) -> None:
@@ -167,7 +202,7 @@ def _are_sizes(value: object) -> bool:
 
 def _check_cover(places: Mapping[str, _Place], size: int) -> None:
     """Raises ValueError unless the tensors lie one after the other and fill the file."""
-    ordered = sorted(places.items(), key=lambda item: (item[1].start, item[1].end))
+    ordered = _in_order(places)
     if ordered and ordered[0][1].start != 0:
         raise ValueError("its first tensor does not begin where the header ends")
     for (name, place), (following, after) in pairwise(ordered):
@@ -175,6 +210,10 @@ def _check_cover(places: Mapping[str, _Place], size: int) -> None:
             raise ValueError(f"{name} and {following} overlap or have a gap between them")
     if (ordered[-1][1].end if ordered else 0) != size:
         raise ValueError("its tensors do not end where the file does")
+
+
+def _in_order(places: Mapping[str, _Place]) -> list[tuple[str, _Place]]:
+    return sorted(places.items(), key=lambda item: (item[1].start, item[1].end))
 
 
 def write_tensors(file: BinaryIO, specs: Mapping[str, TensorSpec], tensor: Callable[[str], Tensor]) -> str:
@@ -190,8 +229,7 @@ def write_tensors(file: BinaryIO, specs: Mapping[str, TensorSpec], tensor: Calla
         value = tensor(name)
         if value.dtype != specs[name].dtype or tuple(value.shape) != specs[name].shape:
             raise ValueError(f"{name}: expected {specs[name]}, got {value.dtype} {tuple(value.shape)}")
-        flat = value.detach().contiguous().reshape(-1).view(torch.uint8)
-        content = flat.numpy().data  # the tensor's own memory, not a copy
+        content = _bytes_of(value.detach().contiguous())
         digest.update(content)
         file.write(content)
     return digest.hexdigest()

@@ -12,7 +12,7 @@ from mass_serve.model_store.errors import CheckpointError
 from mass_serve.model_store.format.tensor_files import DTYPE_CODES, TensorFile, TensorFileError, TensorSpec
 from mass_serve.model_store.readers.json_files import read_json_object
 from mass_serve.model_store.readers.pickles import load_state_dict
-from mass_serve.model_store.storage.regular_files import RegularFile
+from mass_serve.model_store.storage.regular_files import FileState, RegularFile
 
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
@@ -32,26 +32,37 @@ class WeightFiles(ABC):
 
 
 class SafetensorsWeights(WeightFiles):
-    """One safetensors file or the shards of an index, which stay open: what is read is what was looked at."""
+    """One safetensors file or the shards of an index.
+
+    None stays open, for a suite may have more of them than a process may have descriptors; what is read is
+    held to be of the file that was looked at.
+    """
 
     def __init__(self, paths: tuple[Path, ...]) -> None:
         self.paths = paths
         self.specs = {}
-        self._file_of: dict[str, tuple[Path, TensorFile]] = {}
+        self._file_of: dict[str, tuple[Path, FileState]] = {}
         for path in paths:
-            file = _opened(path)
-            for key in file.specs:
-                if key in self._file_of:
-                    raise CheckpointError(f"{path} holds {key}, which {self._file_of[key][0].name} holds too")
-                self._file_of[key] = path, file
-            self.specs |= file.specs
+            with _opened(path) as file:
+                specs = _tensors(path, file).specs
+                for key in specs:
+                    if key in self._file_of:
+                        other = self._file_of[key][0].name
+                        raise CheckpointError(f"{path} holds {key}, which {other} holds too")
+                    self._file_of[key] = path, file.state
+                self.specs |= specs
 
     def read(self, key: str) -> Tensor:
-        path, file = self._file_of[key]
-        try:
-            return file.read(key)
-        except TensorFileError as error:
-            raise CheckpointError(f"{path} cannot be used: {error}") from error
+        path, state = self._file_of[key]
+        with _opened(path) as file:
+            if file.state != state:
+                raise CheckpointError(
+                    f"{path} was changed while it was used: start again when it is complete"
+                )
+            try:
+                return _tensors(path, file).read(key)
+            except TensorFileError as error:
+                raise CheckpointError(f"{path} cannot be used: {error}") from error
 
 
 class PickledWeights(WeightFiles):
@@ -109,10 +120,15 @@ def _shards(index: Path) -> tuple[Path, ...]:
     return tuple(index.parent / name for name in names)
 
 
-def _opened(path: Path) -> TensorFile:
+def _opened(path: Path) -> RegularFile:
     try:
-        return TensorFile(RegularFile.open(path))
-    except TensorFileError as error:
-        raise CheckpointError(f"{path} cannot be used: {error}") from error
+        return RegularFile.open(path)
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from error
+
+
+def _tensors(path: Path, file: RegularFile) -> TensorFile:
+    try:
+        return TensorFile(file)
+    except TensorFileError as error:
+        raise CheckpointError(f"{path} cannot be used: {error}") from error

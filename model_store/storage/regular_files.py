@@ -16,6 +16,7 @@ import os
 import stat
 import weakref
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
@@ -31,6 +32,16 @@ _KINDS = {
 }
 
 
+@dataclass(frozen=True)
+class FileState:
+    """Which file it is, and what changes when somebody writes to it."""
+
+    device: int
+    inode: int
+    size: int
+    changed_at: int  # nanoseconds
+
+
 class RegularFile:
     """One open descriptor of a regular file. Threads may read at once: there is no position to share.
 
@@ -42,7 +53,8 @@ class RegularFile:
         """Takes over the descriptor of a file that is known to be a regular one."""
         self._descriptor = descriptor
         self._closing = weakref.finalize(self, os.close, descriptor)
-        self.size, self._changed_at = self._state()
+        self.state = self._state()
+        self.size = self.state.size
 
     @classmethod
     def open(cls, path: Path) -> Self:
@@ -85,11 +97,11 @@ class RegularFile:
     @property
     def is_as_it_was(self) -> bool:
         """Tells whether nobody has written to the file since it was opened."""
-        return (self.size, self._changed_at) == self._state()
+        return self.state == self._state()
 
-    def _state(self) -> tuple[int, int]:
+    def _state(self) -> FileState:
         status = os.fstat(self._descriptor)
-        return status.st_size, status.st_mtime_ns
+        return FileState(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
 
     def duplicate(self) -> int:
         """Returns another descriptor of the same open file, for a library that wants one of its own."""

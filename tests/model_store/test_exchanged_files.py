@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import os
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import fsspec
+import psutil
 import pytest
 import torch
+from torch import Tensor
 
-from mass_serve.model_store import store as store_module
-from mass_serve.model_store.errors import IntegrityError
+from mass_serve.model_store.errors import CheckpointError, IntegrityError
+from mass_serve.model_store.format.tensor_files import TensorFile
 from mass_serve.model_store.readers.checkpoint import Checkpoint
 from mass_serve.model_store.storage.local import LocalFiles
 from mass_serve.model_store.storage.opening import open_files
-from mass_serve.model_store.storage.regular_files import RegularFile, sha256_of
 from mass_serve.model_store.store import Store
 from tests.models import Suite
 
@@ -31,21 +34,49 @@ def test_the_file_that_was_hashed_is_read(store: Path) -> None:
         opened.load_head("digits")
 
 
-def test_an_exchange_right_after_the_hash(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def before_reading(monkeypatch: pytest.MonkeyPatch, act: Callable[[], None]) -> None:
+    """Lets something happen between the opening of a file and the reading of its first tensor."""
+    read, acts = TensorFile.read, [act]
+
+    def act_and_read(file: TensorFile, name: str) -> Tensor:
+        if acts:
+            acts.pop()()
+        return read(file, name)
+
+    monkeypatch.setattr(TensorFile, "read", act_and_read)
+
+
+def test_an_exchange_after_the_opening(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """At the moment at which a reader that opens a file twice can be deceived."""
     opened = Store.open(store)
     path = opened.task("digits").head_file
     expected = opened.load_head("digits").tensors["weight"]
 
-    def hash_and_exchange(file: RegularFile) -> str:
-        digest = sha256_of(file)
-        other = opened.task("street").head_file
-        (store / "other").write_bytes((store / other).read_bytes())
+    def exchange() -> None:
+        (store / "other").write_bytes((store / opened.task("street").head_file).read_bytes())
         os.replace(store / "other", store / path)
-        return digest
 
-    monkeypatch.setattr(store_module, "sha256_of", hash_and_exchange)
+    before_reading(monkeypatch, exchange)
     assert torch.equal(opened.load_head("digits").tensors["weight"], expected)
+
+
+def test_bytes_that_change_in_place_are_noticed_whatever_the_time_of_the_file(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the moment at which a reader that hashes first and reads then can be deceived."""
+    opened = Store.open(store)
+    path = store / opened.task("digits").head_file
+
+    def change_in_place() -> None:
+        before = path.stat()
+        with path.open("r+b") as file:
+            file.seek(before.st_size - 1)
+            file.write(b"\x3e")
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+    before_reading(monkeypatch, change_in_place)
+    with pytest.raises(IntegrityError, match="is damaged"):
+        opened.load_head("digits")
 
 
 def test_a_file_that_is_written_to_meanwhile_is_refused(store: Path) -> None:
@@ -88,13 +119,20 @@ def test_the_copy_of_a_remote_file_is_nobody_elses(store: Path) -> None:
     fsspec.filesystem("memory").store.clear()
 
 
-def test_a_checkpoint_is_read_as_it_was_opened(suite: Suite, tmp_path: Path) -> None:
+def test_a_checkpoint_that_is_exchanged_after_it_was_opened_is_refused(suite: Suite, tmp_path: Path) -> None:
     folder = tmp_path / "checkpoint"
-    folder.mkdir()
-    for path in suite.pretrained.iterdir():
-        (folder / path.name).write_bytes(path.read_bytes())
+    shutil.copytree(suite.pretrained, folder)
+    weights = folder / "model.safetensors"
     checkpoint = Checkpoint.open(folder)
-    (tmp_path / "other").write_bytes(b"x")
-    os.replace(tmp_path / "other", folder / "model.safetensors")
-    expected = Checkpoint.open(suite.pretrained).parameter("class_embedding")
-    assert torch.equal(checkpoint.parameter("class_embedding"), expected)
+    (tmp_path / "other").write_bytes(weights.read_bytes())
+    os.replace(tmp_path / "other", weights)
+    with pytest.raises(CheckpointError, match=r"model\.safetensors was changed while it was used"):
+        checkpoint.parameter("class_embedding")
+
+
+def test_open_checkpoints_hold_no_descriptors(suite: Suite) -> None:
+    """A suite may have more files than a process may have descriptors."""
+    before = psutil.Process().num_fds()
+    checkpoints = [Checkpoint.open(suite.pretrained) for _ in range(5)]
+    assert checkpoints[0].parameter("class_embedding").numel()
+    assert psutil.Process().num_fds() == before

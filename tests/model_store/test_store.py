@@ -12,7 +12,6 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from mass_serve.merging import DenseDelta
-from mass_serve.model_store import store as store_module
 from mass_serve.model_store.errors import IntegrityError, StoreError, TaskError
 from mass_serve.model_store.format.manifest import MANIFEST_FILE
 from mass_serve.model_store.readers.checkpoint import Checkpoint
@@ -103,12 +102,15 @@ def test_every_damaged_file_is_named(store: Path, index: int, damage: str) -> No
 
 
 def test_a_file_that_cannot_be_read_is_named(built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(_: RegularFile) -> str:
-        raise PermissionError(errno.EACCES, "Permission denied")
+    def fail(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr(store_module, "sha256_of", fail)
-    with pytest.raises(IntegrityError, match=r"pretrained\.safetensors .* cannot be read: Permission denied"):
-        Store.open(built).load_pretrained()
+    opened = Store.open(built)
+    monkeypatch.setattr(RegularFile, "read_into", fail)
+    with pytest.raises(
+        IntegrityError, match=r"pretrained\.safetensors .* cannot be read: Input/output error"
+    ):
+        opened.load_pretrained()
 
 
 def replace_with_matching_hash(root: Path, path: str, content: bytes) -> None:
