@@ -52,6 +52,7 @@ def create_app(settings: Settings, source: EngineSource) -> FastAPI:
     service = Service(settings, source, metrics, PARSING)
     metrics.watch_readiness(lambda: service.ready)
     metrics.watch_ages(service.ages)
+    metrics.ages_are_bounded(service.age_limits())
     metrics.watch_held_bytes(lambda: service.held_bytes)
     metrics.held_bytes_are_bounded(settings.max_held_bytes)
     scrapes = metrics_routes.Scrapes(metrics)

@@ -47,6 +47,12 @@ class GuardingMetrics:
         self._held_capacity = Gauge(
             "mass_held_bytes_capacity", "Bytes of bodies that may be held.", registry=registry
         )
+        self._age_limits = Gauge(
+            "mass_oldest_limit_seconds",
+            "Age at which work of a kind is given up, and its caller told so.",
+            ("what",),
+            registry=registry,
+        )
         self._ages = _AgesCollector()
         registry.register(self._ages)
         for reason in DROP_REASONS:
@@ -78,6 +84,11 @@ class GuardingMetrics:
     def held_bytes_are_bounded(self, capacity: int) -> None:
         """Shows how many bytes may be held."""
         self._held_capacity.set(capacity)
+
+    def ages_are_bounded(self, limits: Mapping[str, float]) -> None:
+        """Shows the age at which each kind of work is given up."""
+        for what in AGES:
+            self._age_limits.labels(what).set(limits[what])
 
     def watch_ages(self, ages: Callable[[], Mapping[str, float]]) -> None:
         """Lets `mass_oldest_seconds` ask at each scrape: an age cannot go stale."""

@@ -182,6 +182,15 @@ class Service:
             "admin": self.store.oldest_asked_seconds,
         }
 
+    def age_limits(self) -> dict[str, float]:
+        """After how many seconds each kind of `ages` is given up."""
+        settings = self.settings
+        return {
+            **dict.fromkeys(("decode", "parse", "queue"), settings.request_timeout),
+            "batch": settings.hang_timeout,
+            **dict.fromkeys(("load", "admin"), settings.load_timeout),
+        }
+
     async def close(self) -> None:
         """Answers what was admitted and ends the threads, within `request_timeout`, and needs no new one.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from expressions import HERE, rate
-from panels import BYTES, COUNT, REQUESTS, SECONDS, Panel, Row, rising
+from panels import BYTES, COUNT, REQUESTS, SHARE, Panel, Row, rising
 
 CONNECTIONS = "suffix: connections/s"
 
@@ -12,10 +12,10 @@ GUARDS = Row(
     [
         Panel(
             "Oldest work",
-            "Age of the oldest work of each kind, on the worst server. Only `load` may take minutes.",
-            SECONDS,
-            [(f"max by (what) (mass_oldest_seconds{HERE})", "{{what}}")],
-            thresholds=rising(30, 60),
+            "Age of the oldest work of each kind, on the worst server, of the age at which it is given up.",
+            SHARE,
+            [(f"max by (what) (mass_oldest_seconds{HERE} / mass_oldest_limit_seconds{HERE})", "{{what}}")],
+            thresholds=rising(0.5, 0.8),
         ),
         Panel(
             "Held bytes",

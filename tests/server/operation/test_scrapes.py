@@ -66,6 +66,9 @@ def test_ages_and_bytes_are_asked_for_at_each_scrape() -> None:
     metrics.watch_ages(lambda: ages)
     metrics.watch_held_bytes(lambda: held[0])
     metrics.held_bytes_are_bounded(10)
+    metrics.ages_are_bounded({what: float(number) for number, what in enumerate(AGES)})
+    limits = [value("mass_oldest_limit_seconds", {"what": what}) for what in AGES]
+    assert limits == list(range(len(AGES)))
     assert value("mass_oldest_seconds", {"what": "load"}) == 4.0
     ages["load"], held[0] = 6.0, 7
     assert value("mass_oldest_seconds", {"what": "load"}) == 6.0
