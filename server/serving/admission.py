@@ -29,6 +29,9 @@ from mass_serve.server.serving.ticket import Ticket
 ADMISSION_MARGIN = 1.2
 # What an image still counts for in the decoders' pace when one more has been decoded.
 DECODE_PACE_MEMORY = 0.98
+# One image counts as at most so many times slower or quicker than expected: a few odd files of one caller
+# would else have everybody refused as too late.
+MOST_OFF = 4.0
 
 
 @dataclass
@@ -62,7 +65,7 @@ class Ledger:
 
     def decode_took(self, cost: float, seconds: float) -> None:
         """Learns how long decoding takes, beside what is expected, from one image."""
-        self._decode_pace.observe(cost, seconds)
+        self._decode_pace.observe(cost, min(max(seconds, cost / MOST_OFF), cost * MOST_OFF))
 
     def device_took(self, images: int, seconds: float) -> None:
         """Learns the pace of the device from a batch."""

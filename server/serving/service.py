@@ -39,7 +39,6 @@ from mass_serve.server.serving.request_context import (
     Answers,
     EncodedImages,
     Images,
-    ReadyImages,
     RequestContext,
     Urgency,
 )
@@ -215,10 +214,10 @@ class Service:
         self.hold(_copied_bytes(images, context), context)
         deadline = min(context.deadline, time.monotonic() + (urgency.timeout or math.inf))
         turn = context.caller.turn(urgency.priority)
-        surveys = await self._surveys(images, turn)
-        ticket = self.batcher.admit(
-            engine, len(images), deadline, turn, decode_cost(surveys, self.settings.decode_workers)
-        )
+        files = images.files if isinstance(images, EncodedImages) else ()
+        surveys = await self._surveys(files, turn)
+        cost = decode_cost(files, surveys, self.settings.decode_workers)
+        ticket = self.batcher.admit(engine, len(images), deadline, turn, cost)
         answered = asyncio.wrap_future(ticket.future)
         try:
             async with asyncio.timeout(urgency.timeout):
@@ -234,11 +233,8 @@ class Service:
             answered.cancel()  # or an error that nobody awaits any more would be logged
             self._record_stages(ticket, context)
 
-    async def _surveys(self, images: Images, turn: Turn) -> list[ImageSurvey]:
-        """Returns what the files declare, nothing for ready images. Raises the error of a bad one."""
-        if isinstance(images, ReadyImages):
-            return []
-        files = images.files
+    async def _surveys(self, files: Sequence[bytes], turn: Turn) -> list[ImageSurvey]:
+        """Returns what the files declare. Raises the error of a bad one."""
         if sum(map(len, files)) <= BYTES_SURVEYED_AT_ONCE:
             return survey_files(files, self.settings.image_limits)
         return await self.parsers.run(turn, survey_files, files, self.settings.image_limits)

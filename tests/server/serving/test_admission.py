@@ -167,7 +167,20 @@ def test_one_slow_image_of_many_does_not_change_much(desk: Desk) -> None:
         desk.ledger.decode_took(0.1, 0.1)
     desk.ledger.decode_took(0.1, 1.0)
     desk.ask("a")
-    assert desk.seconds("a", decode=2.0) == pytest.approx(1.18 + 2.0, abs=0.01)
+    # It counts as four times as slow, and its weight is a fiftieth.
+    assert desk.seconds("a", decode=2.0) == pytest.approx(1.06 + 2.0, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "pace"), [(100.0, 4.0), (0.41, 4.0), (0.3, 3.0), (0.03, 0.3), (0.0, 0.25)]
+)
+def test_no_number_of_odd_images_makes_the_pace_odder_than_by_four(
+    desk: Desk, seconds: float, pace: float
+) -> None:
+    for _ in range(500):
+        desk.ledger.decode_took(0.1, seconds)
+    desk.ask("a")
+    assert desk.seconds("a", decode=20.0) == pytest.approx(pace * 10 + 2.0, abs=0.01)
 
 
 def test_what_is_decoded_takes_no_more_time_of_the_decoders(desk: Desk) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import struct
+import zlib
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from types import SimpleNamespace
@@ -23,8 +25,16 @@ from mass_serve.server.errors import (
     SlowInputError,
     TooLargeError,
 )
-from mass_serve.server.serving import decoders
-from mass_serve.server.serving.decoders import DECODE, LARGE, SMALL, Decoders, bounds_of, survey_files
+from mass_serve.server.serving.decoders import (
+    DECODE,
+    LARGE,
+    SMALL,
+    Decoders,
+    bounds_of,
+    decode_cost,
+    predicted_seconds,
+    survey_files,
+)
 from mass_serve.server.serving.fair_queue import Turn
 from mass_serve.server.serving.sandbox.bounds import (
     ExceededError,
@@ -157,4 +167,42 @@ def test_images_get_time_and_memory_by_their_size() -> None:
     assert bounds_of(large, resizing).cpu_seconds > 5
     assert bounds_of(large, resizing).memory_bytes < 4 << 30
     assert bounds_of(small, replace(resizing, crop=224)).result_bytes == 3 * 224 * 224
-    assert decoders.predicted_seconds(large) > 100 * decoders.predicted_seconds(small)
+    assert predicted_seconds(b"", large) > 100 * predicted_seconds(b"", small)
+
+
+def test_bytes_that_show_nothing_are_expected_to_take_time_too() -> None:
+    """A PNG with 20 MB of private chunks takes a hundred times as long as its pixels alone."""
+    tiny = ImageSurvey("PNG", 16, 16, 256)
+    assert predicted_seconds(bytes(20_000_000), tiny) > 100 * predicted_seconds(bytes(100), tiny)
+    alone, together = predicted_seconds(bytes(100), tiny), decode_cost([bytes(100)] * 3, [tiny] * 3, 2)
+    assert together == pytest.approx(3 * alone)
+    large = ImageSurvey("PNG", 7000, 7000, 49_000_000)
+    assert decode_cost([b"x"], [large], 3) == pytest.approx(3 * predicted_seconds(b"x", large))
+
+
+def test_what_is_told_of_the_pace_is_measured_against_the_whole_file() -> None:
+    heavy = with_private_chunk(encode(Image.new("RGB", (16, 16))), 4_000_000)
+    told: list[tuple[float, float]] = []
+
+    async def run() -> None:
+        pool = SandboxPool([DECODE], {SMALL: 1, LARGE: 1}, 16 << 20, took=lambda _, *rest: told.append(rest))
+        pool.start()
+        try:
+            await decoded(Decoders(pool), [heavy])
+        finally:
+            pool.close()
+            await asyncio.sleep(0)
+
+    asyncio.run(run())
+    [(cost, seconds)] = told
+    assert cost == predicted_seconds(heavy, survey_files([heavy], LIMITS)[0])
+    assert cost > 0.03
+    assert seconds > 0
+
+
+def with_private_chunk(png: bytes, nbytes: int) -> bytes:
+    """The same picture, with so many bytes before its pixels that show nothing."""
+    chunk = b"prVt" + bytes(nbytes)
+    place = png.index(b"IDAT") - 4
+    packed = struct.pack(">I", nbytes) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    return png[:place] + packed + png[place:]

@@ -153,7 +153,7 @@ def test_what_decoding_should_take_is_admitted_and_learnt_from() -> None:
         await bench.until(lambda: bench.service.ledger.open)
         [ticket] = bench.service.ledger.open
         [surveyed] = survey_files(files[:1], bench.settings.image_limits)
-        assert ticket.decode_cost == pytest.approx(3 * predicted_seconds(surveyed))
+        assert ticket.decode_cost == pytest.approx(3 * predicted_seconds(files[0], surveyed))
         bench.gate.set()
         await asking
         assert bench.service.ledger._decode_pace.seconds_per_unit != 1.0
