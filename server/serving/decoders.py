@@ -26,11 +26,14 @@ from mass_serve.server.serving.sandbox.pool import SandboxPool
 
 SMALL, LARGE = "decode", "decode-large"
 DECODE = "mass_serve.server.serving.sandbox.decoding:decode"
-# Beyond it an image counts as large: those are decoded one at a time, beside the others.
-LARGE_WORK = 12_000_000
+# Beyond it an image counts as large: those are decoded one at a time, beside the others. Photographs of
+# telephones have 12.2 million pixels.
+LARGE_WORK = 16_000_000
 # A decoder makes five to fifty times as many on the machines that this was tried on.
 SLOWEST_PIXELS_PER_SECOND = 10_000_000
 LEAST_SECONDS = 1.0
+# What no job may exceed, whatever its file declares: runs in a BMP would have minutes.
+MOST_SECONDS = 10.0
 # By the clock a job may take so many times longer: the processors have other work.
 WALL_FACTOR, LEAST_WALL_SECONDS = 5.0, 10.0
 # Of the modes that are rare the dearest takes thirty: floats, which are stretched in double precision.
@@ -73,7 +76,7 @@ def decode_cost(files: Sequence[bytes], surveys: Sequence[ImageSurvey], workers:
 
 def bounds_of(surveyed: ImageSurvey, resizing: Resizing) -> Bounds:
     """Returns what decoding an image may take."""
-    seconds = LEAST_SECONDS + surveyed.work / SLOWEST_PIXELS_PER_SECOND
+    seconds = min(MOST_SECONDS, LEAST_SECONDS + surveyed.work / SLOWEST_PIXELS_PER_SECOND)
     pixels = surveyed.width * surveyed.height
     return Bounds(
         cpu_seconds=seconds,

@@ -70,7 +70,7 @@ def with_decoders(test: Callable[[Decoders, SandboxPool], Awaitable[None]], coun
 def test_the_order_is_kept_and_the_bits_are_those_of_this_process() -> None:
     colours: list[Colour] = [(n, 0, 0) for n in range(20)]
     files = [encode(Image.new("RGB", (8, 8), colour)) for colour in colours]
-    large = bomb(4000, 3001)
+    large = bomb(4000, 4001)
 
     async def test(made: Decoders, _: SandboxPool) -> None:
         pixels = await decoded(made, [*files, large, encode(Image.effect_noise((300, 200), 90), "JPEG")])
@@ -107,7 +107,7 @@ def test_an_image_that_does_not_decode_is_named() -> None:
 
 def test_small_images_do_not_wait_for_large_ones() -> None:
     async def test(made: Decoders, _: SandboxPool) -> None:
-        large = asyncio.ensure_future(decoded(made, [bomb(4000, 4000)] * 4))
+        large = asyncio.ensure_future(decoded(made, [bomb(4000, 4001)] * 4))
         await asyncio.sleep(0)
         assert len(await decoded(made, [picture(1)] * 4)) == 4
         assert not large.done()
@@ -168,6 +168,39 @@ def test_images_get_time_and_memory_by_their_size() -> None:
     assert bounds_of(large, resizing).memory_bytes < 4 << 30
     assert bounds_of(small, replace(resizing, crop=224)).result_bytes == 3 * 224 * 224
     assert predicted_seconds(b"", large) > 100 * predicted_seconds(b"", small)
+
+
+def test_photographs_of_telephones_are_not_large() -> None:
+    lanes: list[str] = []
+
+    def submit(*_: Any, lane: str, **__: Any) -> asyncio.Future[bytearray]:
+        lanes.append(lane)
+        future = asyncio.get_running_loop().create_future()
+        future.set_exception(RefusedError("CorruptInputError", "asked only for its lane"))
+        return future
+
+    async def run() -> None:
+        pool = cast(SandboxPool, SimpleNamespace(submit=submit))
+        for size in ((4032, 3024), (4000, 4000), (4000, 4001), (8000, 6000)):
+            surveys = [ImageSurvey("JPEG", *size, size[0] * size[1])]
+            with pytest.raises(BadImageError):
+                await Decoders(pool).pixels([b"x"], surveys, ENGINE, Turn("all", 2))
+
+    asyncio.run(run())
+    assert lanes == [SMALL, SMALL, LARGE, LARGE]
+
+
+def test_no_job_has_more_than_ten_seconds() -> None:
+    """Twenty scans of the largest image, and a BMP of runs of one pixel each, would have more."""
+    resizing = PREPROCESSING.resizing
+    for surveyed in (
+        ImageSurvey("JPEG", 7000, 7000, 49_000_000 * 6),
+        ImageSurvey("BMP", 4000, 4000, 16_000_000 * 101),
+    ):
+        assert bounds_of(surveyed, resizing).cpu_seconds == 10.0
+        assert bounds_of(surveyed, resizing).wall_seconds == 50.0
+    small = ImageSurvey("JPEG", 4000, 4000, 16_000_000)
+    assert bounds_of(small, resizing).cpu_seconds == pytest.approx(2.6)
 
 
 def test_bytes_that_show_nothing_are_expected_to_take_time_too() -> None:
