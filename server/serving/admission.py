@@ -53,6 +53,7 @@ class Ledger:
         self._decoders = decoders
         self._clock = clock
         self._device_pace = Pace()
+        self._last_batch = (0, math.inf)  # its images and seconds
         self._decode_pace = Pace(DECODE_PACE_MEMORY)
         self._decode_pace.observe(1.0, 1.0)  # as expected, until more is known
         self.open: dict[Ticket, None] = {}  # in the order in which they came
@@ -70,11 +71,23 @@ class Ledger:
     def device_took(self, images: int, seconds: float) -> None:
         """Learns the pace of the device from a batch."""
         self._device_pace.observe(images, seconds)
+        self._last_batch = images, seconds
 
     def images_within(self, seconds: float) -> float:
-        """Returns how many images the device answers in so many seconds at its recent pace."""
+        """Returns how many images a batch of so many seconds has: at the recent pace, or more as a trial.
+
+        Small batches take longest for each image, so that the pace of small ones would keep them small. One
+        that was in time is followed by a larger one: of twice the images if half of the time was enough,
+        else of a quarter more.
+        """
         pace = self._device_pace.seconds_per_unit
-        return seconds / pace if pace else math.inf
+        if not pace:
+            return math.inf
+        images, took = self._last_batch
+        trial = 0
+        if took <= seconds:
+            trial = images + (images if 2 * took <= seconds else max(1, images // 4))
+        return max(seconds / pace, trial)
 
     def admit(self, ticket: Ticket) -> list[Ticket]:
         """Enters a request, wholly or not at all, and returns those that must leave for it.

@@ -38,7 +38,7 @@ from mass_serve.server.serving.observer import ServingObserver
 from mass_serve.server.serving.request_context import Batch
 from mass_serve.server.serving.ticket import Share, Ticket, halves
 
-# A batch has no more images than the device answers in so long at its recent pace.
+# What a batch should take, at the recent pace of the device.
 LONGEST_BATCH_SECONDS = 0.5
 
 log = structlog.get_logger(__name__)
