@@ -44,7 +44,8 @@ class _Standing:
 
 
 class Ledger:
-    """Knows the work ahead and its pace. It is not safe for threads: its owner, the batcher, has a lock."""
+    """Knows the work ahead and its pace. It is not safe for threads: only its owner, the batcher, asks and
+    tells it anything, and has a lock for that."""
 
     def __init__(
         self, queue_images: int, decoders: int = 1, clock: Callable[[], float] = time.monotonic

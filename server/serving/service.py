@@ -149,7 +149,7 @@ class Service:
 
     def _learn_pace(self, lane: str, cost: float, seconds: float) -> None:
         if lane in (SMALL, LARGE):
-            self.ledger.decode_took(cost, seconds)
+            self.batcher.decode_took(cost, seconds)
 
     @property
     def held_bytes(self) -> int:
