@@ -103,7 +103,7 @@ class Settings(EngineOptions, BaseSettings):
 
     request_timeout: PositiveSeconds = Field(30.0, description="seconds until a request is answered with 504")
     max_connections: Count = Field(
-        2000, description="open connections; beyond it the one idle for longest is closed"
+        2000, description="open connections; beyond it one of the address that has most is closed"
     )
     client_timeout: PositiveSeconds = Field(
         20.0, description="seconds a client may take to send its headers, a slow part of its body, or to read"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import json
-import math
 import sys
 import termios
 import uuid
@@ -18,6 +17,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from mass_serve.server.serving.caller import caller_at
 from mass_serve.server.serving.observer import ServingObserver
+from mass_serve.server.web.crowd import Crowd
 from mass_serve.server.web.metered_parser import MeteredParser, RefusedError
 from mass_serve.server.web.turns import EVENTS_AT_ONCE, Turns
 
@@ -56,16 +56,16 @@ class TimedConnection(H11Protocol):
 
     uvicorn limits the time between two requests and nothing else. Here a client has `client_timeout` seconds
     to send the headers of a request, from its first byte (or from the connection on), and as long to take
-    up any more of an answer. The body's time is the route's business. Where there are more connections than
-    `max_connections`, the one that has waited for a request for longest is closed. What was read is handled
-    in turns with the other connections, a few events at a time.
+    up any more of an answer. The body's time is the route's business. Where more connections are open than
+    `crowd` allows, one of the address that has most is closed. What was read is handled in turns with the
+    other connections, a few events at a time.
     """
 
     def __init__(
         self,
         *args: Any,
         client_timeout: float,
-        max_connections: int,
+        crowd: Crowd[TimedConnection],
         observer: ServingObserver,
         turns: Turns,
         **kwargs: Any,
@@ -76,21 +76,22 @@ class TimedConnection(H11Protocol):
         self._turns = turns
         self._waits_for_turn = False
         self._client_timeout = client_timeout
-        self._max_connections = max_connections
+        self._crowd = crowd
         self._headers_timer: asyncio.TimerHandle | None = None
         self._reading_timer: asyncio.TimerHandle | None = None
-        self._idle_since = math.inf  # infinite while a request is answered
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self.flow = self._held_flow = HeldFlow(transport)
         self._turn = caller_at(self.client[0] if self.client else None).turn()
-        self._idle_since = self.loop.time()
         self._time_headers()
-        if len(self.connections) > self._max_connections:
-            self._make_room()
+        self._crowd.enter(self._turn.caller, self)
+        # Before the process has no descriptors left, which would stop everybody.
+        if (one_too_many := self._crowd.one_too_many()) is not None:
+            one_too_many._drop("no_room")
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._crowd.leave(self)
         self._stop_headers_timer()
         self._stop_reading_timer()
         super().connection_lost(exc)
@@ -133,7 +134,7 @@ class TimedConnection(H11Protocol):
         self._time_headers()
 
     def on_response_complete(self) -> None:
-        self._idle_since = self.loop.time()
+        self._crowd.ends(self)
         super().on_response_complete()
         self._time_headers()
 
@@ -188,6 +189,7 @@ class TimedConnection(H11Protocol):
         """Ends the connection at once."""
         if not self.transport.is_closing():
             self._count_drop(reason)
+        self._crowd.leave(self)
         self.transport.abort()
 
     def _count_drop(self, reason: str) -> None:
@@ -198,24 +200,11 @@ class TimedConnection(H11Protocol):
         """Runs the clock exactly while bytes of a request are awaited, and neither answered nor idle."""
         answering = self.cycle is not None and not self.cycle.response_complete
         if answering:
-            self._idle_since = math.inf
+            self._crowd.begins(self)
         if answering or self.timeout_keep_alive_task is not None or self.transport.is_closing():
             self._stop_headers_timer()
         elif self._headers_timer is None:
             self._headers_timer = self.loop.call_later(self._client_timeout, self._drop, "slow_headers")
-
-    def _make_room(self) -> None:
-        """Closes one connection before the process has no descriptors left, which would stop everybody.
-
-        Whoever has just come has waited the shortest, and goes only where all others are being answered.
-        """
-        kept = [
-            connection
-            for connection in self.connections
-            if isinstance(connection, TimedConnection) and not connection.transport.is_closing()
-        ]
-        if len(kept) > self._max_connections:
-            min(kept, key=lambda connection: connection._idle_since)._drop("no_room")
 
     def _await_reading(self) -> None:
         self._stop_reading_timer()

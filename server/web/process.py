@@ -24,6 +24,7 @@ from mass_serve.server.errors import LoadTimeoutError
 from mass_serve.server.serving.service import Service
 from mass_serve.server.settings import Settings, SettingsError
 from mass_serve.server.web.connections import TimedConnection
+from mass_serve.server.web.crowd import Crowd
 from mass_serve.server.web.turns import Turns
 
 log = structlog.get_logger(__name__)
@@ -140,7 +141,7 @@ def run(app: FastAPI, settings: Settings, listener: socket.socket) -> int:
         http=partial(  # type: ignore[arg-type]
             TimedConnection,
             client_timeout=settings.client_timeout,
-            max_connections=settings.max_connections,
+            crowd=Crowd[TimedConnection](settings.max_connections),
             observer=service.observer,
             turns=Turns(),
         ),
