@@ -21,6 +21,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from mass_serve.server.errors import LoadTimeoutError
+from mass_serve.server.serving.observer import ServingObserver
 from mass_serve.server.serving.service import Service
 from mass_serve.server.settings import Settings, SettingsError
 from mass_serve.server.web.connections import TimedConnection
@@ -84,17 +85,8 @@ class DrainingServer(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Starts to listen, and to hear of connections that could not be taken."""
-        asyncio.get_running_loop().set_exception_handler(self._on_loop_error)
+        count_failed_accepts(asyncio.get_running_loop(), self._service.observer)
         await super().startup(sockets)
-
-    def _on_loop_error(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        """Counts a failed accept() (the loop tries again after a second); all else is logged as ever."""
-        error = context.get("exception")
-        if isinstance(error, OSError) and error.errno in NO_DESCRIPTOR:
-            self._service.observer.connection_dropped("no_descriptor")
-            log.warning("no descriptor for a connection", error=error.strerror)
-        else:
-            loop.default_exception_handler(context)
 
     async def on_tick(self, counter: int) -> bool:
         """Looks after the service, ten times a second, and returns whether to close the listener."""
@@ -106,6 +98,24 @@ class DrainingServer(uvicorn.Server):
         if time.monotonic() >= self._close_at:
             self.should_exit = True
         return await super().on_tick(counter)
+
+
+def count_failed_accepts(loop: asyncio.AbstractEventLoop, observer: ServingObserver) -> None:
+    """Lets a loop tell of an accept() without a descriptor, which it tries again after a second.
+
+    All its other errors are logged as ever, with their tracebacks.
+    """
+
+    def on_error(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        # Only there the loop names a socket; elsewhere such an error is of somebody's file.
+        if "socket" in context and isinstance(error, OSError) and error.errno in NO_DESCRIPTOR:
+            observer.connection_dropped("no_descriptor")
+            log.warning("no descriptor for a connection", error=error.strerror)
+        else:
+            loop.default_exception_handler(context)
+
+    loop.set_exception_handler(on_error)
 
 
 def need_descriptors(settings: Settings) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
 import os
 import resource
 import signal
@@ -14,8 +16,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from mass_serve.server.operation.metrics import Metrics
 from mass_serve.server.settings import SettingsError, load_settings
-from mass_serve.server.web.process import need_descriptors
+from mass_serve.server.web.process import count_failed_accepts, need_descriptors
 from tests.pictures import picture
 from tests.server_processes import PATIENCE, ROOT, RunningServer, StartServer, running, wait_for
 
@@ -156,3 +159,24 @@ def test_connections_that_cannot_be_accepted_are_counted(start_server: StartServ
         name = 'mass_connections_dropped_total{reason="no_descriptor"}'
         wait_for(lambda: server.metric(name) >= 1)
     assert "no descriptor" in server.log()
+
+
+def test_other_errors_of_the_loop_are_logged_with_their_tracebacks(caplog: pytest.LogCaptureFixture) -> None:
+    """A file that could not be opened is no connection, though the reason is the same."""
+    metrics = Metrics(8, {})
+
+    async def serve() -> None:
+        loop = asyncio.get_running_loop()
+        count_failed_accepts(loop, metrics)
+
+        def opens_a_file() -> None:
+            raise OSError(errno.EMFILE, "Too many open files")
+
+        loop.call_soon(opens_a_file)
+        await asyncio.sleep(0.01)
+
+    asyncio.run(serve())
+    dropped = metrics.registry.get_sample_value("mass_connections_dropped_total", {"reason": "no_descriptor"})
+    assert dropped == 0.0
+    assert "opens_a_file" in caplog.text
+    assert "Traceback" in caplog.text
