@@ -11,19 +11,16 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.routing import Match
 
-from mass_serve.server.errors import ClientGoneError, QueueFullError, ServiceError, first_problem
+from mass_serve.server.errors import ClientGoneError, ServiceError, first_problem
 from mass_serve.server.serving.observer import ServingObserver
-from mass_serve.server.serving.refusals import Refusals
 from mass_serve.server.web.responses import error_response
 
 
-def install_error_handlers(app: FastAPI, observer: ServingObserver, refusals: Refusals) -> None:
+def install_error_handlers(app: FastAPI, observer: ServingObserver) -> None:
     """Maps every exception that a route can raise to its response."""
 
-    async def on_service_error(request: Request, error: Exception) -> Response:
+    async def on_service_error(_: Request, error: Exception) -> Response:
         assert isinstance(error, ServiceError)
-        if type(error) is QueueFullError:  # of others the body is in memory meanwhile, or they wait already
-            await refusals.slow_down(request.state.context.caller)
         if error.reason is not None:
             observer.request_rejected(error.reason)
         return error_response(error.status, str(error), error.headers())
