@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -75,7 +76,9 @@ class RequestContext:
     body_bytes: int = 0  # as they came
     held_bytes: int = 0  # of its body, and of what that becomes
     over: bool = False  # answered or given up: it may hold nothing more
-    deadline: float = math.inf  # of `time.monotonic`: known when the body has been read
+    # Both of `time.monotonic`. All time limits count from the end of the body: a slow sender has its own.
+    since: float = field(default_factory=time.monotonic)
+    deadline: float = math.inf
     stage_seconds: dict[str, float] = field(default_factory=dict)
     batches: Sequence[Batch] = ()
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 import structlog
@@ -223,26 +224,24 @@ class Service:
         tasks = self._known_tasks(engine, candidates)
         context.images = len(images)
         self.hold(_copied_bytes(images, context), context)
-        deadline = min(context.deadline, time.monotonic() + (urgency.timeout or math.inf))
+        deadline = min(context.deadline, context.since + (urgency.timeout or math.inf))
         turn = context.caller.turn(urgency.priority)
         files = images.files if isinstance(images, EncodedImages) else ()
-        surveys = await self._surveys(files, turn)
-        cost = decode_cost(files, surveys, self.settings.decode_workers)
-        ticket = self.batcher.admit(engine, len(images), deadline, turn, cost)
-        answered = asyncio.wrap_future(ticket.future)
-        try:
-            async with asyncio.timeout(urgency.timeout):
+        async with _in_time(context, urgency):
+            surveys = await self._surveys(files, turn)
+            cost = decode_cost(files, surveys, self.settings.decode_workers)
+            ticket = self.batcher.admit(engine, len(images), deadline, turn, cost)
+            answered = asyncio.wrap_future(ticket.future)
+            try:
                 started = time.monotonic()
                 ready = await _unless_refused(self._pixels(images, surveys, engine, turn), answered)
                 context.stage_seconds["decode"] = time.monotonic() - started
                 self.batcher.submit(ticket, [Query(image, tasks) for image in ready])
                 return Answers(engine.store_revision, await answered)
-        except TimeoutError as error:
-            raise DeadlineError.after(urgency.timeout or 0) from error
-        finally:
-            ticket.future.cancel()  # gives the places back if decoding failed or the caller left
-            answered.cancel()  # or an error that nobody awaits any more would be logged
-            self._record_stages(ticket, context)
+            finally:
+                ticket.future.cancel()  # gives the places back if decoding failed or the caller left
+                answered.cancel()  # or an error that nobody awaits any more would be logged
+                self._record_stages(ticket, context)
 
     async def _surveys(self, files: Sequence[bytes], turn: Turn) -> list[ImageSurvey]:
         """Returns what the files declare. Raises the error of a bad one."""
@@ -279,6 +278,22 @@ class Service:
             if name not in engine.tasks:
                 raise NotFoundError(f"There is no task {name[:80]!a}; GET /v1/tasks lists those there are.")
         return tuple(dict.fromkeys(candidates))
+
+
+@asynccontextmanager
+async def _in_time(context: RequestContext, urgency: Urgency) -> AsyncIterator[None]:
+    """Raises DeadlineError where the caller's own limit passes; `while_awaited` looks after the server's.
+
+    Parsing, and waiting for it, has taken some of that time.
+    """
+    if urgency.timeout is None:
+        yield
+        return
+    try:
+        async with asyncio.timeout(context.since + urgency.timeout - time.monotonic()):
+            yield
+    except TimeoutError as error:
+        raise DeadlineError.after(urgency.timeout) from error
 
 
 def _copied_bytes(images: Images, context: RequestContext) -> int:

@@ -131,7 +131,8 @@ async def read_body(request: Request, service: Service, limit: int | None = None
             " bytes a second."
         ) from error
     context.body_bytes = received
-    context.deadline = time.monotonic() + service.settings.request_timeout
+    context.since = time.monotonic()
+    context.deadline = context.since + service.settings.request_timeout
     return body.getvalue()
 
 

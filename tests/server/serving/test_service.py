@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from mass_serve.engine import ServingEngine
-from mass_serve.server.errors import MemoryFullError, QueueFullError
+from mass_serve.server.errors import DeadlineError, MemoryFullError, QueueFullError
 from mass_serve.server.operation.metrics import Metrics
 from mass_serve.server.serving import service
 from mass_serve.server.serving.admission import Ledger
@@ -238,6 +238,28 @@ def test_files_that_fill_the_memory_are_refused_before_they_are_decoded() -> Non
         assert large.held_bytes == 0
 
     with_service(test, max_held_bytes=1000, max_body_bytes=200)
+
+
+def test_a_limit_of_the_callers_own_counts_from_the_end_of_the_body() -> None:
+    """What parsing took, and waiting for it, is not given once more."""
+
+    async def test(bench: Bench) -> None:
+        def ask(parsing: float) -> Awaitable[Answers]:
+            context = bench.context("a", since=time.monotonic() - parsing)
+            images = EncodedImages([picture(1)])
+            return bench.service.classify(images, None, context, Urgency(timeout=PATIENCE / 2))
+
+        started = time.monotonic()
+        with pytest.raises(DeadlineError, match=r"within 30 seconds"):
+            await ask(parsing=PATIENCE / 2 - 0.2)
+        with pytest.raises(DeadlineError, match=r"within 30 seconds"):
+            await ask(parsing=PATIENCE)
+        assert time.monotonic() - started < PATIENCE / 4
+        assert not bench.service.ledger.open
+        bench.gate.set()
+        assert reds_of(await ask(parsing=0)) == [1]
+
+    with_service(test)
 
 
 def test_a_caller_who_leaves_leaves_nothing_behind() -> None:
