@@ -35,7 +35,7 @@ class Scrapes:
 
     async def _rendered(self) -> bytes:
         try:
-            return await self._threads.run(ITSELF.turn(), self._metrics.render)
+            return await self._threads.run(ITSELF.turn(), 1.0, self._metrics.render)
         except RuntimeError:  # no thread can be started, which is when metrics are wanted most
             return self._metrics.render()
 

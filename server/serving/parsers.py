@@ -32,6 +32,8 @@ T = TypeVar("T")
 
 # Parsing holds the interpreter's lock, so more threads would not parse more.
 THREADS = 4
+# What the way to a thread and back counts for beside the bytes of a body.
+LEAST_BYTES = 10_000
 
 LANE = "parse"
 # A number in JSON becomes an object of 32 bytes and its place in a list, and takes at least two bytes there.
@@ -55,13 +57,17 @@ class Parsers:
         self._threads = Threads(THREADS, "parse")
         self._thread_for_one = Threads(1, "parse-one")
 
-    async def run(self, turn: Turn, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Returns what `work` returns, on a thread."""
-        return await self._threads.run(turn, work, *args, **kwargs)
+    async def run(
+        self, turn: Turn, nbytes: int, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Returns what `work` returns, on a thread; it reads or writes about so many bytes."""
+        return await self._threads.run(turn, LEAST_BYTES + nbytes, work, *args, **kwargs)
 
-    async def run_alone(self, turn: Turn, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    async def run_alone(
+        self, turn: Turn, nbytes: int, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
         """Returns what `work` returns, of which one piece at a time is done."""
-        return await self._thread_for_one.run(turn, work, *args, **kwargs)
+        return await self._thread_for_one.run(turn, LEAST_BYTES + nbytes, work, *args, **kwargs)
 
     async def run_outside(self, function: str, body: Buffer, options: bytes, turn: Turn) -> bytearray:
         """Returns what a function, named as "module:function", makes of a body, in a worker process.

@@ -245,9 +245,10 @@ class Service:
 
     async def _surveys(self, files: Sequence[bytes], turn: Turn) -> list[ImageSurvey]:
         """Returns what the files declare. Raises the error of a bad one."""
-        if sum(map(len, files)) <= BYTES_SURVEYED_AT_ONCE:
+        nbytes = sum(map(len, files))
+        if nbytes <= BYTES_SURVEYED_AT_ONCE:
             return survey_files(files, self.settings.image_limits)
-        return await self.parsers.run(turn, survey_files, files, self.settings.image_limits)
+        return await self.parsers.run(turn, nbytes, survey_files, files, self.settings.image_limits)
 
     async def _pixels(
         self, images: Images, surveys: Sequence[ImageSurvey], engine: ServingEngine, turn: Turn

@@ -39,9 +39,14 @@ class Threads:
             raise
         all_started.wait()
 
-    async def run(self, turn: Turn, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Runs `work` and returns its result. Cancelled, it does not start; begun, it cannot be stopped."""
-        await self._take_thread(turn)
+    async def run(
+        self, turn: Turn, cost: float, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Runs `work` and returns its result. Cancelled, it does not start; begun, it cannot be stopped.
+
+        `cost` is what it should take, in any unit that is the same for all that these threads do.
+        """
+        await self._take_thread(turn, cost)
         try:
             future = self._pool.submit(work, *args, **kwargs)
         except BaseException:
@@ -61,22 +66,22 @@ class Threads:
         self._give_back()
         return result
 
-    async def _take_thread(self, turn: Turn) -> None:
+    async def _take_thread(self, turn: Turn, cost: float) -> None:
         """Waits until a thread is free and it is this request's turn."""
         if self._free:
             self._free -= 1
             return
         place = asyncio.get_running_loop().create_future()
-        self._waiting.push(turn, place, 1.0)
+        self._waiting.push(turn, place, cost)
         try:
             await place
         except asyncio.CancelledError:
-            if not place.cancelled():  # the thread came at the same moment
-                self._give_back()
+            if not self._waiting.remove(turn, place) and not place.cancelled():
+                self._give_back()  # the thread came at the same moment
             raise
 
     def _give_back(self) -> None:
-        """Hands a thread to whose turn it is, past those who have left."""
+        """Hands a thread to whose turn it is, past those who are leaving at this moment."""
         while (taken := self._waiting.pop()) is not None:
             if not taken[1].done():
                 taken[1].set_result(None)
@@ -99,5 +104,7 @@ class Threads:
         return time.monotonic() - min(began) if began else 0.0
 
     def close(self) -> None:
-        """Drops what waits; what runs is not waited for."""
+        """Drops what waits, as if it were cancelled; what runs is not waited for."""
+        for _, place in self._waiting.take(len(self._waiting)):
+            place.cancel()
         self._pool.shutdown(wait=False, cancel_futures=True)

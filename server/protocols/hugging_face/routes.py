@@ -94,7 +94,7 @@ async def _answer(
         service.hold(len(frame), context)
         image, parameters = image_of_frame(frame)
     else:
-        image, parameters = await service.parsers.run(turn, read_image, body, content_type)
+        image, parameters = await service.parsers.run(turn, len(body), read_image, body, content_type)
     top_k = DEFAULT_TOP_K if parameters.top_k is None else parameters.top_k
     checked_top_k(top_k, service.settings.max_top_k)
     answers = await service.classify(EncodedImages([image]), tasks, context)

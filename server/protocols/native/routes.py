@@ -35,6 +35,7 @@ router = APIRouter(dependencies=FOR_INFERENCE)
 
 # What is written on the event loop takes a millisecond at most.
 MOST_LABELS_AT_ONCE = 1000
+BYTES_A_LABEL = 100  # about
 IMAGE_FILE = {"type": "string", "format": "binary"}
 
 
@@ -100,9 +101,9 @@ async def _answer(
     if is_large_json(body, content_type):
         files = await parsers.run_outside(FILES_OF_JSON, body, b"%d" % limits.max_images, turn)
         service.hold(len(files), context)
-        asked = await parsers.run(turn, request_of_files, files, query, limits)
+        asked = await parsers.run(turn, len(files), request_of_files, files, query, limits)
     else:
-        asked = await parsers.run(turn, parse_request, body, content_type, query, limits)
+        asked = await parsers.run(turn, len(body), parse_request, body, content_type, query, limits)
     answers = await service.classify(EncodedImages(asked.files), asked.tasks, context)
 
     def written() -> str:
@@ -114,5 +115,7 @@ async def _answer(
         return answer.model_dump_json()
 
     # Not for a few: the way to a thread takes longer than that.
-    large = len(answers.images) * asked.top_k > MOST_LABELS_AT_ONCE
-    return await parsers.run(turn, written) if large else written()
+    labels = len(answers.images) * asked.top_k
+    if labels > MOST_LABELS_AT_ONCE:
+        return await parsers.run(turn, labels * BYTES_A_LABEL, written)
+    return written()

@@ -33,7 +33,7 @@ class TaskLists:
         if self._last is None or self._last[0]() is not engine or _failed(self._last[1]):
             self._last = (
                 ref(engine),
-                asyncio.ensure_future(self._parsers.run(ITSELF.turn(), _written, engine)),
+                asyncio.ensure_future(self._parsers.run(ITSELF.turn(), 0, _written, engine)),
             )
         return await asyncio.shield(self._last[1])  # others may wait for it when this one leaves
 

@@ -70,7 +70,7 @@ async def unload(model: str, request: Request, service: CurrentService, context:
 async def _parameters(request: Request, service: Service, context: RequestContext) -> dict[str, Any]:
     """Reads the JSON object in the body, which may be empty. Raises BadRequestError."""
     body = await read_body(request, service, LONGEST_BODY)
-    return await service.parsers.run(context.caller.turn(), _json_object, body or b"{}")
+    return await service.parsers.run(context.caller.turn(), len(body), _json_object, body or b"{}")
 
 
 def _json_object(body: bytes) -> dict[str, Any]:

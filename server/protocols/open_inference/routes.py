@@ -50,6 +50,7 @@ CurrentStatistics = Annotated[Statistics, Depends(_statistics)]
 router = APIRouter(prefix="/v2", dependencies=FOR_INFERENCE)
 
 JSON_LENGTH = "Inference-Header-Content-Length"
+BYTES_AN_ANSWER = 1000  # about, for an image
 EXTENSIONS = ["binary_tensor_data", "classification", "model_configuration", "schedule_policy", "statistics"]
 # Only where there is a key that opens it.
 REPOSITORY_EXTENSIONS = ["model_repository", "model_repository(unload_dependents)"]
@@ -205,7 +206,7 @@ async def _infer(
         hold = partial(service.hold, context=context)
         # One at a time, because it is dear for what was sent; the other threads stay free for other bodies.
         content = await service.parsers.run_alone(
-            context.caller.turn(), decompressed, body, encoding, settings.max_body_bytes, hold
+            context.caller.turn(), len(body), decompressed, body, encoding, settings.max_body_bytes, hold
         )
     asked = await _parsed(content, json_length, limits, service, context)
     # The model may have a new revision since the request began; from here on it is one engine's.
@@ -213,7 +214,9 @@ async def _infer(
     model = find_model(engine, name, version)
     answers = await service.classify(asked.images, model.candidates, context, asked.urgency, engine)
     started = time.monotonic()
-    answer = await service.parsers.run(context.caller.turn(), infer_answer, asked, model, answers.images)
+    answer = await service.parsers.run(
+        context.caller.turn(), len(asked.images) * BYTES_AN_ANSWER, infer_answer, asked, model, answers.images
+    )
     context.stage_seconds["answer"] = time.monotonic() - started
     return answer
 
@@ -228,7 +231,9 @@ async def _parsed(
         binary = await service.parsers.run_outside(TO_BINARY_FORM, body, options, context.caller.turn())
         service.hold(len(binary), context)
         body, json_length = split(binary)
-    return await service.parsers.run(context.caller.turn(), parse_infer_request, body, json_length, limits)
+    return await service.parsers.run(
+        context.caller.turn(), len(body), parse_infer_request, body, json_length, limits
+    )
 
 
 def _outputs(model: Model) -> list[dict[str, Any]]:

@@ -40,7 +40,7 @@ def test_a_parse_that_takes_too_long(stays: float, error: type[Exception]) -> No
     async def parse() -> None:
         context = RequestContext("r", deadline=time.monotonic() + 0.1)
         await while_awaited(
-            request_of(context, stays), SERVICE, threads.run(Turn("somebody", 2), gate.wait, 20.0)
+            request_of(context, stays), SERVICE, threads.run(Turn("somebody", 2), 1.0, gate.wait, 20.0)
         )
 
     with pytest.raises(error):
@@ -59,8 +59,8 @@ def test_what_nobody_waits_for_does_not_begin() -> None:
     threads = Threads(1, "parse")
 
     async def leave() -> None:
-        first = asyncio.ensure_future(threads.run(Turn("somebody", 2), gate.wait, 20.0))
-        second = asyncio.ensure_future(threads.run(Turn("somebody", 2), begun.append, 1))
+        first = asyncio.ensure_future(threads.run(Turn("somebody", 2), 1.0, gate.wait, 20.0))
+        second = asyncio.ensure_future(threads.run(Turn("somebody", 2), 1.0, begun.append, 1))
         await asyncio.sleep(0.05)
         second.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -80,12 +80,14 @@ def test_callers_take_turns_at_a_thread() -> None:
 
     async def scenario() -> None:
         gate = threading.Event()
-        first = asyncio.ensure_future(threads.run(Turn("many", 2), gate.wait, 20.0))
+        first = asyncio.ensure_future(threads.run(Turn("many", 2), 1.0, gate.wait, 20.0))
         await asyncio.sleep(0)
-        many = [asyncio.ensure_future(threads.run(Turn("many", 2), done.append, "many")) for _ in range(5)]
+        many = [
+            asyncio.ensure_future(threads.run(Turn("many", 2), 1.0, done.append, "many")) for _ in range(5)
+        ]
         await asyncio.sleep(0)
-        one = asyncio.ensure_future(threads.run(Turn("one", 2), done.append, "one"))
-        gone = asyncio.ensure_future(threads.run(Turn("gone", 2), done.append, "gone"))
+        one = asyncio.ensure_future(threads.run(Turn("one", 2), 1.0, done.append, "one"))
+        gone = asyncio.ensure_future(threads.run(Turn("gone", 2), 1.0, done.append, "gone"))
         await asyncio.sleep(0)
         gone.cancel()
         gate.set()

@@ -28,7 +28,7 @@ def test_threads_tell_the_age_of_what_waits_and_runs() -> None:
 
     async def ages() -> tuple[float, float, float]:
         before = threads.oldest_seconds
-        working = asyncio.gather(*(threads.run(Turn("somebody", 2), gate.wait, 20) for _ in range(3)))
+        working = asyncio.gather(*(threads.run(Turn("somebody", 2), 1.0, gate.wait, 20) for _ in range(3)))
         await asyncio.sleep(0.1)
         meanwhile = threads.oldest_seconds
         gate.set()
