@@ -30,14 +30,9 @@ class Scrapes:
     async def text(self) -> bytes:
         """Returns the exposition."""
         if self._running is None or self._running.done():
-            self._running = asyncio.ensure_future(self._rendered())
+            rendering = self._threads.run(ITSELF.turn(), 1.0, self._metrics.render)
+            self._running = asyncio.ensure_future(rendering)
         return await asyncio.shield(self._running)  # others may wait for it when this one leaves
-
-    async def _rendered(self) -> bytes:
-        try:
-            return await self._threads.run(ITSELF.turn(), 1.0, self._metrics.render)
-        except RuntimeError:  # no thread can be started, which is when metrics are wanted most
-            return self._metrics.render()
 
     def close(self) -> None:
         """Ends the thread."""

@@ -49,6 +49,7 @@ def test_sigterm_ends_a_process_that_can_start_no_thread(tmp_path: Path, stage: 
         assert server.client.get("/livez").status_code == 200  # its own threads have started
         fill_address_space(server)
         assert server.client.get("/livez").status_code == 200
+        assert server.client.get("/metrics").status_code == 200  # when they are wanted most
         started = time.monotonic()
         server.process.send_signal(signal.SIGTERM)
         assert server.process.wait(PATIENCE) in (0, 1)

@@ -1,20 +1,16 @@
-"""Metrics beside the event loop, and their answer where no thread can be had."""
+"""Metrics beside the event loop."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
-from typing import Any
 
 import pytest
 
 from mass_serve.server.operation.guarding_metrics import AGES, DROP_REASONS
 from mass_serve.server.operation.metrics import Metrics
 from mass_serve.server.operation.metrics_routes import Scrapes
-from mass_serve.server.serving.fair_queue import Turn
 from mass_serve.server.serving.sandbox.bounds import REASONS
-from mass_serve.server.serving.threads import Threads
 
 
 class SlowMetrics(Metrics):
@@ -50,12 +46,19 @@ def test_those_who_ask_together_share_one_answer_and_the_loop_goes_on() -> None:
     scrapes.close()
 
 
-def test_metrics_are_there_where_no_thread_can_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def cannot(_: Threads, _turn: Turn, _work: Callable[..., Any]) -> Any:
-        raise RuntimeError("can't start new thread")
+def test_an_error_of_one_scrape_is_not_tried_again_on_the_event_loop() -> None:
+    class BrokenMetrics(SlowMetrics):
+        def render(self) -> bytes:
+            super().render()
+            raise RuntimeError("a collector is broken")
 
-    monkeypatch.setattr(Threads, "run", cannot)
-    assert b"mass_ready" in asyncio.run(Scrapes(Metrics(8, {})).text())
+    metrics = BrokenMetrics()
+    metrics.gate.set()
+    scrapes = Scrapes(metrics)
+    with pytest.raises(RuntimeError, match="broken"):
+        asyncio.run(scrapes.text())
+    assert metrics.renders == 1
+    scrapes.close()
 
 
 def test_ages_and_bytes_are_asked_for_at_each_scrape() -> None:
