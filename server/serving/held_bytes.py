@@ -7,7 +7,6 @@ free for the others. So whoever holds all it can does not keep those out who nee
 from __future__ import annotations
 
 import threading
-from collections import defaultdict
 
 from mass_serve.server.errors import ClientGoneError, MemoryFullError, TooLargeError
 from mass_serve.server.serving.request_context import RequestContext
@@ -24,7 +23,7 @@ class HeldBytes:
         self._little = int(bound * LITTLE)
         # Of one caller; a single body must fit whatever the settings are.
         self._most = max(bound - self._little, largest_body)
-        self._by_caller: defaultdict[str, int] = defaultdict(int)
+        self._by_caller: dict[str, int] = {}  # of those that hold any
         self._total = 0
         self._lock = threading.Lock()
 
@@ -39,7 +38,6 @@ class HeldBytes:
         Raises MemoryFullError where there is no room now, TooLargeError where there never is, and
         ClientGoneError where the request is over, which ends work that nobody waits for any more.
         """
-        caller = context.caller.name
         with self._lock:
             if context.over:
                 raise ClientGoneError("The request was given up.")
@@ -48,20 +46,23 @@ class HeldBytes:
                     f"The body takes more than {self._most} bytes of memory with what it unpacks to, which is"
                     " the limit; send fewer or smaller images."
                 )
-            little = self._by_caller[caller] + nbytes <= self._little
+            holder = context.holder or context.caller.name
+            little = self._by_caller.get(holder, 0) + nbytes <= self._little
             if self._total + nbytes > (self._bound if little else self._most):
                 raise MemoryFullError("The server is reading as much as its memory allows; try again.")
-            self._count(nbytes, context)
+            context.holder = holder
+            self._count(nbytes, holder, context)
 
     def release(self, context: RequestContext) -> None:
         """Gives back what a request holds, for good."""
         with self._lock:
             context.over = True
-            self._count(-context.held_bytes, context)
-            if not self._by_caller[context.caller.name]:
-                del self._by_caller[context.caller.name]
+            if context.holder is not None:
+                self._count(-context.held_bytes, context.holder, context)
 
-    def _count(self, change: int, context: RequestContext) -> None:
+    def _count(self, change: int, holder: str, context: RequestContext) -> None:
         context.held_bytes += change
-        self._by_caller[context.caller.name] += change
         self._total += change
+        held = self._by_caller.pop(holder, 0) + change
+        if held:
+            self._by_caller[holder] = held

@@ -75,6 +75,7 @@ class RequestContext:
     images: int = 0
     body_bytes: int = 0  # as they came
     held_bytes: int = 0  # of its body, and of what that becomes
+    holder: str | None = None  # the caller's name when the first of them came
     over: bool = False  # answered or given up: it may hold nothing more
     # Both of `time.monotonic`. All time limits count from the end of the body: a slow sender has its own.
     since: float = field(default_factory=time.monotonic)

@@ -84,6 +84,24 @@ def test_what_a_caller_gave_back_counts_no_more(held: HeldBytes) -> None:
     assert held._by_caller.keys() == {"a"}, "who holds nothing is not kept"
 
 
+def test_bytes_are_given_back_by_who_took_them_though_the_caller_became_known_later(held: HeldBytes) -> None:
+    one = holding(held, "address:192.0.2.1", 60)
+    one.caller = Caller("key:team-a")
+    held.hold(40, one)
+    held.release(one)
+    assert (held.total, held._by_caller) == (0, {})
+
+
+def test_who_was_refused_all_is_not_kept(held: HeldBytes) -> None:
+    holding(held, "a", 700)
+    late = request("b")
+    with pytest.raises(MemoryFullError):
+        held.hold(LITTLE + 1, late)
+    assert held._by_caller.keys() == {"a"}
+    held.release(late)
+    assert held._by_caller.keys() == {"a"}
+
+
 def test_what_never_fits_is_refused_for_good(held: HeldBytes) -> None:
     body = holding(held, "a", 200)
     with pytest.raises(TooLargeError, match="700 bytes"):
