@@ -23,7 +23,8 @@ LONGEST_LOGGED_PATH = 512
 LONGEST_LOGGED_METHOD = 32
 SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 HTTP_VERSIONS = ("1.0", "1.1")
-PROBES = ("/livez", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready")
+HEALTH = ("/livez", "/readyz", "/v2/health/live", "/v2/health/ready")
+PROBES = (*HEALTH, "/metrics")
 
 log = structlog.get_logger(__name__)
 
@@ -80,7 +81,8 @@ class RequestMiddleware:
         try:
             if scope["http_version"] not in HTTP_VERSIONS:
                 await _wrong_version(scope, receive, send_with_headers)
-            elif (name := self._hosts.refused(scope)) is not None:
+            # An orchestrator asks for a process's health by an address that nobody has listed.
+            elif scope["path"] not in HEALTH and (name := self._hosts.refused(scope)) is not None:
                 await _wrong_host(name)(scope, receive, send_with_headers)
             else:
                 await self._app(_as_get(scope), receive, send_with_headers)

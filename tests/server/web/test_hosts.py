@@ -75,12 +75,19 @@ def server() -> Iterator[RunningServer]:
         yield made
 
 
-@pytest.mark.parametrize("path", ["/", "/livez", "/metrics", "/v1/tasks", "/nothing"])
+@pytest.mark.parametrize("path", ["/", "/livez/", "/metrics", "/v1/tasks", "/v2/health", "/nothing"])
 def test_a_wrong_name_gets_a_421_that_names_the_setting(server: RunningServer, path: str) -> None:
     response = server.client.get(path, headers={"Host": "evil.example"})
     assert response.status_code == 421
     assert "allowed_hosts" in response.json()["error"]
     assert "evil.example" in response.json()["error"]
+
+
+@pytest.mark.parametrize("path", ["/livez", "/readyz", "/v2/health/live", "/v2/health/ready"])
+def test_an_orchestrator_may_ask_for_health_by_any_name(server: RunningServer, path: str) -> None:
+    for method in ("GET", "HEAD"):
+        response = server.client.request(method, path, headers={"Host": "10.1.2.3:8000"})
+        assert response.status_code == 200
 
 
 def test_the_page_works_by_a_right_name(server: RunningServer) -> None:
@@ -103,6 +110,6 @@ def test_http_1_0_needs_no_name(server: RunningServer) -> None:
 
 
 def test_a_target_that_names_another_server_is_refused(server: RunningServer) -> None:
-    ask = b"GET http://evil.example/livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+    ask = b"GET http://evil.example/v1/tasks HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
     assert raw(server, ask).startswith(b"HTTP/1.1 421 ")
     assert not raw(server, ask.replace(b"evil.example", b"localhost:80")).startswith(b"HTTP/1.1 421 ")
