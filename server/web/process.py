@@ -38,8 +38,11 @@ BACKLOG = 2048
 SWITCH_SECONDS = 0.0005
 # Files that are open beside connections: the store while it loads, logs, what torch and the exporter hold.
 OTHER_DESCRIPTORS = 100
-# Pipes and shared memory of a process that decodes.
+# A worker process's socket, its shared memory, and while it starts what it says; as many of the one that it
+# replaces, and two of the system's own way to start a process.
 DESCRIPTORS_A_WORKER = 8
+# Beside those that decode: one for a large image, one that parses, and a spare.
+OTHER_WORKERS = 3
 # What accept() fails with where the process, or the machine, can have no more sockets.
 NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
@@ -124,7 +127,7 @@ def need_descriptors(settings: Settings) -> None:
         math.inf if limit == resource.RLIM_INFINITY else limit
         for limit in resource.getrlimit(resource.RLIMIT_NOFILE)
     )
-    others = OTHER_DESCRIPTORS + DESCRIPTORS_A_WORKER * settings.decode_workers
+    others = OTHER_DESCRIPTORS + DESCRIPTORS_A_WORKER * (settings.decode_workers + OTHER_WORKERS)
     needed = settings.max_connections + others
     if soft < needed <= hard:
         most = resource.RLIM_INFINITY if math.isinf(hard) else int(hard)
