@@ -18,7 +18,13 @@ from mass_serve.server.errors import BadRequestError, LoadTimeoutError, NotFound
 from mass_serve.server.protocols.open_inference.models import find_model, model_names
 from mass_serve.server.serving.request_context import RequestContext
 from mass_serve.server.serving.service import Service
-from mass_serve.server.web.receiving import FOR_ADMINS, CurrentContext, CurrentService, read_body
+from mass_serve.server.web.receiving import (
+    FOR_ADMINS,
+    CurrentContext,
+    CurrentService,
+    read_body,
+    while_awaited,
+)
 from mass_serve.server.web.responses import error_responses
 
 router = APIRouter(prefix="/v2/repository", dependencies=FOR_ADMINS)
@@ -68,9 +74,10 @@ async def unload(model: str, request: Request, service: CurrentService, context:
 
 
 async def _parameters(request: Request, service: Service, context: RequestContext) -> dict[str, Any]:
-    """Reads the JSON object in the body, which may be empty. Raises BadRequestError."""
+    """Reads the JSON object in the body, which may be empty. Raises BadRequestError, DeadlineError."""
     body = await read_body(request, service, LONGEST_BODY)
-    return await service.parsers.run(context.caller.turn(), len(body), _json_object, body or b"{}")
+    parsing = service.parsers.run(context.caller.turn(), len(body), _json_object, body or b"{}")
+    return await while_awaited(request, service, parsing)
 
 
 def _json_object(body: bytes) -> dict[str, Any]:

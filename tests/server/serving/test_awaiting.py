@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from collections.abc import AsyncIterator
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -12,6 +13,7 @@ import pytest
 from fastapi import Request
 
 from mass_serve.server.errors import ClientGoneError, DeadlineError
+from mass_serve.server.protocols.open_inference.repository_routes import _parameters
 from mass_serve.server.serving.fair_queue import Turn
 from mass_serve.server.serving.request_context import RequestContext
 from mass_serve.server.serving.service import Service
@@ -21,14 +23,15 @@ from mass_serve.server.web.receiving import while_awaited
 SERVICE = cast(Service, SimpleNamespace(settings=SimpleNamespace(request_timeout=0.1)))
 
 
-def request_of(context: RequestContext, stays: float) -> Request:
+def request_of(context: RequestContext, stays: float, **known: object) -> Request:
     """Of a caller who hangs up after so many seconds."""
 
     async def receive() -> dict[str, Any]:
         await asyncio.sleep(stays)
         return {"type": "http.disconnect"}
 
-    return cast(Request, SimpleNamespace(state=SimpleNamespace(context=context), receive=receive))
+    state = SimpleNamespace(context=context)
+    return cast(Request, SimpleNamespace(state=state, receive=receive, **known))
 
 
 @pytest.mark.parametrize(("stays", "error"), [(60.0, DeadlineError), (0.01, ClientGoneError)])
@@ -51,6 +54,21 @@ def test_a_parse_that_takes_too_long(stays: float, error: type[Exception]) -> No
     gate.set()
     while threads.busy:
         time.sleep(0.001)
+
+
+def test_an_admins_body_waits_for_a_thread_no_longer_than_any_other() -> None:
+    async def parse_late(*_: object) -> None:
+        await asyncio.sleep(60.0)
+
+    async def empty() -> AsyncIterator[bytes]:
+        yield b""
+
+    settings = SimpleNamespace(request_timeout=0.1, client_timeout=20.0)
+    held = SimpleNamespace(settings=settings, parsers=SimpleNamespace(run=parse_late), hold=lambda *_: None)
+    service, context = cast(Service, held), RequestContext("r")
+    request = request_of(context, 60.0, headers={}, stream=empty)
+    with pytest.raises(DeadlineError):
+        asyncio.run(_parameters(request, service, context))
 
 
 def test_what_nobody_waits_for_does_not_begin() -> None:
