@@ -14,12 +14,14 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 
+import psutil
 import pytest
 
 from tests.pictures import picture
 from tests.server_processes import PATIENCE, RunningServer, running
 
 CLIENTS = 8
+CROWD = 800
 LATEST = 1.0  # of a probe; without turns it takes several seconds
 HOST = b"Host: x\r\n"
 CHUNKED = b"POST /v1/classify HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: chunked\r\n\r\n"
@@ -161,3 +163,24 @@ def test_a_line_of_the_log_is_bounded(server: RunningServer) -> None:
     lines = [json.loads(line) for line in server.log().splitlines()]
     (line,) = [line for line in lines if line.get("path", "").startswith("/long")]
     assert len(line["path"]) == 512
+
+
+def test_connections_that_come_all_at_once_let_others_have_their_turn(server: RunningServer) -> None:
+    """The loop used to take two thousand of them before it looked at anybody else."""
+    process = psutil.Process(server.process.pid)
+    with ExitStack() as stack:
+        connect = socket.create_connection
+        neighbour = stack.enter_context(connect(("127.0.0.1", server.port), timeout=PATIENCE))
+        assert server.client.get("/livez").status_code == 200  # the neighbour was taken before
+        before = process.num_fds()
+        process.suspend()
+        try:
+            for _ in range(CROWD):
+                stack.enter_context(connect(("127.0.0.1", server.port), timeout=PATIENCE))
+            neighbour.sendall(b"GET /livez HTTP/1.1\r\n" + HOST + b"\r\n")
+            process.resume()
+            assert neighbour.recv(1000).startswith(b"HTTP/1.1 200 ")
+            process.suspend()
+            assert process.num_fds() - before < CROWD / 2
+        finally:
+            process.resume()
