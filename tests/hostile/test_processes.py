@@ -17,6 +17,7 @@ import pytest
 
 from benchmarks.hostile import pictures
 from benchmarks.hostile.arena import PICTURE
+from benchmarks.hostile.attacks import MIB
 from mass_serve.server.startup import demo_store
 from tests.hostile.harms import assert_that_it_says
 from tests.hostile.test_stores import HARMS
@@ -29,7 +30,6 @@ LONGER_LOAD_TIMEOUT = 5.0
 GRACE = 20.0
 # Importing torch takes seconds, and many of them where others want the processor, too.
 START_SECONDS = 120.0
-MIB = 1 << 20
 # Otherwise a new thread gets the stack of one that has ended, and needs no memory.
 NO_SPARE_STACKS = {"GLIBC_TUNABLES": "glibc.pthread.stack_cache_size=0"}
 
@@ -96,7 +96,8 @@ def test_sigterm_ends_a_server_that_can_start_no_thread(stage: str, flag: Path) 
         assert server.client.get("/livez").status_code == 200
         limit_memory(server.process.pid, -MIB)  # full, and more than full
         server.process.send_signal(signal.SIGTERM)
-        assert server.process.wait(GRACE) in (0, 1)  # 1 where a load had failed for want of memory
+        # A load may have failed for want of memory before the signal came.
+        assert server.process.wait(GRACE) in ({0, 1} if stage == "loading" else {0})
 
 
 def test_a_valid_image_for_which_there_is_no_memory_is_told_so() -> None:
