@@ -93,11 +93,13 @@ def ring(interpreted: InterpretedRuns) -> Iterator[Ring]:
 @pytest.mark.slow
 @pytest.mark.parametrize("attack", IN_ORDER, ids=[attack.name for attack in IN_ORDER])
 def test_nobody_else_is_starved(ring: Ring, attack: Attack) -> None:
-    for _ in range(TRIES):
-        report = ring.fought(attack)
-        if report.faults() or not report.lateness():
-            break
-    if report.complaints():
+    try:
+        for _ in range(TRIES):
+            report = ring.fought(attack)
+            if report.faults() or not report.lateness():
+                break
+        assert report.complaints() == []
+        wait_for(lambda: ring.kept() < KEPT)
+    except Exception:
         ring.close()  # the next attack is not to be blamed for it
-    assert report.complaints() == []
-    wait_for(lambda: ring.kept() < KEPT)
+        raise
