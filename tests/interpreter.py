@@ -10,7 +10,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 import pytest
@@ -47,6 +47,10 @@ class InterpretedRuns:
         done = self._runs[path].result()
         assert done.returncode == 0, done.stdout + done.stderr
         assert " passed" in done.stdout
+
+    def wait(self) -> None:
+        """Returns when all of them are over, for tests that the load would disturb."""
+        wait(self._runs.values())
 
     def close(self) -> None:
         self._pool.shutdown(cancel_futures=True)

@@ -15,11 +15,13 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from benchmarks.hostile import pictures
-from benchmarks.hostile.wire import Answer, ask, chunked, form, infer, post, request
+from benchmarks.hostile.wire import HUNG_UP, Answer, ask, chunked, form, infer, post, request
 
 MIB = 1 << 20
 # Refusals that say what was wrong with the request or that it is not its turn. 503 is for lack of memory.
 REFUSED = frozenset({400, 404, 408, 413, 415, 429})
+# Of one that is refused before its body is all there: a reset may overtake the answer.
+CUT_OFF = REFUSED | {HUNG_UP}
 ALL_FORMATS = {"MASS_IMAGE_FORMATS": "PNG,JPEG,WEBP,GIF,BMP,TIFF"}
 
 # A worker that decodes a picture of 12 megapixels holds it as RGBA and as RGB: 84 MB, and there are two
@@ -83,7 +85,7 @@ class Attack:
     name: str
     what: str
     perform: Callable[[Attacker], Awaitable[None]]
-    answers: frozenset[int] = REFUSED
+    answers: frozenset[int] = REFUSED  # whoever may be hung up on has HUNG_UP there
     growth: int = ORDINARY_GROWTH  # bytes of memory over those of a calm server
     longest_probe: float = LONGEST_PROBE  # seconds, the 99th percentile of /livez
     longest_answer: float = LONGEST_ANSWER  # seconds, for neighbours
@@ -193,8 +195,8 @@ ATTACKS = (
         "JPEG with 9,000 empty comments and 6 MB of filling before them, 4 at once",
         partial(_one_image, make=pictures.filled_markers, times=4),
     ),
-    Attack("small-chunks", "chunked body in one-byte chunks, 8 connections", _small_chunks),
-    Attack("slow-small-chunks", "the same at 0.5 MB/s", _slow_small_chunks),
+    Attack("small-chunks", "chunked body in one-byte chunks, 8 connections", _small_chunks, CUT_OFF),
+    Attack("slow-small-chunks", "the same at 0.5 MB/s", _slow_small_chunks, CUT_OFF),
     Attack(
         "numbers",
         "Open Inference JSON of 2 million numbers, 8 at once",
@@ -220,6 +222,7 @@ ATTACKS = (
         "base64",
         "JSON with 30 MiB of base64, 8 at once",
         _native_json,
+        CUT_OFF,
         growth=GROWTH_WITH_BODIES,
         longest_probe=PROBE_OF_A_BUSY_MACHINE,
         longest_answer=ANSWER_BESIDE_BASE64,

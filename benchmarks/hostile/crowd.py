@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 from itertools import cycle, islice
 from pathlib import Path
 
-import psutil
-
 from benchmarks.hostile.arena import PICTURE
-from benchmarks.hostile.attacks import MIB
+from benchmarks.hostile.attacks import MIB, ORDINARY_GROWTH
+from benchmarks.hostile.lines import Line
+from benchmarks.hostile.watcher import resident
 from benchmarks.hostile.wire import form, infer, post, request
 from benchmarks.service.figures import percentile
 from benchmarks.service.generator import FAILED, Connection
@@ -37,14 +37,14 @@ class Crowd:
     memory: list[int] = field(default_factory=list)
 
 
-def measure(seconds: float, checkout: Path | None) -> Iterator[str]:
+def measure(seconds: float, checkout: Path | None) -> Iterator[Line]:
     """Lets the crowd in for so long, and says how it fared."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(most, OPEN_FILES), most))
     with running_server(None, checkout=checkout) as server:
-        calm = _resident(server)
+        calm = resident(server.process.pid)
         crowd = asyncio.run(_come(server, seconds))
-    yield from _figures(crowd, calm)
+    yield from figures(crowd, calm)
 
 
 def requests() -> dict[str, bytes]:
@@ -114,27 +114,25 @@ async def _idle(port: int, number: int) -> None:
 
 async def _watch(server: Server, crowd: Crowd) -> None:
     while True:
-        crowd.memory.append(await asyncio.to_thread(_resident, server))
+        crowd.memory.append(await asyncio.to_thread(resident, server.process.pid))
         await asyncio.sleep(0.5)
 
 
-def _resident(server: Server) -> int:
-    process = psutil.Process(server.process.pid)
-    total = 0
-    for one in (process, *process.children(recursive=True)):
-        with suppress(psutil.NoSuchProcess):
-            total += one.memory_info().rss
-    return total
-
-
-def _figures(crowd: Crowd, calm: int) -> Iterator[str]:
+def figures(crowd: Crowd, calm: int) -> Iterator[Line]:
+    """Says how a crowd fared: everybody is to be answered, in little more memory than a calm server's."""
     statuses = Counter(status for _, _, status in crowd.answers)
-    yield f"requests {len(crowd.answers):,}, errors {len(crowd.answers) - statuses[200]} {dict(statuses)}"
-    yield f"memory {calm // MIB} MiB before, {max(crowd.memory) // MIB} MiB at most"
+    errors, most = len(crowd.answers) - statuses[200], max(crowd.memory)
+    yield Line(
+        f"requests {len(crowd.answers):,}, errors {errors} {dict(statuses)}",
+        held=errors == 0 < statuses[200],
+    )
+    yield Line(
+        f"memory {calm // MIB} MiB before, {most // MIB} MiB at most", held=most - calm <= ORDINARY_GROWTH
+    )
     by_protocol: dict[str, list[float]] = defaultdict(list)
     for protocol, seconds, _ in crowd.answers:
         by_protocol[protocol].append(seconds)
     by_protocol["all"] = [seconds for _, seconds, _ in crowd.answers]
     for protocol, found in by_protocol.items():
         p50, p99 = (percentile(sorted(found), percent) for percent in (50, 99))
-        yield f"{protocol:24s} p50 {p50:.3f} s, p99 {p99:.3f} s, worst {max(found):.3f} s"
+        yield Line(f"{protocol:24s} p50 {p50:.3f} s, p99 {p99:.3f} s, worst {max(found, default=0.0):.3f} s")

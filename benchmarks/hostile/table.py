@@ -8,8 +8,9 @@ from pathlib import Path
 
 from benchmarks.hostile.arena import Report, fight
 from benchmarks.hostile.attacks import LONGEST_ANSWER, MIB, Attack
+from benchmarks.hostile.lines import Line
 from benchmarks.hostile.watcher import Sample
-from benchmarks.hostile.wire import HUNG_UP, UNANSWERED
+from benchmarks.hostile.wire import HUNG_UP, UNANSWERED, UNREACHABLE
 from benchmarks.service.processes import running_server
 
 # Long enough to see requests run into the time limit of 30 seconds.
@@ -27,16 +28,17 @@ COLUMNS = (
     ),
     *("memory", "5xx", "after", "held"),
 )
-WORDS = {HUNG_UP: "hung up", UNANSWERED: "no answer yet"}
+WORDS = {HUNG_UP: "hung up", UNANSWERED: "no answer yet", UNREACHABLE: "not let in"}
 
 
-def rows(attacks: Sequence[Attack], checkout: Path | None) -> Iterator[str]:
+def rows(attacks: Sequence[Attack], checkout: Path | None) -> Iterator[Line]:
     """The table's lines as they come; `checkout` is another version's folder."""
-    yield f"| {' | '.join(COLUMNS)} |"
-    yield f"|{'---|' * len(COLUMNS)}"
+    yield Line(f"| {' | '.join(COLUMNS)} |")
+    yield Line(f"|{'---|' * len(COLUMNS)}")
     for attack in attacks:
         with running_server(None, checkout=checkout, variables=attack.variables, patience=5.0) as server:
-            yield row(fight(server, attack, MOST_SECONDS))
+            report = fight(server, attack, MOST_SECONDS)
+            yield Line(row(report), held=not report.complaints())
 
 
 def row(report: Report) -> str:

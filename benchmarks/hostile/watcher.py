@@ -29,8 +29,9 @@ MEMORY_SECONDS = 0.05
 # Attackers come from 127.0.0.1; on Linux all of 127.0.0.0/8 is this machine.
 PROBER, SAME_ADDRESS, OTHER_ADDRESS = "127.0.0.3", "127.0.0.1", "127.0.0.2"
 LONGEST_WAIT = 40.0
-# How long a request may still be on its way when the watching ends; its age counts then.
-LAST_WAIT = 3.0
+# How long a request may still be on its way when the watching ends; its age counts then, and is more than any
+# attack allows.
+LAST_WAIT = 6.0
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,6 @@ class Watcher:
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
-        self._process = psutil.Process(plan.pid)
         self.stopped = asyncio.Event()
         self.journal = Journal()
 
@@ -122,15 +122,20 @@ class Watcher:
     def _add_memory_up(self) -> None:
         while not self.stopped.is_set():
             with suppress(psutil.NoSuchProcess):
-                processes = [self._process, *self._process.children(recursive=True)]
-                self.journal.memory.append((time.monotonic(), sum(map(_resident, processes))))
+                self.journal.memory.append((time.monotonic(), resident(self._plan.pid)))
             time.sleep(MEMORY_SECONDS)
+
+
+def resident(pid: int) -> int:
+    """Bytes of memory of a process and its children. Raises psutil.NoSuchProcess where it is gone."""
+    process = psutil.Process(pid)
+    return sum(map(_resident, [process, *process.children(recursive=True)]))
 
 
 def _resident(process: psutil.Process) -> int:
     with suppress(psutil.NoSuchProcess):
-        resident: int = process.memory_info().rss
-        return resident
+        found: int = process.memory_info().rss
+        return found
     return 0
 
 

@@ -12,8 +12,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 STATUS_LINE = re.compile(rb"\AHTTP/1\.1 (\d{3}) ")
-# In place of a status: the server closed the connection without a word, or said nothing in time.
-HUNG_UP, UNANSWERED = 0, -1
+# In place of a status: the server closed the connection without a word, said nothing in time, or took none.
+HUNG_UP, UNANSWERED, UNREACHABLE = 0, -1, -2
 
 
 @dataclass(frozen=True)
@@ -78,9 +78,12 @@ async def ask(
     started = time.monotonic()
     received = bytearray()
     spoken = False
-    with suppress(TimeoutError, ConnectionError):
+    with suppress(TimeoutError):
         async with asyncio.timeout(timeout):
-            reader, writer = await asyncio.open_connection("127.0.0.1", port, local_addr=(source, 0))
+            try:
+                reader, writer = await asyncio.open_connection("127.0.0.1", port, local_addr=(source, 0))
+            except ConnectionError:
+                return Answer(UNREACHABLE, b"", time.monotonic() - started)
             sending = asyncio.ensure_future(_send(writer, data, piece or len(data), pause))
             try:
                 while part := await reader.read(1 << 16):

@@ -12,15 +12,17 @@ from __future__ import annotations
 
 import argparse
 import gzip
+import os
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from tests.hostile import mutations
+if TYPE_CHECKING:
+    from tests.hostile.mutations import Body
 
 ROOT = Path(__file__).parents[2]
 # A single input of so many bytes shows what a parser does; larger ones are a matter of limits.
@@ -35,7 +37,10 @@ Parse = Callable[[bytes], object]
 
 @dataclass(frozen=True)
 class Target:
-    """One parser of ours: what to instrument, how to make the call, and well-formed input for it."""
+    """One parser of ours: what to instrument, how to make the call, and well-formed input for it.
+
+    Nothing of `modules` may be imported with this file: what is imported early is not instrumented.
+    """
 
     modules: tuple[str, ...]
     make: Callable[[], tuple[Parse, tuple[type[Exception], ...]]]  # the call, and its refusals
@@ -114,21 +119,39 @@ def _keys() -> tuple[Parse, tuple[type[Exception], ...]]:
     from mass_serve.server.serving.keys import KeyFile
     from mass_serve.server.settings import SettingsError
 
-    folder = Path(tempfile.mkdtemp(prefix="mass-serve-fuzz-"))
+    # A file in memory: libFuzzer ends the process without a chance to remove one from the disk.
+    file = os.memfd_create("keys")
+    os.fchmod(file, 0o600)
 
     def parse(data: bytes) -> None:
-        file = folder / "keys"
-        file.write_bytes(data)
-        file.chmod(0o600)
-        KeyFile(file).find("of-somebody-else")
+        os.ftruncate(file, 0)
+        os.pwrite(file, data, 0)
+        KeyFile(Path(f"/proc/self/fd/{file}")).find("of-somebody-else")
 
     return parse, (SettingsError,)
 
 
+def _pictures() -> list[bytes]:
+    from tests.hostile.mutations import PICTURES
+
+    return list(PICTURES.values())
+
+
+def _bodies(path: str) -> list[Body]:
+    from tests.hostile.mutations import bodies
+
+    return [body for body in bodies() if body.path.startswith(path)]
+
+
+def _form() -> list[bytes]:
+    from tests.hostile.mutations import form
+
+    return [form()]
+
+
 def _infer_seeds() -> list[bytes]:
-    made = [body for body in mutations.bodies() if body.path.endswith("/infer")]
     seeds = []
-    for body in made:
+    for body in _bodies("/v2/"):
         length = next((line for line in body.headers if line.startswith("Inference")), "").partition(": ")[2]
         packed = any(line.startswith("Content-Encoding") for line in body.headers)
         if packed:
@@ -139,7 +162,7 @@ def _infer_seeds() -> list[bytes]:
 
 
 def _seeds_of(path: str, prefix: bytes = b"") -> Callable[[], list[bytes]]:
-    return lambda: [prefix + body.content for body in mutations.bodies() if body.path.startswith(path)]
+    return lambda: [prefix + body.content for body in _bodies(path)]
 
 
 def _manifest_seeds() -> list[bytes]:
@@ -152,14 +175,13 @@ def _key_seeds() -> list[bytes]:
     return [lines, b"\xef\xbb\xbfkey\r\n", b"key name=a priority=1\nanother name=b share=0.5"]
 
 
-PICTURES = mutations.PICTURES
 TARGETS = {
-    "survey": Target(("mass_serve.inputs",), _survey, lambda: list(PICTURES.values())),
-    "decode": Target(("mass_serve.inputs", "PIL"), _decode, lambda: list(PICTURES.values())),
-    "native": Target(("mass_serve.server",), _native, _seeds_of("/v1/classify", b"\x01")),
+    "survey": Target(("mass_serve.inputs",), _survey, _pictures),
+    "decode": Target(("mass_serve.inputs", "PIL"), _decode, _pictures),
+    "native": Target(("mass_serve.server", "python_multipart"), _native, _seeds_of("/v1/classify", b"\x01")),
     "hugging-face": Target(("mass_serve.server",), _hugging_face, _seeds_of("/models/")),
     "open-inference": Target(("mass_serve.server",), _open_inference, _infer_seeds),
-    "multipart": Target(("mass_serve.server", "python_multipart"), _multipart, lambda: [mutations.form()]),
+    "multipart": Target(("mass_serve.server", "python_multipart"), _multipart, _form),
     "manifest": Target(("mass_serve.model_store",), _manifest, _manifest_seeds),
     "keys": Target(("mass_serve.server",), _keys, _key_seeds),
 }
@@ -195,6 +217,8 @@ def _inside(name: str, arguments: list[str]) -> None:
     target = TARGETS[name]
     with atheris.instrument_imports(include=list(target.modules)):
         parse, refusals = target.make()
+        for seed in target.seeds():  # some modules are imported only when input needs them
+            parse(seed)
 
     def one(data: bytes) -> None:
         with suppress(*refusals):

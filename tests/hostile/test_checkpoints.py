@@ -30,26 +30,18 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from tests.hostile.harms import UNHARMED, Harms, assert_one_sentence, tensor_file
 from tests.hostile.opening import Ending, run
-from tests.hostile.test_stores import MOST_BYTES, MOST_SECONDS, assert_that_it_says, tensor_file
 from tests.models import Suite
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 PICKLE = "pytorch_model.bin"
+# What a pickle makes if it is executed.
+EXECUTED = "executed"
 
-Harm = Callable[[Path], object]
-HARMS: dict[str, tuple[Harm, str]] = {}
-
-
-def harm(sentence: str) -> Callable[[Harm], Harm]:
-    """Registers a way to harm a checkpoint, and what is said of it."""
-
-    def register(function: Harm) -> Harm:
-        HARMS[function.__name__] = (function, sentence)
-        return function
-
-    return register
+HARMS = Harms()
+harm = HARMS.harm
 
 
 def replaced(folder: Path, name: str, content: bytes | str) -> None:
@@ -134,13 +126,13 @@ class Code:
 @harm("is not a state dict that can be loaded safely")
 def pickle_with_code(folder: Path) -> None:
     (folder / WEIGHTS).unlink()
-    torch.save({"weight": Code(folder / "executed")}, folder / PICKLE)
+    torch.save({"weight": Code(folder / EXECUTED)}, folder / PICKLE)
 
 
 @harm("is not a state dict that can be loaded safely")
 def old_pickle_with_code(folder: Path) -> None:
     (folder / WEIGHTS).unlink()
-    replaced(folder, PICKLE, pickle.dumps(Code(folder / "executed")))
+    replaced(folder, PICKLE, pickle.dumps(Code(folder / EXECUTED)))
 
 
 @harm("has compressed parts")
@@ -276,27 +268,18 @@ def label_that_clears_the_screen(folder: Path) -> None:
 @pytest.fixture(scope="module")
 def endings(suite: Suite, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Ending]:
     """How the build of every hostile checkpoint ended, and of one that nobody harmed."""
-    root = tmp_path_factory.mktemp("hostile")
-    names = ["unharmed", *HARMS]
-    for name in names:
-        shutil.copytree(suite.tasks[0].checkpoint, root / name)
-        if name in HARMS:
-            HARMS[name][0](root / name)
-    ended = run("checkpoint", suite.pretrained, *(root / name for name in names))
-    found = dict(zip(names, ended, strict=True))
-    assert not list(root.glob("*/executed")), "a pickle was executed"
-    return found
+    folders = HARMS.copies(suite.tasks[0].checkpoint, tmp_path_factory.mktemp("hostile"))
+    ended = dict(zip(folders, run("checkpoint", suite.pretrained, *folders.values()), strict=True))
+    assert not [name for name, folder in folders.items() if (folder / EXECUTED).exists()], (
+        "a pickle was executed"
+    )
+    return ended
 
 
 def test_the_checkpoint_was_good(endings: dict[str, Ending]) -> None:
-    assert endings["unharmed"].kind == "built", endings["unharmed"]
+    assert endings[UNHARMED].kind == "built", endings[UNHARMED]
 
 
 @pytest.mark.parametrize("name", HARMS)
 def test_a_hostile_checkpoint_ends_in_one_sentence(endings: dict[str, Ending], name: str) -> None:
-    ending = endings[name]
-    assert ending.kind == "StoreError", ending
-    assert ending.text.isprintable(), "one line, without a terminal's control characters"
-    assert_that_it_says(ending.text, HARMS[name][1])
-    assert ending.grown_bytes < MOST_BYTES
-    assert ending.seconds < MOST_SECONDS
+    assert_one_sentence(endings[name], "StoreError", HARMS[name])

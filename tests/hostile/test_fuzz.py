@@ -29,6 +29,8 @@ BODIES, REQUESTS = 6000, 1500
 BODIES_AT_ONCE, REQUESTS_AT_ONCE = 16, 100
 CLIENT_SECONDS = 0.5
 PATIENCE = 20.0
+# A second pass takes most of an answer's time and sees nothing of what was sent.
+QUICK = "one_pass"
 # Several answers to pipelined requests follow each other without a gap.
 ANSWERS = re.compile(rb"HTTP/1\.1 (?=\d{3} )")
 # These say what is not spoken here, which is no failure.
@@ -49,7 +51,7 @@ async def at_once(limit: int, items: Iterable[T], act: Callable[[T], Awaitable[N
 
 
 def is_right_afterwards(server: RunningServer) -> bool:
-    """Also: nothing was counted as the server's failure, and nothing is left in it."""
+    """Asserts that a good image is answered and nothing waits; tells whether no failure was counted."""
     response = server.client.post("/v1/classify", content=PICTURE.read_bytes())
     assert response.json()["results"][0]["label"] == "three"
     assert server.client.get("/livez").status_code == 200
@@ -65,7 +67,7 @@ def test_no_spoilt_body_is_the_servers_failure() -> None:
     script = [spoilt_body(chance, chance.choice(seeds)) for _ in range(BODIES)]
     found: Counter[int] = Counter()
     wrong: list[str] = []
-    with serving(Path(demo_store()), max_pixels=4_000_000) as server:
+    with serving(Path(demo_store()), max_pixels=4_000_000, mode=QUICK) as server:
         server.wait_until_ready()
 
         async def send(number: int) -> None:
@@ -79,7 +81,7 @@ def test_no_spoilt_body_is_the_servers_failure() -> None:
         asyncio.run(at_once(BODIES_AT_ONCE, range(BODIES), send))
         assert wrong == []
         assert is_right_afterwards(server)
-    # Spoilt all the same: some are good, most are refused, for reasons of several kinds.
+    # They are spoilt, and not too much: some are still good, and many are refused, for several reasons.
     assert found[200] > BODIES // 20
     assert found[400] > BODIES // 4
     assert {413, 415} <= set(found)
@@ -98,8 +100,11 @@ def test_no_oddity_of_http_is_a_failure_or_left_hanging() -> None:
     script = list(raw_requests(random.Random(SEED), REQUESTS))
     chance = random.Random(SEED)
     half_closed = [chance.random() < 0.3 for _ in script]
+    found: Counter[int] = Counter()
     wrong: list[str] = []
-    with serving(Path(demo_store()), client_timeout=CLIENT_SECONDS, idle_timeout=CLIENT_SECONDS) as server:
+    with serving(
+        Path(demo_store()), mode=QUICK, client_timeout=CLIENT_SECONDS, idle_timeout=CLIENT_SECONDS
+    ) as server:
         server.wait_until_ready()
 
         async def send(number: int) -> None:
@@ -110,23 +115,29 @@ def test_no_oddity_of_http_is_a_failure_or_left_hanging() -> None:
             except TimeoutError:
                 wrong.append(f"request {number} is left hanging: {script[number][:200]!r}")
                 return
-            if not all(map(_is_fair, ANSWERS.split(answer)[1:])):
+            answers = ANSWERS.split(answer)[1:]
+            found.update(int(one[:3]) for one in answers)
+            if not all(map(_is_fair, answers)):
                 wrong.append(f"request {number}: {answer[-500:]!r} for {script[number][:200]!r}")
 
         asyncio.run(at_once(REQUESTS_AT_ONCE, range(REQUESTS), send))
         assert wrong == []
         assert is_right_afterwards(server)
+    # Most are answered, and some understood; the rest are hung up on, as what is no HTTP may be.
+    assert found.total() > REQUESTS // 2
+    assert {200, 400, 404} <= set(found)
 
 
 def _is_fair(answer: bytes) -> bool:
-    """One of the answers to a connection, from its status on; that to HEAD has no body."""
+    """Tells whether an answer, given from its status on, is no failure or a refusal with its reason."""
     head, _, body = answer.partition(b"\r\n\r\n")
     status = int(head[:3])
-    return status < 400 or status in NOT_SPOKEN or not body or _refuses(status, body)
+    # An answer to HEAD has no body.
+    return status < 400 or status in NOT_SPOKEN or (not body and status < 500) or _refuses(status, body)
 
 
 async def _exchange(port: int, data: bytes, half_closed: bool) -> bytes:
-    """What comes back until the server closes the connection."""
+    """Returns what comes back until the server closes the connection."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     received = b""
     with suppress(ConnectionError):

@@ -136,33 +136,34 @@ def test_bytes_that_are_written() -> None:
 
 # Where it is, the least and the most that is read, and what is just outside.
 BOUNDS: list[tuple[tuple[str | int, ...], list[object], list[object]]] = [
-    (("router", "layer"), [0, 2], [-1, 3, 0.0, "0", None, True]),
+    (("router", "layer"), [0, 2], [-1, 3, 4, 0.0, 0.5, "0", None, True]),
     (("router", "temperature"), [1e-6, 1e6, 1], [9e-7, 1.1e6, 0, -1, "1"]),
-    (("router", "threshold"), [0, 0.999], [-1e-9, 1]),
-    (("router", "top_k"), [1, 4096], [0, 4097, 1.0]),
+    (("router", "threshold"), [0, 0.2, 0.999], [-1e-9, 1, 1.5]),
+    (("router", "top_k"), [1, 4096], [0, -1, 4097, 1.0, 1.5, True]),
     (("router", "unrouted_below"), [0, 1], [-1e-9, 1.0001]),
     (
         ("router", "mode"),
         ["a", "paper", "a_1", "a" * 64],
         ["", "A", "1a", "_a", "a-b", "a" * 65, "a\n", None],
     ),
-    (("router", "token"), ["class", "mean"], ["", "both"]),
+    (("router", "token"), ["class", "mean"], ["", "both", 1]),
     (("router", "head_choice"), ["max", "mean", "router"], ["", "min"]),
     (("router", "first_pass"), ["merged_base", "pretrained"], ["", "stored"]),
     (("compression_ratio",), [0.5, 0.5001], [0, -0.5, 1.0001]),
     (("block_dtype",), ["bfloat16", "float16", "float32"], ["float64", "int8"]),
     (("store_revision",), ["0" * 8, "f" * 64], ["0" * 7, "f" * 65, "ABCDEF12", "0000000g", ""]),
-    (("format_version",), [1], [0, -1, 2, 1.5, "1", None]),
+    (("format_version",), [1], [0, -1, 2, 3, 1.5, "1", None]),
     (("tasks", 0, "individual_accuracy"), [0, 1, None], [-1e-9, 1.0001, "1"]),
     (
         ("tasks", 0, "labels"),
         [["x"], ["x", "X"], ["é x"]],
-        [[], ["x", "x"], ["x", ""], "x", ["x\n"], ["\x7f"]],
+        [[], [""], ["x", "y", "x"], ["x", ""], ["x", 1], "x", ["x\n"], ["\x7f"]],
     ),
     (("tasks", 0, "head", "kind"), ["cosine", "linear"], ["", "mlp"]),
     (("tasks", 0, "rank"), [4], [0, 3, 5, 65_537]),
+    (("tasks", 1, "rank"), [4], [3, 5]),
     (("tasks", 0, "surprise"), [], [1]),
-    (("tasks",), [[a_task()]], [[], [a_task(), a_task()], {}]),
+    (("tasks",), [[a_task()]], [[], [a_task(), a_task()], [a_task(), a_task("cats", "0" * 8)], {}]),
     (("files", "pretrained.safetensors"), [OTHER_HASH], ["f" * 63, "f" * 65, "F" * 64, "", None]),
     (("backbone", "layer_norm_eps"), [1e-12, 0.999], [9e-13, 0, 1, -1]),
     (("backbone", "depth"), [], [0, 1025, 2]),
@@ -203,6 +204,18 @@ def test_what_may_not_be_left_out(key: str) -> None:
         parse(lambda m: m.pop(key))
 
 
+def test_an_accuracy_is_said_to_be_unknown() -> None:
+    with pytest.raises(ManifestError, match=r"tasks\.0\.individual_accuracy: Field required"):
+        parse(lambda m: m["tasks"][0].pop("individual_accuracy"))
+
+
+def test_the_blocks_that_a_router_may_take_its_features_from_are_told() -> None:
+    with pytest.raises(
+        ManifestError, match=r"router\.layer: 3 does not exist, the encoder's blocks are 0\.\.2$"
+    ):
+        parse(setting("router", "layer", value=3))
+
+
 def test_the_ratio_may_be_one() -> None:
     def whole(m: Content) -> None:
         m["compression_ratio"] = 1
@@ -215,7 +228,8 @@ def test_the_ratio_may_be_one() -> None:
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        (b"[]", "must hold a JSON object"),
+        *((text, "must hold a JSON object") for text in (b"[]", b'"text"', b"1", b"null")),
+        *((text, "is not valid JSON") for text in (b"", b"{", b"\xff", b"[" * 100_000, b'{"a": NaN}')),
         (
             b'{"format_version": 2}',
             "has format version 2, this program reads up to 1: update mass-serve to open",
@@ -244,6 +258,8 @@ def test_the_patch_embedding_decides_what_is_factored() -> None:
     assert parse(average).factored_parameters == tuple(averaged)
     with pytest.raises(ManifestError, match="factored_parameters"):
         parse(lambda m: m["factored_parameters"].reverse())
+    with pytest.raises(ManifestError, match="factored_parameters"):
+        parse(lambda m: m["factored_parameters"].pop())
 
 
 class TestFiles:
@@ -257,6 +273,10 @@ class TestFiles:
                 "tasks/cats/12345678/head.safetensors": HASH,
                 "tasks/cats/12345678/experts.safetensors": HASH,
                 "tasks/cats/12345678/more.safetensors": HASH,
+            },
+            {
+                "tasks/cats/12345678/tail.safetensors": HASH,
+                "tasks/cats/12345678/experts.safetensors": HASH,
             },
         ],
     )
@@ -284,6 +304,15 @@ class TestFiles:
                 parse(stored(*paths))
         with pytest.raises(ManifestError, match="and only there"):
             parse(setting("files", path, value=HASH))
+        with pytest.raises(ManifestError, match="files: must be"):
+            parse(lambda m: (stored(path)(m), m["files"].pop("pretrained.safetensors")))
+
+    def test_a_merged_base_and_a_calibration_may_be_there_together(self) -> None:
+        def both(m: Content) -> None:
+            calibrated()(m)
+            m.update(merged_base="stored", files=m["files"] | {"merged_base-1.safetensors": HASH})
+
+        assert parse(both).files.keys() == {"pretrained.safetensors", "merged_base-1.safetensors", FILE}
 
     def test_nothing_else_is(self) -> None:
         with pytest.raises(ManifestError, match=r"files: must be pretrained\.safetensors"):
@@ -305,6 +334,9 @@ class TestFiles:
 
 
 class TestHistory:
+    def test_none(self) -> None:
+        assert parse(setting("history", value={})).history == {}
+
     def test_earlier_revisions_and_removed_tasks(self) -> None:
         history = {"cats": [a_task("cats", "00000000"), a_task("cats", "00000001")], "gone": [a_task("gone")]}
         assert {name: len(of) for name, of in parse(setting("history", value=history)).history.items()} == {
@@ -316,6 +348,10 @@ class TestHistory:
         ("history", "sentence"),
         [
             ({"cats": []}, "history.cats: must list earlier revisions of cats"),
+            (
+                {"dogs": [a_task("dogs", "00000000")], "cats": []},
+                "history.cats: must list earlier revisions of cats",
+            ),
             ({"cats": [a_task("dogs", "00000000")]}, "history.cats: must list earlier revisions of cats"),
             (
                 {"cats": [a_task("cats", "00000000"), a_task("dogs", "00000000")]},
@@ -359,6 +395,7 @@ class TestCalibration:
         assert manifest.calibrated_tasks(["dogs", "cats"]) == (1, 0), "in the store's order"
         assert manifest.calibrated_tasks(["dogs"]) == (0,)
         assert manifest.calibrated_tasks(["cats"]) == (1,)
+        assert manifest.calibrated_tasks([]) == ()
         assert parse().calibrated_tasks(["cats"]) is None
 
     def test_it_holds_for_its_revisions(self) -> None:

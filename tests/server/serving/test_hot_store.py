@@ -27,7 +27,7 @@ from mass_serve.model_store.revisions import add_task, remove_task, rollback_tas
 from mass_serve.model_store.store import Store
 from tests.models import Suite
 from tests.pictures import encode
-from tests.server_processes import PATIENCE, RunningServer, serving
+from tests.server_processes import PATIENCE, RunningServer, serving, wait_for
 
 PICTURE = encode(Image.linear_gradient("L").convert("RGB"))
 ADMIN = {"X-API-Key": "the-admins-key"}
@@ -54,13 +54,6 @@ def unchanged(built_of_all: Path, tmp_path_factory: pytest.TempPathFactory) -> I
     """One server for the tests that leave its store and its tasks as they were."""
     with hot(built_of_all, tmp_path_factory.mktemp("hot")) as made:
         yield made
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def answer(server: RunningServer, task: str) -> tuple[str, str, float]:

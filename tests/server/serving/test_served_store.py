@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import pytest
@@ -24,6 +24,7 @@ from mass_serve.server.operation.metrics import Metrics
 from mass_serve.server.serving import served_store
 from mass_serve.server.serving.served_store import ServedStore
 from tests.server.fakes import FakeEngine
+from tests.server_processes import wait_for
 
 WAIT = 10.0
 
@@ -56,13 +57,6 @@ class Source:
         engine.left_out = tuple(sorted(without & engine.tasks.keys()))
         engine.tasks = {name: task for name, task in engine.tasks.items() if name not in without}
         return engine
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + WAIT
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
 
 
 @pytest.fixture(autouse=True)
