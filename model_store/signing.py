@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -105,7 +106,7 @@ def _read_signature(files: StoreFiles) -> bytes:
 def _read(path: Path) -> tuple[bytes, bool]:
     try:
         with RegularFile.open(path) as file:
-            return file.read_text_bytes(), file.is_open_to_others
+            return file.read_text_bytes(), bool(file.permissions & (stat.S_IRWXG | stat.S_IRWXO))
     except OSError as error:
         raise SignatureError(f"the key file {path} cannot be read: {error.strerror}") from error
 

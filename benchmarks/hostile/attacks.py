@@ -188,6 +188,11 @@ ATTACKS = (
         "PNG with 2,000,000 empty chunks",
         partial(_one_image, make=pictures.empty_chunks),
     ),
+    Attack(
+        "jpeg-filling",
+        "JPEG with 9,000 empty comments and 6 MB of filling before them, 4 at once",
+        partial(_one_image, make=pictures.filled_markers, times=4),
+    ),
     Attack("small-chunks", "chunked body in one-byte chunks, 8 connections", _small_chunks),
     Attack("slow-small-chunks", "the same at 0.5 MB/s", _slow_small_chunks),
     Attack(

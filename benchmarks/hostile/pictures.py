@@ -53,6 +53,16 @@ def empty_chunks(count: int = 2_000_000) -> bytes:
 
 
 @cache
+def filled_markers(count: int = 9_000, filling: int = 700) -> bytes:
+    """A JPEG of 16 x 16 with so many empty comments, and before each so many bytes that say nothing."""
+    stream = io.BytesIO()
+    Image.new("RGB", (16, 16), "red").save(stream, "JPEG")
+    file = stream.getvalue()
+    comment = struct.pack(">BBH", 0xFF, 0xFE, 2)
+    return file[:2] + (b"\xff" * filling + comment) * count + file[2:]
+
+
+@cache
 def tiny_webp(width: int = 4000, height: int = 3000) -> bytes:
     """A lossless WebP of one colour: 12 megapixels in 34 bytes, because every code has one symbol."""
     bits = [(0x2F, 8), (width - 1, 14), (height - 1, 14), (0, 4)]  # no alpha, version 0

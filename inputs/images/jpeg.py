@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import re
 import struct
 
 from mass_serve.inputs.errors import InputTooLargeError
 from mass_serve.inputs.images.surveyed import MOST_PARTS, ImageSurvey, corrupt, too_many
 
 FRAME = struct.Struct(">BHHB")  # bits, height, width, components
-SEGMENT = struct.Struct(">BBH")  # 0xff, marker, length with itself
+LENGTH = struct.Struct(">H")  # of a segment, with itself
 # Start-of-frame markers: those of C4, C8 and CC mean something else.
 FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 PROGRESSIVE = frozenset({0xC2, 0xC6, 0xCA, 0xCE})
-START_OF_SCAN, END = 0xDA, 0xD9
-# Markers without a length behind them.
-BARE = frozenset(range(0xD0, 0xD9)) | {0x01}
+START_OF_SCAN, END, FILL = 0xDA, 0xD9, 0xFF
+# Filling, markers without a length behind them, and the zero that says that a 0xff is none.
+PASSED_OVER = frozenset(range(0xD0, 0xD9)) | {0x00, 0x01, FILL}
+FILLING = re.compile(rb"\xff+")
 
 # Encoders make about ten; each goes over all coefficients of the image, also where it has nothing to say.
 MOST_SCANS = 100
@@ -29,47 +31,43 @@ def survey_jpeg(data: bytes, max_pixels: int) -> ImageSurvey:
     width = height = components = 0
     progressive = False
     position = 2
+    # Those that are passed over count too: between two segments there may be any number.
     for _ in range(MOST_PARTS):
-        position, marker, length = _next_segment(data, position)
+        marker, position = _next_marker(data, position)
+        if marker in PASSED_OVER:
+            continue
         if marker == END:
             break
+        (length,) = LENGTH.unpack_from(data, position)
         if marker == START_OF_SCAN:
             if not components:
                 break
-            many = progressive or data[position + 4] < components
-            scans = _count_scans(data, position) if many else 1
+            many = progressive or data[position + 2] < components
+            scans = _count_scans(data, position - 2) if many else 1
             return _with_scans(width, height, scans, max_pixels)
         if marker in FRAMES:
             if components:  # another frame behind the first could be the one that is decoded
                 break
-            _, height, width, components = FRAME.unpack_from(data, position + 4)
+            _, height, width, components = FRAME.unpack_from(data, position + 2)
             progressive = marker in PROGRESSIVE
-        position += 2 + length
+        position += length
     else:
-        raise too_many("segments", MOST_PARTS)
+        raise too_many("markers", MOST_PARTS)
     raise corrupt("JPEG")
 
 
-def _next_segment(data: bytes, position: int) -> tuple[int, int, int]:
-    """Returns where the next segment begins, its marker and its length, over what decoders pass over."""
-    first, marker, length = SEGMENT.unpack_from(data, position)
-    if first == 0xFF and marker not in BARE and marker not in (0xFF, 0x00):
-        return position, marker, length
-    for _ in range(MOST_PARTS):
-        position = data.find(b"\xff", position)
-        if position < 0:
-            raise corrupt("JPEG")
-        marker = data[position + 1]
-        if marker == END:
-            return position, marker, 0
-        if marker == 0xFF:
-            position += 1
-        elif marker in BARE or marker == 0:
-            position += 2
-        else:
-            _, marker, length = SEGMENT.unpack_from(data, position)
-            return position, marker, length
-    raise too_many("markers", MOST_PARTS)
+def _next_marker(data: bytes, position: int) -> tuple[int, int]:
+    """Returns the next marker, or a run of filling, and where to go on; what is neither is passed over."""
+    position = data.find(b"\xff", position)
+    if position < 0:
+        raise corrupt("JPEG")
+    marker = data[position + 1]
+    if marker == FILL:
+        # A run is one step however long it is, and its last byte may be the marker's first.
+        run = FILLING.match(data, position, position + PIECE)
+        assert run is not None
+        return FILL, run.end() - 1
+    return marker, position + 2
 
 
 def _count_scans(data: bytes, first: int) -> int:

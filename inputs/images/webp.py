@@ -9,6 +9,8 @@ from mass_serve.inputs.images.surveyed import MOST_PARTS, ImageSurvey, corrupt, 
 CHUNK = struct.Struct("<4sI")
 LOSSY = struct.Struct("<3s3sHH")  # a frame's tag, the start code, width and height with two bits of scale
 LOSSLESS = struct.Struct("<BI")
+FRAME = struct.Struct("12s")  # half its left, half its top, width - 1, height - 1, of 24 bits each
+UINT24 = 0xFFFFFF
 START_CODE = b"\x9d\x01\x2a"
 ANIMATED = 2
 
@@ -55,8 +57,10 @@ def _check_canvas(data: bytes, width: int, height: int, animated: bool) -> None:
         kind, size = CHUNK.unpack_from(data, position)
         if kind == b"ANMF":
             images += 1
-            left, top = 2 * _uint24(data, position + 8), 2 * _uint24(data, position + 11)
-            right, bottom = left + _uint24(data, position + 14) + 1, top + _uint24(data, position + 17) + 1
+            # Read at once, because an animation may have thousands.
+            place = int.from_bytes(FRAME.unpack_from(data, position + 8)[0], "little")
+            right = 2 * (place & UINT24) + (place >> 48 & UINT24) + 1
+            bottom = 2 * (place >> 24 & UINT24) + (place >> 72) + 1
             if right > width or bottom > height:
                 raise corrupt("WEBP")
         elif kind in (b"VP8 ", b"VP8L") and not animated:

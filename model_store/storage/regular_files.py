@@ -1,4 +1,4 @@
-"""Regular files of this machine, opened once: the only way in which a store or a checkpoint is read.
+"""Regular files of this machine, opened once: the only way in which a store, a checkpoint or keys are read.
 
     with RegularFile.open(path) as file:
         digest = sha256_of(file)
@@ -62,9 +62,9 @@ class RegularFile:
         return cls(open_regular(path, os.O_RDONLY))
 
     @property
-    def is_open_to_others(self) -> bool:
-        """Tells whether users other than its owner may read the file."""
-        return bool(os.fstat(self._descriptor).st_mode & 0o077)
+    def permissions(self) -> int:
+        """What its owner, its group and others may do with the file, as the bits of `stat`."""
+        return stat.S_IMODE(os.fstat(self._descriptor).st_mode)
 
     def read_into(self, buffer: memoryview, start: int) -> None:
         """Fills a buffer with the bytes from `start` on. Raises EOFError where the file is shorter."""

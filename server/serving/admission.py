@@ -29,6 +29,9 @@ from mass_serve.server.serving.ticket import Ticket
 ADMISSION_MARGIN = 1.2
 # What an image still counts for in the decoders' pace when one more has been decoded.
 DECODE_PACE_MEMORY = 0.98
+# One image counts as at most so many times slower or quicker than expected: a few odd files of one caller
+# would else have everybody refused as too late.
+MOST_OFF = 4.0
 
 
 @dataclass
@@ -41,7 +44,8 @@ class _Standing:
 
 
 class Ledger:
-    """Knows the work ahead and its pace. It is not safe for threads: its owner, the batcher, has a lock."""
+    """Knows the work ahead and its pace. It is not safe for threads: only its owner, the batcher, asks and
+    tells it anything, and has a lock for that."""
 
     def __init__(
         self, queue_images: int, decoders: int = 1, clock: Callable[[], float] = time.monotonic
@@ -50,6 +54,7 @@ class Ledger:
         self._decoders = decoders
         self._clock = clock
         self._device_pace = Pace()
+        self._last_batch = (0, math.inf)  # its images and seconds
         self._decode_pace = Pace(DECODE_PACE_MEMORY)
         self._decode_pace.observe(1.0, 1.0)  # as expected, until more is known
         self.open: dict[Ticket, None] = {}  # in the order in which they came
@@ -62,16 +67,28 @@ class Ledger:
 
     def decode_took(self, cost: float, seconds: float) -> None:
         """Learns how long decoding takes, beside what is expected, from one image."""
-        self._decode_pace.observe(cost, seconds)
+        self._decode_pace.observe(cost, min(max(seconds, cost / MOST_OFF), cost * MOST_OFF))
 
     def device_took(self, images: int, seconds: float) -> None:
         """Learns the pace of the device from a batch."""
         self._device_pace.observe(images, seconds)
+        self._last_batch = images, seconds
 
     def images_within(self, seconds: float) -> float:
-        """Returns how many images the device answers in so many seconds at its recent pace."""
+        """Returns how many images a batch of so many seconds has: at the recent pace, or more as a trial.
+
+        Small batches take longest for each image, so that the pace of small ones would keep them small. One
+        that was in time is followed by a larger one: of twice the images if half of the time was enough,
+        else of a quarter more.
+        """
         pace = self._device_pace.seconds_per_unit
-        return seconds / pace if pace else math.inf
+        if not pace:
+            return math.inf
+        images, took = self._last_batch
+        trial = 0
+        if took <= seconds:
+            trial = images + (images if 2 * took <= seconds else max(1, images // 4))
+        return max(seconds / pace, trial)
 
     def admit(self, ticket: Ticket) -> list[Ticket]:
         """Enters a request, wholly or not at all, and returns those that must leave for it.

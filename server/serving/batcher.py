@@ -38,7 +38,7 @@ from mass_serve.server.serving.observer import ServingObserver
 from mass_serve.server.serving.request_context import Batch
 from mass_serve.server.serving.ticket import Share, Ticket, halves
 
-# A batch has no more images than the device answers in so long at its recent pace.
+# What a batch should take, at the recent pace of the device.
 LONGEST_BATCH_SECONDS = 0.5
 
 log = structlog.get_logger(__name__)
@@ -130,6 +130,11 @@ class Batcher:
             for query in queries:
                 self._queue.push(ticket.turn, query, cost=1.0)
             self._changed.notify_all()
+
+    def decode_took(self, cost: float, seconds: float) -> None:
+        """Learns how long decoding an image took, of which `cost` seconds were expected."""
+        with self._changed:
+            self._ledger.decode_took(cost, seconds)
 
     def fail_if_hung(self, limit_seconds: float) -> None:
         """Gives the worker up, and all that wait, when one batch has taken longer than the limit."""
@@ -253,7 +258,8 @@ class Batcher:
 
     def _on_the_device(self, engine: ServingEngine, queries: Sequence[Query]) -> BatchReport:
         """Runs the engine, and meanwhile shows since when and with how many images it is busy."""
-        self._ledger.on_device = len(queries)
+        with self._changed:
+            self._ledger.on_device = len(queries)
         self._batch_began = began = time.monotonic()
         try:
             report = engine.classify_batch(queries)
@@ -261,8 +267,10 @@ class Batcher:
                 raise ValueError(f"{len(queries)} queries gave {len(report.answers)} answers")
         finally:
             self._batch_began = None
-            self._ledger.on_device = 0
-        self._ledger.device_took(len(queries), time.monotonic() - began)
+            with self._changed:
+                self._ledger.on_device = 0
+        with self._changed:
+            self._ledger.device_took(len(queries), time.monotonic() - began)
         return report
 
     def _die(self, error: BaseException) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import hmac
 import os
 import re
 import stat
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import structlog
 
+from mass_serve.model_store.storage.regular_files import RegularFile
 from mass_serve.server.errors import NotFoundError, UnauthorizedError, WrongKeyError
 from mass_serve.server.serving.caller import Caller
 from mass_serve.server.serving.fair_queue import MOST_URGENT, ORDINARY_PRIORITY
@@ -21,6 +21,9 @@ from mass_serve.server.settings import Settings, SettingsError
 
 # How old the knowledge of a key file may be.
 POLL_SECONDS = 1.0
+
+# What reading a key file raises; EOFError where it becomes shorter meanwhile.
+UNREADABLE = (OSError, ValueError, EOFError)
 
 SANE_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 SANE_PRIORITY = re.compile(r"[0-9]{1,4}")
@@ -55,21 +58,19 @@ class KeyFile:
         self._polled = time.monotonic()
         try:
             self._stamp = self._current_stamp()
-            self._keys = self._read()
-        except (OSError, ValueError) as error:
+            self._callers = self._read()
+        except UNREADABLE as error:
             raise SettingsError(f"the key file {path} cannot be read: {_reason(error)}") from error
-        if not self._keys:
+        if not self._callers:
             raise SettingsError(f"the key file {path} holds no key: write one a line")
 
     def find(self, key: str) -> Caller | None:
-        """Returns who calls with this key, None where it is not the file's; takes as long whichever it is."""
+        """Returns who calls with this key, None where it is not the file's.
+
+        Keys are looked up by their hashes: how long that takes tells nothing of a key.
+        """
         self._poll()
-        digest = _digest(key)
-        found = None
-        for known in self._keys:
-            if hmac.compare_digest(digest, known.digest):
-                found = known.caller
-        return found
+        return self._callers.get(_digest(key))
 
     def _poll(self) -> None:
         """Reads the file again if it has changed, at most once in POLL_SECONDS."""
@@ -80,10 +81,10 @@ class KeyFile:
         try:
             stamp = self._current_stamp()
             if stamp != self._stamp:
-                self._keys = self._read()
+                self._callers = self._read()
                 self._stamp = stamp
-                log.info("keys read", file=str(self._path), keys=len(self._keys))
-        except (OSError, ValueError) as error:
+                log.info("keys read", file=str(self._path), keys=len(self._callers))
+        except UNREADABLE as error:
             log.error(
                 "key file cannot be read, the last keys stay", file=str(self._path), error=_reason(error)
             )
@@ -93,35 +94,32 @@ class KeyFile:
         status = os.stat(self._path)
         return status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino
 
-    def _read(self) -> list[Key]:
-        # A pipe in the file's place would be waited for.
-        with open(self._path, "rb", opener=_open_at_once) as file:
-            mode = os.fstat(file.fileno()).st_mode
-            if not stat.S_ISREG(mode):
-                raise OSError("it is no regular file")
-            content = file.read()
+    def _read(self) -> dict[bytes, Caller]:
+        """Returns the caller of each key, by the key's hash."""
+        with RegularFile.open(self._path) as file:
+            content, permissions = file.read_text_bytes(), file.permissions
         keys = parse_keys(content.decode("utf-8-sig"))
-        if mode & stat.S_IROTH:
+        if permissions & stat.S_IROTH:
             log.warning("others may read the key file; take that right away from them", file=str(self._path))
-        return keys
-
-
-def _open_at_once(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NONBLOCK)
+        return {key.digest: key.caller for key in keys}
 
 
 def parse_keys(text: str) -> list[Key]:
     """Reads the lines of a key file. Raises KeyLineError, or UnicodeEncodeError for one that is not ASCII."""
     keys: list[Key] = []
+    digests: set[bytes] = set()
+    names: set[str] = set()
     for number, line in enumerate(text.splitlines(), start=1):
         if line.strip() and not line.strip().startswith("#"):
             line.encode("ascii")  # clients differ in how they send anything else
             key = _parse_line(line, f"line {number}")
-            if any(key.digest == other.digest for other in keys):
+            if key.digest in digests:
                 raise KeyLineError(f"line {number}: this key is there already; write each key once")
-            if any(key.caller.name == other.caller.name for other in keys):
+            if key.caller.name in names:
                 raise KeyLineError(f"line {number}: another key has this name; give each a name of its own")
             keys.append(key)
+            digests.add(key.digest)
+            names.add(key.caller.name)
     return keys
 
 
@@ -203,13 +201,13 @@ def _key_file(path: Path | None) -> KeyFile | None:
 
 
 def _digest(key: str) -> bytes:
-    """Hashes a key to one length, so that comparing tells nothing of a key's."""
+    """Hashes a key; nobody can say how near to a right one a wrong one's hash is."""
     return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
 
 
-def _reason(error: OSError | ValueError) -> str:
+def _reason(error: Exception) -> str:
     if isinstance(error, OSError):
         return error.strerror or str(error)
-    if isinstance(error, KeyLineError):
+    if isinstance(error, KeyLineError | EOFError):
         return str(error)
     return "it has a key that is not ASCII" if isinstance(error, UnicodeEncodeError) else "it is not UTF-8"

@@ -35,9 +35,9 @@ OF_THE_OPTIONS = {
     "settings": {f"{PACKAGE}.engine.options.EngineOptions"},
     "startup": {f"{PACKAGE}.engine.StoreSource"},
 }
-# What it knows of a store: its errors, names and entries, and how a URL is shown.
+# What it knows of a store: its errors, names and entries, how a URL is shown, and how a file is opened.
 OF_THE_STORE = {
-    *("model_store.errors", "model_store.storage.files"),
+    *("model_store.errors", "model_store.storage.files", "model_store.storage.regular_files"),
     *("model_store.format.field_types", "model_store.format.manifest"),
 }
 PROTOCOLS = {"native", "hugging_face", "open_inference"}
@@ -139,6 +139,7 @@ def test_the_rule_catches(module: str, name: str) -> None:
         ("server.serving.batcher", "mass_serve.engine.ServingEngine"),
         ("server.serving.sandbox.decoding", "mass_serve.inputs.images.decode_surveyed"),
         ("server.startup", "mass_serve.engine.StoreSource"),
+        ("server.serving.keys", "mass_serve.model_store.storage.regular_files.RegularFile"),
         ("server.web.middleware", "mass_serve.server.serving.service.Service"),
         ("server.protocols.native.routes", "fastapi.Request"),
         ("server.protocols.native.routes", "mass_serve.server.web.receiving.read_body"),

@@ -156,16 +156,43 @@ def test_what_decoders_pass_over_between_segments_is_passed_over(filling: bytes)
     assert survey(data, LIMITS) == ImageSurvey("JPEG", 7, 5, work=35 + 35 * 2 // 4)
 
 
-def test_ten_thousand_segments_are_read_and_no_more() -> None:
+def refused_as_too_many(*parts: bytes) -> bool:
+    try:
+        survey(jpeg(*parts), LIMITS)
+    except InputTooLargeError as error:
+        return "more than 10000 markers" in str(error)
+    return False
+
+
+@pytest.mark.parametrize(
+    "marker", [segment(0xFE), b"\xff\xd0", b"\xff\0", b"\xff\x01", b"\xff\0junk", b"\xff\x01x"]
+)
+def test_ten_thousand_markers_are_read_and_no_more(marker: bytes) -> None:
     """The frame and the scan are two of them."""
-    assert survey(jpeg(frame(), segment(0xFE) * 9_998, scan()), LIMITS).work == 35
-    with pytest.raises(InputTooLargeError, match="more than 10000 segments"):
-        survey(jpeg(frame(), segment(0xFE) * 9_999, scan()), LIMITS)
+    assert not refused_as_too_many(frame(), marker * 9_998, scan())
+    assert refused_as_too_many(frame(), marker * 9_999, scan())
+    assert not refused_as_too_many(marker * 9_998, frame(), scan())
+    assert refused_as_too_many(marker * 9_999, frame(), scan())
 
 
-@pytest.mark.parametrize("bare", [b"\xff\xd0", b"\xff\0", b"\xff\x01"])
-def test_ten_thousand_bare_markers_are_passed_over_and_no_more(bare: bytes) -> None:
-    """The next that is none is the last of them."""
-    assert survey(jpeg(bare * 9_999, frame(), scan()), LIMITS).work == 35
-    with pytest.raises(InputTooLargeError, match="more than 10000 markers"):
-        survey(jpeg(bare * 10_000, frame(), scan()), LIMITS)
+@pytest.mark.parametrize("filling", [b"\xff", b"\xff" * 90, b"\xff\xff"])
+def test_filling_counts_once_before_each_segment(filling: bytes) -> None:
+    filled = filling + segment(0xFE)
+    assert survey(jpeg(filled * 4_999, frame(), scan()), LIMITS).work == 35
+    assert refused_as_too_many(filled * 5_000, frame(), scan())
+
+
+def test_what_is_passed_over_and_what_is_read_have_one_bound() -> None:
+    """Else as many could be passed over before each segment as there may be segments."""
+    assert refused_as_too_many((b"\xff\x01" * 5_000 + segment(0xFE)) * 2, frame(), scan())
+
+
+@pytest.mark.parametrize("length", [PIECE - 1, PIECE, PIECE + 1, 3 * PIECE + 7])
+def test_filling_of_any_length_is_passed_over_to_the_marker_behind_it(length: int) -> None:
+    assert survey(jpeg(b"\xff" * length, frame(), b"\xff" * length, scan()), LIMITS).work == 35
+
+
+@pytest.mark.parametrize("end", [b"", b"\xff", b"\xff\xff", b"\xff" * (PIECE + 1)])
+def test_a_file_that_ends_in_filling_is_refused(end: bytes) -> None:
+    with pytest.raises(CorruptInputError):
+        survey(START + segment(0xFE) + end, LIMITS)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -167,7 +169,20 @@ def test_one_slow_image_of_many_does_not_change_much(desk: Desk) -> None:
         desk.ledger.decode_took(0.1, 0.1)
     desk.ledger.decode_took(0.1, 1.0)
     desk.ask("a")
-    assert desk.seconds("a", decode=2.0) == pytest.approx(1.18 + 2.0, abs=0.01)
+    # It counts as four times as slow, and its weight is a fiftieth.
+    assert desk.seconds("a", decode=2.0) == pytest.approx(1.06 + 2.0, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "pace"), [(100.0, 4.0), (0.41, 4.0), (0.3, 3.0), (0.03, 0.3), (0.0, 0.25)]
+)
+def test_no_number_of_odd_images_makes_the_pace_odder_than_by_four(
+    desk: Desk, seconds: float, pace: float
+) -> None:
+    for _ in range(500):
+        desk.ledger.decode_took(0.1, seconds)
+    desk.ask("a")
+    assert desk.seconds("a", decode=20.0) == pytest.approx(pace * 10 + 2.0, abs=0.01)
 
 
 def test_what_is_decoded_takes_no_more_time_of_the_decoders(desk: Desk) -> None:
@@ -189,6 +204,46 @@ def test_the_paces_follow_the_recent_past(desk: Desk) -> None:
         desk.ledger.device_took(1, 0.5)
     desk.ask("a")
     assert desk.seconds("a") == 1.0
+
+
+def batches(took: Callable[[int], float], first: tuple[int, float], count: int) -> list[int]:
+    """The sizes of full batches of half a second, on a device that takes `took(n)` for n images."""
+    ledger, sizes = Ledger(100), []
+    ledger.device_took(*first)
+    for _ in range(count):
+        sizes.append(int(min(64, max(1, ledger.images_within(0.5)))))
+        ledger.device_took(sizes[-1], took(sizes[-1]))
+    return sizes
+
+
+def test_after_one_slow_batch_the_next_grow_at_once() -> None:
+    sizes = batches(lambda n: 0.02 + 0.001 * n, (1, 30.0), 8)
+    assert sizes == [1, 2, 4, 8, 16, 32, 64, 64]
+
+
+def test_batches_of_one_do_not_keep_themselves_small() -> None:
+    """Where a batch takes long however small it is, one image alone is in time, and so are ten."""
+    sizes = batches(lambda n: 0.4 + 0.01 * n, (1, 0.41), 40)
+    assert sizes[:4] == [2, 3, 4, 5]
+    assert min(sizes[10:]) >= 8
+    assert max(sizes) <= 13
+
+
+def test_where_each_image_takes_as_long_a_batch_takes_at_most_a_quarter_more_than_it_should() -> None:
+    sizes = batches(lambda n: 0.05 * n, (1, 0.05), 40)
+    assert min(sizes[1:]) >= 9
+    assert max(sizes) <= 12
+
+
+def test_a_batch_that_took_too_long_is_not_followed_by_a_larger_one() -> None:
+    assert batches(lambda _: 0.51, (1, 0.51), 1) == [1]
+    assert batches(lambda _: 0.5, (1, 0.5), 1) == [2]
+    assert batches(lambda n: 0.25 * n, (8, 0.25), 1) == [16]
+    assert batches(lambda n: 0.25 * n, (8, 0.26), 1) == [15], "what the pace allows is not given up"
+
+
+def test_before_any_batch_its_size_has_no_bound() -> None:
+    assert Ledger(10).images_within(0.5) == math.inf
 
 
 def test_admission_is_all_or_nothing_and_one_caller_may_fill_the_queue(desk: Desk) -> None:

@@ -270,6 +270,18 @@ def test_callers_take_turns_image_by_image(bench: Bench) -> None:
     )
 
 
+def test_batches_are_large_again_soon_after_one_slow_image() -> None:
+    bench = Bench(max_batch_images=8, queue_images=100)
+    bench.ledger.device_took(1, 30.0)
+    bench.occupy()
+    tickets = [bench.send(n, seconds=3600) for n in range(30)]
+    bench.open()
+    assert [reds(ticket) for ticket in tickets] == [[n] for n in range(30)]
+    assert bench.engine.batches[0] == 1
+    assert 8 in bench.engine.batches
+    assert bench.batcher.close(WAIT)
+
+
 def test_a_share_of_two_has_two_images_of_three() -> None:
     bench = Bench(max_batch_images=3, queue_images=100)
     bench.occupy()

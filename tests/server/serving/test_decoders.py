@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import struct
+import zlib
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from types import SimpleNamespace
@@ -23,8 +25,16 @@ from mass_serve.server.errors import (
     SlowInputError,
     TooLargeError,
 )
-from mass_serve.server.serving import decoders
-from mass_serve.server.serving.decoders import DECODE, LARGE, SMALL, Decoders, bounds_of, survey_files
+from mass_serve.server.serving.decoders import (
+    DECODE,
+    LARGE,
+    SMALL,
+    Decoders,
+    bounds_of,
+    decode_cost,
+    predicted_seconds,
+    survey_files,
+)
 from mass_serve.server.serving.fair_queue import Turn
 from mass_serve.server.serving.sandbox.bounds import (
     ExceededError,
@@ -61,7 +71,7 @@ def with_decoders(test: Callable[[Decoders, SandboxPool], Awaitable[None]], coun
 def test_the_order_is_kept_and_the_bits_are_those_of_this_process() -> None:
     colours: list[Colour] = [(n, 0, 0) for n in range(20)]
     files = [encode(Image.new("RGB", (8, 8), colour)) for colour in colours]
-    large = bomb(4000, 3001)
+    large = bomb(4000, 4001)
 
     async def test(made: Decoders, _: SandboxPool) -> None:
         pixels = await decoded(made, [*files, large, encode(Image.effect_noise((300, 200), 90), "JPEG")])
@@ -98,7 +108,7 @@ def test_an_image_that_does_not_decode_is_named() -> None:
 
 def test_small_images_do_not_wait_for_large_ones() -> None:
     async def test(made: Decoders, _: SandboxPool) -> None:
-        large = asyncio.ensure_future(decoded(made, [bomb(4000, 4000)] * 4))
+        large = asyncio.ensure_future(decoded(made, [bomb(4000, 4001)] * 4))
         await asyncio.sleep(0)
         assert len(await decoded(made, [picture(1)] * 4)) == 4
         assert not large.done()
@@ -158,4 +168,75 @@ def test_images_get_time_and_memory_by_their_size() -> None:
     assert bounds_of(large, resizing).cpu_seconds > 5
     assert bounds_of(large, resizing).memory_bytes < 4 << 30
     assert bounds_of(small, replace(resizing, crop=224)).result_bytes == 3 * 224 * 224
-    assert decoders.predicted_seconds(large) > 100 * decoders.predicted_seconds(small)
+    assert predicted_seconds(b"", large) > 100 * predicted_seconds(b"", small)
+
+
+def test_photographs_of_telephones_are_not_large() -> None:
+    lanes: list[str] = []
+
+    def submit(*_: Any, lane: str, **__: Any) -> asyncio.Future[bytearray]:
+        lanes.append(lane)
+        future = asyncio.get_running_loop().create_future()
+        future.set_exception(RefusedError("CorruptInputError", "asked only for its lane"))
+        return future
+
+    async def run() -> None:
+        pool = cast(SandboxPool, SimpleNamespace(submit=submit))
+        for size in ((4032, 3024), (4000, 4000), (4000, 4001), (8000, 6000)):
+            surveys = [ImageSurvey("JPEG", *size, size[0] * size[1])]
+            with pytest.raises(BadImageError):
+                await Decoders(pool).pixels([b"x"], surveys, ENGINE, Turn("all", 2))
+
+    asyncio.run(run())
+    assert lanes == [SMALL, SMALL, LARGE, LARGE]
+
+
+def test_no_job_has_more_than_ten_seconds() -> None:
+    """Twenty scans of the largest image, and a BMP of runs of one pixel each, would have more."""
+    resizing = PREPROCESSING.resizing
+    for surveyed in (
+        ImageSurvey("JPEG", 7000, 7000, 49_000_000 * 6),
+        ImageSurvey("BMP", 4000, 4000, 16_000_000 * 101),
+    ):
+        assert bounds_of(surveyed, resizing).cpu_seconds == 10.0
+        assert bounds_of(surveyed, resizing).wall_seconds == 50.0
+    small = ImageSurvey("JPEG", 4000, 4000, 16_000_000)
+    assert bounds_of(small, resizing).cpu_seconds == pytest.approx(2.6)
+
+
+def test_bytes_that_show_nothing_are_expected_to_take_time_too() -> None:
+    """A PNG with 20 MB of private chunks takes a hundred times as long as its pixels alone."""
+    tiny = ImageSurvey("PNG", 16, 16, 256)
+    assert predicted_seconds(bytes(20_000_000), tiny) > 100 * predicted_seconds(bytes(100), tiny)
+    alone, together = predicted_seconds(bytes(100), tiny), decode_cost([bytes(100)] * 3, [tiny] * 3, 2)
+    assert together == pytest.approx(3 * alone)
+    large = ImageSurvey("PNG", 7000, 7000, 49_000_000)
+    assert decode_cost([b"x"], [large], 3) == pytest.approx(3 * predicted_seconds(b"x", large))
+
+
+def test_what_is_told_of_the_pace_is_measured_against_the_whole_file() -> None:
+    heavy = with_private_chunk(encode(Image.new("RGB", (16, 16))), 4_000_000)
+    told: list[tuple[float, float]] = []
+
+    async def run() -> None:
+        pool = SandboxPool([DECODE], {SMALL: 1, LARGE: 1}, 16 << 20, took=lambda _, *rest: told.append(rest))
+        pool.start()
+        try:
+            await decoded(Decoders(pool), [heavy])
+        finally:
+            pool.close()
+            await asyncio.sleep(0)
+
+    asyncio.run(run())
+    [(cost, seconds)] = told
+    assert cost == predicted_seconds(heavy, survey_files([heavy], LIMITS)[0])
+    assert cost > 0.03
+    assert seconds > 0
+
+
+def with_private_chunk(png: bytes, nbytes: int) -> bytes:
+    """The same picture, with so many bytes before its pixels that show nothing."""
+    chunk = b"prVt" + bytes(nbytes)
+    place = png.index(b"IDAT") - 4
+    packed = struct.pack(">I", nbytes) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    return png[:place] + packed + png[place:]

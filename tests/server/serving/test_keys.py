@@ -166,8 +166,44 @@ def test_a_file_that_others_may_read_is_warned_of_once_a_change(path: Path) -> N
 
 def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "keys")
-    with pytest.raises(SettingsError, match="no regular file"):
+    with pytest.raises(SettingsError, match="cannot be read: it is a FIFO, and only regular files are read"):
         KeyFile(tmp_path / "keys")
+
+
+@pytest.mark.usefixtures("_always_looks")
+def test_a_pipe_that_takes_the_place_of_a_file_leaves_the_last_keys(path: Path) -> None:
+    file = KeyFile(path)
+    path.unlink()
+    os.mkfifo(path)
+    with capture_logs() as logs:
+        assert file.find("first-key")
+    assert [(line["log_level"], line["error"]) for line in logs] == [
+        ("error", "it is a FIFO, and only regular files are read")
+    ]
+
+
+@pytest.mark.usefixtures("_always_looks")
+def test_a_file_that_becomes_shorter_while_it_is_read_leaves_the_last_keys(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = KeyFile(path)
+    path.write_text("third-key\n")
+    with monkeypatch.context() as patched, capture_logs() as logs:
+        patched.setattr(os, "preadv", lambda *_: 0)
+        assert file.find("first-key")
+        assert not file.find("third-key")
+    assert logs[0]["error"] == "the file has become shorter"
+    assert file.find("third-key"), "it is read again"
+
+
+def test_many_keys_are_read_and_found_at_once(path: Path) -> None:
+    """Comparing each with each would take 20,000 of them a minute, and hold the event loop for as long."""
+    path.write_text("".join(f"key-{n} name=n{n}\n" for n in range(20_000)))
+    started = time.process_time()
+    file = KeyFile(path)
+    callers = [file.find(f"key-{n}") for n in range(0, 20_000, 4)]
+    assert time.process_time() - started < 5.0
+    assert [caller and caller.name for caller in callers] == [f"key:n{n}" for n in range(0, 20_000, 4)]
 
 
 def test_a_byte_order_mark_is_no_part_of_the_first_key(path: Path) -> None:

@@ -7,12 +7,15 @@ import threading
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 
 from mass_serve.engine import ServingEngine
 from mass_serve.server.errors import MemoryFullError, QueueFullError
 from mass_serve.server.operation.metrics import Metrics
+from mass_serve.server.serving import service
+from mass_serve.server.serving.admission import Ledger
 from mass_serve.server.serving.caller import Caller
 from mass_serve.server.serving.decoders import LARGE, SMALL, predicted_seconds, survey_files
 from mass_serve.server.serving.request_context import Answers, EncodedImages, RequestContext, Urgency
@@ -153,10 +156,59 @@ def test_what_decoding_should_take_is_admitted_and_learnt_from() -> None:
         await bench.until(lambda: bench.service.ledger.open)
         [ticket] = bench.service.ledger.open
         [surveyed] = survey_files(files[:1], bench.settings.image_limits)
-        assert ticket.decode_cost == pytest.approx(3 * predicted_seconds(surveyed))
+        assert ticket.decode_cost == pytest.approx(3 * predicted_seconds(files[0], surveyed))
         bench.gate.set()
         await asking
         assert bench.service.ledger._decode_pace.seconds_per_unit != 1.0
+
+    with_service(test)
+
+
+class GuardedLedger(Ledger):
+    """Remembers what is asked and told of it by a thread that has not the batcher's lock."""
+
+    guard: threading.Condition | None = None
+
+    def __init__(self, queue_images: int, decoders: int) -> None:
+        super().__init__(queue_images, decoders)
+        self.reached: set[str] = set()
+        self.unguarded: set[str] = set()
+
+    def __getattribute__(self, name: str) -> Any:
+        if name in OF_THE_LEDGER:
+            self._note(name)
+        return super().__getattribute__(name)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if name in OF_THE_LEDGER and self.guard is not None:
+            self._note(name)
+        super().__setattr__(name, value)
+
+    def _note(self, name: str) -> None:
+        self.reached.add(name)
+        if self.guard is not None and not self.guard._is_owned():  # type: ignore[attr-defined]
+            self.unguarded.add(name)
+
+
+OF_THE_LEDGER = frozenset(
+    ("admit", "forget", "decode_took", "device_took", "images_within", "on_device", "waiting", "open")
+)
+
+
+def test_threads_take_turns_at_the_ledger(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Decoders tell the event loop of their pace, and the device's thread has one of its own."""
+    monkeypatch.setattr(service, "Ledger", GuardedLedger)
+
+    async def test(bench: Bench) -> None:
+        ledger = bench.service.ledger
+        assert isinstance(ledger, GuardedLedger)
+        ledger.guard = bench.service.batcher._changed
+        bench.gate.set()
+        assert await bench.ask("a", 1, 2) == [1, 2]
+        # The device's thread goes on after it has answered.
+        await bench.until(lambda: {"device_took", "decode_took"} <= ledger.reached)
+        assert ledger.reached == OF_THE_LEDGER
+        assert ledger.unguarded == set()
 
     with_service(test)
 
