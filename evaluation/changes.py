@@ -56,7 +56,9 @@ class FinetunedModels:
     def __init__(self, bank: ExpertBank, checkpoints: Mapping[str, Path]) -> None:
         """Raises CheckpointError for a checkpoint that cannot be read or is of another size."""
         self._pretrained = bank.pretrained
-        self._checkpoints = {task: Checkpoint.open(path) for task, path in checkpoints.items()}
+        self._checkpoints = {
+            task: Checkpoint.open(path, base=bank.architecture) for task, path in checkpoints.items()
+        }
         for task, checkpoint in self._checkpoints.items():
             check_same_sizes(task, checkpoint.architecture, bank.architecture, "the store's encoder")
 
@@ -71,5 +73,5 @@ class FinetunedModels:
 
     def change(self, task: str, parameter: str) -> Tensor:
         pretrained = self._pretrained[parameter]
-        finetuned = self._checkpoints[task].parameter(parameter).to(pretrained.device)
-        return task_vector(pretrained, finetuned)
+        finetuned = self._checkpoints[task].over(self._pretrained.__getitem__)(parameter)
+        return task_vector(pretrained, finetuned.to(pretrained.device))

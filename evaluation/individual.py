@@ -42,7 +42,8 @@ def with_individual_accuracies(
 def _accuracy(plan: BuildPlan, task: PlannedTask, data: EvaluationData, progress: Progress) -> float:
     """The share of the task's images that its own fine-tuned model and head get right."""
     architecture = task.checkpoint.architecture
-    parameters = {name: task.checkpoint.parameter(name).float() for name in architecture.parameter_shapes()}
+    read = task.checkpoint.over(plan.pretrained.parameter)
+    parameters = {name: read(name).float() for name in architecture.parameter_shapes()}
     preprocessing = ImagePreprocessor(plan.preprocessing)
     head = classification_head(task.head)
     right = done = 0

@@ -117,7 +117,7 @@ def plan_task(
     check_task_name(task.name)
     if task.individual_accuracy is not None and not 0 <= task.individual_accuracy <= 1:
         raise TaskError(f"task {task.name}: the individual accuracy must be from 0 to 1")
-    checkpoint = Checkpoint.open(task.checkpoint, allow_pickle)
+    checkpoint = Checkpoint.open(task.checkpoint, allow_pickle, pretrained)
     check_same_sizes(task.name, checkpoint.architecture, pretrained, "the pretrained model")
     _check_same_preprocessing(task.name, checkpoint, preprocessing)
     head_file = _beside(task, task.head, checkpoint, HEAD_FILE, "--head")

@@ -81,7 +81,8 @@ def write_task(
     revision = new_revision()
     folder = task_folder(task.name, revision)
     experts_file, head_file = f"{folder}/experts.safetensors", f"{folder}/head.safetensors"
-    experts = factor_task(layout, pretrained, task.checkpoint.parameter, f"factoring {task.name}", progress)
+    finetuned = task.checkpoint.over(pretrained)
+    experts = factor_task(layout, pretrained, finetuned, f"factoring {task.name}", progress)
     with files.writing(experts_file) as file:
         experts_hash = write_tensors(file, layout.tensor_specs(), experts.__getitem__)
     with files.writing(head_file) as file:

@@ -14,6 +14,9 @@ import pytest
 
 from examples.demo_suite.fonts import FontsMissingError, require_fonts
 
+# open_clip and what it imports, without the other torch that torchvision would bring.
+OPEN_CLIP = ("open-clip-torch", "ftfy", "wcwidth", "regex", "tqdm")
+
 
 def c_compiler() -> str | None:
     """The path of a C compiler, if there is one."""
@@ -44,12 +47,19 @@ def _without_fusion_bench() -> str | None:
     return "merges are compared with FusionBench: pip install --no-deps fusion-bench"
 
 
+def _without_open_clip() -> str | None:
+    if importlib.util.find_spec("open_clip"):
+        return None
+    return f"checkpoints are compared with open_clip: pip install --no-deps {' '.join(OPEN_CLIP)}"
+
+
 # What is missing and how it is installed, or None.
 MISSING: dict[str, Callable[[], str | None]] = {
     "fonts": _without_fonts,
     "prometheus": _without_prometheus,
     "compiler": _without_compiler,
     "fusion_bench": _without_fusion_bench,
+    "open_clip": _without_open_clip,
 }
 
 

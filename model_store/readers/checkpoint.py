@@ -2,55 +2,74 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from mass_serve.backbone.architecture import Architecture
 from mass_serve.model_store.errors import CheckpointError
 from mass_serve.model_store.format.tensor_files import LARGEST_NUMBER, is_moderate
 from mass_serve.model_store.readers.clip import ClipVision
-from mass_serve.model_store.readers.family import Family, Source
+from mass_serve.model_store.readers.family import Description, Family, Source
 from mass_serve.model_store.readers.json_files import read_json_object
+from mass_serve.model_store.readers.open_clip import OpenClipVision
 from mass_serve.model_store.readers.weight_files import WeightFiles, open_weights
 
 CONFIG_FILE = "config.json"
 # Another family is another file beside `clip`, and an entry here.
-FAMILIES: tuple[Family, ...] = (ClipVision(),)
+FAMILIES: tuple[Family, ...] = (ClipVision(), OpenClipVision())
 
 
 class Checkpoint:
-    """One model on disk: its architecture at once, its weights one canonical parameter at a time."""
+    """One model on disk: its architecture at once, its weights one canonical parameter at a time.
 
-    def __init__(self, folder: Path, weights: WeightFiles, family: Family, config: dict[str, Any]) -> None:
+    A fine-tuned model may leave the projection to the model that it was fine-tuned from, its base; then the
+    architecture has it, and `over` reads it there.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        weights: WeightFiles,
+        family: Family,
+        config: Mapping[str, Any],
+        base: Architecture | None,
+    ) -> None:
         """Checks the weights of `family` in `folder` against its `config`. Raises CheckpointError."""
         self.folder = folder
+        self._config_file = folder / family.config_file
         self._weights = weights
         self._keys = _keys_by_name(folder, family, weights.specs)
-        self.architecture = family.architecture(folder / CONFIG_FILE, config, self._keys)
-        self._sources = family.sources(self.architecture)
-        self._shapes = self.architecture.parameter_shapes()
+        specs = {name: weights.specs[key] for name, key in self._keys.items()}
+        own = family.architecture(Description(self._config_file, config, specs, base))
+        self.architecture = _with_projection_of(base, own)
+        self._sources = family.sources(own)
+        self._shapes = own.parameter_shapes()
         self._check_keys()
         self._check_tensors()
 
     @classmethod
-    def open(cls, path: Path, allow_pickle: bool = False) -> Checkpoint:
-        """Opens the model in a directory, or in a weights file whose directory has its config.json.
+    def open(cls, path: Path, allow_pickle: bool = False, base: Architecture | None = None) -> Checkpoint:
+        """Opens the model in a directory, or in a weights file whose directory has its configuration.
 
-        Only headers are read (pickles whole). Raises CheckpointError naming what is wrong: a missing file,
-        another architecture, missing or unexpected keys, wrong shapes.
+        `base` is the architecture of the model that it was fine-tuned from. Only headers are read (pickles
+        whole). Raises CheckpointError naming what is wrong: a missing file, another architecture, missing or
+        unexpected keys, wrong shapes.
         """
         folder = path if path.is_dir() else path.parent
         weights = open_weights(path, allow_pickle)
-        config = read_json_object(folder / CONFIG_FILE)
-        return cls(folder, weights, _family_of(folder / CONFIG_FILE, config), config)
+        family, config = _family_of(folder, weights)
+        return cls(folder, weights, family, config, base)
 
     @property
     def input_files(self) -> tuple[Path, ...]:
         """The files that decide what the parameters are."""
-        return (self.folder / CONFIG_FILE, *self._weights.paths)
+        config = (self._config_file,) if self._config_file.exists() else ()
+        return (*config, *self._weights.paths)
 
     def dtype(self, name: str) -> torch.dtype:
         """Returns the dtype in which `parameter` gives a parameter."""
@@ -64,8 +83,12 @@ class Checkpoint:
 
         Raises CheckpointError naming a weight that holds NaN, Inf or what float32 could not compute with.
         """
-        parts = [self._finite(key) for key in self._keys_of(name)]
-        return torch.cat(parts).reshape(self._shapes[name])
+        whole = torch.cat([self._finite(key) for key in self._keys_of(name)])
+        return (whole.T.contiguous() if self._sources[name].transposed else whole).reshape(self._shapes[name])
+
+    def over(self, base: Callable[[str], Tensor]) -> Callable[[str], Tensor]:
+        """Returns what reads any parameter of the architecture: here, or of the base what is left to it."""
+        return lambda name: self.parameter(name) if name in self._sources else base(name)
 
     def _finite(self, key: str) -> Tensor:
         tensor = self._weights.read(key)
@@ -102,13 +125,23 @@ class Checkpoint:
             raise CheckpointError(f"{self.folder}: {key} must be float64, float32, float16 or bfloat16")
 
 
-def _family_of(path: Path, config: dict[str, Any]) -> Family:
-    model_type = config.get("model_type")
+def _family_of(folder: Path, weights: WeightFiles) -> tuple[Family, Mapping[str, Any]]:
+    """Returns the family of a model and its configuration. Raises CheckpointError."""
     for family in FAMILIES:
-        if model_type in family.model_types:
-            return family
+        path = folder / family.config_file
+        config = read_json_object(path) if path.exists() else {}
+        if family.reads(config, weights.specs):
+            return family, config
+    path = folder / CONFIG_FILE
+    model_type = read_json_object(path).get("model_type")
     known = " and ".join(family.title for family in FAMILIES)
     raise CheckpointError(f"{path}: model_type is {model_type!r}, but only {known} can be stored")
+
+
+def _with_projection_of(base: Architecture | None, own: Architecture) -> Architecture:
+    if base is None or own.pooling.projection_dim is not None or own.width != base.width:
+        return own
+    return replace(own, pooling=base.pooling)
 
 
 def _keys_by_name(folder: Path, family: Family, files_keys: Iterable[str]) -> dict[str, str]:
@@ -117,8 +150,7 @@ def _keys_by_name(folder: Path, family: Family, files_keys: Iterable[str]) -> di
     Raises CheckpointError for a parameter that is there twice, under two names.
     """
     keys: dict[str, str] = {}
-    for key in files_keys:
-        name = family.key(key)
+    for key, name in family.names(files_keys).items():
         if name is None:
             continue
         if name in keys:

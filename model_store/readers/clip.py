@@ -7,7 +7,7 @@ CLIP's defaults, so the defaults are part of the format.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from mass_serve.backbone.architecture import CHANNELS, Architecture, bias_of, we
 from mass_serve.model_store.errors import CheckpointError
 from mass_serve.model_store.format.architecture_v1 import FlatArchitecture
 from mass_serve.model_store.format.field_types import first_problem
-from mass_serve.model_store.readers.family import Source
+from mass_serve.model_store.readers.family import Description, Source
 
 VISION_DEFAULTS: dict[str, Any] = {
     "image_size": 224,
@@ -31,6 +31,7 @@ VISION_DEFAULTS: dict[str, Any] = {
     "projection_dim": 512,
     "num_channels": 3,
 }
+_MODEL_TYPES = ("clip", "clip_vision_model")
 _ACTIVATIONS = ("quick_gelu", "gelu")  # named as ours
 _WITH_PROJECTION = {"CLIPVisionModelWithProjection", "CLIPModel"}
 _PROJECTION = "visual_projection"
@@ -40,25 +41,27 @@ class ClipVision:
     """The family of CLIP vision encoders."""
 
     title = "CLIP vision encoders (clip, clip_vision_model)"
-    model_types = ("clip", "clip_vision_model")
+    config_file = "config.json"
 
-    def key(self, name: str) -> str | None:
+    def reads(self, config: Mapping[str, Any], keys: Iterable[str]) -> bool:  # noqa: ARG002
+        """Tells a checkpoint by its `model_type`."""
+        return config.get("model_type") in _MODEL_TYPES
+
+    def names(self, keys: Iterable[str]) -> dict[str, str | None]:
         """Strips the prefix and spells LayerNorm right; None for the text tower and for buffers."""
-        if name.startswith(("text_model.", "text_projection.")) or name == "logit_scale":
-            return None
-        if name.endswith(".position_ids"):
-            return None
-        return name.removeprefix("vision_model.").replace("pre_layrnorm.", "pre_layernorm.")
+        return {key: _name(key) for key in keys}
 
-    def architecture(self, path: Path, config: dict[str, Any], keys: Iterable[str]) -> Architecture:
+    def architecture(self, description: Description) -> Architecture:
         """Reads the encoder's sizes from config.json: of a full CLIPModel the vision tower's.
 
         There is a projection where the weights hold one or the class named in the config demands it.
         Raises CheckpointError for sizes that cannot be.
         """
-        vision = VISION_DEFAULTS | _vision_config(path, config)
+        path, config = description.path, description.config
+        vision = {**VISION_DEFAULTS, **_vision_config(path, config)}
         _check_supported(path, vision)
-        projected = weight_of(_PROJECTION) in keys or not _WITH_PROJECTION.isdisjoint(_classes(path, config))
+        demanded = not _WITH_PROJECTION.isdisjoint(_classes(path, config))
+        projected = demanded or weight_of(_PROJECTION) in description.weights
         try:
             return FlatArchitecture(
                 image_size=vision["image_size"],
@@ -84,6 +87,14 @@ class ClipVision:
         # The patches go through a convolution there.
         sources[patches] = Source(keys[patches], (architecture.width, CHANNELS, side, side))
         return sources
+
+
+def _name(key: str) -> str | None:
+    if key.startswith(("text_model.", "text_projection.")) or key == "logit_scale":
+        return None
+    if key.endswith(".position_ids"):
+        return None
+    return key.removeprefix("vision_model.").replace("pre_layrnorm.", "pre_layernorm.")
 
 
 def _keys(architecture: Architecture) -> dict[str, tuple[str, ...]]:
@@ -124,14 +135,14 @@ def _check_supported(path: Path, vision: dict[str, Any]) -> None:
         )
 
 
-def _classes(path: Path, config: dict[str, Any]) -> list[str]:
+def _classes(path: Path, config: Mapping[str, Any]) -> list[str]:
     classes = config.get("architectures") or []
     if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
         raise CheckpointError(f"{path}: architectures must be a list of class names, found {classes!r}")
     return classes
 
 
-def _vision_config(path: Path, config: dict[str, Any]) -> dict[str, Any]:
+def _vision_config(path: Path, config: Mapping[str, Any]) -> Mapping[str, Any]:
     if config["model_type"] == "clip_vision_model":
         return config
     vision = config.get("vision_config") or {}

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from mass_serve.backbone.architecture import Architecture
+from mass_serve.model_store.format.tensor_files import TensorSpec
 
 
 @dataclass(frozen=True)
@@ -16,6 +17,17 @@ class Source:
 
     keys: tuple[str, ...]  # as the family names them
     shape: tuple[int, ...]  # of each of them in the file
+    transposed: bool = False  # there the matrix is [d_in, d_out]
+
+
+@dataclass(frozen=True)
+class Description:
+    """All that a checkpoint says of its encoder beside the values of its weights."""
+
+    path: Path  # of its configuration, for messages
+    config: Mapping[str, Any]
+    weights: Mapping[str, TensorSpec]  # by the family's names
+    base: Architecture | None  # of the model that it was fine-tuned from, where that is known
 
 
 class Family(Protocol):
@@ -27,16 +39,20 @@ class Family(Protocol):
         ...
 
     @property
-    def model_types(self) -> tuple[str, ...]:
-        """The values of `model_type` in config.json that mean this family."""
+    def config_file(self) -> str:
+        """The file in a model's folder that its configuration is in, where it has one."""
         ...
 
-    def key(self, name: str) -> str | None:
-        """Returns the family's one name for a tensor of a file; None for a tensor that is not needed."""
+    def reads(self, config: Mapping[str, Any], keys: Iterable[str]) -> bool:
+        """Tells, by the configuration or by its tensors' names, whether a checkpoint is one of these."""
         ...
 
-    def architecture(self, path: Path, config: dict[str, Any], keys: Iterable[str]) -> Architecture:
-        """Returns the encoder that config.json at `path`, and the keys that there are, describe.
+    def names(self, keys: Iterable[str]) -> dict[str, str | None]:
+        """Returns the family's one name for each tensor of the files; None for one that is not needed."""
+        ...
+
+    def architecture(self, description: Description) -> Architecture:
+        """Returns the encoder that a checkpoint describes; what it leaves unsaid is as in its base.
 
         Raises CheckpointError for what cannot be stored.
         """

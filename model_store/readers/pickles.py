@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+import re
 import zipfile
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -12,6 +14,13 @@ from mass_serve.model_store.errors import CheckpointError
 from mass_serve.model_store.storage.regular_files import LARGEST_TEXT_BYTES, RegularFile
 
 DESCRIPTORS = Path("/proc/self/fd")
+TAKE_OUT = (
+    "if you trust it, take its weights out with examples/state_dict_of_pickle.py,"
+    " where the program that wrote it is installed"
+)
+# What torch says of a class that it does not make, and of other trouble; around it is advice to execute it.
+_FOREIGN = re.compile(r"Unsupported \w+: GLOBAL (\S+)")
+_REASON = re.compile(r".*WeightsUnpickler error: ([^\n]*).*", re.DOTALL)
 _ZIP_MAGIC = b"PK\x03\x04"  # by which torch tells an archive, too
 
 
@@ -35,8 +44,18 @@ def load_state_dict(path: Path) -> Any:
         raise
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
+    except pickle.UnpicklingError as error:
+        if found := _FOREIGN.search(str(error)):
+            raise CheckpointError(
+                f"{path} holds {found[1]}, and nothing of a pickle is executed here: {TAKE_OUT}"
+            ) from error
+        raise _unsafe(path, _REASON.sub(r"\1", str(error))) from error
     except Exception as error:  # torch.load documents no exceptions of its own
-        raise CheckpointError(f"{path} is not a state dict that can be loaded safely: {error}") from error
+        raise _unsafe(path, str(error)) from error
+
+
+def _unsafe(path: Path, reason: str) -> CheckpointError:
+    return CheckpointError(f"{path} is not a state dict that can be loaded safely: {reason}")
 
 
 def _refuse_bomb(path: Path, content: BinaryIO, size: int) -> None:
@@ -45,6 +64,8 @@ def _refuse_bomb(path: Path, content: BinaryIO, size: int) -> None:
     `torch.save` compresses nothing, so the parts of its archive are together smaller than the file.
     """
     parts = zipfile.ZipFile(content).infolist()
+    if any(part.filename.endswith("/constants.pkl") for part in parts):
+        raise CheckpointError(f"{path} is a TorchScript archive, which is a program: {TAKE_OUT}")
     if not all(_is_stored(part) for part in parts):
         raise CheckpointError(f"{path} has compressed parts, which torch.save does not write")
     if sum(part.file_size for part in parts) > size:

@@ -5,6 +5,7 @@ Configurations on disk may leave out whatever equals CLIP's defaults, so the def
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +15,19 @@ from mass_serve.model_store.errors import CheckpointError
 from mass_serve.model_store.format.field_types import first_problem
 from mass_serve.model_store.format.preprocessing import Preprocessing
 from mass_serve.model_store.readers.json_files import read_json_object
+from mass_serve.model_store.readers.open_clip import CONFIG_FILE as OPEN_CLIP_CONFIG
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 # PIL's resampling filters, by the numbers that preprocessor configurations use.
 RESAMPLING = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")
+PREPROCESSOR_CONFIG = "preprocessor_config.json"
 _BICUBIC = RESAMPLING.index("bicubic")
 
 
 def has_preprocessing(folder: Path) -> bool:
     """Tells whether the directory says how its model's images are prepared."""
-    return _preprocessor_config(folder)[0].exists()
+    return _preprocessor_config(folder) is not None
 
 
 def read_preprocessing(folder: Path, image_size: int) -> Preprocessing:
@@ -32,7 +35,7 @@ def read_preprocessing(folder: Path, image_size: int) -> Preprocessing:
 
     Raises CheckpointError where the configured way cannot be followed exactly.
     """
-    path, config = _preprocessor_config(folder)
+    path, config = _preprocessor_config(folder) or (folder / PREPROCESSOR_CONFIG, {})
     try:
         crop = _edge(config.get("crop_size"), image_size)
         size = _shortest_edge(config.get("size"), image_size)
@@ -55,19 +58,46 @@ def read_preprocessing(folder: Path, image_size: int) -> Preprocessing:
         raise CheckpointError(f"{path}: {error}") from error
 
 
-def _preprocessor_config(folder: Path) -> tuple[Path, dict[str, Any]]:
-    """preprocessor_config.json, or the image part of the file that a whole CLIPProcessor is saved as."""
-    path = folder / "preprocessor_config.json"
+def _preprocessor_config(folder: Path) -> tuple[Path, Mapping[str, Any]] | None:
+    """The file that says it, and what it says in the words of preprocessor_config.json; None without one.
+
+    It may be part of the file that a whole CLIPProcessor is saved as, or of open_clip's configuration.
+    """
+    path = folder / PREPROCESSOR_CONFIG
     if path.exists():
         return path, read_json_object(path)
     path = folder / "processor_config.json"
     if path.exists():
         image_part = read_json_object(path).get("image_processor")
         return path, image_part if isinstance(image_part, dict) else {}
-    return path, {}
+    path = folder / OPEN_CLIP_CONFIG
+    if path.exists() and (config := read_json_object(path).get("preprocess_cfg")):
+        return path, _of_open_clip(path, config)
+    return None
 
 
-def _check_supported(config: dict[str, Any]) -> None:
+def _of_open_clip(path: Path, config: Any) -> dict[str, Any]:
+    if not isinstance(config, dict):
+        raise CheckpointError(f"{path}: preprocess_cfg must be an object")
+    if (mode := config.get("resize_mode", "shortest")) != "shortest":
+        raise CheckpointError(f"{path}: resize_mode must be 'shortest', found {mode!r}")
+    interpolation = config.get("interpolation", "bicubic")
+    if interpolation not in RESAMPLING:
+        raise CheckpointError(
+            f"{path}: interpolation must be {' or '.join(RESAMPLING)}, found {interpolation!r}"
+        )
+    # One number, or height and width; the image is resized to it and cropped to it.
+    size = config.get("size")
+    edge = _edge(dict(enumerate(size)), 0) if isinstance(size, list) else size
+    return {
+        "size": edge,
+        "crop_size": edge,
+        "resample": RESAMPLING.index(interpolation),
+        **{f"image_{name}": config[name] for name in ("mean", "std") if name in config},
+    }
+
+
+def _check_supported(config: Mapping[str, Any]) -> None:
     factor = config.get("rescale_factor", 1 / 255)
     scaled_so = isinstance(factor, int | float) and abs(factor * 255 - 1) <= 1e-6
     if config.get("do_rescale", True) is False or not scaled_so:

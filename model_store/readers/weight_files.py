@@ -17,6 +17,10 @@ from mass_serve.model_store.storage.regular_files import FileState, RegularFile
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 PICKLE_FILE = "pytorch_model.bin"
+# As open_clip names them on the hub.
+OPEN_CLIP_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+# Where training code keeps the weights, beside the optimizer and the like.
+_STATE_DICT = "state_dict"
 _PICKLE_SUFFIXES = {".pt", ".pth", ".bin"}
 
 
@@ -71,6 +75,8 @@ class PickledWeights(WeightFiles):
     def __init__(self, path: Path) -> None:
         self.paths = (path,)
         state = load_state_dict(path)
+        if isinstance(state, dict) and isinstance(inner := state.get(_STATE_DICT), dict):
+            state = inner
         if not isinstance(state, dict) or not all(_is_plain(key, value) for key, value in state.items()):
             raise CheckpointError(f"{path} must hold a state dict: dense tensors by name")
         self._state: dict[str, Tensor] = state
@@ -107,6 +113,9 @@ def open_weights(path: Path, allow_pickle: bool) -> WeightFiles:
         return SafetensorsWeights(_shards(path / INDEX_FILE))
     if (path / PICKLE_FILE).exists():
         return open_weights(path / PICKLE_FILE, allow_pickle)
+    for name in OPEN_CLIP_FILES:
+        if (path / name).exists():
+            return open_weights(path / name, allow_pickle)
     raise CheckpointError(f"{path} has neither {WEIGHTS_FILE} nor {INDEX_FILE}")
 
 
