@@ -83,7 +83,7 @@ def create_app(settings: Settings, source: EngineSource) -> FastAPI:
     app.state.statistics = Statistics()
     for routes in ROUTES:
         app.include_router(routes.router)
-    install_error_handlers(app, metrics)
+    install_error_handlers(app, service)
     app.add_middleware(RequestMiddleware, service=service)
     if settings.tracing:
         send_last_spans = trace_requests(app)

@@ -1,6 +1,6 @@
 """Whoever is refused again and again is answered later: a refusal costs less than an answer, but not nothing.
 
-await refusals.slow_down(caller)  # before a caller is told that there is no room, and its body is read
+await refusals.slow_down(caller)  # before a caller is told that there is no room for its request
 """
 
 from __future__ import annotations

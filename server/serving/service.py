@@ -167,6 +167,11 @@ class Service:
         """Gives back what a request holds, once it is over."""
         self._bodies.release(context)
 
+    async def before_refusal(self, context: RequestContext) -> None:
+        """Waits where the caller was refused often of late; what its request holds is given back before."""
+        self._bodies.release(context)
+        await self.refusals.slow_down(context.caller)
+
     def check(self) -> None:
         """Gives a hung worker or load up; whoever keeps time calls this now and then."""
         self.store.check()

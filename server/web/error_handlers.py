@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from http import HTTPMethod, HTTPStatus
+from traceback import clear_frames
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -11,18 +12,22 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.routing import Match
 
-from mass_serve.server.errors import ClientGoneError, ServiceError, first_problem
-from mass_serve.server.serving.observer import ServingObserver
+from mass_serve.server.errors import ClientGoneError, QueueFullError, ServiceError, first_problem
+from mass_serve.server.serving.service import Service
 from mass_serve.server.web.responses import error_response
 
 
-def install_error_handlers(app: FastAPI, observer: ServingObserver) -> None:
+def install_error_handlers(app: FastAPI, service: Service) -> None:
     """Maps every exception that a route can raise to its response."""
 
-    async def on_service_error(_: Request, error: Exception) -> Response:
+    async def on_service_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, ServiceError)
+        if type(error) is QueueFullError:  # others have waited already
+            # The body may be in memory, in the frames that the exception has come through.
+            clear_frames(error.__traceback__)
+            await service.before_refusal(request.state.context)
         if error.reason is not None:
-            observer.request_rejected(error.reason)
+            service.observer.request_rejected(error.reason)
         return error_response(error.status, str(error), error.headers())
 
     async def on_disconnect(request: Request, _: Exception) -> Response:

@@ -14,7 +14,6 @@ from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBea
 from mass_serve.server.errors import (
     ClientGoneError,
     DeadlineError,
-    QueueFullError,
     SlowClientError,
     TooLargeError,
     WrongKeyError,
@@ -79,12 +78,7 @@ async def _let_in(
 
 
 async def _require_room(service: CurrentService, context: CurrentContext) -> None:
-    """Raises QueueFullError, after a while for who was refused often of late: no body is held meanwhile."""
-    try:
-        service.batcher.refuse_when_full(context.caller)
-    except QueueFullError:
-        await service.refusals.slow_down(context.caller)
-        raise
+    service.batcher.refuse_when_full(context.caller)
 
 
 # For routes that take images: an overloaded server refuses before it reads any.
