@@ -32,6 +32,9 @@ DECODE_PACE_MEMORY = 0.98
 # One image counts as at most so many times slower or quicker than expected: a few odd files of one caller
 # would else have everybody refused as too late.
 MOST_OFF = 4.0
+# Nobody is refused for the pace of a device that has worked for less: its first batches are small ones, and
+# what a batch takes whatever is in it makes an image of them seem to take a multiple.
+FIRST_SECONDS = 2.0
 
 
 @dataclass
@@ -54,6 +57,7 @@ class Ledger:
         self._decoders = decoders
         self._clock = clock
         self._device_pace = Pace()
+        self._device_seconds = 0.0
         self._last_batch = (0, math.inf)  # its images and seconds
         self._decode_pace = Pace(DECODE_PACE_MEMORY)
         self._decode_pace.observe(1.0, 1.0)  # as expected, until more is known
@@ -72,6 +76,7 @@ class Ledger:
     def device_took(self, images: int, seconds: float) -> None:
         """Learns the pace of the device from a batch."""
         self._device_pace.observe(images, seconds)
+        self._device_seconds += seconds
         self._last_batch = images, seconds
 
     def images_within(self, seconds: float) -> float:
@@ -121,7 +126,8 @@ class Ledger:
         images = self._ahead(ticket, lambda other: other.waiting)
         decode_cost = self._ahead(ticket, lambda other: other.decode_cost) + ticket.decode_cost
         seconds = decode_cost * self._decode_pace.seconds_per_unit / self._decoders
-        seconds += (self.on_device + images + ticket.images) * self._device_pace.seconds_per_unit
+        if self._device_seconds >= FIRST_SECONDS:
+            seconds += (self.on_device + images + ticket.images) * self._device_pace.seconds_per_unit
         # With nothing ahead it is tried: were it refused for a slow past, no request would ever show that the
         # next ones are quick.
         if images and self._clock() + ADMISSION_MARGIN * seconds > ticket.deadline:

@@ -11,7 +11,7 @@ import pytest
 
 from mass_serve.engine import ServingEngine
 from mass_serve.server.errors import QueueFullError
-from mass_serve.server.serving.admission import ADMISSION_MARGIN, Ledger
+from mass_serve.server.serving.admission import ADMISSION_MARGIN, FIRST_SECONDS, Ledger
 from mass_serve.server.serving.caller import Caller
 from mass_serve.server.serving.fair_queue import ORDINARY_PRIORITY, Turn
 from mass_serve.server.serving.ticket import Ticket
@@ -83,6 +83,18 @@ def test_before_any_batch_everything_is_tried() -> None:
     desk = Desk()
     desk.ask("a", 50)
     desk.ask("b", 50, seconds=0.001)
+
+
+def test_the_first_small_batches_have_nobody_refused() -> None:
+    """What a batch takes whatever is in it would make a hundred images seem to take a minute."""
+    desk = Desk()
+    for images in (1, 2, 4):
+        desk.ledger.device_took(images, 0.5)
+    desk.ask("a", 50)
+    desk.ask("b", 50, seconds=1.0)
+    desk.ledger.device_took(8, FIRST_SECONDS - 1.5)
+    with pytest.raises(QueueFullError, match="images are ahead"):
+        desk.ask("c", 50, seconds=1.0)
 
 
 def test_the_margin_is_a_fifth() -> None:
