@@ -1,4 +1,4 @@
-"""Labelled images in folders: DATA/<task>/<class>/*.png|jpg|webp|..."""
+"""Labelled images in folders: DATA/<task>/<class>/*.png|jpg|webp|... (`class_folders` on their names)."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from mass_serve.engine.preprocessing import ImagePreprocessor
+from mass_serve.evaluation.class_folders import class_of_folders
 from mass_serve.evaluation.index import Selection, index_files, next_images
 from mass_serve.inputs.errors import InputError
 from mass_serve.inputs.images import FORMATS, ImageLimits, decode_image
@@ -117,13 +118,15 @@ def _labelled_files(
             raise EvaluationDataError(
                 f"{folder} is named as no task of the store; it has {', '.join(labels)}"
             )
-        classes = list(labels[folder.name])
-        for class_folder in sorted(path for path in folder.iterdir() if path.is_dir()):
-            if class_folder.name not in classes:
+        class_folders = sorted(path for path in folder.iterdir() if path.is_dir())
+        targets = class_of_folders([path.name for path in class_folders], labels[folder.name])
+        for class_folder in class_folders:
+            target = targets.get(class_folder.name)
+            if target is None:
                 raise EvaluationDataError(
-                    f"{class_folder} is named as no class of {folder.name}; it has {', '.join(classes)}"
+                    f"{class_folder} is named as no class of {folder.name}; it has"
+                    f" {', '.join(labels[folder.name])}, or a folder for each with its number"
                 )
-            target = classes.index(class_folder.name)
             with os.scandir(class_folder) as entries:
                 for entry in entries:
                     if os.path.splitext(entry.name)[1].lower() in SUFFIXES:

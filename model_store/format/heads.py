@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,6 +23,8 @@ LABELS_FILE = "labels.json"
 WEIGHT = "weight"  # [C, P], a row for each class
 BIAS = "bias"  # [C], in a linear head
 LOGIT_SCALE = "logit_scale"  # one number, the multiplier itself, in a cosine head
+# What a classification model of Hugging Face has before the names of its head.
+_CLASSIFIER = "classifier."
 LARGEST_LOGIT_SCALE = 1e6  # CLIP trains with at most 100
 
 
@@ -62,6 +65,8 @@ def read_head(path: Path) -> HeadTensors:
         raise CheckpointError(f"{path} cannot be used: {error}") from error
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from error
+    if all(key.startswith(_CLASSIFIER) for key in tensors):
+        tensors = {key.removeprefix(_CLASSIFIER): tensor for key, tensor in tensors.items()}
     try:
         return head_from_tensors(tensors)
     except ValueError as error:
@@ -101,13 +106,19 @@ def head_from_tensors(tensors: dict[str, Tensor]) -> HeadTensors:
 
 
 def read_labels(path: Path) -> tuple[str, ...]:
-    """Reads the class names, in the head's row order, from a JSON list of unique non-empty strings."""
+    """Reads the class names, in the head's row order, from a JSON list of unique non-empty strings.
+
+    It may also be an object of them by row, `{"0": "cat", "1": "dog"}`, alone or as the `id2label` of a
+    config.json. Raises CheckpointError.
+    """
     try:
         labels = parse_json(read_text_file(path))
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
     except ValueError as error:
         raise CheckpointError(f"{path} is not valid JSON: {error}") from error
+    if isinstance(labels, dict):
+        labels = _in_row_order(path, labels.get("id2label", labels))
     if not isinstance(labels, list) or not all(isinstance(label, str) and label for label in labels):
         raise CheckpointError(f"{path} must hold a JSON list of class names, non-empty strings")
     if any(0xD800 <= ord(character) <= 0xDFFF for label in labels for character in label):
@@ -118,3 +129,13 @@ def read_labels(path: Path) -> tuple[str, ...]:
         twice = next(label for label in labels if labels.count(label) > 1)
         raise CheckpointError(f"{path} names the class {twice!r} twice")
     return tuple(labels)
+
+
+def _in_row_order(path: Path, by_row: Any) -> list[Any]:
+    rows = [str(row) for row in range(len(by_row))] if isinstance(by_row, dict) else []
+    if not rows or by_row.keys() != set(rows):
+        raise CheckpointError(
+            f"{path} must hold a JSON list of class names,"
+            " or an object of them by row from 0 on, as id2label is"
+        )
+    return [by_row[row] for row in rows]

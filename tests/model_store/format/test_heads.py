@@ -55,6 +55,15 @@ def test_wrong_heads(tmp_path: Path, tensors: dict[str, Tensor], sentence: str) 
         read_head(save(tmp_path, tensors))
 
 
+def test_a_head_may_have_the_names_of_a_classification_model(tmp_path: Path) -> None:
+    bias = torch.ones(3)
+    head = read_head(save(tmp_path, {"classifier.weight": WEIGHT, "classifier.bias": bias}))
+    assert head.kind == "linear"
+    assert torch.equal(head.tensors["weight"], WEIGHT)
+    with pytest.raises(CheckpointError, match=r"found bias, classifier\.weight"):
+        read_head(save(tmp_path, {"classifier.weight": WEIGHT, "bias": bias}))
+
+
 def test_missing_and_truncated_heads(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="cannot be read: No such file"):
         read_head(tmp_path / "head.safetensors")
@@ -70,10 +79,22 @@ def test_labels_keep_their_order(tmp_path: Path) -> None:
     assert read_labels(path) == ("zeta", "alpha", "η")
 
 
+@pytest.mark.parametrize("inside", [True, False], ids=["config.json", "alone"])
+def test_labels_may_be_told_by_row(inside: bool, tmp_path: Path) -> None:
+    by_row = {str(row): f"class {row}" for row in (10, 2, 1, 0, *range(3, 10))}
+    path = tmp_path / "labels.json"
+    path.write_text(json.dumps({"model_type": "clip", "id2label": by_row} if inside else by_row))
+    assert read_labels(path) == tuple(f"class {row}" for row in range(11))
+
+
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
         ("{}", "must hold a JSON list of class names"),
+        ('{"0": "a", "2": "b"}', "or an object of them by row from 0 on"),
+        ('{"cat": 0, "dog": 1}', "or an object of them by row from 0 on"),
+        ('{"id2label": ["a"]}', "or an object of them by row from 0 on"),
+        ('{"0": "a", "1": "a"}', "names the class 'a' twice"),
         ('["a", 1]', "must hold a JSON list of class names"),
         ('["a", ""]', "must hold a JSON list of class names"),
         ('["a", "b", "a"]', "names the class 'a' twice"),
