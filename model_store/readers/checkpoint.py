@@ -20,8 +20,9 @@ from mass_serve.model_store.readers.open_clip import OpenClipVision
 from mass_serve.model_store.readers.weight_files import WeightFiles, open_weights
 
 CONFIG_FILE = "config.json"
-# Another family is another file beside `clip`, and an entry here.
-FAMILIES: tuple[Family, ...] = (ClipVision(), OpenClipVision())
+# Another family is another file beside `clip`, and an entry here. First those that are told by their tensors:
+# in a folder of the hub the configuration of another form may lie beside them.
+FAMILIES: tuple[Family, ...] = (OpenClipVision(), ClipVision())
 
 
 class Checkpoint:

@@ -24,7 +24,7 @@ from mass_serve.model_store.readers.family import Description, Source
 CONFIG_FILE = "open_clip_config.json"
 _TOWER = "visual."
 _PREFIXES = ("module.", "model.", _TOWER)
-_BLOCK = re.compile(r"transformer\.resblocks\.(\d+)\.")
+_BLOCK = re.compile(r"transformer\.resblocks\.(\d{1,4})\.")  # no encoder has ten thousand
 _CONVOLUTION = weight_of("conv1")
 _POSITIONS, _PROJECTION = "positional_embedding", "proj"
 _FIRST_MLP = weight_of("transformer.resblocks.0.mlp.c_fc")
@@ -38,7 +38,6 @@ _ABSENT: dict[str, Any] = {
     "pos_embed_type": "learnable",
     "final_ln_after_pool": False,
     "pool_type": "tok",
-    "act_kwargs": None,
     "block_type": None,
     "timm_model_name": None,
 }
@@ -76,7 +75,7 @@ class OpenClipVision:
         positions, convolution = _shape(description, _POSITIONS, 2), _shape(description, _CONVOLUTION, 4)
         (width, _, patch_size, _), side = convolution, math.isqrt(max(positions[0] - 1, 0))
         mlp_width, _ = _shape(description, _FIRST_MLP, 2)
-        projection = description.weights.get(_PROJECTION)
+        projected = _PROJECTION in description.weights
         try:
             return FlatArchitecture(
                 image_size=vision.get("image_size", side * patch_size),
@@ -87,7 +86,7 @@ class OpenClipVision:
                 mlp_width=mlp_width,
                 activation=activation,
                 layer_norm_eps=(vision.get("norm_kwargs") or {}).get("eps", 1e-5),
-                projection_dim=None if projection is None else projection.shape[-1],
+                projection_dim=_shape(description, _PROJECTION, 2)[1] if projected else None,
             ).architecture()
         except ValidationError as error:
             raise CheckpointError(f"{description.path}: {first_problem(error)}") from error
@@ -160,7 +159,7 @@ def _activation(description: Description, model: Mapping[str, Any]) -> Any:
         if description.base is not None:
             return description.base.block.activation
         raise CheckpointError(
-            f"{description.path} does not exist, and nothing else says which activation the weights are of:"
+            f"{description.path} does not say which activation the weights are of, and nothing else does:"
             ' put {"model_cfg": {"quick_gelu": true}} there for weights of OpenAI\'s,'
             " or false for those that open_clip trained without it"
         )
@@ -175,7 +174,7 @@ def _num_attention_heads(description: Description, vision: Mapping[str, Any], wi
     if not vision and base is not None and base.width == width:
         return base.block.num_attention_heads
     head_width = vision.get("head_width", _HEAD_WIDTH) if vision else _HEAD_WIDTHS.get(width, _HEAD_WIDTH)
-    if not isinstance(head_width, int) or head_width < 1 or width % head_width:
+    if type(head_width) is not int or head_width < 1 or width % head_width:  # a bool is an int to Python
         raise CheckpointError(
             f"{description.path}: width {width} is not a multiple of head_width {head_width!r}"
         )
@@ -193,6 +192,8 @@ def _check_supported(description: Description, vision: Mapping[str, Any]) -> Non
     for name, absent in _ABSENT.items():
         if (found := vision.get(name, absent)) != absent:
             raise CheckpointError(f"{description.path}: {name} must be {absent!r}, found {found!r}")
+    if found := vision.get("act_kwargs"):
+        raise CheckpointError(f"{description.path}: act_kwargs must be empty, found {found!r}")
     norm = vision.get("norm_kwargs") or {}
     if not isinstance(norm, Mapping) or not norm.keys() <= {"eps"}:
         raise CheckpointError(f"{description.path}: norm_kwargs may hold eps alone, found {norm!r}")

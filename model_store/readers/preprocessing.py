@@ -88,7 +88,10 @@ def _of_open_clip(path: Path, config: Any) -> dict[str, Any]:
         )
     # One number, or height and width; the image is resized to it and cropped to it.
     size = config.get("size")
-    edge = _edge(dict(enumerate(size)), 0) if isinstance(size, list) else size
+    try:
+        edge = _edge(dict(enumerate(size)) if isinstance(size, list) else size, 0) or None
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"{path}: {error}") from error
     return {
         "size": edge,
         "crop_size": edge,
@@ -124,8 +127,8 @@ def _edge(value: object, default: int) -> int:
     if value is None:
         return default
     if isinstance(value, dict):
-        edges = set(value.values())
-        if len(edges) != 1:
+        edges = list(value.values())
+        if not edges or any(edge != edges[0] for edge in edges):
             raise ValueError(f"only one edge length is supported, found {value}")
         value = edges.pop()
     if not isinstance(value, int) or isinstance(value, bool):

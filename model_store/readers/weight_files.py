@@ -59,14 +59,13 @@ class SafetensorsWeights(WeightFiles):
     def read(self, key: str) -> Tensor:
         path, state = self._file_of[key]
         with _opened(path) as file:
-            if file.state != state:
-                raise CheckpointError(
-                    f"{path} was changed while it was used: start again when it is complete"
-                )
+            _refuse_unless(file.state == state, path)
             try:
-                return _tensors(path, file).read(key)
+                tensor = _tensors(path, file).read(key)
             except TensorFileError as error:
                 raise CheckpointError(f"{path} cannot be used: {error}") from error
+            _refuse_unless(file.is_as_it_was, path)
+            return tensor
 
 
 class PickledWeights(WeightFiles):
@@ -127,6 +126,11 @@ def _shards(index: Path) -> tuple[Path, ...]:
     if not all(name.isprintable() and Path(name).name == name != "" for name in names):
         raise CheckpointError(f"{index} must name its shards as files of its own folder")
     return tuple(index.parent / name for name in names)
+
+
+def _refuse_unless(unchanged: bool, path: Path) -> None:
+    if not unchanged:
+        raise CheckpointError(f"{path} was changed while it was used: start again when it is complete")
 
 
 def _opened(path: Path) -> RegularFile:

@@ -46,9 +46,15 @@ def is_json(body: bytes, content_type: str) -> bool:
     return starts_so or ("json" in content_type.lower() and not is_image_like(body))
 
 
+def is_form(body: bytes, content_type: str) -> bool:
+    """Tells whether a body is a multipart form: no image and no JSON starts with two dashes."""
+    starts_so = body[:64].lstrip().startswith(b"--")
+    return starts_so or (content_type.lower().startswith("multipart/") and not is_image_like(body))
+
+
 def is_large_json(body: bytes, content_type: str) -> bool:
     """Tells whether a body is JSON that is parsed in a worker process."""
-    return len(body) > MOST_JSON_HERE and is_json(body, content_type)
+    return len(body) > MOST_JSON_HERE and is_json(body, content_type) and not is_form(body, content_type)
 
 
 def is_image_like(body: bytes) -> bool:

@@ -23,6 +23,7 @@ from mass_serve.server.serving.sandbox.bounds import (
     RefusedError,
     SandboxError,
 )
+from mass_serve.server.serving.sandbox.child import ResultTooLargeError
 from mass_serve.server.serving.sandbox.messages import Buffer
 from mass_serve.server.serving.sandbox.pool import SandboxPool
 from mass_serve.server.serving.threads import Threads
@@ -86,6 +87,8 @@ class Parsers:
                 bounds=bounds_of(len(body)),
             )
         except RefusedError as error:
+            if error.kind == ResultTooLargeError.__name__:
+                raise _takes_too_much() from error
             if error.kind not in REFUSALS:
                 raise
             raise REFUSALS[error.kind](str(error)) from error
@@ -126,5 +129,9 @@ def _failed(error: SandboxError) -> ServiceError:
     if isinstance(error, ExceededError) and error.reason == "wall":
         return SlowInputError("The JSON took too long to read; send tensors in binary form.")
     if isinstance(error, ExceededError) and error.reason in ("cpu", "memory"):
-        return TooLargeError("The JSON takes too much to read; send tensors in binary form.")
+        return _takes_too_much()
     return BadRequestError("The JSON broke its parser; send tensors in binary form.")
+
+
+def _takes_too_much() -> TooLargeError:
+    return TooLargeError("The JSON takes too much to read; send tensors in binary form.")

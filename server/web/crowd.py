@@ -19,7 +19,8 @@ G = TypeVar("G", bound=Hashable)
 class Crowd(Generic[G]):
     """Keeps the open connections in the order in which they would go.
 
-    A flood asks who goes for each of its connections, so that the answer must not take a look at all others.
+    A flood asks who goes for each of its connections, so that nothing is sorted for the answer; only those of
+    other addresses that stand before it are passed over.
     """
 
     def __init__(self, most: int) -> None:

@@ -132,6 +132,8 @@ def need_descriptors(settings: Settings) -> None:
         for limit in resource.getrlimit(resource.RLIMIT_NOFILE)
     )
     others = OTHER_DESCRIPTORS + DESCRIPTORS_A_WORKER * (settings.decode_workers + OTHER_WORKERS)
+    # Those that come in one turn of the loop are counted, and as many closed, in the next ones.
+    others += 2 * ACCEPTED_AT_ONCE
     needed = settings.max_connections + others
     if soft < needed <= hard:
         most = resource.RLIM_INFINITY if math.isinf(hard) else int(hard)

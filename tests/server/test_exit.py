@@ -136,7 +136,7 @@ def test_too_few_descriptors_are_told_at_the_start() -> None:
 def test_what_would_fit_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = load_settings({"decode_workers": 1, "max_connections": 1000})
     monkeypatch.setattr(resource, "getrlimit", lambda _: (256, 512))
-    with pytest.raises(SettingsError, match=r"need 1132 open files.* may have 512.* at most 380$"):
+    with pytest.raises(SettingsError, match=r"need 1260 open files.* may have 512.* at most 252$"):
         need_descriptors(settings)
 
 
@@ -148,7 +148,7 @@ def test_the_soft_limit_is_raised_to_what_is_needed(monkeypatch: pytest.MonkeyPa
     need_descriptors(settings)
     monkeypatch.setattr(resource, "getrlimit", lambda _: (4096, resource.RLIM_INFINITY))
     need_descriptors(settings)
-    assert asked == [(1132, 4096)]
+    assert asked == [(1260, 4096)]
 
 
 def test_connections_that_cannot_be_accepted_are_counted(start_server: StartServer) -> None:

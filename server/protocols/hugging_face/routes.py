@@ -92,7 +92,7 @@ async def _answer(
     if is_large_json(body, content_type):
         frame = await service.parsers.run_outside(FRAME_OF_JSON, body, b"", turn)
         service.hold(len(frame), context)
-        image, parameters = image_of_frame(frame)
+        image, parameters = await service.parsers.run(turn, len(frame), image_of_frame, frame)
     else:
         image, parameters = await service.parsers.run(turn, len(body), read_image, body, content_type)
     top_k = DEFAULT_TOP_K if parameters.top_k is None else parameters.top_k

@@ -16,7 +16,7 @@ from mass_serve.server.errors import BadRequestError, TooLargeError
 from mass_serve.server.protocols.bodies import (
     MOST_OPTIONS,
     decoded_base64,
-    is_image_like,
+    is_form,
     is_json,
     parse_json,
 )
@@ -100,9 +100,7 @@ def _checked(files: Sequence[bytes], options: Options, query: Options, limits: L
 
 def _read_form(body: bytes, content_type: str, limits: Limits) -> tuple[list[bytes], Options]:
     """Returns the images of a body and the options in it, whichever form it has."""
-    # Images never start with a brace or two dashes, nor are they text.
-    start = body[:64].lstrip()
-    if start.startswith(b"--") or (content_type.startswith("multipart/") and not is_image_like(body)):
+    if is_form(body, content_type):
         return _read_multipart(parse_multipart(body, limits.max_images + MOST_FIELDS))
     if is_json(body, content_type):
         return _read_json(body, limits.max_images)

@@ -84,6 +84,10 @@ def _give_up_files() -> None:
         resource.setrlimit(limit, (value, value))
 
 
+class ResultTooLargeError(Exception):
+    """A job made more of its input than its bounds allow."""
+
+
 class _Memory:
     """The address space of this process: what it has, and what it may have beside while it works."""
 
@@ -121,7 +125,7 @@ def _answer(job: Job, function: Function, arena: memoryview, memory: _Memory) ->
     try:
         result = memoryview(function(arena[: job.input_bytes], job.options)).cast("B")
         if len(result) > job.result_bytes:
-            raise ValueError(f"the result has {len(result)} bytes, {job.result_bytes} are expected")
+            raise ResultTooLargeError(f"the result has {len(result)} bytes, {job.result_bytes} are expected")
         start = result_start(job.input_bytes)
         arena[start : start + len(result)] = result
         return Reply(job.number, Kind.DONE, len(result))

@@ -293,11 +293,13 @@ class SandboxPool:
         if worker in self._idle:
             self._idle.remove(worker)
         running = self._busy.get(worker)
+        abandoned = running is not None and running.work.result.cancelled()
         if running is not None:
             # One that was ended for its memory has answered; otherwise the kernel had none left.
             short = reason == "memory"
             self._fail(worker, running, MemoryShortError("killed") if short else ExceededError(reason))
-        self._replaced(reason)
+        if not abandoned:  # else no bound was broken: the caller has hung up
+            self._replaced(reason)
         self._fill()
 
     def _refuse_all(self) -> None:

@@ -3,7 +3,8 @@
     processes = Processes(lambda: Worker(functions, shared_bytes), ready=..., heard=..., gone=...)
     processes.start(asyncio.get_running_loop(), 3)
 
-All of it happens on one event loop's thread, and nothing there waits for a process: not even for one to die.
+All of it happens on one event loop's thread, where nothing but `close` waits for a process, not even for one
+to die.
 """
 
 from __future__ import annotations
@@ -67,8 +68,8 @@ class Processes:
         while self._loop is not None and self._retry is None and len(self._all) < self._wanted:
             try:
                 worker = self._make()
-            except OSError as error:
-                self._start_failed(str(error))
+            except (OSError, MemoryError) as error:
+                self._start_failed(str(error) or "no memory is left")
                 return
             self._all.append(worker)
             self._loop.add_reader(worker.channel, self._hear, worker)
@@ -154,11 +155,11 @@ class Processes:
         self._all.remove(worker)
         self._ending.append(worker)
         self._collect(worker)
+        self._gone(worker, reason)
         if worker.ready:
             self.want(self._wanted)
         else:
             self._start_failed(words or reason)
-        self._gone(worker, reason)
 
     def _collect(self, worker: Worker) -> None:
         """Takes the exit status of a process once it has ended, which may take the kernel a while."""

@@ -50,13 +50,13 @@ class Worker:
             os.ftruncate(self.memory, shared_bytes)
             fcntl.fcntl(self.memory, fcntl.F_ADD_SEALS, SEALS)
             self.channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        except OSError:
+        except BaseException:
             os.close(self.memory)
             raise
         try:
             self._errors = os.memfd_create("mass-serve-errors", os.MFD_CLOEXEC)
             self.process = self._start(functions, theirs)
-        except OSError:
+        except BaseException:
             self._close_descriptors()
             raise
         finally:

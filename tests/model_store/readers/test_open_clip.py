@@ -95,6 +95,14 @@ def test_a_state_dict_is_read_whatever_stands_before_its_names(
     assert checkpoint.input_files[0].name == "open_clip_config.json"
 
 
+def test_a_folder_of_the_hub_has_the_configuration_of_another_form_too(tmp_path: Path) -> None:
+    model = make_model()
+    folder = save(tmp_path / "hub", openai_state_dict(model), QUICK)
+    model.config.save_pretrained(folder)
+    checkpoint = Checkpoint.open(folder / "open_clip_model.safetensors")
+    assert torch.equal(checkpoint.parameter("projection.weight"), model.visual_projection.weight)
+
+
 def test_a_pickle_of_training_holds_the_weights_beside_other_things(tmp_path: Path) -> None:
     model = make_model()
     state = openai_state_dict(model, "module.visual.")
@@ -145,7 +153,9 @@ def test_the_weights_of_a_whole_module_are_taken_out_first(
 
 def test_what_only_a_configuration_can_say_is_asked_for(tmp_path: Path) -> None:
     state = openai_state_dict(make_model())
-    with pytest.raises(CheckpointError, match=r"open_clip_config\.json does not exist.*quick_gelu"):
+    with pytest.raises(
+        CheckpointError, match=r"open_clip_config\.json does not say which activation.*quick_gelu"
+    ):
         Checkpoint.open(save(tmp_path / "bare", state))
     save_file(state, tmp_path / "weights.safetensors")
     base = Checkpoint.open(save(tmp_path / "base", state, QUICK)).architecture
@@ -160,6 +170,9 @@ def test_what_only_a_configuration_can_say_is_asked_for(tmp_path: Path) -> None:
         ({"model_cfg": "x"}, "model_cfg must be an object"),
         ({"model_cfg": {"quick_gelu": 1}}, "quick_gelu must be true or false"),
         ({"model_cfg": {"vision_cfg": 5}}, "vision_cfg must be an object"),
+        ({"preprocess_cfg": {"size": 32}}, "does not say which activation"),
+        ({"model_cfg": {"vision_cfg": {"head_width": True}}}, "not a multiple of head_width True"),
+        ({"model_cfg": {"vision_cfg": {"act_kwargs": {"x": 1}}}}, "act_kwargs must be empty"),
         ({"model_cfg": {"vision_cfg": {"head_width": 5}}}, "width 32 is not a multiple of head_width 5"),
         ({"model_cfg": {"vision_cfg": {"head_width": 8, "pool_type": "avg"}}}, "pool_type must be 'tok'"),
         ({"model_cfg": {"vision_cfg": {"head_width": 8, "norm_kwargs": {"x": 1}}}}, "norm_kwargs may hold"),
@@ -193,10 +206,12 @@ def test_configurations_that_do_not_fit_are_refused(config: object, sentence: st
             lambda state: state.pop("visual.transformer.resblocks.0.mlp.c_fc.weight"),
             r"config\.json cannot be read",
         ),
+        (lambda state: state.update({"visual.transformer.resblocks.9999.x": torch.ones(1)}), "depth"),
         (
-            lambda state: state.update({"visual.transformer.resblocks.10000000000.x": torch.ones(1)}),
-            "depth",
+            lambda state: state.update({f"visual.transformer.resblocks.{'9' * 5000}.x": torch.ones(1)}),
+            r"unexpected visual\.transformer",
         ),
+        (lambda state: state.update({"visual.proj": torch.tensor(1.0)}), r"proj has shape \[\], expected 2"),
     ],
 )
 def test_weights_that_do_not_fit_are_named(
@@ -216,6 +231,10 @@ def test_the_preprocessing_is_that_of_open_clips_configuration(tmp_path: Path) -
     assert (plain.interpolation, plain.size, plain.crop) == ("bicubic", 32, 32)
     assert preprocessing.mean == (0.5,) * 3
     assert (preprocessing.std, preprocessing.interpolation) == ((0.25,) * 3, "bilinear")
+    for size in ([224, 336], [], [[1], 2]):
+        odd = save(tmp_path / f"odd-{size}", state, QUICK | {"preprocess_cfg": {"size": size}})
+        with pytest.raises(CheckpointError, match=r"open_clip_config\.json: .*edge length"):
+            read_preprocessing(odd, 32)
     squashed = QUICK | {"preprocess_cfg": {"resize_mode": "squash"}}
     with pytest.raises(CheckpointError, match="resize_mode must be 'shortest', found 'squash'"):
         read_preprocessing(save(tmp_path / "squashed", state, squashed), 32)

@@ -45,6 +45,19 @@ def test_json_is_large_from_a_size_on_and_other_bodies_never_are() -> None:
     assert not is_large_json(picture(1) + bytes(MOST_JSON_HERE), "application/json")
 
 
+@pytest.mark.parametrize("content_type", ["multipart/form-data; boundary=json", "application/json"])
+def test_a_form_is_a_form_however_large_it_is(content_type: str) -> None:
+    assert not is_large_json(b"--json\r\n" + b" " * MOST_JSON_HERE, content_type)
+
+
+def test_a_frame_takes_no_more_than_the_text_did() -> None:
+    """Escapes would take three times as much, and the result would be refused as too large."""
+    sent = json.dumps({"images": [{"b64": SMALL}], "tasks": ["é" * 600_000]}, ensure_ascii=False).encode()
+    frame = files_of_json(memoryview(sent), b"4")
+    assert len(frame) < len(sent) + 100
+    assert request_of_files(bytearray(frame), Options(), LIMITS).tasks == ["é" * 600_000]
+
+
 @pytest.mark.parametrize("options", [{}, {"top_k": 2}, {"tasks": ["signs"], "top_k": 1}])
 @pytest.mark.parametrize("query", [Options(), Options(["digits"], 9)])
 def test_the_native_request_is_the_same(options: dict[str, Any], query: Options) -> None:

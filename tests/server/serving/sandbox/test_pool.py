@@ -25,7 +25,8 @@ from mass_serve.server.serving.sandbox.bounds import (
     MemoryShortError,
     RefusedError,
 )
-from mass_serve.server.serving.sandbox.pool import SandboxPool
+from mass_serve.server.serving.sandbox.child import ResultTooLargeError
+from mass_serve.server.serving.sandbox.pool import ABANDONED_SECONDS, SandboxPool
 from mass_serve.server.serving.sandbox.worker import Worker
 from tests.imports import ROOT
 from tests.server.serving.sandbox import misbehaving
@@ -104,8 +105,9 @@ def test_an_exception_comes_back_as_its_name_and_text() -> None:
         with pytest.raises(RefusedError, match="no\nthanks") as caught:
             await ask(pool, "refuse")
         assert caught.value.kind == "ValueError"
-        with pytest.raises(RefusedError, match="1000 bytes"):
+        with pytest.raises(RefusedError, match="1000 bytes") as too_much:
             await ask(pool, "too_much")
+        assert too_much.value.kind == ResultTooLargeError.__name__
         assert await ask(pool, "echo", b"and on") == b"and on"
 
     with_pool(test)
@@ -193,6 +195,28 @@ def test_memory_that_cannot_be_given_back_costs_a_process_and_no_answer(
         assert await ask(pool, "echo", b"next") == b"next"
 
     with_pool(test, 1, replaced)
+
+
+def test_a_lane_goes_on_after_a_process_could_not_be_replaced_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Memory that is short for a moment costs the job of the process that ended, and no later one."""
+    monkeypatch.setattr(processes, "RETRY_SECONDS", 0.05)
+
+    async def test(pool: SandboxPool) -> None:
+        await ask(pool, "echo")
+        start = Worker._start
+
+        def short(*_: object) -> None:
+            monkeypatch.setattr(Worker, "_start", start)
+            raise MemoryError
+
+        monkeypatch.setattr(Worker, "_start", short)
+        with pytest.raises(ExceededError):
+            await ask(pool, "crash")
+        assert await ask(pool, "echo", b"next") == b"next"
+
+    with_pool(test)
 
 
 def test_processes_that_do_not_start_are_told_of_once_with_their_last_words(
@@ -315,8 +339,11 @@ def test_a_job_that_runs_on_for_nobody_is_ended_soon() -> None:
             await left
         await asyncio.sleep(0)
         assert pool.oldest_seconds(("small",)) == 0, "nobody waits for it"
+        ended = workers()
         assert await ask(pool, "echo", b"next") == b"next"
-        assert replaced == ["wall"]
+        await asyncio.sleep(ABANDONED_SECONDS)
+        assert {one.pid for one in ended} != {one.pid for one in workers()}
+        assert replaced == [], "no bound was broken"
 
     with_pool(test, 1, replaced)
 
