@@ -162,7 +162,7 @@ class TestRefuses:
             ({"hidden_size": 16}, "task other: the fine-tuned model has width 16, the pretrained model 32"),
             ({"num_hidden_layers": 1}, "has depth 1, the pretrained model 2"),
             ({"hidden_act": "gelu"}, "has activation gelu, the pretrained model quick_gelu"),
-            ({"kind": "CLIPVisionModel"}, "has projection_dim None, the pretrained model 16"),
+            ({"projection_dim": 8}, "has projection_dim 8, the pretrained model 16"),
         ],
     )
     def test_other_sizes(self, suite: Suite, tmp_path: Path, changes: dict[str, Any], sentence: str) -> None:
