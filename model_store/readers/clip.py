@@ -42,6 +42,7 @@ class ClipVision:
 
     title = "CLIP vision encoders (clip, clip_vision_model)"
     config_file = "config.json"
+    classifier = None
 
     def reads(self, config: Mapping[str, Any], keys: Iterable[str]) -> bool:  # noqa: ARG002
         """Tells a checkpoint by its `model_type`."""
