@@ -102,7 +102,7 @@ def plan_build(
     return BuildPlan(
         pretrained=base,
         preprocessing=preprocessing,
-        router=_router(base.architecture.depth, options),
+        router=_router(base.architecture, options),
         layout=layout,
         merged_base=_merged_base_form(layout, len(tasks), options),
         tasks=planned,
@@ -203,15 +203,18 @@ def _check_same_preprocessing(name: str, finetuned: Checkpoint, pretrained: Prep
             )
 
 
-def _router(depth: int, options: BuildOptions) -> RouterSpec:
+def _router(architecture: Architecture, options: BuildOptions) -> RouterSpec:
+    depth, token = architecture.depth, options.router_token or architecture.tokens[0]
     layer = default_router_layer(depth) if options.router_layer is None else options.router_layer
     if not 0 <= layer < depth:
         raise StoreError(f"the router layer must be from 0 to {depth - 1}, not {layer}")
+    if token not in architecture.tokens:
+        raise StoreError(f"the router token must be {architecture.tokens[0]}: there is no {token} token")
     try:
         return RouterSpec(
             mode=options.mode,
             layer=layer,
-            token=options.router_token,
+            token=token,
             temperature=options.temperature,
             threshold=options.threshold,
             top_k=options.top_k,

@@ -21,7 +21,7 @@ ENCODERS: dict[str, Architecture] = {
         _PATCHES_ALONE, Block(32, 2, 100, "gelu_tanh", 1e-6), 2, Pooling(None, "mean")
     ),
     "geglu, mean before norm": Architecture(
-        _REGISTERS_ALONE, Block(24, 1, 40, "gelu", 1e-5, is_gated=True), 1, Pooling(20, "mean_before_norm")
+        _REGISTERS_ALONE, Block(24, 3, 40, "gelu", 1e-5, is_gated=True), 1, Pooling(20, "mean_before_norm")
     ),
     "projected pair": Architecture(
         _REGISTERS, Block(32, 4, 64, "quick_gelu", 1e-5), 2, Pooling(12, "class_and_mean")

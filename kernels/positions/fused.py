@@ -69,10 +69,9 @@ def segmented_positions(
     segment_offsets: Sequence[int],
 ) -> Tensor:
     """The tokens of this module's docstring, with a plan made for this one call."""
-    records = [
-        record(len(PositionField), {0: position_fields(class_tokens and class_tokens[i], own)})
-        for i, own in enumerate(positions)
-    ]
+    firsts: Sequence[Tensor | None] = class_tokens or [None for _ in positions]
+    pairs = zip(firsts, positions, strict=True)
+    records = [record(len(PositionField), {0: position_fields(first, own)}) for first, own in pairs]
     plan = SegmentPlan(patches.shape[0], len(records), len(PositionField), patches.device)
     plan.update(segment_offsets, records, [False] * len(records))
     return planned_positions(patches, plan, field=0, length=len(positions[0]))

@@ -38,7 +38,7 @@ def test_what_a_pooling_needs_must_be_there() -> None:
     encoder = ENCODERS["no class token"]
     for pooled in ("class", "class_and_mean"):
         with pytest.raises(ValueError, match=f"pooling '{pooled}' needs a class token"):
-            replace(encoder, pooling=Pooling(None, pooled))  # type: ignore[arg-type]
+            replace(encoder, pooling=Pooling(None, pooled))
 
 
 def test_early_evidence_is_of_inputs_as_wide_as_a_token() -> None:
