@@ -173,17 +173,18 @@ class Block:
 
 
 # What a pooling makes one vector of: see `backbone.parts.pooling`.
-Pooled = Literal["class", "mean", "class_and_mean", "mean_before_norm"]
+Pooled = Literal["class", "mean", "class_and_mean", "mean_before_norm", "mean_without_norm"]
 
 
 @dataclass(frozen=True)
 class Pooling:
-    """Tokens through a LayerNorm and, where there is one, a projection without bias.
+    """Tokens through a LayerNorm, if any, and, where there is one, a projection without bias.
 
-    class             the class token
-    mean              the mean over the patches' tokens
-    class_and_mean    both, side by side
-    mean_before_norm  the mean over the patches' tokens, before the LayerNorm
+    class              the class token
+    mean               the mean over the patches' tokens
+    class_and_mean     both, side by side
+    mean_before_norm   the mean over the patches' tokens, before the LayerNorm
+    mean_without_norm  the mean over the patches' tokens, and no LayerNorm
     """
 
     projection_dim: int | None  # None: there is no projection
@@ -200,7 +201,7 @@ class Pooling:
     @property
     def norms(self) -> tuple[str, ...]:
         """Every operation that is a LayerNorm, in forward order."""
-        return (self.norm,)
+        return () if self.pooled == "mean_without_norm" else (self.norm,)
 
     @property
     def needs_class_token(self) -> bool:
@@ -225,7 +226,8 @@ class Pooling:
         projection: Shapes = {}
         if self.projection_dim:
             projection = _linear(self.linear, self.projection_dim, self.pooled_width(width), has_bias=False)
-        return {**_norm(self.norm, width), **projection}
+        norm = _norm(self.norm, width) if self.norms else {}
+        return {**norm, **projection}
 
 
 @dataclass(frozen=True)

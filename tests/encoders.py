@@ -23,6 +23,9 @@ ENCODERS: dict[str, Architecture] = {
     "geglu, mean before norm": Architecture(
         _REGISTERS_ALONE, Block(24, 3, 40, "gelu", 1e-5, is_gated=True), 1, Pooling(20, "mean_before_norm")
     ),
+    "mean without norm": Architecture(
+        PatchEmbedding(32, 8), Block(32, 4, 64, "gelu", 1e-5), 2, Pooling(None, "mean_without_norm")
+    ),
     "projected pair": Architecture(
         _REGISTERS, Block(32, 4, 64, "quick_gelu", 1e-5), 2, Pooling(12, "class_and_mean")
     ),

@@ -1,9 +1,10 @@
 """From the last block's tokens to the image embedding.
 
-    class             LayerNorm(x)[0]                              (arXiv:2103.00020, section 2.4)
-    mean              mean(LayerNorm(x)[N:])
-    class_and_mean    [LayerNorm(x)[0], mean(LayerNorm(x)[N:])]    (arXiv:2304.07193, section 7.1)
-    mean_before_norm  LayerNorm(mean(x[N:]))
+    class              LayerNorm(x)[0]                              (arXiv:2103.00020, section 2.4)
+    mean               mean(LayerNorm(x)[N:])
+    class_and_mean     [LayerNorm(x)[0], mean(LayerNorm(x)[N:])]    (arXiv:2304.07193, section 7.1)
+    mean_before_norm   LayerNorm(mean(x[N:]))
+    mean_without_norm  mean(x[N:])
 
 for the tokens x of one image, of which N stand before the patches'. A projection follows where there is one.
 """
@@ -37,6 +38,8 @@ def _pooled(part: Pooling, before: int, weights: EncoderWeights, x: Tensor, eps:
             return torch.cat([normed[:, :1], _mean(normed[:, before:])], dim=-1)
         case "mean_before_norm":
             return weights.layer_norm(part.norm, _mean(x[:, before:]), eps)
+        case "mean_without_norm":
+            return _mean(x[:, before:])
 
 
 def _mean(x: Tensor) -> Tensor:

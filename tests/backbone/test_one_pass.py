@@ -254,17 +254,18 @@ def test_an_embedding_is_what_its_pooling_makes_of_the_last_tokens(name: str) ->
     parameters, patches = tiny.pretrained(config), _patches(config, 3)
     result = run(config, DenseWeights(parameters), patches)
     leaving = run(config, DenseWeights(parameters), patches, stop=config.depth).tokens
-    weight, bias = parameters["post_layernorm.weight"], parameters["post_layernorm.bias"]
+    weight, bias = (parameters.get(f"post_layernorm.{kind}") for kind in ("weight", "bias"))
     eps = config.block.layer_norm_eps
     of_patches = slice(config.embedding.tokens_before_patches, None)
-    normed = torch.nn.functional.layer_norm(leaving, weight.shape, weight, bias, eps)
+    normed = torch.nn.functional.layer_norm(leaving, [config.width], weight, bias, eps)
     pooled = {
         "class": normed[:, 0],
         "mean": normed[:, of_patches].mean(1),
         "class_and_mean": torch.cat([normed[:, 0], normed[:, of_patches].mean(1)], 1),
         "mean_before_norm": torch.nn.functional.layer_norm(
-            leaving[:, of_patches].mean(1), weight.shape, weight, bias, eps
+            leaving[:, of_patches].mean(1), [config.width], weight, bias, eps
         ),
+        "mean_without_norm": leaving[:, of_patches].mean(1),
     }[config.pooling.pooled]
     if "projection.weight" in parameters:
         pooled = pooled @ parameters["projection.weight"].T
