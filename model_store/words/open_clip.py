@@ -14,7 +14,8 @@ from mass_serve.model_store.words.form import LOGIT_SCALE, Settings, Table, weig
 from mass_serve.model_store.words.text_tower import FINAL_NORM, POSITIONS, PROJECTION, TOKENS
 
 _PREFIXES = ("module.", "model.", "text.")  # the last in models whose text tower is an object of its own
-_HEAD_WIDTH = 64  # where no configuration says how many heads there are
+_HEADS = 8  # where a text_cfg leaves them out
+_HEAD_WIDTH = 64  # where there is no text_cfg
 # Parts that our tower does not have, by what text_cfg says where a model has none of them either.
 _ABSENT: dict[str, Any] = {
     "hf_model_name": None,
@@ -77,7 +78,7 @@ class OpenClipText:
         """Reads open_clip_config.json, where there is one."""
         text = _text_config(path, config)
         return Settings(
-            num_attention_heads=text.get("heads", max(1, sizes["width"] // _HEAD_WIDTH)),
+            num_attention_heads=text.get("heads", _HEADS if text else max(1, sizes["width"] // _HEAD_WIDTH)),
             activation=activation_of(path, object_in(path, config, "model_cfg"), None),
             layer_norm_eps=object_in(path, text, "norm_kwargs").get("eps", 1e-5),
             end_token=None,
