@@ -19,8 +19,8 @@ from mass_serve.model_store.format.tensor_files import immoderate_numbers, is_mo
 from mass_serve.model_store.readers.json_files import read_json_object
 from mass_serve.model_store.readers.weight_files import WeightFiles, open_weights
 from mass_serve.model_store.words.form import LOGIT_SCALE, Form, Settings, Table
-from mass_serve.model_store.words.hugging_face import HuggingFaceText
-from mass_serve.model_store.words.open_clip import OpenClipText
+from mass_serve.model_store.words.hugging_face_form import HuggingFaceText
+from mass_serve.model_store.words.open_clip_form import OpenClipText
 from mass_serve.model_store.words.text_tower import POSITIONS, PROJECTION, TOKENS, TextArchitecture, TextTower
 
 FORMS: tuple[Form, ...] = (OpenClipText(), HuggingFaceText())

@@ -16,7 +16,6 @@ from transformers import CLIPTokenizer
 
 from mass_serve.backbone.architecture import Block
 from mass_serve.model_store.errors import CheckpointError
-from mass_serve.model_store.words import tokenizer as subject
 from mass_serve.model_store.words.lists import TABLES, read_class_names
 from mass_serve.model_store.words.text_tower import TextArchitecture
 from mass_serve.model_store.words.tokenizer import ClipTokenizer, read_tokenizer
@@ -176,7 +175,7 @@ def test_a_tokenizer_of_another_model_is_refused(folder: Path) -> None:
 
 
 def test_the_library_is_asked_for_where_it_is_missing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(subject.importlib.util, "find_spec", lambda _name: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
     with pytest.raises(
         CheckpointError, match=r"need the package tokenizers: pip install 'mass-serve\[words\]'"
     ):
