@@ -159,6 +159,10 @@ def without_text(state: State) -> None:
         (without_text, "has no text tower of a CLIP, .* give the whole model as it was published"),
         (lambda state: changed(state, token_embedding__weight=None), "has no text tower of a CLIP"),
         (lambda state: changed(state, text_projection=None), "the text tower lacks text_projection"),
+        (
+            lambda state: changed(state, positional_embedding=torch.ones(2, 32)),
+            "context_length 2 leaves no place between a start and an end token",
+        ),
         (lambda state: changed(state, positional_embedding=None), "lacks positional_embedding"),
         (
             lambda state: state.update({"transformer.resblocks.0.ls_1.gamma": torch.ones(32)}),
