@@ -6,8 +6,8 @@
 The pipeline is that of transformers' `CLIPTokenizer`: Unicode's composed form (NFC), runs of blanks made one,
 lower case, then words, contractions, single digits and punctuation, each cut into byte pairs. What the code
 of OpenAI and open_clip does before that is not done here, nor by transformers: broken encodings are not
-mended (`ftfy`), and HTML entities such as `&amp;` stay what they are. Of a tokenizer.json the vocabulary and the
-merges are taken, as transformers does.
+mended (`ftfy`), and HTML entities such as `&amp;` stay what they are. Of a tokenizer.json the vocabulary and
+the merges are taken, as transformers does.
 """
 
 from __future__ import annotations
