@@ -63,6 +63,7 @@ class BuildPlan:
     router: RouterSpec
     layout: ExpertLayout
     merged_base: MergedBaseForm
+    exact: bool  # decompose whole matrices
     tasks: tuple[PlannedTask, ...]
     fingerprint: str
 
@@ -101,6 +102,7 @@ def plan_build(
         router=_router(base.architecture.depth, options),
         layout=layout,
         merged_base=_merged_base_form(layout, len(tasks), options),
+        exact=options.exact,
         tasks=planned,
         fingerprint=_fingerprint(base, planned, options),
     )

@@ -84,7 +84,8 @@ class Checkpoint:
 
         Raises CheckpointError naming a weight that holds NaN, Inf or what float32 could not compute with.
         """
-        whole = torch.cat([self._finite(key) for key in self._keys_of(name)])
+        parts = [self._finite(key) for key in self._keys_of(name)]
+        whole = parts[0] if len(parts) == 1 else torch.cat(parts)
         return (whole.T.contiguous() if self._sources[name].transposed else whole).reshape(self._shapes[name])
 
     def over(self, base: Callable[[str], Tensor]) -> Callable[[str], Tensor]:
