@@ -13,7 +13,7 @@ from mass_serve.cli.arguments import JsonOption
 from mass_serve.cli.failing import fail
 from mass_serve.cli.progress_bars import progress_bars
 from mass_serve.cli.setting_flags import with_option_flags
-from mass_serve.cli.store_summary import print_summary
+from mass_serve.cli.store_summary import print_summary, warn_of_distances
 from mass_serve.evaluation import EvaluationDataError, with_individual_accuracies
 from mass_serve.model_store.build_options import BuildOptions
 from mass_serve.model_store.build_store import build as write_store
@@ -75,6 +75,7 @@ def build(
     except (StoreError, EvaluationDataError) as error:
         fail(error)
     print_summary(store, as_json)
+    warn_of_distances(store.manifest.tasks)
 
 
 def _task_inputs(

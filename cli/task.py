@@ -12,7 +12,8 @@ import typer
 from mass_serve.cli.arguments import JsonOption, StoreArgument
 from mass_serve.cli.failing import fail
 from mass_serve.cli.progress_bars import progress_bars
-from mass_serve.cli.store_summary import remind_to_sign
+from mass_serve.cli.store_summary import figures, remind_to_sign, warn_of_distances
+from mass_serve.model_store.build_options import BuildOptions
 from mass_serve.model_store.errors import StoreError
 from mass_serve.model_store.plan import TaskInput
 from mass_serve.model_store.progress import Progress
@@ -38,11 +39,17 @@ def add(
     individual_accuracy: Annotated[float | None, typer.Option(help="of the model alone, 0 to 1")] = None,
     replace: Annotated[bool, typer.Option("--replace", help="make a new revision of a task")] = False,
     allow_pickle: Annotated[bool, typer.Option("--allow-pickle", help="read .pt and .bin files")] = False,
+    exact: Annotated[
+        bool, typer.Option("--exact", help=BuildOptions.model_fields["exact"].description)
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="take it if implausibly far from the base")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Adds a task to a store; the fine-tuned models of its other tasks are not needed."""
     task = TaskInput(name, checkpoint, head, labels, individual_accuracy)
-    _change(lambda progress: add_task(store, task, replace, allow_pickle, progress), as_json)
+    _change(
+        lambda progress: add_task(store, task, replace, allow_pickle, progress, exact, force), as_json, name
+    )
 
 
 @commands.command()
@@ -71,20 +78,31 @@ def prune(store: StoreArgument, as_json: JsonOption = False) -> None:
         remind_to_sign(after)
 
 
-def _change(change: Callable[[Progress], Store], as_json: bool) -> None:
-    """Runs a change and prints what the store then is."""
+def _change(change: Callable[[Progress], Store], as_json: bool, added: str | None = None) -> None:
+    """Runs a change and prints what the store then is, and what was measured of an added task."""
     try:
         with progress_bars() as progress:
             store = change(progress)
     except StoreError as error:
         fail(error)
     tasks = {task.name: task.revision for task in store.manifest.tasks}
+    entry = None if added is None else store.task(added)
     if as_json:
-        content = {"store": store.files.url, "store_revision": store.manifest.store_revision, "tasks": tasks}
+        content: dict[str, object] = {
+            "store": store.files.url,
+            "store_revision": store.manifest.store_revision,
+            "tasks": tasks,
+        }
+        if entry is not None:
+            content |= {"distance": entry.distance, "energy_kept": entry.energy_kept}
         typer.echo(json.dumps(content))
     else:
+        if entry is not None:
+            typer.echo(f"{entry.name}: {figures(entry)}")
         listed = ", ".join(f"{name} ({revision})" for name, revision in tasks.items())
         typer.echo(f"{store.files.url}: revision {store.manifest.store_revision}, tasks {listed}")
+    if entry is not None:
+        warn_of_distances([entry])
     remind_to_sign(store)
 
 

@@ -7,7 +7,7 @@ a command with other inputs starts over. Changing a finished store is `model_sto
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from mass_serve.model_store.build_options import BuildOptions
@@ -22,6 +22,7 @@ from mass_serve.model_store.storage.files import LOCK_FILE, PARTIAL_SUFFIX, Stor
 from mass_serve.model_store.storage.opening import open_files
 from mass_serve.model_store.storage.regular_files import sha256_of
 from mass_serve.model_store.store import Store
+from mass_serve.model_store.task_distance import measured_distance
 from mass_serve.model_store.writing import commit, is_ours, new_revision, write_task, writing_errors_explained
 
 
@@ -38,12 +39,12 @@ def build(
     One parameter of two models is in memory at a time, and the blocks of one task. Only the
     router knows which modes there are: with `modes=router.MODE_NAMES` that of the options must be one.
     Raises StoreExistsError where `out` holds something else, CheckpointError or TaskError for unusable
-    input (before anything is written, but for weights that are not finite: those are found when they are
-    read, and the tasks already factored are kept for the next try), StoreLockedError, and StoreError when
-    `out` cannot be written.
+    input, a task that is too far from the pretrained model among it, before anything is written;
+    StoreLockedError, and StoreError when `out` cannot be written.
     """
     refuse_taken(out)
     plan = plan_build(pretrained, tasks, options, modes)
+    distances = _distances(plan, options.force, progress)
     files = open_files(out)
     with writing_errors_explained(files.url), files.lock():
         _refuse_taken(files)
@@ -51,7 +52,7 @@ def build(
             return _finish_committed(files, plan)
         journal = _resume_or_start(files, plan)
         journal = _write_pretrained(files, plan, journal, progress)
-        journal = _write_tasks(files, plan, journal, progress)
+        journal = _write_tasks(files, plan, distances, journal, progress)
         store = commit(files, _draft(plan, journal), plan.merged_base, progress)
         # Last: with both there, a build that is killed here is found finished by the next one.
         files.delete(JOURNAL_FILE)
@@ -126,10 +127,22 @@ def _write_pretrained(files: StoreFiles, plan: BuildPlan, journal: Journal, prog
     return journal
 
 
-def _write_tasks(files: StoreFiles, plan: BuildPlan, journal: Journal, progress: Progress) -> Journal:
+def _distances(plan: BuildPlan, force: bool, progress: Progress) -> dict[str, float]:
+    """Measures how far each task is from the pretrained model, before there is any long work or file."""
+    names, base = plan.layout.backbone.parameter_shapes(), plan.pretrained.parameter
+    return {
+        task.name: measured_distance(task.name, names, base, task.checkpoint.over(base), force, progress)
+        for task in plan.tasks
+    }
+
+
+def _write_tasks(
+    files: StoreFiles, plan: BuildPlan, distances: Mapping[str, float], journal: Journal, progress: Progress
+) -> Journal:
     for task in plan.tasks:
         if task.name not in journal.finished:
-            entry = write_task(files, plan.layout, plan.pretrained.parameter, task, progress)
+            base, distance = plan.pretrained.parameter, distances[task.name]
+            entry = write_task(files, plan.layout, base, task, distance, progress, plan.exact)
             journal = journal.with_task(entry)
             journal.save(files)
     return journal

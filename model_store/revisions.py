@@ -29,6 +29,7 @@ from mass_serve.model_store.plan import TaskInput, plan_task
 from mass_serve.model_store.progress import Progress, silent
 from mass_serve.model_store.storage.opening import open_files
 from mass_serve.model_store.store import Store
+from mass_serve.model_store.task_distance import measured_distance
 from mass_serve.model_store.writing import (
     commit,
     is_ours,
@@ -47,11 +48,15 @@ def add_task(
     replace: bool = False,
     allow_pickle: bool = False,
     progress: Progress = silent,
+    exact: bool = False,
+    force: bool = False,
 ) -> Store:
     """Adds a task, or with `replace` a new revision of one, factored at the store's compression ratio.
 
-    Raises TaskError for a name that is taken, CheckpointError for a model or head that does not fit,
-    StoreLockedError, IntegrityError when the pretrained weights are damaged.
+    `exact` and `force` are those of `BuildOptions`.
+
+    Raises TaskError for a name that is taken or a model too far from the base, CheckpointError for a model
+    or head that does not fit, StoreLockedError, IntegrityError when the pretrained weights are damaged.
     """
     with _changing(url) as store:
         manifest = store.manifest
@@ -60,7 +65,11 @@ def add_task(
             raise TaskError(f"task {task.name} exists already: pass --replace for a new revision of it")
         planned = plan_task(task, manifest.backbone, manifest.preprocessing, allow_pickle)
         with store.encoder_file(PRETRAINED_FILE) as pretrained:
-            entry = write_task(store.files, store.layout, pretrained.read, planned, progress)
+            base = pretrained.read
+            distance = measured_distance(
+                task.name, pretrained.specs, base, planned.checkpoint.over(base), force, progress
+            )
+            entry = write_task(store.files, store.layout, base, planned, distance, progress, exact)
         if current is None:
             return _commit(store, (*manifest.tasks, entry), manifest.history, progress)
         tasks = tuple(entry if earlier is current else earlier for earlier in manifest.tasks)

@@ -75,16 +75,18 @@ def write_task(
     layout: ExpertLayout,
     pretrained: ReadParameter,
     task: PlannedTask,
+    distance: float,
     progress: Progress,
+    exact: bool,
 ) -> TaskEntry:
     """Factors one task and writes a new revision of it; the manifest does not know it yet."""
     revision = new_revision()
     folder = task_folder(task.name, revision)
     experts_file, head_file = f"{folder}/experts.safetensors", f"{folder}/head.safetensors"
     finetuned = task.checkpoint.over(pretrained)
-    experts = factor_task(layout, pretrained, finetuned, f"factoring {task.name}", progress)
+    factored = factor_task(layout, pretrained, finetuned, f"factoring {task.name}", progress, exact)
     with files.writing(experts_file) as file:
-        experts_hash = write_tensors(file, layout.tensor_specs(), experts.__getitem__)
+        experts_hash = write_tensors(file, layout.tensor_specs(), factored.tensors.__getitem__)
     with files.writing(head_file) as file:
         head_hash = write_tensors(file, task.head.specs(), task.head.tensors.__getitem__)
     return TaskEntry(
@@ -94,6 +96,8 @@ def write_task(
         head=HeadSpec(kind=task.head.kind),
         rank=layout.rank,
         individual_accuracy=task.individual_accuracy,
+        distance=distance,
+        energy_kept=factored.energy_kept,
         files={experts_file: experts_hash, head_file: head_hash},
     )
 

@@ -66,6 +66,10 @@ class RouterSpec(StrictModel):
     unrouted_below: Annotated[float, Field(ge=0, le=1)] = 0.0  # of familiarity; 0: every answer is believed
 
 
+def _is_none(value: object) -> bool:
+    return value is None
+
+
 class HeadSpec(StrictModel):
     """`cosine`: scaled cosine similarity to class vectors; `linear`: weight and bias."""
 
@@ -81,6 +85,9 @@ class TaskEntry(StrictModel):
     head: HeadSpec
     rank: Size  # of the width x width matrices; others: `rank_for(shape, compression_ratio)`
     individual_accuracy: Annotated[float, Field(ge=0, le=1)] | None
+    # What building measured; format version 1 has no such keys.
+    distance: Annotated[float, Field(ge=0, le=1e30)] | None = Field(default=None, exclude_if=_is_none)
+    energy_kept: Annotated[float, Field(ge=0, le=1)] | None = Field(default=None, exclude_if=_is_none)
     files: dict[RelativePath, Sha256]
 
     @field_validator("labels")
@@ -260,6 +267,7 @@ def lowest_version(manifest: Manifest) -> int:
     of_version_2 = (
         not is_flat(manifest.backbone),
         manifest.preprocessing.resize != SHORTEST_EDGE,
+        any((task.distance, task.energy_kept) != (None, None) for task in manifest.all_entries()),
     )
     return 2 if any(of_version_2) else 1
 

@@ -43,7 +43,7 @@ CASES: list[tuple[str, Callable[[dict[str, Any]], object], str]] = [
     ("unknown key", lambda m: m.update(surprise=1), "surprise: Extra inputs are not permitted"),
     ("nested unknown key", lambda m: m["router"].update(x=1), r"router\.x: Extra inputs"),
     ("missing key", lambda m: m.pop("backbone"), "backbone: Field required"),
-    ("number as text", lambda m: m["backbone"].update(width="32"), r"backbone\.width: .*valid integer"),
+    ("number as text", lambda m: m["backbone"].update(depth="2"), r"backbone\.depth: .*valid integer"),
     ("no task", lambda m: m.update(tasks=[]), "tasks: "),
     ("two tasks of one name", lambda m: m["tasks"].append(m["tasks"][0]), "two tasks have the same name"),
     ("bad name", lambda m: m["tasks"][0].update(name="../x"), r"tasks\.0\.name: .*pattern"),
