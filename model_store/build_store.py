@@ -15,6 +15,7 @@ from mass_serve.model_store.errors import StoreExistsError
 from mass_serve.model_store.format.factoring import factored_shapes
 from mass_serve.model_store.format.journal import JOURNAL_FILE, Journal, load_journal
 from mass_serve.model_store.format.manifest import MANIFEST_FILE, PRETRAINED_FILE, Manifest
+from mass_serve.model_store.format.origin import Origin
 from mass_serve.model_store.format.tensor_files import TensorSpec, write_tensors
 from mass_serve.model_store.plan import BuildPlan, TaskInput, plan_build
 from mass_serve.model_store.progress import Progress, silent
@@ -32,11 +33,13 @@ def build(
     options: BuildOptions = BuildOptions(),  # noqa: B008 - frozen
     progress: Progress = silent,
     modes: Collection[str] | None = None,
+    origin: Origin | None = None,
 ) -> Store:
     """Makes a store at `out` (a new or empty folder, or a URL) from a pretrained and fine-tuned models.
 
     One parameter of two models is in memory at a time, and the blocks of one task. Only the
     router knows which modes there are: with `modes=router.MODE_NAMES` that of the options must be one.
+    `origin` is the pretrained model's, where it was fetched by its name.
     Raises StoreExistsError where `out` holds something else, CheckpointError or TaskError for unusable
     input (before anything is written, but for weights that are not finite: those are found when they are
     read, and the tasks already factored are kept for the next try), StoreLockedError, and StoreError when

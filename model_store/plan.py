@@ -25,6 +25,7 @@ from mass_serve.model_store.format.manifest import (
     MergedBaseForm,
     RouterSpec,
 )
+from mass_serve.model_store.format.origin import Origin
 from mass_serve.model_store.format.preprocessing import Preprocessing
 from mass_serve.model_store.merged_base import is_slow_to_rebuild
 from mass_serve.model_store.readers.checkpoint import Checkpoint
@@ -40,6 +41,7 @@ class TaskInput:
     head: Path | None = None
     labels: Path | None = None
     individual_accuracy: float | None = None  # of the fine-tuned model on its own, 0..1
+    origins: tuple[Origin, ...] = ()  # of what was fetched by name
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,7 @@ class PlannedTask:
     labels: tuple[str, ...]
     individual_accuracy: float | None
     input_files: tuple[Path, ...]
+    origins: tuple[Origin, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -85,7 +88,7 @@ def plan_build(
     `modes` are those that a store can be served in; None: not to be checked here. Raises CheckpointError,
     TaskError or, for options, StoreError with the first problem.
     """
-    _check_names(tasks)
+    check_task_names([task.name for task in tasks])
     if modes is not None and options.mode not in modes:
         raise StoreError(f"mode must be one of {', '.join(modes)}, not {options.mode!r}")
     base = Checkpoint.open(pretrained, options.allow_pickle)
@@ -133,7 +136,7 @@ def plan_task(
             f"task {task.name}: the head has {classes} classes, there are {len(labels)} labels"
         )
     inputs = (*checkpoint.input_files, head_file, labels_file)
-    return PlannedTask(task.name, checkpoint, head, labels, task.individual_accuracy, inputs)
+    return PlannedTask(task.name, checkpoint, head, labels, task.individual_accuracy, inputs, task.origins)
 
 
 def check_task_name(name: str) -> None:
@@ -151,10 +154,10 @@ def default_router_layer(depth: int) -> int:
     return {12: 9, 24: 20}.get(depth, min(int(0.75 * depth + 0.5), depth - 1))
 
 
-def _check_names(tasks: Sequence[TaskInput]) -> None:
-    if not tasks:
+def check_task_names(names: Sequence[str]) -> None:
+    """Raises TaskError unless a store can hold tasks of these names together."""
+    if not names:
         raise TaskError("a store needs at least one task")
-    names = [task.name for task in tasks]
     for name in names:
         check_task_name(name)
         if names.count(name) > 1:

@@ -36,7 +36,7 @@ THIRD_PARTY: dict[str, set[str]] = {
     "backbone": {"torch"},
     "model_store": {
         *("torch", "pydantic", "pydantic_core", "cryptography", "fsspec"),
-        *("huggingface_hub", "tokenizers"),
+        *("huggingface_hub", "tokenizers", "yaml"),
     },
     "engine": {"torch", "PIL", "pydantic"},
     "evaluation": {"torch", "numpy", "matplotlib"},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 from mass_serve.model_store.errors import CheckpointError
 from mass_serve.model_store.progress import Progress, silent
@@ -19,8 +20,12 @@ _FILE_PROTOCOLS = ("file", "local")  # both fsspec's names for this machine
 _WEB_PROTOCOLS = ("http", "https", "ftp")
 
 
-def resolve(name: str, allow_pickle: bool = False, progress: Progress = silent) -> Resolved:
+def resolve(
+    name: str, allow_pickle: bool = False, progress: Progress = silent, folder: Path = Path()
+) -> Resolved:
     """Returns the local folder or file that a name stands for, fetching it where it is elsewhere.
+
+    Relative paths are relative to `folder`.
 
     Only the files that a reader needs are fetched, pickles only where they are allowed; what is in a cache
     and is still the same is not fetched again. Raises CheckpointError, in one sentence, for a name that says
@@ -29,10 +34,10 @@ def resolve(name: str, allow_pickle: bool = False, progress: Progress = silent) 
     if name.startswith(_HUB) and not name.startswith(f"{_HUB}//"):
         return fetch_from_hub(HubName.parse(name), allow_pickle, progress)
     if (url := _URL.fullmatch(name)) is None:
-        return Resolved(local_model(name))
+        return Resolved(local_model(name, folder))
     protocol, rest = url[1].lower(), url[2]
     if protocol in _FILE_PROTOCOLS:
-        return Resolved(local_model(rest))
+        return Resolved(local_model(rest, folder))
     if protocol == "hf":
         raise CheckpointError(f"{name}: models of the hub are named {_HUB}org/model, here {_HUB}{rest}")
     if protocol in _WEB_PROTOCOLS:
