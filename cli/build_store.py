@@ -49,12 +49,16 @@ def build(
     out: Annotated[str | None, typer.Option(help="new store: a folder or URL", metavar="STORE")] = None,
     head: Annotated[
         list[str] | None,
-        typer.Option(help="head (default: head.safetensors in the task's MODEL)", metavar="NAME=MODEL"),
+        typer.Option(
+            help="head (default: head.safetensors in the task's MODEL, else its classifier)",
+            metavar="NAME=MODEL",
+        ),
     ] = None,
     labels: Annotated[
         list[str] | None,
         typer.Option(
-            help="JSON list of classes (default: labels.json in the task's MODEL)", metavar="NAME=FILE"
+            help="JSON list of classes (default: labels.json in the task's MODEL, else id2label)",
+            metavar="NAME=FILE",
         ),
     ] = None,
     individual_accuracy: Annotated[

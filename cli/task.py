@@ -33,8 +33,13 @@ def add(
             help="fine-tuned checkpoint: a path, hf:org/model[@revision] or a URL", metavar="MODEL"
         ),
     ],
-    head: Annotated[str | None, typer.Option(help="head (default: head.safetensors in MODEL)")] = None,
-    labels: Annotated[str | None, typer.Option(help="JSON list (default: labels.json in MODEL)")] = None,
+    head: Annotated[
+        str | None,
+        typer.Option(help="head (default: head.safetensors in MODEL, or else its classifier)"),
+    ] = None,
+    labels: Annotated[
+        str | None, typer.Option(help="JSON list (default: labels.json in MODEL, or else id2label)")
+    ] = None,
     individual_accuracy: Annotated[float | None, typer.Option(help="of the model alone, 0 to 1")] = None,
     replace: Annotated[bool, typer.Option("--replace", help="make a new revision of a task")] = False,
     allow_pickle: Annotated[bool, typer.Option("--allow-pickle", help="read .pt and .bin files")] = False,

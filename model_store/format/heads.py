@@ -19,7 +19,7 @@ from mass_serve.model_store.storage.regular_files import RegularFile, read_text_
 
 HEAD_FILE = "head.safetensors"
 LABELS_FILE = "labels.json"
-
+ID2LABEL = "id2label"  # the labels by row in a config.json
 
 WEIGHT = "weight"  # [C, P], a row for each class
 BIAS = "bias"  # [C], in a linear head
@@ -119,7 +119,23 @@ def read_labels(path: Path) -> tuple[str, ...]:
     except ValueError as error:
         raise CheckpointError(f"{path} is not valid JSON: {error}") from error
     if isinstance(labels, dict):
-        labels = _in_row_order(path, labels.get("id2label", labels))
+        return labels_by_row(path, labels.get(ID2LABEL, labels))
+    return labels_in_order(path, labels)
+
+
+def labels_by_row(path: Path, by_row: Any) -> tuple[str, ...]:
+    """Checks the class names that an object in `path` has by row. Raises CheckpointError."""
+    rows = [str(row) for row in range(len(by_row))] if isinstance(by_row, dict) else []
+    if not rows or by_row.keys() != set(rows):
+        raise CheckpointError(
+            f"{path} must hold a JSON list of class names,"
+            " or an object of them by row from 0 on, as id2label is"
+        )
+    return labels_in_order(path, [by_row[row] for row in rows])
+
+
+def labels_in_order(path: Path, labels: Any) -> tuple[str, ...]:
+    """Checks the class names that a list in `path` holds. Raises CheckpointError."""
     if not isinstance(labels, list) or not all(isinstance(label, str) and label for label in labels):
         raise CheckpointError(f"{path} must hold a JSON list of class names, non-empty strings")
     check_texts(labels, path, "label")
@@ -135,13 +151,3 @@ def check_texts(texts: Sequence[str], source: object, kind: str) -> None:
     if len(set(texts)) != len(texts):
         twice = next(text for text in texts if texts.count(text) > 1)
         raise CheckpointError(f"{source} holds the {kind} {twice!r} twice")
-
-
-def _in_row_order(path: Path, by_row: Any) -> list[Any]:
-    rows = [str(row) for row in range(len(by_row))] if isinstance(by_row, dict) else []
-    if not rows or by_row.keys() != set(rows):
-        raise CheckpointError(
-            f"{path} must hold a JSON list of class names,"
-            " or an object of them by row from 0 on, as id2label is"
-        )
-    return [by_row[row] for row in rows]

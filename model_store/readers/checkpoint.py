@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mass_serve.backbone.architecture import Architecture
+from mass_serve.backbone.architecture import Architecture, Pooling, bias_of, weight_of
 from mass_serve.model_store.errors import CheckpointError
+from mass_serve.model_store.format.heads import BIAS, WEIGHT
 from mass_serve.model_store.format.tensor_files import LARGEST_NUMBER, is_moderate
 from mass_serve.model_store.readers.clip import ClipVision
 from mass_serve.model_store.readers.family import Description, Family, Source
@@ -42,16 +44,15 @@ class Checkpoint:
     ) -> None:
         """Checks the weights of `family` in `folder` against its `config`. Raises CheckpointError."""
         self.folder = folder
-        self._config_file = folder / family.config_file
-        self._weights = weights
+        self.config_file = folder / family.config_file
+        self.config = config
+        self._family, self._weights = family, weights
         self._keys = _keys_by_name(folder, family, weights.specs)
         specs = {name: weights.specs[key] for name, key in self._keys.items()}
-        own = family.architecture(Description(self._config_file, config, specs, base))
+        own = family.architecture(Description(self.config_file, config, specs, base))
         self.architecture = _with_projection_of(base, own)
-        self._sources = family.sources(own)
-        self._shapes = own.parameter_shapes()
+        self._use(family.sources(own), own)
         self._check_keys()
-        self._check_tensors()
 
     @classmethod
     def open(cls, path: Path, allow_pickle: bool = False, base: Architecture | None = None) -> Checkpoint:
@@ -69,8 +70,33 @@ class Checkpoint:
     @property
     def input_files(self) -> tuple[Path, ...]:
         """The files that decide what the parameters are."""
-        config = (self._config_file,) if self._config_file.exists() else ()
+        config = (self.config_file,) if self.config_file.exists() else ()
         return (*config, *self._weights.paths)
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """The parameters of the architecture that are not here: `over` reads them of the base."""
+        return tuple(name for name in self.architecture.parameter_shapes() if name not in self._sources)
+
+    def pooled(self, pooling: Pooling) -> Checkpoint:
+        """The same model with another pooling: what that has no use for is not read.
+
+        Raises CheckpointError where the model has a parameter of that pooling in another shape.
+        """
+        other = copy(self)
+        other.architecture = replace(self.architecture, pooling=pooling)
+        sources = self._family.sources(other.architecture)
+        here = {name: place for name, place in sources.items() if self._keys.keys() >= set(place.keys)}
+        other._use(here, other.architecture)
+        return other
+
+    def classifier(self) -> dict[str, Tensor] | None:
+        """Reads the linear that the model itself classifies with: `weight` [C, D] and maybe `bias` [C].
+
+        None where it has none. Raises CheckpointError as `parameter` does.
+        """
+        tensors = {name: self._finite(self._keys[key]) for name, key in self._classifier_keys().items()}
+        return tensors or None
 
     def dtype(self, name: str) -> torch.dtype:
         """Returns the dtype in which `parameter` gives a parameter."""
@@ -103,15 +129,29 @@ class Checkpoint:
         """The keys in the files of the tensors that make up a canonical parameter."""
         return [self._keys[key] for key in self._sources[name].keys]
 
+    def _classifier_keys(self) -> dict[str, str]:
+        """The classifier's parts that are here, by what heads call them."""
+        linear = self._family.classifier
+        parts = {} if linear is None else {WEIGHT: weight_of(linear), BIAS: bias_of(linear)}
+        return {part: key for part, key in parts.items() if key in self._keys}
+
     def _check_keys(self) -> None:
-        expected = {key for source in self._sources.values() for key in source.keys}
-        if missing := sorted(expected - self._keys.keys()):
-            raise CheckpointError(f"{self.folder}: missing {_some(missing)}")
-        if extra := sorted(self._keys[key] for key in self._keys.keys() - expected):
+        """Raises CheckpointError where the files hold what the family does not know."""
+        known = {key for source in self._sources.values() for key in source.keys}
+        known.update(self._classifier_keys().values())
+        if extra := sorted(self._keys[key] for key in self._keys.keys() - known):
             raise CheckpointError(f"{self.folder}: unexpected {_some(extra)}")
 
-    def _check_tensors(self) -> None:
-        for name, source in self._sources.items():
+    def _use(self, sources: Mapping[str, Source], architecture: Architecture) -> None:
+        """Reads parameters of `architecture` from `sources` from now on.
+
+        Raises CheckpointError where one of those is not there or has another shape.
+        """
+        self._sources, self._shapes = sources, architecture.parameter_shapes()
+        needed = {key for source in sources.values() for key in source.keys}
+        if missing := sorted(needed - self._keys.keys()):
+            raise CheckpointError(f"{self.folder}: missing {_some(missing)}")
+        for name, source in sources.items():
             for key in self._keys_of(name):
                 self._check_tensor(key, source)
             self.dtype(name)
@@ -140,7 +180,7 @@ def _family_of(folder: Path, weights: WeightFiles) -> tuple[Family, Mapping[str,
 
 
 def _with_projection_of(base: Architecture | None, own: Architecture) -> Architecture:
-    if base is None or own.pooling.projection_dim is not None or own.width != base.width:
+    if base is None or own.width != base.width or own.pooling != replace(base.pooling, projection_dim=None):
         return own
     return replace(own, pooling=base.pooling)
 

@@ -43,6 +43,11 @@ class Family(Protocol):
         """The file in a model's folder that its configuration is in, where it has one."""
         ...
 
+    @property
+    def classifier(self) -> str | None:
+        """The linear that a fine-tuned model classifies with, by the family's name; None: there is none."""
+        ...
+
     def reads(self, config: Mapping[str, Any], keys: Iterable[str]) -> bool:
         """Tells, by the configuration or by its tensors' names, whether a checkpoint is one of these."""
         ...
@@ -54,10 +59,12 @@ class Family(Protocol):
     def architecture(self, description: Description) -> Architecture:
         """Returns the encoder that a checkpoint describes; what it leaves unsaid is as in its base.
 
+        Its pooling is what the checkpoint's own classifier takes, where it has one.
+
         Raises CheckpointError for what cannot be stored.
         """
         ...
 
     def sources(self, architecture: Architecture) -> dict[str, Source]:
-        """Returns the place of every canonical parameter."""
+        """Returns the place of every canonical parameter, whichever pooling the encoder is given."""
         ...

@@ -49,6 +49,7 @@ class OpenClipVision:
 
     title = "CLIP state dicts (OpenAI, open_clip)"
     config_file = CONFIG_FILE
+    classifier = None
 
     def reads(self, config: Mapping[str, Any], keys: Iterable[str]) -> bool:  # noqa: ARG002
         """Tells a checkpoint by its first convolution and its blocks: it may have no configuration."""
