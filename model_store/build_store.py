@@ -23,7 +23,9 @@ from mass_serve.model_store.storage.files import LOCK_FILE, PARTIAL_SUFFIX, Stor
 from mass_serve.model_store.storage.opening import open_files
 from mass_serve.model_store.storage.regular_files import sha256_of
 from mass_serve.model_store.store import Store
-from mass_serve.model_store.writing import commit, is_ours, new_revision, write_task, writing_errors_explained
+from mass_serve.model_store.writing import commit, is_ours, revision_of, write_task, writing_errors_explained
+
+_NO_REVISION = "0" * 12
 
 
 def build(
@@ -55,7 +57,9 @@ def build(
         journal = _resume_or_start(files, plan)
         journal = _write_pretrained(files, plan, journal, progress)
         journal = _write_tasks(files, plan, journal, progress)
-        store = commit(files, _draft(plan, journal), plan.merged_base, progress)
+        draft = _draft(plan, journal, origin)
+        revision = revision_of(draft.to_bytes().decode(), plan.merged_base)
+        store = commit(files, draft, plan.merged_base, progress, revision)
         # Last: with both there, a build that is killed here is found finished by the next one.
         files.delete(JOURNAL_FILE)
         return store
@@ -132,17 +136,19 @@ def _write_pretrained(files: StoreFiles, plan: BuildPlan, journal: Journal, prog
 def _write_tasks(files: StoreFiles, plan: BuildPlan, journal: Journal, progress: Progress) -> Journal:
     for task in plan.tasks:
         if task.name not in journal.finished:
-            entry = write_task(files, plan.layout, plan.pretrained.parameter, task, progress)
+            entry = write_task(
+                files, plan.layout, plan.pretrained.parameter, task, progress, named_by_content=True
+            )
             journal = journal.with_task(entry)
             journal.save(files)
     return journal
 
 
-def _draft(plan: BuildPlan, journal: Journal) -> Manifest:
-    """Makes the manifest of the store, but for its merged base."""
+def _draft(plan: BuildPlan, journal: Journal, origin: Origin | None) -> Manifest:
+    """Makes the manifest of the store, but for its merged base and its revision."""
     layout = plan.layout
     return Manifest(
-        store_revision=new_revision(),
+        store_revision=_NO_REVISION,
         backbone=layout.backbone,
         preprocessing=plan.preprocessing,
         router=plan.router,
@@ -153,4 +159,5 @@ def _draft(plan: BuildPlan, journal: Journal) -> Manifest:
         merged_base="rebuilt",
         files={path: digest for path, digest in journal.files().items() if path == PRETRAINED_FILE},
         tasks=tuple(journal.finished[task.name] for task in plan.tasks),
+        pretrained_origin=origin,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
@@ -17,7 +17,12 @@ from mass_serve.backbone.architecture import Architecture
 from mass_serve.model_store.build_options import BuildOptions
 from mass_serve.model_store.errors import CheckpointError, StoreError, TaskError
 from mass_serve.model_store.format.experts import ExpertLayout
-from mass_serve.model_store.format.field_types import RESERVED_NAMES, TASK_NAME_PATTERN, first_problem
+from mass_serve.model_store.format.field_types import (
+    TASK_NAME_PATTERN,
+    first_problem,
+    is_reserved,
+    spelled_otherwise,
+)
 from mass_serve.model_store.format.heads import HeadTensors
 from mass_serve.model_store.format.manifest import (
     FIRST_MODE,
@@ -159,9 +164,9 @@ def check_task_name(name: str) -> None:
     """Raises TaskError for a name that a store cannot hold."""
     if not re.fullmatch(TASK_NAME_PATTERN, name):
         raise TaskError(
-            f"task name {name!r} must be 1 to 64 of a-z, 0-9, - and _, starting with a letter or digit"
+            f"task name {name!r} must be 1 to 64 of A-Z, a-z, 0-9, - and _, starting with a letter or digit"
         )
-    if name in RESERVED_NAMES:
+    if is_reserved(name):
         raise TaskError(f"the task name {name!r} has a meaning in requests; choose another name")
 
 
@@ -178,6 +183,13 @@ def check_task_names(names: Sequence[str]) -> None:
         check_task_name(name)
         if names.count(name) > 1:
             raise TaskError(f"task {name} is given twice")
+    refuse_other_spelling(names)
+
+
+def refuse_other_spelling(names: Iterable[str]) -> None:
+    """Raises TaskError where two names of tasks differ in their case alone."""
+    if clash := spelled_otherwise(names):
+        raise TaskError(f"tasks {clash[0]} and {clash[1]} differ in their case alone: rename one")
 
 
 def check_same_sizes(task: str, finetuned: Any, other: Any, whose: str) -> None:

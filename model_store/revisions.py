@@ -25,7 +25,7 @@ from mass_serve.model_store.format.manifest import (
 )
 from mass_serve.model_store.format.tensor_files import TensorSpec, write_tensors
 from mass_serve.model_store.merged_base import is_slow_to_rebuild
-from mass_serve.model_store.plan import TaskInput, check_task_name, plan_task
+from mass_serve.model_store.plan import TaskInput, check_task_name, plan_task, refuse_other_spelling
 from mass_serve.model_store.progress import Progress, silent
 from mass_serve.model_store.storage.opening import open_files
 from mass_serve.model_store.store import Store
@@ -73,6 +73,8 @@ def refuse_task(url: StoreUrl, name: str, replace: bool = False) -> None:
 def _replaced(manifest: Manifest, name: str, replace: bool) -> TaskEntry | None:
     """Returns the entry that a task of this name is to replace; None for a new one."""
     check_task_name(name)
+    # Of removed tasks too: their folders are there until they are pruned.
+    refuse_other_spelling([*(entry.name for entry in manifest.all_entries()), name])
     current = manifest.find_task(name)
     if current is not None and not replace:
         raise TaskError(f"task {name} exists already: pass --replace for a new revision of it")

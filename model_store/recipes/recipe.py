@@ -4,7 +4,9 @@ pretrained: hf:openai/clip-vit-base-patch32
 out: stores/eight-tasks            # relative to the recipe, as every path is
 mode: paper
 tasks:
-  - {name: Cars, checkpoint: hf:tanganke/clip-vit-base-patch32_stanford-cars, head: {classnames: Cars, templates: Cars}}
+  - name: Cars
+    checkpoint: hf:tanganke/clip-vit-base-patch32_stanford-cars
+    head: {classnames: Cars, templates: Cars} # or a file; by default that in the checkpoint's folder
 """
 
 from __future__ import annotations

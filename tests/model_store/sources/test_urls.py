@@ -160,7 +160,7 @@ def test_two_programs_take_turns(remote: Any) -> None:
             "if it is a model of the hub, name it hf:openai/clip-vit-base-patch32",
         ),
         ("models/cars@v2", "if it is a model of the hub, name it hf:models/cars@v2"),
-        ("./models/cars", "./models/cars does not exist"),
+        ("./models/cars", "models/cars does not exist"),
         ("models", "models does not exist"),
     ],
 )
