@@ -41,6 +41,15 @@ def has_preprocessing(folder: Path) -> bool:
     return _told_by(folder) is not None
 
 
+def read_crop(folder: Path) -> int | None:
+    """The edge of the images that the model's preprocessing gives; None where the directory does not say."""
+    path, config = _preprocessor_config(folder) or (folder / PREPROCESSOR_CONFIG, {})
+    try:
+        return _edge(config.get("crop_size"), 0) or None
+    except ValueError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+
+
 def read_preprocessing(folder: Path, image_size: int) -> Preprocessing:
     """Reads how the model's images are prepared; the usual way of its kind where the directory does not say.
 
