@@ -42,12 +42,16 @@ def has_preprocessing(folder: Path) -> bool:
 
 
 def read_crop(folder: Path) -> int | None:
-    """The edge of the images that the model's preprocessing gives; None where the directory does not say."""
-    path, config = _preprocessor_config(folder) or (folder / PREPROCESSOR_CONFIG, {})
+    """The edge of the images that the model's preprocessing gives; None where the directory does not say.
+
+    Raises CheckpointError.
+    """
+    if (told := _told_by(folder)) is None:
+        return None
     try:
-        return _edge(config.get("crop_size"), 0) or None
+        return _crop(_configuration(told, _model_type(folder), image_size=0)) or None
     except ValueError as error:
-        raise CheckpointError(f"{path}: {error}") from error
+        raise CheckpointError(f"{folder / told[0]}: {error}") from error
 
 
 def read_preprocessing(folder: Path, image_size: int) -> Preprocessing:
@@ -99,7 +103,7 @@ def _configuration(told: tuple[str, Any] | None, model_type: object, image_size:
 def _preprocessing(config: Mapping[str, Any], image_size: int) -> Preprocessing:
     _check_supported(config)
     resize, size = _size(config["size"])
-    crop = _edge(config["crop_size"]) if config["do_center_crop"] is not False else size
+    crop = _crop(config)
     if crop != image_size:
         raise ValueError(f"images of {crop} pixels do not fit an encoder for {image_size}")
     normalised = config.get("do_normalize") is not False
@@ -111,6 +115,10 @@ def _preprocessing(config: Mapping[str, Any], image_size: int) -> Preprocessing:
         std=_channels(config["image_std"], "image_std") if normalised else (1.0,) * 3,
         resize=resize,
     )
+
+
+def _crop(config: Mapping[str, Any]) -> int:
+    return _edge(config["crop_size"] if config["do_center_crop"] is not False else config["size"])
 
 
 def _check_supported(config: Mapping[str, Any]) -> None:
