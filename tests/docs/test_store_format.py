@@ -59,7 +59,7 @@ def test_the_keys_are_those_of_the_manifest(anchor: str, model: type[BaseModel])
 
 def test_the_keys_of_the_parts_are_those_of_the_manifest() -> None:
     found = tables(section(FORMAT, "the-encoder-by-its-parts"))
-    parts: list[type[BaseModel]] = [StoredPatches, StoredBlock, StoredPooling]
+    parts: list[type[BaseModel]] = [StoredPatches, StoredBlock, StoredPooling, StoredAttentionPooling]
     for table, model in zip(found, parts, strict=True):
         named = [re.findall(r"`([^`]+)`", row)[0] for row in table.splitlines()[2:]]
         assert named == list(model.model_fields)
