@@ -247,6 +247,7 @@ class AttentionPooling:
     mlp_width: int
     activation: Activation
 
+    pooled = "attention"
     projection_dim = None
     norm = "post_layernorm"
     probe = "attention_pooling.probe"

@@ -44,13 +44,14 @@ def has_preprocessing(folder: Path) -> bool:
 def read_crop(folder: Path) -> int | None:
     """The edge of the images that the model's preprocessing gives; None where the directory does not say.
 
-    Raises CheckpointError.
+    Raises CheckpointError where what it says is no edge.
     """
-    if (told := _told_by(folder)) is None:
+    told = _told_by(folder)
+    if told is None:
         return None
     try:
         return _crop(_configuration(told, _model_type(folder), image_size=0)) or None
-    except ValueError as error:
+    except (TypeError, ValueError) as error:
         raise CheckpointError(f"{folder / told[0]}: {error}") from error
 
 
@@ -118,7 +119,7 @@ def _preprocessing(config: Mapping[str, Any], image_size: int) -> Preprocessing:
 
 
 def _crop(config: Mapping[str, Any]) -> int:
-    return _edge(config["crop_size"] if config["do_center_crop"] is not False else config["size"])
+    return _edge(config["crop_size"]) if config["do_center_crop"] is not False else _size(config["size"])[1]
 
 
 def _check_supported(config: Mapping[str, Any]) -> None:
