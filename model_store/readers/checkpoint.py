@@ -22,13 +22,14 @@ from mass_serve.model_store.readers.json_files import read_json_object
 from mass_serve.model_store.readers.open_clip import OpenClipVision
 from mass_serve.model_store.readers.preprocessing import read_crop
 from mass_serve.model_store.readers.siglip import Siglip
+from mass_serve.model_store.readers.timm import Timm
 from mass_serve.model_store.readers.vit import Vit
 from mass_serve.model_store.readers.weight_files import WeightFiles, open_weights
 
 CONFIG_FILE = "config.json"
 # Another family is another file beside `clip`, and an entry here. First those that are told by their tensors:
 # in a folder of the hub the configuration of another form may lie beside them.
-FAMILIES: tuple[Family, ...] = (OpenClipVision(), ClipVision(), Vit(), Dinov2(), Siglip())
+FAMILIES: tuple[Family, ...] = (OpenClipVision(), ClipVision(), Vit(), Dinov2(), Siglip(), Timm())
 
 
 class Checkpoint:

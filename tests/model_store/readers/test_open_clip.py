@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import subprocess
@@ -11,7 +10,6 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import pytest
 import torch
@@ -30,6 +28,7 @@ from mass_serve.model_store.store import Store
 from tests.imports import ROOT
 from tests.model_store.readers.test_checkpoints import canonical_by_hand
 from tests.models import Suite, make_model, make_suite
+from tests.without_torchvision import import_without_torchvision
 
 TEXT_TOWER = {
     "positional_embedding": torch.ones(8, 32),
@@ -298,11 +297,7 @@ def other_form(seed: int, tuned: Any, path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def open_clip() -> Any:
-    """The package without torchvision, whose wheel has another torch: its transforms are not tested here."""
-    parts = ("torchvision", "torchvision.ops", "torchvision.ops.misc", "torchvision.transforms")
-    names = (*parts, "torchvision.transforms.functional")
-    with mock.patch.dict(sys.modules, dict.fromkeys(names, mock.MagicMock())):
-        return importlib.import_module("open_clip")
+    return import_without_torchvision("open_clip")
 
 
 @pytest.mark.optional("open_clip")
