@@ -77,7 +77,7 @@ def head(
         typer.echo(json.dumps({"head": str(out), "labels": str(labels_file), **sizes}))
     else:
         typer.echo(
-            f"{out}: {classes} classes, {width} wide, of {len(prompts)} templates each, "
+            f"{out}: classes {classes}, width {width}, templates {len(prompts)}, "
             f"logit scale {scale:.4g}; labels in {labels_file}"
         )
 

@@ -29,7 +29,7 @@ MERGES = [
 START, END = "<|startoftext|>", "<|endoftext|>"
 _WORDS = [*_BYTES, *(f"{byte}</w>" for byte in _BYTES), *("".join(pair) for pair in MERGES), START, END]
 VOCABULARY = {token: index for index, token in enumerate(_WORDS)}
-TEXT = {
+TEXT: dict[str, Any] = {
     "vocab_size": len(VOCABULARY),
     "hidden_size": 32,
     "num_hidden_layers": 2,
@@ -47,14 +47,15 @@ def make_clip(seed: int = 0, **changes: Any) -> Any:
     """A randomly initialised CLIPModel whose weights make texts differ."""
     torch.manual_seed(seed)
     config = CLIPConfig(text_config=TEXT | changes, vision_config=VISION, projection_dim=PROJECTION_DIM)
-    model = CLIPModel(config).eval()
+    model: Any = CLIPModel(config)
     perturb(model, seed, 0.1)
-    return model
+    return model.eval()
 
 
 def make_tokenizer() -> Any:
     """A tokenizer of transformers that knows all bytes and a few words."""
-    return CLIPTokenizer(vocab=VOCABULARY, merges=MERGES)
+    merges: Any = MERGES  # so read, though declared as texts
+    return CLIPTokenizer(vocab=VOCABULARY, merges=merges)
 
 
 def save_vocabulary(folder: Path) -> None:

@@ -29,6 +29,12 @@ class TextArchitecture:
     projection_dim: int  # P
     end_token: int | None  # a text's embedding is at its first such token; None: at its first largest id
 
+    def __post_init__(self) -> None:
+        if self.context_length < 3:
+            raise ValueError(
+                f"context_length {self.context_length} leaves no place between a start and an end token"
+            )
+
     @property
     def width(self) -> int:
         """D, the width of a token."""
