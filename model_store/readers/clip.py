@@ -92,7 +92,7 @@ class ClipVision:
             return replace(found, pooling=Pooling(None, "mean_without_norm"))
         return found
 
-    def sources(self, architecture: Architecture) -> dict[str, Source]:
+    def sources(self, architecture: Architecture, description: Description) -> dict[str, Source]:  # noqa: ARG002
         """Returns the place of every canonical parameter; the parts of a fused one share its rows evenly."""
         embedding = architecture.embedding
         keys, sources = _keys(architecture), {}

@@ -93,7 +93,7 @@ class OpenClipVision:
         except ValidationError as error:
             raise CheckpointError(f"{description.path}: {first_problem(error)}") from error
 
-    def sources(self, architecture: Architecture) -> dict[str, Source]:
+    def sources(self, architecture: Architecture, description: Description) -> dict[str, Source]:  # noqa: ARG002
         """Returns the place of every canonical parameter: here too qkv is one matrix."""
         keys = _keys(architecture)
         shapes = architecture.parameter_shapes()

@@ -233,9 +233,11 @@ def test_the_preprocessing_is_that_of_open_clips_configuration(tmp_path: Path) -
         odd = save(tmp_path / f"odd-{size}", state, QUICK | {"preprocess_cfg": {"size": size}})
         with pytest.raises(CheckpointError, match=r"open_clip_config\.json: .*edge length"):
             read_preprocessing(odd, 32)
-    squashed = QUICK | {"preprocess_cfg": {"resize_mode": "squash"}}
-    with pytest.raises(CheckpointError, match="resize_mode must be 'shortest', found 'squash'"):
-        read_preprocessing(save(tmp_path / "squashed", state, squashed), 32)
+    squashed = QUICK | {"preprocess_cfg": {"resize_mode": "squash", "size": [32, 32]}}
+    assert read_preprocessing(save(tmp_path / "squashed", state, squashed), 32).resize == "square"
+    padded = QUICK | {"preprocess_cfg": {"resize_mode": "longest"}}
+    with pytest.raises(CheckpointError, match="resize_mode must be 'shortest' or 'squash', found 'longest'"):
+        read_preprocessing(save(tmp_path / "padded", state, padded), 32)
 
 
 def experts_of(folder: Path, suite: Suite) -> dict[str, dict[str, Tensor]]:
