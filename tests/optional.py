@@ -53,6 +53,12 @@ def _without_open_clip() -> str | None:
     return f"checkpoints are compared with open_clip: pip install --no-deps {' '.join(OPEN_CLIP)}"
 
 
+def _without_real_demo() -> str | None:
+    if importlib.util.find_spec("onnx") and importlib.util.find_spec("peft"):
+        return None
+    return "the real demo reads ONNX and trains adapters: pip install 'mass-serve[real-demo]'"
+
+
 # What is missing and how it is installed, or None.
 MISSING: dict[str, Callable[[], str | None]] = {
     "fonts": _without_fonts,
@@ -60,6 +66,7 @@ MISSING: dict[str, Callable[[], str | None]] = {
     "compiler": _without_compiler,
     "fusion_bench": _without_fusion_bench,
     "open_clip": _without_open_clip,
+    "real_demo": _without_real_demo,
 }
 
 
