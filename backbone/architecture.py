@@ -37,10 +37,18 @@ def bias_of(operation: str) -> str:
 
 @dataclass(frozen=True)
 class PatchEmbedding:
-    """Patches through one linear, behind a class token; learned positions added, then a LayerNorm."""
+    """Patches through one linear, behind a class token and registers; learned positions are added.
+
+    Registers are tokens that are the same in every image (arXiv:2309.16588): they are rows of the positions,
+    behind the class token's. CLIP has none, but a LayerNorm after the positions.
+    """
 
     image_size: int  # pixels, square
     patch_size: int
+    has_bias: bool = False  # of the linear
+    has_class_token: bool = True
+    num_registers: int = 0
+    has_norm: bool = True
 
     linear = "patch_embedding"
     class_token = "class_embedding"
@@ -52,9 +60,14 @@ class PatchEmbedding:
             raise ValueError(f"patch_size {self.patch_size} exceeds image_size {self.image_size}")
 
     @property
+    def tokens_before_patches(self) -> int:
+        """How many tokens stand before the patches: the class token and the registers."""
+        return self.has_class_token + self.num_registers
+
+    @property
     def num_tokens(self) -> int:
-        """L: one class token and one token for every whole patch."""
-        return (self.image_size // self.patch_size) ** 2 + 1
+        """L: class token, registers and one token for every whole patch."""
+        return (self.image_size // self.patch_size) ** 2 + self.tokens_before_patches
 
     @property
     def patch_width(self) -> int:
@@ -64,10 +77,10 @@ class PatchEmbedding:
     def shapes(self, width: int) -> Shapes:
         """The shape of every parameter, in forward order."""
         return {
-            weight_of(self.linear): (width, self.patch_width),
-            self.class_token: (width,),
+            **_linear(self.linear, width, self.patch_width, self.has_bias),
+            **({self.class_token: (width,)} if self.has_class_token else {}),
             self.positions: (self.num_tokens, width),
-            **_norm(self.norm, width),
+            **(_norm(self.norm, width) if self.has_norm else {}),
         }
 
 
@@ -104,7 +117,7 @@ class BlockNames:
 
     @property
     def fc1(self) -> str:
-        """The MLP's first linear."""
+        """The MLP's first linear; in a gated MLP one matrix [2 M, D], whose first half is activated."""
         return f"{self.prefix}mlp.fc1"
 
     @property
@@ -125,13 +138,18 @@ class BlockNames:
 
 @dataclass(frozen=True)
 class Block:
-    """A pre-norm transformer block: attention and an MLP, each around a skip connection, with biases."""
+    """A pre-norm transformer block: attention and an MLP, each around a skip connection.
+
+    A layer scale is no part of it: `gamma * (W x + b)` is another W and b, which readers make.
+    """
 
     width: int  # D
     num_attention_heads: int
-    mlp_width: int
+    mlp_width: int  # M
     activation: Activation
     layer_norm_eps: float
+    is_gated: bool = False  # silu: SwiGLU, gelu: GeGLU
+    qkv_has_bias: bool = True
 
     def __post_init__(self) -> None:
         if self.width % self.num_attention_heads:
@@ -146,37 +164,84 @@ class Block:
         names, width = BlockNames(index), self.width
         return {
             **_norm(names.norm1, width),
-            **_linear(names.qkv, 3 * width, width),
+            **_linear(names.qkv, 3 * width, width, self.qkv_has_bias),
             **_linear(names.out, width, width),
             **_norm(names.norm2, width),
-            **_linear(names.fc1, self.mlp_width, width),
+            **_linear(names.fc1, (1 + self.is_gated) * self.mlp_width, width),
             **_linear(names.fc2, width, self.mlp_width),
         }
 
 
+# What a pooling makes one vector of: see `backbone.parts.pooling`.
+Pooled = Literal["class", "mean", "class_and_mean", "mean_before_norm", "mean_without_norm"]
+
+
 @dataclass(frozen=True)
 class Pooling:
-    """The class token through a LayerNorm and, where there is one, a projection without bias."""
+    """Tokens through a LayerNorm, if any, and, where there is one, a projection without bias.
 
-    projection_dim: int | None  # None: the embedding is the normalised class token, of width D
+    class              the class token
+    mean               the mean over the patches' tokens
+    class_and_mean     both, side by side
+    mean_before_norm   the mean over the patches' tokens, before the LayerNorm
+    mean_without_norm  the mean over the patches' tokens, and no LayerNorm
+    """
+
+    projection_dim: int | None  # None: there is no projection
+    pooled: Pooled = "class"
 
     norm = "post_layernorm"
     linear = "projection"
 
+    @property
+    def linears(self) -> tuple[str, ...]:
+        """Every operation that is a matrix product, in forward order."""
+        return (self.linear,) if self.projection_dim else ()
+
+    @property
+    def norms(self) -> tuple[str, ...]:
+        """Every operation that is a LayerNorm, in forward order."""
+        return () if self.pooled == "mean_without_norm" else (self.norm,)
+
+    @property
+    def needs_class_token(self) -> bool:
+        """Tells whether the class token is a part of the embedding."""
+        return self.pooled in ("class", "class_and_mean")
+
+    @property
+    def needs_all_tokens(self) -> bool:
+        """Tells whether anything but the class token is a part of the embedding."""
+        return self.pooled != "class"
+
+    def pooled_width(self, width: int) -> int:
+        """The width of what enters the projection."""
+        return 2 * width if self.pooled == "class_and_mean" else width
+
+    def embedding_dim(self, width: int) -> int:
+        """P, the width of the embedding of tokens of that width."""
+        return self.projection_dim or self.pooled_width(width)
+
     def shapes(self, width: int) -> Shapes:
         """The shape of every parameter, in forward order."""
-        projection = {weight_of(self.linear): (self.projection_dim, width)} if self.projection_dim else {}
-        return {**_norm(self.norm, width), **projection}
+        projection: Shapes = {}
+        if self.projection_dim:
+            projection = _linear(self.linear, self.projection_dim, self.pooled_width(width), has_bias=False)
+        norm = _norm(self.norm, width) if self.norms else {}
+        return {**norm, **projection}
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """An encoder as a choice of parts. CLIP's vision encoder is the first choice, and so far the only one."""
+    """An encoder as a choice of parts: CLIP's, ViT's and DINOv2's vision encoders are such choices."""
 
     embedding: PatchEmbedding
     block: Block
     depth: int  # blocks
     pooling: Pooling
+
+    def __post_init__(self) -> None:
+        if self.pooling.needs_class_token and not self.embedding.has_class_token:
+            raise ValueError(f"pooling {self.pooling.pooled!r} needs a class token, and there is none")
 
     @property
     def width(self) -> int:
@@ -191,7 +256,12 @@ class Architecture:
     @property
     def embedding_dim(self) -> int:
         """P, the width of what the classification heads take."""
-        return self.pooling.projection_dim or self.width
+        return self.pooling.embedding_dim(self.width)
+
+    @property
+    def tokens(self) -> tuple[Token, ...]:
+        """What can stand for an image in a layer, the usual one first."""
+        return ("class", "mean") if self.embedding.has_class_token else ("mean",)
 
     def blocks(self) -> Iterator[BlockNames]:
         """The names of every block's operations."""
@@ -201,14 +271,14 @@ class Architecture:
     def linears(self) -> tuple[str, ...]:
         """Every operation that is a matrix product, in forward order."""
         of_blocks = (linear for block in self.blocks() for linear in block.linears)
-        projection = (self.pooling.linear,) if self.pooling.projection_dim else ()
-        return (self.embedding.linear, *of_blocks, *projection)
+        return (self.embedding.linear, *of_blocks, *self.pooling.linears)
 
     @property
     def norms(self) -> tuple[str, ...]:
         """Every operation that is a LayerNorm, in forward order."""
         of_blocks = (norm for block in self.blocks() for norm in block.norms)
-        return (self.embedding.norm, *of_blocks, self.pooling.norm)
+        before = (self.embedding.norm,) if self.embedding.has_norm else ()
+        return (*before, *of_blocks, *self.pooling.norms)
 
     def parameter_shapes(self) -> Shapes:
         """The shape of every parameter by its canonical name, in forward order."""
@@ -246,8 +316,8 @@ class Architecture:
         return frozenset(name for name in parameters if name.startswith(before))
 
 
-def _linear(name: str, d_out: int, d_in: int) -> Shapes:
-    return {weight_of(name): (d_out, d_in), bias_of(name): (d_out,)}
+def _linear(name: str, d_out: int, d_in: int, has_bias: bool = True) -> Shapes:
+    return {weight_of(name): (d_out, d_in), **({bias_of(name): (d_out,)} if has_bias else {})}
 
 
 def _norm(name: str, width: int) -> Shapes:

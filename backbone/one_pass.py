@@ -5,7 +5,7 @@
     run(architecture, weights, tokens, start=4, probe=Probe(feature=at)).feature # the rest of that pass
 
 Two things set it apart from a training implementation: a pass computes nothing that was not asked for (one
-that stops at the router's feature nothing after it, the last block only what the class token needs), and
+that stops at the router's feature nothing after it, the last block only what is asked of it), and
 every operation gives a sample the same bits whatever else is in the batch.
 """
 
@@ -19,7 +19,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from mass_serve.backbone.architecture import Architecture, Block, BlockNames, Token
+from mass_serve.backbone.architecture import Architecture, BlockNames, Token
 from mass_serve.backbone.parts.block import attention, class_attention, enter_attention, enter_mlp, mlp
 from mass_serve.backbone.parts.patch_embedding import embed
 from mass_serve.backbone.parts.pooling import pool
@@ -104,7 +104,7 @@ def run(
 ) -> PassResult:
     """Runs a pass: gives tokens or embedding by its stop, energies and feature where the probe has them.
 
-    x are patches [B, L - 1, 3 p p], or with `start` the tokens [B, L, D] that enter that block. A pass that
+    x are patches [B, L - N, 3 p p], or with `start` the tokens [B, L, D] that enter that block. A pass that
     stops before a block measures that block's own qkv too, whose input costs no attention.
 
     Raises ValueError for tokens that are to stop at a block that they do not start before, and where the
@@ -134,6 +134,8 @@ def _blocks_of(architecture: Architecture, start: int | None, stop: Stop, probe:
             raise ValueError("a pass that stops at the router's feature needs a probe that has one")
         end = probe.feature.layer + 1
     blocks = list(islice(architecture.blocks(), start or 0, end))
+    if probe.feature is not None and probe.feature.token not in architecture.tokens:
+        raise ValueError(f"the router's feature cannot be of the {probe.feature.token} token: there is none")
     if probe.feature is not None and probe.feature.layer not in {names.index for names in blocks}:
         raise ValueError(f"block {probe.feature.layer} is not on a pass from block {start or 0} to {stop}")
     return blocks
@@ -154,21 +156,21 @@ def _run(
     meter = MeteredWeights(weights, probe.bases)
     if not embedded:
         x = embed(architecture.embedding, meter, x, eps)
-    x = _through_blocks(architecture.block, blocks, meter, x, stop, probe.feature, found)
+    x = _through_blocks(architecture, blocks, meter, x, stop, probe.feature, found)
     if isinstance(stop, int):
         found["tokens"] = x
         following = BlockNames(stop)
         if following.qkv in probe.bases:
             meter.measure(following.qkv, enter_attention(architecture.block, following, meter, x))
     elif stop == "embedding":
-        found["embedding"] = pool(architecture.pooling, meter, x, eps)
+        found["embedding"] = pool(architecture.pooling, architecture.embedding, meter, x, eps)
     if probe.bases:
         found["energies"] = meter.energies
     return PassResult(found)
 
 
 def _through_blocks(
-    block: Block,
+    architecture: Architecture,
     blocks: Sequence[BlockNames],
     weights: EncoderWeights,
     x: Tensor,
@@ -180,9 +182,11 @@ def _through_blocks(
 
     Leaves the router's feature in `found` on the way; a pass that stops there leaves that block half-way.
     """
+    block = architecture.block
     for names in blocks:
         is_last, is_mean = names is blocks[-1], feature == Feature(names.index, "mean")
-        class_suffices = is_last and not isinstance(stop, int) and not is_mean
+        leave_all = isinstance(stop, int) or (stop == "embedding" and architecture.pooling.needs_all_tokens)
+        class_suffices = is_last and not leave_all and not is_mean
         x = (class_attention if class_suffices else attention)(block, names, weights, x)
         entering = enter_mlp(block, names, weights, x)
         if feature is not None and names.index == feature.layer:

@@ -22,6 +22,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from mass_serve.kernels.energies import fused as energies
+from mass_serve.kernels.gate import fused as gate
 from mass_serve.kernels.layer_norm.fused import ROW_WARPS, layer_norm_kernel
 from mass_serve.kernels.low_rank.triton_kernels import expand_kernel, shrink_kernel
 from mass_serve.kernels.positions.fused import TOKEN_WARPS, positions_kernel
@@ -135,7 +136,9 @@ def row_and_router_variants() -> list[Compiled]:
         "COLUMNS": energies.BLOCK_COLUMNS,
         "SUM": energies.BLOCK_SUM,
     }
+    gating = {"ACTIVATION": "silu", "BLOCK": gate.BLOCK}
     return [
+        compile_variant(gate.gate_kernel, "bfloat16", gating, 4, 3),
         compile_variant(layer_norm_kernel, "bfloat16", {"BLOCK": 1024}, ROW_WARPS, 3),
         compile_variant(positions_kernel, "bfloat16", {"BLOCK": 1024}, TOKEN_WARPS, 3),
         compile_variant(coefficients_kernel, "bfloat16", blocks, 4, 3),

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from mass_serve.backbone.architecture import Architecture, Block, PatchEmbedding, Pooling
 from mass_serve.model_store.readers.clip import ClipVision
+from mass_serve.model_store.readers.family import Description
 
 VIT_B_32 = Architecture(
     PatchEmbedding(224, 32), Block(768, 12, 3072, "quick_gelu", 1e-5), depth=12, pooling=Pooling(512)
@@ -48,7 +49,7 @@ def _initial(name: str, shape: tuple[int, ...], generator: torch.Generator) -> T
 def _write(path: Path, architecture: Architecture, parameters: dict[str, Tensor]) -> None:
     path.mkdir(parents=True)
     tensors: dict[str, Tensor] = {}
-    for name, source in ClipVision().sources(architecture).items():
+    for name, source in ClipVision().sources(architecture, Description(path, {}, {}, None)).items():
         parts = parameters[name].chunk(len(source.keys))
         tensors |= {key: part.reshape(source.shape) for key, part in zip(source.keys, parts, strict=True)}
     save_file(tensors, path / "model.safetensors")

@@ -38,12 +38,16 @@ def build(
     out: Annotated[str, typer.Option(help="new store: a folder or URL", metavar="STORE")],
     head: Annotated[
         list[str] | None,
-        typer.Option(help="head (default: head.safetensors in the task's PATH)", metavar="NAME=PATH"),
+        typer.Option(
+            help="head (default: head.safetensors in the task's PATH, else its classifier)",
+            metavar="NAME=PATH",
+        ),
     ] = None,
     labels: Annotated[
         list[str] | None,
         typer.Option(
-            help="JSON list of classes (default: labels.json in the task's PATH)", metavar="NAME=FILE"
+            help="JSON list of classes (default: labels.json in the task's PATH, else id2label)",
+            metavar="NAME=FILE",
         ),
     ] = None,
     individual_accuracy: Annotated[

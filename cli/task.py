@@ -29,8 +29,12 @@ def add(
     store: StoreArgument,
     name: NameArgument,
     checkpoint: Annotated[Path, typer.Argument(help="fine-tuned checkpoint", metavar="PATH")],
-    head: Annotated[Path | None, typer.Option(help="head (default: head.safetensors in PATH)")] = None,
-    labels: Annotated[Path | None, typer.Option(help="JSON list (default: labels.json in PATH)")] = None,
+    head: Annotated[
+        Path | None, typer.Option(help="head (default: head.safetensors in PATH, or else its classifier)")
+    ] = None,
+    labels: Annotated[
+        Path | None, typer.Option(help="JSON list (default: labels.json in PATH, or else id2label)")
+    ] = None,
     individual_accuracy: Annotated[float | None, typer.Option(help="of the model alone, 0 to 1")] = None,
     replace: Annotated[bool, typer.Option("--replace", help="make a new revision of a task")] = False,
     allow_pickle: Annotated[bool, typer.Option("--allow-pickle", help="read .pt and .bin files")] = False,

@@ -35,7 +35,8 @@ class ImagePreprocessor:
     @property
     def resizing(self) -> Resizing:
         """What is done to an image where it is decoded, without torch."""
-        return Resizing(self.size, self.crop, self.described.interpolation)
+        square = self.described.resize == "square"
+        return Resizing(self.size, self.crop, self.described.interpolation, square)
 
     def preprocess(self, image: Image.Image) -> Tensor:
         """Resizes and crops an RGB image of any size to pixels [3, crop, crop] uint8."""

@@ -35,7 +35,7 @@ def candidate_mask(queries: Sequence[Query], task_names: Sequence[str]) -> Tenso
 def batch_patches(
     queries: Sequence[Query], preprocessing: ImagePreprocessor, patch_size: int, like: Tensor
 ) -> Tensor:
-    """Normalised patches [B, L - 1, 3 p p], on the device and in the dtype of `like`.
+    """Normalised patches [B, (crop // p)^2, 3 p p], on the device and in the dtype of `like`.
 
     Raises ValueError for pixels of another size or type than the preprocessing makes.
     """

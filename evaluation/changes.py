@@ -56,11 +56,12 @@ class FinetunedModels:
     def __init__(self, bank: ExpertBank, checkpoints: Mapping[str, Path]) -> None:
         """Raises CheckpointError for a checkpoint that cannot be read or is of another size."""
         self._pretrained = bank.pretrained
+        base = bank.architecture
         self._checkpoints = {
-            task: Checkpoint.open(path, base=bank.architecture) for task, path in checkpoints.items()
+            task: Checkpoint.open(path, base=base).pooled(base.pooling) for task, path in checkpoints.items()
         }
         for task, checkpoint in self._checkpoints.items():
-            check_same_sizes(task, checkpoint.architecture, bank.architecture, "the store's encoder")
+            check_same_sizes(task, checkpoint.architecture, base, "the store's encoder")
 
     @property
     def identity(self) -> object:

@@ -1,4 +1,4 @@
-"""From a decoded image to 8-bit pixels of the encoder's size, as CLIP's image processor makes them."""
+"""From a decoded image to 8-bit pixels of the encoder's size, as image processors of CLIP and ViT do."""
 
 from __future__ import annotations
 
@@ -20,26 +20,31 @@ INTERPOLATIONS = {
 
 @dataclass(frozen=True)
 class Resizing:
-    """Resizes the shortest edge to `size` pixels and cuts the middle of `crop` pixels out."""
+    """Resizes the shortest edge to `size` pixels, or both, and cuts the middle of `crop` pixels out."""
 
     size: int
     crop: int
     interpolation: str  # one of INTERPOLATIONS
+    square: bool = False  # both edges become `size` pixels long
 
     def pixels(self, image: Image.Image) -> NDArray[np.uint8]:
         """Resizes and crops an RGB image of any size to pixels [3, crop, crop]."""
-        width, height = image.size
-        short, long = min(width, height), max(width, height)
-        scaled_long = max(self.size, int(self.size * long / short))
-        target = (self.size, scaled_long) if width <= height else (scaled_long, self.size)
-        # A strip of 1 x 100,000 pixels would be enlarged to gigabytes; only its middle is used, so cut first.
-        image, target = self._without_far_ends(image, target)
+        image, target = (image, (self.size, self.size)) if self.square else self._scaled(image)
         if image.size != target:
             image = image.resize(target, INTERPOLATIONS[self.interpolation])
         left, top = (target[0] - self.crop) // 2, (target[1] - self.crop) // 2
         box = (left, top, left + self.crop, top + self.crop)
         pixels = np.asarray(image.crop(box), dtype=np.uint8)  # a crop beyond the border is black
         return np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+    def _scaled(self, image: Image.Image) -> tuple[Image.Image, tuple[int, int]]:
+        """The image, or the part of it that is used, and what it is resized to in its own proportions."""
+        width, height = image.size
+        short, long = min(width, height), max(width, height)
+        scaled_long = max(self.size, int(self.size * long / short))
+        target = (self.size, scaled_long) if width <= height else (scaled_long, self.size)
+        # A strip of 1 x 100,000 pixels would be enlarged to gigabytes; only its middle is used, so cut first.
+        return self._without_far_ends(image, target)
 
     def _without_far_ends(
         self, image: Image.Image, target: tuple[int, int]

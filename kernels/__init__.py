@@ -6,6 +6,7 @@ in Triton kernels, and `backend.py` says which of them runs: the fused one on CU
 """
 
 from mass_serve.kernels.energies import subspace_energies
+from mass_serve.kernels.gate import gate
 from mass_serve.kernels.layer_norm import segmented_layer_norm
 from mass_serve.kernels.low_rank import (
     BaseOnly,
@@ -30,6 +31,7 @@ __all__ = [
     "OneTask",
     "SeveralTasks",
     "TaskBlocks",
+    "gate",
     "group_by_expert_set",
     "linear",
     "segmented_layer_norm",

@@ -1,4 +1,4 @@
-"""The activations of CLIP's MLPs, in plain PyTorch."""
+"""The activations of the encoders' MLPs, in plain PyTorch."""
 
 from __future__ import annotations
 
@@ -7,30 +7,44 @@ from typing import Literal, get_args
 import torch.nn.functional as F
 from torch import Tensor
 
-Activation = Literal["quick_gelu", "gelu"]
+Activation = Literal["quick_gelu", "gelu", "gelu_tanh", "silu"]
 ACTIVATIONS: tuple[Activation, ...] = get_args(Activation)
 
 # Elements that an activation works on at a time: the temporaries stay in the processor's cache.
 CHUNK = 1 << 18
 
+# Of gelu_tanh: 2 sqrt(2 / pi), and the cube's share (arXiv:1606.08415, section 2).
+TANH_SLOPE = 1.5957691216057308
+TANH_CUBE = 0.044715
+
 
 def activate_(x: Tensor, activation: Activation) -> Tensor:
-    """The activation of x, which may be overwritten."""
-    return _quick_gelu_(x) if activation == "quick_gelu" else _gelu(x)
+    """The activation of x, which may be overwritten; computed in float32.
 
+        quick_gelu(x) = x sigmoid(1.702 x)
+        gelu(x)       = x (1 + erf(x / sqrt(2))) / 2
+        gelu_tanh(x)  = x (1 + tanh(z / 2)) / 2 = x sigmoid(z),  z = 2 sqrt(2 / pi) (x + 0.044715 x^3)
+        silu(x)       = x sigmoid(x)
 
-def _quick_gelu_(x: Tensor) -> Tensor:
-    """`x sigmoid(1.702 x)`, in place, computed in float32.
-
-    Sigmoid is spelled out: on a CPU its vector loop and its remainder loop round differently, so an
-    element's bits would depend on its place in memory; those of exp do not.
+    Sigmoid is spelled out: on a CPU its vector loop and its remainder loop round differently, as tanh's do,
+    so an element's bits would depend on its place in memory; those of exp do not.
     """
+    if activation == "gelu":
+        return F.gelu(x.float()).to(x.dtype)  # bfloat16's own remainder loop rounds differently on a CPU
     rows = x.view(-1, x.shape[-1])
     for part in rows.split(max(1, CHUNK // rows.shape[1])):  # type: ignore[no-untyped-call]
-        part.div_((part.float() * -1.702).exp_().add_(1.0))
+        part.div_(_negative_exponent(part.float(), activation).exp_().add_(1.0))
     return x
 
 
-def _gelu(x: Tensor) -> Tensor:
-    """The exact GELU, in float32: the bfloat16 one's remainder loop rounds differently on a CPU."""
-    return F.gelu(x.float()).to(x.dtype)
+def _negative_exponent(x: Tensor, activation: Activation) -> Tensor:
+    """-z [...] of the activation `x sigmoid(z)`, in memory of its own."""
+    match activation:
+        case "quick_gelu":
+            return x * -1.702
+        case "gelu_tanh":
+            return (x * x).mul_(-TANH_SLOPE * TANH_CUBE).sub_(TANH_SLOPE).mul_(x)
+        case "silu":
+            return -x
+        case _:
+            raise ValueError(f"there is no activation {activation!r}")

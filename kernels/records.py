@@ -78,6 +78,6 @@ def norm_fields(weight: Tensor, bias: Tensor) -> Fields:
     return {NormField.WEIGHT: address(weight), NormField.BIAS: address(bias)}
 
 
-def position_fields(class_token: Tensor, positions: Tensor) -> Fields:
-    """A segment's fields in its tokens, with class token [D] and positions [L, D]."""
+def position_fields(class_token: Tensor | None, positions: Tensor) -> Fields:
+    """A segment's fields in its tokens, with class token [D] or none and positions [L, D]."""
     return {PositionField.CLASS_TOKEN: address(class_token), PositionField.POSITIONS: address(positions)}

@@ -45,7 +45,9 @@ class BuildOptions(BaseModel):
     router_layer: int | None = Field(
         default=None, description="block that routes, from 0 (default: three quarters of the depth)"
     )
-    router_token: Token = _as_in_manifest("token", "feature that is routed")
+    router_token: Token | None = Field(
+        default=None, description="feature that is routed (default: class; without a class token mean)"
+    )
     temperature: float = _as_in_manifest("temperature", "of the routing coefficients")
     threshold: float = _as_in_manifest("threshold", "coefficient above which a task is kept")
     top_k: int = _as_in_manifest("top_k", "most tasks kept per image")

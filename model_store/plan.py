@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from mass_serve.model_store.build_options import BuildOptions
 from mass_serve.model_store.errors import CheckpointError, StoreError, TaskError
 from mass_serve.model_store.format.experts import ExpertLayout
 from mass_serve.model_store.format.field_types import RESERVED_NAMES, TASK_NAME_PATTERN, first_problem
-from mass_serve.model_store.format.heads import HEAD_FILE, LABELS_FILE, HeadTensors, read_head, read_labels
+from mass_serve.model_store.format.heads import HeadTensors
 from mass_serve.model_store.format.manifest import (
     FIRST_MODE,
     FirstPass,
@@ -29,11 +29,13 @@ from mass_serve.model_store.format.preprocessing import Preprocessing
 from mass_serve.model_store.merged_base import is_slow_to_rebuild
 from mass_serve.model_store.readers.checkpoint import Checkpoint
 from mass_serve.model_store.readers.preprocessing import has_preprocessing, read_preprocessing
+from mass_serve.model_store.task_heads import read_labelled_head
+from mass_serve.model_store.task_poolings import pooling_of_head, refuse_other_pooling, with_pooling_of
 
 
 @dataclass(frozen=True)
 class TaskInput:
-    """A fine-tuned model and its head. Without `head` or `labels`, those in the checkpoint's folder."""
+    """A fine-tuned model and its head. Without `head` or `labels`, those in the checkpoint or its folder."""
 
     name: str
     checkpoint: Path
@@ -82,8 +84,9 @@ def plan_build(
 ) -> BuildPlan:
     """Checks all inputs of all tasks, reading headers, heads and labels only.
 
-    `modes` are those that a store can be served in; None: not to be checked here. Raises CheckpointError,
-    TaskError or, for options, StoreError with the first problem.
+    The store's pooling is the one that the heads take. `modes` are those that a store can be served in; None:
+    not to be checked here. Raises CheckpointError, TaskError or, for options, StoreError with the first
+    problem.
     """
     _check_names(tasks)
     if modes is not None and options.mode not in modes:
@@ -93,12 +96,13 @@ def plan_build(
     ratio = 1 / len(tasks) if options.compression_ratio is None else options.compression_ratio
     if not 0 < ratio <= 1:
         raise StoreError(f"the compression ratio must be above 0 and at most 1, not {ratio}")
+    planned = tuple(_plan(task, base.architecture, preprocessing, options.allow_pickle) for task in tasks)
+    base = with_pooling_of(base, {task.name: task.checkpoint for task in planned})
     layout = ExpertLayout(base.architecture, ratio, options.patch_embedding, options.block_dtype)
-    planned = tuple(plan_task(task, base.architecture, preprocessing, options.allow_pickle) for task in tasks)
     return BuildPlan(
         pretrained=base,
         preprocessing=preprocessing,
-        router=_router(base.architecture.depth, options),
+        router=_router(base.architecture, options),
         layout=layout,
         merged_base=_merged_base_form(layout, len(tasks), options),
         tasks=planned,
@@ -110,30 +114,34 @@ def plan_build(
 def plan_task(
     task: TaskInput, pretrained: Architecture, preprocessing: Preprocessing, allow_pickle: bool
 ) -> PlannedTask:
-    """Checks one task against the pretrained model and its preprocessing, of which a store has one.
+    """Checks one task against a store's encoder and its preprocessing, of which a store has one.
 
     Raises CheckpointError or TaskError.
     """
+    planned = _plan(task, pretrained, preprocessing, allow_pickle)
+    refuse_other_pooling(
+        task.name, planned.checkpoint.architecture, pretrained, "the heads of the store's tasks"
+    )
+    return planned
+
+
+def _plan(
+    task: TaskInput, pretrained: Architecture, preprocessing: Preprocessing, allow_pickle: bool
+) -> PlannedTask:
+    """Checks one task against the pretrained model, and gives its encoder the pooling that its head takes."""
     check_task_name(task.name)
     if task.individual_accuracy is not None and not 0 <= task.individual_accuracy <= 1:
         raise TaskError(f"task {task.name}: the individual accuracy must be from 0 to 1")
     checkpoint = Checkpoint.open(task.checkpoint, allow_pickle, pretrained)
-    check_same_sizes(task.name, checkpoint.architecture, pretrained, "the pretrained model")
+    found = checkpoint.architecture
+    check_same_sizes(
+        task.name, replace(found, pooling=pretrained.pooling), pretrained, "the pretrained model"
+    )
     _check_same_preprocessing(task.name, checkpoint, preprocessing)
-    head_file = _beside(task, task.head, checkpoint, HEAD_FILE, "--head")
-    labels_file = _beside(task, task.labels, checkpoint, LABELS_FILE, "--labels")
-    head, labels = read_head(head_file), read_labels(labels_file)
-    classes, width = head.shape
-    if width != pretrained.embedding_dim:
-        raise CheckpointError(
-            f"task {task.name}: the head takes {width} numbers, the encoder gives {pretrained.embedding_dim}"
-        )
-    if classes != len(labels):
-        raise CheckpointError(
-            f"task {task.name}: the head has {classes} classes, there are {len(labels)} labels"
-        )
-    inputs = (*checkpoint.input_files, head_file, labels_file)
-    return PlannedTask(task.name, checkpoint, head, labels, task.individual_accuracy, inputs)
+    labelled = read_labelled_head(task.name, checkpoint, task.head, task.labels)
+    checkpoint = checkpoint.pooled(pooling_of_head(task.name, labelled.head, found))
+    files = (*checkpoint.input_files, *labelled.files)
+    return PlannedTask(task.name, checkpoint, labelled.head, labelled.labels, task.individual_accuracy, files)
 
 
 def check_task_name(name: str) -> None:
@@ -195,24 +203,18 @@ def _check_same_preprocessing(name: str, finetuned: Checkpoint, pretrained: Prep
             )
 
 
-def _beside(task: TaskInput, given: Path | None, checkpoint: Checkpoint, default: str, flag: str) -> Path:
-    if given is not None:
-        return given
-    found = checkpoint.folder / default
-    if not found.exists():
-        raise CheckpointError(f"task {task.name}: {found} does not exist: give {flag} {task.name}=FILE")
-    return found
-
-
-def _router(depth: int, options: BuildOptions) -> RouterSpec:
+def _router(architecture: Architecture, options: BuildOptions) -> RouterSpec:
+    depth, token = architecture.depth, options.router_token or architecture.tokens[0]
     layer = default_router_layer(depth) if options.router_layer is None else options.router_layer
     if not 0 <= layer < depth:
         raise StoreError(f"the router layer must be from 0 to {depth - 1}, not {layer}")
+    if token not in architecture.tokens:
+        raise StoreError(f"the router token must be {architecture.tokens[0]}: there is no {token} token")
     try:
         return RouterSpec(
             mode=options.mode,
             layer=layer,
-            token=options.router_token,
+            token=token,
             temperature=options.temperature,
             threshold=options.threshold,
             top_k=options.top_k,

@@ -128,6 +128,7 @@ def loaded_store(
     router = RouterSpec(
         mode=mode,
         layer=config.depth - 1,
+        token=config.tokens[0],
         threshold=threshold,
         head_choice=head_choice,
         first_pass="pretrained",

@@ -2,6 +2,7 @@
 
     x = x + out(softmax(q k^T / sqrt(d)) v),   q, k, v = qkv(LayerNorm1(x))
     x = x + fc2(act(fc1(LayerNorm2(x))))
+    x = x + fc2(act(a) * b),   a, b = fc1(LayerNorm2(x))             where it is gated (arXiv:2002.05202)
 
 Every operation gives a sample the same bits whatever else is in the batch (see `kernels.rows`, and the
 comments here).
@@ -13,8 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mass_serve import kernels
 from mass_serve.backbone.architecture import Block, BlockNames
 from mass_serve.backbone.weights.protocol import EncoderWeights
+from mass_serve.kernels.activations import Activation
 
 # A query count at which attention's inner products take the path that does not depend on the batch.
 QUERY_ROWS = 8
@@ -51,8 +54,16 @@ def enter_mlp(part: Block, names: BlockNames, weights: EncoderWeights, x: Tensor
 
 def mlp(part: Block, names: BlockNames, weights: EncoderWeights, x: Tensor, entering: Tensor) -> Tensor:
     """x and its MLP, from `enter_mlp`'s output: [B, n, D] -> [B, n, D]."""
-    hidden = weights.linear(names.fc1, entering, activation=part.activation)
+    if part.is_gated:
+        hidden = _gated(weights.linear(names.fc1, entering), part.activation)
+    else:
+        hidden = weights.linear(names.fc1, entering, activation=part.activation)
     return weights.linear(names.fc2, hidden, skip=x)
+
+
+def _gated(x: Tensor, activation: Activation) -> Tensor:
+    """[B, n, 2 M] -> [B, n, M]"""
+    return kernels.gate(x.flatten(0, 1), activation).view(x.shape[0], x.shape[1], -1)
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:

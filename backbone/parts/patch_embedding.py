@@ -1,4 +1,4 @@
-"""From pixels to tokens (arXiv:2010.11929, section 3.1, with the LayerNorm that arXiv:2103.00020 adds)."""
+"""From pixels to tokens (arXiv:2010.11929, section 3.1; arXiv:2103.00020 and arXiv:2309.16588 add to it)."""
 
 from __future__ import annotations
 
@@ -18,6 +18,10 @@ def patchify(pixels: Tensor, patch_size: int) -> Tensor:
 
 
 def embed(part: PatchEmbedding, weights: EncoderWeights, patches: Tensor, eps: float) -> Tensor:
-    """The tokens `LayerNorm([class; W patches] + positions)` [B, L, D] of patches [B, L - 1, 3 p p]."""
-    tokens = weights.add_positions(part.class_token, part.positions, weights.linear(part.linear, patches))
-    return weights.layer_norm(part.norm, tokens, eps)
+    """The tokens `[class; registers; W patches + b] + positions` [B, L, D] of patches [B, L - N, 3 p p].
+
+    They go through a LayerNorm where there is one.
+    """
+    class_token = part.class_token if part.has_class_token else None
+    tokens = weights.add_positions(class_token, part.positions, weights.linear(part.linear, patches))
+    return weights.layer_norm(part.norm, tokens, eps) if part.has_norm else tokens

@@ -45,6 +45,6 @@ class DenseWeights:
         weight, bias = self.parameters[weight_of(name)], self.parameters[bias_of(name)]
         return F.layer_norm(x, weight.shape, weight, bias, eps)
 
-    def add_positions(self, class_token: str, positions: str, patches: Tensor) -> Tensor:
-        own = [self.parameters[class_token]], [self.parameters[positions]]
-        return kernels.segmented_positions(patches, *own, [0, len(patches)])
+    def add_positions(self, class_token: str | None, positions: str, patches: Tensor) -> Tensor:
+        first = None if class_token is None else [self.parameters[class_token]]
+        return kernels.segmented_positions(patches, first, [self.parameters[positions]], [0, len(patches)])

@@ -47,7 +47,7 @@ class MeteredWeights:
     def layer_norm(self, name: str, x: Tensor, eps: float) -> Tensor:
         return self._weights.layer_norm(name, x, eps)
 
-    def add_positions(self, class_token: str, positions: str, patches: Tensor) -> Tensor:
+    def add_positions(self, class_token: str | None, positions: str, patches: Tensor) -> Tensor:
         return self._weights.add_positions(class_token, positions, patches)
 
     def measure(self, name: str, x: Tensor) -> None:

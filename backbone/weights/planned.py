@@ -108,7 +108,7 @@ class RecordLayout:
 
     def _vector_fields(self, vectors: Mapping[str, Tensor]) -> dict[int, Fields]:
         """The fields of everything that is no linear, by the place where they begin."""
-        tokens = position_fields(vectors[self.embedding.class_token], vectors[self.embedding.positions])
+        tokens = position_fields(vectors.get(self.embedding.class_token), vectors[self.embedding.positions])
         norms = {
             place: norm_fields(vectors[weight_of(name)], vectors[bias_of(name)])
             for name, place in self.norms.items()
@@ -156,8 +156,10 @@ class PlannedWeights:
 
     def add_positions(
         self,
-        class_token: str,  # noqa: ARG002 - a record has one, the embedding's
+        class_token: str | None,  # noqa: ARG002 - a record has one, the embedding's
         positions: str,  # noqa: ARG002 - the same
         patches: Tensor,
     ) -> Tensor:
-        return planned_positions(patches, self.plan, field=POSITIONS_PLACE)
+        return planned_positions(
+            patches, self.plan, field=POSITIONS_PLACE, length=self.layout.embedding.num_tokens
+        )

@@ -43,8 +43,11 @@ class EncoderWeights(Protocol):
         """`(x - mean(x)) / sqrt(var(x) + eps) * w + b` [B, n, D] with the LayerNorm `name`."""
         ...
 
-    def add_positions(self, class_token: str, positions: str, patches: Tensor) -> Tensor:
-        """The tokens [B, L, D]: class token and patch embeddings [B, L - 1, D], each plus its position."""
+    def add_positions(self, class_token: str | None, positions: str, patches: Tensor) -> Tensor:
+        """The tokens [B, L, D] of patch embeddings [B, L - N, D] (see `kernels.positions.reference`).
+
+        `class_token` is None where there is none.
+        """
         ...
 
 

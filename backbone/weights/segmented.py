@@ -65,9 +65,9 @@ class SegmentedWeights:
         own = self._vectors(weight_of(name)), self._vectors(bias_of(name))
         return kernels.segmented_layer_norm(x.flatten(0, 1), *own, rows, eps).view(x.shape)
 
-    def add_positions(self, class_token: str, positions: str, patches: Tensor) -> Tensor:
-        own = self._vectors(class_token), self._vectors(positions)
-        return kernels.segmented_positions(patches, *own, self.segment_offsets)
+    def add_positions(self, class_token: str | None, positions: str, patches: Tensor) -> Tensor:
+        first = None if class_token is None else self._vectors(class_token)
+        return kernels.segmented_positions(patches, first, self._vectors(positions), self.segment_offsets)
 
     def _vectors(self, parameter: str) -> list[Tensor]:
         return [expert_set.vectors[parameter] for expert_set in self.expert_sets]

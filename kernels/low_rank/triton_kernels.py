@@ -3,6 +3,7 @@
 import triton
 import triton.language as tl
 
+from mass_serve.kernels.activations import TANH_CUBE, TANH_SLOPE
 from mass_serve.kernels.records import LinearField, TileField
 
 WEIGHT: tl.constexpr = tl.constexpr(LinearField.WEIGHT.value)
@@ -11,6 +12,8 @@ LEFT: tl.constexpr = tl.constexpr(LinearField.LEFT.value)
 RIGHT: tl.constexpr = tl.constexpr(LinearField.RIGHT.value)
 SCALE: tl.constexpr = tl.constexpr(LinearField.SCALE.value)
 RANK: tl.constexpr = tl.constexpr(LinearField.RANK.value)
+SLOPE: tl.constexpr = tl.constexpr(TANH_SLOPE)
+SLOPE_CUBE: tl.constexpr = tl.constexpr(TANH_SLOPE * TANH_CUBE)
 TILE_FIELDS: tl.constexpr = tl.constexpr(len(TileField))
 FIRST_ROW: tl.constexpr = tl.constexpr(TileField.FIRST_ROW.value)
 END_ROW: tl.constexpr = tl.constexpr(TileField.END_ROW.value)
@@ -111,10 +114,17 @@ def shrink_kernel(
 def activate(sums, ACTIVATION: tl.constexpr):
     """The activation of that name in `kernels.activations`, in float32; none where it is None."""
     # At the beginning: what stands behind the branches is compiled whichever of them returned.
-    known: tl.constexpr = (ACTIVATION is None) or (ACTIVATION == "quick_gelu") or (ACTIVATION == "gelu")
+    by_sigmoid: tl.constexpr = (
+        (ACTIVATION == "quick_gelu") or (ACTIVATION == "gelu_tanh") or (ACTIVATION == "silu")
+    )
+    known: tl.constexpr = (ACTIVATION is None) or (ACTIVATION == "gelu") or by_sigmoid
     tl.static_assert(known, "there is no such activation")
     if ACTIVATION == "quick_gelu":
         return sums / (1.0 + tl.exp(-1.702 * sums))
+    if ACTIVATION == "gelu_tanh":
+        return sums / (1.0 + tl.exp(-sums * (SLOPE + SLOPE_CUBE * sums * sums)))
+    if ACTIVATION == "silu":
+        return sums / (1.0 + tl.exp(-sums))
     if ACTIVATION == "gelu":
         return 0.5 * sums * (1.0 + tl.erf(sums * 0.7071067811865476))
     return sums

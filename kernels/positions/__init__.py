@@ -1,4 +1,4 @@
-"""A batch's tokens: class token and positions of each sample's segment added to its patches."""
+"""A batch's tokens: class token, registers and positions of each sample's segment added to its patches."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["segmented_positions"]
 
 def segmented_positions(
     patches: Tensor,
-    class_tokens: Sequence[Tensor],
+    class_tokens: Sequence[Tensor] | None,
     positions: Sequence[Tensor],
     segment_offsets: Sequence[int],
 ) -> Tensor:

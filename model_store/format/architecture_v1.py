@@ -7,14 +7,17 @@ In memory it is `backbone.architecture.Architecture`; the flat object exists onl
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Callable
+from typing import Annotated, Literal, Protocol
 
-from pydantic import Field, GetCoreSchemaHandler, GetPydanticSchema, model_validator
+from pydantic import Field, GetCoreSchemaHandler, GetPydanticSchema, ValidationError, model_validator
 from pydantic_core import CoreSchema, core_schema
 
 from mass_serve.backbone.architecture import Architecture, Block, PatchEmbedding, Pooling
-from mass_serve.kernels.activations import Activation
 from mass_serve.model_store.format.field_types import Size, StrictModel
+
+Depth = Annotated[int, Field(ge=1, le=1024)]
+Epsilon = Annotated[float, Field(ge=1e-12, lt=1)]  # float32 adds smaller ones to nothing
 
 
 class FlatArchitecture(StrictModel):
@@ -24,11 +27,11 @@ class FlatArchitecture(StrictModel):
     image_size: Size
     patch_size: Size
     width: Size
-    depth: Annotated[int, Field(ge=1, le=1024)]
+    depth: Depth
     num_attention_heads: Size
     mlp_width: Size
-    activation: Activation
-    layer_norm_eps: Annotated[float, Field(ge=1e-12, lt=1)]  # float32 adds smaller ones to nothing
+    activation: Literal["quick_gelu", "gelu"]
+    layer_norm_eps: Epsilon
     projection_dim: Size | None
 
     @model_validator(mode="after")
@@ -47,7 +50,7 @@ class FlatArchitecture(StrictModel):
             depth=architecture.depth,
             num_attention_heads=block.num_attention_heads,
             mlp_width=block.mlp_width,
-            activation=block.activation,
+            activation=block.activation,  # type: ignore[arg-type]  # it refuses others
             layer_norm_eps=block.layer_norm_eps,
             projection_dim=architecture.pooling.projection_dim,
         )
@@ -61,17 +64,42 @@ class FlatArchitecture(StrictModel):
         return Architecture(embedding, block, self.depth, Pooling(self.projection_dim))
 
 
-def _schema(_source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
-    """JSON goes through the flat object both ways; Python code hands over an architecture itself."""
-    flat = handler.generate_schema(FlatArchitecture)
-    return core_schema.json_or_python_schema(
-        json_schema=core_schema.no_info_after_validator_function(FlatArchitecture.architecture, flat),
-        python_schema=core_schema.is_instance_schema(Architecture),
-        serialization=core_schema.plain_serializer_function_ser_schema(
-            FlatArchitecture.of, return_schema=flat
-        ),
-    )
+class ArchitectureForm(Protocol):
+    """What stands for an architecture in JSON: `FlatArchitecture`, and what a later version has."""
+
+    @classmethod
+    def of(cls, architecture: Architecture) -> ArchitectureForm:
+        """Makes what stands for an architecture."""
+        ...
+
+    def architecture(self) -> Architecture:
+        """The architecture that it stands for."""
+        ...
 
 
-# An architecture as a field of a manifest.
-StoredArchitecture = Annotated[Architecture, GetPydanticSchema(_schema)]
+def is_flat(architecture: Architecture) -> bool:
+    """Tells whether the flat object says everything about an architecture."""
+    try:
+        return FlatArchitecture.of(architecture).architecture() == architecture
+    except ValidationError:
+        return False
+
+
+def architecture_schema(
+    form: type[ArchitectureForm],
+) -> Callable[[object, GetCoreSchemaHandler], CoreSchema]:
+    """The schema of an architecture that JSON has as `form`; Python code hands over an architecture."""
+
+    def schema(_source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
+        stored = handler.generate_schema(form)
+        return core_schema.json_or_python_schema(
+            json_schema=core_schema.no_info_after_validator_function(form.architecture, stored),
+            python_schema=core_schema.is_instance_schema(Architecture),
+            serialization=core_schema.plain_serializer_function_ser_schema(form.of, return_schema=stored),
+        )
+
+    return schema
+
+
+# An architecture as a field of a manifest of version 1.
+StoredArchitecture = Annotated[Architecture, GetPydanticSchema(architecture_schema(FlatArchitecture))]

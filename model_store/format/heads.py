@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from mass_serve.model_store.storage.regular_files import RegularFile, read_text_
 
 HEAD_FILE = "head.safetensors"
 LABELS_FILE = "labels.json"
-
+ID2LABEL = "id2label"  # the labels by row in a config.json
 
 WEIGHT = "weight"  # [C, P], a row for each class
 BIAS = "bias"  # [C], in a linear head
@@ -118,24 +119,35 @@ def read_labels(path: Path) -> tuple[str, ...]:
     except ValueError as error:
         raise CheckpointError(f"{path} is not valid JSON: {error}") from error
     if isinstance(labels, dict):
-        labels = _in_row_order(path, labels.get("id2label", labels))
-    if not isinstance(labels, list) or not all(isinstance(label, str) and label for label in labels):
-        raise CheckpointError(f"{path} must hold a JSON list of class names, non-empty strings")
-    if any(0xD800 <= ord(character) <= 0xDFFF for label in labels for character in label):
-        raise CheckpointError(f"{path} holds half of a surrogate pair, which is no character")
-    if controlled := [label for label in labels if has_control_characters(label)]:
-        raise CheckpointError(f"{path} holds a label with control characters: {controlled[0]!a}")
-    if len(set(labels)) != len(labels):
-        twice = next(label for label in labels if labels.count(label) > 1)
-        raise CheckpointError(f"{path} names the class {twice!r} twice")
-    return tuple(labels)
+        return labels_by_row(path, labels.get(ID2LABEL, labels))
+    return labels_in_order(path, labels)
 
 
-def _in_row_order(path: Path, by_row: Any) -> list[Any]:
+def labels_by_row(path: Path, by_row: Any) -> tuple[str, ...]:
+    """Checks the class names that an object in `path` has by row. Raises CheckpointError."""
     rows = [str(row) for row in range(len(by_row))] if isinstance(by_row, dict) else []
     if not rows or by_row.keys() != set(rows):
         raise CheckpointError(
             f"{path} must hold a JSON list of class names,"
             " or an object of them by row from 0 on, as id2label is"
         )
-    return [by_row[row] for row in rows]
+    return labels_in_order(path, [by_row[row] for row in rows])
+
+
+def labels_in_order(path: Path, labels: Any) -> tuple[str, ...]:
+    """Checks the class names that a list in `path` holds. Raises CheckpointError."""
+    if not isinstance(labels, list) or not all(isinstance(label, str) and label for label in labels):
+        raise CheckpointError(f"{path} must hold a JSON list of class names, non-empty strings")
+    check_texts(labels, path, "label")
+    return tuple(labels)
+
+
+def check_texts(texts: Sequence[str], source: object, kind: str) -> None:
+    """Raises CheckpointError unless texts of a kind can be shown by a terminal and each is there once."""
+    if any(0xD800 <= ord(character) <= 0xDFFF for text in texts for character in text):
+        raise CheckpointError(f"{source} holds half of a surrogate pair, which is no character")
+    if controlled := [text for text in texts if has_control_characters(text)]:
+        raise CheckpointError(f"{source} holds a {kind} with control characters: {controlled[0]!a}")
+    if len(set(texts)) != len(texts):
+        twice = next(text for text in texts if texts.count(text) > 1)
+        raise CheckpointError(f"{source} holds the {kind} {twice!r} twice")

@@ -1,6 +1,9 @@
-"""manifest.json: everything a store says about itself, format version 1.
+"""manifest.json: everything a store says about itself, in format version 1 or 2.
 
 The manifest is the store: a file that it does not name is not part of it, and it is always written last.
+
+`Manifest` is what the program works with, and how version 1 writes it; `ManifestOf2` is how version 2 does.
+The lowest version that says everything is the one that is written (`lowest_version`).
 """
 
 from __future__ import annotations
@@ -12,7 +15,8 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from mass_serve.backbone.architecture import Token
 from mass_serve.model_store.errors import ManifestError
-from mass_serve.model_store.format.architecture_v1 import StoredArchitecture
+from mass_serve.model_store.format.architecture_v1 import StoredArchitecture, is_flat
+from mass_serve.model_store.format.architecture_v2 import NestedStoredArchitecture
 from mass_serve.model_store.format.factoring import PatchEmbeddingForm, factored_shapes, width_rank
 from mass_serve.model_store.format.field_types import (
     Label,
@@ -25,10 +29,10 @@ from mass_serve.model_store.format.field_types import (
     TaskName,
     first_problem,
 )
-from mass_serve.model_store.format.preprocessing import Preprocessing
+from mass_serve.model_store.format.preprocessing import SHORTEST_EDGE, Preprocessing
 from mass_serve.model_store.format.strict_json import parse_json
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # the newest
 MANIFEST_FILE = "manifest.json"
 SIGNATURE_FILE = "manifest.json.sig"
 PRETRAINED_FILE = "pretrained.safetensors"
@@ -122,7 +126,7 @@ class CalibrationEntry(StrictModel):
 class Manifest(StrictModel):
     """The content of manifest.json."""
 
-    format_version: Literal[1] = 1
+    format_version: Literal[1, 2] = 1  # that it was read from
     store_revision: Revision  # new with every write
     backbone: StoredArchitecture
     preprocessing: Preprocessing
@@ -148,6 +152,8 @@ class Manifest(StrictModel):
                 f"router.layer: {self.router.layer} does not exist, the encoder's blocks are "
                 f"0..{self.backbone.depth - 1}"
             )
+        if self.router.token not in self.backbone.tokens:
+            raise ValueError(f"router.token: must be {self.backbone.tokens[0]}, there is no class token")
         if self.preprocessing.crop != self.backbone.embedding.image_size:
             raise ValueError("preprocessing.crop: must be the backbone's image_size")
         return self
@@ -234,8 +240,28 @@ class Manifest(StrictModel):
             yield from earlier
 
     def to_bytes(self) -> bytes:
-        """Writes the content of manifest.json: indented, in declaration order, with a final newline."""
-        return (self.model_dump_json(indent=2) + "\n").encode()
+        """Writes the content of manifest.json in the lowest version: indented, with a final newline."""
+        version = lowest_version(self)
+        form = FORMS[version].model_construct(**{**dict(self), "format_version": version})
+        return (form.model_dump_json(indent=2) + "\n").encode()
+
+
+class ManifestOf2(Manifest):
+    """The content of manifest.json in format version 2: the backbone is an object for each of its parts."""
+
+    backbone: NestedStoredArchitecture
+
+
+FORMS: dict[int, type[Manifest]] = {1: Manifest, 2: ManifestOf2}
+
+
+def lowest_version(manifest: Manifest) -> int:
+    """Returns the lowest format version that says everything that a manifest says."""
+    of_version_2 = (
+        not is_flat(manifest.backbone),
+        manifest.preprocessing.resize != SHORTEST_EDGE,
+    )
+    return 2 if any(of_version_2) else 1
 
 
 def task_folder(name: str, revision: str) -> str:
@@ -255,13 +281,20 @@ def parse_manifest(content: bytes) -> Manifest:
         raise ManifestError(f"{MANIFEST_FILE} is not valid JSON: {error}") from error
     if not isinstance(raw, dict):
         raise ManifestError(f"{MANIFEST_FILE} must hold a JSON object")
-    version = raw.get("format_version")
+    version = raw.get("format_version", 1)
     if isinstance(version, int) and version > FORMAT_VERSION:
         raise ManifestError(
             f"this store has format version {version}, this program reads up to {FORMAT_VERSION}: "
             "update mass-serve to open it"
         )
+    form = FORMS.get(version, Manifest) if type(version) is int else Manifest
     try:
-        return Manifest.model_validate_json(content)
+        manifest = form.model_validate_json(content)
     except ValidationError as error:
         raise ManifestError(f"{MANIFEST_FILE} is not valid: {first_problem(error)}") from error
+    if (needed := lowest_version(manifest)) > manifest.format_version:
+        raise ManifestError(
+            f"{MANIFEST_FILE} is not valid: it says what format version {needed} has come with, and its "
+            f"format_version is {manifest.format_version}"
+        )
+    return manifest

@@ -14,11 +14,20 @@ Mean = Annotated[float, Field(ge=-1e6, le=1e6)]
 Deviation = Annotated[float, Field(ge=1e-6, le=1e6)]
 
 
+Resize = Literal["shortest_edge", "square"]
+SHORTEST_EDGE: Resize = "shortest_edge"
+
+
 class Preprocessing(StrictModel):
-    """Shortest edge to `size` pixels, centre crop to `crop`, then `(x / 255 - mean) / std`."""
+    """Shortest edge to `size` pixels, centre crop to `crop`, then `(x / 255 - mean) / std`.
+
+    With `resize` square the image becomes `size` pixels wide and high, whatever its shape.
+    """
 
     size: Size
     crop: Size
     interpolation: Interpolation
     mean: tuple[Mean, Mean, Mean]
     std: tuple[Deviation, Deviation, Deviation]
+    # Format version 1 has no such key.
+    resize: Resize = Field(default=SHORTEST_EDGE, exclude_if=SHORTEST_EDGE.__eq__)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,19 +11,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mass_serve.backbone.architecture import Architecture
+from mass_serve.backbone.architecture import Architecture, Pooling, bias_of, weight_of
 from mass_serve.model_store.errors import CheckpointError
+from mass_serve.model_store.format.heads import BIAS, WEIGHT
 from mass_serve.model_store.format.tensor_files import LARGEST_NUMBER, is_moderate
 from mass_serve.model_store.readers.clip import ClipVision
+from mass_serve.model_store.readers.dinov2 import Dinov2
 from mass_serve.model_store.readers.family import Description, Family, Source
 from mass_serve.model_store.readers.json_files import read_json_object
 from mass_serve.model_store.readers.open_clip import OpenClipVision
+from mass_serve.model_store.readers.preprocessing import read_crop
+from mass_serve.model_store.readers.vit import Vit
 from mass_serve.model_store.readers.weight_files import WeightFiles, open_weights
 
 CONFIG_FILE = "config.json"
 # Another family is another file beside `clip`, and an entry here. First those that are told by their tensors:
 # in a folder of the hub the configuration of another form may lie beside them.
-FAMILIES: tuple[Family, ...] = (OpenClipVision(), ClipVision())
+FAMILIES: tuple[Family, ...] = (OpenClipVision(), ClipVision(), Vit(), Dinov2())
 
 
 class Checkpoint:
@@ -42,16 +47,16 @@ class Checkpoint:
     ) -> None:
         """Checks the weights of `family` in `folder` against its `config`. Raises CheckpointError."""
         self.folder = folder
-        self._config_file = folder / family.config_file
-        self._weights = weights
+        self.config_file = folder / family.config_file
+        self.config = config
+        self._family, self._weights = family, weights
         self._keys = _keys_by_name(folder, family, weights.specs)
         specs = {name: weights.specs[key] for name, key in self._keys.items()}
-        own = family.architecture(Description(self._config_file, config, specs, base))
+        self._description = Description(self.config_file, config, specs, base, read_crop(folder))
+        own = family.architecture(self._description)
         self.architecture = _with_projection_of(base, own)
-        self._sources = family.sources(own)
-        self._shapes = own.parameter_shapes()
+        self._use(family.sources(own, self._description), own)
         self._check_keys()
-        self._check_tensors()
 
     @classmethod
     def open(cls, path: Path, allow_pickle: bool = False, base: Architecture | None = None) -> Checkpoint:
@@ -69,23 +74,55 @@ class Checkpoint:
     @property
     def input_files(self) -> tuple[Path, ...]:
         """The files that decide what the parameters are."""
-        config = (self._config_file,) if self._config_file.exists() else ()
+        config = (self.config_file,) if self.config_file.exists() else ()
         return (*config, *self._weights.paths)
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """The parameters of the architecture that are not here: `over` reads them of the base."""
+        return tuple(name for name in self.architecture.parameter_shapes() if name not in self._sources)
+
+    def pooled(self, pooling: Pooling) -> Checkpoint:
+        """The same model with another pooling: what that has no use for is not read.
+
+        Raises CheckpointError where the model has a parameter of that pooling in another shape.
+        """
+        other = copy(self)
+        other.architecture = replace(self.architecture, pooling=pooling)
+        sources = self._family.sources(other.architecture, self._description)
+        here = {name: place for name, place in sources.items() if self._keys.keys() >= place.needed.keys()}
+        other._use(here, other.architecture)
+        return other
+
+    def classifier(self) -> dict[str, Tensor] | None:
+        """Reads the linear that the model itself classifies with: `weight` [C, D] and maybe `bias` [C].
+
+        None where it has none. Raises CheckpointError as `parameter` does.
+        """
+        tensors = {name: self._finite(self._keys[key]) for name, key in self._classifier_keys().items()}
+        return tensors or None
 
     def dtype(self, name: str) -> torch.dtype:
         """Returns the dtype in which `parameter` gives a parameter."""
-        dtypes = [self._weights.specs[key].dtype for key in self._keys_of(name)]
+        if self._sources[name].change is not None:
+            return torch.float32
+        dtypes = [self._weights.specs[self._keys[key]].dtype for key in self._sources[name].keys]
         if len(set(dtypes)) != 1 or dtypes[0] is None:
             raise CheckpointError(f"{self.folder}: the parts of {name} have different dtypes")
         return dtypes[0]
 
     def parameter(self, name: str) -> Tensor:
-        """Reads a parameter by its canonical name, in the file's dtype and the architecture's shape.
+        """Reads a parameter by its canonical name, in the architecture's shape.
 
-        Raises CheckpointError naming a weight that holds NaN, Inf or what float32 could not compute with.
+        It has the file's dtype, or float32 where it is made of tensors that the file has. Raises
+        CheckpointError naming a weight that holds NaN, Inf or what float32 could not compute with.
         """
-        whole = torch.cat([self._finite(key) for key in self._keys_of(name)])
-        return (whole.T.contiguous() if self._sources[name].transposed else whole).reshape(self._shapes[name])
+        source = self._sources[name]
+        whole = torch.cat([self._finite(self._keys[key]) for key in source.keys])
+        whole = whole.T.contiguous() if source.transposed else whole
+        if source.change is not None:
+            whole = source.change(whole, [self._finite(self._keys[key]) for key in source.change.tensors])
+        return whole.reshape(self._shapes[name])
 
     def over(self, base: Callable[[str], Tensor]) -> Callable[[str], Tensor]:
         """Returns what reads any parameter of the architecture: here, or of the base what is left to it."""
@@ -99,28 +136,38 @@ class Checkpoint:
             )
         return tensor
 
-    def _keys_of(self, name: str) -> list[str]:
-        """The keys in the files of the tensors that make up a canonical parameter."""
-        return [self._keys[key] for key in self._sources[name].keys]
+    def _classifier_keys(self) -> dict[str, str]:
+        """The classifier's parts that are here, by what heads call them."""
+        linear = self._family.classifier
+        parts = {} if linear is None else {WEIGHT: weight_of(linear), BIAS: bias_of(linear)}
+        return {part: key for part, key in parts.items() if key in self._keys}
 
     def _check_keys(self) -> None:
-        expected = {key for source in self._sources.values() for key in source.keys}
-        if missing := sorted(expected - self._keys.keys()):
-            raise CheckpointError(f"{self.folder}: missing {_some(missing)}")
-        if extra := sorted(self._keys[key] for key in self._keys.keys() - expected):
+        """Raises CheckpointError where the files hold what the family does not know."""
+        known = {key for source in self._sources.values() for key in source.needed}
+        known.update(self._classifier_keys().values())
+        if extra := sorted(self._keys[key] for key in self._keys.keys() - known):
             raise CheckpointError(f"{self.folder}: unexpected {_some(extra)}")
 
-    def _check_tensors(self) -> None:
-        for name, source in self._sources.items():
-            for key in self._keys_of(name):
-                self._check_tensor(key, source)
+    def _use(self, sources: Mapping[str, Source], architecture: Architecture) -> None:
+        """Reads parameters of `architecture` from `sources` from now on.
+
+        Raises CheckpointError where one of those is not there or has another shape.
+        """
+        self._sources, self._shapes = sources, architecture.parameter_shapes()
+        needed = {key for source in sources.values() for key in source.needed}
+        if missing := sorted(needed - self._keys.keys()):
+            raise CheckpointError(f"{self.folder}: missing {_some(missing)}")
+        for name, source in sources.items():
+            for key, shape in source.needed.items():
+                self._check_tensor(self._keys[key], shape)
             self.dtype(name)
 
-    def _check_tensor(self, key: str, source: Source) -> None:
+    def _check_tensor(self, key: str, expected: tuple[int, ...]) -> None:
         found = self._weights.specs[key]
-        if found.shape != source.shape:
+        if found.shape != expected:
             raise CheckpointError(
-                f"{self.folder}: {key} has shape {list(found.shape)}, expected {list(source.shape)}"
+                f"{self.folder}: {key} has shape {list(found.shape)}, expected {list(expected)}"
             )
         if found.dtype is None or not found.dtype.is_floating_point:
             raise CheckpointError(f"{self.folder}: {key} must be float64, float32, float16 or bfloat16")
@@ -135,12 +182,13 @@ def _family_of(folder: Path, weights: WeightFiles) -> tuple[Family, Mapping[str,
             return family, config
     path = folder / CONFIG_FILE
     model_type = read_json_object(path).get("model_type")
-    known = " and ".join(family.title for family in FAMILIES)
+    *first, last = (family.title for family in FAMILIES)
+    known = f"{', '.join(first)} and {last}"
     raise CheckpointError(f"{path}: model_type is {model_type!r}, but only {known} can be stored")
 
 
 def _with_projection_of(base: Architecture | None, own: Architecture) -> Architecture:
-    if base is None or own.pooling.projection_dim is not None or own.width != base.width:
+    if base is None or own.width != base.width or own.pooling != replace(base.pooling, projection_dim=None):
         return own
     return replace(own, pooling=base.pooling)
 

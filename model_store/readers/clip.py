@@ -1,19 +1,21 @@
 """CLIP's vision encoder as Hugging Face writes it: sizes from config.json, and a table of names.
 
 `CLIPVisionModel`, `CLIPVisionModelWithProjection` and `CLIPModel` (whose text tower is ignored) name the
-same tensors with and without a `vision_model.` prefix. Configurations on disk may leave out whatever equals
-CLIP's defaults, so the defaults are part of the format.
+same tensors with and without a `vision_model.` prefix. `CLIPForImageClassification` has a classifier beside
+them, which takes the mean over the patches before the last LayerNorm. Configurations on disk may leave out
+whatever equals CLIP's defaults, so the defaults are part of the format.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from mass_serve.backbone.architecture import CHANNELS, Architecture, bias_of, weight_of
+from mass_serve.backbone.architecture import CHANNELS, Architecture, Pooling, bias_of, weight_of
 from mass_serve.model_store.errors import CheckpointError
 from mass_serve.model_store.format.architecture_v1 import FlatArchitecture
 from mass_serve.model_store.format.field_types import first_problem
@@ -35,6 +37,7 @@ _MODEL_TYPES = ("clip", "clip_vision_model")
 _ACTIVATIONS = ("quick_gelu", "gelu")  # named as ours
 _WITH_PROJECTION = {"CLIPVisionModelWithProjection", "CLIPModel"}
 _PROJECTION = "visual_projection"
+_LAST_NORM = "post_layernorm"
 
 
 class ClipVision:
@@ -42,20 +45,29 @@ class ClipVision:
 
     title = "CLIP vision encoders (clip, clip_vision_model)"
     config_file = "config.json"
+    classifier = "classifier"
 
     def reads(self, config: Mapping[str, Any], keys: Iterable[str]) -> bool:  # noqa: ARG002
         """Tells a checkpoint by its `model_type`."""
         return config.get("model_type") in _MODEL_TYPES
 
     def names(self, keys: Iterable[str]) -> dict[str, str | None]:
-        """Strips the prefix and spells LayerNorm right; None for the text tower and for buffers."""
-        return {key: _name(key) for key in keys}
+        """Strips the prefix and spells LayerNorm right; None for the text tower and for buffers.
+
+        A model with a classifier has a last LayerNorm, too, which it does not use.
+        """
+        names = {key: _name(key) for key in keys}
+        if weight_of(self.classifier) in names.values():
+            unused = {weight_of(_LAST_NORM), bias_of(_LAST_NORM)}
+            return {key: None if name in unused else name for key, name in names.items()}
+        return names
 
     def architecture(self, description: Description) -> Architecture:
         """Reads the encoder's sizes from config.json: of a full CLIPModel the vision tower's.
 
-        There is a projection where the weights hold one or the class named in the config demands it.
-        Raises CheckpointError for sizes that cannot be.
+        There is a projection where the weights hold one or the class named in the config demands it, and none
+        before a classifier, which takes the mean over the patches. Raises CheckpointError for sizes that
+        cannot be.
         """
         path, config = description.path, description.config
         vision = {**VISION_DEFAULTS, **_vision_config(path, config)}
@@ -63,7 +75,7 @@ class ClipVision:
         demanded = not _WITH_PROJECTION.isdisjoint(_classes(path, config))
         projected = demanded or weight_of(_PROJECTION) in description.weights
         try:
-            return FlatArchitecture(
+            found = FlatArchitecture(
                 image_size=vision["image_size"],
                 patch_size=vision["patch_size"],
                 width=vision["hidden_size"],
@@ -76,8 +88,11 @@ class ClipVision:
             ).architecture()
         except ValidationError as error:
             raise CheckpointError(f"{path}: {first_problem(error)}") from error
+        if weight_of(self.classifier) in description.weights:
+            return replace(found, pooling=Pooling(None, "mean_without_norm"))
+        return found
 
-    def sources(self, architecture: Architecture) -> dict[str, Source]:
+    def sources(self, architecture: Architecture, description: Description) -> dict[str, Source]:  # noqa: ARG002
         """Returns the place of every canonical parameter; the parts of a fused one share its rows evenly."""
         embedding = architecture.embedding
         keys, sources = _keys(architecture), {}
@@ -105,7 +120,7 @@ def _keys(architecture: Architecture) -> dict[str, tuple[str, ...]]:
         embedding.class_token: ("embeddings.class_embedding",),
         embedding.positions: ("embeddings.position_embedding.weight",),
         **_weight_and_bias(embedding.norm, "pre_layernorm"),
-        **_weight_and_bias(pooling.norm, "post_layernorm"),
+        **_weight_and_bias(pooling.norm, _LAST_NORM),
         weight_of(pooling.linear): (weight_of(_PROJECTION),),
     }
     for block in architecture.blocks():

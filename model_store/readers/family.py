@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from torch import Tensor
+
 from mass_serve.backbone.architecture import Architecture
 from mass_serve.model_store.format.tensor_files import TensorSpec
+
+
+class Change(Protocol):
+    """What becomes of a tensor that is no parameter of ours as it is: see `readers.changes`."""
+
+    @property
+    def tensors(self) -> Mapping[str, tuple[int, ...]]:
+        """The further tensors that it takes, in their order, and their shapes in the file."""
+        ...
+
+    def __call__(self, stacked: Tensor, further: Sequence[Tensor]) -> Tensor:
+        """Returns the parameter, in float32."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -18,6 +33,13 @@ class Source:
     keys: tuple[str, ...]  # as the family names them
     shape: tuple[int, ...]  # of each of them in the file
     transposed: bool = False  # there the matrix is [d_in, d_out]
+    change: Change | None = None
+
+    @property
+    def needed(self) -> dict[str, tuple[int, ...]]:
+        """The shape in the file of every tensor that the parameter is made of."""
+        further = {} if self.change is None else self.change.tensors
+        return {**dict.fromkeys(self.keys, self.shape), **further}
 
 
 @dataclass(frozen=True)
@@ -28,6 +50,7 @@ class Description:
     config: Mapping[str, Any]
     weights: Mapping[str, TensorSpec]  # by the family's names
     base: Architecture | None  # of the model that it was fine-tuned from, where that is known
+    crop: int | None = None  # the edge of the images that its preprocessing gives, where it says so
 
 
 class Family(Protocol):
@@ -43,6 +66,11 @@ class Family(Protocol):
         """The file in a model's folder that its configuration is in, where it has one."""
         ...
 
+    @property
+    def classifier(self) -> str | None:
+        """The linear that a fine-tuned model classifies with, by the family's name; None: there is none."""
+        ...
+
     def reads(self, config: Mapping[str, Any], keys: Iterable[str]) -> bool:
         """Tells, by the configuration or by its tensors' names, whether a checkpoint is one of these."""
         ...
@@ -54,10 +82,12 @@ class Family(Protocol):
     def architecture(self, description: Description) -> Architecture:
         """Returns the encoder that a checkpoint describes; what it leaves unsaid is as in its base.
 
+        Its pooling is what the checkpoint's own classifier takes, where it has one.
+
         Raises CheckpointError for what cannot be stored.
         """
         ...
 
-    def sources(self, architecture: Architecture) -> dict[str, Source]:
-        """Returns the place of every canonical parameter."""
+    def sources(self, architecture: Architecture, description: Description) -> dict[str, Source]:
+        """Returns the place of every canonical parameter, whichever pooling the encoder is given."""
         ...

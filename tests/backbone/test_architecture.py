@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from mass_serve.backbone.architecture import Architecture, bias_of, weight_of
+from mass_serve.backbone.architecture import Architecture, Pooling, bias_of, weight_of
+from tests.encoders import ENCODERS
 from tests.tiny import CONFIG, architecture
 
-ARCHITECTURES = [CONFIG, architecture(28, 14, 40, 2, 5, 72, projection_dim=None)]
+ARCHITECTURES = [CONFIG, architecture(28, 14, 40, 2, 5, 72, projection_dim=None), *ENCODERS.values()]
 
 
 @pytest.mark.parametrize("encoder", ARCHITECTURES)
@@ -15,8 +18,12 @@ def test_every_parameter_belongs_to_one_operation_or_to_the_tokens(encoder: Arch
     operations = [
         parameter(name) for name in (*encoder.linears, *encoder.norms) for parameter in (weight_of, bias_of)
     ]
-    tokens = [encoder.embedding.class_token, encoder.embedding.positions]
-    without_bias = [encoder.embedding.linear, encoder.pooling.linear]
+    embedding, block = encoder.embedding, encoder.block
+    class_token = [embedding.class_token] if embedding.has_class_token else []
+    without_bias = [encoder.pooling.linear]
+    without_bias += [] if embedding.has_bias else [embedding.linear]
+    without_bias += [] if block.qkv_has_bias else [names.qkv for names in encoder.blocks()]
+    tokens = [*class_token, embedding.positions]
     there = [name for name in (*operations, *tokens) if name not in map(bias_of, without_bias)]
     assert sorted(there) == sorted(encoder.parameter_shapes())
 
@@ -25,6 +32,13 @@ def test_every_parameter_belongs_to_one_operation_or_to_the_tokens(encoder: Arch
 def test_the_matrices_are_the_linears_weights_and_the_positions(encoder: Architecture) -> None:
     matrices = {*map(weight_of, encoder.linears), encoder.embedding.positions}
     assert set(encoder.matrix_shapes()) == matrices
+
+
+def test_what_a_pooling_needs_must_be_there() -> None:
+    encoder = ENCODERS["no class token"]
+    for pooled in ("class", "class_and_mean"):
+        with pytest.raises(ValueError, match=f"pooling '{pooled}' needs a class token"):
+            replace(encoder, pooling=Pooling(None, pooled))
 
 
 def test_early_evidence_is_of_inputs_as_wide_as_a_token() -> None:

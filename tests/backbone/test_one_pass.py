@@ -24,6 +24,7 @@ from mass_serve.backbone.architecture import Token
 from mass_serve.kernels import subspace_energies
 from mass_serve.model_store.readers.checkpoint import Checkpoint
 from tests import tiny
+from tests.encoders import ENCODERS
 
 SHAPES = [
     tiny.architecture(32, 8, 64, 3, 4, 256, "quick_gelu", 1e-5, 32),
@@ -223,6 +224,68 @@ def test_what_is_not_on_the_pass_cannot_be_measured(start: int | None, stop: Any
     x = torch.zeros(1, 16, 192) if start is None else torch.zeros(1, 17, 64)
     with pytest.raises(ValueError, match=r"on a pass|on the pass|needs a probe"):
         run(config, weights, x, start, stop, probe)
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@torch.inference_mode()
+def test_every_choice_of_parts_gives_an_image_the_same_bits_in_every_batch(
+    name: str, dtype: torch.dtype
+) -> None:
+    config = ENCODERS[name]
+    torch.manual_seed(0)
+    weights, patches = DenseWeights(tiny.pretrained(config, dtype)), _patches(config, 21).to(dtype)
+    probe = Probe(feature=Feature(config.depth - 1, "mean"))
+    whole = run(config, weights, patches, probe=probe)
+    for start, stop in ((0, 1), (3, 5), (7, 16), (1, 20), (20, 21)):
+        part = run(config, weights, patches[start:stop], probe=probe)
+        assert torch.equal(part.embedding, whole.embedding[start:stop])
+        assert torch.equal(part.feature, whole.feature[start:stop])
+    begun = run(config, weights, patches, stop=1)
+    if config.depth > 1:
+        assert torch.equal(run(config, weights, begun.tokens, start=1).embedding, whole.embedding)
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+@torch.inference_mode()
+def test_an_embedding_is_what_its_pooling_makes_of_the_last_tokens(name: str) -> None:
+    config = ENCODERS[name]
+    torch.manual_seed(0)
+    parameters, patches = tiny.pretrained(config), _patches(config, 3)
+    result = run(config, DenseWeights(parameters), patches)
+    leaving = run(config, DenseWeights(parameters), patches, stop=config.depth).tokens
+    weight, bias = (parameters.get(f"post_layernorm.{kind}") for kind in ("weight", "bias"))
+    eps = config.block.layer_norm_eps
+    of_patches = slice(config.embedding.tokens_before_patches, None)
+    normed = torch.nn.functional.layer_norm(leaving, [config.width], weight, bias, eps)
+    pooled = {
+        "class": normed[:, 0],
+        "mean": normed[:, of_patches].mean(1),
+        "class_and_mean": torch.cat([normed[:, 0], normed[:, of_patches].mean(1)], 1),
+        "mean_before_norm": torch.nn.functional.layer_norm(
+            leaving[:, of_patches].mean(1), [config.width], weight, bias, eps
+        ),
+        "mean_without_norm": leaving[:, of_patches].mean(1),
+    }[config.pooling.pooled]
+    if "projection.weight" in parameters:
+        pooled = pooled @ parameters["projection.weight"].T
+    assert result.embedding.shape == (3, config.embedding_dim)
+    torch.testing.assert_close(result.embedding, pooled, atol=1e-5, rtol=1e-5)
+
+
+def test_a_router_cannot_look_at_a_class_token_that_is_not_there() -> None:
+    config = ENCODERS["no class token"]
+    weights, probe = DenseWeights(tiny.pretrained(config)), Probe(feature=Feature(0, "class"))
+    with pytest.raises(ValueError, match="cannot be of the class token"):
+        run(config, weights, _patches(config, 1), probe=probe)
+
+
+def _patches(config: Architecture, images: int) -> Tensor:
+    return torch.randn(
+        images,
+        (config.embedding.image_size // config.embedding.patch_size) ** 2,
+        config.embedding.patch_width,
+    )
 
 
 def test_sizes_that_do_not_fit_are_refused() -> None:

@@ -203,7 +203,7 @@ class TestInspect:
 
     def test_of_a_newer_store(self, store: Path) -> None:
         manifest = json.loads((store / "manifest.json").read_text())
-        (store / "manifest.json").write_text(json.dumps(manifest | {"format_version": 2}))
+        (store / "manifest.json").write_text(json.dumps(manifest | {"format_version": 3}))
         assert "update mass-serve" in failure("inspect", store)
 
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from typing import get_args
 
 import pytest
 from pydantic import BaseModel
 
-from mass_serve.backbone.architecture import Architecture, Block, PatchEmbedding, Pooling
+from mass_serve.backbone.architecture import Architecture, Block, PatchEmbedding, Pooled, Pooling
 from mass_serve.engine.loading import early_linears
+from mass_serve.kernels.activations import ACTIVATIONS
 from mass_serve.model_store.format.architecture_v1 import FlatArchitecture
+from mass_serve.model_store.format.architecture_v2 import StoredBlock, StoredPatches, StoredPooling
 from mass_serve.model_store.format.calibration import calibration_shapes
 from mass_serve.model_store.format.field_types import TASK_NAME_PATTERN
 from mass_serve.model_store.format.manifest import (
@@ -54,6 +57,22 @@ def test_the_keys_are_those_of_the_manifest(anchor: str, model: type[BaseModel])
     assert sorted(_first_cells(anchor)) == sorted(model.model_fields)
 
 
+def test_the_keys_of_the_parts_are_those_of_the_manifest() -> None:
+    found = tables(section(FORMAT, "the-encoder-by-its-parts"))
+    parts: list[type[BaseModel]] = [StoredPatches, StoredBlock, StoredPooling]
+    for table, model in zip(found, parts, strict=True):
+        named = [re.findall(r"`([^`]+)`", row)[0] for row in table.splitlines()[2:]]
+        assert named == list(model.model_fields)
+
+
+def test_the_kinds_of_pooling_and_activation_are_the_programs() -> None:
+    text = section(FORMAT, "the-encoder-by-its-parts")
+    (poolings,) = re.findall(r"^\| `kind` \|(.*class_and_mean.*)$", text, re.MULTILINE)
+    assert re.findall(r"`(\w+)`:", poolings) == list(get_args(Pooled))
+    (activations,) = re.findall(r"^\| `activation` \|(.*)$", text, re.MULTILINE)
+    assert re.findall(r"`(\w+)`", activations) == list(ACTIVATIONS)
+
+
 def test_the_routers_defaults_are_the_programs() -> None:
     rows = re.findall(
         r"^\| `(\w+)` \|.*\| `?([^`|]*?)`? \|$", tables(section(FORMAT, "the-router"))[0], re.MULTILINE
@@ -70,7 +89,8 @@ def test_the_modes_are_the_routers() -> None:
 
 def test_the_parameters_are_the_programs() -> None:
     block = Block(4, 2, 8, "gelu", 1e-5)
-    architecture = Architecture(PatchEmbedding(4, 2), block, depth=1, pooling=Pooling(3))
+    embedding = PatchEmbedding(4, 2, has_bias=True, num_registers=1)
+    architecture = Architecture(embedding, block, depth=1, pooling=Pooling(3))
     named: list[str] = []
     for name in _first_cells("parameters"):
         shorter = named[-1].rpartition(".")[0] if name.startswith(".") else ""

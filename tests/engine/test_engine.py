@@ -24,6 +24,7 @@ from mass_serve.engine.search import EVIDENCE_SHARE
 from mass_serve.engine.set_cache import SetCache, SetKey
 from mass_serve.router import MODES, ModeName, early_stop
 from tests import tiny
+from tests.encoders import ENCODERS
 
 NAMES = tuple(f"task{i}" for i in range(4))
 PIXELS = tiny.pixels(24)
@@ -58,6 +59,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "exact": {"mode": "exact"},
     "calibrated_fast": {"mode": "fast", "calibrated": True},
     "calibrated_exact": {"mode": "exact", "calibrated": True},
+    **{name: {"config": encoder} for name, encoder in ENCODERS.items()},
     "one_head": {"config": tiny.architecture(32, 16, 24, 2, 1, 40, "gelu", 1e-5, None)},
 }
 
@@ -81,7 +83,9 @@ def test_an_image_gets_the_same_bits_in_every_batch(
         assert _same_bits(answer, answers[i]), f"image {i} in the batch {chosen}"
 
 
-@pytest.mark.parametrize("kind", ["low_rank", "bfloat16", "narrow_heads", "one_head", "fast", "exact"])
+@pytest.mark.parametrize(
+    "kind", ["low_rank", "bfloat16", "narrow_heads", "one_head", "fast", "exact", *ENCODERS]
+)
 def test_the_bits_do_not_depend_on_the_number_of_threads(kind: str) -> None:
     before = torch.get_num_threads()
     engine, queries = _engine(**({"threshold": 0.15} | KINDS[kind])), _queries()

@@ -165,8 +165,13 @@ def key_that_clears_the_screen(store: Path) -> None:
     edit(store, lambda m: m.update({"\x1b[2J\nx": 1}))
 
 
-@harm("has format version 2")
+@harm("has format version 3")
 def newer_version(store: Path) -> None:
+    edit(store, lambda m: m.update(format_version=3))
+
+
+@harm(r"manifest.json is not valid: backbone\.embedding: Field required")
+def version_2_with_the_encoder_of_version_1(store: Path) -> None:
     edit(store, lambda m: m.update(format_version=2))
 
 

@@ -74,9 +74,17 @@ def expected(
 
 def activated(y: Tensor, activation: Activation | None) -> Tensor:
     """The activation by its textbook formula."""
-    if activation == "quick_gelu":
-        return y * torch.sigmoid(1.702 * y)
-    return y if activation is None else 0.5 * y * (1 + torch.erf(y / 2**0.5))
+    match activation:
+        case None:
+            return y
+        case "quick_gelu":
+            return y * torch.sigmoid(1.702 * y)
+        case "gelu":
+            return 0.5 * y * (1 + torch.erf(y / 2**0.5))
+        case "gelu_tanh":
+            return 0.5 * y * (1 + torch.tanh((2 / torch.pi) ** 0.5 * (y + 0.044715 * y**3)))
+        case "silu":
+            return y * torch.sigmoid(y)
 
 
 @dataclass(frozen=True)

@@ -167,6 +167,7 @@ class TestRefuses:
     )
     def test_other_sizes(self, suite: Suite, tmp_path: Path, changes: dict[str, Any], sentence: str) -> None:
         make_model(**changes).save_pretrained(tmp_path / "other")
+        save_head(tmp_path / "other", 3, changes.get("projection_dim", 16))
         tasks = [suite.tasks[0], TaskInput("other", tmp_path / "other")]
         self.assert_refused(tmp_path, suite.pretrained, tasks, sentence)
 
@@ -177,8 +178,13 @@ class TestRefuses:
         self.assert_refused(tmp_path, own.pretrained, list(own.tasks), sentence)
 
     def test_head_of_another_width(self, own: Suite, tmp_path: Path) -> None:
+        save_head(own.tasks[1].checkpoint, 5, 7)
+        sentence = "task street: the head takes 7 numbers, the encoder gives 16, or 32 without its projection"
+        self.assert_refused(tmp_path, own.pretrained, list(own.tasks), sentence)
+
+    def test_heads_before_and_behind_the_projection(self, own: Suite, tmp_path: Path) -> None:
         save_head(own.tasks[1].checkpoint, 5, 32)
-        sentence = "task street: the head takes 32 numbers, the encoder gives 16"
+        sentence = r"task street: the head takes 32 numbers \(projection_dim None.*\), that of task digits 16"
         self.assert_refused(tmp_path, own.pretrained, list(own.tasks), sentence)
 
     def test_other_number_of_labels(self, own: Suite, tmp_path: Path) -> None:

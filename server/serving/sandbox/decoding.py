@@ -12,7 +12,7 @@ from PIL import Image
 from mass_serve.inputs.images import FORMATS, ImageSurvey, decode_surveyed
 from mass_serve.inputs.preprocessing import INTERPOLATIONS, Resizing
 
-OPTIONS = struct.Struct("<BIIIIB")
+OPTIONS = struct.Struct("<BIIIIB?")
 NAMES = tuple(INTERPOLATIONS)
 
 
@@ -28,14 +28,15 @@ class DecodeOptions:
         image, resizing = self.surveyed, self.resizing
         size = image.width, image.height
         name = NAMES.index(resizing.interpolation)
-        return OPTIONS.pack(FORMATS.index(image.format), *size, resizing.size, resizing.crop, name)
+        form, target = FORMATS.index(image.format), (resizing.size, resizing.crop)
+        return OPTIONS.pack(form, *size, *target, name, resizing.square)
 
     @classmethod
     def unpacked(cls, options: bytes) -> DecodeOptions:
         """Reads the bytes of `packed`."""
-        form, width, height, size, crop, name = OPTIONS.unpack(options)
+        form, width, height, size, crop, name, square = OPTIONS.unpack(options)
         surveyed = ImageSurvey(FORMATS[form], width, height, work=0)
-        return cls(surveyed, Resizing(size, crop, NAMES[name]))
+        return cls(surveyed, Resizing(size, crop, NAMES[name], square))
 
 
 def decode(data: memoryview, options: bytes) -> memoryview:

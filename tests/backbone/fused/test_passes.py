@@ -28,6 +28,7 @@ from mass_serve.backbone.shares import SAMPLES_PER_SHARE
 from mass_serve.kernels import group_by_expert_set
 from mass_serve.kernels.backend import backend
 from tests import tiny
+from tests.encoders import ENCODERS
 from tests.interpreter import DEVICE, INTERPRETED
 
 # Small, because the interpreter is slow.
@@ -137,6 +138,33 @@ def test_every_part_of_a_pass_is_planned_and_agrees(
         assert _near(own_ended.embedding, ended.embedding, tolerance)
         assert _near(own_papers.feature, papers.feature, tolerance)
         assert _near(own_resumed, resumed, tolerance)
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+@torch.inference_mode()
+def test_every_choice_of_parts_is_planned_and_agrees(name: str) -> None:
+    """A first pass with the router's feature, and a second pass with low-rank and merged sets."""
+    torch.manual_seed(0)
+    config = replace(ENCODERS[name], depth=1)
+    weights = tiny.pretrained(config)
+    reference_bank = tiny.bank(config, weights, tasks=3)
+    reference, probe = passes_for(reference_bank, weights, 2), Probe(feature=Feature(0, config.tokens[-1]))
+    with backend("fused"):
+        moved = {parameter: tensor.to(DEVICE) for parameter, tensor in weights.items()}
+        bank = tiny.bank(config, moved, tasks=3)
+        fused = passes_for(bank, moved, 2)
+    patches = patchify(torch.randn(4, 3, 32, 32), config.embedding.patch_size)
+    keys, offsets = [(0,), (0, 2), (1,)], (0, 1, 3, 4)
+    sets, own_sets = (
+        [b.expert_set(key, materialised=key == (1,)) for key in keys] for b in (reference_bank, bank)
+    )
+    wanted, wanted_second = reference.first(patches, probe=probe), reference.second(patches, sets, offsets)
+    with backend("fused"):
+        found = fused.first(patches.to(DEVICE), probe=probe)
+        second = fused.second(patches.to(DEVICE), own_sets, offsets)
+    assert _near(found.embedding, wanted.embedding, 1e-5)
+    assert _near(found.feature, wanted.feature, 1e-5)
+    assert _near(second, wanted_second, 1e-5)
 
 
 @torch.inference_mode()

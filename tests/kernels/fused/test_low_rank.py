@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mass_serve.kernels import MaterialisedWeight, SeveralTasks, segmented_linear
-from mass_serve.kernels.activations import Activation
+from mass_serve.kernels.activations import ACTIVATIONS, Activation
 from mass_serve.kernels.backend import backend
 from mass_serve.kernels.low_rank import reference
 from tests.interpreter import DEVICE, INTERPRETED
@@ -67,7 +67,7 @@ def test_every_rank_and_width(
     torch.testing.assert_close(y.double(), case.expected(), atol=atol, rtol=rtol)
 
 
-@pytest.mark.parametrize("activation", ["quick_gelu", "gelu", None])
+@pytest.mark.parametrize("activation", [*ACTIVATIONS, None])
 @pytest.mark.parametrize("with_skip", [False, True])
 def test_activation_and_skip_follow_the_product(activation: Activation | None, with_skip: bool) -> None:
     case = Case.random((0, 5, 23, 40), 48, 64, 9, torch.float32)

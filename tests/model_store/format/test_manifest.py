@@ -32,7 +32,7 @@ def rename_file(task: dict[str, Any], to: str) -> None:
 
 
 CASES: list[tuple[str, Callable[[dict[str, Any]], object], str]] = [
-    ("newer version", lambda m: m.update(format_version=2), "has format version 2.*update mass-serve"),
+    ("newer version", lambda m: m.update(format_version=3), "has format version 3.*update mass-serve"),
     (
         "auto",
         lambda m: m["tasks"][0].update(name="auto"),

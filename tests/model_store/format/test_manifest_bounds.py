@@ -109,7 +109,7 @@ def test_what_is_left_out() -> None:
 
 def test_the_names_of_the_format() -> None:
     """Other programs, and stores on disk, have them too."""
-    assert format_1.FORMAT_VERSION == 1
+    assert format_1.FORMAT_VERSION == 2
     assert format_1.MANIFEST_FILE == "manifest.json"
     assert format_1.SIGNATURE_FILE == "manifest.json.sig"
     assert format_1.PRETRAINED_FILE == "pretrained.safetensors"
@@ -231,8 +231,8 @@ def test_the_ratio_may_be_one() -> None:
         *((text, "must hold a JSON object") for text in (b"[]", b'"text"', b"1", b"null")),
         *((text, "is not valid JSON") for text in (b"", b"{", b"\xff", b"[" * 100_000, b'{"a": NaN}')),
         (
-            b'{"format_version": 2}',
-            "has format version 2, this program reads up to 1: update mass-serve to open",
+            b'{"format_version": 3}',
+            "has format version 3, this program reads up to 2: update mass-serve to open",
         ),
         (b'{"format_version": 1}', "is not valid: store_revision: Field required"),
         (b'{"format_version": 0}', "is not valid: format_version: Input should be 1"),

@@ -175,7 +175,7 @@ def test_weights_that_are_not_finite_are_named(folder: Path, value: float) -> No
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"model_type": "vit"}, "model_type is 'vit', but only CLIP state dicts .* and CLIP vision encoders"),
+        ({"model_type": "swin"}, "model_type is 'swin', but only CLIP state dicts .*, CLIP vision encoders"),
         ({"hidden_act": "relu"}, "hidden_act must be quick_gelu or gelu, found 'relu'"),
         ({"num_channels": 1}, "num_channels must be 3"),
         ({"num_attention_heads": 5}, "width 32 is not a multiple of 5 attention heads"),

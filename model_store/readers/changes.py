@@ -1,0 +1,79 @@
+"""What becomes of tensors of a checkpoint that are no parameter of ours as they are; in float32."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class LayerScale:
+    """`gamma * W` [d_out, ...] of a weight or bias W, by the layer scale gamma [d_out] behind its linear."""
+
+    key: str
+    width: int
+
+    @property
+    def tensors(self) -> Mapping[str, Shape]:
+        return {self.key: (self.width,)}
+
+    def __call__(self, stacked: Tensor, further: Sequence[Tensor]) -> Tensor:
+        (gamma,) = further
+        return gamma.float().view(-1, *[1] * (stacked.ndim - 1)) * stacked.float()
+
+
+@dataclass(frozen=True)
+class Positions:
+    """Positions [1 + R + s s, D] of positions [1, 1 + S S, D], which are the class token's and a grid's.
+
+    R registers [1, R, D] come behind the class token's. A grid of another side than `side` is interpolated as
+    DINOv2 does (its `interpolate_pos_encoding`; models with registers smooth what becomes smaller).
+    """
+
+    side: int  # s
+    width: int
+    registers: str | None = None
+    num_registers: int = 0
+
+    @property
+    def tensors(self) -> Mapping[str, Shape]:
+        return {} if self.registers is None else {self.registers: (1, self.num_registers, self.width)}
+
+    def __call__(self, stacked: Tensor, further: Sequence[Tensor]) -> Tensor:
+        rows = stacked.float()[0]
+        side = math.isqrt(len(rows) - 1)
+        patches = rows[1:]
+        if side != self.side:
+            grid = patches.view(1, side, side, self.width).permute(0, 3, 1, 2)
+            size, smooth = (self.side, self.side), self.registers is not None
+            grid = F.interpolate(grid, size, mode="bicubic", align_corners=False, antialias=smooth)
+            patches = grid.permute(0, 2, 3, 1).reshape(-1, self.width)
+        return torch.cat([rows[:1], *(tokens.float()[0] for tokens in further), patches])
+
+
+@dataclass(frozen=True)
+class DistilledPositions:
+    """Positions [2 + P, D] of positions [1, 2 + P, D] whose second is that of a distillation token [1, 1, D].
+
+    That token, of DeiT, is the same in every image, as a register is: both are added up.
+    """
+
+    token: str
+    width: int
+
+    @property
+    def tensors(self) -> Mapping[str, Shape]:
+        return {self.token: (1, 1, self.width)}
+
+    def __call__(self, stacked: Tensor, further: Sequence[Tensor]) -> Tensor:
+        (token,) = further
+        rows = stacked.float()[0].clone()
+        rows[1] += token.float()[0, 0]
+        return rows

@@ -1,0 +1,94 @@
+"""The head and the labels of a task: files of their own, or the classifier that its checkpoint holds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from mass_serve.model_store.errors import CheckpointError
+from mass_serve.model_store.format.heads import (
+    HEAD_FILE,
+    ID2LABEL,
+    LABELS_FILE,
+    HeadTensors,
+    head_from_tensors,
+    labels_by_row,
+    read_head,
+    read_labels,
+)
+from mass_serve.model_store.readers.checkpoint import Checkpoint
+
+_PROBLEM_TYPE, _ONE_OF_THEM = "problem_type", "single_label_classification"
+
+
+@dataclass(frozen=True)
+class LabelledHead:
+    """A head whose classes have names."""
+
+    head: HeadTensors
+    labels: tuple[str, ...]
+    files: tuple[Path, ...]  # what was read beside the checkpoint's own files
+
+
+def read_labelled_head(
+    task: str, checkpoint: Checkpoint, head: Path | None, labels: Path | None
+) -> LabelledHead:
+    """Reads a task's head and labels from the given files, else from those in the checkpoint's folder.
+
+    Where there is no file of a head, it is the checkpoint's own classifier, whose labels its config.json has.
+    Raises CheckpointError where one is missing, or where they do not fit each other.
+    """
+    head_file = head or _beside(checkpoint, HEAD_FILE)
+    labels_file = labels or _beside(checkpoint, LABELS_FILE)
+    tensors = read_head(head_file) if head_file else _own_head(task, checkpoint)
+    if labels_file is not None:
+        names = read_labels(labels_file)
+    elif head_file is None:
+        names = _own_labels(task, checkpoint)
+    else:
+        raise _missing(task, checkpoint, LABELS_FILE, "--labels")
+    classes, _ = tensors.shape
+    if classes != len(names):
+        raise CheckpointError(f"task {task}: the head has {classes} classes, there are {len(names)} labels")
+    return LabelledHead(tensors, names, tuple(file for file in (head_file, labels_file) if file is not None))
+
+
+def _beside(checkpoint: Checkpoint, name: str) -> Path | None:
+    path = checkpoint.folder / name
+    return path if path.exists() else None
+
+
+def _missing(task: str, checkpoint: Checkpoint, file: str, flag: str) -> CheckpointError:
+    return CheckpointError(f"task {task}: {checkpoint.folder / file} does not exist: give {flag} {task}=FILE")
+
+
+def _own_head(task: str, checkpoint: Checkpoint) -> HeadTensors:
+    tensors = checkpoint.classifier()
+    if tensors is None:
+        raise _missing(task, checkpoint, HEAD_FILE, "--head")
+    try:
+        head = head_from_tensors(tensors)
+    except ValueError as error:
+        raise CheckpointError(f"task {task}: the classifier in {checkpoint.folder}: {error}") from error
+    kind = checkpoint.config.get(_PROBLEM_TYPE) or _ONE_OF_THEM
+    if kind != _ONE_OF_THEM:
+        raise CheckpointError(
+            f"task {task}: {checkpoint.config_file} has {_PROBLEM_TYPE} {kind!r}, but a task of a store gives"
+            f" an image one class of several: give a head that does with --head {task}=FILE"
+        )
+    if head.shape[0] == 1:
+        raise CheckpointError(
+            f"task {task}: the classifier in {checkpoint.folder} has one row, as that of a regression, and"
+            f" tells no classes apart: give a head with --head {task}=FILE"
+        )
+    return head
+
+
+def _own_labels(task: str, checkpoint: Checkpoint) -> tuple[str, ...]:
+    by_row = checkpoint.config.get(ID2LABEL)
+    if by_row is None:
+        raise CheckpointError(
+            f"task {task}: {checkpoint.config_file} has no {ID2LABEL}: put {LABELS_FILE} there,"
+            f" or give --labels {task}=FILE"
+        )
+    return labels_by_row(checkpoint.config_file, by_row)

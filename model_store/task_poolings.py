@@ -1,0 +1,76 @@
+"""The one pooling of a store, which is the one that the heads of its tasks take.
+
+A fine-tuned classifier may take another embedding than the pretrained model gives: CLIP's without its
+projection, or the mean over the patches. Nothing before the pooling depends on that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields, replace
+
+from mass_serve.backbone.architecture import Architecture, Pooling
+from mass_serve.model_store.errors import CheckpointError
+from mass_serve.model_store.format.heads import HeadTensors
+from mass_serve.model_store.readers.checkpoint import Checkpoint
+
+
+def pooling_of_head(task: str, head: HeadTensors, finetuned: Architecture) -> Pooling:
+    """Returns the fine-tuned model's pooling, without its projection where only then the head fits.
+
+    Raises CheckpointError for a head of another width.
+    """
+    own, (_, width) = finetuned.pooling, head.shape
+    whole = finetuned.embedding_dim
+    unprojected = replace(own, projection_dim=None)
+    if width == whole:
+        return own
+    without = replace(finetuned, pooling=unprojected).embedding_dim
+    if width == without:
+        return unprojected
+    other = "" if without == whole else f", or {without} without its projection"
+    raise CheckpointError(f"task {task}: the head takes {width} numbers, the encoder gives {whole}{other}")
+
+
+def with_pooling_of(pretrained: Checkpoint, finetuned: Mapping[str, Checkpoint]) -> Checkpoint:
+    """Gives the pretrained model the pooling of the fine-tuned ones, by task.
+
+    Raises CheckpointError where those have several, or where the pretrained model lacks a part of it.
+    """
+    for task, checkpoint in finetuned.items():
+        _refuse_other_projection(task, checkpoint.architecture.pooling, pretrained.architecture.pooling)
+    first, *others = finetuned
+    architecture = finetuned[first].architecture
+    for other in others:
+        refuse_other_pooling(other, finetuned[other].architecture, architecture, f"that of task {first}")
+    pooled = pretrained.pooled(architecture.pooling)
+    if pooled.left_out:
+        raise CheckpointError(
+            f"task {first}: the head takes {_embedding(architecture)}, but the pretrained model in "
+            f"{pretrained.folder} has no {pooled.left_out[0]}: give the one that the task was fine-tuned from"
+        )
+    return pooled
+
+
+def _refuse_other_projection(task: str, found: Pooling, expected: Pooling) -> None:
+    if found.projection_dim not in (None, expected.projection_dim):
+        raise CheckpointError(
+            f"task {task}: the fine-tuned model has projection_dim {found.projection_dim},"
+            f" the pretrained model {expected.projection_dim}"
+        )
+
+
+def refuse_other_pooling(task: str, found: Architecture, expected: Architecture, whose: str) -> None:
+    """Raises CheckpointError where the head of a task takes another embedding than `whose`."""
+    if found.pooling != expected.pooling:
+        raise CheckpointError(
+            f"task {task}: the head takes {_embedding(found)}, {whose} {_embedding(expected)},"
+            " and a store gives one: put tasks whose heads take the same into one store"
+        )
+
+
+def _embedding(architecture: Architecture) -> str:
+    """The embedding in words: its width, and the choices that make up the pooling."""
+    pooling = architecture.pooling
+    choices = ", ".join(f"{field.name} {getattr(pooling, field.name)}" for field in fields(pooling))
+    return f"{architecture.embedding_dim} numbers ({choices})"

@@ -1,0 +1,32 @@
+"""One small encoder of images of 32 pixels for each choice of parts that is served."""
+
+from __future__ import annotations
+
+from mass_serve.backbone import Architecture, Block, PatchEmbedding, Pooling
+
+_VIT = PatchEmbedding(32, 8, has_bias=True, has_norm=False)
+_REGISTERS = PatchEmbedding(32, 10, has_bias=True, num_registers=3, has_norm=False)
+_PATCHES_ALONE = PatchEmbedding(32, 9, has_bias=True, has_class_token=False, has_norm=False)
+_REGISTERS_ALONE = PatchEmbedding(32, 16, has_class_token=False, num_registers=2)
+
+ENCODERS: dict[str, Architecture] = {
+    "vit": Architecture(_VIT, Block(32, 4, 64, "gelu", 1e-12), 2, Pooling(None)),
+    "no qkv bias": Architecture(
+        _VIT, Block(40, 5, 72, "gelu_tanh", 1e-6, qkv_has_bias=False), 3, Pooling(None, "mean")
+    ),
+    "registers, swiglu": Architecture(
+        _REGISTERS, Block(48, 3, 56, "silu", 1e-6, is_gated=True), 3, Pooling(None, "class_and_mean")
+    ),
+    "no class token": Architecture(
+        _PATCHES_ALONE, Block(32, 2, 100, "gelu_tanh", 1e-6), 2, Pooling(None, "mean")
+    ),
+    "geglu, mean before norm": Architecture(
+        _REGISTERS_ALONE, Block(24, 3, 40, "gelu", 1e-5, is_gated=True), 1, Pooling(20, "mean_before_norm")
+    ),
+    "mean without norm": Architecture(
+        PatchEmbedding(32, 8), Block(32, 4, 64, "gelu", 1e-5), 2, Pooling(None, "mean_without_norm")
+    ),
+    "projected pair": Architecture(
+        _REGISTERS, Block(32, 4, 64, "quick_gelu", 1e-5), 2, Pooling(12, "class_and_mean")
+    ),
+}

@@ -1,0 +1,196 @@
+"""Format version 2: what it says that version 1 cannot, the bytes of it, and when it is written."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from copy import deepcopy
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from mass_serve.backbone.architecture import Architecture, Pooling
+from mass_serve.model_store.errors import ManifestError
+from mass_serve.model_store.format.factoring import factored_shapes
+from mass_serve.model_store.format.manifest import Manifest, lowest_version, parse_manifest
+from tests.encoders import ENCODERS
+from tests.model_store.format.test_format import GOLDEN_MANIFEST
+
+Content = dict[str, Any]
+GOLDEN_BACKBONE: Content = {
+    "embedding": {
+        "kind": "patches",
+        "image_size": 4,
+        "patch_size": 2,
+        "bias": True,
+        "class_token": True,
+        "registers": 2,
+        "norm": False,
+    },
+    "block": {
+        "kind": "pre_norm",
+        "width": 4,
+        "num_attention_heads": 2,
+        "mlp_width": 8,
+        "activation": "silu",
+        "gated": True,
+        "qkv_bias": False,
+        "layer_norm_eps": 1e-06,
+    },
+    "depth": 1,
+    "pooling": {"kind": "class_and_mean", "projection_dim": None},
+}
+GOLDEN_2: Content = GOLDEN_MANIFEST | {
+    "format_version": 2,
+    "backbone": GOLDEN_BACKBONE,
+    "preprocessing": GOLDEN_MANIFEST["preprocessing"] | {"resize": "square"},
+}
+GOLDEN_TEXT = b"""{
+  "format_version": 2,
+  "store_revision": "0123456789ab",
+  "backbone": {
+    "embedding": {
+      "kind": "patches",
+      "image_size": 4,
+      "patch_size": 2,
+      "bias": true,
+      "class_token": true,
+      "registers": 2,
+      "norm": false
+    },
+    "block": {
+      "kind": "pre_norm",
+      "width": 4,
+      "num_attention_heads": 2,
+      "mlp_width": 8,
+      "activation": "silu",
+      "gated": true,
+      "qkv_bias": false,
+      "layer_norm_eps": 1e-6
+    },
+    "depth": 1,
+    "pooling": {
+      "kind": "class_and_mean",
+      "projection_dim": null
+    }
+  },
+"""
+GOLDEN_SHA256 = "0f489b641f1a81dc1fdb583449ba4e3a00a18a0ad01d3fea6cb5e50aa2870bb9"
+
+
+def _parse(content: Content) -> Manifest:
+    return parse_manifest(json.dumps(content).encode())
+
+
+def test_the_bytes_of_a_manifest() -> None:
+    content = _parse(GOLDEN_2).to_bytes()
+    assert content.startswith(GOLDEN_TEXT)
+    assert b'    ],\n    "resize": "square"\n  },\n' in content
+    assert [*json.loads(content)] == [*json.loads(_parse(GOLDEN_MANIFEST).to_bytes())]
+    assert parse_manifest(content).to_bytes() == content
+    assert hashlib.sha256(content).hexdigest() == GOLDEN_SHA256
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_every_encoder_is_read_as_it_was_written(name: str) -> None:
+    encoder = ENCODERS[name]
+    manifest = _of(encoder)
+    again = parse_manifest(manifest.to_bytes())
+    assert (again.format_version, again.backbone) == (2, encoder)
+
+
+def _of(encoder: Architecture) -> Manifest:
+    """The golden manifest with another encoder."""
+    golden = _parse(GOLDEN_MANIFEST)
+    rank = max(1, encoder.width // 2)
+    size = encoder.embedding.image_size
+    return golden.model_copy(
+        update={
+            "backbone": encoder,
+            "preprocessing": golden.preprocessing.model_copy(update={"size": size, "crop": size}),
+            "router": golden.router.model_copy(update={"token": encoder.tokens[0]}),
+            "factored_parameters": tuple(factored_shapes(encoder, golden.patch_embedding)),
+            "tasks": tuple(task.model_copy(update={"rank": rank}) for task in golden.tasks),
+        }
+    )
+
+
+def test_the_lowest_version_that_says_everything_is_written() -> None:
+    """A store of version 2 that has become one of version 1 is written as one."""
+    golden = _parse(GOLDEN_MANIFEST)
+    square = golden.preprocessing.model_copy(update={"resize": "square"})
+    averaging = replace(golden.backbone, pooling=Pooling(None, "mean"))
+    for update, version in (
+        ({}, 1),
+        ({"preprocessing": square}, 2),
+        ({"backbone": averaging}, 2),
+    ):
+        manifest = golden.model_copy(update=update)
+        assert lowest_version(manifest) == version
+        written = parse_manifest(manifest.to_bytes())
+        assert written.format_version == version
+        back = written.model_copy(update={"backbone": golden.backbone, "preprocessing": golden.preprocessing})
+        assert back.to_bytes() == golden.to_bytes()
+
+
+def _changed(*path: str, value: object) -> Content:
+    content = deepcopy(GOLDEN_2)
+    *steps, last = path
+    at = content
+    for step in steps:
+        at = at[step]
+    at[last] = value
+    return content
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (_changed("backbone", "embedding", "kind", value="words"), r"embedding\.kind: Input should be 'patc"),
+        (_changed("backbone", "embedding", "registers", value=-1), r"embedding\.registers: .*greater than"),
+        (
+            _changed("backbone", "embedding", "bias", value=1),
+            r"embedding\.bias: Input should be a valid bool",
+        ),
+        (_changed("backbone", "embedding", "surprise", value=1), r"embedding\.surprise: Extra inputs"),
+        (_changed("backbone", "embedding", "patch_size", value=5), "patch_size 5 exceeds image_size 4"),
+        (_changed("backbone", "embedding", "class_token", value=False), "needs a class token, and there is"),
+        (
+            _changed("backbone", "block", "kind", value="post_norm"),
+            r"block\.kind: Input should be 'pre_norm'",
+        ),
+        (_changed("backbone", "block", "activation", value="relu"), r"block\.activation: Input should be"),
+        (
+            _changed("backbone", "block", "num_attention_heads", value=3),
+            "not a multiple of 3 attention heads",
+        ),
+        (_changed("backbone", "depth", value=1025), r"backbone\.depth: .*less than or equal to 1024"),
+        (_changed("backbone", "pooling", "kind", value="max"), r"pooling\.kind: Input should be 'class'"),
+        (_changed("backbone", "pooling", "norm", value=True), r"pooling\.norm: Extra inputs"),
+        (_changed("backbone", "surprise", value=1), r"backbone\.surprise: Extra inputs"),
+        (_changed("backbone", value=GOLDEN_MANIFEST["backbone"]), r"backbone\.embedding: Field required"),
+        (_changed("format_version", value=1), r"backbone\.image_size: Field required"),
+        (_changed("preprocessing", "resize", value="stretch"), r"preprocessing\.resize: Input should be"),
+        (
+            GOLDEN_MANIFEST | {"preprocessing": GOLDEN_2["preprocessing"]},
+            "says what format version 2 has come with, and its format_version is 1",
+        ),
+    ],
+)
+def test_what_is_refused(content: Content, sentence: str) -> None:
+    with pytest.raises(ManifestError, match=sentence):
+        _parse(content)
+
+
+@pytest.mark.parametrize("pooled", ["mean", "mean_before_norm"])
+def test_a_router_of_an_encoder_without_class_token_takes_the_mean(pooled: str) -> None:
+    def without_class_token(token: str) -> Content:
+        content = _changed("backbone", "embedding", "class_token", value=False)
+        content["backbone"]["pooling"]["kind"] = pooled
+        content["router"]["token"] = token
+        return content
+
+    assert _parse(without_class_token("mean")).backbone.tokens == ("mean",)
+    with pytest.raises(ManifestError, match=r"router\.token: must be mean, there is no class token"):
+        _parse(without_class_token("class"))

@@ -1,0 +1,145 @@
+"""Classifiers that fine-tuned checkpoints hold, as the heads of tasks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import CLIPConfig, CLIPForImageClassification
+
+from mass_serve.backbone import DenseWeights, patchify, run
+from mass_serve.model_store.errors import CheckpointError
+from mass_serve.model_store.plan import TaskInput, plan_task
+from mass_serve.model_store.readers.checkpoint import Checkpoint
+from mass_serve.model_store.readers.preprocessing import read_preprocessing
+from mass_serve.model_store.task_heads import LabelledHead, read_labelled_head
+from tests.models import TEXT, VISION, perturb, save_head
+
+NAMES = {0: "cat", 1: "dog", 2: "owl"}
+
+
+def save_classifier(folder: Path, **changes: Any) -> Any:
+    """A CLIP that classifies by itself."""
+    torch.manual_seed(0)
+    vision = VISION | {"image_size": 36} | changes.pop("vision", {})
+    config = CLIPConfig(text_config=TEXT, vision_config=vision, **{"id2label": NAMES} | changes)
+    model: Any = CLIPForImageClassification(config)
+    model.eval()
+    perturb(model, 1, 0.05)
+    model.save_pretrained(folder)
+    return model
+
+
+def head_of(folder: Path, head: Path | None = None, labels: Path | None = None) -> LabelledHead:
+    return read_labelled_head("pets", Checkpoint.open(folder), head, labels)
+
+
+@pytest.mark.parametrize("vision", [{}, {"hidden_size": 48, "num_attention_heads": 3, "patch_size": 9}])
+def test_a_classifier_answers_as_it_does_in_transformers(vision: dict[str, int], tmp_path: Path) -> None:
+    model = save_classifier(tmp_path, vision=vision)
+    checkpoint, found = Checkpoint.open(tmp_path), head_of(tmp_path)
+    architecture = checkpoint.architecture
+    weights = DenseWeights({name: checkpoint.parameter(name) for name in architecture.parameter_shapes()})
+    pixels = torch.randn(3, 3, 36, 36)
+    with torch.inference_mode():
+        embedding = run(architecture, weights, patchify(pixels, architecture.embedding.patch_size)).embedding
+        expected = model(pixels).logits
+    logits = embedding @ found.head.tensors["weight"].T + found.head.tensors["bias"]
+    assert found.labels == ("cat", "dog", "owl")
+    assert (logits - expected).abs().max() < 1e-5 * expected.abs().max()
+
+
+def test_files_go_before_what_the_checkpoint_holds(tmp_path: Path) -> None:
+    save_classifier(tmp_path)
+    save_head(tmp_path, 3, 32)
+    assert head_of(tmp_path).labels == ("class 0", "class 1", "class 2")
+    assert head_of(tmp_path).head.kind == "cosine"
+    (tmp_path / "head.safetensors").unlink()
+    assert head_of(tmp_path).labels == ("class 0", "class 1", "class 2")
+    assert head_of(tmp_path).head.kind == "linear"
+    (tmp_path / "labels.json").unlink()
+    (tmp_path / "mine.json").write_text('["a", "b", "c"]')
+    assert head_of(tmp_path, labels=tmp_path / "mine.json").labels == ("a", "b", "c")
+    (tmp_path / "other").mkdir()
+    save_head(tmp_path / "other", 3, 32)
+    with pytest.raises(CheckpointError, match=r"labels\.json does not exist: give --labels pets=FILE"):
+        head_of(tmp_path, head=tmp_path / "other" / "head.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        (
+            {"problem_type": "multi_label_classification"},
+            "has problem_type 'multi_label_classification', but",
+        ),
+        (
+            {"problem_type": "regression"},
+            "problem_type 'regression', but a task of a store gives .*one class",
+        ),
+        ({"id2label": {0: "score"}}, "has one row, as that of a regression"),
+        # What transformers leaves out of a file is two classes without names.
+        ({"id2label": {0: "LABEL_0", 1: "LABEL_1"}}, r"config\.json has no id2label: put labels\.json there"),
+        ({"id2label": {0: "crane", 1: "crane", 2: "owl"}}, "names the class 'crane' twice"),
+    ],
+)
+def test_classifiers_that_are_no_heads(changes: dict[str, Any], sentence: str, tmp_path: Path) -> None:
+    save_classifier(tmp_path, **changes)
+    with pytest.raises(CheckpointError, match=sentence):
+        head_of(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda weights: weights.pop("classifier.bias"), "pets: the classifier in .*: a head needs `weight`"),
+        (lambda weights: weights.pop("classifier.weight"), "found bias"),
+        (
+            lambda weights: weights.update({"classifier.bias": torch.ones(4)}),
+            r"classifier in .*bias has shape \[4\], expected \[3\]",
+        ),
+        (
+            lambda weights: weights.update({"classifier.weight": torch.full((3, 32), float("nan"))}),
+            r"classifier\.weight holds NaN",
+        ),
+        (
+            lambda weights: weights.update({"visual_projection.weight": torch.ones(16, 32)}),
+            r"unexpected visual_projection\.weight",
+        ),
+    ],
+)
+def test_damaged_classifiers(
+    change: Callable[[dict[str, Tensor]], object], sentence: str, tmp_path: Path
+) -> None:
+    save_classifier(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    change(weights)
+    save_file(weights, tmp_path / "model.safetensors")
+    with pytest.raises(CheckpointError, match=sentence):
+        head_of(tmp_path)
+
+
+def test_labels_that_do_not_fit(tmp_path: Path) -> None:
+    save_classifier(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"id2label": {"0": "cat", "1": "dog"}}))
+    with pytest.raises(CheckpointError, match="the head has 3 classes, there are 2 labels"):
+        head_of(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps(config | {"id2label": ["cat", "dog", "owl"]}))
+    with pytest.raises(CheckpointError, match="an object of them by row from 0 on"):
+        head_of(tmp_path)
+
+
+def test_a_classifier_of_another_width(tmp_path: Path) -> None:
+    save_classifier(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    save_file(weights | {"classifier.weight": torch.ones(3, 16)}, tmp_path / "model.safetensors")
+    base = Checkpoint.open(tmp_path).architecture
+    with pytest.raises(CheckpointError, match=r"pets: the head takes 16 numbers, the encoder gives 32$"):
+        plan_task(TaskInput("pets", tmp_path), base, read_preprocessing(tmp_path, 36), allow_pickle=False)
