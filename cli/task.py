@@ -13,6 +13,7 @@ from mass_serve.cli.arguments import JsonOption, StoreArgument
 from mass_serve.cli.failing import fail
 from mass_serve.cli.progress_bars import progress_bars
 from mass_serve.cli.store_summary import remind_to_sign
+from mass_serve.model_store.build_options import BuildOptions
 from mass_serve.model_store.errors import StoreError
 from mass_serve.model_store.plan import TaskInput
 from mass_serve.model_store.progress import Progress
@@ -38,11 +39,14 @@ def add(
     individual_accuracy: Annotated[float | None, typer.Option(help="of the model alone, 0 to 1")] = None,
     replace: Annotated[bool, typer.Option("--replace", help="make a new revision of a task")] = False,
     allow_pickle: Annotated[bool, typer.Option("--allow-pickle", help="read .pt and .bin files")] = False,
+    exact: Annotated[
+        bool, typer.Option("--exact", help=BuildOptions.model_fields["exact"].description)
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Adds a task to a store; the fine-tuned models of its other tasks are not needed."""
     task = TaskInput(name, checkpoint, head, labels, individual_accuracy)
-    _change(lambda progress: add_task(store, task, replace, allow_pickle, progress), as_json)
+    _change(lambda progress: add_task(store, task, replace, allow_pickle, progress, exact), as_json)
 
 
 @commands.command()

@@ -129,7 +129,7 @@ def _write_pretrained(files: StoreFiles, plan: BuildPlan, journal: Journal, prog
 def _write_tasks(files: StoreFiles, plan: BuildPlan, journal: Journal, progress: Progress) -> Journal:
     for task in plan.tasks:
         if task.name not in journal.finished:
-            entry = write_task(files, plan.layout, plan.pretrained.parameter, task, progress)
+            entry = write_task(files, plan.layout, plan.pretrained.parameter, task, progress, plan.exact)
             journal = journal.with_task(entry)
             journal.save(files)
     return journal

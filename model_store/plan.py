@@ -65,6 +65,7 @@ class BuildPlan:
     router: RouterSpec
     layout: ExpertLayout
     merged_base: MergedBaseForm
+    exact: bool  # decompose whole matrices
     tasks: tuple[PlannedTask, ...]
     fingerprint: str
 
@@ -105,6 +106,7 @@ def plan_build(
         router=_router(base.architecture, options),
         layout=layout,
         merged_base=_merged_base_form(layout, len(tasks), options),
+        exact=options.exact,
         tasks=planned,
         fingerprint=_fingerprint(base, planned, options),
     )

@@ -47,8 +47,11 @@ def add_task(
     replace: bool = False,
     allow_pickle: bool = False,
     progress: Progress = silent,
+    exact: bool = False,
 ) -> Store:
     """Adds a task, or with `replace` a new revision of one, factored at the store's compression ratio.
+
+    `exact` is that of `BuildOptions`.
 
     Raises TaskError for a name that is taken, CheckpointError for a model or head that does not fit,
     StoreLockedError, IntegrityError when the pretrained weights are damaged.
@@ -60,7 +63,7 @@ def add_task(
             raise TaskError(f"task {task.name} exists already: pass --replace for a new revision of it")
         planned = plan_task(task, manifest.backbone, manifest.preprocessing, allow_pickle)
         with store.encoder_file(PRETRAINED_FILE) as pretrained:
-            entry = write_task(store.files, store.layout, pretrained.read, planned, progress)
+            entry = write_task(store.files, store.layout, pretrained.read, planned, progress, exact)
         if current is None:
             return _commit(store, (*manifest.tasks, entry), manifest.history, progress)
         tasks = tuple(entry if earlier is current else earlier for earlier in manifest.tasks)

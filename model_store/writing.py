@@ -76,13 +76,14 @@ def write_task(
     pretrained: ReadParameter,
     task: PlannedTask,
     progress: Progress,
+    exact: bool = False,
 ) -> TaskEntry:
     """Factors one task and writes a new revision of it; the manifest does not know it yet."""
     revision = new_revision()
     folder = task_folder(task.name, revision)
     experts_file, head_file = f"{folder}/experts.safetensors", f"{folder}/head.safetensors"
     finetuned = task.checkpoint.over(pretrained)
-    experts = factor_task(layout, pretrained, finetuned, f"factoring {task.name}", progress)
+    experts = factor_task(layout, pretrained, finetuned, f"factoring {task.name}", progress, exact)
     with files.writing(experts_file) as file:
         experts_hash = write_tensors(file, layout.tensor_specs(), experts.__getitem__)
     with files.writing(head_file) as file:

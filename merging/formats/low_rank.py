@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mass_serve.merging.formats.leading import leading_singular_vectors
+
 
 @dataclass(frozen=True)
 class TaskSingularVectors:
@@ -35,25 +37,32 @@ def rank_for(shape: tuple[int, int], compression_ratio: float) -> int:
     return max(1, int(min(shape) * compression_ratio))
 
 
-def task_singular_vectors(delta: Tensor, rank: int) -> TaskSingularVectors:
+def task_singular_vectors(delta: Tensor, rank: int, exact: bool = False) -> TaskSingularVectors:
     """Computes the `rank` largest singular triplets of `delta` [d_out, d_in], in float32.
 
-    Goes through the float64 Gram matrix of the shorter side, several times quicker than a full SVD of
-    a tall matrix. The Gram matrix squares the singular values, so those below 1e-8 of the largest are
-    noise; the QR step keeps the other side orthonormal even there (a change of lower rank than asked
-    gets exact zeros in effect, and orthonormal vectors that multiply them).
+    They are found without decomposing the whole matrix where what they then miss is measured to be
+    negligible (`merging.formats.leading` has the bound), unless `exact` is asked for.
     """
     if delta.ndim != 2:
         raise ValueError(f"a matrix was expected, got shape {tuple(delta.shape)}")
     if not 1 <= rank <= min(delta.shape):
         raise ValueError(f"rank must be in 1..{min(delta.shape)} for shape {tuple(delta.shape)}, got {rank}")
     if delta.shape[0] > delta.shape[1]:
-        turned = task_singular_vectors(delta.T, rank)
+        turned = task_singular_vectors(delta.T, rank, exact)
         return TaskSingularVectors(turned.vh.T.contiguous(), turned.s, turned.u.T.contiguous())
-    matrix = delta.double()
+    found = None if exact else leading_singular_vectors(delta.float(), rank)
+    u, s, vh = found or _exact_singular_vectors(delta.double(), rank)
+    return TaskSingularVectors(u.float().contiguous(), s.float(), vh.float().contiguous())
+
+
+def _exact_singular_vectors(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Goes through the float64 Gram matrix of the shorter side, several times quicker than a full SVD of
+    a tall matrix. The Gram matrix squares the singular values, so those below 1e-8 of the largest are
+    noise; the QR step keeps the other side orthonormal even there (a change of lower rank than asked
+    gets exact zeros in effect, and orthonormal vectors that multiply them).
+    """
     _, vectors = torch.linalg.eigh(matrix @ matrix.T)  # ascending eigenvalues
     u = vectors[:, -rank:].flip(1)  # [d_out, R]
     q, r = torch.linalg.qr(matrix.T @ u)  # columns of matrix.T @ u are orthogonal, so r is diagonal
     signed = r.diagonal()
-    vh = (q * torch.where(signed < 0, -1.0, 1.0)).T
-    return TaskSingularVectors(u.float().contiguous(), signed.abs().float(), vh.float().contiguous())
+    return u, signed.abs(), (q * torch.where(signed < 0, -1.0, 1.0)).T

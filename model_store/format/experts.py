@@ -98,16 +98,18 @@ def factor_task(
     finetuned: ReadParameter,
     stage: str,
     progress: Progress = silent,
+    exact: bool = False,
 ) -> dict[str, Tensor]:
     """Computes the tensors of a task's experts file.
 
-    Both models are read one parameter at a time on each thread, so neither is in memory as a whole.
+    Both models are read one parameter at a time on each thread, so neither is in memory as a whole. `exact`
+    decomposes whole matrices, and not only their leading part (`merging.formats.leading`).
     """
     names = list(layout.backbone.parameter_shapes())
     tensors: dict[str, Tensor] = {}
 
     def factor(name: str) -> dict[str, Tensor]:
-        return _change_tensors(layout, name, task_vector(pretrained(name), finetuned(name)))
+        return _change_tensors(layout, name, task_vector(pretrained(name), finetuned(name)), exact)
 
     progress(stage, 0, len(names))
     for done, change in enumerate(side_by_side(factor, names), start=1):
@@ -116,11 +118,11 @@ def factor_task(
     return tensors
 
 
-def _change_tensors(layout: ExpertLayout, name: str, delta: Tensor) -> dict[str, Tensor]:
+def _change_tensors(layout: ExpertLayout, name: str, delta: Tensor, exact: bool) -> dict[str, Tensor]:
     rank = layout.ranks().get(name)
     if rank is None:
         return {f"{name}.delta": delta}
-    vectors = task_singular_vectors(delta, rank)
+    vectors = task_singular_vectors(delta, rank, exact)
     block = BLOCK_DTYPES[layout.block_dtype]
     return {
         f"{name}.u": vectors.u.to(block),

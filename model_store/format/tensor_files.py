@@ -84,18 +84,31 @@ class _Place:
     end: int
 
 
-class TensorFile:
-    """An open safetensors file whose header was found to be right. Threads may read at once."""
+class TensorLayout:
+    """Where the tensors of a safetensors file lie, of a header that was found to be right."""
 
     def __init__(self, file: RegularFile) -> None:
         """Reads the header. Raises TensorFileError."""
-        self._file = file
         try:
-            self._head = _read_head(file)
-            self._places = _places(self._head, file.size)
+            self.head = _read_head(file)
+            self.places = _places(self.head, file.size)
         except (ValueError, EOFError) as error:
             raise TensorFileError(f"it is not a complete safetensors file ({error})") from error
-        self.specs = {name: place.spec for name, place in self._places.items()}
+        self.specs = {name: place.spec for name, place in self.places.items()}
+
+
+class TensorFile:
+    """An open safetensors file whose header was found to be right. Threads may read at once."""
+
+    def __init__(self, file: RegularFile, layout: TensorLayout | None = None) -> None:
+        """Reads the header, unless it is known from an earlier time that the file was open.
+
+        Raises TensorFileError.
+        """
+        self._file = file
+        self.layout = layout or TensorLayout(file)
+        self.specs = self.layout.specs
+        self._head, self._places = self.layout.head, self.layout.places
 
     def read(self, name: str) -> Tensor:
         """Reads one tensor, into memory of its own. Raises TensorFileError, and KeyError for another name."""

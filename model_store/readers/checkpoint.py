@@ -118,7 +118,8 @@ class Checkpoint:
         CheckpointError naming a weight that holds NaN, Inf or what float32 could not compute with.
         """
         source = self._sources[name]
-        whole = torch.cat([self._finite(self._keys[key]) for key in source.keys])
+        parts = [self._finite(self._keys[key]) for key in source.keys]
+        whole = parts[0] if len(parts) == 1 else torch.cat(parts)
         whole = whole.T.contiguous() if source.transposed else whole
         if source.change is not None:
             whole = source.change(whole, [self._finite(self._keys[key]) for key in source.change.tensors])

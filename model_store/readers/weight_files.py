@@ -9,7 +9,13 @@ import torch
 from torch import Tensor
 
 from mass_serve.model_store.errors import CheckpointError
-from mass_serve.model_store.format.tensor_files import DTYPE_CODES, TensorFile, TensorFileError, TensorSpec
+from mass_serve.model_store.format.tensor_files import (
+    DTYPE_CODES,
+    TensorFile,
+    TensorFileError,
+    TensorLayout,
+    TensorSpec,
+)
 from mass_serve.model_store.readers.json_files import read_json_object
 from mass_serve.model_store.readers.pickles import load_state_dict
 from mass_serve.model_store.storage.regular_files import FileState, RegularFile
@@ -39,29 +45,29 @@ class SafetensorsWeights(WeightFiles):
     """One safetensors file or the shards of an index.
 
     None stays open, for a suite may have more of them than a process may have descriptors; what is read is
-    held to be of the file that was looked at.
+    held to be of the file that was looked at, whose header is kept.
     """
 
     def __init__(self, paths: tuple[Path, ...]) -> None:
         self.paths = paths
         self.specs = {}
-        self._file_of: dict[str, tuple[Path, FileState]] = {}
+        self._file_of: dict[str, tuple[Path, FileState, TensorLayout]] = {}
         for path in paths:
             with _opened(path) as file:
-                specs = _tensors(path, file).specs
-                for key in specs:
+                layout = _tensors(path, file).layout
+                for key in layout.specs:
                     if key in self._file_of:
                         other = self._file_of[key][0].name
                         raise CheckpointError(f"{path} holds {key}, which {other} holds too")
-                    self._file_of[key] = path, file.state
-                self.specs |= specs
+                    self._file_of[key] = path, file.state, layout
+                self.specs |= layout.specs
 
     def read(self, key: str) -> Tensor:
-        path, state = self._file_of[key]
+        path, state, layout = self._file_of[key]
         with _opened(path) as file:
             _refuse_unless(file.state == state, path)
             try:
-                tensor = _tensors(path, file).read(key)
+                tensor = TensorFile(file, layout).read(key)
             except TensorFileError as error:
                 raise CheckpointError(f"{path} cannot be used: {error}") from error
             _refuse_unless(file.is_as_it_was, path)

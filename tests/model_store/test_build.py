@@ -288,9 +288,9 @@ def svd_calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Counts truncated SVDs."""
     calls: list[int] = []
 
-    def counted(delta: torch.Tensor, rank: int) -> TaskSingularVectors:
+    def counted(delta: torch.Tensor, rank: int, exact: bool) -> TaskSingularVectors:
         calls.append(rank)
-        return task_singular_vectors(delta, rank)
+        return task_singular_vectors(delta, rank, exact)
 
     monkeypatch.setattr(experts, "task_singular_vectors", counted)
     return calls

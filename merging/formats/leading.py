@@ -1,0 +1,145 @@
+"""The leading singular triplets of a matrix by a block Krylov method, with a bound on what they miss.
+
+A fine-tuning's blocks keep few of a matrix's singular vectors, and a decomposition of the whole computes all
+of them. Here `A [n, k]` is projected on the Krylov space of `G = A A^T` and a random start X [n, b],
+
+    K = [X, G X, .., G^(q-1) X],   q b a few times the rank,
+
+and the best vectors within it are kept (Musco and Musco, arXiv:1504.05477, algorithm 2; Halko, Martinsson and
+Tropp, arXiv:0909.4061, section 4.5). Their theorems are about the average start; what counts here is
+measured on every matrix, by `missed_energy_is_small`. Large products are in float32, orthonormal bases and
+singular values in float64. X depends on the shapes alone: the same matrix gives the same bits.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+# The energy that the vectors may miss, of what their number times the least kept energy makes. It lets flat
+# spectra pass, whose next vectors are nearly as good; where the spectrum decays, far less is missed.
+TOLERANCE = 0.02
+# And of all kept energy: what float32 leaves uncertain.
+FLOAT32_TOLERANCE = 1e-5
+_SMALLEST_BLOCK = 4
+# Squares of numbers beyond are infinite in float32, or zero.
+_LARGEST_NUMBER, _SMALLEST_NUMBER = 1e15, 1e-15
+
+
+def leading_singular_vectors(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor] | None:
+    """Computes u [n, R], s [R], vh [R, k] of a float32 matrix [n, k] with n <= k, in float64.
+
+    None where the bound on what they miss is not met, or a decomposition of the whole is as quick: then the
+    caller computes that.
+    """
+    rows, columns = matrix.shape
+    least, most = matrix.aminmax()
+    largest = max(-float(least), float(most))
+    if largest == 0:  # as an adapter leaves most matrices
+        return torch.eye(rows, rank), torch.zeros(rank), torch.eye(rank, columns)
+    if _usual_size(rank) > rows // 2 or not _SMALLEST_NUMBER < largest < _LARGEST_NUMBER:
+        return None
+    gram = _gram(matrix)
+    energy = float(gram.trace())
+    gram /= energy  # squares of it are finite, too
+    size = _flat_size(rank, rows) if _is_flat(gram, rank) else _usual_size(rank)
+    if size > rows // 2:
+        return None
+    u, _ = torch.linalg.qr(_leading_in_krylov_space(gram, rank, size).double())
+    # The exact decomposition of u u^T A: what it misses is the choice of u alone.
+    q, r = torch.linalg.qr((matrix.T @ u.float()).double())
+    right, s, left = torch.linalg.svd(r)
+    u = u @ left.T
+    if not missed_energy_is_small(gram, u.float(), (s.square() / energy).float()):
+        return None
+    return u, s, (q @ right).T
+
+
+def missed_energy_is_small(gram: Tensor, u: Tensor, energies: Tensor) -> bool:
+    """Tells whether R orthonormal vectors u [n, R] keep nearly the energy that the best R vectors would.
+
+    With `G [n, n]` and `theta_i = u_i^T G u_i` (descending) the energies that they keep, true means
+
+        max over orthonormal Q [n, R] of tr(Q^T G Q)  <=  sum theta + E,
+        E = 0.02 R theta_R + 1e-5 sum theta.
+
+    The left side is the energy of the truncated decomposition (Fan's theorem, 1949). Either all the energy
+    that there is, `tr G = ||A||_F^2`, is at most that; or some `tau` and `z >= 0` are found with
+
+        G <= tau I + u diag(z) u^T,   R tau + sum z <= sum theta + E,
+
+    as then `tr(Q^T G Q) <= R tau + sum z` for every Q. A Cholesky factorisation proves the first inequality.
+    Half of E raises the smallest theta to tau, so that it lies above what u left out; half is shared out to z
+    by the norms of the residuals `G u_i - theta_i u_i`, which u's coupling to the rest needs.
+    """
+    kept = float(energies.sum())
+    allowed = TOLERANCE * len(energies) * float(energies[-1]) + FLOAT32_TOLERANCE * kept
+    if float(gram.trace()) <= kept + allowed:
+        return True
+    tau = _raised(energies, allowed / 2)
+    residuals = (gram @ u - u * energies).norm(dim=0)
+    z = (energies - tau).clamp_min(0) + allowed / 2 * residuals / residuals.sum()
+    difference = (u * z) @ u.T - gram
+    difference.diagonal().add_(tau)
+    return int(torch.linalg.cholesky_ex(difference).info) == 0
+
+
+def _raised(descending: Tensor, amount: float) -> float:
+    """Returns the level to which the smallest numbers can all be raised by `amount` together."""
+    ascending = descending.flip(0)
+    counts = torch.arange(1, len(ascending) + 1)
+    sums = ascending.cumsum(0)
+    raised = int((ascending * counts - sums <= amount).sum())
+    return (amount + float(sums[raised - 1])) / raised
+
+
+def _usual_size(rank: int) -> int:
+    return 5 * rank // 2
+
+
+def _flat_size(rank: int, rows: int) -> int:
+    """The edge between what is kept and what is not takes a larger space where nothing stands out."""
+    return 3 * rank + rows // 8
+
+
+def _is_flat(gram: Tensor, rank: int) -> bool:
+    """Tells whether the energy is spread over more directions than a small space can tell apart.
+
+    Over how many is `(sum lambda)^2 / sum lambda^2`, the participation ratio.
+    """
+    return float(gram.trace()) ** 2 > 3 * rank * float(gram.square().sum())
+
+
+def _gram(matrix: Tensor, parts: int = 4) -> Tensor:
+    """Computes `A A^T` of A [n, k] with the products of one triangle of blocks: five eighths of them all."""
+    rows = matrix.shape[0]
+    gram = matrix.new_empty(rows, rows)
+    step = -(-rows // parts)
+    for start in range(0, rows, step):
+        end = start + step
+        gram[start:end, :end] = matrix[start:end] @ matrix[:end].T
+        gram[:start, start:end] = gram[start:end, :start].T
+    return gram
+
+
+def _leading_in_krylov_space(gram: Tensor, rank: int, size: int) -> Tensor:
+    """Returns the R best directions [n, R] of a Krylov space of about `size` dimensions."""
+    rows = gram.shape[0]
+    # Narrow blocks make polynomials of high degree, wide ones quick products.
+    width = max(_SMALLEST_BLOCK, rank // 6)
+    generator = torch.Generator().manual_seed(0)
+    block, _ = torch.linalg.qr(torch.randn(rows, width, generator=generator))
+    space = gram.new_empty(rows, size // width * width)
+    space[:, :width] = block
+    for start in range(width, space.shape[1], width):
+        before = space[:, :start]
+        product = gram @ block
+        for _ in range(2):  # once leaves what makes later blocks repeat what earlier ones have
+            product = product - before @ (before.T @ product)
+        block, _ = torch.linalg.qr(product)
+        space[:, start : start + width] = block
+    # Where a block has less to add than rounding, it is no longer orthogonal to those before.
+    basis, _ = torch.linalg.qr(space)
+    _, vectors = torch.linalg.eigh(basis.T @ (gram @ basis))
+    leading: Tensor = basis @ vectors[:, -rank:].flip(1)
+    return leading
