@@ -24,6 +24,7 @@ from mass_serve.evaluation.plots import write_plots
 from mass_serve.evaluation.variants import Variants
 from mass_serve.model_store.errors import StoreError
 from mass_serve.model_store.format.manifest import PRETRAINED_FILE
+from mass_serve.model_store.sources import resolve
 from mass_serve.model_store.store import Store
 from mass_serve.router import MODE_NAMES, PAPER, ModeName, mode_named
 from mass_serve.server.settings import SettingsError, load_settings
@@ -45,7 +46,7 @@ def evaluate(
         list[str] | None,
         typer.Option(
             help="a task's fine-tuned checkpoint, for the baselines that need it; repeat for every task",
-            metavar="NAME=PATH",
+            metavar="NAME=MODEL",
         ),
     ] = None,
     ood: Annotated[
@@ -117,19 +118,21 @@ def _finetuned_models(engine: Engine, given: Sequence[str]) -> FinetunedModels |
     """Returns the checkpoints of all tasks, if any is given."""
     if not given:
         return None
-    paths = {}
+    names = {}
     for text in given:
-        name, _, path = text.partition("=")
-        if not (name and path):
-            fail(f"--finetuned {text!r} must have the form NAME=PATH")
-        paths[name] = Path(path)
-    if unknown := paths.keys() - engine.tasks.keys():
+        task, _, name = text.partition("=")
+        if not (task and name):
+            fail(f"--finetuned {text!r} must have the form NAME=MODEL")
+        names[task] = name
+    if unknown := names.keys() - engine.tasks.keys():
         fail(f"--finetuned {', '.join(sorted(unknown))}: the store has no such task")
-    if missing := engine.tasks.keys() - paths.keys():
+    if missing := engine.tasks.keys() - names.keys():
         fail(
             f"--finetuned must name every task of the store or none; {', '.join(sorted(missing))} is missing"
         )
     try:
+        with progress_bars() as progress:
+            paths = {task: resolve(name, progress=progress).path for task, name in names.items()}
         return FinetunedModels(engine.bank, paths)
     except StoreError as error:
         fail(error)

@@ -13,12 +13,18 @@ from mass_serve.cli.failing import fail
 from mass_serve.cli.progress_bars import progress_bars
 from mass_serve.model_store.errors import StoreError
 from mass_serve.model_store.format.heads import LABELS_FILE, LOGIT_SCALE
+from mass_serve.model_store.sources import resolve
 from mass_serve.model_store.words import head_from_words, read_class_names, read_templates
 from mass_serve.model_store.words.write_head import refuse_taken, write_head
 
 
 def head(
-    pretrained: Annotated[Path, typer.Option(help="whole CLIP, with its text tower", metavar="PATH")],
+    pretrained: Annotated[
+        str,
+        typer.Option(
+            help="whole CLIP, with its text tower: a path, hf:org/model[@revision] or a URL", metavar="MODEL"
+        ),
+    ],
     classnames: Annotated[
         str,
         typer.Option(
@@ -57,8 +63,9 @@ def head(
         names, prompts = read_class_names(classnames), read_templates(templates)
         refuse_taken(out, labels_file, names)
         with progress_bars() as progress:
+            base = resolve(pretrained, allow_pickle, progress).path
             made = head_from_words(
-                pretrained, names, prompts, tokenizer=tokenizer, allow_pickle=allow_pickle, progress=progress
+                base, names, prompts, tokenizer=tokenizer, allow_pickle=allow_pickle, progress=progress
             )
         write_head(made, names, out, labels_file)
     except StoreError as error:
@@ -70,7 +77,7 @@ def head(
         typer.echo(json.dumps({"head": str(out), "labels": str(labels_file), **sizes}))
     else:
         typer.echo(
-            f"{out}: {classes} classes, {width} wide, of {len(prompts)} templates each, "
+            f"{out}: classes {classes}, width {width}, templates {len(prompts)}, "
             f"logit scale {scale:.4g}; labels in {labels_file}"
         )
 

@@ -6,7 +6,7 @@ import typer
 
 from mass_serve.cli.arguments import JsonOption, StoreArgument
 from mass_serve.cli.failing import fail
-from mass_serve.cli.store_summary import print_summary, warn_of_unknown_mode
+from mass_serve.cli.store_summary import print_summary, warn_of_distances, warn_of_unknown_mode
 from mass_serve.model_store.errors import StoreError
 from mass_serve.model_store.store import Store
 
@@ -19,6 +19,7 @@ def inspect(store: StoreArgument, as_json: JsonOption = False) -> None:
     except StoreError as error:
         fail(error)
     warn_of_unknown_mode(opened.manifest)
+    warn_of_distances(opened.manifest.tasks)
 
 
 def register(app: typer.Typer) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 
 import typer
 from rich.console import Console
@@ -11,8 +12,9 @@ from rich.table import Column, Table
 
 from mass_serve.engine.loading import known_mode
 from mass_serve.model_store.errors import ManifestError
-from mass_serve.model_store.format.manifest import SIGNATURE_FILE, Manifest
+from mass_serve.model_store.format.manifest import SIGNATURE_FILE, Manifest, TaskEntry
 from mass_serve.model_store.store import Store
+from mass_serve.model_store.task_distance import distance_warning
 from mass_serve.router import MODE_NAMES
 
 
@@ -52,6 +54,18 @@ def warn_of_unknown_mode(manifest: Manifest) -> None:
         )
 
 
+def warn_of_distances(tasks: Iterable[TaskEntry]) -> None:
+    """Says on standard error which tasks may not have been fine-tuned from the store's pretrained model."""
+    for task in tasks:
+        if warning := distance_warning(task.name, task.distance):
+            typer.echo(f"warning: {warning}", err=True)
+
+
+def figures(task: TaskEntry) -> str:
+    """Says what building measured of a task."""
+    return f"distance from the base {_distance(task)}, energy kept {_energy_kept(task)}"
+
+
 def remind_to_sign(store: Store) -> None:
     """Says on standard error that a store which was signed has to be signed again, as it was changed."""
     if store.files.exists(SIGNATURE_FILE):
@@ -66,7 +80,8 @@ def _encoder(manifest: Manifest) -> str:
     encoder = manifest.backbone
     return (
         f"encoder: {encoder.embedding.image_size} px, patch {encoder.embedding.patch_size}, "
-        f"{encoder.depth} blocks of width {encoder.width}; router at block {manifest.router.layer}; "
+        f"{encoder.depth} blocks of width {encoder.width}, pooling {encoder.pooling.pooled}; "
+        f"router at block {manifest.router.layer}; "
         f"mode {manifest.router.mode}, first pass {manifest.router.first_pass}; "
         f"merged base {manifest.merged_base}; "
         f"blocks {manifest.block_dtype}, ratio {manifest.compression_ratio:.4g}"
@@ -80,12 +95,23 @@ def _calibration(manifest: Manifest, images: int) -> str:
 
 
 def _task_table(store: Store, sizes: dict[str, int]) -> Table:
-    columns = ("task", "revision", "classes", "head", "rank", "size", "accuracy alone", "earlier")
+    measured = ("distance", "energy kept", "accuracy alone")
+    columns = ("task", "revision", "classes", "head", "rank", "size", *measured, "earlier")
     table = Table(*(Column(column, no_wrap=True) for column in columns))
     for task in store.manifest.tasks:
         accuracy = "?" if task.individual_accuracy is None else f"{task.individual_accuracy:.4f}"
         size = decimal(sum(sizes[path] for path in task.files))
         earlier = len(store.manifest.history.get(task.name, ()))
         counts = (str(len(task.labels)), task.head.kind, str(task.rank), size)
-        table.add_row(task.name, task.revision, *counts, accuracy, str(earlier))
+        table.add_row(
+            task.name, task.revision, *counts, _distance(task), _energy_kept(task), accuracy, str(earlier)
+        )
     return table
+
+
+def _distance(task: TaskEntry) -> str:
+    return "-" if task.distance is None else f"{task.distance:.4f}"
+
+
+def _energy_kept(task: TaskEntry) -> str:
+    return "-" if task.energy_kept is None else f"{task.energy_kept:.1%}"

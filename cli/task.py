@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -12,12 +11,12 @@ import typer
 from mass_serve.cli.arguments import JsonOption, StoreArgument
 from mass_serve.cli.failing import fail
 from mass_serve.cli.progress_bars import progress_bars
-from mass_serve.cli.store_summary import remind_to_sign
+from mass_serve.cli.store_summary import figures, remind_to_sign, warn_of_distances
 from mass_serve.model_store.build_options import BuildOptions
 from mass_serve.model_store.errors import StoreError
-from mass_serve.model_store.plan import TaskInput
 from mass_serve.model_store.progress import Progress
-from mass_serve.model_store.revisions import add_task, prune_store, remove_task, rollback_task
+from mass_serve.model_store.recipes import ModelName, NamedTask, task_input
+from mass_serve.model_store.revisions import add_task, prune_store, refuse_task, remove_task, rollback_task
 from mass_serve.model_store.store import Store
 
 NameArgument = Annotated[str, typer.Argument(help="task", metavar="NAME")]
@@ -29,12 +28,18 @@ commands = typer.Typer(help="Add, remove, roll back and prune the tasks of a sto
 def add(
     store: StoreArgument,
     name: NameArgument,
-    checkpoint: Annotated[Path, typer.Argument(help="fine-tuned checkpoint", metavar="PATH")],
+    checkpoint: Annotated[
+        str,
+        typer.Argument(
+            help="fine-tuned checkpoint: a path, hf:org/model[@revision] or a URL", metavar="MODEL"
+        ),
+    ],
     head: Annotated[
-        Path | None, typer.Option(help="head (default: head.safetensors in PATH, or else its classifier)")
+        str | None,
+        typer.Option(help="head (default: head.safetensors in MODEL, or else its classifier)"),
     ] = None,
     labels: Annotated[
-        Path | None, typer.Option(help="JSON list (default: labels.json in PATH, or else id2label)")
+        str | None, typer.Option(help="JSON list (default: labels.json in MODEL, or else id2label)")
     ] = None,
     individual_accuracy: Annotated[float | None, typer.Option(help="of the model alone, 0 to 1")] = None,
     replace: Annotated[bool, typer.Option("--replace", help="make a new revision of a task")] = False,
@@ -42,11 +47,25 @@ def add(
     exact: Annotated[
         bool, typer.Option("--exact", help=BuildOptions.model_fields["exact"].description)
     ] = False,
+    force: Annotated[bool, typer.Option("--force", help="take it if implausibly far from the base")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Adds a task to a store; the fine-tuned models of its other tasks are not needed."""
-    task = TaskInput(name, checkpoint, head, labels, individual_accuracy)
-    _change(lambda progress: add_task(store, task, replace, allow_pickle, progress, exact), as_json)
+    named = NamedTask(
+        name,
+        ModelName(checkpoint),
+        None if head is None else ModelName(head),
+        None if labels is None else ModelName(labels),
+        individual_accuracy,
+    )
+
+    def change(progress: Progress) -> Store:
+        # Before anything is fetched: that can take long.
+        refuse_task(store, name, replace)
+        task = task_input(named, None, allow_pickle, progress)
+        return add_task(store, task, replace, allow_pickle, progress, exact, force)
+
+    _change(change, as_json, name)
 
 
 @commands.command()
@@ -75,20 +94,31 @@ def prune(store: StoreArgument, as_json: JsonOption = False) -> None:
         remind_to_sign(after)
 
 
-def _change(change: Callable[[Progress], Store], as_json: bool) -> None:
-    """Runs a change and prints what the store then is."""
+def _change(change: Callable[[Progress], Store], as_json: bool, added: str | None = None) -> None:
+    """Runs a change and prints what the store then is, and what was measured of an added task."""
     try:
         with progress_bars() as progress:
             store = change(progress)
     except StoreError as error:
         fail(error)
     tasks = {task.name: task.revision for task in store.manifest.tasks}
+    entry = None if added is None else store.task(added)
     if as_json:
-        content = {"store": store.files.url, "store_revision": store.manifest.store_revision, "tasks": tasks}
+        content: dict[str, object] = {
+            "store": store.files.url,
+            "store_revision": store.manifest.store_revision,
+            "tasks": tasks,
+        }
+        if entry is not None:
+            content |= {"distance": entry.distance, "energy_kept": entry.energy_kept}
         typer.echo(json.dumps(content))
     else:
+        if entry is not None:
+            typer.echo(f"{entry.name}: {figures(entry)}")
         listed = ", ".join(f"{name} ({revision})" for name, revision in tasks.items())
         typer.echo(f"{store.files.url}: revision {store.manifest.store_revision}, tasks {listed}")
+    if entry is not None:
+        warn_of_distances([entry])
     remind_to_sign(store)
 
 

@@ -7,7 +7,7 @@ a command with other inputs starts over. Changing a finished store is `model_sto
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from mass_serve.model_store.build_options import BuildOptions
@@ -15,6 +15,7 @@ from mass_serve.model_store.errors import StoreExistsError
 from mass_serve.model_store.format.factoring import factored_shapes
 from mass_serve.model_store.format.journal import JOURNAL_FILE, Journal, load_journal
 from mass_serve.model_store.format.manifest import MANIFEST_FILE, PRETRAINED_FILE, Manifest
+from mass_serve.model_store.format.origin import Origin
 from mass_serve.model_store.format.tensor_files import TensorSpec, write_tensors
 from mass_serve.model_store.plan import BuildPlan, TaskInput, plan_build
 from mass_serve.model_store.progress import Progress, silent
@@ -22,7 +23,10 @@ from mass_serve.model_store.storage.files import LOCK_FILE, PARTIAL_SUFFIX, Stor
 from mass_serve.model_store.storage.opening import open_files
 from mass_serve.model_store.storage.regular_files import sha256_of
 from mass_serve.model_store.store import Store
-from mass_serve.model_store.writing import commit, is_ours, new_revision, write_task, writing_errors_explained
+from mass_serve.model_store.task_distance import measured_distance
+from mass_serve.model_store.writing import commit, is_ours, revision_of, write_task, writing_errors_explained
+
+_NO_REVISION = "0" * 12
 
 
 def build(
@@ -32,18 +36,20 @@ def build(
     options: BuildOptions = BuildOptions(),  # noqa: B008 - frozen
     progress: Progress = silent,
     modes: Collection[str] | None = None,
+    origin: Origin | None = None,
 ) -> Store:
     """Makes a store at `out` (a new or empty folder, or a URL) from a pretrained and fine-tuned models.
 
     One parameter of two models is in memory at a time, and the blocks of one task. Only the
     router knows which modes there are: with `modes=router.MODE_NAMES` that of the options must be one.
+    `origin` is the pretrained model's, where it was fetched by its name.
     Raises StoreExistsError where `out` holds something else, CheckpointError or TaskError for unusable
-    input (before anything is written, but for weights that are not finite: those are found when they are
-    read, and the tasks already factored are kept for the next try), StoreLockedError, and StoreError when
-    `out` cannot be written.
+    input, a task that is too far from the pretrained model among it, before anything is written;
+    StoreLockedError, and StoreError when `out` cannot be written.
     """
     refuse_taken(out)
     plan = plan_build(pretrained, tasks, options, modes)
+    distances = _distances(plan, options.force, progress)
     files = open_files(out)
     with writing_errors_explained(files.url), files.lock():
         _refuse_taken(files)
@@ -51,8 +57,10 @@ def build(
             return _finish_committed(files, plan)
         journal = _resume_or_start(files, plan)
         journal = _write_pretrained(files, plan, journal, progress)
-        journal = _write_tasks(files, plan, journal, progress)
-        store = commit(files, _draft(plan, journal), plan.merged_base, progress)
+        journal = _write_tasks(files, plan, distances, journal, progress)
+        draft = _draft(plan, journal, origin)
+        revision = revision_of(draft.to_bytes().decode(), plan.merged_base)
+        store = commit(files, draft, plan.merged_base, progress, revision)
         # Last: with both there, a build that is killed here is found finished by the next one.
         files.delete(JOURNAL_FILE)
         return store
@@ -126,20 +134,34 @@ def _write_pretrained(files: StoreFiles, plan: BuildPlan, journal: Journal, prog
     return journal
 
 
-def _write_tasks(files: StoreFiles, plan: BuildPlan, journal: Journal, progress: Progress) -> Journal:
+def _distances(plan: BuildPlan, force: bool, progress: Progress) -> dict[str, float]:
+    """Measures how far each task is from the pretrained model, before there is any long work or file."""
+    names, base = plan.layout.backbone.parameter_shapes(), plan.pretrained.parameter
+    return {
+        task.name: measured_distance(task.name, names, base, task.checkpoint.over(base), force, progress)
+        for task in plan.tasks
+    }
+
+
+def _write_tasks(
+    files: StoreFiles, plan: BuildPlan, distances: Mapping[str, float], journal: Journal, progress: Progress
+) -> Journal:
     for task in plan.tasks:
         if task.name not in journal.finished:
-            entry = write_task(files, plan.layout, plan.pretrained.parameter, task, progress, plan.exact)
+            base, distance = plan.pretrained.parameter, distances[task.name]
+            entry = write_task(
+                files, plan.layout, base, task, distance, progress, plan.exact, named_by_content=True
+            )
             journal = journal.with_task(entry)
             journal.save(files)
     return journal
 
 
-def _draft(plan: BuildPlan, journal: Journal) -> Manifest:
-    """Makes the manifest of the store, but for its merged base."""
+def _draft(plan: BuildPlan, journal: Journal, origin: Origin | None) -> Manifest:
+    """Makes the manifest of the store, but for its merged base and its revision."""
     layout = plan.layout
     return Manifest(
-        store_revision=new_revision(),
+        store_revision=_NO_REVISION,
         backbone=layout.backbone,
         preprocessing=plan.preprocessing,
         router=plan.router,
@@ -150,4 +172,5 @@ def _draft(plan: BuildPlan, journal: Journal) -> Manifest:
         merged_base="rebuilt",
         files={path: digest for path, digest in journal.files().items() if path == PRETRAINED_FILE},
         tasks=tuple(journal.finished[task.name] for task in plan.tasks),
+        pretrained_origin=origin,
     )

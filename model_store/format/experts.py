@@ -92,6 +92,14 @@ class ExpertLayout:
         return TaskSingularVectors(read(f"{name}.u"), read(f"{name}.s"), read(f"{name}.vh"))
 
 
+@dataclass(frozen=True)
+class FactoredTask:
+    """What building makes of a task."""
+
+    tensors: dict[str, Tensor]  # of its experts file
+    energy_kept: float  # sum of s^2 over ||delta||_F^2 of all factored parameters; 1 where nothing changed
+
+
 def factor_task(
     layout: ExpertLayout,
     pretrained: ReadParameter,
@@ -99,23 +107,34 @@ def factor_task(
     stage: str,
     progress: Progress = silent,
     exact: bool = False,
-) -> dict[str, Tensor]:
-    """Computes the tensors of a task's experts file.
+) -> FactoredTask:
+    """Computes the tensors of a task's experts file, and what they keep of its change.
 
     Both models are read one parameter at a time on each thread, so neither is in memory as a whole. `exact`
     decomposes whole matrices, and not only their leading part (`merging.formats.leading`).
     """
     names = list(layout.backbone.parameter_shapes())
     tensors: dict[str, Tensor] = {}
+    kept = energy = 0.0
 
-    def factor(name: str) -> dict[str, Tensor]:
-        return _change_tensors(layout, name, task_vector(pretrained(name), finetuned(name)), exact)
+    def factor(name: str) -> tuple[dict[str, Tensor], float]:
+        delta = task_vector(pretrained(name), finetuned(name))
+        return _change_tensors(layout, name, delta, exact), _energy(delta)
 
     progress(stage, 0, len(names))
-    for done, change in enumerate(side_by_side(factor, names), start=1):
+    for done, (name, (change, of_change)) in enumerate(
+        zip(names, side_by_side(factor, names), strict=True), 1
+    ):
+        if f"{name}.s" in change:
+            kept, energy = kept + _energy(change[f"{name}.s"]), energy + of_change
         tensors |= change
         progress(stage, done, len(names))
-    return tensors
+    # Rounding may make the kept more than there was.
+    return FactoredTask(tensors, min(1.0, kept / energy) if energy else 1.0)
+
+
+def _energy(tensor: Tensor) -> float:
+    return float(torch.linalg.vector_norm(tensor)) ** 2
 
 
 def _change_tensors(layout: ExpertLayout, name: str, delta: Tensor, exact: bool) -> dict[str, Tensor]:

@@ -55,7 +55,7 @@ def read_text_tower(path: Path, allow_pickle: bool = False) -> TextTower:
 
 def _find_tower(path: Path, weights: WeightFiles) -> _Tower:
     for form in FORMS:
-        keys = {name: key for key, name in form.names(weights.specs).items() if name is not None}
+        keys = _keys_by_name(path, form.names(weights.specs))
         table = form.table(1)
         if {*table[TOKENS], *table[_FIRST_MLP]} <= keys.keys():
             blocks = (int(found[1]) for name in keys if (found := form.block_pattern.match(name)))
@@ -64,6 +64,17 @@ def _find_tower(path: Path, weights: WeightFiles) -> _Tower:
         f"{path} has no text tower of a CLIP, and heads are made of words with it:"
         " give the whole model as it was published, not its vision encoder alone"
     )
+
+
+def _keys_by_name(path: Path, names: Mapping[str, str | None]) -> dict[str, str]:
+    keys: dict[str, str] = {}
+    for key, name in names.items():
+        if name is None:
+            continue
+        if name in keys:
+            raise CheckpointError(f"{path}: {keys[name]} and {key} are the same parameter: remove one")
+        keys[name] = key
+    return keys
 
 
 @dataclass(frozen=True)
@@ -103,14 +114,18 @@ class _Tower:
 
     def parameter(self, name: str, shape: tuple[int, ...]) -> Tensor:
         """Reads a parameter by our name, in float32."""
-        rows = torch.cat([self._read(theirs) for theirs in self.table[name]])
-        whole = rows.T.contiguous() if name in self.form.transposed and rows.ndim == 2 else rows
-        if tuple(whole.shape) != shape:
-            raise CheckpointError(
-                f"{self.path}: {' and '.join(self.table[name])} must make up {list(shape)}"
-                f" for the text tower, found {list(whole.shape)}"
-            )
-        return whole
+        rows, *rest = shape
+        part = (rows // len(self.table[name]), *rest)
+        if transposed := name in self.form.transposed:
+            part = part[::-1]
+        for theirs in self.table[name]:
+            found = self.weights.specs[self.keys[theirs]].shape
+            if found != part:
+                raise CheckpointError(
+                    f"{self.path}: {self.keys[theirs]} has shape {list(found)}, expected {list(part)}"
+                )
+        whole = torch.cat([self._read(theirs) for theirs in self.table[name]])
+        return whole.T.contiguous() if transposed else whole
 
     def logit_scale(self) -> float:
         """Returns `exp` of what was trained, the multiplier itself."""

@@ -6,7 +6,8 @@
 The pipeline is that of transformers' `CLIPTokenizer`: Unicode's composed form (NFC), runs of blanks made one,
 lower case, then words, contractions, single digits and punctuation, each cut into byte pairs. What the code
 of OpenAI and open_clip does before that is not done here, nor by transformers: broken encodings are not
-mended (`ftfy`), and HTML entities such as `&amp;` stay what they are.
+mended (`ftfy`), and HTML entities such as `&amp;` stay what they are. Of a tokenizer.json the vocabulary and
+the merges are taken, as transformers does.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -27,8 +28,12 @@ from mass_serve.model_store.words.text_tower import TextArchitecture
 if TYPE_CHECKING:
     import tokenizers
 
+Vocabulary: TypeAlias = dict[str, int]
+Merges: TypeAlias = list[tuple[str, str]]
+
 TOKENIZER_FILE, VOCABULARY_FILE, MERGES_FILE = "tokenizer.json", "vocab.json", "merges.txt"
 START, END = "<|startoftext|>", "<|endoftext|>"
+_WORD_END = "</w>"
 _WORDS = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 
 
@@ -54,19 +59,16 @@ def read_tokenizer(folder: Path, architecture: TextArchitecture) -> ClipTokenize
     Raises CheckpointError where there is none, where it cannot be used, and where it is of another model.
     """
     tokenizer = _tokenizer_in(folder)
-    around = tokenizer.encode("").ids
-    if len(around) != 2:
-        raise CheckpointError(f"{folder}: the tokenizer must put a start and an end token around a text")
-    largest = max(tokenizer.get_vocab().values())
+    found, largest = tokenizer.token_to_id(END), max(tokenizer.get_vocab().values())
     if largest >= architecture.vocabulary:
         raise CheckpointError(
             f"{folder}: the tokenizer has ids up to {largest}, and the text tower embeds"
             f" {architecture.vocabulary} tokens: it is of another model"
         )
     end = largest if architecture.end_token is None else architecture.end_token
-    if around[1] != end:
+    if found != end:
         raise CheckpointError(
-            f"{folder}: the tokenizer ends a text with token {around[1]}, the text tower expects {end}:"
+            f"{folder}: the tokenizer ends a text with token {found}, the text tower expects {end}:"
             " it is of another model"
         )
     return ClipTokenizer(tokenizer, architecture.context_length)
@@ -75,40 +77,25 @@ def read_tokenizer(folder: Path, architecture: TextArchitecture) -> ClipTokenize
 def _tokenizer_in(folder: Path) -> tokenizers.Tokenizer:
     if importlib.util.find_spec("tokenizers") is None:
         raise CheckpointError("heads from words need the package tokenizers: pip install 'mass-serve[words]'")
-    if (folder / TOKENIZER_FILE).exists():
-        return _from_tokenizer_json(folder / TOKENIZER_FILE)
-    if (folder / VOCABULARY_FILE).exists():
-        return _from_vocabulary(folder / VOCABULARY_FILE, folder / MERGES_FILE)
+    if (path := folder / TOKENIZER_FILE).exists():
+        return _clip_tokenizer(path, *_in_tokenizer_json(path))
+    if (path := folder / VOCABULARY_FILE).exists():
+        return _clip_tokenizer(path, read_json_object(path), _read_merges(folder / MERGES_FILE))
     raise CheckpointError(
         f"{folder} has neither {TOKENIZER_FILE} nor {VOCABULARY_FILE} and {MERGES_FILE}: give the folder of"
         " a model that has them with --tokenizer; openai/clip-vit-base-patch32 has OpenAI's and open_clip's"
     )
 
 
-def _from_tokenizer_json(path: Path) -> tokenizers.Tokenizer:
-    import tokenizers
-
-    try:
-        return tokenizers.Tokenizer.from_str(read_text_file(path).decode())
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
-    except Exception as error:  # the library documents none of its own
-        raise CheckpointError(f"{path} is not a tokenizer: {error}") from error
-
-
-def _from_vocabulary(vocabulary_file: Path, merges_file: Path) -> tokenizers.Tokenizer:
+def _clip_tokenizer(path: Path, vocabulary: Vocabulary, merges: Merges) -> tokenizers.Tokenizer:
     from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 
-    vocabulary, merges = read_json_object(vocabulary_file), _read_merges(merges_file)
-    for token in (START, END):
-        if token not in vocabulary:
-            raise CheckpointError(f"{vocabulary_file} lacks {token}, which a CLIP's has")
+    if missing := [token for token in (START, END) if token not in vocabulary]:
+        raise CheckpointError(f"{path}: the vocabulary lacks {missing[0]}, which a CLIP's has")
     try:
-        model = models.BPE(vocabulary, merges, unk_token=END, end_of_word_suffix="</w>")
+        model = models.BPE(vocabulary, merges, unk_token=END, end_of_word_suffix=_WORD_END)
     except Exception as error:  # the library documents none of its own
-        raise CheckpointError(
-            f"{vocabulary_file} and {merges_file.name} do not fit together: {error}"
-        ) from error
+        raise CheckpointError(f"{path}: vocabulary and merges do not fit together: {error}") from error
     tokenizer = Tokenizer(model)
     one_blank = normalizers.Replace(Regex(r"\s+"), " ")
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), one_blank, normalizers.Lowercase()])
@@ -121,7 +108,30 @@ def _from_vocabulary(vocabulary_file: Path, merges_file: Path) -> tokenizers.Tok
     return tokenizer
 
 
-def _read_merges(path: Path) -> list[tuple[str, str]]:
+def _in_tokenizer_json(path: Path) -> tuple[Vocabulary, Merges]:
+    """Reads the vocabulary and the merges. Raises CheckpointError where they are not of a CLIP."""
+    content = read_json_object(path)
+    model = content.get("model")
+    if not isinstance(model, dict) or model.get("end_of_word_suffix") != _WORD_END:
+        raise CheckpointError(
+            f"{path}: the model must be byte pairs whose words end with {_WORD_END}, as CLIP's"
+        )
+    vocabulary, merges, added = model.get("vocab"), model.get("merges"), content.get("added_tokens") or []
+    if not isinstance(vocabulary, dict) or not isinstance(merges, list) or not isinstance(added, list):
+        raise CheckpointError(f"{path} must hold a vocab, an object, with merges and added_tokens, lists")
+    others = [
+        token for token in added if not isinstance(token, dict) or token.get("content") not in (START, END)
+    ]
+    if others:
+        raise CheckpointError(
+            f"{path} adds {others[0]!r:.200}, and a CLIP has no tokens beyond {START} and {END}"
+        )
+    return vocabulary, [
+        _pair(path, merge.split(" ") if isinstance(merge, str) else merge) for merge in merges
+    ]
+
+
+def _read_merges(path: Path) -> Merges:
     """Reads two tokens a line; the first line may say a version."""
     try:
         lines = read_text_file(path).decode().splitlines()
@@ -129,9 +139,13 @@ def _read_merges(path: Path) -> list[tuple[str, str]]:
         raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise CheckpointError(f"{path}: byte {error.start} is not UTF-8") from error
-    pairs = [line.split(" ") for line in lines if line and not line.startswith("#version")]
-    merges = [(pair[0], pair[1]) for pair in pairs if len(pair) == 2]
-    if len(merges) != len(pairs):
-        wrong = next(pair for pair in pairs if len(pair) != 2)
-        raise CheckpointError(f"{path} must hold two tokens a line, found {' '.join(wrong)[:80]!r}")
-    return merges
+    if lines and lines[0].startswith("#version"):
+        del lines[0]
+    return [_pair(path, line.split(" ")) for line in lines if line]
+
+
+def _pair(path: Path, merge: Any) -> tuple[str, str]:
+    match merge:
+        case [str(first), str(second)]:
+            return first, second
+    raise CheckpointError(f"{path}: a merge must be of two tokens, found {merge!r:.200}")

@@ -30,9 +30,7 @@ def test_heads_of_words_become_a_store_that_answers(clip: Path, tmp_path: Path) 
     (tmp_path / "prompts.json").write_text('["a photo of a {}.", "the {}"]')
     words = ("--classnames", tmp_path / "pets.txt", "--templates", tmp_path / "prompts.json")
     out, err = run("head", "--pretrained", clip, *words, "--out", tmp_path / "pets" / "head.safetensors")
-    assert "pets/head.safetensors: 2 classes, 16 wide, of 2 templates each, logit scale" in out.replace(
-        "\n", ""
-    )
+    assert "pets/head.safetensors: classes 2, width 16, templates 2, logit scale" in out.replace("\n", "")
     assert "2/2" in err, "a progress bar"
     made = run_json(
         *("head", "--pretrained", clip, "--classnames", "Cars", "--templates", "cars"),

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from mass_serve.cli.app import app
 from mass_serve.model_store.storage.opening import open_files
 from mass_serve.model_store.store import Store
-from tests.models import Suite
+from tests.models import Suite, make_model, save_head
 
 
 def run(*arguments: object, code: int = 0) -> tuple[str, str]:
@@ -169,7 +169,7 @@ class TestBuild:
             (["--labels", "digits=a", "--labels", "digits=b"], "--labels digits is given twice"),
             (["--individual-accuracy", "digits=high"], "'high' is not a number"),
             (["--router-layer", "7"], "the router layer must be from 0 to 1, not 7"),
-            (["--head", "digits=/gone"], "/gone cannot be read: No such file or directory"),
+            (["--head", "digits=/gone"], "/gone does not exist"),
             (["--task", "digits=/gone"], "task digits is given twice"),
         ],
     )
@@ -205,6 +205,39 @@ class TestInspect:
         manifest = json.loads((store / "manifest.json").read_text())
         (store / "manifest.json").write_text(json.dumps(manifest | {"format_version": 3}))
         assert "update mass-serve" in failure("inspect", store)
+
+
+class TestDistance:
+    def test_is_shown_with_the_energy_that_is_kept(self, suite: Suite, store: Path) -> None:
+        out, _ = run("task", "add", store, "signs", suite.tasks[2].checkpoint)
+        entry = Store.open(store).task("signs")
+        assert entry.distance is not None
+        assert entry.energy_kept is not None
+        shown = f"{entry.distance:.4f}", f"{entry.energy_kept:.1%}"
+        assert f"signs: distance from the base {shown[0]}, energy kept {shown[1]}\n" in out
+        (row,) = [line for line in run("inspect", store)[0].splitlines() if " signs " in line]
+        assert all(figure in row for figure in shown)
+        again = run_json("task", "add", store, "signs", suite.tasks[2].checkpoint, "--replace")
+        assert (again["distance"], again["energy_kept"]) == (entry.distance, entry.energy_kept)
+
+    def test_is_a_dash_where_it_is_unknown(self) -> None:
+        out, err = run("inspect", "tests/fixtures/store_v1/store")
+        assert err == ""
+        assert all(line.count(" - ") == 2 for line in out.splitlines() if "cosine" in line)
+
+    def test_of_another_base_is_refused_and_warned_of(
+        self, suite: Suite, store: Path, tmp_path: Path
+    ) -> None:
+        make_model(seed=5).save_pretrained(tmp_path / "other")
+        save_head(tmp_path / "other", 4, 16)
+        added = ("task", "add", store, "other", tmp_path / "other")
+        assert "task other: its distance from the pretrained model is 1." in failure(*added)
+        warning = "warning: task other: its distance from the pretrained model is 1."
+        assert warning in run(*added, "--force")[1]
+        assert warning in run("inspect", store)[1]
+        flags = ("build", "--pretrained", suite.pretrained, "--task", f"other={tmp_path / 'other'}", "--out")
+        assert "--force" in failure(*flags, tmp_path / "out")
+        assert warning in run(*flags, tmp_path / "out", "--force")[1]
 
 
 class TestVerify:
@@ -253,7 +286,7 @@ class TestTask:
         [
             (["add", "digits", "x"], "task digits exists already"),
             (["add", "birds", "/gone"], "/gone does not exist"),
-            (["add", "Birds", "/gone"], "task name 'Birds' must be"),
+            (["add", "Bir ds", "/gone"], "task name 'Bir ds' must be"),
             (["remove", "birds"], "there is no task 'birds'"),
             (["rollback", "digits"], "task digits has no earlier revision"),
         ],

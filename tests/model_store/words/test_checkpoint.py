@@ -182,11 +182,11 @@ def without_text(state: State) -> None:
         ),
         (
             lambda state: changed(state, ln_final__weight=torch.ones(31)),
-            r"ln_final\.weight must make up \[32\] for the text tower, found \[31\]",
+            r"ln_final\.weight has shape \[31\], expected \[32\]",
         ),
         (
             lambda state: changed(state, text_projection=torch.ones(31, 16)),
-            r"text_projection must make up \[16, 32\] for the text tower, found \[16, 31\]",
+            r"text_projection has shape \[31, 16\], expected \[32, 16\]",
         ),
         (
             lambda state: changed(state, ln_final__bias=torch.full((32,), torch.nan)),
@@ -195,6 +195,14 @@ def without_text(state: State) -> None:
         (
             lambda state: changed(state, ln_final__bias=torch.ones(32, dtype=torch.int64)),
             r"ln_final\.bias must be float64, float32",
+        ),
+        (
+            lambda state: changed(state, ln_final__weight=torch.tensor(1.0)),
+            r"ln_final\.weight has shape \[\], expected \[32\]",
+        ),
+        (
+            lambda state: state.update({"module.ln_final.weight": torch.ones(32)}),
+            r"ln_final\.weight and .*ln_final\.weight are the same parameter: remove one",
         ),
         (lambda state: changed(state, logit_scale=torch.ones(2)), "logit_scale must be one number"),
         (lambda state: changed(state, logit_scale=torch.tensor(99.0)), "logit_scale must be one number"),
@@ -241,6 +249,15 @@ def test_hugging_faces_configurations_that_do_not_fit_are_refused(
     harm(config)
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(CheckpointError, match=sentence):
+        read_text_tower(tmp_path)
+
+
+def test_parts_of_attention_that_do_not_fit_together_are_named(tmp_path: Path) -> None:
+    make_clip().save_pretrained(tmp_path)
+    state = load_file(tmp_path / "model.safetensors")
+    state["text_model.encoder.layers.1.self_attn.k_proj.weight"] = torch.ones(32, 31)
+    save_file(state, tmp_path / "model.safetensors")
+    with pytest.raises(CheckpointError, match=r"k_proj\.weight has shape \[32, 31\], expected \[32, 32\]"):
         read_text_tower(tmp_path)
 
 

@@ -19,7 +19,7 @@ from mass_serve.model_store.errors import CheckpointError
 from mass_serve.model_store.words.lists import TABLES, read_class_names
 from mass_serve.model_store.words.text_tower import TextArchitecture
 from mass_serve.model_store.words.tokenizer import ClipTokenizer, read_tokenizer
-from tests.text_models import END, START, VOCABULARY, make_tokenizer, save_vocabulary
+from tests.text_models import END, MERGES, START, VOCABULARY, make_tokenizer, save_vocabulary
 
 AWKWARD = [
     "",
@@ -50,13 +50,15 @@ def expected_ids(tokenizer: Any, texts: list[str], length: int) -> torch.Tensor:
     return torch.tensor(found["input_ids"]) * torch.tensor(found["attention_mask"])
 
 
-@pytest.fixture(params=["tokenizer.json", "vocab.json"])
+@pytest.fixture(params=["tokenizer.json", "an old tokenizer.json", "vocab.json"])
 def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    """A tokenizer's files, in either form."""
-    if request.param == "tokenizer.json":
-        make_tokenizer().save_pretrained(tmp_path)
-    else:
+    """A tokenizer's files, in each form."""
+    if request.param == "vocab.json":
         save_vocabulary(tmp_path)
+        return tmp_path
+    make_tokenizer().save_pretrained(tmp_path)
+    if request.param == "an old tokenizer.json":
+        in_json("model.merges", [" ".join(pair) for pair in MERGES])(tmp_path)
     return tmp_path
 
 
@@ -96,21 +98,25 @@ def write(name: str, content: object) -> Callable[[Path], object]:
     return lambda folder: (folder / name).write_text(text)
 
 
-def change(name: str, key: str, value: object) -> Callable[[Path], object]:
-    def rewrite(folder: Path) -> None:
-        content = json.loads((folder / name).read_text())
-        content[key] = value
-        (folder / name).write_text(json.dumps(content))
-
-    return rewrite
-
-
 def both_forms_gone(folder: Path) -> None:
     for path in folder.iterdir():
         path.unlink()
 
 
-WORDPIECE = {"type": "WordPiece", "vocab": {"[UNK]": 0}, "unk_token": "[UNK]"}
+def in_json(path: str, value: object) -> Callable[[Path], object]:
+    """Changes a value of a tokenizer.json that transformers wrote."""
+
+    def rewrite(folder: Path) -> None:
+        make_tokenizer().save_pretrained(folder)
+        content = json.loads((folder / "tokenizer.json").read_text())
+        *parents, last = path.split(".")
+        place = content
+        for parent in parents:
+            place = place[parent]
+        place[last] = value
+        (folder / "tokenizer.json").write_text(json.dumps(content))
+
+    return rewrite
 
 
 @pytest.mark.parametrize(
@@ -121,39 +127,38 @@ WORDPIECE = {"type": "WordPiece", "vocab": {"[UNK]": 0}, "unk_token": "[UNK]"}
             r"has neither tokenizer\.json nor vocab\.json and merges\.txt: .* with --tokenizer",
         ),
         (lambda folder: (folder / "merges.txt").unlink(), r"merges\.txt cannot be read: No such file"),
-        (write("merges.txt", "c a\nc a t\n"), r"merges\.txt must hold two tokens a line, found 'c a t'"),
-        (write("merges.txt", "zz yy\n"), r"vocab\.json and merges\.txt do not fit together: "),
+        (lambda folder: (folder / "merges.txt").write_bytes(b"\xff"), r"merges\.txt: byte 0 is not UTF-8"),
+        (
+            write("merges.txt", "c a\nc a t\n"),
+            r"merges\.txt: a merge must be of two tokens, found \['c', 'a', 't'",
+        ),
+        (write("merges.txt", "zz yy\n"), r"vocab\.json: vocabulary and merges do not fit together: "),
         (write("vocab.json", "{"), r"vocab\.json is not valid JSON"),
         (write("vocab.json", ["a"]), r"vocab\.json must hold a JSON object"),
-        (write("vocab.json", {"a": 0}), r"vocab\.json lacks <\|startoftext\|>"),
+        (write("vocab.json", {"a": 0}), r"vocab\.json: the vocabulary lacks <\|startoftext\|>"),
         (write("vocab.json", {**VOCABULARY, "a": "x"}), r"do not fit together: "),
         (
             write("vocab.json", {**VOCABULARY, "new": 9999}),
             r"has ids up to 9999, and the text tower embeds 525",
         ),
-        (write("tokenizer.json", "{}"), r"tokenizer\.json is not a tokenizer: "),
-        (write("tokenizer.json", "\x00"), r"tokenizer\.json is not a tokenizer: "),
+        (
+            write("tokenizer.json", "{}"),
+            r"tokenizer\.json: the model must be byte pairs whose words end with </w>",
+        ),
+        (write("tokenizer.json", "\x00"), r"tokenizer\.json is not valid JSON"),
         (
             lambda folder: (folder / "tokenizer.json").mkdir(),
             r"tokenizer\.json cannot be read: it is a folder",
         ),
+        (in_json("model", {"type": "WordPiece", "vocab": {}}), "the model must be byte pairs"),
+        (in_json("model.end_of_word_suffix", ""), "the model must be byte pairs"),
+        (in_json("model.vocab", []), "must hold a vocab, an object, with merges"),
+        (in_json("model.merges", None), "must hold a vocab, an object, with merges"),
+        (in_json("model.merges", [["c"]]), r"tokenizer\.json: a merge must be of two tokens, found \['c'\]"),
+        (in_json("model.merges", ["zz yy"]), r"tokenizer\.json: vocabulary and merges do not fit together"),
         (
-            lambda folder: (folder / "tokenizer.json").write_bytes(b"\xff"),
-            r"tokenizer\.json is not a tokenizer",
-        ),
-        (
-            lambda folder: [
-                make_tokenizer().save_pretrained(folder),
-                change("tokenizer.json", "model", WORDPIECE)(folder),
-            ],
-            r"is not a tokenizer|of another model",
-        ),
-        (
-            lambda folder: [
-                make_tokenizer().save_pretrained(folder),
-                change("tokenizer.json", "post_processor", None)(folder),
-            ],
-            "must put a start and an end token around a text",
+            in_json("added_tokens", [{"content": "!"}]),
+            r"adds \{'content': '!'\}, and a CLIP has no tokens beyond",
         ),
     ],
 )

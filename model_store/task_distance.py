@@ -1,0 +1,78 @@
+"""How far a fine-tuned model is from its base, and whether that is plausible at all.
+
+    distance = ||finetuned - pretrained||_F / ||pretrained||_F   over all parameters
+
+Fine-tuning moves weights little: by 0.002 a DINOv2 ViT-S/14 on photographs of clothes, by 0.03 to 0.06 the
+demo's encoder, which is trained for long. Two encoders that were trained apart have nothing in common but
+the gains of their norms, which are near 1 in both. Without these they are sqrt(2) apart, with them 1.05 to
+1.14: a two-layer CLIP, four layers of CLIP ViT-B/32, both of random weights, and that DINOv2 against itself
+with the numbers of each parameter shuffled. A store with the blocks of such a task answers at random.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection
+
+import torch
+from torch import Tensor
+
+from mass_serve.merging import task_vector
+from mass_serve.merging.threads import side_by_side
+from mass_serve.model_store.errors import TaskError
+from mass_serve.model_store.format.tensor_files import LARGEST_NUMBER
+from mass_serve.model_store.progress import Progress
+
+UNUSUAL_DISTANCE = 0.3
+IMPLAUSIBLE_DISTANCE = 0.8
+
+ReadParameter = Callable[[str], Tensor]
+
+
+def measured_distance(
+    task: str,
+    names: Collection[str],
+    pretrained: ReadParameter,
+    finetuned: ReadParameter,
+    force: bool,
+    progress: Progress,
+) -> float:
+    """Reads both models, one parameter at a time on each thread, and returns their distance.
+
+    Raises TaskError where it is implausible, unless `force`, and for a base that is nothing but zeros.
+    """
+    stage = f"measuring {task}"
+
+    def squares(name: str) -> tuple[float, float]:
+        base = pretrained(name)
+        return _square(task_vector(base, finetuned(name))), _square(base.float())
+
+    progress(stage, 0, len(names))
+    change = size = 0.0
+    for done, (of_change, of_base) in enumerate(side_by_side(squares, names), start=1):
+        change, size = change + of_change, size + of_base
+        progress(stage, done, len(names))
+    if not size:
+        raise TaskError(f"task {task}: the weights of the pretrained model are all zero: give another")
+    distance = min(math.sqrt(change / size), LARGEST_NUMBER)
+    if distance > IMPLAUSIBLE_DISTANCE and not force:
+        raise TaskError(
+            f"{_described(task, distance)}: give the model that it was fine-tuned from as the pretrained "
+            "one, or --force to take it all the same"
+        )
+    return distance
+
+
+def distance_warning(task: str, distance: float | None) -> str | None:
+    """Returns what there is to say of a task whose distance is unusual; None where it is not, or unknown."""
+    if distance is None or distance <= UNUSUAL_DISTANCE:
+        return None
+    return f"{_described(task, distance)}: make sure that it was fine-tuned from this very model"
+
+
+def _described(task: str, distance: float) -> str:
+    return f"task {task}: its distance from the pretrained model is {distance:.2f}, usual is 0.001 to 0.1"
+
+
+def _square(tensor: Tensor) -> float:
+    return float(torch.linalg.vector_norm(tensor)) ** 2
