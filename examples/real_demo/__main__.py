@@ -1,8 +1,9 @@
 """`python -m examples.real_demo --out DIR`: a real encoder, real pictures, one store and its figures.
 
 DIR/raw holds the packages, DIR/pictures the pictures by split, task and label, DIR/pretrained and DIR/tasks
-the models as their libraries save them, DIR/store the store of them and DIR/calibrated a calibrated copy.
-What an earlier run finished is used again: to make something anew, delete its folder or file.
+the models as their libraries save them, DIR/merged those whose adapters are merged, DIR/store the store of
+them and DIR/calibrated a calibrated copy. What an earlier run finished is used again: to make something anew,
+delete its folder or file.
 """
 
 from __future__ import annotations
@@ -21,9 +22,17 @@ from examples.real_demo.figures import figures
 from examples.real_demo.finetune import Plan
 from examples.real_demo.latency import latencies
 from examples.real_demo.packages import FetchError
-from examples.real_demo.serving import CommandError, build_store, calibrated_store, evaluate
+from examples.real_demo.serving import (
+    BASELINES,
+    CALIBRATED_MODES,
+    MODES,
+    CommandError,
+    build_store,
+    calibrated_store,
+    evaluate,
+)
 from examples.real_demo.tasks import TASKS
-from examples.real_demo.training import Report, make_pretrained, make_task
+from examples.real_demo.training import Report, make_pretrained, make_task, whole_model
 
 DEFAULT_FOLDER = Path.home() / ".cache" / "mass-serve" / "real-demo"
 
@@ -38,8 +47,10 @@ def make(out: Path, json_file: Path, report: Report) -> None:
     pretrained = make_pretrained(out)
     for task in TASKS:
         make_task(task, pretrained, out, Plan(), report)
-    store = build_store(out, [task.name for task in TASKS], report)
-    plain, calibrated = evaluate(store, report), evaluate(calibrated_store(store, report), report)
+    models = {task.name: whole_model(task, pretrained, out) for task in TASKS}
+    store = build_store(out, models, report)
+    plain = evaluate(store, MODES, BASELINES, report)
+    calibrated = evaluate(calibrated_store(store, report), CALIBRATED_MODES, ["individual"], report)
     fully_tuned = next(out / "tasks" / task.name for task in TASKS if not task.lora_rank)
     milliseconds = latencies(store, fully_tuned, out / "pictures" / "evaluation")
     json_file.write_text(json.dumps(figures(out, plain, calibrated, milliseconds), indent=2) + "\n")

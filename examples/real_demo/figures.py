@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from examples.real_demo.serving import MODES
+from examples.real_demo.serving import CALIBRATED_MODES, MODES
 from examples.real_demo.tasks import TASKS
 
 ROUTED = ("accuracy", "normalised_accuracy", "router_accuracy", "mean_passes")
@@ -23,7 +23,7 @@ def figures(out: Path, plain: Any, calibrated: Any, milliseconds: Mapping[str, A
         "tasks": {task.name: _task(out, task.name, plain) for task in TASKS},
         "average": {name: _average(plain, name) for name in KNOWN},
         "modes": {mode: _modes(plain, mode) for mode in MODES},
-        "calibrated": {mode: _modes(calibrated, mode) for mode in MODES},
+        "calibrated": {mode: _modes(calibrated, mode) for mode in CALIBRATED_MODES},
         "milliseconds": milliseconds,
     }
 

@@ -7,13 +7,16 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from examples.real_demo.training import Report
 
+# Those that search for a coefficient take longer than all else together.
+BASELINES = ("tsv_c", "tsv_m", "pretrained")
 MODES = ("paper", "one_pass", "fast", "balanced", "exact")
+CALIBRATED_MODES = MODES[2:]
 
 
 class CommandError(Exception):
@@ -28,14 +31,14 @@ def mass_serve(arguments: Sequence[str], report: Report) -> None:
         raise CommandError(f"mass-serve {arguments[0]} ended with {done.returncode}")
 
 
-def build_store(out: Path, tasks: Sequence[str], report: Report) -> Path:
+def build_store(out: Path, models: Mapping[str, Path], report: Report) -> Path:
     """The store of the tasks' models, with their accuracies on the pictures to measure on."""
     store = out / "store"
     if not store.exists():
-        models = [f"--task={task}={out / 'tasks' / task}" for task in tasks]
+        tasks = [f"--task={task}={folder}" for task, folder in models.items()]
         pictures = ["--eval-data", str(out / "pictures" / "evaluation")]
         mass_serve(
-            ["build", "--pretrained", str(out / "pretrained"), *models, *pictures, "--out", str(store)],
+            ["build", "--pretrained", str(out / "pretrained"), *tasks, *pictures, "--out", str(store)],
             report,
         )
     return store
@@ -53,12 +56,12 @@ def calibrated_store(store: Path, report: Report) -> Path:
     return copy
 
 
-def evaluate(store: Path, report: Report) -> Any:
-    """What `mass-serve eval` says of the store in every mode."""
+def evaluate(store: Path, modes: Sequence[str], baselines: Sequence[str], report: Report) -> Any:
+    """What `mass-serve eval` says of the store in these modes, and of these baselines."""
     out = store.parent
     written = out / f"{store.name}.json"
     if not written.exists():
-        modes = [argument for mode in MODES for argument in ("--mode", mode)]
-        kept = ["--json", str(written), "--resume", str(out / f"{store.name}.journal")]
-        mass_serve(["eval", str(store), str(out / "pictures" / "evaluation"), *modes, *kept], report)
+        measured = [f"--mode={mode}" for mode in modes] + [f"--baseline={name}" for name in baselines]
+        kept = [f"--json={written}", f"--resume={out / f'{store.name}.journal'}"]
+        mass_serve(["eval", str(store), str(out / "pictures" / "evaluation"), *measured, *kept], report)
     return json.loads(written.read_text())
