@@ -17,6 +17,7 @@ from mass_serve.engine import Engine
 from mass_serve.engine.loading import load_store
 from mass_serve.evaluation import EvaluationData, EvaluationDataError, Options, Report
 from mass_serve.evaluation import evaluate as run_evaluation
+from mass_serve.evaluation.baselines import NAMES as BASELINE_NAMES
 from mass_serve.evaluation.changes import FinetunedModels
 from mass_serve.evaluation.evaluate import StoreBytes
 from mass_serve.evaluation.methods import Routed
@@ -41,6 +42,13 @@ def evaluate(
     mode: Annotated[
         list[str] | None,
         typer.Option(help="search for the task so; repeat to compare (default: as the store says)"),
+    ] = None,
+    baseline: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="measure this baseline; repeat for several (default: all; some need --finetuned)",
+            metavar="BASELINE",
+        ),
     ] = None,
     finetuned: Annotated[
         list[str] | None,
@@ -72,6 +80,7 @@ def evaluate(
     labels = {name: task.labels for name, task in engine.tasks.items()}
     options = Options(
         changes=_finetuned_models(engine, finetuned or []),
+        baselines=[_baseline(name) for name in baseline] if baseline else BASELINE_NAMES,
         methods=[Routed(name, variants.engine(name)) for name in modes],
         unfamiliar=ood,
         curves=variants if curves else None,
@@ -93,6 +102,12 @@ def _mode(name: str) -> ModeName:
         return mode_named(name)
     except ValueError:
         fail(f"--mode {name!r} must be one of {', '.join(MODE_NAMES)}")
+
+
+def _baseline(name: str) -> str:
+    if name not in BASELINE_NAMES:
+        fail(f"--baseline {name!r} must be one of {', '.join(BASELINE_NAMES)}")
+    return name
 
 
 def _load(store: str, modes: Sequence[ModeName]) -> Variants:

@@ -82,6 +82,12 @@ def _without_s3() -> str | None:
     return f"stores on S3 are held to a server: pip install --no-deps {' '.join(S3)}"
 
 
+def _without_real_demo() -> str | None:
+    if importlib.util.find_spec("onnx") and importlib.util.find_spec("peft"):
+        return None
+    return "the real demo reads ONNX and trains adapters: pip install 'mass-serve[real-demo]'"
+
+
 # What is missing and how it is installed, or None.
 MISSING: dict[str, Callable[[], str | None]] = {
     "fonts": _without_fonts,
@@ -91,6 +97,7 @@ MISSING: dict[str, Callable[[], str | None]] = {
     "open_clip": _without_open_clip,
     "timm": _without_timm,
     "s3": _without_s3,
+    "real_demo": _without_real_demo,
 }
 
 
