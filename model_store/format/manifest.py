@@ -29,7 +29,7 @@ from mass_serve.model_store.format.field_types import (
     TaskName,
     first_problem,
 )
-from mass_serve.model_store.format.preprocessing import SHORTEST_EDGE, Preprocessing
+from mass_serve.model_store.format.preprocessing import DOWN, SHORTEST_EDGE, Preprocessing
 from mass_serve.model_store.format.strict_json import parse_json
 
 FORMAT_VERSION = 2  # the newest
@@ -260,6 +260,7 @@ def lowest_version(manifest: Manifest) -> int:
     of_version_2 = (
         not is_flat(manifest.backbone),
         manifest.preprocessing.resize != SHORTEST_EDGE,
+        manifest.preprocessing.crop_rounding != DOWN,
     )
     return 2 if any(of_version_2) else 1
 
