@@ -35,8 +35,9 @@ class ImagePreprocessor:
     @property
     def resizing(self) -> Resizing:
         """What is done to an image where it is decoded, without torch."""
-        square = self.described.resize == "square"
-        return Resizing(self.size, self.crop, self.described.interpolation, square)
+        described = self.described
+        square, half_even = described.resize == "square", described.crop_rounding == "half_even"
+        return Resizing(self.size, self.crop, described.interpolation, square, half_even)
 
     def preprocess(self, image: Image.Image) -> Tensor:
         """Resizes and crops an RGB image of any size to pixels [3, crop, crop] uint8."""

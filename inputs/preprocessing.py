@@ -26,16 +26,20 @@ class Resizing:
     crop: int
     interpolation: str  # one of INTERPOLATIONS
     square: bool = False  # both edges become `size` pixels long
+    half_even: bool = False  # half of an odd margin is rounded to an even number, and not down
 
     def pixels(self, image: Image.Image) -> NDArray[np.uint8]:
         """Resizes and crops an RGB image of any size to pixels [3, crop, crop]."""
         image, target = (image, (self.size, self.size)) if self.square else self._scaled(image)
         if image.size != target:
             image = image.resize(target, INTERPOLATIONS[self.interpolation])
-        left, top = (target[0] - self.crop) // 2, (target[1] - self.crop) // 2
+        left, top = (self._half(edge - self.crop) for edge in target)
         box = (left, top, left + self.crop, top + self.crop)
         pixels = np.asarray(image.crop(box), dtype=np.uint8)  # a crop beyond the border is black
         return np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+    def _half(self, margin: int) -> int:
+        return round(margin / 2) if self.half_even else margin // 2
 
     def _scaled(self, image: Image.Image) -> tuple[Image.Image, tuple[int, int]]:
         """The image, or the part of it that is used, and what it is resized to in its own proportions."""

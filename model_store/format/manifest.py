@@ -31,7 +31,7 @@ from mass_serve.model_store.format.field_types import (
     spelled_otherwise,
 )
 from mass_serve.model_store.format.origin import Origin
-from mass_serve.model_store.format.preprocessing import SHORTEST_EDGE, Preprocessing
+from mass_serve.model_store.format.preprocessing import DOWN, SHORTEST_EDGE, Preprocessing
 from mass_serve.model_store.format.strict_json import parse_json
 
 FORMAT_VERSION = 2  # the newest
@@ -275,6 +275,7 @@ def lowest_version(manifest: Manifest) -> int:
     of_version_2 = (
         not is_flat(manifest.backbone),
         manifest.preprocessing.resize != SHORTEST_EDGE,
+        manifest.preprocessing.crop_rounding != DOWN,
         any((task.distance, task.energy_kept) != (None, None) for task in manifest.all_entries()),
         manifest.pretrained_origin is not None,
         any(entry.origins or entry.name != entry.name.lower() for entry in manifest.all_entries()),

@@ -16,6 +16,9 @@ Deviation = Annotated[float, Field(ge=1e-6, le=1e6)]
 
 Resize = Literal["shortest_edge", "square"]
 SHORTEST_EDGE: Resize = "shortest_edge"
+# What half of an odd margin around the crop becomes: transformers rounds it down, torchvision to even.
+CropRounding = Literal["down", "half_even"]
+DOWN: CropRounding = "down"
 
 
 class Preprocessing(StrictModel):
@@ -29,5 +32,6 @@ class Preprocessing(StrictModel):
     interpolation: Interpolation
     mean: tuple[Mean, Mean, Mean]
     std: tuple[Deviation, Deviation, Deviation]
-    # Format version 1 has no such key.
+    # Format version 1 has neither of these keys.
     resize: Resize = Field(default=SHORTEST_EDGE, exclude_if=SHORTEST_EDGE.__eq__)
+    crop_rounding: CropRounding = Field(default=DOWN, exclude_if=DOWN.__eq__)

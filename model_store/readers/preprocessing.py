@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from mass_serve.model_store.errors import CheckpointError
 from mass_serve.model_store.format.field_types import first_problem
-from mass_serve.model_store.format.preprocessing import SHORTEST_EDGE, Preprocessing, Resize
+from mass_serve.model_store.format.preprocessing import DOWN, SHORTEST_EDGE, Preprocessing, Resize
 from mass_serve.model_store.readers.image_processors import (
     RESAMPLING,
     complete_configuration,
@@ -115,6 +115,7 @@ def _preprocessing(config: Mapping[str, Any], image_size: int) -> Preprocessing:
         mean=_channels(config["image_mean"], "image_mean") if normalised else (0.0,) * 3,
         std=_channels(config["image_std"], "image_std") if normalised else (1.0,) * 3,
         resize=resize,
+        crop_rounding=config.get("crop_rounding", DOWN),
     )
 
 

@@ -53,6 +53,7 @@ def _configuration(
         "size": {"height": size, "width": size} if squashed and size else size,
         "crop_size": crop,
         "resample": RESAMPLING.index(interpolation),
+        "crop_rounding": "half_even",  # by torchvision's CenterCrop
         **{f"image_{name}": config[name] for name in ("mean", "std") if name in config},
     }
 

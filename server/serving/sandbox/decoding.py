@@ -12,7 +12,7 @@ from PIL import Image
 from mass_serve.inputs.images import FORMATS, ImageSurvey, decode_surveyed
 from mass_serve.inputs.preprocessing import INTERPOLATIONS, Resizing
 
-OPTIONS = struct.Struct("<BIIIIB?")
+OPTIONS = struct.Struct("<BIIIIB??")
 NAMES = tuple(INTERPOLATIONS)
 
 
@@ -29,14 +29,14 @@ class DecodeOptions:
         size = image.width, image.height
         name = NAMES.index(resizing.interpolation)
         form, target = FORMATS.index(image.format), (resizing.size, resizing.crop)
-        return OPTIONS.pack(form, *size, *target, name, resizing.square)
+        return OPTIONS.pack(form, *size, *target, name, resizing.square, resizing.half_even)
 
     @classmethod
     def unpacked(cls, options: bytes) -> DecodeOptions:
         """Reads the bytes of `packed`."""
-        form, width, height, size, crop, name, square = OPTIONS.unpack(options)
+        form, width, height, size, crop, name, square, half_even = OPTIONS.unpack(options)
         surveyed = ImageSurvey(FORMATS[form], width, height, work=0)
-        return cls(surveyed, Resizing(size, crop, NAMES[name], square))
+        return cls(surveyed, Resizing(size, crop, NAMES[name], square, half_even))
 
 
 def decode(data: memoryview, options: bytes) -> memoryview:

@@ -120,10 +120,12 @@ def test_the_lowest_version_that_says_everything_is_written() -> None:
     """A store of version 2 that has become one of version 1 is written as one."""
     golden = _parse(GOLDEN_MANIFEST)
     square = golden.preprocessing.model_copy(update={"resize": "square"})
+    rounded = golden.preprocessing.model_copy(update={"crop_rounding": "half_even"})
     averaging = replace(golden.backbone, pooling=Pooling(None, "mean"))
     for update, version in (
         ({}, 1),
         ({"preprocessing": square}, 2),
+        ({"preprocessing": rounded}, 2),
         ({"backbone": averaging}, 2),
     ):
         manifest = golden.model_copy(update=update)
@@ -174,6 +176,7 @@ def _changed(*path: str, value: object) -> Content:
         (_changed("backbone", "surprise", value=1), r"backbone\.surprise: Extra inputs"),
         (_changed("backbone", value=GOLDEN_MANIFEST["backbone"]), r"backbone\.embedding: Field required"),
         (_changed("format_version", value=1), r"backbone\.image_size: Field required"),
+        (_changed("preprocessing", "crop_rounding", value="up"), r"crop_rounding: Input should be 'down'"),
         (_changed("preprocessing", "resize", value="stretch"), r"preprocessing\.resize: Input should be"),
         (
             GOLDEN_MANIFEST | {"preprocessing": GOLDEN_2["preprocessing"]},

@@ -227,6 +227,7 @@ def test_the_preprocessing_is_that_of_open_clips_configuration(tmp_path: Path) -
     chosen = QUICK | {"preprocess_cfg": {"mean": [0.5] * 3, "std": [0.25] * 3, "interpolation": "bilinear"}}
     preprocessing = read_preprocessing(save(tmp_path / "chosen", state, chosen), 32)
     assert (plain.interpolation, plain.size, plain.crop) == ("bicubic", 32, 32)
+    assert (plain.crop_rounding, preprocessing.crop_rounding) == ("down", "half_even")
     assert preprocessing.mean == (0.5,) * 3
     assert (preprocessing.std, preprocessing.interpolation) == ((0.25,) * 3, "bilinear")
     for size in ([224, 336], [], [[1], 2]):

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -187,10 +188,22 @@ def test_timms_transforms(tmp_path: Path) -> None:
     spec = read_preprocessing(timm(tmp_path), 32)
     assert (spec.size, spec.crop, spec.interpolation, spec.resize) == (36, 32, "bicubic", "shortest_edge")
     assert (spec.mean, spec.std) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    assert spec.crop_rounding == "half_even"
     chosen = {"crop_pct": 0.9, "crop_mode": "squash", "interpolation": "bilinear", "mean": [0.5] * 3}
     spec = read_preprocessing(timm(tmp_path, **chosen), 32)
     assert (spec.size, spec.crop, spec.interpolation, spec.resize) == (35, 32, "bilinear", "square")
     assert spec.mean == (0.5, 0.5, 0.5)
+
+
+@pytest.mark.parametrize("edge", range(32, 40))
+def test_the_middle_of_timms_crop_is_torchvisions(edge: int, tmp_path: Path) -> None:
+    """Its `center_crop` begins at `int(round((edge - crop) / 2.0))`: of margins 1, 3, 5, 7 at 0, 2, 2, 4."""
+    squash = timm(tmp_path, crop_mode="squash", crop_pct=32 / edge)
+    spec = read_preprocessing(squash, 32).model_copy(update={"size": edge})
+    image = photographs()[0].resize((edge, edge))
+    begin = {33: 0, 34: 1, 35: 2, 36: 2, 37: 2, 38: 3, 39: 4}.get(edge, 0)
+    expected = np.asarray(image)[begin : begin + 32, begin : begin + 32].transpose(2, 0, 1)
+    assert np.array_equal(ImagePreprocessor(spec).preprocess(image).numpy(), expected)
 
 
 @pytest.mark.parametrize(
