@@ -33,7 +33,7 @@ class BuildFlags(BuildOptions):
 
 
 def build(
-    pretrained: Annotated[Path, typer.Option(help="CLIP checkpoint before fine-tuning", metavar="PATH")],
+    pretrained: Annotated[Path, typer.Option(help="checkpoint before fine-tuning", metavar="PATH")],
     task: Annotated[list[str], typer.Option(help="a fine-tuned checkpoint; repeat", metavar="NAME=PATH")],
     out: Annotated[str, typer.Option(help="new store: a folder or URL", metavar="STORE")],
     head: Annotated[

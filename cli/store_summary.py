@@ -80,7 +80,8 @@ def _encoder(manifest: Manifest) -> str:
     encoder = manifest.backbone
     return (
         f"encoder: {encoder.embedding.image_size} px, patch {encoder.embedding.patch_size}, "
-        f"{encoder.depth} blocks of width {encoder.width}; router at block {manifest.router.layer}; "
+        f"{encoder.depth} blocks of width {encoder.width}, pooling {encoder.pooling.pooled}; "
+        f"router at block {manifest.router.layer}; "
         f"mode {manifest.router.mode}, first pass {manifest.router.first_pass}; "
         f"merged base {manifest.merged_base}; "
         f"blocks {manifest.block_dtype}, ratio {manifest.compression_ratio:.4g}"

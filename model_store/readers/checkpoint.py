@@ -137,6 +137,7 @@ class Checkpoint:
         whole = whole.T.contiguous() if source.transposed else whole
         if source.change is not None:
             whole = source.change(whole, [self._finite(self._keys[key]) for key in source.change.tensors])
+            self._refuse_immoderate(whole, f"what {' and '.join(source.needed)} make of {name}")
         return whole.reshape(self._shapes[name])
 
     def over(self, base: Callable[[str], Tensor]) -> Callable[[str], Tensor]:
@@ -145,11 +146,14 @@ class Checkpoint:
 
     def _finite(self, key: str) -> Tensor:
         tensor = self._weights.read(key)
+        self._refuse_immoderate(tensor, key)
+        return tensor
+
+    def _refuse_immoderate(self, tensor: Tensor, key: str) -> None:
         if not is_moderate(tensor):
             raise CheckpointError(
                 f"{self.folder}: {key} holds NaN, Inf or a number beyond {LARGEST_NUMBER:g}"
             )
-        return tensor
 
     def _classifier_keys(self) -> dict[str, str]:
         """The classifier's parts that are here, by what heads call them."""

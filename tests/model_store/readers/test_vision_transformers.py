@@ -119,6 +119,7 @@ def test_a_fine_tuned_dinov2_without_preprocessing_takes_images_of_its_bases_siz
             {"model_type": "swin"},
             "model_type is 'swin', but only CLIP.*ViT and DeiT.*DINOv2.*can",
         ),
+        ("Dinov2Model", {"image_size": 7}, "patch_size 8 exceeds image_size 7"),
         ("Dinov2Model", {"mlp_ratio": "4"}, "mlp_ratio must be numbers, found 32 and '4'"),
         ("Dinov2Model", {"use_swiglu_ffn": True}, "missing encoder.layer.0.mlp.weights_in"),
         (
@@ -169,6 +170,34 @@ def test_a_layer_scale_that_is_no_number_is_found_when_it_is_read(tmp_path: Path
     checkpoint = Checkpoint.open(tmp_path)
     with pytest.raises(CheckpointError, match="lambda1 holds NaN"):
         checkpoint.parameter("blocks.0.attention.out.bias")
+
+
+def test_a_layer_scale_that_makes_numbers_too_large_is_found_when_it_is_read(tmp_path: Path) -> None:
+    save_model(make_model("Dinov2Model"), tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    for name in ("layer_scale1.lambda1", "attention.output.dense.weight"):
+        tensors[f"encoder.layer.0.{name}"].fill_(1e20)
+    save_file(tensors, tmp_path / "model.safetensors")
+    sentence = (
+        r"dense\.weight and .*layer_scale1\.lambda1 make of blocks\.0\.attention\.out\.weight holds NaN, Inf"
+    )
+    with pytest.raises(CheckpointError, match=sentence):
+        Checkpoint.open(tmp_path).parameter("blocks.0.attention.out.weight")
+
+
+@pytest.mark.parametrize(
+    ("crop", "sentence"),
+    [
+        (129, "images are cut to 129 pixels, but the positions were learned for 32: .* for 128 at most"),
+        (7, "patch_size 8 exceeds image_size 7"),
+    ],
+)
+def test_images_that_positions_cannot_be_interpolated_for_are_refused(
+    crop: int, sentence: str, tmp_path: Path
+) -> None:
+    save_model(make_model("Dinov2Model"), tmp_path, crop)
+    with pytest.raises(CheckpointError, match=sentence):
+        Checkpoint.open(tmp_path)
 
 
 def test_the_teachers_two_classifiers_are_no_head(tmp_path: Path) -> None:
