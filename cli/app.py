@@ -12,6 +12,7 @@ from mass_serve.cli import (
     calibrate,
     classify,
     evaluate,
+    head,
     inspect_store,
     serve,
     sign,
@@ -25,7 +26,18 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for command in (serve, classify, evaluate, calibrate, build_store, inspect_store, verify_store, sign, task):
+for command in (
+    serve,
+    classify,
+    evaluate,
+    calibrate,
+    build_store,
+    head,
+    inspect_store,
+    verify_store,
+    sign,
+    task,
+):
     command.register(app)
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, NoReturn, TypeVar
 
 import typer
 from pydantic import Field
@@ -19,7 +20,9 @@ from mass_serve.model_store.build_options import BuildOptions
 from mass_serve.model_store.build_store import build as write_store
 from mass_serve.model_store.build_store import refuse_taken
 from mass_serve.model_store.errors import StoreError
-from mass_serve.model_store.plan import TaskInput
+from mass_serve.model_store.plan import check_task_names
+from mass_serve.model_store.recipes import ModelName, NamedTask, Recipe, named_inputs, read_recipe
+from mass_serve.model_store.store import Store
 from mass_serve.router import MODE_NAMES, ModeName
 
 Value = TypeVar("Value")
@@ -33,20 +36,28 @@ class BuildFlags(BuildOptions):
 
 
 def build(
-    pretrained: Annotated[Path, typer.Option(help="checkpoint before fine-tuning", metavar="PATH")],
-    task: Annotated[list[str], typer.Option(help="a fine-tuned checkpoint; repeat", metavar="NAME=PATH")],
-    out: Annotated[str, typer.Option(help="new store: a folder or URL", metavar="STORE")],
+    recipe: Annotated[
+        Path | None,
+        typer.Argument(help="YAML file with what else would be flags; flags override it", metavar="RECIPE"),
+    ] = None,
+    pretrained: Annotated[
+        str | None, typer.Option(help="checkpoint before fine-tuning", metavar="MODEL")
+    ] = None,
+    task: Annotated[
+        list[str] | None, typer.Option(help="a fine-tuned checkpoint; repeat", metavar="NAME=MODEL")
+    ] = None,
+    out: Annotated[str | None, typer.Option(help="new store: a folder or URL", metavar="STORE")] = None,
     head: Annotated[
         list[str] | None,
         typer.Option(
-            help="head (default: head.safetensors in the task's PATH, else its classifier)",
-            metavar="NAME=PATH",
+            help="head (default: head.safetensors in the task's MODEL, else its classifier)",
+            metavar="NAME=MODEL",
         ),
     ] = None,
     labels: Annotated[
         list[str] | None,
         typer.Option(
-            help="JSON list of classes (default: labels.json in the task's PATH, else id2label)",
+            help="JSON list of classes (default: labels.json in the task's MODEL, else id2label)",
             metavar="NAME=FILE",
         ),
     ] = None,
@@ -63,34 +74,76 @@ def build(
 ) -> None:
     """Builds a store from a pretrained encoder and the models fine-tuned from it.
 
-    A build that was interrupted goes on where it stopped when the same command is given again.
+    A MODEL is a local folder or file, hf:org/model[@revision] of the Hugging Face hub, or a URL such as
+    s3://bucket/model. A build that was interrupted goes on where it stopped when the same command is given
+    again, downloads included.
     """
-    tasks = _task_inputs(task, head or [], labels or [], individual_accuracy or [])
     try:
-        with progress_bars() as progress:
-            if eval_data is not None:
-                refuse_taken(out)
-                tasks = with_individual_accuracies(pretrained, tasks, options, eval_data, progress)
-            store = write_store(pretrained, tasks, out, options, progress, MODE_NAMES)
+        written = NOTHING if recipe is None else read_recipe(recipe, MODE_NAMES)
+        flags = _FlagsOfTasks(task or [], head or [], labels or [], individual_accuracy or [])
+        tasks = flags.over(written.tasks)
+        base = ModelName(pretrained) if pretrained else written.pretrained or _fail_without("--pretrained")
+        place = out or written.out or _fail_without("--out")
+        chosen = BuildOptions(**written.options | options.model_dump(exclude_unset=True))
+        store = _build(base, tasks, place, chosen, eval_data or written.eval_data)
     except (StoreError, EvaluationDataError) as error:
         fail(error)
     print_summary(store, as_json)
     warn_of_distances(store.manifest.tasks)
 
 
-def _task_inputs(
-    tasks: Sequence[str], heads: Sequence[str], labels: Sequence[str], accuracies: Sequence[str]
-) -> list[TaskInput]:
-    """Reads the tasks of a build. A name given twice stays twice: the build has its own sentence for it."""
-    given = [_pair("--task", text, Path) for text in tasks]
-    names = {name for name, _ in given}
-    head_of = _by_name("--head", heads, names, Path)
-    labels_of = _by_name("--labels", labels, names, Path)
-    accuracy_of = _by_name("--individual-accuracy", accuracies, names, float)
-    return [
-        TaskInput(name, path, head_of.get(name), labels_of.get(name), accuracy_of.get(name))
-        for name, path in given
-    ]
+NOTHING = Recipe(pretrained=None, out=None, eval_data=None, tasks=(), options={})
+
+
+def _build(
+    pretrained: ModelName,
+    tasks: Sequence[NamedTask],
+    out: str,
+    options: BuildOptions,
+    eval_data: Path | None,
+) -> Store:
+    # Before anything is fetched: that can take hours.
+    check_task_names([task.name for task in tasks])
+    refuse_taken(out)
+    with progress_bars() as progress:
+        base, inputs = named_inputs(pretrained, tasks, options.allow_pickle, progress)
+        if eval_data is not None:
+            inputs = with_individual_accuracies(base.path, inputs, options, eval_data, progress)
+        return write_store(base.path, inputs, out, options, progress, MODE_NAMES, base.origin)
+
+
+def _fail_without(flag: str) -> NoReturn:
+    fail(f"{flag} is missing: give it, or a recipe that has it")
+
+
+class _FlagsOfTasks:
+    """The tasks that flags speak of. A name given twice stays twice: the build has a sentence for it."""
+
+    def __init__(
+        self, tasks: Sequence[str], heads: Sequence[str], labels: Sequence[str], accuracies: Sequence[str]
+    ) -> None:
+        self._given = [_pair("--task", text, ModelName) for text in tasks]
+        self._others = {"--head": heads, "--labels": labels, "--individual-accuracy": accuracies}
+
+    def over(self, written: Sequence[NamedTask]) -> list[NamedTask]:
+        """Puts what was given in the place of what a recipe says of the same task, and new tasks behind."""
+        names = {task.name for task in written}
+        checkpoints = dict(pair for pair in self._given if pair[0] in names)
+        tasks = [replace(task, checkpoint=checkpoints.get(task.name, task.checkpoint)) for task in written]
+        tasks += [NamedTask(name, path) for name, path in self._given if name not in names]
+        for flag, field, convert in _OF_A_TASK:
+            values = _by_name(flag, self._others[flag], {task.name for task in tasks}, convert)
+            tasks = [
+                replace(task, **{field: values[task.name]}) if task.name in values else task for task in tasks
+            ]
+        return tasks
+
+
+_OF_A_TASK: tuple[tuple[str, str, Callable[[str], Any]], ...] = (
+    ("--head", "head", ModelName),
+    ("--labels", "labels", ModelName),
+    ("--individual-accuracy", "individual_accuracy", float),
+)
 
 
 def _by_name(

@@ -17,6 +17,7 @@ from mass_serve.engine import Engine
 from mass_serve.engine.loading import load_store
 from mass_serve.evaluation import EvaluationData, EvaluationDataError, Options, Report
 from mass_serve.evaluation import evaluate as run_evaluation
+from mass_serve.evaluation.baselines import NAMES as BASELINE_NAMES
 from mass_serve.evaluation.changes import FinetunedModels
 from mass_serve.evaluation.evaluate import StoreBytes
 from mass_serve.evaluation.methods import Routed
@@ -24,6 +25,7 @@ from mass_serve.evaluation.plots import write_plots
 from mass_serve.evaluation.variants import Variants
 from mass_serve.model_store.errors import StoreError
 from mass_serve.model_store.format.manifest import PRETRAINED_FILE
+from mass_serve.model_store.sources import resolve
 from mass_serve.model_store.store import Store
 from mass_serve.router import MODE_NAMES, PAPER, ModeName, mode_named
 from mass_serve.server.settings import SettingsError, load_settings
@@ -41,11 +43,18 @@ def evaluate(
         list[str] | None,
         typer.Option(help="search for the task so; repeat to compare (default: as the store says)"),
     ] = None,
+    baseline: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="measure this baseline; repeat for several (default: all; some need --finetuned)",
+            metavar="BASELINE",
+        ),
+    ] = None,
     finetuned: Annotated[
         list[str] | None,
         typer.Option(
             help="a task's fine-tuned checkpoint, for the baselines that need it; repeat for every task",
-            metavar="NAME=PATH",
+            metavar="NAME=MODEL",
         ),
     ] = None,
     ood: Annotated[
@@ -71,6 +80,7 @@ def evaluate(
     labels = {name: task.labels for name, task in engine.tasks.items()}
     options = Options(
         changes=_finetuned_models(engine, finetuned or []),
+        baselines=[_baseline(name) for name in baseline] if baseline else BASELINE_NAMES,
         methods=[Routed(name, variants.engine(name)) for name in modes],
         unfamiliar=ood,
         curves=variants if curves else None,
@@ -92,6 +102,12 @@ def _mode(name: str) -> ModeName:
         return mode_named(name)
     except ValueError:
         fail(f"--mode {name!r} must be one of {', '.join(MODE_NAMES)}")
+
+
+def _baseline(name: str) -> str:
+    if name not in BASELINE_NAMES:
+        fail(f"--baseline {name!r} must be one of {', '.join(BASELINE_NAMES)}")
+    return name
 
 
 def _load(store: str, modes: Sequence[ModeName]) -> Variants:
@@ -117,19 +133,21 @@ def _finetuned_models(engine: Engine, given: Sequence[str]) -> FinetunedModels |
     """Returns the checkpoints of all tasks, if any is given."""
     if not given:
         return None
-    paths = {}
+    names = {}
     for text in given:
-        name, _, path = text.partition("=")
-        if not (name and path):
-            fail(f"--finetuned {text!r} must have the form NAME=PATH")
-        paths[name] = Path(path)
-    if unknown := paths.keys() - engine.tasks.keys():
+        task, _, name = text.partition("=")
+        if not (task and name):
+            fail(f"--finetuned {text!r} must have the form NAME=MODEL")
+        names[task] = name
+    if unknown := names.keys() - engine.tasks.keys():
         fail(f"--finetuned {', '.join(sorted(unknown))}: the store has no such task")
-    if missing := engine.tasks.keys() - paths.keys():
+    if missing := engine.tasks.keys() - names.keys():
         fail(
             f"--finetuned must name every task of the store or none; {', '.join(sorted(missing))} is missing"
         )
     try:
+        with progress_bars() as progress:
+            paths = {task: resolve(name, progress=progress).path for task, name in names.items()}
         return FinetunedModels(engine.bank, paths)
     except StoreError as error:
         fail(error)

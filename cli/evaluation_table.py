@@ -122,7 +122,7 @@ def _notes(report: Report) -> Table:
         elif report["average"]["baselines"][name] is not None:
             table.add_row(title, "the manifest's figure", "?", "")
         else:
-            table.add_row(title, "not measured: needs --finetuned", "?", "")
+            table.add_row(title, "not measured", "?", "")
     return table
 
 

@@ -43,18 +43,25 @@ def with_option_flags(
 ) -> Callable[..., None]:
     """Makes a command of a function of options: a flag for every field in place of the one `parameter`.
 
-    The flags have the fields' types and defaults, and those of the function's other parameters stay.
+    The flags have the fields' types and defaults, and those of the function's other parameters stay. Which
+    flags were given is what pydantic knows as the fields that were set.
     """
 
-    def with_flags(**flags: Any) -> None:
-        given = {name: flags.pop(name) for name in options.model_fields}
+    def with_flags(context: typer.Context, **flags: Any) -> None:
+        values = {name: flags.pop(name) for name in options.model_fields}
+        given = {name: value for name, value in values.items() if _was_given(context, name)}
         command(**{parameter: options(**given)}, **flags)
 
-    parameters: list[inspect.Parameter] = []
+    parameters = [inspect.Parameter("context", FLAG, annotation=typer.Context)]
     for name, own in inspect.signature(command, eval_str=True).parameters.items():
         flags = [_option(*field) for field in options.model_fields.items()] if name == parameter else [own]
         parameters += [flag.replace(kind=FLAG) for flag in flags]
     return _described(with_flags, parameters, command.__doc__)
+
+
+def _was_given(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
 
 
 def _described(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -15,9 +14,9 @@ from mass_serve.cli.progress_bars import progress_bars
 from mass_serve.cli.store_summary import figures, remind_to_sign, warn_of_distances
 from mass_serve.model_store.build_options import BuildOptions
 from mass_serve.model_store.errors import StoreError
-from mass_serve.model_store.plan import TaskInput
 from mass_serve.model_store.progress import Progress
-from mass_serve.model_store.revisions import add_task, prune_store, remove_task, rollback_task
+from mass_serve.model_store.recipes import ModelName, NamedTask, task_input
+from mass_serve.model_store.revisions import add_task, prune_store, refuse_task, remove_task, rollback_task
 from mass_serve.model_store.store import Store
 
 NameArgument = Annotated[str, typer.Argument(help="task", metavar="NAME")]
@@ -29,12 +28,18 @@ commands = typer.Typer(help="Add, remove, roll back and prune the tasks of a sto
 def add(
     store: StoreArgument,
     name: NameArgument,
-    checkpoint: Annotated[Path, typer.Argument(help="fine-tuned checkpoint", metavar="PATH")],
+    checkpoint: Annotated[
+        str,
+        typer.Argument(
+            help="fine-tuned checkpoint: a path, hf:org/model[@revision] or a URL", metavar="MODEL"
+        ),
+    ],
     head: Annotated[
-        Path | None, typer.Option(help="head (default: head.safetensors in PATH, or else its classifier)")
+        str | None,
+        typer.Option(help="head (default: head.safetensors in MODEL, or else its classifier)"),
     ] = None,
     labels: Annotated[
-        Path | None, typer.Option(help="JSON list (default: labels.json in PATH, or else id2label)")
+        str | None, typer.Option(help="JSON list (default: labels.json in MODEL, or else id2label)")
     ] = None,
     individual_accuracy: Annotated[float | None, typer.Option(help="of the model alone, 0 to 1")] = None,
     replace: Annotated[bool, typer.Option("--replace", help="make a new revision of a task")] = False,
@@ -46,10 +51,21 @@ def add(
     as_json: JsonOption = False,
 ) -> None:
     """Adds a task to a store; the fine-tuned models of its other tasks are not needed."""
-    task = TaskInput(name, checkpoint, head, labels, individual_accuracy)
-    _change(
-        lambda progress: add_task(store, task, replace, allow_pickle, progress, exact, force), as_json, name
+    named = NamedTask(
+        name,
+        ModelName(checkpoint),
+        None if head is None else ModelName(head),
+        None if labels is None else ModelName(labels),
+        individual_accuracy,
     )
+
+    def change(progress: Progress) -> Store:
+        # Before anything is fetched: that can take long.
+        refuse_task(store, name, replace)
+        task = task_input(named, None, allow_pickle, progress)
+        return add_task(store, task, replace, allow_pickle, progress, exact, force)
+
+    _change(change, as_json, name)
 
 
 @commands.command()

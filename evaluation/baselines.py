@@ -6,7 +6,7 @@ One, the merged model with every head asked, does without knowing it, and is rep
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -69,40 +69,56 @@ class Baseline:
 class Baselines:
     """Makes the baselines one after the other: a merged encoder is in memory only while it answers."""
 
-    def __init__(self, engine: Engine, changes: TaskChanges, search: Search) -> None:
-        self._engine, self._changes, self._search = engine, changes, search
+    def __init__(
+        self, engine: Engine, changes: TaskChanges, search: Search, wanted: Collection[str] = NAMES
+    ) -> None:
+        self._engine, self._changes, self._search, self._wanted = engine, changes, search, frozenset(wanted)
         self._tasks = tuple(engine.tasks)
         self._pretrained = engine.bank.pretrained
 
     def __iter__(self) -> Iterator[Baseline]:
-        """Yields every baseline that can be had: those that merge whole models need the fine-tuned ones."""
+        """Yields what is wanted and can be had: baselines that merge whole models need the fine-tuned ones.
+
+        The consensus is that of TALL masks: where one of them is wanted, both are measured.
+        """
+        if PRETRAINED in self._wanted:
+            yield Baseline(self._one(PRETRAINED, lambda: self._pretrained))
+        if TSV_M.name in self._wanted:
+            yield from self._merged()
+        if TSV_C in self._wanted:
+            yield Baseline(TaskKnown(TSV_C, self._engine))
+        if self._wanted & {WEIGHT_AVERAGING.name, TASK_ARITHMETIC.name}:
+            yield from self._task_arithmetic()
+        if INDIVIDUAL in self._wanted and self._changes.source == "finetuned":
+            yield Baseline(self._dense(INDIVIDUAL, functools.lru_cache(1)(self._individual)))
+        if self._can_be_had(TIES):
+            yield self._ties()
+        if self._can_be_had(CONSENSUS) or self._can_be_had(TALL_MASKS):
+            yield from self._masks()
+
+    def _can_be_had(self, method: MergingMethod) -> bool:
+        """Tells whether a method is wanted and the changes are whole enough for it, as blocks may be."""
+        enough = "blocks" in method.needs or self._changes.source in method.needs
+        return enough and method.name in self._wanted
+
+    def _merged(self) -> Iterator[Baseline]:
+        """Yields the merged model with the right head asked, and with all of them."""
         bank, every_task = self._engine.bank, range(len(self._tasks))
-        yield Baseline(self._one(PRETRAINED, lambda: self._pretrained))
         merged = functools.cache(lambda: bank.merged_parameters(list(self._pretrained), every_task))
         yield Baseline(self._one(TSV_M.name, merged))
         heads = {task: self._engine.head(task) for task in self._tasks}
         yield Baseline(
             AnyHead(ANY_HEAD, self._engine.architecture, self._engine.preprocessing, heads, merged)
         )
-        yield Baseline(TaskKnown(TSV_C, self._engine))
-        yield from self._task_arithmetic()
-        if self._changes.source == "finetuned":
-            yield Baseline(self._dense(INDIVIDUAL, functools.lru_cache(1)(self._individual)))
-        if self._can_be_had(TIES):
-            yield self._ties()
-        if self._can_be_had(TALL_MASKS) and self._can_be_had(CONSENSUS):
-            yield from self._masks()
-
-    def _can_be_had(self, method: MergingMethod) -> bool:
-        """Tells whether the changes are whole enough for a method: what blocks are enough for always is."""
-        return "blocks" in method.needs or self._changes.source in method.needs
 
     def _task_arithmetic(self) -> Iterator[Baseline]:
         """Yields weight averaging and task arithmetic, which go the same way, the second searched how far."""
         total = self._direction(TASK_ARITHMETIC.merge)
         average = averaging_coefficient(len(self._tasks))
-        yield Baseline(self._one(WEIGHT_AVERAGING.name, lambda: self._moved(total, average)))
-        yield self._searched(TASK_ARITHMETIC.name, TASK_ARITHMETIC_COEFFICIENTS, lambda _half: total)
+        if WEIGHT_AVERAGING.name in self._wanted:
+            yield Baseline(self._one(WEIGHT_AVERAGING.name, lambda: self._moved(total, average)))
+        if TASK_ARITHMETIC.name in self._wanted:
+            yield self._searched(TASK_ARITHMETIC.name, TASK_ARITHMETIC_COEFFICIENTS, lambda _half: total)
 
     def _ties(self) -> Baseline:
         thresholds = torch.tensor([self._ties_threshold(task) for task in self._tasks])

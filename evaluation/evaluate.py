@@ -101,6 +101,7 @@ class Options:
     """The parts of a run that may be chosen."""
 
     changes: TaskChanges | None = None  # None: as the store's blocks have them
+    baselines: Sequence[str] = NAMES  # which to measure
     methods: Sequence[Method] = ()  # those that route; none: the engine as it is, named "mass"
     unfamiliar: Path | None = None  # a folder of images that no task covers: root/<domain>/*.png
     curves: Variants | None = None  # of the same store: accuracy against tasks and rank too
@@ -125,14 +126,14 @@ def evaluate(
     for method in methods:
         run.answer(method, data.tasks)
     searched: dict[str, Searched | None] = {}
-    for baseline in Baselines(engine, changes, Search(data, journal, progress)):
+    for baseline in Baselines(engine, changes, Search(data, journal, progress), options.baselines):
         run.answer(baseline.method, data.tasks)
         searched[baseline.method.name] = baseline.searched
     individual = _individual(run, engine, measured=INDIVIDUAL in searched)
     variants = options.curves
     curves = None if variants is None else accuracy_curves(run, variants, changes, individual)
     strange = _unfamiliar(run, engine, methods[0], options)
-    routing_methods = [*(method.name for method in methods), ANY_HEAD]
+    routing_methods = [*(method.name for method in methods), *([ANY_HEAD] if ANY_HEAD in searched else [])]
     reports = {name: _method_report(run, name, individual) for name in routing_methods}
     baselines = {
         name: _baseline_report(run, engine, changes, options.store_bytes, name, searched) for name in NAMES

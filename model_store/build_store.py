@@ -15,6 +15,7 @@ from mass_serve.model_store.errors import StoreExistsError
 from mass_serve.model_store.format.factoring import factored_shapes
 from mass_serve.model_store.format.journal import JOURNAL_FILE, Journal, load_journal
 from mass_serve.model_store.format.manifest import MANIFEST_FILE, PRETRAINED_FILE, Manifest
+from mass_serve.model_store.format.origin import Origin
 from mass_serve.model_store.format.tensor_files import TensorSpec, write_tensors
 from mass_serve.model_store.plan import BuildPlan, TaskInput, plan_build
 from mass_serve.model_store.progress import Progress, silent
@@ -23,7 +24,9 @@ from mass_serve.model_store.storage.opening import open_files
 from mass_serve.model_store.storage.regular_files import sha256_of
 from mass_serve.model_store.store import Store
 from mass_serve.model_store.task_distance import measured_distance
-from mass_serve.model_store.writing import commit, is_ours, new_revision, write_task, writing_errors_explained
+from mass_serve.model_store.writing import commit, is_ours, revision_of, write_task, writing_errors_explained
+
+_NO_REVISION = "0" * 12
 
 
 def build(
@@ -33,11 +36,13 @@ def build(
     options: BuildOptions = BuildOptions(),  # noqa: B008 - frozen
     progress: Progress = silent,
     modes: Collection[str] | None = None,
+    origin: Origin | None = None,
 ) -> Store:
     """Makes a store at `out` (a new or empty folder, or a URL) from a pretrained and fine-tuned models.
 
     One parameter of two models is in memory at a time, and the blocks of one task. Only the
     router knows which modes there are: with `modes=router.MODE_NAMES` that of the options must be one.
+    `origin` is the pretrained model's, where it was fetched by its name.
     Raises StoreExistsError where `out` holds something else, CheckpointError or TaskError for unusable
     input, a task that is too far from the pretrained model among it, before anything is written;
     StoreLockedError, and StoreError when `out` cannot be written.
@@ -53,7 +58,9 @@ def build(
         journal = _resume_or_start(files, plan)
         journal = _write_pretrained(files, plan, journal, progress)
         journal = _write_tasks(files, plan, distances, journal, progress)
-        store = commit(files, _draft(plan, journal), plan.merged_base, progress)
+        draft = _draft(plan, journal, origin)
+        revision = revision_of(draft.to_bytes().decode(), plan.merged_base)
+        store = commit(files, draft, plan.merged_base, progress, revision)
         # Last: with both there, a build that is killed here is found finished by the next one.
         files.delete(JOURNAL_FILE)
         return store
@@ -142,17 +149,19 @@ def _write_tasks(
     for task in plan.tasks:
         if task.name not in journal.finished:
             base, distance = plan.pretrained.parameter, distances[task.name]
-            entry = write_task(files, plan.layout, base, task, distance, progress, plan.exact)
+            entry = write_task(
+                files, plan.layout, base, task, distance, progress, plan.exact, named_by_content=True
+            )
             journal = journal.with_task(entry)
             journal.save(files)
     return journal
 
 
-def _draft(plan: BuildPlan, journal: Journal) -> Manifest:
-    """Makes the manifest of the store, but for its merged base."""
+def _draft(plan: BuildPlan, journal: Journal, origin: Origin | None) -> Manifest:
+    """Makes the manifest of the store, but for its merged base and its revision."""
     layout = plan.layout
     return Manifest(
-        store_revision=new_revision(),
+        store_revision=_NO_REVISION,
         backbone=layout.backbone,
         preprocessing=plan.preprocessing,
         router=plan.router,
@@ -163,4 +172,5 @@ def _draft(plan: BuildPlan, journal: Journal) -> Manifest:
         merged_base="rebuilt",
         files={path: digest for path, digest in journal.files().items() if path == PRETRAINED_FILE},
         tasks=tuple(journal.finished[task.name] for task in plan.tasks),
+        pretrained_origin=origin,
     )

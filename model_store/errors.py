@@ -2,6 +2,7 @@
 
 StoreError                  everything below; its text is one sentence for the user
 ├── CheckpointError         a model, head or labels file that cannot be used
+├── RecipeError             a recipe that cannot be read, or what one of its lines names
 ├── ManifestError           manifest.json missing, malformed, or of a newer format
 ├── SignatureError          a store that no trusted key has signed, or a key that cannot be used
 ├── IntegrityError          a file of the store is missing or is not what its SHA-256 says
@@ -24,6 +25,10 @@ class StoreError(Exception):
 
 class CheckpointError(StoreError):
     """A model directory, head file or labels file cannot be used."""
+
+
+class RecipeError(StoreError):
+    """A recipe cannot be read, or one of its lines cannot be followed; the text begins with file and line."""
 
 
 class ManifestError(StoreError):

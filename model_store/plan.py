@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
@@ -17,7 +17,12 @@ from mass_serve.backbone.architecture import Architecture
 from mass_serve.model_store.build_options import BuildOptions
 from mass_serve.model_store.errors import CheckpointError, StoreError, TaskError
 from mass_serve.model_store.format.experts import ExpertLayout
-from mass_serve.model_store.format.field_types import RESERVED_NAMES, TASK_NAME_PATTERN, first_problem
+from mass_serve.model_store.format.field_types import (
+    TASK_NAME_PATTERN,
+    first_problem,
+    is_reserved,
+    spelled_otherwise,
+)
 from mass_serve.model_store.format.heads import HeadTensors
 from mass_serve.model_store.format.manifest import (
     FIRST_MODE,
@@ -25,6 +30,7 @@ from mass_serve.model_store.format.manifest import (
     MergedBaseForm,
     RouterSpec,
 )
+from mass_serve.model_store.format.origin import Origin
 from mass_serve.model_store.format.preprocessing import Preprocessing
 from mass_serve.model_store.merged_base import is_slow_to_rebuild
 from mass_serve.model_store.readers.adapters import base_folder, is_adapter
@@ -43,6 +49,7 @@ class TaskInput:
     head: Path | None = None
     labels: Path | None = None
     individual_accuracy: float | None = None  # of the fine-tuned model on its own, 0..1
+    origins: tuple[Origin, ...] = ()  # of what was fetched by name
 
 
 @dataclass(frozen=True)
@@ -55,6 +62,7 @@ class PlannedTask:
     labels: tuple[str, ...]
     individual_accuracy: float | None
     input_files: tuple[Path, ...]
+    origins: tuple[Origin, ...]
 
 
 @dataclass(frozen=True)
@@ -90,7 +98,7 @@ def plan_build(
     not to be checked here. Raises CheckpointError, TaskError or, for options, StoreError with the first
     problem.
     """
-    _check_names(tasks)
+    check_task_names([task.name for task in tasks])
     if modes is not None and options.mode not in modes:
         raise StoreError(f"mode must be one of {', '.join(modes)}, not {options.mode!r}")
     base = Checkpoint.open(pretrained, options.allow_pickle)
@@ -157,16 +165,24 @@ def _plan(
     labelled = read_labelled_head(task.name, checkpoint, task.head, task.labels)
     checkpoint = checkpoint.pooled(pooling_of_head(task.name, labelled.head, found))
     files = (*checkpoint.input_files, *labelled.files)
-    return PlannedTask(task.name, checkpoint, labelled.head, labelled.labels, task.individual_accuracy, files)
+    return PlannedTask(
+        name=task.name,
+        checkpoint=checkpoint,
+        head=labelled.head,
+        labels=labelled.labels,
+        individual_accuracy=task.individual_accuracy,
+        input_files=files,
+        origins=task.origins,
+    )
 
 
 def check_task_name(name: str) -> None:
     """Raises TaskError for a name that a store cannot hold."""
     if not re.fullmatch(TASK_NAME_PATTERN, name):
         raise TaskError(
-            f"task name {name!r} must be 1 to 64 of a-z, 0-9, - and _, starting with a letter or digit"
+            f"task name {name!r} must be 1 to 64 of A-Z, a-z, 0-9, - and _, starting with a letter or digit"
         )
-    if name in RESERVED_NAMES:
+    if is_reserved(name):
         raise TaskError(f"the task name {name!r} has a meaning in requests; choose another name")
 
 
@@ -175,14 +191,21 @@ def default_router_layer(depth: int) -> int:
     return {12: 9, 24: 20}.get(depth, min(int(0.75 * depth + 0.5), depth - 1))
 
 
-def _check_names(tasks: Sequence[TaskInput]) -> None:
-    if not tasks:
+def check_task_names(names: Sequence[str]) -> None:
+    """Raises TaskError unless a store can hold tasks of these names together."""
+    if not names:
         raise TaskError("a store needs at least one task")
-    names = [task.name for task in tasks]
     for name in names:
         check_task_name(name)
         if names.count(name) > 1:
             raise TaskError(f"task {name} is given twice")
+    refuse_other_spelling(names)
+
+
+def refuse_other_spelling(names: Iterable[str]) -> None:
+    """Raises TaskError where two names of tasks differ in their case alone."""
+    if clash := spelled_otherwise(names):
+        raise TaskError(f"tasks {clash[0]} and {clash[1]} differ in their case alone: rename one")
 
 
 def check_same_sizes(task: str, finetuned: Any, other: Any, whose: str) -> None:

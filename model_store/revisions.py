@@ -25,7 +25,7 @@ from mass_serve.model_store.format.manifest import (
 )
 from mass_serve.model_store.format.tensor_files import TensorSpec, write_tensors
 from mass_serve.model_store.merged_base import is_slow_to_rebuild
-from mass_serve.model_store.plan import TaskInput, plan_task
+from mass_serve.model_store.plan import TaskInput, check_task_name, plan_task, refuse_other_spelling
 from mass_serve.model_store.progress import Progress, silent
 from mass_serve.model_store.storage.opening import open_files
 from mass_serve.model_store.store import Store
@@ -60,9 +60,7 @@ def add_task(
     """
     with _changing(url) as store:
         manifest = store.manifest
-        current = manifest.find_task(task.name)
-        if current is not None and not replace:
-            raise TaskError(f"task {task.name} exists already: pass --replace for a new revision of it")
+        current = _replaced(manifest, task.name, replace)
         planned = plan_task(task, manifest.backbone, manifest.preprocessing, allow_pickle)
         with store.encoder_file(PRETRAINED_FILE) as pretrained:
             base = pretrained.read
@@ -74,6 +72,22 @@ def add_task(
             return _commit(store, (*manifest.tasks, entry), manifest.history, progress)
         tasks = tuple(entry if earlier is current else earlier for earlier in manifest.tasks)
         return _commit(store, tasks, _with_earlier(manifest, current), progress)
+
+
+def refuse_task(url: StoreUrl, name: str, replace: bool = False) -> None:
+    """Raises TaskError where `add_task` would for the name alone; to ask before long work."""
+    _replaced(Store.open(url).manifest, name, replace)
+
+
+def _replaced(manifest: Manifest, name: str, replace: bool) -> TaskEntry | None:
+    """Returns the entry that a task of this name is to replace; None for a new one."""
+    check_task_name(name)
+    # Of removed tasks too: their folders are there until they are pruned.
+    refuse_other_spelling([*(entry.name for entry in manifest.all_entries()), name])
+    current = manifest.find_task(name)
+    if current is not None and not replace:
+        raise TaskError(f"task {name} exists already: pass --replace for a new revision of it")
+    return current
 
 
 def remove_task(url: StoreUrl, name: str, progress: Progress = silent) -> Store:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import errno
+import hashlib
+import io
+import json
 import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import count
@@ -49,6 +52,14 @@ def new_revision() -> str:
     return secrets.token_hex(6)
 
 
+def revision_of(*content: str) -> str:
+    """Returns the name of a revision of a new store, of its content: so equal builds are equal bytes.
+
+    Revisions that come later have random names: no content of theirs tells them from an earlier one's.
+    """
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:12]
+
+
 def is_ours(path: str) -> bool:
     """Tells whether a file in a store's folder is one that writing a store makes, complete or partial."""
     name = path.removesuffix(PARTIAL_SUFFIX)
@@ -78,13 +89,17 @@ def write_task(
     distance: float,
     progress: Progress,
     exact: bool,
+    named_by_content: bool = False,
 ) -> TaskEntry:
-    """Factors one task and writes a new revision of it; the manifest does not know it yet."""
-    revision = new_revision()
-    folder = task_folder(task.name, revision)
-    experts_file, head_file = f"{folder}/experts.safetensors", f"{folder}/head.safetensors"
+    """Factors one task and writes a new revision of it; the manifest does not know it yet.
+
+    With `named_by_content` its name is that of `revision_of`.
+    """
     finetuned = task.checkpoint.over(pretrained)
     factored = factor_task(layout, pretrained, finetuned, f"factoring {task.name}", progress, exact)
+    revision = _content_of(layout, factored.tensors, task) if named_by_content else new_revision()
+    folder = task_folder(task.name, revision)
+    experts_file, head_file = f"{folder}/experts.safetensors", f"{folder}/head.safetensors"
     with files.writing(experts_file) as file:
         experts_hash = write_tensors(file, layout.tensor_specs(), factored.tensors.__getitem__)
     with files.writing(head_file) as file:
@@ -99,7 +114,25 @@ def write_task(
         distance=distance,
         energy_kept=factored.energy_kept,
         files={experts_file: experts_hash, head_file: head_hash},
+        origins=task.origins,
     )
+
+
+def _content_of(layout: ExpertLayout, experts: Mapping[str, Tensor], task: PlannedTask) -> str:
+    """Names a revision after the files that it will have, which lie in a folder of its name."""
+    nowhere = _Nowhere()
+    files = (
+        write_tensors(nowhere, layout.tensor_specs(), experts.__getitem__),
+        write_tensors(nowhere, task.head.specs(), task.head.tensors.__getitem__),
+    )
+    return revision_of(*files, *task.labels)
+
+
+class _Nowhere(io.BytesIO):
+    """A file that keeps nothing."""
+
+    def write(self, content: object) -> int:  # noqa: ARG002
+        return 0
 
 
 @dataclass(frozen=True)
@@ -113,12 +146,20 @@ class _ExpertsInFile:
         return self.layout.read_change(name, self.tensors.read)
 
 
-def commit(files: StoreFiles, draft: Manifest, form: MergedBaseForm, progress: Progress = silent) -> Store:
+def commit(
+    files: StoreFiles,
+    draft: Manifest,
+    form: MergedBaseForm,
+    progress: Progress = silent,
+    revision: str | None = None,
+) -> Store:
     """Makes `draft`, a manifest without a merged base, the store: its merged base first, where it is to be
     stored, then the manifest, whose atomic replacement is the moment at which the store changes.
+
+    The store's revision is a new one unless it is said.
     """
     # The file's name is new too: readers of the version before go on with the merged base that they have.
-    revision = new_revision()
+    revision = revision or new_revision()
     update: dict[str, object] = {"store_revision": revision}
     path = f"{MERGED_BASE_PREFIX}{revision}.safetensors"
     if form == "stored":

@@ -34,7 +34,10 @@ THIRD_PARTY: dict[str, set[str]] = {
     "merging": {"torch"},
     "router": {"torch"},
     "backbone": {"torch"},
-    "model_store": {"torch", "pydantic", "pydantic_core", "cryptography", "fsspec"},
+    "model_store": {
+        *("torch", "pydantic", "pydantic_core", "cryptography", "fsspec"),
+        *("huggingface_hub", "tokenizers", "yaml"),
+    },
     "engine": {"torch", "PIL", "pydantic"},
     "evaluation": {"torch", "numpy", "matplotlib"},
     "server": {

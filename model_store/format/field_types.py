@@ -3,22 +3,41 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Iterable
 from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-TASK_NAME_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,63}$"
+TASK_NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"
 # Where a protocol needs a name for "whichever task it is".
 AUTO = "auto"
-# What would be mistaken for a task in a request's path.
+# What would be mistaken for a task in a request's path, however it is written.
 RESERVED_NAMES = (AUTO, "stats")
 
 # A path component starts with a letter or digit, so that `..`, hidden and absolute paths cannot be written.
 _COMPONENT = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 
 
+def is_reserved(name: str) -> bool:
+    """Tells whether a name has a meaning in requests and can be no task's."""
+    return name.lower() in RESERVED_NAMES
+
+
+def spelled_otherwise(names: Iterable[str]) -> tuple[str, str] | None:
+    """Returns the first two names that differ in their case alone; None where no two do.
+
+    Tasks of such names would share a folder where file systems do not tell cases apart.
+    """
+    spelling: dict[str, str] = {}
+    for name in names:
+        known = spelling.setdefault(name.lower(), name)
+        if known != name:
+            return known, name
+    return None
+
+
 def _not_reserved(name: str) -> str:
-    if name in RESERVED_NAMES:
+    if is_reserved(name):
         raise ValueError(
             f"the task name {name!r} has a meaning in requests; build the store with another name"
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -137,11 +138,16 @@ def labels_in_order(path: Path, labels: Any) -> tuple[str, ...]:
     """Checks the class names that a list in `path` holds. Raises CheckpointError."""
     if not isinstance(labels, list) or not all(isinstance(label, str) and label for label in labels):
         raise CheckpointError(f"{path} must hold a JSON list of class names, non-empty strings")
-    if any(0xD800 <= ord(character) <= 0xDFFF for label in labels for character in label):
-        raise CheckpointError(f"{path} holds half of a surrogate pair, which is no character")
-    if controlled := [label for label in labels if has_control_characters(label)]:
-        raise CheckpointError(f"{path} holds a label with control characters: {controlled[0]!a}")
-    if len(set(labels)) != len(labels):
-        twice = next(label for label in labels if labels.count(label) > 1)
-        raise CheckpointError(f"{path} names the class {twice!r} twice")
+    check_texts(labels, path, "label")
     return tuple(labels)
+
+
+def check_texts(texts: Sequence[str], source: object, kind: str) -> None:
+    """Raises CheckpointError unless texts of a kind can be shown by a terminal and each is there once."""
+    if any(0xD800 <= ord(character) <= 0xDFFF for text in texts for character in text):
+        raise CheckpointError(f"{source} holds half of a surrogate pair, which is no character")
+    if controlled := [text for text in texts if has_control_characters(text)]:
+        raise CheckpointError(f"{source} holds a {kind} with control characters: {controlled[0]!a}")
+    if len(set(texts)) != len(texts):
+        twice = next(text for text in texts if texts.count(text) > 1)
+        raise CheckpointError(f"{source} holds the {kind} {twice!r} twice")

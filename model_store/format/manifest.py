@@ -28,7 +28,9 @@ from mass_serve.model_store.format.field_types import (
     StrictModel,
     TaskName,
     first_problem,
+    spelled_otherwise,
 )
+from mass_serve.model_store.format.origin import Origin
 from mass_serve.model_store.format.preprocessing import SHORTEST_EDGE, Preprocessing
 from mass_serve.model_store.format.strict_json import parse_json
 
@@ -51,6 +53,10 @@ StoredModeName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
 FIRST_MODE = "paper"
 
 
+def _is_none(value: object) -> bool:
+    return value is None
+
+
 class RouterSpec(StrictModel):
     """The router, and what follows from its choice (arXiv:2504.05342; the modes: `router.modes`)."""
 
@@ -64,10 +70,6 @@ class RouterSpec(StrictModel):
     head_choice: HeadChoice = "max"
     first_pass: FirstPass = "merged_base"
     unrouted_below: Annotated[float, Field(ge=0, le=1)] = 0.0  # of familiarity; 0: every answer is believed
-
-
-def _is_none(value: object) -> bool:
-    return value is None
 
 
 class HeadSpec(StrictModel):
@@ -89,6 +91,8 @@ class TaskEntry(StrictModel):
     distance: Annotated[float, Field(ge=0, le=1e30)] | None = Field(default=None, exclude_if=_is_none)
     energy_kept: Annotated[float, Field(ge=0, le=1)] | None = Field(default=None, exclude_if=_is_none)
     files: dict[RelativePath, Sha256]
+    # Of what was fetched by its name: checkpoint, head, labels. Format version 1 has no such key.
+    origins: tuple[Origin, ...] = Field(default=(), exclude_if=().__eq__)
 
     @field_validator("labels")
     @classmethod
@@ -148,12 +152,16 @@ class Manifest(StrictModel):
     calibration: CalibrationEntry | None = None
     # Earlier revisions, oldest first; of removed tasks too.
     history: dict[TaskName, tuple[TaskEntry, ...]] = Field(default_factory=dict)
+    # Of the pretrained model, where it was fetched by its name. Format version 1 has no such key.
+    pretrained_origin: Origin | None = Field(default=None, exclude_if=_is_none)
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Manifest:
         names = [task.name for task in self.tasks]
         if len(set(names)) != len(names):
             raise ValueError("tasks: two tasks have the same name")
+        if clash := spelled_otherwise(entry.name for entry in self.all_entries()):
+            raise ValueError(f"tasks: {clash[0]} and {clash[1]} differ in their case alone")
         if self.router.layer >= self.backbone.depth:
             raise ValueError(
                 f"router.layer: {self.router.layer} does not exist, the encoder's blocks are "
@@ -268,6 +276,8 @@ def lowest_version(manifest: Manifest) -> int:
         not is_flat(manifest.backbone),
         manifest.preprocessing.resize != SHORTEST_EDGE,
         any((task.distance, task.energy_kept) != (None, None) for task in manifest.all_entries()),
+        manifest.pretrained_origin is not None,
+        any(entry.origins or entry.name != entry.name.lower() for entry in manifest.all_entries()),
     )
     return 2 if any(of_version_2) else 1
 

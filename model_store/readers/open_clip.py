@@ -11,11 +11,12 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from mass_serve.backbone.architecture import CHANNELS, Architecture, bias_of, weight_of
+from mass_serve.backbone.architecture import CHANNELS, Architecture, Pooling, bias_of, weight_of
 from mass_serve.model_store.errors import CheckpointError
 from mass_serve.model_store.format.architecture_v1 import FlatArchitecture
 from mass_serve.model_store.format.field_types import first_problem
@@ -69,10 +70,10 @@ class OpenClipVision:
 
     def architecture(self, description: Description) -> Architecture:
         """Reads the sizes off the shapes. Raises CheckpointError for sizes that cannot be."""
-        model = _object(description, description.config, "model_cfg")
-        vision = _object(description, model, "vision_cfg")
+        model = object_in(description.path, description.config, "model_cfg")
+        vision = object_in(description.path, model, "vision_cfg")
         _check_supported(description, vision)
-        activation = _activation(description, model)
+        activation = activation_of(description.path, model, description.base)
         positions, convolution = _shape(description, _POSITIONS, 2), _shape(description, _CONVOLUTION, 4)
         (width, _, patch_size, _), side = convolution, math.isqrt(max(positions[0] - 1, 0))
         mlp_width, _ = _shape(description, _FIRST_MLP, 2)
@@ -99,7 +100,7 @@ class OpenClipVision:
         sources = {name: Source((keys[name],), shape) for name, shape in shapes.items()}
         patches, side = weight_of(architecture.embedding.linear), architecture.embedding.patch_size
         sources[patches] = Source((_CONVOLUTION,), (architecture.width, CHANNELS, side, side))
-        projection = weight_of(architecture.pooling.linear)
+        projection = weight_of(Pooling.linear)
         if projection in shapes:
             sources[projection] = Source((_PROJECTION,), shapes[projection][::-1], transposed=True)
         return sources
@@ -114,7 +115,7 @@ def _keys(architecture: Architecture) -> dict[str, str]:
         embedding.positions: _POSITIONS,
         **_weight_and_bias(embedding.norm, "ln_pre"),
         **_weight_and_bias(pooling.norm, "ln_post"),
-        weight_of(pooling.linear): _PROJECTION,
+        weight_of(Pooling.linear): _PROJECTION,
     }
     for block in architecture.blocks():
         layer = f"transformer.resblocks.{block.index}"
@@ -155,18 +156,22 @@ def _shape(description: Description, key: str, rank: int) -> tuple[int, ...]:
     return spec.shape
 
 
-def _activation(description: Description, model: Mapping[str, Any]) -> Any:
+def activation_of(path: Path, model: Mapping[str, Any], base: Architecture | None) -> Any:
+    """Reads the activation of both towers from a `model_cfg` of `path`, or of the base where there is none.
+
+    Raises CheckpointError where nothing says it.
+    """
     if not model:
-        if description.base is not None:
-            return description.base.block.activation
+        if base is not None:
+            return base.block.activation
         raise CheckpointError(
-            f"{description.path} does not say which activation the weights are of, and nothing else does:"
+            f"{path} does not say which activation the weights are of, and nothing else does:"
             ' put {"model_cfg": {"quick_gelu": true}} there for weights of OpenAI\'s,'
             " or false for those that open_clip trained without it"
         )
     quick = model.get("quick_gelu", False)
     if not isinstance(quick, bool):
-        raise CheckpointError(f"{description.path}: quick_gelu must be true or false, found {quick!r}")
+        raise CheckpointError(f"{path}: quick_gelu must be true or false, found {quick!r}")
     return "quick_gelu" if quick else "gelu"
 
 
@@ -182,10 +187,11 @@ def _num_attention_heads(description: Description, vision: Mapping[str, Any], wi
     return width // head_width
 
 
-def _object(description: Description, parent: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+def object_in(path: Path, parent: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """Returns an object of an open_clip_config.json; empty where it is not there. Raises CheckpointError."""
     value = parent.get(name) or {}
     if not isinstance(value, Mapping):
-        raise CheckpointError(f"{description.path}: {name} must be an object")
+        raise CheckpointError(f"{path}: {name} must be an object")
     return value
 
 

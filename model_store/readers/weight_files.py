@@ -27,7 +27,7 @@ PICKLE_FILE = "pytorch_model.bin"
 OPEN_CLIP_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 # Where training code keeps the weights, beside the optimizer and the like.
 _STATE_DICT = "state_dict"
-_PICKLE_SUFFIXES = {".pt", ".pth", ".bin"}
+PICKLE_SUFFIXES = {".pt", ".pth", ".bin"}
 
 
 class WeightFiles(ABC):
@@ -106,7 +106,7 @@ def open_weights(path: Path, allow_pickle: bool) -> WeightFiles:
     if not path.exists():
         raise CheckpointError(f"{path} does not exist")
     if not path.is_dir():
-        if path.suffix not in _PICKLE_SUFFIXES:
+        if path.suffix not in PICKLE_SUFFIXES:
             return SafetensorsWeights((path,))
         if not allow_pickle:
             raise CheckpointError(f"{path} is a pickle: convert it to safetensors, or pass --allow-pickle")

@@ -136,6 +136,20 @@ def test_the_finetuned_models_give_every_baseline_and_curve(
     assert report.read_text() == first, "all of it was in the journal"
 
 
+def test_only_the_baselines_that_are_asked_for_are_measured(suite: Suite, data: Path, tmp_path: Path) -> None:
+    store, report = tmp_path / "store", tmp_path / "figures.json"
+    _build(suite, store)
+    wanted = ("--baseline", "tsv_c", "--baseline", "weight_averaging")
+    assert "not measured" in _evaluate(store, data, *wanted, "--json", str(report))
+    figures = json.loads(report.read_text())
+    known = figures["average"]["baselines"]
+    assert {name for name in known if known[name] is not None} == {"tsv_c", "weight_averaging"}
+    assert list(figures["methods"]) == ["mass"], "nothing of TSV-M was measured"
+    refused = _evaluate(store, data, "--baseline", "tsv_x")
+    assert "exit 2" in refused
+    assert "--baseline 'tsv_x' must be one of pretrained, tsv_m, tsv_c" in " ".join(refused.split())
+
+
 def test_finetuned_models_of_some_tasks_are_refused(suite: Suite, data: Path, tmp_path: Path) -> None:
     _build(suite, tmp_path / "store")
     one = suite.tasks[0]

@@ -169,7 +169,7 @@ class TestBuild:
             (["--labels", "digits=a", "--labels", "digits=b"], "--labels digits is given twice"),
             (["--individual-accuracy", "digits=high"], "'high' is not a number"),
             (["--router-layer", "7"], "the router layer must be from 0 to 1, not 7"),
-            (["--head", "digits=/gone"], "/gone cannot be read: No such file or directory"),
+            (["--head", "digits=/gone"], "/gone does not exist"),
             (["--task", "digits=/gone"], "task digits is given twice"),
         ],
     )
@@ -286,7 +286,7 @@ class TestTask:
         [
             (["add", "digits", "x"], "task digits exists already"),
             (["add", "birds", "/gone"], "/gone does not exist"),
-            (["add", "Birds", "/gone"], "task name 'Birds' must be"),
+            (["add", "Bir ds", "/gone"], "task name 'Bir ds' must be"),
             (["remove", "birds"], "there is no task 'birds'"),
             (["rollback", "digits"], "task digits has no earlier revision"),
         ],

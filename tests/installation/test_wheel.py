@@ -48,6 +48,7 @@ def test_it_holds_the_package_once_and_nothing_else(wheel: Path) -> None:
     held = (
         "py.typed",
         "kernels/tile_shapes.json",
+        "model_store/words/clip_benchmark/Cars.json",
         "server/operation/page.html",
         "server/demo_store/manifest.json",
     )

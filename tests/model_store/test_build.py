@@ -24,6 +24,7 @@ from mass_serve.model_store.format import experts
 from mass_serve.model_store.format.experts import ExpertLayout
 from mass_serve.model_store.merged_base import is_slow_to_rebuild
 from mass_serve.model_store.plan import TaskInput, default_router_layer
+from mass_serve.model_store.revisions import add_task, prune_store, remove_task
 from mass_serve.model_store.store import Store
 from tests.models import Suite, make_model, make_suite, save_head
 
@@ -119,6 +120,70 @@ def test_stored_and_rebuilt_merged_base_are_the_same_bits(dtype: torch.dtype, tm
     assert torch.equal(stored["post_layernorm.bias"], expected)
 
 
+def bytes_of(store: Path) -> dict[str, bytes]:
+    """The files of a store but its lock, by path."""
+    paths = [path for path in store.rglob("*") if path.is_file() and path.name != ".lock"]
+    return {path.relative_to(store).as_posix(): path.read_bytes() for path in paths}
+
+
+class TestSameBuild:
+    """Revisions of a new store are named after what they hold."""
+
+    def test_has_the_same_bytes(self, own: Suite, tmp_path: Path) -> None:
+        options = BuildOptions(merged_base="stored")
+        build(own.pretrained, own.tasks, tmp_path / "a", options)
+        for path in tmp_path.rglob("*/config.json"):
+            os.utime(path, (1, 1))
+        build(own.pretrained, own.tasks, tmp_path / "b", options)
+        assert bytes_of(tmp_path / "a") == bytes_of(tmp_path / "b")
+
+    def test_another_head_or_option_is_another_revision(self, own: Suite, tmp_path: Path) -> None:
+        first = build(own.pretrained, own.tasks, tmp_path / "a").manifest
+        second = build(own.pretrained, own.tasks, tmp_path / "b", BuildOptions(top_k=1)).manifest
+        assert first.tasks == second.tasks
+        assert first.store_revision != second.store_revision
+        save_head(own.tasks[0].checkpoint, 4, 16, seed=99)
+        third = build(own.pretrained, own.tasks, tmp_path / "c").manifest
+        assert third.tasks[0].revision != first.tasks[0].revision
+        assert third.tasks[1] == first.tasks[1]
+
+    def test_a_later_change_never_has_an_earlier_name(self, own: Suite, tmp_path: Path) -> None:
+        first = build(own.pretrained, own.tasks, tmp_path / "a").manifest
+        again = add_task(tmp_path / "a", own.tasks[0], replace=True).manifest
+        assert again.tasks[0].revision != first.tasks[0].revision
+        assert Store.open(tmp_path / "a").verify() == []
+
+
+class TestCapitals:
+    """Names of tasks as papers write them."""
+
+    @pytest.fixture
+    def capital(self, own: Suite, tmp_path: Path) -> Path:
+        named = [dataclasses.replace(own.tasks[0], name="SUN397"), own.tasks[1]]
+        build(own.pretrained, named, tmp_path / "store")
+        return tmp_path / "store"
+
+    def test_make_a_store_that_earlier_programs_refuse(self, capital: Path) -> None:
+        store = Store.open(capital)
+        assert [task.name for task in store.manifest.tasks] == ["SUN397", "street"]
+        assert json.loads((capital / "manifest.json").read_text())["format_version"] == 2
+        assert store.verify() == []
+        assert remove_task(capital, "SUN397").manifest.format_version == 2, "it is in the history"
+        prune_store(capital)
+        assert json.loads((capital / "manifest.json").read_text())["format_version"] == 1
+
+    def test_are_one_name_with_small_letters(self, own: Suite, capital: Path) -> None:
+        task = dataclasses.replace(own.tasks[0], name="sun397")
+        for replaced in (False, True):
+            with pytest.raises(TaskError, match="tasks SUN397 and sun397 differ in their case alone"):
+                add_task(capital, task, replace=replaced)
+        remove_task(capital, "SUN397")
+        with pytest.raises(TaskError, match="differ in their case alone"):
+            add_task(capital, task)
+        prune_store(capital)
+        assert add_task(capital, task).manifest.find_task("sun397") is not None
+
+
 class TestRefuses:
     """Each before anything is written."""
 
@@ -130,19 +195,24 @@ class TestRefuses:
         assert "\n" not in str(caught.value)
         assert not (tmp_path / "out").exists()
 
-    @pytest.mark.parametrize("name", ["", "Digits", "a/b", "..", "-a", "a" * 65, "digits\n"])
+    @pytest.mark.parametrize("name", ["", "Di gits", "a/b", "..", "-a", "a" * 65, "digits\n", "Zürich"])
     def test_bad_names(self, suite: Suite, tmp_path: Path, name: str) -> None:
         task = dataclasses.replace(suite.tasks[0], name=name)
-        self.assert_refused(tmp_path, suite.pretrained, [task], "task name .* must be 1 to 64 of a-z")
+        self.assert_refused(tmp_path, suite.pretrained, [task], "task name .* must be 1 to 64 of A-Z")
 
     def test_a_name_that_requests_use_otherwise(self, suite: Suite, tmp_path: Path) -> None:
-        for name in ("auto", "stats"):
+        for name in ("auto", "stats", "Auto", "STATS"):
             task = dataclasses.replace(suite.tasks[0], name=name)
             self.assert_refused(tmp_path, suite.pretrained, [task], f"'{name}' has a meaning in requests")
 
     def test_duplicate_names(self, suite: Suite, tmp_path: Path) -> None:
         tasks = [suite.tasks[0], dataclasses.replace(suite.tasks[1], name="digits")]
         self.assert_refused(tmp_path, suite.pretrained, tasks, "task digits is given twice")
+
+    def test_names_that_differ_in_their_case_alone(self, suite: Suite, tmp_path: Path) -> None:
+        tasks = [suite.tasks[0], dataclasses.replace(suite.tasks[1], name="Digits")]
+        told = "tasks digits and Digits differ in their case alone: rename one"
+        self.assert_refused(tmp_path, suite.pretrained, tasks, told)
 
     def test_no_tasks(self, suite: Suite, tmp_path: Path) -> None:
         self.assert_refused(tmp_path, suite.pretrained, [], "at least one task")

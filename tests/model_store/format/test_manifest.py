@@ -11,6 +11,7 @@ import pytest
 
 from mass_serve.model_store.errors import ManifestError
 from mass_serve.model_store.format.manifest import MANIFEST_FILE, parse_manifest
+from mass_serve.model_store.format.origin import Origin
 from mass_serve.model_store.store import Store
 
 
@@ -26,9 +27,26 @@ def test_a_manifest_survives_the_round_trip(built: Path) -> None:
     assert parse_manifest(raw).to_bytes() == raw
 
 
+def test_origins_are_written_in_version_2_and_nowhere_else(content: dict[str, Any]) -> None:
+    manifest = parse_manifest(json.dumps(content).encode())
+    assert b"origin" not in manifest.to_bytes()
+    origin = Origin(name="hf:org/model@main", revision="1" * 40, files={"config.json": "0" * 64})
+    task = manifest.tasks[0].model_copy(update={"origins": (origin,)})
+    for update in ({"pretrained_origin": origin}, {"tasks": (task, *manifest.tasks[1:])}):
+        written = json.loads(manifest.model_copy(update=update).to_bytes())
+        assert written["format_version"] == 2
+        assert parse_manifest(json.dumps(written).encode()).to_bytes().count(b"hf:org/model@main") == 1
+
+
 def rename_file(task: dict[str, Any], to: str) -> None:
     path = next(iter(task["files"]))
     task["files"][to] = task["files"].pop(path)
+
+
+def entry_named(task: dict[str, Any], name: str) -> dict[str, Any]:
+    """The entry of a task under another name."""
+    files = {path.replace(f"/{task['name']}/", f"/{name}/"): digest for path, digest in task["files"].items()}
+    return {**task, "name": name, "files": files}
 
 
 CASES: list[tuple[str, Callable[[dict[str, Any]], object], str]] = [
@@ -39,6 +57,31 @@ CASES: list[tuple[str, Callable[[dict[str, Any]], object], str]] = [
         "'auto' has a meaning in requests; build the store",
     ),
     ("stats", lambda m: m["tasks"][0].update(name="stats"), r"tasks\.0\.name: the task name 'stats'"),
+    (
+        "capitals in version 1",
+        lambda m: m["history"].update(Cars=[entry_named(m["tasks"][0], "Cars")]),
+        "it says what format version 2 has come with",
+    ),
+    (
+        "two spellings",
+        lambda m: m["history"].update(Digits=[entry_named(m["tasks"][0], "Digits")]),
+        "tasks: digits and Digits differ in their case alone",
+    ),
+    (
+        "origin in version 1",
+        lambda m: m.update(pretrained_origin={"name": "hf:a/b", "files": {}}),
+        "it says what format version 2 has come with",
+    ),
+    (
+        "origin of a terminal",
+        lambda m: m.update(pretrained_origin={"name": "hf:a\x1b[2J", "files": {}}),
+        r"pretrained_origin\.name: has control characters",
+    ),
+    (
+        "origin with a path",
+        lambda m: m["tasks"][0].update(origins=[{"name": "x", "files": {"../x": "0" * 64}}]),
+        r"tasks\.0\.origins\.0\.files.*pattern",
+    ),
     ("older version", lambda m: m.update(format_version=0), "format_version: Input should be 1"),
     ("unknown key", lambda m: m.update(surprise=1), "surprise: Extra inputs are not permitted"),
     ("nested unknown key", lambda m: m["router"].update(x=1), r"router\.x: Extra inputs"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import subprocess
@@ -11,7 +10,6 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import pytest
 import torch
@@ -294,15 +292,6 @@ def other_form(seed: int, tuned: Any, path: Path) -> Path:
         return path.with_suffix(".safetensors")
     torch.save(state, path.with_suffix(".pt"))
     return path.with_suffix(".pt")
-
-
-@pytest.fixture(scope="module")
-def open_clip() -> Any:
-    """The package without torchvision, whose wheel has another torch: its transforms are not tested here."""
-    parts = ("torchvision", "torchvision.ops", "torchvision.ops.misc", "torchvision.transforms")
-    names = (*parts, "torchvision.transforms.functional")
-    with mock.patch.dict(sys.modules, dict.fromkeys(names, mock.MagicMock())):
-        return importlib.import_module("open_clip")
 
 
 @pytest.mark.optional("open_clip")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 
 from mass_serve.server.serving.caller import Caller
 from mass_serve.server.serving.refusals import A_SECOND, AT_ONCE, DELAY, MOST_CALLERS, Refusals
@@ -23,10 +24,14 @@ class Bench:
 
     def refuse(self, caller: Caller, times: int) -> int:
         """Refuses a caller so many times. Returns how many of the answers had to wait."""
+        return self.refuse_each(caller for _ in range(times))
+
+    def refuse_each(self, callers: Iterable[Caller]) -> int:
+        """Refuses one after the other. Returns how many of the answers had to wait."""
         before = len(self.delays)
 
         async def all_of_them() -> None:
-            for _ in range(times):
+            for caller in callers:
                 await self.refusals.slow_down(caller)
 
         asyncio.run(all_of_them())
@@ -60,9 +65,8 @@ def test_a_bounded_number_of_callers_is_remembered() -> None:
     """The one that was refused the longest ago is forgotten first."""
     bench = Bench()
     bench.refuse(FLOOD, 100)
-    for number in range(MOST_CALLERS - 1):
-        bench.refuse(Caller(f"address:{number}"), 1)
+    others = [Caller(f"address:{number}") for number in range(MOST_CALLERS)]
+    bench.refuse_each(others[1:])
     assert bench.refuse(FLOOD, 1) == 1, "still remembered"
-    for number in range(MOST_CALLERS):
-        bench.refuse(Caller(f"address:{number}"), 1)
+    bench.refuse_each(others)
     assert bench.refuse(FLOOD, 1) == 0, "forgotten"

