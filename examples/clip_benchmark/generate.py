@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from transformers import CLIPConfig, CLIPModel, CLIPVisionConfig, CLIPVisionModel
+from transformers import CLIPConfig, CLIPModel, CLIPVisionModel
 
 from examples.clip_benchmark.recipes import ENCODERS, TASKS, finetuned_name, pretrained_name
 from mass_serve.model_store.words import read_class_names
@@ -68,7 +68,7 @@ def generate(encoder: str, count: int, hub: Path, tiny: bool = False) -> None:
     """Fills HF_HOME `hub` with the pretrained model and those of the first `count` tasks."""
     config = configuration(encoder, tiny)
     torch.manual_seed(0)
-    model = CLIPModel(config)
+    model: Any = CLIPModel(config)
     with TemporaryDirectory(dir=hub) as folder:
         base = Path(folder) / "base"
         model.save_pretrained(base)
@@ -84,9 +84,9 @@ def generate(encoder: str, count: int, hub: Path, tiny: bool = False) -> None:
             _publish(Path(folder), finetuned_name(encoder, task), hub)
 
 
-def _finetuned(config: CLIPVisionConfig, pretrained: dict[str, Tensor], seed: int) -> CLIPVisionModel:
+def _finetuned(config: Any, pretrained: dict[str, Tensor], seed: int) -> Any:
     """A vision encoder without projection, as the published ones are, some way from the pretrained one."""
-    model = CLIPVisionModel(config)
+    model: Any = CLIPVisionModel(config)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for key, parameter in model.named_parameters():
