@@ -16,6 +16,7 @@ from pathlib import Path
 
 from docs.command_line import command_sections
 from docs.openapi import http_sections
+from docs.real_demo import real_alike_table, real_modes_table, real_sources_table, real_tasks_table
 from docs.tables import metrics_table, modes_table, settings_table
 
 PAGES = Path(__file__).parent
@@ -25,6 +26,10 @@ SECTIONS: Mapping[str, Callable[[], str]] = {
     "metrics": metrics_table,
     "commands": command_sections,
     "http": http_sections,
+    "real_sources": real_sources_table,
+    "real_tasks": real_tasks_table,
+    "real_modes": real_modes_table,
+    "real_alike": real_alike_table,
 }
 _MARKED = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end of \2 -->)", re.DOTALL)
 

