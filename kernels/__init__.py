@@ -5,6 +5,7 @@ in Triton kernels, and `backend.py` says which of them runs: the fused one on CU
 `records.py` is the one layout that the host and the fused kernels share.
 """
 
+from mass_serve.kernels import matrix_libraries  # noqa: F401 - before anything that could make a product
 from mass_serve.kernels.energies import subspace_energies
 from mass_serve.kernels.gate import gate
 from mass_serve.kernels.layer_norm import segmented_layer_norm

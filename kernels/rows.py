@@ -5,7 +5,8 @@ another inner loop, with another order of summation, for another number of rows,
 matrix that a thread gets. Measured for PyTorch's float32 product on the CPU with 1 to 16 threads: where the
 number of columns is a multiple of 16, a row's bits differ only if the row count is no multiple of 8 and a
 thread is left with fewer than 16 rows. bfloat16 products do not differ. So operands are padded with zeros to
-such shapes. `tests/kernels/test_rows.py` repeats the measurement.
+such shapes. `tests/kernels/test_rows.py` repeats the measurement. On processors with AMX that holds for the
+libraries as `kernels.matrix_libraries` sets them.
 """
 
 from __future__ import annotations

@@ -94,7 +94,7 @@ def _raised(descending: Tensor, amount: float) -> float:
 
 
 def _usual_size(rank: int) -> int:
-    return 5 * rank // 2
+    return max(5 * rank // 2, 6 * _SMALLEST_BLOCK)
 
 
 def _flat_size(rank: int, rows: int) -> int:

@@ -114,6 +114,21 @@ def test_most_of_a_matrix_is_decomposed_as_a_whole() -> None:
     assert leading_singular_vectors(noise(1.0), ROWS // 4) is None
 
 
+@pytest.mark.parametrize("rank", [1, 2, 3, 5])
+def test_few_vectors_are_found_too(rank: int) -> None:
+    delta = FOUND["decay"]()
+    found = leading_singular_vectors(delta, rank)
+    assert found is not None
+    _, s, _ = found
+    torch.testing.assert_close(s, torch.linalg.svdvals(delta.double())[:rank], rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("shape", [(4, 64), (6, 6), (15, 40)])
+def test_small_matrices_are_decomposed_as_a_whole(shape: tuple[int, int]) -> None:
+    assert leading_singular_vectors(noise(1.0, shape), 1) is None
+    assert task_singular_vectors(noise(1.0, shape), 1).u.shape == (shape[0], 1)
+
+
 def test_the_same_matrix_gives_the_same_bits() -> None:
     delta = FOUND["slow decay"]()
     first, second = task_singular_vectors(delta, RANK), task_singular_vectors(delta.clone(), RANK)

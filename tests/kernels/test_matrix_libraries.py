@@ -1,0 +1,26 @@
+"""The matrix libraries are told to give rows the same bits, unless the user has told them otherwise."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from mass_serve.kernels.matrix_libraries import VARIABLES
+from tests.server_processes import ROOT
+
+
+@pytest.mark.parametrize("own", [{}, {"ONEDNN_MAX_CPU_ISA": "DEFAULT"}])
+def test_what_the_user_has_set_is_kept(own: dict[str, str]) -> None:
+    others = {name: value for name, value in os.environ.items() if name not in VARIABLES}
+    program = (
+        "import json, os, mass_serve.kernels; from mass_serve.kernels.matrix_libraries import VARIABLES;"
+        "print(json.dumps({name: os.environ[name] for name in VARIABLES}))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=others | own, cwd=ROOT, capture_output=True, check=True
+    )
+    assert json.loads(done.stdout) == VARIABLES | own
