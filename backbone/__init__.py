@@ -5,7 +5,14 @@ one of several forms (`weights`); `ExpertBank` holds what every task changed; `p
 passes in the form that fits the device.
 """
 
-from mass_serve.backbone.architecture import Architecture, Block, PatchEmbedding, Pooling, weight_of
+from mass_serve.backbone.architecture import (
+    Architecture,
+    AttentionPooling,
+    Block,
+    PatchEmbedding,
+    Pooling,
+    weight_of,
+)
 from mass_serve.backbone.expert_bank import ExpertBank
 from mass_serve.backbone.expert_set import ExpertSet
 from mass_serve.backbone.heads import ClassificationHead
@@ -16,6 +23,7 @@ from mass_serve.backbone.weights.dense import DenseWeights
 
 __all__ = [
     "Architecture",
+    "AttentionPooling",
     "Block",
     "ClassificationHead",
     "DenseWeights",

@@ -13,7 +13,7 @@ names in a store; `model_store.readers` translate other people's.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from mass_serve.kernels.activations import ACTIVATIONS, Activation
@@ -192,6 +192,12 @@ class Pooling:
 
     norm = "post_layernorm"
     linear = "projection"
+    positions = ()  # no parameter's rows are tokens
+
+    @property
+    def unprojected(self) -> Pooling:
+        """The same without a projection."""
+        return replace(self, projection_dim=None)
 
     @property
     def linears(self) -> tuple[str, ...]:
@@ -231,17 +237,84 @@ class Pooling:
 
 
 @dataclass(frozen=True)
+class AttentionPooling:
+    """Tokens through a LayerNorm; one learned query, the probe, attends to them; then an MLP.
+
+    The MLP has a skip connection around it (arXiv:2106.04560, section 3.3). No projection follows.
+    """
+
+    num_attention_heads: int
+    mlp_width: int
+    activation: Activation
+
+    pooled = "attention"
+    projection_dim = None
+    norm = "post_layernorm"
+    probe = "attention_pooling.probe"
+    qkv = "attention_pooling.attention.qkv"
+    out = "attention_pooling.attention.out"
+    mlp_norm = "attention_pooling.layer_norm"
+    fc1 = "attention_pooling.mlp.fc1"
+    fc2 = "attention_pooling.mlp.fc2"
+    needs_class_token = False
+    needs_all_tokens = True
+
+    @property
+    def unprojected(self) -> AttentionPooling:
+        """The same without a projection."""
+        return self
+
+    @property
+    def linears(self) -> tuple[str, ...]:
+        """Every operation that is a matrix product, in forward order."""
+        return self.qkv, self.out, self.fc1, self.fc2
+
+    @property
+    def norms(self) -> tuple[str, ...]:
+        """Every operation that is a LayerNorm, in forward order."""
+        return self.norm, self.mlp_norm
+
+    @property
+    def positions(self) -> tuple[str, ...]:
+        """Every parameter whose rows are tokens: the probe."""
+        return (self.probe,)
+
+    def embedding_dim(self, width: int) -> int:
+        """P, the width of the embedding of tokens of that width."""
+        return width
+
+    def shapes(self, width: int) -> Shapes:
+        """The shape of every parameter, in forward order."""
+        return {
+            **_norm(self.norm, width),
+            self.probe: (1, width),
+            **_linear(self.qkv, 3 * width, width),
+            **_linear(self.out, width, width),
+            **_norm(self.mlp_norm, width),
+            **_linear(self.fc1, self.mlp_width, width),
+            **_linear(self.fc2, width, self.mlp_width),
+        }
+
+
+AnyPooling = Pooling | AttentionPooling
+
+
+@dataclass(frozen=True)
 class Architecture:
     """An encoder as a choice of parts: CLIP's, ViT's and DINOv2's vision encoders are such choices."""
 
     embedding: PatchEmbedding
     block: Block
     depth: int  # blocks
-    pooling: Pooling
+    pooling: AnyPooling
 
     def __post_init__(self) -> None:
-        if self.pooling.needs_class_token and not self.embedding.has_class_token:
-            raise ValueError(f"pooling {self.pooling.pooled!r} needs a class token, and there is none")
+        match self.pooling:
+            case Pooling(pooled=pooled) if self.pooling.needs_class_token:
+                if not self.embedding.has_class_token:
+                    raise ValueError(f"pooling {pooled!r} needs a class token, and there is none")
+            case AttentionPooling(num_attention_heads=heads) if self.width % heads:
+                raise ValueError(f"width {self.width} is not a multiple of {heads} heads of the pooling")
 
     @property
     def width(self) -> int:
@@ -272,6 +345,11 @@ class Architecture:
         """Every operation that is a matrix product, in forward order."""
         of_blocks = (linear for block in self.blocks() for linear in block.linears)
         return (self.embedding.linear, *of_blocks, *self.pooling.linears)
+
+    @property
+    def positions(self) -> tuple[str, ...]:
+        """Every parameter whose rows are added to tokens, or are tokens."""
+        return (self.embedding.positions, *self.pooling.positions)
 
     @property
     def norms(self) -> tuple[str, ...]:

@@ -19,7 +19,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from mass_serve.backbone.architecture import Architecture, BlockNames, Token
+from mass_serve.backbone.architecture import Architecture, AttentionPooling, BlockNames, Token
+from mass_serve.backbone.parts.attention_pooling import attention_pool
 from mass_serve.backbone.parts.block import attention, class_attention, enter_attention, enter_mlp, mlp
 from mass_serve.backbone.parts.patch_embedding import embed
 from mass_serve.backbone.parts.pooling import pool
@@ -163,10 +164,17 @@ def _run(
         if following.qkv in probe.bases:
             meter.measure(following.qkv, enter_attention(architecture.block, following, meter, x))
     elif stop == "embedding":
-        found["embedding"] = pool(architecture.pooling, architecture.embedding, meter, x, eps)
+        found["embedding"] = _pool(architecture, meter, x, eps)
     if probe.bases:
         found["energies"] = meter.energies
     return PassResult(found)
+
+
+def _pool(architecture: Architecture, weights: EncoderWeights, x: Tensor, eps: float) -> Tensor:
+    part = architecture.pooling
+    if isinstance(part, AttentionPooling):
+        return attention_pool(part, weights, x, eps)
+    return pool(part, architecture.embedding, weights, x, eps)
 
 
 def _through_blocks(

@@ -19,8 +19,13 @@ VIT_B_32 = Architecture(
 CLASSES = 10
 
 
-def write_checkpoints(folder: Path, architecture: Architecture, tasks: int) -> tuple[Path, list[Path]]:
-    """Writes `pretrained` and `tasks` models fine-tuned from it, each with a head and labels."""
+def write_checkpoints(
+    folder: Path, architecture: Architecture, tasks: int, decaying: bool = False
+) -> tuple[Path, list[Path]]:
+    """Writes `pretrained` and `tasks` models fine-tuned from it, each with a head and labels.
+
+    The singular values of what fine-tuning changed are nearly alike, or `decaying` as `1 / sqrt(i)`.
+    """
     generator = torch.Generator().manual_seed(0)
     shapes = architecture.parameter_shapes()
     pretrained = {name: _initial(name, shape, generator) for name, shape in shapes.items()}
@@ -29,7 +34,7 @@ def write_checkpoints(folder: Path, architecture: Architecture, tasks: int) -> t
     for task in range(tasks):
         path = folder / f"task{task}"
         changed = {
-            name: weight + 0.05 * weight.std() * torch.randn(weight.shape, generator=generator)
+            name: weight + 0.05 * weight.std() * _noise(weight.shape, decaying, generator)
             for name, weight in pretrained.items()
         }
         _write(path, architecture, changed)
@@ -44,6 +49,16 @@ def _initial(name: str, shape: tuple[int, ...], generator: torch.Generator) -> T
     noise = 0.02 * torch.randn(shape, generator=generator)
     is_gain = len(shape) == 1 and name.endswith(".weight")  # of a LayerNorm
     return noise + 1.0 if is_gain else noise
+
+
+def _noise(shape: torch.Size, decaying: bool, generator: torch.Generator) -> Tensor:
+    noise = torch.randn(shape, generator=generator)
+    if not decaying or len(shape) != 2:
+        return noise
+    scales = torch.arange(1, min(shape) + 1) ** -0.5
+    left = torch.randn(shape[0], len(scales), generator=generator) * scales
+    decayed: Tensor = left @ noise[: len(scales)] / scales.norm()
+    return decayed
 
 
 def _write(path: Path, architecture: Architecture, parameters: dict[str, Tensor]) -> None:

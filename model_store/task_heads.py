@@ -13,11 +13,13 @@ from mass_serve.model_store.format.heads import (
     HeadTensors,
     head_from_tensors,
     labels_by_row,
+    labels_in_order,
     read_head,
     read_labels,
 )
 from mass_serve.model_store.readers.checkpoint import Checkpoint
 
+_LABEL_NAMES = "label_names"  # timm's
 _PROBLEM_TYPE, _ONE_OF_THEM = "problem_type", "single_label_classification"
 
 
@@ -85,10 +87,11 @@ def _own_head(task: str, checkpoint: Checkpoint) -> HeadTensors:
 
 
 def _own_labels(task: str, checkpoint: Checkpoint) -> tuple[str, ...]:
-    by_row = checkpoint.config.get(ID2LABEL)
-    if by_row is None:
-        raise CheckpointError(
-            f"task {task}: {checkpoint.config_file} has no {ID2LABEL}: put {LABELS_FILE} there,"
-            f" or give --labels {task}=FILE"
-        )
-    return labels_by_row(checkpoint.config_file, by_row)
+    path, config = checkpoint.config_file, checkpoint.config
+    if (by_row := config.get(ID2LABEL)) is not None:
+        return labels_by_row(path, by_row)
+    if (in_order := config.get(_LABEL_NAMES)) is not None:
+        return labels_in_order(path, in_order)
+    raise CheckpointError(
+        f"task {task}: {path} has no {ID2LABEL}: put {LABELS_FILE} there, or give --labels {task}=FILE"
+    )

@@ -7,27 +7,26 @@ projection, or the mean over the patches. Nothing before the pooling depends on 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields, replace
+from dataclasses import fields
 
-from mass_serve.backbone.architecture import Architecture, Pooling
+from mass_serve.backbone.architecture import AnyPooling, Architecture
 from mass_serve.model_store.errors import CheckpointError
 from mass_serve.model_store.format.heads import HeadTensors
 from mass_serve.model_store.readers.checkpoint import Checkpoint
 
 
-def pooling_of_head(task: str, head: HeadTensors, finetuned: Architecture) -> Pooling:
+def pooling_of_head(task: str, head: HeadTensors, finetuned: Architecture) -> AnyPooling:
     """Returns the fine-tuned model's pooling, without its projection where only then the head fits.
 
     Raises CheckpointError for a head of another width.
     """
     own, (_, width) = finetuned.pooling, head.shape
     whole = finetuned.embedding_dim
-    unprojected = replace(own, projection_dim=None)
     if width == whole:
         return own
-    without = replace(finetuned, pooling=unprojected).embedding_dim
+    without = own.unprojected.embedding_dim(finetuned.width)
     if width == without:
-        return unprojected
+        return own.unprojected
     other = "" if without == whole else f", or {without} without its projection"
     raise CheckpointError(f"task {task}: the head takes {width} numbers, the encoder gives {whole}{other}")
 
@@ -52,7 +51,7 @@ def with_pooling_of(pretrained: Checkpoint, finetuned: Mapping[str, Checkpoint])
     return pooled
 
 
-def _refuse_other_projection(task: str, found: Pooling, expected: Pooling) -> None:
+def _refuse_other_projection(task: str, found: AnyPooling, expected: AnyPooling) -> None:
     if found.projection_dim not in (None, expected.projection_dim):
         raise CheckpointError(
             f"task {task}: the fine-tuned model has projection_dim {found.projection_dim},"

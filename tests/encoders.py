@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mass_serve.backbone import Architecture, Block, PatchEmbedding, Pooling
+from mass_serve.backbone import Architecture, AttentionPooling, Block, PatchEmbedding, Pooling
 
 _VIT = PatchEmbedding(32, 8, has_bias=True, has_norm=False)
 _REGISTERS = PatchEmbedding(32, 10, has_bias=True, num_registers=3, has_norm=False)
@@ -22,6 +22,12 @@ ENCODERS: dict[str, Architecture] = {
     ),
     "geglu, mean before norm": Architecture(
         _REGISTERS_ALONE, Block(24, 3, 40, "gelu", 1e-5, is_gated=True), 1, Pooling(20, "mean_before_norm")
+    ),
+    "attention pooling": Architecture(
+        PatchEmbedding(32, 8, has_bias=True, has_class_token=False, has_norm=False),
+        Block(32, 4, 64, "gelu_tanh", 1e-6),
+        2,
+        AttentionPooling(4, 72, "gelu_tanh"),
     ),
     "mean without norm": Architecture(
         PatchEmbedding(32, 8), Block(32, 4, 64, "gelu", 1e-5), 2, Pooling(None, "mean_without_norm")

@@ -18,6 +18,23 @@ from examples.demo_suite.fonts import FontsMissingError, require_fonts
 OPEN_CLIP = ("open-clip-torch", "ftfy", "wcwidth", "regex", "tqdm")
 
 
+# A client of S3 and a server, without what the server needs for other services; botocore allows no newer
+# python-dateutil, and works with the one that is here.
+S3 = (
+    *("s3fs", "aiobotocore", "aioitertools", "botocore", "jmespath", "boto3", "s3transfer"),
+    *(
+        "moto",
+        "responses",
+        "flask",
+        "flask-cors",
+        "blinker",
+        "itsdangerous",
+        "xmltodict",
+        "py-partiql-parser",
+    ),
+)
+
+
 def c_compiler() -> str | None:
     """The path of a C compiler, if there is one."""
     return shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
@@ -53,6 +70,18 @@ def _without_open_clip() -> str | None:
     return f"checkpoints are compared with open_clip: pip install --no-deps {' '.join(OPEN_CLIP)}"
 
 
+def _without_timm() -> str | None:
+    if importlib.util.find_spec("timm"):
+        return None
+    return "checkpoints are compared with timm: pip install --no-deps timm"
+
+
+def _without_s3() -> str | None:
+    if importlib.util.find_spec("s3fs") and importlib.util.find_spec("moto"):
+        return None
+    return f"stores on S3 are held to a server: pip install --no-deps {' '.join(S3)}"
+
+
 def _without_real_demo() -> str | None:
     if importlib.util.find_spec("onnx") and importlib.util.find_spec("peft"):
         return None
@@ -66,6 +95,8 @@ MISSING: dict[str, Callable[[], str | None]] = {
     "compiler": _without_compiler,
     "fusion_bench": _without_fusion_bench,
     "open_clip": _without_open_clip,
+    "timm": _without_timm,
+    "s3": _without_s3,
     "real_demo": _without_real_demo,
 }
 

@@ -70,7 +70,7 @@ def running(
 
 
 def serving(
-    store: Path, variables: Mapping[str, str] | None = None, **settings: object
+    store: Path | str, variables: Mapping[str, str] | None = None, **settings: object
 ) -> AbstractContextManager[RunningServer]:
     """`mass-serve serve` of a real store."""
     command = [sys.executable, "-m", "mass_serve.cli", "serve", str(store)]

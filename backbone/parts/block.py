@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mass_serve import kernels
-from mass_serve.backbone.architecture import Block, BlockNames
+from mass_serve.backbone.architecture import AttentionPooling, Block, BlockNames
 from mass_serve.backbone.weights.protocol import EncoderWeights
 from mass_serve.kernels.activations import Activation
 
@@ -36,10 +36,15 @@ def class_attention(part: Block, names: BlockNames, weights: EncoderWeights, x: 
     normed, width = enter_attention(part, names, weights, x), part.width
     q = weights.linear(names.qkv, normed[:, :1], output_rows=slice(0, width))
     k, v = weights.linear(names.qkv, normed, output_rows=slice(width, 3 * width)).chunk(2, dim=-1)
+    return weights.linear(names.out, attend_once(part, q, k, v), skip=x[:, :1].contiguous())
+
+
+def attend_once(part: Block | AttentionPooling, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """The attention of one query q [B, 1, D] over k and v [B, n, D]: [B, 1, D]."""
     # One query is so short a product that its bits would depend on the batch; eight equal ones are not.
     queries = _split_heads(q, part).expand(-1, -1, QUERY_ROWS, -1).contiguous()
     attended = _attend(queries, _split_heads(k, part), _split_heads(v, part))
-    return weights.linear(names.out, _join_heads(attended[:, :, :1]), skip=x[:, :1].contiguous())
+    return _join_heads(attended[:, :, :1])
 
 
 def enter_attention(part: Block, names: BlockNames, weights: EncoderWeights, x: Tensor) -> Tensor:
@@ -81,7 +86,7 @@ def _attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return F.scaled_dot_product_attention(q, k, v, scale=dim**-0.5)[..., :dim]
 
 
-def _split_heads(x: Tensor, part: Block) -> Tensor:
+def _split_heads(x: Tensor, part: Block | AttentionPooling) -> Tensor:
     """[B, n, D] -> [B, heads, n, D / heads]"""
     return x.view(x.shape[0], x.shape[1], part.num_attention_heads, -1).transpose(1, 2)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from torch import Tensor
 
@@ -32,7 +33,12 @@ from mass_serve.kernels.records import (
 )
 from mass_serve.kernels.segment_plan import SegmentPlan
 
-POSITIONS_PLACE = 0
+
+class PositionPlace(NamedTuple):
+    """Where the fields of a table of positions begin, and how many tokens it has."""
+
+    field: int
+    length: int
 
 
 @dataclass(frozen=True)
@@ -40,6 +46,7 @@ class RecordLayout:
     """Where each operation's fields begin in a segment's record."""
 
     embedding: PatchEmbedding
+    positions: dict[str, PositionPlace]
     linears: dict[str, LinearPlace]
     norms: dict[str, int]
     length: int
@@ -74,10 +81,15 @@ class RecordLayout:
         parameters: Iterable[str],
         place: Callable[[str, int], LinearPlace],
     ) -> RecordLayout:
+        positions: dict[str, PositionPlace] = {}
         linears: dict[str, LinearPlace] = {}
         norms: dict[str, int] = {}
-        there = frozenset(parameters)
-        length = POSITIONS_PLACE + len(PositionField)
+        there, shapes = frozenset(parameters), architecture.parameter_shapes()
+        length = 0
+        for name in architecture.positions:
+            if name in there:
+                positions[name] = PositionPlace(length, shapes[name][0])
+                length += len(PositionField)
         for linear in architecture.linears:
             if weight_of(linear) in there:
                 linears[linear] = place(linear, length)
@@ -86,7 +98,7 @@ class RecordLayout:
             if weight_of(norm) in there:
                 norms[norm] = length
                 length += len(NormField)
-        return cls(architecture.embedding, linears, norms, length)
+        return cls(architecture.embedding, positions, linears, norms, length)
 
     def dense_record(self, parameters: Mapping[str, Tensor]) -> Tensor:
         """The record [length] of plain weights. They must live as long as it is used."""
@@ -108,12 +120,16 @@ class RecordLayout:
 
     def _vector_fields(self, vectors: Mapping[str, Tensor]) -> dict[int, Fields]:
         """The fields of everything that is no linear, by the place where they begin."""
-        tokens = position_fields(vectors.get(self.embedding.class_token), vectors[self.embedding.positions])
+        firsts = {self.embedding.positions: vectors.get(self.embedding.class_token)}
+        tokens = {
+            place.field: position_fields(firsts.get(name), vectors[name])
+            for name, place in self.positions.items()
+        }
         norms = {
             place: norm_fields(vectors[weight_of(name)], vectors[bias_of(name)])
             for name, place in self.norms.items()
         }
-        return {POSITIONS_PLACE: tokens} | norms
+        return tokens | norms
 
 
 class PlannedWeights:
@@ -157,9 +173,8 @@ class PlannedWeights:
     def add_positions(
         self,
         class_token: str | None,  # noqa: ARG002 - a record has one, the embedding's
-        positions: str,  # noqa: ARG002 - the same
+        positions: str,
         patches: Tensor,
     ) -> Tensor:
-        return planned_positions(
-            patches, self.plan, field=POSITIONS_PLACE, length=self.layout.embedding.num_tokens
-        )
+        field, length = self.layout.positions[positions]
+        return planned_positions(patches, self.plan, field=field, length=length)

@@ -12,7 +12,14 @@ from typing import Annotated, Literal
 
 from pydantic import Field, GetPydanticSchema, model_validator
 
-from mass_serve.backbone.architecture import Architecture, Block, PatchEmbedding, Pooled, Pooling
+from mass_serve.backbone.architecture import (
+    Architecture,
+    AttentionPooling,
+    Block,
+    PatchEmbedding,
+    Pooled,
+    Pooling,
+)
 from mass_serve.kernels.activations import Activation
 from mass_serve.model_store.format.architecture_v1 import Depth, Epsilon, architecture_schema
 from mass_serve.model_store.format.field_types import Size, StrictModel
@@ -49,6 +56,38 @@ class StoredPooling(StrictModel):
     kind: Pooled
     projection_dim: Size | None
 
+    @classmethod
+    def of(cls, pooling: Pooling) -> StoredPooling:
+        """Makes what stands for a pooling."""
+        return cls(kind=pooling.pooled, projection_dim=pooling.projection_dim)
+
+    def pooling(self) -> Pooling:
+        """The pooling that it stands for."""
+        return Pooling(self.projection_dim, self.kind)
+
+
+class StoredAttentionPooling(StrictModel):
+    """`backbone.architecture.AttentionPooling` in a manifest."""
+
+    kind: Literal["attention"]
+    num_attention_heads: Size
+    mlp_width: Size
+    activation: Activation
+
+    @classmethod
+    def of(cls, pooling: AttentionPooling) -> StoredAttentionPooling:
+        """Makes what stands for a pooling."""
+        return cls(
+            kind="attention",
+            num_attention_heads=pooling.num_attention_heads,
+            mlp_width=pooling.mlp_width,
+            activation=pooling.activation,
+        )
+
+    def pooling(self) -> AttentionPooling:
+        """The pooling that it stands for."""
+        return AttentionPooling(self.num_attention_heads, self.mlp_width, self.activation)
+
 
 class NestedArchitecture(StrictModel):
     """An encoder by its parts, in the order and under the names of format version 2."""
@@ -56,7 +95,7 @@ class NestedArchitecture(StrictModel):
     embedding: StoredPatches
     block: StoredBlock
     depth: Depth
-    pooling: StoredPooling
+    pooling: Annotated[StoredPooling | StoredAttentionPooling, Field(discriminator="kind")]
 
     @model_validator(mode="after")
     def _parts_fit(self) -> NestedArchitecture:
@@ -88,9 +127,10 @@ class NestedArchitecture(StrictModel):
                 layer_norm_eps=block.layer_norm_eps,
             ),
             depth=architecture.depth,
-            pooling=StoredPooling(
-                kind=pooling.pooled,
-                projection_dim=pooling.projection_dim,
+            pooling=(
+                StoredAttentionPooling.of(pooling)
+                if isinstance(pooling, AttentionPooling)
+                else StoredPooling.of(pooling)
             ),
         )
 
@@ -116,7 +156,7 @@ class NestedArchitecture(StrictModel):
                 qkv_has_bias=block.qkv_bias,
             ),
             self.depth,
-            Pooling(self.pooling.projection_dim, self.pooling.kind),
+            self.pooling.pooling(),
         )
 
 

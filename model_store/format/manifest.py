@@ -72,10 +72,6 @@ class RouterSpec(StrictModel):
     unrouted_below: Annotated[float, Field(ge=0, le=1)] = 0.0  # of familiarity; 0: every answer is believed
 
 
-def _is_none(value: object) -> bool:
-    return value is None
-
-
 class HeadSpec(StrictModel):
     """`cosine`: scaled cosine similarity to class vectors; `linear`: weight and bias."""
 

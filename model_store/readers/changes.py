@@ -77,3 +77,30 @@ class DistilledPositions:
         rows = stacked.float()[0].clone()
         rows[1] += token.float()[0, 0]
         return rows
+
+
+@dataclass(frozen=True)
+class Registers:
+    """Positions [C + R + P, D] of positions [1, P, D] or [1, C + R + P, D], and R registers [1, R, D].
+
+    C is 1 with a class token, else 0. Positions of the P patches alone are those of the tokens before them
+    zero; the registers are added to their rows (timm's `_pos_embed`).
+    """
+
+    key: str | None  # of the registers
+    num_registers: int
+    width: int
+    has_class_token: bool
+    num_patches: int
+
+    @property
+    def tensors(self) -> Mapping[str, Shape]:
+        return {} if self.key is None else {self.key: (1, self.num_registers, self.width)}
+
+    def __call__(self, stacked: Tensor, further: Sequence[Tensor]) -> Tensor:
+        before = self.has_class_token + self.num_registers
+        rows = torch.zeros(before + self.num_patches, self.width)
+        rows[-stacked.shape[1] :] = stacked.float()[0]
+        for registers in further:
+            rows[self.has_class_token : before] += registers.float()[0]
+        return rows

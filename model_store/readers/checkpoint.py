@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mass_serve.backbone.architecture import Architecture, Pooling, bias_of, weight_of
+from mass_serve.backbone.architecture import AnyPooling, Architecture, bias_of, weight_of
 from mass_serve.model_store.errors import CheckpointError
 from mass_serve.model_store.format.heads import BIAS, WEIGHT
 from mass_serve.model_store.format.tensor_files import LARGEST_NUMBER, is_moderate
@@ -21,13 +21,15 @@ from mass_serve.model_store.readers.family import Description, Family, Source
 from mass_serve.model_store.readers.json_files import read_json_object
 from mass_serve.model_store.readers.open_clip import OpenClipVision
 from mass_serve.model_store.readers.preprocessing import read_crop
+from mass_serve.model_store.readers.siglip import Siglip
+from mass_serve.model_store.readers.timm import Timm
 from mass_serve.model_store.readers.vit import Vit
 from mass_serve.model_store.readers.weight_files import WeightFiles, open_weights
 
 CONFIG_FILE = "config.json"
 # Another family is another file beside `clip`, and an entry here. First those that are told by their tensors:
 # in a folder of the hub the configuration of another form may lie beside them.
-FAMILIES: tuple[Family, ...] = (OpenClipVision(), ClipVision(), Vit(), Dinov2())
+FAMILIES: tuple[Family, ...] = (OpenClipVision(), ClipVision(), Vit(), Dinov2(), Siglip(), Timm())
 
 
 class Checkpoint:
@@ -82,7 +84,7 @@ class Checkpoint:
         """The parameters of the architecture that are not here: `over` reads them of the base."""
         return tuple(name for name in self.architecture.parameter_shapes() if name not in self._sources)
 
-    def pooled(self, pooling: Pooling) -> Checkpoint:
+    def pooled(self, pooling: AnyPooling) -> Checkpoint:
         """The same model with another pooling: what that has no use for is not read.
 
         Raises CheckpointError where the model has a parameter of that pooling in another shape.
@@ -123,6 +125,7 @@ class Checkpoint:
         whole = whole.T.contiguous() if source.transposed else whole
         if source.change is not None:
             whole = source.change(whole, [self._finite(self._keys[key]) for key in source.change.tensors])
+            self._refuse_immoderate(whole, f"what {' and '.join(source.needed)} make of {name}")
         return whole.reshape(self._shapes[name])
 
     def over(self, base: Callable[[str], Tensor]) -> Callable[[str], Tensor]:
@@ -131,11 +134,14 @@ class Checkpoint:
 
     def _finite(self, key: str) -> Tensor:
         tensor = self._weights.read(key)
+        self._refuse_immoderate(tensor, key)
+        return tensor
+
+    def _refuse_immoderate(self, tensor: Tensor, key: str) -> None:
         if not is_moderate(tensor):
             raise CheckpointError(
                 f"{self.folder}: {key} holds NaN, Inf or a number beyond {LARGEST_NUMBER:g}"
             )
-        return tensor
 
     def _classifier_keys(self) -> dict[str, str]:
         """The classifier's parts that are here, by what heads call them."""
@@ -189,7 +195,7 @@ def _family_of(folder: Path, weights: WeightFiles) -> tuple[Family, Mapping[str,
 
 
 def _with_projection_of(base: Architecture | None, own: Architecture) -> Architecture:
-    if base is None or own.width != base.width or own.pooling != replace(base.pooling, projection_dim=None):
+    if base is None or own.width != base.width or own.pooling != base.pooling.unprojected:
         return own
     return replace(own, pooling=base.pooling)
 

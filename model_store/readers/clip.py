@@ -20,6 +20,7 @@ from mass_serve.model_store.errors import CheckpointError
 from mass_serve.model_store.format.architecture_v1 import FlatArchitecture
 from mass_serve.model_store.format.field_types import first_problem
 from mass_serve.model_store.readers.family import Description, Source
+from mass_serve.model_store.readers.transformers_names import stacked_sources, weight_and_bias
 
 VISION_DEFAULTS: dict[str, Any] = {
     "image_size": 224,
@@ -94,14 +95,7 @@ class ClipVision:
 
     def sources(self, architecture: Architecture, description: Description) -> dict[str, Source]:  # noqa: ARG002
         """Returns the place of every canonical parameter; the parts of a fused one share its rows evenly."""
-        embedding = architecture.embedding
-        keys, sources = _keys(architecture), {}
-        for name, (rows, *rest) in architecture.parameter_shapes().items():
-            sources[name] = Source(keys[name], (rows // len(keys[name]), *rest))
-        patches, side = weight_of(embedding.linear), embedding.patch_size
-        # The patches go through a convolution there.
-        sources[patches] = Source(keys[patches], (architecture.width, CHANNELS, side, side))
-        return sources
+        return stacked_sources(architecture, _keys(architecture))
 
 
 def _name(key: str) -> str | None:
@@ -115,30 +109,31 @@ def _name(key: str) -> str | None:
 def _keys(architecture: Architecture) -> dict[str, tuple[str, ...]]:
     """THE table: CLIP's names for every canonical parameter; the fused qkv is q, k and v there."""
     embedding, pooling = architecture.embedding, architecture.pooling
-    table = {
+    return {
         weight_of(embedding.linear): ("embeddings.patch_embedding.weight",),
         embedding.class_token: ("embeddings.class_embedding",),
         embedding.positions: ("embeddings.position_embedding.weight",),
-        **_weight_and_bias(embedding.norm, "pre_layernorm"),
-        **_weight_and_bias(pooling.norm, _LAST_NORM),
-        weight_of(pooling.linear): (weight_of(_PROJECTION),),
+        **weight_and_bias(embedding.norm, "pre_layernorm"),
+        **block_table(architecture),
+        **weight_and_bias(pooling.norm, _LAST_NORM),
+        weight_of(Pooling.linear): (weight_of(_PROJECTION),),
     }
+
+
+def block_table(architecture: Architecture) -> dict[str, tuple[str, ...]]:
+    """The part of the table that is of the blocks, which SigLIP has, too."""
+    table: dict[str, tuple[str, ...]] = {}
     for block in architecture.blocks():
         layer = f"encoder.layers.{block.index}"
         table |= {
-            **_weight_and_bias(block.norm1, f"{layer}.layer_norm1"),
-            **_weight_and_bias(block.qkv, *(f"{layer}.self_attn.{part}_proj" for part in "qkv")),
-            **_weight_and_bias(block.out, f"{layer}.self_attn.out_proj"),
-            **_weight_and_bias(block.norm2, f"{layer}.layer_norm2"),
-            **_weight_and_bias(block.fc1, f"{layer}.mlp.fc1"),
-            **_weight_and_bias(block.fc2, f"{layer}.mlp.fc2"),
+            **weight_and_bias(block.norm1, f"{layer}.layer_norm1"),
+            **weight_and_bias(block.qkv, *(f"{layer}.self_attn.{part}_proj" for part in "qkv")),
+            **weight_and_bias(block.out, f"{layer}.self_attn.out_proj"),
+            **weight_and_bias(block.norm2, f"{layer}.layer_norm2"),
+            **weight_and_bias(block.fc1, f"{layer}.mlp.fc1"),
+            **weight_and_bias(block.fc2, f"{layer}.mlp.fc2"),
         }
     return table
-
-
-def _weight_and_bias(operation: str, *theirs: str) -> dict[str, tuple[str, ...]]:
-    """The rows of the table for both parameters of an operation, which may be several in the checkpoint."""
-    return {of(operation): tuple(of(key) for key in theirs) for of in (weight_of, bias_of)}
 
 
 def _check_supported(path: Path, vision: dict[str, Any]) -> None:

@@ -41,6 +41,8 @@ DEFAULTS: dict[str, Any] = {
 }
 _WITH_REGISTERS = "dinov2_with_registers"
 _DEFAULTS_WITH_REGISTERS = DEFAULTS | {"patch_size": 16, "num_register_tokens": 4}
+# Beyond that nobody interpolates, and a configuration could ask for any amount of memory.
+_MOST_ENLARGED = 4
 _POSITIONS, _REGISTERS = "embeddings.position_embeddings", "embeddings.register_tokens"
 
 
@@ -118,10 +120,17 @@ def _complete(description: Description) -> dict[str, Any]:
 
 def _image_size(description: Description, config: Mapping[str, Any]) -> int:
     """The size of the images that come: that of the positions only where nothing else says it."""
-    learned = square_edge(description.path, config, "image_size")
-    if description.crop is not None:
-        return description.crop
-    return learned if description.base is None else description.base.embedding.image_size
+    path, learned = description.path, square_edge(description.path, config, "image_size")
+    if learned < square_edge(path, config, "patch_size"):
+        raise CheckpointError(f"{path}: patch_size {config['patch_size']} exceeds image_size {learned}")
+    if description.crop is None:
+        return learned if description.base is None else description.base.embedding.image_size
+    if description.crop > _MOST_ENLARGED * learned:
+        raise CheckpointError(
+            f"{path.parent}: images are cut to {description.crop} pixels, but the positions were learned for "
+            f"{learned}: they can be interpolated for {_MOST_ENLARGED * learned} at most"
+        )
+    return description.crop
 
 
 def _mlp_width(path: Path, config: Mapping[str, Any]) -> int:

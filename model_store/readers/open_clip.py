@@ -16,7 +16,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from mass_serve.backbone.architecture import CHANNELS, Architecture, bias_of, weight_of
+from mass_serve.backbone.architecture import CHANNELS, Architecture, Pooling, bias_of, weight_of
 from mass_serve.model_store.errors import CheckpointError
 from mass_serve.model_store.format.architecture_v1 import FlatArchitecture
 from mass_serve.model_store.format.field_types import first_problem
@@ -100,7 +100,7 @@ class OpenClipVision:
         sources = {name: Source((keys[name],), shape) for name, shape in shapes.items()}
         patches, side = weight_of(architecture.embedding.linear), architecture.embedding.patch_size
         sources[patches] = Source((_CONVOLUTION,), (architecture.width, CHANNELS, side, side))
-        projection = weight_of(architecture.pooling.linear)
+        projection = weight_of(Pooling.linear)
         if projection in shapes:
             sources[projection] = Source((_PROJECTION,), shapes[projection][::-1], transposed=True)
         return sources
@@ -115,7 +115,7 @@ def _keys(architecture: Architecture) -> dict[str, str]:
         embedding.positions: _POSITIONS,
         **_weight_and_bias(embedding.norm, "ln_pre"),
         **_weight_and_bias(pooling.norm, "ln_post"),
-        weight_of(pooling.linear): _PROJECTION,
+        weight_of(Pooling.linear): _PROJECTION,
     }
     for block in architecture.blocks():
         layer = f"transformer.resblocks.{block.index}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,12 +117,12 @@ def _head_of_words(words: HeadWords, pretrained: Path, allow_pickle: bool, progr
         return folder
 
 
-def _texts(given: ModelName | tuple[str, ...], read: object) -> tuple[str, ...]:
+def _texts(given: ModelName | tuple[str, ...], read: Callable[[str], tuple[str, ...]]) -> tuple[str, ...]:
     if isinstance(given, tuple):
         return given
     published = given.text.lower() in {name.lower() for name in TABLES}
     with _told_where(given.where):
-        return read(given.text if published else str(given.path))  # type: ignore[operator,no-any-return]
+        return read(given.text if published else str(given.path))
 
 
 def _identity(path: Path | None) -> list[tuple[str, int, int]]:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from mass_serve.backbone.architecture import Architecture, Pooling, bias_of, weight_of
+from mass_serve.backbone.architecture import Architecture, AttentionPooling, Pooling, bias_of, weight_of
 from tests.encoders import ENCODERS
 from tests.tiny import CONFIG, architecture
 
@@ -20,17 +20,17 @@ def test_every_parameter_belongs_to_one_operation_or_to_the_tokens(encoder: Arch
     ]
     embedding, block = encoder.embedding, encoder.block
     class_token = [embedding.class_token] if embedding.has_class_token else []
-    without_bias = [encoder.pooling.linear]
+    without_bias = [Pooling.linear]
     without_bias += [] if embedding.has_bias else [embedding.linear]
     without_bias += [] if block.qkv_has_bias else [names.qkv for names in encoder.blocks()]
-    tokens = [*class_token, embedding.positions]
+    tokens = [*class_token, *encoder.positions]
     there = [name for name in (*operations, *tokens) if name not in map(bias_of, without_bias)]
     assert sorted(there) == sorted(encoder.parameter_shapes())
 
 
 @pytest.mark.parametrize("encoder", ARCHITECTURES)
 def test_the_matrices_are_the_linears_weights_and_the_positions(encoder: Architecture) -> None:
-    matrices = {*map(weight_of, encoder.linears), encoder.embedding.positions}
+    matrices = {*map(weight_of, encoder.linears), *encoder.positions}
     assert set(encoder.matrix_shapes()) == matrices
 
 
@@ -39,6 +39,12 @@ def test_what_a_pooling_needs_must_be_there() -> None:
     for pooled in ("class", "class_and_mean"):
         with pytest.raises(ValueError, match=f"pooling '{pooled}' needs a class token"):
             replace(encoder, pooling=Pooling(None, pooled))
+
+
+def test_a_poolings_heads_divide_the_width() -> None:
+    encoder = ENCODERS["attention pooling"]
+    with pytest.raises(ValueError, match="width 32 is not a multiple of 5 heads of the pooling"):
+        replace(encoder, pooling=AttentionPooling(5, 72, "gelu_tanh"))
 
 
 def test_early_evidence_is_of_inputs_as_wide_as_a_token() -> None:

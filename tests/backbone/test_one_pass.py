@@ -20,7 +20,7 @@ from mass_serve.backbone import (
     patchify,
     run,
 )
-from mass_serve.backbone.architecture import Token
+from mass_serve.backbone.architecture import AttentionPooling, Token
 from mass_serve.kernels import subspace_energies
 from mass_serve.model_store.readers.checkpoint import Checkpoint
 from tests import tiny
@@ -258,6 +258,11 @@ def test_an_embedding_is_what_its_pooling_makes_of_the_last_tokens(name: str) ->
     eps = config.block.layer_norm_eps
     of_patches = slice(config.embedding.tokens_before_patches, None)
     normed = torch.nn.functional.layer_norm(leaving, [config.width], weight, bias, eps)
+    if isinstance(config.pooling, AttentionPooling):
+        torch.testing.assert_close(
+            result.embedding, _attended(parameters, config, normed), atol=1e-5, rtol=1e-5
+        )
+        return
     pooled = {
         "class": normed[:, 0],
         "mean": normed[:, of_patches].mean(1),
@@ -271,6 +276,32 @@ def test_an_embedding_is_what_its_pooling_makes_of_the_last_tokens(name: str) ->
         pooled = pooled @ parameters["projection.weight"].T
     assert result.embedding.shape == (3, config.embedding_dim)
     torch.testing.assert_close(result.embedding, pooled, atol=1e-5, rtol=1e-5)
+
+
+def _attended(parameters: dict[str, Tensor], config: Architecture, normed: Tensor) -> Tensor:
+    """The attention pooling by torch's own multi-head attention."""
+    part = config.pooling
+    assert isinstance(part, AttentionPooling)
+    own = {
+        name.removeprefix("attention_pooling."): value
+        for name, value in parameters.items()
+        if name.startswith("attention_pooling.")
+    }
+    attend = torch.nn.MultiheadAttention(config.width, part.num_attention_heads, batch_first=True)
+    attend.load_state_dict(
+        {
+            "in_proj_weight": own["attention.qkv.weight"],
+            "in_proj_bias": own["attention.qkv.bias"],
+            "out_proj.weight": own["attention.out.weight"],
+            "out_proj.bias": own["attention.out.bias"],
+        }
+    )
+    y: Tensor = attend(own["probe"].expand(len(normed), 1, -1), normed, normed)[0][:, 0]
+    norm = own["layer_norm.weight"], own["layer_norm.bias"]
+    hidden = torch.nn.functional.layer_norm(y, [config.width], *norm, config.block.layer_norm_eps)
+    hidden = hidden @ own["mlp.fc1.weight"].T + own["mlp.fc1.bias"]
+    hidden = torch.nn.functional.gelu(hidden, approximate="tanh") @ own["mlp.fc2.weight"].T
+    return y.add(hidden).add(own["mlp.fc2.bias"])
 
 
 def test_a_router_cannot_look_at_a_class_token_that_is_not_there() -> None:

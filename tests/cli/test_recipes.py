@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from mass_serve.model_store.store import Store
 from tests.cli.test_stores import failure, run, run_json
+from tests.model_store.sources.fake_hub import Repository, running_hub
 from tests.models import Suite
+from tests.server_processes import ROOT
 
 
 def files_of(store: Path) -> dict[str, bytes]:
@@ -121,3 +127,44 @@ def test_nothing_is_fetched_for_a_build_that_cannot_be(suite: Suite, store_of_tw
     assert "a store needs at least one task" in failure(*flags, "--out", store_of_two)
     assert "exists already" in failure("task", "add", store_of_two, "digits", fetched)
     assert suite.pretrained.exists()
+
+
+def test_a_build_from_the_hub(suite: Suite, tmp_path: Path) -> None:
+    """In a process of its own: the hub's library reads the environment when it is imported."""
+    (tmp_path / "recipe.yaml").write_text(
+        "pretrained: hf:org/base\nout: store\ntasks:\n"
+        "  - {name: Digits, checkpoint: hf:org/digits@v1}\n  - {name: street, checkpoint: hf:org/street}\n"
+    )
+    with running_hub() as hub:
+        hub.repositories["org/base"] = Repository(suite.pretrained)
+        for task in suite.tasks[:2]:
+            hub.repositories[f"org/{task.name}"] = Repository(task.checkpoint, revisions=("main", "v1"))
+        variables = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "hub"), "HF_TOKEN": "hf_good"}
+        hub.tokens.add("hf_good")
+        done = subprocess.run(
+            [sys.executable, "-m", "mass_serve.cli", "build", str(tmp_path / "recipe.yaml")],
+            capture_output=True,
+            text=True,
+            env=os.environ | variables,
+            cwd=ROOT,
+        )
+    assert done.returncode == 0, done.stderr
+    assert "fetching hf:org/digits@v1: model.safetensors" in done.stderr
+    manifest = Store.open(tmp_path / "store").manifest
+    weights = hashlib.sha256((suite.tasks[0].checkpoint / "model.safetensors").read_bytes()).hexdigest()
+    (origin,) = manifest.tasks[0].origins
+    assert (origin.name, origin.revision) == ("hf:org/digits@v1", "1" * 40)
+    assert origin.files["model.safetensors"] == weights
+    assert manifest.pretrained_origin is not None
+    assert (tmp_path / "hub" / "hub" / "models--org--base").is_dir(), "in the hub's own cache"
+
+
+def test_task_add_and_eval_take_names(suite: Suite, store_of_two: Path, tmp_path: Path) -> None:
+    signs = f"file://{suite.tasks[2].checkpoint}"
+    assert "signs" in run_json("task", "add", store_of_two, "signs", signs, "--head", signs)["tasks"]
+    assert "name it hf:a/b" in failure(
+        "eval",
+        store_of_two,
+        tmp_path,
+        *(part for task in ("digits", "street", "signs") for part in ("--finetuned", f"{task}=a/b")),
+    )

@@ -9,11 +9,23 @@ from typing import get_args
 import pytest
 from pydantic import BaseModel
 
-from mass_serve.backbone.architecture import Architecture, Block, PatchEmbedding, Pooled, Pooling
+from mass_serve.backbone.architecture import (
+    Architecture,
+    AttentionPooling,
+    Block,
+    PatchEmbedding,
+    Pooled,
+    Pooling,
+)
 from mass_serve.engine.loading import early_linears
 from mass_serve.kernels.activations import ACTIVATIONS
 from mass_serve.model_store.format.architecture_v1 import FlatArchitecture
-from mass_serve.model_store.format.architecture_v2 import StoredBlock, StoredPatches, StoredPooling
+from mass_serve.model_store.format.architecture_v2 import (
+    StoredAttentionPooling,
+    StoredBlock,
+    StoredPatches,
+    StoredPooling,
+)
 from mass_serve.model_store.format.calibration import calibration_shapes
 from mass_serve.model_store.format.field_types import TASK_NAME_PATTERN
 from mass_serve.model_store.format.manifest import (
@@ -31,9 +43,9 @@ from tests.docs.pages import ROOT, TEXTS, section, tables
 FORMAT = TEXTS[ROOT / "docs" / "store-format.md"]
 
 
-def _first_cells(anchor: str) -> list[str]:
-    """The names in the first column of the first table of a section."""
-    table = tables(section(FORMAT, anchor))[0]
+def _first_cells(anchor: str, index: int = 0) -> list[str]:
+    """The names in the first column of a table of a section, the first one."""
+    table = tables(section(FORMAT, anchor))[index]
     return [name for row in table.splitlines()[2:] for name in re.findall(r"`([^`]+)`", row.split("|")[1])]
 
 
@@ -59,7 +71,7 @@ def test_the_keys_are_those_of_the_manifest(anchor: str, model: type[BaseModel])
 
 def test_the_keys_of_the_parts_are_those_of_the_manifest() -> None:
     found = tables(section(FORMAT, "the-encoder-by-its-parts"))
-    parts: list[type[BaseModel]] = [StoredPatches, StoredBlock, StoredPooling]
+    parts: list[type[BaseModel]] = [StoredPatches, StoredBlock, StoredPooling, StoredAttentionPooling]
     for table, model in zip(found, parts, strict=True):
         named = [re.findall(r"`([^`]+)`", row)[0] for row in table.splitlines()[2:]]
         assert named == list(model.model_fields)
@@ -69,7 +81,7 @@ def test_the_kinds_of_pooling_and_activation_are_the_programs() -> None:
     text = section(FORMAT, "the-encoder-by-its-parts")
     (poolings,) = re.findall(r"^\| `kind` \|(.*class_and_mean.*)$", text, re.MULTILINE)
     assert re.findall(r"`(\w+)`:", poolings) == list(get_args(Pooled))
-    (activations,) = re.findall(r"^\| `activation` \|(.*)$", text, re.MULTILINE)
+    (activations, _) = re.findall(r"^\| `activation` \|(.*)$", text, re.MULTILINE)
     assert re.findall(r"`(\w+)`", activations) == list(ACTIVATIONS)
 
 
@@ -91,11 +103,18 @@ def test_the_parameters_are_the_programs() -> None:
     block = Block(4, 2, 8, "gelu", 1e-5)
     embedding = PatchEmbedding(4, 2, has_bias=True, num_registers=1)
     architecture = Architecture(embedding, block, depth=1, pooling=Pooling(3))
+    pooling = AttentionPooling(2, 8, "gelu")
+    assert _parameters(0) == list(architecture.parameter_shapes())
+    assert _parameters(1) == [name for name in pooling.shapes(4) if "post_layernorm" not in name]
+
+
+def _parameters(table: int) -> list[str]:
+    """The parameters that a table of their section names."""
     named: list[str] = []
-    for name in _first_cells("parameters"):
+    for name in _first_cells("parameters", table):
         shorter = named[-1].rpartition(".")[0] if name.startswith(".") else ""
         named.append(shorter + name.replace("<i>", "0"))
-    assert named == list(architecture.parameter_shapes())
+    return named
 
 
 def test_the_calibrations_tensors_are_the_programs() -> None:

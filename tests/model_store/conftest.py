@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import pytest
+
+from tests.without_torchvision import import_without_torchvision
 
 
 @pytest.fixture
@@ -18,8 +17,4 @@ def store(store_of_two: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def open_clip() -> Any:
-    """The package without torchvision, whose wheel has another torch: its transforms are not tested here."""
-    parts = ("torchvision", "torchvision.ops", "torchvision.ops.misc", "torchvision.transforms")
-    names = (*parts, "torchvision.transforms.functional")
-    with mock.patch.dict(sys.modules, dict.fromkeys(names, mock.MagicMock())):
-        return importlib.import_module("open_clip")
+    return import_without_torchvision("open_clip")

@@ -166,8 +166,11 @@ def _changed(*path: str, value: object) -> Content:
             "not a multiple of 3 attention heads",
         ),
         (_changed("backbone", "depth", value=1025), r"backbone\.depth: .*less than or equal to 1024"),
-        (_changed("backbone", "pooling", "kind", value="max"), r"pooling\.kind: Input should be 'class'"),
-        (_changed("backbone", "pooling", "norm", value=True), r"pooling\.norm: Extra inputs"),
+        (
+            _changed("backbone", "pooling", "kind", value="max"),
+            "pooling: Input tag 'max' .* expected tags: 'class'",
+        ),
+        (_changed("backbone", "pooling", "norm", value=True), r"pooling\.class_and_mean\.norm: Extra inputs"),
         (_changed("backbone", "surprise", value=1), r"backbone\.surprise: Extra inputs"),
         (_changed("backbone", value=GOLDEN_MANIFEST["backbone"]), r"backbone\.embedding: Field required"),
         (_changed("format_version", value=1), r"backbone\.image_size: Field required"),

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from mass_serve.backbone import DenseWeights, patchify, run
+from mass_serve.backbone import DenseWeights, Pooling, patchify, run
 from mass_serve.model_store.errors import CheckpointError
 from mass_serve.model_store.readers.checkpoint import Checkpoint
 from tests.vision_transformers import make_model, save_model
@@ -58,7 +58,7 @@ def test_the_embeddings_and_logits_are_those_of_transformers(case: str, tmp_path
     embeddings = run(architecture, DenseWeights(parameters), patches).embedding
     tokens = _tokens(model, images)
     wanted = tokens[:, 0]
-    if architecture.pooling.pooled == "class_and_mean":
+    if architecture.pooling == Pooling(None, "class_and_mean"):
         rest = tokens[:, architecture.embedding.tokens_before_patches :]
         wanted = torch.cat([wanted, rest.mean(1)], dim=1)
     torch.testing.assert_close(embeddings, wanted, atol=5e-5, rtol=2e-5)
@@ -119,6 +119,7 @@ def test_a_fine_tuned_dinov2_without_preprocessing_takes_images_of_its_bases_siz
             {"model_type": "swin"},
             "model_type is 'swin', but only CLIP.*ViT and DeiT.*DINOv2.*can",
         ),
+        ("Dinov2Model", {"image_size": 7}, "patch_size 8 exceeds image_size 7"),
         ("Dinov2Model", {"mlp_ratio": "4"}, "mlp_ratio must be numbers, found 32 and '4'"),
         ("Dinov2Model", {"use_swiglu_ffn": True}, "missing encoder.layer.0.mlp.weights_in"),
         (
@@ -169,6 +170,34 @@ def test_a_layer_scale_that_is_no_number_is_found_when_it_is_read(tmp_path: Path
     checkpoint = Checkpoint.open(tmp_path)
     with pytest.raises(CheckpointError, match="lambda1 holds NaN"):
         checkpoint.parameter("blocks.0.attention.out.bias")
+
+
+def test_a_layer_scale_that_makes_numbers_too_large_is_found_when_it_is_read(tmp_path: Path) -> None:
+    save_model(make_model("Dinov2Model"), tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    for name in ("layer_scale1.lambda1", "attention.output.dense.weight"):
+        tensors[f"encoder.layer.0.{name}"].fill_(1e20)
+    save_file(tensors, tmp_path / "model.safetensors")
+    sentence = (
+        r"dense\.weight and .*layer_scale1\.lambda1 make of blocks\.0\.attention\.out\.weight holds NaN, Inf"
+    )
+    with pytest.raises(CheckpointError, match=sentence):
+        Checkpoint.open(tmp_path).parameter("blocks.0.attention.out.weight")
+
+
+@pytest.mark.parametrize(
+    ("crop", "sentence"),
+    [
+        (129, "images are cut to 129 pixels, but the positions were learned for 32: .* for 128 at most"),
+        (7, "patch_size 8 exceeds image_size 7"),
+    ],
+)
+def test_images_that_positions_cannot_be_interpolated_for_are_refused(
+    crop: int, sentence: str, tmp_path: Path
+) -> None:
+    save_model(make_model("Dinov2Model"), tmp_path, crop)
+    with pytest.raises(CheckpointError, match=sentence):
+        Checkpoint.open(tmp_path)
 
 
 def test_the_teachers_two_classifiers_are_no_head(tmp_path: Path) -> None:

@@ -1,0 +1,24 @@
+"""From the last block's tokens to the image embedding by one learned query (arXiv:2106.04560, section 3.3).
+
+y = out(softmax(q k^T / sqrt(d)) v),   q of the probe, k and v of LayerNorm(x)
+embedding = y + fc2(act(fc1(LayerNorm2(y))))
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from mass_serve.backbone.architecture import AttentionPooling
+from mass_serve.backbone.parts.block import attend_once
+from mass_serve.backbone.weights.protocol import EncoderWeights
+
+
+def attention_pool(part: AttentionPooling, weights: EncoderWeights, x: Tensor, eps: float) -> Tensor:
+    """The embeddings [B, D] of x [B, L, D]."""
+    normed, width = weights.layer_norm(part.norm, x, eps), x.shape[-1]
+    probe = weights.add_positions(None, part.probe, x[:, :0])  # a table of one token, before no patches
+    q = weights.linear(part.qkv, probe, output_rows=slice(0, width))
+    k, v = weights.linear(part.qkv, normed, output_rows=slice(width, 3 * width)).chunk(2, dim=-1)
+    y = weights.linear(part.out, attend_once(part, q, k, v))
+    hidden = weights.linear(part.fc1, weights.layer_norm(part.mlp_norm, y, eps), activation=part.activation)
+    return weights.linear(part.fc2, hidden, skip=y)[:, 0]

@@ -1,0 +1,127 @@
+"""Time, memory and size of a build: `python -m benchmarks.building [--against CHECKOUT] [--json FILE]`.
+
+    python -m benchmarks.building --architecture vit-b-32 --tasks 8 --spectrum decaying --against ../before
+    python -m benchmarks.building --architecture vit-l-14 --tasks 20 --rounds 1 --skip-exact
+
+The variants (this version, this version with --exact, another checkout) build the same checkpoints in
+processes of their own that take turns; a time is the least of a variant's processor seconds, on one thread.
+`--models 2` builds two of the tasks, at the rank of all of them. `--merged-base` times loading a store in the
+paper's mode instead, with its merged base stored and rebuilt.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from benchmarks.random_models import VIT_B_32, write_checkpoints
+from mass_serve.backbone.architecture import Architecture, Block, PatchEmbedding, Pooling
+
+VIT_L_14 = Architecture(
+    PatchEmbedding(224, 14), Block(1024, 16, 4096, "quick_gelu", 1e-5), depth=24, pooling=Pooling(768)
+)
+ARCHITECTURES = {"vit-b-32": VIT_B_32, "vit-l-14": VIT_L_14}
+ROOT = Path(__file__).resolve().parent.parent
+
+# It has to run in a checkout of before, too.
+_BUILD = """
+import json, resource, sys, time
+from pathlib import Path
+import torch
+from mass_serve.model_store.build_options import BuildOptions
+from mass_serve.model_store.build_store import build
+from mass_serve.model_store.plan import TaskInput
+models, out, tasks, options = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), json.loads(sys.argv[4])
+torch.set_num_threads(1)
+before = time.process_time()
+inputs = [TaskInput(f"task{i}", models / f"task{i}") for i in range(tasks)]
+build(models / "pretrained", inputs, out, BuildOptions(**options))
+seconds = time.process_time() - before
+memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
+print(json.dumps({"seconds": seconds, "peak_bytes": memory, "store_bytes": size}))
+"""
+_LOAD = """
+import sys, time
+import torch
+from mass_serve.engine import Engine
+torch.set_num_threads(1)
+before = time.process_time()
+Engine.load(sys.argv[1])
+print(time.process_time() - before)
+"""
+
+Figures = dict[str, float]
+
+
+def _run(checkout: Path, script: str, *arguments: object) -> str:
+    environment = os.environ | {"PYTHONPATH": str(checkout), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", script, *map(str, arguments)]
+    done = subprocess.run(
+        command, env=environment, cwd=checkout, check=True, text=True, stdout=subprocess.PIPE
+    )
+    return done.stdout
+
+
+def _built(checkout: Path, models: Path, out: Path, options: argparse.Namespace, **chosen: object) -> Figures:
+    given = json.dumps({"compression_ratio": 1 / options.tasks, **chosen})
+    figures: Figures = json.loads(_run(checkout, _BUILD, models, out, options.models or options.tasks, given))
+    return figures
+
+
+def _build_times(models: Path, options: argparse.Namespace) -> dict[str, Figures]:
+    variants: dict[str, tuple[Path, dict[str, object]]] = {"default": (ROOT, {})}
+    if not options.skip_exact:
+        variants["exact"] = ROOT, {"exact": True}
+    if options.against is not None:
+        variants["against"] = options.against.resolve(), {}
+    least: dict[str, Figures] = {}
+    for _ in range(options.rounds):
+        for name, (checkout, chosen) in variants.items():
+            found = _built(checkout, models, models / "store", options, **chosen)
+            shutil.rmtree(models / "store")
+            least[name] = {key: min(value, least.get(name, found)[key]) for key, value in found.items()}
+    return least
+
+
+def _load_times(models: Path, options: argparse.Namespace) -> Figures:
+    times: Figures = {}
+    for form in ("stored", "rebuilt"):
+        out = models / form
+        _built(ROOT, models, out, options, mode="paper", merged_base=form)
+        times[form] = min(float(_run(ROOT, _LOAD, out)) for _ in range(options.rounds))
+    return times
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser("python -m benchmarks.building")
+    parser.add_argument("--architecture", choices=ARCHITECTURES, default="vit-b-32")
+    parser.add_argument("--tasks", type=int, default=8)
+    parser.add_argument("--models", type=int, metavar="N", help="build N of the tasks alone")
+    parser.add_argument("--spectrum", choices=("flat", "decaying"), default="decaying")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--against", type=Path, metavar="CHECKOUT", help="the folder of another version")
+    parser.add_argument("--skip-exact", action="store_true", help="leave --exact out")
+    parser.add_argument("--merged-base", action="store_true", help="time loading in the paper's mode instead")
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        models, architecture = Path(folder), ARCHITECTURES[options.architecture]
+        count = options.models or options.tasks
+        write_checkpoints(models, architecture, count, decaying=options.spectrum == "decaying")
+        measure = _load_times if options.merged_base else _build_times
+        figures = json.dumps(measure(models, options), indent=2)
+    print(figures)
+    if options.json is not None:
+        options.json.write_text(figures + "\n")
+
+
+if __name__ == "__main__":
+    main()

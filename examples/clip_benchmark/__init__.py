@@ -1,0 +1,1 @@
+"""The benchmark that CLIPs are merged on: recipes with the published models, and files to try them with."""
