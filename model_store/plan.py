@@ -33,6 +33,7 @@ from mass_serve.model_store.format.manifest import (
 from mass_serve.model_store.format.origin import Origin
 from mass_serve.model_store.format.preprocessing import Preprocessing
 from mass_serve.model_store.merged_base import is_slow_to_rebuild
+from mass_serve.model_store.readers.adapters import base_folder, is_adapter
 from mass_serve.model_store.readers.checkpoint import Checkpoint
 from mass_serve.model_store.readers.preprocessing import has_preprocessing, read_preprocessing
 from mass_serve.model_store.task_heads import read_labelled_head
@@ -105,7 +106,9 @@ def plan_build(
     ratio = 1 / len(tasks) if options.compression_ratio is None else options.compression_ratio
     if not 0 < ratio <= 1:
         raise StoreError(f"the compression ratio must be above 0 and at most 1, not {ratio}")
-    planned = tuple(_plan(task, base.architecture, preprocessing, options.allow_pickle) for task in tasks)
+    planned = tuple(
+        _plan(task, base.architecture, preprocessing, options.allow_pickle, base) for task in tasks
+    )
     base = with_pooling_of(base, {task.name: task.checkpoint for task in planned})
     layout = ExpertLayout(base.architecture, ratio, options.patch_embedding, options.block_dtype)
     return BuildPlan(
@@ -136,13 +139,24 @@ def plan_task(
 
 
 def _plan(
-    task: TaskInput, pretrained: Architecture, preprocessing: Preprocessing, allow_pickle: bool
+    task: TaskInput,
+    pretrained: Architecture,
+    preprocessing: Preprocessing,
+    allow_pickle: bool,
+    base: Checkpoint | None = None,
 ) -> PlannedTask:
-    """Checks one task against the pretrained model, and gives its encoder the pooling that its head takes."""
+    """Checks one task against the pretrained model, and gives its encoder the pooling that its head takes.
+
+    An adapter changes `base`, or else the model that it names itself.
+    """
     check_task_name(task.name)
     if task.individual_accuracy is not None and not 0 <= task.individual_accuracy <= 1:
         raise TaskError(f"task {task.name}: the individual accuracy must be from 0 to 1")
-    checkpoint = Checkpoint.open(task.checkpoint, allow_pickle, pretrained)
+    if is_adapter(task.checkpoint):
+        base = base or Checkpoint.open(base_folder(task.checkpoint), allow_pickle)
+        checkpoint = base.adapted(task.checkpoint)
+    else:
+        checkpoint = Checkpoint.open(task.checkpoint, allow_pickle, pretrained)
     found = checkpoint.architecture
     check_same_sizes(
         task.name, replace(found, pooling=pretrained.pooling), pretrained, "the pretrained model"

@@ -16,6 +16,8 @@ from examples.demo_suite.fonts import FontsMissingError, require_fonts
 
 # open_clip and what it imports, without the other torch that torchvision would bring.
 OPEN_CLIP = ("open-clip-torch", "ftfy", "wcwidth", "regex", "tqdm")
+# PEFT and the one package that it imports and the tests do not.
+PEFT = ("peft", "accelerate")
 
 
 # A client of S3 and a server, without what the server needs for other services; botocore allows no newer
@@ -70,6 +72,12 @@ def _without_open_clip() -> str | None:
     return f"checkpoints are compared with open_clip: pip install --no-deps {' '.join(OPEN_CLIP)}"
 
 
+def _without_peft() -> str | None:
+    if importlib.util.find_spec("peft") and importlib.util.find_spec("accelerate"):
+        return None
+    return f"adapters are compared with PEFT: pip install --no-deps {' '.join(PEFT)}"
+
+
 def _without_timm() -> str | None:
     if importlib.util.find_spec("timm"):
         return None
@@ -95,6 +103,7 @@ MISSING: dict[str, Callable[[], str | None]] = {
     "compiler": _without_compiler,
     "fusion_bench": _without_fusion_bench,
     "open_clip": _without_open_clip,
+    "peft": _without_peft,
     "timm": _without_timm,
     "s3": _without_s3,
     "real_demo": _without_real_demo,

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from mass_serve.backbone.architecture import AnyPooling, Architecture, bias_of, weight_of
 from mass_serve.model_store.errors import CheckpointError
-from mass_serve.model_store.format.heads import BIAS, WEIGHT
+from mass_serve.model_store.format.heads import BIAS, ID2LABEL, WEIGHT
 from mass_serve.model_store.format.tensor_files import LARGEST_NUMBER, is_moderate
+from mass_serve.model_store.readers.adapters import AdaptedWeights
 from mass_serve.model_store.readers.clip import ClipVision
 from mass_serve.model_store.readers.dinov2 import Dinov2
 from mass_serve.model_store.readers.family import Description, Family, Source
@@ -72,6 +73,19 @@ class Checkpoint:
         weights = open_weights(path, allow_pickle)
         family, config = _family_of(folder, weights)
         return cls(folder, weights, family, config, base)
+
+    def adapted(self, folder: Path) -> Checkpoint:
+        """Returns this model as the PEFT adapter in a folder changes it. Raises CheckpointError."""
+        named = _keys_by_name(folder, self._family, self._weights.specs)
+
+        def key_of(parameter: str) -> str | None:
+            name = self._family.names([parameter])[parameter]
+            return None if name is None else named.get(name, parameter)
+
+        # The base's labels are those of another classifier.
+        config = {key: value for key, value in self.config.items() if key != ID2LABEL}
+        weights = AdaptedWeights(folder, self._weights, key_of)
+        return Checkpoint(folder, weights, self._family, config, self.architecture)
 
     @property
     def input_files(self) -> tuple[Path, ...]:

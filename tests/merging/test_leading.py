@@ -15,6 +15,7 @@ from mass_serve.merging.formats.leading import (
     leading_singular_vectors,
     missed_energy_is_small,
 )
+from mass_serve.merging.threads import side_by_side
 
 ROWS, COLUMNS, RANK = 192, 480, 18
 
@@ -118,6 +119,21 @@ def test_the_same_matrix_gives_the_same_bits() -> None:
     first, second = task_singular_vectors(delta, RANK), task_singular_vectors(delta.clone(), RANK)
     assert torch.equal(first.u, second.u)
     assert torch.equal(first.vh, second.vh)
+
+
+def test_any_number_of_threads_gives_the_same_bits() -> None:
+    deltas = [FOUND[name]() for name in ("flat", "slow decay", "decay", "quick decay")]
+    found, before = [], torch.get_num_threads()
+    try:
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            found.append([*side_by_side(lambda delta: task_singular_vectors(delta, RANK), deltas)])
+    finally:
+        torch.set_num_threads(before)
+    for one, other in zip(*found, strict=True):
+        assert torch.equal(one.u, other.u)
+        assert torch.equal(one.s, other.s)
+        assert torch.equal(one.vh, other.vh)
 
 
 @pytest.mark.parametrize("lost", [0, RANK // 2, RANK - 1])

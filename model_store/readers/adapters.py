@@ -1,0 +1,198 @@
+"""PEFT adapters: a task that is kept as changes of its base's matrices, merged as they are read.
+
+    W' = W + s B A                            LoRA (arXiv:2106.09685)
+    W' = m (W + s B A) / ||W + s B A||_row    DoRA (arXiv:2402.09353), which is one matrix at rest, too
+
+with A [r, d_in], B [d_out, r] and s = alpha / r, or alpha / sqrt(r) in rsLoRA (arXiv:2312.03732). What an
+adapter holds whole (`modules_to_save`, biases) takes the base's place, and everything else is the base's, to
+the last bit. One tensor of the base is in memory at a time. `fan_in_fan_out` says nothing here: PEFT puts it
+off for matrices that a base keeps as [d_out, d_in], as all do that are read.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mass_serve.model_store.errors import CheckpointError
+from mass_serve.model_store.format.tensor_files import TensorSpec
+from mass_serve.model_store.readers.json_files import read_json_object
+from mass_serve.model_store.readers.weight_files import SafetensorsWeights, WeightFiles
+
+ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+_PREFIX = "base_model.model."
+_DOWN, _UP, _MAGNITUDE = ".lora_A.weight", ".lora_B.weight", ".lora_magnitude_vector"
+# What makes an adapter another function than the sum above, or one of another base.
+_UNSUPPORTED = (
+    "alora_invocation_tokens",
+    "layer_replication",
+    "lora_bias",
+    "target_parameters",
+    "trainable_token_indices",
+    "use_bdlora",
+    "use_qalora",
+)
+# Others change the base's own weights before the training.
+_BASE_KEEPING_STARTS = (True, False, None, "gaussian", "eva")
+
+
+def is_adapter(path: Path) -> bool:
+    """Tells whether a fine-tuned model is the folder of a PEFT adapter."""
+    return (path / ADAPTER_CONFIG).exists()
+
+
+def base_folder(adapter: Path) -> Path:
+    """Returns the folder of the model that an adapter says it changes. Raises CheckpointError."""
+    name = read_json_object(adapter / ADAPTER_CONFIG).get("base_model_name_or_path")
+    if not isinstance(name, str) or not Path(name).is_dir():
+        raise CheckpointError(
+            f"{adapter / ADAPTER_CONFIG}: base_model_name_or_path is {name!r}, which is no folder here: "
+            "write the folder of the pretrained model there"
+        )
+    return Path(name)
+
+
+@dataclass(frozen=True)
+class _LowRank:
+    """What an adapter changes of one matrix of the base: the names of its tensors, and their scale."""
+
+    down: str
+    up: str
+    scale: float
+    magnitude: str | None  # DoRA's
+
+
+class AdaptedWeights(WeightFiles):
+    """The tensors of a base by the names in its files, as an adapter changes them."""
+
+    def __init__(self, folder: Path, base: WeightFiles, key_of: Callable[[str], str | None]) -> None:
+        """Checks every tensor of the adapter against the base's.
+
+        `key_of` gives the name in the base's files of a parameter as its library names it; the name itself
+        where they have none, and None for one that is not needed. Raises CheckpointError.
+        """
+        self._config_file = folder / ADAPTER_CONFIG
+        self._config = _checked_config(self._config_file)
+        self._base, self._adapter = base, SafetensorsWeights((folder / ADAPTER_WEIGHTS,))
+        self.paths = (self._config_file, *self._adapter.paths, *base.paths)
+        self.specs = dict(base.specs)
+        self._low_rank: dict[str, _LowRank] = {}
+        self._whole: dict[str, str] = {}
+        for name in self._adapter.specs:
+            self._place(name, key_of)
+
+    def read(self, key: str) -> Tensor:
+        if key in self._whole:
+            return self._adapter.read(self._whole[key])
+        weight = self._base.read(key)
+        change = self._low_rank.get(key)
+        return weight if change is None else self._changed(weight.float(), change)
+
+    def _changed(self, weight: Tensor, change: _LowRank) -> Tensor:
+        down, up = (self._adapter.read(name).float().flatten(1) for name in (change.down, change.up))
+        changed = weight + (change.scale * (up @ down)).reshape(weight.shape)
+        if change.magnitude is None:
+            return changed
+        magnitude = self._adapter.read(change.magnitude).float()
+        scaled: Tensor = changed * (magnitude / torch.linalg.vector_norm(changed, dim=1))[:, None]
+        return scaled
+
+    def _place(self, name: str, key_of: Callable[[str], str | None]) -> None:
+        """Notes what becomes of one tensor of the adapter."""
+        plain = name.removeprefix(_PREFIX).removesuffix(".weight" if _MAGNITUDE in name else "")
+        if plain.endswith((_UP, _MAGNITUDE)) and f"{_module(name)}{_DOWN}" in self._adapter.specs:
+            return  # it belongs to a lora_A
+        if not plain.endswith(_DOWN):
+            self._place_whole(name, plain.replace(".base_layer.", "."), key_of)
+            return
+        module = plain.removesuffix(_DOWN)
+        key = key_of(f"{module}.weight")
+        if key is None:
+            return
+        if key not in self._base.specs:
+            raise self._unfit(f"changes {module}, which the encoder does not have")
+        self._low_rank[key] = self._checked(name, module, self._base.specs[key].shape)
+        self.specs[key] = TensorSpec(torch.float32, self._base.specs[key].shape)
+
+    def _place_whole(self, name: str, plain: str, key_of: Callable[[str], str | None]) -> None:
+        if ".lora_" in name or not name.startswith(_PREFIX):
+            raise self._unfit(f"holds {name}, which this version cannot merge")
+        key = key_of(plain)
+        if key is not None:
+            self._whole[key] = name
+            self.specs[key] = self._adapter.specs[name]
+
+    def _checked(self, down: str, module: str, shape: tuple[int, ...]) -> _LowRank:
+        """Makes the change of a matrix or a convolution [d_out, ...] out of what the file has for it."""
+        stem = down.removesuffix(_DOWN)
+        specs, up = self._adapter.specs, f"{stem}{_UP}"
+        if up not in specs:
+            raise self._unfit(f"holds {down}, but no {up}: download it again")
+        rank = specs[down].shape[0]
+        found = specs[up].shape[:2], specs[down].shape[1:]
+        if found != ((shape[0], rank), shape[1:]) or rank == 0:
+            raise self._unfit(
+                f"changes {module} by {list(specs[up].shape)} times {list(specs[down].shape)}, "
+                f"where the base has {list(shape)}"
+            )
+        return _LowRank(down, up, self._scale(module, rank), self._magnitude(stem, module, shape))
+
+    def _magnitude(self, stem: str, module: str, shape: tuple[int, ...]) -> str | None:
+        if not self._config.get("use_dora"):
+            return None
+        names = (f"{stem}{_MAGNITUDE}", f"{stem}{_MAGNITUDE}.weight")
+        name = next((name for name in names if name in self._adapter.specs), None)
+        if name is None or len(shape) != 2 or self._adapter.specs[name].shape != shape[:1]:
+            raise self._unfit(f"has no lora_magnitude_vector [{shape[0]}] for the matrix of {module}")
+        return name
+
+    def _scale(self, module: str, rank: int) -> float:
+        alphas = self._config.get("alpha_pattern") or {}
+        # The first pattern that fits the end of a module's name counts, as in PEFT.
+        found = (value for key, value in alphas.items() if re.match(rf"(.*\.)?({key})$", module))
+        alpha = next(found, self._config["lora_alpha"])
+        return float(alpha) / (rank**0.5 if self._config.get("use_rslora") else rank)
+
+    def _unfit(self, what: str) -> CheckpointError:
+        base = self._config.get("base_model_name_or_path")
+        return CheckpointError(f"{self._adapter.paths[0]} {what} (the adapter's own base is {base!r})")
+
+
+def _module(name: str) -> str:
+    return re.split(r"\.lora_", name)[0]
+
+
+def _checked_config(path: Path) -> Mapping[str, Any]:
+    config = read_json_object(path)
+    if config.get("peft_type") != "LORA":
+        raise CheckpointError(
+            f"{path}: peft_type is {config.get('peft_type')!r}, but only LORA is a change of weights: "
+            "merge the adapter into its base and give the whole model"
+        )
+    for key in _UNSUPPORTED:
+        if config.get(key):
+            raise CheckpointError(f"{path}: {key} is set: merge the adapter and give the whole model")
+    if (start := config.get("init_lora_weights")) not in _BASE_KEEPING_STARTS:
+        raise CheckpointError(
+            f"{path}: init_lora_weights is {start!r}, which changes the base as well: "
+            "merge the adapter and give the whole model"
+        )
+    alphas = config.get("alpha_pattern") or {}
+    if not isinstance(alphas, dict):
+        raise CheckpointError(f"{path}: alpha_pattern must be an object")
+    for value in (config.get("lora_alpha"), *alphas.values()):
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            raise CheckpointError(f"{path}: lora_alpha and alpha_pattern must be numbers, found {value!r}")
+    for pattern in alphas:
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise CheckpointError(f"{path}: alpha_pattern: {pattern!r} is no pattern: {error}") from error
+    return config

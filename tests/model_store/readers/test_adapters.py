@@ -1,0 +1,235 @@
+"""PEFT adapters: read equal to what PEFT merges, and refused where they are no change of this base."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+from transformers import CLIPForImageClassification
+
+from mass_serve.model_store.build_store import build
+from mass_serve.model_store.errors import CheckpointError
+from mass_serve.model_store.plan import TaskInput
+from mass_serve.model_store.readers.checkpoint import Checkpoint
+from mass_serve.model_store.revisions import add_task
+from tests.models import Suite, make_model, save_head
+
+MODULE = "vision_model.encoder.layers.0.self_attn.q_proj"
+WIDTH, RANK = 32, 2
+
+
+def save_adapter(folder: Path, base: Path, module: str = MODULE, **config: Any) -> Path:
+    """A LoRA of one matrix [32, 32] as PEFT writes it, with a head beside it."""
+    folder.mkdir()
+    generator = torch.Generator().manual_seed(0)
+    save_file(
+        {
+            f"base_model.model.{module}.lora_A.weight": torch.randn(RANK, WIDTH, generator=generator),
+            f"base_model.model.{module}.lora_B.weight": 0.1 * torch.randn(WIDTH, RANK, generator=generator),
+        },
+        folder / "adapter_model.safetensors",
+    )
+    written = {"peft_type": "LORA", "r": RANK, "lora_alpha": 1, "base_model_name_or_path": str(base)}
+    (folder / "adapter_config.json").write_text(json.dumps(written | config))
+    save_head(folder, 4, 16)
+    return folder
+
+
+KINDS: dict[str, dict[str, Any]] = {
+    "lora": {},
+    "rank-stabilised": {"use_rslora": True},
+    "dora": {"use_dora": True},
+    "patterns": {"rank_pattern": {"fc1": 5}, "alpha_pattern": {"layers.1.mlp.fc1": 3, "q_proj": 7}},
+    "biases": {"bias": "all"},
+    "biases of its modules": {"bias": "lora_only"},
+    "fan in fan out": {"fan_in_fan_out": True},
+    "convolution": {"target_modules": ["patch_embedding", "v_proj"]},
+}
+
+
+@pytest.mark.optional("peft")
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("model_class", ["CLIPVisionModelWithProjection", "CLIPModel"])
+def test_is_what_peft_merges(kind: str, model_class: str, tmp_path: Path) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    base = make_model(model_class)
+    base.save_pretrained(tmp_path / "base")
+    settings = {"target_modules": ["q_proj", "out_proj", "fc1"], "r": 3, "lora_alpha": 2} | KINDS[kind]
+    adapted = get_peft_model(base, LoraConfig(init_lora_weights=False, **settings))
+    randomise(adapted)
+    adapted.save_pretrained(tmp_path / "adapter")
+    adapted.merge_and_unload().save_pretrained(tmp_path / "merged")
+    ours = Checkpoint.open(tmp_path / "base").adapted(tmp_path / "adapter")
+    theirs, before = Checkpoint.open(tmp_path / "merged"), Checkpoint.open(tmp_path / "base")
+    changed = 0
+    for name in theirs.architecture.parameter_shapes():
+        torch.testing.assert_close(ours.parameter(name), theirs.parameter(name), atol=1e-6, rtol=1e-5)
+        changed += not torch.equal(ours.parameter(name), before.parameter(name))
+    assert 0 < changed < len(theirs.architecture.parameter_shapes())
+
+
+@pytest.mark.optional("peft")
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")
+@pytest.mark.parametrize("family", ["Dinov2", "Dinov2WithRegisters", "ViT", "DeiT"])
+def test_the_modules_of_these_have_other_names_in_memory_than_in_files(family: str, tmp_path: Path) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    config = getattr(transformers, f"{family}Config")(
+        hidden_size=32, num_attention_heads=2, num_hidden_layers=2, intermediate_size=128, image_size=32
+    )
+    base = getattr(transformers, f"{family}ForImageClassification")(config)
+    base.save_pretrained(tmp_path / "base")
+    modules = ["q_proj", "k_proj", "v_proj", "o_proj", "fc1", "fc2"]
+    adapted = get_peft_model(base, LoraConfig(target_modules=modules, r=2, init_lora_weights=False))
+    adapted.save_pretrained(tmp_path / "adapter")
+    adapted.merge_and_unload().save_pretrained(tmp_path / "merged")
+    ours = Checkpoint.open(tmp_path / "base").adapted(tmp_path / "adapter")
+    theirs, before = Checkpoint.open(tmp_path / "merged"), Checkpoint.open(tmp_path / "base")
+    for name, shape in theirs.architecture.parameter_shapes().items():
+        torch.testing.assert_close(ours.parameter(name), theirs.parameter(name), atol=1e-6, rtol=1e-5)
+        of_block = name.startswith("blocks.") and len(shape) == 2
+        assert torch.equal(ours.parameter(name), before.parameter(name)) != of_block, name
+
+
+@pytest.mark.optional("peft")
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")
+def test_the_classifier_that_is_saved_whole_is_the_head(tmp_path: Path) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    config = make_model("CLIPModel").config
+    config.num_labels = 3
+    classifying = CLIPForImageClassification(config)
+    classifying.save_pretrained(tmp_path / "base")
+    settings = LoraConfig(target_modules=["v_proj"], modules_to_save=["classifier"], init_lora_weights=False)
+    adapted = get_peft_model(classifying, settings)
+    randomise(adapted)
+    adapted.save_pretrained(tmp_path / "adapter")
+    (tmp_path / "adapter" / "labels.json").write_text('["a", "b", "c"]')
+    merged = adapted.merge_and_unload()
+    store = build(tmp_path / "base", [TaskInput("abc", tmp_path / "adapter")], tmp_path / "out")
+    entry = store.task("abc")
+    assert (entry.labels, entry.head.kind) == (("a", "b", "c"), "linear")
+    head = load_file(tmp_path / "out" / entry.head_file)
+    torch.testing.assert_close(head["weight"], merged.classifier.weight.detach())
+    (tmp_path / "adapter" / "labels.json").unlink()
+    with pytest.raises(CheckpointError, match=r"has no id2label: put labels\.json there"):
+        build(tmp_path / "base", [TaskInput("abc", tmp_path / "adapter")], tmp_path / "other")
+
+
+def randomise(adapted: Any) -> None:
+    """Moves all that is trained, as training does."""
+    with torch.no_grad():
+        for parameter in adapted.parameters():
+            if parameter.requires_grad:
+                parameter += 0.05 * torch.randn(parameter.shape)
+
+
+def test_a_store_of_an_adapter_and_a_whole_model(suite: Suite, tmp_path: Path) -> None:
+    adapter = save_adapter(tmp_path / "adapter", suite.pretrained)
+    tasks = [TaskInput("small", adapter), suite.tasks[0]]
+    store = build(suite.pretrained, tasks, tmp_path / "out")
+    with store.experts_file(store.task("small")) as experts:
+        changed = {
+            name.removesuffix(".s")
+            for name in experts.specs
+            if name.endswith(".s") and experts.read(name).any()
+        }
+        assert changed == {"blocks.0.attention.qkv.weight"}
+        assert not any(experts.read(name).any() for name in experts.specs if name.endswith(".delta"))
+        s = experts.read("blocks.0.attention.qkv.weight.s")
+        assert int((s > 1e-5 * s[0]).sum()) == RANK
+        # The rows of q alone.
+        assert not experts.read("blocks.0.attention.qkv.weight.u")[WIDTH:, :RANK].float().abs().gt(1e-5).any()
+    assert store.task("small").energy_kept == pytest.approx(1.0, abs=1e-6)
+
+
+def test_is_added_to_a_store_where_its_own_base_is_a_folder(
+    suite: Suite, store: Path, tmp_path: Path
+) -> None:
+    adapter = save_adapter(tmp_path / "adapter", suite.pretrained)
+    built = build(suite.pretrained, [TaskInput("small", adapter)], tmp_path / "out").task("small")
+    assert add_task(store, TaskInput("small", adapter)).task("small").distance == built.distance
+    lost = save_adapter(tmp_path / "lost", Path("openai/clip-vit-base-patch32"))
+    with pytest.raises(CheckpointError, match="is 'openai/clip-vit-base-patch32', which is no folder here"):
+        add_task(store, TaskInput("lost", lost))
+
+
+def cut(folder: Path) -> None:
+    path = folder / "adapter_model.safetensors"
+    path.write_bytes(path.read_bytes()[:-10])
+
+
+def edited(change: Callable[[dict[str, torch.Tensor]], object]) -> Callable[[Path], None]:
+    def edit(folder: Path) -> None:
+        tensors = load_file(folder / "adapter_model.safetensors")
+        change(tensors)
+        save_file(tensors, folder / "adapter_model.safetensors")
+
+    return edit
+
+
+DOWN, UP = f"base_model.model.{MODULE}.lora_A.weight", f"base_model.model.{MODULE}.lora_B.weight"
+DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
+    "half a file": (cut, "it is not a complete safetensors file"),
+    "no file": (lambda folder: (folder / "adapter_model.safetensors").unlink(), "cannot be read"),
+    "half a pair": (edited(lambda t: t.pop(UP)), r"holds .*lora_A.weight, but no .*lora_B.weight"),
+    "the other half": (edited(lambda t: t.pop(DOWN)), r"holds .*lora_B.weight, which this version cannot"),
+    "another width": (
+        edited(lambda t: t.update({UP: torch.zeros(48, RANK)})),
+        r"changes vision_model.*q_proj by \[48, 2\] times \[2, 32\], .* base has \[32, 32\] .*own base",
+    ),
+    "an embedding": (
+        edited(lambda t: t.update({"base_model.model.x.lora_embedding_A": torch.zeros(2)})),
+        "lora_embedding_A, which this version cannot merge",
+    ),
+    "something else": (edited(lambda t: t.update({"prompt": torch.zeros(2)})), "holds prompt, which"),
+    "NaN": (edited(lambda t: t[UP].fill_(float("nan"))), "holds NaN"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+def test_a_damaged_adapter_is_refused(name: str, suite: Suite, tmp_path: Path) -> None:
+    damage, sentence = DAMAGE[name]
+    adapter = save_adapter(tmp_path / "adapter", suite.pretrained)
+    damage(adapter)
+    with pytest.raises(CheckpointError, match=sentence):
+        build(suite.pretrained, [TaskInput("small", adapter)], tmp_path / "out")
+    assert not (tmp_path / "out" / "manifest.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("config", "sentence"),
+    [
+        ({"peft_type": "IA3"}, "peft_type is 'IA3', but only LORA"),
+        ({"peft_type": "PROMPT_TUNING"}, "peft_type is 'PROMPT_TUNING'"),
+        ({"layer_replication": [[0, 2]]}, "layer_replication is set"),
+        (
+            {"init_lora_weights": "pissa_niter_4"},
+            "init_lora_weights is 'pissa_niter_4', which changes the base",
+        ),
+        ({"lora_alpha": "8"}, "must be numbers, found '8'"),
+        ({"alpha_pattern": {"(": 1}}, "is no pattern"),
+        ({"alpha_pattern": [1]}, "alpha_pattern must be an object"),
+        ({"use_dora": True}, r"has no lora_magnitude_vector \[32\]"),
+    ],
+)
+def test_what_cannot_be_merged_is_refused(
+    config: dict[str, Any], sentence: str, suite: Suite, tmp_path: Path
+) -> None:
+    adapter = save_adapter(tmp_path / "adapter", suite.pretrained, **config)
+    with pytest.raises(CheckpointError, match=sentence):
+        build(suite.pretrained, [TaskInput("small", adapter)], tmp_path / "out")
+
+
+def test_an_adapter_of_other_modules_is_refused(suite: Suite, tmp_path: Path) -> None:
+    adapter = save_adapter(tmp_path / "adapter", suite.pretrained, "encoder.layer.0.attention.query")
+    with pytest.raises(CheckpointError, match=r"changes encoder.layer.0.attention.query, which the encoder"):
+        build(suite.pretrained, [TaskInput("small", adapter)], tmp_path / "out")
