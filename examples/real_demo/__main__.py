@@ -1,9 +1,8 @@
 """`python -m examples.real_demo --out DIR`: a real encoder, real pictures, one store and its figures.
 
 DIR/raw holds the packages, DIR/pictures the pictures by split, task and label, DIR/pretrained and DIR/tasks
-the models as their libraries save them, DIR/merged those whose adapters are merged, DIR/store the store of
-them and DIR/calibrated a calibrated copy. What an earlier run finished is used again: to make something anew,
-delete its folder or file.
+the models as their libraries save them, DIR/store the store of them and DIR/calibrated a calibrated copy.
+What an earlier run finished is used again: to make something anew, delete its folder or file.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ from examples.real_demo.serving import (
     evaluate_some,
 )
 from examples.real_demo.tasks import TASKS
-from examples.real_demo.training import Report, make_pretrained, make_task, whole_model
+from examples.real_demo.training import Report, make_pretrained, make_task
 
 DEFAULT_FOLDER = Path.home() / ".cache" / "mass-serve" / "real-demo"
 
@@ -46,9 +45,7 @@ def report(line: str) -> None:
 def make(out: Path, json_file: Path, report: Report) -> None:
     """Everything, from the packages to the figures."""
     pretrained = make_pretrained(out)
-    for task in TASKS:
-        make_task(task, pretrained, out, Plan(), report)
-    models = {task.name: whole_model(task, pretrained, out) for task in TASKS}
+    models = {task.name: make_task(task, pretrained, out, Plan(), report) for task in TASKS}
     store = build_store(out, pretrained, models, report)
     plain = evaluate(store, MODES, BASELINES, report)
     calibrated = evaluate(calibrated_store(store, report), CALIBRATED_MODES, ["individual"], report)

@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from torch.nn.functional import affine_grid, cross_entropy, grid_sample
 from transformers import Dinov2ForImageClassification
 
-from examples.real_demo.adapters import with_adapters
 from examples.real_demo.pretrained import processor
 from examples.real_demo.tasks import Task
 
+LINEAR_LAYERS = ["q_proj", "k_proj", "v_proj", "o_proj", "fc1", "fc2"]
 BATCH = 24
 
 
@@ -74,6 +74,14 @@ def with_classifier(pretrained: Path, examples: Examples) -> Any:
         model.classifier.weight.copy_(weight)
         model.classifier.bias.copy_(bias)
     return model.eval()
+
+
+def with_adapters(model: Any, rank: int) -> Any:
+    """The model with LoRA adapters at every linear layer of its blocks; its classifier is trained, too."""
+    from peft import LoraConfig, get_peft_model  # an extra
+
+    config = LoraConfig(r=rank, lora_alpha=rank, target_modules=LINEAR_LAYERS, modules_to_save=["classifier"])
+    return get_peft_model(model, config)
 
 
 def features(model: Any, pixels: Tensor) -> Tensor:

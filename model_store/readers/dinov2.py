@@ -19,6 +19,7 @@ from mass_serve.model_store.readers.changes import LayerScale, Positions
 from mass_serve.model_store.readers.family import Description, Source
 from mass_serve.model_store.readers.transformers_names import (
     activation_of,
+    as_saved,
     check_channels,
     checked_architecture,
     square_edge,
@@ -59,7 +60,9 @@ class Dinov2:
 
     def names(self, keys: Iterable[str]) -> dict[str, str | None]:
         """Strips the prefix; None for the mask token, which only pre-training needs."""
-        bare = {key: key.removeprefix("dinov2.").removeprefix(f"{_WITH_REGISTERS}.") for key in keys}
+        bare = {
+            key: as_saved(key.removeprefix("dinov2.").removeprefix(f"{_WITH_REGISTERS}.")) for key in keys
+        }
         return {key: None if name == "embeddings.mask_token" else name for key, name in bare.items()}
 
     def architecture(self, description: Description) -> Architecture:

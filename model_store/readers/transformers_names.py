@@ -22,6 +22,13 @@ ACTIVATIONS: Mapping[str, Activation] = {
     "gelu_pytorch_tanh": "gelu_tanh",
     "gelu_new": "gelu_tanh",
 }
+# Modules as transformers 5 calls them in memory, and so PEFT in an adapter, and as checkpoints call them.
+_SAVED_AS = {
+    ".attention.q_proj.": ".attention.attention.query.",
+    ".attention.k_proj.": ".attention.attention.key.",
+    ".attention.v_proj.": ".attention.attention.value.",
+    ".attention.o_proj.": ".attention.output.dense.",
+}
 
 
 def check_channels(path: Path, config: Mapping[str, Any]) -> None:
@@ -53,6 +60,13 @@ def checked_architecture(path: Path, parts: Mapping[str, Any]) -> Architecture:
         return NestedArchitecture.model_validate(parts).architecture()
     except ValidationError as error:
         raise CheckpointError(f"{path}: {first_problem(error)}") from error
+
+
+def as_saved(name: str) -> str:
+    """The name in checkpoints of a parameter of a block's attention, from that or from the one in memory."""
+    for module, saved in _SAVED_AS.items():
+        name = name.replace(module, saved)
+    return name
 
 
 def weight_and_bias(operation: str, *theirs: str) -> dict[str, tuple[str, ...]]:

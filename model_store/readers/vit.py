@@ -16,6 +16,7 @@ from mass_serve.model_store.readers.changes import DistilledPositions
 from mass_serve.model_store.readers.family import Description, Source
 from mass_serve.model_store.readers.transformers_names import (
     activation_of,
+    as_saved,
     check_channels,
     checked_architecture,
     square_edge,
@@ -41,6 +42,11 @@ _DISTILLATION = "embeddings.distillation_token"
 _NOT_NEEDED = ("pooler.", "embeddings.mask_token", "decoder.", "cls_classifier.", "distillation_classifier.")
 
 
+# A block's parts in memory, beside its attention, and in checkpoints.
+_BLOCK, _SAVED_BLOCK = "layers.", "encoder.layer."
+_SAVED_MLP = {".mlp.fc1.": ".intermediate.dense.", ".mlp.fc2.": ".output.dense."}
+
+
 class Vit:
     """The family of ViT and DeiT encoders."""
 
@@ -54,7 +60,7 @@ class Vit:
 
     def names(self, keys: Iterable[str]) -> dict[str, str | None]:
         """Strips the prefix; None for what only pre-training needs."""
-        bare = {key: key.removeprefix("vit.").removeprefix("deit.") for key in keys}
+        bare = {key: _as_saved(key.removeprefix("vit.").removeprefix("deit.")) for key in keys}
         return {key: None if name.startswith(_NOT_NEEDED) else name for key, name in bare.items()}
 
     def architecture(self, description: Description) -> Architecture:
@@ -120,3 +126,11 @@ def _table(architecture: Architecture) -> dict[str, tuple[str, ...]]:
             **weight_and_bias(block.fc2, f"{layer}.output.dense"),
         }
     return table
+
+
+def _as_saved(name: str) -> str:
+    if not name.startswith(_BLOCK):
+        return name
+    for module, saved in _SAVED_MLP.items():
+        name = name.replace(module, saved)
+    return as_saved(_SAVED_BLOCK + name.removeprefix(_BLOCK))

@@ -10,7 +10,6 @@ import torch
 from PIL import Image
 from transformers import Dinov2Config, Dinov2ForImageClassification, Dinov2Model
 
-from examples.real_demo.adapters import merge_adapters
 from examples.real_demo.finetune import (
     Examples,
     Plan,
@@ -101,9 +100,7 @@ def test_adapters_are_saved_as_peft_saves_them(pretrained: Path, examples: Examp
     again = PeftModel.from_pretrained(base, str(tmp_path / "task")).eval()
     with torch.no_grad():
         expected, found = model(examples.pixels).logits, again(examples.pixels).logits
-        merged = merge_adapters(tmp_path / "task", pretrained).eval()(examples.pixels).logits
     torch.testing.assert_close(found, expected)
-    torch.testing.assert_close(merged, expected)
 
 
 def test_pictures_are_mirrored_only_where_that_keeps_the_label() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from safetensors.torch import load_file, save_file
 from transformers import CLIPForImageClassification
 
@@ -73,6 +74,29 @@ def test_is_what_peft_merges(kind: str, model_class: str, tmp_path: Path) -> Non
         torch.testing.assert_close(ours.parameter(name), theirs.parameter(name), atol=1e-6, rtol=1e-5)
         changed += not torch.equal(ours.parameter(name), before.parameter(name))
     assert 0 < changed < len(theirs.architecture.parameter_shapes())
+
+
+@pytest.mark.optional("peft")
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")
+@pytest.mark.parametrize("family", ["Dinov2", "Dinov2WithRegisters", "ViT", "DeiT"])
+def test_the_modules_of_these_have_other_names_in_memory_than_in_files(family: str, tmp_path: Path) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    config = getattr(transformers, f"{family}Config")(
+        hidden_size=32, num_attention_heads=2, num_hidden_layers=2, intermediate_size=128, image_size=32
+    )
+    base = getattr(transformers, f"{family}ForImageClassification")(config)
+    base.save_pretrained(tmp_path / "base")
+    modules = ["q_proj", "k_proj", "v_proj", "o_proj", "fc1", "fc2"]
+    adapted = get_peft_model(base, LoraConfig(target_modules=modules, r=2, init_lora_weights=False))
+    adapted.save_pretrained(tmp_path / "adapter")
+    adapted.merge_and_unload().save_pretrained(tmp_path / "merged")
+    ours = Checkpoint.open(tmp_path / "base").adapted(tmp_path / "adapter")
+    theirs, before = Checkpoint.open(tmp_path / "merged"), Checkpoint.open(tmp_path / "base")
+    for name, shape in theirs.architecture.parameter_shapes().items():
+        torch.testing.assert_close(ours.parameter(name), theirs.parameter(name), atol=1e-6, rtol=1e-5)
+        of_block = name.startswith("blocks.") and len(shape) == 2
+        assert torch.equal(ours.parameter(name), before.parameter(name)) != of_block, name
 
 
 @pytest.mark.optional("peft")
