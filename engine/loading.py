@@ -17,7 +17,15 @@ from mass_serve.model_store.format.calibration import COVARIANCE, IMAGES, MEANS,
 from mass_serve.model_store.format.heads import BIAS, LOGIT_SCALE, WEIGHT, HeadTensors
 from mass_serve.model_store.format.manifest import MANIFEST_FILE, PRETRAINED_FILE, RouterSpec, TaskEntry
 from mass_serve.model_store.store import Store
-from mass_serve.router import PAPER, Calibration, ModeName, early_stop, evidence_kinds, mode_named
+from mass_serve.router import (
+    PAPER,
+    Calibration,
+    ModeName,
+    are_comparable,
+    early_stop,
+    evidence_kinds,
+    mode_named,
+)
 
 
 @dataclass(frozen=True)
@@ -53,6 +61,10 @@ class LoadedStore:
         """vh [T, R, D] of every task by linear, of those where early evidence is measured."""
         blocks = self.bank.blocks
         return {linear: blocks[weight_of(linear)].vh for linear in early_linears(self.architecture)}
+
+    def is_comparable(self, linear: str) -> bool:
+        """Tells whether what the tasks' subspaces at a linear explain can be compared."""
+        return are_comparable(self.bank.singular_values[weight_of(linear)])
 
     def same_tasks(self, experts: Sequence[tuple[str, str]]) -> dict[int, int]:
         """Task of a store with these files -> the task here that came from the same."""

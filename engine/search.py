@@ -155,7 +155,14 @@ class EvidenceSearch:
         self._second_pass_share = 1 - early_share if self._mode.resumes else 1.0
         self._heads = loaded.heads
         self._router = EvidenceRouter(
-            self._mode, TaskSubspaces(loaded.residual_blocks), loaded.early_blocks, loaded.calibration
+            self._mode,
+            TaskSubspaces(loaded.residual_blocks),
+            loaded.early_blocks,
+            loaded.calibration,
+            incomparable=[linear for linear in loaded.early_blocks if not loaded.is_comparable(linear)],
+            residuals_comparable=loaded.is_comparable(
+                loaded.architecture.residual_linear(loaded.router.layer)
+            ),
         )
         feature = Feature(loaded.router.layer, loaded.router.token)
         is_early = feature.layer < self._stop

@@ -5,6 +5,7 @@ set. `EvidenceRouter` adds two further kinds of evidence; the `MODES` say how mu
 """
 
 from mass_serve.router.calibration import LEAST_IMAGES, Calibration, CalibrationFit
+from mass_serve.router.comparable import are_comparable
 from mass_serve.router.evidence import Evidence, EvidenceRouter, evidence_kinds
 from mass_serve.router.familiarity import familiarity
 from mass_serve.router.head_scores import HeadGeometry
@@ -24,6 +25,7 @@ __all__ = [
     "ModeName",
     "SubspaceRouter",
     "TaskSubspaces",
+    "are_comparable",
     "early_stop",
     "evidence_kinds",
     "explained_share",

@@ -12,12 +12,15 @@ For tasks that are close the second pass has more to say: the same cosine once m
 weights, and how clearly one class stands out from the others, measured in two ways (`router.head_scores`).
 Where a store was calibrated on unlabelled images, what a discriminant makes of the same evidence counts too
 (`router.discriminant`).
+
+Subspaces are compared only where those of all tasks have as many directions (`router.comparable`), which is
+nowhere in a store that has an adapter of a low rank beside whole fine-tunings: there the heads decide.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -140,13 +143,21 @@ class EvidenceRouter:
         subspaces: TaskSubspaces,
         early_blocks: Mapping[str, Tensor],
         calibration: Calibration | None = None,
+        *,
+        incomparable: Collection[str] = (),
+        residuals_comparable: bool = True,
     ) -> None:
         """`subspaces` are those of the linear that the router's feature enters.
 
         `early_blocks` holds vh [T, R, D] of every task by linear, of those where early energies are measured.
+        Those at the `incomparable` linears among them count in a calibration alone, and so do residuals that
+        are not comparable.
         """
         self.bases = {linear: orthonormal_rows(blocks) for linear, blocks in early_blocks.items()}
         self._subspaces = subspaces
+        self._comparable = [place for place, linear in enumerate(early_blocks) if linear not in incomparable]
+        self._some_incomparable = len(self._comparable) < len(early_blocks)
+        self._residuals_comparable = residuals_comparable
         self._early_discriminant: Discriminant | None = None
         self._whole_discriminant: Discriminant | None = None
         if calibration is not None:
@@ -163,12 +174,16 @@ class EvidenceRouter:
     def early(self, energies: Tensor, candidates: Tensor) -> Evidence:
         """Judges samples by early energies [B, K, T] alone, among `candidates` [B, T] bool on the CPU."""
         kinds = energies.cpu()
-        explained = kinds.mean(1)
-        scores = standardised(nearness(explained), candidates)
+        if self._comparable:
+            explained = (kinds[:, self._comparable] if self._some_incomparable else kinds).mean(1)
+            scores = standardised(nearness(explained), candidates)
+        else:
+            explained, scores = torch.ones(candidates.shape), torch.zeros(candidates.shape)
         judged = _judged(kinds, candidates, self._early_discriminant)
         calibrated = _calibrated(scores, candidates, judged, EARLY_TEMPERATURE)
         coefficients = (calibrated / EARLY_TEMPERATURE).softmax(1)
-        leads = _leads(scores, calibrated)
+        # NaN: without early evidence no task leads, and every image gets the whole.
+        leads = _leads(scores, calibrated) if self._comparable else torch.full((len(kinds),), torch.nan)
         return Evidence(calibrated, coefficients, explained, judged.typicality, kinds, leads)
 
     def whole(self, early: Evidence, features: Tensor, head_scores: Tensor, candidates: Tensor) -> Evidence:
@@ -177,21 +192,30 @@ class EvidenceRouter:
         late = explained_share(features, residuals)
         kinds = torch.cat([early.kinds, late.unsqueeze(1), head_scores[:, :, 0].unsqueeze(1)], dim=1)
         comparable = comparable_scores(head_scores)
-        pieces = (nearness(early.explained), -residuals, comparable[:, :, 0])
+        pieces = [comparable[:, :, 0]]
+        if self._comparable:
+            pieces.insert(0, nearness(early.explained))
+        if self._residuals_comparable:
+            pieces.insert(-1, -residuals)
         scores = torch.stack([standardised(piece, candidates) for piece in pieces]).sum(0)
         judged = _judged(kinds, candidates, self._whole_discriminant)
         calibrated = _calibrated(scores, candidates, judged, WHOLE_TEMPERATURE)
         return Evidence(
             calibrated,
             (calibrated / WHOLE_TEMPERATURE).softmax(1),
-            # The geometric mean of both shares, so that it is of the same size as early evidence alone.
-            (early.explained * late).sqrt(),
+            self._explained(early.explained, late),
             judged.typicality,
             kinds,
             _leads(scores, calibrated),
             residuals,
             torch.stack([spread(score, candidates) for score in comparable.unbind(2)], dim=1),
         )
+
+    def _explained(self, early: Tensor, late: Tensor) -> Tensor:
+        """The geometric mean of the shares that are comparable: of the same size as one of them alone."""
+        if not self._residuals_comparable:
+            return early
+        return (early * late).sqrt() if self._comparable else late
 
 
 def _judged(kinds: Tensor, candidates: Tensor, discriminant: Discriminant | None) -> Judgement:

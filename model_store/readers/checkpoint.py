@@ -20,10 +20,10 @@ from mass_serve.model_store.readers.clip import ClipVision
 from mass_serve.model_store.readers.dinov2 import Dinov2
 from mass_serve.model_store.readers.family import Description, Family, Source
 from mass_serve.model_store.readers.json_files import read_json_object
-from mass_serve.model_store.readers.open_clip import OpenClipVision
+from mass_serve.model_store.readers.open_clip_vision import OpenClipVision
 from mass_serve.model_store.readers.preprocessing import read_crop
 from mass_serve.model_store.readers.siglip import Siglip
-from mass_serve.model_store.readers.timm import Timm
+from mass_serve.model_store.readers.timm_vision import Timm
 from mass_serve.model_store.readers.vit import Vit
 from mass_serve.model_store.readers.weight_files import WeightFiles, open_weights
 

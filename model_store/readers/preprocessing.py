@@ -21,7 +21,7 @@ from mass_serve.model_store.readers.image_processors import (
     usual_configuration,
 )
 from mass_serve.model_store.readers.json_files import read_json_object
-from mass_serve.model_store.readers.open_clip import CONFIG_FILE as OPEN_CLIP_CONFIG
+from mass_serve.model_store.readers.open_clip_vision import CONFIG_FILE as OPEN_CLIP_CONFIG
 from mass_serve.model_store.readers.transform_configs import of_open_clip, of_timm
 
 PREPROCESSOR_CONFIG = "preprocessor_config.json"

@@ -9,7 +9,7 @@ from typing import Any
 
 from mass_serve.backbone.architecture import BlockNames, bias_of, weight_of
 from mass_serve.model_store.errors import CheckpointError
-from mass_serve.model_store.readers.open_clip import CONFIG_FILE, activation_of, object_in
+from mass_serve.model_store.readers.open_clip_vision import CONFIG_FILE, activation_of, object_in
 from mass_serve.model_store.words.form import LOGIT_SCALE, Settings, Table, weight_and_bias
 from mass_serve.model_store.words.text_tower import FINAL_NORM, POSITIONS, PROJECTION, TOKENS
 

@@ -21,6 +21,7 @@ from mass_serve.router import (
     HeadGeometry,
     ModeName,
     TaskSubspaces,
+    are_comparable,
     early_stop,
 )
 from mass_serve.router.evidence import EARLY_TEMPERATURE, SECOND_PASS_WEIGHT, WHOLE_TEMPERATURE
@@ -233,3 +234,46 @@ def test_samples_are_the_rows_of_the_batch(router: EvidenceRouter) -> None:
                     assert torch.equal(getattr(own, field.name), batch[row])
     assert early.residuals is None
     assert whole.residuals is not None
+
+
+def test_subspaces_of_fewer_directions_are_not_compared_with_whole_ones() -> None:
+    """An adapter's block is filled up with directions that mean nothing; rounding leaves them tiny values."""
+    whole = torch.tensor([4.0, 2.0, 1.0, 0.2])
+    adapter, untouched = torch.tensor([4.0, 2.0, 1e-6, 1e-7]), torch.zeros(4)
+    assert are_comparable(torch.stack([whole, whole / 100]))
+    assert not are_comparable(torch.stack([whole, adapter]))
+    assert not are_comparable(torch.stack([whole, untouched]))
+
+
+def test_where_no_subspaces_are_comparable_the_heads_decide() -> None:
+    blocks = normal(TASKS, RANK, WIDTH)
+    router = EvidenceRouter(
+        MODES["one_pass"],
+        TaskSubspaces(blocks),
+        {"blocks.0.mlp.fc1": blocks},
+        incomparable=["blocks.0.mlp.fc1"],
+        residuals_comparable=False,
+    )
+    early = router.early(shares(SAMPLES, 1, TASKS), EVERY)
+    assert not (early.leads >= MODES["one_pass"].early_exit_lead).any(), "nobody leaves the pass early"
+    head_scores = random_head_scores()
+    whole = router.whole(early, normal(SAMPLES, WIDTH, seed=3), head_scores, EVERY)
+    np.testing.assert_allclose(whole.scores, z(near(head_scores[:, :, 0])), atol=1e-4)
+    assert whole.explained.eq(1).all(), "nothing says that an image is like none of them"
+
+
+@pytest.mark.parametrize("early_comparable", [True, False])
+def test_each_kind_counts_where_it_is_comparable(early_comparable: bool) -> None:
+    blocks = normal(TASKS, RANK, WIDTH)
+    router = EvidenceRouter(
+        MODES["exact"],
+        TaskSubspaces(blocks),
+        {"a": blocks, "b": blocks},
+        incomparable=["a"] if early_comparable else ["a", "b"],
+        residuals_comparable=not early_comparable,
+    )
+    energies, head_scores = shares(SAMPLES, 2, TASKS), random_head_scores()
+    whole = router.whole(router.early(energies, EVERY), normal(SAMPLES, WIDTH, seed=3), head_scores, EVERY)
+    assert whole.residuals is not None
+    other = near(energies[:, 1]) if early_comparable else -whole.residuals
+    np.testing.assert_allclose(whole.scores, z(other) + z(near(head_scores[:, :, 0])), atol=1e-4)

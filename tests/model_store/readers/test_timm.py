@@ -15,7 +15,7 @@ from torch import Tensor
 from mass_serve.backbone import DenseWeights, Pooling, patchify, run
 from mass_serve.model_store.errors import CheckpointError
 from mass_serve.model_store.readers.checkpoint import Checkpoint
-from mass_serve.model_store.readers.timm import usual_sizes
+from mass_serve.model_store.readers.timm_vision import usual_sizes
 from mass_serve.model_store.task_heads import read_labelled_head
 from tests.without_torchvision import import_without_torchvision
 
