@@ -94,7 +94,7 @@ class ExpertLayout:
 
 @dataclass(frozen=True)
 class FactoredTask:
-    """What building makes of a task."""
+    """Holds what building makes of a task."""
 
     tensors: dict[str, Tensor]  # of its experts file
     energy_kept: float  # sum of s^2 over ||delta||_F^2 of all factored parameters; 1 where nothing changed

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from mass_serve.backbone.architecture import Architecture
+from mass_serve.model_store.errors import CheckpointError
 from mass_serve.model_store.format.tensor_files import TensorSpec
 
 
@@ -51,6 +52,17 @@ class Description:
     weights: Mapping[str, TensorSpec]  # by the family's names
     base: Architecture | None  # of the model that it was fine-tuned from, where that is known
     crop: int | None = None  # the edge of the images that its preprocessing gives, where it says so
+
+    def shape(self, key: str, rank: int) -> tuple[int, ...]:
+        """The shape of a tensor that sizes are read off. Raises CheckpointError unless there are `rank`."""
+        spec = self.weights.get(key)
+        if spec is None:
+            raise CheckpointError(f"{self.path.parent}: missing {key}")
+        if len(spec.shape) != rank or 0 in spec.shape:
+            raise CheckpointError(
+                f"{self.path.parent}: {key} has shape {list(spec.shape)}, expected {rank} sizes"
+            )
+        return spec.shape
 
 
 class Family(Protocol):

@@ -74,9 +74,9 @@ class OpenClipVision:
         vision = object_in(description.path, model, "vision_cfg")
         _check_supported(description, vision)
         activation = activation_of(description.path, model, description.base)
-        positions, convolution = _shape(description, _POSITIONS, 2), _shape(description, _CONVOLUTION, 4)
+        positions, convolution = description.shape(_POSITIONS, 2), description.shape(_CONVOLUTION, 4)
         (width, _, patch_size, _), side = convolution, math.isqrt(max(positions[0] - 1, 0))
-        mlp_width, _ = _shape(description, _FIRST_MLP, 2)
+        mlp_width, _ = description.shape(_FIRST_MLP, 2)
         projected = _PROJECTION in description.weights
         try:
             return FlatArchitecture(
@@ -88,7 +88,7 @@ class OpenClipVision:
                 mlp_width=mlp_width,
                 activation=activation,
                 layer_norm_eps=(vision.get("norm_kwargs") or {}).get("eps", 1e-5),
-                projection_dim=_shape(description, _PROJECTION, 2)[1] if projected else None,
+                projection_dim=description.shape(_PROJECTION, 2)[1] if projected else None,
             ).architecture()
         except ValidationError as error:
             raise CheckpointError(f"{description.path}: {first_problem(error)}") from error
@@ -143,17 +143,6 @@ def _without(prefixes: Iterable[str], key: str) -> str:
 
 def _blocks(keys: Iterable[str]) -> set[int]:
     return {int(found[1]) for key in keys if (found := _BLOCK.match(key))}
-
-
-def _shape(description: Description, key: str, rank: int) -> tuple[int, ...]:
-    spec = description.weights.get(key)
-    if spec is None:
-        raise CheckpointError(f"{description.path.parent}: missing {key}")
-    if len(spec.shape) != rank or 0 in spec.shape:
-        raise CheckpointError(
-            f"{description.path.parent}: {key} has shape {list(spec.shape)}, expected {rank} sizes"
-        )
-    return spec.shape
 
 
 def activation_of(path: Path, model: Mapping[str, Any], base: Architecture | None) -> Any:

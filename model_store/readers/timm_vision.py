@@ -80,9 +80,9 @@ class Timm:
         """Reads the sizes off the shapes. Raises CheckpointError for sizes and parts that cannot be."""
         weights, arguments = description.weights, _arguments(description)
         heads, activation, eps = _usual_sizes(description)
-        width, _, patch_size, _ = _shape(description, _CONVOLUTION, 4)
-        first, _ = _shape(description, weight_of("blocks.0.mlp.fc1"), 2)
-        _, mlp_width = _shape(description, weight_of("blocks.0.mlp.fc2"), 2)
+        width, _, patch_size, _ = description.shape(_CONVOLUTION, 4)
+        first, _ = description.shape(weight_of("blocks.0.mlp.fc1"), 2)
+        _, mlp_width = description.shape(weight_of("blocks.0.mlp.fc2"), 2)
         gated = first == 2 * mlp_width
         return checked_architecture(
             description.path,
@@ -93,7 +93,7 @@ class Timm:
                     "patch_size": patch_size,
                     "bias": bias_of("patch_embed.proj") in weights,
                     "class_token": _CLASS_TOKEN in weights,
-                    "registers": _shape(description, _REGISTERS, 3)[1] if _REGISTERS in weights else 0,
+                    "registers": description.shape(_REGISTERS, 3)[1] if _REGISTERS in weights else 0,
                     "norm": weight_of("norm_pre") in weights,
                 },
                 "block": {
@@ -186,22 +186,11 @@ def _pooled(description: Description, arguments: Mapping[str, Any]) -> str:
     return "mean_before_norm" if behind else "mean"
 
 
-def _shape(description: Description, key: str, rank: int) -> tuple[int, ...]:
-    spec = description.weights.get(key)
-    if spec is None:
-        raise CheckpointError(f"{description.path.parent}: missing {key}")
-    if len(spec.shape) != rank or 0 in spec.shape:
-        raise CheckpointError(
-            f"{description.path.parent}: {key} has shape {list(spec.shape)}, expected {rank} sizes"
-        )
-    return spec.shape
-
-
 def _positions(architecture: Architecture, description: Description) -> Source:
     """The place of the positions: of the patches alone, or of the tokens before them, too."""
     embedding, width = architecture.embedding, architecture.width
     patches = architecture.num_tokens - embedding.tokens_before_patches
-    of_patches_alone = _shape(description, _POSITIONS, 3)[1] == patches
+    of_patches_alone = description.shape(_POSITIONS, 3)[1] == patches
     rows = patches if of_patches_alone else architecture.num_tokens
     source = Source((_POSITIONS,), (1, rows, width))
     has_rows_to_add = of_patches_alone and embedding.tokens_before_patches > 0
