@@ -39,6 +39,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from mass_serve.model_store.format.architecture_v1 import FlatArchitecture
+from mass_serve.model_store.format.architecture_v2 import NestedArchitecture
 from mass_serve.model_store.format.factoring import factored_shapes
 from tests.hostile.harms import UNHARMED, Harms, assert_one_sentence, assert_that_it_says, tensor_file
 from tests.hostile.opening import Ending, run
@@ -172,7 +173,16 @@ def newer_version(store: Path) -> None:
 
 @harm(r"manifest.json is not valid: backbone\.embedding: Field required")
 def version_2_with_the_encoder_of_version_1(store: Path) -> None:
-    edit(store, lambda m: m.update(format_version=2))
+    def flatten(m: dict[str, Any]) -> None:
+        flat = FlatArchitecture.of(NestedArchitecture(**m["backbone"]).architecture())
+        m.update(backbone=flat.model_dump())
+
+    edit(store, flatten)
+
+
+@harm(r"manifest.json is not valid: backbone\.image_size: Field required")
+def version_1_with_the_encoder_of_version_2(store: Path) -> None:
+    edit(store, lambda m: m.update(format_version=1))
 
 
 def rename_head(store: Path, to: str) -> None:
@@ -201,14 +211,14 @@ def label_with_control_characters(store: Path) -> None:
     edit(store, lambda m: m["tasks"][0]["labels"].__setitem__(0, "cat\x1b]0;owned\x07"))
 
 
-@harm("manifest.json is not valid: backbone.width: .*greater than or equal to 1")
+@harm("manifest.json is not valid: backbone.block.width: .*greater than or equal to 1")
 def negative_size(store: Path) -> None:
-    edit(store, lambda m: m["backbone"].update(width=-32))
+    edit(store, lambda m: m["backbone"]["block"].update(width=-32))
 
 
-@harm("manifest.json is not valid: backbone.mlp_width: .*less than or equal to 65536")
+@harm("manifest.json is not valid: backbone.block.mlp_width: .*less than or equal to 65536")
 def size_of_64_bits(store: Path) -> None:
-    edit(store, lambda m: m["backbone"].update(mlp_width=2**63))
+    edit(store, lambda m: m["backbone"]["block"].update(mlp_width=2**63))
 
 
 @harm("pretrained.safetensors does not fit the manifest: ")
@@ -216,8 +226,9 @@ def huge_encoder(store: Path) -> None:
     """The largest sizes that are no lie in themselves: 1024 blocks of width 65536."""
 
     def enlarge(m: dict[str, Any]) -> None:
-        m["backbone"].update(width=65536, mlp_width=65536, depth=1024)
-        architecture = FlatArchitecture(**m["backbone"]).architecture()
+        m["backbone"].update(depth=1024)
+        m["backbone"]["block"].update(width=65536, mlp_width=65536)
+        architecture = NestedArchitecture(**m["backbone"]).architecture()
         m["factored_parameters"] = list(factored_shapes(architecture, m["patch_embedding"]))
         for task in m["tasks"]:
             task["rank"] = int(65536 * m["compression_ratio"])

@@ -169,8 +169,6 @@ class TestCapitals:
         assert json.loads((capital / "manifest.json").read_text())["format_version"] == 2
         assert store.verify() == []
         assert remove_task(capital, "SUN397").manifest.format_version == 2, "it is in the history"
-        prune_store(capital)
-        assert json.loads((capital / "manifest.json").read_text())["format_version"] == 1
 
     def test_are_one_name_with_small_letters(self, own: Suite, capital: Path) -> None:
         task = dataclasses.replace(own.tasks[0], name="sun397")

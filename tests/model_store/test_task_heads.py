@@ -86,7 +86,7 @@ def test_files_go_before_what_the_checkpoint_holds(tmp_path: Path) -> None:
         ({"id2label": {0: "score"}}, "has one row, as that of a regression"),
         # What transformers leaves out of a file is two classes without names.
         ({"id2label": {0: "LABEL_0", 1: "LABEL_1"}}, r"config\.json has no id2label: put labels\.json there"),
-        ({"id2label": {0: "crane", 1: "crane", 2: "owl"}}, "names the class 'crane' twice"),
+        ({"id2label": {0: "crane", 1: "crane", 2: "owl"}}, "holds the label 'crane' twice"),
     ],
 )
 def test_classifiers_that_are_no_heads(changes: dict[str, Any], sentence: str, tmp_path: Path) -> None:
