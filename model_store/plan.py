@@ -119,7 +119,7 @@ def plan_build(
         merged_base=_merged_base_form(layout, len(tasks), options),
         exact=options.exact,
         tasks=planned,
-        fingerprint=_fingerprint(base, planned, options),
+        fingerprint=_fingerprint(base, preprocessing, planned, options),
     )
 
 
@@ -281,10 +281,18 @@ def _merged_base_form(layout: ExpertLayout, num_tasks: int, options: BuildOption
     return "stored" if needed and is_slow_to_rebuild(layout, num_tasks) else "rebuilt"
 
 
-def _fingerprint(pretrained: Checkpoint, tasks: Sequence[PlannedTask], options: BuildOptions) -> str:
-    """Hashes the options and the size and time of change of every input file."""
+def _fingerprint(
+    pretrained: Checkpoint,
+    preprocessing: Preprocessing,
+    tasks: Sequence[PlannedTask],
+    options: BuildOptions,
+) -> str:
+    """Hashes the options, the size and time of change of every input file, and what follows from others."""
     content = {
         "options": options.model_dump(),
+        # An encoder's sizes may follow from how its images are prepared, which is in files of its own.
+        "architecture": repr(pretrained.architecture),
+        "preprocessing": preprocessing.model_dump(mode="json"),
         "pretrained": [_identity(path) for path in pretrained.input_files],
         "tasks": [
             [task.name, task.individual_accuracy, [_identity(path) for path in task.input_files]]

@@ -75,4 +75,7 @@ def _described(task: str, distance: float) -> str:
 
 
 def _square(tensor: Tensor) -> float:
-    return float(torch.linalg.vector_norm(tensor)) ** 2
+    norm = float(torch.linalg.vector_norm(tensor))
+    if not math.isfinite(norm):  # squares of moderate numbers may be infinite in float32
+        norm = float(torch.linalg.vector_norm(tensor, dtype=torch.float64))
+    return norm**2

@@ -64,7 +64,8 @@ def _names_a_class(label: str) -> str:
 Label = Annotated[str, Field(min_length=1), AfterValidator(_names_a_class)]
 Share = Annotated[float, Field(gt=0, le=1)]
 # The bound keeps a hostile manifest from asking for more memory than any encoder needs.
-Size = Annotated[int, Field(ge=1, le=65_536)]
+LARGEST_SIZE = 65_536
+Size = Annotated[int, Field(ge=1, le=LARGEST_SIZE)]
 
 
 class StrictModel(BaseModel):

@@ -148,6 +148,8 @@ def check_texts(texts: Sequence[str], source: object, kind: str) -> None:
         raise CheckpointError(f"{source} holds half of a surrogate pair, which is no character")
     if controlled := [text for text in texts if has_control_characters(text)]:
         raise CheckpointError(f"{source} holds a {kind} with control characters: {controlled[0]!a}")
-    if len(set(texts)) != len(texts):
-        twice = next(text for text in texts if texts.count(text) > 1)
-        raise CheckpointError(f"{source} holds the {kind} {twice!r} twice")
+    seen = set[str]()
+    for text in texts:
+        if text in seen:
+            raise CheckpointError(f"{source} holds the {kind} {text!r} twice")
+        seen.add(text)

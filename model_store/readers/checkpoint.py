@@ -115,6 +115,8 @@ class Checkpoint:
 
         None where it has none. Raises CheckpointError as `parameter` does.
         """
+        for key in self._classifier_keys().values():
+            self._check_dtype(self._keys[key])
         tensors = {name: self._finite(self._keys[key]) for name, key in self._classifier_keys().items()}
         return tensors or None
 
@@ -190,7 +192,11 @@ class Checkpoint:
             raise CheckpointError(
                 f"{self.folder}: {key} has shape {list(found.shape)}, expected {list(expected)}"
             )
-        if found.dtype is None or not found.dtype.is_floating_point:
+        self._check_dtype(key)
+
+    def _check_dtype(self, key: str) -> None:
+        dtype = self._weights.specs[key].dtype
+        if dtype is None or not dtype.is_floating_point:
             raise CheckpointError(f"{self.folder}: {key} must be float64, float32, float16 or bfloat16")
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from mass_serve.backbone.architecture import Architecture, bias_of, weight_of
 from mass_serve.model_store.errors import CheckpointError
+from mass_serve.model_store.format.field_types import LARGEST_SIZE
 from mass_serve.model_store.readers.changes import LayerScale, Positions
 from mass_serve.model_store.readers.family import Description, Source
 from mass_serve.model_store.readers.transformers_names import (
@@ -138,9 +139,10 @@ def _image_size(description: Description, config: Mapping[str, Any]) -> int:
 
 def _mlp_width(path: Path, config: Mapping[str, Any]) -> int:
     width, ratio = config["hidden_size"], config["mlp_ratio"]
-    if type(width) is not int or type(ratio) not in (int, float):
+    if type(width) is not int or type(ratio) not in (int, float) or not 0 < ratio <= LARGEST_SIZE:
         raise CheckpointError(
-            f"{path}: hidden_size and mlp_ratio must be numbers, found {width!r} and {ratio!r}"
+            f"{path}: hidden_size and mlp_ratio must be numbers from 0 to {LARGEST_SIZE}, "
+            f"found {str(width)[:40]} and {str(ratio)[:40]}"
         )
     hidden = int(width * ratio)
     # SwiGLU has three matrices where an MLP has two, and so two thirds of the width, in steps of 8.

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from mass_serve.model_store.format.field_types import LARGEST_SIZE
 from mass_serve.model_store.readers.image_processors import IMAGENET_MEAN, IMAGENET_STD, RESAMPLING
 
 _MODES = ("shortest", "squash")  # of both programs: timm's "center" is the first
@@ -30,7 +31,8 @@ def of_timm(config: Any) -> dict[str, Any]:
 
     Raises ValueError for what cannot be followed.
     """
-    config = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD, **_object(config, "pretrained_cfg")}
+    given = {name: value for name, value in _object(config, "pretrained_cfg").items() if value is not None}
+    config = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD, **given}
     mode = config.get("crop_mode") or "center"
     if mode not in ("center", "squash"):
         raise ValueError(f"crop_mode must be 'center' or 'squash', found {mode!r}")
@@ -75,4 +77,6 @@ def _edge(value: Any, name: str) -> int:
     edges = value if isinstance(value, list) else [value]
     if not edges or any(type(edge) is not int for edge in edges) or len(set(edges)) != 1:
         raise ValueError(f"{name} must be one edge length in pixels, found {value!r}")
+    if not 1 <= edges[0] <= LARGEST_SIZE:
+        raise ValueError(f"{name} must be from 1 to {LARGEST_SIZE} pixels")
     return int(edges[0])

@@ -401,6 +401,16 @@ class TestResume:
         build(own.pretrained, own.tasks, out)
         assert len(svd_calls) == 2 * SVDS_PER_TASK
 
+    def test_other_preprocessing_starts_over(self, own: Suite, tmp_path: Path, svd_calls: list[int]) -> None:
+        """What an encoder's sizes are may follow from it."""
+        out = tmp_path / "out"
+        with pytest.raises(Interrupted):
+            build(own.pretrained, own.tasks, out, progress=interrupt_after("factoring street"))
+        (own.pretrained / "preprocessor_config.json").write_text(json.dumps({"size": 40, "crop_size": 32}))
+        svd_calls.clear()
+        assert build(own.pretrained, own.tasks, out).manifest.preprocessing.size == 40
+        assert len(svd_calls) == 2 * SVDS_PER_TASK
+
     def test_damaged_leftovers_start_over(self, suite: Suite, tmp_path: Path) -> None:
         out = tmp_path / "out"
         with pytest.raises(Interrupted):

@@ -124,3 +124,17 @@ def test_a_store_of_version_1_says_nothing_and_stays_one(tmp_path: Path) -> None
     remaining = remove_task(tmp_path / "old", old.tasks[0].name).manifest
     assert remaining.format_version == 1
     assert b"energy_kept" not in (tmp_path / "old" / "manifest.json").read_bytes()
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e25])
+def test_the_distance_of_huge_weights_is_a_number(scale: float, suite: Suite, tmp_path: Path) -> None:
+    """Their squares are infinite in float32."""
+    for folder, share in ((tmp_path / "base", 1.0), (tmp_path / "moved", 3.0)):
+        shutil.copytree(suite.pretrained, folder)
+        weights = load_file(folder / "model.safetensors")
+        save_file(
+            {key: value * scale * share for key, value in weights.items()}, folder / "model.safetensors"
+        )
+    save_head(tmp_path / "moved", 4, 16)
+    with pytest.raises(TaskError, match=r"its distance from the pretrained model is 2\.00"):
+        build(tmp_path / "base", [TaskInput("moved", tmp_path / "moved")], tmp_path / "out")

@@ -95,6 +95,15 @@ def test_classifiers_that_are_no_heads(changes: dict[str, Any], sentence: str, t
         head_of(tmp_path)
 
 
+def test_a_classifier_of_another_dtype_is_refused(tmp_path: Path) -> None:
+    save_classifier(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    weights["classifier.weight"] = weights["classifier.weight"].to(torch.float8_e4m3fn)
+    save_file(weights, tmp_path / "model.safetensors")
+    with pytest.raises(CheckpointError, match=r"classifier\.weight must be float64, float32, float16 or"):
+        head_of(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [

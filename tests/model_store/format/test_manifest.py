@@ -139,6 +139,11 @@ CASES: list[tuple[str, Callable[[dict[str, Any]], object], str]] = [
     ("infinite", lambda m: m["router"].update(temperature=float("inf")), "router.temperature|not valid"),
     ("accuracy", lambda m: m["tasks"][0].update(individual_accuracy=1.1), "individual_accuracy"),
     ("huge depth", lambda m: m["backbone"].update(depth=10**12), r"backbone\.depth: .*less than"),
+    (
+        "enormous size",
+        lambda m: m["preprocessing"].update(size=65536),
+        "preprocessing: size: must be at most 4 times the crop, which is 32",
+    ),
     ("crop", lambda m: m["preprocessing"].update(crop=31), "crop: must be the backbone's image_size"),
     ("factored", lambda m: m["factored_parameters"].pop(), "must be the matrices of the backbone"),
     ("empty history", lambda m: m["history"].update(digits=[]), "history.digits: must list earlier"),

@@ -172,7 +172,7 @@ BOUNDS: list[tuple[tuple[str | int, ...], list[object], list[object]]] = [
     (("backbone", "width"), [], [0, 9, 65_537]),
     (("backbone", "activation"), ["gelu", "quick_gelu"], ["relu"]),
     (("backbone", "family"), ["clip_vision"], ["siglip"]),
-    (("preprocessing", "size"), [1, 65_536], [0, 65_537]),
+    (("preprocessing", "size"), [1, 16], [0, 17]),
     (("preprocessing", "crop"), [4], [3, 5]),
     (("preprocessing", "interpolation"), ["nearest", "hamming"], ["cubic"]),
     (("preprocessing", "mean", 0), [-1e6, 1e6], [-1.1e6, 1.1e6, "0"]),

@@ -274,7 +274,14 @@ class TestPickles:
         assert not Path("executed").exists()
 
     @pytest.mark.parametrize(
-        "content", [[1, 2], {5: torch.ones(2)}, {"a": torch.eye(2).to_sparse()}, {"a": "text"}]
+        "content",
+        [
+            [1, 2],
+            {5: torch.ones(2)},
+            {"a": torch.eye(2).to_sparse()},
+            {"a": "text"},
+            {"a": torch.ones(1).expand(1 << 16, 1 << 16)},  # 16 GiB of four bytes
+        ],
     )
     def test_of_other_things_are_refused(self, tmp_path: Path, content: object) -> None:
         make_model().config.save_pretrained(tmp_path)

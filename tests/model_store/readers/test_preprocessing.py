@@ -195,6 +195,25 @@ def test_timms_transforms(tmp_path: Path) -> None:
     assert spec.mean == (0.5, 0.5, 0.5)
 
 
+def test_what_timm_leaves_empty_is_as_if_it_were_left_out(tmp_path: Path) -> None:
+    spec = read_preprocessing(timm(tmp_path, mean=None, std=None), 32)
+    assert (spec.mean, spec.std) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
+@pytest.mark.parametrize(
+    ("config", "sentence"),
+    [
+        ({"crop_pct": 0.01}, "size: must be at most 4 times the crop, which is 32"),
+        ({"input_size": [3, 10**400, 10**400]}, "input_size must be from 1 to 65536 pixels"),
+    ],
+)
+def test_images_are_not_resized_to_far_more_than_is_taken_of_them(
+    config: dict[str, object], sentence: str, tmp_path: Path
+) -> None:
+    with pytest.raises(CheckpointError, match=sentence):
+        read_preprocessing(timm(tmp_path, **config), 32)
+
+
 @pytest.mark.parametrize("edge", range(32, 40))
 def test_the_middle_of_timms_crop_is_torchvisions(edge: int, tmp_path: Path) -> None:
     """Its `center_crop` begins at `int(round((edge - crop) / 2.0))`: of margins 1, 3, 5, 7 at 0, 2, 2, 4."""

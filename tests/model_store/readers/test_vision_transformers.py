@@ -120,7 +120,8 @@ def test_a_fine_tuned_dinov2_without_preprocessing_takes_images_of_its_bases_siz
             "model_type is 'swin', but only CLIP.*ViT and DeiT.*DINOv2.*can",
         ),
         ("Dinov2Model", {"image_size": 7}, "patch_size 8 exceeds image_size 7"),
-        ("Dinov2Model", {"mlp_ratio": "4"}, "mlp_ratio must be numbers, found 32 and '4'"),
+        ("Dinov2Model", {"mlp_ratio": "4"}, "mlp_ratio must be numbers from 0 to 65536, found 32 and 4"),
+        ("Dinov2Model", {"mlp_ratio": 1e308}, "mlp_ratio must be numbers .*, found 32 and 1e.308"),
         ("Dinov2Model", {"use_swiglu_ffn": True}, "missing encoder.layer.0.mlp.weights_in"),
         (
             "Dinov2Model",
