@@ -80,9 +80,20 @@ def unpack(archive: Path, folder: Path) -> None:
             wheel.extractall(folder)
     elif archive.suffix == ".tgz":
         with tarfile.open(archive) as package:
-            package.extractall(folder, filter="data")
+            _extract_files(package, folder)
     else:
         subprocess.run(["dpkg-deb", "--extract", str(archive), str(folder)], check=True)
+
+
+def _extract_files(package: tarfile.TarFile, folder: Path) -> None:
+    """Writes the regular files that lie within the folder; `extractall` has no filter before Python 3.11.4."""
+    root = folder.resolve()
+    for member in package.getmembers():
+        path = (root / member.name).resolve()
+        content = package.extractfile(member) if member.isfile() else None
+        if content is not None and path.is_relative_to(root):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content.read())
 
 
 def _run(command: Sequence[str], folder: Path, package: Package) -> None:

@@ -74,6 +74,8 @@ def _peak_bytes(engine: Engine, folder: Path) -> int:
 
 def test_ten_times_the_images_need_the_same_memory(engine: Engine, folder_of: Callable[[int], Path]) -> None:
     _peak_bytes(engine, folder_of(10))  # what is loaded once
-    few, many = (_peak_bytes(engine, folder_of(count)) for count in (IMAGES, 10 * IMAGES))
+    few_images, many_images = folder_of(IMAGES), folder_of(10 * IMAGES)
+    # How many images are under way at the peak varies by tens of kB; what grows with their number is in all.
+    few, many = (min(_peak_bytes(engine, folder) for _ in range(3)) for folder in (few_images, many_images))
     # One name or one number for each further image would be more than 100 kB.
     assert many - few < 60_000
