@@ -20,10 +20,13 @@ def local_model(text: str, folder: Path) -> Path:
     """
     path = folder / text
     try:
-        if path.exists():
-            return path
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # the last for a NUL in it
+        pass
     except OSError as error:
         raise CheckpointError(f"{str(path)[:200]} cannot be read: {error.strerror or error}") from error
+    else:
+        return path
     if _LIKE_A_HUB_NAME.fullmatch(text) and not text.startswith("."):
         raise CheckpointError(f"{path} does not exist: if it is a model of the hub, name it hf:{text}")
     raise CheckpointError(f"{path} does not exist")

@@ -162,6 +162,8 @@ def test_two_programs_take_turns(remote: Any) -> None:
         ("models/cars@v2", "if it is a model of the hub, name it hf:models/cars@v2"),
         ("./models/cars", "models/cars does not exist"),
         ("models", "models does not exist"),
+        ("mo\0del", "does not exist"),
+        ("/dev/null/model", "/dev/null/model does not exist"),
     ],
 )
 def test_names_that_lead_nowhere(
