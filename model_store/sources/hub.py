@@ -18,7 +18,7 @@ from types import ModuleType
 from typing import Any, Self
 
 from mass_serve.model_store.errors import CheckpointError
-from mass_serve.model_store.format.origin import Origin
+from mass_serve.model_store.format.origin import Origin, check_recordable
 from mass_serve.model_store.progress import Progress
 from mass_serve.model_store.sources.needed import CONFIG_FILES, needed_files
 from mass_serve.model_store.sources.progress_of_bytes import bar_class
@@ -41,7 +41,11 @@ class HubName:
     def parse(cls, text: str) -> Self:
         """Reads `hf:org/model[@revision]`. Raises CheckpointError."""
         if (found := _NAME.fullmatch(text)) is None:
-            raise CheckpointError(f"{text!r} must have the form hf:org/model or hf:org/model@revision")
+            raise CheckpointError(f"{text[:80]!r} must have the form hf:org/model or hf:org/model@revision")
+        # The library makes paths of the parts, those of a revision without a check.
+        if any(part in ("", ".", "..") for part in re.split("[/@]", found[0].removeprefix("hf:"))):
+            raise CheckpointError(f"{text[:80]!r}: no part of a name or revision may be empty, '.' or '..'")
+        check_recordable(text)
         return cls(found["repository"], found["revision"])
 
     def __str__(self) -> str:

@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
 from mass_serve.model_store.errors import CheckpointError, StoreError
-from mass_serve.model_store.format.origin import Origin
+from mass_serve.model_store.format.origin import Origin, check_recordable
 from mass_serve.model_store.progress import Progress
 from mass_serve.model_store.readers.weight_files import PICKLE_SUFFIXES
 from mass_serve.model_store.sources.needed import files_beside, needed_files
@@ -44,9 +44,11 @@ def fetch_from_url(url: str, allow_pickle: bool, progress: Progress) -> Resolved
     """
     url = url.rstrip("/")
     shown = without_credentials(url)
+    check_recordable(shown)
     with _errors_explained(shown):
         remote = _Remote.open(url, shown)
         wanted = remote.wanted(allow_pickle)
+        check_recordable(shown, wanted)
         folder = cache_folder() / hashlib.sha256(shown.encode()).hexdigest()[:24]
         files = LocalFiles(folder)
         folder.parent.mkdir(parents=True, exist_ok=True)

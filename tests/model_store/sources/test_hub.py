@@ -158,6 +158,27 @@ def test_names_that_cannot_be(name: str) -> None:
     assert refusal(name) == f"{name!r} must have the form hf:org/model or hf:org/model@revision"
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("hf:../..", "hf:org/..", "hf:./model", "hf:org/.", "hf:../model@main"),
+        *("../../x", "/etc/x", "a/../b", "a//b", "a/", ".", "..", "refs/./x"),
+    ],
+)
+def test_names_that_would_leave_the_cache(hub: FakeHub, cache: Path, name: str) -> None:
+    name = name if name.startswith("hf:") else f"{NAME}@{name}"
+    hub.repositories["org/model"].revisions = (name.rpartition("@")[2],)
+    assert refusal(name) == f"{name!r}: no part of a name or revision may be empty, '.' or '..'"
+    assert hub.asked == []
+    assert not cache.exists()
+
+
+def test_a_name_that_is_too_long_for_an_origin(hub: FakeHub) -> None:
+    told = "cannot be fetched: a name has 1 to 1024 characters, none of them a control character"
+    assert told in refusal(f"{NAME}@{'a' * 2000}")
+    assert hub.asked == []
+
+
 def test_unknown_repository(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "hf:org/other was not found on the hub: check the name; if it is private" in refusal(
         "hf:org/other"

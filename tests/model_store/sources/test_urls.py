@@ -162,6 +162,8 @@ def test_two_programs_take_turns(remote: Any) -> None:
         ("models/cars@v2", "if it is a model of the hub, name it hf:models/cars@v2"),
         ("./models/cars", "models/cars does not exist"),
         ("models", "models does not exist"),
+        ("mo\0del", "does not exist"),
+        ("/dev/null/model", "/dev/null/model does not exist"),
     ],
 )
 def test_names_that_lead_nowhere(
@@ -172,6 +174,42 @@ def test_names_that_lead_nowhere(
     assert told in refusal(name)
     assert ("name it hf:" in told) == ("name it hf:" in refusal(name))
     assert list(tmp_path.iterdir()) == [], "no folder was made"
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        "my model.safetensors",
+        "_x.safetensors",
+        ".complete.json",
+        f"{'a' * 220}.safetensors",
+        "modèle.safetensors",
+    ],
+)
+def test_files_that_no_manifest_can_name_are_not_copied(remote: Any, file: str) -> None:
+    remote.pipe_file(f"/bucket/models/base/{file}", b"weights")
+    told = (
+        f"{URL}/{file}: the file {file[:80]!a} cannot be fetched: rename it, to at most 200 letters, digits"
+    )
+    assert refusal(f"{URL}/{file}").startswith(told)
+    assert not cache_folder().exists()
+
+
+@pytest.mark.parametrize("name", [f"memory://{'k' * 1100}", "memory://bucket/\x1b[31m", "memory://a\nb"])
+def test_urls_that_no_manifest_can_name_are_not_opened(remote: Any, name: str) -> None:
+    remote.pipe_file(f"{name.removeprefix('memory:/')}/model.safetensors", b"weights")
+    told = f"{name[:80]!a} cannot be fetched: a name has 1 to 1024 characters, none of them a control"
+    assert refusal(name).startswith(told)
+    assert not cache_folder().exists()
+
+
+@pytest.mark.parametrize("name", ["a" * 5000, f"models/{'a' * 300}", f"file:///{'a/' * 5000}"])
+def test_paths_that_cannot_be(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "models").mkdir()
+    found = refusal(name)
+    assert found.endswith(" cannot be read: File name too long")
+    assert len(found) < 300
 
 
 def test_paths_of_this_machine(suite: Suite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
