@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from mass_serve.model_store.errors import CheckpointError
-from mass_serve.model_store.format.tensor_files import TensorSpec
+from mass_serve.model_store.format.tensor_files import LARGEST_NUMBER, TensorSpec
 from mass_serve.model_store.readers.json_files import read_json_object
 from mass_serve.model_store.readers.weight_files import SafetensorsWeights, WeightFiles
 
@@ -41,6 +41,10 @@ _UNSUPPORTED = (
 )
 # Others change the base's own weights before the training.
 _BASE_KEEPING_STARTS = (True, False, None, "gaussian", "eva")
+# PEFT takes any regular expression for the names of modules. These have no groups and few repetitions, so
+# that none of them takes long on any name.
+_PATTERN = re.compile(r"\^?(?:[A-Za-z0-9_.-]|\\\.|\.\*|\\d\+|\[0-9\]\+|\|\^?)+")
+_LONGEST_PATTERN, _MOST_OF_A_REPETITION, _MOST_PATTERNS = 512, 2, 1000
 
 
 def is_adapter(path: Path) -> bool:
@@ -51,10 +55,11 @@ def is_adapter(path: Path) -> bool:
 def base_folder(adapter: Path) -> Path:
     """Returns the folder of the model that an adapter says it changes. Raises CheckpointError."""
     name = read_json_object(adapter / ADAPTER_CONFIG).get("base_model_name_or_path")
-    if not isinstance(name, str) or not Path(name).is_dir():
+    # An empty name would be the folder that the program was started in.
+    if not isinstance(name, str) or not name or not Path(name).is_dir():
         raise CheckpointError(
             f"{adapter / ADAPTER_CONFIG}: base_model_name_or_path is {name!r}, which is no folder here: "
-            "write the folder of the pretrained model there"
+            "copy the adapter's folder and write the folder of the pretrained model there, in the copy"
         )
     return Path(name)
 
@@ -80,7 +85,8 @@ class AdaptedWeights(WeightFiles):
         """
         self._config_file = folder / ADAPTER_CONFIG
         self._config = _checked_config(self._config_file)
-        self._base, self._adapter = base, SafetensorsWeights((folder / ADAPTER_WEIGHTS,))
+        self._alphas = _alpha_patterns(self._config_file, self._config)
+        self._base, self._adapter = base, _adapter_weights(folder)
         self.paths = (self._config_file, *self._adapter.paths, *base.paths)
         self.specs = dict(base.specs)
         self._low_rank: dict[str, _LowRank] = {}
@@ -118,6 +124,7 @@ class AdaptedWeights(WeightFiles):
             return
         if key not in self._base.specs:
             raise self._unfit(f"changes {module}, which the encoder does not have")
+        self._refuse_second(key, name)
         self._low_rank[key] = self._checked(name, module, self._base.specs[key].shape)
         self.specs[key] = TensorSpec(torch.float32, self._base.specs[key].shape)
 
@@ -126,8 +133,14 @@ class AdaptedWeights(WeightFiles):
             raise self._unfit(f"holds {name}, which this version cannot merge")
         key = key_of(plain)
         if key is not None:
+            self._refuse_second(key, name)
             self._whole[key] = name
             self.specs[key] = self._adapter.specs[name]
+
+    def _refuse_second(self, key: str, name: str) -> None:
+        first = self._low_rank[key].down if key in self._low_rank else self._whole.get(key)
+        if first is not None:
+            raise self._unfit(f"changes {key} twice: remove one of {first} and {name}")
 
     def _checked(self, down: str, module: str, shape: tuple[int, ...]) -> _LowRank:
         """Makes the change of a matrix or a convolution [d_out, ...] out of what the file has for it."""
@@ -135,14 +148,13 @@ class AdaptedWeights(WeightFiles):
         specs, up = self._adapter.specs, f"{stem}{_UP}"
         if up not in specs:
             raise self._unfit(f"holds {down}, but no {up}: download it again")
-        rank = specs[down].shape[0]
-        found = specs[up].shape[:2], specs[down].shape[1:]
-        if found != ((shape[0], rank), shape[1:]) or rank == 0:
+        if not _is_low_rank_of(shape, specs[down].shape, specs[up].shape):
             raise self._unfit(
-                f"changes {module} by {list(specs[up].shape)} times {list(specs[down].shape)}, "
-                f"where the base has {list(shape)}"
+                f"changes {module} by {list(specs[up].shape)} times {list(specs[down].shape)}, where the "
+                f"base has {list(shape)}: expected [d_out, r] times [r, d_in] of the base's [d_out, d_in]"
             )
-        return _LowRank(down, up, self._scale(module, rank), self._magnitude(stem, module, shape))
+        scale = self._scale(module, specs[down].shape[0])
+        return _LowRank(down, up, scale, self._magnitude(stem, module, shape))
 
     def _magnitude(self, stem: str, module: str, shape: tuple[int, ...]) -> str | None:
         if not self._config.get("use_dora"):
@@ -154,9 +166,8 @@ class AdaptedWeights(WeightFiles):
         return name
 
     def _scale(self, module: str, rank: int) -> float:
-        alphas = self._config.get("alpha_pattern") or {}
         # The first pattern that fits the end of a module's name counts, as in PEFT.
-        found = (value for key, value in alphas.items() if re.match(rf"(.*\.)?({key})$", module))
+        found = (value for pattern, value in self._alphas.items() if pattern.fullmatch(module))
         alpha = next(found, self._config["lora_alpha"])
         return float(alpha) / (rank**0.5 if self._config.get("use_rslora") else rank)
 
@@ -184,15 +195,52 @@ def _checked_config(path: Path) -> Mapping[str, Any]:
             f"{path}: init_lora_weights is {start!r}, which changes the base as well: "
             "merge the adapter and give the whole model"
         )
-    alphas = config.get("alpha_pattern") or {}
-    if not isinstance(alphas, dict):
-        raise CheckpointError(f"{path}: alpha_pattern must be an object")
-    for value in (config.get("lora_alpha"), *alphas.values()):
-        if not isinstance(value, int | float) or isinstance(value, bool):
-            raise CheckpointError(f"{path}: lora_alpha and alpha_pattern must be numbers, found {value!r}")
-    for pattern in alphas:
-        try:
-            re.compile(pattern)
-        except re.error as error:
-            raise CheckpointError(f"{path}: alpha_pattern: {pattern!r} is no pattern: {error}") from error
+    _check_alpha(path, "lora_alpha", config.get("lora_alpha"))
     return config
+
+
+def _check_alpha(path: Path, key: str, value: object) -> None:
+    if not isinstance(value, int | float) or isinstance(value, bool) or abs(value) > LARGEST_NUMBER:
+        raise CheckpointError(
+            f"{path}: {key} must be a number of at most {LARGEST_NUMBER:g}, found {repr(value)[:80]}: "
+            "take the one that the adapter was trained with"
+        )
+
+
+def _alpha_patterns(path: Path, config: Mapping[str, Any]) -> dict[re.Pattern[str], float]:
+    """Returns the scales of the modules that have one of their own, by what fits the modules' whole names."""
+    alphas = config.get("alpha_pattern") or {}
+    if not isinstance(alphas, dict) or len(alphas) > _MOST_PATTERNS:
+        raise CheckpointError(f"{path}: alpha_pattern must be an object of at most {_MOST_PATTERNS} patterns")
+    for pattern, value in alphas.items():
+        if not _is_quick(pattern):
+            raise CheckpointError(
+                f"{path}: alpha_pattern has {pattern[:80]!r}, but only names with \\., .*, \\d+, [0-9]+ and "
+                f"| are read, of at most {_LONGEST_PATTERN} characters and {_MOST_OF_A_REPETITION} "
+                "of each repetition: merge the adapter with PEFT's merge_and_unload and give the whole model"
+            )
+        _check_alpha(path, f"alpha_pattern: {pattern!r}", value)
+    return {re.compile(rf"(.*\.)?({pattern})"): value for pattern, value in alphas.items()}
+
+
+def _is_quick(pattern: str) -> bool:
+    """Tells whether a pattern is one of those that `re` compiles, and tries on any name in a moment."""
+    repetitions = pattern.count("*"), pattern.count("+")
+    short = len(pattern) <= _LONGEST_PATTERN and max(repetitions) <= _MOST_OF_A_REPETITION
+    return short and _PATTERN.fullmatch(pattern) is not None
+
+
+def _is_low_rank_of(shape: tuple[int, ...], down: tuple[int, ...], up: tuple[int, ...]) -> bool:
+    """Tells whether A [r, d_in, ...] and B [d_out, r, 1, ...] make a change of W [d_out, d_in, ...]."""
+    if len(shape) < 2 or 0 in down:
+        return False
+    edges = (1,) * (len(shape) - 2)
+    return down[1:] == shape[1:] and up == (shape[0], down[0], *edges)
+
+
+def _adapter_weights(folder: Path) -> SafetensorsWeights:
+    if not (folder / ADAPTER_WEIGHTS).exists():
+        raise CheckpointError(
+            f"{folder} has no {ADAPTER_WEIGHTS}: save the adapter again with safe_serialization=True"
+        )
+    return SafetensorsWeights((folder / ADAPTER_WEIGHTS,))

@@ -21,7 +21,8 @@ _BESIDE = (
 _SHARD = re.compile(r"model-\d+-of-\d+\.safetensors")
 # The same weights in several forms, in the order in which readers prefer them.
 _SAFETENSORS = (WEIGHTS_FILE, INDEX_FILE, "adapter_model.safetensors", "open_clip_model.safetensors")
-_PICKLES = (PICKLE_FILE, "adapter_model.bin", "open_clip_pytorch_model.bin")
+_PICKLES = (PICKLE_FILE, "open_clip_pytorch_model.bin")
+_PICKLED_ADAPTER = "adapter_model.bin"  # which no reader takes
 
 
 def needed_files(name: str, listed: Collection[str], allow_pickle: bool) -> list[str]:
@@ -44,6 +45,11 @@ def files_beside(listed: Collection[str]) -> list[str]:
 
 
 def _without_weights(name: str, listed: Collection[str]) -> CheckpointError:
+    if _PICKLED_ADAPTER in listed:
+        return CheckpointError(
+            f"{name} has no safetensors but {_PICKLED_ADAPTER}, which is not read:"
+            " save the adapter again with safe_serialization=True"
+        )
     if pickles := [file for file in _PICKLES if file in listed]:
         return CheckpointError(
             f"{name} has no safetensors but the pickle {pickles[0]}: name a revision that has them,"

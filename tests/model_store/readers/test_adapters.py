@@ -160,6 +160,12 @@ def test_is_added_to_a_store_where_its_own_base_is_a_folder(
     lost = save_adapter(tmp_path / "lost", Path("openai/clip-vit-base-patch32"))
     with pytest.raises(CheckpointError, match="is 'openai/clip-vit-base-patch32', which is no folder here"):
         add_task(store, TaskInput("lost", lost))
+    nameless = save_adapter(tmp_path / "nameless", suite.pretrained, base_model_name_or_path="")
+    # A file in the cache of what was fetched may not change: the advice is to edit a copy.
+    with pytest.raises(
+        CheckpointError, match="is '', which is no folder here: copy the adapter's folder and"
+    ):
+        add_task(store, TaskInput("nameless", nameless))
 
 
 def cut(folder: Path) -> None:
@@ -177,14 +183,63 @@ def edited(change: Callable[[dict[str, torch.Tensor]], object]) -> Callable[[Pat
 
 
 DOWN, UP = f"base_model.model.{MODULE}.lora_A.weight", f"base_model.model.{MODULE}.lora_B.weight"
+# The names without and with the prefix of the class that was trained.
+OTHER = f"base_model.model.{MODULE.removeprefix('vision_model.')}"
+NORM = "base_model.model.vision_model.encoder.layers.0.layer_norm1"
 DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
     "half a file": (cut, "it is not a complete safetensors file"),
-    "no file": (lambda folder: (folder / "adapter_model.safetensors").unlink(), "cannot be read"),
+    "no file": (
+        lambda folder: (folder / "adapter_model.safetensors").unlink(),
+        "save the adapter again with safe_ser",
+    ),
     "half a pair": (edited(lambda t: t.pop(UP)), r"holds .*lora_A.weight, but no .*lora_B.weight"),
     "the other half": (edited(lambda t: t.pop(DOWN)), r"holds .*lora_B.weight, which this version cannot"),
     "another width": (
         edited(lambda t: t.update({UP: torch.zeros(48, RANK)})),
-        r"changes vision_model.*q_proj by \[48, 2\] times \[2, 32\], .* base has \[32, 32\] .*own base",
+        r"changes vision_model.*q_proj by \[48, 2\] times \[2, 32\], .* base has \[32, 32\].*own base",
+    ),
+    "a number for a matrix": (
+        edited(lambda t: t.update({DOWN: torch.tensor(1.0)})),
+        r"changes vision_model.*q_proj by \[32, 2\] times \[\], .* base has \[32, 32\]",
+    ),
+    "a dimension too many": (
+        edited(lambda t: t.update({UP: torch.zeros(WIDTH, RANK, 7)})),
+        r"by \[32, 2, 7\] times \[2, 32\], .* base has \[32, 32\]: expected \[d_out, r\] times",
+    ),
+    "no rank": (
+        edited(lambda t: t.update({DOWN: torch.zeros(0, WIDTH), UP: torch.zeros(WIDTH, 0)})),
+        r"by \[32, 0\] times \[0, 32\]",
+    ),
+    "a change of a vector": (
+        edited(
+            lambda t: t.update(
+                {
+                    f"{NORM}.lora_A.weight": torch.zeros(RANK),
+                    f"{NORM}.lora_B.weight": torch.zeros(WIDTH, RANK),
+                }
+            )
+        ),
+        r"changes .*layer_norm1 by \[32, 2\] times \[2\], where the base has \[32\]",
+    ),
+    "two changes of one matrix": (
+        edited(
+            lambda t: t.update(
+                {f"{OTHER}.lora_A.weight": t[DOWN].clone(), f"{OTHER}.lora_B.weight": t[UP].clone()}
+            )
+        ),
+        r"changes .*q_proj.weight twice: remove one of .*lora_A.weight and .*lora_A.weight",
+    ),
+    "a change and the whole": (
+        edited(lambda t: t.update({f"base_model.model.{MODULE}.weight": torch.zeros(WIDTH, WIDTH)})),
+        r"changes .*q_proj.weight twice: remove one of .* and .*",
+    ),
+    "two wholes": (
+        edited(
+            lambda t: t.update(
+                {f"{NORM}.bias": torch.zeros(WIDTH), f"{NORM}.base_layer.bias": torch.zeros(WIDTH)}
+            )
+        ),
+        r"changes .*layer_norm1.bias twice: remove one of .* and .*",
     ),
     "an embedding": (
         edited(lambda t: t.update({"base_model.model.x.lora_embedding_A": torch.zeros(2)})),
@@ -215,9 +270,13 @@ def test_a_damaged_adapter_is_refused(name: str, suite: Suite, tmp_path: Path) -
             {"init_lora_weights": "pissa_niter_4"},
             "init_lora_weights is 'pissa_niter_4', which changes the base",
         ),
-        ({"lora_alpha": "8"}, "must be numbers, found '8'"),
-        ({"alpha_pattern": {"(": 1}}, "is no pattern"),
+        ({"lora_alpha": "8"}, "lora_alpha must be a number of at most 1e.30, found '8'"),
+        ({"lora_alpha": 10**400}, "lora_alpha must be a number of at most 1e.30, found 1000"),
+        ({"lora_alpha": -1e31}, r"lora_alpha must be a number of at most 1e.30, found -1e\+31"),
+        ({"alpha_pattern": {"q_proj": True}}, "alpha_pattern: 'q_proj' must be a number of .*, found True"),
+        ({"alpha_pattern": {"q_proj": 10**400}}, "alpha_pattern: 'q_proj' must be a number of"),
         ({"alpha_pattern": [1]}, "alpha_pattern must be an object"),
+        ({"alpha_pattern": dict.fromkeys(map(str, range(1001)), 1)}, "an object of at most 1000 patterns"),
         ({"use_dora": True}, r"has no lora_magnitude_vector \[32\]"),
     ],
 )
@@ -233,3 +292,52 @@ def test_an_adapter_of_other_modules_is_refused(suite: Suite, tmp_path: Path) ->
     adapter = save_adapter(tmp_path / "adapter", suite.pretrained, "encoder.layer.0.attention.query")
     with pytest.raises(CheckpointError, match=r"changes encoder.layer.0.attention.query, which the encoder"):
         build(suite.pretrained, [TaskInput("small", adapter)], tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        *("(", "([a-z.0-9_]+)+!", "(?i)q_proj", "a{99999999999999999999}", "(" * 5000 + ")" * 5000, "[a-z]+"),
+        *("q_proj*", ".*?q_proj", r"\w+", "é", "", "q" * 513, ".*a.*b.*c", r"\d+" * 3, "[0-9]+" * 85),
+    ],
+)
+def test_a_pattern_that_may_take_long_is_refused(pattern: str, suite: Suite, tmp_path: Path) -> None:
+    adapter = save_adapter(tmp_path / "adapter", suite.pretrained, alpha_pattern={pattern: 4})
+    with pytest.raises(CheckpointError, match=r"adapter_config.json: alpha_pattern has .* merge_and_unload"):
+        Checkpoint.open(suite.pretrained).adapted(adapter)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "fits"),
+    [
+        *(
+            ("q_proj", True),
+            ("proj", False),
+            (r"v_proj|q_proj", True),
+            (r".*\.q_proj", True),
+            ("v_proj", False),
+        ),
+        *(
+            (r"layers\.\d+\..*q_proj", True),
+            (r"layers.[0-9]+.self_attn.q_proj", True),
+            (r"layers\.1\..*", False),
+        ),
+        *(
+            (f"^{MODULE}", True),
+            ("^self_attn.q_proj", False),
+            (f"^q_proj|^{MODULE}", True),
+            (f"{'a|' * 248}q_proj", True),
+        ),
+        ("." * 400 + "|.*.*_", False),
+    ],
+)
+def test_a_pattern_scales_the_modules_that_it_fits(
+    pattern: str, fits: bool, suite: Suite, tmp_path: Path
+) -> None:
+    base = Checkpoint.open(suite.pretrained)
+    name = "blocks.0.attention.qkv.weight"
+    plain = base.adapted(save_adapter(tmp_path / "plain", suite.pretrained)).parameter(name)
+    adapter = save_adapter(tmp_path / "adapter", suite.pretrained, alpha_pattern={pattern: 3})
+    before = base.parameter(name)
+    factor = 3 if fits else 1
+    torch.testing.assert_close(base.adapted(adapter).parameter(name) - before, factor * (plain - before))
