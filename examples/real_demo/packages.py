@@ -86,7 +86,7 @@ def unpack(archive: Path, folder: Path) -> None:
 
 
 def _extract_files(package: tarfile.TarFile, folder: Path) -> None:
-    """Writes the regular files that lie within the folder; `extractall` has no filter before Python 3.11.4."""
+    """Writes the regular files within the folder; `extractall` has no filter before Python 3.11.4."""
     root = folder.resolve()
     for member in package.getmembers():
         path = (root / member.name).resolve()
