@@ -8,11 +8,14 @@ from pydantic import BaseModel
 from mass_serve.server.errors import BadRequestError, TooLargeError
 from mass_serve.server.protocols import bodies
 from mass_serve.server.protocols.bodies import (
+    MOST_JSON_HERE,
     MOST_LISTS,
     MOST_OPTIONS,
     decoded_base64,
+    is_form,
     is_image_like,
     is_json,
+    is_large_json,
     parse_json,
 )
 from tests.pictures import picture
@@ -120,3 +123,46 @@ def test_base64_is_decoded() -> None:
 def test_what_is_not_base64_is_told_with_its_place(text: str) -> None:
     with pytest.raises(BadRequestError, match=r"^images\[0\]\.b64 is not base64; send it padded"):
         decoded_base64(text, "images[0].b64")
+
+
+FORM = b'--cut\r\nContent-Disposition: form-data; name="images"\r\n\r\n'
+FORM_TYPE = "Multipart/form-data; boundary=cut"
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type", "expected"),
+    [
+        (FORM, "", True),
+        (b"\r\n" + FORM, "image/png", True),  # what it starts with counts before what it is called
+        (b"a preamble\r\n" + FORM, FORM_TYPE, True),
+        (b"a preamble\r\n" + FORM, "", False),
+        (picture(1), FORM_TYPE, False),
+        (picture(1), "image/png", False),
+        (b"{}", "application/json", False),
+        (b"-", "", False),
+        (b" " * 62 + b"--", "", True),
+        (b" " * 63 + b"--", "", False),
+        (b" " * 64 + b"--", "", False),
+    ],
+)
+def test_a_form_is_told_by_its_beginning_or_by_its_name(
+    body: bytes, content_type: str, expected: bool
+) -> None:
+    assert is_form(body, content_type) is expected
+
+
+@pytest.mark.parametrize(
+    ("size", "start", "content_type", "expected"),
+    [
+        (1 << 20, b"{", "application/json", False),
+        ((1 << 20) + 1, b"{", "application/json", True),
+        (1 << 21, b"{", "", True),
+        (1 << 21, b"[", "application/json", True),
+        (1 << 21, b"[", "text/plain", False),
+        (1 << 21, b"--", "application/json", False),  # forms are taken apart as forms
+        (1 << 10, b"[", "text/plain", False),
+    ],
+)
+def test_large_json_is_parsed_elsewhere(size: int, start: bytes, content_type: str, expected: bool) -> None:
+    assert MOST_JSON_HERE == 1 << 20
+    assert is_large_json(start.ljust(size, b"1"), content_type) is expected
