@@ -18,6 +18,7 @@ from mass_serve.model_store.errors import CheckpointError
 from mass_serve.model_store.plan import TaskInput
 from mass_serve.model_store.readers.checkpoint import Checkpoint
 from mass_serve.model_store.revisions import add_task
+from mass_serve.model_store.task_heads import read_labelled_head
 from tests.models import Suite, make_model, save_head
 
 MODULE = "vision_model.encoder.layers.0.self_attn.q_proj"
@@ -119,9 +120,6 @@ def test_the_classifier_that_is_saved_whole_is_the_head(tmp_path: Path) -> None:
     assert (entry.labels, entry.head.kind) == (("a", "b", "c"), "linear")
     head = load_file(tmp_path / "out" / entry.head_file)
     torch.testing.assert_close(head["weight"], merged.classifier.weight.detach())
-    (tmp_path / "adapter" / "labels.json").unlink()
-    with pytest.raises(CheckpointError, match=r"has no id2label: put labels\.json there"):
-        build(tmp_path / "base", [TaskInput("abc", tmp_path / "adapter")], tmp_path / "other")
 
 
 def randomise(adapted: Any) -> None:
@@ -166,6 +164,71 @@ def test_is_added_to_a_store_where_its_own_base_is_a_folder(
         CheckpointError, match="is '', which is no folder here: copy the adapter's folder and"
     ):
         add_task(store, TaskInput("nameless", nameless))
+
+
+CLASSIFIER = {
+    "base_model.model.classifier.weight": torch.ones(3, WIDTH),
+    "base_model.model.classifier.bias": torch.zeros(3),
+}
+
+
+@pytest.fixture
+def classifying(tmp_path: Path) -> Path:
+    """An adapter with a classifier of three rows, of a base that names three classes."""
+    config = make_model("CLIPModel").config
+    config.id2label = {0: "cat", 1: "dog", 2: "owl"}
+    CLIPForImageClassification(config).save_pretrained(tmp_path / "base")
+    adapter = save_adapter(tmp_path / "adapter", tmp_path / "base")
+    edited(lambda tensors: tensors.update(CLASSIFIER))(adapter)
+    for beside in ("head.safetensors", "labels.json"):
+        (adapter / beside).unlink()
+    return adapter
+
+
+def labels_of(adapter: Path) -> tuple[str, ...]:
+    checkpoint = Checkpoint.open(adapter.parent / "base").adapted(adapter)
+    return read_labelled_head("abc", checkpoint, None, None).labels
+
+
+def test_the_names_of_its_classes_are_its_own_or_else_its_bases(classifying: Path) -> None:
+    assert labels_of(classifying) == ("cat", "dog", "owl")
+    # People save the trained model's configuration beside its adapter.
+    (classifying / "config.json").write_text('{"id2label": {"0": "cat", "1": "fox", "2": "owl"}}')
+    assert labels_of(classifying) == ("cat", "fox", "owl")
+    (classifying / "labels.json").write_text('["a", "b", "c"]')
+    assert labels_of(classifying) == ("a", "b", "c")
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "sentence"),
+    [
+        (
+            "adapter/labels.json",
+            '["a", "b"]',
+            r"3 classes, but .*adapter/labels\.json names 2: give .*--labels",
+        ),
+        (
+            "adapter/config.json",
+            '{"id2label": {"0": "a"}}',
+            r"but .*adapter/config\.json names 1: give those",
+        ),
+        ("adapter/config.json", '{"id2label": {"1": "a"}}', r"adapter/config\.json must hold .* by row"),
+        ("adapter/config.json", '{"problem_type": "regression"}', r"adapter/config\.json has problem_type"),
+        ("adapter/config.json", "[]", r"adapter/config\.json must hold a JSON object"),
+        ("base/config.json", '{"id2label": {"0": "a"}}', r"3 classes, but .*base/config\.json names 1: give"),
+        (
+            "base/config.json",
+            '{"id2label": null}',
+            r"base/config\.json has no id2label: put .* into .*adapter, or",
+        ),
+    ],
+)
+def test_names_of_classes_that_do_not_fit(file: str, content: str, sentence: str, classifying: Path) -> None:
+    path = classifying.parent / file
+    written = json.loads(path.read_text()) | json.loads(content) if path.exists() else json.loads(content)
+    path.write_text(json.dumps(written))
+    with pytest.raises(CheckpointError, match=sentence):
+        labels_of(classifying)
 
 
 def cut(folder: Path) -> None:
