@@ -19,7 +19,7 @@ from mass_serve.model_store.plan import TaskInput
 from mass_serve.model_store.readers.checkpoint import Checkpoint
 from mass_serve.model_store.revisions import add_task
 from mass_serve.model_store.task_heads import read_labelled_head
-from tests.models import Suite, make_model, save_head
+from tests.models import TEXT, VISION, Suite, make_model, save_head
 
 MODULE = "vision_model.encoder.layers.0.self_attn.q_proj"
 WIDTH, RANK = 32, 2
@@ -100,26 +100,58 @@ def test_the_modules_of_these_have_other_names_in_memory_than_in_files(family: s
         assert torch.equal(ours.parameter(name), before.parameter(name)) != of_block, name
 
 
+CLASSIFYING: dict[str, tuple[dict[str, Any], bool]] = {
+    # How a head is trained with an adapter, and whether its base may have no classifier: PEFT does not keep
+    # the random one that a LoRA was trained over.
+    "saved whole": ({"target_modules": ["v_proj"], "modules_to_save": ["classifier"]}, True),
+    "sequence classification": ({"target_modules": ["v_proj"], "task_type": "SEQ_CLS"}, True),
+    "adapted": ({"target_modules": "all-linear"}, False),
+    "adapted by DoRA": ({"target_modules": "all-linear", "use_dora": True}, False),
+}
+
+
 @pytest.mark.optional("peft")
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")
-def test_the_classifier_that_is_saved_whole_is_the_head(tmp_path: Path) -> None:
+@pytest.mark.parametrize("family", ["CLIP", "ViT", "DeiT", "Dinov2", "Siglip"])
+@pytest.mark.parametrize("kind", CLASSIFYING)
+@pytest.mark.parametrize("base_class", ["ForImageClassification", "Model"])
+def test_its_classifier_is_the_head(kind: str, family: str, base_class: str, tmp_path: Path) -> None:
     from peft import LoraConfig, get_peft_model
 
-    config = make_model("CLIPModel").config
-    config.num_labels = 3
-    classifying = CLIPForImageClassification(config)
-    classifying.save_pretrained(tmp_path / "base")
-    settings = LoraConfig(target_modules=["v_proj"], modules_to_save=["classifier"], init_lora_weights=False)
-    adapted = get_peft_model(classifying, settings)
+    settings, from_nothing = CLASSIFYING[kind]
+    base = getattr(transformers, f"{family}{base_class}")(small_config(family))
+    base.save_pretrained(tmp_path / "base")
+    classifying = getattr(transformers, f"{family}ForImageClassification")
+    model = classifying.from_pretrained(tmp_path / "base")
+    adapted = get_peft_model(model, LoraConfig(r=2, init_lora_weights=False, **settings))
     randomise(adapted)
     adapted.save_pretrained(tmp_path / "adapter")
-    (tmp_path / "adapter" / "labels.json").write_text('["a", "b", "c"]')
+    adapter, before = tmp_path / "adapter", Checkpoint.open(tmp_path / "base")
+    if base_class == "Model" and not from_nothing:
+        with pytest.raises(CheckpointError, match="changes classifier, which the encoder does not have"):
+            before.adapted(adapter)
+        return
     merged = adapted.merge_and_unload()
-    store = build(tmp_path / "base", [TaskInput("abc", tmp_path / "adapter")], tmp_path / "out")
-    entry = store.task("abc")
-    assert (entry.labels, entry.head.kind) == (("a", "b", "c"), "linear")
-    head = load_file(tmp_path / "out" / entry.head_file)
-    torch.testing.assert_close(head["weight"], merged.classifier.weight.detach())
+    merged.save_pretrained(tmp_path / "merged")
+    ours, theirs = before.adapted(adapter), Checkpoint.open(tmp_path / "merged")
+    found = read_labelled_head("abc", ours, None, None)
+    assert found.labels == ("cat", "dog", "owl")
+    torch.testing.assert_close(found.head.tensors["weight"], merged.classifier.weight.detach())
+    torch.testing.assert_close(found.head.tensors["bias"], merged.classifier.bias.detach())
+    assert ours.architecture == theirs.architecture
+    for name in theirs.architecture.parameter_shapes():
+        torch.testing.assert_close(ours.parameter(name), theirs.parameter(name), atol=1e-6, rtol=1e-5)
+
+
+def small_config(family: str) -> Any:
+    """The configuration of a small classifier with three classes."""
+    labels: dict[str, Any] = {"id2label": {0: "cat", 1: "dog", 2: "owl"}}
+    if family == "CLIP":
+        return transformers.CLIPConfig(text_config=TEXT, vision_config=VISION, projection_dim=16, **labels)
+    sizes = {key: value for key, value in VISION.items() if key != "projection_dim"}
+    if family == "Siglip":
+        return transformers.SiglipConfig(text_config=TEXT, vision_config=sizes, **labels)
+    return getattr(transformers, f"{family}Config")(**sizes | {"mlp_ratio": 2} | labels)
 
 
 def randomise(adapted: Any) -> None:
@@ -309,6 +341,10 @@ DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
         "lora_embedding_A, which this version cannot merge",
     ),
     "something else": (edited(lambda t: t.update({"prompt": torch.zeros(2)})), "holds prompt, which"),
+    "DoRA's magnitudes without use_dora": (
+        edited(lambda t: t.update({f"base_model.model.{MODULE}.lora_magnitude_vector": torch.ones(WIDTH)})),
+        r"holds .*lora_magnitude_vector, which is DoRA's, but .*adapter_config.json has no use_dora: write",
+    ),
     "NaN": (edited(lambda t: t[UP].fill_(float("nan"))), "holds NaN"),
 }
 
