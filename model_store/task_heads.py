@@ -44,14 +44,17 @@ def read_labelled_head(
     labels_file = labels or _beside(checkpoint, LABELS_FILE)
     tensors = read_head(head_file) if head_file else _own_head(task, checkpoint)
     if labels_file is not None:
-        names = read_labels(labels_file)
+        source, names = labels_file, read_labels(labels_file)
     elif head_file is None:
-        names = _own_labels(task, checkpoint)
+        source, names = _own_labels(task, checkpoint)
     else:
         raise _missing(task, checkpoint, LABELS_FILE, "--labels")
     classes, _ = tensors.shape
     if classes != len(names):
-        raise CheckpointError(f"task {task}: the head has {classes} classes, there are {len(names)} labels")
+        raise CheckpointError(
+            f"task {task}: the head has {classes} classes, but {source} names {len(names)}: give those that"
+            f" the head was trained with, in the order of its rows, by --labels {task}=FILE"
+        )
     return LabelledHead(tensors, names, tuple(file for file in (head_file, labels_file) if file is not None))
 
 
@@ -72,10 +75,10 @@ def _own_head(task: str, checkpoint: Checkpoint) -> HeadTensors:
         head = head_from_tensors(tensors)
     except ValueError as error:
         raise CheckpointError(f"task {task}: the classifier in {checkpoint.folder}: {error}") from error
-    kind = checkpoint.config.get(_PROBLEM_TYPE) or _ONE_OF_THEM
+    config_file, kind = checkpoint.said(_PROBLEM_TYPE) or (None, _ONE_OF_THEM)
     if kind != _ONE_OF_THEM:
         raise CheckpointError(
-            f"task {task}: {checkpoint.config_file} has {_PROBLEM_TYPE} {kind!r}, but a task of a store gives"
+            f"task {task}: {config_file} has {_PROBLEM_TYPE} {kind!r}, but a task of a store gives"
             f" an image one class of several: give a head that does with --head {task}=FILE"
         )
     if head.shape[0] == 1:
@@ -86,12 +89,16 @@ def _own_head(task: str, checkpoint: Checkpoint) -> HeadTensors:
     return head
 
 
-def _own_labels(task: str, checkpoint: Checkpoint) -> tuple[str, ...]:
-    path, config = checkpoint.config_file, checkpoint.config
-    if (by_row := config.get(ID2LABEL)) is not None:
-        return labels_by_row(path, by_row)
-    if (in_order := config.get(_LABEL_NAMES)) is not None:
-        return labels_in_order(path, in_order)
+def _own_labels(task: str, checkpoint: Checkpoint) -> tuple[Path, tuple[str, ...]]:
+    """Reads the labels that the configuration has; of an adapter's base they are those of a new head, too:
+    PEFT keeps a model's configuration where the model is.
+    """
+    if (by_row := checkpoint.said(ID2LABEL)) is not None:
+        return by_row[0], labels_by_row(*by_row)
+    if (in_order := checkpoint.said(_LABEL_NAMES)) is not None:
+        return in_order[0], labels_in_order(*in_order)
+    looked = " nor ".join(str(config.path) for config in checkpoint.configs)
     raise CheckpointError(
-        f"task {task}: {path} has no {ID2LABEL}: put {LABELS_FILE} there, or give --labels {task}=FILE"
+        f"task {task}: {looked} has no {ID2LABEL}: put {LABELS_FILE} into {checkpoint.folder}, or give"
+        f" --labels {task}=FILE"
     )

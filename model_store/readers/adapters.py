@@ -113,6 +113,12 @@ class AdaptedWeights(WeightFiles):
     def _place(self, name: str, key_of: Callable[[str], str | None]) -> None:
         """Notes what becomes of one tensor of the adapter."""
         plain = name.removeprefix(_PREFIX).removesuffix(".weight" if _MAGNITUDE in name else "")
+        if plain.endswith(_MAGNITUDE) and not self._config.get("use_dora"):
+            # PEFT leaves them out without a word, and computes what nobody trained.
+            raise CheckpointError(
+                f"{self._adapter.paths[0]} holds {name}, which is DoRA's, but {self._config_file} has no "
+                'use_dora: write "use_dora": true into a copy if it was trained so, or save the adapter again'
+            )
         if plain.endswith((_UP, _MAGNITUDE)) and f"{_module(name)}{_DOWN}" in self._adapter.specs:
             return  # it belongs to a lora_A
         if not plain.endswith(_DOWN):

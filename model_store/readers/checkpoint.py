@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import replace
 from pathlib import Path
@@ -13,13 +13,13 @@ from torch import Tensor
 
 from mass_serve.backbone.architecture import AnyPooling, Architecture, bias_of, weight_of
 from mass_serve.model_store.errors import CheckpointError
-from mass_serve.model_store.format.heads import BIAS, ID2LABEL, WEIGHT
+from mass_serve.model_store.format.heads import BIAS, WEIGHT
 from mass_serve.model_store.format.tensor_files import LARGEST_NUMBER, is_moderate
 from mass_serve.model_store.readers.adapters import AdaptedWeights
 from mass_serve.model_store.readers.clip import ClipVision
 from mass_serve.model_store.readers.dinov2 import Dinov2
 from mass_serve.model_store.readers.family import Description, Family, Source
-from mass_serve.model_store.readers.json_files import read_json_object
+from mass_serve.model_store.readers.json_files import ConfigFile, read_json_object
 from mass_serve.model_store.readers.open_clip_vision import OpenClipVision
 from mass_serve.model_store.readers.preprocessing import read_crop
 from mass_serve.model_store.readers.siglip import Siglip
@@ -45,17 +45,20 @@ class Checkpoint:
         folder: Path,
         weights: WeightFiles,
         family: Family,
-        config: Mapping[str, Any],
+        configs: Sequence[ConfigFile],
         base: Architecture | None,
     ) -> None:
-        """Checks the weights of `family` in `folder` against its `config`. Raises CheckpointError."""
+        """Checks the weights of `family` in `folder` against what the last of `configs` says of them.
+
+        An adapter's own comes before its base's: it may name other classes. Raises CheckpointError.
+        """
         self.folder = folder
-        self.config_file = folder / family.config_file
-        self.config = config
+        self.configs = tuple(configs)
         self._family, self._weights = family, weights
         self._keys = _keys_by_name(folder, family, weights.specs)
         specs = {name: weights.specs[key] for name, key in self._keys.items()}
-        self._description = Description(self.config_file, config, specs, base, read_crop(folder))
+        config = self.configs[-1]
+        self._description = Description(config.path, config.content, specs, base, read_crop(folder))
         own = family.architecture(self._description)
         self.architecture = _with_projection_of(base, own)
         self._use(family.sources(own, self._description), own)
@@ -72,7 +75,7 @@ class Checkpoint:
         folder = path if path.is_dir() else path.parent
         weights = open_weights(path, allow_pickle)
         family, config = _family_of(folder, weights)
-        return cls(folder, weights, family, config, base)
+        return cls(folder, weights, family, (config,), base)
 
     def adapted(self, folder: Path) -> Checkpoint:
         """Returns this model as the PEFT adapter in a folder changes it. Raises CheckpointError."""
@@ -82,16 +85,21 @@ class Checkpoint:
             name = self._family.names([parameter])[parameter]
             return None if name is None else named.get(name, parameter)
 
-        # The base's labels are those of another classifier.
-        config = {key: value for key, value in self.config.items() if key != ID2LABEL}
+        path = folder / self._family.config_file
+        own = (ConfigFile(path, read_json_object(path)),) if path.exists() else ()
         weights = AdaptedWeights(folder, self._weights, key_of)
-        return Checkpoint(folder, weights, self._family, config, self.architecture)
+        return Checkpoint(folder, weights, self._family, (*own, *self.configs), self.architecture)
 
     @property
     def input_files(self) -> tuple[Path, ...]:
         """The files that decide what the parameters are."""
-        config = (self.config_file,) if self.config_file.exists() else ()
-        return (*config, *self._weights.paths)
+        configs = (config.path for config in self.configs if config.path.exists())
+        return (*configs, *self._weights.paths)
+
+    def said(self, key: str) -> tuple[Path, Any] | None:
+        """Returns what the configuration says under a key, with the file that does; None where none does."""
+        found = ((config.path, config.content.get(key)) for config in self.configs)
+        return next(((path, value) for path, value in found if value is not None), None)
 
     @property
     def left_out(self) -> tuple[str, ...]:
@@ -200,13 +208,13 @@ class Checkpoint:
             raise CheckpointError(f"{self.folder}: {key} must be float64, float32, float16 or bfloat16")
 
 
-def _family_of(folder: Path, weights: WeightFiles) -> tuple[Family, Mapping[str, Any]]:
+def _family_of(folder: Path, weights: WeightFiles) -> tuple[Family, ConfigFile]:
     """Returns the family of a model and its configuration. Raises CheckpointError."""
     for family in FAMILIES:
         path = folder / family.config_file
         config = read_json_object(path) if path.exists() else {}
         if family.reads(config, weights.specs):
-            return family, config
+            return family, ConfigFile(path, config)
     path = folder / CONFIG_FILE
     model_type = read_json_object(path).get("model_type")
     *first, last = (family.title for family in FAMILIES)

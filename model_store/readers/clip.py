@@ -55,11 +55,12 @@ class ClipVision:
     def names(self, keys: Iterable[str]) -> dict[str, str | None]:
         """Strips the prefix and spells LayerNorm right; None for the text tower and for buffers.
 
-        A model with a classifier has a last LayerNorm, too, which it does not use.
+        A model with a classifier does not use its last LayerNorm, nor the projection that an adapter's base
+        may have.
         """
         names = {key: _name(key) for key in keys}
         if weight_of(self.classifier) in names.values():
-            unused = {weight_of(_LAST_NORM), bias_of(_LAST_NORM)}
+            unused = {weight_of(_LAST_NORM), bias_of(_LAST_NORM), weight_of(_PROJECTION)}
             return {key: None if name in unused else name for key, name in names.items()}
         return names
 

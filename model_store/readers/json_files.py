@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mass_serve.model_store.errors import CheckpointError
 from mass_serve.model_store.format.strict_json import parse_json
 from mass_serve.model_store.storage.regular_files import read_text_file
+
+
+@dataclass(frozen=True)
+class ConfigFile:
+    """A configuration and the file that says it."""
+
+    path: Path
+    content: Mapping[str, Any]
 
 
 def read_json_file(path: Path) -> Any:

@@ -18,7 +18,8 @@ from mass_serve.model_store.errors import CheckpointError
 from mass_serve.model_store.plan import TaskInput
 from mass_serve.model_store.readers.checkpoint import Checkpoint
 from mass_serve.model_store.revisions import add_task
-from tests.models import Suite, make_model, save_head
+from mass_serve.model_store.task_heads import read_labelled_head
+from tests.models import TEXT, VISION, Suite, make_model, save_head
 
 MODULE = "vision_model.encoder.layers.0.self_attn.q_proj"
 WIDTH, RANK = 32, 2
@@ -99,29 +100,58 @@ def test_the_modules_of_these_have_other_names_in_memory_than_in_files(family: s
         assert torch.equal(ours.parameter(name), before.parameter(name)) != of_block, name
 
 
+CLASSIFYING: dict[str, tuple[dict[str, Any], bool]] = {
+    # How a head is trained with an adapter, and whether its base may have no classifier: PEFT does not keep
+    # the random one that a LoRA was trained over.
+    "saved whole": ({"target_modules": ["v_proj"], "modules_to_save": ["classifier"]}, True),
+    "sequence classification": ({"target_modules": ["v_proj"], "task_type": "SEQ_CLS"}, True),
+    "adapted": ({"target_modules": "all-linear"}, False),
+    "adapted by DoRA": ({"target_modules": "all-linear", "use_dora": True}, False),
+}
+
+
 @pytest.mark.optional("peft")
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")
-def test_the_classifier_that_is_saved_whole_is_the_head(tmp_path: Path) -> None:
+@pytest.mark.parametrize("family", ["CLIP", "ViT", "DeiT", "Dinov2", "Siglip"])
+@pytest.mark.parametrize("kind", CLASSIFYING)
+@pytest.mark.parametrize("base_class", ["ForImageClassification", "Model"])
+def test_its_classifier_is_the_head(kind: str, family: str, base_class: str, tmp_path: Path) -> None:
     from peft import LoraConfig, get_peft_model
 
-    config = make_model("CLIPModel").config
-    config.num_labels = 3
-    classifying = CLIPForImageClassification(config)
-    classifying.save_pretrained(tmp_path / "base")
-    settings = LoraConfig(target_modules=["v_proj"], modules_to_save=["classifier"], init_lora_weights=False)
-    adapted = get_peft_model(classifying, settings)
+    settings, from_nothing = CLASSIFYING[kind]
+    base = getattr(transformers, f"{family}{base_class}")(small_config(family))
+    base.save_pretrained(tmp_path / "base")
+    classifying = getattr(transformers, f"{family}ForImageClassification")
+    model = classifying.from_pretrained(tmp_path / "base")
+    adapted = get_peft_model(model, LoraConfig(r=2, init_lora_weights=False, **settings))
     randomise(adapted)
     adapted.save_pretrained(tmp_path / "adapter")
-    (tmp_path / "adapter" / "labels.json").write_text('["a", "b", "c"]')
+    adapter, before = tmp_path / "adapter", Checkpoint.open(tmp_path / "base")
+    if base_class == "Model" and not from_nothing:
+        with pytest.raises(CheckpointError, match="changes classifier, which the encoder does not have"):
+            before.adapted(adapter)
+        return
     merged = adapted.merge_and_unload()
-    store = build(tmp_path / "base", [TaskInput("abc", tmp_path / "adapter")], tmp_path / "out")
-    entry = store.task("abc")
-    assert (entry.labels, entry.head.kind) == (("a", "b", "c"), "linear")
-    head = load_file(tmp_path / "out" / entry.head_file)
-    torch.testing.assert_close(head["weight"], merged.classifier.weight.detach())
-    (tmp_path / "adapter" / "labels.json").unlink()
-    with pytest.raises(CheckpointError, match=r"has no id2label: put labels\.json there"):
-        build(tmp_path / "base", [TaskInput("abc", tmp_path / "adapter")], tmp_path / "other")
+    merged.save_pretrained(tmp_path / "merged")
+    ours, theirs = before.adapted(adapter), Checkpoint.open(tmp_path / "merged")
+    found = read_labelled_head("abc", ours, None, None)
+    assert found.labels == ("cat", "dog", "owl")
+    torch.testing.assert_close(found.head.tensors["weight"], merged.classifier.weight.detach())
+    torch.testing.assert_close(found.head.tensors["bias"], merged.classifier.bias.detach())
+    assert ours.architecture == theirs.architecture
+    for name in theirs.architecture.parameter_shapes():
+        torch.testing.assert_close(ours.parameter(name), theirs.parameter(name), atol=1e-6, rtol=1e-5)
+
+
+def small_config(family: str) -> Any:
+    """The configuration of a small classifier with three classes."""
+    labels: dict[str, Any] = {"id2label": {0: "cat", 1: "dog", 2: "owl"}}
+    if family == "CLIP":
+        return transformers.CLIPConfig(text_config=TEXT, vision_config=VISION, projection_dim=16, **labels)
+    sizes = {key: value for key, value in VISION.items() if key != "projection_dim"}
+    if family == "Siglip":
+        return transformers.SiglipConfig(text_config=TEXT, vision_config=sizes, **labels)
+    return getattr(transformers, f"{family}Config")(**sizes | {"mlp_ratio": 2} | labels)
 
 
 def randomise(adapted: Any) -> None:
@@ -166,6 +196,71 @@ def test_is_added_to_a_store_where_its_own_base_is_a_folder(
         CheckpointError, match="is '', which is no folder here: copy the adapter's folder and"
     ):
         add_task(store, TaskInput("nameless", nameless))
+
+
+CLASSIFIER = {
+    "base_model.model.classifier.weight": torch.ones(3, WIDTH),
+    "base_model.model.classifier.bias": torch.zeros(3),
+}
+
+
+@pytest.fixture
+def classifying(tmp_path: Path) -> Path:
+    """An adapter with a classifier of three rows, of a base that names three classes."""
+    config = make_model("CLIPModel").config
+    config.id2label = {0: "cat", 1: "dog", 2: "owl"}
+    CLIPForImageClassification(config).save_pretrained(tmp_path / "base")
+    adapter = save_adapter(tmp_path / "adapter", tmp_path / "base")
+    edited(lambda tensors: tensors.update(CLASSIFIER))(adapter)
+    for beside in ("head.safetensors", "labels.json"):
+        (adapter / beside).unlink()
+    return adapter
+
+
+def labels_of(adapter: Path) -> tuple[str, ...]:
+    checkpoint = Checkpoint.open(adapter.parent / "base").adapted(adapter)
+    return read_labelled_head("abc", checkpoint, None, None).labels
+
+
+def test_the_names_of_its_classes_are_its_own_or_else_its_bases(classifying: Path) -> None:
+    assert labels_of(classifying) == ("cat", "dog", "owl")
+    # People save the trained model's configuration beside its adapter.
+    (classifying / "config.json").write_text('{"id2label": {"0": "cat", "1": "fox", "2": "owl"}}')
+    assert labels_of(classifying) == ("cat", "fox", "owl")
+    (classifying / "labels.json").write_text('["a", "b", "c"]')
+    assert labels_of(classifying) == ("a", "b", "c")
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "sentence"),
+    [
+        (
+            "adapter/labels.json",
+            '["a", "b"]',
+            r"3 classes, but .*adapter/labels\.json names 2: give .*--labels",
+        ),
+        (
+            "adapter/config.json",
+            '{"id2label": {"0": "a"}}',
+            r"but .*adapter/config\.json names 1: give those",
+        ),
+        ("adapter/config.json", '{"id2label": {"1": "a"}}', r"adapter/config\.json must hold .* by row"),
+        ("adapter/config.json", '{"problem_type": "regression"}', r"adapter/config\.json has problem_type"),
+        ("adapter/config.json", "[]", r"adapter/config\.json must hold a JSON object"),
+        ("base/config.json", '{"id2label": {"0": "a"}}', r"3 classes, but .*base/config\.json names 1: give"),
+        (
+            "base/config.json",
+            '{"id2label": null}',
+            r"base/config\.json has no id2label: put .* into .*adapter, or",
+        ),
+    ],
+)
+def test_names_of_classes_that_do_not_fit(file: str, content: str, sentence: str, classifying: Path) -> None:
+    path = classifying.parent / file
+    written = json.loads(path.read_text()) | json.loads(content) if path.exists() else json.loads(content)
+    path.write_text(json.dumps(written))
+    with pytest.raises(CheckpointError, match=sentence):
+        labels_of(classifying)
 
 
 def cut(folder: Path) -> None:
@@ -246,6 +341,10 @@ DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
         "lora_embedding_A, which this version cannot merge",
     ),
     "something else": (edited(lambda t: t.update({"prompt": torch.zeros(2)})), "holds prompt, which"),
+    "DoRA's magnitudes without use_dora": (
+        edited(lambda t: t.update({f"base_model.model.{MODULE}.lora_magnitude_vector": torch.ones(WIDTH)})),
+        r"holds .*lora_magnitude_vector, which is DoRA's, but .*adapter_config.json has no use_dora: write",
+    ),
     "NaN": (edited(lambda t: t[UP].fill_(float("nan"))), "holds NaN"),
 }
 
