@@ -25,8 +25,8 @@ _SMALLEST_BLOCK = 4
 _ORTHONORMAL = 1e-4
 # Of the largest energy. The eigenvectors of a float64 Gram matrix leave smaller ones less than orthogonal.
 _SMALLEST_SHARE = 1e-8
-# Squares of numbers beyond are infinite in float32, or zero.
-_LARGEST_NUMBER, _SMALLEST_NUMBER = 1e15, 1e-15
+# Beyond, squares are infinite in float32, or too many of them zero.
+_SMALLEST_ENERGY, _LARGEST_ENERGY = 1e-30, 1e30
 
 
 def leading_singular_vectors(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor] | None:
@@ -36,14 +36,15 @@ def leading_singular_vectors(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor,
     caller computes that.
     """
     rows, columns = matrix.shape
-    least, most = matrix.aminmax()
-    largest = max(-float(least), float(most))
-    if largest == 0:  # as an adapter leaves most matrices
+    # The first row tells nearly always, and at once.
+    if not matrix[0].any() and not matrix.any():  # as an adapter leaves most matrices
         return torch.eye(rows, rank), torch.zeros(rank), torch.eye(rank, columns)
-    if _usual_size(rank) > rows // 2 or not _SMALLEST_NUMBER < largest < _LARGEST_NUMBER:
+    if _usual_size(rank) > rows // 2:
         return None
     gram = _gram(matrix)
     energy = float(gram.trace())
+    if not _SMALLEST_ENERGY < energy < _LARGEST_ENERGY:
+        return None
     gram /= energy  # squares of it are finite, too
     size = _flat_size(rank, rows) if _is_flat(gram, rank) else _usual_size(rank)
     if size > rows // 2:
@@ -161,7 +162,8 @@ def _leading_in_krylov_space(gram: Tensor, rank: int, size: int) -> Tensor:
         basis = torch.linalg.qr(basis.T)[0].T
         images = basis @ gram
     _, vectors = torch.linalg.eigh(images @ basis.T)
-    return basis.T @ vectors[:, -rank:].flip(1)
+    leading: Tensor = basis.T @ vectors[:, -rank:].flip(1)
+    return leading
 
 
 def _is_orthonormal(rows: Tensor) -> bool:

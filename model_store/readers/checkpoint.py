@@ -53,6 +53,7 @@ class Checkpoint:
         self.config_file = folder / family.config_file
         self.config = config
         self._family, self._weights = family, weights
+        self._moderate: set[str] = set()  # keys of tensors that were found to be so
         self._keys = _keys_by_name(folder, family, weights.specs)
         specs = {name: weights.specs[key] for name, key in self._keys.items()}
         self._description = Description(self.config_file, config, specs, base, read_crop(folder))
@@ -150,7 +151,9 @@ class Checkpoint:
 
     def _finite(self, key: str) -> Tensor:
         tensor = self._weights.read(key)
-        self._refuse_immoderate(tensor, key)
+        if key not in self._moderate:  # what is read again is what was read before
+            self._refuse_immoderate(tensor, key)
+            self._moderate.add(key)
         return tensor
 
     def _refuse_immoderate(self, tensor: Tensor, key: str) -> None:
