@@ -23,7 +23,7 @@ from mass_serve.model_store.storage.files import LOCK_FILE, PARTIAL_SUFFIX, Stor
 from mass_serve.model_store.storage.opening import open_files
 from mass_serve.model_store.storage.regular_files import sha256_of
 from mass_serve.model_store.store import Store
-from mass_serve.model_store.task_distance import measured_distance
+from mass_serve.model_store.task_distance import measured_distances
 from mass_serve.model_store.writing import commit, is_ours, revision_of, write_task, writing_errors_explained
 
 _NO_REVISION = "0" * 12
@@ -49,8 +49,8 @@ def build(
     """
     refuse_taken(out)
     plan = plan_build(pretrained, tasks, options, modes)
-    distances = _distances(plan, options.force, progress)
     files = open_files(out)
+    distances = _distances(files, plan, options.force, progress)
     with writing_errors_explained(files.url), files.lock():
         _refuse_taken(files)
         if files.exists(MANIFEST_FILE):
@@ -134,13 +134,19 @@ def _write_pretrained(files: StoreFiles, plan: BuildPlan, journal: Journal, prog
     return journal
 
 
-def _distances(plan: BuildPlan, force: bool, progress: Progress) -> dict[str, float]:
-    """Measures how far each task is from the pretrained model, before there is any long work or file."""
-    names, base = plan.layout.backbone.parameter_shapes(), plan.pretrained.parameter
-    return {
-        task.name: measured_distance(task.name, names, base, task.checkpoint.over(base), force, progress)
-        for task in plan.tasks
-    }
+def _distances(files: StoreFiles, plan: BuildPlan, force: bool, progress: Progress) -> dict[str, float]:
+    """Measures how far each task is from the pretrained model, before there is any long work or file.
+
+    Of the tasks that the journal of the same build has finished it is known.
+    """
+    with writing_errors_explained(files.url):
+        journal = load_journal(files)
+    finished = journal.finished if journal is not None and journal.fingerprint == plan.fingerprint else {}
+    known = {name: entry.distance for name, entry in finished.items() if entry.distance is not None}
+    base = plan.pretrained.parameter
+    readers = {task.name: task.checkpoint.over(base) for task in plan.tasks if task.name not in known}
+    names = plan.layout.backbone.parameter_shapes()
+    return known | measured_distances(names, base, readers, force, progress)
 
 
 def _write_tasks(

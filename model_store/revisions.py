@@ -29,7 +29,7 @@ from mass_serve.model_store.plan import TaskInput, check_task_name, plan_task, r
 from mass_serve.model_store.progress import Progress, silent
 from mass_serve.model_store.storage.opening import open_files
 from mass_serve.model_store.store import Store
-from mass_serve.model_store.task_distance import measured_distance
+from mass_serve.model_store.task_distance import measured_distances
 from mass_serve.model_store.writing import (
     commit,
     is_ours,
@@ -64,10 +64,11 @@ def add_task(
         planned = plan_task(task, manifest.backbone, manifest.preprocessing, allow_pickle)
         with store.encoder_file(PRETRAINED_FILE) as pretrained:
             base = pretrained.read
-            distance = measured_distance(
-                task.name, pretrained.specs, base, planned.checkpoint.over(base), force, progress
+            finetuned = {task.name: planned.checkpoint.over(base)}
+            distances = measured_distances(pretrained.specs, base, finetuned, force, progress)
+            entry = write_task(
+                store.files, store.layout, base, planned, distances[task.name], progress, exact
             )
-            entry = write_task(store.files, store.layout, base, planned, distance, progress, exact)
         if current is None:
             return _commit(store, (*manifest.tasks, entry), manifest.history, progress)
         tasks = tuple(entry if earlier is current else earlier for earlier in manifest.tasks)

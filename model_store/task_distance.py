@@ -12,7 +12,7 @@ with the numbers of each parameter shuffled. A store with the blocks of such a t
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 
 import torch
 from torch import Tensor
@@ -29,29 +29,39 @@ IMPLAUSIBLE_DISTANCE = 0.8
 ReadParameter = Callable[[str], Tensor]
 
 
-def measured_distance(
-    task: str,
+def measured_distances(
     names: Collection[str],
     pretrained: ReadParameter,
-    finetuned: ReadParameter,
+    finetuned: Mapping[str, ReadParameter],
     force: bool,
     progress: Progress,
-) -> float:
-    """Reads both models, one parameter at a time on each thread, and returns their distance.
+) -> dict[str, float]:
+    """Returns the distance of every task, by its name, from one base that is read once.
 
-    Raises TaskError where it is implausible, unless `force`, and for a base that is nothing but zeros.
+    One parameter of two models is in memory at a time, on each thread. Raises TaskError for the first
+    distance that is implausible, unless `force`, and for a base that is nothing but zeros.
     """
-    stage = f"measuring {task}"
+    if not finetuned:
+        return {}
+    stage = f"measuring {' and '.join(finetuned) if len(finetuned) < 3 else f'{len(finetuned)} tasks'}"
 
-    def squares(name: str) -> tuple[float, float]:
+    def squares(name: str) -> tuple[float, list[float]]:
         base = pretrained(name)
-        return _square(task_vector(base, finetuned(name))), _square(base.float())
+        return _square(base.float()), [_square(task_vector(base, read(name))) for read in finetuned.values()]
 
     progress(stage, 0, len(names))
-    change = size = 0.0
-    for done, (of_change, of_base) in enumerate(side_by_side(squares, names), start=1):
-        change, size = change + of_change, size + of_base
+    size, changes = 0.0, [0.0] * len(finetuned)
+    for done, (of_base, of_changes) in enumerate(side_by_side(squares, names), start=1):
+        size += of_base
+        changes = [change + more for change, more in zip(changes, of_changes, strict=True)]
         progress(stage, done, len(names))
+    return {
+        task: _plausible(task, change, size, force) for task, change in zip(finetuned, changes, strict=True)
+    }
+
+
+def _plausible(task: str, change: float, size: float, force: bool) -> float:
+    """Returns the distance `sqrt(change / size)` of a task. Raises TaskError where there must be none."""
     if not size:
         raise TaskError(f"task {task}: the weights of the pretrained model are all zero: give another")
     distance = min(math.sqrt(change / size), LARGEST_NUMBER)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import io
 import json
 import re
 import secrets
@@ -34,7 +33,7 @@ from mass_serve.model_store.format.manifest import (
     parse_manifest,
     task_folder,
 )
-from mass_serve.model_store.format.tensor_files import write_tensors
+from mass_serve.model_store.format.tensor_files import TensorSpec, file_contents, write_tensors
 from mass_serve.model_store.plan import PlannedTask
 from mass_serve.model_store.progress import Progress, silent
 from mass_serve.model_store.storage.files import PARTIAL_SUFFIX, StoreFiles
@@ -97,13 +96,15 @@ def write_task(
     """
     finetuned = task.checkpoint.over(pretrained)
     factored = factor_task(layout, pretrained, finetuned, f"factoring {task.name}", progress, exact)
-    revision = _content_of(layout, factored.tensors, task) if named_by_content else new_revision()
+    experts = _TensorFile(layout.tensor_specs(), factored.tensors)
+    head = _TensorFile(task.head.specs(), task.head.tensors)
+    hashes = experts.sha256(), head.sha256()
+    revision = revision_of(*hashes, *task.labels) if named_by_content else new_revision()
     folder = task_folder(task.name, revision)
-    experts_file, head_file = f"{folder}/experts.safetensors", f"{folder}/head.safetensors"
-    with files.writing(experts_file) as file:
-        experts_hash = write_tensors(file, layout.tensor_specs(), factored.tensors.__getitem__)
-    with files.writing(head_file) as file:
-        head_hash = write_tensors(file, task.head.specs(), task.head.tensors.__getitem__)
+    paths = f"{folder}/experts.safetensors", f"{folder}/head.safetensors"
+    for path, content in zip(paths, (experts, head), strict=True):
+        with files.writing(path) as file:
+            file.writelines(content.parts())
     return TaskEntry(
         name=task.name,
         revision=revision,
@@ -113,26 +114,26 @@ def write_task(
         individual_accuracy=task.individual_accuracy,
         distance=distance,
         energy_kept=factored.energy_kept,
-        files={experts_file: experts_hash, head_file: head_hash},
+        files=dict(zip(paths, hashes, strict=True)),
         origins=task.origins,
     )
 
 
-def _content_of(layout: ExpertLayout, experts: Mapping[str, Tensor], task: PlannedTask) -> str:
-    """Names a revision after the files that it will have, which lie in a folder of its name."""
-    nowhere = _Nowhere()
-    files = (
-        write_tensors(nowhere, layout.tensor_specs(), experts.__getitem__),
-        write_tensors(nowhere, task.head.specs(), task.head.tensors.__getitem__),
-    )
-    return revision_of(*files, *task.labels)
+@dataclass(frozen=True)
+class _TensorFile:
+    """A file to be, whose tensors are in memory. Its hash is known first: it names the folder."""
 
+    specs: Mapping[str, TensorSpec]
+    tensors: Mapping[str, Tensor]
 
-class _Nowhere(io.BytesIO):
-    """A file that keeps nothing."""
+    def parts(self) -> Iterator[bytes | memoryview]:
+        return file_contents(self.specs, self.tensors.__getitem__)
 
-    def write(self, content: object) -> int:  # noqa: ARG002
-        return 0
+    def sha256(self) -> str:
+        digest = hashlib.sha256()
+        for part in self.parts():
+            digest.update(part)
+        return digest.hexdigest()
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,11 @@ TOLERANCE = 0.02
 # And of all kept energy: what float32 leaves uncertain.
 FLOAT32_TOLERANCE = 1e-5
 _SMALLEST_BLOCK = 4
-# Squares of numbers beyond are infinite in float32, or zero.
-_LARGEST_NUMBER, _SMALLEST_NUMBER = 1e15, 1e-15
+_ORTHONORMAL = 1e-4
+# Of the largest energy. The eigenvectors of a float64 Gram matrix leave smaller ones less than orthogonal.
+_SMALLEST_SHARE = 1e-8
+# Beyond, squares are infinite in float32, or too many of them zero.
+_SMALLEST_ENERGY, _LARGEST_ENERGY = 1e-30, 1e30
 
 
 def leading_singular_vectors(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor] | None:
@@ -33,26 +36,41 @@ def leading_singular_vectors(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor,
     caller computes that.
     """
     rows, columns = matrix.shape
-    least, most = matrix.aminmax()
-    largest = max(-float(least), float(most))
-    if largest == 0:  # as an adapter leaves most matrices
+    # The first row tells nearly always, and at once.
+    if not matrix[0].any() and not matrix.any():  # as an adapter leaves most matrices
         return torch.eye(rows, rank), torch.zeros(rank), torch.eye(rank, columns)
-    if _usual_size(rank) > rows // 2 or not _SMALLEST_NUMBER < largest < _LARGEST_NUMBER:
+    if _usual_size(rank) > rows // 2:
         return None
     gram = _gram(matrix)
     energy = float(gram.trace())
+    if not _SMALLEST_ENERGY < energy < _LARGEST_ENERGY:
+        return None
     gram /= energy  # squares of it are finite, too
     size = _flat_size(rank, rows) if _is_flat(gram, rank) else _usual_size(rank)
     if size > rows // 2:
         return None
     u, _ = torch.linalg.qr(_leading_in_krylov_space(gram, rank, size).double())
     # The exact decomposition of u u^T A: what it misses is the choice of u alone.
-    q, r = torch.linalg.qr((matrix.T @ u.float()).double())
-    right, s, left = torch.linalg.svd(r)
-    u = u @ left.T
+    u, s, vh = _decomposed(u, (u.T.float() @ matrix).double())
     if not missed_energy_is_small(gram, u.float(), (s.square() / energy).float()):
         return None
-    return u, s, (q @ right).T
+    return u, s, vh
+
+
+def _decomposed(u: Tensor, product: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Computes the decomposition of `u product`, of orthonormal u [n, R] and a product [R, k], in float64.
+
+    The Gram matrix of the product, a few times quicker than its QR decomposition, leaves rows orthonormal
+    whose singular values are not far below the largest; where some are, the product is decomposed itself.
+    """
+    energies, left = torch.linalg.eigh(product @ product.T)
+    if energies[0] > _SMALLEST_SHARE * energies[-1]:
+        s = energies.flip(0).sqrt()
+        left = left.flip(1)
+        return u @ left, s, (left.T @ product) / s[:, None]
+    q, r = torch.linalg.qr(product.T)
+    right, s, turned = torch.linalg.svd(r)
+    return u @ turned.T, s, (q @ right).T
 
 
 def missed_energy_is_small(gram: Tensor, u: Tensor, energies: Tensor) -> bool:
@@ -128,18 +146,27 @@ def _leading_in_krylov_space(gram: Tensor, rank: int, size: int) -> Tensor:
     # Narrow blocks make polynomials of high degree, wide ones quick products.
     width = max(_SMALLEST_BLOCK, rank // 6)
     generator = torch.Generator().manual_seed(0)
-    block, _ = torch.linalg.qr(torch.randn(rows, width, generator=generator))
-    space = gram.new_empty(rows, size // width * width)
-    space[:, :width] = block
-    for start in range(width, space.shape[1], width):
-        before = space[:, :start]
-        product = gram @ block
+    block = torch.randn(rows, width, generator=generator).T
+    # Vectors are rows here, which lie together.
+    basis = gram.new_empty(size // width * width, rows)
+    images = torch.empty_like(basis)  # basis @ gram
+    for start in range(0, len(basis), width):
+        end = start + width
+        basis[start:end] = torch.linalg.qr(block.T)[0].T
+        torch.mm(basis[start:end], gram, out=images[start:end])
+        block = images[start:end]
         for _ in range(2):  # once leaves what makes later blocks repeat what earlier ones have
-            product = product - before @ (before.T @ product)
-        block, _ = torch.linalg.qr(product)
-        space[:, start : start + width] = block
+            block = block - (block @ basis[:end].T) @ basis[:end]
     # Where a block has less to add than rounding, it is no longer orthogonal to those before.
-    basis, _ = torch.linalg.qr(space)
-    _, vectors = torch.linalg.eigh(basis.T @ (gram @ basis))
-    leading: Tensor = basis @ vectors[:, -rank:].flip(1)
+    if not _is_orthonormal(basis):
+        basis = torch.linalg.qr(basis.T)[0].T
+        images = basis @ gram
+    _, vectors = torch.linalg.eigh(images @ basis.T)
+    leading: Tensor = basis.T @ vectors[:, -rank:].flip(1)
     return leading
+
+
+def _is_orthonormal(rows: Tensor) -> bool:
+    products = rows @ rows.T
+    products.diagonal().sub_(1)
+    return float(products.abs().max()) < _ORTHONORMAL

@@ -113,13 +113,18 @@ def factor_task(
     Both models are read one parameter at a time on each thread, so neither is in memory as a whole. `exact`
     decomposes whole matrices, and not only their leading part (`merging.formats.leading`).
     """
-    names = list(layout.backbone.parameter_shapes())
+    names, ranks = list(layout.backbone.parameter_shapes()), layout.ranks()
+    block = BLOCK_DTYPES[layout.block_dtype]
     tensors: dict[str, Tensor] = {}
     kept = energy = 0.0
 
     def factor(name: str) -> tuple[dict[str, Tensor], float]:
         delta = task_vector(pretrained(name), finetuned(name))
-        return _change_tensors(layout, name, delta, exact), _energy(delta)
+        if name not in ranks:
+            return {f"{name}.delta": delta}, 0.0
+        vectors = task_singular_vectors(delta, ranks[name], exact)
+        u, vh = vectors.u.to(block), vectors.vh.to(block)
+        return {f"{name}.u": u, f"{name}.s": vectors.s, f"{name}.vh": vh}, _energy(delta)
 
     progress(stage, 0, len(names))
     for done, (name, (change, of_change)) in enumerate(
@@ -135,19 +140,6 @@ def factor_task(
 
 def _energy(tensor: Tensor) -> float:
     return float(torch.linalg.vector_norm(tensor)) ** 2
-
-
-def _change_tensors(layout: ExpertLayout, name: str, delta: Tensor, exact: bool) -> dict[str, Tensor]:
-    rank = layout.ranks().get(name)
-    if rank is None:
-        return {f"{name}.delta": delta}
-    vectors = task_singular_vectors(delta, rank, exact)
-    block = BLOCK_DTYPES[layout.block_dtype]
-    return {
-        f"{name}.u": vectors.u.to(block),
-        f"{name}.s": vectors.s,
-        f"{name}.vh": vectors.vh.to(block),
-    }
 
 
 def experts_from_tensors(layout: ExpertLayout, tensors: dict[str, Tensor]) -> TaskExperts:

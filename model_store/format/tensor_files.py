@@ -234,18 +234,24 @@ def write_tensors(file: BinaryIO, specs: Mapping[str, TensorSpec], tensor: Calla
 
     Returns the SHA-256 of the file. Raises ValueError when a tensor is not what its spec says.
     """
+    digest = hashlib.sha256()
+    for content in file_contents(specs, tensor):
+        digest.update(content)
+        file.write(content)
+    return digest.hexdigest()
+
+
+def file_contents(
+    specs: Mapping[str, TensorSpec], tensor: Callable[[str], Tensor]
+) -> Iterator[bytes | memoryview]:
+    """Yields the content of a file in parts, as `write_tensors` writes it."""
     names = sorted(specs, key=lambda name: (-_dtype(specs[name]).itemsize, name))
-    header = _header(specs, names)
-    digest = hashlib.sha256(header)
-    file.write(header)
+    yield _header(specs, names)
     for name in names:
         value = tensor(name)
         if value.dtype != specs[name].dtype or tuple(value.shape) != specs[name].shape:
             raise ValueError(f"{name}: expected {specs[name]}, got {value.dtype} {tuple(value.shape)}")
-        content = _bytes_of(value.detach().contiguous())
-        digest.update(content)
-        file.write(content)
-    return digest.hexdigest()
+        yield _bytes_of(value.detach().contiguous())
 
 
 def _header(specs: Mapping[str, TensorSpec], names: list[str]) -> bytes:

@@ -55,6 +55,7 @@ class Checkpoint:
         self.folder = folder
         self.configs = tuple(configs)
         self._family, self._weights = family, weights
+        self._moderate: set[str] = set()  # keys of tensors that were found to be so
         self._keys = _keys_by_name(folder, family, weights.specs)
         specs = {name: weights.specs[key] for name, key in self._keys.items()}
         config = self.configs[-1]
@@ -158,7 +159,9 @@ class Checkpoint:
 
     def _finite(self, key: str) -> Tensor:
         tensor = self._weights.read(key)
-        self._refuse_immoderate(tensor, key)
+        if key not in self._moderate:  # what is read again is what was read before
+            self._refuse_immoderate(tensor, key)
+            self._moderate.add(key)
         return tensor
 
     def _refuse_immoderate(self, tensor: Tensor, key: str) -> None:

@@ -384,6 +384,15 @@ class TestResume:
         assert store.verify() == []
         assert not (out / "build.json").exists()
 
+    def test_finished_tasks_are_measured_no_second_time(self, suite: Suite, tmp_path: Path) -> None:
+        out, stages = tmp_path / "out", []
+        with pytest.raises(Interrupted):
+            build(suite.pretrained, suite.tasks, out, progress=interrupt_after("factoring signs"))
+        store = build(suite.pretrained, suite.tasks, out, progress=lambda stage, *_: stages.append(stage))
+        assert {stage for stage in stages if stage.startswith("measuring")} == {"measuring signs"}
+        whole = build(suite.pretrained, suite.tasks, tmp_path / "whole").manifest
+        assert store.manifest.tasks == whole.tasks
+
     def test_other_inputs_start_over(self, suite: Suite, tmp_path: Path, svd_calls: list[int]) -> None:
         out = tmp_path / "out"
         with pytest.raises(Interrupted):
