@@ -108,7 +108,7 @@ def _build(
     with progress_bars() as progress:
         base, inputs = named_inputs(pretrained, tasks, options.allow_pickle, progress)
         if eval_data is not None:
-            inputs = with_individual_accuracies(base.path, inputs, options, eval_data, progress)
+            inputs = with_individual_accuracies(base.path, inputs, options, eval_data, progress, base.origin)
         return write_store(base.path, inputs, out, options, progress, MODE_NAMES, base.origin)
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from mass_serve.backbone import ExpertBank
 from mass_serve.merging import task_vector
 from mass_serve.model_store.plan import check_same_sizes
-from mass_serve.model_store.readers.checkpoint import Checkpoint
+from mass_serve.model_store.readers.stored_base import StoredBase
 
 Source = Literal["finetuned", "blocks"]
 
@@ -57,8 +57,9 @@ class FinetunedModels:
         """Raises CheckpointError for a checkpoint that cannot be read or is of another size."""
         self._pretrained = bank.pretrained
         base = bank.architecture
+        stored = StoredBase(base, lambda name: bank.pretrained[name].cpu())
         self._checkpoints = {
-            task: Checkpoint.open(path, base=base).pooled(base.pooling) for task, path in checkpoints.items()
+            task: stored.finetuned(path).pooled(base.pooling) for task, path in checkpoints.items()
         }
         for task, checkpoint in self._checkpoints.items():
             check_same_sizes(task, checkpoint.architecture, base, "the store's encoder")

@@ -12,6 +12,7 @@ from mass_serve.evaluation.images import EvaluationData
 from mass_serve.evaluation.index import HALVES, Selection
 from mass_serve.evaluation.methods import dense_logits
 from mass_serve.model_store.build_options import BuildOptions
+from mass_serve.model_store.format.origin import Origin
 from mass_serve.model_store.plan import BuildPlan, PlannedTask, TaskInput, plan_build
 from mass_serve.model_store.progress import Progress, silent
 from mass_serve.router import MODE_NAMES
@@ -23,13 +24,14 @@ def with_individual_accuracies(
     options: BuildOptions,
     root: Path,
     progress: Progress = silent,
+    origin: Origin | None = None,
 ) -> list[TaskInput]:
     """The tasks of a build with their accuracies on the images of `root`, where they have images there.
 
-    An accuracy that was given stays. Raises StoreError for inputs that the build would refuse, and
-    EvaluationDataError for a folder that does not fit the tasks.
+    An accuracy that was given stays. `origin` is the pretrained model's. Raises StoreError for inputs that
+    the build would refuse, and EvaluationDataError for a folder that does not fit the tasks.
     """
-    plan = plan_build(pretrained, tasks, options, MODE_NAMES)
+    plan = plan_build(pretrained, tasks, options, MODE_NAMES, origin)
     data = EvaluationData(root, {task.name: task.labels for task in plan.tasks})
     measured = []
     for task, planned in zip(tasks, plan.tasks, strict=True):

@@ -48,7 +48,7 @@ def build(
     StoreLockedError, and StoreError when `out` cannot be written.
     """
     refuse_taken(out)
-    plan = plan_build(pretrained, tasks, options, modes)
+    plan = plan_build(pretrained, tasks, options, modes, origin)
     files = open_files(out)
     distances = _distances(files, plan, options.force, progress)
     with writing_errors_explained(files.url), files.lock():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
@@ -33,9 +33,11 @@ from mass_serve.model_store.format.manifest import (
 from mass_serve.model_store.format.origin import Origin
 from mass_serve.model_store.format.preprocessing import Preprocessing
 from mass_serve.model_store.merged_base import is_slow_to_rebuild
-from mass_serve.model_store.readers.adapters import base_folder, is_adapter
+from mass_serve.model_store.readers.adapter_base import base_folder, refuse_other_base
+from mass_serve.model_store.readers.adapters import is_adapter
 from mass_serve.model_store.readers.checkpoint import Checkpoint
 from mass_serve.model_store.readers.preprocessing import has_preprocessing, read_preprocessing
+from mass_serve.model_store.readers.stored_base import StoredBase
 from mass_serve.model_store.task_heads import read_labelled_head
 from mass_serve.model_store.task_poolings import pooling_of_head, refuse_other_pooling, with_pooling_of
 
@@ -90,12 +92,17 @@ def _reading_errors_explained() -> Iterator[None]:
 
 @_reading_errors_explained()
 def plan_build(
-    pretrained: Path, tasks: Sequence[TaskInput], options: BuildOptions, modes: Collection[str] | None
+    pretrained: Path,
+    tasks: Sequence[TaskInput],
+    options: BuildOptions,
+    modes: Collection[str] | None,
+    origin: Origin | None = None,
 ) -> BuildPlan:
     """Checks all inputs of all tasks, reading headers, heads and labels only.
 
     The store's pooling is the one that the heads take. `modes` are those that a store can be served in; None:
-    not to be checked here. Raises CheckpointError, TaskError or, for options, StoreError with the first
+    not to be checked here. `origin` is the pretrained model's: an adapter that names another one is refused,
+    unless `options.force`. Raises CheckpointError, TaskError or, for options, StoreError with the first
     problem.
     """
     check_task_names([task.name for task in tasks])
@@ -106,9 +113,15 @@ def plan_build(
     ratio = 1 / len(tasks) if options.compression_ratio is None else options.compression_ratio
     if not 0 < ratio <= 1:
         raise StoreError(f"the compression ratio must be above 0 and at most 1, not {ratio}")
-    planned = tuple(
-        _plan(task, base.architecture, preprocessing, options.allow_pickle, base) for task in tasks
-    )
+
+    def opened(task: TaskInput) -> Checkpoint:
+        if not is_adapter(task.checkpoint):
+            return Checkpoint.open(task.checkpoint, options.allow_pickle, base.architecture)
+        if origin is not None and not options.force and base_folder(task.checkpoint) is None:
+            refuse_other_base(task.name, task.checkpoint, origin)
+        return base.adapted(task.checkpoint)
+
+    planned = tuple(_plan(task, base.architecture, preprocessing, opened) for task in tasks)
     base = with_pooling_of(base, {task.name: task.checkpoint for task in planned})
     layout = ExpertLayout(base.architecture, ratio, options.patch_embedding, options.block_dtype)
     return BuildPlan(
@@ -125,15 +138,28 @@ def plan_build(
 
 @_reading_errors_explained()
 def plan_task(
-    task: TaskInput, pretrained: Architecture, preprocessing: Preprocessing, allow_pickle: bool
+    task: TaskInput,
+    stored: StoredBase,
+    origin: Origin | None,
+    preprocessing: Preprocessing,
+    allow_pickle: bool,
+    force: bool = False,
 ) -> PlannedTask:
-    """Checks one task against a store's encoder and its preprocessing, of which a store has one.
+    """Checks one task against a store's encoder, its origin and its preprocessing, of which a store has one.
 
-    Raises CheckpointError or TaskError.
+    An adapter whose base is no folder here changes the store's encoder, if it names its origin or with
+    `force`. Raises CheckpointError or TaskError.
     """
-    planned = _plan(task, pretrained, preprocessing, allow_pickle)
+
+    def opened(task: TaskInput) -> Checkpoint:
+        nameless = is_adapter(task.checkpoint) and base_folder(task.checkpoint) is None
+        if nameless and not force:
+            refuse_other_base(task.name, task.checkpoint, origin)
+        return stored.finetuned(task.checkpoint, allow_pickle)
+
+    planned = _plan(task, stored.architecture, preprocessing, opened)
     refuse_other_pooling(
-        task.name, planned.checkpoint.architecture, pretrained, "the heads of the store's tasks"
+        task.name, planned.checkpoint.architecture, stored.architecture, "the heads of the store's tasks"
     )
     return planned
 
@@ -142,21 +168,13 @@ def _plan(
     task: TaskInput,
     pretrained: Architecture,
     preprocessing: Preprocessing,
-    allow_pickle: bool,
-    base: Checkpoint | None = None,
+    opened: Callable[[TaskInput], Checkpoint],
 ) -> PlannedTask:
-    """Checks one task against the pretrained model, and gives its encoder the pooling that its head takes.
-
-    An adapter changes `base`, or else the model that it names itself.
-    """
+    """Checks one task against the pretrained model, and gives its encoder the pooling that its head takes."""
     check_task_name(task.name)
     if task.individual_accuracy is not None and not 0 <= task.individual_accuracy <= 1:
         raise TaskError(f"task {task.name}: the individual accuracy must be from 0 to 1")
-    if is_adapter(task.checkpoint):
-        base = base or Checkpoint.open(base_folder(task.checkpoint), allow_pickle)
-        checkpoint = base.adapted(task.checkpoint)
-    else:
-        checkpoint = Checkpoint.open(task.checkpoint, allow_pickle, pretrained)
+    checkpoint = opened(task)
     found = checkpoint.architecture
     check_same_sizes(
         task.name, replace(found, pooling=pretrained.pooling), pretrained, "the pretrained model"

@@ -27,6 +27,7 @@ from mass_serve.model_store.format.tensor_files import TensorSpec, write_tensors
 from mass_serve.model_store.merged_base import is_slow_to_rebuild
 from mass_serve.model_store.plan import TaskInput, check_task_name, plan_task, refuse_other_spelling
 from mass_serve.model_store.progress import Progress, silent
+from mass_serve.model_store.readers.stored_base import StoredBase
 from mass_serve.model_store.storage.opening import open_files
 from mass_serve.model_store.store import Store
 from mass_serve.model_store.task_distance import measured_distances
@@ -61,9 +62,10 @@ def add_task(
     with _changing(url) as store:
         manifest = store.manifest
         current = _replaced(manifest, task.name, replace)
-        planned = plan_task(task, manifest.backbone, manifest.preprocessing, allow_pickle)
         with store.encoder_file(PRETRAINED_FILE) as pretrained:
             base = pretrained.read
+            stored, origin = StoredBase(manifest.backbone, base), manifest.pretrained_origin
+            planned = plan_task(task, stored, origin, manifest.preprocessing, allow_pickle, force)
             finetuned = {task.name: planned.checkpoint.over(base)}
             distances = measured_distances(pretrained.specs, base, finetuned, force, progress)
             entry = write_task(

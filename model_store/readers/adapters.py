@@ -12,7 +12,7 @@ off for matrices that a base keeps as [d_out, d_in], as all do that are read.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 _PREFIX = "base_model.model."
 _DOWN, _UP, _MAGNITUDE = ".lora_A.weight", ".lora_B.weight", ".lora_magnitude_vector"
+_SAVED = ".modules_to_save."
 # What makes an adapter another function than the sum above, or one of another base.
 _UNSUPPORTED = (
     "alora_invocation_tokens",
@@ -52,16 +53,10 @@ def is_adapter(path: Path) -> bool:
     return (path / ADAPTER_CONFIG).exists()
 
 
-def base_folder(adapter: Path) -> Path:
-    """Returns the folder of the model that an adapter says it changes. Raises CheckpointError."""
-    name = read_json_object(adapter / ADAPTER_CONFIG).get("base_model_name_or_path")
-    # An empty name would be the folder that the program was started in.
-    if not isinstance(name, str) or not name or not Path(name).is_dir():
-        raise CheckpointError(
-            f"{adapter / ADAPTER_CONFIG}: base_model_name_or_path is {name!r}, which is no folder here: "
-            "copy the adapter's folder and write the folder of the pretrained model there, in the copy"
-        )
-    return Path(name)
+def changed_parameters(folder: Path) -> list[str]:
+    """Returns what an adapter changes, as parameters' names in their library. Raises CheckpointError."""
+    names = map(_plain, _without_copies(_adapter_weights(folder).specs))
+    return sorted({f"{_module(name)}.weight" if ".lora_" in name else name for name in names})
 
 
 @dataclass(frozen=True)
@@ -91,7 +86,7 @@ class AdaptedWeights(WeightFiles):
         self.specs = dict(base.specs)
         self._low_rank: dict[str, _LowRank] = {}
         self._whole: dict[str, str] = {}
-        for name in self._adapter.specs:
+        for name in _without_copies(self._adapter.specs):
             self._place(name, key_of)
 
     def read(self, key: str) -> Tensor:
@@ -112,7 +107,7 @@ class AdaptedWeights(WeightFiles):
 
     def _place(self, name: str, key_of: Callable[[str], str | None]) -> None:
         """Notes what becomes of one tensor of the adapter."""
-        plain = name.removeprefix(_PREFIX).removesuffix(".weight" if _MAGNITUDE in name else "")
+        plain = _plain(name).removesuffix(".weight" if _MAGNITUDE in name else "")
         if plain.endswith(_MAGNITUDE) and not self._config.get("use_dora"):
             # PEFT leaves them out without a word, and computes what nobody trained.
             raise CheckpointError(
@@ -122,7 +117,7 @@ class AdaptedWeights(WeightFiles):
         if plain.endswith((_UP, _MAGNITUDE)) and f"{_module(name)}{_DOWN}" in self._adapter.specs:
             return  # it belongs to a lora_A
         if not plain.endswith(_DOWN):
-            self._place_whole(name, plain.replace(".base_layer.", "."), key_of)
+            self._place_whole(name, plain, key_of)
             return
         module = plain.removesuffix(_DOWN)
         key = key_of(f"{module}.weight")
@@ -180,6 +175,22 @@ class AdaptedWeights(WeightFiles):
     def _unfit(self, what: str) -> CheckpointError:
         base = self._config.get("base_model_name_or_path")
         return CheckpointError(f"{self._adapter.paths[0]} {what} (the adapter's own base is {base!r})")
+
+
+def _without_copies(names: Collection[str]) -> list[str]:
+    """Leaves out what PEFT writes more than once where all biases are trained.
+
+    Of a module that is saved whole that is the bias as it was, and as it is by a second name.
+    """
+    return [
+        name
+        for name in names
+        if ".original_module." not in name and not (_SAVED in name and name.replace(_SAVED, ".") in names)
+    ]
+
+
+def _plain(name: str) -> str:
+    return name.removeprefix(_PREFIX).replace(".base_layer.", ".")
 
 
 def _module(name: str) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from mass_serve.backbone.architecture import CHANNELS, Architecture, Pooling, bias_of, weight_of
+from mass_serve.backbone.architecture import CHANNELS, Architecture, Pooled, Pooling, bias_of, weight_of
 from mass_serve.model_store.errors import CheckpointError
 from mass_serve.model_store.format.architecture_v1 import FlatArchitecture
 from mass_serve.model_store.format.field_types import first_problem
@@ -47,6 +47,7 @@ class ClipVision:
     title = "CLIP vision encoders (clip, clip_vision_model)"
     config_file = "config.json"
     classifier = "classifier"
+    classifier_pooling: Pooled = "mean_without_norm"
 
     def reads(self, config: Mapping[str, Any], keys: Iterable[str]) -> bool:  # noqa: ARG002
         """Tells a checkpoint by its `model_type`."""
@@ -91,7 +92,7 @@ class ClipVision:
         except ValidationError as error:
             raise CheckpointError(f"{path}: {first_problem(error)}") from error
         if weight_of(self.classifier) in description.weights:
-            return replace(found, pooling=Pooling(None, "mean_without_norm"))
+            return replace(found, pooling=Pooling(None, self.classifier_pooling))
         return found
 
     def sources(self, architecture: Architecture, description: Description) -> dict[str, Source]:  # noqa: ARG002

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mass_serve.backbone.architecture import Architecture, bias_of, weight_of
+from mass_serve.backbone.architecture import Architecture, Pooled, bias_of, weight_of
 from mass_serve.model_store.errors import CheckpointError
 from mass_serve.model_store.format.field_types import LARGEST_SIZE
 from mass_serve.model_store.readers.changes import LayerScale, Positions
@@ -54,6 +54,7 @@ class Dinov2:
     title = "DINOv2 (dinov2, dinov2_with_registers)"
     config_file = "config.json"
     classifier = "classifier"
+    classifier_pooling: Pooled = "class_and_mean"
 
     def reads(self, config: Mapping[str, Any], keys: Iterable[str]) -> bool:  # noqa: ARG002
         """Tells a checkpoint by its `model_type`."""
@@ -75,7 +76,7 @@ class Dinov2:
         path, config = description.path, _complete(description)
         check_channels(path, config)
         gated = config["use_swiglu_ffn"]
-        classifies = weight_of(self.classifier) in description.weights
+        pooled = self.classifier_pooling if weight_of(self.classifier) in description.weights else "class"
         return checked_architecture(
             path,
             {
@@ -99,7 +100,7 @@ class Dinov2:
                     "layer_norm_eps": config["layer_norm_eps"],
                 },
                 "depth": config["num_hidden_layers"],
-                "pooling": {"kind": "class_and_mean" if classifies else "class", "projection_dim": None},
+                "pooling": {"kind": pooled, "projection_dim": None},
             },
         )
 
@@ -117,7 +118,7 @@ class Dinov2:
 
 
 def _complete(description: Description) -> dict[str, Any]:
-    if description.config["model_type"] == _WITH_REGISTERS:
+    if description.config.get("model_type") == _WITH_REGISTERS:
         return _DEFAULTS_WITH_REGISTERS | dict(description.config)
     return DEFAULTS | dict(description.config) | {"num_register_tokens": 0}
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from mass_serve.backbone.architecture import Architecture, AttentionPooling, bias_of, weight_of
+from mass_serve.backbone.architecture import Architecture, AttentionPooling, Pooled, bias_of, weight_of
 from mass_serve.model_store.errors import CheckpointError
 from mass_serve.model_store.readers.clip import block_table
 from mass_serve.model_store.readers.family import Description, Source
@@ -48,6 +48,7 @@ class Siglip:
     title = "SigLIP (siglip, siglip_vision_model)"
     config_file = "config.json"
     classifier = "classifier"
+    classifier_pooling: Pooled = "mean"
 
     def reads(self, config: Mapping[str, Any], keys: Iterable[str]) -> bool:  # noqa: ARG002
         """Tells a checkpoint by its `model_type`."""
@@ -74,7 +75,7 @@ class Siglip:
         path, config = description.path, DEFAULTS | dict(_vision_config(description))
         check_channels(path, config)
         activation, heads = activation_of(path, config), config["num_attention_heads"]
-        pooling = {"kind": "mean", "projection_dim": None}
+        pooling: dict[str, Any] = {"kind": self.classifier_pooling, "projection_dim": None}
         if _PROBE in description.weights:
             pooling = {
                 "kind": "attention",

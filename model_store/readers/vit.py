@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from mass_serve.backbone.architecture import Architecture
+from mass_serve.backbone.architecture import Architecture, Pooled
 from mass_serve.model_store.readers.changes import DistilledPositions
 from mass_serve.model_store.readers.family import Description, Source
 from mass_serve.model_store.readers.transformers_names import (
@@ -53,6 +53,7 @@ class Vit:
     title = "ViT and DeiT (vit, deit)"
     config_file = "config.json"
     classifier = "classifier"
+    classifier_pooling: Pooled = "class"
 
     def reads(self, config: Mapping[str, Any], keys: Iterable[str]) -> bool:  # noqa: ARG002
         """Tells a checkpoint by its `model_type`."""
@@ -90,7 +91,7 @@ class Vit:
                     "layer_norm_eps": config["layer_norm_eps"],
                 },
                 "depth": config["num_hidden_layers"],
-                "pooling": {"kind": "class", "projection_dim": None},
+                "pooling": {"kind": self.classifier_pooling, "projection_dim": None},
             },
         )
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import pytest
 import torch
@@ -15,6 +17,7 @@ from typer.testing import CliRunner
 
 from mass_serve.cli.app import app
 from mass_serve.evaluation import baselines
+from tests.model_store.readers.test_adapters import MODULE, save_adapter
 from tests.models import Suite
 
 CLIP_MEAN, CLIP_STD = [0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]
@@ -148,6 +151,39 @@ def test_only_the_baselines_that_are_asked_for_are_measured(suite: Suite, data: 
     refused = _evaluate(store, data, "--baseline", "tsv_x")
     assert "exit 2" in refused
     assert "--baseline 'tsv_x' must be one of pretrained, tsv_m, tsv_c" in " ".join(refused.split())
+
+
+def test_an_adapter_from_elsewhere_is_what_its_merged_model_is(
+    suite: Suite, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    # Nothing but the store has its base.
+    adapter, first = save_adapter(tmp_path / "adapter", Path("org/base")), suite.tasks[0].name
+    merged = CLIPVisionModelWithProjection.from_pretrained(suite.pretrained)
+    change = load_file(adapter / "adapter_model.safetensors")
+    down, up = (change[f"base_model.model.{MODULE}.lora_{part}.weight"] for part in "AB")
+    merged.get_parameter(f"{MODULE}.weight").data += up @ down / len(down)
+    merged.save_pretrained(tmp_path / "merged")
+    for file in ("head.safetensors", "labels.json"):
+        (tmp_path / "merged" / file).write_bytes((adapter / file).read_bytes())
+    filesystem = fsspec.filesystem("memory")
+    for path in adapter.iterdir():
+        filesystem.pipe_file(f"/models/adapter/{path.name}", path.read_bytes())
+    _build(suite, tmp_path / "store", "--task", f"small={tmp_path / 'merged'}")
+    shutil.copytree(data / first, tmp_path / "data" / "small")
+    others = [part for task in suite.tasks for part in ("--finetuned", f"{task.name}={task.checkpoint}")]
+    reports = []
+    for name in (str(tmp_path / "merged"), "memory://models/adapter"):
+        wanted = ("--baseline", "individual", "--baseline", "weight_averaging", "--json", "-")
+        output = _evaluate(
+            tmp_path / "store", tmp_path / "data", *wanted, *others, "--finetuned", f"small={name}"
+        )
+        reports.append(json.loads(output[output.index("{") :])["tasks"])
+    filesystem.store.clear()
+    assert reports[0] == reports[1]
+    measured = reports[1]["small"]["baselines"]
+    assert measured["individual"] == _individual_accuracy(tmp_path / "merged", data / first)
+    assert measured["weight_averaging"] is not None
 
 
 def test_finetuned_models_of_some_tasks_are_refused(suite: Suite, data: Path, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from mass_serve.model_store.errors import CheckpointError
 from mass_serve.model_store.plan import TaskInput, plan_task
 from mass_serve.model_store.readers.checkpoint import Checkpoint
 from mass_serve.model_store.readers.preprocessing import read_preprocessing
+from mass_serve.model_store.readers.stored_base import StoredBase
 from mass_serve.model_store.task_heads import LabelledHead, read_labelled_head
 from tests.models import TEXT, VISION, perturb, save_head
 
@@ -149,6 +150,7 @@ def test_a_classifier_of_another_width(tmp_path: Path) -> None:
     save_classifier(tmp_path)
     weights = load_file(tmp_path / "model.safetensors")
     save_file(weights | {"classifier.weight": torch.ones(3, 16)}, tmp_path / "model.safetensors")
-    base = Checkpoint.open(tmp_path).architecture
+    base = Checkpoint.open(tmp_path)
+    stored = StoredBase(base.architecture, base.parameter)
     with pytest.raises(CheckpointError, match=r"pets: the head takes 16 numbers, the encoder gives 32$"):
-        plan_task(TaskInput("pets", tmp_path), base, read_preprocessing(tmp_path, 36), allow_pickle=False)
+        plan_task(TaskInput("pets", tmp_path), stored, None, read_preprocessing(tmp_path, 36), False)

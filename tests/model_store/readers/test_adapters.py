@@ -17,7 +17,6 @@ from mass_serve.model_store.build_store import build
 from mass_serve.model_store.errors import CheckpointError
 from mass_serve.model_store.plan import TaskInput
 from mass_serve.model_store.readers.checkpoint import Checkpoint
-from mass_serve.model_store.revisions import add_task
 from mass_serve.model_store.task_heads import read_labelled_head
 from tests.models import TEXT, VISION, Suite, make_model, save_head
 
@@ -105,6 +104,10 @@ CLASSIFYING: dict[str, tuple[dict[str, Any], bool]] = {
     # the random one that a LoRA was trained over.
     "saved whole": ({"target_modules": ["v_proj"], "modules_to_save": ["classifier"]}, True),
     "sequence classification": ({"target_modules": ["v_proj"], "task_type": "SEQ_CLS"}, True),
+    "with all biases": (
+        {"target_modules": ["v_proj"], "modules_to_save": ["classifier"], "bias": "all"},
+        True,
+    ),
     "adapted": ({"target_modules": "all-linear"}, False),
     "adapted by DoRA": ({"target_modules": "all-linear", "use_dora": True}, False),
 }
@@ -179,23 +182,6 @@ def test_a_store_of_an_adapter_and_a_whole_model(suite: Suite, tmp_path: Path) -
         # The rows of q alone.
         assert not experts.read("blocks.0.attention.qkv.weight.u")[WIDTH:, :RANK].float().abs().gt(1e-5).any()
     assert store.task("small").energy_kept == pytest.approx(1.0, abs=1e-6)
-
-
-def test_is_added_to_a_store_where_its_own_base_is_a_folder(
-    suite: Suite, store: Path, tmp_path: Path
-) -> None:
-    adapter = save_adapter(tmp_path / "adapter", suite.pretrained)
-    built = build(suite.pretrained, [TaskInput("small", adapter)], tmp_path / "out").task("small")
-    assert add_task(store, TaskInput("small", adapter)).task("small").distance == built.distance
-    lost = save_adapter(tmp_path / "lost", Path("openai/clip-vit-base-patch32"))
-    with pytest.raises(CheckpointError, match="is 'openai/clip-vit-base-patch32', which is no folder here"):
-        add_task(store, TaskInput("lost", lost))
-    nameless = save_adapter(tmp_path / "nameless", suite.pretrained, base_model_name_or_path="")
-    # A file in the cache of what was fetched may not change: the advice is to edit a copy.
-    with pytest.raises(
-        CheckpointError, match="is '', which is no folder here: copy the adapter's folder and"
-    ):
-        add_task(store, TaskInput("nameless", nameless))
 
 
 CLASSIFIER = {
