@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mass_serve.backbone.architecture import Architecture, bias_of, weight_of
 from mass_serve.backbone.expert_set import ExpertSet
-from mass_serve.kernels import Delta, MaterialisedWeight, OneTask, SeveralTasks, TaskBlocks
+from mass_serve.kernels import BaseOnly, Delta, MaterialisedWeight, OneTask, SeveralTasks, TaskBlocks
 from mass_serve.kernels.backend import backend_for
 from mass_serve.merging import DenseDelta, TaskSingularVectors, core_factors, merged_parameter
 from mass_serve.merging.threads import side_by_side
@@ -22,23 +22,41 @@ class ExpertBank:
     """The task singular vectors and dense deltas of all tasks over one pretrained encoder.
 
     `pretrained` holds every parameter of the encoder, in the dtype and on the device of the computation;
-    blocks are kept in the same dtype. Task t is the t-th task added.
+    blocks are kept in the same dtype. Each task has a rank of its own in every parameter, 0 where it left
+    that alone, and the blocks take as much memory as their ranks say.
 
-    For the fused kernels u lies in memory as its transpose, and the cores of several tasks are folded into
-    the blocks (see `kernels.low_rank.fused`): that costs K (d_in + d_out) numbers a linear for each set.
+    For the fused kernels the cores of several tasks are folded into the blocks (see
+    `kernels.low_rank.fused`): that costs K (d_in + d_out) numbers a linear for each set, K its summed ranks.
     """
 
-    def __init__(self, architecture: Architecture, pretrained: Mapping[str, Tensor], num_tasks: int) -> None:
+    def __init__(
+        self,
+        architecture: Architecture,
+        pretrained: Mapping[str, Tensor],
+        task_ranks: Sequence[Mapping[str, int]],
+    ) -> None:
+        """Makes room for the tasks, which `set_task` and `take_tasks` fill.
+
+        `task_ranks[t]` holds the rank of task t in every parameter that has blocks, the same ones for all
+        tasks. Raises ValueError for other ranks than 0 to min(d_out, d_in).
+        """
         self.architecture = architecture
         self.pretrained = pretrained
-        self.num_tasks = num_tasks
-        # By parameter, as everything here:
-        self.blocks: dict[str, TaskBlocks] = {}
-        self.singular_values: dict[str, Tensor] = {}  # [T, R] float32
-        self.dense_deltas: dict[str, Tensor] = {}  # [T, ...] float32
-        self._like = next(iter(pretrained.values()))
-        self.device = self._like.device
+        self.num_tasks = len(task_ranks)
+        like = next(iter(pretrained.values()))
+        self.device, self._dtype = like.device, like.dtype
         self._fused = backend_for(self.device) == "fused"
+        ranks = _ranks_by_parameter(task_ranks, pretrained)
+        # By parameter, as everything here:
+        self.blocks = {parameter: _room(pretrained[parameter], own) for parameter, own in ranks.items()}
+        self.singular_values = {  # [sum of the ranks] float32
+            parameter: torch.zeros(sum(own), device=self.device) for parameter, own in ranks.items()
+        }
+        self.dense_deltas = {  # [T, ...] float32
+            name: torch.zeros(self.num_tasks, *tensor.shape, device=self.device)
+            for name, tensor in pretrained.items()
+            if name not in ranks
+        }
 
     def set_task(
         self,
@@ -46,63 +64,43 @@ class ExpertBank:
         singular_vectors: Mapping[str, TaskSingularVectors],
         dense_deltas: Mapping[str, Tensor],
     ) -> None:
-        """Copies one task's change into the bank. Raises ValueError where it does not fit the encoder."""
-        missing = set(self.pretrained) - set(singular_vectors) - set(dense_deltas)
-        if missing:
-            raise ValueError(f"the task has no change for {', '.join(sorted(missing))}")
-        for parameter, block in singular_vectors.items():
-            self._set_block(task, parameter, block)
-        for parameter, delta in dense_deltas.items():
-            expected = self.pretrained[parameter]
-            if delta.shape != expected.shape:
-                raise ValueError(f"{parameter}: delta {tuple(delta.shape)} for {tuple(expected.shape)}")
-            self._delta_room(parameter)[task] = delta
+        """Copies one task's change into the bank. Raises ValueError where it does not fit its room."""
+        for parameter in self.pretrained:
+            if parameter in self.blocks and parameter in singular_vectors:
+                self._set_block(task, parameter, singular_vectors[parameter])
+            elif parameter in self.dense_deltas and parameter in dense_deltas:
+                self._set_delta(task, parameter, dense_deltas[parameter])
+            else:
+                form = "blocks" if parameter in self.blocks else "delta"
+                raise ValueError(f"the task has no {form} for {parameter}")
 
     def take_tasks(self, other: ExpertBank, places: Mapping[int, int]) -> None:
-        """Copies tasks from a bank over the same encoder: its `places[t]` becomes task t here."""
-        if not places:
-            return
-        mine, theirs = list(places), list(places.values())
-        for parameter, block in other.blocks.items():
-            kept = self._block_room(parameter, block.u.shape[1:], block.vh.shape[1:])
-            kept.u[mine] = block.u[theirs]
-            kept.vh[mine] = block.vh[theirs]
-            self.singular_values[parameter][mine] = other.singular_values[parameter][theirs]
-        for parameter, deltas in other.dense_deltas.items():
-            self._delta_room(parameter)[mine] = deltas[theirs]
+        """Copies tasks from a bank over the same encoder: its `places[t]` becomes task t here.
+
+        Raises ValueError where a task does not have the same ranks in both.
+        """
+        for mine, theirs in places.items():
+            vectors = {name: other.singular_vectors(name, [theirs])[0] for name in other.blocks}
+            self.set_task(mine, vectors, {name: own[theirs] for name, own in other.dense_deltas.items()})
 
     def _set_block(self, task: int, parameter: str, block: TaskSingularVectors) -> None:
-        like = self.pretrained[parameter]
-        if (block.u.shape[0], block.vh.shape[1]) != tuple(like.shape):
+        blocks = self.blocks[parameter]
+        place = blocks.places[task]
+        u_t, vh = blocks.u_t[place], blocks.vh[place]
+        if (block.u.T.shape, block.vh.shape) != (u_t.shape, vh.shape):
             raise ValueError(
-                f"{parameter}: blocks for {(block.u.shape[0], block.vh.shape[1])}, not {tuple(like.shape)}"
+                f"{parameter}: blocks {tuple(block.u.shape)} and {tuple(block.vh.shape)}, "
+                f"not {tuple(u_t.T.shape)} and {tuple(vh.shape)}"
             )
-        room = self._block_room(parameter, block.u.shape, block.vh.shape)
-        kept = self.singular_values[parameter]
-        if block.rank != kept.shape[1]:
-            raise ValueError(f"{parameter}: rank {block.rank}, not {kept.shape[1]}")
-        room.u[task] = block.u
-        room.vh[task] = block.vh
-        kept[task] = block.s
+        u_t.copy_(block.u.T)
+        vh.copy_(block.vh)
+        self.singular_values[parameter][place] = block.s
 
-    def _block_room(self, parameter: str, u_shape: Sequence[int], vh_shape: Sequence[int]) -> TaskBlocks:
-        """Where the blocks of a parameter are kept, made at the first task."""
-        if parameter not in self.blocks:
-            like, tasks = self._like, self.num_tasks
-            if self._fused:
-                u = like.new_zeros(tasks, u_shape[1], u_shape[0]).transpose(1, 2)
-            else:
-                u = like.new_zeros(tasks, *u_shape)
-            self.blocks[parameter] = TaskBlocks(u, like.new_zeros(tasks, *vh_shape))
-            self.singular_values[parameter] = torch.zeros(tasks, u_shape[1], device=like.device)
-        return self.blocks[parameter]
-
-    def _delta_room(self, parameter: str) -> Tensor:
-        """Where the deltas of a parameter are kept, made at the first task."""
-        if parameter not in self.dense_deltas:
-            like = self.pretrained[parameter]
-            self.dense_deltas[parameter] = torch.zeros(self.num_tasks, *like.shape, device=like.device)
-        return self.dense_deltas[parameter]
+    def _set_delta(self, task: int, parameter: str, delta: Tensor) -> None:
+        room = self.dense_deltas[parameter][task]
+        if delta.shape != room.shape:
+            raise ValueError(f"{parameter}: delta {tuple(delta.shape)} for {tuple(room.shape)}")
+        room.copy_(delta)
 
     def expert_set(self, tasks: tuple[int, ...], *, materialised: bool) -> ExpertSet:
         """The weights of a set, computed from the shared blocks (see `merging.methods.tsv_m`)."""
@@ -121,7 +119,7 @@ class ExpertBank:
         for i, tasks in enumerate(sets):
             deltas = {linear: of_sets[i] for linear, of_sets in by_linear.items()}
             own = [linear for linear in self.architecture.linears if linear not in deltas]
-            deltas |= self._merged_weights(own, tasks, vectors[i])
+            deltas |= self._own_weights(own, tasks, vectors[i])
             experts.append(ExpertSet(tasks, vectors[i], deltas, materialised))
         return experts
 
@@ -138,26 +136,44 @@ class ExpertBank:
         return dict(zip(parameters, side_by_side(partial(self.merged, tasks=tasks), parameters), strict=True))
 
     def singular_vectors(self, parameter: str, tasks: Sequence[int]) -> list[TaskSingularVectors]:
-        """The singular vectors of each task in one parameter that has blocks."""
+        """The singular vectors of each task in one parameter that has blocks (views)."""
         blocks, s = self.blocks[parameter], self.singular_values[parameter]
-        return [TaskSingularVectors(blocks.u[task], s[task], blocks.vh[task]) for task in tasks]
+        places = [blocks.places[task] for task in tasks]
+        return [TaskSingularVectors(blocks.u_t[place].T, s[place], blocks.vh[place]) for place in places]
 
-    def expert_set_nbytes(self, num_tasks: int, *, materialised: bool) -> int:
-        """How much memory a set of `num_tasks` tasks takes beside the shared blocks."""
-        item = self._like.element_size()
-        size = sum(self.pretrained[name].numel() for name in self._vector_names()) * item
+    def leading_singular_values(self, parameter: str) -> Tensor:
+        """The first singular values of every task in one parameter: [T, the least rank], as its vh have."""
+        ranks, s = self.blocks[parameter].ranks, self.singular_values[parameter]
+        return torch.stack([own[: min(ranks)] for own in s.split(ranks)])  # type: ignore[no-untyped-call]
+
+    def expert_set_nbytes(self, tasks: Sequence[int], *, materialised: bool) -> int:
+        """How much memory the set of these tasks takes beside the shared blocks."""
+        numbers = sum(self.pretrained[name].numel() for name in self._vector_names())
+        size = numbers * self._dtype.itemsize
         for parameter in map(weight_of, self.architecture.linears):
-            if materialised or parameter not in self.blocks:
-                size += self.pretrained[parameter].numel() * item
-                continue
-            rank = self.singular_values[parameter].shape[1]
-            if num_tasks == 1:
-                size += rank * item
-            elif self._fused:
-                size += num_tasks * rank * sum(self.pretrained[parameter].shape) * item
-            else:
-                size += 2 * (num_tasks * rank) ** 2 * FACTOR_BYTES
+            size += self._delta_nbytes(parameter, tasks, materialised=materialised)
         return size
+
+    def _delta_nbytes(self, parameter: str, tasks: Sequence[int], *, materialised: bool) -> int:
+        """The memory of a set's change of one linear, but for its bias."""
+        item, shape = self._dtype.itemsize, self.pretrained[parameter].shape
+        blocks = self.blocks.get(parameter)
+        if blocks is None:
+            return shape.numel() * item
+        ranks = [blocks.ranks[task] for task in blocks.changing(tasks)]
+        if materialised:
+            return shape.numel() * item if ranks else 0
+        if len(ranks) < 2:
+            return sum(ranks) * item
+        return sum(ranks) * sum(shape) * item if self._fused else 2 * sum(ranks) ** 2 * FACTOR_BYTES
+
+    @property
+    def task_ranks(self) -> list[dict[str, int]]:
+        """Each task's rank in every parameter that has blocks."""
+        return [
+            {name: blocks.ranks[task] for name, blocks in self.blocks.items()}
+            for task in range(self.num_tasks)
+        ]
 
     @property
     def linears(self) -> list[str]:
@@ -167,7 +183,7 @@ class ExpertBank:
     @property
     def nbytes(self) -> int:
         """The memory of the blocks and dense deltas of all tasks."""
-        blocks = sum(block.u.nbytes + block.vh.nbytes for block in self.blocks.values())
+        blocks = sum(block.u_t.nbytes + block.vh.nbytes for block in self.blocks.values())
         rest = (*self.singular_values.values(), *self.dense_deltas.values())
         return blocks + sum(t.nbytes for t in rest)
 
@@ -177,32 +193,60 @@ class ExpertBank:
         """The low-rank change of each set in one linear, folded for the fused kernels."""
         parameter = weight_of(linear)
         blocks = self.blocks[parameter]
-        several = [tasks for tasks in sets if len(tasks) > 1]
+        changing = [blocks.changing(tasks) for tasks in sets]
+        several = [tasks for tasks in changing if len(tasks) > 1]
         factors = iter(core_factors(self.singular_vectors(parameter, range(self.num_tasks)), several))
         changes: list[Delta] = []
-        for tasks, bias in zip(sets, biases, strict=True):
-            if len(tasks) == 1:
-                s = self.singular_values[parameter][tasks[0]].to(blocks.u.dtype)
-                changes.append(OneTask(tasks[0], s, bias))
-                continue
-            left, right = next(factors)
-            if self._fused:
-                changes.append(SeveralTasks(tasks, left, right, bias).folded(blocks))
+        for tasks, bias in zip(changing, biases, strict=True):
+            if not tasks:
+                changes.append(BaseOnly(bias))
+            elif len(tasks) == 1:
+                s = self.singular_values[parameter][blocks.places[tasks[0]]]
+                changes.append(OneTask(tasks[0], s.to(self._dtype), bias))
+            elif self._fused:
+                changes.append(SeveralTasks(tasks, *next(factors), bias).folded(blocks))
             else:
+                left, right = next(factors)
                 changes.append(SeveralTasks(tasks, left.float(), right.float(), bias))
         return changes
 
-    def _merged_weights(
+    def _own_weights(
         self, linears: Sequence[str], tasks: tuple[int, ...], vectors: Mapping[str, Tensor]
     ) -> dict[str, Delta]:
-        """The change of one set in those linears, each a merged weight of its own."""
-        weights = self.merged_parameters([weight_of(linear) for linear in linears], tasks)
-        return {
-            linear: MaterialisedWeight(weights[weight_of(linear)], vectors.get(bias_of(linear)))
-            for linear in linears
-        }
+        """The change of one set in those linears, each a merged weight of its own where there is a change."""
+        changed = [name for name in map(weight_of, linears) if self._is_changed(name, tasks)]
+        weights, deltas = self.merged_parameters(changed, tasks), dict[str, Delta]()
+        for linear in linears:
+            weight, bias = weights.get(weight_of(linear)), vectors.get(bias_of(linear))
+            deltas[linear] = BaseOnly(bias) if weight is None else MaterialisedWeight(weight, bias)
+        return deltas
+
+    def _is_changed(self, parameter: str, tasks: Sequence[int]) -> bool:
+        return parameter not in self.blocks or bool(self.blocks[parameter].changing(tasks))
 
     def _vector_names(self) -> list[str]:
         """Every parameter that is not the weight of a linear."""
         weights = set(map(weight_of, self.architecture.linears))
         return [name for name in self.pretrained if name not in weights]
+
+
+def _ranks_by_parameter(
+    task_ranks: Sequence[Mapping[str, int]], pretrained: Mapping[str, Tensor]
+) -> dict[str, tuple[int, ...]]:
+    """The ranks of all tasks in each parameter that has blocks. Raises ValueError where there are no such."""
+    parameters = task_ranks[0].keys() if task_ranks else ()
+    for task, ranks in enumerate(task_ranks):
+        if unmatched := sorted(ranks.keys() ^ parameters):
+            raise ValueError(f"{unmatched[0]}: task {task} and task 0 must both have blocks, or both a delta")
+        for parameter, rank in ranks.items():
+            full = min(pretrained[parameter].shape)
+            if not 0 <= rank <= full:
+                raise ValueError(f"{parameter}: task {task} has rank {rank}, must be in 0..{full}")
+    return {parameter: tuple(ranks[parameter] for ranks in task_ranks) for parameter in parameters}
+
+
+def _room(like: Tensor, ranks: tuple[int, ...]) -> TaskBlocks:
+    """Room for blocks of those ranks of a matrix `like` [d_out, d_in]."""
+    d_out, d_in = like.shape
+    total = sum(ranks)
+    return TaskBlocks(like.new_zeros(total, d_out), like.new_zeros(total, d_in), ranks)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from torch import Tensor
@@ -13,7 +14,8 @@ from mass_serve.kernels import Delta, OneTask, SeveralTasks
 class ExpertSet:
     """The weights of one expert set, as far as they are not the shared blocks.
 
-    Raises ValueError where a change is of other tasks than the set.
+    A linear that some of the tasks left alone has a change of the others. Raises ValueError where a change is
+    of tasks that the set does not have.
     """
 
     tasks: tuple[int, ...]
@@ -23,12 +25,13 @@ class ExpertSet:
 
     def __post_init__(self) -> None:
         for linear, delta in self.deltas.items():
-            if _tasks_of(delta, self.tasks) != self.tasks:
+            if not set(_tasks_of(delta)) <= set(self.tasks):
                 raise ValueError(f"{linear}: a change of other tasks in the expert set {self.tasks}")
 
     def renumbered(self, tasks: tuple[int, ...]) -> ExpertSet:
         """The same weights for a bank that has the same tasks in the same order under other numbers."""
-        deltas = {linear: _renumbered(delta, tasks) for linear, delta in self.deltas.items()}
+        numbers = dict(zip(self.tasks, tasks, strict=True))
+        deltas = {linear: _renumbered(delta, numbers) for linear, delta in self.deltas.items()}
         return ExpertSet(tasks, self.vectors, deltas, self.materialised)
 
     @property
@@ -38,22 +41,22 @@ class ExpertSet:
         return own + sum(vector.nbytes for vector in self.vectors.values())
 
 
-def _tasks_of(delta: Delta, otherwise: tuple[int, ...]) -> tuple[int, ...]:
-    """The tasks whose blocks a change uses, or `otherwise` where it uses none."""
+def _tasks_of(delta: Delta) -> tuple[int, ...]:
+    """The tasks whose blocks a change uses."""
     match delta:
         case OneTask(task=task):
             return (task,)
         case SeveralTasks(tasks=tasks):
             return tasks
         case _:
-            return otherwise
+            return ()
 
 
-def _renumbered(delta: Delta, tasks: tuple[int, ...]) -> Delta:
+def _renumbered(delta: Delta, numbers: Mapping[int, int]) -> Delta:
     match delta:
-        case OneTask():
-            return replace(delta, task=tasks[0])
-        case SeveralTasks():
-            return replace(delta, tasks=tasks)
+        case OneTask(task=task):
+            return replace(delta, task=numbers[task])
+        case SeveralTasks(tasks=tasks):
+            return replace(delta, tasks=tuple(numbers[task] for task in tasks))
         case _:
             return delta

@@ -56,8 +56,10 @@ def measure(engine: Engine, rounds: int) -> dict[str, float]:
             f"merging_{count}": partial(merging, expert_set),
         }
         times = medians(variants, rounds)
-        rent = (times[f"low_rank_{count}"] - times[f"materialised_{count}"]) / (BATCH * prices.rent(count))
-        buy = times[f"merging_{count}"] / prices.merging(count)
+        rent = (times[f"low_rank_{count}"] - times[f"materialised_{count}"]) / (
+            BATCH * prices.rent(expert_set)
+        )
+        buy = times[f"merging_{count}"] / prices.merging(expert_set)
         figures |= times | {f"buying_over_renting_{count}": buy / rent}
     return figures
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mass_serve.backbone import Architecture, Block, ExpertBank, ExpertSet, PatchEmbedding, Pooling
 from mass_serve.backbone.architecture import bias_of, weight_of
-from mass_serve.kernels import BaseOnly, Delta, FoldedSides, MaterialisedWeight, OneTask, TaskBlocks
+from mass_serve.kernels import BaseOnly, Delta, FoldedSides, MaterialisedWeight, OneTask
 
 BASE, LARGE = Block(768, 12, 3072, "quick_gelu", 1e-5), Block(1024, 16, 4096, "quick_gelu", 1e-5)
 VITS = {
@@ -40,14 +40,13 @@ def random_encoder(architecture: Architecture, dtype: torch.dtype, device: torch
 
 
 def random_bank(architecture: Architecture, weights: dict[str, Tensor], tasks: int) -> ExpertBank:
-    """Blocks of rank 1/T for every linear, u laid out as the fused kernels want it."""
-    bank = ExpertBank(architecture, weights, tasks)
-    for parameter in map(weight_of, architecture.linears):
-        weight = weights[parameter]
-        d_out, d_in = weight.shape
-        rank = max(1, min(d_out, d_in) // tasks)
-        u = _scaled_noise(weight, tasks, rank, d_out).transpose(1, 2)
-        bank.blocks[parameter] = TaskBlocks(u, _scaled_noise(weight, tasks, rank, d_in))
+    """Blocks of rank 1/T for every linear."""
+    parameters = [weight_of(linear) for linear in architecture.linears]
+    ranks = {parameter: max(1, min(weights[parameter].shape) // tasks) for parameter in parameters}
+    bank = ExpertBank(architecture, weights, [ranks] * tasks)
+    for blocks in bank.blocks.values():
+        for rows in (blocks.u_t, blocks.vh):
+            rows.normal_().mul_(float(rows.shape[1]) ** -0.5)
     return bank
 
 
@@ -65,7 +64,7 @@ def _random_delta(
     bank: ExpertBank, linear: str, tasks: tuple[int, ...], form: Form, bias: Tensor | None
 ) -> Delta:
     weight, blocks = bank.pretrained[weight_of(linear)], bank.blocks[weight_of(linear)]
-    rank = len(tasks) * blocks.vh.shape[1]
+    rank = sum(blocks.ranks[task] for task in tasks)
     if form == "base_only":
         return BaseOnly(bias)
     if form == "materialised":

@@ -17,9 +17,10 @@ def rebuild(bank: ExpertBank, tasks: Sequence[int]) -> dict[str, Tensor]:
         if name in bank.dense_deltas:
             parameters[name] = pretrained + bank.dense_deltas[name][list(tasks)].mean(0)
             continue
-        u = torch.cat([bank.blocks[name].u[task] for task in tasks], dim=1)
-        vh = torch.cat([bank.blocks[name].vh[task] for task in tasks], dim=0)
-        s = torch.cat([bank.singular_values[name][task] for task in tasks])
+        vectors = bank.singular_vectors(name, tasks)
+        u = torch.cat([own.u for own in vectors], dim=1)
+        vh = torch.cat([own.vh for own in vectors], dim=0)
+        s = torch.cat([own.s for own in vectors])
         if len(tasks) > 1:
             left, _, right = torch.linalg.svd(u, full_matrices=False)
             u = left @ right

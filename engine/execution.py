@@ -28,10 +28,10 @@ class AdaptiveExecution:
     """Rent or buy: run a set low-rank until that has cost as much as merging its weights would have.
 
     Costs are multiply-accumulates beyond the base product. Renting costs a sample, for a set of summed
-    rank K, `L K (d_in + d_out)` in every linear, and `2 L K^2` more where the set has several tasks. Buying
-    costs `d_out K^2 + d_out K d_in` in every linear, once, weighed by BUYING_OVER_RENTING, and nothing after.
-    Whatever requests come, this spends at most twice what the best choice in hindsight would have (the
-    ski-rental bound). A set that is dropped from the cache has to earn its purchase again.
+    rank K, `L K (d_in + d_out)` in every linear, and `2 L K^2` more where several of its tasks change that
+    linear. Buying costs `d_out K^2 + d_out K d_in` in every linear, once, weighed by BUYING_OVER_RENTING, and
+    nothing after. Whatever requests come, this spends at most twice what the best choice in hindsight would
+    have (the ski-rental bound). A set that is dropped from the cache has to earn its purchase again.
 
     Which form a sample runs in depends on the traffic before it, so its bits do too.
     """
@@ -42,50 +42,51 @@ class AdaptiveExecution:
         self._tokens = architecture.num_tokens
         self._paid: Counter[tuple[int, ...]] = Counter()
         names = [weight_of(linear) for linear in bank.linears]
-        self._linears = [(tuple(bank.pretrained[n].shape), bank.blocks[n].u.shape[2]) for n in names]
+        self._linears = [(tuple(bank.pretrained[name].shape), bank.blocks[name].ranks) for name in names]
 
     def key(self, expert_set: tuple[int, ...], samples: int) -> SetKey:
         """The form in which `samples` samples of this set run now; counts what they cost."""
         merged = SetKey(expert_set, materialised=True)
         if merged in self.cache:
             return merged
-        count = len(expert_set)
-        fits = self._bank.expert_set_nbytes(count, materialised=True) <= self.cache.budget_bytes
-        if fits and self._paid[expert_set] >= self.purchase_price(count):
+        fits = self._bank.expert_set_nbytes(expert_set, materialised=True) <= self.cache.budget_bytes
+        if fits and self._paid[expert_set] >= self.purchase_price(expert_set):
             del self._paid[expert_set]
             return merged
-        self._paid[expert_set] += samples * self.rent(count)
+        self._paid[expert_set] += samples * self.rent(expert_set)
         return SetKey(expert_set, materialised=False)
 
-    def rent(self, num_tasks: int) -> int:
-        """Multiply-accumulates for one sample of a set of so many tasks."""
+    def rent(self, expert_set: tuple[int, ...]) -> int:
+        """Multiply-accumulates for one sample of a set."""
         cost = 0
-        for (d_out, d_in), rank in self._linears:
-            k = num_tasks * rank
-            cost += k * (d_in + d_out) + (2 * k * k if num_tasks > 1 else 0)
+        for (d_out, d_in), ranks in self._linears:
+            own = [ranks[task] for task in expert_set if ranks[task]]
+            k = sum(own)
+            cost += k * (d_in + d_out) + (2 * k * k if len(own) > 1 else 0)
         return self._tokens * cost
 
-    def purchase_price(self, num_tasks: int) -> float:
+    def purchase_price(self, expert_set: tuple[int, ...]) -> float:
         """Returns what merging a set is worth, in multiply-accumulates of rent."""
-        return BUYING_OVER_RENTING[num_tasks > 1] * self.merging(num_tasks)
+        return BUYING_OVER_RENTING[len(expert_set) > 1] * self.merging(expert_set)
 
-    def merging(self, num_tasks: int) -> int:
-        """Multiply-accumulates of merging a set of so many tasks."""
-        ranks = [(shape, num_tasks * rank) for shape, rank in self._linears]
-        return sum(d_out * k * k + d_out * k * d_in for (d_out, d_in), k in ranks)
+    def merging(self, expert_set: tuple[int, ...]) -> int:
+        """Multiply-accumulates of merging a set."""
+        summed = [(shape, sum(ranks[task] for task in expert_set)) for shape, ranks in self._linears]
+        return sum(d_out * k * k + d_out * k * d_in for (d_out, d_in), k in summed)
 
 
 def form_chooser(
-    execution: Execution, architecture: Architecture, bank: ExpertBank, cache: SetCache, largest_set: int
+    execution: Execution, architecture: Architecture, bank: ExpertBank, cache: SetCache
 ) -> FormChooser:
-    """Builds what says in which form an expert set runs; no set has more than `largest_set` tasks.
+    """Builds what says in which form an expert set runs.
 
     Raises ValueError where sets are to be materialised and the cache has no room for one.
     """
     if execution is Execution.ADAPTIVE:
         return AdaptiveExecution(architecture, bank, cache).key
     materialised = execution is Execution.MATERIALISED
-    needed = bank.expert_set_nbytes(largest_set, materialised=True)
+    # No set has more weights of its own than that of all tasks.
+    needed = bank.expert_set_nbytes(range(bank.num_tasks), materialised=True)
     if materialised and needed > cache.budget_bytes:
         raise ValueError(
             f"materialised execution keeps {needed:,} bytes for one expert set, and set_cache_bytes is "

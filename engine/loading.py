@@ -53,18 +53,19 @@ class LoadedStore:
 
     @property
     def residual_blocks(self) -> Tensor:
-        """vh [T, R, D] of every task, of the linear that the router's feature enters."""
-        return self.bank.blocks[weight_of(self.architecture.residual_linear(self.router.layer))].vh
+        """vh [T, R, D] of the linear that the router's feature enters, R the least rank of a task there."""
+        linear = self.architecture.residual_linear(self.router.layer)
+        return self.bank.blocks[weight_of(linear)].leading_rows
 
     @property
     def early_blocks(self) -> dict[str, Tensor]:
-        """vh [T, R, D] of every task by linear, of those where early evidence is measured."""
+        """vh [T, R, D] by linear, as `residual_blocks`, of those where early evidence is measured."""
         blocks = self.bank.blocks
-        return {linear: blocks[weight_of(linear)].vh for linear in early_linears(self.architecture)}
+        return {linear: blocks[weight_of(linear)].leading_rows for linear in early_linears(self.architecture)}
 
     def is_comparable(self, linear: str) -> bool:
-        """Tells whether what the tasks' subspaces at a linear explain can be compared."""
-        return are_comparable(self.bank.singular_values[weight_of(linear)])
+        """Tells whether what the tasks' leading subspaces at a linear explain can be compared."""
+        return are_comparable(self.bank.leading_singular_values(weight_of(linear)))
 
     def same_tasks(self, experts: Sequence[tuple[str, str]]) -> dict[int, int]:
         """Task of a store with these files -> the task here that came from the same."""
@@ -106,7 +107,7 @@ def load_store(
     else:
         pretrained = previous.pretrained
     experts = tuple((task.experts_file, task.files[task.experts_file]) for task in tasks)
-    bank = ExpertBank(architecture, pretrained, len(tasks))
+    bank = ExpertBank(architecture, pretrained, [store.layout.ranks()] * len(tasks))
     kept = {} if previous is None else previous.same_tasks(experts)
     if previous is not None:
         bank.take_tasks(previous.bank, kept)

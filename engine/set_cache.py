@@ -101,4 +101,4 @@ class SetCache:
 
     def _size(self, key: SetKey) -> int:
         """The bytes that a set takes in its form, kept or not."""
-        return self.bank.expert_set_nbytes(len(key.expert_set), materialised=key.materialised)
+        return self.bank.expert_set_nbytes(key.expert_set, materialised=key.materialised)

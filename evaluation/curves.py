@@ -40,7 +40,7 @@ class RankPoint(TypedDict):
     """Figures of the store with another rank."""
 
     rank_share: float  # of the store's rank
-    rank: int  # of the encoder's inner matrices
+    rank: int  # of the encoder's inner matrices: the largest task's
     mass: PointFigures
     tsv_m: PointFigures
     tsv_c: PointFigures
@@ -103,9 +103,7 @@ def _against_rank(run: Run, variants: Variants, changes: TaskChanges) -> list[Ra
         points.append(
             RankPoint(
                 rank_share=share,
-                rank=int(
-                    engine.bank.singular_values[weight_of(engine.architecture.residual_linear(0))].shape[1]
-                ),
+                rank=max(engine.bank.blocks[weight_of(engine.architecture.residual_linear(0))].ranks),
                 mass=_figures(run, f"mass{suffix}", tasks),
                 tsv_m=_figures(run, f"tsv_m{suffix}", tasks),
                 tsv_c=_figures(run, f"tsv_c{suffix}", tasks),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -38,20 +38,24 @@ class Variants:
     def of_first_tasks(self, count: int) -> Engine:
         """An engine of the first `count` tasks, at the rank that they have in the store."""
         bank = self.loaded.bank
-        result = ExpertBank(bank.architecture, bank.pretrained, count)
+        result = ExpertBank(bank.architecture, bank.pretrained, bank.task_ranks[:count])
         result.take_tasks(bank, {task: task for task in range(count)})
         return self._engine(result, count)
 
     def of_rank(self, share: float, changes: TaskChanges) -> Engine:
         """An engine of all tasks at `share` times the store's rank; above 1 from what fine-tuning changed."""
         bank = self.loaded.bank
-        result = ExpertBank(bank.architecture, bank.pretrained, bank.num_tasks)
+        ranks = [
+            {name: _rank_at(share, rank, bank.pretrained[name].shape) for name, rank in of_task.items()}
+            for of_task in bank.task_ranks
+        ]
+        result = ExpertBank(bank.architecture, bank.pretrained, ranks)
         for task, head in enumerate(self.loaded.heads):
             vectors = {}
             for parameter in bank.blocks:
                 (stored,) = bank.singular_vectors(parameter, [task])
                 change = partial(changes.change, head.entry.name, parameter)
-                vectors[parameter] = _of_rank(stored, share, change)
+                vectors[parameter] = _of_rank(stored, ranks[task][parameter], change)
             result.set_task(task, vectors, {name: deltas[task] for name, deltas in bank.dense_deltas.items()})
         return self._engine(result, bank.num_tasks)
 
@@ -69,10 +73,13 @@ class Variants:
         return Engine(changed, self.execution, self.set_cache_bytes)
 
 
-def _of_rank(stored: TaskSingularVectors, share: float, change: Callable[[], Tensor]) -> TaskSingularVectors:
-    """The singular vectors of one matrix at `share` times their rank, above 1 computed from its `change`."""
-    full = min(stored.u.shape[0], stored.vh.shape[1])
-    rank = min(full, max(1, int(stored.rank * share)))
-    if share > 1:
+def _rank_at(share: float, stored: int, shape: Sequence[int]) -> int:
+    """The rank at `share` times the stored one; a task that left a matrix alone still does."""
+    return min(*shape, max(1, int(stored * share))) if stored else 0
+
+
+def _of_rank(stored: TaskSingularVectors, rank: int, change: Callable[[], Tensor]) -> TaskSingularVectors:
+    """The singular vectors of one matrix at another rank, above the stored one computed from its `change`."""
+    if rank > stored.rank:
         return task_singular_vectors(change(), rank)
     return TaskSingularVectors(stored.u[:, :rank], stored.s[:rank], stored.vh[:rank])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -76,16 +77,23 @@ def task_changes(config: Architecture, task: int, scale: float = 0.2) -> dict[st
 
 def bank(config: Architecture, weights: dict[str, Tensor], tasks: int, *, dense: str = "-") -> ExpertBank:
     """A bank of random tasks at rank 1 / T; parameters whose name starts with `dense` are not factored."""
-    result = ExpertBank(config, weights, tasks)
-    for task in range(tasks):
-        result.set_task(task, *_factored(config, task, tasks, dense))
+    return bank_of(config, weights, [_factored(config, task, tasks, dense) for task in range(tasks)])
+
+
+Change = tuple[dict[str, TaskSingularVectors], dict[str, Tensor]]  # of one task
+
+
+def bank_of(config: Architecture, weights: dict[str, Tensor], changes: Sequence[Change]) -> ExpertBank:
+    """A bank of these tasks."""
+    ranks = [{name: own.rank for name, own in vectors.items()} for vectors, _ in changes]
+    result = ExpertBank(config, weights, ranks)
+    for task, change in enumerate(changes):
+        result.set_task(task, *change)
     return result
 
 
 @functools.cache
-def _factored(
-    config: Architecture, task: int, tasks: int, dense: str
-) -> tuple[dict[str, TaskSingularVectors], dict[str, Tensor]]:
+def _factored(config: Architecture, task: int, tasks: int, dense: str) -> Change:
     """A task's change for a bank of so many tasks, which copies it: many tests begin with the same ones."""
     vectors: dict[str, TaskSingularVectors] = {}
     deltas: dict[str, Tensor] = {}
@@ -98,10 +106,32 @@ def _factored(
     return vectors, deltas
 
 
+def ragged_bank(config: Architecture, weights: dict[str, Tensor], tasks: int, least: int = 0) -> ExpertBank:
+    """A bank of random tasks with ranks of their own in every matrix, from `least` on.
+
+    With `least` 0 every fifth matrix is left alone by all tasks, and others by some.
+    """
+    changes: list[Change] = []
+    for task in range(tasks):
+        deltas = task_changes(config, task)
+        matrices = [name for name, delta in deltas.items() if delta.ndim == 2]
+        ranks = {name: (5 * task + 3 * i) % 9 if i % 5 else 0 for i, name in enumerate(matrices)}
+        vectors = {name: of_rank(deltas.pop(name), least + rank) for name, rank in ranks.items()}
+        changes.append((vectors, deltas))
+    return bank_of(config, weights, changes)
+
+
+def of_rank(delta: Tensor, rank: int) -> TaskSingularVectors:
+    """The leading singular vectors; none where the rank is 0."""
+    if rank:
+        return task_singular_vectors(delta, min(rank, *delta.shape))
+    return TaskSingularVectors(torch.empty(delta.shape[0], 0), torch.empty(0), torch.empty(0, delta.shape[1]))
+
+
 def nearly_equal_tasks(config: Architecture, weights: dict[str, Tensor], noise: float) -> ExpertBank:
     """A bank of two tasks that differ by `noise` of their size."""
-    result = ExpertBank(config, weights, 2)
-    for task, scale in ((0, 0.0), (1, noise)):
+    changes: list[Change] = []
+    for scale in (0.0, noise):
         other = task_changes(config, 1)
         deltas = {name: change + scale * other[name] for name, change in task_changes(config, 0).items()}
         vectors = {
@@ -109,8 +139,8 @@ def nearly_equal_tasks(config: Architecture, weights: dict[str, Tensor], noise: 
             for name, delta in deltas.items()
             if delta.ndim == 2
         }
-        result.set_task(task, vectors, {name: delta for name, delta in deltas.items() if delta.ndim != 2})
-    return result
+        changes.append((vectors, {name: delta for name, delta in deltas.items() if delta.ndim != 2}))
+    return bank_of(config, weights, changes)
 
 
 def loaded_store(
@@ -121,10 +151,17 @@ def loaded_store(
     threshold: float = 0.2,
     mode: ModeName = "paper",
     calibrated: bool = False,
+    least_rank: int | None = None,
 ) -> LoadedStore:
-    """A store in memory with `tasks` random tasks, cosine and linear heads in turn."""
+    """A store in memory with `tasks` random tasks, cosine and linear heads in turn.
+
+    All tasks have one rank, or with a `least_rank` each its own from there on.
+    """
     weights = pretrained(config, dtype)
-    experts = bank(config, weights, tasks)
+    if least_rank is None:
+        experts = bank(config, weights, tasks)
+    else:
+        experts = ragged_bank(config, weights, tasks, least_rank)
     router = RouterSpec(
         mode=mode,
         layer=config.depth - 1,

@@ -68,9 +68,10 @@ class RecordLayout:
         def place(linear: str, field: int) -> LinearPlace:
             parameter = weight_of(linear)
             blocks = bank.blocks.get(parameter)
-            rank = 0 if blocks is None else blocks.vh.shape[1]
+            ranks = [0] if blocks is None else sorted(blocks.ranks)
             d_out, d_in = bank.pretrained[parameter].shape
-            return LinearPlace(field, d_out, d_in, rank, rank * max_set_size, blocks is not None)
+            max_rank = sum(ranks[-max_set_size:])
+            return LinearPlace(field, d_out, d_in, ranks[-1], max_rank, blocks is not None)
 
         return cls._of(bank.architecture, bank.pretrained, place)
 

@@ -15,28 +15,36 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate
 
+import torch
 from torch import Tensor
 
 from mass_serve.kernels.rows import padded_column_count
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TaskBlocks:
-    """The singular blocks of one matrix, of all tasks: resident once, shared by every expert set."""
+    """The singular blocks of one matrix, of all tasks: resident once, shared by every expert set.
 
-    u: Tensor  # [T, d_out, R]
-    vh: Tensor  # [T, R, d_in]
+    They lie one below the other. Task t has `ranks[t]` of the rows: from 0, where it left the matrix alone,
+    to all that the matrix has.
+    """
+
+    u_t: Tensor  # [K, d_out]: U_t^T of each task, K the sum of the ranks
+    vh: Tensor  # [K, d_in]: V_t of each task
+    ranks: tuple[int, ...]  # [T]
+
+    @cached_property
+    def places(self) -> list[slice]:
+        """The rows of each task."""
+        ends = list(accumulate(self.ranks))
+        return [slice(end - rank, end) for end, rank in zip(ends, self.ranks, strict=True)]
 
     @cached_property
     def expand_operands(self) -> list[Tensor]:
-        """U_t^T [R, d_out] of each task (views)."""
-        return [u.T for u in self.u]
-
-    @cached_property
-    def u_t(self) -> Tensor:
-        """U_t^T [T, R, d_out] in rows of d_out numbers: a view where u lies so in memory, else a copy."""
-        return self.u.transpose(1, 2).contiguous()
+        """U_t^T [R_t, d_out] of each task (views)."""
+        return [self.u_t[place] for place in self.places]
 
     @cached_property
     def shrink_operands(self) -> list[tuple[Tensor, slice]]:
@@ -45,19 +53,28 @@ class TaskBlocks:
         A product needs a certain number of columns for stable rows (see `kernels.rows`). V_t's neighbours
         in memory are rows of other tasks: taking a few of them along fills the columns up without a copy.
         """
-        tasks, rank, _ = self.vh.shape
-        rows = self.vh.flatten(0, 1)
-        columns = min(padded_column_count(rank), tasks * rank)
-        starts = [min(task * rank, tasks * rank - columns) for task in range(tasks)]
-        firsts = [task * rank - start for task, start in enumerate(starts)]
-        return [
-            (rows[start : start + columns].T, slice(first, first + rank))
-            for start, first in zip(starts, firsts, strict=True)
-        ]
+        return [self._with_neighbours(place) for place in self.places]
+
+    @property
+    def leading_rows(self) -> Tensor:
+        """The first rows of every task's V_t, as many as all tasks have: [T, the least rank, d_in]."""
+        least = min(self.ranks)
+        return torch.stack([self.vh[place.start : place.start + least] for place in self.places])
+
+    def changing(self, tasks: Sequence[int]) -> tuple[int, ...]:
+        """Those of the tasks that do not leave the matrix alone."""
+        return tuple(task for task in tasks if self.ranks[task])
 
     def output_rows(self, rows: slice) -> TaskBlocks:
         """The blocks of those rows of the matrix (a view)."""
-        return TaskBlocks(self.u[:, rows], self.vh)
+        return TaskBlocks(self.u_t[:, rows], self.vh, self.ranks)
+
+    def _with_neighbours(self, place: slice) -> tuple[Tensor, slice]:
+        total = len(self.vh)
+        columns = min(padded_column_count(place.stop - place.start), total)
+        start = min(place.start, total - columns)
+        own = slice(place.start - start, place.stop - start)
+        return self.vh[start : start + columns].T, own
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +95,7 @@ class OneTask:
     """The blocks of one task."""
 
     task: int
-    singular_values: Tensor  # s [R], in the dtype of the blocks
+    singular_values: Tensor  # s [R_t], in the dtype of the blocks
     bias: Tensor | None  # b_i [d_out]; None in a linear without bias
 
     @property
@@ -157,8 +174,8 @@ def folded_sides(
     blocks: TaskBlocks, tasks: Sequence[int], left_core: Tensor, right_core: Tensor
 ) -> tuple[Tensor, Tensor]:
     """`right = M V` [K, d_in] and `left = (U L)^T` [K, d_out], formed in float64; in the blocks' dtype."""
-    places = list(tasks)
-    u, vh = blocks.u_t[places].flatten(0, 1).double(), blocks.vh[places].flatten(0, 1).double()
+    places = [blocks.places[task] for task in tasks]
+    u, vh = (torch.cat([rows[place] for place in places]).double() for rows in (blocks.u_t, blocks.vh))
     dtype = blocks.vh.dtype
     return (right_core.double() @ vh).to(dtype), (left_core.double().T @ u).to(dtype)
 

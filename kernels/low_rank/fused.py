@@ -58,8 +58,8 @@ class LinearPlace:
     field: int  # where its fields begin in a record
     d_out: int
     d_in: int
-    rank: int  # of a task's blocks; 0 where no segment ever has any
-    max_rank: int  # of a set
+    rank: int  # the largest of a task's blocks; 0 where no segment ever has any
+    max_rank: int  # the largest of a set
     shared_weight: bool  # segments without weights of their own all have the same W
 
 
@@ -79,8 +79,9 @@ def linear_fields(delta: Delta, weight: Tensor, blocks: TaskBlocks | None) -> Fi
             return fields | _sides(delta.left, delta.right)
         case OneTask(task=task):
             of_tasks = resident(blocks)
+            left, right = (rows[of_tasks.places[task]] for rows in (of_tasks.u_t, of_tasks.vh))
             scale: Fields = {LinearField.SCALE: address(delta.singular_values)}
-            return fields | _sides(of_tasks.u_t[task], of_tasks.vh[task]) | scale
+            return fields | _sides(left, right) | scale
         case SeveralTasks():
             raise ValueError(f"the core of the expert set {delta.tasks} must be folded")
 
@@ -122,7 +123,7 @@ def segmented_linear(
     plan = SegmentPlan(x.shape[0], len(deltas), len(LinearField), x.device)
     own_weights = [isinstance(delta, MaterialisedWeight) for delta in deltas]
     plan.update(row_offsets, [record(len(LinearField), {0: own}) for own in fields], own_weights)
-    rank = 0 if blocks is None else blocks.vh.shape[1]
+    rank = 0 if blocks is None else max(blocks.ranks)
     max_rank = max(own.get(LinearField.RANK, 0) for own in fields)
     place = LinearPlace(0, weight.shape[0], weight.shape[1], rank or max_rank, max_rank, shared_weight=True)
     return planned_linear(x, plan, place, tokens=1, activation=activation, skip=skip)

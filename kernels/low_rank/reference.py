@@ -115,13 +115,14 @@ def _add_several_(y: Tensor, x: Tensor, blocks: TaskBlocks, delta: SeveralTasks)
     mixed = torch.cat([_shrink(x, blocks, task) for task in delta.tasks], dim=1)  # [n, K]
     mixed = product(product(mixed, delta.right.T), delta.left.T)
     added = y if y.dtype == torch.float32 else torch.zeros_like(y, dtype=torch.float32)
-    for part, task in zip(mixed.chunk(len(delta.tasks), dim=1), delta.tasks, strict=True):
+    parts = mixed.split([blocks.ranks[task] for task in delta.tasks], dim=1)  # type: ignore[no-untyped-call]
+    for part, task in zip(parts, delta.tasks, strict=True):
         add_product_(added, part, blocks.expand_operands[task].float())
     if added is not y:
         y.add_(added)
 
 
 def _shrink(x: Tensor, blocks: TaskBlocks, task: int) -> Tensor:
-    """`x V_t^T` [n, R] in the dtype of x."""
+    """`x V_t^T` [n, R_t] in the dtype of x."""
     operand, columns = blocks.shrink_operands[task]
     return product(x, operand.to(x.dtype))[:, columns]

@@ -29,7 +29,7 @@ GRAM_CUTOFF = 1e-10
 def inverse_square_root(gram: Tensor) -> Tensor:
     """Computes `gram^(-1/2)` [n, n] of a symmetric positive semidefinite float64 matrix, on its own range."""
     values, vectors = torch.linalg.eigh(gram)
-    kept = values > GRAM_CUTOFF * values[-1]
+    kept = values > GRAM_CUTOFF * values[-1:]
     scales = torch.where(kept, values.clamp_min(torch.finfo(values.dtype).tiny).rsqrt(), 0.0)
     root: Tensor = (vectors * scales) @ vectors.T
     return root
@@ -84,11 +84,12 @@ def merged_delta(blocks: Sequence[TaskSingularVectors]) -> Tensor:
     """Computes the merged weight change `polar(U) diag(s) polar(V)` [d_out, d_in] of a set, in float32.
 
     The polar factors are formed before they are multiplied: the core of nearly equal tasks has huge
-    entries that cancel, those of the factors do not exceed 1. Raises ValueError for an empty set.
+    entries that cancel, those of the factors do not exceed 1. Blocks of rank 0 count for nothing. Raises
+    ValueError for an empty set.
     """
     s = _joined_singular_values(blocks)
     u, vh = _joined(blocks)
-    if len(blocks) > 1:
+    if sum(block.rank > 0 for block in blocks) > 1:
         u, vh = u @ inverse_square_root(u.T @ u), inverse_square_root(vh @ vh.T) @ vh
     return (u * s).float() @ vh.float()
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mass_serve.backbone import DenseWeights, ExpertBank, ExpertSet, patchify, run
 from mass_serve.backbone.weights.segmented import SegmentedWeights
-from mass_serve.kernels import group_by_expert_set
+from mass_serve.kernels import BaseOnly, OneTask, SeveralTasks, group_by_expert_set
 from mass_serve.merging import TaskSingularVectors
 from tests import tiny
 from tests.tiny import CONFIG
@@ -23,10 +23,10 @@ def _merged_in_float64(bank: ExpertBank, parameter: str, tasks: tuple[int, ...])
     before = bank.pretrained[parameter].double()
     if parameter in bank.dense_deltas:
         return before + sum(bank.dense_deltas[parameter][t].double() for t in tasks) / len(tasks)
-    blocks = bank.blocks[parameter]
-    u = torch.cat([blocks.u[t] for t in tasks], dim=1).double()
-    vh = torch.cat([blocks.vh[t] for t in tasks], dim=0).double()
-    s = torch.cat([bank.singular_values[parameter][t] for t in tasks]).double()
+    vectors = bank.singular_vectors(parameter, tasks)
+    u = torch.cat([own.u for own in vectors], dim=1).double()
+    vh = torch.cat([own.vh for own in vectors], dim=0).double()
+    s = torch.cat([own.s for own in vectors]).double()
     if len(tasks) > 1:
         p, _, q = torch.linalg.svd(u, full_matrices=False)
         u = p @ q
@@ -45,9 +45,10 @@ def _forward(bank: ExpertBank, sets: list[tuple[int, ...]], patches: Tensor, *, 
     return embeddings
 
 
-@pytest.fixture(scope="module")
-def bank() -> ExpertBank:
-    return tiny.bank(CONFIG, tiny.pretrained(CONFIG), tasks=4)
+@pytest.fixture(scope="module", params=["one rank", "ranks of their own"])
+def bank(request: pytest.FixtureRequest) -> ExpertBank:
+    make = tiny.bank if request.param == "one rank" else tiny.ragged_bank
+    return make(CONFIG, tiny.pretrained(CONFIG), tasks=4)
 
 
 @pytest.fixture(scope="module")
@@ -94,13 +95,9 @@ def test_identical_tasks_merge_to_one_of_them_twice_over() -> None:
     """polar([u, u]) is [u, u] / sqrt(2) on both sides, so the merged change is the task's own, not a NaN."""
     weights = tiny.pretrained(CONFIG)
     source = tiny.bank(CONFIG, weights, tasks=2)
-    twins = ExpertBank(CONFIG, weights, 2)
+    twins = ExpertBank(CONFIG, weights, source.task_ranks)
     for task in (0, 1):
-        vectors = {
-            name: TaskSingularVectors(blocks.u[0], source.singular_values[name][0], blocks.vh[0])
-            for name, blocks in source.blocks.items()
-        }
-        twins.set_task(task, vectors, {name: delta[0] for name, delta in source.dense_deltas.items()})
+        twins.take_tasks(source, {task: 0})
     for parameter in weights:
         torch.testing.assert_close(
             twins.merged(parameter, (0, 1)), twins.merged(parameter, (0,)), atol=1e-5, rtol=1e-4
@@ -113,7 +110,7 @@ def test_the_announced_size_of_a_set_is_its_size(
     bank: ExpertBank, tasks: tuple[int, ...], materialised: bool
 ) -> None:
     expert_set: ExpertSet = bank.expert_set(tasks, materialised=materialised)
-    assert expert_set.nbytes == bank.expert_set_nbytes(len(tasks), materialised=materialised)
+    assert expert_set.nbytes == bank.expert_set_nbytes(tasks, materialised=materialised)
 
 
 @pytest.mark.parametrize("noise", [1e-1, 1e-3])
@@ -154,7 +151,7 @@ def test_sets_computed_together_have_the_bits_of_sets_computed_alone(bank: Exper
 def test_a_set_renumbered_is_the_same_set_of_another_bank(bank: ExpertBank, tasks: tuple[int, ...]) -> None:
     """Its tasks have other numbers there; a set whose changes have other numbers than it has is refused."""
     weights = tiny.pretrained(CONFIG)
-    other = ExpertBank(CONFIG, weights, 3)
+    other = ExpertBank(CONFIG, weights, bank.task_ranks[1:])
     other.take_tasks(bank, {0: 1, 1: 2, 2: 3})
     moved = tuple(task - 1 for task in tasks)
     renumbered = bank.expert_set(tasks, materialised=False).renumbered(moved)
@@ -176,13 +173,58 @@ def test_a_set_of_one_task_takes_a_small_part_of_the_encoder(bank: ExpertBank) -
 
 def test_a_task_that_does_not_fit_is_refused() -> None:
     weights = tiny.pretrained(CONFIG)
-    empty = ExpertBank(CONFIG, weights, 1)
-    with pytest.raises(ValueError, match="no change for"):
+    empty = ExpertBank(CONFIG, weights, [{"projection.weight": 1}])
+    with pytest.raises(ValueError, match="no delta for"):
         empty.set_task(0, {}, {})
     deltas = {name: torch.zeros_like(tensor) for name, tensor in weights.items()}
+    with pytest.raises(ValueError, match=r"no blocks for projection\.weight"):
+        empty.set_task(0, {}, deltas)
+    for rank, width in ((1, 5), (2, 48)):
+        wrong = TaskSingularVectors(torch.zeros(width, rank), torch.zeros(rank), torch.zeros(rank, 64))
+        with pytest.raises(ValueError, match=r"projection\.weight: blocks"):
+            empty.set_task(0, {"projection.weight": wrong}, deltas)
     deltas["class_embedding"] = torch.zeros(3)
     with pytest.raises(ValueError, match="class_embedding"):
         empty.set_task(0, {}, deltas)
-    wrong = TaskSingularVectors(torch.zeros(5, 1), torch.zeros(1), torch.zeros(1, 64))
-    with pytest.raises(ValueError, match="projection"):
-        empty.set_task(0, {"projection.weight": wrong}, {k: v for k, v in deltas.items() if "proj" not in k})
+
+
+def test_a_rank_takes_its_own_memory_and_none_takes_none() -> None:
+    bank = tiny.ragged_bank(CONFIG, tiny.pretrained(CONFIG), tasks=4)
+    shapes = CONFIG.matrix_shapes()
+    blocks = sum(
+        4 * rank * (sum(shapes[name]) + 1) for ranks in bank.task_ranks for name, rank in ranks.items()
+    )
+    dense = sum(4 * tensor.nbytes for name, tensor in bank.pretrained.items() if name not in shapes)
+    assert bank.nbytes == blocks + dense
+    empty = [name for name in shapes if not any(ranks[name] for ranks in bank.task_ranks)]
+    assert len(empty) > 2
+    for materialised in (False, True):
+        deltas = bank.expert_set((0, 1, 3), materialised=materialised).deltas
+        of_linears = [deltas[name.removesuffix(".weight")] for name in empty if "position" not in name]
+        assert [type(delta) for delta in of_linears] == [BaseOnly] * len(of_linears)
+
+
+def test_a_set_has_a_change_of_those_of_its_tasks_that_made_one(bank: ExpertBank) -> None:
+    deltas = bank.expert_set((0, 1, 3), materialised=False).deltas
+    for linear, delta in deltas.items():
+        changing = tuple(task for task in (0, 1, 3) if bank.task_ranks[task][f"{linear}.weight"])
+        match delta:
+            case BaseOnly():
+                assert changing == ()
+            case OneTask(task=task):
+                assert changing == (task,)
+            case SeveralTasks(tasks=tasks):
+                assert changing == tasks
+            case _:
+                raise AssertionError(linear)
+
+
+def test_ranks_that_no_matrix_has_are_refused() -> None:
+    weights = tiny.pretrained(CONFIG)
+    for rank in (-1, 49):
+        with pytest.raises(
+            ValueError, match=rf"projection\.weight: task 1 has rank {rank}, must be in 0\.\.48"
+        ):
+            ExpertBank(CONFIG, weights, [{"projection.weight": 1}, {"projection.weight": rank}])
+    with pytest.raises(ValueError, match=r"projection\.weight: task 1 and task 0 must both have blocks"):
+        ExpertBank(CONFIG, weights, [{"projection.weight": 1}, {}])

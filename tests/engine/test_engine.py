@@ -236,7 +236,7 @@ def test_a_small_set_cache_changes_no_bit_and_keeps_its_budget(
     execution: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     roomy = _engine(execution, threshold=0.15)
-    largest = roomy.bank.expert_set_nbytes(3, materialised=execution == "materialised")
+    largest = roomy.bank.expert_set_nbytes((0, 1, 2), materialised=execution == "materialised")
     tight = _engine(execution, cache=largest, threshold=0.15)
     expected = roomy.classify_batch(_queries()).all_answers()
     for _ in range(2):

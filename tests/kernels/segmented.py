@@ -22,24 +22,30 @@ from mass_serve.kernels import (
 from mass_serve.kernels.activations import Activation
 
 TASKS = 5
+# Of the tasks, in one matrix: none, one, odd, less than a tile and more, at the ends and between.
+RAGGED_RANKS = [(5, 0, 1, 38, 16), (0, 17, 0, 1, 3), (31, 2, 0, 0, 0), (0, 0, 0, 0, 0)]
 
 
-def random_blocks(d_out: int, d_in: int, rank: int, dtype: torch.dtype) -> TaskBlocks:
-    """Blocks of TASKS tasks, of a size that neither drowns nor is drowned by the base product."""
-    u = torch.randn(TASKS, d_out, rank, dtype=torch.float64) / d_out**0.5
-    vh = torch.randn(TASKS, rank, d_in, dtype=torch.float64) / d_in**0.5
-    return TaskBlocks(u.to(dtype), vh.to(dtype))
+def random_blocks(d_out: int, d_in: int, rank: int | Sequence[int], dtype: torch.dtype) -> TaskBlocks:
+    """Blocks of TASKS tasks, of a size that neither drowns nor is drowned by the base product.
+
+    All are of one `rank`, or each of its own.
+    """
+    ranks = (rank,) * TASKS if isinstance(rank, int) else tuple(rank)
+    u_t = torch.randn(sum(ranks), d_out, dtype=torch.float64) / d_out**0.5
+    vh = torch.randn(sum(ranks), d_in, dtype=torch.float64) / d_in**0.5
+    return TaskBlocks(u_t.to(dtype), vh.to(dtype), ranks)
 
 
 def random_delta(
-    expert_set: tuple[int, ...], rank: int, d_out: int, dtype: torch.dtype
+    expert_set: tuple[int, ...], blocks: TaskBlocks, dtype: torch.dtype
 ) -> OneTask | SeveralTasks:
     """A low-rank segment's change with a random core."""
-    k = rank * len(expert_set)
+    d_out, k = blocks.u_t.shape[1], sum(blocks.ranks[task] for task in expert_set)
     if len(expert_set) == 1:
         core = torch.rand(k).to(dtype)
         return OneTask(expert_set[0], core, torch.randn(d_out).to(dtype))
-    left, right = torch.randn(2, k, k) / k**0.5
+    left, right = torch.randn(2, k, k) / max(1, k) ** 0.5
     return SeveralTasks(expert_set, left, right, torch.randn(d_out).to(dtype))
 
 
@@ -53,12 +59,18 @@ def dense_weight(weight: Tensor, blocks: TaskBlocks, delta: Delta) -> Tensor:
         case FoldedSides():
             return weight.double() + delta.left.double().T @ delta.right.double()
         case OneTask(task=task):
-            u, vh = blocks.u[task].double(), blocks.vh[task].double()
+            u, vh = _side_by_side(blocks, [task])
             return weight.double() + u @ delta.singular_values.double().diag() @ vh
         case SeveralTasks(tasks=tasks):
-            u = torch.cat([blocks.u[task] for task in tasks], dim=1).double()
-            vh = torch.cat([blocks.vh[task] for task in tasks], dim=0).double()
+            u, vh = _side_by_side(blocks, tasks)
             return weight.double() + u @ delta.left.double() @ delta.right.double() @ vh
+
+
+def _side_by_side(blocks: TaskBlocks, tasks: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """U [d_out, K] and V [K, d_in] of the tasks in float64."""
+    first = [sum(blocks.ranks[:task]) for task in tasks]
+    rows = [first[i] + row for i, task in enumerate(tasks) for row in range(blocks.ranks[task])]
+    return blocks.u_t[rows].double().T, blocks.vh[rows].double()
 
 
 def expected(
@@ -99,20 +111,27 @@ class Case:
 
     @classmethod
     def random(
-        cls, rows: tuple[int, ...], d_out: int, d_in: int, rank: int, dtype: torch.dtype, tasks: int = 3
+        cls,
+        rows: tuple[int, ...],
+        d_out: int,
+        d_in: int,
+        rank: int | Sequence[int],
+        dtype: torch.dtype,
+        tasks: int = 3,
     ) -> Case:
         """Low-rank segments of one to `tasks` tasks; every fifth base only."""
         torch.manual_seed(d_out + d_in)
         sets = [((i % TASKS,), (0, 1 + i % 4), (0, 2, 4))[i % tasks] for i in range(len(rows) - 1)]
-        deltas: list[Delta] = [random_delta(expert_set, rank, d_out, dtype) for expert_set in sets]
+        blocks = random_blocks(d_out, d_in, rank, dtype)
+        deltas: list[Delta] = [random_delta(expert_set, blocks, dtype) for expert_set in sets]
         for i in range(4, len(deltas), 5):
             deltas[i] = BaseOnly(deltas[i].bias)
         x, weight = torch.randn(rows[-1], d_in), torch.randn(d_out, d_in) / d_in**0.5
-        return cls(x.to(dtype), weight.to(dtype), random_blocks(d_out, d_in, rank, dtype), deltas, rows)
+        return cls(x.to(dtype), weight.to(dtype), blocks, deltas, rows)
 
     def to(self, device: torch.device) -> Case:
         """The same on another device."""
-        blocks = TaskBlocks(self.blocks.u.to(device), self.blocks.vh.to(device))
+        blocks = TaskBlocks(self.blocks.u_t.to(device), self.blocks.vh.to(device), self.blocks.ranks)
         deltas = [_delta_to(delta, device) for delta in self.deltas]
         return Case(self.x.to(device), self.weight.to(device), blocks, deltas, self.rows)
 

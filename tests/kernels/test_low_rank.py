@@ -5,8 +5,16 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mass_serve.kernels import Delta, MaterialisedWeight, segmented_linear
-from tests.kernels.segmented import TASKS, dense_weight, expected, random_blocks, random_delta
+from mass_serve.kernels import BaseOnly, Delta, MaterialisedWeight, segmented_linear
+from tests.kernels.segmented import (
+    RAGGED_RANKS,
+    TASKS,
+    Case,
+    dense_weight,
+    expected,
+    random_blocks,
+    random_delta,
+)
 from tests.kernels.splits import PATTERNS, offsets
 
 TOLERANCES = [(torch.float32, 2e-5, 1e-4), (torch.bfloat16, 8e-2, 3e-2)]
@@ -24,17 +32,35 @@ def test_it_is_the_dense_product_of_each_segment(
     rows = tuple(5 * offset for offset in offsets(pattern, samples=9, sets=4))
     sets = [((i % TASKS,), (0, 1 + i % 4), (0, 2, 4))[i % 3] for i in range(len(rows) - 1)]
     blocks = random_blocks(d_out, d_in, rank, dtype)
-    deltas = [random_delta(expert_set, rank, d_out, dtype) for expert_set in sets]
+    deltas = [random_delta(expert_set, blocks, dtype) for expert_set in sets]
     x, weight = torch.randn(rows[-1], d_in).to(dtype), torch.randn(d_out, d_in).to(dtype) / d_in**0.5
     y = segmented_linear(x, weight, blocks, deltas, rows)
     wanted = expected(x, weight, blocks, deltas, rows)
     torch.testing.assert_close(y.double(), wanted, atol=atol, rtol=rtol)
 
 
+@pytest.mark.parametrize(("dtype", "atol", "rtol"), TOLERANCES)
+@pytest.mark.parametrize("ranks", RAGGED_RANKS)
+@pytest.mark.parametrize(("d_out", "d_in"), [(64, 96), (129, 40)])
+def test_every_task_has_a_rank_of_its_own(
+    d_out: int, d_in: int, ranks: tuple[int, ...], dtype: torch.dtype, atol: float, rtol: float
+) -> None:
+    case = Case.random((0, 5, 11, 30, 31, 47, 60, 80, 81, 90), d_out, d_in, ranks, dtype)
+    y = segmented_linear(case.x, case.weight, case.blocks, case.deltas, case.rows)
+    torch.testing.assert_close(y.double(), case.expected(), atol=atol, rtol=rtol)
+
+
+def test_a_task_without_a_rank_leaves_the_product_alone() -> None:
+    case = Case.random((0, 24), 48, 32, (0, 3, 4, 0, 2), torch.float32)
+    changed = segmented_linear(case.x, case.weight, case.blocks, case.deltas, case.rows)
+    alone = segmented_linear(case.x, case.weight, None, [BaseOnly(case.deltas[0].bias)], case.rows)
+    assert torch.equal(changed, alone)
+
+
 def test_low_rank_and_materialised_segments_share_a_launch() -> None:
     torch.manual_seed(0)
     blocks, weight, x = random_blocks(24, 32, 4, torch.float32), torch.randn(24, 32), torch.randn(40, 32)
-    low_rank = [random_delta((0,), 4, 24, torch.float32), random_delta((1, 3), 4, 24, torch.float32)]
+    low_rank = [random_delta(tasks, blocks, torch.float32) for tasks in ((0,), (1, 3))]
     merged = [MaterialisedWeight(dense_weight(weight, blocks, d).float(), d.bias) for d in low_rank]
     mixed: list[Delta] = [low_rank[0], merged[1], merged[0], low_rank[1]]
     rows = (0, 8, 19, 19, 40)
@@ -44,13 +70,14 @@ def test_low_rank_and_materialised_segments_share_a_launch() -> None:
     torch.testing.assert_close(only_merged, torch.addmm(merged[0].bias, x, merged[0].weight.T))  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("ranks", [(12,) * TASKS, *RAGGED_RANKS])
 @pytest.mark.parametrize("threads", [1, 2, 5])
-def test_a_row_has_the_same_bits_alone_and_in_any_company(threads: int) -> None:
+def test_a_row_has_the_same_bits_alone_and_in_any_company(threads: int, ranks: tuple[int, ...]) -> None:
     torch.manual_seed(1)
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
-    blocks, weight = random_blocks(96, 64, 12, torch.float32), torch.randn(96, 64)
-    deltas = [random_delta(s, 12, 96, torch.float32) for s in ((0,), (1, 2), (3,), (0, 2, 4))]
+    blocks, weight = random_blocks(96, 64, ranks, torch.float32), torch.randn(96, 64)
+    deltas = [random_delta(s, blocks, torch.float32) for s in ((0,), (1, 2), (3,), (0, 2, 4))]
     x = torch.randn(4 * 34, 64)
     y = segmented_linear(x, weight, blocks, deltas, (0, 34, 68, 102, 136))
     for i, delta in enumerate(deltas):
@@ -63,7 +90,7 @@ def test_a_row_has_the_same_bits_alone_and_in_any_company(threads: int) -> None:
 def test_output_rows_are_the_rows_of_the_whole_product() -> None:
     torch.manual_seed(2)
     blocks, weight, x = random_blocks(30, 16, 4, torch.float32), torch.randn(30, 16), torch.randn(16, 16)
-    delta = random_delta((1, 2), 4, 30, torch.float32)
+    delta = random_delta((1, 2), blocks, torch.float32)
     whole = segmented_linear(x, weight, blocks, [delta], (0, 16))
     rows = slice(10, 30)
     part = segmented_linear(x, weight[rows], blocks.output_rows(rows), [delta.output_rows(rows)], (0, 16))
@@ -71,12 +98,13 @@ def test_output_rows_are_the_rows_of_the_whole_product() -> None:
 
 
 def test_tasks_without_blocks_are_refused() -> None:
-    delta = random_delta((0, 1), 1, 4, torch.float32)
+    delta = random_delta((0, 1), random_blocks(4, 4, 1, torch.float32), torch.float32)
     with pytest.raises(ValueError, match="blocks"):
         segmented_linear(torch.randn(4, 4), torch.randn(4, 4), None, [delta], (0, 4))
 
 
 def test_offsets_that_do_not_cover_the_rows_are_refused() -> None:
-    blocks, delta = random_blocks(4, 4, 1, torch.float32), random_delta((0,), 1, 4, torch.float32)
+    blocks = random_blocks(4, 4, 1, torch.float32)
+    delta = random_delta((0,), blocks, torch.float32)
     with pytest.raises(ValueError, match="offsets"):
         segmented_linear(torch.randn(4, 4), torch.randn(4, 4), blocks, [delta], (0, 3))

@@ -13,7 +13,7 @@ from mass_serve.kernels.activations import ACTIVATIONS, Activation
 from mass_serve.kernels.backend import backend
 from mass_serve.kernels.low_rank import reference
 from tests.interpreter import DEVICE, INTERPRETED
-from tests.kernels.segmented import Case, activated, dense_weight
+from tests.kernels.segmented import RAGGED_RANKS, Case, activated, dense_weight
 from tests.kernels.splits import PATTERNS, offsets
 
 # What rounding to the dtype alone costs, with room for the order of summation.
@@ -65,6 +65,20 @@ def test_every_rank_and_width(
     case = Case.random((0, 5, 23, 40), d_out, d_in, rank, dtype, tasks=3 if rank < 100 else 1)
     y = _fused(case)
     torch.testing.assert_close(y.double(), case.expected(), atol=atol, rtol=rtol)
+
+
+@pytest.mark.parametrize(("dtype", "atol", "rtol"), TOLERANCES)
+@pytest.mark.parametrize("ranks", RAGGED_RANKS)
+def test_every_task_has_a_rank_of_its_own(
+    ranks: tuple[int, ...], dtype: torch.dtype, atol: float, rtol: float
+) -> None:
+    """Segments of one, of several and of no tasks, and a merged one: a rank each in one launch."""
+    case = Case.random((0, 5, 11, 30, 31, 47, 60, 80), 72, 56, ranks, dtype)
+    own = dense_weight(case.weight, case.blocks, case.deltas[3]).to(dtype)
+    case.deltas[3] = MaterialisedWeight(own, case.deltas[3].bias)
+    y = _fused(case)
+    torch.testing.assert_close(y.double(), case.expected(), atol=atol, rtol=rtol)
+    torch.testing.assert_close(y, _reference(case), atol=atol, rtol=rtol)
 
 
 @pytest.mark.parametrize("activation", [*ACTIVATIONS, None])
