@@ -119,8 +119,8 @@ def test_a_classifier_of_another_dtype_is_refused(tmp_path: Path) -> None:
             r"classifier\.weight holds NaN",
         ),
         (
-            lambda weights: weights.update({"visual_projection.weight": torch.ones(16, 32)}),
-            r"unexpected visual_projection\.weight",
+            lambda weights: weights.update({"visual_projector.weight": torch.ones(16, 32)}),
+            r"unexpected visual_projector\.weight",
         ),
     ],
 )
