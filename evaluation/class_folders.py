@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 # What stands for a character that a folder's name cannot have.
 SLASH = "_"
+_SHOWN = 20  # labels in a message
 
 
 def class_of_folders(folders: Sequence[str], labels: Sequence[str]) -> dict[str, int]:
@@ -24,8 +25,26 @@ def class_of_folders(folders: Sequence[str], labels: Sequence[str]) -> dict[str,
     return named or _numbered(folders, len(labels))
 
 
+def expected_folders(folders: Sequence[str], labels: Sequence[str]) -> str:
+    """Says, of folders that are of no class, how folders for these labels are named."""
+    last = len(labels) - 1
+    if all(map(_is_number, folders)) and sorted(map(int, folders)) == [*range(len(labels))]:
+        return (
+            "its folders are numbered, but in the order of texts 10 comes before 2, and programs count them"
+            f" in either: name them with leading zeros, {0:0{len(str(last))}} to {last}, or by their labels"
+        )
+    names = [label.replace("/", SLASH) for label in labels]
+    shown = ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
+    slash = f" ({SLASH} stands for /)" if names != list(labels) else ""
+    return f"it has {shown}{slash}, or a folder for each, numbered from {0:0{len(str(last))}} to {last}"
+
+
 def _numbered(folders: Sequence[str], count: int) -> dict[str, int]:
-    if not all(folder.isascii() and folder.isdecimal() for folder in folders):
+    if not all(map(_is_number, folders)):
         return {}
     numbers = [int(folder) for folder in sorted(folders)]
     return {folder: int(folder) for folder in folders} if numbers == list(range(count)) else {}
+
+
+def _is_number(folder: str) -> bool:
+    return folder.isascii() and folder.isdecimal()

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from mass_serve.engine.preprocessing import ImagePreprocessor
-from mass_serve.evaluation.class_folders import class_of_folders
+from mass_serve.evaluation.class_folders import class_of_folders, expected_folders
 from mass_serve.evaluation.index import Selection, index_files, next_images
 from mass_serve.inputs.errors import InputError
 from mass_serve.inputs.images import FORMATS, ImageLimits, decode_image
@@ -119,13 +119,14 @@ def _labelled_files(
                 f"{folder} is named as no task of the store; it has {', '.join(labels)}"
             )
         class_folders = sorted(path for path in folder.iterdir() if path.is_dir())
-        targets = class_of_folders([path.name for path in class_folders], labels[folder.name])
+        names = [path.name for path in class_folders]
+        targets = class_of_folders(names, labels[folder.name])
         for class_folder in class_folders:
             target = targets.get(class_folder.name)
             if target is None:
                 raise EvaluationDataError(
-                    f"{class_folder} is named as no class of {folder.name}; it has"
-                    f" {', '.join(labels[folder.name])}, or a folder for each with its number"
+                    f"{class_folder} is named as no class of {folder.name}:"
+                    f" {expected_folders(names, labels[folder.name])}"
                 )
             with os.scandir(class_folder) as entries:
                 for entry in entries:

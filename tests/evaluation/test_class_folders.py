@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mass_serve.evaluation.class_folders import class_of_folders
+from mass_serve.evaluation.class_folders import class_of_folders, expected_folders
 
 ELEVEN = [f"label {row}" for row in range(11)]
 
@@ -42,3 +42,23 @@ def test_folders_that_could_be_of_another_class_are_of_none(folders: list[str], 
 
 def test_one_folder_that_fits_no_class_leaves_the_others_theirs() -> None:
     assert class_of_folders(["cat", "bird"], ["cat", "dog"]) == {"cat": 0}
+
+
+@pytest.mark.parametrize(
+    ("folders", "labels", "sentence"),
+    [
+        (["bird"], ["cat", "dog"], "it has cat, dog, or a folder for each, numbered from 0 to 1"),
+        (
+            ["bus"],
+            ["car", "bus/truck"],
+            "it has car, bus_truck (_ stands for /), or a folder for each, numbered",
+        ),
+        (["x"], ELEVEN * 2, "label 8 and 2 more, or a folder for each, numbered from 00 to 21"),
+        ([str(row) for row in range(11)], ELEVEN, "with leading zeros, 00 to 10, or by their"),
+        (["0"], ["zero", "one"], "it has zero, one, or a folder for each, numbered from 0 to 1"),
+    ],
+)
+def test_folders_of_no_class_are_told_how_to_be_named(
+    folders: list[str], labels: list[str], sentence: str
+) -> None:
+    assert sentence in expected_folders(folders, labels)
