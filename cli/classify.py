@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from mass_serve.cli.failing import EXIT_FAILED, fail
-from mass_serve.engine import Engine, Query
+from mass_serve.engine import AnswerKind, Engine, Query, Question
 from mass_serve.inputs.errors import InputError
 from mass_serve.inputs.images import decode_image
 from mass_serve.model_store.errors import StoreError
@@ -28,34 +28,45 @@ def classify(
         list[str] | None, typer.Option(help="choose among these tasks only; may be repeated")
     ] = None,
     top: Annotated[int, typer.Option(min=1, help="labels per image")] = 1,
+    answer: Annotated[
+        AnswerKind, typer.Option(help="`each` for the answer of every task, without routing")
+    ] = "best",
+    same_task: Annotated[
+        bool,
+        typer.Option("--same-task", help="all images are of one task: choose it by all of them together"),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="one JSON list for machines")] = False,
 ) -> None:
     """Classifies image files. Ends with 1 if some could not be read, and still answers the others."""
     try:
         settings = load_settings({"store": store})
         engine = store_source(settings).load()
+        question = Question(tuple(task) if task else None, answer, same_task)
     except (SettingsError, StoreError, ValueError) as error:
         fail(error)
-    queries = _read(images, _known(engine, task), engine, settings)
-    results = _classify_all(engine, queries, settings.max_batch_images, top)
+    _check_known(engine, question.tasks or ())
+    paths, queries = _queries(images, question, engine, settings)
+    results = _classify_all(engine, paths, queries, settings.max_batch_images, top)
     _print_json(results) if as_json else _print_lines(results)
-    if len(results) < len(images):
+    if not set(images) <= set(paths):
         raise typer.Exit(EXIT_FAILED)
 
 
-def _known(engine: Engine, names: Sequence[str] | None) -> tuple[str, ...] | None:
-    for name in names or ():
+def _check_known(engine: Engine, names: Sequence[str]) -> None:
+    for name in names:
         if name not in engine.tasks:
             fail(f"there is no task {name!r}; the store has {', '.join(engine.tasks)}")
-    return tuple(names) if names else None
 
 
-def _read(
-    paths: Sequence[Path], candidates: tuple[str, ...] | None, engine: Engine, settings: Settings
-) -> list[tuple[Path, Query]]:
-    """Reads the images that can be read; prints a line on standard error for each of the others."""
-    queries = []
-    for path in paths:
+def _queries(
+    images: Sequence[Path], question: Question, engine: Engine, settings: Settings
+) -> tuple[list[Path], list[Query]]:
+    """What is asked about the images that can be read, and the file that each query is about.
+
+    Prints a line on standard error for each file that cannot be read.
+    """
+    paths, pixels = [], []
+    for path in images:
         try:
             image = decode_image(path.read_bytes(), settings.image_limits)
         except OSError as error:
@@ -63,17 +74,24 @@ def _read(
         except InputError as error:
             typer.echo(f"error: {path}: {error}", err=True)
         else:
-            queries.append((path, Query(engine.preprocessing.preprocess(image), candidates)))
-    return queries
+            paths += [path] * question.answers(1, engine.tasks)
+            pixels.append(engine.preprocessing.preprocess(image))
+    batch = settings.max_batch_images
+    if question.same_task and len(pixels) > batch:
+        fail(
+            f"with --same-task all images go into one batch, which has {batch}, not {len(pixels)};"
+            " give fewer, or set MASS_MAX_BATCH_IMAGES"
+        )
+    return paths, question.queries(pixels, engine.tasks)
 
 
 def _classify_all(
-    engine: Engine, queries: Sequence[tuple[Path, Query]], batch: int, top: int
+    engine: Engine, paths: Sequence[Path], queries: Sequence[Query], batch: int, top: int
 ) -> list[tuple[Path, ImageResult]]:
     answers = []
     for start in range(0, len(queries), batch):
-        answers += engine.classify_batch([query for _, query in queries[start : start + batch]]).all_answers()
-    return [(path, image_result(answer, top)) for (path, _), answer in zip(queries, answers, strict=True)]
+        answers += engine.classify_batch(queries[start : start + batch]).all_answers()
+    return [(path, image_result(answer, top)) for path, answer in zip(paths, answers, strict=True)]
 
 
 def _print_json(results: Sequence[tuple[Path, ImageResult]]) -> None:

@@ -1,15 +1,16 @@
-"""The answers of an engine, and how one follows from a search's result and what the heads say."""
+"""The answers of an engine, and how they follow from a search's results and what the heads say."""
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
 
 from mass_serve.engine.heads import HeadResult, TaskHead
-from mass_serve.engine.search import SearchResult
-from mass_serve.model_store.format.manifest import RouterSpec
+from mass_serve.engine.search import SearchResult, final_coefficients
+from mass_serve.model_store.format.manifest import HeadChoice, RouterSpec
 from mass_serve.router import familiarity
 
 
@@ -61,12 +62,41 @@ class AnswerMaker:
     heads: Sequence[TaskHead]
     router: RouterSpec
 
-    def answer(self, found: SearchResult, results: Sequence[HeadResult]) -> Classification | None:
-        """The answer for one sample; None where a logit is not finite."""
-        if not all(one.logits.isfinite().all() for one in results):
-            return None
-        coefficients = found.final_coefficients(results)
-        winner = self._winner(found, results, coefficients)
+    def answers(
+        self,
+        found: Sequence[SearchResult],
+        results: Mapping[int, Sequence[HeadResult]],
+        pools: Tensor | None,
+    ) -> list[Classification | None]:
+        """The answers for the samples of a batch; None where a logit of the sample's pool is not finite.
+
+        `results` are by the sample's number, and `pools` [B] numbers the pool that each sample is of.
+        """
+        members: dict[int, list[int]] = defaultdict(list)
+        for sample, pool in enumerate(range(len(found)) if pools is None else pools.tolist()):
+            members[pool].append(sample)
+        answers: dict[int, Classification | None] = {}
+        for samples in members.values():
+            own = self._of_one_pool([found[at] for at in samples], [results[at] for at in samples])
+            answers.update(zip(samples, own, strict=True))
+        return [answers[sample] for sample in range(len(found))]
+
+    def _of_one_pool(
+        self, found: Sequence[SearchResult], results: Sequence[Sequence[HeadResult]]
+    ) -> list[Classification | None]:
+        """The answers for samples of one task: one head answers for all."""
+        if not all(one.logits.isfinite().all() for of_sample in results for one in of_sample):
+            return [None] * len(found)
+        coefficients = final_coefficients(found, results)
+        place = self._winner(found[0], results, coefficients)
+        return [
+            self._answer(one, of_sample[place], coefficients)
+            for one, of_sample in zip(found, results, strict=True)
+        ]
+
+    def _answer(
+        self, found: SearchResult, winner: HeadResult, coefficients: Mapping[int, float]
+    ) -> Classification:
         entry = self.heads[winner.task].entry
         likeness = _familiarity(found, winner) if found.likeness else None
         return Classification(
@@ -91,15 +121,26 @@ class AnswerMaker:
         return self.heads[task].entry.name
 
     def _winner(
-        self, found: SearchResult, results: Sequence[HeadResult], coefficients: Mapping[int, float]
-    ) -> HeadResult:
-        """The head that answers: of several second passes the likeliest task's, else the store's choice."""
+        self,
+        found: SearchResult,
+        results: Sequence[Sequence[HeadResult]],
+        coefficients: Mapping[int, float],
+    ) -> int:
+        """The place of the head that answers among each sample's results, which are of the same tasks.
+
+        Of several second passes that of the likeliest task, else the store's choice: the largest coefficient,
+        or the largest sum over the samples of each one's largest, or mean, logit.
+        """
+        places = range(len(results[0]))
         choice = self.router.head_choice
         # Logits of different embeddings cannot be compared, coefficients can.
         if len(found.second_passes) > 1 or choice == "router":
-            return max(results, key=lambda one: coefficients[one.task])
-        largest = choice == "max"
-        return max(results, key=lambda one: float(one.logits.max() if largest else one.logits.mean()))
+            return max(places, key=lambda place: coefficients[results[0][place].task])
+        return max(places, key=lambda place: sum(_height(own[place].logits, choice) for own in results))
+
+
+def _height(logits: Tensor, choice: HeadChoice) -> float:
+    return float(logits.max() if choice == "max" else logits.mean())
 
 
 def _familiarity(found: SearchResult, winner: HeadResult) -> float:

@@ -17,7 +17,8 @@ from mass_serve.engine.heads import apply_heads
 from mass_serve.engine.loading import LoadedStore, load_store
 from mass_serve.engine.options import EngineOptions
 from mass_serve.engine.preprocessing import ImagePreprocessor
-from mass_serve.engine.queries import Query, batch_patches, candidate_mask
+from mass_serve.engine.queries import Query, batch_patches, candidate_mask, pool_numbers
+from mass_serve.engine.questions import AnswerKind, Question
 from mass_serve.engine.search import SearchResult, task_search
 from mass_serve.engine.second_passes import SecondPassRunner
 from mass_serve.engine.set_cache import SetCache, SetKey
@@ -91,32 +92,42 @@ class Engine:
         return engine
 
     def classify(
-        self, images: Sequence[Image.Image], tasks: Sequence[str] | None = None
+        self,
+        images: Sequence[Image.Image],
+        tasks: Sequence[str] | None = None,
+        *,
+        answer: AnswerKind = "best",
+        same_task: bool = False,
     ) -> list[Classification]:
-        """Classifies RGB images, among `tasks` or among all.
+        """Classifies RGB images, among `tasks` or among all, in the order of the images.
 
-        Raises FloatingPointError where the model's output is not finite.
+        With `answer="each"` nothing is routed: each image has the answer of every task, in the order of
+        `tasks`, and that of the next image follows. `same_task` says that all images are of one task. Their
+        evidence is summed before that is chosen, `sum over images b of evidence[b, t]` for task t.
+
+        Raises ValueError for unknown tasks and a question that contradicts itself, and FloatingPointError
+        where the model's output is not finite.
         """
-        candidates = None if tasks is None else tuple(tasks)
-        queries = [Query(self.preprocessing.preprocess(image), candidates) for image in images]
-        return self.classify_batch(queries).all_answers()
+        question = Question(None if tasks is None else tuple(tasks), answer, same_task)
+        pixels = [self.preprocessing.preprocess(image) for image in images]
+        return self.classify_batch(question.queries(pixels, self.tasks)).all_answers()
 
     @torch.inference_mode()
     def classify_batch(self, queries: Sequence[Query]) -> BatchReport:
         """Answers every query.
 
-        Raises ValueError for a query whose pixels or candidates do not fit this store.
+        Raises ValueError for a query whose pixels or candidates do not fit this store or its pool.
         """
         clock = StageClock(self._loaded.device)
-        candidates = candidate_mask(queries, self._task_names)
+        candidates, pools = candidate_mask(queries, self._task_names), pool_numbers(queries)
         patches = self._patches(queries)
-        found = self._search_tasks(patches, candidates, clock)
+        found = self._search_tasks(patches, candidates, pools, clock)
         second_passes = [one for result in found for one in result.second_passes]
         with clock.stage("second_pass"):
             embeddings = self._second_passes.run(second_passes, patches)
         with clock.stage("heads"):
             results = apply_heads(self._loaded.heads, second_passes, embeddings)
-            answers = [self._answers.answer(one, results[sample]) for sample, one in enumerate(found)]
+            answers = self._answers.answers(found, results, pools)
         return BatchReport(
             answers=answers,
             stage_seconds=clock.seconds,
@@ -152,13 +163,16 @@ class Engine:
         like = next(iter(self.bank.pretrained.values()))
         return batch_patches(queries, self.preprocessing, self.architecture.embedding.patch_size, like)
 
-    def _search_tasks(self, patches: Tensor, candidates: Tensor, clock: StageClock) -> list[SearchResult]:
+    def _search_tasks(
+        self, patches: Tensor, candidates: Tensor, pools: Tensor | None, clock: StageClock
+    ) -> list[SearchResult]:
         """A result for every sample; one that has a single candidate needs no search."""
         results = [SearchResult.named(row, int(task)) for row, task in enumerate(candidates.int().argmax(1))]
         routed = (candidates.sum(1) > 1).nonzero().flatten()
         if len(routed):
             samples = routed.tolist()
-            found = self._search.search(samples, patches[routed], candidates[routed], clock)
+            of_routed = None if pools is None else pools[routed]
+            found = self._search.search(samples, patches[routed], candidates[routed], of_routed, clock)
             for sample, result in zip(samples, found, strict=True):
                 results[sample] = result
         return results

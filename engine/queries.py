@@ -19,6 +19,37 @@ class Query:
     # [3, crop, crop], RGB: uint8 as `ImagePreprocessor.preprocess` gives it, or float32 and normalised
     pixels: Tensor
     candidates: tuple[str, ...] | None = None  # names of the tasks to choose from; None: all of the store
+    # Queries with the same object here are known to be of one task, which the evidence of all of them
+    # chooses; a batch has all or none. None: the query is by itself.
+    pool: object | None = None
+
+
+def unsplit(queries: Sequence[Query]) -> list[list[Query]]:
+    """Queries in the runs that no batch may split: those of one pool together, others by themselves."""
+    runs: list[list[Query]] = []
+    for query in queries:
+        if runs and query.pool is not None and query.pool is runs[-1][-1].pool:
+            runs[-1].append(query)
+        else:
+            runs.append([query])
+    return runs
+
+
+def pool_numbers(queries: Sequence[Query]) -> Tensor | None:
+    """Numbers that queries of one pool share, [B] int64; None where every query is by itself.
+
+    Raises ValueError for a pool whose queries have different candidates.
+    """
+    if all(query.pool is None for query in queries):
+        return None
+    firsts: dict[int, int] = {}
+    numbers = []
+    for row, query in enumerate(queries):
+        number = row if query.pool is None else firsts.setdefault(id(query.pool), row)
+        if query.candidates != queries[number].candidates:
+            raise ValueError("queries of one pool must have the same candidates")
+        numbers.append(number)
+    return torch.tensor(numbers)
 
 
 def candidate_mask(queries: Sequence[Query], task_names: Sequence[str]) -> Tensor:
@@ -37,6 +68,8 @@ def batch_patches(
 ) -> Tensor:
     """Normalised patches [B, (crop // p)^2, 3 p p], on the device and in the dtype of `like`.
 
+    Pixels that several queries share, one image for many tasks, are prepared once.
+
     Raises ValueError for pixels of another size or type than the preprocessing makes.
     """
     expected = (3, preprocessing.crop, preprocessing.crop)
@@ -44,11 +77,16 @@ def batch_patches(
         if query.pixels.shape != expected or query.pixels.dtype not in (torch.uint8, torch.float32):
             found = f"{query.pixels.dtype} {tuple(query.pixels.shape)}"
             raise ValueError(f"pixels must be uint8 or float32 {expected}, got {found}")
-    normalised = torch.empty(len(queries), *expected, device=like.device)
+    images = list({id(query.pixels): query.pixels for query in queries}.values())
+    normalised = torch.empty(len(images), *expected, device=like.device)
     # Bytes and numbers that are normalised already are sent to the device as one tensor of each.
     for dtype in (torch.uint8, torch.float32):
-        rows = [row for row, query in enumerate(queries) if query.pixels.dtype == dtype]
+        rows = [row for row, image in enumerate(images) if image.dtype == dtype]
         if rows:
-            pixels = torch.stack([queries[row].pixels for row in rows]).to(like.device)
+            pixels = torch.stack([images[row] for row in rows]).to(like.device)
             normalised[rows] = preprocessing.normalise(pixels) if dtype == torch.uint8 else pixels
-    return patchify(normalised.to(like.dtype), patch_size)
+    patches = patchify(normalised.to(like.dtype), patch_size)
+    if len(images) == len(queries):
+        return patches
+    rows_of = {id(image): row for row, image in enumerate(images)}
+    return patches[[rows_of[id(query.pixels)] for query in queries]]

@@ -21,6 +21,7 @@ from mass_serve.router import (
     EvidenceRouter,
     SubspaceRouter,
     TaskSubspaces,
+    after_second_passes,
     early_stop,
     explained_share,
     mode_named,
@@ -60,12 +61,15 @@ class SearchResult:
         """Every task that the sample is tried with, ascending."""
         return tuple(sorted(self.coefficients))
 
-    def final_coefficients(self, results: Sequence[HeadResult]) -> Mapping[int, float]:
-        """The coefficients, given what the heads say of the second passes."""
-        if len(self.second_passes) == 1:
-            return self.coefficients
-        assert self.evidence is not None
-        return self.evidence.after_second_passes({one.task: one.head_scores for one in results})
+
+def final_coefficients(
+    pool: Sequence[SearchResult], results: Sequence[Sequence[HeadResult]]
+) -> Mapping[int, float]:
+    """The coefficients of samples that are of one task, given what the heads say of their second passes."""
+    if len(pool[0].second_passes) == 1:
+        return pool[0].coefficients
+    evidence = [one.evidence for one in pool if one.evidence is not None]
+    return after_second_passes(evidence, [{one.task: one.head_scores for one in own} for own in results])
 
 
 class TaskSearch(Protocol):
@@ -76,12 +80,18 @@ class TaskSearch(Protocol):
         """The memory of what it keeps beside the store's weights."""
 
     def search(
-        self, samples: Sequence[int], patches: Tensor, candidates: Tensor, clock: StageClock
+        self,
+        samples: Sequence[int],
+        patches: Tensor,
+        candidates: Tensor,
+        pools: Tensor | None,
+        clock: StageClock,
     ) -> list[SearchResult]:
         """A result for each of n `samples`, which are their rows in the batch.
 
         patches [n, L - 1, 3 p p] are those of the samples, and the mask `candidates` [n, T] (bool, CPU) says
-        which tasks each may have. Times the stages `first_pass` and `route`.
+        which tasks each may have. Samples of one pool, as `pools` [n] numbers them, get the same tasks. Times
+        the stages `first_pass` and `route`.
         """
 
 
@@ -111,13 +121,18 @@ class PaperSearch:
         return self._router.nbytes
 
     def search(
-        self, samples: Sequence[int], patches: Tensor, candidates: Tensor, clock: StageClock
+        self,
+        samples: Sequence[int],
+        patches: Tensor,
+        candidates: Tensor,
+        pools: Tensor | None,
+        clock: StageClock,
     ) -> list[SearchResult]:
         with clock.stage("first_pass"):
             features = self._passes.first(patches, stop="feature", probe=self._probe).feature
         with clock.stage("route"):
             residuals = self._router.residuals(features)
-            coefficients = self._router.coefficients(residuals, candidates)
+            coefficients = self._router.coefficients(residuals, candidates, pools)
             expert_sets = self._router.expert_sets(coefficients)
             explained = explained_share(features, residuals)
         of_samples = zip(samples, expert_sets, coefficients, residuals, explained, strict=True)
@@ -174,24 +189,35 @@ class EvidenceSearch:
         return self._router.nbytes
 
     def search(
-        self, samples: Sequence[int], patches: Tensor, candidates: Tensor, clock: StageClock
+        self,
+        samples: Sequence[int],
+        patches: Tensor,
+        candidates: Tensor,
+        pools: Tensor | None,
+        clock: StageClock,
     ) -> list[SearchResult]:
         with clock.stage("first_pass"):
             begun = self._passes.first(patches, stop=self._stop, probe=self._early)
         with clock.stage("route"):
-            early = self._router.early(begun.energies, candidates)
+            early = self._router.early(begun.energies, candidates, pools)
             # Written so that a NaN does not leave early: it is found not to be finite at the end.
             unsure = (~(early.leads >= self._mode.early_exit_lead)).nonzero().flatten()
         evidence = early.samples()
         if len(unsure):
             rest = begun.each(lambda part: part[unsure])
-            whole = self._whole_evidence(rest, early.select(unsure), candidates[unsure], clock)
+            rest_pools = None if pools is None else pools[unsure]
+            whole = self._whole_evidence(rest, early.select(unsure), candidates[unsure], rest_pools, clock)
             for row, of_sample in zip(unsure.tolist(), whole.samples(), strict=True):
                 evidence[row] = of_sample
         return [self._result(*of_sample) for of_sample in zip(samples, begun.tokens, evidence, strict=True)]
 
     def _whole_evidence(
-        self, begun: PassResult, early: Evidence, candidates: Tensor, clock: StageClock
+        self,
+        begun: PassResult,
+        early: Evidence,
+        candidates: Tensor,
+        pools: Tensor | None,
+        clock: StageClock,
     ) -> Evidence:
         """Runs the rest of a first pass from where it was stopped, and adds what it tells."""
         with clock.stage("first_pass"):
@@ -199,7 +225,7 @@ class EvidenceSearch:
         with clock.stage("route"):
             head_scores = torch.stack([head.scores(ended.embedding) for head in self._heads], dim=1)
             feature = (ended if self._late.feature else begun).feature
-            return self._router.whole(early, feature, head_scores, candidates)
+            return self._router.whole(early, feature, head_scores, candidates, pools)
 
     def _result(self, sample: int, tokens: Tensor, evidence: Evidence) -> SearchResult:
         """The result for one sample, whose first pass had tokens [L, D] when early evidence was judged."""

@@ -6,7 +6,7 @@ set. `EvidenceRouter` adds two further kinds of evidence; the `MODES` say how mu
 
 from mass_serve.router.calibration import LEAST_IMAGES, Calibration, CalibrationFit
 from mass_serve.router.comparable import are_comparable
-from mass_serve.router.evidence import Evidence, EvidenceRouter, evidence_kinds
+from mass_serve.router.evidence import Evidence, EvidenceRouter, after_second_passes, evidence_kinds
 from mass_serve.router.familiarity import familiarity
 from mass_serve.router.head_scores import HeadGeometry
 from mass_serve.router.modes import MODE_NAMES, MODES, PAPER, ModeName, early_stop, mode_named
@@ -25,6 +25,7 @@ __all__ = [
     "ModeName",
     "SubspaceRouter",
     "TaskSubspaces",
+    "after_second_passes",
     "are_comparable",
     "early_stop",
     "evidence_kinds",

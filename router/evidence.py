@@ -13,6 +13,9 @@ weights, and how clearly one class stands out from the others, measured in two w
 Where a store was calibrated on unlabelled images, what a discriminant makes of the same evidence counts too
 (`router.discriminant`).
 
+Samples that are known to be of one task are judged together: their scores are summed over the pool
+(`router.pooled`), as the evidence of independent samples adds up, before anything is selected by them.
+
 Subspaces are compared only where those of all tasks have as many directions (`router.comparable`), which is
 nowhere in a store that has an adapter of a low rank beside whole fine-tunings: there the heads decide.
 """
@@ -20,7 +23,7 @@ nowhere in a store that has an adapter of a low rank beside whole fine-tunings: 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -31,7 +34,7 @@ from mass_serve.router.discriminant import Discriminant, Judgement
 from mass_serve.router.head_scores import comparable_scores, nearness
 from mass_serve.router.modes import MAX_SECOND_PASSES, Mode
 from mass_serve.router.projection import TaskSubspaces, explained_share, orthonormal_rows
-from mass_serve.router.selection import STD_EPSILON, spread, standardised
+from mass_serve.router.selection import STD_EPSILON, pooled, spread, standardised
 
 # The temperatures and the weight below were chosen by `mass-serve eval STORE DATA --mode fast --mode exact`.
 # DATA was some of DIR/evaluation of the suites that `python -m examples.suites NAME --out DIR` makes
@@ -62,15 +65,15 @@ class Evidence:
     what the methods after that one are for.
     """
 
-    scores: Tensor  # [B, T] float32: sums of standardised evidence, calibrated
+    scores: Tensor  # [B, T] float32: sums of standardised evidence, calibrated, over the sample's pool
     routing_coefficients: Tensor  # [B, T] float32
     explained: Tensor  # [B, T] float32: the share of the sample's activations in each task's subspaces
     typicality: (
         Tensor  # [B, T] float32, 0 to 1: of the evidence (`router.discriminant`); 1 without calibration
     )
     kinds: Tensor  # [B, K, T] float32: the evidence itself, before anything was standardised
-    # [B] float32: how far the best task is ahead of the next before calibration, which sharpens what it
-    # does not always make surer; inf where there is no other.
+    # [B] float32: how far the pool's best task is ahead of the next before calibration, which sharpens what
+    # it does not always make surer; inf where there is no other.
     leads: Tensor
     residuals: Tensor | None = None  # [B, T] float32: the paper's; None in early evidence
     # [B, 3] float32: of the first pass's head scores, the units of what a second pass adds; None as above
@@ -117,21 +120,34 @@ class Evidence:
         # Nothing is near a NaN; such a sample has a second pass too, in which it is found to have no answer.
         return tuple(sorted(chosen)) or (self.best,)
 
-    def after_second_passes(self, head_scores: Mapping[int, Tensor]) -> dict[int, float]:
-        """The routing coefficients of several tasks, once each has had a second pass of its own.
+    def second_pass_scores(self, head_scores: Mapping[int, Tensor]) -> Tensor:
+        """What second passes add to the scores of the tasks that they were run for, [n].
 
-        `head_scores` holds the scores [3] that each task's head gave to the embedding of its second pass. The
-        tasks share what their coefficients were together, by these scores and all evidence before. Only
-        whole evidence can be asked.
+        `head_scores` holds the scores [3] that each of n tasks' heads gave to the embedding of its second
+        pass. Only whole evidence can be asked.
         """
         assert self.score_spreads is not None
-        tasks, own = list(head_scores), torch.stack(list(head_scores.values()))
+        own = torch.stack(list(head_scores.values()))
         least = torch.tensor([0.0, LEAST_SHARPNESS_SPREAD, 0.0])
         added = comparable_scores(own) / (self.score_spreads.maximum(least) + STD_EPSILON)
-        scores = self.scores[tasks] + SECOND_PASS_WEIGHT * added.sum(1)
-        together = float(self.routing_coefficients[tasks].sum())
-        shares: list[float] = (scores / WHOLE_TEMPERATURE).softmax(0).tolist()
-        return {task: together * share for task, share in zip(tasks, shares, strict=True)}
+        return SECOND_PASS_WEIGHT * added.sum(1)
+
+
+def after_second_passes(
+    pool: Sequence[Evidence], head_scores: Sequence[Mapping[int, Tensor]]
+) -> dict[int, float]:
+    """The routing coefficients of several tasks, once each sample of a pool had a second pass with each.
+
+    `head_scores` are those of each sample (`Evidence.second_pass_scores`), all of the same tasks, which share
+    what their coefficients were together: `softmax((scores + sum over the pool of what was added) / T)`.
+    """
+    tasks, first = list(head_scores[0]), pool[0]
+    scores = first.scores[tasks]
+    for evidence, own in zip(pool, head_scores, strict=True):
+        scores = scores + evidence.second_pass_scores(own)
+    together = float(first.routing_coefficients[tasks].sum())
+    shares: list[float] = (scores / WHOLE_TEMPERATURE).softmax(0).tolist()
+    return {task: together * share for task, share in zip(tasks, shares, strict=True)}
 
 
 class EvidenceRouter:
@@ -171,8 +187,11 @@ class EvidenceRouter:
         """The memory of the bases and the subspaces."""
         return self._subspaces.nbytes + sum(basis.nbytes for basis in self.bases.values())
 
-    def early(self, energies: Tensor, candidates: Tensor) -> Evidence:
-        """Judges samples by early energies [B, K, T] alone, among `candidates` [B, T] bool on the CPU."""
+    def early(self, energies: Tensor, candidates: Tensor, pools: Tensor | None = None) -> Evidence:
+        """Judges samples by early energies [B, K, T] alone, among `candidates` [B, T] bool on the CPU.
+
+        Samples of one pool, as `pools` [B] numbers them, are judged together.
+        """
         kinds = energies.cpu()
         if self._comparable:
             explained = (kinds[:, self._comparable] if self._some_incomparable else kinds).mean(1)
@@ -180,13 +199,24 @@ class EvidenceRouter:
         else:
             explained, scores = torch.ones(candidates.shape), torch.zeros(candidates.shape)
         judged = _judged(kinds, candidates, self._early_discriminant)
-        calibrated = _calibrated(scores, candidates, judged, EARLY_TEMPERATURE)
+        calibrated = pooled(_calibrated(scores, candidates, judged, EARLY_TEMPERATURE), pools)
         coefficients = (calibrated / EARLY_TEMPERATURE).softmax(1)
         # NaN: without early evidence no task leads, and every image gets the whole.
-        leads = _leads(scores, calibrated) if self._comparable else torch.full((len(kinds),), torch.nan)
+        leads = (
+            _leads(pooled(scores, pools), calibrated)
+            if self._comparable
+            else torch.full((len(kinds),), torch.nan)
+        )
         return Evidence(calibrated, coefficients, explained, judged.typicality, kinds, leads)
 
-    def whole(self, early: Evidence, features: Tensor, head_scores: Tensor, candidates: Tensor) -> Evidence:
+    def whole(
+        self,
+        early: Evidence,
+        features: Tensor,
+        head_scores: Tensor,
+        candidates: Tensor,
+        pools: Tensor | None = None,
+    ) -> Evidence:
         """Adds the router's features [B, D] and the head scores [B, T, 3] of the first pass's embeddings."""
         residuals, head_scores = self._subspaces.residuals(features), head_scores.cpu()
         late = explained_share(features, residuals)
@@ -199,14 +229,14 @@ class EvidenceRouter:
             pieces.insert(-1, -residuals)
         scores = torch.stack([standardised(piece, candidates) for piece in pieces]).sum(0)
         judged = _judged(kinds, candidates, self._whole_discriminant)
-        calibrated = _calibrated(scores, candidates, judged, WHOLE_TEMPERATURE)
+        calibrated = pooled(_calibrated(scores, candidates, judged, WHOLE_TEMPERATURE), pools)
         return Evidence(
             calibrated,
             (calibrated / WHOLE_TEMPERATURE).softmax(1),
             self._explained(early.explained, late),
             judged.typicality,
             kinds,
-            _leads(scores, calibrated),
+            _leads(pooled(scores, pools), calibrated),
             residuals,
             torch.stack([spread(score, candidates) for score in comparable.unbind(2)], dim=1),
         )

@@ -65,9 +65,12 @@ class SubspaceRouter(TaskSubspaces):
         self.threshold = threshold
         self._temperature, self._top_k = temperature, top_k
 
-    def coefficients(self, residuals: Tensor, candidates: Tensor) -> Tensor:
-        """The routing coefficients [B, T] among the tasks of the mask `candidates` [B, T] (bool, CPU)."""
-        return routing_coefficients(residuals, candidates, self._temperature)
+    def coefficients(self, residuals: Tensor, candidates: Tensor, pools: Tensor | None = None) -> Tensor:
+        """The routing coefficients [B, T] among the tasks of the mask `candidates` [B, T] (bool, CPU).
+
+        Rows of one pool share theirs (`router.pooled`).
+        """
+        return routing_coefficients(residuals, candidates, self._temperature, pools)
 
     def expert_sets(self, coefficients: Tensor) -> list[tuple[int, ...]]:
         """The expert set, sorted, of each row of routing coefficients [B, T]."""

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import torch
 from torch import Tensor
 
 STD_EPSILON = 1e-6
 
 
-def routing_coefficients(residuals: Tensor, candidates: Tensor, temperature: float) -> Tensor:
+def routing_coefficients(
+    residuals: Tensor, candidates: Tensor, temperature: float, pools: Tensor | None = None
+) -> Tensor:
     """Softmax over candidates of the standardised negative residuals, [B, T] float32.
 
-    `logits = -residuals`, `standardised` and divided by `temperature`. residuals [B, T] float32; candidates
-    [B, T] bool, at least one in each row. Tasks that are no candidates get 0.
+    `logits = -residuals`, `standardised`, `pooled` and divided by `temperature`. residuals [B, T] float32;
+    candidates [B, T] bool, at least one in each row. Tasks that are no candidates get 0.
     """
     if not bool(candidates.any(1).all()):
         raise ValueError("every sample needs at least one candidate task")
-    logits = standardised(-residuals, candidates) / temperature
+    logits = pooled(standardised(-residuals, candidates), pools) / temperature
     return logits.masked_fill(~candidates, float("-inf")).softmax(1)
 
 
@@ -26,6 +30,22 @@ def standardised(evidence: Tensor, candidates: Tensor) -> Tensor:
     0 for tasks that are no candidates, and for a single candidate: it has no spread to standardise by.
     """
     return _centred(evidence, candidates) / (spread(evidence, candidates) + STD_EPSILON).unsqueeze(1)
+
+
+def pooled(evidence: Tensor, pools: Tensor | None) -> Tensor:
+    """Evidence [B, T] with the sum over its pool in place of each row: what speaks for one task of them all.
+
+    `pooled[b, t] = sum over c with pools[c] == pools[b] of evidence[c, t]`, in the order of the rows. pools
+    [B] int64 numbers the pool of each row; None, or a row that is alone in its pool: the row as it is.
+    """
+    if pools is None:
+        return evidence
+    result = evidence.clone()
+    for number, size in Counter(pools.tolist()).items():
+        if size > 1:
+            rows = pools == number
+            result[rows] = evidence[rows].sum(0)
+    return result
 
 
 def spread(evidence: Tensor, candidates: Tensor) -> Tensor:

@@ -98,7 +98,9 @@ class Settings(EngineOptions, BaseSettings):
     image_formats: FormatNames = Field(
         DEFAULT_FORMATS, min_length=1, description="formats of images that are read; TIFF can be added"
     )
-    max_images_per_request: Count = Field(64, description="images in one request")
+    max_images_per_request: Count = Field(
+        64, description="images in one request; where each task answers, answers in one request"
+    )
     max_top_k: Count = Field(1000, description="largest top_k that a caller may ask for")
 
     request_timeout: PositiveSeconds = Field(30.0, description="seconds until a request is answered with 504")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from typing import get_args
 
 from prometheus_client import (
     CollectorRegistry,
@@ -23,7 +24,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from mass_serve import __version__
-from mass_serve.engine import FORMS, BatchReport, Classification, ServingEngine
+from mass_serve.engine import FORMS, AnswerKind, BatchReport, Classification, Question, ServingEngine
 from mass_serve.server.operation.guarding_metrics import GuardingMetrics
 
 DURATION_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
@@ -33,6 +34,7 @@ COEFFICIENT_BUCKETS = tuple(step / 10 for step in range(1, 11))
 
 PROTOCOLS = ("v1", "v2", "hugging_face", "other")
 CODES = (200, 400, 401, 404, 405, 408, 413, 415, 421, 429, 499, 500, 503, 504, 505)
+QUESTIONS = (*get_args(AnswerKind), "same_task")
 CACHE_COUNTS = ("hits", "misses", *FORMS)
 STAGES = ("decode", "queue", "first_pass", "route", "second_pass", "heads")
 REASONS = (
@@ -81,6 +83,14 @@ class Metrics(GuardingMetrics):
         self.rejected = Counter(
             "mass_rejected", "Requests refused or given up, by reason.", ("reason",), registry=self.registry
         )
+        self.questions = Counter(
+            "mass_questions",
+            "Requests admitted, by what they ask: best, each, or one for images of the same_task.",
+            ("answer",),
+            registry=self.registry,
+        )
+        for question in QUESTIONS:
+            self.questions.labels(question)
         for protocol in PROTOCOLS:
             self.request_duration.labels(protocol)
             for code in CODES:
@@ -90,7 +100,10 @@ class Metrics(GuardingMetrics):
 
     def _make_routing_metrics(self) -> None:
         self.images = Counter(
-            "mass_images", "Images answered, by the task that won.", ("task",), registry=self.registry
+            "mass_images",
+            "Images answered, by the task that won; one that each task answers counts for each.",
+            ("task",),
+            registry=self.registry,
         )
         self.routed_images = Counter(
             "mass_routed_images",
@@ -187,6 +200,10 @@ class Metrics(GuardingMetrics):
     def request_rejected(self, reason: str) -> None:
         """Counts a request that was refused or given up."""
         self.rejected.labels(reason).inc()
+
+    def question_admitted(self, question: Question) -> None:
+        """Counts a request by what it asks."""
+        self.questions.labels("same_task" if question.same_task else question.answer).inc()
 
     def images_waiting(self, images: int) -> None:
         """Shows the length of the queue."""

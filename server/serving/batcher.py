@@ -6,7 +6,8 @@
 
 A request takes its places in the ledger before its images are decoded (`admit`), hands the decoded images
 over (`submit`) and waits on the ticket's future. Batches are filled in the fair order, image by image, so
-that large and small requests share them, whatever their tasks, because they share the backbone. They are not
+that large and small requests share them, whatever their tasks, because they share the backbone. An image that
+several tasks answer counts as one for each; images whose evidence is pooled stay together. Batches are not
 shared across engines: a request is answered by the engine it was admitted for, also when another has taken
 its place. Nothing that is expired or abandoned reaches the device. A batch that does not fit the memory is
 tried again in halves; one that fails otherwise fails every ticket in it, at once; a dead or hung worker fails
@@ -22,7 +23,7 @@ from collections.abc import Sequence
 import structlog
 import torch
 
-from mass_serve.engine import BatchReport, Query, ServingEngine
+from mass_serve.engine import BatchReport, Query, ServingEngine, unsplit
 from mass_serve.server.errors import (
     BatchFailedError,
     DeadlineError,
@@ -60,7 +61,7 @@ class Batcher:
         self._max_batch_images = max_batch_images
         self._batch_delay = batch_delay
         self._changed = threading.Condition(threading.RLock())
-        self._queue = FairQueue[Query](time.monotonic)
+        self._queue = FairQueue[list[Query]](time.monotonic)  # in runs that no batch splits
         self._queued: dict[Turn, Ticket] = {}  # those in the queue, in the order in which they came
         self._closing = False
         self._died: BaseException | None = None
@@ -127,8 +128,8 @@ class Batcher:
                 return
             ticket.submitted = time.monotonic()
             self._queued[ticket.turn] = ticket
-            for query in queries:
-                self._queue.push(ticket.turn, query, cost=1.0)
+            for run in unsplit(queries):
+                self._queue.push(ticket.turn, run, cost=float(len(run)))
             self._changed.notify_all()
 
     def decode_took(self, cost: float, seconds: float) -> None:
@@ -193,7 +194,7 @@ class Batcher:
 
     def _fill_delay(self) -> float:
         """Returns how long the oldest ticket may still wait for company, in seconds."""
-        if self._closing or len(self._queue) >= self._max_batch_images:
+        if self._closing or sum(one.waiting for one in self._queued.values()) >= self._max_batch_images:
             return 0.0
         return next(iter(self._queued.values())).submitted + self._batch_delay - time.monotonic()
 
@@ -205,8 +206,8 @@ class Batcher:
         # Whoever comes while a batch runs waits for all of it.
         most = int(min(self._max_batch_images, max(1, self._ledger.images_within(LONGEST_BATCH_SECONDS))))
         taken: dict[Ticket, list[Query]] = {}
-        for turn, query in self._queue.take(most, lambda turn: self._queued[turn].engine is engine):
-            taken.setdefault(self._queued[turn], []).append(query)
+        for turn, run in self._queue.take(most, lambda turn: self._queued[turn].engine is engine, len):
+            taken.setdefault(self._queued[turn], []).extend(run)
         for ticket, queries in taken.items():
             if ticket.waiting == ticket.images:
                 ticket.stage_seconds["queue"] = time.monotonic() - ticket.submitted
@@ -224,12 +225,11 @@ class Batcher:
             if self._run_batch(part):
                 continue
             _release_cached_memory()
-            if sum(len(share.queries) for share in part) > 1:
-                pending.extend(reversed(halves(part)))
+            smaller = halves(part)
+            if len(smaller) > 1:
+                pending.extend(reversed(smaller))
             else:
-                part[0].ticket.fail(
-                    NoMemoryError("The server has no memory left for this image; try again later.")
-                )
+                part[0].ticket.fail(_no_memory(len(part[0].queries)))
 
     def _run_batch(self, shares: Sequence[Share]) -> bool:
         """Runs the shares as one batch and answers their tickets, with errors where the engine raised.
@@ -296,6 +296,15 @@ def _release_cached_memory() -> None:
     """Lets a smaller batch have what the allocator keeps in pieces of other sizes."""
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+
+
+def _no_memory(images: int) -> NoMemoryError:
+    """Returns the error for images that do not fit the memory and cannot be split."""
+    if images == 1:
+        return NoMemoryError("The server has no memory left for this image; try again later.")
+    return NoMemoryError(
+        f"The server has no memory left for {images} images of the same_task at once; send fewer."
+    )
 
 
 def _batch_failed(error: Exception) -> BatchFailedError:

@@ -120,12 +120,24 @@ class FairQueue(Generic[Item]):
             return None
         return turn, self._take_from(self._callers[turn.caller], self._requests[turn])
 
-    def take(self, most: int, wanted: Callable[[Turn], bool] = lambda _: True) -> list[tuple[Turn, Item]]:
-        """Takes up to `most` items of the requests that are wanted, each of the request whose turn it is."""
+    def take(
+        self,
+        most: int,
+        wanted: Callable[[Turn], bool] = lambda _: True,
+        size: Callable[[Item], int] = lambda _: 1,
+    ) -> list[tuple[Turn, Item]]:
+        """Takes items of the requests that are wanted, each of the request whose turn it is.
+
+        Their sizes add up to at most `most`, but for a larger item, which is taken alone. One that does not
+        fit beside those before it ends the taking: it is not passed over for smaller ones.
+        """
         order = _Order(self._callers.values(), self._levels(), wanted)
         taken: list[tuple[Turn, Item]] = []
-        while len(taken) < most and (following := order.following()):
+        while most > 0 and (following := order.following()):
             caller, request = following
+            most -= size(request.items[0][0])
+            if most < 0 and taken:
+                break
             taken.append((request.turn, self._take_from(caller, request)))
             order.served()
         return taken

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from typing import Protocol
 
-from mass_serve.engine import BatchReport, ServingEngine
+from mass_serve.engine import BatchReport, Question, ServingEngine
 
 
 class ServingObserver(Protocol):
@@ -26,6 +26,9 @@ class ServingObserver(Protocol):
 
     def stages_took(self, seconds: Mapping[str, float]) -> None:
         """One request spent so many seconds in the stages before its batch."""
+
+    def question_admitted(self, question: Question) -> None:
+        """A request that asks this has its places in the queue."""
 
     def batch_ran(self, report: BatchReport) -> None:
         """The engine has answered a batch."""

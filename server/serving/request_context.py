@@ -89,4 +89,5 @@ class Answers:
     """Holds what was found out about the images of a request, and which store said so."""
 
     store_revision: str
-    images: list[Classification]
+    # In the order of the images; where each task answers, those of one image in the order of the tasks.
+    classifications: list[Classification]

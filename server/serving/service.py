@@ -1,6 +1,6 @@
 """The one object behind all routes: it admits requests for the engine in service, and knows its health.
 
-answers = await service.classify(EncodedImages([data]), None, RequestContext("an-id"))
+answers = await service.classify(EncodedImages([data]), Question(), RequestContext("an-id"))
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import structlog
 import torch
 from torch import Tensor
 
-from mass_serve.engine import EngineSource, Query, ServingEngine
+from mass_serve.engine import EngineSource, Question, ServingEngine
 from mass_serve.inputs.images import ImageSurvey
 from mass_serve.server.errors import (
     BadRequestError,
@@ -215,19 +215,20 @@ class Service:
     async def classify(
         self,
         images: Images,
-        candidates: Sequence[str] | None,
+        question: Question,
         context: RequestContext,
         urgency: Urgency = ORDINARY,
         engine: ServingEngine | None = None,
     ) -> Answers:
-        """Classifies images among the tasks named, or among all, by `engine` or by the one in service.
+        """Answers the question about the images, by `engine` or by the one in service.
 
-        Places in the queue come first, so that an overloaded server refuses before it decodes anything.
+        Places in the queue come first, one for every answer, so that an overloaded server refuses before it
+        decodes anything, and no small body asks for much.
         Raises the errors of `server.errors`.
         """
         engine = engine or self.engine
-        tasks = self._known_tasks(engine, candidates)
         context.images = len(images)
+        answers = self._checked_answers(question, len(images), engine)
         self.hold(_copied_bytes(images, context), context)
         deadline = min(context.deadline, context.since + (urgency.timeout or math.inf))
         turn = context.caller.turn(urgency.priority)
@@ -235,13 +236,14 @@ class Service:
         async with _in_time(context, urgency):
             surveys = await self._surveys(files, turn)
             cost = decode_cost(files, surveys, self.settings.decode_workers)
-            ticket = self.batcher.admit(engine, len(images), deadline, turn, cost)
+            ticket = self.batcher.admit(engine, answers, deadline, turn, cost)
+            self.observer.question_admitted(question)
             answered = asyncio.wrap_future(ticket.future)
             try:
                 started = time.monotonic()
                 ready = await _unless_refused(self._pixels(images, surveys, engine, turn), answered)
                 context.stage_seconds["decode"] = time.monotonic() - started
-                self.batcher.submit(ticket, [Query(image, tasks) for image in ready])
+                self.batcher.submit(ticket, question.queries(ready, engine.tasks))
                 return Answers(engine.store_revision, await answered)
             finally:
                 ticket.future.cancel()  # gives the places back if decoding failed or the caller left
@@ -276,14 +278,24 @@ class Service:
         spent = context.stage_seconds.items()
         self.observer.stages_took({stage: seconds for stage, seconds in spent if stage in per_request})
 
-    @staticmethod
-    def _known_tasks(engine: ServingEngine, candidates: Sequence[str] | None) -> tuple[str, ...] | None:
-        if candidates is None:
-            return None
-        for name in candidates:
+    def _checked_answers(self, question: Question, images: int, engine: ServingEngine) -> int:
+        """Returns how many answers there are to a question. Raises NotFoundError and BadRequestError."""
+        for name in question.tasks or ():
             if name not in engine.tasks:
                 raise NotFoundError(f"There is no task {name[:80]!a}; GET /v1/tasks lists those there are.")
-        return tuple(dict.fromkeys(candidates))
+        answers = question.answers(images, engine.tasks)
+        most, batch = self.settings.max_images_per_request, self.settings.max_batch_images
+        if question.answer == "each" and answers > most:
+            raise BadRequestError(
+                f"{images} images times {answers // images} tasks are {answers} answers, and a request may"
+                f" have {most} (max_images_per_request); send fewer images, or name fewer tasks."
+            )
+        if question.same_task and images > batch:
+            raise BadRequestError(
+                f"With same_task all images of a request go into one batch, which has {batch}"
+                f" (max_batch_images), not {images}; send fewer at a time."
+            )
+        return answers
 
 
 @asynccontextmanager

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from operator import itemgetter
 
-from mass_serve.engine import Classification, Query, ServingEngine
+from mass_serve.engine import Classification, Query, ServingEngine, unsplit
 from mass_serve.server.errors import NotFiniteError, ServiceError
 from mass_serve.server.serving.fair_queue import Turn
 from mass_serve.server.serving.request_context import Batch
@@ -20,7 +20,7 @@ class Ticket:
     """One request's places in the queue. Times are of `time.monotonic`."""
 
     engine: ServingEngine
-    images: int
+    images: int  # one that several tasks answer counts as often
     deadline: float
     turn: Turn
     decode_cost: float = 0.0  # the seconds of decoders that its images are expected to take still
@@ -66,12 +66,14 @@ class Share:
 
 
 def halves(shares: Sequence[Share]) -> list[list[Share]]:
-    """Splits a batch into two with the same images in the same order."""
-    images = [(share.ticket, query) for share in shares for query in share.queries]
-    middle = len(images) // 2
-    return [_regrouped(images[:middle]), _regrouped(images[middle:])]
+    """Splits a batch into two with the same images in the same order; into one where it cannot be split."""
+    runs = [(share.ticket, run) for share in shares for run in unsplit(share.queries)]
+    middle = len(runs) // 2
+    return [_regrouped(half) for half in (runs[:middle], runs[middle:]) if half]
 
 
-def _regrouped(images: Sequence[tuple[Ticket, Query]]) -> list[Share]:
-    runs = groupby(images, key=itemgetter(0))
-    return [Share(ticket, [query for _, query in run]) for ticket, run in runs]
+def _regrouped(runs: Sequence[tuple[Ticket, Sequence[Query]]]) -> list[Share]:
+    of_tickets = groupby(runs, key=itemgetter(0))
+    return [
+        Share(ticket, [query for _, run in of_ticket for query in run]) for ticket, of_ticket in of_tickets
+    ]

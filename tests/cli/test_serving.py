@@ -156,6 +156,28 @@ def test_classify_as_json_within_one_task(store: Path, images: list[Path]) -> No
     assert (answer["image"], answer["task"], len(answer["top"])) == (str(images[0]), "street", 1)
 
 
+def test_classify_with_the_answer_of_every_task(store: Path, images: list[Path]) -> None:
+    bad = store / "manifest.json"
+    code, output, errors = run("classify", *images[:2], bad, "--store", store, "--answer", "each", "--json")
+    assert code == 1, errors
+    tasks = list(Engine.load(str(store)).tasks)
+    results = json.loads(output)
+    assert [one["image"] for one in results] == [str(path) for path in images[:2] for _ in tasks]
+    assert [one["task"] for one in results] == tasks * 2
+
+
+def test_classify_images_of_the_same_task(
+    store: Path, images: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code, output, _ = run("classify", *images, "--store", store, "--same-task")
+    assert code == 0
+    assert len({line.split("\t")[1] for line in output.splitlines()}) == 1
+    monkeypatch.setenv("MASS_MAX_BATCH_IMAGES", "1")
+    code, _, errors = run("classify", *images, "--store", store, "--same-task")
+    assert code == 2
+    assert f"one batch, which has 1, not {len(images)}" in errors
+
+
 def test_classify_answers_the_good_images_and_names_the_bad(
     store: Path, images: list[Path], tmp_path: Path
 ) -> None:

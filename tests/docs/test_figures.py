@@ -37,6 +37,15 @@ def test_the_table_of_separability_is_that_of_the_recorded_run() -> None:
         assert row in ACCURACY, row
 
 
+def test_the_table_of_pooling_is_that_of_the_recorded_run() -> None:
+    recorded = json.loads((RESULTS / "pooling_demo.json").read_text())
+    assert len(recorded) == 15
+    for one in recorded:
+        figures = f"{one['task_right']:.3f} | {one['accuracy']:.3f} | {one['passes']:.2f}"
+        row = f"| `{one['mode']}` | {one['size']} | {figures} |"
+        assert row in ACCURACY, row
+
+
 def test_the_readmes_figures_are_in_the_tables_that_they_link_to() -> None:
     rows = re.findall(
         r"^\| [^|]+ \| ([\d.]+) \| \[[^]]+\]\(([\w/.-]+)#([\w-]+)\) \|$", TEXTS[README], flags=re.MULTILINE

@@ -32,7 +32,7 @@ def searched(engine: Engine, samples: list[int]) -> tuple[list[SearchResult], Te
     patches = patchify(normalised, engine.architecture.embedding.patch_size)
     every = torch.ones(len(samples), len(engine.tasks), dtype=torch.bool)
     with torch.inference_mode():
-        return engine._search.search(samples, patches, every, StageClock(torch.device("cpu"))), patches
+        return engine._search.search(samples, patches, every, None, StageClock(torch.device("cpu"))), patches
 
 
 @pytest.mark.parametrize("mode", [PAPER, *MODES])

@@ -36,6 +36,11 @@ def v1_one_task(client: httpx.Client, image: bytes) -> httpx.Response:
     return client.post("/v1/classify?tasks=digits", content=image)
 
 
+def v1_each(client: httpx.Client, image: bytes) -> httpx.Response:
+    """Every task's answer."""
+    return client.post("/v1/classify?answer=each&tasks=digits,shapes", content=image)
+
+
 def v1_many(client: httpx.Client, image: bytes) -> httpx.Response:
     """A request that takes the whole queue."""
     encoded = {"b64": base64.b64encode(image).decode()}
@@ -87,6 +92,7 @@ def page(client: httpx.Client, _: bytes) -> httpx.Response:
 KINDS: list[tuple[Send, set[int]]] = [
     (v1, {200, 429}),
     (v1_one_task, {200, 429}),
+    (v1_each, {200, 429}),
     (v2, {200, 429}),
     (v2_late, {429, 504}),
     (hugging_face, {200, 429}),

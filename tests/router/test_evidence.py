@@ -21,6 +21,7 @@ from mass_serve.router import (
     HeadGeometry,
     ModeName,
     TaskSubspaces,
+    after_second_passes,
     are_comparable,
     early_stop,
 )
@@ -153,8 +154,8 @@ def test_equal_evidence_is_no_nan(router: EvidenceRouter) -> None:
     whole = router.whole(early, torch.zeros(1, WIDTH), torch.zeros(1, TASKS, 3), EVERY[:1])
     assert whole.scores.isfinite().all()
     assert whole.explained.isfinite().all()
-    assert whole.samples()[0].after_second_passes(
-        {0: torch.tensor([0.5, 0, 0]), 1: torch.tensor([0.4, 0, 0])}
+    assert after_second_passes(
+        whole.samples(), [{0: torch.tensor([0.5, 0, 0]), 1: torch.tensor([0.4, 0, 0])}]
     ) == pytest.approx({0: 0.4, 1: 0.0}, abs=1e-6)
 
 
@@ -188,8 +189,8 @@ def test_a_second_pass_counts_as_more_evidence_in_the_first_pass_units(router: E
     ]
     together = float(whole.routing_coefficients[2, [1, 4]].sum())
     expected = together * softmax(np.array([scores]) / WHOLE_TEMPERATURE)[0]
-    after = whole.samples()[2].after_second_passes(
-        {task: torch.tensor(of_task) for task, of_task in seen.items()}
+    after = after_second_passes(
+        whole.samples()[2:3], [{task: torch.tensor(of_task) for task, of_task in seen.items()}]
     )
     np.testing.assert_allclose(list(after.values()), expected, rtol=1e-3)
 
@@ -202,8 +203,9 @@ def test_heads_of_two_classes_are_all_equally_sharp(router: EvidenceRouter) -> N
     whole = router.whole(early, normal(SAMPLES, WIDTH), torch.stack(heads, dim=1), EVERY)
     undecided, decided = geometry.scores(torch.tensor([[0.3, 0.2999], [0.3, 0.0]]))
     decided[2] = undecided[2]  # how far apart two classes are does tell something
-    after = whole.samples()[0].after_second_passes({1: undecided, 4: decided})
-    same = whole.samples()[0].after_second_passes({1: undecided, 4: undecided})
+    first = whole.samples()[:1]
+    after = after_second_passes(first, [{1: undecided, 4: decided}])
+    same = after_second_passes(first, [{1: undecided, 4: undecided}])
     assert after == pytest.approx(same, rel=0.2)
 
 
@@ -277,3 +279,38 @@ def test_each_kind_counts_where_it_is_comparable(early_comparable: bool) -> None
     assert whole.residuals is not None
     other = near(energies[:, 1]) if early_comparable else -whole.residuals
     np.testing.assert_allclose(whole.scores, z(other) + z(near(head_scores[:, :, 0])), atol=1e-4)
+
+
+def test_evidence_of_a_pool_is_the_sum_of_its_samples(router: EvidenceRouter) -> None:
+    energies, features = shares(SAMPLES, KINDS, TASKS), normal(SAMPLES, WIDTH, seed=3)
+    head_scores, pools = random_head_scores(), torch.tensor([0, 1, 0, 3, 0, 1])
+    early, alone = router.early(energies, EVERY, pools), router.early(energies, EVERY)
+    whole = router.whole(early, features, head_scores, EVERY, pools)
+    whole_alone = router.whole(alone, features, head_scores, EVERY)
+    for together, single, temperature in (
+        (early, alone, EARLY_TEMPERATURE),
+        (whole, whole_alone, WHOLE_TEMPERATURE),
+    ):
+        for members in ([0, 2, 4], [1, 5], [3]):
+            expected = single.scores[members].sum(0)
+            leading = expected.sort(descending=True).values
+            for row in members:
+                torch.testing.assert_close(together.scores[row], expected)
+                coefficients = softmax(expected.numpy()[None] / temperature)[0]
+                np.testing.assert_allclose(together.routing_coefficients[row], coefficients, atol=1e-5)
+                assert float(together.leads[row]) == pytest.approx(float(leading[0] - leading[1]), abs=1e-5)
+        assert torch.equal(together.explained, single.explained), "that is each sample's own"
+        assert torch.equal(together.scores[3], single.scores[3])
+
+
+def test_second_passes_of_a_pool_count_together(router: EvidenceRouter) -> None:
+    pools = torch.zeros(SAMPLES, dtype=torch.long)
+    energies, features = shares(SAMPLES, KINDS, TASKS), normal(SAMPLES, WIDTH, seed=3)
+    early = router.early(energies, EVERY, pools)
+    whole = router.whole(early, features, random_head_scores(), EVERY, pools).samples()
+    seen = [dict(zip((1, 4), random_head_scores(seed)[0, :2], strict=True)) for seed in range(SAMPLES)]
+    added = torch.stack([one.second_pass_scores(own) for one, own in zip(whole, seen, strict=True)]).sum(0)
+    shared = ((whole[0].scores[[1, 4]] + added) / WHOLE_TEMPERATURE).softmax(0)
+    expected = shared * whole[0].routing_coefficients[[1, 4]].sum()
+    found = after_second_passes(whole, seen)
+    np.testing.assert_allclose([found[1], found[4]], expected, rtol=1e-4)

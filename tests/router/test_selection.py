@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mass_serve.router import SubspaceRouter
-from mass_serve.router.selection import routing_coefficients, select_expert_sets
+from mass_serve.router.selection import pooled, routing_coefficients, select_expert_sets
 
 rows = st.lists(st.floats(0.0, 100.0, width=32), min_size=1, max_size=20)
 
@@ -88,3 +88,30 @@ SETTINGS: dict[str, float] = {"temperature": 1.0, "threshold": 0.2, "top_k": 3}
 def test_settings_out_of_range_are_refused(wrong: dict[str, float], match: str) -> None:
     with pytest.raises(ValueError, match=match):
         SubspaceRouter(torch.ones(2, 1, 4), **(SETTINGS | wrong))  # type: ignore[arg-type]
+
+
+def test_rows_of_one_pool_have_the_sum_of_their_evidence() -> None:
+    evidence = torch.randn(6, 4)
+    found = pooled(evidence, torch.tensor([0, 3, 0, 1, 0, 3]))
+    for row, members in enumerate([[0, 2, 4], [1, 5], [0, 2, 4], [3], [0, 2, 4], [1, 5]]):
+        torch.testing.assert_close(found[row], evidence[members].sum(0))
+    assert torch.equal(found[3], evidence[3]), "to the last bit"
+    assert torch.equal(found[0], found[4])
+
+
+def test_without_pools_evidence_stays_as_it_is() -> None:
+    evidence = torch.tensor([[-0.0, -torch.inf, torch.nan]])
+    assert pooled(evidence, None) is evidence
+    assert pooled(evidence, torch.tensor([7])).view(torch.int32).equal(evidence.view(torch.int32))
+
+
+def test_what_is_no_candidate_of_a_pool_stays_none() -> None:
+    coefficients = routing_coefficients(
+        torch.tensor([[1.0, 2.0, 0.0], [3.0, 2.5, 0.0]]),
+        torch.tensor([[True, True, False]] * 2),
+        1.0,
+        torch.zeros(2, dtype=torch.long),
+    )
+    assert coefficients[:, 2].eq(0).all()
+    # Each of two candidates is 1 / sqrt(2) from the mean: one image for either, and the sums are equal.
+    torch.testing.assert_close(coefficients[:, :2], torch.full((2, 2), 0.5))

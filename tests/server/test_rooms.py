@@ -27,7 +27,10 @@ WITHOUT_TRANSPORT = BASE | {"startup", "serving"}
 # What the service knows of engines: a protocol, the data that it speaks of, and how bytes become an input.
 OF_THE_ENGINE = {
     f"{PACKAGE}.engine.{name}"
-    for name in ("ServingEngine", "EngineSource", "Query", "BatchReport", "Classification", "FORMS")
+    for name in (
+        *("ServingEngine", "EngineSource", "Query", "BatchReport", "Classification", "FORMS"),
+        *("Question", "AnswerKind", "unsplit"),
+    )
 }
 INPUTS = {"inputs"}
 # Where options are read and where a source is made of them, and nowhere else.

@@ -99,6 +99,13 @@ TRAFFIC = Row(
             stacked=True,
         ),
         Panel(
+            "Requests by what they ask",
+            "One answer to each image, each task's, or one task for all images (same_task).",
+            REQUESTS,
+            [(rate("mass_questions_total", "answer"), "{{answer}}")],
+            stacked=True,
+        ),
+        Panel(
             "Images by server",
             "Images answered. Servers behind one balancer should have about the same.",
             IMAGES,

@@ -6,7 +6,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 
-from mass_serve.engine import Classification
+from mass_serve.engine import Classification, Question
 from mass_serve.model_store.format.field_types import AUTO
 from mass_serve.server.protocols.bodies import is_large_json
 from mass_serve.server.protocols.hugging_face.image_requests import FRAME_OF_JSON, image_of_frame, read_image
@@ -61,7 +61,7 @@ async def classify_among_all(
     request: Request, service: CurrentService, context: CurrentContext
 ) -> list[HuggingFaceLabel]:
     """Classifies one image, whatever its task, as `huggingface_hub.InferenceClient` asks for it."""
-    return await _classify(request, service, context, None)
+    return await _classify(request, service, context, Question())
 
 
 @router.post(
@@ -74,19 +74,19 @@ async def classify_for_task(
     task: str, request: Request, service: CurrentService, context: CurrentContext
 ) -> list[HuggingFaceLabel]:
     """Classifies one image for one task, or for any of them if the task is `auto`."""
-    return await _classify(request, service, context, None if task == AUTO else [task])
+    return await _classify(request, service, context, Question(None if task == AUTO else (task,)))
 
 
 async def _classify(
-    request: Request, service: Service, context: RequestContext, tasks: list[str] | None
+    request: Request, service: Service, context: RequestContext, question: Question
 ) -> list[HuggingFaceLabel]:
     body = await read_body(request, service)
-    work = _answer(body, request.headers.get("content-type", ""), service, context, tasks)
+    work = _answer(body, request.headers.get("content-type", ""), service, context, question)
     return await while_awaited(request, service, work)
 
 
 async def _answer(
-    body: bytes, content_type: str, service: Service, context: RequestContext, tasks: list[str] | None
+    body: bytes, content_type: str, service: Service, context: RequestContext, question: Question
 ) -> list[HuggingFaceLabel]:
     turn = context.caller.turn()
     if is_large_json(body, content_type):
@@ -97,8 +97,8 @@ async def _answer(
         image, parameters = await service.parsers.run(turn, len(body), read_image, body, content_type)
     top_k = DEFAULT_TOP_K if parameters.top_k is None else parameters.top_k
     checked_top_k(top_k, service.settings.max_top_k)
-    answers = await service.classify(EncodedImages([image]), tasks, context)
-    return _labels(answers.images[0], top_k, parameters.function_to_apply or "softmax")
+    answers = await service.classify(EncodedImages([image]), question, context)
+    return _labels(answers.classifications[0], top_k, parameters.function_to_apply or "softmax")
 
 
 def _labels(answer: Classification, top_k: int, function: str) -> list[HuggingFaceLabel]:

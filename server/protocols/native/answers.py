@@ -29,7 +29,7 @@ class Routing(BaseModel):
 
 
 class ImageResult(BaseModel):
-    """The answer for one image."""
+    """The answer of one task for one image."""
 
     task: str
     task_revision: str
@@ -41,7 +41,7 @@ class ImageResult(BaseModel):
 
 
 class ClassifyAnswer(BaseModel):
-    """The answers, in the order of the images."""
+    """The answers, in the order of the images, and for one image in that of the tasks that answer."""
 
     id: str = Field(description="the request's id, as in X-Request-Id")
     store_revision: str

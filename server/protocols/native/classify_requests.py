@@ -6,9 +6,9 @@ Clients send images with no content type, or with whatever their HTTP library pu
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Annotated
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -24,8 +24,13 @@ from mass_serve.server.protocols.framed import framed_files, unframed_files
 from mass_serve.server.protocols.limits import DEFAULT_TOP_K, Limits, checked_top_k
 from mass_serve.server.protocols.native.multipart_forms import Part, parse_multipart
 
+if TYPE_CHECKING:
+    from mass_serve.engine import AnswerKind
+
 # Of a form, beside its images.
 MOST_FIELDS = 1000
+ANSWER = "best, the default, for one answer to each image, or each for one of every task named, or of all"
+SAME_TASK = "all images are of one task, which is chosen by the evidence of all together"
 # The function that reads large JSON in a worker process.
 FILES_OF_JSON = "mass_serve.server.protocols.native.classify_requests:files_of_json"
 
@@ -47,7 +52,10 @@ class ClassifyBody(BaseModel):
     tasks: list[str] | None = Field(
         None, fail_fast=True, description="choose among these tasks; one name skips the routing"
     )
-    top_k: int | None = Field(None, description="how many labels to return per image, 5 by default")
+    top_k: int | None = Field(None, description="how many labels to return per answer, 5 by default")
+    # Written out: `engine.AnswerKind` would bring torch to the processes that read large bodies.
+    answer: Literal["best", "each"] | None = Field(None, description=ANSWER)
+    same_task: bool | None = Field(None, description=SAME_TASK)
 
 
 @dataclass(frozen=True)
@@ -56,6 +64,13 @@ class Options:
 
     tasks: Sequence[str] | None = None
     top_k: int | None = None
+    answer: AnswerKind | None = None
+    same_task: bool | None = None
+
+    def over(self, others: Options) -> Options:
+        """Returns these options, and the others where these say nothing."""
+        own = {name: value for name, value in asdict(self).items() if value is not None}
+        return replace(others, **own)
 
 
 @dataclass(frozen=True)
@@ -65,6 +80,8 @@ class ClassifyRequest:
     files: Sequence[bytes]
     tasks: Sequence[str] | None
     top_k: int
+    answer: AnswerKind
+    same_task: bool
 
 
 def parse_request(body: bytes, content_type: str, query: Options, limits: Limits) -> ClassifyRequest:
@@ -79,7 +96,7 @@ def parse_request(body: bytes, content_type: str, query: Options, limits: Limits
 def files_of_json(body: memoryview, most_images: bytes) -> bytes:
     """Returns the files of a JSON body and its options, for `request_of_files`. Raises as `parse_request`."""
     files, options = _read_json(bytes(body), int(most_images))
-    return framed_files({"tasks": options.tasks, "top_k": options.top_k}, files)
+    return framed_files(asdict(options), files)
 
 
 def request_of_files(frame: bytearray, query: Options, limits: Limits) -> ClassifyRequest:
@@ -89,12 +106,13 @@ def request_of_files(frame: bytearray, query: Options, limits: Limits) -> Classi
 
 
 def _checked(files: Sequence[bytes], options: Options, query: Options, limits: Limits) -> ClassifyRequest:
-    tasks = query.tasks if options.tasks is None else options.tasks
-    top_k = query.top_k if options.top_k is None else options.top_k
+    asked = options.over(query)
     return ClassifyRequest(
         _checked_files(files, limits),
-        _checked_tasks(tasks),
-        checked_top_k(DEFAULT_TOP_K if top_k is None else top_k, limits.max_top_k),
+        asked.tasks,
+        checked_top_k(DEFAULT_TOP_K if asked.top_k is None else asked.top_k, limits.max_top_k),
+        "best" if asked.answer is None else asked.answer,
+        bool(asked.same_task),
     )
 
 
@@ -110,26 +128,27 @@ def _read_form(body: bytes, content_type: str, limits: Limits) -> tuple[list[byt
 def _read_json(body: bytes, most_images: int) -> tuple[list[bytes], Options]:
     parsed = parse_json(ClassifyBody, body, MOST_OPTIONS + 2 * most_images)
     files = [decoded_base64(item.b64, f"images[{index}].b64") for index, item in enumerate(parsed.images)]
-    return files, Options(parsed.tasks, parsed.top_k)
+    return files, Options(parsed.tasks, parsed.top_k, parsed.answer, parsed.same_task)
 
 
 def _read_multipart(parts: Sequence[Part]) -> tuple[list[bytes], Options]:
     files: list[bytes] = []
     tasks: list[str] | None = None
-    top_k: int | None = None
+    options: dict[str, Any] = {}
     for part in parts:
         if part.name == "images":
             files.append(part.data)
         elif part.name == "tasks":
             tasks = tasks or []
             tasks.extend(split_names([_text(part)]))
-        elif part.name == "top_k":
-            top_k = _integer(_text(part))
+        elif part.name in FIELDS:
+            options[part.name] = FIELDS[part.name](_text(part))
         else:
             raise BadRequestError(
-                f"The multipart field {part.name[:80]!a} is unknown; the fields are images, tasks and top_k."
+                f"The multipart field {part.name[:80]!a} is unknown; the fields are images, tasks,"
+                f" {', '.join(FIELDS)}."
             )
-    return files, Options(tasks, top_k)
+    return files, Options(tasks, **options)
 
 
 def _text(part: Part) -> str:
@@ -141,6 +160,16 @@ def _integer(text: str) -> int:
         return int(text)
     except ValueError as error:
         raise BadRequestError(f"top_k must be a whole number, not {text[:80]!a}.") from error
+
+
+def _truth(text: str) -> bool:
+    if text.lower() not in ("true", "false"):
+        raise BadRequestError(f"same_task must be true or false, not {text[:80]!a}.")
+    return text.lower() == "true"
+
+
+# The fields of a form that stand there once, by how they are read; of several the last counts.
+FIELDS: dict[str, Callable[[str], Any]] = {"top_k": _integer, "answer": str, "same_task": _truth}
 
 
 def split_names(values: Sequence[str]) -> list[str]:
@@ -156,11 +185,3 @@ def _checked_files(files: Sequence[bytes], limits: Limits) -> Sequence[bytes]:
             f"The request holds {len(files)} images, the limit is {limits.max_images}; send fewer at a time."
         )
     return files
-
-
-def _checked_tasks(tasks: Sequence[str] | None) -> Sequence[str] | None:
-    if tasks is not None and not tasks:
-        raise BadRequestError(
-            "'tasks' is empty; name at least one task, or leave it out to choose among all."
-        )
-    return tasks

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
+from mass_serve.engine import AnswerKind, Question
+from mass_serve.server.errors import BadRequestError
 from mass_serve.server.protocols.bodies import is_large_json
 from mass_serve.server.protocols.limits import DEFAULT_TOP_K, Limits
 from mass_serve.server.protocols.native.answers import ClassifyAnswer, image_result
 from mass_serve.server.protocols.native.classify_requests import (
+    ANSWER,
     FILES_OF_JSON,
+    SAME_TASK,
     ClassifyBody,
+    ClassifyRequest,
     Options,
     parse_request,
     request_of_files,
@@ -52,6 +57,8 @@ REQUEST_BODY: dict[str, Any] = {
                     "images": {"type": "array", "items": IMAGE_FILE, "minItems": 1},
                     "tasks": {"type": "string", "description": "task names, separated by commas"},
                     "top_k": {"type": "integer", "minimum": 1},
+                    "answer": {"type": "string", "enum": list(get_args(AnswerKind)), "description": ANSWER},
+                    "same_task": {"type": "boolean", "description": SAME_TASK},
                 },
                 "required": ["images"],
                 "additionalProperties": False,
@@ -77,19 +84,22 @@ async def classify(
         list[str] | None,
         Query(description="choose among these tasks, repeated or with commas; one name skips the routing"),
     ] = None,
-    top_k: Annotated[int | None, Query(description=f"labels per image, {DEFAULT_TOP_K} by default")] = None,
+    top_k: Annotated[int | None, Query(description=f"labels per answer, {DEFAULT_TOP_K} by default")] = None,
+    answer: Annotated[AnswerKind | None, Query(description=ANSWER)] = None,
+    same_task: Annotated[bool | None, Query(description=SAME_TASK)] = None,
 ) -> Response:
     """Classifies images without being told what they show.
 
-    The body is an image file, a multipart form with one or more `images`, or JSON with base64. `tasks` and
-    `top_k` may be query parameters or part of a form or JSON body, which wins. The order of the results is
-    that of the images.
+    The body is an image file, a multipart form with one or more `images`, or JSON with base64. `tasks`,
+    `top_k`, `answer` and `same_task` may be query parameters or part of a form or JSON body, which wins. The
+    order of the results is that of the images; with answer `each` every image has a result for each task, in
+    the order in which they are named or that of `/v1/tasks`, and those of the next image follow.
     """
     body = await read_body(request, service)
-    query = Options(None if tasks is None else split_names(tasks), top_k)
+    query = Options(None if tasks is None else split_names(tasks), top_k, answer, same_task)
     content_type = request.headers.get("content-type", "")
-    answer = await while_awaited(request, service, _answer(body, content_type, query, service, context))
-    return Response(answer, media_type="application/json")
+    written = await while_awaited(request, service, _answer(body, content_type, query, service, context))
+    return Response(written, media_type="application/json")
 
 
 async def _answer(
@@ -104,18 +114,27 @@ async def _answer(
         asked = await parsers.run(turn, len(files), request_of_files, files, query, limits)
     else:
         asked = await parsers.run(turn, len(body), parse_request, body, content_type, query, limits)
-    answers = await service.classify(EncodedImages(asked.files), asked.tasks, context)
+    answers = await service.classify(EncodedImages(asked.files), _question(asked), context)
 
     def written() -> str:
         answer = ClassifyAnswer(
             id=context.request_id,
             store_revision=answers.store_revision,
-            results=[image_result(one, asked.top_k) for one in answers.images],
+            results=[image_result(one, asked.top_k) for one in answers.classifications],
         )
         return answer.model_dump_json()
 
     # Not for a few: the way to a thread takes longer than that.
-    labels = len(answers.images) * asked.top_k
+    labels = len(answers.classifications) * asked.top_k
     if labels > MOST_LABELS_AT_ONCE:
         return await parsers.run(turn, labels * BYTES_A_LABEL, written)
     return written()
+
+
+def _question(asked: ClassifyRequest) -> Question:
+    """Returns what is asked. Raises BadRequestError for what contradicts itself."""
+    tasks = None if asked.tasks is None else tuple(asked.tasks)
+    try:
+        return Question(tasks, asked.answer, asked.same_task)
+    except ValueError as error:
+        raise BadRequestError(str(error)) from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mass_serve.engine import ServingEngine
+from mass_serve.engine import Question, ServingEngine
 from mass_serve.model_store.format.field_types import AUTO
 from mass_serve.server.errors import NotFoundError
 
@@ -24,9 +24,9 @@ class Model:
     gives_residuals: bool  # with every answer
 
     @property
-    def candidates(self) -> list[str] | None:
-        """The tasks to choose from; None is all."""
-        return None if self.task is None else [self.task]
+    def question(self) -> Question:
+        """What is asked about every image."""
+        return Question(None if self.task is None else (self.task,))
 
 
 def model_names(engine: ServingEngine) -> list[str]:

@@ -212,10 +212,15 @@ async def _infer(
     # The model may have a new revision since the request began; from here on it is one engine's.
     engine = service.engine
     model = find_model(engine, name, version)
-    answers = await service.classify(asked.images, model.candidates, context, asked.urgency, engine)
+    answers = await service.classify(asked.images, model.question, context, asked.urgency, engine)
     started = time.monotonic()
     answer = await service.parsers.run(
-        context.caller.turn(), len(asked.images) * BYTES_AN_ANSWER, infer_answer, asked, model, answers.images
+        context.caller.turn(),
+        len(asked.images) * BYTES_AN_ANSWER,
+        infer_answer,
+        asked,
+        model,
+        answers.classifications,
     )
     context.stage_seconds["answer"] = time.monotonic() - started
     return answer

@@ -58,8 +58,11 @@ def test_a_frame_takes_no_more_than_the_text_did() -> None:
     assert request_of_files(bytearray(frame), Options(), LIMITS).tasks == ["é" * 600_000]
 
 
-@pytest.mark.parametrize("options", [{}, {"top_k": 2}, {"tasks": ["signs"], "top_k": 1}])
-@pytest.mark.parametrize("query", [Options(), Options(["digits"], 9)])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"top_k": 2}, {"tasks": ["signs"], "top_k": 1}, {"answer": "best"}, {"same_task": False}],
+)
+@pytest.mark.parametrize("query", [Options(), Options(["digits"], 9, "each"), Options(same_task=True)])
 def test_the_native_request_is_the_same(options: dict[str, Any], query: Options) -> None:
     sent = body({"images": [{"b64": LARGE}, {"b64": SMALL}], **options})
     outside = request_of_files(bytearray(files_of_json(memoryview(sent), b"4")), query, LIMITS)

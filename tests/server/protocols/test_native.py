@@ -114,6 +114,71 @@ def test_tasks_in_the_query(server: RunningServer, query: str) -> None:
     assert response.json()["results"][0]["task"] == "signs"
 
 
+EACH_FORMS = ("json", "form", "raw", "mixed")
+
+
+def asked_for_each(client: httpx.Client, form: str, tasks: list[str]) -> httpx.Response:
+    names = ",".join(tasks)
+    if form == "json":
+        return client.post("/v1/classify", content=as_json(picture(5), tasks=tasks, answer="each"))
+    if form == "form":
+        fields = {"tasks": names, "answer": "each"}
+        return client.post("/v1/classify", files={"images": picture(5)}, data=fields)
+    if form == "raw":
+        return client.post(f"/v1/classify?tasks={names}&answer=each", content=picture(5))
+    return client.post(f"/v1/classify?tasks={names}&answer=best", content=as_json(picture(5), answer="each"))
+
+
+@pytest.mark.parametrize("form", EACH_FORMS)
+@pytest.mark.parametrize("tasks", [["signs", "digits"], ["digits", "signs"], ["signs"]])
+def test_every_named_task_answers(server: RunningServer, form: str, tasks: list[str]) -> None:
+    response = asked_for_each(server.client, form, tasks)
+    assert labels(response) == ["5"] * len(tasks)
+    results = response.json()["results"]
+    assert [result["task"] for result in results] == tasks
+    assert [result["routing"]["familiarity"] for result in results] == [None] * len(tasks)
+
+
+def test_each_without_tasks_is_all_of_them_image_by_image(server: RunningServer) -> None:
+    content = as_json(picture(3), picture(4), answer="each", top_k=2)
+    results = server.client.post("/v1/classify", content=content).json()["results"]
+    assert [(one["label"], one["task"]) for one in results] == [
+        ("3", "digits"),
+        ("3", "signs"),
+        ("4", "digits"),
+        ("4", "signs"),
+    ]
+    assert [len(one["top"]) for one in results] == [2] * 4
+
+
+@pytest.mark.parametrize("form", EACH_FORMS)
+def test_images_of_the_same_task(server: RunningServer, form: str) -> None:
+    pair = [picture(3), picture(4)]
+    requests: dict[str, dict[str, Any]] = {
+        "json": {"content": as_json(*pair, same_task=True)},
+        "form": {"files": [("images", one) for one in pair], "data": {"same_task": "true"}},
+        "raw": {"content": pair[0], "params": {"same_task": "true"}},
+        "mixed": {"content": as_json(*pair, same_task=False), "params": {"same_task": "true"}},
+    }
+    before = server.metric('mass_questions_total{answer="same_task"}')
+    response = server.client.post("/v1/classify", **requests[form])
+    assert labels(response) == (["3"] if form == "raw" else ["3", "4"])
+    asked = server.metric('mass_questions_total{answer="same_task"}') - before
+    assert asked == (0 if form == "mixed" else 1), "the body wins"
+
+
+def test_requests_are_counted_by_what_they_ask(server: RunningServer) -> None:
+    def count(answer: str) -> float:
+        return server.metric(f'mass_questions_total{{answer="{answer}"}}')
+
+    before = [count(answer) for answer in ("best", "each")]
+    images = server.metric('mass_images_total{task="signs"}')
+    server.client.post("/v1/classify?answer=best", content=picture(1))
+    server.client.post("/v1/classify?answer=each", content=picture(1))
+    assert [count(answer) for answer in ("best", "each")] == [before[0] + 1, before[1] + 1]
+    assert server.metric('mass_images_total{task="signs"}') == images + 1
+
+
 def test_top_k_beyond_the_labels_gives_all_of_them(server: RunningServer) -> None:
     response = server.client.post("/v1/classify?top_k=999", content=picture(1))
     assert len(response.json()["results"][0]["top"]) == 256
@@ -153,6 +218,15 @@ BAD_BODIES: list[tuple[str, bytes, int, str]] = [
     ("JSON, top_k 10^9", as_json(picture(1), top_k=10**9), 400, "top_k"),
     ("JSON, top_k 10^400", as_json(picture(1), top_k=10**400), 400, "top_k"),
     ("JSON, top_k true", as_json(picture(1), top_k=True), 400, "top_k"),
+    ("JSON, unknown answer", as_json(picture(1), answer="all"), 400, "answer"),
+    ("JSON, answer that is no text", as_json(picture(1), answer=["each"]), 400, "answer"),
+    ("JSON, same_task that is no truth", as_json(picture(1), same_task="true"), 400, "same_task"),
+    ("JSON, each and same_task", as_json(picture(1), answer="each", same_task=True), 400, "leave one out"),
+    ("JSON, each of no tasks", as_json(picture(1), tasks=[], answer="each"), 400, "tasks"),
+    ("JSON, a task twice", as_json(picture(1), tasks=["signs"] * 2, answer="each"), 400, "more than once"),
+    ("JSON, a task 5000 times", as_json(picture(1), tasks=["signs"] * 5000, answer="each"), 400, "once"),
+    ("JSON, each of an unknown task", as_json(b"?", tasks=["signs", "cats"], answer="each"), 404, "cats"),
+    ("JSON, too many answers", as_json(*[b"?"] * 5, answer="each"), 400, "10 answers, and a request may"),
     ("JSON, too many images", as_json(*[picture(1)] * 9), 413, "limit is 8"),
     (
         "multipart, cut off",
@@ -184,6 +258,12 @@ def test_bad_bodies(server: RunningServer, body: bytes, status: int, word: str) 
         ("tasks=", 400, "tasks"),
         ("tasks=,", 400, "tasks"),
         ("tasks=cats", 404, "cats"),
+        ("answer=all", 400, "answer"),
+        ("answer=", 400, "answer"),
+        ("answer=EACH", 400, "answer"),
+        ("answer=each&same_task=true", 400, "leave one out"),
+        ("answer=each&tasks=signs,signs", 400, "more than once"),
+        ("same_task=perhaps", 400, "same_task"),
         ("tasks=digits,c%00ts", 404, "\\x00"),
         ("tasks=%ff", 404, "task"),
     ],
@@ -201,7 +281,12 @@ def test_bad_multipart_fields(server: RunningServer) -> None:
     refused(post("images", top_k="9" * 5000), 400, "top_k")
     refused(post("images", tasks=""), 400, "tasks")
     refused(post("images", tasks="cats"), 404, "cats")
-    refused(post("images", label="3"), 400, "label")
+    refused(post("images", answer="all"), 400, "answer")
+    refused(post("images", answer="x" * 100_000), 400, "answer")
+    refused(post("images", same_task="perhaps"), 400, "same_task", "true or false")
+    refused(post("images", same_task=""), 400, "same_task")
+    refused(post("images", same_task="true", answer="each"), 400, "leave one out")
+    refused(post("images", label="3"), 400, "label", "images, tasks, top_k, answer, same_task")
 
 
 def test_a_multipart_header_without_a_multipart_body(server: RunningServer) -> None:
@@ -392,7 +477,8 @@ def test_the_description_is_complete_and_promises_no_422(server: RunningServer) 
         "image/*",
         "multipart/form-data",
     }
-    assert {parameter["name"] for parameter in operation["parameters"]} == {"tasks", "top_k"}
+    names = {parameter["name"] for parameter in operation["parameters"]}
+    assert names == {"tasks", "top_k", "answer", "same_task"}
     assert {"200", "400", "404", "413", "415", "429", "500", "503", "504"} <= set(operation["responses"])
     statuses = {s for path in description["paths"].values() for op in path.values() for s in op["responses"]}
     assert "422" not in statuses

@@ -32,8 +32,9 @@ from tests.server.fakes import DIE, FAIL, LARGE, NOT_FINITE, FakeEngine
 WAIT = 10.0
 
 
-def queries(*reds: int, green: int = 0) -> list[Query]:
-    return [Query(torch.tensor([red, green, 0], dtype=torch.uint8).view(3, 1, 1)) for red in reds]
+def queries(*reds: int, green: int = 0, pool: object | None = None) -> list[Query]:
+    pixels = [torch.tensor([red, green, 0], dtype=torch.uint8).view(3, 1, 1) for red in reds]
+    return [Query(one, pool=pool) for one in pixels]
 
 
 def turn(caller: str = "a") -> Turn:
@@ -68,11 +69,12 @@ class Bench:
         engine: FakeEngine | None = None,
         caller: str = "a",
         share: float = 1.0,
+        pool: object | None = None,
     ) -> Ticket:
         deadline = time.monotonic() + seconds
         turn = Turn(caller, priority, share)
         ticket = self.batcher.admit(engine or self.engine, len(reds), deadline, turn)
-        self.batcher.submit(ticket, queries(*reds, green=green))
+        self.batcher.submit(ticket, queries(*reds, green=green, pool=pool))
         return ticket
 
     def admit_one(self) -> Ticket:
@@ -122,6 +124,44 @@ def test_a_request_larger_than_a_batch_is_split(bench: Bench) -> None:
     assert reds(ticket) == list(range(7))
     assert bench.engine.batches == [1, 4, 3]
     assert ticket.stage_seconds["second_pass"] == pytest.approx(0.004)  # of both batches
+
+
+def test_a_pool_goes_into_one_batch_and_waits_for_one_with_room(bench: Bench) -> None:
+    bench.occupy()
+    first, second = bench.send(1, 2, 3, pool=object()), bench.send(4, 5, 6, pool=object())
+    single = bench.send(7)
+    bench.open()
+    assert [reds(ticket) for ticket in (first, second, single)] == [[1, 2, 3], [4, 5, 6], [7]]
+    assert bench.engine.batches == [1, 3, 4], "the single image does not pass the second pool"
+
+
+def test_a_pool_is_not_cut_where_batches_are_kept_short_for_a_slow_device(bench: Bench) -> None:
+    bench.ledger.device_took(1, 30.0)
+    bench.occupy()
+    first, pool = bench.send(1, seconds=3600), bench.send(2, 3, 4, 5, pool=object(), seconds=3600)
+    bench.open()
+    assert (reds(first), reds(pool)) == ([1], [2, 3, 4, 5])
+    assert 4 in bench.engine.batches
+
+
+def test_a_pool_counts_as_many_images_as_it_has_where_a_batch_waits_to_be_full() -> None:
+    bench = Bench(batch_delay=WAIT)
+    bench.open()
+    assert reds(bench.send(1, 2, 3, 4, pool=object())) == [1, 2, 3, 4]
+    assert bench.batcher.close(WAIT)
+
+
+def test_callers_take_turns_with_one_whose_images_are_pooled(bench: Bench) -> None:
+    """A pool costs what its images do, so that it is no way to have more than others."""
+    bench.occupy()
+    order: list[str] = []
+    for _ in range(2):
+        for caller, reds_, pool in (("pooling", (1, 2, 3), object()), ("single", (4,), None)):
+            ticket = bench.send(*reds_, caller=caller, pool=pool)
+            ticket.future.add_done_callback(partial(lambda name, _: order.append(name), caller))
+    bench.open()
+    assert bench.batcher.close(WAIT)
+    assert order == ["pooling", "single", "single", "pooling"]
 
 
 def test_the_time_in_the_queue_is_told(bench: Bench) -> None:
@@ -242,6 +282,17 @@ def test_an_image_that_never_fits_the_memory_fails_alone(bench: Bench) -> None:
     with pytest.raises(NoMemoryError):
         large.future.result(WAIT)
     assert not bench.batcher.died
+
+
+def test_a_pool_that_does_not_fit_the_memory_fails_alone_and_whole(bench: Bench) -> None:
+    bench.engine.large_images = 1
+    bench.occupy()
+    good, pool = bench.send(1), bench.send(2, 3, green=LARGE, pool=object())
+    bench.open()
+    assert reds(good) == [1]
+    with pytest.raises(NoMemoryError, match="2 images of the same_task at once; send fewer"):
+        pool.future.result(WAIT)
+    assert bench.engine.batches == [1, 3, 1, 2]
 
 
 def test_another_engine_gets_batches_of_its_own(bench: Bench) -> None:

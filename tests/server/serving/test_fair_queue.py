@@ -319,6 +319,22 @@ def test_many_are_taken_at_once_in_the_same_order(line: Line) -> None:
     assert len(line.queue) == 0
 
 
+def test_sizes_add_up_to_what_is_asked_for_at_most() -> None:
+    queue = FairQueue[int](clock=lambda: 0.0)
+
+    def taken(most: int) -> list[int]:
+        return [item for _, item in queue.take(most, size=lambda item: item)]
+
+    for size in (2, 3, 1, 7, 1):
+        queue.push(Turn(f"caller {size}", ORDINARY), size, cost=float(size))
+    assert taken(0) == []
+    assert taken(4) == [2], "3 does not fit beside it, and 1 does not pass it"
+    assert taken(4) == [3, 1]
+    assert taken(4) == [7], "what is larger than all is taken alone"
+    assert taken(4) == [1]
+    assert taken(4) == []
+
+
 def test_one_by_one_and_many_at_once_are_the_same_order() -> None:
     chosen = random.Random(5)
     lines = Line(), Line()

@@ -11,8 +11,14 @@ from typing import Any
 
 import pytest
 
-from mass_serve.engine import ServingEngine
-from mass_serve.server.errors import DeadlineError, MemoryFullError, QueueFullError
+from mass_serve.engine import Question, ServingEngine
+from mass_serve.server.errors import (
+    BadRequestError,
+    DeadlineError,
+    MemoryFullError,
+    NotFoundError,
+    QueueFullError,
+)
 from mass_serve.server.operation.metrics import Metrics
 from mass_serve.server.serving import service
 from mass_serve.server.serving.admission import Ledger
@@ -22,7 +28,7 @@ from mass_serve.server.serving.request_context import Answers, EncodedImages, Re
 from mass_serve.server.serving.service import Service
 from mass_serve.server.settings import Settings, load_settings
 from tests.pictures import picture
-from tests.server.fakes import FakeEngine
+from tests.server.fakes import LABELS, FakeEngine, task_entry
 
 PATIENCE = 60.0
 
@@ -58,7 +64,10 @@ class Bench:
     async def ask(self, caller: str, *reds: int, priority: int = 2) -> list[int]:
         """The answers to images of these colours."""
         answers = await self.service.classify(
-            EncodedImages([picture(red) for red in reds]), None, self.context(caller), Urgency(None, priority)
+            EncodedImages([picture(red) for red in reds]),
+            Question(),
+            self.context(caller),
+            Urgency(None, priority),
         )
         return reds_of(answers)
 
@@ -70,7 +79,7 @@ class Bench:
 
 
 def reds_of(answers: Answers) -> list[int]:
-    return [int(answer.logits.argmax()) for answer in answers.images]
+    return [int(answer.logits.argmax()) for answer in answers.classifications]
 
 
 def with_service(test: Callable[[Bench], Awaitable[None]], **settings: object) -> None:
@@ -119,7 +128,7 @@ def test_a_key_with_a_higher_ceiling_goes_first() -> None:
 
         async def ask(caller: Caller) -> None:
             context = RequestContext("r", caller, deadline=time.monotonic() + PATIENCE)
-            await bench.service.classify(EncodedImages([picture(1)]), None, context, Urgency(None, 1))
+            await bench.service.classify(EncodedImages([picture(1)]), Question(), context, Urgency(None, 1))
             order.append(caller.name)
 
         first = asyncio.ensure_future(bench.ask("first", 1))
@@ -153,7 +162,9 @@ def test_a_request_that_makes_room_is_decoded_no_further() -> None:
 def test_what_decoding_should_take_is_admitted_and_learnt_from() -> None:
     async def test(bench: Bench) -> None:
         files = [picture(1, size=(2000, 2000))] * 3
-        asking = asyncio.ensure_future(bench.service.classify(EncodedImages(files), None, bench.context("a")))
+        asking = asyncio.ensure_future(
+            bench.service.classify(EncodedImages(files), Question(), bench.context("a"))
+        )
         await bench.until(lambda: bench.service.ledger.open)
         [ticket] = bench.service.ledger.open
         [surveyed] = survey_files(files[:1], bench.settings.image_limits)
@@ -221,7 +232,7 @@ def test_files_count_as_held_beside_the_body_that_they_came_in() -> None:
         alone = bench.context("a", body_bytes=len(file))
         bench.gate.set()
         for context in (coded, alone):
-            await bench.service.classify(EncodedImages([file]), None, context)
+            await bench.service.classify(EncodedImages([file]), Question(), context)
         assert (coded.held_bytes, alone.held_bytes) == (len(file), 0)
         assert bench.service.held_bytes == len(file)
         bench.service.release(coded)
@@ -235,10 +246,106 @@ def test_files_that_fill_the_memory_are_refused_before_they_are_decoded() -> Non
         bench.service.hold(870, bench.context("b"))
         large = bench.context("a")
         with pytest.raises(MemoryFullError):
-            await bench.service.classify(EncodedImages([b"x" * 150]), None, large)
+            await bench.service.classify(EncodedImages([b"x" * 150]), Question(), large)
         assert large.held_bytes == 0
 
     with_service(test, max_held_bytes=1000, max_body_bytes=200)
+
+
+def test_each_answer_takes_a_place_in_the_queue() -> None:
+    async def test(bench: Bench) -> None:
+        each = bench.service.classify(
+            EncodedImages([picture(1), picture(2)]), Question(answer="each"), bench.context("a")
+        )
+        asking = asyncio.ensure_future(each)
+        await bench.until(lambda: bench.engine.batches)
+        assert bench.engine.batches == [4], "two images for two tasks"
+        [ticket] = bench.service.ledger.open
+        assert ticket.images == 4
+        bench.gate.set()
+        answers = await asking
+        assert reds_of(answers) == [1, 1, 2, 2]
+        assert [one.task for one in answers.classifications] == ["digits", "signs"] * 2
+
+    with_service(test)
+
+
+def test_the_queue_is_full_for_many_answers_before_it_is_for_many_images() -> None:
+    async def test(bench: Bench) -> None:
+        images = EncodedImages([picture(1)] * 4)
+        first = asyncio.ensure_future(bench.ask("a", 9))
+        await bench.until(lambda: bench.engine.batches)
+        waiting = asyncio.ensure_future(bench.ask("a", *range(3)))
+        await bench.until(lambda: bench.service.ledger.waiting == 3)
+        with pytest.raises(QueueFullError):
+            await bench.service.classify(images, Question(answer="each"), bench.context("a"))
+        bench.gate.set()
+        assert await first + await waiting == [9, 0, 1, 2]
+
+    with_service(test, queue_images=8, max_images_per_request=8)
+
+
+NO_IMAGE = EncodedImages([b"this is no image, and nobody finds out"] * 5)
+
+
+@pytest.mark.parametrize(
+    ("question", "error", "words"),
+    [
+        (
+            Question(answer="each"),
+            BadRequestError,
+            "5 images times 2 tasks are 10 answers, and a request may",
+        ),
+        (Question(("digits", "cats"), "each"), NotFoundError, "no task 'cats'"),
+        (Question(same_task=True), BadRequestError, r"one batch, which has 4 \(max_batch_images\), not 5"),
+    ],
+)
+def test_what_asks_for_too_much_is_refused_before_any_work(
+    question: Question, error: type[Exception], words: str
+) -> None:
+    async def test(bench: Bench) -> None:
+        context = bench.context("a")
+        with pytest.raises(error, match=words):
+            await bench.service.classify(NO_IMAGE, question, context)
+        assert context.held_bytes == 0
+        assert not bench.service.ledger.open
+        assert bench.engine.batches == []
+
+    with_service(test, max_images_per_request=8, max_batch_images=4)
+
+
+def test_as_many_answers_as_a_request_may_have_are_given() -> None:
+    async def test(bench: Bench) -> None:
+        bench.gate.set()
+        images = EncodedImages([picture(red) for red in range(4)])
+        answers = await bench.service.classify(images, Question(answer="each"), bench.context("a"))
+        assert reds_of(answers) == [0, 0, 1, 1, 2, 2, 3, 3]
+        pooled = await bench.service.classify(images, Question(same_task=True), bench.context("a"))
+        assert reds_of(pooled) == [0, 1, 2, 3]
+        assert bench.engine.batches == [4, 4, 4]
+
+    with_service(test, max_images_per_request=8, max_batch_images=4)
+
+
+def test_each_is_answered_by_the_tasks_of_the_engine_that_it_was_admitted_for() -> None:
+    """Another revision with other tasks takes over while the images are decoded."""
+
+    async def test(bench: Bench) -> None:
+        each = bench.service.classify(
+            EncodedImages([picture(1)]), Question(answer="each"), bench.context("a")
+        )
+        asking = asyncio.ensure_future(each)
+        await bench.until(lambda: bench.engine.batches)
+        newer = FakeEngine(tasks={name: task_entry(name, LABELS) for name in ("digits", "signs", "cars")})
+        bench.service.store.engine = newer
+        later = asyncio.ensure_future(
+            bench.service.classify(EncodedImages([picture(2)]), Question(answer="each"), bench.context("a"))
+        )
+        bench.gate.set()
+        assert [one.task for one in (await asking).classifications] == ["digits", "signs"]
+        assert [one.task for one in (await later).classifications] == ["digits", "signs", "cars"]
+
+    with_service(test)
 
 
 def test_a_limit_of_the_callers_own_counts_from_the_end_of_the_body() -> None:
@@ -248,7 +355,7 @@ def test_a_limit_of_the_callers_own_counts_from_the_end_of_the_body() -> None:
         def ask(parsing: float) -> Awaitable[Answers]:
             context = bench.context("a", since=time.monotonic() - parsing)
             images = EncodedImages([picture(1)])
-            return bench.service.classify(images, None, context, Urgency(timeout=PATIENCE / 2))
+            return bench.service.classify(images, Question(), context, Urgency(timeout=PATIENCE / 2))
 
         started = time.monotonic()
         with pytest.raises(DeadlineError, match=r"within 30 seconds"):

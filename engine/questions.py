@@ -1,0 +1,63 @@
+"""What is asked about the images of one request, and the queries that it becomes.
+
+    Question(("digits", "street"), answer="each").queries(pixels, engine.tasks)
+
+Every front door, Python, the command line and HTTP, asks by it, so that all of them ask the same.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from torch import Tensor
+
+from mass_serve.engine.queries import Query
+
+# One answer for an image, of the task that it is found to be of; or one of each task, without routing.
+AnswerKind = Literal["best", "each"]
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked about images, the same about each. Raises ValueError for what contradicts itself."""
+
+    tasks: tuple[str, ...] | None = None  # names of the tasks in question; None: all of the store
+    answer: AnswerKind = "best"
+    same_task: bool = False  # all images are of one task, which is chosen by the evidence of all together
+
+    def __post_init__(self) -> None:
+        if self.answer not in get_args(AnswerKind):
+            raise ValueError(f"answer must be 'best' or 'each', not {self.answer[:80]!r}.")
+        if self.tasks is not None and not self.tasks:
+            raise ValueError("'tasks' is empty; name at least one task, or leave it out to ask all.")
+        if self.answer == "each":
+            self._check_each()
+
+    def _check_each(self) -> None:
+        if self.same_task:
+            raise ValueError(
+                "same_task helps to choose one task, and with answer 'each' all answer; leave one out."
+            )
+        for name, count in Counter(self.tasks).items():
+            if count > 1:
+                raise ValueError(
+                    f"'tasks' names {name[:80]!a} more than once; with answer 'each' name it once."
+                )
+
+    def answers(self, images: int, served: Collection[str]) -> int:
+        """How many answers there are to so many images, where these tasks are served."""
+        if self.answer == "best":
+            return images
+        return images * len(served if self.tasks is None else self.tasks)
+
+    def queries(self, pixels: Sequence[Tensor], served: Collection[str]) -> list[Query]:
+        """The queries about images, in the order of the images and, of each, in that of the tasks."""
+        if self.answer == "each":
+            names = served if self.tasks is None else self.tasks
+            return [Query(image, (name,)) for image in pixels for name in names]
+        candidates = None if self.tasks is None else tuple(dict.fromkeys(self.tasks))
+        pool = object() if self.same_task and len(pixels) > 1 else None
+        return [Query(image, candidates, pool) for image in pixels]
