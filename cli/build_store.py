@@ -16,7 +16,7 @@ from mass_serve.cli.progress_bars import progress_bars
 from mass_serve.cli.setting_flags import with_option_flags
 from mass_serve.cli.store_summary import print_summary, warn_of_distances
 from mass_serve.evaluation import EvaluationDataError, with_individual_accuracies
-from mass_serve.model_store.build_options import BuildOptions
+from mass_serve.model_store.build_options import RANK_OPTIONS, BuildOptions
 from mass_serve.model_store.build_store import build as write_store
 from mass_serve.model_store.build_store import refuse_taken
 from mass_serve.model_store.errors import StoreError
@@ -84,7 +84,7 @@ def build(
         tasks = flags.over(written.tasks)
         base = ModelName(pretrained) if pretrained else written.pretrained or _fail_without("--pretrained")
         place = out or written.out or _fail_without("--out")
-        chosen = BuildOptions(**written.options | options.model_dump(exclude_unset=True))
+        chosen = _overridden(written.options, options.model_dump(exclude_unset=True))
         store = _build(base, tasks, place, chosen, eval_data or written.eval_data)
     except (StoreError, EvaluationDataError) as error:
         fail(error)
@@ -110,6 +110,13 @@ def _build(
         if eval_data is not None:
             inputs = with_individual_accuracies(base.path, inputs, options, eval_data, progress, base.origin)
         return write_store(base.path, inputs, out, options, progress, MODE_NAMES, base.origin)
+
+
+def _overridden(written: dict[str, Any], flags: dict[str, Any]) -> BuildOptions:
+    """Puts what flags say in the place of what a recipe says; ranks are chosen in one way alone."""
+    if any(flags.get(name) is not None for name in RANK_OPTIONS):
+        written = {name: value for name, value in written.items() if name not in RANK_OPTIONS}
+    return BuildOptions(**written | flags)
 
 
 def _fail_without(flag: str) -> NoReturn:

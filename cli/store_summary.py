@@ -84,7 +84,7 @@ def _encoder(manifest: Manifest) -> str:
         f"router at block {manifest.router.layer}; "
         f"mode {manifest.router.mode}, first pass {manifest.router.first_pass}; "
         f"merged base {manifest.merged_base}; "
-        f"blocks {manifest.block_dtype}, ratio {manifest.compression_ratio:.4g}"
+        f"blocks {manifest.block_dtype}, {manifest.factoring.rule}"
     )
 
 

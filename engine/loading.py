@@ -107,7 +107,7 @@ def load_store(
     else:
         pretrained = previous.pretrained
     experts = tuple((task.experts_file, task.files[task.experts_file]) for task in tasks)
-    bank = ExpertBank(architecture, pretrained, [store.layout.ranks()] * len(tasks))
+    bank = ExpertBank(architecture, pretrained, [store.layout.ranks_of(task) for task in tasks])
     kept = {} if previous is None else previous.same_tasks(experts)
     if previous is not None:
         bank.take_tasks(previous.bank, kept)

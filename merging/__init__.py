@@ -11,6 +11,7 @@ from mass_serve.merging.formats import (
     DenseDelta,
     TaskChange,
     TaskSingularVectors,
+    ThinDelta,
     rank_for,
     task_singular_vectors,
 )
@@ -24,6 +25,7 @@ __all__ = [
     "DenseDelta",
     "TaskChange",
     "TaskSingularVectors",
+    "ThinDelta",
     "core_factors",
     "merged_parameter",
     "rank_for",

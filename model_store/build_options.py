@@ -27,6 +27,10 @@ def _as_in_manifest(name: str, description: str) -> Any:
     return Field(default=RouterSpec.model_fields[name].default, description=description)
 
 
+# The options that choose ranks, each in another way.
+RANK_OPTIONS = ("compression_ratio", "rank", "energy", "budget")
+
+
 class BuildOptions(BaseModel):
     """The choices of a build; None means the default that depends on the models.
 
@@ -35,8 +39,20 @@ class BuildOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    # Of these four at most one is given.
     compression_ratio: float | None = Field(
         default=None, description="share of the rank kept per task (default: 1 / tasks)"
+    )
+    rank: int | None = Field(
+        default=None, description="singular vectors kept per task and matrix, in place of a ratio"
+    )
+    energy: float | None = Field(
+        default=None, description="share of the squared singular values kept per task and matrix"
+    )
+    budget: str | None = Field(
+        default=None,
+        description="bytes of all blocks over those of the pretrained model, such as 1.3x: "
+        "what loses least within them is kept",
     )
     mode: str = Field(
         default="exact",

@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from mass_serve.model_store.build_options import BuildOptions
 from mass_serve.model_store.errors import StoreExistsError
-from mass_serve.model_store.format.factoring import factored_shapes
 from mass_serve.model_store.format.journal import JOURNAL_FILE, Journal, load_journal
-from mass_serve.model_store.format.manifest import MANIFEST_FILE, PRETRAINED_FILE, Manifest
+from mass_serve.model_store.format.manifest import MANIFEST_FILE, PRETRAINED_FILE, Manifest, MergedBaseForm
 from mass_serve.model_store.format.origin import Origin
+from mass_serve.model_store.format.rank_rules import BudgetRule, RatioRule
 from mass_serve.model_store.format.tensor_files import TensorSpec, write_tensors
+from mass_serve.model_store.merged_base import is_slow_to_rebuild
 from mass_serve.model_store.plan import BuildPlan, TaskInput, plan_build
 from mass_serve.model_store.progress import Progress, silent
+from mass_serve.model_store.rank_budget import level_of_budget
 from mass_serve.model_store.storage.files import LOCK_FILE, PARTIAL_SUFFIX, StoreFiles
 from mass_serve.model_store.storage.opening import open_files
 from mass_serve.model_store.storage.regular_files import sha256_of
@@ -40,7 +43,8 @@ def build(
 ) -> Store:
     """Makes a store at `out` (a new or empty folder, or a URL) from a pretrained and fine-tuned models.
 
-    One parameter of two models is in memory at a time, and the blocks of one task. Only the
+    One parameter of two models is in memory at a time, and the blocks of one task. A budget for the blocks of
+    all tasks takes a pass over all spectra before. Only the
     router knows which modes there are: with `modes=router.MODE_NAMES` that of the options must be one.
     `origin` is the pretrained model's, where it was fetched by its name.
     Raises StoreExistsError where `out` holds something else, CheckpointError or TaskError for unusable
@@ -57,10 +61,12 @@ def build(
             return _finish_committed(files, plan)
         journal = _resume_or_start(files, plan)
         journal = _write_pretrained(files, plan, journal, progress)
+        plan, journal = _with_level(files, plan, journal, progress)
         journal = _write_tasks(files, plan, distances, journal, progress)
         draft = _draft(plan, journal, origin)
-        revision = revision_of(draft.to_bytes().decode(), plan.merged_base)
-        store = commit(files, draft, plan.merged_base, progress, revision)
+        form = _merged_base_form(plan, draft)
+        revision = revision_of(draft.to_bytes().decode(), form)
+        store = commit(files, draft, form, progress, revision)
         # Last: with both there, a build that is killed here is found finished by the next one.
         files.delete(JOURNAL_FILE)
         return store
@@ -143,10 +149,27 @@ def _distances(files: StoreFiles, plan: BuildPlan, force: bool, progress: Progre
         journal = load_journal(files)
     finished = journal.finished if journal is not None and journal.fingerprint == plan.fingerprint else {}
     known = {name: entry.distance for name, entry in finished.items() if entry.distance is not None}
-    base = plan.pretrained.parameter
-    readers = {task.name: task.checkpoint.over(base) for task in plan.tasks if task.name not in known}
+    changes = {task.name: task.checkpoint.change for task in plan.tasks if task.name not in known}
     names = plan.layout.backbone.parameter_shapes()
-    return known | measured_distances(names, base, readers, force, progress)
+    return known | measured_distances(names, plan.pretrained.parameter, changes, force, progress)
+
+
+def _with_level(
+    files: StoreFiles, plan: BuildPlan, journal: Journal, progress: Progress
+) -> tuple[BuildPlan, Journal]:
+    """Finds the level of a budget, which depends on all tasks, or takes it from the journal."""
+    factoring = plan.layout.factoring
+    if not isinstance(factoring.rule, BudgetRule):
+        return plan, journal
+    if journal.level is None:
+        base, changes = plan.pretrained, [task.checkpoint.change for task in plan.tasks]
+        budget = factoring.rule.times * base.nbytes
+        level = level_of_budget(plan.layout, budget, base.parameter, changes, progress)
+        journal = journal.model_copy(update={"level": level})
+        journal.save(files)
+    rule = factoring.rule.model_copy(update={"level": journal.level})
+    layout = replace(plan.layout, factoring=replace(factoring, rule=rule))
+    return replace(plan, layout=layout), journal
 
 
 def _write_tasks(
@@ -165,18 +188,29 @@ def _write_tasks(
 
 def _draft(plan: BuildPlan, journal: Journal, origin: Origin | None) -> Manifest:
     """Makes the manifest of the store, but for its merged base and its revision."""
-    layout = plan.layout
+    layout, factoring = plan.layout, plan.layout.factoring
+    rule = factoring.rule
     return Manifest(
         store_revision=_NO_REVISION,
         backbone=layout.backbone,
         preprocessing=plan.preprocessing,
         router=plan.router,
-        compression_ratio=layout.compression_ratio,
-        patch_embedding=layout.patch_embedding,
+        compression_ratio=rule.compression_ratio if isinstance(rule, RatioRule) else None,
+        rank_rule=None if isinstance(rule, RatioRule) else rule,
+        patch_embedding=factoring.patch_embedding,
         block_dtype=layout.block_dtype,
-        factored_parameters=tuple(factored_shapes(layout.backbone, layout.patch_embedding)),
+        factored_parameters=tuple(factoring.shapes),
         merged_base="rebuilt",
         files={path: digest for path, digest in journal.files().items() if path == PRETRAINED_FILE},
         tasks=tuple(journal.finished[task.name] for task in plan.tasks),
         pretrained_origin=origin,
     )
+
+
+def _merged_base_form(plan: BuildPlan, draft: Manifest) -> MergedBaseForm:
+    """Returns whether to store the merged base: by default where it is needed and slow to rebuild."""
+    if plan.merged_base != "auto":
+        return plan.merged_base
+    needed = plan.router.first_pass == "merged_base"
+    ranks = [plan.layout.ranks_of(task) for task in draft.tasks]
+    return "stored" if needed and is_slow_to_rebuild(ranks) else "rebuilt"

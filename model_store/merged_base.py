@@ -6,13 +6,17 @@ at load.
 
 from __future__ import annotations
 
-from mass_serve.model_store.format.experts import ExpertLayout
+from collections.abc import Sequence
+
+from mass_serve.model_store.format.factoring import Ranks
 
 # Rebuilding costs eigendecompositions of [T R, T R] matrices. Below this sum of their cubes it takes about
 # two seconds. ViT-B/32 is above it (2e10, about 15 s), whose 350 MB are read in a fraction of that.
 REBUILD_LIMIT = 2e9
 
 
-def is_slow_to_rebuild(layout: ExpertLayout, num_tasks: int) -> bool:
-    """Tells whether rebuilding the merged base at load would take so long that it had better be stored."""
-    return sum((num_tasks * rank) ** 3 for rank in layout.ranks().values()) > REBUILD_LIMIT
+def is_slow_to_rebuild(tasks: Sequence[Ranks]) -> bool:
+    """Tells whether rebuilding the merged base of tasks with these ranks would take so long at load that it
+    had better be stored.
+    """
+    return sum(sum(ranks[name] for ranks in tasks) ** 3 for name in tasks[0]) > REBUILD_LIMIT

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import ValidationError
 
@@ -17,6 +17,7 @@ from mass_serve.backbone.architecture import Architecture
 from mass_serve.model_store.build_options import BuildOptions
 from mass_serve.model_store.errors import CheckpointError, StoreError, TaskError
 from mass_serve.model_store.format.experts import ExpertLayout
+from mass_serve.model_store.format.factoring import Factoring
 from mass_serve.model_store.format.field_types import (
     TASK_NAME_PATTERN,
     first_problem,
@@ -32,7 +33,9 @@ from mass_serve.model_store.format.manifest import (
 )
 from mass_serve.model_store.format.origin import Origin
 from mass_serve.model_store.format.preprocessing import Preprocessing
-from mass_serve.model_store.merged_base import is_slow_to_rebuild
+from mass_serve.model_store.format.rank_rules import BudgetRule
+from mass_serve.model_store.rank_budget import refuse_small_budget
+from mass_serve.model_store.rank_options import rank_rule
 from mass_serve.model_store.readers.adapter_base import base_folder, refuse_other_base
 from mass_serve.model_store.readers.adapters import is_adapter
 from mass_serve.model_store.readers.checkpoint import Checkpoint
@@ -75,7 +78,7 @@ class BuildPlan:
     preprocessing: Preprocessing
     router: RouterSpec
     layout: ExpertLayout
-    merged_base: MergedBaseForm
+    merged_base: Literal["auto", MergedBaseForm]
     exact: bool  # decompose whole matrices
     tasks: tuple[PlannedTask, ...]
     fingerprint: str
@@ -110,9 +113,7 @@ def plan_build(
         raise StoreError(f"mode must be one of {', '.join(modes)}, not {options.mode!r}")
     base = Checkpoint.open(pretrained, options.allow_pickle)
     preprocessing = read_preprocessing(base.folder, base.architecture.embedding.image_size)
-    ratio = 1 / len(tasks) if options.compression_ratio is None else options.compression_ratio
-    if not 0 < ratio <= 1:
-        raise StoreError(f"the compression ratio must be above 0 and at most 1, not {ratio}")
+    rule = rank_rule(options, len(tasks))
 
     def opened(task: TaskInput) -> Checkpoint:
         if not is_adapter(task.checkpoint):
@@ -123,13 +124,15 @@ def plan_build(
 
     planned = tuple(_plan(task, base.architecture, preprocessing, opened) for task in tasks)
     base = with_pooling_of(base, {task.name: task.checkpoint for task in planned})
-    layout = ExpertLayout(base.architecture, ratio, options.patch_embedding, options.block_dtype)
+    layout = ExpertLayout(Factoring(base.architecture, options.patch_embedding, rule), options.block_dtype)
+    if isinstance(rule, BudgetRule):
+        refuse_small_budget(layout, rule.times * base.nbytes)
     return BuildPlan(
         pretrained=base,
         preprocessing=preprocessing,
         router=_router(base.architecture, options),
         layout=layout,
-        merged_base=_merged_base_form(layout, len(tasks), options),
+        merged_base=options.merged_base,
         exact=options.exact,
         tasks=planned,
         fingerprint=_fingerprint(base, preprocessing, planned, options),
@@ -290,13 +293,6 @@ def _router(architecture: Architecture, options: BuildOptions) -> RouterSpec:
 def _first_pass(options: BuildOptions) -> FirstPass:
     """The pretrained weights route better by combined evidence, and need no memory of their own."""
     return options.first_pass or ("merged_base" if options.mode == FIRST_MODE else "pretrained")
-
-
-def _merged_base_form(layout: ExpertLayout, num_tasks: int, options: BuildOptions) -> MergedBaseForm:
-    if options.merged_base != "auto":
-        return options.merged_base
-    needed = _first_pass(options) == "merged_base"
-    return "stored" if needed and is_slow_to_rebuild(layout, num_tasks) else "rebuilt"
 
 
 def _fingerprint(

@@ -52,7 +52,7 @@ def add_task(
     exact: bool = False,
     force: bool = False,
 ) -> Store:
-    """Adds a task, or with `replace` a new revision of one, factored at the store's compression ratio.
+    """Adds a task, or with `replace` a new revision of one, factored by the store's rule for ranks.
 
     `exact` and `force` are those of `BuildOptions`.
 
@@ -66,8 +66,8 @@ def add_task(
             base = pretrained.read
             stored, origin = StoredBase(manifest.backbone, base), manifest.pretrained_origin
             planned = plan_task(task, stored, origin, manifest.preprocessing, allow_pickle, force)
-            finetuned = {task.name: planned.checkpoint.over(base)}
-            distances = measured_distances(pretrained.specs, base, finetuned, force, progress)
+            changes = {task.name: planned.checkpoint.change}
+            distances = measured_distances(pretrained.specs, base, changes, force, progress)
             entry = write_task(
                 store.files, store.layout, base, planned, distances[task.name], progress, exact
             )
@@ -216,6 +216,7 @@ def _commit(
     files = {path: manifest.files[path] for path in kept}
     update = {"tasks": tuple(tasks), "history": history, "files": files, "merged_base": "rebuilt"}
     form = manifest.merged_base
-    if manifest.router.first_pass == "merged_base" and is_slow_to_rebuild(store.layout, len(tasks)):
+    ranks = [store.layout.ranks_of(task) for task in tasks]
+    if manifest.router.first_pass == "merged_base" and is_slow_to_rebuild(ranks):
         form = "stored"  # the store may have outgrown what was chosen for it
     return commit(store.files, manifest.model_copy(update=update), form, progress)

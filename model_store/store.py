@@ -99,8 +99,9 @@ class Store:
 
     def load_experts(self, task_name: str) -> TaskExperts:
         """Loads what a task changes of the encoder. Raises TaskError for an unknown task."""
-        path = self.task(task_name).experts_file
-        return experts_from_tensors(self.layout, dict(self._read(path, self._expert_shapes())))
+        entry = self.task(task_name)
+        tensors = dict(self._read(entry.experts_file, self._expert_shapes(entry)))
+        return experts_from_tensors(self.layout, tensors)
 
     def load_head(self, task_name: str) -> HeadTensors:
         """Loads a task's classification head. Raises TaskError for an unknown task."""
@@ -150,7 +151,7 @@ class Store:
             shaped = manifest.calibration is None or path != manifest.calibration.file
             yield partial(self._read_through, path, manifest.backbone.parameter_shapes() if shaped else None)
         for entry in manifest.all_entries():
-            yield partial(self._read_through, entry.experts_file, self._expert_shapes())
+            yield partial(self._read_through, entry.experts_file, self._expert_shapes(entry))
             yield partial(self._load_head, entry)
 
     def _read_through(self, path: str, shapes: Shapes | None) -> None:
@@ -213,11 +214,12 @@ class Store:
     def experts_file(self, entry: TaskEntry) -> Iterator[StoredTensors]:
         """Opens a checked file that holds a task's blocks and deltas, of the manifest's ranks."""
         with self.tensors(entry.experts_file) as tensors:
-            tensors.check_shapes(self._expert_shapes())
+            tensors.check_shapes(self._expert_shapes(entry))
             yield tensors
 
-    def _expert_shapes(self) -> Shapes:
-        return {key: spec.shape for key, spec in self.layout.tensor_specs().items()}
+    def _expert_shapes(self, entry: TaskEntry) -> Shapes:
+        specs = self.layout.tensor_specs(self.layout.ranks_of(entry))
+        return {key: spec.shape for key, spec in specs.items()}
 
     def _load_encoder(self, path: str) -> dict[str, Tensor]:
         shapes = self.manifest.backbone.parameter_shapes()

@@ -12,52 +12,47 @@ with the numbers of each parameter shuffled. A store with the blocks of such a t
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 
-import torch
-from torch import Tensor
-
-from mass_serve.merging import task_vector
 from mass_serve.merging.threads import side_by_side
 from mass_serve.model_store.errors import TaskError
+from mass_serve.model_store.format.experts import ReadChange, ReadParameter
+from mass_serve.model_store.format.rank_choice import norm_of
 from mass_serve.model_store.format.tensor_files import LARGEST_NUMBER
 from mass_serve.model_store.progress import Progress
 
 UNUSUAL_DISTANCE = 0.3
 IMPLAUSIBLE_DISTANCE = 0.8
 
-ReadParameter = Callable[[str], Tensor]
-
 
 def measured_distances(
     names: Collection[str],
     pretrained: ReadParameter,
-    finetuned: Mapping[str, ReadParameter],
+    changes: Mapping[str, ReadChange],
     force: bool,
     progress: Progress,
 ) -> dict[str, float]:
     """Returns the distance of every task, by its name, from one base that is read once.
 
-    One parameter of two models is in memory at a time, on each thread. Raises TaskError for the first
-    distance that is implausible, unless `force`, and for a base that is nothing but zeros.
+    `changes` are what the tasks changed of it. One parameter of two models is in memory at a time, on each
+    thread. Raises TaskError for the first distance that is implausible, unless `force`, and for a base that
+    is nothing but zeros.
     """
-    if not finetuned:
+    if not changes:
         return {}
-    stage = f"measuring {' and '.join(finetuned) if len(finetuned) < 3 else f'{len(finetuned)} tasks'}"
+    stage = f"measuring {' and '.join(changes) if len(changes) < 3 else f'{len(changes)} tasks'}"
 
     def squares(name: str) -> tuple[float, list[float]]:
         base = pretrained(name)
-        return _square(base.float()), [_square(task_vector(base, read(name))) for read in finetuned.values()]
+        return norm_of(base.float()) ** 2, [norm_of(change(name, base)) ** 2 for change in changes.values()]
 
     progress(stage, 0, len(names))
-    size, changes = 0.0, [0.0] * len(finetuned)
+    size, moved = 0.0, [0.0] * len(changes)
     for done, (of_base, of_changes) in enumerate(side_by_side(squares, names), start=1):
         size += of_base
-        changes = [change + more for change, more in zip(changes, of_changes, strict=True)]
+        moved = [so_far + more for so_far, more in zip(moved, of_changes, strict=True)]
         progress(stage, done, len(names))
-    return {
-        task: _plausible(task, change, size, force) for task, change in zip(finetuned, changes, strict=True)
-    }
+    return {task: _plausible(task, change, size, force) for task, change in zip(changes, moved, strict=True)}
 
 
 def _plausible(task: str, change: float, size: float, force: bool) -> float:
@@ -82,10 +77,3 @@ def distance_warning(task: str, distance: float | None) -> str | None:
 
 def _described(task: str, distance: float) -> str:
     return f"task {task}: its distance from the pretrained model is {distance:.2f}, usual is 0.001 to 0.1"
-
-
-def _square(tensor: Tensor) -> float:
-    norm = float(torch.linalg.vector_norm(tensor))
-    if not math.isfinite(norm):  # squares of moderate numbers may be infinite in float32
-        norm = float(torch.linalg.vector_norm(tensor, dtype=torch.float64))
-    return norm**2

@@ -94,9 +94,10 @@ def write_task(
 
     With `named_by_content` its name is that of `revision_of`.
     """
-    finetuned = task.checkpoint.over(pretrained)
-    factored = factor_task(layout, pretrained, finetuned, f"factoring {task.name}", progress, exact)
-    experts = _TensorFile(layout.tensor_specs(), factored.tensors)
+    stage = f"factoring {task.name}"
+    factored = factor_task(layout, pretrained, task.checkpoint.change, stage, progress, exact)
+    ranks = None if factored.ranks == layout.factoring.prescribed() else factored.ranks
+    experts = _TensorFile(layout.tensor_specs(factored.ranks), factored.tensors)
     head = _TensorFile(task.head.specs(), task.head.tensors)
     hashes = experts.sha256(), head.sha256()
     revision = revision_of(*hashes, *task.labels) if named_by_content else new_revision()
@@ -110,11 +111,12 @@ def write_task(
         revision=revision,
         labels=task.labels,
         head=HeadSpec(kind=task.head.kind),
-        rank=layout.rank,
+        rank=layout.factoring.rank_of(ranks),
         individual_accuracy=task.individual_accuracy,
         distance=distance,
         energy_kept=factored.energy_kept,
         files=dict(zip(paths, hashes, strict=True)),
+        ranks=ranks,
         origins=task.origins,
     )
 

@@ -2,8 +2,16 @@
 
 from mass_serve.merging.formats.dense import DenseDelta
 from mass_serve.merging.formats.low_rank import TaskSingularVectors, rank_for, task_singular_vectors
+from mass_serve.merging.formats.thin import ThinDelta
 
 # What one task changed of one parameter, in whichever format it is kept.
 TaskChange = TaskSingularVectors | DenseDelta
 
-__all__ = ["DenseDelta", "TaskChange", "TaskSingularVectors", "rank_for", "task_singular_vectors"]
+__all__ = [
+    "DenseDelta",
+    "TaskChange",
+    "TaskSingularVectors",
+    "ThinDelta",
+    "rank_for",
+    "task_singular_vectors",
+]

@@ -31,6 +31,10 @@ class TaskSingularVectors:
         """R, the number of singular vectors kept."""
         return self.s.shape[0]
 
+    def leading(self, rank: int) -> TaskSingularVectors:
+        """Returns the largest `rank` triplets, or all of them where there are fewer."""
+        return TaskSingularVectors(self.u[:, :rank], self.s[:rank], self.vh[:rank])
+
 
 def rank_for(shape: tuple[int, int], compression_ratio: float) -> int:
     """Returns the rank that a matrix of `shape` keeps: `max(1, int(min(d_out, d_in) * ratio))`."""
@@ -45,8 +49,10 @@ def task_singular_vectors(delta: Tensor, rank: int, exact: bool = False) -> Task
     """
     if delta.ndim != 2:
         raise ValueError(f"a matrix was expected, got shape {tuple(delta.shape)}")
-    if not 1 <= rank <= min(delta.shape):
-        raise ValueError(f"rank must be in 1..{min(delta.shape)} for shape {tuple(delta.shape)}, got {rank}")
+    if not 0 <= rank <= min(delta.shape):
+        raise ValueError(f"rank must be in 0..{min(delta.shape)} for shape {tuple(delta.shape)}, got {rank}")
+    if rank == 0:
+        return TaskSingularVectors(delta.new_empty(len(delta), 0).float(), torch.empty(0), delta[:0].float())
     if delta.shape[0] > delta.shape[1]:
         turned = task_singular_vectors(delta.T, rank, exact)
         return TaskSingularVectors(turned.vh.T.contiguous(), turned.s, turned.u.T.contiguous())

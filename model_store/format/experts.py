@@ -9,17 +9,11 @@ import torch
 from torch import Tensor
 
 from mass_serve.backbone.architecture import Architecture
-from mass_serve.merging import (
-    DenseDelta,
-    TaskChange,
-    TaskSingularVectors,
-    rank_for,
-    task_singular_vectors,
-    task_vector,
-)
+from mass_serve.merging import DenseDelta, TaskChange, TaskSingularVectors, ThinDelta
 from mass_serve.merging.threads import side_by_side
-from mass_serve.model_store.format.factoring import PatchEmbeddingForm, factored_shapes, width_rank
-from mass_serve.model_store.format.manifest import BlockDtype, Manifest
+from mass_serve.model_store.format.factoring import Factoring, Ranks
+from mass_serve.model_store.format.manifest import BlockDtype, Manifest, TaskEntry
+from mass_serve.model_store.format.rank_choice import Delta, kept_singular_vectors, norm_of
 from mass_serve.model_store.format.tensor_files import TensorSpec
 from mass_serve.model_store.progress import Progress, silent
 
@@ -30,6 +24,8 @@ BLOCK_DTYPES: dict[BlockDtype, torch.dtype] = {
 }
 
 ReadParameter = Callable[[str], Tensor]
+# From the name of a parameter and what it was before to `finetuned - pretrained`.
+ReadChange = Callable[[str, Tensor], Delta]
 
 
 @dataclass(frozen=True)
@@ -49,31 +45,27 @@ class TaskExperts:
 class ExpertLayout:
     """The layout of every experts file of one store."""
 
-    backbone: Architecture
-    compression_ratio: float
-    patch_embedding: PatchEmbeddingForm
+    factoring: Factoring
     block_dtype: BlockDtype
 
     @classmethod
     def of(cls, manifest: Manifest) -> ExpertLayout:
         """The layout that a manifest prescribes."""
-        return cls(
-            manifest.backbone, manifest.compression_ratio, manifest.patch_embedding, manifest.block_dtype
-        )
+        return cls(manifest.factoring, manifest.block_dtype)
 
     @property
-    def rank(self) -> int:
-        """R of the width x width matrices, which is what a manifest calls a task's rank."""
-        return width_rank(self.backbone, self.compression_ratio)
+    def backbone(self) -> Architecture:
+        """The encoder."""
+        return self.factoring.architecture
 
-    def ranks(self) -> dict[str, int]:
-        """R of every factored parameter, in forward order."""
-        shapes = factored_shapes(self.backbone, self.patch_embedding)
-        return {name: rank_for(shape, self.compression_ratio) for name, shape in shapes.items()}
+    def ranks_of(self, task: TaskEntry) -> Ranks:
+        """R of every factored parameter of a task, in forward order."""
+        ranks = task.ranks or self.factoring.prescribed()
+        assert ranks is not None  # a manifest without is none
+        return ranks
 
-    def tensor_specs(self) -> dict[str, TensorSpec]:
+    def tensor_specs(self, ranks: Ranks) -> dict[str, TensorSpec]:
         """The tensors of an experts file: `NAME.u`, `NAME.s`, `NAME.vh` or `NAME.delta`."""
-        ranks = self.ranks()
         block = BLOCK_DTYPES[self.block_dtype]
         specs = {}
         for name, shape in self.backbone.parameter_shapes().items():
@@ -87,7 +79,7 @@ class ExpertLayout:
 
     def read_change(self, name: str, read: ReadParameter) -> TaskChange:
         """Reads a task's change of one parameter from the tensors of its experts file."""
-        if name not in factored_shapes(self.backbone, self.patch_embedding):
+        if name not in self.factoring.shapes:
             return DenseDelta(read(f"{name}.delta"))
         return TaskSingularVectors(read(f"{name}.u"), read(f"{name}.s"), read(f"{name}.vh"))
 
@@ -97,13 +89,14 @@ class FactoredTask:
     """Holds what building makes of a task."""
 
     tensors: dict[str, Tensor]  # of its experts file
+    ranks: dict[str, int]  # of every factored parameter, in forward order
     energy_kept: float  # sum of s^2 over ||delta||_F^2 of all factored parameters; 1 where nothing changed
 
 
 def factor_task(
     layout: ExpertLayout,
     pretrained: ReadParameter,
-    finetuned: ReadParameter,
+    change: ReadChange,
     stage: str,
     progress: Progress = silent,
     exact: bool = False,
@@ -113,33 +106,38 @@ def factor_task(
     Both models are read one parameter at a time on each thread, so neither is in memory as a whole. `exact`
     decomposes whole matrices, and not only their leading part (`merging.formats.leading`).
     """
-    names, ranks = list(layout.backbone.parameter_shapes()), layout.ranks()
-    block = BLOCK_DTYPES[layout.block_dtype]
+    names = list(layout.backbone.parameter_shapes())
     tensors: dict[str, Tensor] = {}
+    ranks: dict[str, int] = {}
     kept = energy = 0.0
 
     def factor(name: str) -> tuple[dict[str, Tensor], float]:
-        delta = task_vector(pretrained(name), finetuned(name))
-        if name not in ranks:
-            return {f"{name}.delta": delta}, 0.0
-        vectors = task_singular_vectors(delta, ranks[name], exact)
-        u, vh = vectors.u.to(block), vectors.vh.to(block)
-        return {f"{name}.u": u, f"{name}.s": vectors.s, f"{name}.vh": vh}, _energy(delta)
+        delta = change(name, pretrained(name))
+        return _change_tensors(layout, name, delta, exact), norm_of(delta) ** 2
 
     progress(stage, 0, len(names))
-    for done, (name, (change, of_change)) in enumerate(
+    for done, (name, (changed, of_change)) in enumerate(
         zip(names, side_by_side(factor, names), strict=True), 1
     ):
-        if f"{name}.s" in change:
-            kept, energy = kept + _energy(change[f"{name}.s"]), energy + of_change
-        tensors |= change
+        if (s := changed.get(f"{name}.s")) is not None:
+            ranks[name] = len(s)
+            kept, energy = kept + norm_of(s) ** 2, energy + of_change
+        tensors |= changed
         progress(stage, done, len(names))
     # Rounding may make the kept more than there was.
-    return FactoredTask(tensors, min(1.0, kept / energy) if energy else 1.0)
+    return FactoredTask(tensors, ranks, min(1.0, kept / energy) if energy else 1.0)
 
 
-def _energy(tensor: Tensor) -> float:
-    return float(torch.linalg.vector_norm(tensor)) ** 2
+def _change_tensors(layout: ExpertLayout, name: str, delta: Delta, exact: bool) -> dict[str, Tensor]:
+    if name not in layout.factoring.shapes:
+        return {f"{name}.delta": delta.dense() if isinstance(delta, ThinDelta) else delta}
+    block = BLOCK_DTYPES[layout.block_dtype]
+    vectors = kept_singular_vectors(delta, layout.factoring.rule, block.itemsize, exact)
+    return {
+        f"{name}.u": vectors.u.to(block),
+        f"{name}.s": vectors.s.float(),
+        f"{name}.vh": vectors.vh.to(block),
+    }
 
 
 def experts_from_tensors(layout: ExpertLayout, tensors: dict[str, Tensor]) -> TaskExperts:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from pydantic import Field
 
 from mass_serve.model_store.errors import StoreExistsError
@@ -18,6 +20,7 @@ class Journal(StrictModel):
 
     fingerprint: Sha256  # of the inputs and options
     pretrained_sha256: Sha256 | None = None
+    level: Annotated[float, Field(ge=0)] | None = None  # of a budget, once it is known
     finished: dict[TaskName, TaskEntry] = Field(default_factory=dict)
 
     def files(self) -> dict[str, str]:

@@ -17,14 +17,14 @@ from mass_serve.backbone.architecture import Token
 from mass_serve.model_store.errors import ManifestError
 from mass_serve.model_store.format.architecture_v1 import StoredArchitecture, is_flat
 from mass_serve.model_store.format.architecture_v2 import NestedStoredArchitecture
-from mass_serve.model_store.format.factoring import PatchEmbeddingForm, factored_shapes, width_rank
+from mass_serve.model_store.format.factoring import Factoring, PatchEmbeddingForm
 from mass_serve.model_store.format.field_types import (
+    LARGEST_SIZE,
     Label,
     RelativePath,
     Revision,
     Sha256,
     Share,
-    Size,
     StrictModel,
     TaskName,
     first_problem,
@@ -32,6 +32,7 @@ from mass_serve.model_store.format.field_types import (
 )
 from mass_serve.model_store.format.origin import Origin
 from mass_serve.model_store.format.preprocessing import DOWN, SHORTEST_EDGE, Preprocessing
+from mass_serve.model_store.format.rank_rules import RatioRule, StoredRankRule
 from mass_serve.model_store.format.strict_json import parse_json
 
 FORMAT_VERSION = 2  # the newest
@@ -47,6 +48,7 @@ MergedBaseForm = Literal["stored", "rebuilt"]
 FirstPass = Literal["merged_base", "pretrained"]
 HeadChoice = Literal["max", "mean", "router"]
 HeadKind = Literal["cosine", "linear"]
+Rank = Annotated[int, Field(ge=0, le=LARGEST_SIZE)]
 # Which modes there are is the router's affair (`router.ModeName`); a store only has the name of one.
 StoredModeName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
 # The mode of a store whose manifest names none: the projection-residual router of arXiv:2504.05342.
@@ -85,12 +87,15 @@ class TaskEntry(StrictModel):
     revision: Revision
     labels: tuple[Label, ...]  # in the head's row order
     head: HeadSpec
-    rank: Size  # of the width x width matrices; others: `rank_for(shape, compression_ratio)`
+    rank: Rank  # of the width x width matrices, or the largest of `ranks`
     individual_accuracy: Annotated[float, Field(ge=0, le=1)] | None
     # What building measured; format version 1 has no such keys.
     distance: Annotated[float, Field(ge=0, le=1e30)] | None = Field(default=None, exclude_if=_is_none)
     energy_kept: Annotated[float, Field(ge=0, le=1)] | None = Field(default=None, exclude_if=_is_none)
     files: dict[RelativePath, Sha256]
+    # Of every factored parameter, in forward order, where they are not what the store's rule prescribes.
+    # Format version 1 has no such key.
+    ranks: dict[str, Rank] | None = Field(default=None, exclude_if=_is_none)
     # Of what was fetched by its name: checkpoint, head, labels. Format version 1 has no such key.
     origins: tuple[Origin, ...] = Field(default=(), exclude_if=().__eq__)
 
@@ -142,7 +147,9 @@ class Manifest(StrictModel):
     backbone: StoredArchitecture
     preprocessing: Preprocessing
     router: RouterSpec
-    compression_ratio: Share
+    # The rule by which tasks get their ranks: one of these is there. Format version 1 has the first alone.
+    compression_ratio: Share | None = Field(default=None, exclude_if=_is_none)
+    rank_rule: StoredRankRule | None = Field(default=None, exclude_if=_is_none)
     patch_embedding: PatchEmbeddingForm
     block_dtype: BlockDtype
     factored_parameters: tuple[str, ...]
@@ -175,14 +182,18 @@ class Manifest(StrictModel):
 
     @model_validator(mode="after")
     def _factoring_follows_from_the_sizes(self) -> Manifest:
-        if self.factored_parameters != tuple(factored_shapes(self.backbone, self.patch_embedding)):
+        if self.compression_ratio is None and self.rank_rule is None:
+            raise ValueError("compression_ratio: Field required, or a rank_rule in its place")
+        if self.compression_ratio is not None and self.rank_rule is not None:
+            raise ValueError("rank_rule: must not be there beside a compression_ratio")
+        factoring = self.factoring
+        if self.factored_parameters != tuple(factoring.shapes):
             raise ValueError("factored_parameters: must be the matrices of the backbone, in forward order")
-        rank = width_rank(self.backbone, self.compression_ratio)
         for task in self.all_entries():
-            if task.rank != rank:
-                raise ValueError(
-                    f"tasks: {task.name} has rank {task.rank}, the compression ratio gives {rank}"
-                )
+            try:
+                factoring.check(task.rank, task.ranks)
+            except ValueError as error:
+                raise ValueError(f"tasks: {task.name} {error}") from error
         return self
 
     @model_validator(mode="after")
@@ -214,6 +225,12 @@ class Manifest(StrictModel):
                 raise ValueError(f"history.{entry.name}: has the revision {entry.revision} twice")
             seen.add((entry.name, entry.revision))
         return self
+
+    @property
+    def factoring(self) -> Factoring:
+        """What the store factors, and the rule by which tasks get their ranks."""
+        rule = self.rank_rule or RatioRule.model_construct(compression_ratio=self.compression_ratio)
+        return Factoring(self.backbone, self.patch_embedding, rule)
 
     @property
     def merged_base_file(self) -> str | None:
@@ -278,6 +295,8 @@ def lowest_version(manifest: Manifest) -> int:
         manifest.preprocessing.crop_rounding != DOWN,
         any((task.distance, task.energy_kept) != (None, None) for task in manifest.all_entries()),
         manifest.pretrained_origin is not None,
+        manifest.rank_rule is not None,
+        any(task.ranks is not None for task in manifest.all_entries()),
         any(entry.origins or entry.name != entry.name.lower() for entry in manifest.all_entries()),
     )
     return 2 if any(of_version_2) else 1

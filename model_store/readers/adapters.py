@@ -5,12 +5,14 @@
 
 with A [r, d_in], B [d_out, r] and s = alpha / r, or alpha / sqrt(r) in rsLoRA (arXiv:2312.03732). What an
 adapter holds whole (`modules_to_save`, biases) takes the base's place, and everything else is the base's, to
-the last bit. One tensor of the base is in memory at a time. `fan_in_fan_out` says nothing here: PEFT puts it
-off for matrices that a base keeps as [d_out, d_in], as all do that are read.
+the last bit. One tensor of the base is in memory at a time. `s B A` itself can be had as its thin factors.
+`fan_in_fan_out` says nothing here: PEFT puts it off for matrices that a base keeps as [d_out, d_in], as all
+do that are read.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
@@ -20,6 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mass_serve.merging import ThinDelta
 from mass_serve.model_store.errors import CheckpointError
 from mass_serve.model_store.format.tensor_files import LARGEST_NUMBER, TensorSpec
 from mass_serve.model_store.readers.json_files import read_json_object
@@ -81,7 +84,7 @@ class AdaptedWeights(WeightFiles):
         self._config_file = folder / ADAPTER_CONFIG
         self._config = _checked_config(self._config_file)
         self._alphas = _alpha_patterns(self._config_file, self._config)
-        self._base, self._adapter = base, _adapter_weights(folder)
+        self.base, self._adapter = base, _adapter_weights(folder)
         self.paths = (self._config_file, *self._adapter.paths, *base.paths)
         self.specs = dict(base.specs)
         self._low_rank: dict[str, _LowRank] = {}
@@ -92,9 +95,25 @@ class AdaptedWeights(WeightFiles):
     def read(self, key: str) -> Tensor:
         if key in self._whole:
             return self._adapter.read(self._whole[key])
-        weight = self._base.read(key)
+        weight = self.base.read(key)
         change = self._low_rank.get(key)
         return weight if change is None else self._changed(weight.float(), change)
+
+    def thin_change(self, key: str) -> ThinDelta | None:
+        """Reads what the adapter changes of a tensor of its base, flattened to a matrix [d_out, d_in].
+
+        None where its change is not known as a product of thin matrices, and for a vector.
+        """
+        shape = self.specs[key].shape
+        if key in self._whole or len(shape) < 2:
+            return None
+        change = self._low_rank.get(key)
+        if change is None:
+            return ThinDelta.none((shape[0], math.prod(shape[1:])))
+        if change.magnitude is not None:  # DoRA scales what the base has, too
+            return None
+        down, up = (self._adapter.read(name).double().flatten(1) for name in (change.down, change.up))
+        return ThinDelta(change.scale * up, down)
 
     def _changed(self, weight: Tensor, change: _LowRank) -> Tensor:
         down, up = (self._adapter.read(name).float().flatten(1) for name in (change.down, change.up))
@@ -123,11 +142,11 @@ class AdaptedWeights(WeightFiles):
         key = key_of(f"{module}.weight")
         if key is None:
             return
-        if key not in self._base.specs:
+        if key not in self.base.specs:
             raise self._unfit(f"changes {module}, which the encoder does not have")
         self._refuse_second(key, name)
-        self._low_rank[key] = self._checked(name, module, self._base.specs[key].shape)
-        self.specs[key] = TensorSpec(torch.float32, self._base.specs[key].shape)
+        self._low_rank[key] = self._checked(name, module, self.base.specs[key].shape)
+        self.specs[key] = TensorSpec(torch.float32, self.base.specs[key].shape)
 
     def _place_whole(self, name: str, plain: str, key_of: Callable[[str], str | None]) -> None:
         if ".lora_" in name or not name.startswith(_PREFIX):

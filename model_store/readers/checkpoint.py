@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import replace
@@ -12,6 +14,7 @@ import torch
 from torch import Tensor
 
 from mass_serve.backbone.architecture import AnyPooling, Architecture, bias_of, weight_of
+from mass_serve.merging import ThinDelta, task_vector
 from mass_serve.model_store.errors import CheckpointError
 from mass_serve.model_store.format.heads import BIAS, WEIGHT
 from mass_serve.model_store.format.tensor_files import LARGEST_NUMBER, is_moderate
@@ -23,6 +26,7 @@ from mass_serve.model_store.readers.json_files import ConfigFile, read_json_obje
 from mass_serve.model_store.readers.open_clip_vision import OpenClipVision
 from mass_serve.model_store.readers.preprocessing import read_crop
 from mass_serve.model_store.readers.siglip import Siglip
+from mass_serve.model_store.readers.thin_changes import thin_change
 from mass_serve.model_store.readers.timm_vision import Timm
 from mass_serve.model_store.readers.vit import Vit
 from mass_serve.model_store.readers.weight_files import WeightFiles, open_weights
@@ -133,10 +137,17 @@ class Checkpoint:
         """Returns the dtype in which `parameter` gives a parameter."""
         if self._sources[name].change is not None:
             return torch.float32
-        dtypes = [self._weights.specs[self._keys[key]].dtype for key in self._sources[name].keys]
-        if len(set(dtypes)) != 1 or dtypes[0] is None:
+        found = {self._weights.specs[self._keys[key]].dtype for key in self._sources[name].keys}
+        dtypes = [dtype for dtype in found if dtype is not None]
+        # What an adapter changes is float32, and its base may be less.
+        if len(dtypes) != len(found) or (len(dtypes) > 1 and not isinstance(self._weights, AdaptedWeights)):
             raise CheckpointError(f"{self.folder}: the parts of {name} have different dtypes")
-        return dtypes[0]
+        return functools.reduce(torch.promote_types, dtypes)
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of all parameters that are here, as `parameter` gives them."""
+        return sum(math.prod(self._shapes[name]) * self.dtype(name).itemsize for name in self._sources)
 
     def parameter(self, name: str) -> Tensor:
         """Reads a parameter by its canonical name, in the architecture's shape.
@@ -144,18 +155,41 @@ class Checkpoint:
         It has the file's dtype, or float32 where it is made of tensors that the file has. Raises
         CheckpointError naming a weight that holds NaN, Inf or what float32 could not compute with.
         """
+        return self._made(name, self._finite)
+
+    def _made(self, name: str, read: Callable[[str], Tensor]) -> Tensor:
+        """Makes a parameter of the tensors that it has in the files."""
         source = self._sources[name]
-        parts = [self._finite(self._keys[key]) for key in source.keys]
+        parts = [read(self._keys[key]) for key in source.keys]
         whole = parts[0] if len(parts) == 1 else torch.cat(parts)
         whole = whole.T.contiguous() if source.transposed else whole
         if source.change is not None:
-            whole = source.change(whole, [self._finite(self._keys[key]) for key in source.change.tensors])
+            whole = source.change(whole, [read(self._keys[key]) for key in source.change.tensors])
             self._refuse_immoderate(whole, f"what {' and '.join(source.needed)} make of {name}")
         return whole.reshape(self._shapes[name])
 
     def over(self, base: Callable[[str], Tensor]) -> Callable[[str], Tensor]:
         """Returns what reads any parameter of the architecture: here, or of the base what is left to it."""
         return lambda name: self.parameter(name) if name in self._sources else base(name)
+
+    def change(self, name: str, before: Tensor) -> Tensor | ThinDelta:
+        """Reads how a parameter of the architecture differs from what it was `before`.
+
+        What is left to the base does not. The change of an adapter is thin, where its own base was the same.
+        """
+        if name not in self._sources:
+            return task_vector(before, before)
+        thin = self._thin_change(name, before) if len(before.shape) == 2 else None
+        return task_vector(before, self.parameter(name)) if thin is None else thin
+
+    def _thin_change(self, name: str, before: Tensor) -> ThinDelta | None:
+        if not isinstance(self._weights, AdaptedWeights):
+            return None
+        thin = thin_change(self._sources[name], self._keys, self._weights)
+        if thin is None or thin.shape != before.shape:
+            return None
+        own = self._made(name, self._weights.base.read)
+        return thin if torch.equal(own.float(), before.float()) else None
 
     def _finite(self, key: str) -> Tensor:
         tensor = self._weights.read(key)

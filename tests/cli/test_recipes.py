@@ -67,6 +67,19 @@ def test_flags_override_a_recipe(recipe: Path, suite: Suite, tmp_path: Path) -> 
     assert not (recipe.parent / "two-tasks").exists()
 
 
+def test_flags_override_a_recipes_rule_for_ranks(recipe: Path, tmp_path: Path) -> None:
+    """Though it goes by another name: a store has one."""
+    recipe.write_text(recipe.read_text() + "energy: 0.9\n")
+    run("build", recipe, "--out", tmp_path / "out", "--budget", "0.8x")
+    rule = json.loads((tmp_path / "out" / "manifest.json").read_bytes())["rank_rule"]
+    assert (rule["kind"], rule["times"]) == ("budget", 0.8)
+    assert "budget 0.8x" in run("inspect", tmp_path / "out")[0]
+    told = failure("build", recipe, "--out", tmp_path / "other", "--budget", "0.8x", "--rank", "4")
+    assert "rank and budget choose the ranks in different ways: give one of them" in told
+    recipe.write_text(recipe.read_text() + "rank: 4\n")
+    assert "rank and energy choose the ranks in different ways" in failure("build", recipe)
+
+
 @pytest.mark.parametrize(
     ("old", "new", "told"),
     [

@@ -36,6 +36,7 @@ from mass_serve.model_store.format.manifest import (
     TaskEntry,
 )
 from mass_serve.model_store.format.preprocessing import Preprocessing
+from mass_serve.model_store.format.rank_rules import BudgetRule, EnergyRule, FixedRankRule
 from mass_serve.router import MODE_NAMES, evidence_kinds
 from tests import tiny
 from tests.docs.pages import ROOT, TEXTS, section, tables
@@ -67,6 +68,14 @@ def test_the_version_is_the_programs() -> None:
 )
 def test_the_keys_are_those_of_the_manifest(anchor: str, model: type[BaseModel]) -> None:
     assert sorted(_first_cells(anchor)) == sorted(model.model_fields)
+
+
+def test_the_rules_for_ranks_are_those_of_the_manifest() -> None:
+    rules: tuple[type[BaseModel], ...] = (FixedRankRule, EnergyRule, BudgetRule)
+    keys = dict.fromkeys(key for rule in rules for key in rule.model_fields)
+    assert _first_cells("ranks", 1) == list(keys)
+    kinds = [rule.model_fields["kind"].default for rule in rules]
+    assert re.findall(r"of kind `(\w+)`", section(FORMAT, "ranks")) == kinds
 
 
 def test_the_keys_of_the_parts_are_those_of_the_manifest() -> None:

@@ -63,10 +63,25 @@ def test_rank_is_the_share_of_the_shorter_side_and_at_least_one() -> None:
     assert rank_for((4, 4), 0.01) == 1
 
 
-@pytest.mark.parametrize("rank", [0, 6])
+@pytest.mark.parametrize("rank", [-1, 6])
 def test_impossible_ranks_are_refused(rank: int) -> None:
-    with pytest.raises(ValueError, match=r"rank must be in 1\.\.5"):
+    with pytest.raises(ValueError, match=r"rank must be in 0\.\.5"):
         task_singular_vectors(torch.ones(5, 7), rank)
+
+
+@pytest.mark.parametrize("shape", [(5, 7), (7, 5)])
+def test_nothing_is_kept_at_rank_0(shape: tuple[int, int]) -> None:
+    vectors = task_singular_vectors(torch.ones(shape, dtype=torch.bfloat16), 0)
+    assert vectors.rank == 0
+    assert {vectors.u.dtype, vectors.s.dtype, vectors.vh.dtype} == {torch.float32}
+    assert torch.equal(_matrix(vectors), torch.zeros(shape))
+
+
+def test_the_leading_triplets_are_all_where_there_are_fewer() -> None:
+    vectors = task_singular_vectors(torch.randn(5, 7, generator=torch.Generator().manual_seed(0)), 3)
+    two = vectors.leading(2)
+    assert (two.u.shape, two.vh.shape, two.s.tolist()) == ((5, 2), (2, 7), vectors.s[:2].tolist())
+    assert vectors.leading(4).rank == 3
 
 
 def test_blocks_that_do_not_share_a_rank_are_refused() -> None:

@@ -20,8 +20,9 @@ from mass_serve.merging.methods.tsv_m import merged_parameter
 from mass_serve.model_store.build_options import BuildOptions
 from mass_serve.model_store.build_store import build, refuse_taken
 from mass_serve.model_store.errors import CheckpointError, StoreError, StoreExistsError, TaskError
-from mass_serve.model_store.format import experts
-from mass_serve.model_store.format.experts import ExpertLayout
+from mass_serve.model_store.format import rank_choice
+from mass_serve.model_store.format.factoring import Factoring
+from mass_serve.model_store.format.rank_rules import RatioRule
 from mass_serve.model_store.merged_base import is_slow_to_rebuild
 from mass_serve.model_store.plan import TaskInput, default_router_layer
 from mass_serve.model_store.revisions import add_task, prune_store, remove_task
@@ -59,8 +60,11 @@ class TestDefaults:
         patches, end = PatchEmbedding(224, 32), Pooling(512)
         vit_b = Architecture(patches, Block(768, 12, 3072, "quick_gelu", 1e-5), 12, end)
         narrow = Architecture(patches, Block(192, 3, 768, "quick_gelu", 1e-5), 12, end)
-        assert is_slow_to_rebuild(ExpertLayout(vit_b, 1 / 8, "factored", "bfloat16"), 8)
-        assert not is_slow_to_rebuild(ExpertLayout(narrow, 1 / 8, "factored", "bfloat16"), 8)
+        rule = RatioRule(compression_ratio=1 / 8)
+        for encoder, slow in ((vit_b, True), (narrow, False)):
+            ranks = Factoring(encoder, "factored", rule).prescribed()
+            assert ranks is not None
+            assert is_slow_to_rebuild([ranks] * 8) == slow
 
 
 def test_options_reach_the_manifest(suite: Suite, tmp_path: Path) -> None:
@@ -362,7 +366,7 @@ def svd_calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         calls.append(rank)
         return task_singular_vectors(delta, rank, exact)
 
-    monkeypatch.setattr(experts, "task_singular_vectors", counted)
+    monkeypatch.setattr(rank_choice, "task_singular_vectors", counted)
     return calls
 
 

@@ -50,7 +50,7 @@ def test_what_is_stored_is_what_the_models_say(suite: Suite, tmp_path: Path) -> 
         change = {name: (finetuned.parameter(name) - base.parameter(name)).double() for name in names}
         size = sum(float(base.parameter(name).double().square().sum()) for name in names)
         assert entry.distance == pytest.approx((sum(map(energy, change.values())) / size) ** 0.5, rel=1e-5)
-        ranks = store.layout.ranks()
+        ranks = store.layout.ranks_of(entry)
         kept = sum(energy(torch.linalg.svdvals(change[name])[: ranks[name]]) for name in factored)
         assert entry.energy_kept == pytest.approx(
             kept / sum(energy(change[name]) for name in factored), rel=1e-4

@@ -17,7 +17,9 @@ from mass_serve.backbone.architecture import Architecture, Block, PatchEmbedding
 from mass_serve.model_store.errors import ManifestError
 from mass_serve.model_store.format.calibration import calibration_shapes, is_calibration
 from mass_serve.model_store.format.experts import ExpertLayout
+from mass_serve.model_store.format.factoring import Factoring, PatchEmbeddingForm
 from mass_serve.model_store.format.manifest import Manifest, parse_manifest
+from mass_serve.model_store.format.rank_rules import RatioRule
 from mass_serve.model_store.format.tensor_files import TensorSpec, write_tensors
 
 TINY = Architecture(PatchEmbedding(4, 2), Block(4, 2, 8, "gelu", 1e-5), depth=1, pooling=Pooling(3))
@@ -70,15 +72,22 @@ def test_canonical_parameters() -> None:
     }
 
 
+def _specs(patch_embedding: PatchEmbeddingForm) -> dict[str, TensorSpec]:
+    factoring = Factoring(TINY, patch_embedding, RatioRule(compression_ratio=0.5))
+    ranks = factoring.prescribed()
+    assert ranks is not None
+    return ExpertLayout(factoring, "float16").tensor_specs(ranks)
+
+
 def test_keys_of_an_experts_file() -> None:
-    specs = ExpertLayout(TINY, 0.5, "factored", "float16").tensor_specs()
+    specs = _specs("factored")
     assert specs["blocks.0.attention.qkv.weight.u"] == TensorSpec(torch.float16, (12, 2))
     assert specs["blocks.0.attention.qkv.weight.s"] == TensorSpec(torch.float32, (2,))
     assert specs["blocks.0.attention.qkv.weight.vh"] == TensorSpec(torch.float16, (2, 4))
     assert specs["projection.weight.u"].shape == (3, 1)
     assert specs["class_embedding.delta"] == TensorSpec(torch.float32, (4,))
     assert "patch_embedding.weight.u" in specs
-    averaged = ExpertLayout(TINY, 0.5, "averaged", "float16").tensor_specs()
+    averaged = _specs("averaged")
     assert averaged["patch_embedding.weight.delta"] == TensorSpec(torch.float32, (4, 12))
     assert "patch_embedding.weight.u" not in averaged
 

@@ -361,7 +361,7 @@ class TestHistory:
             ({"cats": [a_task("cats", "0" * 8)] * 2}, "history.cats: has the revision 00000000 twice"),
             (
                 {"cats": [a_task("cats", "0" * 8) | {"rank": 3}]},
-                "tasks: cats has rank 3, the compression ratio gi",
+                "tasks: cats has rank 3, the compression ratio 0.5 gives 4",
             ),
             ({"../x": [a_task()]}, "history"),
         ],

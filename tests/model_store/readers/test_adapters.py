@@ -11,8 +11,10 @@ import pytest
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 from transformers import CLIPForImageClassification
 
+from mass_serve.merging import ThinDelta
 from mass_serve.model_store.build_store import build
 from mass_serve.model_store.errors import CheckpointError
 from mass_serve.model_store.plan import TaskInput
@@ -76,6 +78,45 @@ def test_is_what_peft_merges(kind: str, model_class: str, tmp_path: Path) -> Non
     assert 0 < changed < len(theirs.architecture.parameter_shapes())
 
 
+# What each kind changes is thin, but for DoRA, which scales whole rows.
+@pytest.mark.optional("peft")
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_thin_factors_are_of_what_peft_adds(kind: str, tmp_path: Path) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    base = make_model().double()  # PEFT then adds in float64, and the rounding is no larger than ours
+    base.save_pretrained(tmp_path / "base")
+    settings = {"target_modules": ["q_proj", "v_proj", "out_proj", "fc1"], "r": 3, "lora_alpha": 2}
+    adapted = get_peft_model(base, LoraConfig(init_lora_weights=False, **settings | KINDS[kind]))
+    randomise(adapted)
+    adapted.save_pretrained(tmp_path / "adapter")
+    adapted.merge_and_unload().save_pretrained(tmp_path / "merged")
+    before, merged = Checkpoint.open(tmp_path / "base"), Checkpoint.open(tmp_path / "merged")
+    tuned = before.adapted(tmp_path / "adapter")
+    thin = 0
+    for name in before.architecture.matrix_shapes():
+        found, dense = (
+            tuned.change(name, before.parameter(name)),
+            merged.parameter(name) - before.parameter(name),
+        )
+        if not dense.any():
+            assert isinstance(found, ThinDelta)
+            assert found.singular_vectors().rank == 0
+            continue
+        assert isinstance(found, ThinDelta) == (kind != "dora")
+        if isinstance(found, Tensor):
+            torch.testing.assert_close(found.double(), dense, atol=1e-6, rtol=0)
+            continue
+        vectors, expected = found.singular_vectors(), torch.linalg.svdvals(dense)
+        assert vectors.rank <= 9  # of q, k and v together
+        torch.testing.assert_close((vectors.u * vectors.s) @ vectors.vh, dense, atol=1e-14, rtol=0)
+        torch.testing.assert_close(vectors.s, expected[: vectors.rank], atol=1e-14, rtol=0)
+        assert float(expected[vectors.rank :].sum()) < 1e-13
+        thin += 1
+    assert bool(thin) == (kind != "dora")
+
+
 @pytest.mark.optional("peft")
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")
 @pytest.mark.parametrize("family", ["Dinov2", "Dinov2WithRegisters", "ViT", "DeiT"])
@@ -97,6 +138,11 @@ def test_the_modules_of_these_have_other_names_in_memory_than_in_files(family: s
         torch.testing.assert_close(ours.parameter(name), theirs.parameter(name), atol=1e-6, rtol=1e-5)
         of_block = name.startswith("blocks.") and len(shape) == 2
         assert torch.equal(ours.parameter(name), before.parameter(name)) != of_block, name
+        if len(shape) == 2 and name != "position_embedding.weight":  # which are put together of several
+            thin = ours.change(name, before.parameter(name))
+            assert isinstance(thin, ThinDelta)
+            dense = theirs.parameter(name) - before.parameter(name)
+            torch.testing.assert_close(thin.dense(), dense, atol=1e-6, rtol=1e-4)  # layer scale included
 
 
 CLASSIFYING: dict[str, tuple[dict[str, Any], bool]] = {
@@ -163,6 +209,15 @@ def randomise(adapted: Any) -> None:
         for parameter in adapted.parameters():
             if parameter.requires_grad:
                 parameter += 0.05 * torch.randn(parameter.shape)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_base_of_16_bit_may_be_changed_in_parts_of_qkv(dtype: torch.dtype, tmp_path: Path) -> None:
+    make_model().to(dtype).save_pretrained(tmp_path / "base")
+    adapter = save_adapter(tmp_path / "adapter", tmp_path / "base")
+    store = build(tmp_path / "base", [TaskInput("small", adapter)], tmp_path / "out")
+    assert store.load_pretrained()["blocks.0.attention.qkv.weight"].dtype == dtype
+    assert store.task("small").rank == RANK
 
 
 def test_a_store_of_an_adapter_and_a_whole_model(suite: Suite, tmp_path: Path) -> None:

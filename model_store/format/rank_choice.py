@@ -1,0 +1,48 @@
+"""The singular vectors that a task keeps of its change of one matrix, by the store's rule."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from mass_serve.merging import TaskSingularVectors, ThinDelta, task_singular_vectors
+from mass_serve.merging.formats.ranks import energies_of
+from mass_serve.model_store.format.rank_rules import RankRule, RuleOfSizes, triplet_bytes
+
+Delta = Tensor | ThinDelta
+
+
+def kept_singular_vectors(
+    delta: Delta, rule: RankRule, item_bytes: int, exact: bool = False
+) -> TaskSingularVectors:
+    """Computes the leading singular triplets of a change [d_out, d_in], as many as a rule keeps.
+
+    A thin change has no more than its own rank. `item_bytes` are those of one number of a block; with `exact`
+    a dense change is decomposed as a whole (`merging.task_singular_vectors`).
+    """
+    rows, columns = delta.shape
+    shape = (rows, columns)
+    if isinstance(rule, RuleOfSizes):
+        rank = rule.prescribed(shape)
+    else:
+        rank = rule.chosen(energies_of_change(delta), triplet_bytes(shape, item_bytes))
+    if isinstance(delta, ThinDelta):
+        return delta.singular_vectors().leading(rank)
+    return task_singular_vectors(delta, rank, exact)
+
+
+def energies_of_change(delta: Delta) -> Tensor:
+    """Computes the squared singular values of a change, descending, in float64."""
+    return delta.singular_vectors().s.square() if isinstance(delta, ThinDelta) else energies_of(delta)
+
+
+def norm_of(delta: Delta) -> float:
+    """Computes the Frobenius norm of a change."""
+    if isinstance(delta, ThinDelta):
+        return delta.norm()
+    norm = float(torch.linalg.vector_norm(delta))
+    if not math.isfinite(norm):  # squares of moderate numbers may be infinite in float32
+        norm = float(torch.linalg.vector_norm(delta, dtype=torch.float64))
+    return norm

@@ -1,0 +1,98 @@
+"""The rule by which a store chooses ranks: how many singular triplets each matrix of each task keeps.
+
+    "compression_ratio": 0.125                                       the same share of every matrix
+    "rank_rule": {"kind": "rank", "rank": 16}                        the same number
+    "rank_rule": {"kind": "energy", "share": 0.95}                   what keeps that share of its energy
+    "rank_rule": {"kind": "budget", "times": 1.3, "level": 2e-7}     what is above a level in all of them
+
+The first two follow from a matrix's shape. The others look at its change: at the energies, the squared
+singular values (`merging.formats.ranks`).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+from torch import Tensor
+
+from mass_serve.merging import rank_for
+from mass_serve.merging.formats.ranks import rank_above, rank_keeping
+from mass_serve.model_store.format.field_types import Share, Size, StrictModel
+
+Shape = tuple[int, int]
+S_BYTES = 4  # singular values are float32 whatever the blocks are
+# A budget beyond keeps every triplet there is, of any store.
+LARGEST_BUDGET = 1e6
+
+
+def triplet_bytes(shape: Shape, item_bytes: int) -> int:
+    """Returns what one triplet of a matrix takes in a store: a column of u, a row of vh and a number s."""
+    return sum(shape) * item_bytes + S_BYTES
+
+
+class RatioRule(StrictModel):
+    """`R = max(1, int(min(d_out, d_in) * compression_ratio))`, the rule of format version 1."""
+
+    compression_ratio: Share
+
+    def prescribed(self, shape: Shape) -> int:
+        """Returns the rank that every matrix of this shape has."""
+        return rank_for(shape, self.compression_ratio)
+
+    def __str__(self) -> str:
+        return f"compression ratio {self.compression_ratio:.4g}"
+
+
+class FixedRankRule(StrictModel):
+    """`R = min(rank, d_out, d_in)`."""
+
+    kind: Literal["rank"] = "rank"
+    rank: Size
+
+    def prescribed(self, shape: Shape) -> int:
+        """Returns the rank that every matrix of this shape has."""
+        return min(self.rank, *shape)
+
+    def __str__(self) -> str:
+        return f"rank {self.rank}"
+
+
+class EnergyRule(StrictModel):
+    """R is the smallest rank with at least `share` of the sum of the energies."""
+
+    kind: Literal["energy"] = "energy"
+    share: Share
+
+    def chosen(self, energies: Tensor, cost: int) -> int:  # noqa: ARG002
+        """Returns the rank of a matrix by its energies, each of whose triplets takes `cost` bytes."""
+        return rank_keeping(energies, self.share)
+
+    def __str__(self) -> str:
+        return f"energy {self.share:.4g}"
+
+
+class BudgetRule(StrictModel):
+    """R is the number of triplets with `energy / bytes` above `level`.
+
+    The level is found when a store is built: the lowest at which the blocks of all tasks have at most `times`
+    the bytes of the pretrained model. Tasks that are added later are held to the same level.
+    """
+
+    kind: Literal["budget"] = "budget"
+    times: Annotated[float, Field(gt=0, le=LARGEST_BUDGET)]
+    level: Annotated[float, Field(ge=0)]
+
+    def chosen(self, energies: Tensor, cost: int) -> int:
+        """Returns the rank of a matrix by its energies, each of whose triplets takes `cost` bytes."""
+        return rank_above(energies, cost, self.level)
+
+    def __str__(self) -> str:
+        return f"budget {self.times:g}x"
+
+
+RuleOfSizes = RatioRule | FixedRankRule
+RuleOfChanges = EnergyRule | BudgetRule
+RankRule = RuleOfSizes | RuleOfChanges
+# Of version 2; what version 1 has is a key of its own, `compression_ratio`.
+StoredRankRule = Annotated[FixedRankRule | EnergyRule | BudgetRule, Field(discriminator="kind")]
