@@ -24,6 +24,7 @@ from mass_serve.router import (
     are_comparable,
     early_stop,
     evidence_kinds,
+    is_of_low_rank,
     mode_named,
 )
 
@@ -65,7 +66,12 @@ class LoadedStore:
 
     def is_comparable(self, linear: str) -> bool:
         """Tells whether what the tasks' leading subspaces at a linear explain can be compared."""
-        return are_comparable(self.bank.leading_singular_values(weight_of(linear)))
+        parameter = weight_of(linear)
+        full_rank, ranks = min(self.pretrained[parameter].shape), self.bank.blocks[parameter].ranks
+        kept = [head.entry.energy_kept for head in self.heads]
+        if any(is_of_low_rank(rank, full_rank, of_task) for rank, of_task in zip(ranks, kept, strict=True)):
+            return False
+        return are_comparable(self.bank.leading_singular_values(parameter))
 
     def same_tasks(self, experts: Sequence[tuple[str, str]]) -> dict[int, int]:
         """Task of a store with these files -> the task here that came from the same."""

@@ -5,7 +5,7 @@ set. `EvidenceRouter` adds two further kinds of evidence; the `MODES` say how mu
 """
 
 from mass_serve.router.calibration import LEAST_IMAGES, Calibration, CalibrationFit
-from mass_serve.router.comparable import are_comparable
+from mass_serve.router.comparable import are_comparable, is_of_low_rank
 from mass_serve.router.evidence import Evidence, EvidenceRouter, after_second_passes, evidence_kinds
 from mass_serve.router.familiarity import familiarity
 from mass_serve.router.head_scores import HeadGeometry
@@ -31,5 +31,6 @@ __all__ = [
     "evidence_kinds",
     "explained_share",
     "familiarity",
+    "is_of_low_rank",
     "mode_named",
 ]

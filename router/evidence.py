@@ -16,8 +16,8 @@ Where a store was calibrated on unlabelled images, what a discriminant makes of 
 Samples that are known to be of one task are judged together: their scores are summed over the pool
 (`router.pooled`), as the evidence of independent samples adds up, before anything is selected by them.
 
-Subspaces are compared only where those of all tasks have as many directions (`router.comparable`), which is
-nowhere in a store that has an adapter of a low rank beside whole fine-tunings: there the heads decide.
+Subspaces are compared by as many leading directions as every task has, and only where they can be
+(`router.comparable`), which is nowhere in a store that has an adapter: there the heads decide.
 """
 
 from __future__ import annotations

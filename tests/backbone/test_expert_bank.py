@@ -166,6 +166,13 @@ def test_a_set_renumbered_is_the_same_set_of_another_bank(bank: ExpertBank, task
         replace(renumbered, tasks=(2,))
 
 
+def test_a_task_of_other_ranks_is_not_taken(bank: ExpertBank) -> None:
+    ranks = [{name: rank + (name == "projection.weight") for name, rank in bank.task_ranks[0].items()}]
+    other = ExpertBank(CONFIG, tiny.pretrained(CONFIG), ranks)
+    with pytest.raises(ValueError, match=r"projection\.weight: blocks"):
+        other.take_tasks(bank, {0: 0})
+
+
 def test_a_set_of_one_task_takes_a_small_part_of_the_encoder(bank: ExpertBank) -> None:
     encoder = sum(tensor.nbytes for tensor in bank.pretrained.values())
     assert bank.expert_set((0,), materialised=False).nbytes < 0.06 * encoder

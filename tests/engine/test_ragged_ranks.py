@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from mass_serve.backbone import DenseWeights, patchify, run
+from mass_serve.backbone import DenseWeights, Feature, Probe, patchify, run, weight_of
 from mass_serve.engine import Classification, Engine, Query
 from mass_serve.engine.execution import AdaptiveExecution, Execution
-from mass_serve.engine.loading import LoadedStore
+from mass_serve.engine.loading import LoadedStore, early_linears
 from mass_serve.engine.set_cache import SetCache, SetKey
 from mass_serve.merging.methods.tsv_m import GRAM_CUTOFF
 from mass_serve.router import MODE_NAMES, MODES, PAPER, ModeName, early_stop
@@ -141,6 +141,38 @@ def test_tasks_that_left_all_alone_are_served(mode: ModeName, calibrated: bool) 
         wanted = engine.head(answer.task).logits(embedding[None])[0]
         torch.testing.assert_close(answer.logits, wanted, atol=1e-4, rtol=1e-4)
         assert all(value == value for value in answer.coefficients.values()), "no NaN"
+
+
+def test_as_many_leading_directions_are_compared_as_every_task_has() -> None:
+    loaded = _loaded("exact", least_rank=2)
+    answers = _engine(loaded).classify_batch([Query(p) for p in PIXELS]).all_answers()
+    linear = loaded.architecture.residual_linear(loaded.router.layer)
+    vectors = loaded.bank.singular_vectors(weight_of(linear), range(TASKS))
+    least = min(own.rank for own in vectors)
+    assert least < max(own.rank for own in vectors)
+    x = torch.cat([_patches(loaded, sample) for sample in range(len(PIXELS))]).float()
+    probe = Probe(feature=Feature(loaded.router.layer, loaded.router.token))
+    z = run(loaded.architecture, DenseWeights(loaded.first_pass), x, probe=probe).feature.double()
+    for task, own in enumerate(vectors):
+        leading = own.vh[:least].double()
+        expected = (z - z @ leading.T @ leading).norm(dim=1).float()
+        found = torch.tensor([answer.residuals[f"task{task}"] for answer in answers])
+        torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_subspaces_are_compared_where_every_task_was_cut_and_has_some() -> None:
+    linears = early_linears(tiny.CONFIG)
+    loaded = _loaded("exact", least_rank=1)
+    assert all(loaded.is_comparable(linear) for linear in linears)
+    (first, *others) = loaded.heads
+    adapter = replace(first, entry=first.entry.model_copy(update={"energy_kept": 1.0}))
+    cut = replace(first, entry=first.entry.model_copy(update={"energy_kept": 0.9}))
+    assert not any(replace(loaded, heads=(adapter, *others)).is_comparable(linear) for linear in linears)
+    assert all(replace(loaded, heads=(cut, *others)).is_comparable(linear) for linear in linears)
+    left_alone = _loaded("exact", least_rank=0)
+    for linear in linears:
+        ranks = [of_task[f"{linear}.weight"] for of_task in left_alone.bank.task_ranks]
+        assert left_alone.is_comparable(linear) is all(ranks)
 
 
 def test_the_price_of_renting_and_buying_follows_each_tasks_ranks() -> None:

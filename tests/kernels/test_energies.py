@@ -25,6 +25,10 @@ def test_it_is_the_mean_share_within_each_subspace(
     torch.testing.assert_close(energies.double(), expected, atol=1e-6, rtol=1e-5)
 
 
+def test_without_directions_there_is_no_energy() -> None:
+    assert torch.equal(subspace_energies(torch.randn(3, 5, 16), torch.zeros(2, 0, 16)), torch.zeros(3, 2))
+
+
 def test_a_sample_has_the_same_bits_in_every_batch() -> None:
     torch.manual_seed(0)
     basis, x = random_projectors(4, 9, 100).float(), torch.randn(19, 7, 100)

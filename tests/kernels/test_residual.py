@@ -32,6 +32,13 @@ def test_a_feature_inside_a_subspace_keeps_a_small_residual() -> None:
     assert float(subspace_residuals(z.float(), basis.float())) == pytest.approx(1e-3, rel=0.05)
 
 
+def test_without_directions_all_of_a_feature_is_left() -> None:
+    z = torch.randn(3, 16)
+    torch.testing.assert_close(
+        subspace_residuals(z, torch.zeros(2, 0, 16)), z.norm(dim=1, keepdim=True).expand(3, 2)
+    )
+
+
 def test_a_sample_has_the_same_bits_in_every_batch() -> None:
     torch.manual_seed(0)
     basis, z = random_projectors(4, 9, 100).float(), torch.randn(33, 100)

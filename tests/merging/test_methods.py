@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from mass_serve.merging import methods, task_singular_vectors
+from mass_serve.merging import TaskSingularVectors, methods, task_singular_vectors
 from mass_serve.merging.methods import METHODS, TALL_MASKS, TSV_M, MergingMethod
+from mass_serve.merging.methods.ties import ties_threshold
 
 
 @pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
@@ -33,6 +34,27 @@ def test_what_a_method_merges_of_one_task_is_that_tasks_change(method: MergingMe
     }
     merged = method.merge(*arguments.get(method.name, (change[None],)))
     expected = torch.zeros(6, 4) if method.name == "consensus" else change
+    torch.testing.assert_close(merged, expected, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
+@pytest.mark.parametrize("changed", [1.0, 0.0])
+def test_tasks_that_left_a_matrix_alone_merge_with_one_that_did_not(
+    method: MergingMethod, changed: float
+) -> None:
+    """Nor does it matter if all of them did: an adapter leaves most matrices as they are."""
+    change = changed * torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
+    untouched, changes = torch.zeros(6, 4), torch.stack([change, torch.zeros(6, 4), torch.zeros(6, 4)])
+    empty = TaskSingularVectors(torch.empty(6, 0), torch.empty(0), torch.empty(0, 4))
+    own = task_singular_vectors(change, 4) if changed else empty
+    arguments: dict[str, tuple[object, ...]] = {
+        "tsv_m": ([own, empty, empty],),
+        "ties": (changes, torch.tensor([ties_threshold(row.flatten()) for row in changes]) * 1e-6),
+        "tall_masks": (change, change, 0.4),
+        "consensus": (changes, torch.full((3,), 0.4)),
+    }
+    merged = method.merge(*arguments.get(method.name, (changes,)))
+    expected = untouched if method.name == "consensus" else change
     torch.testing.assert_close(merged, expected, atol=1e-5, rtol=1e-4)
 
 

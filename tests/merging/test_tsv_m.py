@@ -102,6 +102,37 @@ def test_tasks_do_not_interfere_after_merging() -> None:
     torch.testing.assert_close(found, s.sort(descending=True).values, atol=1e-6, rtol=1e-6)
 
 
+def ragged_blocks(ranks: tuple[int, ...], shape: tuple[int, int] = (40, 32)) -> list[TaskSingularVectors]:
+    """Blocks of those ranks, of changes of their own."""
+    whole = random_blocks(13, len(ranks), shape, 16)
+    pairs = zip(whole, ranks, strict=True)
+    return [TaskSingularVectors(one.u[:, :rank], one.s[:rank], one.vh[:rank]) for one, rank in pairs]
+
+
+@pytest.mark.parametrize("ranks", [(3, 7), (1, 9, 2), (0, 5, 4), (6, 0, 0), (0, 2, 0, 1)])
+def test_tasks_of_different_ranks_merge_as_defined(ranks: tuple[int, ...]) -> None:
+    blocks = ragged_blocks(ranks)
+    expected = merged_by_definition(blocks)
+    torch.testing.assert_close(merged_delta(blocks).double(), expected, atol=2e-5, rtol=1e-4)
+    left, right = core_factors(blocks, [range(len(blocks))])[0]
+    u = torch.cat([block.u for block in blocks], dim=1).double()
+    vh = torch.cat([block.vh for block in blocks]).double()
+    torch.testing.assert_close(u @ left @ right @ vh, expected, atol=2e-5, rtol=1e-4)
+
+
+def test_a_task_that_changed_nothing_changes_no_merge() -> None:
+    """To the last bit, so that it does not matter whether a matrix was left alone or is not in a set."""
+    one, none, other = ragged_blocks((5, 0, 3))
+    assert torch.equal(merged_delta([one, none]), merged_delta([one]))
+    assert torch.equal(merged_delta([one, none, other]), merged_delta([one, other]))
+    nothing = merged_delta([none, none])
+    assert torch.equal(nothing, torch.zeros(40, 32))
+    (left, right), (with_none, right_with_none) = core_factors([one, none, other], [(0, 2), (0, 1, 2)])
+    assert torch.equal(left, with_none)
+    assert torch.equal(right, right_with_none)
+    assert [factor.shape for factor in core_factors([none], [(0,)])[0]] == [(0, 0), (0, 0)]
+
+
 def test_mean_delta_is_the_mean_in_float32() -> None:
     deltas = [torch.full((3,), value, dtype=torch.bfloat16) for value in (1.0, 2.0, 6.0)]
     assert torch.equal(mean_delta(deltas), torch.full((3,), 3.0))

@@ -24,6 +24,7 @@ from mass_serve.router import (
     after_second_passes,
     are_comparable,
     early_stop,
+    is_of_low_rank,
 )
 from mass_serve.router.evidence import EARLY_TEMPERATURE, SECOND_PASS_WEIGHT, WHOLE_TEMPERATURE
 from mass_serve.router.head_scores import nearness
@@ -245,6 +246,14 @@ def test_subspaces_of_fewer_directions_are_not_compared_with_whole_ones() -> Non
     assert are_comparable(torch.stack([whole, whole / 100]))
     assert not are_comparable(torch.stack([whole, adapter]))
     assert not are_comparable(torch.stack([whole, untouched]))
+    assert not are_comparable(torch.empty(2, 0)), "a task left the matrix alone"
+
+
+def test_a_change_is_of_low_rank_where_few_directions_hold_all_of_it() -> None:
+    assert is_of_low_rank(8, 64, 1.0)
+    assert not is_of_low_rank(8, 64, 0.999), "cut"
+    assert not is_of_low_rank(64, 64, 1.0), "nothing could be cut"
+    assert not is_of_low_rank(8, 64, None), "unknown, of format version 1"
 
 
 def test_where_no_subspaces_are_comparable_the_heads_decide() -> None:

@@ -42,3 +42,12 @@ def test_only_candidates_are_chosen() -> None:
     first, second = router.expert_sets(coefficients)
     assert set(first) <= {0, 3}
     assert second == (1,)
+
+
+def test_without_directions_no_task_is_likelier_than_another() -> None:
+    """As where one of them left the router's matrix alone."""
+    router = SubspaceRouter(torch.empty(4, 0, 32), temperature=1.0, threshold=0.2, top_k=3)
+    coefficients = router.coefficients(
+        router.residuals(torch.randn(3, 32)), torch.ones(3, 4, dtype=torch.bool)
+    )
+    torch.testing.assert_close(coefficients, torch.full((3, 4), 0.25))

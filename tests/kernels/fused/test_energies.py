@@ -66,3 +66,7 @@ def test_a_sample_has_the_same_bits_in_every_batch() -> None:
 
 def test_no_samples_have_no_energies() -> None:
     assert _fused(torch.empty(0, 3, 16), torch.zeros(3, 2, 16)).shape == (0, 3)
+
+
+def test_without_directions_there_is_no_energy() -> None:
+    assert torch.equal(_fused(torch.randn(3, 5, 16), torch.zeros(2, 0, 16)), torch.zeros(3, 2))

@@ -51,3 +51,10 @@ def test_no_features_have_no_residuals() -> None:
             torch.empty(0, 16, device=DEVICE), torch.zeros(3, 2, 16, device=DEVICE)
         )
     assert residuals.shape == (0, 3)
+
+
+def test_without_directions_all_of_a_feature_is_left() -> None:
+    z = torch.randn(3, 16)
+    with backend("fused"):
+        residuals = subspace_residuals(z.to(DEVICE), torch.zeros(2, 0, 16, device=DEVICE)).cpu()
+    torch.testing.assert_close(residuals, z.norm(dim=1, keepdim=True).expand(3, 2))
