@@ -9,9 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file
 
 from examples.clip_benchmark.generate import configuration, generate, generate_images
-from examples.clip_benchmark.recipes import FOLDER, TASKS, recipes
+from examples.clip_benchmark.recipes import FOLDER, TASKS, finetuned_name, pretrained_name, recipes
 from mass_serve.model_store.recipes import HeadWords, ModelName, read_recipe
 from mass_serve.model_store.store import Store
 from mass_serve.model_store.words import read_class_names, read_templates
@@ -48,6 +49,30 @@ def test_the_sizes_are_the_published_ones(encoder: str, width: int, depth: int, 
     assert str(vision.patch_size) == encoder.rpartition("-")[2]
     assert (config.projection_dim, text.hidden_size, text.num_hidden_layers) == (projection, projection, 12)
     assert (vision.intermediate_size, vision.num_attention_heads) == (4 * width, width // 64)
+
+
+def snapshot(hub: Path, name: str) -> Path:
+    """The folder that the hub's client finds a model in."""
+    (folder,) = (hub / "hub" / f"models--{name.replace('/', '--')}" / "snapshots").iterdir()
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("encoder", "weights"), [("vit-b-32", "pytorch_model.bin"), ("vit-l-14", "model.safetensors")]
+)
+def test_names_in_the_files_are_the_published_ones(tmp_path: Path, encoder: str, weights: str) -> None:
+    """They are those of transformers 4: today's leaves a prefix and buffers out, and makes no pickles."""
+    generate(encoder, 1, tmp_path, tiny=True)
+    base = snapshot(tmp_path, pretrained_name(encoder))
+    assert {path.name for path in base.iterdir()} == {
+        *("config.json", "preprocessor_config.json", "vocab.json", "merges.txt", weights)
+    }
+    assert json.loads((base / "config.json").read_text())["text_config"]["eos_token_id"] == 2
+    tuned = snapshot(tmp_path, finetuned_name(encoder, "SUN397"))
+    assert {path.name for path in tuned.iterdir()} == {"config.json", "model.safetensors"}
+    keys = load_file(tuned / "model.safetensors").keys()
+    assert all(key.startswith("vision_model.") for key in keys)
+    assert "vision_model.pre_layrnorm.weight" in keys
 
 
 def command(home: Path, *arguments: object) -> str:
