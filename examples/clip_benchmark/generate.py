@@ -31,6 +31,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import CLIPConfig, CLIPModel, CLIPVisionModel
 
+from examples.clip_benchmark.images import class_folder
 from examples.clip_benchmark.recipes import ENCODERS, TASKS, finetuned_name, pretrained_name
 from mass_serve.model_store.words import read_class_names
 
@@ -192,7 +193,7 @@ def generate_images(count: int, folder: Path) -> None:
     for task in list(TASKS)[:count]:
         classes = len(read_class_names(TASKS[task][1]))
         for number in range(classes):
-            place = folder / task / str(number).zfill(len(str(classes - 1)))
+            place = folder / task / class_folder(number, classes)
             place.mkdir(parents=True, exist_ok=True)
             pixels = random.integers(0, 256, (64, 64, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(place / "0.png")
