@@ -8,6 +8,8 @@
 HF_HOME is then a cache of the Hugging Face hub that looks as if everything had been fetched. A random encoder
 classifies nothing: what this shows is that the recipe runs, how long it takes and how large the store is. The
 task vectors have a spectrum that decays, and a few percent of the weights' norm, as fine-tuning makes them.
+Names within the files, and which of them are pickles, are those of the published ones, which transformers 4
+wrote; today's writes some otherwise.
 """
 
 from __future__ import annotations
@@ -25,15 +27,19 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import CLIPConfig, CLIPModel, CLIPVisionModel
 
+from examples.clip_benchmark.images import class_folder
 from examples.clip_benchmark.recipes import ENCODERS, TASKS, finetuned_name, pretrained_name
 from mass_serve.model_store.words import read_class_names
 
 VOCABULARY_SIZE = 49_408
 TASK_RANK = 64  # of a task vector, whose singular values fall off as 1 / (1 + i)
 TASK_SHARE = 0.03  # of the norm of the weights
+PICKLED = {"vit-b-32", "vit-b-16"}  # whose pretrained model is published as a pickle alone
+WEIGHTS_FILE, PICKLE_FILE = "model.safetensors", "pytorch_model.bin"
 _VISION: dict[str, dict[str, int]] = {
     "vit-b-32": {"patch_size": 32},
     "vit-b-16": {"patch_size": 16},
@@ -58,10 +64,12 @@ _TINY: dict[str, dict[str, int]] = {
 def configuration(encoder: str, tiny: bool = False) -> Any:
     """The CLIPConfig of a published CLIP; with `tiny` of one that tests have time for."""
     vision, text = (_TINY["vision"], _TINY["text"]) if tiny else (_VISION[encoder], _TEXT.get(encoder, {}))
-    ends = {"bos_token_id": VOCABULARY_SIZE - 2, "eos_token_id": VOCABULARY_SIZE - 1}
     width = 16 if tiny else _TEXT.get(encoder, {}).get("hidden_size", 512)
-    texts: dict[str, Any] = {**text, **ends, "pad_token_id": 1, "vocab_size": VOCABULARY_SIZE}
-    return CLIPConfig(text_config=texts, vision_config=dict(vision), projection_dim=width)
+    # The published ends of a text are those of another tokenizer.
+    ends = {"bos_token_id": 0, "eos_token_id": 2, "pad_token_id": 1}
+    texts: dict[str, Any] = {**text, **ends, "vocab_size": VOCABULARY_SIZE, "projection_dim": width}
+    visions: dict[str, Any] = {**vision, "projection_dim": width}
+    return CLIPConfig(text_config=texts, vision_config=visions, projection_dim=width)
 
 
 def generate(encoder: str, count: int, hub: Path, tiny: bool = False) -> None:
@@ -72,8 +80,9 @@ def generate(encoder: str, count: int, hub: Path, tiny: bool = False) -> None:
     with TemporaryDirectory(dir=hub) as folder:
         base = Path(folder) / "base"
         model.save_pretrained(base)
-        size = {"size": config.vision_config.image_size, "crop_size": config.vision_config.image_size}
-        (base / "preprocessor_config.json").write_text(json.dumps(size))  # the rest is CLIP's default
+        if encoder in PICKLED:
+            _pickle(base)
+        _write_preprocessing(base, config.vision_config.image_size)
         _write_tokenizer(base)
         _publish(base, pretrained_name(encoder), hub)
     vision = model.vision_model.state_dict()
@@ -81,6 +90,7 @@ def generate(encoder: str, count: int, hub: Path, tiny: bool = False) -> None:
     for number, task in enumerate(list(TASKS)[:count], start=1):
         with TemporaryDirectory(dir=hub) as folder:
             _finetuned(config.vision_config, vision, number).save_pretrained(folder)
+            _prefix(Path(folder) / WEIGHTS_FILE)
             _publish(Path(folder), finetuned_name(encoder, task), hub)
 
 
@@ -103,6 +113,33 @@ def _change(weight: Tensor, generator: torch.Generator) -> Tensor:
     change = (left @ torch.randn(rank, matrix.shape[1], generator=generator)).reshape(weight.shape)
     scale = TASK_SHARE * max(float(weight.norm()), math.sqrt(weight.numel()) * 0.01)
     return change * (scale / float(change.norm()))
+
+
+def _pickle(folder: Path) -> None:
+    """Puts a pickle in the place of a CLIP's safetensors, with the buffers that used to be saved, too."""
+    weights = load_file(folder / WEIGHTS_FILE)
+    for tower in ("text_model", "vision_model"):
+        count = len(weights[f"{tower}.embeddings.position_embedding.weight"])
+        weights[f"{tower}.embeddings.position_ids"] = torch.arange(count)[None]
+    torch.save(weights, folder / PICKLE_FILE)
+    (folder / WEIGHTS_FILE).unlink()
+
+
+def _prefix(file: Path) -> None:
+    """Names the tensors of an image encoder as parts of a CLIP, as transformers 4 did."""
+    weights = load_file(file)
+    renamed = {f"vision_model.{key.removeprefix('vision_model.')}": weights[key] for key in weights}
+    save_file(renamed, file, {"format": "pt"})
+
+
+def _write_preprocessing(folder: Path, size: int) -> None:
+    content = {
+        **{"feature_extractor_type": "CLIPFeatureExtractor", "resample": 3},
+        **{"do_resize": True, "size": size, "do_center_crop": True, "crop_size": size, "do_normalize": True},
+        "image_mean": [0.48145466, 0.4578275, 0.40821073],
+        "image_std": [0.26862954, 0.26130258, 0.27577711],
+    }
+    (folder / "preprocessor_config.json").write_text(json.dumps(content))
 
 
 def _write_tokenizer(folder: Path) -> None:
@@ -143,7 +180,7 @@ def _publish(folder: Path, name: str, hub: Path) -> None:
 
 def _blob_name(path: Path) -> str:
     """The SHA-256 of a large file, git's name of a small one."""
-    if path.suffix == ".safetensors":
+    if path.name in (WEIGHTS_FILE, PICKLE_FILE):
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     content = path.read_bytes()
@@ -156,7 +193,7 @@ def generate_images(count: int, folder: Path) -> None:
     for task in list(TASKS)[:count]:
         classes = len(read_class_names(TASKS[task][1]))
         for number in range(classes):
-            place = folder / task / str(number).zfill(len(str(classes - 1)))
+            place = folder / task / class_folder(number, classes)
             place.mkdir(parents=True, exist_ok=True)
             pixels = random.integers(0, 256, (64, 64, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(place / "0.png")

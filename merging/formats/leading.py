@@ -47,15 +47,13 @@ def leading_singular_vectors(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor,
     if not _SMALLEST_ENERGY < energy < _LARGEST_ENERGY:
         return None
     gram /= energy  # squares of it are finite, too
-    size = _flat_size(rank, rows) if _is_flat(gram, rank) else _usual_size(rank)
-    if size > rows // 2:
-        return None
-    u, _ = torch.linalg.qr(_leading_in_krylov_space(gram, rank, size).double())
-    # The exact decomposition of u u^T A: what it misses is the choice of u alone.
-    u, s, vh = _decomposed(u, (u.T.float() @ matrix).double())
-    if not missed_energy_is_small(gram, u.float(), (s.square() / energy).float()):
-        return None
-    return u, s, vh
+    for size in _sizes(gram, rank):
+        u, _ = torch.linalg.qr(_leading_in_krylov_space(gram, rank, size).double())
+        # The exact decomposition of u u^T A: what it misses is the choice of u alone.
+        u, s, vh = _decomposed(u, (u.T.float() @ matrix).double())
+        if missed_energy_is_small(gram, u.float(), (s.square() / energy).float()):
+            return u, s, vh
+    return None
 
 
 def _decomposed(u: Tensor, product: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -127,13 +125,19 @@ def _raised(descending: Tensor, amount: float) -> float:
     return (amount + float(sums[raised - 1])) / raised
 
 
+def _sizes(gram: Tensor, rank: int) -> list[int]:
+    """Returns the dimensions of the spaces to try, where they are few enough to be quick.
+
+    The edge between what is kept and what is not takes a larger space where nothing stands out there; that
+    a few directions stand out hides it at first.
+    """
+    rows = len(gram)
+    usual, flat = _usual_size(rank), 3 * rank + rows // 8
+    return [size for size in ((flat,) if _is_flat(gram, rank) else (usual, flat)) if size <= rows // 2]
+
+
 def _usual_size(rank: int) -> int:
     return max(5 * rank // 2, 6 * _SMALLEST_BLOCK)
-
-
-def _flat_size(rank: int, rows: int) -> int:
-    """The edge between what is kept and what is not takes a larger space where nothing stands out."""
-    return 3 * rank + rows // 8
 
 
 def _is_flat(gram: Tensor, rank: int) -> bool:

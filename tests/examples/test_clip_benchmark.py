@@ -6,12 +6,18 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from PIL import Image
+from safetensors.torch import load_file
 
 from examples.clip_benchmark.generate import configuration, generate, generate_images
-from examples.clip_benchmark.recipes import FOLDER, TASKS, recipes
+from examples.clip_benchmark.images import DATA_SETS, write_images
+from examples.clip_benchmark.recipes import FOLDER, TASKS, finetuned_name, pretrained_name, recipes
+from mass_serve.evaluation.class_folders import class_of_folders
 from mass_serve.model_store.recipes import HeadWords, ModelName, read_recipe
 from mass_serve.model_store.store import Store
 from mass_serve.model_store.words import read_class_names, read_templates
@@ -48,6 +54,53 @@ def test_the_sizes_are_the_published_ones(encoder: str, width: int, depth: int, 
     assert str(vision.patch_size) == encoder.rpartition("-")[2]
     assert (config.projection_dim, text.hidden_size, text.num_hidden_layers) == (projection, projection, 12)
     assert (vision.intermediate_size, vision.num_attention_heads) == (4 * width, width // 64)
+
+
+def snapshot(hub: Path, name: str) -> Path:
+    """The folder that the hub's client finds a model in."""
+    (folder,) = (hub / "hub" / f"models--{name.replace('/', '--')}" / "snapshots").iterdir()
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("encoder", "weights"), [("vit-b-32", "pytorch_model.bin"), ("vit-l-14", "model.safetensors")]
+)
+def test_names_in_the_files_are_the_published_ones(tmp_path: Path, encoder: str, weights: str) -> None:
+    """They are those of transformers 4: today's leaves a prefix and buffers out, and makes no pickles."""
+    generate(encoder, 1, tmp_path, tiny=True)
+    base = snapshot(tmp_path, pretrained_name(encoder))
+    assert {path.name for path in base.iterdir()} == {
+        *("config.json", "preprocessor_config.json", "vocab.json", "merges.txt", weights)
+    }
+    assert json.loads((base / "config.json").read_text())["text_config"]["eos_token_id"] == 2
+    tuned = snapshot(tmp_path, finetuned_name(encoder, "SUN397"))
+    assert {path.name for path in tuned.iterdir()} == {"config.json", "model.safetensors"}
+    keys = load_file(tuned / "model.safetensors").keys()
+    assert all(key.startswith("vision_model.") for key in keys)
+    assert "vision_model.pre_layrnorm.weight" in keys
+
+
+def rows(labels: Iterable[int]) -> Iterator[dict[str, object]]:
+    """What a data set gives, of images in a form that PNG does not have."""
+    for label in labels:
+        yield {"jpg": Image.new("CMYK", (4, 4), (label, 0, 0, 0)), "cls": label}
+
+
+def test_images_of_data_sets_are_what_eval_reads(tmp_path: Path) -> None:
+    names = [f"class {number}" for number in range(12)]
+    count = write_images(rows([11, 3, 3, 0, 3]), DATA_SETS["FER2013"], len(names), tmp_path / "task", 2)
+    folders = sorted(path.name for path in (tmp_path / "task").iterdir())
+    assert class_of_folders(folders, names) == {f"{number:02}": number for number in range(12)}
+    images = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.png"))
+    assert images == ["task/00/0.png", "task/03/0.png", "task/03/1.png", "task/11/0.png"]
+    assert count == 4
+    assert DATA_SETS.keys() == TASKS.keys()
+
+
+def test_a_label_that_the_head_does_not_have_is_named(tmp_path: Path) -> None:
+    data_set = replace(DATA_SETS["EMNIST"], image="jpg", label="cls")
+    with pytest.raises(ValueError, match="emnist_letters has a label 26, expected 0 to 25"):
+        write_images(rows([25, 26]), data_set, 26, tmp_path / "task", None)
 
 
 def command(home: Path, *arguments: object) -> str:

@@ -39,6 +39,10 @@ FOUND: dict[str, Callable[[], Tensor]] = {
     "slow decay": lambda: with_spectrum(1e-2 * PLACE**-0.5),
     "decay": lambda: with_spectrum(1e-2 / PLACE),
     "quick decay": lambda: with_spectrum(torch.exp(-PLACE / 5)),
+    "few that stand out and a flat rest": lambda: with_spectrum(1 / PLACE + 0.05),
+    "a shelf behind a few that stand out": lambda: with_spectrum(
+        torch.where(PLACE <= 3, 5.0, 1.0 - PLACE / 1000)
+    ),
     "low rank": lambda: with_spectrum(1e-2 * PLACE[:7] ** -0.5),
     "low rank and rounding": lambda: with_spectrum(PLACE[:7] ** -0.5) + noise(1e-7),
     "one direction": lambda: with_spectrum(PLACE[:1]),
@@ -49,9 +53,7 @@ FOUND: dict[str, Callable[[], Tensor]] = {
     "small": lambda: with_spectrum(1e-11 / PLACE),
 }
 LEFT: dict[str, Callable[[], Tensor]] = {
-    "a shelf behind a few that stand out": lambda: with_spectrum(
-        torch.where(PLACE <= 3, 5.0, 1.0 - PLACE / 1000)
-    ),
+    "a slope": lambda: with_spectrum(1.0 - PLACE / (2 * ROWS)),
     "infinite squares": lambda: with_spectrum(1e20 / PLACE),
     "squares of zero": lambda: with_spectrum(1e-25 / PLACE),
 }
