@@ -23,6 +23,8 @@ from mass_serve.model_store.storage.regular_files import FileState, RegularFile
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 PICKLE_FILE = "pytorch_model.bin"
+# A PEFT adapter's, which is no whole model.
+ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 # As open_clip names them on the hub.
 OPEN_CLIP_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 # Where training code keeps the weights, beside the optimizer and the like.
@@ -108,6 +110,8 @@ def open_weights(path: Path, allow_pickle: bool) -> WeightFiles:
     """Opens the weights in a directory or a file. Raises CheckpointError; pickles must be allowed."""
     if not path.exists():
         raise CheckpointError(f"{path} does not exist")
+    if path.name == ADAPTER_WEIGHTS:
+        raise CheckpointError(f"{path} is a PEFT adapter's, which is no model by itself: give its folder")
     if not path.is_dir():
         if path.suffix not in PICKLE_SUFFIXES:
             return SafetensorsWeights((path,))
@@ -124,7 +128,9 @@ def open_weights(path: Path, allow_pickle: bool) -> WeightFiles:
     for name in OPEN_CLIP_FILES:
         if (path / name).exists():
             return open_weights(path / name, allow_pickle)
-    raise CheckpointError(f"{path} has neither {WEIGHTS_FILE} nor {INDEX_FILE}")
+    if (path / ADAPTER_CONFIG).exists():
+        raise CheckpointError(f"{path} is a PEFT adapter, but a whole model is needed: give its base")
+    raise CheckpointError(f"{path} has neither {WEIGHTS_FILE} nor {INDEX_FILE}: download the model again")
 
 
 def _shards(index: Path) -> tuple[Path, ...]:
