@@ -241,7 +241,10 @@ def test_wrong_architectures_are_refused(folder: Path, changes: dict[str, object
     [
         (lambda folder: shutil.rmtree(folder), "does not exist"),
         (lambda folder: (folder / "config.json").unlink(), r"config\.json cannot be read: No such file"),
-        (lambda folder: (folder / "config.json").write_text("{"), r"config\.json is not valid JSON"),
+        (
+            lambda folder: (folder / "config.json").write_text("{"),
+            r"config\.json is not valid JSON.*: mend it or",
+        ),
         (lambda folder: (folder / "config.json").write_text("[]"), "must hold a JSON object"),
         (lambda folder: (folder / "config.json").write_text("[" * 10**5), "is not valid JSON"),
         (lambda folder: (folder / "model.safetensors").unlink(), r"has neither model\.safetensors nor"),
@@ -251,7 +254,16 @@ def test_wrong_architectures_are_refused(folder: Path, changes: dict[str, object
             ),
             "not a complete safetensors file",
         ),
-        (lambda folder: (folder / "model.safetensors").write_bytes(b""), "not a complete safetensors file"),
+        (
+            lambda folder: (folder / "model.safetensors").write_text(
+                "version https://git-lfs.github.com/spec/v1"
+            ),
+            r"model\.safetensors is the pointer of Git LFS to a file, .*: run `git lfs pull`",
+        ),
+        (
+            lambda folder: (folder / "model.safetensors").write_bytes(b""),
+            "not a complete .*: download it again",
+        ),
         (
             # A header said to be of 2^60 bytes must not be allocated.
             lambda folder: (folder / "model.safetensors").write_bytes((2**60).to_bytes(8, "little") + b"{}"),
@@ -282,7 +294,8 @@ def test_a_parameter_under_two_names_is_refused(folder: Path) -> None:
         (None, "has no weight_map"),
         ({"x": "../other.safetensors"}, "must name its shards as files of its own folder"),
         ({"x": ""}, "must name its shards as files of its own folder"),
-        ({"x": "gone.safetensors"}, r"gone\.safetensors cannot be read: No such file"),
+        ({"x": "gone.safetensors"}, r"names gone\.safetensors, which is not there: download it, too"),
+        ({"x": f"{'x' * 300}.safetensors"}, "which is not there"),
     ],
 )
 def test_hostile_shard_indexes_are_refused(folder: Path, weight_map: object, sentence: str) -> None:
