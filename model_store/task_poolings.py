@@ -28,7 +28,10 @@ def pooling_of_head(task: str, head: HeadTensors, finetuned: Architecture) -> An
     if width == without:
         return own.unprojected
     other = "" if without == whole else f", or {without} without its projection"
-    raise CheckpointError(f"task {task}: the head takes {width} numbers, the encoder gives {whole}{other}")
+    raise CheckpointError(
+        f"task {task}: the head takes {width} numbers, the encoder gives {whole}{other}: give the head that"
+        f" this model was trained with by --head {task}=FILE"
+    )
 
 
 def with_pooling_of(pretrained: Checkpoint, finetuned: Mapping[str, Checkpoint]) -> Checkpoint:

@@ -63,7 +63,7 @@ def read_head(path: Path) -> HeadTensors:
         with RegularFile.open(path) as file:
             tensors = TensorFile(file).read_all()
     except TensorFileError as error:
-        raise CheckpointError(f"{path} cannot be used: {error}") from error
+        raise CheckpointError(f"{path} cannot be used: {error}: make or download it again") from error
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from error
     if all(key.startswith(_CLASSIFIER) for key in tensors):

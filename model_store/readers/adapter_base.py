@@ -10,8 +10,8 @@ from pathlib import Path
 
 from mass_serve.model_store.errors import CheckpointError
 from mass_serve.model_store.format.origin import Origin
-from mass_serve.model_store.readers.adapters import ADAPTER_CONFIG
 from mass_serve.model_store.readers.json_files import read_json_object
+from mass_serve.model_store.readers.weight_files import ADAPTER_CONFIG
 
 BASE_NAME = "base_model_name_or_path"
 

@@ -26,10 +26,13 @@ from mass_serve.merging import ThinDelta
 from mass_serve.model_store.errors import CheckpointError
 from mass_serve.model_store.format.tensor_files import LARGEST_NUMBER, TensorSpec
 from mass_serve.model_store.readers.json_files import read_json_object
-from mass_serve.model_store.readers.weight_files import SafetensorsWeights, WeightFiles
+from mass_serve.model_store.readers.weight_files import (
+    ADAPTER_CONFIG,
+    ADAPTER_WEIGHTS,
+    SafetensorsWeights,
+    WeightFiles,
+)
 
-ADAPTER_CONFIG = "adapter_config.json"
-ADAPTER_WEIGHTS = "adapter_model.safetensors"
 _PREFIX = "base_model.model."
 _DOWN, _UP, _MAGNITUDE = ".lora_A.weight", ".lora_B.weight", ".lora_magnitude_vector"
 _SAVED = ".modules_to_save."
@@ -91,6 +94,11 @@ class AdaptedWeights(WeightFiles):
         self._whole: dict[str, str] = {}
         for name in _without_copies(self._adapter.specs):
             self._place(name, key_of)
+        if not self._low_rank and not self._whole:
+            found = next(iter(self._adapter.specs), "no tensor")
+            raise self._unfit(
+                f"changes nothing of the image encoder: it has {found}, so give another adapter"
+            )
 
     def read(self, key: str) -> Tensor:
         if key in self._whole:
@@ -143,7 +151,7 @@ class AdaptedWeights(WeightFiles):
         if key is None:
             return
         if key not in self.base.specs:
-            raise self._unfit(f"changes {module}, which the encoder does not have")
+            raise self._of_another_base(f"changes {module}, which the encoder does not have")
         self._refuse_second(key, name)
         self._low_rank[key] = self._checked(name, module, self.base.specs[key].shape)
         self.specs[key] = TensorSpec(torch.float32, self.base.specs[key].shape)
@@ -169,9 +177,9 @@ class AdaptedWeights(WeightFiles):
         if up not in specs:
             raise self._unfit(f"holds {down}, but no {up}: download it again")
         if not _is_low_rank_of(shape, specs[down].shape, specs[up].shape):
-            raise self._unfit(
+            raise self._of_another_base(
                 f"changes {module} by {list(specs[up].shape)} times {list(specs[down].shape)}, where the "
-                f"base has {list(shape)}: expected [d_out, r] times [r, d_in] of the base's [d_out, d_in]"
+                f"base has {list(shape)}, and not [d_out, r] times [r, d_in] of the base's [d_out, d_in]"
             )
         scale = self._scale(module, specs[down].shape[0])
         return _LowRank(down, up, scale, self._magnitude(stem, module, shape))
@@ -190,6 +198,12 @@ class AdaptedWeights(WeightFiles):
         found = (value for pattern, value in self._alphas.items() if pattern.fullmatch(module))
         alpha = next(found, self._config["lora_alpha"])
         return float(alpha) / (rank**0.5 if self._config.get("use_rslora") else rank)
+
+    def _of_another_base(self, what: str) -> CheckpointError:
+        return self._unfit(
+            f"{what}: give the model that the adapter was trained on, or merge the two with PEFT's "
+            "merge_and_unload and give the whole model"
+        )
 
     def _unfit(self, what: str) -> CheckpointError:
         base = self._config.get("base_model_name_or_path")

@@ -32,6 +32,9 @@ from mass_serve.model_store.readers.vit import Vit
 from mass_serve.model_store.readers.weight_files import WeightFiles, open_weights
 
 CONFIG_FILE = "config.json"
+_QUANTISATION = "quantization_config"
+# Those of weights, and that of old buffers of positions.
+_USUAL_DTYPES = {torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64}
 # Another family is another file beside `clip`, and an entry here. First those that are told by their tensors:
 # in a folder of the hub the configuration of another form may lie beside them.
 FAMILIES: tuple[Family, ...] = (OpenClipVision(), ClipVision(), Vit(), Dinov2(), Siglip(), Timm())
@@ -80,6 +83,7 @@ class Checkpoint:
         folder = path if path.is_dir() else path.parent
         weights = open_weights(path, allow_pickle)
         family, config = _family_of(folder, weights)
+        _refuse_quantised(config, weights)
         return cls(folder, weights, family, (config,), base)
 
     def adapted(self, folder: Path) -> Checkpoint:
@@ -242,7 +246,10 @@ class Checkpoint:
     def _check_dtype(self, key: str) -> None:
         dtype = self._weights.specs[key].dtype
         if dtype is None or not dtype.is_floating_point:
-            raise CheckpointError(f"{self.folder}: {key} must be float64, float32, float16 or bfloat16")
+            raise CheckpointError(
+                f"{self.folder}: {key} must be float64, float32, float16 or bfloat16: quantised weights "
+                "cannot be read, so give the model as it was trained"
+            )
 
 
 def _family_of(folder: Path, weights: WeightFiles) -> tuple[Family, ConfigFile]:
@@ -257,6 +264,20 @@ def _family_of(folder: Path, weights: WeightFiles) -> tuple[Family, ConfigFile]:
     *first, last = (family.title for family in FAMILIES)
     known = f"{', '.join(first)} and {last}"
     raise CheckpointError(f"{path}: model_type is {model_type!r}, but only {known} can be stored")
+
+
+def _refuse_quantised(config: ConfigFile, weights: WeightFiles) -> None:
+    """Raises CheckpointError where a configuration says that the weights are quantised, and they are.
+
+    Models that were trained over a quantised base may say so as well.
+    """
+    quantised = config.content.get(_QUANTISATION)
+    if quantised and any(spec.dtype not in _USUAL_DTYPES for spec in weights.specs.values()):
+        method = quantised.get("quant_method") if isinstance(quantised, dict) else quantised
+        raise CheckpointError(
+            f"{config.path}: {_QUANTISATION} says that the weights are quantised ({str(method)[:40]}): "
+            "give the model as it was before that, in float32, float16 or bfloat16"
+        )
 
 
 def _with_projection_of(base: Architecture | None, own: Architecture) -> Architecture:

@@ -27,7 +27,7 @@ def read_json_file(path: Path) -> Any:
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
     except ValueError as error:
-        raise CheckpointError(f"{path} is not valid JSON: {error}") from error
+        raise CheckpointError(f"{path} is not valid JSON: {error}: mend it or download it again") from error
 
 
 def read_json_object(path: Path) -> dict[str, Any]:

@@ -51,7 +51,7 @@ def load_state_dict(path: Path) -> Any:
             ) from error
         raise _unsafe(path, _REASON.sub(r"\1", str(error))) from error
     except Exception as error:  # torch.load documents no exceptions of its own
-        raise _unsafe(path, str(error)) from error
+        raise _unsafe(path, f"{error}: download it again, or give safetensors") from error
 
 
 def _unsafe(path: Path, reason: str) -> CheckpointError:

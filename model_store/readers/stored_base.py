@@ -19,7 +19,6 @@ from mass_serve.model_store.errors import CheckpointError
 from mass_serve.model_store.format.tensor_files import TensorSpec
 from mass_serve.model_store.readers.adapter_base import BASE_NAME, base_folder
 from mass_serve.model_store.readers.adapters import (
-    ADAPTER_CONFIG,
     AdaptedWeights,
     changed_parameters,
     is_adapter,
@@ -31,7 +30,7 @@ from mass_serve.model_store.readers.family import Description, Source
 from mass_serve.model_store.readers.json_files import ConfigFile, read_json_object
 from mass_serve.model_store.readers.siglip import Siglip
 from mass_serve.model_store.readers.vit import Vit
-from mass_serve.model_store.readers.weight_files import WeightFiles
+from mass_serve.model_store.readers.weight_files import ADAPTER_CONFIG, WeightFiles
 
 _Family = ClipVision | Dinov2 | Siglip | Vit
 # The families of encoders whose embedding has a LayerNorm or none, and a class token or none. An adapter that

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from pathlib import Path
 
@@ -23,10 +24,13 @@ from mass_serve.model_store.storage.regular_files import FileState, RegularFile
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 PICKLE_FILE = "pytorch_model.bin"
+# A PEFT adapter's, which is no whole model.
+ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 # As open_clip names them on the hub.
 OPEN_CLIP_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 # Where training code keeps the weights, beside the optimizer and the like.
 _STATE_DICT = "state_dict"
+_LFS_POINTER = b"version https://git-lfs"
 PICKLE_SUFFIXES = {".pt", ".pth", ".bin"}
 
 
@@ -108,6 +112,8 @@ def open_weights(path: Path, allow_pickle: bool) -> WeightFiles:
     """Opens the weights in a directory or a file. Raises CheckpointError; pickles must be allowed."""
     if not path.exists():
         raise CheckpointError(f"{path} does not exist")
+    if path.name == ADAPTER_WEIGHTS:
+        raise CheckpointError(f"{path} is a PEFT adapter's, which is no model by itself: give its folder")
     if not path.is_dir():
         if path.suffix not in PICKLE_SUFFIXES:
             return SafetensorsWeights((path,))
@@ -124,7 +130,9 @@ def open_weights(path: Path, allow_pickle: bool) -> WeightFiles:
     for name in OPEN_CLIP_FILES:
         if (path / name).exists():
             return open_weights(path / name, allow_pickle)
-    raise CheckpointError(f"{path} has neither {WEIGHTS_FILE} nor {INDEX_FILE}")
+    if (path / ADAPTER_CONFIG).exists():
+        raise CheckpointError(f"{path} is a PEFT adapter, but a whole model is needed: give its base")
+    raise CheckpointError(f"{path} has neither {WEIGHTS_FILE} nor {INDEX_FILE}: download the model again")
 
 
 def _shards(index: Path) -> tuple[Path, ...]:
@@ -134,7 +142,10 @@ def _shards(index: Path) -> tuple[Path, ...]:
     names = sorted({str(name) for name in weight_map.values()})
     if not all(name.isprintable() and Path(name).name == name != "" for name in names):
         raise CheckpointError(f"{index} must name its shards as files of its own folder")
-    return tuple(index.parent / name for name in names)
+    shards = tuple(index.parent / name for name in names)
+    if missing := [path for path in shards if not os.path.exists(path)]:
+        raise CheckpointError(f"{index} names {missing[0].name}, which is not there: download it, too")
+    return shards
 
 
 def _refuse_unless(unchanged: bool, path: Path) -> None:
@@ -153,4 +164,8 @@ def _tensors(path: Path, file: RegularFile) -> TensorFile:
     try:
         return TensorFile(file)
     except TensorFileError as error:
-        raise CheckpointError(f"{path} cannot be used: {error}") from error
+        if file.size >= len(_LFS_POINTER) and file.read(0, len(_LFS_POINTER)) == _LFS_POINTER:
+            raise CheckpointError(
+                f"{path} is the pointer of Git LFS to a file, not that file: run `git lfs pull` in its folder"
+            ) from error
+        raise CheckpointError(f"{path} cannot be used: {error}: download it again") from error

@@ -174,7 +174,10 @@ def _explanation(name: HubName, error: Exception, library: ModuleType) -> str:
         cache = library.constants.HF_HUB_CACHE
         return f"does not fit: no space is left at {cache}; set HF_HOME to another disk"
     reason = str(error.__cause__ or error).strip().split("\n", 1)[0]
-    return f"cannot be fetched and is not in the cache: {reason}; run the same command again to go on"
+    return (
+        f"cannot be fetched from {library.constants.ENDPOINT} and is not in the cache: {reason}; check the"
+        " network and run the same command again to go on"
+    )
 
 
 def _refused(error: Exception, library: ModuleType) -> bool:

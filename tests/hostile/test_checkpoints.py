@@ -84,7 +84,7 @@ def shard_that_no_system_can_name(folder: Path) -> None:
     sharded(folder, "a\0b\ud800")
 
 
-@harm("gone.safetensors cannot be read: No such file")
+@harm("index.json names gone.safetensors, which is not there")
 def missing_shard(folder: Path) -> None:
     sharded(folder, "gone.safetensors")
 

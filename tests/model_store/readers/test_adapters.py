@@ -332,7 +332,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
     "the other half": (edited(lambda t: t.pop(DOWN)), r"holds .*lora_B.weight, which this version cannot"),
     "another width": (
         edited(lambda t: t.update({UP: torch.zeros(48, RANK)})),
-        r"changes vision_model.*q_proj by \[48, 2\] times \[2, 32\], .* base has \[32, 32\].*own base",
+        r"changes vision_model.*q_proj by \[48, 2\] times \[2, 32\], .* has \[32, 32\].*: give the model",
     ),
     "a number for a matrix": (
         edited(lambda t: t.update({DOWN: torch.tensor(1.0)})),
@@ -340,7 +340,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
     ),
     "a dimension too many": (
         edited(lambda t: t.update({UP: torch.zeros(WIDTH, RANK, 7)})),
-        r"by \[32, 2, 7\] times \[2, 32\], .* base has \[32, 32\]: expected \[d_out, r\] times",
+        r"by \[32, 2, 7\] times \[2, 32\], .* base has \[32, 32\], and not \[d_out, r\] times",
     ),
     "no rank": (
         edited(lambda t: t.update({DOWN: torch.zeros(0, WIDTH), UP: torch.zeros(WIDTH, 0)})),
@@ -386,6 +386,11 @@ DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
         edited(lambda t: t.update({f"base_model.model.{MODULE}.lora_magnitude_vector": torch.ones(WIDTH)})),
         r"holds .*lora_magnitude_vector, which is DoRA's, but .*adapter_config.json has no use_dora: write",
     ),
+    "the text tower's alone": (
+        edited(lambda t: [t.update({name.replace("vision", "text"): t.pop(name)}) for name in (DOWN, UP)]),
+        r"changes nothing of the image encoder: it has .*text_model.*lora_A.weight, so give another adapter",
+    ),
+    "nothing": (edited(lambda t: t.clear()), "changes nothing of the image encoder: it has no tensor"),
     "NaN": (edited(lambda t: t[UP].fill_(float("nan"))), "holds NaN"),
 }
 
@@ -430,8 +435,21 @@ def test_what_cannot_be_merged_is_refused(
 
 def test_an_adapter_of_other_modules_is_refused(suite: Suite, tmp_path: Path) -> None:
     adapter = save_adapter(tmp_path / "adapter", suite.pretrained, "encoder.layer.0.attention.query")
-    with pytest.raises(CheckpointError, match=r"changes encoder.layer.0.attention.query, which the encoder"):
+    with pytest.raises(CheckpointError, match=r"layer.0.attention.query, which .* not have: give the model"):
         build(suite.pretrained, [TaskInput("small", adapter)], tmp_path / "out")
+
+
+def test_an_adapter_is_no_whole_model(suite: Suite, tmp_path: Path) -> None:
+    adapter = save_adapter(tmp_path / "adapter", suite.pretrained)
+    with pytest.raises(
+        CheckpointError, match=r"adapter is a PEFT adapter, but a whole .* needed: give its base"
+    ):
+        build(adapter, [suite.tasks[0]], tmp_path / "out")
+    file = TaskInput("small", adapter / "adapter_model.safetensors")
+    with pytest.raises(
+        CheckpointError, match=r"adapter_model.safetensors is a PEFT adapter's, .*: give its fol"
+    ):
+        build(suite.pretrained, [file], tmp_path / "out")
 
 
 @pytest.mark.parametrize(

@@ -164,6 +164,49 @@ def test_wrong_weights_are_named(
         Checkpoint.open(folder)
 
 
+PROJECTION = "vision_model.encoder.layers.0.self_attn.q_proj.weight"
+
+
+@pytest.mark.parametrize(
+    ("config", "change", "sentence"),
+    [
+        (
+            {"quant_method": "bitsandbytes", "load_in_4bit": True},
+            {PROJECTION: torch.zeros(512, 1, dtype=torch.uint8)},
+            r"config\.json: quantization_config says that .* quantised \(bitsandbytes\): give the model",
+        ),
+        (
+            {"quant_method": "gptq"},
+            {PROJECTION.replace("weight", "qweight"): torch.zeros(4, 32, dtype=torch.int32)},
+            r"quantised \(gptq\)",
+        ),
+        ("fp8", {PROJECTION: torch.zeros(32, 32).to(torch.float8_e4m3fn)}, r"quantised \(fp8\)"),
+        (
+            None,
+            {PROJECTION: torch.zeros(32, 32, dtype=torch.int8)},
+            r"q_proj\.weight must be float64, .*: quantised weights cannot be read, so give",
+        ),
+    ],
+)
+def test_quantised_weights_are_refused(
+    config: object, change: dict[str, Tensor], sentence: str, folder: Path
+) -> None:
+    set_in_config(folder, quantization_config=config)
+    save_file(load_file(folder / "model.safetensors") | change, folder / "model.safetensors")
+    with pytest.raises(CheckpointError, match=sentence):
+        Checkpoint.open(folder)
+
+
+def test_weights_that_are_no_longer_quantised_are_read(folder: Path) -> None:
+    set_in_config(folder, quantization_config={"quant_method": "bitsandbytes"})
+    assert Checkpoint.open(folder).architecture.width == 32
+
+
+def set_in_config(folder: Path, **changes: object) -> None:
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -3e38])
 def test_weights_that_are_not_finite_are_named(folder: Path, value: float) -> None:
     edit_weights(folder, lambda weights: weights[FULL].view(-1)[-1:].fill_(value))
@@ -198,7 +241,10 @@ def test_wrong_architectures_are_refused(folder: Path, changes: dict[str, object
     [
         (lambda folder: shutil.rmtree(folder), "does not exist"),
         (lambda folder: (folder / "config.json").unlink(), r"config\.json cannot be read: No such file"),
-        (lambda folder: (folder / "config.json").write_text("{"), r"config\.json is not valid JSON"),
+        (
+            lambda folder: (folder / "config.json").write_text("{"),
+            r"config\.json is not valid JSON.*: mend it or",
+        ),
         (lambda folder: (folder / "config.json").write_text("[]"), "must hold a JSON object"),
         (lambda folder: (folder / "config.json").write_text("[" * 10**5), "is not valid JSON"),
         (lambda folder: (folder / "model.safetensors").unlink(), r"has neither model\.safetensors nor"),
@@ -208,7 +254,16 @@ def test_wrong_architectures_are_refused(folder: Path, changes: dict[str, object
             ),
             "not a complete safetensors file",
         ),
-        (lambda folder: (folder / "model.safetensors").write_bytes(b""), "not a complete safetensors file"),
+        (
+            lambda folder: (folder / "model.safetensors").write_text(
+                "version https://git-lfs.github.com/spec/v1"
+            ),
+            r"model\.safetensors is the pointer of Git LFS to a file, .*: run `git lfs pull`",
+        ),
+        (
+            lambda folder: (folder / "model.safetensors").write_bytes(b""),
+            "not a complete .*: download it again",
+        ),
         (
             # A header said to be of 2^60 bytes must not be allocated.
             lambda folder: (folder / "model.safetensors").write_bytes((2**60).to_bytes(8, "little") + b"{}"),
@@ -239,7 +294,8 @@ def test_a_parameter_under_two_names_is_refused(folder: Path) -> None:
         (None, "has no weight_map"),
         ({"x": "../other.safetensors"}, "must name its shards as files of its own folder"),
         ({"x": ""}, "must name its shards as files of its own folder"),
-        ({"x": "gone.safetensors"}, r"gone\.safetensors cannot be read: No such file"),
+        ({"x": "gone.safetensors"}, r"names gone\.safetensors, which is not there: download it, too"),
+        ({"x": f"{'x' * 300}.safetensors"}, "which is not there"),
     ],
 )
 def test_hostile_shard_indexes_are_refused(folder: Path, weight_map: object, sentence: str) -> None:

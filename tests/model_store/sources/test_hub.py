@@ -225,7 +225,7 @@ def test_no_network(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
     template = nobody + "/{repo_id}/resolve/{revision}/{filename}"
     monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", nobody)
     monkeypatch.setattr(huggingface_hub.constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-    assert "cannot be fetched and is not in the cache: " in refusal(NAME)
+    assert f"cannot be fetched from {nobody} and is not in the cache: " in refusal(NAME)
     assert "run the same command again" in refusal(NAME)
     assert hub.asked == []
 
