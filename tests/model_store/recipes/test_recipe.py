@@ -87,7 +87,7 @@ def in_tasks(text: str) -> str:
             "top_k: 2\ncompresion-ratio: 1",
             "line 2, compresion-ratio: unknown key; did you mean compression_ratio?",
         ),
-        ("xyz: 1", "line 1, xyz: unknown key; known are compression_ratio, mode, "),
+        ("xyz: 1", "line 1, xyz: unknown key; known are compression_ratio, rank, energy, budget, mode, "),
         (in_tasks("heads: x"), "line 4, tasks.0.heads: unknown key; did you mean head?"),
         (in_tasks("zzzzz: x"), "tasks.0.zzzzz: unknown key; known are name, checkpoint, head, labels, indiv"),
         (in_tasks("head: {classnames: a, template: b}"), "line 4, tasks.0.head.templates: is missing"),
