@@ -233,7 +233,7 @@ class ExpertBank:
 def _ranks_by_parameter(
     task_ranks: Sequence[Mapping[str, int]], pretrained: Mapping[str, Tensor]
 ) -> dict[str, tuple[int, ...]]:
-    """The ranks of all tasks in each parameter that has blocks. Raises ValueError where there are no such."""
+    """The ranks of all tasks in each parameter that has blocks. Raises ValueError where they do not fit."""
     parameters = task_ranks[0].keys() if task_ranks else ()
     for task, ranks in enumerate(task_ranks):
         if unmatched := sorted(ranks.keys() ^ parameters):
