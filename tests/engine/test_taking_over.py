@@ -13,6 +13,8 @@ from torch import Tensor
 from mass_serve.backbone import ExpertSet
 from mass_serve.engine import Classification, Engine, EngineOptions, Query
 from mass_serve.engine.set_cache import SetKey
+from mass_serve.model_store.build_options import BuildOptions
+from mass_serve.model_store.build_store import build
 from mass_serve.model_store.plan import TaskInput
 from mass_serve.model_store.revisions import add_task, remove_task, rollback_task
 from tests.models import Suite
@@ -61,6 +63,21 @@ def parts(experts: ExpertSet) -> dict[str, Tensor]:
 def test_it_has_the_bits_of_an_engine_from_nothing(
     store: Path, suite: Suite, change: str, execution: str
 ) -> None:
+    assert_as_from_nothing(store, suite, change, execution)
+
+
+@pytest.mark.parametrize(("change", "execution"), [("replaced", "low_rank"), ("moved", "materialised")])
+def test_so_it_has_where_every_task_has_ranks_of_its_own(
+    tmp_path: Path, suite: Suite, change: str, execution: str
+) -> None:
+    store = tmp_path / "store"
+    build(suite.pretrained, suite.tasks, store, BuildOptions(energy=0.7))
+    ranks = Engine.load(str(store)).bank.task_ranks
+    assert any(ranks[0][name] != ranks[1][name] for name in ranks[0])
+    assert_as_from_nothing(store, suite, change, execution)
+
+
+def assert_as_from_nothing(store: Path, suite: Suite, change: str, execution: str) -> None:
     before = Engine.load(str(store), execution=execution)
     use(before, execution == "materialised")
     CHANGES[change](store, suite)
