@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 from mass_serve.backbone.architecture import Architecture, weight_of
@@ -35,8 +36,8 @@ class Factoring:
     patch_embedding: PatchEmbeddingForm
     rule: RankRule
 
-    @property
-    def shapes(self) -> dict[str, tuple[int, int]]:
+    @cached_property
+    def shapes(self) -> Mapping[str, tuple[int, int]]:
         """The shape [d_out, d_in] of every factored parameter, in forward order."""
         return factored_shapes(self.architecture, self.patch_embedding)
 
