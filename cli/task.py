@@ -47,7 +47,10 @@ def add(
     exact: Annotated[
         bool, typer.Option("--exact", help=BuildOptions.model_fields["exact"].description)
     ] = False,
-    force: Annotated[bool, typer.Option("--force", help="take it if implausibly far from the base")] = False,
+    force: Annotated[
+        bool,
+        typer.Option("--force", help="take it if implausibly far from the base, or an adapter of another"),
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Adds a task to a store; the fine-tuned models of its other tasks are not needed."""

@@ -81,7 +81,9 @@ class BuildOptions(BaseModel):
         default="auto", description="stored, or rebuilt at load; auto: what is quicker"
     )
     allow_pickle: bool = Field(default=False, description="read .pt and .bin checkpoints")
-    force: bool = Field(default=False, description="take tasks that are implausibly far from the base")
+    force: bool = Field(
+        default=False, description="take tasks that are implausibly far from the base, or adapters of another"
+    )
     exact: bool = Field(
         default=False,
         description="decompose whole matrices; by default their leading part, with a measured bound",

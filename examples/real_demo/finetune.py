@@ -6,6 +6,7 @@ adapter with the classifier in it and the configuration that names the labels be
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,11 @@ from examples.real_demo.tasks import Task
 
 LINEAR_LAYERS = ["q_proj", "k_proj", "v_proj", "o_proj", "fc1", "fc2"]
 BATCH = 24
+_REPORTED_STEPS = 20  # minutes on a busy machine
+
+
+def _silent(line: str) -> None:
+    """Reports nothing."""
 
 
 @dataclass(frozen=True)
@@ -54,12 +60,14 @@ def read_examples(folder: Path) -> Examples:
     return Examples(torch.cat(rows), torch.tensor([number for _, number in sorted(paths)]), labels)
 
 
-def finetune(model: Any, task: Task, examples: Examples, plan: Plan) -> Any:
+def finetune(
+    model: Any, task: Task, examples: Examples, plan: Plan, report: Callable[[str], object] = _silent
+) -> Any:
     """The model after fine-tuning, a PeftModel where the task has a LoRA rank."""
     torch.manual_seed(plan.seed)
     if task.lora_rank:
         model = with_adapters(model, task.lora_rank)
-    _train(model, task, examples, plan)
+    _train(model, task, examples, plan, report)
     return model.eval()
 
 
@@ -110,7 +118,7 @@ def save(model: Any, folder: Path) -> None:
     processor().save_pretrained(folder)
 
 
-def _train(model: Any, task: Task, examples: Examples, plan: Plan) -> None:
+def _train(model: Any, task: Task, examples: Examples, plan: Plan, report: Callable[[str], object]) -> None:
     model.train()
     optimiser = _optimiser(model, plan)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
@@ -120,7 +128,7 @@ def _train(model: Any, task: Task, examples: Examples, plan: Plan) -> None:
         pct_start=plan.warmup,
         cycle_momentum=False,
     )
-    for _ in range(plan.steps):
+    for step in range(1, plan.steps + 1):
         rows = torch.randint(len(examples.targets), (BATCH,))
         logits = model(varied(examples.pixels[rows], task.mirrored)).logits
         loss = cross_entropy(logits, examples.targets[rows], label_smoothing=0.05)
@@ -129,6 +137,8 @@ def _train(model: Any, task: Task, examples: Examples, plan: Plan) -> None:
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
         schedule.step()
+        if step % _REPORTED_STEPS == 0:
+            report(f"{task.name}: step {step} of {plan.steps}, loss {loss.item():.3f}")
 
 
 def _optimiser(model: Any, plan: Plan) -> torch.optim.Optimizer:

@@ -39,8 +39,6 @@ def build_store(out: Path, pretrained: Path, models: Mapping[str, Path], report:
     store = out / "store"
     if not store.exists():
         tasks = [f"--task={task}={folder}" for task, folder in models.items()]
-        # A classifier's labels are in its configuration, but peft keeps none for an adapter's.
-        tasks += [f"--labels={task}={folder / 'config.json'}" for task, folder in models.items()]
         pictures = ["--eval-data", str(out / "pictures" / "evaluation")]
         mass_serve(
             ["build", "--pretrained", str(pretrained), *tasks, *pictures, "--out", str(store)],

@@ -29,13 +29,15 @@ def make_task(task: Task, pretrained: Path, out: Path, plan: Plan, report: Repor
     folder, measured = out / "tasks" / task.name, out / "measured" / f"{task.name}.json"
     if not measured.exists():  # written last
         begun = time.process_time()
+        report(f"{task.name}: preparing its pictures")
         write_task(out / "pictures", task.name, task.pictures(out / "raw"))
         training, held_out = (
             read_examples(out / "pictures" / split / task.name) for split in ("training", "evaluation")
         )
         model = with_classifier(pretrained, training)
         figures = {"logistic_regression": accuracy(model, held_out)}
-        model = finetune(model, task, training, plan)
+        report(f"{task.name}: fine-tuning with {len(training.targets)} pictures")
+        model = finetune(model, task, training, plan, report)
         save(model, folder)
         figures |= {"fine_tuned": accuracy(model, held_out), "seconds": time.process_time() - begun}
         measured.parent.mkdir(exist_ok=True)

@@ -117,7 +117,9 @@ def read_labels(path: Path) -> tuple[str, ...]:
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
     except ValueError as error:
-        raise CheckpointError(f"{path} is not valid JSON: {error}") from error
+        raise CheckpointError(
+            f"{path} is not valid JSON: {error}: give a JSON list of the class names"
+        ) from error
     if isinstance(labels, dict):
         return labels_by_row(path, labels.get(ID2LABEL, labels))
     return labels_in_order(path, labels)

@@ -70,7 +70,9 @@ def test_a_full_fine_tuning_is_saved_as_transformers_saves_it(
     pretrained: Path, examples: Examples, tmp_path: Path
 ) -> None:
     before = Dinov2Model.from_pretrained(pretrained).state_dict()
-    model = finetune(with_classifier(pretrained, examples), FULL, examples, PLAN)
+    told: list[str] = []
+    model = finetune(with_classifier(pretrained, examples), FULL, examples, Plan(steps=20), told.append)
+    assert told[0].startswith("full: step 20 of 20, loss ")
     save(model, tmp_path / "task")
     again: Any = Dinov2ForImageClassification.from_pretrained(tmp_path / "task")
     again.eval()

@@ -99,7 +99,7 @@ def test_labels_may_be_told_by_row(inside: bool, tmp_path: Path) -> None:
         ('["a", ""]', "must hold a JSON list of class names"),
         ('["a", "b", "a"]', "holds the label 'a' twice"),
         (r'["\ud800"]', "surrogate"),
-        ("[", "is not valid JSON"),
+        ("[", "is not valid JSON: .*: give a JSON list of the class names"),
     ],
 )
 def test_wrong_labels(tmp_path: Path, content: str, sentence: str) -> None:
