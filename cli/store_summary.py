@@ -102,11 +102,15 @@ def _task_table(store: Store, sizes: dict[str, int]) -> Table:
         accuracy = "?" if task.individual_accuracy is None else f"{task.individual_accuracy:.4f}"
         size = decimal(sum(sizes[path] for path in task.files))
         earlier = len(store.manifest.history.get(task.name, ()))
-        counts = (str(len(task.labels)), task.head.kind, str(task.rank), size)
+        counts = (str(len(task.labels)), task.head.kind, _rank(task), size)
         table.add_row(
             task.name, task.revision, *counts, _distance(task), _energy_kept(task), accuracy, str(earlier)
         )
     return table
+
+
+def _rank(task: TaskEntry) -> str:
+    return str(task.rank) if task.ranks is None else f"{min(task.ranks.values())} to {task.rank}"
 
 
 def _distance(task: TaskEntry) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -73,7 +74,9 @@ def test_flags_override_a_recipes_rule_for_ranks(recipe: Path, tmp_path: Path) -
     run("build", recipe, "--out", tmp_path / "out", "--budget", "0.8x")
     rule = json.loads((tmp_path / "out" / "manifest.json").read_bytes())["rank_rule"]
     assert (rule["kind"], rule["times"]) == ("budget", 0.8)
-    assert "budget 0.8x" in run("inspect", tmp_path / "out")[0]
+    shown = run("inspect", tmp_path / "out")[0]
+    assert "budget 0.8x" in shown
+    assert re.search(r"│ digits .*│ \d+ to \d+ +│", shown)
     told = failure("build", recipe, "--out", tmp_path / "other", "--budget", "0.8x", "--rank", "4")
     assert "rank and budget choose the ranks in different ways: give one of them" in told
     recipe.write_text(recipe.read_text() + "rank: 4\n")
