@@ -61,7 +61,7 @@ def build(
             return _finish_committed(files, plan)
         journal = _resume_or_start(files, plan)
         journal = _write_pretrained(files, plan, journal, progress)
-        plan, journal = _with_level(files, plan, journal, progress)
+        plan, journal = _with_level(files, plan, distances, journal, progress)
         journal = _write_tasks(files, plan, distances, journal, progress)
         draft = _draft(plan, journal, origin)
         form = _merged_base_form(plan, draft)
@@ -155,14 +155,14 @@ def _distances(files: StoreFiles, plan: BuildPlan, force: bool, progress: Progre
 
 
 def _with_level(
-    files: StoreFiles, plan: BuildPlan, journal: Journal, progress: Progress
+    files: StoreFiles, plan: BuildPlan, distances: Mapping[str, float], journal: Journal, progress: Progress
 ) -> tuple[BuildPlan, Journal]:
     """Finds the level of a budget, which depends on all tasks, or takes it from the journal."""
     factoring = plan.layout.factoring
     if not isinstance(factoring.rule, BudgetRule):
         return plan, journal
     if journal.level is None:
-        base, changes = plan.pretrained, [task.checkpoint.change for task in plan.tasks]
+        base, changes = plan.pretrained, [(t.checkpoint.change, distances[t.name]) for t in plan.tasks]
         budget = factoring.rule.times * base.nbytes
         level = level_of_budget(plan.layout, budget, base.parameter, changes, progress)
         journal = journal.model_copy(update={"level": level})

@@ -1,8 +1,9 @@
 """The level of a budget: which triplets of all tasks together are worth their bytes.
 
-A triplet of a matrix of task t is worth `s^2 / (||delta_t||^2 bytes)`: what leaving it out would lose of the
-task's change, for every byte that it saves. They are kept from the best one on until the budget is spent.
-Only singular values are computed for it, and one matrix of one task is in memory at a time on each thread.
+A triplet of a matrix of task t is worth `s^2 / (distance_t^2 bytes)`: what leaving it out would lose of the
+task's change, for every byte that it saves (the distance is `||delta_t||` over what all tasks share). They
+are kept from the best one on until the budget is spent. Only singular values are computed for it, and one
+matrix of one task is in memory at a time on each thread.
 """
 
 from __future__ import annotations
@@ -27,15 +28,21 @@ def level_of_budget(
     layout: ExpertLayout,
     budget: float,
     pretrained: ReadParameter,
-    changes: Sequence[ReadChange],
+    changes: Sequence[tuple[ReadChange, float]],
     progress: Progress,
 ) -> float:
-    """Returns the level at which the blocks of all tasks take at most `budget` bytes."""
+    """Returns the level at which the blocks of all tasks take at most `budget` bytes.
+
+    `changes` are what each task changed, and its distance from the base.
+    """
     shapes, item = layout.factoring.shapes, BLOCK_DTYPES[layout.block_dtype].itemsize
 
     def spectra(name: str) -> list[Tensor]:
         base = pretrained(name)
-        return [energies_of_change(change(name, base)) for change in changes]
+        # At distance 0 there is no energy to divide.
+        return [
+            energies_of_change(change(name, base)) / (distance or 1.0) ** 2 for change, distance in changes
+        ]
 
     progress(SPECTRA, 0, len(shapes))
     energies, costs = [], []

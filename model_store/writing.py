@@ -95,7 +95,9 @@ def write_task(
     With `named_by_content` its name is that of `revision_of`.
     """
     stage = f"factoring {task.name}"
-    factored = factor_task(layout, pretrained, task.checkpoint.change, stage, progress, exact)
+    factored = factor_task(
+        layout.of_task(distance), pretrained, task.checkpoint.change, stage, progress, exact
+    )
     ranks = None if factored.ranks == layout.factoring.prescribed() else factored.ranks
     experts = _TensorFile(layout.tensor_specs(factored.ranks), factored.tensors)
     head = _TensorFile(task.head.specs(), task.head.tensors)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from mass_serve.merging.threads import side_by_side
 from mass_serve.model_store.format.factoring import Factoring, Ranks
 from mass_serve.model_store.format.manifest import BlockDtype, Manifest, TaskEntry
 from mass_serve.model_store.format.rank_choice import Delta, kept_singular_vectors, norm_of
+from mass_serve.model_store.format.rank_rules import BudgetRule
 from mass_serve.model_store.format.tensor_files import TensorSpec
 from mass_serve.model_store.progress import Progress, silent
 
@@ -57,6 +58,13 @@ class ExpertLayout:
     def backbone(self) -> Architecture:
         """The encoder."""
         return self.factoring.architecture
+
+    def of_task(self, distance: float) -> ExpertLayout:
+        """The layout by which a task at that distance from its base is factored."""
+        rule = self.factoring.rule
+        if not isinstance(rule, BudgetRule):
+            return self
+        return replace(self, factoring=replace(self.factoring, rule=rule.of_task(distance)))
 
     def ranks_of(self, task: TaskEntry) -> Ranks:
         """R of every factored parameter of a task, in forward order."""

@@ -73,15 +73,20 @@ class EnergyRule(StrictModel):
 
 
 class BudgetRule(StrictModel):
-    """R is the number of triplets with `energy / bytes` above `level`.
+    """R is the number of triplets with `energy / (distance^2 bytes)` above `level`.
 
-    The level is found when a store is built: the lowest at which the blocks of all tasks have at most `times`
-    the bytes of the pretrained model. Tasks that are added later are held to the same level.
+    The distance is the task's from its base: what counts is the share of its own change, for a task that
+    moved little needs that little. The level is found when a store is built: the lowest at which the blocks
+    of all tasks have at most `times` the bytes of the pretrained model. Later tasks are held to the same.
     """
 
     kind: Literal["budget"] = "budget"
     times: Annotated[float, Field(gt=0, le=LARGEST_BUDGET)]
     level: Annotated[float, Field(ge=0)]
+
+    def of_task(self, distance: float) -> BudgetRule:
+        """Returns the rule for a task at that distance, whose energies need not be divided any more."""
+        return self.model_copy(update={"level": self.level * distance**2})
 
     def chosen(self, energies: Tensor, cost: int) -> int:
         """Returns the rank of a matrix by its energies, each of whose triplets takes `cost` bytes."""

@@ -105,7 +105,11 @@ class TestRules:
             assert distance is not None
             for name, energies in spectra(suite, task).items():
                 item = 2 if dtype == "bfloat16" else 4
-                worth = energies / (sum(Checkpoint.open(suite.pretrained).parameter(name).shape) * item + 4)
+                worth = (
+                    energies
+                    / distance**2
+                    / (sum(Checkpoint.open(suite.pretrained).parameter(name).shape) * item + 4)
+                )
                 kept += worth[: found[name]].tolist()
                 left_out += worth[found[name] :].tolist()
         assert min(kept) > max(left_out) * (1 - 1e-6)
