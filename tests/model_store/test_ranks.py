@@ -265,6 +265,13 @@ class TestAdapters:
         # The rows of k and v were left alone, to the last bit.
         assert not vectors.u[32:].any()
 
+    def test_has_its_own_rank_over_the_stores_own_encoder(self, store: Path, tmp_path: Path) -> None:
+        """Where the folder that it names is not on this machine."""
+        lost = TaskInput("lost", save_adapter(tmp_path / "lost", Path("org/clip")))
+        entry = add_task(store, lost, force=True).task("lost")
+        assert entry.ranks is not None
+        assert {name: rank for name, rank in entry.ranks.items() if rank} == {QKV: 2}
+
     def test_of_another_base_is_measured_as_a_whole(self, suite: Suite, store: Path, tmp_path: Path) -> None:
         """What the store has of its base is not that of the adapter: the difference is a change, too."""
         other = TaskInput("other", save_adapter(tmp_path / "other", suite.tasks[1].checkpoint))
