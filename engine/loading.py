@@ -65,7 +65,12 @@ class LoadedStore:
         return {linear: blocks[weight_of(linear)].leading_rows for linear in early_linears(self.architecture)}
 
     def is_comparable(self, linear: str) -> bool:
-        """Tells whether what the tasks' leading subspaces at a linear explain can be compared."""
+        """Tells whether what the tasks' leading subspaces at a linear explain can be compared.
+
+        An adapter's cannot. Stores say which task is one; in earlier ones blocks that hold a whole change do.
+        """
+        if any(head.entry.adapter for head in self.heads):
+            return False
         parameter = weight_of(linear)
         full_rank, ranks = min(self.pretrained[parameter].shape), self.bank.blocks[parameter].ranks
         kept = [head.entry.energy_kept for head in self.heads]

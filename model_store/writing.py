@@ -119,6 +119,7 @@ def write_task(
         energy_kept=factored.energy_kept,
         files=dict(zip(paths, hashes, strict=True)),
         ranks=ranks,
+        adapter=task.checkpoint.is_adapter,
         origins=task.origins,
     )
 

@@ -9,6 +9,7 @@ The lowest version that says everything is the one that is written (`lowest_vers
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from operator import not_
 from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
@@ -96,6 +97,8 @@ class TaskEntry(StrictModel):
     # Of every factored parameter, in forward order, where they are not what the store's rule prescribes.
     # Format version 1 has no such key.
     ranks: dict[str, Rank] | None = Field(default=None, exclude_if=_is_none)
+    # Its directions are where an adapter began, at random. Format version 1 has no such key.
+    adapter: bool = Field(default=False, exclude_if=not_)
     # Of what was fetched by its name: checkpoint, head, labels. Format version 1 has no such key.
     origins: tuple[Origin, ...] = Field(default=(), exclude_if=().__eq__)
 
@@ -296,7 +299,7 @@ def lowest_version(manifest: Manifest) -> int:
         any((task.distance, task.energy_kept) != (None, None) for task in manifest.all_entries()),
         manifest.pretrained_origin is not None,
         manifest.rank_rule is not None,
-        any(task.ranks is not None for task in manifest.all_entries()),
+        any(task.ranks is not None or task.adapter for task in manifest.all_entries()),
         any(entry.origins or entry.name != entry.name.lower() for entry in manifest.all_entries()),
     )
     return 2 if any(of_version_2) else 1

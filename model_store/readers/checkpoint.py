@@ -111,6 +111,11 @@ class Checkpoint:
         return next(((path, value) for path, value in found if value is not None), None)
 
     @property
+    def is_adapter(self) -> bool:
+        """Whether it is a base as an adapter changes it."""
+        return isinstance(self._weights, AdaptedWeights)
+
+    @property
     def left_out(self) -> tuple[str, ...]:
         """The parameters of the architecture that are not here: `over` reads them of the base."""
         return tuple(name for name in self.architecture.parameter_shapes() if name not in self._sources)
@@ -144,7 +149,7 @@ class Checkpoint:
         found = {self._weights.specs[self._keys[key]].dtype for key in self._sources[name].keys}
         dtypes = [dtype for dtype in found if dtype is not None]
         # What an adapter changes is float32, and its base may be less.
-        if len(dtypes) != len(found) or (len(dtypes) > 1 and not isinstance(self._weights, AdaptedWeights)):
+        if len(dtypes) != len(found) or (len(dtypes) > 1 and not self.is_adapter):
             raise CheckpointError(f"{self.folder}: the parts of {name} have different dtypes")
         return functools.reduce(torch.promote_types, dtypes)
 

@@ -167,7 +167,9 @@ def test_subspaces_are_compared_where_every_task_was_cut_and_has_some() -> None:
     (first, *others) = loaded.heads
     adapter = replace(first, entry=first.entry.model_copy(update={"energy_kept": 1.0}))
     cut = replace(first, entry=first.entry.model_copy(update={"energy_kept": 0.9}))
-    assert not any(replace(loaded, heads=(adapter, *others)).is_comparable(linear) for linear in linears)
+    cut_adapter = replace(cut, entry=cut.entry.model_copy(update={"adapter": True}))
+    for head in (adapter, cut_adapter):
+        assert not any(replace(loaded, heads=(head, *others)).is_comparable(linear) for linear in linears)
     assert all(replace(loaded, heads=(cut, *others)).is_comparable(linear) for linear in linears)
     left_alone = _loaded("exact", least_rank=0)
     for linear in linears:

@@ -250,8 +250,11 @@ class TestAdapters:
     def test_is_cut_to_the_stores_where_that_is_below(
         self, suite: Suite, adapter: TaskInput, tmp_path: Path
     ) -> None:
-        store = build(suite.pretrained, [adapter], tmp_path / "out", BuildOptions(rank=1))
+        store = build(suite.pretrained, [adapter, suite.tasks[0]], tmp_path / "out", BuildOptions(rank=1))
         assert ranks(store, "small")[QKV] == 1
+        # What is left of it does not tell that it is one.
+        assert json.loads(store.files.read_bytes("manifest.json"))["tasks"][0]["adapter"] is True
+        assert [task.adapter for task in store.manifest.tasks] == [True, False]
 
     def test_is_the_decomposition_of_the_dense_change(
         self, suite: Suite, adapter: TaskInput, tmp_path: Path
