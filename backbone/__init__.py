@@ -1,4 +1,4 @@
-"""The shared vision transformer and the experts folded into it, with torch alone.
+"""The shared transformer and the experts folded into it, with torch alone.
 
 `architecture` defines an encoder; `one_pass.run` is its forward pass, part by part (`parts`), over weights in
 one of several forms (`weights`); `ExpertBank` holds what every task changed; `passes_for` gives a store's
@@ -11,12 +11,15 @@ from mass_serve.backbone.architecture import (
     Block,
     PatchEmbedding,
     Pooling,
+    RotaryAttention,
+    WordEmbedding,
     weight_of,
 )
 from mass_serve.backbone.expert_bank import ExpertBank
 from mass_serve.backbone.expert_set import ExpertSet
-from mass_serve.backbone.heads import ClassificationHead
+from mass_serve.backbone.heads import ClassificationHead, HiddenLayer
 from mass_serve.backbone.one_pass import Feature, PassResult, Probe, run
+from mass_serve.backbone.packed import Batch, Packed
 from mass_serve.backbone.parts.patch_embedding import patchify
 from mass_serve.backbone.passes import Passes, passes_for
 from mass_serve.backbone.weights.dense import DenseWeights
@@ -24,17 +27,22 @@ from mass_serve.backbone.weights.dense import DenseWeights
 __all__ = [
     "Architecture",
     "AttentionPooling",
+    "Batch",
     "Block",
     "ClassificationHead",
     "DenseWeights",
     "ExpertBank",
     "ExpertSet",
     "Feature",
+    "HiddenLayer",
+    "Packed",
     "PassResult",
     "Passes",
     "PatchEmbedding",
     "Pooling",
     "Probe",
+    "RotaryAttention",
+    "WordEmbedding",
     "passes_for",
     "patchify",
     "run",

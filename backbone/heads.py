@@ -9,18 +9,46 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mass_serve import kernels
+from mass_serve.kernels.activations import HeadActivation, activate_
+
+
+@dataclass(frozen=True)
+class HiddenLayer:
+    """A layer that some heads have before their classes': `LayerNorm(act(z V^T + c))`, in float32."""
+
+    weight: Tensor  # V [H, P]
+    bias: Tensor  # c [H]
+    activation: HeadActivation
+    norm: tuple[Tensor, Tensor, float] | None = None  # weight and bias [H], and epsilon, of the LayerNorm
+
+    def __call__(self, z: Tensor) -> Tensor:
+        """The hidden vectors [n, H] of z [n, P]."""
+        hidden = activate_(kernels.linear(z, self.weight, self.bias), self.activation)
+        if self.norm is None:
+            return hidden
+        weight, bias, eps = self.norm
+        return F.layer_norm(hidden, weight.shape, weight, bias, eps)
+
+    def to(self, device: torch.device) -> HiddenLayer:
+        """The same layer on another device."""
+        norm = self.norm
+        if norm is not None:
+            norm = norm[0].to(device), norm[1].to(device), norm[2]
+        return HiddenLayer(self.weight.to(device), self.bias.to(device), self.activation, norm)
 
 
 @dataclass(frozen=True)
 class ClassificationHead:
     """A cosine head (`logit_scale` set) or a linear one (`bias` set), in float32.
 
-    cosine: `logits = logit_scale * normalise(z) normalise(W)^T`; linear: `logits = z W^T + b`.
+    cosine: `logits = logit_scale * normalise(z) normalise(W)^T`; linear: `logits = z W^T + b`. With a hidden
+    layer z is what that makes of the embedding.
     """
 
     weight: Tensor  # [C, P]; rows of unit length in a cosine head
     bias: Tensor | None = None  # [C]
     logit_scale: float | None = None  # the multiplier itself, not its logarithm
+    hidden: HiddenLayer | None = None
 
     def __post_init__(self) -> None:
         if (self.bias is None) == (self.logit_scale is None):
@@ -31,7 +59,13 @@ class ClassificationHead:
     def to(self, device: torch.device) -> ClassificationHead:
         """The same head on another device."""
         bias = None if self.bias is None else self.bias.to(device)
-        return ClassificationHead(self.weight.to(device), bias, self.logit_scale)
+        hidden = None if self.hidden is None else self.hidden.to(device)
+        return ClassificationHead(self.weight.to(device), bias, self.logit_scale, hidden)
+
+    @property
+    def nbytes(self) -> int:
+        """The memory of its matrices."""
+        return self.weight.nbytes + (0 if self.hidden is None else self.hidden.weight.nbytes)
 
     @property
     def directions(self) -> Tensor:
@@ -43,11 +77,16 @@ class ClassificationHead:
 
         Unlike logits they can be compared between heads of any kind and scale.
         """
-        return kernels.linear(F.normalize(embeddings.float(), dim=1), self.directions)
+        return kernels.linear(F.normalize(self._entering(embeddings), dim=1), self.directions)
 
     def logits(self, embeddings: Tensor) -> Tensor:
         """The logits [n, C] of embeddings [n, P], in float32."""
-        z = embeddings.float()
+        z = self._entering(embeddings)
         if self.logit_scale is None:
             return kernels.linear(z, self.weight, self.bias)
         return kernels.linear(F.normalize(z, dim=1), self.weight) * self.logit_scale
+
+    def _entering(self, embeddings: Tensor) -> Tensor:
+        """Returns what enters the classes' linear, in float32."""
+        z = embeddings.float()
+        return z if self.hidden is None else self.hidden(z)

@@ -12,21 +12,30 @@ every operation gives a sample the same bits whatever else is in the batch.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Literal
 
-import torch
 from torch import Tensor
 
-from mass_serve.backbone.architecture import Architecture, AttentionPooling, BlockNames, Token
+from mass_serve.backbone.architecture import (
+    Architecture,
+    AttentionPooling,
+    BlockNames,
+    PatchEmbedding,
+    Token,
+    WordEmbedding,
+)
+from mass_serve.backbone.layout import Layout, Tokens
+from mass_serve.backbone.packed import Batch, Packed, joined
 from mass_serve.backbone.parts.attention_pooling import attention_pool
 from mass_serve.backbone.parts.block import attention, class_attention, enter_attention, enter_mlp, mlp
 from mass_serve.backbone.parts.patch_embedding import embed
 from mass_serve.backbone.parts.pooling import pool
+from mass_serve.backbone.parts.word_embedding import embed_words
 from mass_serve.backbone.shares import in_shares
 from mass_serve.backbone.weights.metered import MeteredWeights
-from mass_serve.backbone.weights.protocol import EncoderWeights
+from mass_serve.backbone.weights.protocol import BatchWeights, EncoderWeights
 
 # Where a pass ends: before the block of that index, at the router's feature, or with the embedding.
 Stop = int | Literal["feature", "embedding"]
@@ -60,31 +69,40 @@ class Probe:
 class PassResult:
     """Holds what was asked of a pass. Reading anything else raises KeyError."""
 
-    outputs: dict[Output, Tensor]  # each [B, ...]
+    outputs: Mapping[Output, Batch]  # each [B, ...]
+
+    @property
+    def entering(self) -> Batch:
+        """The tokens that enter the block where the pass stopped: [B, L, D], or packed, of texts."""
+        return self.outputs["tokens"]
 
     @property
     def tokens(self) -> Tensor:
-        """The tokens [B, L, D] that enter the block where the pass stopped."""
-        return self.outputs["tokens"]
+        """Those of samples of one length, [B, L, D]."""
+        return self._tensor("tokens")
 
     @property
     def energies(self) -> Tensor:
         """The energies [B, K, T] float32 of the probe's K linears, in forward order."""
-        return self.outputs["energies"]
+        return self._tensor("energies")
 
     @property
     def feature(self) -> Tensor:
         """The router's feature [B, D]."""
-        return self.outputs["feature"]
+        return self._tensor("feature")
 
     @property
     def embedding(self) -> Tensor:
         """The image embedding [B, P]."""
-        return self.outputs["embedding"]
+        return self._tensor("embedding")
 
     def each(self, change: Callable[[Tensor], Tensor]) -> PassResult:
-        """The result with every tensor changed in that way."""
-        return PassResult({name: change(tensor) for name, tensor in self.outputs.items()})
+        """The result of equally long samples with every tensor changed in that way."""
+        return PassResult({name: change(self._tensor(name)) for name in self.outputs})
+
+    def of_samples(self, samples: Tensor) -> PassResult:
+        """The result of the samples that `samples` [n] int64 numbers."""
+        return PassResult({name: output[samples] for name, output in self.outputs.items()})
 
     @classmethod
     def joined(cls, results: Sequence[PassResult]) -> PassResult:
@@ -92,21 +110,26 @@ class PassResult:
         if len(results) == 1:
             return results[0]
         names = results[0].outputs
-        return cls({name: torch.cat([result.outputs[name] for result in results]) for name in names})
+        return cls({name: joined([result.outputs[name] for result in results]) for name in names})
+
+    def _tensor(self, name: Output) -> Tensor:
+        output = self.outputs[name]
+        assert isinstance(output, Tensor)
+        return output
 
 
 def run(
     architecture: Architecture,
-    weights: EncoderWeights,
-    x: Tensor,
+    weights: BatchWeights,
+    x: Batch,
     start: int | None = None,
     stop: Stop = "embedding",
     probe: Probe | None = None,
 ) -> PassResult:
     """Runs a pass: gives tokens or embedding by its stop, energies and feature where the probe has them.
 
-    x are patches [B, L - N, 3 p p], or with `start` the tokens [B, L, D] that enter that block. A pass that
-    stops before a block measures that block's own qkv too, whose input costs no attention.
+    x are patches [B, L - N, 3 p p] or words (packed, [N, 2]), or with `start` the tokens that enter that
+    block. A pass that stops before a block measures that block's own qkv too, whose input costs no attention.
 
     Raises ValueError for tokens that are to stop at a block that they do not start before, and where the
     probe asks for something that is not on the pass.
@@ -114,7 +137,7 @@ def run(
     probe = probe or Probe()
     blocks = _blocks_of(architecture, start, stop, probe)
 
-    def of_share(weights: EncoderWeights, x: Tensor) -> PassResult:
+    def of_share(weights: BatchWeights, x: Batch) -> PassResult:
         return _run(architecture, weights, x, blocks, stop, probe, embedded=start is not None)
 
     if not weights.divisible:
@@ -144,8 +167,8 @@ def _blocks_of(architecture: Architecture, start: int | None, stop: Stop, probe:
 
 def _run(
     architecture: Architecture,
-    weights: EncoderWeights,
-    x: Tensor,
+    weights: BatchWeights,
+    x: Batch,
     blocks: Sequence[BlockNames],
     stop: Stop,
     probe: Probe,
@@ -153,39 +176,50 @@ def _run(
     embedded: bool,
 ) -> PassResult:
     """Runs the blocks, which are known to fit, for one share of the samples."""
-    eps, found = architecture.block.layer_norm_eps, dict[Output, Tensor]()
-    meter = MeteredWeights(weights, probe.bases)
+    eps, found = architecture.block.layer_norm_eps, dict[Output, Batch]()
+    tokens = Tokens.of(x, weights)
+    meter = MeteredWeights(tokens.weights, probe.bases, tokens.layout)
+    tokens = replace(tokens, weights=meter)
     if not embedded:
-        x = embed(architecture.embedding, meter, x, eps)
-    x = _through_blocks(architecture, blocks, meter, x, stop, probe.feature, found)
+        tokens = tokens.each(_embed(architecture, meter, x, eps))
+    tokens = _through_blocks(architecture, blocks, tokens, stop, probe.feature, found)
     if isinstance(stop, int):
-        found["tokens"] = x
+        found["tokens"] = tokens.layout.batch(tokens.x)
         following = BlockNames(stop)
         if following.qkv in probe.bases:
-            meter.measure(following.qkv, enter_attention(architecture.block, following, meter, x))
+            meter.measure(following.qkv, enter_attention(architecture.block, following, tokens))
     elif stop == "embedding":
-        found["embedding"] = _pool(architecture, meter, x, eps)
+        found["embedding"] = _pool(architecture, tokens, eps)
     if probe.bases:
         found["energies"] = meter.energies
     return PassResult(found)
 
 
-def _pool(architecture: Architecture, weights: EncoderWeights, x: Tensor, eps: float) -> Tensor:
+def _embed(architecture: Architecture, weights: EncoderWeights, x: Batch, eps: float) -> Tensor:
+    """The tokens of a batch's words or patches. Raises ValueError for what the encoder does not read."""
+    match architecture.embedding, x:
+        case WordEmbedding() as part, Packed():
+            return embed_words(part, weights, x, eps)
+        case PatchEmbedding() as part, Tensor():
+            return embed(part, weights, x, eps)
+    raise ValueError(f"this encoder reads {'texts' if architecture.reads_text else 'images'} alone")
+
+
+def _pool(architecture: Architecture, tokens: Tokens, eps: float) -> Tensor:
     part = architecture.pooling
     if isinstance(part, AttentionPooling):
-        return attention_pool(part, weights, x, eps)
-    return pool(part, architecture.embedding, weights, x, eps)
+        return attention_pool(part, tokens.weights, tokens.x, eps)
+    return pool(part, architecture.embedding.tokens_before_patches, tokens, eps)
 
 
 def _through_blocks(
     architecture: Architecture,
     blocks: Sequence[BlockNames],
-    weights: EncoderWeights,
-    x: Tensor,
+    tokens: Tokens,
     stop: Stop,
     feature: Feature | None,
-    found: dict[Output, Tensor],
-) -> Tensor:
+    found: dict[Output, Batch],
+) -> Tokens:
     """Returns what leaves the last block: all tokens, or the class token where no more is asked for.
 
     Leaves the router's feature in `found` on the way; a pass that stops there leaves that block half-way.
@@ -195,10 +229,17 @@ def _through_blocks(
         is_last, is_mean = names is blocks[-1], feature == Feature(names.index, "mean")
         leave_all = isinstance(stop, int) or (stop == "embedding" and architecture.pooling.needs_all_tokens)
         class_suffices = is_last and not leave_all and not is_mean
-        x = (class_attention if class_suffices else attention)(block, names, weights, x)
-        entering = enter_mlp(block, names, weights, x)
+        tokens = (class_attention if class_suffices else attention)(block, names, tokens)
+        entering = enter_mlp(block, names, tokens)
         if feature is not None and names.index == feature.layer:
-            found["feature"] = entering.mean(1) if is_mean else entering[:, 0]
+            found["feature"] = _feature(tokens.layout, entering, is_mean=is_mean)
         if not (is_last and stop == "feature"):
-            x = mlp(block, names, weights, x, entering)
-    return x
+            tokens = mlp(block, names, tokens, entering)
+    return tokens
+
+
+def _feature(layout: Layout, entering: Tensor, *, is_mean: bool) -> Tensor:
+    """The router's feature [B, D] of what enters an MLP."""
+    if is_mean:
+        return layout.reduced(lambda tokens: tokens.mean(1), entering)
+    return layout.firsts(entering)[:, 0]

@@ -10,6 +10,7 @@ from torch import Tensor
 from mass_serve.backbone.expert_bank import ExpertBank
 from mass_serve.backbone.expert_set import ExpertSet
 from mass_serve.backbone.one_pass import PassResult, Probe, Stop, run
+from mass_serve.backbone.packed import Batch
 from mass_serve.backbone.weights.dense import DenseWeights
 from mass_serve.backbone.weights.segmented import SegmentedWeights
 from mass_serve.kernels.backend import backend_for
@@ -19,25 +20,25 @@ class Passes(Protocol):
     """The first and the second pass of one store. x, start, stop and probe are those of `one_pass.run`."""
 
     def first(
-        self, x: Tensor, start: int | None = None, stop: Stop = "embedding", probe: Probe | None = None
+        self, x: Batch, start: int | None = None, stop: Stop = "embedding", probe: Probe | None = None
     ) -> PassResult:
         """A pass, or a part of one, on the first pass's weights."""
         ...
 
     def second(
-        self, x: Tensor, expert_sets: Sequence[ExpertSet], offsets: Sequence[int], start: int | None = None
+        self, x: Batch, expert_sets: Sequence[ExpertSet], offsets: Sequence[int], start: int | None = None
     ) -> Tensor:
         """The embeddings [B, P]; samples `offsets[i]:offsets[i + 1]` have `expert_sets[i]`."""
         ...
 
 
 def passes_for(bank: ExpertBank, first_pass_weights: Mapping[str, Tensor], max_set_size: int) -> Passes:
-    """The passes over a bank's encoder: planned where the bank's tensors are on a GPU.
+    """The passes over a bank's encoder: planned where the bank's tensors are on a GPU and it reads images.
 
     `first_pass_weights` holds the parameters that the first passes asked for will read; no expert set has
     more than `max_set_size` tasks.
     """
-    if backend_for(bank.device) == "fused":
+    if backend_for(bank.device) == "fused" and not bank.architecture.reads_text:
         # Triton is there only where there is a GPU.
         from mass_serve.backbone.planned_passes import PlannedPasses
 
@@ -53,12 +54,12 @@ class EagerPasses:
         self._first_pass_weights = DenseWeights(first_pass_weights)
 
     def first(
-        self, x: Tensor, start: int | None = None, stop: Stop = "embedding", probe: Probe | None = None
+        self, x: Batch, start: int | None = None, stop: Stop = "embedding", probe: Probe | None = None
     ) -> PassResult:
         return run(self._bank.architecture, self._first_pass_weights, x, start, stop, probe)
 
     def second(
-        self, x: Tensor, expert_sets: Sequence[ExpertSet], offsets: Sequence[int], start: int | None = None
+        self, x: Batch, expert_sets: Sequence[ExpertSet], offsets: Sequence[int], start: int | None = None
     ) -> Tensor:
         weights = SegmentedWeights(self._bank, expert_sets, offsets)
         return run(self._bank.architecture, weights, x, start).embedding

@@ -11,6 +11,7 @@ from torch import Tensor
 from mass_serve.backbone.expert_bank import ExpertBank
 from mass_serve.backbone.expert_set import ExpertSet
 from mass_serve.backbone.one_pass import PassResult, Probe, Stop
+from mass_serve.backbone.packed import Batch, Packed
 from mass_serve.backbone.planned_pass import PlannedPass
 from mass_serve.backbone.weights.planned import RecordLayout
 
@@ -30,18 +31,18 @@ class PlannedPasses:
         self._graph_pool = torch.cuda.graph_pool_handle() if bank.device.type == "cuda" else None
 
     def first(
-        self, x: Tensor, start: int | None = None, stop: Stop = "embedding", probe: Probe | None = None
+        self, x: Batch, start: int | None = None, stop: Stop = "embedding", probe: Probe | None = None
     ) -> PassResult:
         planned = self._pass("first", self._plain, start, stop, probe or Probe())
-        return planned(x, (0, len(x)), [self._plain_record], [False])
+        return planned(_equally_long(x), (0, len(x)), [self._plain_record], [False])
 
     def second(
-        self, x: Tensor, expert_sets: Sequence[ExpertSet], offsets: Sequence[int], start: int | None = None
+        self, x: Batch, expert_sets: Sequence[ExpertSet], offsets: Sequence[int], start: int | None = None
     ) -> Tensor:
         planned = self._pass("second", self._experts, start, "embedding", Probe())
         records = [self._record(expert_set) for expert_set in expert_sets]
         own_weights = [expert_set.materialised for expert_set in expert_sets]
-        return planned(x, offsets, records, own_weights).embedding
+        return planned(_equally_long(x), offsets, records, own_weights).embedding
 
     def _pass(
         self, kind: str, layout: RecordLayout, start: int | None, stop: Stop, probe: Probe
@@ -58,3 +59,10 @@ class PlannedPasses:
         if expert_set not in self._records:
             self._records[expert_set] = self._experts.expert_record(self._bank, expert_set)
         return self._records[expert_set]
+
+
+def _equally_long(x: Batch) -> Tensor:
+    """The batch, if its samples are of one length. Raises ValueError: plans are made for such alone."""
+    if isinstance(x, Packed):
+        raise ValueError("a planned pass takes samples of one length, and these are packed")
+    return x

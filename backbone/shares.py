@@ -14,7 +14,8 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from typing import TypeVar
 
 import torch
-from torch import Tensor
+
+from mass_serve.backbone.packed import Batch
 
 # Smaller shares would spend too much of their time on reading the weights.
 SAMPLES_PER_SHARE = 4
@@ -25,8 +26,8 @@ _POOL = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="share")
 Result = TypeVar("Result")
 
 
-def in_shares(run: Callable[[slice], Result], batch: Tensor) -> list[Result]:
-    """`run` of slices that cover the batch [B, ...] in order, for a `run` that takes samples on their own.
+def in_shares(run: Callable[[slice], Result], batch: Batch) -> list[Result]:
+    """`run` of slices that cover a batch of samples in order, for a `run` that takes samples on their own.
 
     On a CPU with several threads `run` is called for several slices at once, from other threads, which have
     the caller's inference mode and context variables; elsewhere once, for all samples.

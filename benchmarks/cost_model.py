@@ -33,7 +33,7 @@ def measure(engine: Engine, rounds: int) -> dict[str, float]:
     """Seconds, and the ratios of seconds a multiply-accumulate."""
     crop = engine.preprocessing.crop
     pixels = torch.randint(256, (3, crop, crop), dtype=torch.uint8)
-    patches = engine._patches([Query(pixels)] * BATCH)
+    patches = engine._inputs([Query(pixels)] * BATCH)
     prices = AdaptiveExecution(engine._loaded.architecture, engine.bank, engine.set_cache)
 
     @torch.inference_mode()

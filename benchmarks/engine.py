@@ -27,7 +27,7 @@ from transformers import CLIPVisionModelWithProjection
 from benchmarks import http_overhead, naive
 from benchmarks.random_models import VIT_B_32, write_checkpoints
 from benchmarks.timing import medians
-from mass_serve.backbone import DenseWeights, run
+from mass_serve.backbone import Batch, DenseWeights, run
 from mass_serve.engine import Engine, Query
 from mass_serve.engine.second_passes import SecondPass
 from mass_serve.engine.set_cache import SetCache
@@ -80,22 +80,29 @@ def passes(engine: Engine, queries: list[Query], tasks: int) -> dict[str, Callab
     """The second pass with one task for each sample, tasks mixed; and both passes, routed and grouped."""
     planned = [SecondPass(sample, (sample % tasks,)) for sample in range(BATCH)]
 
-    def second(patches: Tensor) -> Tensor:
+    def second(patches: Batch) -> Tensor:
         return engine._second_passes.run(planned, patches)
 
     @torch.inference_mode()
     def second_pass() -> Tensor:
-        return second(engine._patches(queries))
+        return second(engine._inputs(queries))
 
     @torch.inference_mode()
     def both_passes() -> Tensor:
         # Random weights send every image to the same task, so the routing is computed and then replaced.
-        patches = engine._patches(queries)
+        patches = engine._inputs(queries)
         candidates = torch.ones(BATCH, tasks, dtype=torch.bool)
         engine._search.search(range(BATCH), patches, candidates, None, StageClock(patches.device))
         return second(patches)
 
     return {f"second_pass_t{tasks}": second_pass, f"both_passes_t{tasks}": both_passes}
+
+
+def patches_of(engine: Engine, queries: list[Query]) -> Tensor:
+    """The normalised patches of images."""
+    patches = engine._inputs(queries)
+    assert isinstance(patches, Tensor)
+    return patches
 
 
 def dense_forwards(engine: Engine, pretrained: Path, queries: list[Query]) -> dict[str, Callable[[], object]]:
@@ -106,7 +113,7 @@ def dense_forwards(engine: Engine, pretrained: Path, queries: list[Query]) -> di
 
     @torch.inference_mode()
     def ours() -> Tensor:
-        return run(engine.architecture, weights, engine._patches(queries)).embedding
+        return run(engine.architecture, weights, engine._inputs(queries)).embedding
 
     @torch.inference_mode()
     def transformers() -> Tensor:
@@ -127,11 +134,11 @@ def rebuild_times(engine: Engine, queries: list[Query], rounds: int) -> dict[str
     def shared_blocks() -> None:
         empty = SetCache(engine.bank, engine.set_cache.budget_bytes)
         runner = replace(engine._second_passes, set_cache=empty)
-        embeddings["ours"] = runner.run(planned, engine._patches(queries))
+        embeddings["ours"] = runner.run(planned, engine._inputs(queries))
 
     @torch.inference_mode()
     def rebuilding() -> None:
-        embeddings["naive"] = naive.serve(engine.bank, expert_sets, engine._patches(queries))
+        embeddings["naive"] = naive.serve(engine.bank, expert_sets, patches_of(engine, queries))
 
     times = medians({"first_seen_20_sets": shared_blocks, "naive_20_sets": rebuilding}, rounds)
     agreement = (embeddings["ours"] - embeddings["naive"]).abs().max() / embeddings["naive"].abs().max()

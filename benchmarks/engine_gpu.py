@@ -94,9 +94,9 @@ class Model:
 
     def patches(self, batch: int, run: Run) -> Tensor:
         """Patches of a random batch."""
-        size = self.architecture.embedding.image_size
+        size = self.architecture.patches.image_size
         pixels = torch.randn(batch, 3, size, size, device=run.device, dtype=run.dtype)
-        return patchify(pixels, self.architecture.embedding.patch_size)
+        return patchify(pixels, self.architecture.patches.patch_size)
 
 
 def dense_times(
@@ -105,7 +105,7 @@ def dense_times(
     """D: the seconds of the best dense forward at each batch size. Compiled at the headline batch alone."""
     model, size = (
         gpu_peers.dense_model(architecture, run.dtype, run.device),
-        architecture.embedding.image_size,
+        architecture.patches.image_size,
     )
     best = {}
     for batch in batches:
@@ -183,7 +183,7 @@ def measure_model(
 
 def measure_peers(model: Model, dense_model: object, batch: int, sets: int, run: Run) -> dict[str, float]:
     """PEFT's mixed batch and a loop over dense models of each set, over our second pass."""
-    size = model.architecture.embedding.image_size
+    size = model.architecture.patches.image_size
     pixels = torch.randn(batch, 3, size, size, device=run.device, dtype=run.dtype)
     share = -(-batch // sets)
     # The loop runs one model again and again, which favours it: its weights stay in the cache.

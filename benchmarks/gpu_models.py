@@ -88,7 +88,7 @@ def multiply_adds(architecture: Architecture, batch: int) -> int:
     """Multiply-accumulates of a whole dense forward pass, attention included."""
     tokens, width = architecture.num_tokens, architecture.width
     block = tokens * width * (4 * width + 2 * architecture.block.mlp_width) + 2 * tokens**2 * width
-    patches = (tokens - 1) * width * architecture.embedding.patch_width
+    patches = (tokens - 1) * width * architecture.patches.patch_width
     return batch * (architecture.depth * block + patches)
 
 

@@ -17,7 +17,7 @@ ADAPTED = ["q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"]
 
 def dense_model(architecture: Architecture, dtype: torch.dtype, device: torch.device) -> Any:
     """transformers' CLIP vision encoder of those sizes."""
-    embedding, block = architecture.embedding, architecture.block
+    embedding, block = architecture.patches, architecture.block
     settings = CLIPVisionConfig(
         hidden_size=architecture.width,
         intermediate_size=block.mlp_width,

@@ -68,7 +68,7 @@ def _write(path: Path, architecture: Architecture, parameters: dict[str, Tensor]
         parts = parameters[name].chunk(len(source.keys))
         tensors |= {key: part.reshape(source.shape) for key, part in zip(source.keys, parts, strict=True)}
     save_file(tensors, path / "model.safetensors")
-    embedding, block = architecture.embedding, architecture.block
+    embedding, block = architecture.patches, architecture.block
     config = {
         "architectures": ["CLIPVisionModelWithProjection"],
         "model_type": "clip_vision_model",

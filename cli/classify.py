@@ -11,6 +11,7 @@ import typer
 
 from mass_serve.cli.failing import EXIT_FAILED, fail
 from mass_serve.engine import AnswerKind, Engine, Query, Question
+from mass_serve.engine.preprocessing import ImagePreprocessor
 from mass_serve.inputs.errors import InputError
 from mass_serve.inputs.images import decode_image
 from mass_serve.model_store.errors import StoreError
@@ -41,11 +42,12 @@ def classify(
     try:
         settings = load_settings({"store": store})
         engine = store_source(settings).load()
+        preprocessing = engine.preprocessing
         question = Question(tuple(task) if task else None, answer, same_task)
     except (SettingsError, StoreError, ValueError) as error:
         fail(error)
     _check_known(engine, question.tasks or ())
-    paths, queries = _queries(images, question, engine, settings)
+    paths, queries = _queries(images, question, engine, preprocessing, settings)
     results = _classify_all(engine, paths, queries, settings.max_batch_images, top)
     _print_json(results) if as_json else _print_lines(results)
     if not set(images) <= set(paths):
@@ -59,7 +61,11 @@ def _check_known(engine: Engine, names: Sequence[str]) -> None:
 
 
 def _queries(
-    images: Sequence[Path], question: Question, engine: Engine, settings: Settings
+    images: Sequence[Path],
+    question: Question,
+    engine: Engine,
+    preprocessing: ImagePreprocessor,
+    settings: Settings,
 ) -> tuple[list[Path], list[Query]]:
     """What is asked about the images that can be read, and the file that each query is about.
 
@@ -75,7 +81,7 @@ def _queries(
             typer.echo(f"error: {path}: {error}", err=True)
         else:
             paths += [path] * question.answers(1, engine.tasks)
-            pixels.append(engine.preprocessing.preprocess(image))
+            pixels.append(preprocessing.preprocess(image))
     batch = settings.max_batch_images
     if question.same_task and len(pixels) > batch:
         fail(

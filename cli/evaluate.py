@@ -126,6 +126,8 @@ def _load(store: str, modes: Sequence[ModeName]) -> Variants:
         )
     except (SettingsError, StoreError, ValueError) as error:
         fail(error)
+    if loaded.architecture.reads_text:
+        fail(f"{store} reads texts, and what is measured here is measured on images")
     return Variants(loaded, options.execution, options.set_cache_bytes)
 
 

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.filesize import decimal
 from rich.table import Column, Table
 
+from mass_serve.backbone.architecture import AnyEmbedding, WordEmbedding
 from mass_serve.engine.loading import known_mode
 from mass_serve.model_store.errors import ManifestError
 from mass_serve.model_store.format.manifest import SIGNATURE_FILE, Manifest, TaskEntry
@@ -79,13 +80,19 @@ def remind_to_sign(store: Store) -> None:
 def _encoder(manifest: Manifest) -> str:
     encoder = manifest.backbone
     return (
-        f"encoder: {encoder.embedding.image_size} px, patch {encoder.embedding.patch_size}, "
+        f"encoder: {_input(encoder.embedding)}, "
         f"{encoder.depth} blocks of width {encoder.width}, pooling {encoder.pooling.pooled}; "
         f"router at block {manifest.router.layer}; "
         f"mode {manifest.router.mode}, first pass {manifest.router.first_pass}; "
         f"merged base {manifest.merged_base}; "
         f"blocks {manifest.block_dtype}, {manifest.factoring.rule}"
     )
+
+
+def _input(embedding: AnyEmbedding) -> str:
+    if isinstance(embedding, WordEmbedding):
+        return f"texts of {embedding.vocabulary:,} words, at most {embedding.max_tokens:,} tokens"
+    return f"{embedding.image_size} px, patch {embedding.patch_size}"
 
 
 def _calibration(manifest: Manifest, images: int) -> str:

@@ -8,7 +8,7 @@ from mass_serve.engine.answers import BatchReport, Classification
 from mass_serve.engine.engine import Engine
 from mass_serve.engine.options import EngineOptions
 from mass_serve.engine.protocol import EngineSource, ServingEngine
-from mass_serve.engine.queries import Query, unsplit
+from mass_serve.engine.queries import Query, TextQuery, unsplit
 from mass_serve.engine.questions import AnswerKind, Question
 from mass_serve.engine.set_cache import FORMS
 from mass_serve.engine.source import StoreSource
@@ -25,5 +25,6 @@ __all__ = [
     "Question",
     "ServingEngine",
     "StoreSource",
+    "TextQuery",
     "unsplit",
 ]

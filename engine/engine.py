@@ -10,19 +10,33 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from mass_serve.backbone import Architecture, ClassificationHead, ExpertBank, passes_for
+from mass_serve.backbone import (
+    Architecture,
+    Batch,
+    ClassificationHead,
+    ExpertBank,
+    WordEmbedding,
+    passes_for,
+)
 from mass_serve.engine.answers import AnswerMaker, BatchReport, Classification
 from mass_serve.engine.execution import Execution, form_chooser
 from mass_serve.engine.heads import apply_heads
 from mass_serve.engine.loading import LoadedStore, load_store
 from mass_serve.engine.options import EngineOptions
 from mass_serve.engine.preprocessing import ImagePreprocessor
-from mass_serve.engine.queries import Query, batch_patches, candidate_mask, pool_numbers
+from mass_serve.engine.queries import (
+    AnyQuery,
+    batch_patches,
+    batch_words,
+    candidate_mask,
+    pool_numbers,
+)
 from mass_serve.engine.questions import AnswerKind, Question
 from mass_serve.engine.search import SearchResult, task_search
 from mass_serve.engine.second_passes import SecondPassRunner
 from mass_serve.engine.set_cache import SetCache, SetKey
 from mass_serve.engine.stages import StageClock
+from mass_serve.model_store.errors import StoreError
 from mass_serve.model_store.format.manifest import TaskEntry
 from mass_serve.router import MODES, PAPER
 
@@ -33,7 +47,6 @@ class Engine:
     def __init__(self, loaded: LoadedStore, execution: Execution, set_cache_bytes: int) -> None:
         self.store_revision: str = loaded.store_revision
         self.architecture: Architecture = loaded.architecture
-        self.preprocessing: ImagePreprocessor = loaded.preprocessing
         self.bank: ExpertBank = loaded.bank
         self.tasks: Mapping[str, TaskEntry] = {head.entry.name: head.entry for head in loaded.heads}
         self.left_out: tuple[str, ...] = loaded.left_out  # tasks of the store that are not served
@@ -113,18 +126,18 @@ class Engine:
         return self.classify_batch(question.queries(pixels, self.tasks)).all_answers()
 
     @torch.inference_mode()
-    def classify_batch(self, queries: Sequence[Query]) -> BatchReport:
+    def classify_batch(self, queries: Sequence[AnyQuery]) -> BatchReport:
         """Answers every query.
 
-        Raises ValueError for a query whose pixels or candidates do not fit this store or its pool.
+        Raises ValueError for a query whose pixels, words or candidates do not fit this store or its pool.
         """
         clock = StageClock(self._loaded.device)
         candidates, pools = candidate_mask(queries, self._task_names), pool_numbers(queries)
-        patches = self._patches(queries)
-        found = self._search_tasks(patches, candidates, pools, clock)
+        inputs = self._inputs(queries)
+        found = self._search_tasks(inputs, candidates, pools, clock)
         second_passes = [one for result in found for one in result.second_passes]
         with clock.stage("second_pass"):
-            embeddings = self._second_passes.run(second_passes, patches)
+            embeddings = self._second_passes.run(second_passes, inputs)
         with clock.stage("heads"):
             results = apply_heads(self._loaded.heads, second_passes, embeddings)
             answers = self._answers.answers(found, results, pools)
@@ -136,6 +149,13 @@ class Engine:
             ],
             fallbacks=sum(one.is_fallback for one in found),
         )
+
+    @property
+    def preprocessing(self) -> ImagePreprocessor:
+        """How an image becomes the pixels of a `Query`. Raises StoreError where the store reads texts."""
+        if not isinstance(self._loaded.preprocessing, ImagePreprocessor):
+            raise StoreError("this store reads texts, and images are asked of it: give one that reads images")
+        return self._loaded.preprocessing
 
     def head(self, task: str) -> ClassificationHead:
         """A task's classification head. Raises KeyError for an unknown task."""
@@ -154,17 +174,19 @@ class Engine:
             "pretrained": sum(t.nbytes for t in self._loaded.pretrained.values()),
             "first_pass": self._loaded.first_pass_nbytes,
             "experts": self.bank.nbytes + self._search.nbytes,
-            "heads": sum(one.head.weight.nbytes for one in self._loaded.heads),
+            "heads": sum(one.head.nbytes for one in self._loaded.heads),
             "set_cache": self.set_cache.nbytes,
         }
 
-    def _patches(self, queries: Sequence[Query]) -> Tensor:
-        """Normalised patches [B, L - 1, 3 p p], which both passes read."""
-        like = next(iter(self.bank.pretrained.values()))
-        return batch_patches(queries, self.preprocessing, self.architecture.embedding.patch_size, like)
+    def _inputs(self, queries: Sequence[AnyQuery]) -> Batch:
+        """Returns what both passes read: words, packed, or normalised patches [B, L - 1, 3 p p]."""
+        like, embedding = next(iter(self.bank.pretrained.values())), self.architecture.embedding
+        if isinstance(embedding, WordEmbedding):
+            return batch_words(queries, embedding, like.device)
+        return batch_patches(queries, self.preprocessing, embedding.patch_size, like)
 
     def _search_tasks(
-        self, patches: Tensor, candidates: Tensor, pools: Tensor | None, clock: StageClock
+        self, inputs: Batch, candidates: Tensor, pools: Tensor | None, clock: StageClock
     ) -> list[SearchResult]:
         """A result for every sample; one that has a single candidate needs no search."""
         results = [SearchResult.named(row, int(task)) for row, task in enumerate(candidates.int().argmax(1))]
@@ -172,7 +194,7 @@ class Engine:
         if len(routed):
             samples = routed.tolist()
             of_routed = None if pools is None else pools[routed]
-            found = self._search.search(samples, patches[routed], candidates[routed], of_routed, clock)
+            found = self._search.search(samples, inputs[routed], candidates[routed], of_routed, clock)
             for sample, result in zip(samples, found, strict=True):
                 results[sample] = result
         return results

@@ -80,8 +80,12 @@ def form_chooser(
 ) -> FormChooser:
     """Builds what says in which form an expert set runs.
 
-    Raises ValueError where sets are to be materialised and the cache has no room for one.
+    Raises ValueError where sets are to be materialised and the cache has no room for one, and for adaptive
+    execution of texts.
     """
+    if execution is Execution.ADAPTIVE and architecture.reads_text:
+        # What a text costs depends on its length, which is not known here.
+        raise ValueError("adaptive execution is for images: texts need low_rank or materialised execution")
     if execution is Execution.ADAPTIVE:
         return AdaptiveExecution(architecture, bank, cache).key
     materialised = execution is Execution.MATERIALISED

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from mass_serve.backbone import Architecture, ClassificationHead, ExpertBank, weight_of
+from mass_serve.backbone import Architecture, ClassificationHead, ExpertBank, HiddenLayer, weight_of
 from mass_serve.engine.heads import TaskHead
 from mass_serve.engine.preprocessing import ImagePreprocessor
 from mass_serve.model_store.errors import ManifestError, StoreError
 from mass_serve.model_store.format.calibration import COVARIANCE, IMAGES, MEANS, OWNER, is_calibration
-from mass_serve.model_store.format.heads import BIAS, LOGIT_SCALE, WEIGHT, HeadTensors
+from mass_serve.model_store.format.heads import (
+    BIAS,
+    DENSE_BIAS,
+    DENSE_WEIGHT,
+    LOGIT_SCALE,
+    NORM_BIAS,
+    NORM_WEIGHT,
+    WEIGHT,
+    HeadTensors,
+)
 from mass_serve.model_store.format.manifest import MANIFEST_FILE, PRETRAINED_FILE, RouterSpec, TaskEntry
+from mass_serve.model_store.format.preprocessing import AnyPreprocessing, TextPreprocessing
 from mass_serve.model_store.store import Store
 from mass_serve.router import (
     PAPER,
@@ -35,7 +45,7 @@ class LoadedStore:
 
     store_revision: str
     architecture: Architecture
-    preprocessing: ImagePreprocessor
+    preprocessing: ImagePreprocessor | TextPreprocessing
     router: RouterSpec  # as the manifest has it
     mode: ModeName  # the manifest's, or the one that was asked for in its place
     calibration: Calibration | None  # of the tasks that are here
@@ -129,7 +139,7 @@ def load_store(
     return LoadedStore(
         store_revision=manifest.store_revision,
         architecture=architecture,
-        preprocessing=ImagePreprocessor(manifest.preprocessing),
+        preprocessing=_preprocessor(manifest.preprocessing),
         router=manifest.router,
         mode=mode,
         calibration=_calibration(store, [task.name for task in tasks]) if calibrated else None,
@@ -153,6 +163,11 @@ def _read_tasks(store: Store, tasks: Sequence[tuple[int, TaskEntry]], bank: Expe
         bank.set_task(place, changes.singular_vectors, changes.dense_deltas)
 
 
+def _preprocessor(described: AnyPreprocessing) -> ImagePreprocessor | TextPreprocessing:
+    """What prepares images; a text is prepared by its tokenizer, and how much is taken of it is said here."""
+    return described if isinstance(described, TextPreprocessing) else ImagePreprocessor(described)
+
+
 def _placed(tensor: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
     """The tensor on the device in the dtype; the same one where it is so already."""
     return tensor.to(device, dtype)
@@ -162,7 +177,15 @@ def classification_head(stored: HeadTensors) -> ClassificationHead:
     """Makes a classification head of a store's tensors, in float32 on the CPU."""
     own = {name: _placed(t, torch.device("cpu"), torch.float32) for name, t in stored.tensors.items()}
     scale = float(own[LOGIT_SCALE]) if LOGIT_SCALE in own else None
-    return ClassificationHead(own[WEIGHT], own.get(BIAS), scale)
+    return ClassificationHead(own[WEIGHT], own.get(BIAS), scale, _hidden_layer(stored, own))
+
+
+def _hidden_layer(stored: HeadTensors, own: Mapping[str, Tensor]) -> HiddenLayer | None:
+    if stored.hidden is None:
+        return None
+    eps = stored.hidden.norm_eps
+    norm = None if eps is None else (own[NORM_WEIGHT], own[NORM_BIAS], eps)
+    return HiddenLayer(own[DENSE_WEIGHT], own[DENSE_BIAS], stored.hidden.activation, norm)
 
 
 def early_linears(architecture: Architecture) -> list[str]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mass_serve.backbone import patchify
+from mass_serve.backbone import Packed, WordEmbedding, patchify
 from mass_serve.engine.preprocessing import ImagePreprocessor
 
 
@@ -24,6 +24,18 @@ class Query:
     pool: object | None = None
 
 
+@dataclass(frozen=True)
+class TextQuery:
+    """One text to classify."""
+
+    words: Tensor  # [n, 2] int64: the id and the type of each of its tokens
+    candidates: tuple[str, ...] | None = None  # as of an image
+    pool: object | None = None  # as of an image
+
+
+AnyQuery = Query | TextQuery
+
+
 def unsplit(queries: Sequence[Query]) -> list[list[Query]]:
     """Queries in the runs that no batch may split: those of one pool together, others by themselves."""
     runs: list[list[Query]] = []
@@ -35,7 +47,7 @@ def unsplit(queries: Sequence[Query]) -> list[list[Query]]:
     return runs
 
 
-def pool_numbers(queries: Sequence[Query]) -> Tensor | None:
+def pool_numbers(queries: Sequence[AnyQuery]) -> Tensor | None:
     """Numbers that queries of one pool share, [B] int64; None where every query is by itself.
 
     Raises ValueError for a pool whose queries have different candidates.
@@ -52,7 +64,7 @@ def pool_numbers(queries: Sequence[Query]) -> Tensor | None:
     return torch.tensor(numbers)
 
 
-def candidate_mask(queries: Sequence[Query], task_names: Sequence[str]) -> Tensor:
+def candidate_mask(queries: Sequence[AnyQuery], task_names: Sequence[str]) -> Tensor:
     """The tasks that each query may have, [B, T] bool. Raises ValueError for names that are not served."""
     mask = torch.ones(len(queries), len(task_names), dtype=torch.bool)
     for row, query in enumerate(queries):
@@ -63,21 +75,46 @@ def candidate_mask(queries: Sequence[Query], task_names: Sequence[str]) -> Tenso
     return mask
 
 
+def batch_words(queries: Sequence[AnyQuery], embedding: WordEmbedding, device: torch.device) -> Packed:
+    """The tokens of all texts, packed: rows [N, 2] int64 on that device.
+
+    Raises ValueError for images, and for tokens that the encoder does not have.
+    """
+    texts = [query.words for query in queries if isinstance(query, TextQuery)]
+    if len(texts) != len(queries):
+        raise ValueError("this store reads texts, and an image was given")
+    for words in texts:
+        if words.dtype != torch.int64 or words.ndim != 2 or words.shape[1] != 2:
+            raise ValueError(f"words must be int64 [n, 2], got {words.dtype} {tuple(words.shape)}")
+        if not 1 <= len(words) <= embedding.max_tokens:
+            raise ValueError(f"a text must have 1 to {embedding.max_tokens} tokens, got {len(words)}")
+    packed = Packed.of(texts)
+    bounds = torch.tensor([embedding.vocabulary, embedding.num_types])
+    if bool(((packed.rows < 0) | (packed.rows >= bounds)).any()):
+        raise ValueError(
+            f"ids of words must be below {embedding.vocabulary} and types below {embedding.num_types}"
+        )
+    return Packed(packed.rows.to(device), packed.lengths)
+
+
 def batch_patches(
-    queries: Sequence[Query], preprocessing: ImagePreprocessor, patch_size: int, like: Tensor
+    queries: Sequence[AnyQuery], preprocessing: ImagePreprocessor, patch_size: int, like: Tensor
 ) -> Tensor:
     """Normalised patches [B, (crop // p)^2, 3 p p], on the device and in the dtype of `like`.
 
     Pixels that several queries share, one image for many tasks, are prepared once.
 
-    Raises ValueError for pixels of another size or type than the preprocessing makes.
+    Raises ValueError for texts, and for pixels of another size or type than the preprocessing makes.
     """
     expected = (3, preprocessing.crop, preprocessing.crop)
-    for query in queries:
+    of_images = [query for query in queries if isinstance(query, Query)]
+    if len(of_images) != len(queries):
+        raise ValueError("this store reads images, and a text was given")
+    for query in of_images:
         if query.pixels.shape != expected or query.pixels.dtype not in (torch.uint8, torch.float32):
             found = f"{query.pixels.dtype} {tuple(query.pixels.shape)}"
             raise ValueError(f"pixels must be uint8 or float32 {expected}, got {found}")
-    images = list({id(query.pixels): query.pixels for query in queries}.values())
+    images = list({id(query.pixels): query.pixels for query in of_images}.values())
     normalised = torch.empty(len(images), *expected, device=like.device)
     # Bytes and numbers that are normalised already are sent to the device as one tensor of each.
     for dtype in (torch.uint8, torch.float32):
@@ -89,4 +126,4 @@ def batch_patches(
     if len(images) == len(queries):
         return patches
     rows_of = {id(image): row for row, image in enumerate(images)}
-    return patches[[rows_of[id(query.pixels)] for query in queries]]
+    return patches[[rows_of[id(query.pixels)] for query in of_images]]

@@ -1,4 +1,4 @@
-"""The search for tasks, from patches to planned second passes: the first pass and the router, in two ways."""
+"""The search for tasks, from inputs to planned second passes: the first pass and the router, in two ways."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from mass_serve.backbone import Feature, Passes, PassResult, Probe
+from mass_serve.backbone import Batch, Feature, Passes, PassResult, Probe
 from mass_serve.engine.heads import HeadResult
 from mass_serve.engine.loading import LoadedStore
 from mass_serve.engine.second_passes import SecondPass
@@ -82,16 +82,16 @@ class TaskSearch(Protocol):
     def search(
         self,
         samples: Sequence[int],
-        patches: Tensor,
+        inputs: Batch,
         candidates: Tensor,
         pools: Tensor | None,
         clock: StageClock,
     ) -> list[SearchResult]:
         """A result for each of n `samples`, which are their rows in the batch.
 
-        patches [n, L - 1, 3 p p] are those of the samples, and the mask `candidates` [n, T] (bool, CPU) says
-        which tasks each may have. Samples of one pool, as `pools` [n] numbers them, get the same tasks. Times
-        the stages `first_pass` and `route`.
+        `inputs` are the patches [n, L - 1, 3 p p] or words of the samples, and the mask `candidates` [n, T]
+        (bool, CPU) says which tasks each may have. Samples of one pool, as `pools` [n] numbers them, get the
+        same tasks. Times the stages `first_pass` and `route`.
         """
 
 
@@ -123,13 +123,13 @@ class PaperSearch:
     def search(
         self,
         samples: Sequence[int],
-        patches: Tensor,
+        inputs: Batch,
         candidates: Tensor,
         pools: Tensor | None,
         clock: StageClock,
     ) -> list[SearchResult]:
         with clock.stage("first_pass"):
-            features = self._passes.first(patches, stop="feature", probe=self._probe).feature
+            features = self._passes.first(inputs, stop="feature", probe=self._probe).feature
         with clock.stage("route"):
             residuals = self._router.residuals(features)
             coefficients = self._router.coefficients(residuals, candidates, pools)
@@ -191,25 +191,25 @@ class EvidenceSearch:
     def search(
         self,
         samples: Sequence[int],
-        patches: Tensor,
+        inputs: Batch,
         candidates: Tensor,
         pools: Tensor | None,
         clock: StageClock,
     ) -> list[SearchResult]:
         with clock.stage("first_pass"):
-            begun = self._passes.first(patches, stop=self._stop, probe=self._early)
+            begun = self._passes.first(inputs, stop=self._stop, probe=self._early)
         with clock.stage("route"):
             early = self._router.early(begun.energies, candidates, pools)
             # Written so that a NaN does not leave early: it is found not to be finite at the end.
             unsure = (~(early.leads >= self._mode.early_exit_lead)).nonzero().flatten()
         evidence = early.samples()
         if len(unsure):
-            rest = begun.each(lambda part: part[unsure])
+            rest = begun.of_samples(unsure)
             rest_pools = None if pools is None else pools[unsure]
             whole = self._whole_evidence(rest, early.select(unsure), candidates[unsure], rest_pools, clock)
             for row, of_sample in zip(unsure.tolist(), whole.samples(), strict=True):
                 evidence[row] = of_sample
-        return [self._result(*of_sample) for of_sample in zip(samples, begun.tokens, evidence, strict=True)]
+        return [self._result(*of_sample) for of_sample in zip(samples, begun.entering, evidence, strict=True)]
 
     def _whole_evidence(
         self,
@@ -221,7 +221,7 @@ class EvidenceSearch:
     ) -> Evidence:
         """Runs the rest of a first pass from where it was stopped, and adds what it tells."""
         with clock.stage("first_pass"):
-            ended = self._passes.first(begun.tokens, start=self._stop, probe=self._late)
+            ended = self._passes.first(begun.entering, start=self._stop, probe=self._late)
         with clock.stage("route"):
             head_scores = torch.stack([head.scores(ended.embedding) for head in self._heads], dim=1)
             feature = (ended if self._late.feature else begun).feature

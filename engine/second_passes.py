@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mass_serve.backbone import Passes
+from mass_serve.backbone import Batch, Packed, Passes
 from mass_serve.engine.set_cache import SetCache, SetKey
 from mass_serve.kernels import group_by_expert_set
 
@@ -20,7 +20,7 @@ class SecondPass:
     sample: int  # its row in the batch
     expert_set: tuple[int, ...]
     # The block that it resumes at, and the tokens [L, D] that enter it, where the first pass stopped; None of
-    # both: it begins with the patches.
+    # both: it begins with the input.
     start: int | None = None
     tokens: Tensor | None = None
 
@@ -46,15 +46,15 @@ class SecondPassRunner:
     set_cache: SetCache
     choose_form: FormChooser
 
-    def run(self, second_passes: Sequence[SecondPass], patches: Tensor) -> Tensor:
-        """The embeddings [n, P] of n second passes of the samples with patches [B, L - 1, 3 p p]."""
+    def run(self, second_passes: Sequence[SecondPass], inputs: Batch) -> Tensor:
+        """The embeddings [n, P] of n second passes of B samples with patches [B, L - 1, 3 p p] or words."""
         order: list[int] = []
         parts: list[Tensor] = []
         for start, rows in _rows_by_start(second_passes).items():
             segments = group_by_expert_set([second_passes[row].expert_set for row in rows])
             grouped = [rows[place] for place in segments.permutation]
-            inputs = _inputs([second_passes[row] for row in grouped], patches)
-            parts += self._run_segments(inputs, segments.segment_expert_sets, segments.segment_offsets, start)
+            own = _inputs([second_passes[row] for row in grouped], inputs)
+            parts += self._run_segments(own, segments.segment_expert_sets, segments.segment_offsets, start)
             order += grouped
         embeddings = torch.cat(parts)
         places = torch.tensor(order, dtype=torch.long, device=embeddings.device)
@@ -62,7 +62,7 @@ class SecondPassRunner:
 
     def _run_segments(
         self,
-        inputs: Tensor,
+        inputs: Batch,
         expert_sets: Sequence[tuple[int, ...]],
         offsets: Sequence[int],
         start: int | None,
@@ -83,14 +83,16 @@ class SecondPassRunner:
 
 
 def _rows_by_start(second_passes: Sequence[SecondPass]) -> dict[int | None, list[int]]:
-    """The places of second passes by the block that they start at, those that begin with patches first."""
+    """The places of second passes by the block that they start at, those that begin with the input first."""
     rows: dict[int | None, list[int]] = {}
     for row, one in sorted(enumerate(second_passes), key=lambda place: place[1].resumes):
         rows.setdefault(one.start, []).append(row)
     return rows
 
 
-def _inputs(second_passes: Sequence[SecondPass], patches: Tensor) -> Tensor:
-    """Returns what second passes begin with, all of them with patches or all with tokens, one row each."""
+def _inputs(second_passes: Sequence[SecondPass], inputs: Batch) -> Batch:
+    """Returns what second passes begin with, all of them with the batch's inputs or all with tokens."""
     tokens = [one.tokens for one in second_passes if one.tokens is not None]
-    return torch.stack(tokens) if tokens else patches[[one.sample for one in second_passes]]
+    if not tokens:
+        return inputs[[one.sample for one in second_passes]]
+    return Packed.of(tokens) if isinstance(inputs, Packed) else torch.stack(tokens)

@@ -126,7 +126,7 @@ def dense_patches(
     """Patches [n, L - 1, 3 p p] of n images, where and as a dense encoder takes them."""
     like = next(iter(parameters.values()))
     queries = [Query(image) for image in pixels]
-    return batch_patches(queries, preprocessing, architecture.embedding.patch_size, like)
+    return batch_patches(queries, preprocessing, architecture.patches.patch_size, like)
 
 
 def dense_logits(

@@ -6,6 +6,7 @@ in Triton kernels, and `backend.py` says which of them runs: the fused one on CU
 """
 
 from mass_serve.kernels import matrix_libraries  # noqa: F401 - before anything that could make a product
+from mass_serve.kernels.embedding import segmented_added_rows, segmented_embedding
 from mass_serve.kernels.energies import subspace_energies
 from mass_serve.kernels.gate import gate
 from mass_serve.kernels.layer_norm import segmented_layer_norm
@@ -35,6 +36,8 @@ __all__ = [
     "gate",
     "group_by_expert_set",
     "linear",
+    "segmented_added_rows",
+    "segmented_embedding",
     "segmented_layer_norm",
     "segmented_linear",
     "segmented_positions",

@@ -9,6 +9,8 @@ from torch import Tensor
 
 Activation = Literal["quick_gelu", "gelu", "gelu_tanh", "silu"]
 ACTIVATIONS: tuple[Activation, ...] = get_args(Activation)
+# Of the hidden layer of a classification head.
+HeadActivation = Literal["quick_gelu", "gelu", "gelu_tanh", "silu", "tanh", "relu"]
 
 # Elements that an activation works on at a time: the temporaries stay in the processor's cache.
 CHUNK = 1 << 18
@@ -18,19 +20,25 @@ TANH_SLOPE = 1.5957691216057308
 TANH_CUBE = 0.044715
 
 
-def activate_(x: Tensor, activation: Activation) -> Tensor:
+def activate_(x: Tensor, activation: HeadActivation) -> Tensor:
     """The activation of x, which may be overwritten; computed in float32.
 
         quick_gelu(x) = x sigmoid(1.702 x)
         gelu(x)       = x (1 + erf(x / sqrt(2))) / 2
         gelu_tanh(x)  = x (1 + tanh(z / 2)) / 2 = x sigmoid(z),  z = 2 sqrt(2 / pi) (x + 0.044715 x^3)
         silu(x)       = x sigmoid(x)
+        tanh(x)       = 2 sigmoid(2 x) - 1
+        relu(x)       = max(x, 0)
 
     Sigmoid is spelled out: on a CPU its vector loop and its remainder loop round differently, as tanh's do,
     so an element's bits would depend on its place in memory; those of exp do not.
     """
     if activation == "gelu":
         return F.gelu(x.float()).to(x.dtype)  # bfloat16's own remainder loop rounds differently on a CPU
+    if activation == "relu":
+        return x.relu_()
+    if activation == "tanh":
+        return x.copy_(x.float().mul_(-2.0).exp_().add_(1.0).reciprocal_().mul_(2.0).sub_(1.0))
     rows = x.view(-1, x.shape[-1])
     for part in rows.split(max(1, CHUNK // rows.shape[1])):  # type: ignore[no-untyped-call]
         part.div_(_negative_exponent(part.float(), activation).exp_().add_(1.0))

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from mass_serve.backbone.architecture import Architecture
+from mass_serve.backbone.architecture import Architecture, WordEmbedding
 from mass_serve.model_store.build_options import BuildOptions
 from mass_serve.model_store.errors import CheckpointError, StoreError, TaskError
 from mass_serve.model_store.format.experts import ExpertLayout
@@ -32,7 +32,7 @@ from mass_serve.model_store.format.manifest import (
     RouterSpec,
 )
 from mass_serve.model_store.format.origin import Origin
-from mass_serve.model_store.format.preprocessing import Preprocessing
+from mass_serve.model_store.format.preprocessing import AnyPreprocessing, Preprocessing, TextPreprocessing
 from mass_serve.model_store.format.rank_rules import BudgetRule
 from mass_serve.model_store.rank_budget import refuse_small_budget
 from mass_serve.model_store.rank_options import rank_rule
@@ -75,7 +75,7 @@ class BuildPlan:
     """A build whose every input was found to fit."""
 
     pretrained: Checkpoint
-    preprocessing: Preprocessing
+    preprocessing: AnyPreprocessing
     router: RouterSpec
     layout: ExpertLayout
     merged_base: Literal["auto", MergedBaseForm]
@@ -112,7 +112,8 @@ def plan_build(
     if modes is not None and options.mode not in modes:
         raise StoreError(f"mode must be one of {', '.join(modes)}, not {options.mode!r}")
     base = Checkpoint.open(pretrained, options.allow_pickle)
-    preprocessing = read_preprocessing(base.folder, base.architecture.embedding.image_size)
+    preprocessing = _preprocessing(base)
+    _refuse_averaging(base.architecture, options)
     rule = rank_rule(options, len(tasks))
 
     def opened(task: TaskInput) -> Checkpoint:
@@ -144,7 +145,7 @@ def plan_task(
     task: TaskInput,
     stored: StoredBase,
     origin: Origin | None,
-    preprocessing: Preprocessing,
+    preprocessing: AnyPreprocessing,
     allow_pickle: bool,
     force: bool = False,
 ) -> PlannedTask:
@@ -170,7 +171,7 @@ def plan_task(
 def _plan(
     task: TaskInput,
     pretrained: Architecture,
-    preprocessing: Preprocessing,
+    preprocessing: AnyPreprocessing,
     opened: Callable[[TaskInput], Checkpoint],
 ) -> PlannedTask:
     """Checks one task against the pretrained model, and gives its encoder the pooling that its head takes."""
@@ -179,6 +180,11 @@ def _plan(
         raise TaskError(f"task {task.name}: the individual accuracy must be from 0 to 1")
     checkpoint = opened(task)
     found = checkpoint.architecture
+    if found.reads_text != pretrained.reads_text:
+        own, other = ("texts", "images") if found.reads_text else ("images", "texts")
+        raise CheckpointError(
+            f"task {task.name}: the fine-tuned model reads {own}, the pretrained one {other}"
+        )
     check_same_sizes(
         task.name, replace(found, pooling=pretrained.pooling), pretrained, "the pretrained model"
     )
@@ -249,14 +255,28 @@ def _sizes(part: Any) -> Iterator[tuple[str, object]]:
             yield field.name, value
 
 
-def _check_same_preprocessing(name: str, finetuned: Checkpoint, pretrained: Preprocessing) -> None:
+def _preprocessing(checkpoint: Checkpoint) -> AnyPreprocessing:
+    """How the inputs of a model are prepared."""
+    embedding = checkpoint.architecture.embedding
+    if isinstance(embedding, WordEmbedding):
+        return TextPreprocessing(kind="text", max_tokens=embedding.max_tokens)
+    return read_preprocessing(checkpoint.folder, embedding.image_size)
+
+
+def _refuse_averaging(architecture: Architecture, options: BuildOptions) -> None:
+    if architecture.reads_text and options.patch_embedding == "averaged":
+        raise StoreError("the patch embedding cannot be averaged: the pretrained model reads texts")
+
+
+def _check_same_preprocessing(name: str, finetuned: Checkpoint, pretrained: AnyPreprocessing) -> None:
     """A fine-tuned model that does not say how it prepares images does it as the pretrained one.
 
-    Forms of one model differ in how they round half a pixel of the crop, and may be mixed nevertheless.
+    Forms of one model differ in how they round half a pixel of the crop, and may be mixed nevertheless. What
+    is done with a text is a part of the encoder's sizes.
     """
-    if not has_preprocessing(finetuned.folder):
+    if isinstance(pretrained, TextPreprocessing) or not has_preprocessing(finetuned.folder):
         return
-    own = read_preprocessing(finetuned.folder, finetuned.architecture.embedding.image_size)
+    own = read_preprocessing(finetuned.folder, finetuned.architecture.patches.image_size)
     for field in Preprocessing.model_fields:
         if field == "crop_rounding":
             continue
@@ -297,7 +317,7 @@ def _first_pass(options: BuildOptions) -> FirstPass:
 
 def _fingerprint(
     pretrained: Checkpoint,
-    preprocessing: Preprocessing,
+    preprocessing: AnyPreprocessing,
     tasks: Sequence[PlannedTask],
     options: BuildOptions,
 ) -> str:

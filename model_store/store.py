@@ -109,7 +109,7 @@ class Store:
 
     def _load_head(self, entry: TaskEntry) -> HeadTensors:
         try:
-            head = head_from_tensors(dict(self._read(entry.head_file)))
+            head = head_from_tensors(dict(self._read(entry.head_file)), entry.head.hidden)
         except ValueError as error:
             raise IntegrityError(f"{entry.head_file} cannot be used: {error}") from error
         expected = (len(entry.labels), self.manifest.backbone.embedding_dim)

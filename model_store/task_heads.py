@@ -72,14 +72,14 @@ def _own_head(task: str, checkpoint: Checkpoint) -> HeadTensors:
     if tensors is None:
         raise _missing(task, checkpoint, HEAD_FILE, "--head")
     try:
-        head = head_from_tensors(tensors)
+        head = head_from_tensors(tensors, checkpoint.hidden_layer)
     except ValueError as error:
         raise CheckpointError(f"task {task}: the classifier in {checkpoint.folder}: {error}") from error
     config_file, kind = checkpoint.said(_PROBLEM_TYPE) or (None, _ONE_OF_THEM)
     if kind != _ONE_OF_THEM:
         raise CheckpointError(
             f"task {task}: {config_file} has {_PROBLEM_TYPE} {kind!r}, but a task of a store gives"
-            f" an image one class of several: give a head that does with --head {task}=FILE"
+            f" an input one class of several: give a head that does with --head {task}=FILE"
         )
     if head.shape[0] == 1:
         raise CheckpointError(

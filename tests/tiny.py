@@ -174,7 +174,7 @@ def loaded_store(
     return LoadedStore(
         store_revision="tiny",
         architecture=config,
-        preprocessing=preprocessing(config.embedding.image_size),
+        preprocessing=preprocessing(config.patches.image_size),
         router=router,
         mode=mode,
         calibration=_calibration(config, tasks) if calibrated else None,
@@ -232,5 +232,5 @@ def _head(config: Architecture, task: int) -> TaskHead:
 def pixels(count: int, config: Architecture = CONFIG) -> list[Tensor]:
     """Random images [3, H, W] uint8."""
     generator = torch.Generator().manual_seed(5)
-    shape = (count, 3, config.embedding.image_size, config.embedding.image_size)
+    shape = (count, 3, config.patches.image_size, config.patches.image_size)
     return list(torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8))

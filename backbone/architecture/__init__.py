@@ -10,14 +10,15 @@ Everything else asks an architecture for names, shapes and sizes and spells none
 are the only parameter names in a store; `model_store.readers` translate other people's.
 """
 
-from mass_serve.backbone.architecture.block import Block, BlockNames
-from mass_serve.backbone.architecture.embedding import CHANNELS, PatchEmbedding
+from mass_serve.backbone.architecture.block import Block, BlockNames, RotaryAttention
+from mass_serve.backbone.architecture.embedding import CHANNELS, AnyEmbedding, PatchEmbedding, WordEmbedding
 from mass_serve.backbone.architecture.encoder import Architecture, Token
 from mass_serve.backbone.architecture.names import Shapes, bias_of, weight_of
 from mass_serve.backbone.architecture.pooling import AnyPooling, AttentionPooling, Pooled, Pooling
 
 __all__ = [
     "CHANNELS",
+    "AnyEmbedding",
     "AnyPooling",
     "Architecture",
     "AttentionPooling",
@@ -26,8 +27,10 @@ __all__ = [
     "PatchEmbedding",
     "Pooled",
     "Pooling",
+    "RotaryAttention",
     "Shapes",
     "Token",
+    "WordEmbedding",
     "bias_of",
     "weight_of",
 ]

@@ -7,19 +7,19 @@ from dataclasses import dataclass
 from typing import Literal
 
 from mass_serve.backbone.architecture.block import Block, BlockNames
-from mass_serve.backbone.architecture.embedding import PatchEmbedding
+from mass_serve.backbone.architecture.embedding import AnyEmbedding, PatchEmbedding, WordEmbedding
 from mass_serve.backbone.architecture.names import Shapes
 from mass_serve.backbone.architecture.pooling import AnyPooling, AttentionPooling, Pooling
 
-# What stands for an image in a layer: its class token, or the mean over all tokens.
+# What stands for an input in a layer: its class token, or the mean over all tokens.
 Token = Literal["class", "mean"]
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """An encoder as a choice of parts: CLIP's, ViT's and DINOv2's vision encoders are such choices."""
+    """An encoder as a choice of parts: CLIP's vision encoder is such a choice, and so is BERT."""
 
-    embedding: PatchEmbedding
+    embedding: AnyEmbedding
     block: Block
     depth: int  # blocks
     pooling: AnyPooling
@@ -29,8 +29,22 @@ class Architecture:
             case Pooling(pooled=pooled) if self.pooling.needs_class_token:
                 if not self.embedding.has_class_token:
                     raise ValueError(f"pooling {pooled!r} needs a class token, and there is none")
+            case AttentionPooling() if self.reads_text:
+                raise ValueError("a text has no attention pooling")
             case AttentionPooling(num_attention_heads=heads) if self.width % heads:
                 raise ValueError(f"width {self.width} is not a multiple of {heads} heads of the pooling")
+
+    @property
+    def reads_text(self) -> bool:
+        """Tells whether its input is words; otherwise it is the patches of an image."""
+        return isinstance(self.embedding, WordEmbedding)
+
+    @property
+    def patches(self) -> PatchEmbedding:
+        """The embedding of an encoder of images. Raises ValueError for one that reads text."""
+        if not isinstance(self.embedding, PatchEmbedding):
+            raise ValueError("this encoder reads text, not images")
+        return self.embedding
 
     @property
     def width(self) -> int:
@@ -49,7 +63,9 @@ class Architecture:
 
     @property
     def tokens(self) -> tuple[Token, ...]:
-        """What can stand for an image in a layer, the usual one first."""
+        """What can stand for an input in a layer, the usual one first."""
+        if self.reads_text:
+            return ("mean", "class")
         return ("class", "mean") if self.embedding.has_class_token else ("mean",)
 
     def blocks(self) -> Iterator[BlockNames]:
@@ -60,19 +76,18 @@ class Architecture:
     def linears(self) -> tuple[str, ...]:
         """Every operation that is a matrix product, in forward order."""
         of_blocks = (linear for block in self.blocks() for linear in block.linears)
-        return (self.embedding.linear, *of_blocks, *self.pooling.linears)
+        return (*self.embedding.linears, *of_blocks, *self.pooling.linears)
 
     @property
     def positions(self) -> tuple[str, ...]:
         """Every parameter whose rows are added to tokens, or are tokens."""
-        return (self.embedding.positions, *self.pooling.positions)
+        return (*self.embedding.tables, *self.pooling.positions)
 
     @property
     def norms(self) -> tuple[str, ...]:
         """Every operation that is a LayerNorm, in forward order."""
-        of_blocks = (norm for block in self.blocks() for norm in block.norms)
-        before = (self.embedding.norm,) if self.embedding.has_norm else ()
-        return (*before, *of_blocks, *self.pooling.norms)
+        of_blocks = (norm for index in range(self.depth) for norm in self.block.norms(index))
+        return (*self.embedding.norms, *of_blocks, *self.pooling.norms)
 
     def parameter_shapes(self) -> Shapes:
         """The shape of every parameter by its canonical name, in forward order."""

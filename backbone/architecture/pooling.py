@@ -9,18 +9,24 @@ from mass_serve.backbone.architecture.names import Shapes, linear_shapes, norm_s
 from mass_serve.kernels.activations import Activation
 
 # What a pooling makes one vector of: see `backbone.parts.pooling`.
-Pooled = Literal["class", "mean", "class_and_mean", "mean_before_norm", "mean_without_norm"]
+Pooled = Literal[
+    "class", "mean", "class_and_mean", "mean_before_norm", "mean_without_norm", "class_without_norm"
+]
+_WITHOUT_NORM = ("mean_without_norm", "class_without_norm")
 
 
 @dataclass(frozen=True)
 class Pooling:
     """Tokens through a LayerNorm, if any, and, where there is one, a projection without bias.
 
-    class              the class token
-    mean               the mean over the patches' tokens
-    class_and_mean     both, side by side
-    mean_before_norm   the mean over the patches' tokens, before the LayerNorm
-    mean_without_norm  the mean over the patches' tokens, and no LayerNorm
+    class               the class token
+    mean                the mean over the patches' tokens
+    class_and_mean      both, side by side
+    mean_before_norm    the mean over the patches' tokens, before the LayerNorm
+    mean_without_norm   the mean over the patches' tokens, and no LayerNorm
+    class_without_norm  the class token, and no LayerNorm
+
+    Every token of a text counts as a patch's: its class token is a word like others.
     """
 
     projection_dim: int | None  # None: there is no projection
@@ -43,17 +49,17 @@ class Pooling:
     @property
     def norms(self) -> tuple[str, ...]:
         """Every operation that is a LayerNorm, in forward order."""
-        return () if self.pooled == "mean_without_norm" else (self.norm,)
+        return () if self.pooled in _WITHOUT_NORM else (self.norm,)
 
     @property
     def needs_class_token(self) -> bool:
         """Tells whether the class token is a part of the embedding."""
-        return self.pooled in ("class", "class_and_mean")
+        return self.pooled in ("class", "class_and_mean", "class_without_norm")
 
     @property
     def needs_all_tokens(self) -> bool:
         """Tells whether anything but the class token is a part of the embedding."""
-        return self.pooled != "class"
+        return self.pooled not in ("class", "class_without_norm")
 
     def pooled_width(self, width: int) -> int:
         """The width of what enters the projection."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -27,6 +27,9 @@ class DenseWeights:
     def of_samples(self, samples: slice) -> DenseWeights:  # noqa: ARG002 - all samples share them
         return self
 
+    def of_tokens(self, offsets: Sequence[int]) -> DenseWeights:  # noqa: ARG002 - as above
+        return self
+
     def linear(
         self,
         name: str,
@@ -48,3 +51,10 @@ class DenseWeights:
     def add_positions(self, class_token: str | None, positions: str, patches: Tensor) -> Tensor:
         first = None if class_token is None else [self.parameters[class_token]]
         return kernels.segmented_positions(patches, first, [self.parameters[positions]], [0, len(patches)])
+
+    def words(self, name: str, ids: Tensor) -> Tensor:
+        return self.parameters[weight_of(name)][ids].unsqueeze(1)
+
+    def add_rows(self, parameter: str, x: Tensor, places: Tensor) -> Tensor:
+        table = self.parameters[parameter]
+        return kernels.segmented_added_rows(x[:, 0], [table], places, [0, len(x)]).unsqueeze(1)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from mass_serve import kernels
+from mass_serve.backbone.layout import Layout
 from mass_serve.backbone.weights.protocol import ALL_ROWS, EncoderWeights
 from mass_serve.kernels.activations import Activation
 
@@ -19,18 +20,15 @@ TOKEN_STRIDE = 3
 class MeteredWeights:
     """`EncoderWeights` that compute what others do, and beside it the subspace energies of their inputs."""
 
-    def __init__(self, weights: EncoderWeights, bases: Mapping[str, Tensor]) -> None:
-        """`bases` holds, by linear, orthonormal rows [T, R, d_in] of each task's blocks, float32."""
+    def __init__(self, weights: EncoderWeights, bases: Mapping[str, Tensor], layout: Layout) -> None:
+        """`weights` are those of a layout's tokens.
+
+        `bases` holds, by linear, orthonormal rows [T, R, d_in] of each task's blocks, float32.
+        """
         self._weights = weights
         self._bases = bases
+        self._layout = layout
         self._measured: list[tuple[str, Tensor]] = []
-
-    @property
-    def divisible(self) -> bool:
-        return self._weights.divisible
-
-    def of_samples(self, samples: slice) -> MeteredWeights:
-        return MeteredWeights(self._weights.of_samples(samples), self._bases)
 
     def linear(
         self,
@@ -50,10 +48,19 @@ class MeteredWeights:
     def add_positions(self, class_token: str | None, positions: str, patches: Tensor) -> Tensor:
         return self._weights.add_positions(class_token, positions, patches)
 
+    def words(self, name: str, ids: Tensor) -> Tensor:
+        return self._weights.words(name, ids)
+
+    def add_rows(self, parameter: str, x: Tensor, places: Tensor) -> Tensor:
+        return self._weights.add_rows(parameter, x, places)
+
     def measure(self, name: str, x: Tensor) -> None:
-        """Measures x [B, n, d_in], the input of the linear `name`, if that is one of those with bases."""
+        """Measures the tokens x, the input of the linear `name`, if that is one of those with bases."""
         if name in self._bases:
-            energies = kernels.subspace_energies(x[:, ::TOKEN_STRIDE], self._bases[name])
+            basis = self._bases[name]
+            energies = self._layout.reduced(
+                lambda tokens: kernels.subspace_energies(tokens[:, ::TOKEN_STRIDE], basis), x
+            )
             self._measured.append((name, energies))
 
     @property

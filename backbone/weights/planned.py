@@ -7,7 +7,7 @@ weights too: they are one segment.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -32,6 +32,11 @@ from mass_serve.kernels.records import (
     record,
 )
 from mass_serve.kernels.segment_plan import SegmentPlan
+
+# Their samples are as long as each other, and the plan's tiles are made for that.
+_NO_TEXT = (
+    "texts of any lengths have no planned pass: `backbone.passes` launches theirs operation by operation"
+)
 
 
 class PositionPlace(NamedTuple):
@@ -99,7 +104,7 @@ class RecordLayout:
             if weight_of(norm) in there:
                 norms[norm] = length
                 length += len(NormField)
-        return cls(architecture.embedding, positions, linears, norms, length)
+        return cls(architecture.patches, positions, linears, norms, length)
 
     def dense_record(self, parameters: Mapping[str, Tensor]) -> Tensor:
         """The record [length] of plain weights. They must live as long as it is used."""
@@ -147,6 +152,15 @@ class PlannedWeights:
 
     def of_samples(self, samples: slice) -> PlannedWeights:
         raise ValueError(f"a planned pass is not divided, got samples {samples}")
+
+    def of_tokens(self, offsets: Sequence[int]) -> PlannedWeights:  # noqa: ARG002 - for none
+        raise ValueError(_NO_TEXT)
+
+    def words(self, name: str, ids: Tensor) -> Tensor:  # noqa: ARG002 - as above
+        raise ValueError(_NO_TEXT)
+
+    def add_rows(self, parameter: str, x: Tensor, places: Tensor) -> Tensor:  # noqa: ARG002 - as above
+        raise ValueError(_NO_TEXT)
 
     def linear(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from torch import Tensor
@@ -17,15 +18,6 @@ class EncoderWeights(Protocol):
     x is [B, n, d_in] with n tokens of each sample. A sample's bits depend on that sample and its weights
     alone.
     """
-
-    @property
-    def divisible(self) -> bool:
-        """Tells whether the batch may be computed in shares of its samples, each with `of_samples`."""
-        ...
-
-    def of_samples(self, samples: slice) -> EncoderWeights:
-        """The weights of those samples of the batch. Raises ValueError where they are not divisible."""
-        ...
 
     def linear(
         self,
@@ -47,6 +39,34 @@ class EncoderWeights(Protocol):
         """The tokens [B, L, D] of patch embeddings [B, L - N, D] (see `kernels.positions.reference`).
 
         `class_token` is None where there is none.
+        """
+        ...
+
+    def words(self, name: str, ids: Tensor) -> Tensor:
+        """The rows `ids` [B] of the table `name`, each a token of one sample: [B, 1, D]."""
+        ...
+
+    def add_rows(self, parameter: str, x: Tensor, places: Tensor) -> Tensor:
+        """`x + table[places]` [B, 1, D] of x [B, 1, D]; x alone where a place is -1."""
+        ...
+
+
+class BatchWeights(EncoderWeights, Protocol):
+    """The weights of a batch, of which those of a part of it can be had."""
+
+    @property
+    def divisible(self) -> bool:
+        """Tells whether the batch may be computed in shares of its samples, each with `of_samples`."""
+        ...
+
+    def of_samples(self, samples: slice) -> BatchWeights:
+        """The weights of those samples of the batch. Raises ValueError where they are not divisible."""
+        ...
+
+    def of_tokens(self, offsets: Sequence[int]) -> EncoderWeights:
+        """The weights of a batch whose samples are the tokens of this one's.
+
+        Tokens `offsets[i]:offsets[i + 1]` are sample i's. Raises ValueError where they have none.
         """
         ...
 

@@ -38,6 +38,11 @@ class SegmentedWeights:
             [0, *(cut[i + 1] - samples.start for i in kept)],
         )
 
+    def of_tokens(self, offsets: Sequence[int]) -> SegmentedWeights:
+        return SegmentedWeights(
+            self.bank, self.expert_sets, [offsets[sample] for sample in self.segment_offsets]
+        )
+
     def linear(
         self,
         name: str,
@@ -68,6 +73,16 @@ class SegmentedWeights:
     def add_positions(self, class_token: str | None, positions: str, patches: Tensor) -> Tensor:
         first = None if class_token is None else self._vectors(class_token)
         return kernels.segmented_positions(patches, first, self._vectors(positions), self.segment_offsets)
+
+    def words(self, name: str, ids: Tensor) -> Tensor:
+        parameter = weight_of(name)
+        table, blocks = self.bank.pretrained[parameter], self.bank.blocks.get(parameter)
+        deltas = [expert_set.deltas[name] for expert_set in self.expert_sets]
+        return kernels.segmented_embedding(ids, table, blocks, deltas, self.segment_offsets).unsqueeze(1)
+
+    def add_rows(self, parameter: str, x: Tensor, places: Tensor) -> Tensor:
+        tables = self._vectors(parameter)
+        return kernels.segmented_added_rows(x[:, 0], tables, places, self.segment_offsets).unsqueeze(1)
 
     def _vectors(self, parameter: str) -> list[Tensor]:
         return [expert_set.vectors[parameter] for expert_set in self.expert_sets]

@@ -23,7 +23,7 @@ a tile multiply its experts' weights by 0.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import triton
@@ -96,8 +96,14 @@ def _sides(left: Tensor, right: Tensor) -> Fields:
 
 
 def _folded(delta: Delta, blocks: TaskBlocks | None) -> Delta:
-    """The same change, its core folded where it has one."""
-    return delta.folded(resident(blocks)) if isinstance(delta, SeveralTasks) else delta
+    """The same change, its core folded where it has one, in memory that is contiguous."""
+    match delta:
+        case SeveralTasks():
+            return delta.folded(resident(blocks))
+        case FoldedSides():
+            return replace(delta, left=delta.left.contiguous())
+        case _:
+            return delta
 
 
 def segmented_linear(
@@ -117,7 +123,9 @@ def segmented_linear(
         raise ValueError(
             f"{len(deltas)} segments over {x.shape[0]} rows do not fit offsets {tuple(row_offsets)}"
         )
-    # Memory that is freed when this returns is reused in the order of the launches.
+    # Sides of some output rows are no memory that a kernel could read: they are copied. Memory that is freed
+    # when this returns is reused in the order of the launches.
+    blocks = None if blocks is None else replace(blocks, u_t=blocks.u_t.contiguous())
     weight, deltas = weight.contiguous(), [_folded(delta, blocks) for delta in deltas]
     fields = [linear_fields(delta, weight, blocks) for delta in deltas]
     plan = SegmentPlan(x.shape[0], len(deltas), len(LinearField), x.device)

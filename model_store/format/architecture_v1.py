@@ -42,7 +42,7 @@ class FlatArchitecture(StrictModel):
     @classmethod
     def of(cls, architecture: Architecture) -> FlatArchitecture:
         """The flat object that stands for an architecture. Raises ValidationError for sizes out of bounds."""
-        embedding, block = architecture.embedding, architecture.block
+        embedding, block = architecture.patches, architecture.block
         return cls(
             image_size=embedding.image_size,
             patch_size=embedding.patch_size,
@@ -79,6 +79,8 @@ class ArchitectureForm(Protocol):
 
 def is_flat(architecture: Architecture) -> bool:
     """Tells whether the flat object says everything about an architecture."""
+    if architecture.reads_text:
+        return False
     try:
         return FlatArchitecture.of(architecture).architecture() == architecture
     except ValidationError:

@@ -20,11 +20,11 @@ def factored_shapes(
 ) -> dict[str, tuple[int, int]]:
     """The shape [d_out, d_in] of every factored parameter, in forward order: all matrices.
 
-    With `averaged` the patch convolution is not among them.
+    With `averaged` the patch convolution is not among them. Raises ValueError where there is none to average.
     """
     shapes = architecture.matrix_shapes()
     if patch_embedding == "averaged":
-        del shapes[weight_of(architecture.embedding.linear)]
+        del shapes[weight_of(architecture.patches.linear)]
     return shapes
 
 

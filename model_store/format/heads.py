@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mass_serve.model_store.errors import CheckpointError
 from mass_serve.model_store.format.field_types import has_control_characters
-from mass_serve.model_store.format.manifest import HeadKind
+from mass_serve.model_store.format.manifest import HeadKind, HeadSpec, HiddenSpec
 from mass_serve.model_store.format.strict_json import parse_json
 from mass_serve.model_store.format.tensor_files import TensorFile, TensorFileError, TensorSpec
 from mass_serve.model_store.storage.regular_files import RegularFile, read_text_file
@@ -26,6 +26,9 @@ BIAS = "bias"  # [C], in a linear head
 LOGIT_SCALE = "logit_scale"  # one number, the multiplier itself, in a cosine head
 # What a classification model of Hugging Face has before the names of its head.
 _CLASSIFIER = "classifier."
+# Of a stack's hidden layer.
+DENSE_WEIGHT, DENSE_BIAS = "dense.weight", "dense.bias"  # [H, P] and [H]
+NORM_WEIGHT, NORM_BIAS = "norm.weight", "norm.bias"  # [H] both, where it has a LayerNorm
 LARGEST_LOGIT_SCALE = 1e6  # CLIP trains with at most 100
 
 
@@ -33,21 +36,30 @@ LARGEST_LOGIT_SCALE = 1e6  # CLIP trains with at most 100
 class HeadTensors:
     """A head as the tensors of its file, found to fit together; `head_from_tensors` makes them.
 
-    cosine: `logits_c = logit_scale cos(x, weight_c)`; linear: `logits = weight x + bias`.
+    cosine: `logits_c = logit_scale cos(x, weight_c)`; linear: `logits = weight x + bias`; stack: linear, of
+    `norm(activation(dense x + dense bias))` in place of x.
     """
 
-    tensors: dict[str, Tensor]  # float32: WEIGHT, and LOGIT_SCALE or BIAS
+    tensors: dict[str, Tensor]  # float32: WEIGHT, and LOGIT_SCALE or BIAS; of a stack, its hidden layer's
+    hidden: HiddenSpec | None = None  # of a stack
+
+    @property
+    def spec(self) -> HeadSpec:
+        """The head as the manifest describes it."""
+        if self.hidden is not None:
+            return HeadSpec(kind="stack", hidden=self.hidden)
+        return HeadSpec(kind="linear" if BIAS in self.tensors else "cosine")
 
     @property
     def kind(self) -> HeadKind:
         """The kind of the head, as the manifest names it."""
-        return "linear" if BIAS in self.tensors else "cosine"
+        return self.spec.kind
 
     @property
     def shape(self) -> tuple[int, int]:
         """C and P: how many classes there are, and how many numbers an embedding has."""
-        classes, width = self.tensors[WEIGHT].shape
-        return classes, width
+        entering = WEIGHT if self.hidden is None else DENSE_WEIGHT
+        return self.tensors[WEIGHT].shape[0], self.tensors[entering].shape[1]
 
     def specs(self) -> dict[str, TensorSpec]:
         """The specs of the tensors, for writing them."""
@@ -74,20 +86,40 @@ def read_head(path: Path) -> HeadTensors:
         raise CheckpointError(f"{path}: {error}") from error
 
 
-def head_from_tensors(tensors: dict[str, Tensor]) -> HeadTensors:
-    """Checks that tensors make up a head, and gives them in float32. Raises ValueError."""
+def head_from_tensors(tensors: dict[str, Tensor], hidden: HiddenSpec | None = None) -> HeadTensors:
+    """Checks that tensors make up a head, and gives them in float32.
+
+    It is a stack where it is to have a hidden layer. Raises ValueError.
+    """
+    if hidden is None:
+        return _plain_head(tensors)
+    own = {key: tensor for key, tensor in tensors.items() if key not in (WEIGHT, BIAS)}
+    linear = _plain_head({key: tensor for key, tensor in tensors.items() if key not in own})
+    width, kept = linear.tensors[WEIGHT].shape[1], _moderate(own)
+    shapes = {DENSE_BIAS: [width]} | ({NORM_WEIGHT: [width], NORM_BIAS: [width]} if hidden.norm_eps else {})
+    if kept.keys() != {DENSE_WEIGHT, *shapes}:
+        raise ValueError(
+            f"the hidden layer of a head needs {', '.join([DENSE_WEIGHT, *shapes])}, found "
+            f"{', '.join(sorted(kept)) or 'nothing'}"
+        )
+    dense = kept[DENSE_WEIGHT]
+    if dense.ndim != 2 or 0 in dense.shape or dense.shape[0] != width:
+        raise ValueError(f"{DENSE_WEIGHT} must be [{width}, width], found shape {list(dense.shape)}")
+    for key, shape in shapes.items():
+        if list(kept[key].shape) != shape:
+            raise ValueError(f"{key} has shape {list(kept[key].shape)}, expected {shape}")
+    return HeadTensors(linear.tensors | kept, hidden)
+
+
+def _plain_head(tensors: dict[str, Tensor]) -> HeadTensors:
+    """The cosine or linear head of tensors. Raises ValueError."""
     keys = set(tensors)
     if keys not in ({WEIGHT, BIAS}, {WEIGHT, LOGIT_SCALE}):
         raise ValueError(
             "a head needs `weight` and either `logit_scale` (cosine head) or `bias` (linear head), "
             f"found {', '.join(sorted(keys)) or 'nothing'}"
         )
-    if not all(value.is_floating_point() for value in tensors.values()):
-        raise ValueError(f"{', '.join(sorted(keys))} must be floating-point numbers")
-    tensors = {key: value.float() for key, value in tensors.items()}
-    for key, value in tensors.items():
-        if not torch.isfinite(value).all():
-            raise ValueError(f"{key} holds NaN, Inf or a number that float32 cannot hold")
+    tensors = _moderate(tensors)
     weight = tensors[WEIGHT]
     if weight.ndim != 2 or 0 in weight.shape:
         raise ValueError(f"weight must be [classes, width], found shape {list(weight.shape)}")
@@ -104,6 +136,17 @@ def head_from_tensors(tensors: dict[str, Tensor]) -> HeadTensors:
         )
     # Some write the one number as [1].
     return HeadTensors({WEIGHT: weight, LOGIT_SCALE: tensors[LOGIT_SCALE].reshape(())})
+
+
+def _moderate(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors in float32. Raises ValueError for other than finite floating-point numbers."""
+    if not all(value.is_floating_point() for value in tensors.values()):
+        raise ValueError(f"{', '.join(sorted(tensors))} must be floating-point numbers")
+    tensors = {key: value.float() for key, value in tensors.items()}
+    for key, value in tensors.items():
+        if not torch.isfinite(value).all():
+            raise ValueError(f"{key} holds NaN, Inf or a number that float32 cannot hold")
+    return tensors
 
 
 def read_labels(path: Path) -> tuple[str, ...]:

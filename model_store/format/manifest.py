@@ -14,9 +14,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from mass_serve.backbone.architecture import Token
+from mass_serve.backbone.architecture import PatchEmbedding, Token
+from mass_serve.kernels.activations import HeadActivation
 from mass_serve.model_store.errors import ManifestError
-from mass_serve.model_store.format.architecture_v1 import StoredArchitecture, is_flat
+from mass_serve.model_store.format.architecture_v1 import Epsilon, StoredArchitecture, is_flat
 from mass_serve.model_store.format.architecture_v2 import NestedStoredArchitecture
 from mass_serve.model_store.format.factoring import Factoring, PatchEmbeddingForm
 from mass_serve.model_store.format.field_types import (
@@ -32,7 +33,7 @@ from mass_serve.model_store.format.field_types import (
     spelled_otherwise,
 )
 from mass_serve.model_store.format.origin import Origin
-from mass_serve.model_store.format.preprocessing import DOWN, SHORTEST_EDGE, Preprocessing
+from mass_serve.model_store.format.preprocessing import AnyPreprocessing, Preprocessing, TextPreprocessing
 from mass_serve.model_store.format.rank_rules import RatioRule, StoredRankRule
 from mass_serve.model_store.format.strict_json import parse_json
 
@@ -48,7 +49,7 @@ BlockDtype = Literal["bfloat16", "float16", "float32"]
 MergedBaseForm = Literal["stored", "rebuilt"]
 FirstPass = Literal["merged_base", "pretrained"]
 HeadChoice = Literal["max", "mean", "router"]
-HeadKind = Literal["cosine", "linear"]
+HeadKind = Literal["cosine", "linear", "stack"]
 Rank = Annotated[int, Field(ge=0, le=LARGEST_SIZE)]
 # Which modes there are is the router's affair (`router.ModeName`); a store only has the name of one.
 StoredModeName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
@@ -75,10 +76,27 @@ class RouterSpec(StrictModel):
     unrouted_below: Annotated[float, Field(ge=0, le=1)] = 0.0  # of familiarity; 0: every answer is believed
 
 
+class HiddenSpec(StrictModel):
+    """The hidden layer of a stack: a linear one, its activation and, with an epsilon, a LayerNorm."""
+
+    activation: HeadActivation
+    norm_eps: Epsilon | None
+
+
 class HeadSpec(StrictModel):
-    """`cosine`: scaled cosine similarity to class vectors; `linear`: weight and bias."""
+    """`cosine`: scaled cosine similarity to class vectors; `linear`: weight and bias.
+
+    `stack`: the same as linear, behind a hidden layer; format version 1 has none.
+    """
 
     kind: HeadKind
+    hidden: HiddenSpec | None = Field(default=None, exclude_if=_is_none)
+
+    @model_validator(mode="after")
+    def _a_stack_has_a_hidden_layer(self) -> HeadSpec:
+        if (self.kind == "stack") != (self.hidden is not None):
+            raise ValueError("hidden: a head of the kind stack has a hidden layer, and no other has one")
+        return self
 
 
 class TaskEntry(StrictModel):
@@ -148,7 +166,7 @@ class Manifest(StrictModel):
     format_version: Literal[1, 2] = 1  # that it was read from
     store_revision: Revision  # new with every write
     backbone: StoredArchitecture
-    preprocessing: Preprocessing
+    preprocessing: AnyPreprocessing
     router: RouterSpec
     # The rule by which tasks get their ranks: one of these is there. Format version 1 has the first alone.
     compression_ratio: Share | None = Field(default=None, exclude_if=_is_none)
@@ -179,9 +197,23 @@ class Manifest(StrictModel):
             )
         if self.router.token not in self.backbone.tokens:
             raise ValueError(f"router.token: must be {self.backbone.tokens[0]}, there is no class token")
-        if self.preprocessing.crop != self.backbone.embedding.image_size:
-            raise ValueError("preprocessing.crop: must be the backbone's image_size")
+        self._preprocessing_fits()
         return self
+
+    def _preprocessing_fits(self) -> None:
+        embedding, preprocessing = self.backbone.embedding, self.preprocessing
+        if isinstance(embedding, PatchEmbedding):
+            if not isinstance(preprocessing, Preprocessing):
+                raise ValueError("preprocessing: is of texts, and the backbone reads images")
+            if preprocessing.crop != embedding.image_size:
+                raise ValueError("preprocessing.crop: must be the backbone's image_size")
+        else:
+            if not isinstance(preprocessing, TextPreprocessing):
+                raise ValueError("preprocessing: is of images, and the backbone reads texts")
+            if preprocessing.max_tokens > embedding.max_tokens:
+                raise ValueError("preprocessing.max_tokens: must be at most the backbone's max_tokens")
+            if self.patch_embedding != "factored":
+                raise ValueError("patch_embedding: must be factored, the backbone has no patches to average")
 
     @model_validator(mode="after")
     def _factoring_follows_from_the_sizes(self) -> Manifest:
@@ -294,12 +326,12 @@ def lowest_version(manifest: Manifest) -> int:
     """Returns the lowest format version that says everything that a manifest says."""
     of_version_2 = (
         not is_flat(manifest.backbone),
-        manifest.preprocessing.resize != SHORTEST_EDGE,
-        manifest.preprocessing.crop_rounding != DOWN,
+        manifest.preprocessing.needs_version_2,
         any((task.distance, task.energy_kept) != (None, None) for task in manifest.all_entries()),
         manifest.pretrained_origin is not None,
         manifest.rank_rule is not None,
         any(task.ranks is not None or task.adapter for task in manifest.all_entries()),
+        any(entry.head.hidden is not None for entry in manifest.all_entries()),
         any(entry.origins or entry.name != entry.name.lower() for entry in manifest.all_entries()),
     )
     return 2 if any(of_version_2) else 1

@@ -1,10 +1,10 @@
-"""The preprocessing section of a manifest: how an image becomes pixels."""
+"""The preprocessing section of a manifest: how an image becomes pixels, or a text tokens."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from mass_serve.model_store.format.field_types import Size, StrictModel
 
@@ -37,9 +37,35 @@ class Preprocessing(StrictModel):
     resize: Resize = Field(default=SHORTEST_EDGE, exclude_if=SHORTEST_EDGE.__eq__)
     crop_rounding: CropRounding = Field(default=DOWN, exclude_if=DOWN.__eq__)
 
+    @property
+    def needs_version_2(self) -> bool:
+        """Tells whether format version 1 has no words for it."""
+        return self.resize != SHORTEST_EDGE or self.crop_rounding != DOWN
+
     @model_validator(mode="after")
     def _size_is_moderate(self) -> Preprocessing:
         """An image is resized before it is cropped, and may be sixteen times as long as it is wide."""
         if self.size > MOST_ENLARGED * self.crop:
             raise ValueError(f"size: must be at most {MOST_ENLARGED} times the crop, which is {self.crop}")
         return self
+
+
+class TextPreprocessing(StrictModel):
+    """What is taken of a text: its first `max_tokens` tokens."""
+
+    kind: Literal["text"]
+    max_tokens: Size
+
+    needs_version_2: ClassVar = True
+
+
+def _read_by(value: object) -> str:
+    """Tells which of them an object is; that of images has no `kind`, as format version 1 has no other."""
+    told = "kind" in value if isinstance(value, dict) else isinstance(value, TextPreprocessing)
+    return "text" if told else "image"
+
+
+AnyPreprocessing = Annotated[
+    Annotated[Preprocessing, Tag("image")] | Annotated[TextPreprocessing, Tag("text")],
+    Discriminator(_read_by),
+]

@@ -104,3 +104,51 @@ class Registers:
         for registers in further:
             rows[self.has_class_token : before] += registers.float()[0]
         return rows
+
+
+@dataclass(frozen=True)
+class Zeros:
+    """Zeros of a shape: a bias where a checkpoint has none."""
+
+    shape: Shape
+
+    @property
+    def tensors(self) -> Mapping[str, Shape]:
+        return {}
+
+    def __call__(self, stacked: Tensor | None, further: Sequence[Tensor]) -> Tensor:  # noqa: ARG002
+        return torch.zeros(self.shape)
+
+
+@dataclass(frozen=True)
+class TextPositions:
+    """Positions [L, D] of positions [S + L, D], with what the first of the types [K, D] adds to every token.
+
+    The first S are of no token (RoBERTa counts from behind its padding's id).
+    """
+
+    start: int  # S
+    types: str | None = None
+    num_types: int = 0
+    width: int = 0
+
+    @property
+    def tensors(self) -> Mapping[str, Shape]:
+        return {} if self.types is None else {self.types: (self.num_types, self.width)}
+
+    def __call__(self, stacked: Tensor, further: Sequence[Tensor]) -> Tensor:
+        positions = stacked.float()[self.start :]
+        return positions + further[0].float()[0] if further else positions
+
+
+@dataclass(frozen=True)
+class FurtherTypes:
+    """What each of the types [K, D] of token but the first adds beyond that one, [K - 1, D]."""
+
+    @property
+    def tensors(self) -> Mapping[str, Shape]:
+        return {}
+
+    def __call__(self, stacked: Tensor, further: Sequence[Tensor]) -> Tensor:  # noqa: ARG002
+        types = stacked.float()
+        return types[1:] - types[0]

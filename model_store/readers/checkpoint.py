@@ -16,15 +16,27 @@ from torch import Tensor
 from mass_serve.backbone.architecture import AnyPooling, Architecture, bias_of, weight_of
 from mass_serve.merging import ThinDelta, task_vector
 from mass_serve.model_store.errors import CheckpointError
-from mass_serve.model_store.format.heads import BIAS, WEIGHT
+from mass_serve.model_store.format.heads import (
+    BIAS,
+    DENSE_BIAS,
+    DENSE_WEIGHT,
+    NORM_BIAS,
+    NORM_WEIGHT,
+    WEIGHT,
+)
+from mass_serve.model_store.format.manifest import HiddenSpec
 from mass_serve.model_store.format.tensor_files import LARGEST_NUMBER, is_moderate
 from mass_serve.model_store.readers.adapters import AdaptedWeights
+from mass_serve.model_store.readers.bert import Bert
 from mass_serve.model_store.readers.clip import ClipVision
 from mass_serve.model_store.readers.dinov2 import Dinov2
+from mass_serve.model_store.readers.distilbert import DistilBert
 from mass_serve.model_store.readers.family import Description, Family, Source
 from mass_serve.model_store.readers.json_files import ConfigFile, read_json_object
+from mass_serve.model_store.readers.modernbert import ModernBert
 from mass_serve.model_store.readers.open_clip_vision import OpenClipVision
 from mass_serve.model_store.readers.preprocessing import read_crop
+from mass_serve.model_store.readers.roberta import Roberta
 from mass_serve.model_store.readers.siglip import Siglip
 from mass_serve.model_store.readers.thin_changes import thin_change
 from mass_serve.model_store.readers.timm_vision import Timm
@@ -37,7 +49,10 @@ _QUANTISATION = "quantization_config"
 _USUAL_DTYPES = {torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64}
 # Another family is another file beside `clip`, and an entry here. First those that are told by their tensors:
 # in a folder of the hub the configuration of another form may lie beside them.
-FAMILIES: tuple[Family, ...] = (OpenClipVision(), ClipVision(), Vit(), Dinov2(), Siglip(), Timm())
+FAMILIES: tuple[Family, ...] = (
+    *(OpenClipVision(), ClipVision(), Vit(), Dinov2(), Siglip(), Timm()),
+    *(Bert(), DistilBert(), Roberta(), ModernBert()),
+)
 
 
 class Checkpoint:
@@ -133,14 +148,26 @@ class Checkpoint:
         return other
 
     def classifier(self) -> dict[str, Tensor] | None:
-        """Reads the linear that the model itself classifies with: `weight` [C, D] and maybe `bias` [C].
+        """Reads the tensors of the head that the model itself classifies with, as `format.heads` names them.
 
         None where it has none. Raises CheckpointError as `parameter` does.
         """
-        for key in self._classifier_keys().values():
+        keys = self._classifier_keys()
+        for key in keys.values():
             self._check_dtype(self._keys[key])
-        tensors = {name: self._finite(self._keys[key]) for name, key in self._classifier_keys().items()}
+        tensors = {name: self._finite(self._keys[key]) for name, key in keys.items()}
+        if self.hidden_layer is not None and DENSE_WEIGHT in tensors:
+            width = tensors[DENSE_WEIGHT].shape[:1]
+            tensors.setdefault(DENSE_BIAS, torch.zeros(width))
+            if NORM_WEIGHT in tensors:
+                tensors.setdefault(NORM_BIAS, torch.zeros(width))
         return tensors or None
+
+    @property
+    def hidden_layer(self) -> HiddenSpec | None:
+        """The hidden layer of the model's own classifier; None where that is a linear alone."""
+        names = self._family.hidden_layer(self._description)
+        return None if names is None else names.spec
 
     def dtype(self, name: str) -> torch.dtype:
         """Returns the dtype in which `parameter` gives a parameter."""
@@ -169,7 +196,7 @@ class Checkpoint:
     def _made(self, name: str, read: Callable[[str], Tensor]) -> Tensor:
         """Makes a parameter of the tensors that it has in the files."""
         source = self._sources[name]
-        parts = [read(self._keys[key]) for key in source.keys]
+        parts = [read(self._keys[key]) for key in source.keys] or [torch.empty(0)]
         whole = parts[0] if len(parts) == 1 else torch.cat(parts)
         whole = whole.T.contiguous() if source.transposed else whole
         if source.change is not None:
@@ -215,8 +242,12 @@ class Checkpoint:
 
     def _classifier_keys(self) -> dict[str, str]:
         """The classifier's parts that are here, by what heads call them."""
-        linear = self._family.classifier
+        linear, hidden = self._family.classifier, self._family.hidden_layer(self._description)
         parts = {} if linear is None else {WEIGHT: weight_of(linear), BIAS: bias_of(linear)}
+        if hidden is not None:
+            parts |= {DENSE_WEIGHT: weight_of(hidden.dense), DENSE_BIAS: bias_of(hidden.dense)}
+            if hidden.norm is not None:
+                parts |= {NORM_WEIGHT: weight_of(hidden.norm), NORM_BIAS: bias_of(hidden.norm)}
         return {part: key for part, key in parts.items() if key in self._keys}
 
     def _check_keys(self) -> None:

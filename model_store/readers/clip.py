@@ -19,7 +19,7 @@ from mass_serve.backbone.architecture import CHANNELS, Architecture, Pooled, Poo
 from mass_serve.model_store.errors import CheckpointError
 from mass_serve.model_store.format.architecture_v1 import FlatArchitecture
 from mass_serve.model_store.format.field_types import first_problem
-from mass_serve.model_store.readers.family import Description, Source
+from mass_serve.model_store.readers.family import Description, LinearClassifier, Source
 from mass_serve.model_store.readers.transformers_names import stacked_sources, weight_and_bias
 
 VISION_DEFAULTS: dict[str, Any] = {
@@ -41,7 +41,7 @@ _PROJECTION = "visual_projection"
 _LAST_NORM = "post_layernorm"
 
 
-class ClipVision:
+class ClipVision(LinearClassifier):
     """The family of CLIP vision encoders."""
 
     title = "CLIP vision encoders (clip, clip_vision_model)"
@@ -110,7 +110,7 @@ def _name(key: str) -> str | None:
 
 def _keys(architecture: Architecture) -> dict[str, tuple[str, ...]]:
     """THE table: CLIP's names for every canonical parameter; the fused qkv is q, k and v there."""
-    embedding, pooling = architecture.embedding, architecture.pooling
+    embedding, pooling = architecture.patches, architecture.pooling
     return {
         weight_of(embedding.linear): ("embeddings.patch_embedding.weight",),
         embedding.class_token: ("embeddings.class_embedding",),

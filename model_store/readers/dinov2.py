@@ -17,7 +17,7 @@ from mass_serve.backbone.architecture import Architecture, Pooled, bias_of, weig
 from mass_serve.model_store.errors import CheckpointError
 from mass_serve.model_store.format.field_types import LARGEST_SIZE
 from mass_serve.model_store.readers.changes import LayerScale, Positions
-from mass_serve.model_store.readers.family import Description, Source
+from mass_serve.model_store.readers.family import Description, LinearClassifier, Source
 from mass_serve.model_store.readers.transformers_names import (
     activation_of,
     as_saved,
@@ -48,7 +48,7 @@ _MOST_ENLARGED = 4
 _POSITIONS, _REGISTERS = "embeddings.position_embeddings", "embeddings.register_tokens"
 
 
-class Dinov2:
+class Dinov2(LinearClassifier):
     """The family of DINOv2 encoders."""
 
     title = "DINOv2 (dinov2, dinov2_with_registers)"
@@ -106,7 +106,7 @@ class Dinov2:
 
     def sources(self, architecture: Architecture, description: Description) -> dict[str, Source]:
         """Returns the place of every canonical parameter."""
-        embedding, width = architecture.embedding, architecture.width
+        embedding, width = architecture.patches, architecture.width
         sources = stacked_sources(architecture, _table(architecture))
         for block in architecture.blocks():
             for index, linear in ((1, block.out), (2, block.fc2)):
@@ -129,7 +129,7 @@ def _image_size(description: Description, config: Mapping[str, Any]) -> int:
     if learned < square_edge(path, config, "patch_size"):
         raise CheckpointError(f"{path}: patch_size {config['patch_size']} exceeds image_size {learned}")
     if description.crop is None:
-        return learned if description.base is None else description.base.embedding.image_size
+        return learned if description.base is None else description.base.patches.image_size
     if description.crop > _MOST_ENLARGED * learned:
         raise CheckpointError(
             f"{path.parent}: images are cut to {description.crop} pixels, but the positions were learned for "
@@ -152,7 +152,7 @@ def _mlp_width(path: Path, config: Mapping[str, Any]) -> int:
 
 def _positions(architecture: Architecture, description: Description) -> Source:
     """The place of the positions and registers, which are another grid's where images have another size."""
-    embedding, config = architecture.embedding, _complete(description)
+    embedding, config = architecture.patches, _complete(description)
     learned = square_edge(description.path, config, "image_size") // embedding.patch_size
     side = embedding.image_size // embedding.patch_size
     source = Source((_POSITIONS,), (1, 1 + learned**2, architecture.width))
@@ -165,7 +165,7 @@ def _positions(architecture: Architecture, description: Description) -> Source:
 
 def _table(architecture: Architecture) -> dict[str, tuple[str, ...]]:
     """THE table: DINOv2's names for every canonical parameter; qkv is query, key and value there."""
-    embedding = architecture.embedding
+    embedding = architecture.patches
     first, second = ("weights_in", "weights_out") if architecture.block.is_gated else ("fc1", "fc2")
     table = {
         **weight_and_bias(embedding.linear, "embeddings.patch_embeddings.projection"),

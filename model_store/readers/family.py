@@ -11,6 +11,7 @@ from torch import Tensor
 
 from mass_serve.backbone.architecture import Architecture
 from mass_serve.model_store.errors import CheckpointError
+from mass_serve.model_store.format.manifest import HiddenSpec
 from mass_serve.model_store.format.tensor_files import TensorSpec
 
 
@@ -65,6 +66,23 @@ class Description:
         return spec.shape
 
 
+@dataclass(frozen=True)
+class HiddenNames:
+    """The hidden layer before a classifier, by the family's names of its operations."""
+
+    dense: str
+    spec: HiddenSpec
+    norm: str | None = None  # with a bias or without one
+
+
+class LinearClassifier:
+    """What families have in common whose models classify with a linear alone."""
+
+    def hidden_layer(self, description: Description) -> HiddenNames | None:  # noqa: ARG002 - for others
+        """Returns that there is none."""
+        return None
+
+
 class Family(Protocol):
     """Checkpoints that name their tensors and sizes alike."""
 
@@ -81,6 +99,13 @@ class Family(Protocol):
     @property
     def classifier(self) -> str | None:
         """The linear that a fine-tuned model classifies with, by the family's name; None: there is none."""
+        ...
+
+    def hidden_layer(self, description: Description) -> HiddenNames | None:
+        """Returns the layer between the embedding and that linear; None where there is none.
+
+        Raises CheckpointError for one that no head has.
+        """
         ...
 
     def reads(self, config: Mapping[str, Any], keys: Iterable[str]) -> bool:

@@ -20,7 +20,7 @@ from mass_serve.backbone.architecture import CHANNELS, Architecture, Pooling, bi
 from mass_serve.model_store.errors import CheckpointError
 from mass_serve.model_store.format.architecture_v1 import FlatArchitecture
 from mass_serve.model_store.format.field_types import first_problem
-from mass_serve.model_store.readers.family import Description, Source
+from mass_serve.model_store.readers.family import Description, LinearClassifier, Source
 
 CONFIG_FILE = "open_clip_config.json"
 _TOWER = "visual."
@@ -44,7 +44,7 @@ _ABSENT: dict[str, Any] = {
 }
 
 
-class OpenClipVision:
+class OpenClipVision(LinearClassifier):
     """The family of CLIP vision encoders in OpenAI's and open_clip's state dicts."""
 
     title = "CLIP state dicts (OpenAI, open_clip)"
@@ -98,7 +98,7 @@ class OpenClipVision:
         keys = _keys(architecture)
         shapes = architecture.parameter_shapes()
         sources = {name: Source((keys[name],), shape) for name, shape in shapes.items()}
-        patches, side = weight_of(architecture.embedding.linear), architecture.embedding.patch_size
+        patches, side = weight_of(architecture.patches.linear), architecture.patches.patch_size
         sources[patches] = Source((_CONVOLUTION,), (architecture.width, CHANNELS, side, side))
         projection = weight_of(Pooling.linear)
         if projection in shapes:
@@ -108,7 +108,7 @@ class OpenClipVision:
 
 def _keys(architecture: Architecture) -> dict[str, str]:
     """THE table: OpenAI's names for every canonical parameter."""
-    embedding, pooling = architecture.embedding, architecture.pooling
+    embedding, pooling = architecture.patches, architecture.pooling
     table = {
         weight_of(embedding.linear): _CONVOLUTION,
         embedding.class_token: "class_embedding",

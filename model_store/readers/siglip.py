@@ -14,7 +14,7 @@ from typing import Any
 from mass_serve.backbone.architecture import Architecture, AttentionPooling, Pooled, bias_of, weight_of
 from mass_serve.model_store.errors import CheckpointError
 from mass_serve.model_store.readers.clip import block_table
-from mass_serve.model_store.readers.family import Description, Source
+from mass_serve.model_store.readers.family import Description, LinearClassifier, Source
 from mass_serve.model_store.readers.transformers_names import (
     activation_of,
     check_channels,
@@ -42,7 +42,7 @@ _HEAD = "head."
 _PROBE = f"{_HEAD}probe"
 
 
-class Siglip:
+class Siglip(LinearClassifier):
     """The family of SigLIP's vision encoders."""
 
     title = "SigLIP (siglip, siglip_vision_model)"
@@ -135,7 +135,7 @@ def _vision_config(description: Description) -> Mapping[str, Any]:
 
 def _table(architecture: Architecture) -> dict[str, tuple[str, ...]]:
     """THE table: SigLIP's names for every canonical parameter; its blocks are named as CLIP's."""
-    embedding, pooling = architecture.embedding, architecture.pooling
+    embedding, pooling = architecture.patches, architecture.pooling
     table = {
         **weight_and_bias(embedding.linear, "embeddings.patch_embedding"),
         embedding.positions: ("embeddings.position_embedding.weight",),

@@ -91,7 +91,7 @@ class _StoredFamily:
 
     def __init__(self, family: _Family, stored: Architecture) -> None:
         self.title, self.config_file, self.classifier = family.title, family.config_file, family.classifier
-        self.reads, self.names = family.reads, family.names
+        self.reads, self.names, self.hidden_layer = family.reads, family.names, family.hidden_layer
         self._family, self._stored = family, stored
         # Nothing of a configuration matters to names and shapes but what the architecture says.
         sources = family.sources(stored, Description(Path(), {}, {}, None))
@@ -145,7 +145,11 @@ def _is_plain(source: Source) -> bool:
 
 def _family_of(architecture: Architecture, adapter: Path, changed: Collection[str]) -> _StoredFamily:
     """Returns the family whose names an adapter has, or the last one that the encoder could be of."""
-    embedding = architecture.embedding
+    if architecture.reads_text:
+        raise CheckpointError(
+            f"{adapter} is of an encoder of texts, and there are no names of such: {_GIVE_FOLDER}"
+        )
+    embedding = architecture.patches
     could_be = _FAMILIES.get((embedding.has_norm, embedding.has_class_token))
     if could_be is None:
         raise CheckpointError(f"{adapter}: the store's encoder is none that adapters name: {_GIVE_FOLDER}")

@@ -16,7 +16,7 @@ from mass_serve.backbone.architecture import Architecture, bias_of, weight_of
 from mass_serve.kernels.activations import Activation
 from mass_serve.model_store.errors import CheckpointError
 from mass_serve.model_store.readers.changes import LayerScale, Registers
-from mass_serve.model_store.readers.family import Description, Source
+from mass_serve.model_store.readers.family import Description, LinearClassifier, Source
 from mass_serve.model_store.readers.transformers_names import (
     checked_architecture,
     stacked_sources,
@@ -61,7 +61,7 @@ _BLOCK = re.compile(r"blocks\.(\d{1,4})\.")  # no encoder has ten thousand
 _NORM_BEHIND_POOLING = "fc_norm"
 
 
-class Timm:
+class Timm(LinearClassifier):
     """The family of timm's vision transformers."""
 
     title = "vision transformers of timm (vit_*, deit_*, deit3_*, vit_*_dinov2)"
@@ -113,7 +113,7 @@ class Timm:
 
     def sources(self, architecture: Architecture, description: Description) -> dict[str, Source]:
         """Returns the place of every canonical parameter."""
-        embedding, width = architecture.embedding, architecture.width
+        embedding, width = architecture.patches, architecture.width
         sources = stacked_sources(architecture, _table(architecture, description))
         for block in architecture.blocks():
             for index, linear in ((1, block.out), (2, block.fc2)):
@@ -151,7 +151,7 @@ def _usual_sizes(description: Description) -> tuple[int, Activation, float]:
 def _image_size(description: Description) -> int:
     if description.crop is not None:
         return description.crop
-    return _USUAL_IMAGE_SIZE if description.base is None else description.base.embedding.image_size
+    return _USUAL_IMAGE_SIZE if description.base is None else description.base.patches.image_size
 
 
 def _arguments(description: Description) -> Mapping[str, Any]:
@@ -188,7 +188,7 @@ def _pooled(description: Description, arguments: Mapping[str, Any]) -> str:
 
 def _positions(architecture: Architecture, description: Description) -> Source:
     """The place of the positions: of the patches alone, or of the tokens before them, too."""
-    embedding, width = architecture.embedding, architecture.width
+    embedding, width = architecture.patches, architecture.width
     patches = architecture.num_tokens - embedding.tokens_before_patches
     of_patches_alone = description.shape(_POSITIONS, 3)[1] == patches
     rows = patches if of_patches_alone else architecture.num_tokens
@@ -203,7 +203,7 @@ def _positions(architecture: Architecture, description: Description) -> Source:
 
 def _table(architecture: Architecture, description: Description) -> dict[str, tuple[str, ...]]:
     """THE table: timm's names for every canonical parameter; here too qkv is one matrix."""
-    embedding = architecture.embedding
+    embedding = architecture.patches
     behind = weight_of(_NORM_BEHIND_POOLING) in description.weights
     table = {
         **weight_and_bias(embedding.linear, "patch_embed.proj"),

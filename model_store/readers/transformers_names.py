@@ -75,13 +75,15 @@ def weight_and_bias(operation: str, *theirs: str) -> dict[str, tuple[str, ...]]:
 
 
 def stacked_sources(architecture: Architecture, table: Mapping[str, tuple[str, ...]]) -> dict[str, Source]:
-    """The place of every parameter by a table; the parts of a fused one share its rows evenly.
+    """The place of every parameter of a table; the parts of a fused one share its rows evenly.
 
-    The patches go through a convolution there.
+    Patches go through a convolution there.
     """
     sources = {}
     for name, (rows, *rest) in architecture.parameter_shapes().items():
-        sources[name] = Source(table[name], (rows // len(table[name]), *rest))
-    patches, side = weight_of(architecture.embedding.linear), architecture.embedding.patch_size
-    sources[patches] = Source(table[patches], (architecture.width, CHANNELS, side, side))
+        if name in table:
+            sources[name] = Source(table[name], (rows // len(table[name]), *rest))
+    if not architecture.reads_text:
+        patches, side = weight_of(architecture.patches.linear), architecture.patches.patch_size
+        sources[patches] = Source(table[patches], (architecture.width, CHANNELS, side, side))
     return sources

@@ -13,7 +13,7 @@ from typing import Any
 
 from mass_serve.backbone.architecture import Architecture, Pooled
 from mass_serve.model_store.readers.changes import DistilledPositions
-from mass_serve.model_store.readers.family import Description, Source
+from mass_serve.model_store.readers.family import Description, LinearClassifier, Source
 from mass_serve.model_store.readers.transformers_names import (
     activation_of,
     as_saved,
@@ -47,7 +47,7 @@ _BLOCK, _SAVED_BLOCK = "layers.", "encoder.layer."
 _SAVED_MLP = {".mlp.fc1.": ".intermediate.dense.", ".mlp.fc2.": ".output.dense."}
 
 
-class Vit:
+class Vit(LinearClassifier):
     """The family of ViT and DeiT encoders."""
 
     title = "ViT and DeiT (vit, deit)"
@@ -97,7 +97,7 @@ class Vit:
 
     def sources(self, architecture: Architecture, description: Description) -> dict[str, Source]:  # noqa: ARG002
         """Returns the place of every canonical parameter."""
-        embedding, width = architecture.embedding, architecture.width
+        embedding, width = architecture.patches, architecture.width
         sources = stacked_sources(architecture, _table(architecture))
         sources[embedding.class_token] = Source(("embeddings.cls_token",), (1, 1, width))
         positions = Source(("embeddings.position_embeddings",), (1, architecture.num_tokens, width))
@@ -108,7 +108,7 @@ class Vit:
 
 def _table(architecture: Architecture) -> dict[str, tuple[str, ...]]:
     """THE table: ViT's names for every canonical parameter; qkv is query, key and value there."""
-    embedding = architecture.embedding
+    embedding = architecture.patches
     table = {
         **weight_and_bias(embedding.linear, "embeddings.patch_embeddings.projection"),
         embedding.class_token: ("embeddings.cls_token",),

@@ -18,7 +18,7 @@ def test_every_parameter_belongs_to_one_operation_or_to_the_tokens(encoder: Arch
     operations = [
         parameter(name) for name in (*encoder.linears, *encoder.norms) for parameter in (weight_of, bias_of)
     ]
-    embedding, block = encoder.embedding, encoder.block
+    embedding, block = encoder.patches, encoder.block
     class_token = [embedding.class_token] if embedding.has_class_token else []
     without_bias = [Pooling.linear]
     without_bias += [] if embedding.has_bias else [embedding.linear]

@@ -54,7 +54,7 @@ def bank(request: pytest.FixtureRequest) -> ExpertBank:
 @pytest.fixture(scope="module")
 def patches() -> Tensor:
     torch.manual_seed(3)
-    return patchify(torch.randn(len(SETS), 3, 32, 32), CONFIG.embedding.patch_size)
+    return patchify(torch.randn(len(SETS), 3, 32, 32), CONFIG.patches.patch_size)
 
 
 @pytest.fixture(scope="module")
@@ -124,8 +124,8 @@ def test_nearly_equal_tasks_run_low_rank_as_they_run_merged(
     pretrained = tiny.pretrained(CONFIG, dtype)
     bank = tiny.nearly_equal_tasks(CONFIG, pretrained, noise)
     patches = patchify(
-        torch.randn(8, 3, CONFIG.embedding.image_size, CONFIG.embedding.image_size),
-        CONFIG.embedding.patch_size,
+        torch.randn(8, 3, CONFIG.patches.image_size, CONFIG.patches.image_size),
+        CONFIG.patches.patch_size,
     ).to(dtype)
     sets: list[tuple[int, ...]] = [(0, 1)] * len(patches)
     low_rank, merged = (_forward(bank, sets, patches, materialised=m).double() for m in (False, True))
@@ -156,7 +156,7 @@ def test_a_set_renumbered_is_the_same_set_of_another_bank(bank: ExpertBank, task
     moved = tuple(task - 1 for task in tasks)
     renumbered = bank.expert_set(tasks, materialised=False).renumbered(moved)
     computed = other.expert_set(moved, materialised=False)
-    patches = patchify(torch.randn(2, 3, 32, 32), CONFIG.embedding.patch_size)
+    patches = patchify(torch.randn(2, 3, 32, 32), CONFIG.patches.patch_size)
     found, wanted = (
         run(CONFIG, SegmentedWeights(other, [own], (0, 2)), patches).embedding
         for own in (renumbered, computed)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mass_serve.backbone import ClassificationHead
+from mass_serve.backbone import ClassificationHead, HiddenLayer
+from mass_serve.kernels.activations import HeadActivation
 
 
 def test_a_cosine_head_is_scaled_cosine_similarity() -> None:
@@ -25,3 +26,22 @@ def test_a_linear_head_is_affine() -> None:
 def test_a_head_is_of_one_kind(arguments: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="either cosine"):
         ClassificationHead(torch.randn(2, 3), **arguments)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("activation", ["tanh", "relu", "gelu", "silu"])
+def test_a_hidden_layer_comes_before_the_classes(activation: HeadActivation) -> None:
+    torch.manual_seed(0)
+    z, dense, bias = 3 * torch.randn(9, 12), torch.randn(7, 12), torch.randn(7)
+    weight, shift, norm = torch.randn(5, 7), torch.randn(5), (torch.randn(7), torch.randn(7), 1e-3)
+    hidden = getattr(torch.nn.functional, activation)(z @ dense.T + bias)
+    head = ClassificationHead(weight, shift, hidden=HiddenLayer(dense, bias, activation))
+    torch.testing.assert_close(head.logits(z), hidden @ weight.T + shift, atol=1e-4, rtol=1e-4)
+    cosines = torch.nn.functional.cosine_similarity(hidden[:, None], weight[None], dim=2)
+    torch.testing.assert_close(head.cosines(z), cosines, atol=1e-5, rtol=1e-4)
+    normed = torch.nn.functional.layer_norm(hidden, (7,), norm[0], norm[1], norm[2])
+    head = ClassificationHead(weight, shift, hidden=HiddenLayer(dense, bias, activation, norm))
+    torch.testing.assert_close(head.logits(z), normed @ weight.T + shift, atol=1e-4, rtol=1e-4)
+    for count in range(1, 9):
+        assert torch.equal(head.logits(z[:count]), head.logits(z)[:count])
+    assert head.to(torch.device("cpu")).logits(z).equal(head.logits(z))
+    assert head.nbytes == (5 * 7 + 7 * 12) * 4

@@ -47,8 +47,8 @@ def models(
             intermediate_size=config.block.mlp_width,
             num_hidden_layers=config.depth,
             num_attention_heads=config.block.num_attention_heads,
-            image_size=config.embedding.image_size,
-            patch_size=config.embedding.patch_size,
+            image_size=config.patches.image_size,
+            patch_size=config.patches.patch_size,
             projection_dim=config.embedding_dim,
             hidden_act=config.block.activation,
             layer_norm_eps=config.block.layer_norm_eps,
@@ -64,7 +64,7 @@ def models(
 
 
 def _images(config: Architecture) -> Tensor:
-    return torch.randn(5, 3, config.embedding.image_size, config.embedding.image_size)
+    return torch.randn(5, 3, config.patches.image_size, config.patches.image_size)
 
 
 def _features(
@@ -77,7 +77,7 @@ def _features(
 def test_the_embeddings_are_those_of_transformers(models) -> None:  # type: ignore[no-untyped-def]
     config, reference, parameters = models
     images = _images(config)
-    patches = patchify(images, config.embedding.patch_size)
+    patches = patchify(images, config.patches.patch_size)
     embeddings = run(config, DenseWeights(parameters), patches).embedding
     torch.testing.assert_close(embeddings, reference(images).image_embeds, atol=2e-5, rtol=1e-5)
 
@@ -88,7 +88,7 @@ def test_bfloat16_stays_as_close_to_float32_as_transformers_does(models) -> None
     images = _images(config)
     exact = reference(images).image_embeds
     halved = {name: parameter.bfloat16() for name, parameter in parameters.items()}
-    patches = patchify(images.bfloat16(), config.embedding.patch_size)
+    patches = patchify(images.bfloat16(), config.patches.patch_size)
     ours = run(config, DenseWeights(halved), patches).embedding
     theirs: Any = CLIPVisionModelWithProjection(reference.config).eval()  # type: ignore[no-untyped-call]
     theirs.load_state_dict(reference.state_dict())
@@ -110,7 +110,7 @@ def test_the_first_pass_returns_what_enters_the_mlp(models, token: Token) -> Non
     for layer, expected in enumerate(entered):
         names = config.first_pass_parameters(parameters, layer)
         weights = DenseWeights({name: parameters[name] for name in names})
-        features = _features(config, weights, patchify(images, config.embedding.patch_size), layer, token)
+        features = _features(config, weights, patchify(images, config.patches.patch_size), layer, token)
         wanted = expected[:, 0] if token == "class" else expected.mean(1)
         torch.testing.assert_close(features, wanted, atol=2e-5, rtol=1e-5)
 
@@ -149,7 +149,7 @@ def test_patches_are_in_the_order_of_a_convolution() -> None:
 def tiny_pass() -> tuple[DenseWeights, Tensor, PassResult]:
     """Weights, patches, and a whole pass over them with everything measured."""
     torch.manual_seed(1)
-    patches = patchify(torch.randn(9, 3, 32, 32), tiny.CONFIG.embedding.patch_size)
+    patches = patchify(torch.randn(9, 3, 32, 32), tiny.CONFIG.patches.patch_size)
     weights = DenseWeights(tiny.pretrained(tiny.CONFIG))
     return weights, patches, run(tiny.CONFIG, weights, patches, probe=Probe(_bases(2), Feature(1, "mean")))
 
@@ -215,8 +215,8 @@ def test_energies_are_those_of_every_third_token_that_enters_a_linear(
         (2, "embedding", Probe(feature=Feature(1, "class"))),
         (None, 1, Probe(feature=Feature(1, "class"))),
         (None, 1, Probe({"blocks.2.mlp.fc1": torch.zeros(1, 1, 64)})),
-        # The last block's qkv is applied in two parts, so that there is no one input of it.
-        (None, "embedding", Probe({"blocks.2.attention.qkv": torch.zeros(1, 1, 64)})),
+        # The last block's MLP has one token alone.
+        (None, "embedding", Probe({"blocks.2.mlp.fc1": torch.zeros(1, 1, 64)})),
     ],
 )
 def test_what_is_not_on_the_pass_cannot_be_measured(start: int | None, stop: Any, probe: Probe) -> None:
@@ -256,7 +256,7 @@ def test_an_embedding_is_what_its_pooling_makes_of_the_last_tokens(name: str) ->
     leaving = run(config, DenseWeights(parameters), patches, stop=config.depth).tokens
     weight, bias = (parameters.get(f"post_layernorm.{kind}") for kind in ("weight", "bias"))
     eps = config.block.layer_norm_eps
-    of_patches = slice(config.embedding.tokens_before_patches, None)
+    of_patches = slice(config.patches.tokens_before_patches, None)
     normed = torch.nn.functional.layer_norm(leaving, [config.width], weight, bias, eps)
     if isinstance(config.pooling, AttentionPooling):
         torch.testing.assert_close(
@@ -314,8 +314,8 @@ def test_a_router_cannot_look_at_a_class_token_that_is_not_there() -> None:
 def _patches(config: Architecture, images: int) -> Tensor:
     return torch.randn(
         images,
-        (config.embedding.image_size // config.embedding.patch_size) ** 2,
-        config.embedding.patch_width,
+        (config.patches.image_size // config.patches.patch_size) ** 2,
+        config.patches.patch_width,
     )
 
 

@@ -16,6 +16,7 @@ from mass_serve.backbone.architecture import (
     PatchEmbedding,
     Pooled,
     Pooling,
+    WordEmbedding,
 )
 from mass_serve.engine.loading import early_linears
 from mass_serve.kernels.activations import ACTIVATIONS
@@ -25,6 +26,8 @@ from mass_serve.model_store.format.architecture_v2 import (
     StoredBlock,
     StoredPatches,
     StoredPooling,
+    StoredRotary,
+    StoredWords,
 )
 from mass_serve.model_store.format.calibration import calibration_shapes
 from mass_serve.model_store.format.field_types import TASK_NAME_PATTERN
@@ -35,7 +38,7 @@ from mass_serve.model_store.format.manifest import (
     RouterSpec,
     TaskEntry,
 )
-from mass_serve.model_store.format.preprocessing import Preprocessing
+from mass_serve.model_store.format.preprocessing import Preprocessing, TextPreprocessing
 from mass_serve.model_store.format.rank_rules import BudgetRule, EnergyRule, FixedRankRule
 from mass_serve.router import MODE_NAMES, evidence_kinds
 from tests import tiny
@@ -80,10 +83,17 @@ def test_the_rules_for_ranks_are_those_of_the_manifest() -> None:
 
 def test_the_keys_of_the_parts_are_those_of_the_manifest() -> None:
     found = tables(section(FORMAT, "the-encoder-by-its-parts"))
-    parts: list[type[BaseModel]] = [StoredPatches, StoredBlock, StoredPooling, StoredAttentionPooling]
+    parts: list[type[BaseModel]] = [
+        *(StoredPatches, StoredWords, StoredBlock, StoredRotary),
+        *(StoredPooling, StoredAttentionPooling),
+    ]
     for table, model in zip(found, parts, strict=True):
         named = [re.findall(r"`([^`]+)`", row)[0] for row in table.splitlines()[2:]]
         assert named == list(model.model_fields)
+
+
+def test_the_keys_of_a_texts_preprocessing_are_those_of_the_manifest() -> None:
+    assert _first_cells("preprocessing", 1) == list(TextPreprocessing.model_fields)
 
 
 def test_the_kinds_of_pooling_and_activation_are_the_programs() -> None:
@@ -114,7 +124,9 @@ def test_the_parameters_are_the_programs() -> None:
     architecture = Architecture(embedding, block, depth=1, pooling=Pooling(3))
     pooling = AttentionPooling(2, 8, "gelu")
     assert _parameters(0) == list(architecture.parameter_shapes())
-    assert _parameters(1) == [name for name in pooling.shapes(4) if "post_layernorm" not in name]
+    words = WordEmbedding(10, 5, num_types=2)
+    assert _parameters(1) == list(words.shapes(4))
+    assert _parameters(2) == [name for name in pooling.shapes(4) if "post_layernorm" not in name]
 
 
 def _parameters(table: int) -> list[str]:

@@ -132,7 +132,7 @@ def test_a_named_task_is_answered_by_its_own_dense_model() -> None:
     assert answer.residuals == {}, "nothing was routed"
     weights = DenseWeights({n: loaded.bank.merged(n, (2,)) for n in loaded.pretrained})
     normalised = (PIXELS[0].float() / 255 - 0.5) / 0.25
-    patches = patchify(normalised[None], loaded.architecture.embedding.patch_size)
+    patches = patchify(normalised[None], loaded.architecture.patches.patch_size)
     embedding = run(loaded.architecture, weights, patches).embedding
     expected = loaded.heads[2].head.logits(embedding).softmax(1)[0]
     torch.testing.assert_close(answer.probabilities, expected, atol=1e-5, rtol=1e-4)
@@ -170,7 +170,7 @@ def test_a_second_pass_that_resumes_leaves_the_first_third_as_it_was(mode: ModeN
     assert sorted({answer.passes for answer in answers.all_answers()}) == pytest.approx(costs)
     for answer, pixels in zip(answers.all_answers(), PIXELS, strict=True):
         task = NAMES.index(answer.task)
-        patches = patchify(((pixels.float() / 255 - 0.5) / 0.25)[None], config.embedding.patch_size)
+        patches = patchify(((pixels.float() / 255 - 0.5) / 0.25)[None], config.patches.patch_size)
         tokens = run(config, DenseWeights(loaded.first_pass), patches, stop=stop).tokens
         own = DenseWeights({n: loaded.bank.merged(n, (task,)) for n in loaded.pretrained})
         expected = loaded.heads[task].head.logits(run(config, own, tokens, start=stop).embedding)[0]
@@ -201,7 +201,7 @@ def _all_logits(engine: Engine, answer: Classification, pixels: Tensor) -> dict[
     loaded = tiny.loaded_store()
     tasks = tuple(NAMES.index(name) for name in answer.expert_set)
     weights = DenseWeights({n: loaded.bank.merged(n, tasks) for n in loaded.pretrained})
-    patches = patchify(((pixels.float() / 255 - 0.5) / 0.25)[None], engine.architecture.embedding.patch_size)
+    patches = patchify(((pixels.float() / 255 - 0.5) / 0.25)[None], engine.architecture.patches.patch_size)
     embedding = run(engine.architecture, weights, patches).embedding
     return {name: loaded.heads[NAMES.index(name)].head.logits(embedding)[0] for name in answer.expert_set}
 

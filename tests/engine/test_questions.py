@@ -90,9 +90,12 @@ def test_an_image_for_many_tasks_is_prepared_once(kind: str) -> None:
     for place in {"bytes": [], "normalised": [0, 1, 2], "both": [1]}[kind]:
         pixels[place] = engine.preprocessing.normalise(pixels[place])
     queries = Question(answer="each").queries(pixels, engine.tasks)
-    whole = engine._patches(queries)
+    whole = engine._inputs(queries)
     for row, query in enumerate(queries):
-        assert torch.equal(whole[row], engine._patches([query])[0])
+        alone = engine._inputs([query])
+        assert isinstance(whole, Tensor)
+        assert isinstance(alone, Tensor)
+        assert torch.equal(whole[row], alone[0])
 
 
 # One task for all images

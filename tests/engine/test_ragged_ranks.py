@@ -56,8 +56,9 @@ def _merged(loaded: LoadedStore, tasks: tuple[int, ...]) -> DenseWeights:
 
 
 def _patches(loaded: LoadedStore, sample: int) -> Tensor:
-    pixels = loaded.preprocessing.normalise(PIXELS[sample][None])
-    return patchify(pixels, loaded.architecture.embedding.patch_size).double()
+    preprocessing = tiny.preprocessing(loaded.architecture.patches.image_size)
+    pixels = preprocessing.normalise(PIXELS[sample][None])
+    return patchify(pixels, loaded.architecture.patches.patch_size).double()
 
 
 def _dense_logits(loaded: LoadedStore, answer: Classification, sample: int) -> Tensor:

@@ -29,7 +29,7 @@ def engine_of(mode: ModeName) -> Engine:
 def searched(engine: Engine, samples: list[int]) -> tuple[list[SearchResult], Tensor]:
     """What a search finds for images, as if they had these rows in a batch; and their patches."""
     normalised = engine.preprocessing.normalise(torch.stack([PIXELS[sample] for sample in samples]))
-    patches = patchify(normalised, engine.architecture.embedding.patch_size)
+    patches = patchify(normalised, engine.architecture.patches.patch_size)
     every = torch.ones(len(samples), len(engine.tasks), dtype=torch.bool)
     with torch.inference_mode():
         return engine._search.search(samples, patches, every, None, StageClock(torch.device("cpu"))), patches
@@ -118,8 +118,8 @@ def test_the_routers_feature_is_that_of_its_layer_before_and_after_early_evidenc
     assert early_stop(loaded.architecture.depth) == 1
     answers = Engine(loaded, Execution.LOW_RANK, 1 << 30).classify_batch([Query(p) for p in PIXELS[:5]])
     architecture, probe = loaded.architecture, Probe(feature=Feature(layer, token))
-    pixels = loaded.preprocessing.normalise(torch.stack(PIXELS[:5]))
-    patches = patchify(pixels, architecture.embedding.patch_size)
+    pixels = tiny.preprocessing(architecture.patches.image_size).normalise(torch.stack(PIXELS[:5]))
+    patches = patchify(pixels, architecture.patches.patch_size)
     feature = run(architecture, DenseWeights(loaded.first_pass), patches, stop="feature", probe=probe).feature
     blocks = loaded.bank.blocks[weight_of(architecture.residual_linear(layer))].leading_rows
     expected = TaskSubspaces(blocks).residuals(feature)

@@ -22,6 +22,7 @@ from mass_serve.model_store.build_store import build, refuse_taken
 from mass_serve.model_store.errors import CheckpointError, StoreError, StoreExistsError, TaskError
 from mass_serve.model_store.format import rank_choice
 from mass_serve.model_store.format.factoring import Factoring
+from mass_serve.model_store.format.preprocessing import Preprocessing
 from mass_serve.model_store.format.rank_rules import RatioRule
 from mass_serve.model_store.merged_base import is_slow_to_rebuild
 from mass_serve.model_store.plan import TaskInput, default_router_layer
@@ -423,7 +424,9 @@ class TestResume:
             build(own.pretrained, own.tasks, out, progress=interrupt_after("factoring street"))
         (own.pretrained / "preprocessor_config.json").write_text(json.dumps({"size": 40, "crop_size": 32}))
         svd_calls.clear()
-        assert build(own.pretrained, own.tasks, out).manifest.preprocessing.size == 40
+        preprocessing = build(own.pretrained, own.tasks, out).manifest.preprocessing
+        assert isinstance(preprocessing, Preprocessing)
+        assert preprocessing.size == 40
         assert len(svd_calls) == 2 * SVDS_PER_TASK
 
     def test_damaged_leftovers_start_over(self, suite: Suite, tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ def test_a_classifier_answers_as_it_does_in_transformers(vision: dict[str, int],
     weights = DenseWeights({name: checkpoint.parameter(name) for name in architecture.parameter_shapes()})
     pixels = torch.randn(3, 3, 36, 36)
     with torch.inference_mode():
-        embedding = run(architecture, weights, patchify(pixels, architecture.embedding.patch_size)).embedding
+        embedding = run(architecture, weights, patchify(pixels, architecture.patches.patch_size)).embedding
         expected = model(pixels).logits
     logits = embedding @ found.head.tensors["weight"].T + found.head.tensors["bias"]
     assert found.labels == ("cat", "dog", "owl")

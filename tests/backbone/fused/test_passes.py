@@ -67,7 +67,7 @@ def _bases(bank: ExpertBank) -> dict[str, Tensor]:
 def _second(
     passes: Passes, sets: Sequence[ExpertSet], offsets: Sequence[int], x: Tensor, start: int | None = None
 ) -> Tensor:
-    device = sets[0].vectors[CONFIG.embedding.class_token].device
+    device = sets[0].vectors[CONFIG.patches.class_token].device
     return passes.second(x.to(device), sets, offsets, start).cpu()
 
 
@@ -92,7 +92,7 @@ def test_the_fused_passes_agree_with_the_reference(dtype: torch.dtype, tolerance
         segments = group_by_expert_set(mix)
         keys, offsets = segments.segment_expert_sets, segments.segment_offsets
         pixels = torch.randn(len(mix), 3, 16, 16).to(dtype)
-        patches = patchify(pixels, CONFIG.embedding.patch_size)
+        patches = patchify(pixels, CONFIG.patches.patch_size)
         forms = [i % 3 == 2 for i in range(len(keys))]
         wanted_sets, own_sets = (
             [b.expert_set(key, materialised=m) for key, m in zip(keys, forms, strict=True)]
@@ -109,7 +109,7 @@ def test_tasks_of_ranks_of_their_own_share_a_fused_pass() -> None:
     """And linears that all tasks, or some of a set's, left alone."""
     torch.manual_seed(0)
     mix: list[tuple[int, ...]] = [(0,), (0, 1), (0, 1, 3), (2,), (3,)]
-    patches = patchify(torch.randn(len(mix), 3, 16, 16), CONFIG.embedding.patch_size)
+    patches = patchify(torch.randn(len(mix), 3, 16, 16), CONFIG.patches.patch_size)
     weights = tiny.pretrained(CONFIG)
     reference_bank = tiny.ragged_bank(CONFIG, weights, tasks=4)
     wanted_sets = [reference_bank.expert_set(tasks, materialised=False) for tasks in mix]
@@ -143,7 +143,7 @@ def test_every_part_of_a_pass_is_planned_and_agrees(
     for mix in MIXES:
         segments = group_by_expert_set(mix)
         keys, offsets = segments.segment_expert_sets, segments.segment_offsets
-        patches = patchify(torch.randn(len(mix), 3, 16, 16).to(dtype), CONFIG.embedding.patch_size)
+        patches = patchify(torch.randn(len(mix), 3, 16, 16).to(dtype), CONFIG.patches.patch_size)
         sets, own_sets = (
             [b.expert_set(key, materialised=False) for key in keys] for b in (reference_bank, bank)
         )
@@ -177,7 +177,7 @@ def test_every_choice_of_parts_is_planned_and_agrees(name: str) -> None:
         moved = {parameter: tensor.to(DEVICE) for parameter, tensor in weights.items()}
         bank = tiny.bank(config, moved, tasks=3)
         fused = passes_for(bank, moved, 2)
-    patches = patchify(torch.randn(4, 3, 32, 32), config.embedding.patch_size)
+    patches = patchify(torch.randn(4, 3, 32, 32), config.patches.patch_size)
     keys, offsets = [(0,), (0, 2), (1,)], (0, 1, 3, 4)
     sets, own_sets = (
         [b.expert_set(key, materialised=key == (1,)) for key in keys] for b in (reference_bank, bank)
@@ -195,7 +195,7 @@ def test_every_choice_of_parts_is_planned_and_agrees(name: str) -> None:
 def test_a_pass_is_planned_once_for_equal_probes() -> None:
     with backend("fused"):
         bank = _bank(DEVICE, torch.float32)
-        passes, patches = _passes(bank), torch.randn(1, 4, CONFIG.embedding.patch_width, device=DEVICE)
+        passes, patches = _passes(bank), torch.randn(1, 4, CONFIG.patches.patch_width, device=DEVICE)
         assert isinstance(passes, PlannedPasses)
         bases = _bases(bank)
         for probe in (Probe(bases), Probe(dict(bases)), Probe(feature=Feature(0, "class"))):
@@ -208,7 +208,7 @@ def test_a_pass_is_planned_once_for_equal_probes() -> None:
 def test_a_planned_pass_is_not_divided_among_threads() -> None:
     """Whoever has a part of a plan's samples has none of its tiles."""
     torch.manual_seed(0)
-    patches = torch.randn(2 * SAMPLES_PER_SHARE, 4, CONFIG.embedding.patch_width)
+    patches = torch.randn(2 * SAMPLES_PER_SHARE, 4, CONFIG.patches.patch_width)
     reference_bank = _bank(torch.device("cpu"), torch.float32)
     probe = Probe(_bases(reference_bank))
     wanted = _passes(reference_bank).first(patches, stop=STOP, probe=probe)
@@ -225,7 +225,7 @@ def test_a_planned_pass_is_not_divided_among_threads() -> None:
 def test_a_first_pass_needs_only_the_parameters_that_it_reads() -> None:
     with backend("fused"):
         bank, probe = _bank(DEVICE, torch.float32), Probe(feature=Feature(0, "class"))
-        patches = torch.randn(2, 4, CONFIG.embedding.patch_width, device=DEVICE)
+        patches = torch.randn(2, 4, CONFIG.patches.patch_width, device=DEVICE)
         names = CONFIG.first_pass_parameters(bank.pretrained, 0)
         part = passes_for(bank, {name: bank.pretrained[name] for name in names}, max_set_size=1)
         whole = passes_for(bank, bank.pretrained, max_set_size=1)
@@ -238,7 +238,7 @@ def test_a_first_pass_needs_only_the_parameters_that_it_reads() -> None:
 def test_a_sample_has_the_same_bits_in_every_batch() -> None:
     bank = _bank(DEVICE, torch.bfloat16)
     passes, mix = _passes(bank), sorted(MIXES[1])
-    patches = patchify(torch.randn(len(mix), 3, 16, 16).bfloat16(), CONFIG.embedding.patch_size)
+    patches = patchify(torch.randn(len(mix), 3, 16, 16).bfloat16(), CONFIG.patches.patch_size)
     segments = group_by_expert_set(mix)
     sets = [bank.expert_set(key, materialised=False) for key in segments.segment_expert_sets]
     together = _second(passes, sets, segments.segment_offsets, patches)
@@ -270,7 +270,7 @@ def test_nearly_equal_tasks_run_low_rank_as_they_run_merged(
     with backend("fused"):
         bank = tiny.nearly_equal_tasks(CONFIG, weights, noise)
         passes = passes_for(bank, weights, max_set_size=2)
-        patches = patchify(torch.randn(3, 3, 16, 16), CONFIG.embedding.patch_size).to(dtype)
+        patches = patchify(torch.randn(3, 3, 16, 16), CONFIG.patches.patch_size).to(dtype)
         low_rank, merged = (
             _second(passes, [bank.expert_set((0, 1), materialised=m)], (0, 3), patches).double()
             for m in (False, True)

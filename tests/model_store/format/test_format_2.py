@@ -12,9 +12,11 @@ import pytest
 
 from mass_serve.backbone.architecture import Architecture, Pooling
 from mass_serve.model_store.errors import ManifestError
+from mass_serve.model_store.format.architecture_v2 import NestedArchitecture
 from mass_serve.model_store.format.factoring import factored_shapes
 from mass_serve.model_store.format.manifest import Manifest, lowest_version, parse_manifest
-from tests.encoders import ENCODERS
+from mass_serve.model_store.format.preprocessing import TextPreprocessing
+from tests.encoders import ENCODERS, TEXT_ENCODERS
 from tests.model_store.format.test_format import GOLDEN_MANIFEST
 
 Content = dict[str, Any]
@@ -104,7 +106,7 @@ def _of(encoder: Architecture) -> Manifest:
     """The golden manifest with another encoder."""
     golden = _parse(GOLDEN_MANIFEST)
     rank = max(1, encoder.width // 2)
-    size = encoder.embedding.image_size
+    size = encoder.patches.image_size
     return golden.model_copy(
         update={
             "backbone": encoder,
@@ -149,18 +151,27 @@ def _changed(*path: str, value: object) -> Content:
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        (_changed("backbone", "embedding", "kind", value="words"), r"embedding\.kind: Input should be 'patc"),
-        (_changed("backbone", "embedding", "registers", value=-1), r"embedding\.registers: .*greater than"),
+        (
+            _changed("backbone", "embedding", "kind", value="pixels"),
+            r"embedding: Input tag 'pixels' .* 'patches'",
+        ),
+        (
+            _changed("backbone", "embedding", "registers", value=-1),
+            r"embedding\.patches\.registers: .*greater than",
+        ),
         (
             _changed("backbone", "embedding", "bias", value=1),
-            r"embedding\.bias: Input should be a valid bool",
+            r"embedding\.patches\.bias: Input should be a valid bool",
         ),
-        (_changed("backbone", "embedding", "surprise", value=1), r"embedding\.surprise: Extra inputs"),
+        (
+            _changed("backbone", "embedding", "surprise", value=1),
+            r"embedding\.patches\.surprise: Extra inputs",
+        ),
         (_changed("backbone", "embedding", "patch_size", value=5), "patch_size 5 exceeds image_size 4"),
         (_changed("backbone", "embedding", "class_token", value=False), "needs a class token, and there is"),
         (
-            _changed("backbone", "block", "kind", value="post_norm"),
-            r"block\.kind: Input should be 'pre_norm'",
+            _changed("backbone", "block", "kind", value="no_norm"),
+            r"block\.kind: Input should be 'pre_norm' or 'post_norm'",
         ),
         (_changed("backbone", "block", "activation", value="relu"), r"block\.activation: Input should be"),
         (
@@ -177,7 +188,10 @@ def _changed(*path: str, value: object) -> Content:
         (_changed("backbone", value=GOLDEN_MANIFEST["backbone"]), r"backbone\.embedding: Field required"),
         (_changed("format_version", value=1), r"backbone\.image_size: Field required"),
         (_changed("preprocessing", "crop_rounding", value="up"), r"crop_rounding: Input should be 'down'"),
-        (_changed("preprocessing", "resize", value="stretch"), r"preprocessing\.resize: Input should be"),
+        (
+            _changed("preprocessing", "resize", value="stretch"),
+            r"preprocessing\.image\.resize: Input should be",
+        ),
         (
             GOLDEN_MANIFEST | {"preprocessing": GOLDEN_2["preprocessing"]},
             "says what format version 2 has come with, and its format_version is 1",
@@ -230,4 +244,80 @@ def test_version_1_has_nothing_that_was_measured_of_a_task() -> None:
     content = deepcopy(GOLDEN_MANIFEST)
     content["tasks"][0]["distance"] = 0.5
     with pytest.raises(ManifestError, match="says what format version 2 has come with"):
+        _parse(content)
+
+
+def _of_texts(**backbone: object) -> Content:
+    """The golden manifest with an encoder of texts, and with parts of it changed."""
+    encoder = TEXT_ENCODERS["modernbert"]
+    golden = _of(ENCODERS["vit"])
+    manifest = golden.model_copy(
+        update={
+            "backbone": encoder,
+            "preprocessing": TextPreprocessing(kind="text", max_tokens=encoder.num_tokens),
+            "router": golden.router.model_copy(update={"token": "mean"}),
+            "factored_parameters": tuple(factored_shapes(encoder, "factored")),
+            "patch_embedding": "factored",
+            "tasks": tuple(task.model_copy(update={"rank": encoder.width // 2}) for task in golden.tasks),
+        }
+    )
+    content: Content = json.loads(manifest.to_bytes())
+    return content | backbone
+
+
+def test_an_encoder_of_texts_is_read_as_it_was_written() -> None:
+    for name, encoder in TEXT_ENCODERS.items():
+        form = NestedArchitecture.of(encoder)
+        assert NestedArchitecture.model_validate_json(form.model_dump_json()).architecture() == encoder, name
+    content = _of_texts()
+    manifest = _parse(content)
+    assert (manifest.format_version, manifest.backbone) == (2, TEXT_ENCODERS["modernbert"])
+    assert json.loads(manifest.to_bytes()) == content
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        (
+            {"preprocessing": GOLDEN_2["preprocessing"]},
+            "preprocessing: is of images, and the backbone reads texts",
+        ),
+        (
+            {"preprocessing": {"kind": "text", "max_tokens": 71}},
+            "max_tokens: must be at most the backbone's max_tokens",
+        ),
+        ({"preprocessing": {"kind": "text", "max_tokens": 0}}, r"preprocessing\.text\.max_tokens: .*greater"),
+        ({"preprocessing": {"kind": "sound"}}, r"preprocessing\.text\.kind: Input should be 'text'"),
+        ({"patch_embedding": "averaged"}, "patch_embedding: must be factored, the backbone has no patches"),
+    ],
+)
+def test_what_is_refused_of_texts(changes: Content, sentence: str) -> None:
+    with pytest.raises(ManifestError, match=sentence):
+        _parse(_of_texts() | changes)
+
+
+def test_images_are_not_prepared_as_texts() -> None:
+    content = deepcopy(GOLDEN_2) | {"preprocessing": {"kind": "text", "max_tokens": 5}}
+    with pytest.raises(ManifestError, match="preprocessing: is of texts, and the backbone reads images"):
+        _parse(content)
+
+
+@pytest.mark.parametrize(
+    ("head", "sentence"),
+    [
+        ({"kind": "stack"}, "hidden: a head of the kind stack has a hidden layer, and no other has one"),
+        ({"kind": "linear", "hidden": {"activation": "tanh", "norm_eps": None}}, "and no other has one"),
+        (
+            {"kind": "stack", "hidden": {"activation": "elu", "norm_eps": None}},
+            r"activation: Input should be",
+        ),
+        ({"kind": "stack", "hidden": {"activation": "tanh", "norm_eps": 0}}, r"norm_eps: .*greater than"),
+    ],
+)
+def test_a_stack_has_a_hidden_layer(head: Content, sentence: str) -> None:
+    content = deepcopy(GOLDEN_2)
+    content["tasks"][0]["head"] = {"kind": "stack", "hidden": {"activation": "relu", "norm_eps": 1e-5}}
+    assert _parse(content).tasks[0].head.hidden is not None
+    content["tasks"][0]["head"] = head
+    with pytest.raises(ManifestError, match=sentence):
         _parse(content)

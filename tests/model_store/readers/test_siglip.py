@@ -62,7 +62,7 @@ def make_model(kind: str, labels: int = 3, **changes: Any) -> Any:
 def embedding(checkpoint: Checkpoint, pixels: Tensor) -> Tensor:
     architecture = checkpoint.architecture
     weights = DenseWeights({name: checkpoint.parameter(name) for name in architecture.parameter_shapes()})
-    return run(architecture, weights, patchify(pixels, architecture.embedding.patch_size)).embedding
+    return run(architecture, weights, patchify(pixels, architecture.patches.patch_size)).embedding
 
 
 SHAPES: list[dict[str, Any]] = [

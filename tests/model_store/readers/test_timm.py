@@ -60,7 +60,7 @@ def save(folder: Path, state: dict[str, Tensor], **changes: object) -> Path:
 def test_a_checkpoint_is_read_with_its_classifier(tmp_path: Path) -> None:
     state = make_state()
     checkpoint = Checkpoint.open(save(tmp_path, state))
-    block, embedding = checkpoint.architecture.block, checkpoint.architecture.embedding
+    block, embedding = checkpoint.architecture.block, checkpoint.architecture.patches
     assert (block.num_attention_heads, block.activation, block.layer_norm_eps) == (4, "gelu", 1e-6)
     assert (embedding.image_size, embedding.patch_size, embedding.has_class_token) == (32, 8, True)
     assert checkpoint.architecture.pooling == Pooling(None)
@@ -233,7 +233,7 @@ def test_features_and_logits_are_those_of_timm(
     architecture, pixels = checkpoint.architecture, torch.randn(5, 3, edge, edge)
     weights = DenseWeights({key: checkpoint.parameter(key) for key in architecture.parameter_shapes()})
     with torch.inference_mode():
-        found = run(architecture, weights, patchify(pixels, architecture.embedding.patch_size)).embedding
+        found = run(architecture, weights, patchify(pixels, architecture.patches.patch_size)).embedding
         features = model.forward_head(model.forward_features(pixels), pre_logits=True)
         torch.testing.assert_close(found, features, atol=2e-5, rtol=2e-5)
         if classifier := checkpoint.classifier():

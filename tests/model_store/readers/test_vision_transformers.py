@@ -54,12 +54,12 @@ def test_the_embeddings_and_logits_are_those_of_transformers(case: str, tmp_path
     architecture, images = checkpoint.architecture, torch.randn(5, 3, crop, crop)
     parameters = {name: checkpoint.parameter(name) for name in architecture.parameter_shapes()}
     assert all(checkpoint.dtype(name) == parameter.dtype for name, parameter in parameters.items())
-    patches = patchify(images, architecture.embedding.patch_size)
+    patches = patchify(images, architecture.patches.patch_size)
     embeddings = run(architecture, DenseWeights(parameters), patches).embedding
     tokens = _tokens(model, images)
     wanted = tokens[:, 0]
     if architecture.pooling == Pooling(None, "class_and_mean"):
-        rest = tokens[:, architecture.embedding.tokens_before_patches :]
+        rest = tokens[:, architecture.patches.tokens_before_patches :]
         wanted = torch.cat([wanted, rest.mean(1)], dim=1)
     torch.testing.assert_close(embeddings, wanted, atol=5e-5, rtol=2e-5)
     if classifier := checkpoint.classifier():
@@ -87,10 +87,10 @@ def test_a_fine_tuned_dinov2_without_preprocessing_takes_images_of_its_bases_siz
     model = make_model("Dinov2Model", image_size=72)
     base = Checkpoint.open(save_model(model, tmp_path / "base", crop=40))
     model.save_pretrained(tmp_path / "task")
-    alone = Checkpoint.open(tmp_path / "task").architecture.embedding
+    alone = Checkpoint.open(tmp_path / "task").architecture.patches
     task = Checkpoint.open(tmp_path / "task", base=base.architecture)
-    assert (alone.image_size, task.architecture.embedding.image_size) == (72, 40)
-    positions = task.architecture.embedding.positions
+    assert (alone.image_size, task.architecture.patches.image_size) == (72, 40)
+    positions = task.architecture.patches.positions
     assert torch.equal(task.parameter(positions), base.parameter(positions))
 
 
@@ -205,4 +205,4 @@ def test_the_teachers_two_classifiers_are_no_head(tmp_path: Path) -> None:
     model = make_model("DeiTForImageClassificationWithTeacher", num_labels=4)
     checkpoint = Checkpoint.open(save_model(model, tmp_path))
     assert checkpoint.classifier() is None
-    assert checkpoint.architecture.embedding.num_registers == 1
+    assert checkpoint.architecture.patches.num_registers == 1
