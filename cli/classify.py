@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from mass_serve.cli.failing import EXIT_FAILED, fail
-from mass_serve.engine import AnswerKind, Engine, Query, Question
+from mass_serve.engine import AnswerKind, AnyQuery, Engine, Question
 from mass_serve.engine.preprocessing import ImagePreprocessor
 from mass_serve.inputs.errors import InputError
 from mass_serve.inputs.images import decode_image
@@ -66,7 +66,7 @@ def _queries(
     engine: Engine,
     preprocessing: ImagePreprocessor,
     settings: Settings,
-) -> tuple[list[Path], list[Query]]:
+) -> tuple[list[Path], list[AnyQuery]]:
     """What is asked about the images that can be read, and the file that each query is about.
 
     Prints a line on standard error for each file that cannot be read.
@@ -92,7 +92,7 @@ def _queries(
 
 
 def _classify_all(
-    engine: Engine, paths: Sequence[Path], queries: Sequence[Query], batch: int, top: int
+    engine: Engine, paths: Sequence[Path], queries: Sequence[AnyQuery], batch: int, top: int
 ) -> list[tuple[Path, ImageResult]]:
     answers = []
     for start in range(0, len(queries), batch):

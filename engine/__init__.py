@@ -8,7 +8,7 @@ from mass_serve.engine.answers import BatchReport, Classification
 from mass_serve.engine.engine import Engine
 from mass_serve.engine.options import EngineOptions
 from mass_serve.engine.protocol import EngineSource, ServingEngine
-from mass_serve.engine.queries import Query, TextQuery, unsplit
+from mass_serve.engine.queries import AnyQuery, Query, TextQuery, unsplit
 from mass_serve.engine.questions import AnswerKind, Question
 from mass_serve.engine.set_cache import FORMS
 from mass_serve.engine.source import StoreSource
@@ -16,6 +16,7 @@ from mass_serve.engine.source import StoreSource
 __all__ = [
     "FORMS",
     "AnswerKind",
+    "AnyQuery",
     "BatchReport",
     "Classification",
     "Engine",

@@ -26,6 +26,8 @@ from mass_serve.engine.options import EngineOptions
 from mass_serve.engine.preprocessing import ImagePreprocessor
 from mass_serve.engine.queries import (
     AnyQuery,
+    Query,
+    TextQuery,
     batch_patches,
     batch_words,
     candidate_mask,
@@ -36,6 +38,7 @@ from mass_serve.engine.search import SearchResult, task_search
 from mass_serve.engine.second_passes import SecondPassRunner
 from mass_serve.engine.set_cache import SetCache, SetKey
 from mass_serve.engine.stages import StageClock
+from mass_serve.inputs.texts import TextTokenizer, check_texts
 from mass_serve.model_store.errors import StoreError
 from mass_serve.model_store.format.manifest import TaskEntry
 from mass_serve.router import MODES, PAPER
@@ -106,24 +109,25 @@ class Engine:
 
     def classify(
         self,
-        images: Sequence[Image.Image],
+        inputs: Sequence[Image.Image] | Sequence[str],
         tasks: Sequence[str] | None = None,
         *,
         answer: AnswerKind = "best",
         same_task: bool = False,
     ) -> list[Classification]:
-        """Classifies RGB images, among `tasks` or among all, in the order of the images.
+        """Classifies RGB images or, where the store reads those, texts, among `tasks` or all, in their order.
 
-        With `answer="each"` nothing is routed: each image has the answer of every task, in the order of
-        `tasks`, and that of the next image follows. `same_task` says that all images are of one task. Their
-        evidence is summed before that is chosen, `sum over images b of evidence[b, t]` for task t.
+        With `answer="each"` nothing is routed: each input has the answer of every task, in the order of
+        `tasks`, and that of the next input follows. `same_task` says that all inputs are of one task. Their
+        evidence is summed before that is chosen, `sum over inputs b of evidence[b, t]` for task t.
 
-        Raises ValueError for unknown tasks and a question that contradicts itself, and FloatingPointError
-        where the model's output is not finite.
+        Raises ValueError for unknown tasks, a question that contradicts itself and inputs that the store does
+        not read, InputError for a text without a word, and FloatingPointError where the model's output is not
+        finite.
         """
         question = Question(None if tasks is None else tuple(tasks), answer, same_task)
-        pixels = [self.preprocessing.preprocess(image) for image in images]
-        return self.classify_batch(question.queries(pixels, self.tasks)).all_answers()
+        kind = Query if self.tokenizer is None else TextQuery
+        return self.classify_batch(question.queries(self._prepared(inputs), self.tasks, kind)).all_answers()
 
     @torch.inference_mode()
     def classify_batch(self, queries: Sequence[AnyQuery]) -> BatchReport:
@@ -157,6 +161,12 @@ class Engine:
             raise StoreError("this store reads texts, and images are asked of it: give one that reads images")
         return self._loaded.preprocessing
 
+    @property
+    def tokenizer(self) -> TextTokenizer | None:
+        """How a text becomes the words of a `TextQuery`; None where the store reads images."""
+        prepared = self._loaded.preprocessing
+        return prepared if isinstance(prepared, TextTokenizer) else None
+
     def head(self, task: str) -> ClassificationHead:
         """A task's classification head. Raises KeyError for an unknown task."""
         return {one.entry.name: one.head for one in self._loaded.heads}[task]
@@ -177,6 +187,16 @@ class Engine:
             "heads": sum(one.head.nbytes for one in self._loaded.heads),
             "set_cache": self.set_cache.nbytes,
         }
+
+    def _prepared(self, inputs: Sequence[Image.Image] | Sequence[str]) -> list[Tensor]:
+        """Returns the pixels of images, or the words of texts."""
+        texts = [one for one in inputs if isinstance(one, str)]
+        if self.tokenizer is not None and len(texts) == len(inputs):
+            check_texts(texts)
+            return [torch.from_numpy(self.tokenizer.tokens(text).words) for text in texts]
+        if texts:
+            raise ValueError("this store reads images, and a text was given")
+        return [self.preprocessing.preprocess(image) for image in inputs if not isinstance(image, str)]
 
     def _inputs(self, queries: Sequence[AnyQuery]) -> Batch:
         """Returns what both passes read: words, packed, or normalised patches [B, L - 1, 3 p p]."""

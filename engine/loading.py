@@ -12,6 +12,7 @@ from torch import Tensor
 from mass_serve.backbone import Architecture, ClassificationHead, ExpertBank, HiddenLayer, weight_of
 from mass_serve.engine.heads import TaskHead
 from mass_serve.engine.preprocessing import ImagePreprocessor
+from mass_serve.inputs.texts import TextTokenizer, TokenizerError
 from mass_serve.model_store.errors import ManifestError, StoreError
 from mass_serve.model_store.format.calibration import COVARIANCE, IMAGES, MEANS, OWNER, is_calibration
 from mass_serve.model_store.format.heads import (
@@ -24,8 +25,14 @@ from mass_serve.model_store.format.heads import (
     WEIGHT,
     HeadTensors,
 )
-from mass_serve.model_store.format.manifest import MANIFEST_FILE, PRETRAINED_FILE, RouterSpec, TaskEntry
-from mass_serve.model_store.format.preprocessing import AnyPreprocessing, TextPreprocessing
+from mass_serve.model_store.format.manifest import (
+    MANIFEST_FILE,
+    PRETRAINED_FILE,
+    TOKENIZER_FILE,
+    RouterSpec,
+    TaskEntry,
+)
+from mass_serve.model_store.format.preprocessing import TextPreprocessing
 from mass_serve.model_store.store import Store
 from mass_serve.router import (
     PAPER,
@@ -45,7 +52,7 @@ class LoadedStore:
 
     store_revision: str
     architecture: Architecture
-    preprocessing: ImagePreprocessor | TextPreprocessing
+    preprocessing: ImagePreprocessor | TextTokenizer
     router: RouterSpec  # as the manifest has it
     mode: ModeName  # the manifest's, or the one that was asked for in its place
     calibration: Calibration | None  # of the tasks that are here
@@ -139,7 +146,7 @@ def load_store(
     return LoadedStore(
         store_revision=manifest.store_revision,
         architecture=architecture,
-        preprocessing=_preprocessor(manifest.preprocessing),
+        preprocessing=_preprocessor(store),
         router=manifest.router,
         mode=mode,
         calibration=_calibration(store, [task.name for task in tasks]) if calibrated else None,
@@ -163,9 +170,16 @@ def _read_tasks(store: Store, tasks: Sequence[tuple[int, TaskEntry]], bank: Expe
         bank.set_task(place, changes.singular_vectors, changes.dense_deltas)
 
 
-def _preprocessor(described: AnyPreprocessing) -> ImagePreprocessor | TextPreprocessing:
-    """What prepares images; a text is prepared by its tokenizer, and how much is taken of it is said here."""
-    return described if isinstance(described, TextPreprocessing) else ImagePreprocessor(described)
+def _preprocessor(store: Store) -> ImagePreprocessor | TextTokenizer:
+    """Returns what prepares the store's images, or texts."""
+    described, tokenizer = store.manifest.preprocessing, store.load_tokenizer()
+    if not isinstance(described, TextPreprocessing):
+        return ImagePreprocessor(described)
+    assert tokenizer is not None
+    try:
+        return TextTokenizer(tokenizer, described.max_tokens)
+    except TokenizerError as error:
+        raise StoreError(f"{TOKENIZER_FILE} in {store.files.url} cannot be used: {error}") from error
 
 
 def _placed(tensor: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:

@@ -14,7 +14,8 @@ from typing import Protocol
 
 from mass_serve.engine.answers import BatchReport
 from mass_serve.engine.preprocessing import ImagePreprocessor
-from mass_serve.engine.queries import Query
+from mass_serve.engine.queries import AnyQuery
+from mass_serve.inputs.texts import TextTokenizer
 from mass_serve.model_store.format.manifest import TaskEntry
 
 
@@ -55,7 +56,11 @@ class ServingEngine(Protocol):
 
     @property
     def preprocessing(self) -> ImagePreprocessor:
-        """How an image becomes the pixels of a `Query`."""
+        """How an image becomes the pixels of a `Query`. Raises ValueError where the store reads texts."""
+
+    @property
+    def tokenizer(self) -> TextTokenizer | None:
+        """How a text becomes the words of a `TextQuery`; None where the store reads images."""
 
     @property
     def gives_residuals(self) -> bool:
@@ -69,7 +74,7 @@ class ServingEngine(Protocol):
     def set_cache(self) -> SetCacheFigures:
         """The figures of its cache of expert sets."""
 
-    def classify_batch(self, queries: Sequence[Query]) -> BatchReport:
+    def classify_batch(self, queries: Sequence[AnyQuery]) -> BatchReport:
         """Answers all queries, in their order.
 
         Raises ValueError for a query that does not fit the store, and whatever the device raises.

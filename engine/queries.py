@@ -36,9 +36,9 @@ class TextQuery:
 AnyQuery = Query | TextQuery
 
 
-def unsplit(queries: Sequence[Query]) -> list[list[Query]]:
+def unsplit(queries: Sequence[AnyQuery]) -> list[list[AnyQuery]]:
     """Queries in the runs that no batch may split: those of one pool together, others by themselves."""
-    runs: list[list[Query]] = []
+    runs: list[list[AnyQuery]] = []
     for query in queries:
         if runs and query.pool is not None and query.pool is runs[-1][-1].pool:
             runs[-1].append(query)

@@ -14,7 +14,7 @@ from typing import Literal, get_args
 
 from torch import Tensor
 
-from mass_serve.engine.queries import Query
+from mass_serve.engine.queries import AnyQuery, Query, TextQuery
 
 # One answer for an image, of the task that it is found to be of; or one of each task, without routing.
 AnswerKind = Literal["best", "each"]
@@ -53,11 +53,19 @@ class Question:
             return images
         return images * len(served if self.tasks is None else self.tasks)
 
-    def queries(self, pixels: Sequence[Tensor], served: Collection[str]) -> list[Query]:
-        """The queries about images, in the order of the images and, of each, in that of the tasks."""
+    def queries(
+        self,
+        inputs: Sequence[Tensor],
+        served: Collection[str],
+        kind: type[Query] | type[TextQuery] = Query,
+    ) -> list[AnyQuery]:
+        """The queries about inputs, in the order of the inputs and, of each, in that of the tasks.
+
+        `inputs` are the pixels of images or, of the kind TextQuery, the words of texts.
+        """
         if self.answer == "each":
             names = served if self.tasks is None else self.tasks
-            return [Query(image, (name,)) for image in pixels for name in names]
+            return [kind(one, (name,)) for one in inputs for name in names]
         candidates = None if self.tasks is None else tuple(dict.fromkeys(self.tasks))
-        pool = object() if self.same_task and len(pixels) > 1 else None
-        return [Query(image, candidates, pool) for image in pixels]
+        pool = object() if self.same_task and len(inputs) > 1 else None
+        return [kind(one, candidates, pool) for one in inputs]

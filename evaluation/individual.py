@@ -34,9 +34,9 @@ def with_individual_accuracies(
     the build would refuse, and EvaluationDataError for a folder that does not fit the tasks.
     """
     plan = plan_build(pretrained, tasks, options, MODE_NAMES, origin)
-    if isinstance(plan.preprocessing, TextPreprocessing):
+    if isinstance(plan.prepared.preprocessing, TextPreprocessing):
         raise StoreError("accuracies are measured on images, and the pretrained model reads texts: give them")
-    preprocessing = ImagePreprocessor(plan.preprocessing)
+    preprocessing = ImagePreprocessor(plan.prepared.preprocessing)
     data = EvaluationData(root, {task.name: task.labels for task in plan.tasks})
     measured = []
     for task, planned in zip(tasks, plan.tasks, strict=True):

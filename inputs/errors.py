@@ -1,19 +1,20 @@
-"""Why a file is no input, as one tree; the text is one sentence for whoever sent it.
+"""Why a file or a text is no input, as one tree; the text is one sentence for whoever sent it.
 
 InputError
-├── EmptyInputError        no bytes at all
+├── EmptyInputError        no bytes at all, or no word
 ├── UnknownFormatError     bytes of no format that is read here
-├── InputTooLargeError     more pixels than the limit
+├── InputTooLargeError     more pixels, or characters, than the limit
+├── InvalidTextError       characters that no text has
 └── CorruptInputError      a file of a known format that does not decode
 """
 
 
 class InputError(Exception):
-    """A file cannot be made an input of the encoder."""
+    """A file or a text cannot be made an input of the encoder."""
 
 
 class EmptyInputError(InputError):
-    """There are no bytes."""
+    """There are no bytes, or no word."""
 
 
 class UnknownFormatError(InputError):
@@ -21,7 +22,11 @@ class UnknownFormatError(InputError):
 
 
 class InputTooLargeError(InputError):
-    """The header announces more than the limit."""
+    """The header announces more than the limit, or the text is longer."""
+
+
+class InvalidTextError(InputError):
+    """A text has characters that no text has."""
 
 
 class CorruptInputError(InputError):

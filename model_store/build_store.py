@@ -14,7 +14,13 @@ from pathlib import Path
 from mass_serve.model_store.build_options import BuildOptions
 from mass_serve.model_store.errors import StoreExistsError
 from mass_serve.model_store.format.journal import JOURNAL_FILE, Journal, load_journal
-from mass_serve.model_store.format.manifest import MANIFEST_FILE, PRETRAINED_FILE, Manifest, MergedBaseForm
+from mass_serve.model_store.format.manifest import (
+    MANIFEST_FILE,
+    PRETRAINED_FILE,
+    TOKENIZER_FILE,
+    Manifest,
+    MergedBaseForm,
+)
 from mass_serve.model_store.format.origin import Origin
 from mass_serve.model_store.format.rank_rules import BudgetRule, RatioRule
 from mass_serve.model_store.format.tensor_files import TensorSpec, write_tensors
@@ -63,7 +69,7 @@ def build(
         journal = _write_pretrained(files, plan, journal, progress)
         plan, journal = _with_level(files, plan, distances, journal, progress)
         journal = _write_tasks(files, plan, distances, journal, progress)
-        draft = _draft(plan, journal, origin)
+        draft = _draft(plan, _write_tokenizer(files, plan), journal, origin)
         form = _merged_base_form(plan, draft)
         revision = revision_of(draft.to_bytes().decode(), form)
         store = commit(files, draft, form, progress, revision)
@@ -186,14 +192,24 @@ def _write_tasks(
     return journal
 
 
-def _draft(plan: BuildPlan, journal: Journal, origin: Origin | None) -> Manifest:
+def _write_tokenizer(files: StoreFiles, plan: BuildPlan) -> dict[str, str]:
+    """Writes the tokenizer, if there is one, and returns its hash by its name."""
+    if plan.prepared.tokenizer is None:
+        return {}
+    files.write_bytes(TOKENIZER_FILE, plan.prepared.tokenizer.content)
+    return {TOKENIZER_FILE: plan.prepared.tokenizer.sha256}
+
+
+def _draft(
+    plan: BuildPlan, tokenizer: Mapping[str, str], journal: Journal, origin: Origin | None
+) -> Manifest:
     """Makes the manifest of the store, but for its merged base and its revision."""
     layout, factoring = plan.layout, plan.layout.factoring
     rule = factoring.rule
     return Manifest(
         store_revision=_NO_REVISION,
         backbone=layout.backbone,
-        preprocessing=plan.preprocessing,
+        preprocessing=plan.prepared.preprocessing,
         router=plan.router,
         compression_ratio=rule.compression_ratio if isinstance(rule, RatioRule) else None,
         rank_rule=None if isinstance(rule, RatioRule) else rule,
@@ -201,7 +217,7 @@ def _draft(plan: BuildPlan, journal: Journal, origin: Origin | None) -> Manifest
         block_dtype=layout.block_dtype,
         factored_parameters=tuple(factoring.shapes),
         merged_base="rebuilt",
-        files={path: digest for path, digest in journal.files().items() if path == PRETRAINED_FILE},
+        files={PRETRAINED_FILE: journal.files()[PRETRAINED_FILE], **tokenizer},
         tasks=tuple(journal.finished[task.name] for task in plan.tasks),
         pretrained_origin=origin,
     )

@@ -41,6 +41,12 @@ from mass_serve.model_store.readers.adapters import is_adapter
 from mass_serve.model_store.readers.checkpoint import Checkpoint
 from mass_serve.model_store.readers.preprocessing import has_preprocessing, read_preprocessing
 from mass_serve.model_store.readers.stored_base import StoredBase
+from mass_serve.model_store.readers.text_tokenizers import (
+    StoredTokenizer,
+    check_same_vocabulary,
+    has_tokenizer,
+    read_tokenizer,
+)
 from mass_serve.model_store.task_heads import read_labelled_head
 from mass_serve.model_store.task_poolings import pooling_of_head, refuse_other_pooling, with_pooling_of
 
@@ -71,11 +77,19 @@ class PlannedTask:
 
 
 @dataclass(frozen=True)
+class Prepared:
+    """How the inputs of all tasks of a store are prepared."""
+
+    preprocessing: AnyPreprocessing
+    tokenizer: StoredTokenizer | None  # of texts
+
+
+@dataclass(frozen=True)
 class BuildPlan:
     """A build whose every input was found to fit."""
 
     pretrained: Checkpoint
-    preprocessing: AnyPreprocessing
+    prepared: Prepared
     router: RouterSpec
     layout: ExpertLayout
     merged_base: Literal["auto", MergedBaseForm]
@@ -112,7 +126,7 @@ def plan_build(
     if modes is not None and options.mode not in modes:
         raise StoreError(f"mode must be one of {', '.join(modes)}, not {options.mode!r}")
     base = Checkpoint.open(pretrained, options.allow_pickle)
-    preprocessing = _preprocessing(base)
+    prepared = _prepared(base)
     _refuse_averaging(base.architecture, options)
     rule = rank_rule(options, len(tasks))
 
@@ -123,20 +137,20 @@ def plan_build(
             refuse_other_base(task.name, task.checkpoint, origin)
         return base.adapted(task.checkpoint)
 
-    planned = tuple(_plan(task, base.architecture, preprocessing, opened) for task in tasks)
+    planned = tuple(_plan(task, base.architecture, prepared, opened) for task in tasks)
     base = with_pooling_of(base, {task.name: task.checkpoint for task in planned})
     layout = ExpertLayout(Factoring(base.architecture, options.patch_embedding, rule), options.block_dtype)
     if isinstance(rule, BudgetRule):
         refuse_small_budget(layout, rule.times * base.nbytes)
     return BuildPlan(
         pretrained=base,
-        preprocessing=preprocessing,
+        prepared=prepared,
         router=_router(base.architecture, options),
         layout=layout,
         merged_base=options.merged_base,
         exact=options.exact,
         tasks=planned,
-        fingerprint=_fingerprint(base, preprocessing, planned, options),
+        fingerprint=_fingerprint(base, prepared, planned, options),
     )
 
 
@@ -145,7 +159,7 @@ def plan_task(
     task: TaskInput,
     stored: StoredBase,
     origin: Origin | None,
-    preprocessing: AnyPreprocessing,
+    prepared: Prepared,
     allow_pickle: bool,
     force: bool = False,
 ) -> PlannedTask:
@@ -161,7 +175,7 @@ def plan_task(
             refuse_other_base(task.name, task.checkpoint, origin)
         return stored.finetuned(task.checkpoint, allow_pickle)
 
-    planned = _plan(task, stored.architecture, preprocessing, opened)
+    planned = _plan(task, stored.architecture, prepared, opened)
     refuse_other_pooling(
         task.name, planned.checkpoint.architecture, stored.architecture, "the heads of the store's tasks"
     )
@@ -171,7 +185,7 @@ def plan_task(
 def _plan(
     task: TaskInput,
     pretrained: Architecture,
-    preprocessing: AnyPreprocessing,
+    prepared: Prepared,
     opened: Callable[[TaskInput], Checkpoint],
 ) -> PlannedTask:
     """Checks one task against the pretrained model, and gives its encoder the pooling that its head takes."""
@@ -188,7 +202,7 @@ def _plan(
     check_same_sizes(
         task.name, replace(found, pooling=pretrained.pooling), pretrained, "the pretrained model"
     )
-    _check_same_preprocessing(task.name, checkpoint, preprocessing)
+    _check_same_preprocessing(task.name, checkpoint, prepared)
     labelled = read_labelled_head(task.name, checkpoint, task.head, task.labels)
     checkpoint = checkpoint.pooled(pooling_of_head(task.name, labelled.head, found))
     files = (*checkpoint.input_files, *labelled.files)
@@ -255,12 +269,13 @@ def _sizes(part: Any) -> Iterator[tuple[str, object]]:
             yield field.name, value
 
 
-def _preprocessing(checkpoint: Checkpoint) -> AnyPreprocessing:
-    """How the inputs of a model are prepared."""
+def _prepared(checkpoint: Checkpoint) -> Prepared:
+    """How the inputs of a model are prepared. Raises CheckpointError where its files do not say so."""
     embedding = checkpoint.architecture.embedding
     if isinstance(embedding, WordEmbedding):
-        return TextPreprocessing(kind="text", max_tokens=embedding.max_tokens)
-    return read_preprocessing(checkpoint.folder, embedding.image_size)
+        tokenizer = read_tokenizer(checkpoint.folder, embedding.vocabulary)
+        return Prepared(TextPreprocessing(kind="text", max_tokens=embedding.max_tokens), tokenizer)
+    return Prepared(read_preprocessing(checkpoint.folder, embedding.image_size), None)
 
 
 def _refuse_averaging(architecture: Architecture, options: BuildOptions) -> None:
@@ -268,14 +283,19 @@ def _refuse_averaging(architecture: Architecture, options: BuildOptions) -> None
         raise StoreError("the patch embedding cannot be averaged: the pretrained model reads texts")
 
 
-def _check_same_preprocessing(name: str, finetuned: Checkpoint, pretrained: AnyPreprocessing) -> None:
-    """A fine-tuned model that does not say how it prepares images does it as the pretrained one.
+def _check_same_preprocessing(name: str, finetuned: Checkpoint, prepared: Prepared) -> None:
+    """A fine-tuned model that does not say how it prepares inputs does it as the pretrained one.
 
-    Forms of one model differ in how they round half a pixel of the crop, and may be mixed nevertheless. What
-    is done with a text is a part of the encoder's sizes.
+    Forms of one model differ in how they round half a pixel of the crop, and may be mixed nevertheless.
     """
-    if isinstance(pretrained, TextPreprocessing) or not has_preprocessing(finetuned.folder):
+    if isinstance(embedding := finetuned.architecture.embedding, WordEmbedding):
+        if prepared.tokenizer is not None and has_tokenizer(finetuned.folder):
+            own_tokens = read_tokenizer(finetuned.folder, embedding.vocabulary)
+            check_same_vocabulary(name, own_tokens, prepared.tokenizer)
         return
+    if not has_preprocessing(finetuned.folder):
+        return
+    pretrained = prepared.preprocessing
     own = read_preprocessing(finetuned.folder, finetuned.architecture.patches.image_size)
     for field in Preprocessing.model_fields:
         if field == "crop_rounding":
@@ -317,7 +337,7 @@ def _first_pass(options: BuildOptions) -> FirstPass:
 
 def _fingerprint(
     pretrained: Checkpoint,
-    preprocessing: AnyPreprocessing,
+    prepared: Prepared,
     tasks: Sequence[PlannedTask],
     options: BuildOptions,
 ) -> str:
@@ -326,7 +346,8 @@ def _fingerprint(
         "options": options.model_dump(),
         # An encoder's sizes may follow from how its images are prepared, which is in files of its own.
         "architecture": repr(pretrained.architecture),
-        "preprocessing": preprocessing.model_dump(mode="json"),
+        "preprocessing": prepared.preprocessing.model_dump(mode="json"),
+        "tokenizer": None if prepared.tokenizer is None else prepared.tokenizer.sha256,
         "pretrained": [_identity(path) for path in pretrained.input_files],
         "tasks": [
             [task.name, task.individual_accuracy, [_identity(path) for path in task.input_files]]

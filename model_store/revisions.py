@@ -25,9 +25,10 @@ from mass_serve.model_store.format.manifest import (
 )
 from mass_serve.model_store.format.tensor_files import TensorSpec, write_tensors
 from mass_serve.model_store.merged_base import is_slow_to_rebuild
-from mass_serve.model_store.plan import TaskInput, check_task_name, plan_task, refuse_other_spelling
+from mass_serve.model_store.plan import Prepared, TaskInput, check_task_name, plan_task, refuse_other_spelling
 from mass_serve.model_store.progress import Progress, silent
 from mass_serve.model_store.readers.stored_base import StoredBase
+from mass_serve.model_store.readers.text_tokenizers import StoredTokenizer
 from mass_serve.model_store.storage.opening import open_files
 from mass_serve.model_store.store import Store
 from mass_serve.model_store.task_distance import measured_distances
@@ -65,7 +66,8 @@ def add_task(
         with store.encoder_file(PRETRAINED_FILE) as pretrained:
             base = pretrained.read
             stored, origin = StoredBase(manifest.backbone, base), manifest.pretrained_origin
-            planned = plan_task(task, stored, origin, manifest.preprocessing, allow_pickle, force)
+            prepared = Prepared(manifest.preprocessing, _tokenizer(store))
+            planned = plan_task(task, stored, origin, prepared, allow_pickle, force)
             changes = {task.name: planned.checkpoint.change}
             distances = measured_distances(pretrained.specs, base, changes, force, progress)
             entry = write_task(
@@ -75,6 +77,11 @@ def add_task(
             return _commit(store, (*manifest.tasks, entry), manifest.history, progress)
         tasks = tuple(entry if earlier is current else earlier for earlier in manifest.tasks)
         return _commit(store, tasks, _with_earlier(manifest, current), progress)
+
+
+def _tokenizer(store: Store) -> StoredTokenizer | None:
+    content = store.load_tokenizer()
+    return None if content is None else StoredTokenizer.of(store.files.url, content)
 
 
 def refuse_task(url: StoreUrl, name: str, replace: bool = False) -> None:
@@ -212,8 +219,7 @@ def _commit(
     """Makes the store consist of `tasks`; the merged base is written anew where it is stored."""
     manifest = store.manifest
     # The calibration stays: it is not used while it does not fit, and may fit again after a rollback.
-    kept = [PRETRAINED_FILE, *([manifest.calibration.file] if manifest.calibration else [])]
-    files = {path: manifest.files[path] for path in kept}
+    files = {path: digest for path, digest in manifest.files.items() if path != manifest.merged_base_file}
     update = {"tasks": tuple(tasks), "history": history, "files": files, "merged_base": "rebuilt"}
     form = manifest.merged_base
     ranks = [store.layout.ranks_of(task) for task in tasks]

@@ -23,6 +23,7 @@ from mass_serve.model_store.format.journal import JOURNAL_FILE
 from mass_serve.model_store.format.manifest import (
     MANIFEST_FILE,
     PRETRAINED_FILE,
+    TOKENIZER_FILE,
     Manifest,
     TaskEntry,
     parse_manifest,
@@ -97,6 +98,15 @@ class Store:
             return None
         return dict(self._read(entry.file))
 
+    def load_tokenizer(self) -> bytes | None:
+        """Loads the content of tokenizer.json; None where the store reads images."""
+        if TOKENIZER_FILE not in self.manifest.files:
+            return None
+        with self.checked_file(TOKENIZER_FILE) as file:
+            content = bytearray(file.size)
+            file.read_into(memoryview(content), start=0)
+        return bytes(content)
+
     def load_experts(self, task_name: str) -> TaskExperts:
         """Loads what a task changes of the encoder. Raises TaskError for an unknown task."""
         entry = self.task(task_name)
@@ -148,6 +158,9 @@ class Store:
         """Yields a check for each file of the manifest."""
         manifest = self.manifest
         for path in manifest.files:
+            if path == TOKENIZER_FILE:
+                yield self.load_tokenizer
+                continue
             shaped = manifest.calibration is None or path != manifest.calibration.file
             yield partial(self._read_through, path, manifest.backbone.parameter_shapes() if shaped else None)
         for entry in manifest.all_entries():

@@ -26,6 +26,7 @@ from mass_serve.model_store.format.manifest import (
     PRETRAINED_FILE,
     SIGNATURE_FILE,
     TASKS_PREFIX,
+    TOKENIZER_FILE,
     Manifest,
     MergedBaseForm,
     TaskEntry,
@@ -61,7 +62,7 @@ def revision_of(*content: str) -> str:
 def is_ours(path: str) -> bool:
     """Tells whether a file in a store's folder is one that writing a store makes, complete or partial."""
     name = path.removesuffix(PARTIAL_SUFFIX)
-    fixed = (MANIFEST_FILE, SIGNATURE_FILE, JOURNAL_FILE, PRETRAINED_FILE)
+    fixed = (MANIFEST_FILE, SIGNATURE_FILE, JOURNAL_FILE, PRETRAINED_FILE, TOKENIZER_FILE)
     return name in fixed or bool(_REVISION_FILE.fullmatch(name))
 
 

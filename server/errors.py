@@ -38,6 +38,7 @@ from mass_serve.inputs.errors import (
     EmptyInputError,
     InputError,
     InputTooLargeError,
+    InvalidTextError,
     UnknownFormatError,
 )
 
@@ -219,6 +220,7 @@ def first_problem(problems: Sequence[Mapping[str, Any]]) -> str:
 # What a file that is no input is answered with.
 _REFUSALS: dict[type[InputError], type[ServiceError]] = {
     EmptyInputError: BadRequestError,
+    InvalidTextError: BadRequestError,
     UnknownFormatError: NotAnImageError,
     InputTooLargeError: TooLargeError,
     CorruptInputError: BadImageError,

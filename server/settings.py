@@ -22,6 +22,7 @@ from pydantic_settings import (
 
 from mass_serve.engine.options import EngineOptions
 from mass_serve.inputs.images import DEFAULT_FORMATS, ImageFormat, ImageLimits
+from mass_serve.inputs.texts import TextLimits
 from mass_serve.server.errors import first_problem
 
 Count = Annotated[int, Field(ge=1)]
@@ -98,6 +99,7 @@ class Settings(EngineOptions, BaseSettings):
     image_formats: FormatNames = Field(
         DEFAULT_FORMATS, min_length=1, description="formats of images that are read; TIFF can be added"
     )
+    max_text_characters: Count = Field(200_000, description="characters of all texts in one request")
     max_images_per_request: Count = Field(
         64, description="images in one request; where each task answers, answers in one request"
     )
@@ -135,6 +137,11 @@ class Settings(EngineOptions, BaseSettings):
     def image_limits(self) -> ImageLimits:
         """Returns what an image may be."""
         return ImageLimits(self.max_pixels, self.image_formats)
+
+    @property
+    def text_limits(self) -> TextLimits:
+        """Returns what the texts of a request may be."""
+        return TextLimits(self.max_text_characters)
 
     @model_validator(mode="after")
     def _a_request_fits_the_queue(self) -> Settings:

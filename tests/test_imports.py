@@ -29,7 +29,7 @@ BELOW: dict[str, set[str]] = {
 }
 # What each may import beside the standard library and ourselves, also where an import waits in a function.
 THIRD_PARTY: dict[str, set[str]] = {
-    "inputs": {"numpy", "PIL"},
+    "inputs": {"numpy", "PIL", "tokenizers"},
     "kernels": {"torch", "triton"},
     "merging": {"torch"},
     "router": {"torch"},

@@ -91,6 +91,12 @@ def texts(lengths: tuple[int, ...] = LENGTHS, seed: int = 0, *, pairs: bool = Fa
     return Texts(ids, types)
 
 
+def save_tokenizer(folder: Path) -> None:
+    """BERT's marks, and a word for every id that is left."""
+    words = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"w{row}" for row in range(5, VOCABULARY)))
+    (folder / "vocab.txt").write_text("\n".join(words) + "\n")
+
+
 @dataclass(frozen=True)
 class Finetuned:
     """A pretrained model on disk, and classifiers fine-tuned from it on disk and in memory."""
@@ -104,6 +110,7 @@ def finetuned(folder: Path, kind: str, **changes: Any) -> Finetuned:
     """A pretrained model and three classifiers that were made of it."""
     base = make_model(kind, **changes)
     base.save_pretrained(folder / "pretrained")
+    save_tokenizer(folder / "pretrained")
     models, tasks = {}, []
     for seed, name in enumerate(("guard", "domain", "safety"), start=1):
         model = make_model(kind, "ForSequenceClassification", seed, num_labels=2 + seed, **changes)

@@ -41,6 +41,7 @@ FORMAT_VERSION = 2  # the newest
 MANIFEST_FILE = "manifest.json"
 SIGNATURE_FILE = "manifest.json.sig"
 PRETRAINED_FILE = "pretrained.safetensors"
+TOKENIZER_FILE = "tokenizer.json"  # of a store that reads texts
 MERGED_BASE_PREFIX = "merged_base-"
 CALIBRATION_PREFIX = "calibration-"
 TASKS_PREFIX = "tasks/"
@@ -175,7 +176,7 @@ class Manifest(StrictModel):
     block_dtype: BlockDtype
     factored_parameters: tuple[str, ...]
     merged_base: MergedBaseForm
-    files: dict[RelativePath, Sha256]  # of pretrained and, where there are such, merged base and calibration
+    files: dict[RelativePath, Sha256]  # of pretrained; tokenizer, merged base, calibration where there are
     tasks: Annotated[tuple[TaskEntry, ...], Field(min_length=1)]
     calibration: CalibrationEntry | None = None
     # Earlier revisions, oldest first; of removed tasks too.
@@ -240,6 +241,8 @@ class Manifest(StrictModel):
                 "and only there"
             )
         known = {PRETRAINED_FILE, *merged_base, *([self.calibration.file] if self.calibration else [])}
+        if isinstance(self.preprocessing, TextPreprocessing):
+            known.add(TOKENIZER_FILE)
         if set(self.files) != known:
             raise ValueError(f"files: must be {', '.join(sorted(known))}")
         return self

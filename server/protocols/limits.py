@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mass_serve.server.errors import BadRequestError
+from mass_serve.server.protocols.bodies import MOST_OPTIONS
 
 DEFAULT_TOP_K = 5
 
@@ -13,8 +14,14 @@ DEFAULT_TOP_K = 5
 class Limits:
     """Holds what one request may ask for."""
 
-    max_images: int
+    max_images: int  # or texts
     max_top_k: int
+    max_text_characters: int = 0
+
+    @property
+    def most_values(self) -> int:
+        """How many commas JSON may have: between options, around inputs, and within texts."""
+        return MOST_OPTIONS + 2 * self.max_images + self.max_text_characters
 
 
 def checked_top_k(top_k: int, limit: int) -> int:

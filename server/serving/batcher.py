@@ -23,7 +23,7 @@ from collections.abc import Sequence
 import structlog
 import torch
 
-from mass_serve.engine import BatchReport, Query, ServingEngine, unsplit
+from mass_serve.engine import AnyQuery, BatchReport, ServingEngine, unsplit
 from mass_serve.server.errors import (
     BatchFailedError,
     DeadlineError,
@@ -61,7 +61,7 @@ class Batcher:
         self._max_batch_images = max_batch_images
         self._batch_delay = batch_delay
         self._changed = threading.Condition(threading.RLock())
-        self._queue = FairQueue[list[Query]](time.monotonic)  # in runs that no batch splits
+        self._queue = FairQueue[list[AnyQuery]](time.monotonic)  # in runs that no batch splits
         self._queued: dict[Turn, Ticket] = {}  # those in the queue, in the order in which they came
         self._closing = False
         self._died: BaseException | None = None
@@ -118,7 +118,7 @@ class Batcher:
         ticket.future.add_done_callback(lambda _: self._forget(ticket))
         return ticket
 
-    def submit(self, ticket: Ticket, queries: Sequence[Query]) -> None:
+    def submit(self, ticket: Ticket, queries: Sequence[AnyQuery]) -> None:
         """Hands over the images of an admitted ticket."""
         if len(queries) != ticket.images:
             raise ValueError(f"{ticket.images} images were admitted, {len(queries)} submitted")
@@ -205,7 +205,7 @@ class Batcher:
         engine = self._queued[first].engine
         # Whoever comes while a batch runs waits for all of it.
         most = int(min(self._max_batch_images, max(1, self._ledger.images_within(LONGEST_BATCH_SECONDS))))
-        taken: dict[Ticket, list[Query]] = {}
+        taken: dict[Ticket, list[AnyQuery]] = {}
         for turn, run in self._queue.take(most, lambda turn: self._queued[turn].engine is engine, len):
             taken.setdefault(self._queued[turn], []).extend(run)
         for ticket, queries in taken.items():
@@ -256,7 +256,7 @@ class Batcher:
             share.ticket.extend([next(answers) for _ in share.queries], batch, report.stage_seconds)
         return True
 
-    def _on_the_device(self, engine: ServingEngine, queries: Sequence[Query]) -> BatchReport:
+    def _on_the_device(self, engine: ServingEngine, queries: Sequence[AnyQuery]) -> BatchReport:
         """Runs the engine, and meanwhile shows since when and with how many images it is busy."""
         with self._changed:
             self._ledger.on_device = len(queries)
@@ -303,7 +303,7 @@ def _no_memory(images: int) -> NoMemoryError:
     if images == 1:
         return NoMemoryError("The server has no memory left for this image; try again later.")
     return NoMemoryError(
-        f"The server has no memory left for {images} images of the same_task at once; send fewer."
+        f"The server has no memory left for {images} inputs of the same_task at once; send fewer."
     )
 
 

@@ -52,6 +52,24 @@ Images = EncodedImages | ReadyImages
 
 
 @dataclass(frozen=True)
+class Texts:
+    """Texts, to be made into tokens."""
+
+    texts: Sequence[str]
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    @property
+    def nbytes(self) -> int:
+        """The memory that the texts take, at most."""
+        return 4 * sum(len(text) for text in self.texts)
+
+
+Inputs = Images | Texts
+
+
+@dataclass(frozen=True)
 class Urgency:
     """How soon a caller wants its answer."""
 
@@ -86,8 +104,9 @@ class RequestContext:
 
 @dataclass(frozen=True)
 class Answers:
-    """Holds what was found out about the images of a request, and which store said so."""
+    """Holds what was found out about the images or texts of a request, and which store said so."""
 
     store_revision: str
     # In the order of the images; where each task answers, those of one image in the order of the tasks.
     classifications: list[Classification]
+    cut: Sequence[int] = ()  # how many tokens of each text were not read; empty of images

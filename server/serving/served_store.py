@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 import structlog
 import torch
 
-from mass_serve.engine import EngineSource, Query, ServingEngine
+from mass_serve.engine import AnyQuery, EngineSource, Query, ServingEngine, TextQuery
 from mass_serve.model_store.errors import StoreError
 from mass_serve.server.errors import (
     BadRequestError,
@@ -313,6 +313,10 @@ def _stand_back() -> None:
 
 
 def _warm_up(engine: ServingEngine) -> None:
-    """Runs a blank image, so that no caller pays for the first pass. Raises FloatingPointError."""
-    crop = engine.preprocessing.crop
-    engine.classify_batch([Query(torch.zeros(3, crop, crop, dtype=torch.uint8))]).all_answers()
+    """Runs a blank image or one token: no caller pays for the first pass. Raises FloatingPointError."""
+    if engine.tokenizer is not None:
+        query: AnyQuery = TextQuery(torch.zeros(1, 2, dtype=torch.int64))
+    else:
+        crop = engine.preprocessing.crop
+        query = Query(torch.zeros(3, crop, crop, dtype=torch.uint8))
+    engine.classify_batch([query]).all_answers()

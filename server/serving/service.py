@@ -13,11 +13,8 @@ from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 import structlog
-import torch
-from torch import Tensor
 
 from mass_serve.engine import EngineSource, Question, ServingEngine
-from mass_serve.inputs.images import ImageSurvey
 from mass_serve.server.errors import (
     BadRequestError,
     DeadlineError,
@@ -27,20 +24,21 @@ from mass_serve.server.errors import (
 )
 from mass_serve.server.serving.admission import Ledger
 from mass_serve.server.serving.batcher import Batcher
-from mass_serve.server.serving.decoders import DECODE, LARGE, SMALL, Decoders, decode_cost, survey_files
-from mass_serve.server.serving.fair_queue import Turn
+from mass_serve.server.serving.decoders import DECODE, LARGE, SMALL, Decoders, decode_cost
 from mass_serve.server.serving.held_bytes import HeldBytes
 from mass_serve.server.serving.keys import Access
 from mass_serve.server.serving.observer import ServingObserver
 from mass_serve.server.serving.parsers import LANE, Parsers
 from mass_serve.server.serving.polling import becomes_true
+from mass_serve.server.serving.preparing import Preparer, refuse_other_inputs
 from mass_serve.server.serving.refusals import Refusals
 from mass_serve.server.serving.request_context import (
     ORDINARY,
     Answers,
     EncodedImages,
-    Images,
+    Inputs,
     RequestContext,
+    Texts,
     Urgency,
 )
 from mass_serve.server.serving.sandbox.pool import SandboxPool
@@ -51,9 +49,6 @@ from mass_serve.server.settings import Settings
 
 # A loading thread that does not read has ended by then; one that reads is not waited for.
 STORE_END_SECONDS = 1.0
-# A survey of so few holds the event loop for two milliseconds at most: a JPEG of nothing but markers takes
-# 0.3 microseconds for each two to four bytes. An ordinary file takes less than a thread's turn.
-BYTES_SURVEYED_AT_ONCE = 1 << 14
 # The memory that a worker process shares with the server has room for the largest file and its result; what
 # is not used of it takes none.
 SHARED_BYTES_PER_BODY_BYTE = 3
@@ -93,6 +88,7 @@ class Service:
         )
         self.decoders = Decoders(self.sandbox)
         self.parsers = Parsers(self.sandbox)
+        self._preparer = Preparer(settings, self.decoders, self.parsers)
         self.store = ServedStore(source, observer, settings.store_poll_seconds, settings.load_timeout)
         self.batcher = Batcher(
             observer,
@@ -214,62 +210,44 @@ class Service:
 
     async def classify(
         self,
-        images: Images,
+        inputs: Inputs,
         question: Question,
         context: RequestContext,
         urgency: Urgency = ORDINARY,
         engine: ServingEngine | None = None,
     ) -> Answers:
-        """Answers the question about the images, by `engine` or by the one in service.
+        """Answers the question about images or texts, by `engine` or by the one in service.
 
         Places in the queue come first, one for every answer, so that an overloaded server refuses before it
         decodes anything, and no small body asks for much.
         Raises the errors of `server.errors`.
         """
         engine = engine or self.engine
-        context.images = len(images)
-        answers = self._checked_answers(question, len(images), engine)
-        self.hold(_copied_bytes(images, context), context)
+        context.images = len(inputs)
+        refuse_other_inputs(inputs, engine)
+        answers = self._checked_answers(question, inputs, engine)
+        self.hold(_copied_bytes(inputs, context), context)
         deadline = min(context.deadline, context.since + (urgency.timeout or math.inf))
         turn = context.caller.turn(urgency.priority)
-        files = images.files if isinstance(images, EncodedImages) else ()
+        files = inputs.files if isinstance(inputs, EncodedImages) else ()
         async with _in_time(context, urgency):
-            surveys = await self._surveys(files, turn)
+            surveys = await self._preparer.surveys(files, turn)
             cost = decode_cost(files, surveys, self.settings.decode_workers)
             ticket = self.batcher.admit(engine, answers, deadline, turn, cost)
             self.observer.question_admitted(question)
             answered = asyncio.wrap_future(ticket.future)
             try:
                 started = time.monotonic()
-                ready = await _unless_refused(self._pixels(images, surveys, engine, turn), answered)
+                ready = await _unless_refused(
+                    self._preparer.prepared(inputs, surveys, engine, turn), answered
+                )
                 context.stage_seconds["decode"] = time.monotonic() - started
-                self.batcher.submit(ticket, question.queries(ready, engine.tasks))
-                return Answers(engine.store_revision, await answered)
+                self.batcher.submit(ticket, question.queries(ready.tensors, engine.tasks, ready.kind))
+                return Answers(engine.store_revision, await answered, ready.cut)
             finally:
                 ticket.future.cancel()  # gives the places back if decoding failed or the caller left
                 answered.cancel()  # or an error that nobody awaits any more would be logged
                 self._record_stages(ticket, context)
-
-    async def _surveys(self, files: Sequence[bytes], turn: Turn) -> list[ImageSurvey]:
-        """Returns what the files declare. Raises the error of a bad one."""
-        nbytes = sum(map(len, files))
-        if nbytes <= BYTES_SURVEYED_AT_ONCE:
-            return survey_files(files, self.settings.image_limits)
-        return await self.parsers.run(turn, nbytes, survey_files, files, self.settings.image_limits)
-
-    async def _pixels(
-        self, images: Images, surveys: Sequence[ImageSurvey], engine: ServingEngine, turn: Turn
-    ) -> Sequence[Tensor]:
-        """Returns pixels as the engine takes them. Raises BadRequestError for ready ones of another size."""
-        if isinstance(images, EncodedImages):
-            return await self.decoders.pixels(images.files, surveys, engine, turn)
-        crop = engine.preprocessing.crop
-        if images.pixels.shape[1:] != (3, crop, crop):
-            raise BadRequestError(
-                f"This store's images are {crop} pixels wide and high; resize and crop yours to that, or send"
-                " them encoded."
-            )
-        return torch.from_numpy(images.pixels).unbind()
 
     def _record_stages(self, ticket: Ticket, context: RequestContext) -> None:
         context.stage_seconds.update(ticket.stage_seconds)
@@ -278,22 +256,23 @@ class Service:
         spent = context.stage_seconds.items()
         self.observer.stages_took({stage: seconds for stage, seconds in spent if stage in per_request})
 
-    def _checked_answers(self, question: Question, images: int, engine: ServingEngine) -> int:
+    def _checked_answers(self, question: Question, inputs: Inputs, engine: ServingEngine) -> int:
         """Returns how many answers there are to a question. Raises NotFoundError and BadRequestError."""
+        count, what = len(inputs), "texts" if isinstance(inputs, Texts) else "images"
         for name in question.tasks or ():
             if name not in engine.tasks:
                 raise NotFoundError(f"There is no task {name[:80]!a}; GET /v1/tasks lists those there are.")
-        answers = question.answers(images, engine.tasks)
+        answers = question.answers(count, engine.tasks)
         most, batch = self.settings.max_images_per_request, self.settings.max_batch_images
         if question.answer == "each" and answers > most:
             raise BadRequestError(
-                f"{images} images times {answers // images} tasks are {answers} answers, and a request may"
-                f" have {most} (max_images_per_request); send fewer images, or name fewer tasks."
+                f"{count} {what} times {answers // count} tasks are {answers} answers, and a request may have"
+                f" {most} (max_images_per_request); send fewer {what}, or name fewer tasks."
             )
-        if question.same_task and images > batch:
+        if question.same_task and count > batch:
             raise BadRequestError(
-                f"With same_task all images of a request go into one batch, which has {batch}"
-                f" (max_batch_images), not {images}; send fewer at a time."
+                f"With same_task all {what} of a request go into one batch, which has {batch}"
+                f" (max_batch_images), not {count}; send fewer at a time."
             )
         return answers
 
@@ -314,10 +293,10 @@ async def _in_time(context: RequestContext, urgency: Urgency) -> AsyncIterator[N
         raise DeadlineError.after(urgency.timeout) from error
 
 
-def _copied_bytes(images: Images, context: RequestContext) -> int:
-    """Returns the memory that images take beside the body that they came in, which is counted already."""
-    alone = isinstance(images, EncodedImages) and len(images) == 1
-    return 0 if alone and images.nbytes == context.body_bytes else images.nbytes
+def _copied_bytes(inputs: Inputs, context: RequestContext) -> int:
+    """Returns the memory that inputs take beside the body that they came in, which is counted already."""
+    alone = isinstance(inputs, EncodedImages) and len(inputs) == 1
+    return 0 if alone and inputs.nbytes == context.body_bytes else inputs.nbytes
 
 
 async def _unless_refused(work: Coroutine[Any, Any, T], answered: asyncio.Future[Any]) -> T:

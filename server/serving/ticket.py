@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from operator import itemgetter
 
-from mass_serve.engine import Classification, Query, ServingEngine, unsplit
+from mass_serve.engine import AnyQuery, Classification, ServingEngine, unsplit
 from mass_serve.server.errors import NotFiniteError, ServiceError
 from mass_serve.server.serving.fair_queue import Turn
 from mass_serve.server.serving.request_context import Batch
@@ -62,7 +62,7 @@ class Share:
     """The part of a ticket that goes into one batch."""
 
     ticket: Ticket
-    queries: Sequence[Query]
+    queries: Sequence[AnyQuery]
 
 
 def halves(shares: Sequence[Share]) -> list[list[Share]]:
@@ -72,7 +72,7 @@ def halves(shares: Sequence[Share]) -> list[list[Share]]:
     return [_regrouped(half) for half in (runs[:middle], runs[middle:]) if half]
 
 
-def _regrouped(runs: Sequence[tuple[Ticket, Sequence[Query]]]) -> list[Share]:
+def _regrouped(runs: Sequence[tuple[Ticket, Sequence[AnyQuery]]]) -> list[Share]:
     of_tickets = groupby(runs, key=itemgetter(0))
     return [
         Share(ticket, [query for _, run in of_ticket for query in run]) for ticket, of_ticket in of_tickets

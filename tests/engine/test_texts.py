@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 from mass_serve.engine import Engine, Query, TextQuery
@@ -156,6 +157,8 @@ def test_images_are_refused_by_a_store_of_texts(bert: tuple[texts.Finetuned, Pat
         engine.classify_batch([Query(torch.zeros(3, 32, 32, dtype=torch.uint8))])
     with pytest.raises(StoreError, match="this store reads texts, and images are asked of it"):
         _ = engine.preprocessing
+    with pytest.raises(StoreError, match="this store reads texts"):
+        engine.classify([Image.new("RGB", (32, 32))])
 
 
 def test_adaptive_execution_is_for_images(bert: tuple[texts.Finetuned, Path]) -> None:

@@ -15,7 +15,7 @@ from transformers import CLIPConfig, CLIPForImageClassification
 
 from mass_serve.backbone import DenseWeights, patchify, run
 from mass_serve.model_store.errors import CheckpointError
-from mass_serve.model_store.plan import TaskInput, plan_task
+from mass_serve.model_store.plan import Prepared, TaskInput, plan_task
 from mass_serve.model_store.readers.checkpoint import Checkpoint
 from mass_serve.model_store.readers.preprocessing import read_preprocessing
 from mass_serve.model_store.readers.stored_base import StoredBase
@@ -152,7 +152,8 @@ def test_a_classifier_of_another_width(tmp_path: Path) -> None:
     save_file(weights | {"classifier.weight": torch.ones(3, 16)}, tmp_path / "model.safetensors")
     base = Checkpoint.open(tmp_path)
     stored = StoredBase(base.architecture, base.parameter)
+    prepared = Prepared(read_preprocessing(tmp_path, 36), None)
     with pytest.raises(
         CheckpointError, match=r"pets: the head takes 16 numbers, the encoder gives 32: give .*--head pets="
     ):
-        plan_task(TaskInput("pets", tmp_path), stored, None, read_preprocessing(tmp_path, 36), False)
+        plan_task(TaskInput("pets", tmp_path), stored, None, prepared, False)

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 
 import torch
 
-from mass_serve.engine import BatchReport, Classification, Query
+from mass_serve.engine import AnyQuery, BatchReport, Classification, Query
 from mass_serve.engine.preprocessing import ImagePreprocessor
+from mass_serve.inputs.texts import TextTokenizer
 from mass_serve.model_store.format.manifest import HeadSpec, TaskEntry
 from mass_serve.model_store.format.preprocessing import Preprocessing
 
@@ -49,7 +50,10 @@ class FakeSetCache:
 
 @dataclass
 class FakeEngine:
-    """Answers label n for an image whose corner has red n, of the first candidate task or "digits"."""
+    """Answers label n for an image whose corner has red n, or a text whose second token has that id.
+
+    It is the answer of the first candidate task or "digits".
+    """
 
     gate: threading.Event | None = None  # batches wait for it, where given
     batches: list[int] = field(default_factory=list)
@@ -60,15 +64,16 @@ class FakeEngine:
     tasks: dict[str, TaskEntry] = field(
         default_factory=lambda: {n: task_entry(n, LABELS, 0.9) for n in ("digits", "signs")}
     )
+    tokenizer: TextTokenizer | None = None
     gives_residuals: bool = True
     nbytes: dict[str, int] = field(default_factory=lambda: {"pretrained": 1000})
     set_cache: FakeSetCache = field(default_factory=FakeSetCache)
 
-    def classify_batch(self, queries: Sequence[Query]) -> BatchReport:
+    def classify_batch(self, queries: Sequence[AnyQuery]) -> BatchReport:
         self.batches.append(len(queries))
         if self.gate is not None:
             assert self.gate.wait(20)
-        greens = {int(query.pixels[1, 0, 0]) for query in queries}
+        greens = set(map(_green, queries))
         if SLOW in greens:
             time.sleep(SLOW_SECONDS)
         if HANG in greens:
@@ -79,17 +84,21 @@ class FakeEngine:
             raise RuntimeError("asked to fail")
         if DIE in greens:
             raise SystemExit("asked to die")
-        answers = [None if query.pixels[1, 0, 0] == NOT_FINITE else _answer(query) for query in queries]
+        answers = [None if _green(query) == NOT_FINITE else _answer(query) for query in queries]
         return BatchReport(answers, {"first_pass": 0.001, "second_pass": 0.002}, [("digits",)], fallbacks=0)
 
 
-def _answer(query: Query) -> Classification:
-    red = int(query.pixels[0, 0, 0])
+def _green(query: AnyQuery) -> int:
+    return int(query.pixels[1, 0, 0]) if isinstance(query, Query) else 0
+
+
+def _answer(query: AnyQuery) -> Classification:
+    red = int(query.pixels[0, 0, 0] if isinstance(query, Query) else query.words[1, 0])
     probabilities = torch.full((len(LABELS),), 0.1 / 255)
     probabilities[red] = 0.9
     task = query.candidates[0] if query.candidates else "digits"
     residuals = {} if query.candidates else {"digits": 3.0, "signs": 4.0}
     familiarity = 0.5 if residuals else None
-    unrouted = bool(query.pixels[1, 0, 0] == STRANGE) and not query.candidates
+    unrouted = _green(query) == STRANGE and not query.candidates
     routed = ((task,), {task: 0.9}, residuals, familiarity, unrouted, 2.0)
     return Classification(task, "r1", LABELS, probabilities.log(), *routed)

@@ -29,7 +29,7 @@ OF_THE_ENGINE = {
     f"{PACKAGE}.engine.{name}"
     for name in (
         *("ServingEngine", "EngineSource", "Query", "BatchReport", "Classification", "FORMS"),
-        *("Question", "AnswerKind", "unsplit"),
+        *("Question", "AnswerKind", "AnyQuery", "TextQuery", "unsplit"),
     )
 }
 INPUTS = {"inputs"}

@@ -8,6 +8,11 @@ from pydantic import BaseModel, Field
 
 from mass_serve.engine import Classification
 from mass_serve.model_store.format.manifest import TaskEntry
+from mass_serve.server.serving.request_context import Answers
+
+
+def _is_none(value: object) -> bool:
+    return value is None
 
 
 class LabelScore(BaseModel):
@@ -37,6 +42,11 @@ class ImageResult(BaseModel):
     score: float
     top: list[LabelScore]
     unrouted: bool = Field(description="the image is so little like those of any task that none is believed")
+    cut: int | None = Field(
+        default=None,
+        exclude_if=_is_none,
+        description="of a text: how many of its tokens were not read; absent of an image",
+    )
     routing: Routing
 
 
@@ -64,6 +74,16 @@ class TaskList(BaseModel):
 
     store_revision: str
     tasks: list[TaskDescription]
+
+
+def results(answers: Answers, top_k: int) -> list[ImageResult]:
+    """Returns the wire form of all answers to a request, with what was cut of each text."""
+    found = [image_result(one, top_k) for one in answers.classifications]
+    of_each = len(found) // max(1, len(answers.cut))  # as many tasks answer for each text
+    for place, cut in enumerate(answers.cut):
+        for result in found[place * of_each : (place + 1) * of_each]:
+            result.cut = cut
+    return found
 
 
 def image_result(answer: Classification, top_k: int) -> ImageResult:

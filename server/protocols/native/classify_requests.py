@@ -14,7 +14,6 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from mass_serve.server.errors import BadRequestError, TooLargeError
 from mass_serve.server.protocols.bodies import (
-    MOST_OPTIONS,
     decoded_base64,
     is_form,
     is_json,
@@ -23,6 +22,7 @@ from mass_serve.server.protocols.bodies import (
 from mass_serve.server.protocols.framed import framed_files, unframed_files
 from mass_serve.server.protocols.limits import DEFAULT_TOP_K, Limits, checked_top_k
 from mass_serve.server.protocols.native.multipart_forms import Part, parse_multipart
+from mass_serve.server.serving.request_context import EncodedImages, Texts
 
 if TYPE_CHECKING:
     from mass_serve.engine import AnswerKind
@@ -48,7 +48,10 @@ class ClassifyBody(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    images: list[ImageItem] = Field(fail_fast=True)
+    images: list[ImageItem] = Field([], fail_fast=True)
+    texts: list[str] | None = Field(
+        None, fail_fast=True, description="in place of images, where the store reads texts"
+    )
     tasks: list[str] | None = Field(
         None, fail_fast=True, description="choose among these tasks; one name skips the routing"
     )
@@ -60,12 +63,13 @@ class ClassifyBody(BaseModel):
 
 @dataclass(frozen=True)
 class Options:
-    """Holds what a caller may choose, as query parameters or in the body, which wins."""
+    """Holds what a caller may say beside images, as query parameters or in the body, which wins."""
 
     tasks: Sequence[str] | None = None
     top_k: int | None = None
     answer: AnswerKind | None = None
     same_task: bool | None = None
+    texts: Sequence[str] | None = None  # in a body alone
 
     def over(self, others: Options) -> Options:
         """Returns these options, and the others where these say nothing."""
@@ -75,9 +79,9 @@ class Options:
 
 @dataclass(frozen=True)
 class ClassifyRequest:
-    """A well-formed request: encoded images and what to answer about them."""
+    """A well-formed request: encoded images, or texts, and what to answer about them."""
 
-    files: Sequence[bytes]
+    inputs: EncodedImages | Texts
     tasks: Sequence[str] | None
     top_k: int
     answer: AnswerKind
@@ -93,9 +97,9 @@ def parse_request(body: bytes, content_type: str, query: Options, limits: Limits
     return _checked(*_read_form(body, content_type.strip().lower(), limits), query, limits)
 
 
-def files_of_json(body: memoryview, most_images: bytes) -> bytes:
+def files_of_json(body: memoryview, most_values: bytes) -> bytes:
     """Returns the files of a JSON body and its options, for `request_of_files`. Raises as `parse_request`."""
-    files, options = _read_json(bytes(body), int(most_images))
+    files, options = _read_json(bytes(body), int(most_values))
     return framed_files(asdict(options), files)
 
 
@@ -108,7 +112,7 @@ def request_of_files(frame: bytearray, query: Options, limits: Limits) -> Classi
 def _checked(files: Sequence[bytes], options: Options, query: Options, limits: Limits) -> ClassifyRequest:
     asked = options.over(query)
     return ClassifyRequest(
-        _checked_files(files, limits),
+        _checked_inputs(files, asked.texts, limits),
         asked.tasks,
         checked_top_k(DEFAULT_TOP_K if asked.top_k is None else asked.top_k, limits.max_top_k),
         "best" if asked.answer is None else asked.answer,
@@ -121,14 +125,14 @@ def _read_form(body: bytes, content_type: str, limits: Limits) -> tuple[list[byt
     if is_form(body, content_type):
         return _read_multipart(parse_multipart(body, limits.max_images + MOST_FIELDS))
     if is_json(body, content_type):
-        return _read_json(body, limits.max_images)
+        return _read_json(body, limits.most_values)
     return [body], Options()
 
 
-def _read_json(body: bytes, most_images: int) -> tuple[list[bytes], Options]:
-    parsed = parse_json(ClassifyBody, body, MOST_OPTIONS + 2 * most_images)
+def _read_json(body: bytes, most_values: int) -> tuple[list[bytes], Options]:
+    parsed = parse_json(ClassifyBody, body, most_values)
     files = [decoded_base64(item.b64, f"images[{index}].b64") for index, item in enumerate(parsed.images)]
-    return files, Options(parsed.tasks, parsed.top_k, parsed.answer, parsed.same_task)
+    return files, Options(parsed.tasks, parsed.top_k, parsed.answer, parsed.same_task, parsed.texts)
 
 
 def _read_multipart(parts: Sequence[Part]) -> tuple[list[bytes], Options]:
@@ -177,11 +181,18 @@ def split_names(values: Sequence[str]) -> list[str]:
     return [name.strip() for value in values for name in value.split(",") if name.strip()]
 
 
-def _checked_files(files: Sequence[bytes], limits: Limits) -> Sequence[bytes]:
-    if not files:
-        raise BadRequestError("The request holds no image; send at least one, as 'images'.")
-    if len(files) > limits.max_images:
+def _checked_inputs(
+    files: Sequence[bytes], texts: Sequence[str] | None, limits: Limits
+) -> EncodedImages | Texts:
+    inputs = EncodedImages(files) if texts is None else Texts(texts)
+    what = "image" if texts is None else "text"
+    if files and texts is not None:
+        raise BadRequestError("The request holds images and texts; send one of them, as the store reads.")
+    if not len(inputs):
+        raise BadRequestError(f"The request holds no {what}; send at least one, as '{what}s'.")
+    if len(inputs) > limits.max_images:
         raise TooLargeError(
-            f"The request holds {len(files)} images, the limit is {limits.max_images}; send fewer at a time."
+            f"The request holds {len(inputs)} {what}s, the limit is {limits.max_images};"
+            " send fewer at a time."
         )
-    return files
+    return inputs

@@ -1,4 +1,4 @@
-"""POST /v1/classify: images in, labels out."""
+"""POST /v1/classify: images or texts in, labels out."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mass_serve.engine import AnswerKind, Question
 from mass_serve.server.errors import BadRequestError
 from mass_serve.server.protocols.bodies import is_large_json
 from mass_serve.server.protocols.limits import DEFAULT_TOP_K, Limits
-from mass_serve.server.protocols.native.answers import ClassifyAnswer, image_result
+from mass_serve.server.protocols.native.answers import ClassifyAnswer, results
 from mass_serve.server.protocols.native.classify_requests import (
     ANSWER,
     FILES_OF_JSON,
@@ -23,7 +23,7 @@ from mass_serve.server.protocols.native.classify_requests import (
     request_of_files,
     split_names,
 )
-from mass_serve.server.serving.request_context import EncodedImages, RequestContext
+from mass_serve.server.serving.request_context import RequestContext
 from mass_serve.server.serving.service import Service
 from mass_serve.server.web.json_schemas import inlined_schema
 from mass_serve.server.web.receiving import (
@@ -90,7 +90,8 @@ async def classify(
 ) -> Response:
     """Classifies images without being told what they show.
 
-    The body is an image file, a multipart form with one or more `images`, or JSON with base64. `tasks`,
+    The body is an image file, a multipart form with one or more `images`, or JSON with base64; for a store
+    that reads texts, JSON with `texts`. `tasks`,
     `top_k`, `answer` and `same_task` may be query parameters or part of a form or JSON body, which wins. The
     order of the results is that of the images; with answer `each` every image has a result for each task, in
     the order in which they are named or that of `/v1/tasks`, and those of the next image follow.
@@ -105,22 +106,23 @@ async def classify(
 async def _answer(
     body: bytes, content_type: str, query: Options, service: Service, context: RequestContext
 ) -> str:
-    limits = Limits(service.settings.max_images_per_request, service.settings.max_top_k)
+    settings = service.settings
+    limits = Limits(settings.max_images_per_request, settings.max_top_k, settings.max_text_characters)
     # Not on a decoding thread: a full server must refuse at once, and those may all be busy.
     turn, parsers = context.caller.turn(), service.parsers
     if is_large_json(body, content_type):
-        files = await parsers.run_outside(FILES_OF_JSON, body, b"%d" % limits.max_images, turn)
+        files = await parsers.run_outside(FILES_OF_JSON, body, b"%d" % limits.most_values, turn)
         service.hold(len(files), context)
         asked = await parsers.run(turn, len(files), request_of_files, files, query, limits)
     else:
         asked = await parsers.run(turn, len(body), parse_request, body, content_type, query, limits)
-    answers = await service.classify(EncodedImages(asked.files), _question(asked), context)
+    answers = await service.classify(asked.inputs, _question(asked), context)
 
     def written() -> str:
         answer = ClassifyAnswer(
             id=context.request_id,
             store_revision=answers.store_revision,
-            results=[image_result(one, asked.top_k) for one in answers.classifications],
+            results=results(answers, asked.top_k),
         )
         return answer.model_dump_json()
 

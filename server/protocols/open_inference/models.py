@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from mass_serve.engine import Question, ServingEngine
 from mass_serve.model_store.format.field_types import AUTO
-from mass_serve.server.errors import NotFoundError
+from mass_serve.server.errors import BadRequestError, NotFoundError
 
 PLATFORM = "mass_serve"
 
@@ -38,6 +38,11 @@ def find_model(engine: ServingEngine, name: str, version: str | None) -> Model:
     """Returns the model of that name. Raises NotFoundError, also for a version that is not served."""
     if name not in model_names(engine):
         raise NotFoundError(f"There is no model {name[:80]!a}; GET /v2/models lists those there are.")
+    if engine.tokenizer is not None:
+        raise BadRequestError(
+            "This store reads texts, which the Open Inference Protocol has no models for here; POST JSON with"
+            " 'texts' to /v1/classify."
+        )
     heads = engine.tasks if name == AUTO else {name: engine.tasks[name]}
     model = Model(
         name=name,

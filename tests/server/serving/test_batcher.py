@@ -11,7 +11,7 @@ from functools import partial
 import pytest
 import torch
 
-from mass_serve.engine import BatchReport, Classification, Query
+from mass_serve.engine import AnyQuery, BatchReport, Classification, Query
 from mass_serve.server.errors import (
     BatchFailedError,
     DeadlineError,
@@ -290,7 +290,7 @@ def test_a_pool_that_does_not_fit_the_memory_fails_alone_and_whole(bench: Bench)
     good, pool = bench.send(1), bench.send(2, 3, green=LARGE, pool=object())
     bench.open()
     assert reds(good) == [1]
-    with pytest.raises(NoMemoryError, match="2 images of the same_task at once; send fewer"):
+    with pytest.raises(NoMemoryError, match="2 inputs of the same_task at once; send fewer"):
         pool.future.result(WAIT)
     assert bench.engine.batches == [1, 3, 1, 2]
 
@@ -439,7 +439,7 @@ def test_an_idle_worker_is_not_hung(bench: Bench) -> None:
 
 def test_too_few_answers_are_a_failed_batch() -> None:
     class Forgetful(FakeEngine):
-        def classify_batch(self, queries: Sequence[Query]) -> BatchReport:  # noqa: ARG002
+        def classify_batch(self, queries: Sequence[AnyQuery]) -> BatchReport:  # noqa: ARG002
             return BatchReport([], {}, [], 0)
 
     bench = Bench(engine=Forgetful())
@@ -450,7 +450,7 @@ def test_too_few_answers_are_a_failed_batch() -> None:
 
 def test_too_many_answers_are_a_failed_batch() -> None:
     class Generous(FakeEngine):
-        def classify_batch(self, queries: Sequence[Query]) -> BatchReport:
+        def classify_batch(self, queries: Sequence[AnyQuery]) -> BatchReport:
             return super().classify_batch([*queries, *queries])
 
     bench = Bench(engine=Generous())
@@ -475,7 +475,7 @@ def test_a_dead_worker_fails_everything_at_once(bench: Bench, decoded: bool) -> 
 
 def test_a_lost_device_ends_the_worker() -> None:
     class Lost(FakeEngine):
-        def classify_batch(self, queries: Sequence[Query]) -> BatchReport:  # noqa: ARG002
+        def classify_batch(self, queries: Sequence[AnyQuery]) -> BatchReport:  # noqa: ARG002
             raise RuntimeError("CUDA error: an illegal memory access was encountered")
 
     bench = Bench(engine=Lost())

@@ -1,0 +1,157 @@
+"""Texts to tokens: what is cut is told, what is no text is refused, and floods end in time."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tokenizers import Tokenizer, models
+
+from mass_serve.inputs.errors import EmptyInputError, InputError, InputTooLargeError, InvalidTextError
+from mass_serve.inputs.texts import TextLimits, TextTokenizer, TokenizerError, check_texts
+from mass_serve.model_store.readers.text_tokenizers import read_tokenizer
+from tests.tokenizers_on_disk import save_byte_pairs, save_word_pieces
+
+LIMITS = TextLimits(max_characters=1000)
+CLS, SEP, CAT = 2, 3, 6
+
+
+@pytest.fixture(scope="module")
+def content(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    return read_tokenizer(save_word_pieces(tmp_path_factory.mktemp("pieces")), 1000).content
+
+
+def test_a_text_is_its_tokens_between_two_marks(content: bytes) -> None:
+    tokens = TextTokenizer(content, 8).tokens("cat cat")
+    assert tokens.words.dtype == np.int64
+    assert tokens.words.tolist() == [[CLS, 0], [CAT, 0], [CAT, 0], [SEP, 0]]
+    assert tokens.cut == 0
+
+
+@pytest.mark.parametrize(("words", "cut"), [(5, 0), (6, 0), (7, 1), (500, 494)])
+def test_how_much_is_cut_is_told(content: bytes, words: int, cut: int) -> None:
+    tokens = TextTokenizer(content, 8).tokens("cat " * words)
+    assert tokens.cut == cut
+    assert tokens.words[:, 0].tolist() == [CLS, *[CAT] * min(words, 6), SEP]
+
+
+def test_a_text_is_not_changed_by_those_before_it(content: bytes) -> None:
+    tokenizer = TextTokenizer(content, 8)
+    alone = [tokenizer.tokens(text).words.tolist() for text in ("cat", "the mat", "cat " * 20)]
+    again = [
+        TextTokenizer(content, 8).tokens(text).words.tolist() for text in ("cat", "the mat", "cat " * 20)
+    ]
+    assert alone == again
+
+
+def test_threads_may_use_one_at_once(content: bytes) -> None:
+    tokenizer, texts = TextTokenizer(content, 64), [("cat " * n) + "mat" for n in range(1, 50)]
+    expected = [tokenizer.tokens(text).words.tolist() for text in texts]
+    found: dict[int, list[list[list[int]]]] = {}
+
+    def work(number: int) -> None:
+        found[number] = [tokenizer.tokens(text).words.tolist() for text in texts]
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all(found[number] == expected for number in range(4))
+
+
+@pytest.mark.parametrize(
+    ("texts", "error", "words"),
+    [
+        ([""], EmptyInputError, "The text is empty"),
+        (["a", ""], EmptyInputError, r"texts\[1\] is empty"),
+        (["a\0b"], InvalidTextError, "The text has a NUL at character 1"),
+        (["a", "ab\0"], InvalidTextError, r"texts\[1\] has a NUL at character 2"),
+        (["a\ud800"], InvalidTextError, "half of a surrogate pair at character 1"),
+        (["\udc00", "b"], InvalidTextError, r"texts\[0\] has half"),
+        (["a" * 1001], InputTooLargeError, "1001 characters, the limit is 1000"),
+        (["a" * 500, "b" * 501], InputTooLargeError, "1001 characters"),
+        # The size is told first: nothing of a long text is looked at.
+        (["\0" * 10_000_000], InputTooLargeError, "10000000 characters"),
+    ],
+)
+def test_what_is_no_text_is_refused(texts: list[str], error: type[InputError], words: str) -> None:
+    with pytest.raises(error, match=words):
+        check_texts(texts, LIMITS)
+
+
+@pytest.mark.parametrize("texts", [["a"], ["a" * 1000], ["\U0010ffff\u202e\u0301", "\ufffd\ufeff"], []])
+def test_everything_else_is_a_text(texts: list[str]) -> None:
+    check_texts(texts, LIMITS)
+
+
+@pytest.mark.parametrize("text", [" ", "\n\t", "\u0301", "\u202e", "\ufffd"])
+def test_a_text_without_a_word_is_refused(content: bytes, text: str) -> None:
+    with pytest.raises(EmptyInputError, match="no word"):
+        TextTokenizer(content, 8).tokens(text)
+
+
+# Right-to-left marks, floods of combining marks, one endless word, characters that each become a token.
+FLOODS = {
+    "combining": "a" + "\u0301\u0327\u0323" * 66_000,
+    "zalgo": ("e" + "\u0301" * 50) * 4_000,
+    "right to left": "cat\u202e\u200f" * 40_000,
+    "one word": "a" * 200_000,
+    "chinese": "中" * 200_000,
+    "stops": "." * 200_000,
+    "emoji": "👩‍👩‍👧‍👦" * 28_000,
+    "blanks": "a" + " " * 199_999,
+    "marks": "[SEP]" * 40_000,
+}
+
+
+@pytest.mark.parametrize("save", [save_word_pieces, save_byte_pairs])
+@pytest.mark.parametrize("flood", FLOODS)
+def test_floods_take_time_in_proportion(save: Callable[..., Path], flood: str, tmp_path: Path) -> None:
+    tokenizer = TextTokenizer(read_tokenizer(save(tmp_path), 1000).content, 512)
+
+    def seconds(text: str) -> float:
+        started = time.process_time()
+        tokens = tokenizer.tokens(text)
+        assert 1 <= len(tokens.words) <= 512
+        return time.process_time() - started
+
+    part, whole = FLOODS[flood][: len(FLOODS[flood]) // 8], FLOODS[flood]
+    seconds("a")
+    # Time in proportion would be eight times as much, and in proportion to the square sixty-four times.
+    assert seconds(whole) < 0.05 + 30 * seconds(part)
+
+
+def test_others_run_while_a_long_text_is_read(content: bytes) -> None:
+    tokenizer, text = TextTokenizer(content, 512), "中" * 200_000
+    working = threading.Thread(target=tokenizer.tokens, args=(text,))
+    working.start()
+    longest, last = 0.0, time.perf_counter()
+    started = last
+    while working.is_alive():
+        time.sleep(0.001)
+        now = time.perf_counter()
+        longest, last = max(longest, now - last), now
+    assert longest < 0.5 * (last - started)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"{}", b"[]", b"\xff", b'{"model": {"type": "nothing"}}'])
+def test_content_that_is_no_tokenizer_is_refused(content: bytes) -> None:
+    with pytest.raises(TokenizerError, match="the library tokenizers cannot read it"):
+        TextTokenizer(content, 8)
+
+
+def test_chance_is_refused() -> None:
+    model = models.BPE({"a": 0, "b": 1, "ab": 2}, [("a", "b")], dropout=0.1)
+    with pytest.raises(TokenizerError, match="dropout"):
+        TextTokenizer(Tokenizer(model).to_str().encode(), 8)
+
+
+def test_marks_leave_room_for_the_text(content: bytes) -> None:
+    with pytest.raises(TokenizerError, match="of 2 tokens none is left"):
+        TextTokenizer(content, 2)
+    assert len(TextTokenizer(content, 3).tokens("cat mat").words) == 3

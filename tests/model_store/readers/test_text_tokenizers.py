@@ -1,0 +1,146 @@
+"""Tokenizers of every age, read to the tokens that transformers makes; and what is refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import transformers
+
+from mass_serve.inputs.texts import TextTokenizer
+from mass_serve.model_store.errors import CheckpointError
+from mass_serve.model_store.readers.text_tokenizers import check_same_vocabulary, read_tokenizer
+from tests.tokenizers_on_disk import save_byte_pairs, save_word_pieces
+
+MAX_TOKENS = 12
+TEXTS = (
+    "The cats sat, running unable to café!",
+    "CAFÉ 中中 a\u0301bc [MASK] x",
+    "  tab\tnew\nline\u2028sep \u200b zero\u202eleft",
+    "abc" * 50,
+    "👩‍👩‍👧 the 'cat'",
+    "a <mask> b </s> Über",
+    "cat " * 40,
+)
+SAVED: list[tuple[Callable[..., Path], dict[str, Any]]] = [
+    (save_word_pieces, {}),
+    (save_word_pieces, {"do_lower_case": False}),
+    (save_word_pieces, {"do_lower_case": False, "strip_accents": True}),
+    (save_word_pieces, {"tokenize_chinese_chars": False}),
+    (save_word_pieces, {"cls_token": {"content": "[MASK]", "__type": "AddedToken"}}),
+    (save_byte_pairs, {}),
+    (save_byte_pairs, {"add_prefix_space": True}),
+]
+
+
+def check_equal(folder: Path, theirs: Any) -> None:
+    """Holds the tokens of all texts, and what is cut of them, to transformers' tokenizer."""
+    ours = TextTokenizer(read_tokenizer(folder, 1000).content, MAX_TOKENS)
+    for text in TEXTS:
+        expected, found = theirs(text, truncation=True, max_length=MAX_TOKENS), ours.tokens(text)
+        assert found.words[:, 0].tolist() == expected["input_ids"], text
+        assert found.words[:, 1].tolist() == expected.get("token_type_ids", [0] * len(found.words)), text
+        assert found.cut == len(theirs(text)["input_ids"]) - len(expected["input_ids"])
+
+
+@pytest.mark.parametrize(("save", "settings"), SAVED)
+def test_a_vocabulary_becomes_the_tokenizer_that_transformers_makes_of_it(
+    save: Callable[..., Path], settings: dict[str, Any], tmp_path: Path
+) -> None:
+    folder = save(tmp_path, **settings)
+    check_equal(folder, transformers.AutoTokenizer.from_pretrained(folder))
+
+
+@pytest.mark.parametrize("save", [save_word_pieces, save_byte_pairs])
+def test_what_transformers_saves_is_read(save: Callable[..., Path], tmp_path: Path) -> None:
+    theirs = transformers.AutoTokenizer.from_pretrained(save(tmp_path / "old"))
+    # As it is saved in the middle of work: what was set then is none of ours.
+    theirs.backend_tokenizer.enable_truncation(3)
+    theirs.backend_tokenizer.enable_padding(length=50)
+    theirs.save_pretrained(tmp_path / "new")
+    assert (tmp_path / "new" / "tokenizer.json").exists()
+    check_equal(tmp_path / "new", transformers.AutoTokenizer.from_pretrained(tmp_path / "old"))
+
+
+def test_the_same_files_give_the_same_bytes(tmp_path: Path) -> None:
+    first, second = (save_word_pieces(tmp_path / name) for name in ("a", "b"))
+    assert read_tokenizer(first, 1000).content == read_tokenizer(second, 1000).content
+
+
+def test_a_tokenizer_of_another_model_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="ids up to 33, and the model embeds 33 tokens"):
+        read_tokenizer(save_word_pieces(tmp_path), 33)
+    assert len(read_tokenizer(tmp_path, 34).vocabulary) == 34
+
+
+def test_tasks_have_the_pretrained_models_tokens(tmp_path: Path) -> None:
+    first = read_tokenizer(save_word_pieces(tmp_path / "a"), 1000)
+    check_same_vocabulary("guard", read_tokenizer(save_word_pieces(tmp_path / "b"), 1000), first)
+    with (tmp_path / "b" / "vocab.txt").open("a") as file:
+        file.write("dog\n")
+    with pytest.raises(
+        CheckpointError, match="has 35 tokens, that of the pretrained model 34, and they differ in 'dog'"
+    ):
+        check_same_vocabulary("guard", read_tokenizer(tmp_path / "b", 1000), first)
+
+
+def test_a_folder_without_a_tokenizer_is_told_how_to_get_one(tmp_path: Path) -> None:
+    save_byte_pairs(tmp_path)
+    (tmp_path / "merges.txt").unlink()
+    with pytest.raises(CheckpointError, match=r"has no tokenizer\.json, no vocab\.txt, and not both of"):
+        read_tokenizer(tmp_path, 1000)
+
+
+HARMS: list[tuple[Callable[..., Path], str, bytes | None, str]] = [
+    (save_word_pieces, "vocab.txt", b"", "has no '\\[PAD\\]', the tokenizer's pad_token"),
+    (save_word_pieces, "vocab.txt", b"[PAD]\n\xff\n", "byte 6 is not UTF-8"),
+    (
+        save_word_pieces,
+        "tokenizer_config.json",
+        b'{"do_lower_case": "no"}',
+        "must be true or false, found 'no'",
+    ),
+    (save_word_pieces, "tokenizer_config.json", b'{"sep_token": ["x"]}', "sep_token must be a token, found"),
+    (save_word_pieces, "tokenizer_config.json", b"[]", "must hold a JSON object"),
+    (save_word_pieces, "tokenizer.json", b"{", "is not valid JSON"),
+    (save_word_pieces, "tokenizer.json", b"[]", "must hold a JSON object"),
+    (save_word_pieces, "tokenizer.json", b"{}", "is no tokenizer that the library reads"),
+    (save_byte_pairs, "vocab.json", b'{"<s>": "0"}', "has no '<s>', the tokenizer's cls_token"),
+    (save_byte_pairs, "merges.txt", b"#version: 0.2\na b c\n", "line 2: a merge must be of two tokens"),
+    (save_byte_pairs, "merges.txt", b"a\n", "line 1: a merge must be of two tokens, found 'a'"),
+    (save_byte_pairs, "merges.txt", b"\xc3\x28 x\n", "byte 0 is not UTF-8"),
+    (save_byte_pairs, "merges.txt", b"zzz qqq\n", "do not fit together"),
+]
+
+
+@pytest.mark.parametrize(("save", "name", "content", "words"), HARMS)
+def test_broken_files_are_refused_by_name(
+    save: Callable[..., Path], name: str, content: bytes, words: str, tmp_path: Path
+) -> None:
+    save(tmp_path)
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(CheckpointError, match=words) as caught:
+        read_tokenizer(tmp_path, 1000)
+    assert name in str(caught.value)
+
+
+def test_a_vocabulary_that_is_a_folder_is_refused(tmp_path: Path) -> None:
+    save_word_pieces(tmp_path)
+    (tmp_path / "vocab.txt").unlink()
+    (tmp_path / "vocab.txt").mkdir()
+    with pytest.raises(CheckpointError, match=r"vocab\.txt cannot be read"):
+        read_tokenizer(tmp_path, 1000)
+    shutil.rmtree(tmp_path / "vocab.txt")
+
+
+def test_ids_with_holes_are_taken_by_the_largest(tmp_path: Path) -> None:
+    save_byte_pairs(tmp_path)
+    vocabulary = json.loads((tmp_path / "vocab.json").read_text())
+    vocabulary["zebra"] = 5000
+    (tmp_path / "vocab.json").write_text(json.dumps(vocabulary))
+    with pytest.raises(CheckpointError, match="ids up to 5000, and the model embeds 1000"):
+        read_tokenizer(tmp_path, 1000)

@@ -1,0 +1,156 @@
+"""Texts over HTTP, from a real server of a tiny BERT: its answers are the engine's, and no text breaks it."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from mass_serve.engine import Classification, Engine
+from mass_serve.model_store.build_options import BuildOptions
+from mass_serve.model_store.build_store import build
+from mass_serve.router import MODE_NAMES
+from tests import texts
+from tests.pictures import picture
+from tests.server.protocols.test_native import as_json, refused
+from tests.server_processes import RunningServer, serving
+
+TEXTS = ["w10 w11 w12", "w20", "w30 " * 200, "w40 nothing known"]
+NAMES = ["guard", "domain", "safety"]
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("texts")
+    models = texts.finetuned(folder, "Bert")
+    build(models.pretrained, models.tasks, folder / "store", BuildOptions(force=True), modes=MODE_NAMES)
+    return folder / "store"
+
+
+@pytest.fixture(scope="module")
+def engine(store: Path) -> Engine:
+    return Engine.load(str(store), device="cpu")
+
+
+@pytest.fixture(scope="module")
+def text_server(store: Path) -> Iterator[RunningServer]:
+    with serving(store, max_text_characters=20_000, max_images_per_request=16) as running:
+        running.wait_until_ready()
+        yield running
+
+
+def post(server: RunningServer, **body: Any) -> httpx.Response:
+    return server.client.post("/v1/classify", json=body)
+
+
+def told(response: httpx.Response) -> list[tuple[str, str, float]]:
+    assert response.status_code == 200, response.text
+    return [(one["task"], one["label"], one["score"]) for one in response.json()["results"]]
+
+
+def expected(answers: list[Classification]) -> list[tuple[str, str, float]]:
+    best = [int(answer.logits.argmax()) for answer in answers]
+    return [
+        (answer.task, answer.labels[row], float(answer.probabilities[row]))
+        for answer, row in zip(answers, best, strict=True)
+    ]
+
+
+def test_texts_have_the_answers_of_the_engine(text_server: RunningServer, engine: Engine) -> None:
+    response = post(text_server, texts=TEXTS)
+    assert told(response) == expected(engine.classify(TEXTS))
+    assert [one["cut"] for one in response.json()["results"]] == [0, 0, 200 + 2 - texts.MAX_TOKENS, 0]
+    assert text_server.metric('mass_questions_total{answer="best"}') >= 1
+
+
+def test_every_tasks_answer_to_every_text(text_server: RunningServer, engine: Engine) -> None:
+    response = post(text_server, texts=TEXTS[1:3], answer="each")
+    assert told(response) == expected(engine.classify(TEXTS[1:3], answer="each"))
+    assert [one["task"] for one in response.json()["results"]] == NAMES * 2
+    assert [one["cut"] for one in response.json()["results"]] == [0] * 3 + [122] * 3
+
+
+def test_texts_of_the_same_task(text_server: RunningServer, engine: Engine) -> None:
+    answers = told(post(text_server, texts=TEXTS, same_task=True))
+    assert answers == expected(engine.classify(TEXTS, same_task=True))
+    assert len({task for task, _, _ in answers}) == 1
+
+
+def test_a_named_task(text_server: RunningServer, engine: Engine) -> None:
+    assert told(post(text_server, texts=TEXTS, tasks=["safety"])) == expected(
+        engine.classify(TEXTS, tasks=["safety"])
+    )
+
+
+def test_a_text_has_the_same_bits_in_any_company(text_server: RunningServer) -> None:
+    together = told(post(text_server, texts=TEXTS))
+    assert [told(post(text_server, texts=[text]))[0] for text in TEXTS] == together
+
+
+def test_a_large_body_is_read_elsewhere_and_answered_alike(
+    text_server: RunningServer, engine: Engine
+) -> None:
+    body = json.dumps({"texts": TEXTS}).encode() + b" " * (2 << 20)
+    assert told(text_server.client.post("/v1/classify", content=body)) == expected(engine.classify(TEXTS))
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "words"),
+    [
+        ({"texts": []}, 400, "no text"),
+        ({"texts": [""]}, 400, "The text is empty"),
+        ({"texts": ["w10", ""]}, 400, "texts[1] is empty"),
+        ({"texts": ["   "]}, 400, "no word"),
+        ({"texts": ["w10", "\u202e\u0301"]}, 400, "texts[1]"),
+        ({"texts": ["w10\0"]}, 400, "NUL"),
+        ({"texts": ["w10 \ud800"]}, 400, ""),
+        ({"texts": "w10"}, 400, "texts"),
+        ({"texts": [7]}, 400, "texts[0]"),
+        ({"texts": [["w10", "w11"]]}, 400, "texts[0]"),  # a pair, which none of these models takes
+        ({"texts": ["a" * 20_001]}, 413, "20001 characters, the limit is 20000"),
+        ({"texts": ["a" * 10_000, "b" * 10_001]}, 413, "20001 characters"),
+        ({"texts": ["," * 10_000_000]}, 413, "limit"),
+        ({"texts": ["w10"] * 17}, 413, "17 texts, the limit is 16"),
+        ({"texts": ["w10"] * 6, "answer": "each"}, 400, "6 texts times 3 tasks"),
+        ({"texts": ["w10"], "tasks": ["cats"]}, 404, "cats"),
+        ({"texts": ["w10"], "images": [{"b64": "AA=="}]}, 400, "images and texts"),
+        ({}, 400, "no image"),
+    ],
+)
+def test_bad_texts(text_server: RunningServer, body: dict[str, Any], status: int, words: str) -> None:
+    refused(text_server.client.post("/v1/classify", content=json.dumps(body).encode()), status, words)
+
+
+def test_bytes_that_are_no_utf8(text_server: RunningServer) -> None:
+    refused(text_server.client.post("/v1/classify", content=b'{"texts": ["\xff\xfe"]}'), 400)
+
+
+@pytest.mark.parametrize(
+    "flood", ["e" + "\u0301" * 19_998, "w10\u202e\u200f" * 4_000, "中" * 20_000, "." * 20_000, "a" * 20_000]
+)
+def test_floods_are_answered_in_time(text_server: RunningServer, flood: str) -> None:
+    started = time.monotonic()
+    assert len(told(post(text_server, texts=[flood]))) == 1
+    assert time.monotonic() - started < 10
+
+
+def test_images_are_told_that_the_store_reads_texts(text_server: RunningServer) -> None:
+    image = picture(1)
+    for path, body in (("/v1/classify", image), ("/v1/classify", as_json(image)), ("/", image)):
+        refused(text_server.client.post(path, content=body), 400, "reads texts", "'texts'")
+    refused(text_server.client.get("/v2/models/auto"), 400, "reads texts")
+
+
+def test_texts_are_told_that_the_store_reads_images(server: RunningServer) -> None:
+    refused(post(server, texts=["hello"]), 400, "reads images", "'images'")
+
+
+def test_what_is_served_is_told(text_server: RunningServer) -> None:
+    for path in ("/v1/tasks", "/livez", "/readyz", "/metrics", "/v2", "/v2/models", "/openapi.json", "/"):
+        assert text_server.client.get(path).status_code == 200, path
+    assert text_server.client.get("/readyz").json()["store_revision"]
