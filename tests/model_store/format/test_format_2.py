@@ -14,7 +14,12 @@ from mass_serve.backbone.architecture import Architecture, Pooling
 from mass_serve.model_store.errors import ManifestError
 from mass_serve.model_store.format.architecture_v2 import NestedArchitecture
 from mass_serve.model_store.format.factoring import factored_shapes
-from mass_serve.model_store.format.manifest import Manifest, lowest_version, parse_manifest
+from mass_serve.model_store.format.manifest import (
+    TOKENIZER_FILE,
+    Manifest,
+    lowest_version,
+    parse_manifest,
+)
 from mass_serve.model_store.format.preprocessing import TextPreprocessing
 from tests.encoders import ENCODERS, TEXT_ENCODERS
 from tests.model_store.format.test_format import GOLDEN_MANIFEST
@@ -258,6 +263,7 @@ def _of_texts(**backbone: object) -> Content:
             "router": golden.router.model_copy(update={"token": "mean"}),
             "factored_parameters": tuple(factored_shapes(encoder, "factored")),
             "patch_embedding": "factored",
+            "files": {**golden.files, TOKENIZER_FILE: "0" * 64},
             "tasks": tuple(task.model_copy(update={"rank": encoder.width // 2}) for task in golden.tasks),
         }
     )
