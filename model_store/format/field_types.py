@@ -77,6 +77,7 @@ class StrictModel(BaseModel):
 def first_problem(error: ValidationError) -> str:
     """The first problem that pydantic found, as `where: what`."""
     problem = error.errors(include_url=False)[0]
-    where = ".".join(str(step) for step in problem["loc"])
+    # Pydantic names the kind it took a value for as if it were a key; those that are no keys begin with `<`.
+    where = ".".join(str(step) for step in problem["loc"] if not str(step).startswith("<"))
     message = problem["msg"].removeprefix("Value error, ")
     return f"{where}: {message}" if where else message

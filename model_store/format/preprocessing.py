@@ -62,10 +62,10 @@ class TextPreprocessing(StrictModel):
 def _read_by(value: object) -> str:
     """Tells which of them an object is; that of images has no `kind`, as format version 1 has no other."""
     told = "kind" in value if isinstance(value, dict) else isinstance(value, TextPreprocessing)
-    return "text" if told else "image"
+    return "<text>" if told else "<image>"
 
 
 AnyPreprocessing = Annotated[
-    Annotated[Preprocessing, Tag("image")] | Annotated[TextPreprocessing, Tag("text")],
+    Annotated[Preprocessing, Tag("<image>")] | Annotated[TextPreprocessing, Tag("<text>")],
     Discriminator(_read_by),
 ]

@@ -195,7 +195,7 @@ def _changed(*path: str, value: object) -> Content:
         (_changed("preprocessing", "crop_rounding", value="up"), r"crop_rounding: Input should be 'down'"),
         (
             _changed("preprocessing", "resize", value="stretch"),
-            r"preprocessing\.image\.resize: Input should be",
+            r"preprocessing\.resize: Input should be",
         ),
         (
             GOLDEN_MANIFEST | {"preprocessing": GOLDEN_2["preprocessing"]},
@@ -292,8 +292,8 @@ def test_an_encoder_of_texts_is_read_as_it_was_written() -> None:
             {"preprocessing": {"kind": "text", "max_tokens": 71}},
             "max_tokens: must be at most the backbone's max_tokens",
         ),
-        ({"preprocessing": {"kind": "text", "max_tokens": 0}}, r"preprocessing\.text\.max_tokens: .*greater"),
-        ({"preprocessing": {"kind": "sound"}}, r"preprocessing\.text\.kind: Input should be 'text'"),
+        ({"preprocessing": {"kind": "text", "max_tokens": 0}}, r"preprocessing\.max_tokens: .*greater"),
+        ({"preprocessing": {"kind": "sound"}}, r"preprocessing\.kind: Input should be 'text'"),
         ({"patch_embedding": "averaged"}, "patch_embedding: must be factored, the backbone has no patches"),
     ],
 )

@@ -142,7 +142,7 @@ CASES: list[tuple[str, Callable[[dict[str, Any]], object], str]] = [
     (
         "enormous size",
         lambda m: m["preprocessing"].update(size=65536),
-        "preprocessing.image: size: must be at most 4 times the crop, which is 32",
+        "preprocessing: size: must be at most 4 times the crop, which is 32",
     ),
     ("crop", lambda m: m["preprocessing"].update(crop=31), "crop: must be the backbone's image_size"),
     ("factored", lambda m: m["factored_parameters"].pop(), "must be the matrices of the backbone"),
