@@ -48,7 +48,6 @@ def test_a_store_of_texts_is_shown_and_verified(store: Path) -> None:
 def test_a_store_of_texts_takes_no_images(store: Path, images: Path) -> None:
     sentence = "this store reads texts, and images are asked of it: give one that reads images"
     assert sentence in failure("classify", images / "guard" / "guard 0" / "0.png", "--store", store)
-    assert sentence in failure("serve", store, "--port", "0")
     assert sentence in failure("calibrate", store, images)
     assert "reads texts, and what is measured here is measured on images" in failure("eval", store, images)
 
