@@ -20,6 +20,21 @@ def test_the_figures_are_those_of_the_recorded_runs() -> None:
         assert shown == f"{recorded[key]:.3f}", key
 
 
+def test_the_tables_of_builds_are_those_of_the_recorded_runs() -> None:
+    shown = section(FIGURES, "building")
+    runs = json.loads((RESULTS / "building_decaying_cpu.json").read_text())
+    titles = ("this version", "this version, `--exact`", "whole decompositions only")
+    for title, name in zip(titles, ("default", "exact", "against"), strict=True):
+        run, share = runs[name], runs[name]["seconds"] / runs["against"]["seconds"]
+        memory, size = (f"{run[key] / 1e6:.0f}" for key in ("peak_bytes", "store_bytes"))
+        assert f"| {title} | {run['seconds']:.1f} | {share:.3f} | {memory} | {size} |" in shown, name
+    flat = json.loads((RESULTS / "building_flat_cpu.json").read_text())
+    assert f"the share is {flat['default']['seconds'] / flat['against']['seconds']:.3f} " in shown
+    for key, figure in json.loads((RESULTS / "building_vit_l_14_cpu.json").read_text()).items():
+        text = f"{figure / 1e9:.2f} GB" if "bytes" in key else f"{figure:.1f} s"
+        assert f"| `{key}` | {text} |" in shown, key
+
+
 def test_the_exchange_of_revisions_is_that_of_the_recorded_run() -> None:
     recorded = json.loads((RESULTS / "hot_swap_cpu.json").read_text())
     shown = section(FIGURES, "exchanging-revisions")
