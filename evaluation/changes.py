@@ -11,6 +11,7 @@ from torch import Tensor
 from mass_serve.backbone import ExpertBank
 from mass_serve.merging import task_vector
 from mass_serve.model_store.plan import check_same_sizes
+from mass_serve.model_store.readers.finetuned import finetuned_from
 from mass_serve.model_store.readers.stored_base import StoredBase
 
 Source = Literal["finetuned", "blocks"]
@@ -59,7 +60,7 @@ class FinetunedModels:
         base = bank.architecture
         stored = StoredBase(base, lambda name: bank.pretrained[name].cpu())
         self._checkpoints = {
-            task: stored.finetuned(path).pooled(base.pooling) for task, path in checkpoints.items()
+            task: finetuned_from(stored, path).pooled(base.pooling) for task, path in checkpoints.items()
         }
         for task, checkpoint in self._checkpoints.items():
             check_same_sizes(task, checkpoint.architecture, base, "the store's encoder")

@@ -39,6 +39,7 @@ from mass_serve.model_store.rank_options import rank_rule
 from mass_serve.model_store.readers.adapter_base import base_folder, refuse_other_base
 from mass_serve.model_store.readers.adapters import is_adapter
 from mass_serve.model_store.readers.checkpoint import Checkpoint
+from mass_serve.model_store.readers.finetuned import finetuned_from
 from mass_serve.model_store.readers.preprocessing import has_preprocessing, read_preprocessing
 from mass_serve.model_store.readers.stored_base import StoredBase
 from mass_serve.model_store.readers.text_tokenizers import (
@@ -131,11 +132,10 @@ def plan_build(
     rule = rank_rule(options, len(tasks))
 
     def opened(task: TaskInput) -> Checkpoint:
-        if not is_adapter(task.checkpoint):
-            return Checkpoint.open(task.checkpoint, options.allow_pickle, base.architecture)
-        if origin is not None and not options.force and base_folder(task.checkpoint) is None:
-            refuse_other_base(task.name, task.checkpoint, origin)
-        return base.adapted(task.checkpoint)
+        # Who names the base by a folder says that it is the adapter's, where that has no other here.
+        if origin is not None and not options.force:
+            _refuse_other_name(task, origin)
+        return finetuned_from(base, task.checkpoint, options.allow_pickle)
 
     planned = tuple(_plan(task, base.architecture, prepared, opened) for task in tasks)
     base = with_pooling_of(base, {task.name: task.checkpoint for task in planned})
@@ -170,16 +170,21 @@ def plan_task(
     """
 
     def opened(task: TaskInput) -> Checkpoint:
-        nameless = is_adapter(task.checkpoint) and base_folder(task.checkpoint) is None
-        if nameless and not force:
-            refuse_other_base(task.name, task.checkpoint, origin)
-        return stored.finetuned(task.checkpoint, allow_pickle)
+        if not force:
+            _refuse_other_name(task, origin)
+        return finetuned_from(stored, task.checkpoint, allow_pickle)
 
     planned = _plan(task, stored.architecture, prepared, opened)
     refuse_other_pooling(
         task.name, planned.checkpoint.architecture, stored.architecture, "the heads of the store's tasks"
     )
     return planned
+
+
+def _refuse_other_name(task: TaskInput, origin: Origin | None) -> None:
+    """Raises CheckpointError for an adapter whose base is neither a folder here nor that of `origin`."""
+    if is_adapter(task.checkpoint) and base_folder(task.checkpoint) is None:
+        refuse_other_base(task.name, task.checkpoint, origin)
 
 
 def _plan(

@@ -120,8 +120,9 @@ def factor_task(
     kept = energy = 0.0
 
     def factor(name: str) -> tuple[dict[str, Tensor], float]:
-        delta = change(name, pretrained(name))
-        return _change_tensors(layout, name, delta, exact), norm_of(delta) ** 2
+        before = pretrained(name)
+        delta = change(name, before)
+        return _change_tensors(layout, name, before, delta, exact), norm_of(delta) ** 2
 
     progress(stage, 0, len(names))
     for done, (name, (changed, of_change)) in enumerate(
@@ -136,11 +137,13 @@ def factor_task(
     return FactoredTask(tensors, ranks, min(1.0, kept / energy) if energy else 1.0)
 
 
-def _change_tensors(layout: ExpertLayout, name: str, delta: Delta, exact: bool) -> dict[str, Tensor]:
+def _change_tensors(
+    layout: ExpertLayout, name: str, before: Tensor, delta: Delta, exact: bool
+) -> dict[str, Tensor]:
     if name not in layout.factoring.shapes:
         return {f"{name}.delta": delta.dense() if isinstance(delta, ThinDelta) else delta}
     block = BLOCK_DTYPES[layout.block_dtype]
-    vectors = kept_singular_vectors(delta, layout.factoring.rule, block.itemsize, exact)
+    vectors = kept_singular_vectors(before, delta, layout.factoring.rule, block.itemsize, exact)
     return {
         f"{name}.u": vectors.u.to(block),
         f"{name}.s": vectors.s.float(),

@@ -107,6 +107,10 @@ class AdaptedWeights(WeightFiles):
         change = self._low_rank.get(key)
         return weight if change is None else self._changed(weight.float(), change)
 
+    def changes(self, key: str) -> bool:
+        """Tells whether the adapter has anything for a tensor of its base."""
+        return key in self._whole or key in self._low_rank
+
     def thin_change(self, key: str) -> ThinDelta | None:
         """Reads what the adapter changes of a tensor of its base, flattened to a matrix [d_out, d_in].
 

@@ -213,15 +213,18 @@ class Checkpoint:
 
         What is left to the base does not. The change of an adapter is thin, where its own base was the same.
         """
-        if name not in self._sources:
-            return task_vector(before, before)
         thin = self._thin_change(name, before) if len(before.shape) == 2 else None
-        return task_vector(before, self.parameter(name)) if thin is None else thin
+        if thin is not None:
+            return thin
+        return task_vector(before, self.over(lambda _: before)(name))
 
     def _thin_change(self, name: str, before: Tensor) -> ThinDelta | None:
+        rows, columns = before.shape
+        if name not in self._sources:
+            return ThinDelta.none((rows, columns))
         if not isinstance(self._weights, AdaptedWeights):
             return None
-        thin = thin_change(self._sources[name], self._keys, self._weights)
+        thin = thin_change(self._sources[name], self._keys, self._weights, (rows, columns))
         if thin is None or thin.shape != before.shape:
             return None
         own = self._made(name, self._weights.base.read)

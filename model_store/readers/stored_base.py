@@ -17,12 +17,8 @@ from torch import Tensor
 from mass_serve.backbone.architecture import Architecture, Pooling, bias_of, weight_of
 from mass_serve.model_store.errors import CheckpointError
 from mass_serve.model_store.format.tensor_files import TensorSpec
-from mass_serve.model_store.readers.adapter_base import BASE_NAME, base_folder
-from mass_serve.model_store.readers.adapters import (
-    AdaptedWeights,
-    changed_parameters,
-    is_adapter,
-)
+from mass_serve.model_store.readers.adapter_base import BASE_NAME
+from mass_serve.model_store.readers.adapters import AdaptedWeights, changed_parameters
 from mass_serve.model_store.readers.checkpoint import Checkpoint
 from mass_serve.model_store.readers.clip import ClipVision
 from mass_serve.model_store.readers.dinov2 import Dinov2
@@ -53,17 +49,6 @@ class StoredBase:
 
     architecture: Architecture
     read: Callable[[str], Tensor]  # a parameter, on the CPU, by its canonical name
-
-    def finetuned(self, path: Path, allow_pickle: bool = False) -> Checkpoint:
-        """Opens a model that was fine-tuned from this one, or an adapter over its own base.
-
-        That is the folder that the adapter names, or, where there is none here, this encoder. Raises
-        CheckpointError.
-        """
-        if not is_adapter(path):
-            return Checkpoint.open(path, allow_pickle, self.architecture)
-        folder = base_folder(path)
-        return self.adapted(path) if folder is None else Checkpoint.open(folder, allow_pickle).adapted(path)
 
     def adapted(self, adapter: Path) -> Checkpoint:
         """Returns this encoder as the PEFT adapter in a folder changes it. Raises CheckpointError."""

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
 
 from mass_serve.model_store.build_options import BuildOptions
 from mass_serve.model_store.build_store import build
-from mass_serve.model_store.errors import CheckpointError
+from mass_serve.model_store.errors import CheckpointError, TaskError
 from mass_serve.model_store.format.origin import Origin
 from mass_serve.model_store.plan import TaskInput
 from mass_serve.model_store.revisions import add_task
 from tests.model_store.readers.test_adapters import save_adapter
-from tests.models import Suite
+from tests.models import Suite, make_model
 
 NAME = "openai/clip-vit-base-patch32"
 ORIGIN = Origin(name=f"hf:{NAME}@main", revision="1" * 40, files={})
@@ -74,3 +75,31 @@ def test_one_that_may_be_the_stores_is_taken_by_force(suite: Suite, store: Path,
         add_task(store, adapter)
     added = add_task(store, adapter, force=True).task("small")
     assert added.distance == build(suite.pretrained, [adapter], tmp_path / "out").task("small").distance
+
+
+def test_another_folder_is_measured_as_any_model_that_is_too_far(
+    suite: Suite, store: Path, tmp_path: Path
+) -> None:
+    """By `build` as by `task add`: nothing but its base tells that an adapter is of another model."""
+    make_model(seed=7).save_pretrained(tmp_path / "other")
+    adapter = named(tmp_path / "adapter", str(tmp_path / "other"))
+    too_far = r"task small: its distance from the pretrained model is 1\.\d+, usual .*--force"
+    with pytest.raises(TaskError, match=too_far):
+        build(suite.pretrained, [adapter], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(TaskError, match=too_far):
+        add_task(store, adapter)
+    forced = build(suite.pretrained, [adapter], tmp_path / "out", BuildOptions(force=True)).task("small")
+    added = add_task(store, adapter, force=True).task("small")
+    assert forced.distance == pytest.approx(added.distance, rel=1e-9)
+
+
+def test_a_copy_of_the_pretrained_folder_is_the_same_base(suite: Suite, tmp_path: Path) -> None:
+    shutil.copytree(suite.pretrained, tmp_path / "copy")
+    of_copy = named(tmp_path / "of copy", str(tmp_path / "copy"))
+    of_base = named(tmp_path / "of base", str(suite.pretrained))
+    stores = [
+        build(suite.pretrained, [adapter], tmp_path / out)
+        for adapter, out in ((of_copy, "first"), (of_base, "second"))
+    ]
+    assert stores[0].manifest == stores[1].manifest
