@@ -56,7 +56,7 @@ class ServingEngine(Protocol):
 
     @property
     def preprocessing(self) -> ImagePreprocessor:
-        """How an image becomes the pixels of a `Query`. Raises ValueError where the store reads texts."""
+        """How an image becomes the pixels of a `Query`. Raises StoreError where the store reads texts."""
 
     @property
     def tokenizer(self) -> TextTokenizer | None:
