@@ -14,7 +14,7 @@ from mass_serve.cli.arguments import JsonOption
 from mass_serve.cli.failing import fail
 from mass_serve.cli.progress_bars import progress_bars
 from mass_serve.cli.setting_flags import with_option_flags
-from mass_serve.cli.store_summary import print_summary, warn_of_distances
+from mass_serve.cli.store_summary import print_summary, warn_of_constant_routing, warn_of_distances
 from mass_serve.evaluation import EvaluationDataError, with_individual_accuracies
 from mass_serve.model_store.build_options import RANK_OPTIONS, BuildOptions
 from mass_serve.model_store.build_store import build as write_store
@@ -90,6 +90,7 @@ def build(
         fail(error)
     print_summary(store, as_json)
     warn_of_distances(store.manifest.tasks)
+    warn_of_constant_routing(store)
 
 
 NOTHING = Recipe(pretrained=None, out=None, eval_data=None, tasks=(), options={})

@@ -6,7 +6,12 @@ import typer
 
 from mass_serve.cli.arguments import JsonOption, StoreArgument
 from mass_serve.cli.failing import fail
-from mass_serve.cli.store_summary import print_summary, warn_of_distances, warn_of_unknown_mode
+from mass_serve.cli.store_summary import (
+    print_summary,
+    warn_of_constant_routing,
+    warn_of_distances,
+    warn_of_unknown_mode,
+)
 from mass_serve.model_store.errors import StoreError
 from mass_serve.model_store.store import Store
 
@@ -20,6 +25,7 @@ def inspect(store: StoreArgument, as_json: JsonOption = False) -> None:
         fail(error)
     warn_of_unknown_mode(opened.manifest)
     warn_of_distances(opened.manifest.tasks)
+    warn_of_constant_routing(opened)
 
 
 def register(app: typer.Typer) -> None:

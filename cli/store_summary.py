@@ -10,13 +10,13 @@ from rich.console import Console
 from rich.filesize import decimal
 from rich.table import Column, Table
 
-from mass_serve.backbone.architecture import AnyEmbedding, WordEmbedding
+from mass_serve.backbone.architecture import AnyEmbedding, WordEmbedding, weight_of
 from mass_serve.engine.loading import known_mode
 from mass_serve.model_store.errors import ManifestError
 from mass_serve.model_store.format.manifest import SIGNATURE_FILE, Manifest, TaskEntry
 from mass_serve.model_store.store import Store
 from mass_serve.model_store.task_distance import distance_warning
-from mass_serve.router import MODE_NAMES
+from mass_serve.router import MODE_NAMES, PAPER
 
 
 def print_summary(store: Store, as_json: bool) -> None:
@@ -60,6 +60,22 @@ def warn_of_distances(tasks: Iterable[TaskEntry]) -> None:
     for task in tasks:
         if warning := distance_warning(task.name, task.distance):
             typer.echo(f"warning: {warning}", err=True)
+
+
+def warn_of_constant_routing(store: Store) -> None:
+    """Says on standard error which tasks leave the paper's router nothing to tell images by.
+
+    It compares as many directions of the matrix that its feature enters as every task changed there.
+    """
+    manifest = store.manifest
+    router, parameter = manifest.router, weight_of(manifest.backbone.residual_linear(manifest.router.layer))
+    blind = [task.name for task in manifest.tasks if not store.layout.ranks_of(task)[parameter]]
+    if router.mode == PAPER and blind and len(manifest.tasks) > 1:
+        typer.echo(
+            f"warning: {' and '.join(blind)} left {parameter} alone, by which the mode {PAPER} routes: "
+            "every image gets the same task. Build with another --router-layer, or take another --mode",
+            err=True,
+        )
 
 
 def figures(task: TaskEntry) -> str:

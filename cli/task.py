@@ -11,7 +11,7 @@ import typer
 from mass_serve.cli.arguments import JsonOption, StoreArgument
 from mass_serve.cli.failing import fail
 from mass_serve.cli.progress_bars import progress_bars
-from mass_serve.cli.store_summary import figures, remind_to_sign, warn_of_distances
+from mass_serve.cli.store_summary import figures, remind_to_sign, warn_of_constant_routing, warn_of_distances
 from mass_serve.model_store.build_options import BuildOptions
 from mass_serve.model_store.errors import StoreError
 from mass_serve.model_store.progress import Progress
@@ -122,6 +122,7 @@ def _change(change: Callable[[Progress], Store], as_json: bool, added: str | Non
         typer.echo(f"{store.files.url}: revision {store.manifest.store_revision}, tasks {listed}")
     if entry is not None:
         warn_of_distances([entry])
+        warn_of_constant_routing(store)
     remind_to_sign(store)
 
 

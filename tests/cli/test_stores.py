@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from mass_serve.cli.app import app
 from mass_serve.model_store.storage.opening import open_files
 from mass_serve.model_store.store import Store
+from tests.model_store.readers.test_adapters import save_adapter
 from tests.models import Suite, make_model, save_head
 
 
@@ -238,6 +239,30 @@ class TestDistance:
         flags = ("build", "--pretrained", suite.pretrained, "--task", f"other={tmp_path / 'other'}", "--out")
         assert "--force" in failure(*flags, tmp_path / "out")
         assert warning in run(*flags, tmp_path / "out", "--force")[1]
+
+
+class TestRoutingOfThePaper:
+    ALONE = "warning: small left blocks.1.mlp.fc1.weight alone, by which the mode paper routes: every image"
+
+    def test_is_warned_of_where_a_task_leaves_it_nothing_to_compare(
+        self, suite: Suite, tmp_path: Path
+    ) -> None:
+        adapter = save_adapter(tmp_path / "small", suite.pretrained)
+        whole = f"digits={suite.tasks[0].checkpoint}"
+        flags = ("build", "--pretrained", suite.pretrained, "--mode", "paper", "--task", whole)
+        both, one = tmp_path / "both", tmp_path / "one"
+        assert self.ALONE in run(*flags, "--task", f"small={adapter}", "--out", both)[1]
+        assert self.ALONE in run("inspect", both)[1]
+        assert self.ALONE not in run(*flags, "--out", one)[1]
+        assert self.ALONE in run("task", "add", one, "small", adapter)[1]
+
+    def test_is_no_matter_of_other_modes_or_of_one_task(self, suite: Suite, tmp_path: Path) -> None:
+        adapter = save_adapter(tmp_path / "small", suite.pretrained)
+        tasks = ("--task", f"digits={suite.tasks[0].checkpoint}", "--task", f"small={adapter}")
+        flags = ("build", "--pretrained", suite.pretrained, *tasks, "--out")
+        assert "left" not in run(*flags, tmp_path / "exact")[1]
+        alone = ("build", "--pretrained", suite.pretrained, *tasks[2:], "--mode", "paper", "--out")
+        assert "left" not in run(*alone, tmp_path / "alone")[1]
 
 
 class TestVerify:
