@@ -73,7 +73,7 @@ def warn_of_constant_routing(store: Store) -> None:
     if router.mode == PAPER and blind and len(manifest.tasks) > 1:
         typer.echo(
             f"warning: {' and '.join(blind)} left {parameter} alone, by which the mode {PAPER} routes: "
-            "every image gets the same task. Build with another --router-layer, or build or serve with another --mode",
+            "every image gets the same task. Build with another --router-layer, or take another --mode",
             err=True,
         )
 
