@@ -22,6 +22,8 @@ from mass_serve.model_store.format.field_types import Share, Size, StrictModel
 
 Shape = tuple[int, int]
 S_BYTES = 4  # singular values are float32 whatever the blocks are
+# Energies are at most those of a base of a trillion numbers, none of which is beyond 1e30.
+LARGEST_LEVEL = 1e72
 # A budget beyond keeps every triplet there is, of any store.
 LARGEST_BUDGET = 1e6
 
@@ -82,7 +84,7 @@ class BudgetRule(StrictModel):
 
     kind: Literal["budget"] = "budget"
     times: Annotated[float, Field(gt=0, le=LARGEST_BUDGET)]
-    level: Annotated[float, Field(ge=0)]
+    level: Annotated[float, Field(ge=0, le=LARGEST_LEVEL)]
 
     def of_task(self, distance: float) -> BudgetRule:
         """Returns the rule for a task at that distance, whose energies need not be divided any more."""
