@@ -39,7 +39,7 @@ class RatioRule(StrictModel):
     compression_ratio: Share
 
     def prescribed(self, shape: Shape) -> int:
-        """Returns the rank that every matrix of this shape has."""
+        """Returns the same share of the full rank of every matrix of this shape, at least 1."""
         return rank_for(shape, self.compression_ratio)
 
     def __str__(self) -> str:
@@ -53,7 +53,7 @@ class FixedRankRule(StrictModel):
     rank: Size
 
     def prescribed(self, shape: Shape) -> int:
-        """Returns the rank that every matrix of this shape has."""
+        """Returns the rule's rank, or all that a smaller matrix of this shape has."""
         return min(self.rank, *shape)
 
     def __str__(self) -> str:
@@ -67,7 +67,7 @@ class EnergyRule(StrictModel):
     share: Share
 
     def chosen(self, energies: Tensor, cost: int) -> int:  # noqa: ARG002
-        """Returns the rank of a matrix by its energies, each of whose triplets takes `cost` bytes."""
+        """Returns the least rank that keeps the share of a matrix's energies; `cost` does not matter."""
         return rank_keeping(energies, self.share)
 
     def __str__(self) -> str:
@@ -91,7 +91,7 @@ class BudgetRule(StrictModel):
         return self.model_copy(update={"level": self.level * distance**2})
 
     def chosen(self, energies: Tensor, cost: int) -> int:
-        """Returns the rank of a matrix by its energies, each of whose triplets takes `cost` bytes."""
+        """Returns how many triplets, of `cost` bytes each, have `energy / cost` above the level."""
         return rank_above(energies, cost, self.level)
 
     def __str__(self) -> str:
