@@ -21,6 +21,7 @@ from mass_serve.model_store.build_store import build as write_store
 from mass_serve.model_store.build_store import refuse_taken
 from mass_serve.model_store.errors import StoreError
 from mass_serve.model_store.plan import check_task_names
+from mass_serve.model_store.rank_options import refuse_two_rules
 from mass_serve.model_store.recipes import ModelName, NamedTask, Recipe, named_inputs, read_recipe
 from mass_serve.model_store.store import Store
 from mass_serve.router import MODE_NAMES, ModeName
@@ -115,7 +116,9 @@ def _build(
 
 def _overridden(written: dict[str, Any], flags: dict[str, Any]) -> BuildOptions:
     """Puts what flags say in the place of what a recipe says; ranks are chosen in one way alone."""
-    if any(flags.get(name) is not None for name in RANK_OPTIONS):
+    ranks = [name for name in RANK_OPTIONS if flags.get(name) is not None]
+    refuse_two_rules([f"--{name.replace('_', '-')}" for name in ranks])
+    if ranks:
         written = {name: value for name, value in written.items() if name not in RANK_OPTIONS}
     return BuildOptions(**written | flags)
 

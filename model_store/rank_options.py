@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from typing import Any
 
 from mass_serve.model_store.build_options import RANK_OPTIONS, BuildOptions
 from mass_serve.model_store.errors import StoreError
@@ -16,7 +18,7 @@ from mass_serve.model_store.format.rank_rules import (
     RatioRule,
 )
 
-_TIMES = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)x")
+_TIMES = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)x")
 
 
 def rank_rule(options: BuildOptions, num_tasks: int) -> RankRule:
@@ -26,16 +28,26 @@ def rank_rule(options: BuildOptions, num_tasks: int) -> RankRule:
     rules, and for values out of range.
     """
     given = [name for name in RANK_OPTIONS if getattr(options, name) is not None]
+    refuse_two_rules(given)
+    name = given[0] if given else "compression_ratio"
+    return rule_of_option(name, getattr(options, name) if given else 1 / num_tasks)
+
+
+def refuse_two_rules(given: Sequence[str]) -> None:
+    """Raises StoreError for more than one option that chooses ranks, by the names that they were given by."""
     if len(given) > 1:
         raise StoreError(f"{' and '.join(given)} choose the ranks in different ways: give one of them")
-    if options.rank is not None:
-        return _fixed_rank(options.rank)
-    if options.energy is not None:
-        return EnergyRule(share=_share("energy", options.energy))
-    if options.budget is not None:
-        return BudgetRule(times=_times(options.budget), level=0.0)
-    ratio = 1 / num_tasks if options.compression_ratio is None else options.compression_ratio
-    return RatioRule(compression_ratio=_share("compression ratio", ratio))
+
+
+def rule_of_option(name: str, value: Any) -> RankRule:
+    """Returns the rule that one of `RANK_OPTIONS` names. Raises StoreError for a value out of range."""
+    if name == "rank":
+        return _fixed_rank(value)
+    if name == "energy":
+        return EnergyRule(share=_share("energy", value))
+    if name == "budget":
+        return BudgetRule(times=_times(value), level=0.0)
+    return RatioRule(compression_ratio=_share("compression ratio", value))
 
 
 def _fixed_rank(rank: int) -> FixedRankRule:

@@ -22,6 +22,8 @@ from mass_serve.model_store.format.field_types import Share, Size, StrictModel
 
 Shape = tuple[int, int]
 S_BYTES = 4  # singular values are float32 whatever the blocks are
+# Energies are at most those of a base of a trillion numbers, none of which is beyond 1e30.
+LARGEST_LEVEL = 1e72
 # A budget beyond keeps every triplet there is, of any store.
 LARGEST_BUDGET = 1e6
 
@@ -37,7 +39,7 @@ class RatioRule(StrictModel):
     compression_ratio: Share
 
     def prescribed(self, shape: Shape) -> int:
-        """Returns the rank that every matrix of this shape has."""
+        """Returns the same share of the full rank of every matrix of this shape, at least 1."""
         return rank_for(shape, self.compression_ratio)
 
     def __str__(self) -> str:
@@ -51,7 +53,7 @@ class FixedRankRule(StrictModel):
     rank: Size
 
     def prescribed(self, shape: Shape) -> int:
-        """Returns the rank that every matrix of this shape has."""
+        """Returns the rule's rank, or all that a smaller matrix of this shape has."""
         return min(self.rank, *shape)
 
     def __str__(self) -> str:
@@ -65,7 +67,7 @@ class EnergyRule(StrictModel):
     share: Share
 
     def chosen(self, energies: Tensor, cost: int) -> int:  # noqa: ARG002
-        """Returns the rank of a matrix by its energies, each of whose triplets takes `cost` bytes."""
+        """Returns the least rank that keeps the share of a matrix's energies; `cost` does not matter."""
         return rank_keeping(energies, self.share)
 
     def __str__(self) -> str:
@@ -82,14 +84,14 @@ class BudgetRule(StrictModel):
 
     kind: Literal["budget"] = "budget"
     times: Annotated[float, Field(gt=0, le=LARGEST_BUDGET)]
-    level: Annotated[float, Field(ge=0)]
+    level: Annotated[float, Field(ge=0, le=LARGEST_LEVEL)]
 
     def of_task(self, distance: float) -> BudgetRule:
         """Returns the rule for a task at that distance, whose energies need not be divided any more."""
         return self.model_copy(update={"level": self.level * distance**2})
 
     def chosen(self, energies: Tensor, cost: int) -> int:
-        """Returns the rank of a matrix by its energies, each of whose triplets takes `cost` bytes."""
+        """Returns how many triplets, of `cost` bytes each, have `energy / cost` above the level."""
         return rank_above(energies, cost, self.level)
 
     def __str__(self) -> str:

@@ -21,10 +21,11 @@ from typing import Annotated, Any
 from pydantic import BaseModel, Discriminator, Field, Tag, ValidationError, ValidationInfo, field_validator
 from pydantic_core import ErrorDetails
 
-from mass_serve.model_store.build_options import BuildOptions
-from mass_serve.model_store.errors import RecipeError, TaskError
+from mass_serve.model_store.build_options import RANK_OPTIONS, BuildOptions
+from mass_serve.model_store.errors import RecipeError, StoreError, TaskError
 from mass_serve.model_store.format.field_types import StrictModel
 from mass_serve.model_store.plan import check_task_name
+from mass_serve.model_store.rank_options import refuse_two_rules, rule_of_option
 from mass_serve.model_store.recipes.document import Document, Step, read_document
 from mass_serve.model_store.recipes.named import HeadWords, ModelName, NamedTask
 
@@ -83,12 +84,31 @@ class _Content(BuildOptions):
     eval_data: _Text | None = None
     tasks: tuple[_Task, ...] = ()
 
+    @field_validator("budget", mode="before")
+    @classmethod
+    def _is_text(cls, budget: object) -> object:
+        # Without the x YAML reads a number, which the rule's own sentence then says.
+        return str(budget) if type(budget) in (int, float) else budget
+
+    @field_validator(*RANK_OPTIONS)
+    @classmethod
+    def _is_the_one_rule(cls, value: Any, info: ValidationInfo) -> Any:
+        if value is None:
+            return value
+        name = str(info.field_name)
+        try:
+            refuse_two_rules([*(one for one in RANK_OPTIONS if info.data.get(one) is not None), name])
+            rule_of_option(name, value)
+        except StoreError as error:
+            raise ValueError(str(error)) from error
+        return value
+
     @field_validator("mode")
     @classmethod
     def _is_known(cls, mode: str, info: ValidationInfo) -> str:
         modes = (info.context or {})["modes"]
         if mode not in modes:
-            raise ValueError(f"must be one of {', '.join(modes)}")
+            raise ValueError(f"must be one of {', '.join(modes)}, not {json.dumps(mode)[:80]}")
         return mode
 
 
@@ -182,7 +202,9 @@ def _first_problem(document: Document, problem: ErrorDetails) -> str:
         return f"{where}: is missing"
     if problem["type"] == "extra_forbidden":
         return f"{where}: unknown key" + _meant(str(steps[-1]), steps[:-1])
-    return f"{where}: {problem['msg'].removeprefix('Value error, ')}" + _found(problem["input"])
+    if problem["type"] == "value_error":  # of ours, which says what was found
+        return f"{where}: {problem['ctx']['error']}"
+    return f"{where}: {problem['msg']}" + _found(problem["input"])
 
 
 def _meant(key: str, around: tuple[Step, ...]) -> str:

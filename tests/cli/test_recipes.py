@@ -78,7 +78,7 @@ def test_flags_override_a_recipes_rule_for_ranks(recipe: Path, tmp_path: Path) -
     assert "budget 0.8x" in shown
     assert re.search(r"│ digits .*│ \d+ to \d+ +│", shown)
     told = failure("build", recipe, "--out", tmp_path / "other", "--budget", "0.8x", "--rank", "4")
-    assert "rank and budget choose the ranks in different ways: give one of them" in told
+    assert "error: --rank and --budget choose the ranks in different ways: give one of them" in told
     recipe.write_text(recipe.read_text() + "rank: 4\n")
     assert "rank and energy choose the ranks in different ways" in failure("build", recipe)
 

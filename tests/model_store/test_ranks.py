@@ -360,6 +360,10 @@ class TestManifests:
                 lambda m: m.update(rank_rule={"kind": "budget", "times": 0, "level": 1}),
                 r"rank_rule\.budget\.times: .*greater than 0",
             ),
+            (
+                lambda m: m.update(rank_rule={"kind": "budget", "times": 1.3, "level": 1e300}),
+                r"rank_rule\.budget\.level: .*less than or equal to 1",
+            ),
         ],
     )
     def test_all_else_is_refused(

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from mass_serve.server.errors import BadRequestError, TooLargeError
 from mass_serve.server.protocols.bodies import (
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 MOST_FIELDS = 1000
 ANSWER = "best, the default, for one answer to each image, or each for one of every task named, or of all"
 SAME_TASK = "all images are of one task, which is chosen by the evidence of all together"
+_TRUTH = TypeAdapter(bool)
 # The function that reads large JSON in a worker process.
 FILES_OF_JSON = "mass_serve.server.protocols.native.classify_requests:files_of_json"
 
@@ -167,9 +168,10 @@ def _integer(text: str) -> int:
 
 
 def _truth(text: str) -> bool:
-    if text.lower() not in ("true", "false"):
-        raise BadRequestError(f"same_task must be true or false, not {text[:80]!a}.")
-    return text.lower() == "true"
+    try:
+        return _TRUTH.validate_python(text)  # as FastAPI reads the query parameter
+    except ValidationError as error:
+        raise BadRequestError(f"same_task must be true or false, not {text[:80]!a}.") from error
 
 
 # The fields of a form that stand there once, by how they are read; of several the last counts.

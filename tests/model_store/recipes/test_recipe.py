@@ -129,6 +129,25 @@ def in_tasks(text: str) -> str:
             "line 1, block_dtype: Input should be 'bfloat16', 'float16' or 'float32', found",
         ),
         ("mode: sometimes", "line 1, mode: must be one of paper, one_pass, "),
+        ("mode: sometimes", ', not "sometimes"'),
+        ("out: s\nrank: 0", "line 2, rank: the rank must be from 1 to 65536, not 0"),
+        ("energy: 2", "line 1, energy: the energy must be above 0 and at most 1, not 2.0"),
+        ("compression_ratio: -1", "line 1, compression_ratio: the compression ratio must be above 0"),
+        (
+            "budget: 9x9",
+            "line 1, budget: the budget must be a number above 0 with an x behind it, such as 1.3x",
+        ),
+        (
+            "budget: 1.3",
+            "line 1, budget: the budget must be a number above 0 with an x behind it, such as 1.3x",
+        ),
+        ("budget: 2", "such as 1.3x, not '2'"),
+        ("budget: \u0663x", "such as 1.3x"),
+        ("budget: true", "line 1, budget: Input should be a valid string"),
+        (
+            "energy: 0.5\nout: s\nrank: 3",
+            "line 1, energy: rank and energy choose the ranks in different ways",
+        ),
         ("pretrained: ''", "line 1, pretrained: String should have at least 1 character"),
     ],
 )

@@ -167,6 +167,22 @@ def test_images_of_the_same_task(server: RunningServer, form: str) -> None:
     assert asked == (0 if form == "mixed" else 1), "the body wins"
 
 
+@pytest.mark.parametrize(
+    ("text", "is_true"),
+    [("true", True), ("TRUE", True), ("1", True), ("yes", True), ("0", False), ("no", False)],
+)
+def test_same_task_is_read_alike_in_a_query_and_in_a_form(
+    server: RunningServer, text: str, is_true: bool
+) -> None:
+    def asked(**request: Any) -> float:
+        before = server.metric('mass_questions_total{answer="same_task"}')
+        assert server.client.post("/v1/classify", **request).status_code == 200
+        return server.metric('mass_questions_total{answer="same_task"}') - before
+
+    assert asked(content=picture(1), params={"same_task": text}) == is_true
+    assert asked(files=[("images", picture(1))], data={"same_task": text}) == is_true
+
+
 def test_requests_are_counted_by_what_they_ask(server: RunningServer) -> None:
     def count(answer: str) -> float:
         return server.metric(f'mass_questions_total{{answer="{answer}"}}')
