@@ -3,7 +3,7 @@
     python -m examples.clip_benchmark.generate vit-b-32 8 /tmp/hub --images /tmp/images
     export HF_HOME=/tmp/hub HF_HUB_OFFLINE=1
     mass-serve build examples/clip_benchmark/vit-b-32-8-tasks.yaml --out /tmp/store
-    mass-serve eval /tmp/store /tmp/images
+    mass-serve eval /tmp/store /tmp/images --baseline pretrained --baseline tsv_m
 
 HF_HOME is then a cache of the Hugging Face hub that looks as if everything had been fetched. A random encoder
 classifies nothing: what this shows is that the recipe runs, how long it takes and how large the store is. The

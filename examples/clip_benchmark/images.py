@@ -2,7 +2,7 @@
 
     pip install datasets
     python -m examples.clip_benchmark.images 8 DATA
-    mass-serve eval my-store DATA
+    mass-serve eval my-store DATA --baseline pretrained --baseline tsv_m
 
 They are those of the data sets on the Hugging Face hub that FusionBench measures with, of which a pass over
 each is fetched. `--per-class 20` keeps the first 20 of every class. The folders of classes are numbered.
