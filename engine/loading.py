@@ -9,7 +9,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from mass_serve.backbone import Architecture, ClassificationHead, ExpertBank, HiddenLayer, weight_of
+from mass_serve.backbone import (
+    Architecture,
+    ClassificationHead,
+    ExpertBank,
+    HiddenLayer,
+    WordEmbedding,
+    weight_of,
+)
 from mass_serve.engine.heads import TaskHead
 from mass_serve.engine.preprocessing import ImagePreprocessor
 from mass_serve.inputs.texts import TextTokenizer, TokenizerError
@@ -175,9 +182,14 @@ def _preprocessor(store: Store) -> ImagePreprocessor | TextTokenizer:
     described, tokenizer = store.manifest.preprocessing, store.load_tokenizer()
     if not isinstance(described, TextPreprocessing):
         return ImagePreprocessor(described)
+    embedding = store.manifest.backbone.embedding
+    # As manifests of texts have it.
     assert tokenizer is not None
+    assert isinstance(embedding, WordEmbedding)
     try:
-        return TextTokenizer(tokenizer, described.max_tokens)
+        prepared = TextTokenizer(tokenizer, described.max_tokens)
+        prepared.check_fits(embedding.vocabulary, embedding.num_types)
+        return prepared
     except TokenizerError as error:
         raise StoreError(f"{TOKENIZER_FILE} in {store.files.url} cannot be used: {error}") from error
 

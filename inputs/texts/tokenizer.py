@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     import tokenizers
 
 
+# A word and a character that few vocabularies have: what stands for the unknown is one more token.
+PROBES = ("a", "\U0001f9ff")
+
+
 class TokenizerError(Exception):
     """A tokenizer cannot be used; the text is one sentence that says why."""
 
@@ -61,13 +65,34 @@ class TextTokenizer:
         found: dict[str, int] = self._tokenizer.get_vocab(with_added_tokens=True)
         return found
 
+    def check_fits(self, vocabulary: int, num_types: int) -> None:
+        """Raises TokenizerError where tokens have ids or types beyond those of an encoder, or make none."""
+        largest = max(self.vocabulary.values(), default=0)
+        if largest >= vocabulary:
+            raise TokenizerError(f"it has ids up to {largest}, and the encoder {vocabulary} tokens")
+        for text in PROBES:
+            words = self._probed(text)
+            if (words >= np.array([vocabulary, num_types])).any():
+                raise TokenizerError(
+                    f"it makes {words.tolist()} of {text!r}, ids and types, and the encoder has {vocabulary}"
+                    f" tokens of {num_types} types"
+                )
+
+    def _probed(self, text: str) -> NDArray[np.int64]:
+        try:
+            return self.tokens(text).words
+        except EmptyInputError:  # as where what is unknown is left out
+            return np.zeros((0, 2), np.int64)
+        except Exception as error:  # the library documents none of its own
+            raise TokenizerError(f"it makes no tokens of {text!r}: {error}") from error
+
     def tokens(self, text: str) -> Tokens:
         """The first tokens of a text that `check_texts` has let pass, as many as the encoder takes.
 
-        Raises EmptyInputError for a text of which nothing is left: blanks, or marks that change no word.
+        Raises EmptyInputError for a text of which nothing is left: blanks, or marks that change no word;
+        TokenizerError where the library fails.
         """
-        # The batched form alone lets other threads run meanwhile.
-        (own,) = self._tokenizer.encode_batch_fast([text], add_special_tokens=False)
+        own = self._encoded(text)
         length = len(own)
         if not length:
             raise EmptyInputError("The text has no word in it that the tokenizer knows of; send one.")
@@ -76,6 +101,18 @@ class TextTokenizer:
         marked = self._tokenizer.post_process(own, None, True)
         words = np.stack([np.array(marked.ids, np.int64), np.array(marked.type_ids, np.int64)], axis=1)
         return Tokens(words, max(0, length - self._room))
+
+    def _encoded(self, text: str) -> tokenizers.Encoding:
+        try:
+            # The batched form alone lets other threads run meanwhile.
+            (own,) = self._tokenizer.encode_batch_fast([text], add_special_tokens=False)
+        except BaseException as error:
+            # A panic of the library, such as of a regular expression without end, is no Exception.
+            if type(error).__name__ != "PanicException":
+                raise
+            raise TokenizerError(f"the library tokenizers failed on a text: {error}") from error
+        encoding: tokenizers.Encoding = own
+        return encoding
 
 
 def _loaded(content: bytes) -> tokenizers.Tokenizer:

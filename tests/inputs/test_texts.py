@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Callable
@@ -93,6 +94,45 @@ def test_everything_else_is_a_text(texts: list[str]) -> None:
 def test_a_text_without_a_word_is_refused(content: bytes, text: str) -> None:
     with pytest.raises(EmptyInputError, match="no word"):
         TextTokenizer(content, 8).tokens(text)
+
+
+def _changed(content: bytes, **parts: object) -> bytes:
+    return json.dumps(json.loads(content) | parts).encode()
+
+
+def _marks(id_: int, type_id: int) -> dict[str, object]:
+    """A post-processor that puts one mark before a text."""
+    single = [{"SpecialToken": {"id": "[CLS]", "type_id": type_id}}, {"Sequence": {"id": "A", "type_id": 0}}]
+    pair = [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}]
+    mark = {"[CLS]": {"id": "[CLS]", "ids": [id_], "tokens": ["[CLS]"]}}
+    return {"type": "TemplateProcessing", "single": single, "pair": pair, "special_tokens": mark}
+
+
+def test_a_tokenizer_fits_an_encoder_of_as_many_tokens_and_types(content: bytes) -> None:
+    largest = max(TextTokenizer(content, 8).vocabulary.values())
+    TextTokenizer(content, 8).check_fits(largest + 1, 1)
+    with pytest.raises(TokenizerError, match=f"ids up to {largest}, and the encoder {largest} tokens"):
+        TextTokenizer(content, 8).check_fits(largest, 1)
+
+
+@pytest.mark.parametrize(("id_", "type_id"), [(9999, 0), (2, 1)])
+def test_marks_that_an_encoder_does_not_have_are_told(content: bytes, id_: int, type_id: int) -> None:
+    tokenizer = TextTokenizer(_changed(content, post_processor=_marks(id_, type_id)), 8)
+    with pytest.raises(TokenizerError, match=rf"{id_}, {type_id}.* tokens of 1 types"):
+        tokenizer.check_fits(100, 1)
+
+
+def test_a_vocabulary_without_what_stands_for_the_unknown_is_told(content: bytes) -> None:
+    model = json.loads(content)["model"] | {"unk_token": "[NOPE]"}
+    with pytest.raises(TokenizerError, match="it makes no tokens of"):
+        TextTokenizer(_changed(content, model=model), 8).check_fits(100, 1)
+
+
+def test_a_panic_of_the_library_is_an_error(content: bytes) -> None:
+    endless = {"type": "Split", "pattern": {"Regex": "(w+)+$"}, "behavior": "Isolated", "invert": False}
+    tokenizer = TextTokenizer(_changed(content, pre_tokenizer=endless), 8)
+    with pytest.raises(TokenizerError, match="failed on a text"):
+        tokenizer.tokens("w" * 40 + "x")
 
 
 # Right-to-left marks, floods of combining marks, one endless word, characters that each become a token.
