@@ -14,7 +14,12 @@ from mass_serve.model_store.errors import CheckpointError
 from mass_serve.model_store.format.manifest import HiddenSpec
 from mass_serve.model_store.readers.changes import FurtherTypes, TextPositions
 from mass_serve.model_store.readers.family import Description, HiddenNames, Source
-from mass_serve.model_store.readers.text_names import pooled_as_told, positive_size, post_norm_block
+from mass_serve.model_store.readers.text_names import (
+    names_without,
+    pooled_as_told,
+    positive_size,
+    post_norm_block,
+)
 from mass_serve.model_store.readers.transformers_names import (
     checked_architecture,
     stacked_sources,
@@ -62,13 +67,9 @@ class Bert:
 
         A pooler without a classifier is not needed.
         """
-        bare = {key: key.removeprefix("bert.") for key in keys}
-        classifies = weight_of(self.classifier) in bare.values()
-        unused = _NOT_NEEDED if classifies else (*_NOT_NEEDED, _POOLER)
-        return {
-            key: None if name.startswith(unused) or name.endswith(".position_ids") else name
-            for key, name in bare.items()
-        }
+        keys = tuple(keys)
+        classifies = weight_of(self.classifier) in keys
+        return names_without(keys, "bert.", _NOT_NEEDED if classifies else (*_NOT_NEEDED, _POOLER))
 
     def architecture(self, description: Description) -> Architecture:
         """Reads the encoder's sizes from config.json.

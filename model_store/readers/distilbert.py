@@ -9,7 +9,7 @@ from mass_serve.backbone.architecture import Architecture, WordEmbedding, weight
 from mass_serve.model_store.format.manifest import HiddenSpec
 from mass_serve.model_store.readers.bert import POSITIONS, WORDS, pooling_of
 from mass_serve.model_store.readers.family import Description, HiddenNames, Source
-from mass_serve.model_store.readers.text_names import post_norm_block
+from mass_serve.model_store.readers.text_names import names_without, post_norm_block
 from mass_serve.model_store.readers.transformers_names import (
     checked_architecture,
     stacked_sources,
@@ -53,11 +53,7 @@ class DistilBert:
 
     def names(self, keys: Iterable[str]) -> dict[str, str | None]:
         """Returns the encoder's parameters by the names of DistilBertModel, None for what is not needed."""
-        bare = {key: key.removeprefix("distilbert.") for key in keys}
-        return {
-            key: None if name.startswith(_NOT_NEEDED) or name.endswith(".position_ids") else name
-            for key, name in bare.items()
-        }
+        return names_without(keys, "distilbert.", _NOT_NEEDED)
 
     def architecture(self, description: Description) -> Architecture:
         """Reads the encoder's sizes from config.json. Raises CheckpointError for sizes that cannot be."""

@@ -14,7 +14,12 @@ from mass_serve.kernels.activations import HeadActivation
 from mass_serve.model_store.errors import CheckpointError
 from mass_serve.model_store.format.manifest import HiddenSpec
 from mass_serve.model_store.readers.family import Description, HiddenNames, Source
-from mass_serve.model_store.readers.text_names import pooled_as_told, positive_size, with_zero_biases
+from mass_serve.model_store.readers.text_names import (
+    names_without,
+    pooled_as_told,
+    positive_size,
+    with_zero_biases,
+)
 from mass_serve.model_store.readers.transformers_names import (
     ACTIVATIONS,
     activation_of,
@@ -75,9 +80,9 @@ class ModernBert:
 
     def names(self, keys: Iterable[str]) -> dict[str, str | None]:
         """Returns the encoder's parameters by the names of ModernBertModel, None for what is not needed."""
-        bare = {key: key.removeprefix("model.") for key in keys}
-        unused = ("decoder.",) if weight_of(self.classifier) in bare.values() else ("decoder.", "head.")
-        return {key: None if name.startswith(unused) else name for key, name in bare.items()}
+        keys = tuple(keys)
+        unused = ("decoder.",) if weight_of(self.classifier) in keys else ("decoder.", "head.")
+        return names_without(keys, "model.", unused)
 
     def architecture(self, description: Description) -> Architecture:
         """Reads the encoder's sizes from config.json.

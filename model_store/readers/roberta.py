@@ -14,7 +14,7 @@ from mass_serve.model_store.format.manifest import HiddenSpec
 from mass_serve.model_store.readers.bert import DEFAULTS as BERT_DEFAULTS
 from mass_serve.model_store.readers.bert import bert_sources, pooling_of, refuse_unserved
 from mass_serve.model_store.readers.family import Description, HiddenNames, Source
-from mass_serve.model_store.readers.text_names import positive_size, post_norm_block
+from mass_serve.model_store.readers.text_names import names_without, positive_size, post_norm_block
 from mass_serve.model_store.readers.transformers_names import checked_architecture
 
 DEFAULTS: dict[str, Any] = {**BERT_DEFAULTS, "vocab_size": 50265, "pad_token_id": 1}
@@ -39,11 +39,7 @@ class Roberta:
 
     def names(self, keys: Iterable[str]) -> dict[str, str | None]:
         """Returns the encoder's parameters by the names of RobertaModel, None for what is not needed."""
-        bare = {key: key.removeprefix("roberta.") for key in keys}
-        return {
-            key: None if name.startswith(_NOT_NEEDED) or name.endswith(".position_ids") else name
-            for key, name in bare.items()
-        }
+        return names_without(keys, "roberta.", _NOT_NEEDED)
 
     def architecture(self, description: Description) -> Architecture:
         """Reads the encoder's sizes from config.json.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,15 @@ from mass_serve.model_store.readers.transformers_names import activation_of
 MODULES_FILE = "modules.json"
 _POOLING, _SERVED = "Pooling", ("Transformer", "Pooling", "Normalize")
 _POOLED = {"pooling_mode_cls_token": "class", "pooling_mode_mean_tokens": "mean"}
+
+
+def names_without(keys: Iterable[str], prefix: str, unused: tuple[str, ...]) -> dict[str, str | None]:
+    """The keys without the model's prefix; None for what then begins as one of `unused`, and for buffers."""
+    bare = {key: key.removeprefix(prefix) for key in keys}
+    return {
+        key: None if name.startswith(unused) or name.endswith(".position_ids") else name
+        for key, name in bare.items()
+    }
 
 
 def positive_size(path: Path, config: Mapping[str, Any], name: str) -> int:
