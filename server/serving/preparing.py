@@ -76,7 +76,13 @@ def refuse_other_inputs(inputs: Inputs, engine: ServingEngine) -> None:
     """Raises BadRequestError for images where the store reads texts, and for texts where it reads images."""
     if isinstance(inputs, Texts) and engine.tokenizer is None:
         raise BadRequestError("This store reads images; send 'images', not 'texts'.")
-    if not isinstance(inputs, Texts) and engine.tokenizer is not None:
+    if not isinstance(inputs, Texts):
+        refuse_images(engine)
+
+
+def refuse_images(engine: ServingEngine) -> None:
+    """Raises BadRequestError where the store reads texts."""
+    if engine.tokenizer is not None:
         raise BadRequestError("This store reads texts; POST JSON with 'texts' to /v1/classify, not images.")
 
 

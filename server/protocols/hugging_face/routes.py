@@ -12,6 +12,7 @@ from mass_serve.server.protocols.bodies import is_large_json
 from mass_serve.server.protocols.hugging_face.image_requests import FRAME_OF_JSON, image_of_frame, read_image
 from mass_serve.server.protocols.hugging_face.messages import HuggingFaceLabel, HuggingFaceParameters
 from mass_serve.server.protocols.limits import DEFAULT_TOP_K, checked_top_k
+from mass_serve.server.serving.preparing import refuse_images
 from mass_serve.server.serving.request_context import EncodedImages, RequestContext
 from mass_serve.server.serving.service import Service
 from mass_serve.server.web.receiving import (
@@ -88,6 +89,7 @@ async def _classify(
 async def _answer(
     body: bytes, content_type: str, service: Service, context: RequestContext, question: Question
 ) -> list[HuggingFaceLabel]:
+    refuse_images(service.engine)  # before a text is told that it is no base64
     turn = context.caller.turn()
     if is_large_json(body, content_type):
         frame = await service.parsers.run_outside(FRAME_OF_JSON, body, b"", turn)
