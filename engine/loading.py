@@ -91,7 +91,8 @@ class LoadedStore:
     def is_comparable(self, linear: str) -> bool:
         """Tells whether what the tasks' leading subspaces at a linear explain can be compared.
 
-        An adapter's cannot. Stores say which task is one; in earlier ones blocks that hold a whole change do.
+        An adapter's cannot. Stores say which task is one; of one that was merged into a model, blocks
+        that hold its whole change do.
         """
         if any(head.entry.adapter for head in self.heads):
             return False

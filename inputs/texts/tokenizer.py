@@ -34,7 +34,7 @@ class TokenizerError(Exception):
 
 @dataclass(frozen=True)
 class Tokens:
-    """What an encoder takes of a text."""
+    """Holds what an encoder takes of a text."""
 
     words: NDArray[np.int64]  # [n, 2]: id and type of each token, those that mark begin and end among them
     cut: int  # how many tokens the text had beyond those; 0: the encoder reads all of it

@@ -25,7 +25,7 @@ class Model:
 
     @property
     def question(self) -> Question:
-        """What is asked about every image."""
+        """Returns what is asked about every image."""
         return Question(None if self.task is None else (self.task,))
 
 
