@@ -61,6 +61,8 @@ def calibrate(
     """
     store = Store.open(url, trusted_keys)
     served = known_mode(store.manifest.router)
+    if store.manifest.backbone.reads_text:
+        raise StoreError(f"{url} reads texts, and a store is calibrated by images")
     loaded = _teacher(url, device, trusted_keys)
     if loaded.store_revision != store.manifest.store_revision:
         raise StoreError(f"{url} was changed meanwhile: calibrate it again")

@@ -34,8 +34,7 @@ def images(tmp_path: Path) -> Path:
     for task in ("guard", "domain", "safety"):
         folder = tmp_path / task / f"{task} 0"
         folder.mkdir(parents=True)
-        for number in range(25):  # enough to be calibrated by
-            Image.new("RGB", (8, 8)).save(folder / f"{number}.png")
+        Image.new("RGB", (8, 8)).save(folder / "0.png")
     return tmp_path
 
 
@@ -48,7 +47,8 @@ def test_a_store_of_texts_is_shown_and_verified(store: Path) -> None:
 def test_a_store_of_texts_takes_no_images(store: Path, images: Path) -> None:
     sentence = "this store reads texts, and images are asked of it: give one that reads images"
     assert sentence in failure("classify", images / "guard" / "guard 0" / "0.png", "--store", store)
-    assert sentence in failure("calibrate", store, images)
+    # Before more images are asked for.
+    assert "reads texts, and a store is calibrated by images" in failure("calibrate", store, images)
     assert "reads texts, and what is measured here is measured on images" in failure("eval", store, images)
 
 
