@@ -38,7 +38,7 @@ def v1_one_task(client: httpx.Client, image: bytes) -> httpx.Response:
 
 def v1_each(client: httpx.Client, image: bytes) -> httpx.Response:
     """Every task's answer."""
-    return client.post("/v1/classify?answer=each&tasks=digits,shapes", content=image)
+    return client.post("/v1/classify?answer=each&tasks=digits,textures", content=image)
 
 
 def v1_many(client: httpx.Client, image: bytes) -> httpx.Response:
