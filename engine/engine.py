@@ -38,7 +38,7 @@ from mass_serve.engine.search import SearchResult, task_search
 from mass_serve.engine.second_passes import SecondPassRunner
 from mass_serve.engine.set_cache import SetCache, SetKey
 from mass_serve.engine.stages import StageClock
-from mass_serve.inputs.texts import TextTokenizer, check_texts
+from mass_serve.inputs.texts import Text, TextTokenizer, check_texts
 from mass_serve.model_store.errors import StoreError
 from mass_serve.model_store.format.manifest import TaskEntry
 from mass_serve.router import MODES, PAPER
@@ -109,13 +109,15 @@ class Engine:
 
     def classify(
         self,
-        inputs: Sequence[Image.Image] | Sequence[str],
+        inputs: Sequence[Image.Image] | Sequence[Text],
         tasks: Sequence[str] | None = None,
         *,
         answer: AnswerKind = "best",
         same_task: bool = False,
     ) -> list[Classification]:
         """Classifies RGB images or, where the store reads those, texts, among `tasks` or all, in their order.
+
+        Two texts that belong together are a tuple, which a model reads as one that was trained on pairs.
 
         With `answer="each"` nothing is routed: each input has the answer of every task, in the order of
         `tasks`, and that of the next input follows. `same_task` says that all inputs are of one task. Their
@@ -188,15 +190,15 @@ class Engine:
             "set_cache": self.set_cache.nbytes,
         }
 
-    def _prepared(self, inputs: Sequence[Image.Image] | Sequence[str]) -> list[Tensor]:
+    def _prepared(self, inputs: Sequence[Image.Image] | Sequence[Text]) -> list[Tensor]:
         """Returns the pixels of images, or the words of texts."""
-        texts = [one for one in inputs if isinstance(one, str)]
+        texts = [one for one in inputs if isinstance(one, str | tuple)]
         if self.tokenizer is not None and len(texts) == len(inputs):
             check_texts(texts)
             return [torch.from_numpy(self.tokenizer.tokens(text).words) for text in texts]
         if texts:
             raise ValueError("this store reads images, and a text was given")
-        return [self.preprocessing.preprocess(image) for image in inputs if not isinstance(image, str)]
+        return [self.preprocessing.preprocess(image) for image in inputs if isinstance(image, Image.Image)]
 
     def _inputs(self, queries: Sequence[AnyQuery]) -> Batch:
         """Returns what both passes read: words, packed, or normalised patches [B, L - 1, 3 p p]."""

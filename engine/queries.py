@@ -89,7 +89,9 @@ def batch_words(queries: Sequence[AnyQuery], embedding: WordEmbedding, device: t
         if not 1 <= len(words) <= embedding.max_tokens:
             raise ValueError(f"a text must have 1 to {embedding.max_tokens} tokens, got {len(words)}")
     packed = Packed.of(texts)
-    bounds = torch.tensor([embedding.vocabulary, embedding.num_types])
+    # Tokenizers have types that an encoder of one type does not look at.
+    most_types = embedding.num_types if embedding.num_types > 1 else torch.iinfo(torch.int64).max
+    bounds = torch.tensor([embedding.vocabulary, most_types])
     if bool(((packed.rows < 0) | (packed.rows >= bounds)).any()):
         raise ValueError(
             f"ids of words must be below {embedding.vocabulary} and types below {embedding.num_types}"

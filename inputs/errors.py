@@ -5,6 +5,7 @@ InputError
 ├── UnknownFormatError     bytes of no format that is read here
 ├── InputTooLargeError     more pixels, or characters, than the limit
 ├── InvalidTextError       characters that no text has
+├── NoPairsError           a pair of texts where the model reads one text
 └── CorruptInputError      a file of a known format that does not decode
 """
 
@@ -27,6 +28,10 @@ class InputTooLargeError(InputError):
 
 class InvalidTextError(InputError):
     """A text has characters that no text has."""
+
+
+class NoPairsError(InputError):
+    """Two texts came as one input, and the model's tokenizer does not make one of them."""
 
 
 class CorruptInputError(InputError):

@@ -39,6 +39,7 @@ from mass_serve.inputs.errors import (
     InputError,
     InputTooLargeError,
     InvalidTextError,
+    NoPairsError,
     UnknownFormatError,
 )
 
@@ -221,6 +222,7 @@ def first_problem(problems: Sequence[Mapping[str, Any]]) -> str:
 _REFUSALS: dict[type[InputError], type[ServiceError]] = {
     EmptyInputError: BadRequestError,
     InvalidTextError: BadRequestError,
+    NoPairsError: BadRequestError,
     UnknownFormatError: NotAnImageError,
     InputTooLargeError: TooLargeError,
     CorruptInputError: BadImageError,

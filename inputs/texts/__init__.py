@@ -1,6 +1,17 @@
 """Texts: what can be one, and the tokens that an encoder takes of it."""
 
 from mass_serve.inputs.texts.checking import TextLimits, check_texts
-from mass_serve.inputs.texts.tokenizer import TextTokenizer, TokenizerError, Tokens
+from mass_serve.inputs.texts.text import Text, num_characters, parts
+from mass_serve.inputs.texts.tokenizer import TextTokenizer, TokenizerError, Tokens, Truncation
 
-__all__ = ["TextLimits", "TextTokenizer", "TokenizerError", "Tokens", "check_texts"]
+__all__ = [
+    "Text",
+    "TextLimits",
+    "TextTokenizer",
+    "TokenizerError",
+    "Tokens",
+    "Truncation",
+    "check_texts",
+    "num_characters",
+    "parts",
+]

@@ -3,6 +3,7 @@
     tokenizer = TextTokenizer(content, max_tokens=512)  # content: of tokenizer.json
     tokens = tokenizer.tokens("what a day")
     tokens.words, tokens.cut  # [5, 2], 0
+    tokenizer.tokens(("it rains", "it is wet"))  # of a pair, as the model was trained on pairs
 
 The library `tokenizers` does it, as for transformers, and nothing else: no network, and no file but the one
 that the store has checked. It takes time in proportion to the text, and other threads run meanwhile.
@@ -13,12 +14,14 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mass_serve.inputs.errors import EmptyInputError
+from mass_serve.inputs.errors import EmptyInputError, InputTooLargeError, NoPairsError
+from mass_serve.inputs.texts.pairs import PairMarks, kept_of_pair, words_of
+from mass_serve.inputs.texts.text import Text
 
 if TYPE_CHECKING:
     import tokenizers
@@ -26,6 +29,9 @@ if TYPE_CHECKING:
 
 # A word and a character that few vocabularies have: what stands for the unknown is one more token.
 PROBES = ("a", "\U0001f9ff")
+
+# Which end of a text with too many tokens is cut off; none: the text is refused.
+Truncation = Literal["right", "left", "none"]
 
 
 class TokenizerError(Exception):
@@ -55,9 +61,11 @@ class TextTokenizer:
         self._tokenizer.no_truncation()
         if getattr(self._tokenizer.model, "dropout", None):
             raise TokenizerError("the tokenizer leaves merges out by chance (dropout); save it without that")
+        self._max_tokens = max_tokens
         self._room = max_tokens - self._tokenizer.num_special_tokens_to_add(is_pair=False)
         if self._room < 1:
             raise TokenizerError(f"of {max_tokens} tokens none is left for the text itself")
+        self._pair_marks = PairMarks.of(self._tokenizer)
 
     @property
     def vocabulary(self) -> Mapping[str, int]:
@@ -65,20 +73,29 @@ class TextTokenizer:
         found: dict[str, int] = self._tokenizer.get_vocab(with_added_tokens=True)
         return found
 
+    @property
+    def takes_pairs(self) -> bool:
+        """Tells whether two texts can be one input."""
+        return self._pair_marks is not None and self._max_tokens > 1 + self._pair_marks.num_tokens
+
     def check_fits(self, vocabulary: int, num_types: int) -> None:
-        """Raises TokenizerError where tokens have ids or types beyond those of an encoder, or make none."""
+        """Raises TokenizerError where tokens have ids or types beyond those of an encoder, or make none.
+
+        An encoder of one type does not look at types.
+        """
         largest = max(self.vocabulary.values(), default=0)
         if largest >= vocabulary:
             raise TokenizerError(f"it has ids up to {largest}, and the encoder {vocabulary} tokens")
-        for text in PROBES:
+        texts: list[Text] = [*PROBES, *([(PROBES[0], PROBES[0])] if self.takes_pairs else [])]
+        for text in texts:
             words = self._probed(text)
-            if (words >= np.array([vocabulary, num_types])).any():
+            if (words[:, 0] >= vocabulary).any() or (num_types > 1 and (words[:, 1] >= num_types).any()):
                 raise TokenizerError(
                     f"it makes {words.tolist()} of {text!r}, ids and types, and the encoder has {vocabulary}"
                     f" tokens of {num_types} types"
                 )
 
-    def _probed(self, text: str) -> NDArray[np.int64]:
+    def _probed(self, text: Text) -> NDArray[np.int64]:
         try:
             return self.tokens(text).words
         except EmptyInputError:  # as where what is unknown is left out
@@ -86,21 +103,57 @@ class TextTokenizer:
         except Exception as error:  # the library documents none of its own
             raise TokenizerError(f"it makes no tokens of {text!r}: {error}") from error
 
-    def tokens(self, text: str) -> Tokens:
+    def tokens(self, text: Text, truncation: Truncation = "right") -> Tokens:
         """The first tokens of a text that `check_texts` has let pass, as many as the encoder takes.
 
+        `truncation` may ask for the last ones, or for all. Of a pair the longer text is cut first.
+
         Raises EmptyInputError for a text of which nothing is left: blanks, or marks that change no word;
-        TokenizerError where the library fails.
+        NoPairsError for a pair where the tokenizer has no form for pairs; InputTooLargeError for more tokens
+        than the encoder takes, where none may be cut; TokenizerError where the library fails.
         """
+        if isinstance(text, str):
+            return self._of_one(text, truncation)
+        return self._of_pair(*text, truncation)
+
+    def _of_one(self, text: str, truncation: Truncation) -> Tokens:
         own = self._encoded(text)
         length = len(own)
         if not length:
             raise EmptyInputError("The text has no word in it that the tokenizer knows of; send one.")
-        if length > self._room:
-            own.truncate(self._room)
-        marked = self._tokenizer.post_process(own, None, True)
-        words = np.stack([np.array(marked.ids, np.int64), np.array(marked.type_ids, np.int64)], axis=1)
-        return Tokens(words, max(0, length - self._room))
+        cut = self._cut(length, self._room, truncation)
+        if cut:
+            own.truncate(self._room, direction="left" if truncation == "left" else "right")
+        return Tokens(words_of(self._tokenizer.post_process(own, None, True)), cut)
+
+    def _of_pair(self, first: str, second: str, truncation: Truncation) -> Tokens:
+        if self._pair_marks is None or not self.takes_pairs:
+            raise NoPairsError(
+                "The text is a pair, and this store's tokenizer does not make one input of two texts; send"
+                " single texts."
+            )
+        ids = (self._encoded(first).ids, self._encoded(second).ids)
+        lengths = (len(ids[0]), len(ids[1]))
+        if not all(lengths):
+            which = "second" if lengths[0] else "first"
+            raise EmptyInputError(
+                f"The {which} text of the pair has no word in it that the tokenizer knows of; send one."
+            )
+        room = self._max_tokens - self._pair_marks.num_tokens
+        cut = self._cut(sum(lengths), room, truncation)
+        kept = zip(ids, kept_of_pair(*lengths, room), strict=True)
+        parts = [own[len(own) - n :] if truncation == "left" else own[:n] for own, n in kept]
+        return Tokens(self._pair_marks.joined(*parts), cut)
+
+    def _cut(self, length: int, room: int, truncation: Truncation) -> int:
+        """Returns how many tokens are too many. Raises InputTooLargeError where none may be cut."""
+        cut = max(0, length - room)
+        if cut and truncation == "none":
+            raise InputTooLargeError(
+                f"The text has {length + self._max_tokens - room} tokens, and the encoder takes"
+                f" {self._max_tokens}; send a shorter one, or let it be truncated."
+            )
+        return cut
 
     def _encoded(self, text: str) -> tokenizers.Encoding:
         try:

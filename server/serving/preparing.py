@@ -54,7 +54,7 @@ class Preparer:
             return Prepared(await self._pixels(inputs, surveys, engine, turn), Query)
         assert engine.tokenizer is not None
         return await self._parsers.run(
-            turn, inputs.nbytes, prepared_texts, inputs.texts, self._settings.text_limits, engine.tokenizer
+            turn, inputs.nbytes, prepared_texts, inputs, self._settings.text_limits, engine.tokenizer
         )
 
     async def _pixels(
@@ -86,8 +86,9 @@ def refuse_images(engine: ServingEngine) -> None:
         raise BadRequestError("This store reads texts; POST JSON with 'texts' to /v1/classify, not images.")
 
 
-def prepared_texts(texts: Sequence[str], limits: TextLimits, tokenizer: TextTokenizer) -> Prepared:
+def prepared_texts(inputs: Texts, limits: TextLimits, tokenizer: TextTokenizer) -> Prepared:
     """Makes texts into tokens. Raises the ServiceError of the first bad one, naming it."""
+    texts = inputs.texts
     try:
         check_texts(texts, limits)
     except InputError as error:
@@ -95,7 +96,7 @@ def prepared_texts(texts: Sequence[str], limits: TextLimits, tokenizer: TextToke
     tokens = []
     for index, text in enumerate(texts):
         try:
-            tokens.append(tokenizer.tokens(text))
+            tokens.append(tokenizer.tokens(text, inputs.truncation))
         except InputError as error:
             raise input_refused(error, "" if len(texts) == 1 else f"texts[{index}]: ") from error
     words = [torch.from_numpy(one.words) for one in tokens]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
+from mass_serve.inputs.texts import Text, Truncation, num_characters
 from mass_serve.server.serving.caller import UNKNOWN, Caller
 from mass_serve.server.serving.fair_queue import ORDINARY_PRIORITY
 
@@ -55,7 +56,8 @@ Images = EncodedImages | ReadyImages
 class Texts:
     """Texts, to be made into tokens."""
 
-    texts: Sequence[str]
+    texts: Sequence[Text]
+    truncation: Truncation = "right"
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -63,7 +65,7 @@ class Texts:
     @property
     def nbytes(self) -> int:
         """The memory that the texts take, at most."""
-        return 4 * sum(len(text) for text in self.texts)
+        return 4 * num_characters(self.texts)
 
 
 Inputs = Images | Texts

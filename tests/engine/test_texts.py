@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor
+from transformers import BertTokenizer
 
 from mass_serve.engine import Engine, Query, TextQuery
 from mass_serve.model_store.build_options import BuildOptions
@@ -55,6 +56,20 @@ def test_a_named_task_is_answered_as_transformers_answers(case: tuple[texts.Fine
         found = torch.stack([answer.probabilities for answer in answers])
         torch.testing.assert_close(found, logits.softmax(1), atol=2e-4, rtol=2e-3)
         assert engine.tasks[task].labels[-1] == f"{task} {logits.shape[1] - 1}"
+
+
+@torch.inference_mode()
+def test_a_pair_is_answered_as_transformers_answers(case: tuple[texts.Finetuned, Path]) -> None:
+    models, store = case
+    engine, pairs = Engine.load(str(store), device="cpu"), [("w10 w11", "w12"), ("w20 " * 90, "w30 w31")]
+    tokenizer = BertTokenizer.from_pretrained(models.pretrained)
+    for task, model in models.models.items():
+        for pair, answer in zip(pairs, engine.classify(pairs, [task]), strict=True):
+            inputs = tokenizer(*pair, truncation=True, max_length=texts.MAX_TOKENS, return_tensors="pt")
+            if model.config.model_type != "bert":  # the others have one type of token
+                del inputs["token_type_ids"]
+            expected = model(**inputs).logits[0].softmax(0)
+            torch.testing.assert_close(answer.probabilities, expected, atol=2e-4, rtol=2e-3)
 
 
 @torch.inference_mode()

@@ -115,11 +115,15 @@ def test_a_tokenizer_fits_an_encoder_of_as_many_tokens_and_types(content: bytes)
         TextTokenizer(content, 8).check_fits(largest, 1)
 
 
-@pytest.mark.parametrize(("id_", "type_id"), [(9999, 0), (2, 1)])
+@pytest.mark.parametrize(("id_", "type_id"), [(9999, 0), (2, 2)])
 def test_marks_that_an_encoder_does_not_have_are_told(content: bytes, id_: int, type_id: int) -> None:
     tokenizer = TextTokenizer(_changed(content, post_processor=_marks(id_, type_id)), 8)
-    with pytest.raises(TokenizerError, match=rf"{id_}, {type_id}.* tokens of 1 types"):
-        tokenizer.check_fits(100, 1)
+    with pytest.raises(TokenizerError, match=rf"{id_}, {type_id}.* tokens of 2 types"):
+        tokenizer.check_fits(100, 2)
+
+
+def test_an_encoder_of_one_type_looks_at_none(content: bytes) -> None:
+    TextTokenizer(_changed(content, post_processor=_marks(2, 1)), 8).check_fits(100, 1)
 
 
 def test_a_vocabulary_without_what_stands_for_the_unknown_is_told(content: bytes) -> None:

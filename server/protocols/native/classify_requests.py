@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from mass_serve.inputs.texts import Text
 from mass_serve.server.errors import BadRequestError, TooLargeError
 from mass_serve.server.protocols.bodies import (
     decoded_base64,
@@ -22,6 +23,7 @@ from mass_serve.server.protocols.bodies import (
 from mass_serve.server.protocols.framed import framed_files, unframed_files
 from mass_serve.server.protocols.limits import DEFAULT_TOP_K, Limits, checked_top_k
 from mass_serve.server.protocols.native.multipart_forms import Part, parse_multipart
+from mass_serve.server.protocols.text_items import TextItem, texts_of_json
 from mass_serve.server.serving.request_context import EncodedImages, Texts
 
 if TYPE_CHECKING:
@@ -50,7 +52,7 @@ class ClassifyBody(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     images: list[ImageItem] = Field([], fail_fast=True)
-    texts: list[str] | None = Field(
+    texts: list[TextItem] | None = Field(
         None, fail_fast=True, description="in place of images, where the store reads texts"
     )
     tasks: list[str] | None = Field(
@@ -70,7 +72,7 @@ class Options:
     top_k: int | None = None
     answer: AnswerKind | None = None
     same_task: bool | None = None
-    texts: Sequence[str] | None = None  # in a body alone
+    texts: Sequence[Text] | None = None  # in a body alone
 
     def over(self, others: Options) -> Options:
         """Returns these options, and the others where these say nothing."""
@@ -107,6 +109,8 @@ def files_of_json(body: memoryview, most_values: bytes) -> bytes:
 def request_of_files(frame: bytearray, query: Options, limits: Limits) -> ClassifyRequest:
     """Reads what `files_of_json` made of a body. Raises as `parse_request` does."""
     options, files = unframed_files(frame)
+    if options["texts"] is not None:
+        options["texts"] = texts_of_json(options["texts"])
     return _checked(files, Options(**options), query, limits)
 
 
@@ -184,7 +188,7 @@ def split_names(values: Sequence[str]) -> list[str]:
 
 
 def _checked_inputs(
-    files: Sequence[bytes], texts: Sequence[str] | None, limits: Limits
+    files: Sequence[bytes], texts: Sequence[Text] | None, limits: Limits
 ) -> EncodedImages | Texts:
     inputs = EncodedImages(files) if texts is None else Texts(texts)
     what = "image" if texts is None else "text"

@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from mass_serve.engine import Classification, Engine
+from mass_serve.inputs.texts import Text
 from mass_serve.model_store.build_options import BuildOptions
 from mass_serve.model_store.build_store import build
 from mass_serve.router import MODE_NAMES
@@ -22,6 +23,7 @@ from tests.server_processes import RunningServer, serving
 
 TEXTS = ["w10 w11 w12", "w20", "w30 " * 200, "w40 nothing known"]
 NAMES = ["guard", "domain", "safety"]
+PAIR = ("text", "text_pair")
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +101,18 @@ def test_a_large_body_is_read_elsewhere_and_answered_alike(
     assert told(text_server.client.post("/v1/classify", content=body)) == expected(engine.classify(TEXTS))
 
 
+@pytest.mark.parametrize("spaces", [0, 2 << 20])  # many are read elsewhere
+def test_pairs_have_the_answers_of_the_engine(
+    text_server: RunningServer, engine: Engine, spaces: int
+) -> None:
+    pairs: list[Text] = [("w10 w11", "w12"), "w10 w11 w12", ("w30 " * 100, "w20 " * 50)]
+    written = [text if isinstance(text, str) else dict(zip(PAIR, text, strict=True)) for text in pairs]
+    body = json.dumps({"texts": written}).encode() + b" " * spaces
+    response = text_server.client.post("/v1/classify", content=body)
+    assert told(response) == expected(engine.classify(pairs))
+    assert [one["cut"] for one in response.json()["results"]] == [0, 0, 150 + 3 - texts.MAX_TOKENS]
+
+
 @pytest.mark.parametrize(
     ("body", "status", "words"),
     [
@@ -111,7 +125,11 @@ def test_a_large_body_is_read_elsewhere_and_answered_alike(
         ({"texts": ["w10 \ud800"]}, 400, ""),
         ({"texts": "w10"}, 400, "texts"),
         ({"texts": [7]}, 400, "texts[0]"),
-        ({"texts": [["w10", "w11"]]}, 400, "texts[0]"),  # a pair, which none of these models takes
+        ({"texts": ["w10", ["w10", "w11"]]}, 400, 'texts[1]: a text must be a string, or a pair {"text":'),
+        ({"texts": [{"text": "w10"}]}, 400, "texts[0]: a text must be"),
+        ({"texts": [{"text": "w10", "text_pair": 5}]}, 400, "texts[0]: a text must be"),
+        ({"texts": [{"text": "w10", "text_pair": ""}]}, 400, "The second text of the pair is empty"),
+        ({"texts": ["w10", {"text": " ", "text_pair": "w10"}]}, 400, "texts[1]: The first text of the pair"),
         ({"texts": ["a" * 20_001]}, 413, "20001 characters, the limit is 20000"),
         ({"texts": ["a" * 10_000, "b" * 10_001]}, 413, "20001 characters"),
         ({"texts": ["," * 10_000_000]}, 413, "limit"),
