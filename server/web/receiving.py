@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from io import BytesIO
 from typing import Annotated, Any, TypeVar
 
@@ -16,9 +16,8 @@ from mass_serve.server.errors import (
     DeadlineError,
     SlowClientError,
     TooLargeError,
-    WrongKeyError,
 )
-from mass_serve.server.serving.caller import Caller
+from mass_serve.server.serving.entrance import let_in
 from mass_serve.server.serving.request_context import RequestContext
 from mass_serve.server.serving.service import Service
 
@@ -56,25 +55,11 @@ PresentedKeys = Annotated[list[str], Depends(_keys)]
 
 
 async def _require_inference(service: CurrentService, context: CurrentContext, keys: PresentedKeys) -> None:
-    await _let_in(service, context, keys, service.access.require_inference)
+    await let_in(service, context, keys, service.access.require_inference)
 
 
 async def _require_admin(service: CurrentService, context: CurrentContext, keys: PresentedKeys) -> None:
-    await _let_in(service, context, keys, service.access.require_admin)
-
-
-async def _let_in(
-    service: Service,
-    context: RequestContext,
-    keys: list[str],
-    require: Callable[[list[str]], Caller | None],
-) -> None:
-    """Makes the holder of the key the request's caller, who is else whoever is at the address."""
-    try:
-        context.caller = require(keys) or context.caller
-    except WrongKeyError:
-        await service.wrong_keys.slow_down(context.caller)
-        raise
+    await let_in(service, context, keys, service.access.require_admin)
 
 
 async def _require_room(service: CurrentService, context: CurrentContext) -> None:

@@ -40,31 +40,66 @@ class Values:
             return "BYTES"
         return "BOOL" if self.numbers.dtype == np.bool_ else "FP32"
 
+    def as_bytes(self) -> bytes:
+        """Returns the values in the protocol's binary form."""
+        if self.strings is not None:
+            return joined_strings(self.strings)
+        assert self.numbers is not None
+        return self.numbers.astype("?" if self.datatype == "BOOL" else "<f4").tobytes()
+
+    def as_json(self) -> list[Any]:
+        """Returns the values for JSON, in one flat list."""
+        if self.strings is not None:
+            return [string.decode() for string in self.strings]
+        assert self.numbers is not None
+        flat: list[Any] = self.numbers.ravel().tolist()
+        return flat
+
+
+@dataclass(frozen=True)
+class OutputTensor:
+    """One output of an answer, as the request wanted it."""
+
+    name: str
+    values: Values
+    shape: list[int]
+    binary: bool
+
 
 def infer_answer(request: InferRequest, model: Model, images: Sequence[Classification]) -> InferAnswer:
     """Writes the answer to a request. Raises BadRequestError for an output that this model has not."""
     described, binary = [], []
-    for wanted in request.outputs:
-        values = _values(wanted, model, images)
+    for output in output_tensors(request, model, images):
         head: dict[str, Any] = {
-            "name": wanted.name,
-            "datatype": values.datatype,
-            "shape": [*request.batch_shape, *values.per_image],
+            "name": output.name,
+            "datatype": output.values.datatype,
+            "shape": output.shape,
         }
-        if values.per_image:  # [N, 1] becomes [N, C], not [N, 1, C]
-            head["shape"] = [request.batch_shape[0], *values.per_image]
-        if wanted.binary:
-            data = _to_bytes(values)
+        if output.binary:
+            data = output.values.as_bytes()
             binary.append(data)
             head["parameters"] = {"binary_data_size": len(data)}
         else:
-            head["data"] = _to_json(values)
+            head["data"] = output.values.as_json()
         described.append(head)
     answer = {"model_name": model.name, "model_version": model.version, "outputs": described}
     if request.id is not None:
         answer["id"] = request.id
     text = json.dumps(answer, ensure_ascii=False, allow_nan=False).encode()
     return InferAnswer(b"".join([text, *binary]), len(text) if binary else None)
+
+
+def output_tensors(
+    request: InferRequest, model: Model, images: Sequence[Classification]
+) -> list[OutputTensor]:
+    """Returns what a request asked for. Raises BadRequestError for an output that this model has not."""
+    tensors = []
+    for wanted in request.outputs:
+        values = _values(wanted, model, images)
+        # [N, 1] becomes [N, C], not [N, 1, C]
+        batch = request.batch_shape[:1] if values.per_image else request.batch_shape
+        tensors.append(OutputTensor(wanted.name, values, [*batch, *values.per_image], wanted.binary))
+    return tensors
 
 
 def _values(wanted: WantedOutput, model: Model, images: Sequence[Classification]) -> Values:
@@ -105,18 +140,3 @@ def _classified(images: Sequence[Classification], width: int) -> Values:
         row = [f"{float(probabilities[i]):f}:{i}:{image.labels[i]}".encode() for i in order]
         strings += row + [b""] * (width - len(row))
     return Values(strings, None, (width,))
-
-
-def _to_bytes(values: Values) -> bytes:
-    if values.strings is not None:
-        return joined_strings(values.strings)
-    assert values.numbers is not None
-    return values.numbers.astype("?" if values.datatype == "BOOL" else "<f4").tobytes()
-
-
-def _to_json(values: Values) -> list[Any]:
-    if values.strings is not None:
-        return [string.decode() for string in values.strings]
-    assert values.numbers is not None
-    flat: list[Any] = values.numbers.ravel().tolist()
-    return flat

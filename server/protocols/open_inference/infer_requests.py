@@ -159,9 +159,14 @@ def parse_infer_request(body: Buffer, json_length: str | None, limits: Limits) -
     length = json_part_bytes(json_length, len(body))
     parts = memoryview(body)
     parsed = parse_json(InferBody, bytes(parts[:length]), MOST_VALUES)
+    return read_infer_request(parsed, parts[length:], limits)
+
+
+def read_infer_request(parsed: InferBody, binary: memoryview, limits: Limits) -> InferRequest:
+    """Reads a request and the tensors behind it. Raises BadRequestError or TooLargeError."""
     if parsed.id is not None and len(parsed.id.encode()) > MOST_ID_BYTES:
         raise BadRequestError(f"The request's id has more than {MOST_ID_BYTES} bytes; send a shorter one.")
-    tensor = _only_input(parsed, parts[length:])
+    tensor = _only_input(parsed, binary)
     images, batch_shape = _images(tensor, limits)
     parameters = parsed.parameters or RequestParameters()
     wanted = parsed.outputs or [RequestedOutput(name=name) for name in DEFAULT_OUTPUTS]

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse, Response
 
-from mass_serve import __version__
 from mass_serve.server.protocols.limits import Limits
 from mass_serve.server.protocols.open_inference.answers import InferAnswer, infer_answer
 from mass_serve.server.protocols.open_inference.binary_form import MOST_JSON_BYTES, TO_BINARY_FORM, split
@@ -22,6 +20,12 @@ from mass_serve.server.protocols.open_inference.infer_requests import (
     decompressed,
     json_part_bytes,
     parse_infer_request,
+)
+from mass_serve.server.protocols.open_inference.inference import answered
+from mass_serve.server.protocols.open_inference.metadata import (
+    described_model,
+    described_outputs,
+    described_server,
 )
 from mass_serve.server.protocols.open_inference.model_statistics import Statistics
 from mass_serve.server.protocols.open_inference.models import PLATFORM, Model, find_model, model_names
@@ -50,10 +54,7 @@ CurrentStatistics = Annotated[Statistics, Depends(_statistics)]
 router = APIRouter(prefix="/v2", dependencies=FOR_INFERENCE)
 
 JSON_LENGTH = "Inference-Header-Content-Length"
-BYTES_AN_ANSWER = 1000  # about, for an image
 EXTENSIONS = ["binary_tensor_data", "classification", "model_configuration", "schedule_policy", "statistics"]
-# Only where there is a key that opens it.
-REPOSITORY_EXTENSIONS = ["model_repository", "model_repository(unload_dependents)"]
 REQUEST_BODY: dict[str, Any] = {
     "required": True,
     "content": {
@@ -74,8 +75,7 @@ INFER_RESPONSES: dict[int | str, dict[str, Any]] = {
 @router.get("/", include_in_schema=False)
 async def server_metadata(service: CurrentService) -> dict[str, Any]:
     """The server's name, version and extensions."""
-    extensions = EXTENSIONS + (REPOSITORY_EXTENSIONS if service.access.repository_is_open else [])
-    return {"name": "mass-serve", "version": __version__, "extensions": extensions}
+    return described_server(service, EXTENSIONS)
 
 
 @router.get("/models", responses=error_responses(401, 503))
@@ -95,17 +95,7 @@ async def all_statistics(service: CurrentService, statistics: CurrentStatistics)
 @router.get("/models/{model}/versions/{version}", responses=error_responses(401, 404, 503))
 async def model_metadata(model: str, service: CurrentService, version: str | None = None) -> dict[str, Any]:
     """A model's inputs, of which a request sends one, and its outputs."""
-    found = find_model(service.engine, model, version)
-    return {
-        "name": found.name,
-        "versions": [found.version],
-        "platform": PLATFORM,
-        "inputs": [
-            {"name": IMAGE, "datatype": "BYTES", "shape": [-1]},
-            {"name": PIXEL_VALUES, "datatype": "FP32", "shape": [-1, 3, found.crop, found.crop]},
-        ],
-        "outputs": _outputs(found),
-    }
+    return described_model(find_model(service.engine, model, version))
 
 
 @router.get("/models/{model}/ready", responses=error_responses(401, 404, 503))
@@ -141,7 +131,7 @@ async def model_config(model: str, service: CurrentService, version: str | None 
                 "data_type": types[output["datatype"]],
                 "dims": output["shape"][1:] or [1],
             }
-            for output in _outputs(found)
+            for output in described_outputs(found)
         ],
     }
 
@@ -209,21 +199,7 @@ async def _infer(
             context.caller.turn(), len(body), decompressed, body, encoding, settings.max_body_bytes, hold
         )
     asked = await _parsed(content, json_length, limits, service, context)
-    # The model may have a new revision since the request began; from here on it is one engine's.
-    engine = service.engine
-    model = find_model(engine, name, version)
-    answers = await service.classify(asked.images, model.question, context, asked.urgency, engine)
-    started = time.monotonic()
-    answer = await service.parsers.run(
-        context.caller.turn(),
-        len(asked.images) * BYTES_AN_ANSWER,
-        infer_answer,
-        asked,
-        model,
-        answers.classifications,
-    )
-    context.stage_seconds["answer"] = time.monotonic() - started
-    return answer
+    return await answered(asked, name, version, service, context, infer_answer)
 
 
 async def _parsed(
@@ -239,16 +215,3 @@ async def _parsed(
     return await service.parsers.run(
         context.caller.turn(), len(body), parse_infer_request, body, json_length, limits
     )
-
-
-def _outputs(model: Model) -> list[dict[str, Any]]:
-    outputs = [
-        {"name": "label", "datatype": "BYTES", "shape": [-1]},
-        {"name": "task", "datatype": "BYTES", "shape": [-1]},
-        {"name": "score", "datatype": "FP32", "shape": [-1]},
-        {"name": "probabilities", "datatype": "FP32", "shape": [-1, model.widest_head]},
-        {"name": "unrouted", "datatype": "BOOL", "shape": [-1]},
-    ]
-    if model.gives_residuals:
-        outputs.append({"name": "residuals", "datatype": "FP32", "shape": [-1, model.num_tasks]})
-    return outputs

@@ -13,8 +13,8 @@ from mass_serve.server.errors import BadRequestError
 from mass_serve.server.protocols.limits import Limits
 from mass_serve.server.protocols.open_inference.answers import infer_answer
 from mass_serve.server.protocols.open_inference.infer_requests import parse_infer_request
+from mass_serve.server.protocols.open_inference.metadata import described_outputs
 from mass_serve.server.protocols.open_inference.models import find_model
-from mass_serve.server.protocols.open_inference.routes import _outputs
 from tests.server.fakes import FakeEngine, task_entry
 
 WIDTHS = {"few": 2, "many": 5}
@@ -42,7 +42,9 @@ def ask(engine: FakeEngine, output: dict[str, Any]) -> dict[str, Any]:
 @pytest.mark.parametrize("name", ["probabilities", "residuals"])
 def test_the_shape_is_the_declared_one(name: str) -> None:
     engine = engine_with("few", "many")
-    declared = {output["name"]: output["shape"] for output in _outputs(find_model(engine, "auto", None))}
+    declared = {
+        output["name"]: output["shape"] for output in described_outputs(find_model(engine, "auto", None))
+    }
     answered = ask(engine, {"name": name})
     assert answered["shape"][1:] == declared[name][1:]
     assert len(answered["data"]) == declared[name][1]
@@ -56,6 +58,8 @@ def test_classes_are_as_many_whatever_task_wins() -> None:
 
 def test_one_task_has_no_residuals() -> None:
     engine = engine_with("few")
-    assert "residuals" not in {output["name"] for output in _outputs(find_model(engine, "auto", None))}
+    assert "residuals" not in {
+        output["name"] for output in described_outputs(find_model(engine, "auto", None))
+    }
     with pytest.raises(BadRequestError, match="where one task is in service"):
         ask(engine, {"name": "residuals"})

@@ -1,0 +1,46 @@
+"""From a well-formed request to its answer, whatever the transport."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from mass_serve.engine import Classification
+from mass_serve.server.protocols.open_inference.infer_requests import InferRequest
+from mass_serve.server.protocols.open_inference.models import Model, find_model
+from mass_serve.server.serving.request_context import RequestContext
+from mass_serve.server.serving.service import Service
+
+BYTES_AN_ANSWER = 1000  # about, for an image
+
+A = TypeVar("A")
+
+
+async def answered(
+    asked: InferRequest,
+    name: str,
+    version: str | None,
+    service: Service,
+    context: RequestContext,
+    write: Callable[[InferRequest, Model, Sequence[Classification]], A],
+) -> A:
+    """Classifies the images of a request, and returns what `write` makes of the answers, on a thread.
+
+    Raises NotFoundError where the model of that name is gone, and what `Service.classify` and `write` raise.
+    """
+    # The model may have a new revision since the request began; from here on it is one engine's.
+    engine = service.engine
+    model = find_model(engine, name, version)
+    answers = await service.classify(asked.images, model.question, context, asked.urgency, engine)
+    started = time.monotonic()
+    answer = await service.parsers.run(
+        context.caller.turn(),
+        len(asked.images) * BYTES_AN_ANSWER,
+        write,
+        asked,
+        model,
+        answers.classifications,
+    )
+    context.stage_seconds["answer"] = time.monotonic() - started
+    return answer

@@ -1,0 +1,48 @@
+"""What the server and its models say of themselves, whatever the transport."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from mass_serve import __version__
+from mass_serve.server.protocols.open_inference.infer_requests import IMAGE, PIXEL_VALUES
+from mass_serve.server.protocols.open_inference.models import PLATFORM, Model
+from mass_serve.server.serving.service import Service
+
+# Only where there is a key that opens it.
+REPOSITORY_EXTENSIONS = ["model_repository", "model_repository(unload_dependents)"]
+
+
+def described_server(service: Service, extensions: Sequence[str]) -> dict[str, Any]:
+    """Returns the server's name, version and extensions: those of the transport, and the repository's."""
+    opened = REPOSITORY_EXTENSIONS if service.access.repository_is_open else []
+    return {"name": "mass-serve", "version": __version__, "extensions": [*extensions, *opened]}
+
+
+def described_model(model: Model) -> dict[str, Any]:
+    """Returns a model's inputs, of which a request sends one, and its outputs."""
+    return {
+        "name": model.name,
+        "versions": [model.version],
+        "platform": PLATFORM,
+        "inputs": [
+            {"name": IMAGE, "datatype": "BYTES", "shape": [-1]},
+            {"name": PIXEL_VALUES, "datatype": "FP32", "shape": [-1, 3, model.crop, model.crop]},
+        ],
+        "outputs": described_outputs(model),
+    }
+
+
+def described_outputs(model: Model) -> list[dict[str, Any]]:
+    """Returns name, type and shape of each output."""
+    outputs = [
+        {"name": "label", "datatype": "BYTES", "shape": [-1]},
+        {"name": "task", "datatype": "BYTES", "shape": [-1]},
+        {"name": "score", "datatype": "FP32", "shape": [-1]},
+        {"name": "probabilities", "datatype": "FP32", "shape": [-1, model.widest_head]},
+        {"name": "unrouted", "datatype": "BOOL", "shape": [-1]},
+    ]
+    if model.gives_residuals:
+        outputs.append({"name": "residuals", "datatype": "FP32", "shape": [-1, model.num_tasks]})
+    return outputs
