@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -95,6 +97,20 @@ def save_tokenizer(folder: Path) -> None:
     """BERT's marks, and a word for every id that is left."""
     words = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"w{row}" for row in range(5, VOCABULARY)))
     (folder / "vocab.txt").write_text("\n".join(words) + "\n")
+
+
+def replace_tokenizer(store: Path, content: bytes) -> None:
+    """Writes another tokenizer into a store, and its hash into the manifest."""
+    manifest, path = store / "manifest.json", store / "tokenizer.json"
+    before, after = (hashlib.sha256(one).hexdigest() for one in (path.read_bytes(), content))
+    path.write_bytes(content)
+    manifest.write_text(manifest.read_text().replace(before, after))
+
+
+def change_tokenizer(store: Path, **parts: object) -> None:
+    """Gives a store's tokenizer other parts than it had."""
+    content = json.loads((store / "tokenizer.json").read_bytes())
+    replace_tokenizer(store, json.dumps(content | parts).encode())
 
 
 @dataclass(frozen=True)

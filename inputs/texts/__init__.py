@@ -2,9 +2,17 @@
 
 from mass_serve.inputs.texts.checking import TextLimits, check_texts
 from mass_serve.inputs.texts.text import Text, num_characters, parts
-from mass_serve.inputs.texts.tokenizer import TextTokenizer, TokenizerError, Tokens, Truncation
+from mass_serve.inputs.texts.tokenizer import (
+    MOST_TOKENIZER_BYTES,
+    TextTokenizer,
+    TokenizerError,
+    Tokens,
+    Truncation,
+    import_library,
+)
 
 __all__ = [
+    "MOST_TOKENIZER_BYTES",
     "Text",
     "TextLimits",
     "TextTokenizer",
@@ -12,6 +20,7 @@ __all__ = [
     "Tokens",
     "Truncation",
     "check_texts",
+    "import_library",
     "num_characters",
     "parts",
 ]

@@ -6,20 +6,25 @@
     tokenizer.tokens(("it rains", "it is wet"))  # of a pair, as the model was trained on pairs
 
 The library `tokenizers` does it, as for transformers, and nothing else: no network, and no file but the one
-that the store has checked. It takes time in proportion to the text, and other threads run meanwhile.
+that the store has checked. Other threads run meanwhile. It takes time in proportion to the text where
+`is_bounded`; a tokenizer with regular expressions of its own may take for ever.
 """
 
 from __future__ import annotations
 
+import hashlib
+import importlib
 import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mass_serve.inputs.errors import EmptyInputError, InputTooLargeError, NoPairsError
+from mass_serve.inputs.texts.bounded import is_bounded
 from mass_serve.inputs.texts.pairs import PairMarks, kept_of_pair, words_of
 from mass_serve.inputs.texts.text import Text
 
@@ -29,6 +34,8 @@ if TYPE_CHECKING:
 
 # A word and a character that few vocabularies have: what stands for the unknown is one more token.
 PROBES = ("a", "\U0001f9ff")
+# Of a tokenizer.json; that of 256,000 tokens has 34 MB.
+MOST_TOKENIZER_BYTES = 64 << 20
 
 # Which end of a text with too many tokens is cut off; none: the text is refused.
 Truncation = Literal["right", "left", "none"]
@@ -52,20 +59,31 @@ class TextTokenizer:
     def __init__(self, content: bytes, max_tokens: int) -> None:
         """Reads the content of a tokenizer.json; an encoder takes `max_tokens` of a text.
 
-        Raises TokenizerError for content that the library does not read, for one that leaves tokens out by
-        chance, and for so few tokens that a text would have none beside the marks around it.
+        Raises TokenizerError for content that the library does not read or that is too large, for one that
+        leaves tokens out by chance, and for so few tokens that a text would have none beside the marks.
         """
+        if len(content) > MOST_TOKENIZER_BYTES:
+            raise TokenizerError(
+                f"it has {len(content):,} bytes, and {MOST_TOKENIZER_BYTES:,} are read at most"
+            )
+        self.content = content
+        self.max_tokens = max_tokens
         self._tokenizer = _loaded(content)
         # What was saved with them would pad a text, or cut it without a word.
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
         if getattr(self._tokenizer.model, "dropout", None):
             raise TokenizerError("the tokenizer leaves merges out by chance (dropout); save it without that")
-        self._max_tokens = max_tokens
         self._room = max_tokens - self._tokenizer.num_special_tokens_to_add(is_pair=False)
         if self._room < 1:
             raise TokenizerError(f"of {max_tokens} tokens none is left for the text itself")
         self._pair_marks = PairMarks.of(self._tokenizer)
+        self.is_bounded = is_bounded(self._tokenizer)  # every text takes its share of time and memory alone
+
+    @cached_property
+    def sha256(self) -> str:
+        """The hash of the content."""
+        return hashlib.sha256(self.content).hexdigest()
 
     @property
     def vocabulary(self) -> Mapping[str, int]:
@@ -76,7 +94,7 @@ class TextTokenizer:
     @property
     def takes_pairs(self) -> bool:
         """Tells whether two texts can be one input."""
-        return self._pair_marks is not None and self._max_tokens > 1 + self._pair_marks.num_tokens
+        return self._pair_marks is not None and self.max_tokens > 1 + self._pair_marks.num_tokens
 
     def check_fits(self, vocabulary: int, num_types: int) -> None:
         """Raises TokenizerError where tokens have ids or types beyond those of an encoder, or make none.
@@ -139,7 +157,7 @@ class TextTokenizer:
             raise EmptyInputError(
                 f"The {which} text of the pair has no word in it that the tokenizer knows of; send one."
             )
-        room = self._max_tokens - self._pair_marks.num_tokens
+        room = self.max_tokens - self._pair_marks.num_tokens
         cut = self._cut(sum(lengths), room, truncation)
         kept = zip(ids, kept_of_pair(*lengths, room), strict=True)
         parts = [own[len(own) - n :] if truncation == "left" else own[:n] for own, n in kept]
@@ -150,8 +168,8 @@ class TextTokenizer:
         cut = max(0, length - room)
         if cut and truncation == "none":
             raise InputTooLargeError(
-                f"The text has {length + self._max_tokens - room} tokens, and the encoder takes"
-                f" {self._max_tokens}; send a shorter one, or let it be truncated."
+                f"The text has {length + self.max_tokens - room} tokens, and the encoder takes"
+                f" {self.max_tokens}; send a shorter one, or let it be truncated."
             )
         return cut
 
@@ -168,8 +186,16 @@ class TextTokenizer:
         return encoding
 
 
-def _loaded(content: bytes) -> tokenizers.Tokenizer:
+def import_library() -> bool:
+    """Imports the library tokenizers, which needs files; False where it is not installed."""
     if importlib.util.find_spec("tokenizers") is None:
+        return False
+    importlib.import_module("tokenizers")
+    return True
+
+
+def _loaded(content: bytes) -> tokenizers.Tokenizer:
+    if not import_library():
         raise TokenizerError("texts need the package tokenizers: pip install 'mass-serve[texts]'")
     from tokenizers import Tokenizer
 

@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 
 from mass_serve.engine import Query, ServingEngine, TextQuery
-from mass_serve.inputs.errors import InputError
 from mass_serve.inputs.images import ImageSurvey
-from mass_serve.inputs.texts import TextLimits, TextTokenizer, check_texts
-from mass_serve.server.errors import BadRequestError, input_refused
-from mass_serve.server.serving.decoders import Decoders, survey_files
+from mass_serve.inputs.texts import TextTokenizer
+from mass_serve.server.errors import BadRequestError
+from mass_serve.server.serving.decoders import Decoders, decode_cost, survey_files
 from mass_serve.server.serving.fair_queue import Turn
 from mass_serve.server.serving.parsers import Parsers
 from mass_serve.server.serving.request_context import EncodedImages, Images, Inputs, Texts
+from mass_serve.server.serving.tokenisers import Tokenisers, tokenise_cost
 from mass_serve.server.settings import Settings
 
 # A survey of so few holds the event loop for two milliseconds at most: a JPEG of nothing but markers takes
@@ -34,10 +34,13 @@ class Prepared:
 
 
 class Preparer:
-    """Makes the inputs of requests ready: images are decoded elsewhere, texts made into tokens on threads."""
+    """Makes the inputs of requests ready: images are decoded, texts made into tokens."""
 
-    def __init__(self, settings: Settings, decoders: Decoders, parsers: Parsers) -> None:
-        self._settings, self._decoders, self._parsers = settings, decoders, parsers
+    def __init__(
+        self, settings: Settings, decoders: Decoders, tokenisers: Tokenisers, parsers: Parsers
+    ) -> None:
+        self._settings, self._parsers = settings, parsers
+        self._decoders, self._tokenisers = decoders, tokenisers
 
     async def surveys(self, files: Sequence[bytes], turn: Turn) -> list[ImageSurvey]:
         """Returns what the files declare. Raises the error of a bad one."""
@@ -52,10 +55,17 @@ class Preparer:
         """Returns inputs as the engine takes them. Raises the error of a bad one."""
         if not isinstance(inputs, Texts):
             return Prepared(await self._pixels(inputs, surveys, engine, turn), Query)
-        assert engine.tokenizer is not None
-        return await self._parsers.run(
-            turn, inputs.nbytes, prepared_texts, inputs, self._settings.text_limits, engine.tokenizer
-        )
+        tokens = await self._tokenisers.tokens(inputs, tokenizer_of(engine), turn)
+        words = [torch.from_numpy(one.words) for one in tokens]
+        return Prepared(words, TextQuery, [one.cut for one in tokens])
+
+    def cost(self, inputs: Inputs, surveys: Sequence[ImageSurvey], engine: ServingEngine) -> float:
+        """Returns the time that worker processes should need until inputs are ready, all of them together."""
+        workers = self._settings.decode_workers
+        if isinstance(inputs, Texts):
+            return tokenise_cost(inputs.texts, tokenizer_of(engine), workers)
+        files = inputs.files if isinstance(inputs, EncodedImages) else ()
+        return decode_cost(files, surveys, workers)
 
     async def _pixels(
         self, images: Images, surveys: Sequence[ImageSurvey], engine: ServingEngine, turn: Turn
@@ -74,30 +84,20 @@ class Preparer:
 
 def refuse_other_inputs(inputs: Inputs, engine: ServingEngine) -> None:
     """Raises BadRequestError for images where the store reads texts, and for texts where it reads images."""
-    if isinstance(inputs, Texts) and engine.tokenizer is None:
-        raise BadRequestError("This store reads images; send 'images', not 'texts'.")
-    if not isinstance(inputs, Texts):
+    if isinstance(inputs, Texts):
+        tokenizer_of(engine)
+    else:
         refuse_images(engine)
+
+
+def tokenizer_of(engine: ServingEngine) -> TextTokenizer:
+    """Returns what makes tokens of texts. Raises BadRequestError where the store reads images."""
+    if engine.tokenizer is None:
+        raise BadRequestError("This store reads images; send 'images', not 'texts'.")
+    return engine.tokenizer
 
 
 def refuse_images(engine: ServingEngine) -> None:
     """Raises BadRequestError where the store reads texts."""
     if engine.tokenizer is not None:
         raise BadRequestError("This store reads texts; POST JSON with 'texts' to /v1/classify, not images.")
-
-
-def prepared_texts(inputs: Texts, limits: TextLimits, tokenizer: TextTokenizer) -> Prepared:
-    """Makes texts into tokens. Raises the ServiceError of the first bad one, naming it."""
-    texts = inputs.texts
-    try:
-        check_texts(texts, limits)
-    except InputError as error:
-        raise input_refused(error) from error
-    tokens = []
-    for index, text in enumerate(texts):
-        try:
-            tokens.append(tokenizer.tokens(text, inputs.truncation))
-        except InputError as error:
-            raise input_refused(error, "" if len(texts) == 1 else f"texts[{index}]: ") from error
-    words = [torch.from_numpy(one.words) for one in tokens]
-    return Prepared(words, TextQuery, [one.cut for one in tokens])

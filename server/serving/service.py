@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import structlog
 
 from mass_serve.engine import EngineSource, Question, ServingEngine
+from mass_serve.inputs.texts import MOST_TOKENIZER_BYTES
 from mass_serve.server.errors import (
     BadRequestError,
     DeadlineError,
@@ -24,7 +25,7 @@ from mass_serve.server.errors import (
 )
 from mass_serve.server.serving.admission import Ledger
 from mass_serve.server.serving.batcher import Batcher
-from mass_serve.server.serving.decoders import DECODE, LARGE, SMALL, Decoders, decode_cost
+from mass_serve.server.serving.decoders import DECODE, LARGE, SMALL, Decoders
 from mass_serve.server.serving.held_bytes import HeldBytes
 from mass_serve.server.serving.keys import Access
 from mass_serve.server.serving.observer import ServingObserver
@@ -44,13 +45,14 @@ from mass_serve.server.serving.request_context import (
 from mass_serve.server.serving.sandbox.pool import SandboxPool
 from mass_serve.server.serving.served_store import ServedStore
 from mass_serve.server.serving.ticket import Ticket
+from mass_serve.server.serving.tokenisers import KEEP, LONG_TEXTS, TEXTS, TOKENISE, Tokenisers
 from mass_serve.server.serving.wrong_keys import WrongKeys
 from mass_serve.server.settings import Settings
 
 # A loading thread that does not read has ended by then; one that reads is not waited for.
 STORE_END_SECONDS = 1.0
-# The memory that a worker process shares with the server has room for the largest file and its result; what
-# is not used of it takes none.
+# The memory that a worker process shares with the server has room for the largest file and its result, or for
+# a tokenizer; what is not used of it takes none.
 SHARED_BYTES_PER_BODY_BYTE = 3
 MOST_PIXEL_BYTES = 16 << 20
 
@@ -80,15 +82,20 @@ class Service:
         self.refusals = Refusals()
         self.ledger = Ledger(settings.queue_images, settings.decode_workers)
         self.sandbox = SandboxPool(
-            [DECODE, *parsing],
-            lanes={SMALL: settings.decode_workers, LARGE: 1, LANE: 1},
-            shared_bytes=SHARED_BYTES_PER_BODY_BYTE * settings.max_body_bytes + MOST_PIXEL_BYTES,
+            [DECODE, KEEP, TOKENISE, *parsing],
+            lanes={
+                **dict.fromkeys((SMALL, TEXTS), settings.decode_workers),
+                **dict.fromkeys((LARGE, LONG_TEXTS, LANE), 1),
+            },
+            shared_bytes=max(SHARED_BYTES_PER_BODY_BYTE * settings.max_body_bytes, MOST_TOKENIZER_BYTES)
+            + MOST_PIXEL_BYTES,
             replaced=observer.worker_replaced,
             took=self._learn_pace,
         )
         self.decoders = Decoders(self.sandbox)
         self.parsers = Parsers(self.sandbox)
-        self._preparer = Preparer(settings, self.decoders, self.parsers)
+        tokenisers = Tokenisers(self.sandbox, self.parsers, settings.text_limits)
+        self._preparer = Preparer(settings, self.decoders, tokenisers, self.parsers)
         self.store = ServedStore(source, observer, settings.store_poll_seconds, settings.load_timeout)
         self.batcher = Batcher(
             observer,
@@ -147,7 +154,7 @@ class Service:
         self.store.start()
 
     def _learn_pace(self, lane: str, cost: float, seconds: float) -> None:
-        if lane in (SMALL, LARGE):
+        if lane != LANE:
             self.batcher.decode_took(cost, seconds)
 
     @property
@@ -176,7 +183,7 @@ class Service:
     def ages(self) -> dict[str, float]:
         """For how many seconds the oldest work of each kind has been under way; 0 where there is none."""
         return {
-            "decode": self.sandbox.oldest_seconds((SMALL, LARGE)),
+            "decode": self.sandbox.oldest_seconds((SMALL, LARGE, TEXTS, LONG_TEXTS)),
             "parse": max(self.parsers.oldest_seconds, self.sandbox.oldest_seconds((LANE,))),
             "queue": self.batcher.oldest_seconds,
             "batch": self.batcher.batch_seconds,
@@ -232,7 +239,7 @@ class Service:
         files = inputs.files if isinstance(inputs, EncodedImages) else ()
         async with _in_time(context, urgency):
             surveys = await self._preparer.surveys(files, turn)
-            cost = decode_cost(files, surveys, self.settings.decode_workers)
+            cost = self._preparer.cost(inputs, surveys, engine)
             ticket = self.batcher.admit(engine, answers, deadline, turn, cost)
             self.observer.question_admitted(question)
             answered = asyncio.wrap_future(ticket.future)

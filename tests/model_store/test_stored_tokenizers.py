@@ -72,7 +72,7 @@ def test_a_damaged_tokenizer_is_told(store: Path, harm: str) -> None:
 
 def test_one_that_the_library_cannot_read_is_told(store: Path) -> None:
     """Whoever made the store may have had another version of the library."""
-    _replace(store, b'{"model": {"type": "Future"}}')
+    texts.replace_tokenizer(store, b'{"model": {"type": "Future"}}')
     with pytest.raises(StoreError, match=r"tokenizer\.json in .* cannot be used: the library tokenizers"):
         Engine.load(str(store), device="cpu")
 
@@ -80,19 +80,11 @@ def test_one_that_the_library_cannot_read_is_told(store: Path) -> None:
 def test_one_with_marks_that_the_encoder_does_not_have_is_told(store: Path) -> None:
     content = json.loads((store / NAME).read_bytes())
     content["post_processor"]["cls"][1] = 5000
-    _replace(store, json.dumps(content).encode())
+    texts.replace_tokenizer(store, json.dumps(content).encode())
     with pytest.raises(
         StoreError, match=r"cannot be used: it makes \[\[5000, 0\].* the encoder has 97 tokens"
     ):
         Engine.load(str(store), device="cpu")
-
-
-def _replace(store: Path, content: bytes) -> None:
-    """Writes another tokenizer into the store, and its hash into the manifest."""
-    manifest, old = store / "manifest.json", (store / NAME).read_bytes()
-    (store / NAME).write_bytes(content)
-    before, after = (hashlib.sha256(one).hexdigest() for one in (old, content))
-    manifest.write_text(manifest.read_text().replace(before, after))
 
 
 def test_a_manifest_without_it_is_refused(store: Path) -> None:

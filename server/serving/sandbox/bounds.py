@@ -20,6 +20,17 @@ class Bounds:
     result_bytes: int
 
 
+@dataclass(frozen=True, slots=True)
+class Belonging:
+    """What a process keeps from job to job, such as a tokenizer; the first job that needs it brings it."""
+
+    name: str  # alike for what is alike
+    function: str  # which keeps it, as "module:function"; its attribute `keeps` is True
+    content: bytes
+    options: bytes
+    bounds: Bounds  # of the job that keeps it
+
+
 class SandboxError(Exception):
     """A job has no result."""
 

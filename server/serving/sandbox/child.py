@@ -44,14 +44,17 @@ def main(control: int, shared: int, shared_bytes: int, parent: int, functions: S
     known = [_imported(name) for name in functions]
     for function in known:
         _warm(function)
-    memory = _Memory.measured()
+    memory = _Memory()
     _give_up_files()
     gc.collect()
     gc.freeze()
     channel.send(Reply(0, Kind.READY).packed())
     while message := channel.recv(MOST_MESSAGE):
         job = Job.unpacked(message)
-        reply = _answer(job, known[job.function], arena, memory)
+        function = known[job.function]
+        reply = _answer(job, function, arena, memory)
+        if getattr(function, "keeps", False):
+            memory.measure()
         channel.send(reply.packed())
         if reply.kind in (Kind.OVER_MEMORY, Kind.MEMORY_SHORT):
             return  # what is left of the work's memory is given back whole
@@ -91,18 +94,17 @@ class ResultTooLargeError(Exception):
 class _Memory:
     """The address space of this process: what it has, and what it may have beside while it works."""
 
-    def __init__(self, own: int, given: int) -> None:
-        self._own = own
-        self._given = given  # the limit of whoever runs this server
-        self._ours = given  # the limit as it was set here last
-
-    @classmethod
-    def measured(cls) -> _Memory:
+    def __init__(self) -> None:
         """Reads what the process takes now, and what it inherited as the limit."""
-        with open("/proc/self/statm", encoding="ascii") as file:
-            pages = int(file.read().split()[0])
-        soft, _ = resource.getrlimit(resource.RLIMIT_AS)
-        return cls(pages * mmap.PAGESIZE, soft)
+        # It stays open: later none can be opened.
+        self._statm = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
+        self.measure()
+        self._given, _ = resource.getrlimit(resource.RLIMIT_AS)  # of whoever runs this server
+        self._ours = self._given  # the limit as it was set here last
+
+    def measure(self) -> None:
+        """Counts what the process takes now as its own."""
+        self._own = int(os.pread(self._statm, 100, 0).split()[0]) * mmap.PAGESIZE
 
     def allow(self, extra: int) -> Kind:
         """Sets the limit, and returns what it means when that does not suffice."""

@@ -5,18 +5,20 @@
     result = await pool.submit(DECODE, data, options, lane="small", turn=turn, cost=0.01, bounds=bounds)
 
 A lane is a number of jobs that may run at once, and a queue in fair order; every process may work for every
-lane. One process more than what runs is kept ready, so that one that ends is replaced at once.
+lane. One process more than what runs is kept ready, so that one that ends is replaced at once. A job that
+needs a belonging goes to a process that has it, or to one that is given it first.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
 
 from mass_serve.server.serving.fair_queue import FairQueue, Turn
 from mass_serve.server.serving.sandbox.bounds import (
+    Belonging,
     Bounds,
     ExceededError,
     MemoryShortError,
@@ -26,51 +28,18 @@ from mass_serve.server.serving.sandbox.bounds import (
 )
 from mass_serve.server.serving.sandbox.messages import (
     Buffer,
-    Job,
     Kind,
     Reply,
     WrongMessageError,
     result_start,
 )
 from mass_serve.server.serving.sandbox.processes import Processes
+from mass_serve.server.serving.sandbox.work import Lane, Running, Step, Work
 from mass_serve.server.serving.sandbox.worker import PIECE, Worker
 
 SPARES = 1
 # A job that nobody waits for any more may run on for so long; its process is replaced then.
 ABANDONED_SECONDS = 1.0
-
-
-@dataclass(eq=False, slots=True)
-class _Work:
-    """A job and whoever waits for it."""
-
-    function: int
-    data: Buffer
-    options: bytes
-    bounds: Bounds
-    lane: str
-    turn: Turn
-    cost: float
-    result: asyncio.Future[bytearray]
-    since: float
-    waits: bool = True
-
-
-@dataclass(eq=False, slots=True)
-class _Running:
-    """A job in a process, or about to be."""
-
-    work: _Work
-    number: int
-    started: float
-    timer: asyncio.TimerHandle
-
-
-@dataclass(eq=False)
-class _Lane:
-    most: int
-    queue: FairQueue[_Work]
-    running: int = 0
 
 
 class SandboxPool:
@@ -90,7 +59,7 @@ class SandboxPool:
         its cost, and the seconds for which it ran.
         """
         self._functions = tuple(functions)
-        self._lanes = {name: _Lane(most, FairQueue(time.monotonic)) for name, most in lanes.items()}
+        self._lanes = {name: Lane(most, FairQueue(time.monotonic)) for name, most in lanes.items()}
         self._replaced = replaced
         self._took = took
         self._processes = Processes(
@@ -101,8 +70,8 @@ class SandboxPool:
             none_starts=self._refuse_all,
         )
         self._idle: list[Worker] = []
-        self._busy: dict[Worker, _Running] = {}
-        self._open: dict[_Work, None] = {}  # in the order in which they came
+        self._busy: dict[Worker, Running] = {}
+        self._open: dict[Work, None] = {}  # in the order in which they came
         self._least = next(iter(self._lanes.values())).most + SPARES
         self._most = sum(lane.most for lane in self._lanes.values()) + SPARES
         self._numbers = 0
@@ -133,14 +102,15 @@ class SandboxPool:
         turn: Turn,
         cost: float,
         bounds: Bounds,
+        needs: Belonging | None = None,
     ) -> asyncio.Future[bytearray]:
         """Queues a job. Its future has the result, or a SandboxError; cancelled, it leaves at once."""
         result: asyncio.Future[bytearray] = asyncio.get_running_loop().create_future()
         if self._loop is None:
             result.set_exception(MemoryShortError("the processes have ended"))
             return result
-        index, now = self._functions.index(function), time.monotonic()
-        work = _Work(index, data, options, bounds, lane, turn, cost, result, now)
+        step = Step(self._functions.index(function), data, options, bounds)
+        work = Work(step, needs, lane, turn, cost, result, time.monotonic())
         self._open[work] = None
         self._lanes[lane].queue.push(turn, work, cost)
         result.add_done_callback(lambda _: self._leave(work))
@@ -152,11 +122,11 @@ class SandboxPool:
         self._loop = None
         self._processes.close()
         for running in self._busy.values():
-            running.timer.cancel()
+            running.ends_by(None)
         for work in list(self._open):
             work.result.cancel()
 
-    def _leave(self, work: _Work) -> None:
+    def _leave(self, work: Work) -> None:
         """Lets go of a job that has ended, or that nobody waits for any more: it may run on for a moment."""
         del self._open[work]
         if self._loop is None:
@@ -165,8 +135,7 @@ class SandboxPool:
             self._lanes[work.lane].queue.remove(work.turn, work)
         for worker, running in self._busy.items():
             if running.work is work:
-                running.timer.cancel()
-                running.timer = self._time_out(ABANDONED_SECONDS, worker, running.number)
+                running.ends_by(self._time_out(ABANDONED_SECONDS, worker, running.number))
 
     # From the queues to the processes
 
@@ -182,24 +151,39 @@ class SandboxPool:
         if not self._idle:
             self._processes.want(min(self._most, max(self._least, len(self._busy) + SPARES)))
 
-    def _begin(self, lane: _Lane, work: _Work) -> None:
-        worker, number = self._idle.pop(), (self._numbers + 1) & 0xFFFFFFFF
-        timer = self._time_out(work.bounds.wall_seconds, worker, number)
-        running = self._busy[worker] = _Running(work, number, time.monotonic(), timer)
-        self._numbers = number
+    def _begin(self, lane: Lane, work: Work) -> None:
+        worker = self._idle_one(work.needs)
+        steps, needs = deque([work.step]), work.needs
+        if needs is not None and worker.kept != needs.name:
+            worker.kept = None
+            index = self._functions.index(needs.function)
+            steps.appendleft(Step(index, needs.content, needs.options, needs.bounds))
         work.waits = False
         lane.running += 1
+        running = self._busy[worker] = Running(work, steps, time.monotonic())
+        self._start_step(worker, running)
+
+    def _idle_one(self, needs: Belonging | None) -> Worker:
+        """Takes an idle process: of several the last one at work, or the last one that has what is needed."""
+        fitting = [worker for worker in self._idle if needs is not None and worker.kept == needs.name]
+        worker = (fitting or self._idle)[-1]
+        self._idle.remove(worker)
+        return worker
+
+    def _start_step(self, worker: Worker, running: Running) -> None:
+        running.number = self._numbers = (self._numbers + 1) & 0xFFFFFFFF
+        running.ends_by(self._time_out(running.step.bounds.wall_seconds, worker, running.number))
         self._write_from(worker, running, 0)
 
     def _time_out(self, seconds: float, worker: Worker, number: int) -> asyncio.TimerHandle:
         assert self._loop is not None
         return self._loop.call_later(seconds, self._out_of_time, worker, number)
 
-    def _write_from(self, worker: Worker, running: _Running, position: int) -> None:
+    def _write_from(self, worker: Worker, running: Running, position: int) -> None:
         """Copies a piece of the input, so that others have their turn between two of them."""
         if self._busy.get(worker) is not running or self._loop is None:
             return
-        data = memoryview(running.work.data)
+        data = memoryview(running.step.data)
         try:
             worker.write(data[position : position + PIECE], position)
         except OSError:
@@ -209,7 +193,7 @@ class SandboxPool:
         if position + PIECE < len(data):
             self._loop.call_soon(self._write_from, worker, running, position + PIECE)
         else:
-            worker.tell(_job(running))
+            worker.tell(running.step.job(running.number))
 
     # And back
 
@@ -231,22 +215,25 @@ class SandboxPool:
         else:
             raise WrongMessageError("it was ready before")
 
-    def _read_result(self, worker: Worker, running: _Running, nbytes: int) -> None:
-        if nbytes > running.work.bounds.result_bytes:
+    def _read_result(self, worker: Worker, running: Running, nbytes: int) -> None:
+        if nbytes > running.step.bounds.result_bytes:
             raise WrongMessageError("the result is longer than was allowed")
+        if len(running.steps) > 1:
+            self._has_kept(worker, running)
+            return
         try:
             self._read_from(worker, running, bytearray(nbytes), 0)
         except MemoryError:
             self._fail(worker, running, MemoryShortError("the result finds no memory"))
             self._free(worker, running)
 
-    def _read_from(self, worker: Worker, running: _Running, result: bytearray, position: int) -> None:
+    def _read_from(self, worker: Worker, running: Running, result: bytearray, position: int) -> None:
         """Copies a piece of the result, so that others have their turn between two of them."""
         if self._busy.get(worker) is not running or self._loop is None:
             return
         piece = memoryview(result)[position : position + PIECE]
         try:
-            worker.read(piece, result_start(len(running.work.data)) + position)
+            worker.read(piece, result_start(len(running.step.data)) + position)
         except OSError:
             self._processes.give_up(worker, "crash")
             return
@@ -259,24 +246,43 @@ class SandboxPool:
         self._took(running.work.lane, running.work.cost, time.monotonic() - running.started)
         self._free(worker, running)
 
-    def _free(self, worker: Worker, running: _Running) -> None:
+    def _has_kept(self, worker: Worker, running: Running) -> None:
+        """Goes on with the job that needed what the process has got, unless nobody waits for it any more."""
+        if running.work.needs is not None:
+            worker.kept = running.work.needs.name
+        if running.work.result.done():
+            self._free(worker, running)
+        elif self._gives_back(worker, running.steps.popleft()):
+            running.started = time.monotonic()
+            self._start_step(worker, running)
+        else:
+            self._fail(worker, running, MemoryShortError("no address space is left"))
+            self._processes.give_up(worker, "memory")
+
+    def _free(self, worker: Worker, running: Running) -> None:
         """Takes a process back from a job."""
         self._done(worker, running)
-        touched = result_start(len(running.work.data)) + running.work.bounds.result_bytes
+        if self._gives_back(worker, running.step):
+            self._is_idle(worker)
+        else:
+            self._processes.give_up(worker, "memory")  # its memory goes with it
+
+    def _gives_back(self, worker: Worker, step: Step) -> bool:
+        """Gives the shared memory of a large job back; False where there is no address space to do so."""
+        touched = result_start(len(step.data)) + step.bounds.result_bytes
         try:
             if touched > PIECE:
                 worker.give_back(touched)
         except OSError:
-            self._processes.give_up(worker, "memory")  # its memory goes with it
-        else:
-            self._is_idle(worker)
+            return False
+        return True
 
-    def _done(self, worker: Worker, running: _Running) -> None:
+    def _done(self, worker: Worker, running: Running) -> None:
         if self._busy.pop(worker, None) is running:
-            running.timer.cancel()
+            running.ends_by(None)
             self._lanes[running.work.lane].running -= 1
 
-    def _fail(self, worker: Worker, running: _Running, error: SandboxError) -> None:
+    def _fail(self, worker: Worker, running: Running, error: SandboxError) -> None:
         self._done(worker, running)
         if not running.work.result.done():
             running.work.result.set_exception(error)
@@ -307,9 +313,3 @@ class SandboxPool:
         for work in list(self._open):
             if not work.result.done():
                 work.result.set_exception(MemoryShortError("no worker process can be started"))
-
-
-def _job(running: _Running) -> Job:
-    work, bounds = running.work, running.work.bounds
-    sizes = len(work.data), bounds.result_bytes, bounds.memory_bytes
-    return Job(running.number, work.function, work.options, *sizes, bounds.cpu_seconds)

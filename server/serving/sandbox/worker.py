@@ -24,6 +24,7 @@ main(*map(int, sys.argv[1:5]), functions=sys.argv[5].split(","))"""
 ENVIRONMENT = {
     "OPENBLAS_NUM_THREADS": "1",
     "OMP_NUM_THREADS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
     "MALLOC_ARENA_MAX": "1",
     "LC_ALL": "C.UTF-8",
 }
@@ -43,6 +44,7 @@ class Worker:
         """Starts the process; it is ready when it says so. Raises OSError where none can be started."""
         self.ready = False
         self.killed = False  # by us
+        self.kept: str | None = None  # the name of the belonging that it has
         self._errors: int | None = None  # what it says while it starts
         self.shared_bytes = shared_bytes
         self.memory = os.memfd_create("mass-serve", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)

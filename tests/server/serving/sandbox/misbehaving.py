@@ -81,6 +81,25 @@ def too_much(_data: memoryview, _options: bytes) -> bytes:
     return bytes(1000)
 
 
+_kept: list[bytes] = []
+_times: list[bytes] = []
+
+
+def keep(data: memoryview, options: bytes) -> bytes:
+    """Keeps what it got, and so many bytes beside."""
+    _times.append(bytes(data) + bytes(int(options)))
+    _kept[:] = [bytes(data)]
+    return b""
+
+
+keep.keeps = True  # type: ignore[attr-defined]
+
+
+def tell_kept(data: memoryview, _options: bytes) -> bytes:
+    """Tells what it keeps, how often it was told to keep something, and who it is."""
+    return b"%b %d %d %b" % (_kept[0], len(_times), os.getpid(), bytes(data))
+
+
 def _control() -> int:
     return next(fd for fd in range(100) if _is_socket(fd))
 

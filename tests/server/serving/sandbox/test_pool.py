@@ -20,6 +20,7 @@ from structlog.testing import capture_logs
 from mass_serve.server.serving.fair_queue import Turn
 from mass_serve.server.serving.sandbox import processes
 from mass_serve.server.serving.sandbox.bounds import (
+    Belonging,
     Bounds,
     ExceededError,
     MemoryShortError,
@@ -38,7 +39,7 @@ def named(function: str) -> str:
     return f"{misbehaving.__name__}:{function}"
 
 
-FUNCTIONS = [named(name) for name in (*NAMES, "too_much")]
+FUNCTIONS = [named(name) for name in (*NAMES, "too_much", "keep", "tell_kept")]
 BOUNDS = Bounds(cpu_seconds=20.0, wall_seconds=60.0, memory_bytes=100 << 20, result_bytes=100)
 SHARED = 8 << 20
 PATIENCE = 90.0  # on a machine that has other work
@@ -56,15 +57,24 @@ async def ask(
     bounds: Bounds = BOUNDS,
     place: Turn | None = None,
     lane: str = "small",
+    needs: Belonging | None = None,
 ) -> bytes:
-    work = pool.submit(named(name), data, options, lane=lane, turn=place or turn(), cost=1.0, bounds=bounds)
+    work = pool.submit(
+        named(name), data, options, lane=lane, turn=place or turn(), cost=1.0, bounds=bounds, needs=needs
+    )
     return bytes(await asyncio.wait_for(work, PATIENCE))
 
 
 def workers() -> list[psutil.Process]:
     """The worker processes of this one, which may have servers of other tests as children too."""
-    children = psutil.Process().children()
-    return [child for child in children if child.status() == psutil.STATUS_ZOMBIE or "-S" in child.cmdline()]
+    return [child for child in psutil.Process().children() if _is_worker(child)]
+
+
+def _is_worker(child: psutil.Process) -> bool:
+    try:
+        return "-S" in child.cmdline()
+    except psutil.ZombieProcess:  # it has ended, and nobody took its exit status
+        return True
 
 
 def with_pool(
@@ -438,3 +448,87 @@ def test_closing_ends_what_runs_and_drops_what_waits() -> None:
         assert workers() == []
 
     asyncio.run(run())
+
+
+def belonging(content: bytes, beside: int = 0, bounds: Bounds = BOUNDS) -> Belonging:
+    """Something to keep, and so many bytes beside that the process has to keep, too."""
+    return Belonging(content[:20].decode(), named("keep"), content, b"%d" % beside, bounds)
+
+
+def test_a_process_is_given_what_a_job_needs_once() -> None:
+    async def test(pool: SandboxPool) -> None:
+        first = [await ask(pool, "tell_kept", b"x", needs=belonging(b"cat")) for _ in range(3)]
+        assert first[0].startswith(b"cat 1 ")
+        assert first[0].endswith(b" x")
+        assert len(set(first)) == 1
+        others = [await ask(pool, "tell_kept", needs=belonging(b"dog")) for _ in range(2)]
+        assert others[0].startswith(b"dog ")
+        assert others[0] == others[1]
+
+    with_pool(test)
+
+
+def test_jobs_go_to_the_process_that_has_what_they_need() -> None:
+    async def test(pool: SandboxPool) -> None:
+        cat = await ask(pool, "tell_kept", needs=belonging(b"cat"))
+        sleeping = asyncio.ensure_future(ask(pool, "sleep", options=b"0.5", lane="large"))  # takes that one
+        await asyncio.sleep(0)
+        dog = await ask(pool, "tell_kept", needs=belonging(b"dog"))
+        await sleeping
+        for needs, told in ((belonging(b"cat"), cat), (belonging(b"dog"), dog)) * 2:
+            assert await ask(pool, "tell_kept", needs=needs) == told
+        assert cat.split()[2] != dog.split()[2]
+
+    with_pool(test)
+
+
+def test_a_process_in_place_of_another_is_given_it_again() -> None:
+    async def test(pool: SandboxPool) -> None:
+        before = await ask(pool, "tell_kept", needs=belonging(b"cat"))
+        with pytest.raises(ExceededError):
+            await ask(pool, "crash", needs=belonging(b"cat"))
+        after = await ask(pool, "tell_kept", needs=belonging(b"cat"))
+        assert after.split()[:2] == [b"cat", b"1"]
+        assert after.split()[2] != before.split()[2]
+
+    with_pool(test)
+
+
+def test_what_is_kept_counts_as_the_process_s_own_memory() -> None:
+    """A job may take as much as its bounds say, however much the process keeps."""
+
+    async def test(pool: SandboxPool) -> None:
+        within = b"%d" % (BOUNDS.memory_bytes // 3)  # it takes twice as much
+        needs = belonging(b"cat", 3 * BOUNDS.memory_bytes, replace(BOUNDS, memory_bytes=800 << 20))
+        assert await ask(pool, "eat_memory", options=within, needs=needs) == b""
+        with pytest.raises(ExceededError, match="memory"):
+            await ask(pool, "eat_memory", options=b"%d" % (2 * BOUNDS.memory_bytes), needs=needs)
+
+    with_pool(test)
+
+
+def test_what_takes_too_much_to_keep_fails_the_job_that_needs_it() -> None:
+    async def test(pool: SandboxPool) -> None:
+        with pytest.raises(ExceededError, match="memory"):
+            await ask(pool, "tell_kept", needs=belonging(b"cat", 2 * BOUNDS.memory_bytes))
+        with pytest.raises(RefusedError) as refused:
+            await ask(pool, "tell_kept", needs=replace(belonging(b"cat"), options=b"many"))
+        assert refused.value.kind == "ValueError"
+        with pytest.raises(MemoryShortError, match="input finds no memory"):
+            await ask(pool, "tell_kept", needs=belonging(b"c" * (SHARED + 1)))
+        assert await ask(pool, "echo", b"a") == b"a"
+
+    with_pool(test)
+
+
+def test_what_nobody_waits_for_is_kept_all_the_same() -> None:
+    async def test(pool: SandboxPool) -> None:
+        needs = belonging(b"cat")
+        work = pool.submit(
+            named("tell_kept"), b"", lane="small", turn=turn(), cost=1.0, bounds=BOUNDS, needs=needs
+        )
+        await asyncio.sleep(0)
+        work.cancel()
+        assert (await ask(pool, "tell_kept", needs=needs)).startswith(b"cat 1 ")
+
+    with_pool(test)
