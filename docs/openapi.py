@@ -91,12 +91,16 @@ def _parameters(parameters: Iterable[Json]) -> str:
 
 
 def _bodies(content: Json) -> Iterator[str]:
-    """One paragraph for all content types with the same schema, one table for each that has fields."""
+    """One paragraph for all content types with the same schema, one table for each choice that has fields."""
     for schema, same in groupby(content, key=lambda kind: content[kind].get("schema", {})):
         kinds = ", ".join(code(kind) for kind in same)
         yield f"Body as {kinds}: {_kind(schema)}."
-        if "properties" in schema:
-            yield _fields(schema)
+        choices = schema.get("anyOf", [schema])
+        for choice in choices:
+            if "properties" in choice and len(choices) > 1:
+                yield plain(choice["description"])
+            if "properties" in choice:
+                yield _fields(choice)
 
 
 def _answers(responses: Json) -> Iterator[str]:

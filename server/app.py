@@ -14,6 +14,7 @@ from mass_serve.server.operation.metrics import Metrics
 from mass_serve.server.operation.tracing import Shutdown, no_spans, trace_requests
 from mass_serve.server.protocols.hugging_face import routes as hugging_face
 from mass_serve.server.protocols.hugging_face.image_requests import FRAME_OF_JSON
+from mass_serve.server.protocols.hugging_face.text_requests import FRAME_OF_TEXTS
 from mass_serve.server.protocols.native import routes as native
 from mass_serve.server.protocols.native import task_routes
 from mass_serve.server.protocols.native.classify_requests import FILES_OF_JSON
@@ -37,8 +38,8 @@ ROUTES = (
     page,
 )
 # What worker processes parse, because it would hold the event loop up.
-PARSING = (FILES_OF_JSON, FRAME_OF_JSON, TO_BINARY_FORM)
-DESCRIPTION = """Many classifiers behind one encoder: send an image, get the label and the task it belongs to.
+PARSING = (FILES_OF_JSON, FRAME_OF_JSON, FRAME_OF_TEXTS, TO_BINARY_FORM)
+DESCRIPTION = """Many classifiers behind one encoder: send an image or a text, get its label and its task.
 
 Every error is `{"error": "<one sentence>"}`, and every response carries `X-Request-Id`."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mass_serve.server.errors import BadRequestError
+from mass_serve.server.errors import BadRequestError, TooLargeError
 from mass_serve.server.protocols.bodies import MOST_OPTIONS
 
 DEFAULT_TOP_K = 5
@@ -22,6 +22,16 @@ class Limits:
     def most_values(self) -> int:
         """How many commas JSON may have: between options, around inputs, and within texts."""
         return MOST_OPTIONS + 2 * self.max_images + self.max_text_characters
+
+
+def check_count(count: int, what: str, limits: Limits) -> None:
+    """Raises BadRequestError for no image, or text, and TooLargeError for too many."""
+    if not count:
+        raise BadRequestError(f"The request holds no {what}; send at least one.")
+    if count > limits.max_images:
+        raise TooLargeError(
+            f"The request holds {count} {what}s, the limit is {limits.max_images}; send fewer at a time."
+        )
 
 
 def checked_top_k(top_k: int, limit: int) -> int:

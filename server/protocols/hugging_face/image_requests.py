@@ -32,4 +32,5 @@ def image_of_frame(frame: bytearray) -> tuple[bytes, HuggingFaceParameters]:
 
 def _read_json(body: bytes) -> tuple[bytes, HuggingFaceParameters]:
     parsed = parse_json(HuggingFaceBody, body, MOST_OPTIONS)
-    return decoded_base64(parsed.inputs, "inputs"), parsed.parameters or HuggingFaceParameters()
+    image = decoded_base64(parsed.inputs, "This store reads images, and inputs")
+    return image, parsed.parameters or HuggingFaceParameters()

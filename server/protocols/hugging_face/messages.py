@@ -1,21 +1,25 @@
-"""What Hugging Face's image-classification clients send and expect, as the OpenAPI description shows it."""
+"""What Hugging Face's classification clients send and expect, as the OpenAPI description shows it."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from mass_serve.server.protocols.text_items import TextItem
+
+ScoreFunction = Literal["softmax", "sigmoid", "none"]
+
 
 class HuggingFaceParameters(BaseModel):
-    """What Hugging Face's image-classification task lets a caller choose."""
+    """What Hugging Face's classification tasks let a caller choose."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
     top_k: Annotated[int | None, Field(description="how many labels to return, 5 by default")] = None
     function_to_apply: Annotated[
-        Literal["softmax", "sigmoid", "none"] | None,
-        Field(description="what turns logits into scores, softmax by default"),
+        ScoreFunction | None,
+        Field(description="what turns logits into scores: softmax, or sigmoid of a single label, by default"),
     ] = None
 
 
@@ -28,6 +32,46 @@ class HuggingFaceBody(BaseModel):
     parameters: HuggingFaceParameters | None = None
 
 
+class TextBody(BaseModel):
+    """A request about texts, of Hugging Face's clients or of those of text-embeddings-inference.
+
+    What else they add is not read.
+    """
+
+    model_config = ConfigDict(strict=True)
+
+    # Which of the two writes so is known only once the rest is read.
+    inputs: Any
+    parameters: HuggingFaceParameters | None = None
+    truncate: bool | None = None
+    truncation_direction: Literal["Right", "right", "Left", "left"] = "Right"
+    raw_scores: bool = False
+
+
+class TextClassificationBody(BaseModel):
+    """How Hugging Face's text-classification clients ask."""
+
+    inputs: TextItem | list[TextItem] = Field(description="a text or a pair, or a list of them")
+    parameters: HuggingFaceParameters | None = None
+
+
+class PredictBody(BaseModel):
+    """How clients of text-embeddings-inference ask."""
+
+    inputs: str | list[str] | list[list[str]] = Field(
+        description="a text, a pair of two, or a batch of lists of one or two"
+    )
+    truncate: bool | None = Field(None, description="false refuses a text that is too long with 413")
+    truncation_direction: Literal["Right", "right", "Left", "left"] = Field(
+        "Right", description="the end that is cut off"
+    )
+    raw_scores: bool = Field(False, description="logits in place of probabilities")
+
+
+def _is_none(value: object) -> bool:
+    return value is None
+
+
 class HuggingFaceLabel(BaseModel):
     """A label, its score, and the task that it belongs to."""
 
@@ -35,4 +79,7 @@ class HuggingFaceLabel(BaseModel):
     score: float
     task: str
     task_revision: str
-    unrouted: bool = Field(description="the image is so little like those of any task that none is believed")
+    unrouted: bool = Field(description="the input is so little like those of any task that none is believed")
+    cut: int | None = Field(
+        default=None, exclude_if=_is_none, description="of a text: how many of its tokens were not read"
+    )

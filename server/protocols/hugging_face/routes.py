@@ -1,20 +1,33 @@
-"""Image classification as Hugging Face's inference clients ask for it: an image in, a list of labels out."""
+"""Classification as Hugging Face's clients ask for it: an image or texts in, lists of labels out.
+
+Texts are asked about by clients of text-embeddings-inference, too.
+"""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, Request
+from fastapi.responses import Response
 
-from mass_serve.engine import Classification, Question
+from mass_serve.engine import Question
 from mass_serve.model_store.format.field_types import AUTO
 from mass_serve.server.protocols.bodies import is_large_json
+from mass_serve.server.protocols.hugging_face.answers import TextAnswer, labels, num_labels, text_answer
 from mass_serve.server.protocols.hugging_face.image_requests import FRAME_OF_JSON, image_of_frame, read_image
-from mass_serve.server.protocols.hugging_face.messages import HuggingFaceLabel, HuggingFaceParameters
-from mass_serve.server.protocols.limits import DEFAULT_TOP_K, checked_top_k
-from mass_serve.server.serving.preparing import refuse_images
-from mass_serve.server.serving.request_context import EncodedImages, RequestContext
+from mass_serve.server.protocols.hugging_face.messages import (
+    HuggingFaceBody,
+    HuggingFaceLabel,
+    PredictBody,
+    TextClassificationBody,
+)
+from mass_serve.server.protocols.hugging_face.text_requests import FRAME_OF_TEXTS, read_texts, texts_of_frame
+from mass_serve.server.protocols.limits import DEFAULT_TOP_K, Limits, checked_top_k
+from mass_serve.server.protocols.writing import written_answer
+from mass_serve.server.serving.request_context import EncodedImages, RequestContext, Texts
 from mass_serve.server.serving.service import Service
+from mass_serve.server.web.json_schemas import inlined_schema
 from mass_serve.server.web.receiving import (
     FOR_INFERENCE,
     IF_THERE_IS_ROOM,
@@ -27,69 +40,82 @@ from mass_serve.server.web.responses import error_responses
 
 router = APIRouter(dependencies=FOR_INFERENCE)
 
+IMAGE_FILE = {"schema": {"type": "string", "format": "binary"}}
+JSON_BODIES = (HuggingFaceBody, TextClassificationBody, PredictBody)
 REQUEST_BODY: dict[str, Any] = {
     "required": True,
     "content": {
-        "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
-        "image/*": {"schema": {"type": "string", "format": "binary"}},
-        "application/json": {
-            "schema": {
-                "type": "object",
-                "properties": {
-                    "inputs": {"type": "string", "description": "the image file in standard base64"},
-                    "parameters": HuggingFaceParameters.model_json_schema(),
-                },
-                "required": ["inputs"],
-            }
-        },
+        "application/octet-stream": IMAGE_FILE,
+        "image/*": IMAGE_FILE,
+        "application/json": {"schema": {"anyOf": [inlined_schema(body) for body in JSON_BODIES]}},
     },
 }
 
 
 @router.post(
     "/",
+    response_model=TextAnswer,
     responses=error_responses(400, 401, 408, 413, 415, 429, 500, 503, 504),
     dependencies=IF_THERE_IS_ROOM,
     openapi_extra={"requestBody": REQUEST_BODY},
 )
 @router.post(
     "/predict",
+    response_model=TextAnswer,
     responses=error_responses(400, 401, 408, 413, 415, 429, 500, 503, 504),
     dependencies=IF_THERE_IS_ROOM,
     openapi_extra={"requestBody": REQUEST_BODY},
 )
 async def classify_among_all(
     request: Request, service: CurrentService, context: CurrentContext
-) -> list[HuggingFaceLabel]:
-    """Classifies one image, whatever its task, as `huggingface_hub.InferenceClient` asks for it."""
+) -> TextAnswer | Response:
+    """Classifies an image, or texts where the store reads those, whatever its task.
+
+    The answer to an image is a list of labels. `huggingface_hub.InferenceClient` asks about a text at `/`,
+    and the answer has a list for each text, also for a single one. Clients of text-embeddings-inference ask
+    at `/predict`, where a single text, or pair, has its labels alone. A body with `parameters` is Hugging
+    Face's at both paths, and one with `truncate`, `truncation_direction` or `raw_scores` the other's.
+    """
     return await _classify(request, service, context, Question())
 
 
 @router.post(
     "/models/{task}",
+    response_model=TextAnswer,
+    responses=error_responses(400, 401, 404, 408, 413, 415, 429, 500, 503, 504),
+    dependencies=IF_THERE_IS_ROOM,
+    openapi_extra={"requestBody": REQUEST_BODY},
+)
+@router.post(
+    "/models/{task}/predict",
+    response_model=TextAnswer,
     responses=error_responses(400, 401, 404, 408, 413, 415, 429, 500, 503, 504),
     dependencies=IF_THERE_IS_ROOM,
     openapi_extra={"requestBody": REQUEST_BODY},
 )
 async def classify_for_task(
     task: str, request: Request, service: CurrentService, context: CurrentContext
-) -> list[HuggingFaceLabel]:
-    """Classifies one image for one task, or for any of them if the task is `auto`."""
+) -> TextAnswer | Response:
+    """Classifies for one task, or for any of them if the task is `auto`, as at `/` and at `/predict`."""
     return await _classify(request, service, context, Question(None if task == AUTO else (task,)))
 
 
 async def _classify(
     request: Request, service: Service, context: RequestContext, question: Question
-) -> list[HuggingFaceLabel]:
+) -> TextAnswer | Response:
     body = await read_body(request, service)
-    work = _answer(body, request.headers.get("content-type", ""), service, context, question)
-    return await while_awaited(request, service, work)
+    content_type = request.headers.get("content-type", "")
+    if service.engine.tokenizer is None:
+        of_image = _of_image(body, content_type, service, context, question)
+        return await while_awaited(request, service, of_image)
+    to_predict = request.scope["path"].endswith("/predict")
+    of_texts = _of_texts(body, content_type, service, context, question, to_predict)
+    return Response(await while_awaited(request, service, of_texts), media_type="application/json")
 
 
-async def _answer(
+async def _of_image(
     body: bytes, content_type: str, service: Service, context: RequestContext, question: Question
 ) -> list[HuggingFaceLabel]:
-    refuse_images(service.engine)  # before a text is told that it is no base64
     turn = context.caller.turn()
     if is_large_json(body, content_type):
         frame = await service.parsers.run_outside(FRAME_OF_JSON, body, b"", turn)
@@ -100,24 +126,25 @@ async def _answer(
     top_k = DEFAULT_TOP_K if parameters.top_k is None else parameters.top_k
     checked_top_k(top_k, service.settings.max_top_k)
     answers = await service.classify(EncodedImages([image]), question, context)
-    return _labels(answers.classifications[0], top_k, parameters.function_to_apply or "softmax")
+    return labels(answers.classifications[0], top_k, parameters.function_to_apply)
 
 
-def _labels(answer: Classification, top_k: int, function: str) -> list[HuggingFaceLabel]:
-    """Returns the `top_k` labels of the winning task, ties in label order."""
-    scores = {
-        "softmax": answer.probabilities,
-        "sigmoid": answer.logits.sigmoid(),
-        "none": answer.logits,
-    }[function]
-    order = answer.logits.argsort(descending=True, stable=True)[:top_k].tolist()
-    return [
-        HuggingFaceLabel(
-            label=answer.labels[i],
-            score=score,
-            task=answer.task,
-            task_revision=answer.task_revision,
-            unrouted=answer.unrouted,
-        )
-        for i, score in zip(order, scores[order].tolist(), strict=True)
-    ]
+async def _of_texts(
+    body: bytes,
+    content_type: str,
+    service: Service,
+    context: RequestContext,
+    question: Question,
+    to_predict: bool,
+) -> str:
+    turn, parsers, settings = context.caller.turn(), service.parsers, service.settings
+    limits = Limits(settings.max_images_per_request, settings.max_top_k, settings.max_text_characters)
+    if is_large_json(body, content_type):
+        frame = await parsers.run_outside(FRAME_OF_TEXTS, body, b"%d" % limits.most_values, turn)
+        service.hold(len(frame), context)
+        asked = await parsers.run(turn, len(frame), texts_of_frame, frame, to_predict, limits)
+    else:
+        asked = await parsers.run(turn, len(body), read_texts, body, content_type, to_predict, limits)
+    answers = await service.classify(Texts(asked.texts, asked.truncation), question, context)
+    written = partial(text_answer, asked, answers)
+    return await written_answer(parsers, turn, num_labels(answers.classifications, asked.top_k), written)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from mass_serve.inputs.texts import Text
-from mass_serve.server.errors import BadRequestError, TooLargeError
+from mass_serve.server.errors import BadRequestError
 from mass_serve.server.protocols.bodies import (
     decoded_base64,
     is_form,
@@ -21,7 +21,7 @@ from mass_serve.server.protocols.bodies import (
     parse_json,
 )
 from mass_serve.server.protocols.framed import framed_files, unframed_files
-from mass_serve.server.protocols.limits import DEFAULT_TOP_K, Limits, checked_top_k
+from mass_serve.server.protocols.limits import DEFAULT_TOP_K, Limits, check_count, checked_top_k
 from mass_serve.server.protocols.native.multipart_forms import Part, parse_multipart
 from mass_serve.server.protocols.text_items import TextItem, texts_of_json
 from mass_serve.server.serving.request_context import EncodedImages, Texts
@@ -95,7 +95,8 @@ def parse_request(body: bytes, content_type: str, query: Options, limits: Limits
     """Reads any of the three forms. Raises BadRequestError or TooLargeError."""
     if not body:
         raise BadRequestError(
-            "The request has no body; send an image, a multipart form with 'images', or JSON."
+            "The request has no body; send an image, a multipart form with 'images', or JSON with 'images' or"
+            " 'texts'."
         )
     return _checked(*_read_form(body, content_type.strip().lower(), limits), query, limits)
 
@@ -194,11 +195,9 @@ def _checked_inputs(
     what = "image" if texts is None else "text"
     if files and texts is not None:
         raise BadRequestError("The request holds images and texts; send one of them, as the store reads.")
-    if not len(inputs):
-        raise BadRequestError(f"The request holds no {what}; send at least one, as '{what}s'.")
-    if len(inputs) > limits.max_images:
-        raise TooLargeError(
-            f"The request holds {len(inputs)} {what}s, the limit is {limits.max_images};"
-            " send fewer at a time."
+    if not files and texts is None:
+        raise BadRequestError(
+            "The request holds no image and no text; send 'images' or 'texts', as the store reads."
         )
+    check_count(len(inputs), what, limits)
     return inputs

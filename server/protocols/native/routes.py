@@ -23,6 +23,7 @@ from mass_serve.server.protocols.native.classify_requests import (
     request_of_files,
     split_names,
 )
+from mass_serve.server.protocols.writing import written_answer
 from mass_serve.server.serving.request_context import RequestContext
 from mass_serve.server.serving.service import Service
 from mass_serve.server.web.json_schemas import inlined_schema
@@ -38,9 +39,6 @@ from mass_serve.server.web.responses import error_responses
 
 router = APIRouter(dependencies=FOR_INFERENCE)
 
-# What is written on the event loop takes a millisecond at most.
-MOST_LABELS_AT_ONCE = 1000
-BYTES_A_LABEL = 100  # about
 IMAGE_FILE = {"type": "string", "format": "binary"}
 
 
@@ -126,11 +124,8 @@ async def _answer(
         )
         return answer.model_dump_json()
 
-    # Not for a few: the way to a thread takes longer than that.
     labels = len(answers.classifications) * asked.top_k
-    if labels > MOST_LABELS_AT_ONCE:
-        return await parsers.run(turn, labels * BYTES_A_LABEL, written)
-    return written()
+    return await written_answer(parsers, turn, labels, written)
 
 
 def _question(asked: ClassifyRequest) -> Question:

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from mass_serve.server.errors import BadRequestError, NotAnImageError, TooLargeError
 from mass_serve.server.protocols.bodies import decoded_base64, parse_json
-from mass_serve.server.protocols.limits import Limits
+from mass_serve.server.protocols.limits import Limits, check_count
 from mass_serve.server.protocols.open_inference.tensors import NUMBER_TYPES, WireTensor
 from mass_serve.server.serving.fair_queue import ORDINARY_PRIORITY
 from mass_serve.server.serving.request_context import EncodedImages, Images, ReadyImages, Urgency
@@ -218,24 +218,15 @@ def _only_input(parsed: InferBody, binary: memoryview) -> WireTensor:
 def _images(tensor: WireTensor, limits: Limits) -> tuple[Images, tuple[int, ...]]:
     """Returns the images of an input, and its shape without theirs: [N], or [N, 1] if it was sent so."""
     if tensor.name == IMAGE and tensor.datatype == "BYTES" and tensor.shape[1:] in ((), (1,)):
-        _check_count(tensor.shape, limits)
+        check_count(tensor.shape[0] if tensor.shape else 0, "image", limits)
         return EncodedImages(_files(tensor)), tensor.shape
     if tensor.name == PIXEL_VALUES and tensor.datatype in NUMBER_TYPES and len(tensor.shape) == 4:
-        _check_count(tensor.shape, limits)
+        check_count(tensor.shape[0] if tensor.shape else 0, "image", limits)
         return ReadyImages(_pixels(tensor)), tensor.shape[:1]
     raise BadRequestError(
         f"The input must be {IMAGE!r} BYTES [N], or {PIXEL_VALUES!r} UINT8 [N, H, W, 3] or FP32 [N, 3, H, W];"
         f" this is {tensor.name[:80]!a} {tensor.datatype[:20]!a} {list(tensor.shape[:6])}."
     )
-
-
-def _check_count(shape: tuple[int, ...], limits: Limits) -> None:
-    if not shape[:1] or not shape[0]:
-        raise BadRequestError("The request holds no image; send at least one.")
-    if shape[0] > limits.max_images:
-        raise TooLargeError(
-            f"The request holds {shape[0]} images, the limit is {limits.max_images}; send fewer at a time."
-        )
 
 
 def _files(tensor: WireTensor) -> list[bytes]:

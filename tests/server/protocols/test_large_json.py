@@ -81,7 +81,7 @@ def test_what_is_wrong_is_said_in_the_same_words() -> None:
     many = files_of_json(memoryview(body({"images": [{"b64": LARGE}, *[{"b64": SMALL}] * 4]})), b"20000")
     with pytest.raises(TooLargeError, match="5 images, the limit is 4"):
         request_of_files(bytearray(many), Options(), LIMITS)
-    with pytest.raises(BadRequestError, match=r"^inputs is not base64"):
+    with pytest.raises(BadRequestError, match="inputs is not base64"):
         frame_of_json(memoryview(body({"inputs": LARGE + "@"})), b"")
 
 

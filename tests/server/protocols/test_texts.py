@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -13,37 +11,19 @@ import pytest
 
 from mass_serve.engine import Classification, Engine
 from mass_serve.inputs.texts import Text
-from mass_serve.model_store.build_options import BuildOptions
-from mass_serve.model_store.build_store import build
-from mass_serve.router import MODE_NAMES
 from tests import texts
 from tests.pictures import picture
 from tests.server.protocols.test_native import as_json, refused
-from tests.server_processes import RunningServer, serving
+from tests.server_processes import RunningServer
 
 TEXTS = ["w10 w11 w12", "w20", "w30 " * 200, "w40 nothing known"]
 NAMES = ["guard", "domain", "safety"]
 PAIR = ("text", "text_pair")
 
 
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("texts")
-    models = texts.finetuned(folder, "Bert")
-    build(models.pretrained, models.tasks, folder / "store", BuildOptions(force=True), modes=MODE_NAMES)
-    return folder / "store"
-
-
-@pytest.fixture(scope="module")
-def engine(store: Path) -> Engine:
-    return Engine.load(str(store), device="cpu")
-
-
-@pytest.fixture(scope="module")
-def text_server(store: Path) -> Iterator[RunningServer]:
-    with serving(store, max_text_characters=20_000, max_images_per_request=16) as running:
-        running.wait_until_ready()
-        yield running
+@pytest.fixture
+def engine(text_engine: Engine) -> Engine:
+    return text_engine
 
 
 def post(server: RunningServer, **body: Any) -> httpx.Response:
@@ -137,7 +117,7 @@ def test_pairs_have_the_answers_of_the_engine(
         ({"texts": ["w10"] * 6, "answer": "each"}, 400, "6 texts times 3 tasks"),
         ({"texts": ["w10"], "tasks": ["cats"]}, 404, "cats"),
         ({"texts": ["w10"], "images": [{"b64": "AA=="}]}, 400, "images and texts"),
-        ({}, 400, "no image"),
+        ({}, 400, "'images' or 'texts', as the store reads"),
     ],
 )
 def test_bad_texts(text_server: RunningServer, body: dict[str, Any], status: int, words: str) -> None:
@@ -162,8 +142,6 @@ def test_images_are_told_that_the_store_reads_texts(text_server: RunningServer) 
     for path, body in (("/v1/classify", image), ("/v1/classify", as_json(image)), ("/", image)):
         refused(text_server.client.post(path, content=body), 400, "reads texts", "'texts'")
     refused(text_server.client.get("/v2/models/auto"), 400, "reads texts")
-    for path in ("/", "/predict", "/models/guard"):  # as clients of text classification ask
-        refused(text_server.client.post(path, json={"inputs": "w10"}), 400, "reads texts", "'texts'")
 
 
 def test_texts_are_told_that_the_store_reads_images(server: RunningServer) -> None:
