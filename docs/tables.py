@@ -97,7 +97,7 @@ def metrics_table() -> str:
 
 def metric_rows() -> list[tuple[str, str, str, str]]:
     """The rows of `metrics_table`."""
-    return sorted(_metrics(Metrics(1, EngineOptions().labels).registry))
+    return sorted(_metrics(Metrics(EngineOptions().labels).registry))
 
 
 def _metrics(registry: CollectorRegistry) -> Iterator[tuple[str, str, str, str]]:

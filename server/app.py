@@ -49,9 +49,10 @@ def create_app(settings: Settings, source: EngineSource) -> FastAPI:
 
     Raises SettingsError for settings that do not fit this machine.
     """
-    metrics = Metrics(settings.queue_images, settings.engine_options.labels)
+    metrics = Metrics(settings.engine_options.labels)
     service = Service(settings, source, metrics, PARSING)
     metrics.watch_readiness(lambda: service.ready)
+    metrics.watch_queue(service.places)
     metrics.watch_ages(service.ages)
     metrics.ages_are_bounded(service.age_limits())
     metrics.watch_held_bytes(lambda: service.held_bytes)

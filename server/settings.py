@@ -86,10 +86,15 @@ class Settings(EngineOptions, BaseSettings):
     num_threads: int | None = Field(None, ge=1, description="torch's CPU threads; torch's choice by default")
 
     max_batch_images: Count = Field(32, description="images in one batch on the device")
+    max_batch_tokens: Count = Field(16_384, description="tokens of texts in one batch on the device")
     batch_delay: Seconds = Field(0.0, description="seconds to wait for a batch to fill")
     queue_images: Count = Field(256, description="images that may wait; beyond it requests get 429")
+    queue_tokens: Count = Field(
+        262_144, description="tokens of texts that may wait; beyond it requests get 429"
+    )
     decode_workers: Count = Field(
-        default_factory=lambda: min(8, os.cpu_count() or 1), description="processes that decode images"
+        default_factory=lambda: min(8, os.cpu_count() or 1),
+        description="processes that decode images, or make tokens of what a thread does not",
     )
 
     max_body_bytes: Count = Field(32 * MIB, description="largest request body, in bytes")

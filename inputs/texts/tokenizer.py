@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from mass_serve.inputs.errors import EmptyInputError, InputTooLargeError, NoPairsError
 from mass_serve.inputs.texts.bounded import is_bounded
 from mass_serve.inputs.texts.pairs import PairMarks, kept_of_pair, words_of
-from mass_serve.inputs.texts.text import Text
+from mass_serve.inputs.texts.text import Text, num_characters
 
 if TYPE_CHECKING:
     import tokenizers
@@ -90,6 +90,13 @@ class TextTokenizer:
         """Every token and its id."""
         found: dict[str, int] = self._tokenizer.get_vocab(with_added_tokens=True)
         return found
+
+    def guessed_tokens(self, text: Text) -> int:
+        """Returns how many tokens a text may have, before it is known: `min(max_tokens, characters + marks)`.
+
+        That is seldom too few: tokens are rarely shorter than a character.
+        """
+        return min(self.max_tokens, num_characters([text]) + self.max_tokens - self._room)
 
     @property
     def takes_pairs(self) -> bool:

@@ -1,6 +1,6 @@
 """The Prometheus metrics of one application, in a registry of its own; every child starts at zero.
 
-metrics = Metrics(settings.queue_images, settings.engine_options.labels)
+metrics = Metrics(settings.engine_options.labels)
 service = Service(settings, source, metrics)
 text = metrics.render()
 """
@@ -54,7 +54,7 @@ REASONS = (
 class Metrics(GuardingMetrics):
     """Counts what the service reports, under names that start with `mass_`: a `ServingObserver`."""
 
-    def __init__(self, queue_capacity: int, options: Mapping[str, str]) -> None:
+    def __init__(self, options: Mapping[str, str]) -> None:
         """Registers all metrics; `options` are labels of `mass_build_info`: the engine's options in words."""
         # They are a time stamp beside every counter, which nobody reads.
         disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -63,7 +63,7 @@ class Metrics(GuardingMetrics):
         ProcessCollector(registry=self.registry)
         self._make_request_metrics()
         self._make_routing_metrics()
-        self._make_batch_metrics(queue_capacity)
+        self._make_batch_metrics()
         self._make_state_metrics(options)
 
     def _make_request_metrics(self) -> None:
@@ -136,7 +136,7 @@ class Metrics(GuardingMetrics):
             registry=self.registry,
         )
 
-    def _make_batch_metrics(self, queue_capacity: int) -> None:
+    def _make_batch_metrics(self) -> None:
         self.stage_duration = Histogram(
             "mass_stage_duration_seconds",
             "Time by stage: decode and queue per request, the others per batch.",
@@ -155,9 +155,16 @@ class Metrics(GuardingMetrics):
             buckets=BATCH_BUCKETS,
             registry=self.registry,
         )
-        self.queue_depth = Gauge("mass_queue_depth", "Images admitted and waiting.", registry=self.registry)
-        capacity = Gauge("mass_queue_capacity", "Images that may wait.", registry=self.registry)
-        capacity.set(queue_capacity)
+        self.queue_depth = Gauge(
+            "mass_queue_depth",
+            "Images admitted and waiting; where the store reads texts, their tokens.",
+            registry=self.registry,
+        )
+        self.queue_capacity = Gauge(
+            "mass_queue_capacity",
+            "Images that may wait; where the store reads texts, tokens.",
+            registry=self.registry,
+        )
 
     def _make_state_metrics(self, options: Mapping[str, str]) -> None:
         self.ready = Gauge("mass_ready", "1 while requests are served.", registry=self.registry)
@@ -187,6 +194,11 @@ class Metrics(GuardingMetrics):
         """Lets `mass_ready` ask at each scrape, so that it cannot go stale."""
         self.ready.set_function(lambda: float(ready()))
 
+    def watch_queue(self, places: Callable[[], tuple[int, int]]) -> None:
+        """Lets the queue's figures, how much waits and how much may, be asked for at each scrape."""
+        self.queue_depth.set_function(lambda: places()[0])
+        self.queue_capacity.set_function(lambda: places()[1])
+
     def request_in_progress(self) -> AbstractContextManager[None]:
         """Counts a request in `mass_requests_in_progress` while the block runs."""
         tracker: AbstractContextManager[None] = self.in_progress.track_inprogress()
@@ -204,10 +216,6 @@ class Metrics(GuardingMetrics):
     def question_admitted(self, question: Question) -> None:
         """Counts a request by what it asks."""
         self.questions.labels("same_task" if question.same_task else question.answer).inc()
-
-    def images_waiting(self, images: int) -> None:
-        """Shows the length of the queue."""
-        self.queue_depth.set(images)
 
     def engine_loaded(self, engine: ServingEngine, seconds: float) -> None:
         """Opens the per-task children and exports the figures of this engine instead of an earlier one's."""

@@ -7,8 +7,9 @@ The ledger refuses a request whose answer would come too late. The prediction fo
 work is done (`fair_queue`): all that is more urgent, all of the same caller, and of every other caller as
 much as is taken while this one's is, which is in proportion to their shares and at most what it has.
 
-Images that wait have a bound. While there is room one caller may take all of it. When there is none, a caller
-with less than its fair share takes the places of one with more.
+What waits has a bound, in places: an image takes one, a text one for each of its tokens. While there is room
+one caller may take all of it. When there is none, a caller with less than its fair share takes those of one
+with more.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from mass_serve.engine import ServingEngine
 from mass_serve.server.errors import QueueFullError
 from mass_serve.server.serving.caller import Caller
 from mass_serve.server.serving.fair_queue import Turn
@@ -42,7 +44,7 @@ class _Standing:
     """Holds what one caller has of the queue."""
 
     share: float
-    images: int = 0
+    places: int = 0
     untouched: list[Ticket] = field(default_factory=list)  # nothing of them is on the device; newest last
 
 
@@ -51,48 +53,54 @@ class Ledger:
     tells it anything, and has a lock for that."""
 
     def __init__(
-        self, queue_images: int, decoders: int = 1, clock: Callable[[], float] = time.monotonic
+        self,
+        places: int,
+        decoders: int = 1,
+        clock: Callable[[], float] = time.monotonic,
+        unit: str = "images",
     ) -> None:
-        self._queue_images = queue_images
+        """Has so many places; `unit` says what takes one."""
+        self.places = places
+        self.unit = unit
         self._decoders = decoders
         self._clock = clock
         self._device_pace = Pace()
         self._device_seconds = 0.0
-        self._last_batch = (0, math.inf)  # its images and seconds
+        self._last_batch = (0, math.inf)  # its places and seconds
         self._decode_pace = Pace(DECODE_PACE_MEMORY)
         self._decode_pace.observe(1.0, 1.0)  # as expected, until more is known
         self.open: dict[Ticket, None] = {}  # in the order in which they came
-        self.on_device = 0  # images
+        self.on_device = 0  # places
 
     @property
     def waiting(self) -> int:
-        """The images that are admitted and not yet on the device."""
+        """The places of what is admitted and not yet on the device."""
         return sum(ticket.waiting for ticket in self.open)
 
     def decode_took(self, cost: float, seconds: float) -> None:
-        """Learns how long decoding takes, beside what is expected, from one image."""
+        """Learns how long an input takes to be ready, beside what is expected, from one."""
         self._decode_pace.observe(cost, min(max(seconds, cost / MOST_OFF), cost * MOST_OFF))
 
-    def device_took(self, images: int, seconds: float) -> None:
+    def device_took(self, places: int, seconds: float) -> None:
         """Learns the pace of the device from a batch."""
-        self._device_pace.observe(images, seconds)
+        self._device_pace.observe(places, seconds)
         self._device_seconds += seconds
-        self._last_batch = images, seconds
+        self._last_batch = places, seconds
 
-    def images_within(self, seconds: float) -> float:
-        """Returns how many images a batch of so many seconds has: at the recent pace, or more as a trial.
+    def places_within(self, seconds: float) -> float:
+        """Returns how many places a batch of so many seconds has: at the recent pace, or more as a trial.
 
-        Small batches take longest for each image, so that the pace of small ones would keep them small. One
-        that was in time is followed by a larger one: of twice the images if half of the time was enough,
+        Small batches take longest for each place, so that the pace of small ones would keep them small. One
+        that was in time is followed by a larger one: of twice the places if half of the time was enough,
         else of a quarter more.
         """
         pace = self._device_pace.seconds_per_unit
         if not pace:
             return math.inf
-        images, took = self._last_batch
+        places, took = self._last_batch
         trial = 0
         if took <= seconds:
-            trial = images + (images if 2 * took <= seconds else max(1, images // 4))
+            trial = places + (places if 2 * took <= seconds else max(1, places // 4))
         return max(seconds / pace, trial)
 
     def admit(self, ticket: Ticket) -> list[Ticket]:
@@ -101,7 +109,7 @@ class Ledger:
         Raises QueueFullError where it would be answered too late or there is no room for it.
         """
         self._refuse_when_late(ticket)
-        leaving = self._making_room(ticket.turn, ticket.images)
+        leaving = self._making_room(ticket.turn, ticket.size)
         if leaving is None:
             raise self._full()
         self.open[ticket] = None
@@ -113,26 +121,24 @@ class Ledger:
         ticket.waiting = 0
 
     def refuse_when_full(self, caller: Caller) -> None:
-        """Raises QueueFullError where not even one image of this caller would be admitted now."""
+        """Raises QueueFullError where not even one place would be given to this caller now."""
         if self._making_room(caller.turn(), 1) is None:
             raise self._full()
 
     def _full(self) -> QueueFullError:
-        return QueueFullError(
-            f"The queue is full ({self.waiting} of {self._queue_images} images); try again."
-        )
+        return QueueFullError(f"The queue is full ({self.waiting} of {self.places} {self.unit}); try again.")
 
     def _refuse_when_late(self, ticket: Ticket) -> None:
-        images = self._ahead(ticket, lambda other: other.waiting)
+        places = self._ahead(ticket, lambda other: other.waiting)
         decode_cost = self._ahead(ticket, lambda other: other.decode_cost) + ticket.decode_cost
         seconds = decode_cost * self._decode_pace.seconds_per_unit / self._decoders
         if self._device_seconds >= FIRST_SECONDS:
-            seconds += (self.on_device + images + ticket.images) * self._device_pace.seconds_per_unit
+            seconds += (self.on_device + places + ticket.size) * self._device_pace.seconds_per_unit
         # With nothing ahead it is tried: were it refused for a slow past, no request would ever show that the
         # next ones are quick.
-        if images and self._clock() + ADMISSION_MARGIN * seconds > ticket.deadline:
+        if places and self._clock() + ADMISSION_MARGIN * seconds > ticket.deadline:
             raise QueueFullError(
-                f"{math.ceil(images)} images are ahead, too many for an answer in time; try again later."
+                f"{math.ceil(places)} {self.unit} are ahead, too many for an answer in time; try again later."
             )
 
     def _ahead(self, ticket: Ticket, amount: Callable[[Ticket], float]) -> float:
@@ -155,24 +161,24 @@ class Ledger:
         after = (own + amount(ticket)) / turn.share
         return certain + own + sum(min(theirs[name], after * shares[name]) for name in theirs)
 
-    def _making_room(self, turn: Turn, images: int) -> list[Ticket] | None:
-        """Returns the requests that leave for so many more images; None where none would be right to."""
-        lacking = self.waiting + images - self._queue_images
+    def _making_room(self, turn: Turn, places: int) -> list[Ticket] | None:
+        """Returns the requests that leave for so many more places; None where none would be right to."""
+        lacking = self.waiting + places - self.places
         if lacking <= 0:
             return []
         callers = self._standings(turn)
-        fair = self._queue_images / sum(caller.share for caller in callers.values())
-        if callers[turn.caller].images + images > fair * turn.share:
+        fair = self.places / sum(caller.share for caller in callers.values())
+        if callers[turn.caller].places + places > fair * turn.share:
             return None
         leaving: list[Ticket] = []
         while lacking > 0:
-            over = [one for one in callers.values() if one.images > fair * one.share and one.untouched]
+            over = [one for one in callers.values() if one.places > fair * one.share and one.untouched]
             if not over:
                 return None
-            largest = max(over, key=lambda one: one.images / one.share)
+            largest = max(over, key=lambda one: one.places / one.share)
             leaving.append(largest.untouched.pop())
-            largest.images -= leaving[-1].images
-            lacking -= leaving[-1].images
+            largest.places -= leaving[-1].size
+            lacking -= leaving[-1].size
         return leaving
 
     def _standings(self, turn: Turn) -> dict[str, _Standing]:
@@ -181,7 +187,24 @@ class Ledger:
         for ticket in self.open:
             if ticket.waiting:
                 caller = callers.setdefault(ticket.turn.caller, _Standing(ticket.turn.share))
-                caller.images += ticket.waiting
-                if ticket.waiting == ticket.images:
+                caller.places += ticket.waiting
+                if ticket.waiting == ticket.size:
                     caller.untouched.append(ticket)
         return callers
+
+
+@dataclass(frozen=True)
+class Ledgers:
+    """One of each unit: what another kind of store has left behind tells nothing of the pace of this one."""
+
+    images: Ledger
+    tokens: Ledger
+
+    def of(self, engine: ServingEngine | None) -> Ledger:
+        """Returns the one that counts what an engine reads."""
+        return self.images if engine is None or engine.tokenizer is None else self.tokens
+
+    @property
+    def open(self) -> list[Ticket]:
+        """What is admitted and not yet answered."""
+        return [*self.images.open, *self.tokens.open]

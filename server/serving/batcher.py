@@ -1,17 +1,18 @@
 """The queue before the device, and the one thread that owns it.
 
-    ticket = batcher.admit(engine, images=2, deadline=time.monotonic() + 30, turn=caller.turn())
+    ticket = batcher.admit(engine, size=2, deadline=time.monotonic() + 30, turn=caller.turn())
     batcher.submit(ticket, [Query(first), Query(second)])
     answers = ticket.future.result()
 
-A request takes its places in the ledger before its images are decoded (`admit`), hands the decoded images
-over (`submit`) and waits on the ticket's future. Batches are filled in the fair order, image by image, so
-that large and small requests share them, whatever their tasks, because they share the backbone. An image that
-several tasks answer counts as one for each; images whose evidence is pooled stay together. Batches are not
-shared across engines: a request is answered by the engine it was admitted for, also when another has taken
-its place. Nothing that is expired or abandoned reaches the device. A batch that does not fit the memory is
-tried again in halves; one that fails otherwise fails every ticket in it, at once; a dead or hung worker fails
-every ticket there is.
+A request takes its places in the ledger before its inputs are decoded (`admit`), hands the decoded ones over
+(`submit`) and waits on the ticket's future. An image has one place, a text one for each of its tokens, which
+are guessed until they are known. Batches are filled in the fair order, input by input, so that large and
+small requests share them, whatever their tasks, because they share the backbone. An input that several tasks
+answer counts as one for each; inputs whose evidence is pooled stay together. Batches are not shared across
+engines: a request is answered by the engine it was admitted for, also when another has taken its place.
+Nothing that is expired or abandoned reaches the device. A batch that does not fit the memory is tried again
+in halves; one that fails otherwise fails every ticket in it, at once; a dead or hung worker fails every
+ticket there is.
 """
 
 from __future__ import annotations
@@ -32,12 +33,12 @@ from mass_serve.server.errors import (
     QueueFullError,
     WorkerDiedError,
 )
-from mass_serve.server.serving.admission import Ledger
+from mass_serve.server.serving.admission import Ledger, Ledgers
 from mass_serve.server.serving.caller import Caller
 from mass_serve.server.serving.fair_queue import FairQueue, Turn
 from mass_serve.server.serving.observer import ServingObserver
 from mass_serve.server.serving.request_context import Batch
-from mass_serve.server.serving.ticket import Share, Ticket, halves
+from mass_serve.server.serving.ticket import Share, Ticket, halves, size_of
 
 # What a batch should take, at the recent pace of the device.
 LONGEST_BATCH_SECONDS = 0.5
@@ -51,14 +52,16 @@ class Batcher:
     def __init__(
         self,
         observer: ServingObserver,
-        ledger: Ledger,
+        ledgers: Ledgers,
         *,
         max_batch_images: int,
+        max_batch_tokens: int,
         batch_delay: float = 0.0,
     ) -> None:
         self._observer = observer
-        self._ledger = ledger
+        self._ledgers = ledgers
         self._max_batch_images = max_batch_images
+        self._max_batch_tokens = max_batch_tokens
         self._batch_delay = batch_delay
         self._changed = threading.Condition(threading.RLock())
         self._queue = FairQueue[list[AnyQuery]](time.monotonic)  # in runs that no batch splits
@@ -92,50 +95,53 @@ class Batcher:
         began = self._batch_began
         return 0.0 if began is None else time.monotonic() - began
 
-    def refuse_when_full(self, caller: Caller) -> None:
-        """Raises QueueFullError when not even one image of this caller would be admitted now."""
+    def refuse_when_full(self, caller: Caller, engine: ServingEngine | None) -> None:
+        """Raises QueueFullError when nothing of this caller would be admitted for that engine now."""
         with self._changed:
-            self._ledger.refuse_when_full(caller)
+            self._ledgers.of(engine).refuse_when_full(caller)
+
+    def places(self, engine: ServingEngine | None) -> tuple[int, int]:
+        """How many places of what an engine reads are taken, and how many there are."""
+        with self._changed:
+            ledger = self._ledgers.of(engine)
+            return ledger.waiting, ledger.places
 
     def admit(
-        self, engine: ServingEngine, images: int, deadline: float, turn: Turn, decode_cost: float = 0.0
+        self, engine: ServingEngine, size: int, deadline: float, turn: Turn, decode_cost: float = 0.0
     ) -> Ticket:
-        """Takes places for all images of a request, or none; decoding them should take `decode_cost` seconds.
+        """Takes places for all inputs of a request, or none; decoding them should take `decode_cost` seconds.
 
         Raises QueueFullError, DrainingError or WorkerDiedError. Cancelling the future gives the places back.
         """
-        ticket = Ticket(engine, images, deadline, turn, decode_cost)
+        ticket = Ticket(engine, size, deadline, turn, decode_cost)
         with self._changed:
             if self._died is not None:
                 raise WorkerDiedError("The server has lost its device and is restarting; try again.")
             if self._closing:
                 raise DrainingError("The server is shutting down; send the request to another one.")
-            for leaving in self._ledger.admit(ticket):
+            for leaving in self._ledgers.of(engine).admit(ticket):
                 leaving.fail(
                     QueueFullError("The queue is full and others have less of it than you; try again.")
                 )
-            self._show_waiting()
         ticket.future.add_done_callback(lambda _: self._forget(ticket))
         return ticket
 
     def submit(self, ticket: Ticket, queries: Sequence[AnyQuery]) -> None:
-        """Hands over the images of an admitted ticket."""
-        if len(queries) != ticket.images:
-            raise ValueError(f"{ticket.images} images were admitted, {len(queries)} submitted")
+        """Hands over the inputs of an admitted ticket, whose size is known by now."""
         with self._changed:
-            ticket.decode_cost = 0.0
+            ticket.submit(len(queries), size_of(queries))
             if ticket.future.done():
                 return
             ticket.submitted = time.monotonic()
             self._queued[ticket.turn] = ticket
             for run in unsplit(queries):
-                self._queue.push(ticket.turn, run, cost=float(len(run)))
+                self._queue.push(ticket.turn, run, cost=float(size_of(run)))
             self._changed.notify_all()
 
-    def decode_took(self, cost: float, seconds: float) -> None:
-        """Learns how long decoding an image took, of which `cost` seconds were expected."""
+    def decode_took(self, ledger: Ledger, cost: float, seconds: float) -> None:
+        """Learns how long an input took to be ready, of which `cost` seconds were expected."""
         with self._changed:
-            self._ledger.decode_took(cost, seconds)
+            ledger.decode_took(cost, seconds)
 
     def fail_if_hung(self, limit_seconds: float) -> None:
         """Gives the worker up, and all that wait, when one batch has taken longer than the limit."""
@@ -155,14 +161,10 @@ class Batcher:
     def _forget(self, ticket: Ticket) -> None:
         """Gives back what a ticket holds, once it is answered or abandoned."""
         with self._changed:
-            self._ledger.forget(ticket)
+            self._ledgers.of(ticket.engine).forget(ticket)
             self._queue.discard(ticket.turn)
             self._queued.pop(ticket.turn, None)
-            self._show_waiting()
             self._changed.notify_all()
-
-    def _show_waiting(self) -> None:
-        self._observer.images_waiting(self._ledger.waiting)
 
     def _run(self) -> None:
         """Works batch after batch, until closed and empty; the worker's thread runs this."""
@@ -181,7 +183,7 @@ class Batcher:
                 self._drop_expired()
                 if self._queued and (delay := self._fill_delay()) <= 0:
                     return self._take()
-                if not self._ledger.open and self._closing:
+                if not self._ledgers.open and self._closing:
                     return []
                 self._changed.wait(delay if self._queued else None)
 
@@ -190,13 +192,17 @@ class Batcher:
         now = time.monotonic()
         for ticket in list(self._queued.values()):
             if ticket.deadline <= now:
-                ticket.fail(DeadlineError("The answer took too long; send fewer images or try again later."))
+                ticket.fail(DeadlineError("The answer took too long; send fewer inputs or try again later."))
 
     def _fill_delay(self) -> float:
         """Returns how long the oldest ticket may still wait for company, in seconds."""
-        if self._closing or sum(one.waiting for one in self._queued.values()) >= self._max_batch_images:
+        filled = sum(one.waiting / self._max_batch(one.engine) for one in self._queued.values())
+        if self._closing or filled >= 1.0:
             return 0.0
         return next(iter(self._queued.values())).submitted + self._batch_delay - time.monotonic()
+
+    def _max_batch(self, engine: ServingEngine) -> int:
+        return self._max_batch_images if engine.tokenizer is None else self._max_batch_tokens
 
     def _take(self) -> list[Share]:
         """Takes a batch in the fair order, of all that the engine of the first ticket answers."""
@@ -204,17 +210,17 @@ class Batcher:
         assert first is not None
         engine = self._queued[first].engine
         # Whoever comes while a batch runs waits for all of it.
-        most = int(min(self._max_batch_images, max(1, self._ledger.images_within(LONGEST_BATCH_SECONDS))))
+        in_time = self._ledgers.of(engine).places_within(LONGEST_BATCH_SECONDS)
+        most = int(min(self._max_batch(engine), max(1, in_time)))
         taken: dict[Ticket, list[AnyQuery]] = {}
-        for turn, run in self._queue.take(most, lambda turn: self._queued[turn].engine is engine, len):
+        for turn, run in self._queue.take(most, lambda turn: self._queued[turn].engine is engine, size_of):
             taken.setdefault(self._queued[turn], []).extend(run)
         for ticket, queries in taken.items():
-            if ticket.waiting == ticket.images:
+            if ticket.waiting == ticket.size:
                 ticket.stage_seconds["queue"] = time.monotonic() - ticket.submitted
-            ticket.waiting -= len(queries)
+            ticket.waiting -= size_of(queries)
             if not ticket.waiting:
                 del self._queued[ticket.turn]
-        self._show_waiting()
         return [Share(ticket, queries) for ticket, queries in taken.items()]
 
     def _answer(self, shares: Sequence[Share]) -> None:
@@ -242,9 +248,9 @@ class Batcher:
             report = self._on_the_device(shares[0].ticket.engine, queries)
         except Exception as error:
             if _is_out_of_memory(error):
-                log.warning("out of memory", images=len(queries))
+                log.warning("out of memory", inputs=len(queries))
                 return False
-            log.exception("batch failed", images=len(queries))
+            log.exception("batch failed", inputs=len(queries))
             for share in shares:
                 share.ticket.fail(_batch_failed(error))
             if _device_is_lost(error):
@@ -257,9 +263,10 @@ class Batcher:
         return True
 
     def _on_the_device(self, engine: ServingEngine, queries: Sequence[AnyQuery]) -> BatchReport:
-        """Runs the engine, and meanwhile shows since when and with how many images it is busy."""
+        """Runs the engine, and meanwhile shows since when and with how much it is busy."""
+        ledger, size = self._ledgers.of(engine), size_of(queries)
         with self._changed:
-            self._ledger.on_device = len(queries)
+            ledger.on_device = size
         self._batch_began = began = time.monotonic()
         try:
             report = engine.classify_batch(queries)
@@ -268,9 +275,9 @@ class Batcher:
         finally:
             self._batch_began = None
             with self._changed:
-                self._ledger.on_device = 0
+                ledger.on_device = 0
         with self._changed:
-            self._ledger.device_took(len(queries), time.monotonic() - began)
+            ledger.device_took(size, time.monotonic() - began)
         return report
 
     def _die(self, error: BaseException) -> None:
@@ -278,7 +285,7 @@ class Batcher:
         log.error("worker died", error=repr(error))
         with self._changed:
             self._died = error
-            tickets = list(self._ledger.open)
+            tickets = self._ledgers.open
         for ticket in tickets:
             ticket.fail(
                 WorkerDiedError("The server lost its device on this request and is restarting; try again.")
@@ -298,12 +305,12 @@ def _release_cached_memory() -> None:
         torch.cuda.empty_cache()
 
 
-def _no_memory(images: int) -> NoMemoryError:
-    """Returns the error for images that do not fit the memory and cannot be split."""
-    if images == 1:
-        return NoMemoryError("The server has no memory left for this image; try again later.")
+def _no_memory(inputs: int) -> NoMemoryError:
+    """Returns the error for inputs that do not fit the memory and cannot be split."""
+    if inputs == 1:
+        return NoMemoryError("The server has no memory left for this input; try again later.")
     return NoMemoryError(
-        f"The server has no memory left for {images} inputs of the same_task at once; send fewer."
+        f"The server has no memory left for {inputs} inputs of the same_task at once; send fewer."
     )
 
 

@@ -21,9 +21,6 @@ class ServingObserver(Protocol):
     def request_rejected(self, reason: str) -> None:
         """A request was refused or given up, for the `reason` of its ServiceError."""
 
-    def images_waiting(self, images: int) -> None:
-        """So many images are admitted and not yet on the device."""
-
     def stages_took(self, seconds: Mapping[str, float]) -> None:
         """One request spent so many seconds in the stages before its batch."""
 

@@ -17,14 +17,13 @@ import structlog
 from mass_serve.engine import EngineSource, Question, ServingEngine
 from mass_serve.inputs.texts import MOST_TOKENIZER_BYTES
 from mass_serve.server.errors import (
-    BadRequestError,
     DeadlineError,
     LoadTimeoutError,
-    NotFoundError,
     NotReadyError,
 )
-from mass_serve.server.serving.admission import Ledger
+from mass_serve.server.serving.admission import Ledger, Ledgers
 from mass_serve.server.serving.batcher import Batcher
+from mass_serve.server.serving.caller import Caller
 from mass_serve.server.serving.decoders import DECODE, LARGE, SMALL, Decoders
 from mass_serve.server.serving.held_bytes import HeldBytes
 from mass_serve.server.serving.keys import Access
@@ -39,11 +38,11 @@ from mass_serve.server.serving.request_context import (
     EncodedImages,
     Inputs,
     RequestContext,
-    Texts,
     Urgency,
 )
 from mass_serve.server.serving.sandbox.pool import SandboxPool
 from mass_serve.server.serving.served_store import ServedStore
+from mass_serve.server.serving.sizes import check_known_size, checked_size
 from mass_serve.server.serving.ticket import Ticket
 from mass_serve.server.serving.tokenisers import KEEP, LONG_TEXTS, TEXTS, TOKENISE, Tokenisers
 from mass_serve.server.serving.wrong_keys import WrongKeys
@@ -80,7 +79,10 @@ class Service:
         self.access = Access(settings)
         self.wrong_keys = WrongKeys(observer)
         self.refusals = Refusals()
-        self.ledger = Ledger(settings.queue_images, settings.decode_workers)
+        self.ledgers = Ledgers(
+            Ledger(settings.queue_images, settings.decode_workers),
+            Ledger(settings.queue_tokens, settings.decode_workers, unit="tokens"),
+        )
         self.sandbox = SandboxPool(
             [DECODE, KEEP, TOKENISE, *parsing],
             lanes={
@@ -99,8 +101,9 @@ class Service:
         self.store = ServedStore(source, observer, settings.store_poll_seconds, settings.load_timeout)
         self.batcher = Batcher(
             observer,
-            self.ledger,
+            self.ledgers,
             max_batch_images=settings.max_batch_images,
+            max_batch_tokens=settings.max_batch_tokens,
             batch_delay=settings.batch_delay,
         )
         self.draining = False
@@ -155,7 +158,8 @@ class Service:
 
     def _learn_pace(self, lane: str, cost: float, seconds: float) -> None:
         if lane != LANE:
-            self.batcher.decode_took(cost, seconds)
+            ledger = self.ledgers.tokens if lane in (TEXTS, LONG_TEXTS) else self.ledgers.images
+            self.batcher.decode_took(ledger, cost, seconds)
 
     @property
     def held_bytes(self) -> int:
@@ -169,6 +173,14 @@ class Service:
     def release(self, context: RequestContext) -> None:
         """Gives back what a request holds, once it is over."""
         self._bodies.release(context)
+
+    def refuse_when_full(self, caller: Caller) -> None:
+        """Raises QueueFullError when nothing of this caller would be admitted now."""
+        self.batcher.refuse_when_full(caller, self.store.engine)
+
+    def places(self) -> tuple[int, int]:
+        """How much of what the store reads is admitted and waits, and how much may: images, or tokens."""
+        return self.batcher.places(self.store.engine)
 
     async def before_refusal(self, context: RequestContext) -> None:
         """Waits where the caller was refused often of late; what its request holds is given back before."""
@@ -232,7 +244,7 @@ class Service:
         engine = engine or self.engine
         context.images = len(inputs)
         refuse_other_inputs(inputs, engine)
-        answers = self._checked_answers(question, inputs, engine)
+        size = checked_size(question, inputs, engine, self.settings)
         self.hold(_copied_bytes(inputs, context), context)
         deadline = min(context.deadline, context.since + (urgency.timeout or math.inf))
         turn = context.caller.turn(urgency.priority)
@@ -240,7 +252,7 @@ class Service:
         async with _in_time(context, urgency):
             surveys = await self._preparer.surveys(files, turn)
             cost = self._preparer.cost(inputs, surveys, engine)
-            ticket = self.batcher.admit(engine, answers, deadline, turn, cost)
+            ticket = self.batcher.admit(engine, size, deadline, turn, cost)
             self.observer.question_admitted(question)
             answered = asyncio.wrap_future(ticket.future)
             try:
@@ -249,7 +261,9 @@ class Service:
                     self._preparer.prepared(inputs, surveys, engine, turn), answered
                 )
                 context.stage_seconds["decode"] = time.monotonic() - started
-                self.batcher.submit(ticket, question.queries(ready.tensors, engine.tasks, ready.kind))
+                queries = question.queries(ready.tensors, engine.tasks, ready.kind)
+                check_known_size(question, queries, inputs, self.settings)
+                self.batcher.submit(ticket, queries)
                 return Answers(engine.store_revision, await answered, ready.cut)
             finally:
                 ticket.future.cancel()  # gives the places back if decoding failed or the caller left
@@ -262,26 +276,6 @@ class Service:
         per_request = ("decode", "queue")  # the batcher counts the other stages once per batch
         spent = context.stage_seconds.items()
         self.observer.stages_took({stage: seconds for stage, seconds in spent if stage in per_request})
-
-    def _checked_answers(self, question: Question, inputs: Inputs, engine: ServingEngine) -> int:
-        """Returns how many answers there are to a question. Raises NotFoundError and BadRequestError."""
-        count, what = len(inputs), "texts" if isinstance(inputs, Texts) else "images"
-        for name in question.tasks or ():
-            if name not in engine.tasks:
-                raise NotFoundError(f"There is no task {name[:80]!a}; GET /v1/tasks lists those there are.")
-        answers = question.answers(count, engine.tasks)
-        most, batch = self.settings.max_images_per_request, self.settings.max_batch_images
-        if question.answer == "each" and answers > most:
-            raise BadRequestError(
-                f"{count} {what} times {answers // count} tasks are {answers} answers, and a request may have"
-                f" {most} (max_images_per_request); send fewer {what}, or name fewer tasks."
-            )
-        if question.same_task and count > batch:
-            raise BadRequestError(
-                f"With same_task all {what} of a request go into one batch, which has {batch}"
-                f" (max_batch_images), not {count}; send fewer at a time."
-            )
-        return answers
 
 
 @asynccontextmanager

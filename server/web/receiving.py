@@ -63,7 +63,7 @@ async def _require_admin(service: CurrentService, context: CurrentContext, keys:
 
 
 async def _require_room(service: CurrentService, context: CurrentContext) -> None:
-    service.batcher.refuse_when_full(context.caller)
+    service.refuse_when_full(context.caller)
 
 
 # For routes that take images: an overloaded server refuses before it reads any.

@@ -47,7 +47,7 @@ def test_a_new_option_is_a_variable(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_new_option_is_a_label() -> None:
-    exported = Metrics(1, MoreOptions(colour="blue").labels).registry.collect()
+    exported = Metrics(MoreOptions(colour="blue").labels).registry.collect()
     (build,) = (family for family in exported if family.name == "mass_build_info")
     assert build.samples[0].labels["colour"] == "blue"
 

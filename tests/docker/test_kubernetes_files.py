@@ -137,7 +137,7 @@ def test_the_autoscaler_scales_this_deployment_on_a_metric_of_the_server() -> No
     assert (target["kind"], target["name"]) == ("Deployment", DEPLOYMENT["metadata"]["name"])
     assert "replicas" not in DEPLOYMENT["spec"]  # or every rollout would undo the autoscaler
     (metric,) = autoscaler["metrics"]
-    exported = Metrics(queue_capacity=1, options={}).render().decode()
+    exported = Metrics({}).render().decode()
     assert re.search(rf"^{metric['pods']['metric']['name']} ", exported, re.MULTILINE)
 
 

@@ -164,7 +164,7 @@ def test_connections_that_cannot_be_accepted_are_counted(start_server: StartServ
 
 def test_other_errors_of_the_loop_are_logged_with_their_tracebacks(caplog: pytest.LogCaptureFixture) -> None:
     """A file that could not be opened is no connection, though the reason is the same."""
-    metrics = Metrics(8, {})
+    metrics = Metrics({})
 
     async def serve() -> None:
         loop = asyncio.get_running_loop()

@@ -17,7 +17,7 @@ class SlowMetrics(Metrics):
     """Takes until it is let go, and counts how often it was asked."""
 
     def __init__(self) -> None:
-        super().__init__(8, {})
+        super().__init__({})
         self.gate = threading.Event()
         self.renders = 0
 
@@ -62,7 +62,7 @@ def test_an_error_of_one_scrape_is_not_tried_again_on_the_event_loop() -> None:
 
 
 def test_ages_and_bytes_are_asked_for_at_each_scrape() -> None:
-    metrics = Metrics(8, {})
+    metrics = Metrics({})
     value = metrics.registry.get_sample_value
     assert [value("mass_oldest_seconds", {"what": what}) for what in AGES] == [0.0] * len(AGES)
     ages, held = {"load": 4.0}, [5]
@@ -80,7 +80,7 @@ def test_ages_and_bytes_are_asked_for_at_each_scrape() -> None:
 
 
 def test_what_guards_is_counted_by_reason_and_begins_at_zero() -> None:
-    metrics = Metrics(8, {})
+    metrics = Metrics({})
     value = metrics.registry.get_sample_value
     for reason in DROP_REASONS:
         assert value("mass_connections_dropped_total", {"reason": reason}) == 0.0

@@ -223,7 +223,7 @@ def batches(took: Callable[[int], float], first: tuple[int, float], count: int) 
     ledger, sizes = Ledger(100), []
     ledger.device_took(*first)
     for _ in range(count):
-        sizes.append(int(min(64, max(1, ledger.images_within(0.5)))))
+        sizes.append(int(min(64, max(1, ledger.places_within(0.5)))))
         ledger.device_took(sizes[-1], took(sizes[-1]))
     return sizes
 
@@ -255,7 +255,7 @@ def test_a_batch_that_took_too_long_is_not_followed_by_a_larger_one() -> None:
 
 
 def test_before_any_batch_its_size_has_no_bound() -> None:
-    assert Ledger(10).images_within(0.5) == math.inf
+    assert Ledger(10).places_within(0.5) == math.inf
 
 
 def test_admission_is_all_or_nothing_and_one_caller_may_fill_the_queue(desk: Desk) -> None:

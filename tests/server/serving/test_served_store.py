@@ -74,7 +74,7 @@ def source() -> Source:
 
 @pytest.fixture
 def metrics() -> Metrics:
-    return Metrics(8, {})
+    return Metrics({})
 
 
 def value(metrics: Metrics, name: str) -> float:

@@ -55,7 +55,7 @@ class Bench:
 
     def __post_init__(self) -> None:
         self.engine = FakeEngine(gate=self.gate)
-        self.service = Service(self.settings, FakeSource(self.engine), Metrics(1, {}))
+        self.service = Service(self.settings, FakeSource(self.engine), Metrics({}))
 
     def context(self, caller: str, **known: object) -> RequestContext:
         deadline = time.monotonic() + PATIENCE
@@ -147,14 +147,14 @@ def test_a_key_with_a_higher_ceiling_goes_first() -> None:
 def test_a_request_that_makes_room_is_decoded_no_further() -> None:
     async def test(bench: Bench) -> None:
         flood = asyncio.ensure_future(bench.ask("flood", *range(8)))
-        while not bench.service.ledger.open:  # at once: what is on the device makes no room
+        while not bench.service.ledgers.images.open:  # at once: what is on the device makes no room
             await asyncio.sleep(0)
         bench.gate.set()
         assert await bench.ask("neighbour", 9) == [9]
         with pytest.raises(QueueFullError, match="others have less of it"):
             await flood
         assert bench.service.sandbox.oldest_seconds((SMALL, LARGE)) == 0
-        assert not bench.service.ledger.open
+        assert not bench.service.ledgers.images.open
 
     with_service(test, queue_images=8, max_images_per_request=8)
 
@@ -165,13 +165,13 @@ def test_what_decoding_should_take_is_admitted_and_learnt_from() -> None:
         asking = asyncio.ensure_future(
             bench.service.classify(EncodedImages(files), Question(), bench.context("a"))
         )
-        await bench.until(lambda: bench.service.ledger.open)
-        [ticket] = bench.service.ledger.open
+        await bench.until(lambda: bench.service.ledgers.images.open)
+        [ticket] = bench.service.ledgers.images.open
         [surveyed] = survey_files(files[:1], bench.settings.image_limits)
         assert ticket.decode_cost == pytest.approx(3 * predicted_seconds(files[0], surveyed))
         bench.gate.set()
         await asking
-        assert bench.service.ledger._decode_pace.seconds_per_unit != 1.0
+        assert bench.service.ledgers.images._decode_pace.seconds_per_unit != 1.0
 
     with_service(test)
 
@@ -181,8 +181,8 @@ class GuardedLedger(Ledger):
 
     guard: threading.Condition | None = None
 
-    def __init__(self, queue_images: int, decoders: int) -> None:
-        super().__init__(queue_images, decoders)
+    def __init__(self, places: int, decoders: int, unit: str = "images") -> None:
+        super().__init__(places, decoders, unit=unit)
         self.reached: set[str] = set()
         self.unguarded: set[str] = set()
 
@@ -203,7 +203,7 @@ class GuardedLedger(Ledger):
 
 
 OF_THE_LEDGER = frozenset(
-    ("admit", "forget", "decode_took", "device_took", "images_within", "on_device", "waiting", "open")
+    ("admit", "forget", "decode_took", "device_took", "places_within", "on_device", "waiting", "open")
 )
 
 
@@ -212,7 +212,7 @@ def test_threads_take_turns_at_the_ledger(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(service, "Ledger", GuardedLedger)
 
     async def test(bench: Bench) -> None:
-        ledger = bench.service.ledger
+        ledger = bench.service.ledgers.images
         assert isinstance(ledger, GuardedLedger)
         ledger.guard = bench.service.batcher._changed
         bench.gate.set()
@@ -260,8 +260,8 @@ def test_each_answer_takes_a_place_in_the_queue() -> None:
         asking = asyncio.ensure_future(each)
         await bench.until(lambda: bench.engine.batches)
         assert bench.engine.batches == [4], "two images for two tasks"
-        [ticket] = bench.service.ledger.open
-        assert ticket.images == 4
+        [ticket] = bench.service.ledgers.images.open
+        assert ticket.size == 4
         bench.gate.set()
         answers = await asking
         assert reds_of(answers) == [1, 1, 2, 2]
@@ -276,7 +276,7 @@ def test_the_queue_is_full_for_many_answers_before_it_is_for_many_images() -> No
         first = asyncio.ensure_future(bench.ask("a", 9))
         await bench.until(lambda: bench.engine.batches)
         waiting = asyncio.ensure_future(bench.ask("a", *range(3)))
-        await bench.until(lambda: bench.service.ledger.waiting == 3)
+        await bench.until(lambda: bench.service.ledgers.images.waiting == 3)
         with pytest.raises(QueueFullError):
             await bench.service.classify(images, Question(answer="each"), bench.context("a"))
         bench.gate.set()
@@ -308,7 +308,7 @@ def test_what_asks_for_too_much_is_refused_before_any_work(
         with pytest.raises(error, match=words):
             await bench.service.classify(NO_IMAGE, question, context)
         assert context.held_bytes == 0
-        assert not bench.service.ledger.open
+        assert not bench.service.ledgers.images.open
         assert bench.engine.batches == []
 
     with_service(test, max_images_per_request=8, max_batch_images=4)
@@ -363,7 +363,7 @@ def test_a_limit_of_the_callers_own_counts_from_the_end_of_the_body() -> None:
         with pytest.raises(DeadlineError, match=r"within 30 seconds"):
             await ask(parsing=PATIENCE)
         assert time.monotonic() - started < PATIENCE / 4
-        assert not bench.service.ledger.open
+        assert not bench.service.ledgers.images.open
         bench.gate.set()
         assert reds_of(await ask(parsing=0)) == [1]
 
@@ -373,11 +373,11 @@ def test_a_limit_of_the_callers_own_counts_from_the_end_of_the_body() -> None:
 def test_a_caller_who_leaves_leaves_nothing_behind() -> None:
     async def test(bench: Bench) -> None:
         asking = asyncio.ensure_future(bench.ask("a", *range(20)))
-        await bench.until(lambda: bench.service.ledger.open)
+        await bench.until(lambda: bench.service.ledgers.images.open)
         asking.cancel()
         with pytest.raises(asyncio.CancelledError):
             await asking
-        assert not bench.service.ledger.open
-        assert bench.service.ledger.waiting == 0
+        assert not bench.service.ledgers.images.open
+        assert bench.service.ledgers.images.waiting == 0
 
     with_service(test)

@@ -23,7 +23,7 @@ class Door:
 
     now: float = 50.0
     slept: list[float] = field(default_factory=list)
-    metrics: Metrics = field(default_factory=lambda: Metrics(1, {}))
+    metrics: Metrics = field(default_factory=lambda: Metrics({}))
     wrong: WrongKeys = field(init=False)
 
     def __post_init__(self) -> None:

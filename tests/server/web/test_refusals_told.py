@@ -33,7 +33,7 @@ class Bench:
         self.bodies: list[weakref.ref[Body]] = []
         self.in_memory_meanwhile: list[int] = []
         self.held_meanwhile: list[int] = []
-        self.service = Service(load_settings({}), FakeSource(FakeEngine()), Metrics(8, {}))
+        self.service = Service(load_settings({}), FakeSource(FakeEngine()), Metrics({}))
         self.service.refusals = Refusals(lambda: 0.0, self.sleep)
         self.app = FastAPI()
         install_error_handlers(self.app, self.service)
