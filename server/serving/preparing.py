@@ -86,18 +86,14 @@ def refuse_other_inputs(inputs: Inputs, engine: ServingEngine) -> None:
     """Raises BadRequestError for images where the store reads texts, and for texts where it reads images."""
     if isinstance(inputs, Texts):
         tokenizer_of(engine)
-    else:
-        refuse_images(engine)
+    elif engine.tokenizer is not None:
+        raise BadRequestError(
+            "This store reads texts; send 'texts' in place of 'images', or as the input 'text' to /v2/models."
+        )
 
 
 def tokenizer_of(engine: ServingEngine) -> TextTokenizer:
     """Returns what makes tokens of texts. Raises BadRequestError where the store reads images."""
     if engine.tokenizer is None:
-        raise BadRequestError("This store reads images; send 'images', not 'texts'.")
+        raise BadRequestError("This store reads images; send 'images', not texts.")
     return engine.tokenizer
-
-
-def refuse_images(engine: ServingEngine) -> None:
-    """Raises BadRequestError where the store reads texts."""
-    if engine.tokenizer is not None:
-        raise BadRequestError("This store reads texts; POST JSON with 'texts' to /v1/classify, not images.")

@@ -11,17 +11,19 @@ from typing import Any
 
 import numpy as np
 
+from mass_serve.inputs.texts import parts
 from mass_serve.server.protocols.framed import HEAD, framed, head_bytes
 from mass_serve.server.protocols.limits import Limits
 from mass_serve.server.protocols.open_inference.infer_requests import (
     IMAGE,
     MOST_MICROSECONDS,
     PIXEL_VALUES,
+    TEXT,
     InferRequest,
     parse_infer_request,
 )
 from mass_serve.server.protocols.open_inference.tensors import joined_strings
-from mass_serve.server.serving.request_context import EncodedImages, Images
+from mass_serve.server.serving.request_context import EncodedImages, Inputs, Texts
 
 # Parsing less takes a few milliseconds, which is less than another process costs.
 MOST_JSON_BYTES = 1 << 16
@@ -42,7 +44,7 @@ def to_binary_form(body: memoryview, given: bytes) -> bytes:
     """
     json_length, max_images, max_top_k = OPTIONS.unpack(given)
     asked = parse_infer_request(body, str(json_length), Limits(max_images, max_top_k))
-    kind, tensor = _tensor(asked.images, asked.batch_shape)
+    kind, tensor = _tensor(asked.inputs, asked.batch_shape)
     head = {**_options(asked), "inputs": [{**kind, "parameters": {"binary_data_size": len(tensor)}}]}
     return framed(head, [tensor])
 
@@ -52,11 +54,14 @@ def split(result: bytearray) -> tuple[memoryview, str]:
     return memoryview(result)[HEAD.size :], str(head_bytes(result))
 
 
-def _tensor(images: Images, batch_shape: tuple[int, ...]) -> tuple[dict[str, Any], bytes]:
+def _tensor(inputs: Inputs, batch_shape: tuple[int, ...]) -> tuple[dict[str, Any], bytes]:
     """Returns the description of the input, and its bytes."""
-    if isinstance(images, EncodedImages):
-        return {"name": IMAGE, "datatype": "BYTES", "shape": batch_shape}, joined_strings(images.files)
-    pixels = images.pixels
+    if isinstance(inputs, Texts):
+        strings = [part.encode() for text in inputs.texts for part in parts(text)]
+        return {"name": TEXT, "datatype": "BYTES", "shape": batch_shape}, joined_strings(strings)
+    if isinstance(inputs, EncodedImages):
+        return {"name": IMAGE, "datatype": "BYTES", "shape": batch_shape}, joined_strings(inputs.files)
+    pixels = inputs.pixels
     if pixels.dtype == np.uint8:
         pixels = np.ascontiguousarray(pixels.transpose(0, 2, 3, 1))
     datatype = "UINT8" if pixels.dtype == np.uint8 else "FP32"

@@ -16,10 +16,10 @@ from mass_serve.server.protocols.bodies import decoded_base64, parse_json
 from mass_serve.server.protocols.limits import Limits, check_count
 from mass_serve.server.protocols.open_inference.tensors import NUMBER_TYPES, WireTensor
 from mass_serve.server.serving.fair_queue import ORDINARY_PRIORITY
-from mass_serve.server.serving.request_context import EncodedImages, Images, ReadyImages, Urgency
+from mass_serve.server.serving.request_context import EncodedImages, Inputs, ReadyImages, Texts, Urgency
 from mass_serve.server.serving.sandbox.messages import Buffer
 
-IMAGE, PIXEL_VALUES = "image", "pixel_values"
+IMAGE, PIXEL_VALUES, TEXT = "image", "pixel_values", "text"
 OUTPUTS = ("label", "task", "score", "probabilities", "unrouted", "residuals")
 DEFAULT_OUTPUTS = OUTPUTS[:3]
 CLASSIFIED_OUTPUTS = ("label", "score", "probabilities")
@@ -110,8 +110,8 @@ class InferRequest:
     """A well-formed request."""
 
     id: str | None
-    images: Images
-    batch_shape: tuple[int, ...]  # of the input, without the image's own dimensions
+    inputs: Inputs
+    batch_shape: tuple[int, ...]  # of the input, without an image's own dimensions
     outputs: list[WantedOutput]
     urgency: Urgency
 
@@ -167,13 +167,13 @@ def read_infer_request(parsed: InferBody, binary: memoryview, limits: Limits) ->
     if parsed.id is not None and len(parsed.id.encode()) > MOST_ID_BYTES:
         raise BadRequestError(f"The request's id has more than {MOST_ID_BYTES} bytes; send a shorter one.")
     tensor = _only_input(parsed, binary)
-    images, batch_shape = _images(tensor, limits)
+    inputs, batch_shape = _inputs(tensor, limits)
     parameters = parsed.parameters or RequestParameters()
     wanted = parsed.outputs or [RequestedOutput(name=name) for name in DEFAULT_OUTPUTS]
     _check_asked_once(wanted)
     return InferRequest(
         id=parsed.id,
-        images=images,
+        inputs=inputs,
         batch_shape=batch_shape,
         outputs=[_wanted(output, parameters.binary_data_output, limits) for output in wanted],
         urgency=Urgency(
@@ -198,7 +198,8 @@ def json_part_bytes(header: str | None, available: int) -> int:
 def _only_input(parsed: InferBody, binary: memoryview) -> WireTensor:
     if len(parsed.inputs) != 1:
         raise BadRequestError(
-            f"A request has one input, {IMAGE!r} or {PIXEL_VALUES!r}; this one has {len(parsed.inputs)}."
+            f"A request has one input, {IMAGE!r}, {PIXEL_VALUES!r} or {TEXT!r}; this one has"
+            f" {len(parsed.inputs)}."
         )
     tensor = parsed.inputs[0]
     size = None if tensor.parameters is None else tensor.parameters.binary_data_size
@@ -215,18 +216,37 @@ def _only_input(parsed: InferBody, binary: memoryview) -> WireTensor:
     return WireTensor(tensor.name, tensor.datatype, tuple(tensor.shape), data)
 
 
-def _images(tensor: WireTensor, limits: Limits) -> tuple[Images, tuple[int, ...]]:
-    """Returns the images of an input, and its shape without theirs: [N], or [N, 1] if it was sent so."""
-    if tensor.name == IMAGE and tensor.datatype == "BYTES" and tensor.shape[1:] in ((), (1,)):
-        check_count(tensor.shape[0] if tensor.shape else 0, "image", limits)
-        return EncodedImages(_files(tensor)), tensor.shape
+def _inputs(tensor: WireTensor, limits: Limits) -> tuple[Inputs, tuple[int, ...]]:
+    """Returns what an input holds, and its shape without an image's own: [N], or [N, 1] if it was sent so."""
+    count = tensor.shape[0] if tensor.shape else 0
+    if tensor.datatype == "BYTES" and tensor.shape[1:] in ((), (1,)):
+        if tensor.name == TEXT:
+            check_count(count, "text", limits)
+            return Texts(_texts(tensor)), tensor.shape
+        if tensor.name == IMAGE:
+            check_count(count, "image", limits)
+            return EncodedImages(_files(tensor)), tensor.shape
     if tensor.name == PIXEL_VALUES and tensor.datatype in NUMBER_TYPES and len(tensor.shape) == 4:
-        check_count(tensor.shape[0] if tensor.shape else 0, "image", limits)
+        check_count(count, "image", limits)
         return ReadyImages(_pixels(tensor)), tensor.shape[:1]
     raise BadRequestError(
-        f"The input must be {IMAGE!r} BYTES [N], or {PIXEL_VALUES!r} UINT8 [N, H, W, 3] or FP32 [N, 3, H, W];"
-        f" this is {tensor.name[:80]!a} {tensor.datatype[:20]!a} {list(tensor.shape[:6])}."
+        f"The input must be {IMAGE!r} BYTES [N], or {PIXEL_VALUES!r} UINT8 [N, H, W, 3] or FP32 [N, 3, H, W],"
+        f" or, where the store reads texts, {TEXT!r} BYTES [N]; this is {tensor.name[:80]!a}"
+        f" {tensor.datatype[:20]!a} {list(tensor.shape[:6])}."
     )
+
+
+def _texts(tensor: WireTensor) -> list[str]:
+    """Returns the texts of a BYTES tensor. Raises BadRequestError."""
+    texts = []
+    for index, element in enumerate(tensor.strings()):
+        try:
+            texts.append(element.decode())
+        except UnicodeDecodeError as error:
+            raise BadRequestError(
+                f"The element {index} of the input {TEXT!r} is not UTF-8 at byte {error.start}; send it so."
+            ) from error
+    return texts
 
 
 def _files(tensor: WireTensor) -> list[bytes]:

@@ -12,7 +12,7 @@ from mass_serve.server.protocols.open_inference.models import Model, find_model
 from mass_serve.server.serving.request_context import RequestContext
 from mass_serve.server.serving.service import Service
 
-BYTES_AN_ANSWER = 1000  # about, for an image
+BYTES_AN_ANSWER = 1000  # about, for an image or a text
 
 A = TypeVar("A")
 
@@ -25,18 +25,18 @@ async def answered(
     context: RequestContext,
     write: Callable[[InferRequest, Model, Sequence[Classification]], A],
 ) -> A:
-    """Classifies the images of a request, and returns what `write` makes of the answers, on a thread.
+    """Classifies the inputs of a request, and returns what `write` makes of the answers, on a thread.
 
     Raises NotFoundError where the model of that name is gone, and what `Service.classify` and `write` raise.
     """
     # The model may have a new revision since the request began; from here on it is one engine's.
     engine = service.engine
     model = find_model(engine, name, version)
-    answers = await service.classify(asked.images, model.question, context, asked.urgency, engine)
+    answers = await service.classify(asked.inputs, model.question, context, asked.urgency, engine)
     started = time.monotonic()
     answer = await service.parsers.run(
         context.caller.turn(),
-        len(asked.images) * BYTES_AN_ANSWER,
+        len(asked.inputs) * BYTES_AN_ANSWER,
         write,
         asked,
         model,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from mass_serve import __version__
-from mass_serve.server.protocols.open_inference.infer_requests import IMAGE, PIXEL_VALUES
+from mass_serve.server.protocols.open_inference.infer_requests import IMAGE, PIXEL_VALUES, TEXT
 from mass_serve.server.protocols.open_inference.models import PLATFORM, Model
 from mass_serve.server.serving.service import Service
 
@@ -26,12 +26,19 @@ def described_model(model: Model) -> dict[str, Any]:
         "name": model.name,
         "versions": [model.version],
         "platform": PLATFORM,
-        "inputs": [
-            {"name": IMAGE, "datatype": "BYTES", "shape": [-1]},
-            {"name": PIXEL_VALUES, "datatype": "FP32", "shape": [-1, 3, model.crop, model.crop]},
-        ],
+        "inputs": described_inputs(model),
         "outputs": described_outputs(model),
     }
+
+
+def described_inputs(model: Model) -> list[dict[str, Any]]:
+    """Returns name, type and shape of each input."""
+    if model.crop is None:
+        return [{"name": TEXT, "datatype": "BYTES", "shape": [-1]}]
+    return [
+        {"name": IMAGE, "datatype": "BYTES", "shape": [-1]},
+        {"name": PIXEL_VALUES, "datatype": "FP32", "shape": [-1, 3, model.crop, model.crop]},
+    ]
 
 
 def described_outputs(model: Model) -> list[dict[str, Any]]:

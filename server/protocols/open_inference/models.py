@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from mass_serve.engine import Question, ServingEngine
 from mass_serve.model_store.format.field_types import AUTO
-from mass_serve.server.errors import BadRequestError, NotFoundError
+from mass_serve.server.errors import NotFoundError
 
 PLATFORM = "mass_serve"
 
@@ -18,14 +18,14 @@ class Model:
     name: str
     version: str
     task: str | None  # None: the router chooses
-    crop: int  # pixels, of images that come preprocessed
+    crop: int | None  # pixels, of images that come preprocessed; None: it reads texts
     widest_head: int  # labels
     num_tasks: int
     gives_residuals: bool  # with every answer
 
     @property
     def question(self) -> Question:
-        """Returns what is asked about every image."""
+        """Returns what is asked about every image, or text."""
         return Question(None if self.task is None else (self.task,))
 
 
@@ -38,17 +38,12 @@ def find_model(engine: ServingEngine, name: str, version: str | None) -> Model:
     """Returns the model of that name. Raises NotFoundError, also for a version that is not served."""
     if name not in model_names(engine):
         raise NotFoundError(f"There is no model {name[:80]!a}; GET /v2/models lists those there are.")
-    if engine.tokenizer is not None:
-        raise BadRequestError(
-            "This store reads texts, which the Open Inference Protocol has no models for here; POST JSON with"
-            " 'texts' to /v1/classify."
-        )
     heads = engine.tasks if name == AUTO else {name: engine.tasks[name]}
     model = Model(
         name=name,
         version=engine.store_revision if name == AUTO else engine.tasks[name].revision,
         task=None if name == AUTO else name,
-        crop=engine.preprocessing.crop,
+        crop=engine.preprocessing.crop if engine.tokenizer is None else None,
         widest_head=max(len(task.labels) for task in heads.values()),
         num_tasks=len(engine.tasks),
         gives_residuals=name == AUTO and len(engine.tasks) > 1 and engine.gives_residuals,

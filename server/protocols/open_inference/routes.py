@@ -13,8 +13,6 @@ from mass_serve.server.protocols.open_inference.answers import InferAnswer, infe
 from mass_serve.server.protocols.open_inference.binary_form import MOST_JSON_BYTES, TO_BINARY_FORM, split
 from mass_serve.server.protocols.open_inference.binary_form import options as binary_form_options
 from mass_serve.server.protocols.open_inference.infer_requests import (
-    IMAGE,
-    PIXEL_VALUES,
     InferBody,
     InferRequest,
     decompressed,
@@ -23,6 +21,7 @@ from mass_serve.server.protocols.open_inference.infer_requests import (
 )
 from mass_serve.server.protocols.open_inference.inference import answered
 from mass_serve.server.protocols.open_inference.metadata import (
+    described_inputs,
     described_model,
     described_outputs,
     described_server,
@@ -53,6 +52,7 @@ CurrentStatistics = Annotated[Statistics, Depends(_statistics)]
 
 router = APIRouter(prefix="/v2", dependencies=FOR_INFERENCE)
 
+CONFIGURED_TYPES = {"BYTES": "TYPE_STRING", "FP32": "TYPE_FP32", "BOOL": "TYPE_BOOL"}
 JSON_LENGTH = "Inference-Header-Content-Length"
 EXTENSIONS = ["binary_tensor_data", "classification", "model_configuration", "schedule_policy", "statistics"]
 REQUEST_BODY: dict[str, Any] = {
@@ -111,28 +111,23 @@ async def model_ready(model: str, service: CurrentService, version: str | None =
 async def model_config(model: str, service: CurrentService, version: str | None = None) -> dict[str, Any]:
     """A model's configuration in Triton's terms."""
     found = find_model(service.engine, model, version)
-    types = {"BYTES": "TYPE_STRING", "FP32": "TYPE_FP32", "BOOL": "TYPE_BOOL"}
+    inputs = described_inputs(found)
     return {
         "name": found.name,
         "platform": PLATFORM,
         "max_batch_size": service.settings.max_images_per_request,
-        "input": [
-            {"name": IMAGE, "data_type": "TYPE_STRING", "dims": [1], "optional": True},
-            {
-                "name": PIXEL_VALUES,
-                "data_type": "TYPE_FP32",
-                "dims": [3, found.crop, found.crop],
-                "optional": True,
-            },
-        ],
-        "output": [
-            {
-                "name": output["name"],
-                "data_type": types[output["datatype"]],
-                "dims": output["shape"][1:] or [1],
-            }
-            for output in described_outputs(found)
-        ],
+        # A request has one of them.
+        "input": [{**_as_configured(one), "optional": len(inputs) > 1} for one in inputs],
+        "output": [_as_configured(output) for output in described_outputs(found)],
+    }
+
+
+def _as_configured(tensor: dict[str, Any]) -> dict[str, Any]:
+    """Returns an input or output in Triton's terms, which leave the batch out."""
+    return {
+        "name": tensor["name"],
+        "data_type": CONFIGURED_TYPES[tensor["datatype"]],
+        "dims": tensor["shape"][1:] or [1],
     }
 
 
@@ -171,7 +166,10 @@ async def infer(
     statistics: CurrentStatistics,
     version: str | None = None,
 ) -> Response:
-    """Classifies a batch: `image` (files) or `pixel_values` in, `label`, `task`, `score` and more out."""
+    """Classifies a batch: `image` (files) or `pixel_values` in, `label`, `task`, `score` and more out.
+
+    A model of a store that reads texts has `text` in their place.
+    """
     found = find_model(service.engine, model, version)
     with statistics.of(found.name, found.version).request(context):
         body = await read_body(request, service)

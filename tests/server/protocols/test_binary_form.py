@@ -40,6 +40,8 @@ def request(name: str, datatype: str, shape: list[int], data: Any, **rest: Any) 
     [
         request("image", "BYTES", [3], FILES),
         request("image", "BYTES", [3, 1], [[file] for file in FILES], id="é" * 128),
+        request("text", "BYTES", [2], ["é", "a, b"], id="of texts"),
+        request("text", "BYTES", [2, 1], [["é"], ["a, b"]]),
         request("pixel_values", "UINT8", [2, 4, 4, 3], PIXELS),
         request("pixel_values", "FP32", [2, 3, 4, 4], FLOATS, parameters={"timeout": 1_500_000}),
         request("image", "BYTES", [1], FILES[:1], parameters={"timeout": 1 << 62, "priority": 1}),
@@ -61,12 +63,12 @@ def test_the_request_stays_the_same(body: bytes) -> None:
     assert (before.id, before.batch_shape, before.outputs) == (after.id, after.batch_shape, after.outputs)
     assert before.urgency.priority == after.urgency.priority
     assert (before.urgency.timeout or 0) == pytest.approx(after.urgency.timeout or 0, rel=1e-9)
-    if isinstance(before.images, EncodedImages):
-        assert before.images == after.images
+    if not isinstance(before.inputs, ReadyImages):
+        assert before.inputs == after.inputs
     else:
-        assert isinstance(after.images, ReadyImages)
-        assert before.images.pixels.dtype == after.images.pixels.dtype
-        assert np.array_equal(before.images.pixels, after.images.pixels)
+        assert isinstance(after.inputs, ReadyImages)
+        assert before.inputs.pixels.dtype == after.inputs.pixels.dtype
+        assert np.array_equal(before.inputs.pixels, after.inputs.pixels)
 
 
 @pytest.mark.parametrize(
@@ -118,7 +120,7 @@ def test_binary_data_behind_large_json_are_kept() -> None:
         ],
     }
     text = json.dumps(head).encode()
-    assert converted(text + tensor, len(text)).images == EncodedImages([picture(7)])
+    assert converted(text + tensor, len(text)).inputs == EncodedImages([picture(7)])
 
 
 def test_a_large_request_is_answered_as_a_small_one(server: RunningServer) -> None:

@@ -141,7 +141,6 @@ def test_images_are_told_that_the_store_reads_texts(text_server: RunningServer) 
     image = picture(1)
     for path, body in (("/v1/classify", image), ("/v1/classify", as_json(image)), ("/", image)):
         refused(text_server.client.post(path, content=body), 400, "reads texts", "'texts'")
-    refused(text_server.client.get("/v2/models/auto"), 400, "reads texts")
 
 
 def test_texts_are_told_that_the_store_reads_images(server: RunningServer) -> None:
