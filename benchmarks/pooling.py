@@ -17,7 +17,8 @@ from pathlib import Path
 from statistics import fmean
 
 from mass_serve.engine import Classification, Engine
-from mass_serve.evaluation.images import images_below
+from mass_serve.evaluation.inputs.folders import files_below
+from mass_serve.evaluation.inputs.images import SUFFIXES
 from mass_serve.inputs.images import ImageLimits, decode_image
 from mass_serve.router import MODE_NAMES, ModeName
 
@@ -73,7 +74,7 @@ def measure_all(store: str, root: Path, modes: Sequence[ModeName], sizes: Sequen
     """Yields the figures of every mode and size."""
     for mode in modes:
         engine = Engine.load(store, mode=mode)
-        tasks = {name: list(images_below(root / name)) for name in engine.tasks if (root / name).is_dir()}
+        tasks = {name: files_below(root / name, SUFFIXES) for name in engine.tasks if (root / name).is_dir()}
         for size in sizes:
             yield measure(engine, mode, size, tasks)
 

@@ -20,7 +20,7 @@ import torch
 
 from mass_serve.engine.execution import Execution
 from mass_serve.engine.loading import load_store
-from mass_serve.evaluation import EvaluationData, Options, evaluate, with_individual_accuracies
+from mass_serve.evaluation import EvaluationData, Options, evaluate, files_of, with_individual_accuracies
 from mass_serve.evaluation.methods import Routed
 from mass_serve.evaluation.variants import Variants
 from mass_serve.model_store.build_options import BuildOptions
@@ -87,7 +87,8 @@ def measured(rule: dict[str, Any], store: Store, data: Path) -> Row:
     variants = Variants(loaded, Execution.LOW_RANK, SET_CACHE_BYTES)
     labels = {task.name: task.labels for task in store.manifest.tasks}
     options = Options(baselines=[TASK_KNOWN], methods=[Routed(mode, variants.engine(mode)) for mode in MODES])
-    report = evaluate(variants.engine(), EvaluationData(data, labels), options=options)
+    engine = variants.engine()
+    report = evaluate(engine, EvaluationData(data, labels, files_of(engine)), options=options)
     known = report["average"]["baselines"][TASK_KNOWN]
     assert known is not None
     ranks = [rank for task in store.manifest.tasks for rank in store.layout.ranks_of(task).values()]

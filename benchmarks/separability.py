@@ -28,8 +28,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
-from mass_serve.engine import Engine, Query
-from mass_serve.evaluation.images import image_batches, images_below
+from mass_serve.engine import Engine
+from mass_serve.evaluation.data import input_batches
+from mass_serve.evaluation.inputs import Item, files_of
 from mass_serve.router.head_scores import nearness
 
 FOLDS = 5
@@ -49,18 +50,19 @@ class Separability:
 
 @dataclass(frozen=True)
 class Routed:
-    """Holds what one mode made of the images."""
+    """Holds what one mode made of the inputs."""
 
     answers: list[str]
     evidence: Tensor  # [N, K, T]
 
 
-def route(engine: Engine, paths: Sequence[Path], candidates: tuple[str, ...]) -> Routed:
-    """The task that answers each image, of the candidates."""
+def route(engine: Engine, root: Path, items: Sequence[Item], candidates: tuple[str, ...]) -> Routed:
+    """The task that answers each input, of the candidates."""
     answers: list[str] = []
     evidence: list[Tensor] = []
-    for pixels in image_batches(paths, engine.preprocessing):
-        for answer in engine.classify_batch([Query(image, candidates) for image in pixels]).all_answers():
+    files = files_of(engine)
+    for inputs in input_batches(files, root, items):
+        for answer in engine.classify_batch([files.query(one, candidates) for one in inputs]).all_answers():
             assert answer.evidence is not None
             answers.append(answer.task)
             evidence.append(answer.evidence)
@@ -83,10 +85,12 @@ def balanced(tasks: npt.NDArray[np.str_], answers: Sequence[str]) -> float:
 def measure(store: str, root: Path, pairs: int) -> Iterator[Separability]:
     """Yields figures of all tasks first, then of the pairs that `exact` confuses most."""
     engines = {mode: Engine.load(store, mode=mode) for mode in MODES}
-    names = tuple(name for name in engines["exact"].tasks if (root / name).is_dir())
-    paths = [path for name in names for path in images_below(root / name)]
-    tasks = np.array([path.relative_to(root).parts[0] for path in paths])
-    whole = {mode: route(engine, paths, names) for mode, engine in engines.items()}
+    files = files_of(engines["exact"])
+    found = {place.stem: files.below(root, place.name) for place in root.iterdir()}
+    names = tuple(name for name in engines["exact"].tasks if found.get(name))
+    items = [item for name in names for item in found[name]]
+    tasks = np.repeat(names, [len(found[name]) for name in names])
+    whole = {mode: route(engine, root, items, names) for mode, engine in engines.items()}
     evidence = whole["exact"].evidence
     yield _separability(names, tasks, whole, evidence)
     confused = Counter(
@@ -94,8 +98,8 @@ def measure(store: str, root: Path, pairs: int) -> Iterator[Separability]:
     )
     for pair, _ in confused.most_common(pairs):
         rows = np.isin(tasks, pair).nonzero()[0]
-        own = [paths[row] for row in rows]
-        routed = {mode: route(engine, own, pair) for mode, engine in engines.items()}
+        own = [items[row] for row in rows]
+        routed = {mode: route(engine, root, own, pair) for mode, engine in engines.items()}
         yield _separability(pair, tasks[rows], routed, evidence[rows])
 
 

@@ -69,7 +69,7 @@ def build(
     options: BuildFlags,
     eval_data: Annotated[
         Path | None,
-        typer.Option(help="measure individual accuracies on DATA/<task>/<class>/*.png|jpg", metavar="DATA"),
+        typer.Option(help="measure individual accuracies on labelled data, as eval takes it", metavar="DATA"),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:

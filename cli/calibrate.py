@@ -1,4 +1,4 @@
-"""mass-serve calibrate: a store fitted to images that nobody labelled."""
+"""mass-serve calibrate: a store fitted to images or texts that nobody labelled."""
 
 from __future__ import annotations
 
@@ -23,26 +23,29 @@ from mass_serve.server.startup import store_source
 
 def calibrate(
     store: StoreArgument,
-    images: Annotated[Path, typer.Argument(help="folder of images, at any depth", metavar="IMAGES")],
+    data: Annotated[
+        Path,
+        typer.Argument(help="folder of images or texts, at any depth; or a file of texts", metavar="DATA"),
+    ],
     unrouted: Annotated[
         float,
-        typer.Option(min=0, max=0.5, help="share of such images to be unrouted in the store's mode"),
+        typer.Option(min=0, max=0.5, help="share of them to be unrouted in the store's mode"),
     ] = 0.01,
     as_json: JsonOption = False,
 ) -> None:
-    """Fits the search for the task to your images, which need no labels; writes a new store revision.
+    """Fits the search for the task to your images or texts, without labels; writes a new store revision.
 
-    The images should be like those that will be asked about, of every task. Names of files and folders are
-    not looked at. A running server takes the new revision over by itself.
+    They should be like those that will be asked about, of every task. Names of files and folders
+    are not looked at, nor labels. A running server takes the new revision over by itself.
     """
-    if not images.is_dir():
-        fail(f"{images} is no folder")
+    if not data.exists():
+        fail(f"{data} does not exist")
     try:
         source = store_source(load_settings({"store": store}))
         with progress_bars() as progress:
             options = source.options
             result = run_calibration(
-                source.url, images, unrouted, options.torch_device, progress, options.trusted_keys
+                source.url, data, unrouted, options.torch_device, progress, options.trusted_keys
             )
     except (SettingsError, StoreError, EvaluationDataError, FloatingPointError) as error:
         fail(error)
@@ -56,8 +59,8 @@ def _print_json(result: Calibrated) -> None:
             {
                 "store": result.store.files.url,
                 "store_revision": result.store.manifest.store_revision,
-                "images": result.images,
-                "images_of": {name: round(images, 1) for name, images in result.images_of.items()},
+                result.noun: result.inputs,
+                f"{result.noun}_of": {name: round(count, 1) for name, count in result.inputs_of.items()},
                 "unknown": result.unknown,
                 "unrouted_below": result.unrouted_below,
                 "mode": result.mode,
@@ -68,10 +71,10 @@ def _print_json(result: Calibrated) -> None:
 
 def _print_lines(result: Calibrated) -> None:
     manifest = result.store.manifest
-    typer.echo(f"{result.store.files.url}: revision {manifest.store_revision}, {result.images} images")
-    for name, images in result.images_of.items():
+    typer.echo(f"{result.store.files.url}: revision {manifest.store_revision}, {result.inputs} {result.noun}")
+    for name, count in result.inputs_of.items():
         too_few = ": too few, its evidence counts as before" if name in result.unknown else ""
-        typer.echo(f"  {name}: like {images:.0f} of them{too_few}")
+        typer.echo(f"  {name}: like {count:.0f} of them{too_few}")
     typer.echo(f"unrouted below a familiarity of {result.unrouted_below:.3f}, in mode {result.mode}")
     if manifest.router.mode == PAPER:
         typer.echo("the mode of this store is paper, which has nothing to calibrate: serve it in another")

@@ -15,7 +15,7 @@ from mass_serve.cli.failing import EXIT_FAILED, fail
 from mass_serve.cli.progress_bars import progress_bars
 from mass_serve.engine import Engine
 from mass_serve.engine.loading import load_store
-from mass_serve.evaluation import EvaluationData, EvaluationDataError, Options, Report
+from mass_serve.evaluation import EvaluationData, EvaluationDataError, Options, Report, files_of
 from mass_serve.evaluation import evaluate as run_evaluation
 from mass_serve.evaluation.baselines import NAMES as BASELINE_NAMES
 from mass_serve.evaluation.changes import FinetunedModels
@@ -34,7 +34,12 @@ from mass_serve.server.startup import store_source
 
 def evaluate(
     store: StoreArgument,
-    data: Annotated[Path, typer.Argument(help="DATA/<task>/<class>/*.png|jpg|webp", metavar="DATA")],
+    data: Annotated[
+        Path,
+        typer.Argument(
+            help="DATA/<task>/<class>/*.png|jpg|webp, or texts: DATA/<task>.jsonl|csv|tsv", metavar="DATA"
+        ),
+    ],
     json_file: Annotated[
         Path | None, typer.Option("--json", help="write the figures here; - for standard output")
     ] = None,
@@ -59,7 +64,9 @@ def evaluate(
     ] = None,
     ood: Annotated[
         Path | None,
-        typer.Option(help="images that no task covers, OOD/<domain>/*.png: can they be told?", metavar="OOD"),
+        typer.Option(
+            help="images or texts that no task covers, OOD/<domain>/*.png: can they be told?", metavar="OOD"
+        ),
     ] = None,
     curves: Annotated[
         bool, typer.Option("--curves", help="accuracy against tasks added one by one, and against rank")
@@ -69,10 +76,10 @@ def evaluate(
         typer.Option(help="keep every answer in this file; the same command goes on from it", metavar="FILE"),
     ] = None,
 ) -> None:
-    """Measures accuracy with the task unknown, and the baselines with the task known, on labelled images.
+    """Measures accuracy with the task unknown, and the baselines with the task known, on labelled data.
 
-    An image counts as right when its task and its label both are. Settings other than the store come from
-    the environment (MASS_DEVICE, MASS_DTYPE, MASS_EXECUTION, ...).
+    An image or text counts as right when its task and its label both are. Settings other than the store
+    come from the environment (MASS_DEVICE, MASS_DTYPE, MASS_EXECUTION, ...).
     """
     modes = [_mode(name) for name in mode or []]
     variants = _load(store, modes)
@@ -89,8 +96,10 @@ def evaluate(
     )
     try:
         with progress_bars() as progress:
-            report = run_evaluation(engine, EvaluationData(data, labels, resume), progress, options)
-        _write(report, json_file, plots)
+            report = run_evaluation(
+                engine, EvaluationData(data, labels, files_of(engine), resume), progress, options
+            )
+        _write(report, files_of(engine).noun, json_file, plots)
     except EvaluationDataError as error:
         fail(error)
     except OSError as error:
@@ -126,8 +135,6 @@ def _load(store: str, modes: Sequence[ModeName]) -> Variants:
         )
     except (SettingsError, StoreError, ValueError) as error:
         fail(error)
-    if loaded.architecture.reads_text:
-        fail(f"{store} reads texts, and what is measured here is measured on images")
     return Variants(loaded, options.execution, options.set_cache_bytes)
 
 
@@ -163,12 +170,12 @@ def _store_bytes(url: str) -> StoreBytes:
     )
 
 
-def _write(report: Report, json_file: Path | None, plots: Path | None) -> None:
+def _write(report: Report, noun: str, json_file: Path | None, plots: Path | None) -> None:
     content = json.dumps(report, indent=2)
     if json_file == Path("-"):
         typer.echo(content)
     else:
-        print_report(report)
+        print_report(report, noun)
         if json_file is not None:
             json_file.write_text(content + "\n", encoding="utf-8")
     if plots is not None:

@@ -20,7 +20,6 @@ from mass_serve.merging.methods import (
 )
 
 ROUTED_HEADINGS = (
-    "images",
     "accuracy",
     "95 %",
     "of individual",
@@ -45,22 +44,25 @@ BASELINES = (
 )
 
 
-def print_report(report: Report) -> None:
-    """Prints the routed methods, the baselines with the task known, and what the baselines are."""
+def print_report(report: Report, noun: str) -> None:
+    """Prints the routed methods, the baselines with the task known, and what the baselines are.
+
+    `noun` says what was measured: images, or texts.
+    """
     console = Console()
     if not console.is_terminal:
         console.width = 200  # a file or pipe has no width to cut names to
     for name, method in report["methods"].items():
-        table = _table(f"{name}: task unknown", "task", *ROUTED_HEADINGS)
+        table = _table(f"{name}: task unknown", "task", noun, *ROUTED_HEADINGS)
         for task, figures in method["tasks"].items():
             table.add_row(task, *_routed_cells(figures))
         table.add_section()
         table.add_row("average", *_routed_cells(method["average"]))
         console.print(table)
     console.print(_baselines(report))
-    console.print(_notes(report))
+    console.print(_notes(report, noun))
     if report["unfamiliar"] is not None:
-        console.print(_unfamiliar(report["unfamiliar"]))
+        console.print(_unfamiliar(report["unfamiliar"], noun))
 
 
 def _table(title: str, first: str, *headings: str) -> Table:
@@ -96,9 +98,9 @@ def _baselines(report: Report) -> Table:
     return table
 
 
-def _unfamiliar(figures: Unfamiliar) -> Table:
-    """Shows how well familiarity tells images that no task covers."""
-    table = _table("images that no task covers", "domain", "images", "AUROC", "unrouted")
+def _unfamiliar(figures: Unfamiliar, noun: str) -> Table:
+    """Shows how well familiarity tells what no task covers."""
+    table = _table(f"{noun} that no task covers", "domain", noun, "AUROC", "unrouted")
     for name, domain in (*figures["domains"].items(), ("average", figures["average"])):
         table.add_row(name, str(domain["images"]), _number(domain["auroc"]), _number(domain["unrouted"]))
     return table
@@ -110,14 +112,14 @@ def _average_interval(report: Report, name: str) -> str:
     return "?" if average is None else _interval(average["interval"])
 
 
-def _notes(report: Report) -> Table:
+def _notes(report: Report, noun: str) -> Table:
     """Shows where each baseline's weights are from, what was searched, and what it stores."""
     table = _table("what the baselines are", "baseline", "weights from", "of one encoder's bytes", "searched")
     for name in BASELINES:
         baseline, title = report["baselines"][name], TITLES[name]
         if baseline is not None:
             table.add_row(
-                title, baseline["source"], _number(baseline["bytes_ratio"]), _searched(report, name)
+                title, baseline["source"], _number(baseline["bytes_ratio"]), _searched(report, name, noun)
             )
         elif report["average"]["baselines"][name] is not None:
             table.add_row(title, "the manifest's figure", "?", "")
@@ -126,14 +128,14 @@ def _notes(report: Report) -> Table:
     return table
 
 
-def _searched(report: Report, name: str) -> str:
+def _searched(report: Report, name: str, noun: str) -> str:
     baseline = report["baselines"][name]
     search = None if baseline is None else baseline["searched"]
     if search is None:
         return ""
     used = sorted({value for values in search["used"].values() for value in values})
     values = ", ".join(f"{value:g}" for value in used)
-    return f"{values}; on the other half of {search['images']} images"
+    return f"{values}; on the other half of {search['images']} {noun}"
 
 
 def _number(value: float | None) -> str:

@@ -111,10 +111,11 @@ def _input(embedding: AnyEmbedding) -> str:
     return f"{embedding.image_size} px, patch {embedding.patch_size}"
 
 
-def _calibration(manifest: Manifest, images: int) -> str:
+def _calibration(manifest: Manifest, count: int) -> str:
     fits = manifest.calibrated_tasks([task.name for task in manifest.tasks]) is not None
     state = "" if fits else ", of other tasks or revisions: not used until the store is calibrated again"
-    return f"calibrated on {images:,} images{state}"
+    noun = "texts" if manifest.backbone.reads_text else "images"
+    return f"calibrated on {count:,} {noun}{state}"
 
 
 def _task_table(store: Store, sizes: dict[str, int]) -> Table:

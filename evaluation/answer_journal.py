@@ -1,4 +1,4 @@
-"""Every method's answer to every image, in a database: counted there, and read again after a killed run."""
+"""Every method's answer to every input, in a database: counted there, and read again after a killed run."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from mass_serve.evaluation.images import EvaluationDataError, ImageBatch
+from mass_serve.evaluation.data import InputBatch
+from mass_serve.evaluation.errors import EvaluationDataError
 from mass_serve.evaluation.measures import ConfidenceBin
 from mass_serve.evaluation.methods import Answer
 
@@ -17,11 +18,11 @@ CONFIDENCE_BINS = 15
 
 COUNTS = """
 SELECT COUNT(*), SUM(right), SUM(routed_to = task), SUM(survived), SUM(set_size), SUM(passes)
-FROM answers JOIN images ON id = image WHERE method = ? AND task = ?
+FROM answers JOIN inputs ON id = input WHERE method = ? AND task = ?
 """
 BINS = """
 SELECT COUNT(*), AVG({confidence}), AVG({right})
-FROM answers JOIN images ON id = image WHERE method = :method AND (:task IS NULL OR task = :task)
+FROM answers JOIN inputs ON id = input WHERE method = :method AND (:task IS NULL OR task = :task)
 GROUP BY MIN(CAST({confidence} * :bins AS INTEGER), :bins - 1) ORDER BY 2
 """
 # By confidence: the SQL condition that it is the confidence in.
@@ -30,9 +31,9 @@ CLAIMS = {"score": "right", "coefficient": "(routed_to = task)"}
 
 @dataclass(frozen=True)
 class Counts:
-    """Counts and sums of a method's answers to one task's images; the last four of methods that route."""
+    """Counts and sums of a method's answers to one task's inputs; the last four of methods that route."""
 
-    images: int
+    inputs: int
     right: int  # task and label both right
     router_right: int | None  # the largest coefficient is the right task's
     survived: int | None  # the right task is in the expert set
@@ -41,7 +42,7 @@ class Counts:
 
 
 class AnswerJournal:
-    """The tables of answers and searches in the database that holds the index of the images."""
+    """The tables of answers and searches in the database that holds the index of the inputs."""
 
     def __init__(self, database: sqlite3.Connection) -> None:
         self._database = database
@@ -62,65 +63,65 @@ class AnswerJournal:
                     f"{settings.get(name)}: delete it, or name another"
                 )
 
-    def add(self, method: str, batch: ImageBatch, answers: Sequence[Answer]) -> None:
+    def add(self, method: str, batch: InputBatch, answers: Sequence[Answer]) -> None:
         """Writes the answers to a batch, all of them or none."""
         rows = [
-            _row(method, image, batch.task, target, answer)
-            for image, target, answer in zip(batch.ids, batch.targets.tolist(), answers, strict=True)
+            _row(method, number, batch.task, target, answer)
+            for number, target, answer in zip(batch.ids, batch.targets.tolist(), answers, strict=True)
         ]
         with self._database:
             self._database.executemany("INSERT INTO answers VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
 
     def answered(self, method: str, tasks: Sequence[str]) -> int:
-        """The number of images of those tasks that a method has answered."""
-        return sum(self.counts(method, task).images for task in tasks)
+        """The number of inputs of those tasks that a method has answered."""
+        return sum(self.counts(method, task).inputs for task in tasks)
 
     def counts(self, method: str, task: str) -> Counts:
-        """Counts what a method did with one task's images."""
-        images, right, *routed = self._database.execute(COUNTS, (method, task)).fetchone()
-        return Counts(images, right or 0, *routed)
+        """Counts what a method did with one task's inputs."""
+        inputs, right, *routed = self._database.execute(COUNTS, (method, task)).fetchone()
+        return Counts(inputs, right or 0, *routed)
 
     def went_to(self, method: str, task: str, column: Literal["routed_to", "answered"]) -> Counter[str]:
-        """Counts, by task, where one task's images were routed, or whose head answered them."""
-        query = f"SELECT {column}, COUNT(*) FROM answers JOIN images ON id = image"
+        """Counts, by task, where one task's inputs were routed, or whose head answered them."""
+        query = f"SELECT {column}, COUNT(*) FROM answers JOIN inputs ON id = input"
         rows = self._database.execute(f"{query} WHERE method = ? AND task = ? GROUP BY 1", (method, task))
         return Counter(dict(rows.fetchall()))
 
     def confidence_bins(
         self, method: str, confidence: Literal["score", "coefficient"], task: str | None = None
     ) -> list[ConfidenceBin]:
-        """Sorts one task's images, or all, by a confidence into 15 equal bins; returns those not empty."""
+        """Sorts one task's inputs, or all, by a confidence into 15 equal bins; returns those not empty."""
         query = BINS.format(confidence=confidence, right=CLAIMS[confidence])
         values = {"method": method, "task": task, "bins": CONFIDENCE_BINS}
         rows = self._database.execute(query, values)
         return [ConfidenceBin(*row) for row in rows]
 
     def familiarities(self, method: str) -> list[float]:
-        """The familiarity of every image that the method has routed, in no order."""
+        """The familiarity of every input that the method has routed, in no order."""
         query = "SELECT familiarity FROM answers WHERE method = ? AND familiarity IS NOT NULL"
         return [value for (value,) in self._database.execute(query, (method,))]
 
     def add_search(
-        self, method: str, half: int, coefficient: float, task: str, right: int, images: int
+        self, method: str, half: int, coefficient: float, task: str, right: int, inputs: int
     ) -> None:
-        """Writes how a coefficient that is to be used for `half` did on images of the other half."""
+        """Writes how a coefficient that is to be used for `half` did on inputs of the other half."""
         with self._database:
-            row = (method, half, coefficient, task, right, images)
+            row = (method, half, coefficient, task, right, inputs)
             self._database.execute("INSERT INTO searches VALUES (?, ?, ?, ?, ?, ?)", row)
 
     def search(self, method: str, half: int, coefficient: float, task: str) -> tuple[int, int] | None:
-        """(right, images) of a coefficient that was tried before, or None."""
+        """(right, inputs) of a coefficient that was tried before, or None."""
         found: tuple[int, int] | None = self._database.execute(
-            "SELECT right, images FROM searches"
+            "SELECT right, inputs FROM searches"
             " WHERE method = ? AND half = ? AND coefficient = ? AND task = ?",
             (method, half, coefficient, task),
         ).fetchone()
         return found
 
 
-def _row(method: str, image: int, task: str, target: int, answer: Answer) -> tuple[object, ...]:
+def _row(method: str, number: int, task: str, target: int, answer: Answer) -> tuple[object, ...]:
     right = (answer.task, answer.label) == (task, target)
-    shared = (method, image, right, answer.score, answer.task)
+    shared = (method, number, right, answer.score, answer.task)
     if answer.routing is None:
         return (*shared, *[None] * 6)
     routing = answer.routing

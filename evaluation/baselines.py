@@ -14,6 +14,7 @@ from torch import Tensor
 
 from mass_serve.engine import Engine
 from mass_serve.evaluation.changes import TaskChanges
+from mass_serve.evaluation.inputs import files_of
 from mass_serve.evaluation.methods import AnyHead, Dense, Method, Parameters, TaskKnown
 from mass_serve.evaluation.search import Search, Searched
 from mass_serve.merging.methods import (
@@ -107,9 +108,7 @@ class Baselines:
         merged = functools.cache(lambda: bank.merged_parameters(list(self._pretrained), every_task))
         yield Baseline(self._one(TSV_M.name, merged))
         heads = {task: self._engine.head(task) for task in self._tasks}
-        yield Baseline(
-            AnyHead(ANY_HEAD, self._engine.architecture, self._engine.preprocessing, heads, merged)
-        )
+        yield Baseline(AnyHead(ANY_HEAD, self._engine.architecture, files_of(self._engine), heads, merged))
 
     def _task_arithmetic(self) -> Iterator[Baseline]:
         """Yields weight averaging and task arithmetic, which go the same way, the second searched how far."""
@@ -140,7 +139,7 @@ class Baselines:
 
         @functools.lru_cache(1)
         def agreed(half: int) -> Parameters:
-            # A task without images has no mask that was searched; it takes the middle of the grid.
+            # A task without inputs has no mask that was searched; it takes the middle of the grid.
             middle = TALL_LAMBDAS[len(TALL_LAMBDAS) // 2]
             values = torch.tensor([lambdas.get((task, half), middle) for task in self._tasks])
             return self._direction(lambda changes: CONSENSUS.merge(changes, values))
@@ -167,7 +166,7 @@ class Baselines:
 
     def _dense(self, name: str, encoder: Callable[[str, int], Parameters]) -> Dense:
         engine = self._engine
-        return Dense(name, engine.architecture, engine.preprocessing, engine.head, encoder)
+        return Dense(name, engine.architecture, files_of(engine), engine.head, encoder)
 
     def _direction(self, merge: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
         """Applies `merge` to the tasks' changes [T, ...] of every parameter."""

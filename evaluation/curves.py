@@ -8,6 +8,7 @@ from mass_serve.backbone import weight_of
 from mass_serve.engine import Engine
 from mass_serve.evaluation.changes import TaskChanges
 from mass_serve.evaluation.figures import known_accuracies, known_mean
+from mass_serve.evaluation.inputs import files_of
 from mass_serve.evaluation.measures import Interval
 from mass_serve.evaluation.methods import Dense, Method, Routed, TaskKnown
 from mass_serve.evaluation.run import Run
@@ -66,7 +67,7 @@ def _against_tasks(run: Run, variants: Variants, individual: dict[str, float | N
     for count in range(1, len(names) + 1):
         measured = [task for task in names[:count] if task in run.data.tasks]
         if names[count - 1] not in measured:
-            continue  # without images of the task that is added there is nothing new to measure
+            continue  # without inputs of the task that is added there is nothing new to measure
         suffix = "" if count == len(names) else f", {count} tasks"
         if suffix:
             engine = variants.of_first_tasks(count)
@@ -116,9 +117,7 @@ def _merged(name: str, engine: Engine) -> Dense:
     """The method TSV-M: one encoder, merged of all the engine's tasks."""
     bank = engine.bank
     parameters = bank.merged_parameters(list(bank.pretrained), range(bank.num_tasks))
-    return Dense(
-        name, engine.architecture, engine.preprocessing, engine.head, lambda _task, _half: parameters
-    )
+    return Dense(name, engine.architecture, files_of(engine), engine.head, lambda _task, _half: parameters)
 
 
 def _figures(run: Run, method: str, tasks: list[str]) -> PointFigures:

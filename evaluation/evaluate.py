@@ -20,6 +20,7 @@ from mass_serve.evaluation.baselines import (
 )
 from mass_serve.evaluation.changes import BlockChanges, TaskChanges
 from mass_serve.evaluation.curves import Curves, accuracy_curves
+from mass_serve.evaluation.data import EvaluationData
 from mass_serve.evaluation.figures import (
     Accuracy,
     Calibration,
@@ -30,7 +31,6 @@ from mass_serve.evaluation.figures import (
     known_mean,
     routed_figures,
 )
-from mass_serve.evaluation.images import EvaluationData
 from mass_serve.evaluation.methods import Method, Routed
 from mass_serve.evaluation.run import Run
 from mass_serve.evaluation.search import Search, Searched
@@ -47,7 +47,7 @@ class TaskFigures(RoutedFigures):
 
 
 class SearchReport(TypedDict):
-    """A coefficient that was tuned, on one half of the images for the other."""
+    """A coefficient that was tuned, on one half of the inputs for the other."""
 
     tried: list[float]
     images: int  # searched on
@@ -70,8 +70,8 @@ class MethodReport(TypedDict):
 
     tasks: dict[str, RoutedFigures]
     average: RoutedFigures
-    routed_to: dict[str, dict[str, int]]  # by task: images by the task of the largest coefficient
-    answered_by: dict[str, dict[str, int]]  # by task: images by the task whose head answered
+    routed_to: dict[str, dict[str, int]]  # by task: inputs by the task of the largest coefficient
+    answered_by: dict[str, dict[str, int]]  # by task: inputs by the task whose head answered
     label_calibration: Calibration
     task_calibration: Calibration
 
@@ -103,7 +103,7 @@ class Options:
     changes: TaskChanges | None = None  # None: as the store's blocks have them
     baselines: Sequence[str] = NAMES  # which to measure
     methods: Sequence[Method] = ()  # those that route; none: the engine as it is, named "mass"
-    unfamiliar: Path | None = None  # a folder of images that no task covers: root/<domain>/*.png
+    unfamiliar: Path | None = None  # a folder of inputs that no task covers: root/<domain>/*
     curves: Variants | None = None  # of the same store: accuracy against tasks and rank too
     store_bytes: StoreBytes | None = None
     settings: dict[str, object] | None = None  # what else the answers depend on
@@ -112,16 +112,16 @@ class Options:
 def evaluate(
     engine: Engine, data: EvaluationData, progress: Progress = silent, options: Options | None = None
 ) -> Report:
-    """Answers every image with its task unknown, and with each baseline, its task known.
+    """Answers every input with its task unknown, and with each baseline, its task known.
 
-    Raises EvaluationDataError for images that cannot be read, and for a journal of another evaluation.
+    Raises EvaluationDataError for inputs that cannot be read, and for a journal of another evaluation.
     """
     options = options or Options()
     changes = options.changes or BlockChanges(engine.bank, tuple(engine.tasks))
     journal = AnswerJournal(data.database)
     settings = _settings(engine, changes, options)
     journal.claim(settings)
-    run = Run(data, journal, engine.preprocessing, progress)
+    run = Run(data, journal, progress)
     methods = list(options.methods) or [Routed("mass", engine)]
     for method in methods:
         run.answer(method, data.tasks)
@@ -151,7 +151,7 @@ def evaluate(
 
 
 def _unfamiliar(run: Run, engine: Engine, first: Method, options: Options) -> Unfamiliar | None:
-    """How the first method answers the images that no task covers; None where there are none."""
+    """How the first method answers the inputs that no task covers; None where there are none."""
     if options.unfamiliar is None:
         return None
     routing = first.engine if isinstance(first, Routed) else engine
@@ -160,7 +160,7 @@ def _unfamiliar(run: Run, engine: Engine, first: Method, options: Options) -> Un
 
 
 def _settings(engine: Engine, changes: TaskChanges, options: Options) -> dict[str, object]:
-    """Everything that the answers depend on beside the images: a journal is of one such setting."""
+    """Everything that the answers depend on beside the inputs: a journal is of one such setting."""
     like = next(iter(engine.bank.pretrained.values()))
     own = {
         "store_revision": engine.store_revision,
@@ -228,7 +228,7 @@ def _search_report(searched: Searched | None, tasks: Sequence[str]) -> SearchRep
     if searched is None:
         return None
     used = {task: [searched.coefficients[task, half] for half in (0, 1)] for task in tasks}
-    return SearchReport(tried=list(searched.tried), images=searched.images, used=used)
+    return SearchReport(tried=list(searched.tried), images=searched.inputs, used=used)
 
 
 def _first_method(

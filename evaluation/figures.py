@@ -1,4 +1,4 @@
-"""From counts to the figures of the report."""
+"""From counts to the figures of the report. Its `images` are texts where the store reads those."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mass_serve.evaluation.measures import (
 
 
 class Accuracy(TypedDict):
-    """The accuracy of a method on one task's images, or on average."""
+    """The accuracy of a method on one task's inputs, or on average."""
 
     images: int
     accuracy: float
@@ -47,7 +47,7 @@ class RoutedFigures(TypedDict):
 
 
 class ReliabilityBin(TypedDict):
-    """The images whose confidence fell into one bin."""
+    """The inputs whose confidence fell into one bin."""
 
     images: int
     confidence: float
@@ -55,7 +55,7 @@ class ReliabilityBin(TypedDict):
 
 
 class Calibration(TypedDict):
-    """How well a confidence matches how often it is right, over the images of all tasks together."""
+    """How well a confidence matches how often it is right, over the inputs of all tasks together."""
 
     ece: float
     bins: list[ReliabilityBin]
@@ -64,23 +64,23 @@ class Calibration(TypedDict):
 def routed_figures(journal: AnswerJournal, method: str, task: str, individual: float | None) -> RoutedFigures:
     """One task's figures of a method that routes. Raises ValueError for one that does not."""
     counts = journal.counts(method, task)
-    images = counts.images
-    accuracy = counts.right / images
+    inputs = counts.inputs
+    accuracy = counts.right / inputs
     router_right, survived, set_sizes, passes = _routing_of(counts)
     return RoutedFigures(
-        images=images,
+        images=inputs,
         accuracy=accuracy,
         normalised_accuracy=accuracy / individual if individual else None,
-        router_accuracy=router_right / images,
-        task_survival=survived / images,
-        mean_set_size=set_sizes / images,
-        mean_passes=passes / images,
+        router_accuracy=router_right / inputs,
+        task_survival=survived / inputs,
+        mean_set_size=set_sizes / inputs,
+        mean_passes=passes / inputs,
         label_ece=expected_calibration_error(journal.confidence_bins(method, "score", task)),
         task_ece=expected_calibration_error(journal.confidence_bins(method, "coefficient", task)),
         intervals=Intervals(
-            accuracy=wilson_interval(counts.right, images),
-            router_accuracy=wilson_interval(router_right, images),
-            task_survival=wilson_interval(survived, images),
+            accuracy=wilson_interval(counts.right, inputs),
+            router_accuracy=wilson_interval(router_right, inputs),
+            task_survival=wilson_interval(survived, inputs),
         ),
     )
 
@@ -114,9 +114,9 @@ def known_accuracies(journal: AnswerJournal, method: str, tasks: Sequence[str]) 
     figures = {}
     for task in tasks:
         counts = journal.counts(method, task)
-        interval = wilson_interval(counts.right, counts.images)
+        interval = wilson_interval(counts.right, counts.inputs)
         figures[task] = Accuracy(
-            images=counts.images, accuracy=counts.right / counts.images, interval=interval
+            images=counts.inputs, accuracy=counts.right / counts.inputs, interval=interval
         )
     figures["average"] = average_accuracy(figures)
     return figures
@@ -137,7 +137,7 @@ def calibration(bins: Sequence[ConfidenceBin]) -> Calibration:
     return Calibration(
         ece=expected_calibration_error(bins),
         bins=[
-            ReliabilityBin(images=part.images, confidence=part.mean_confidence, accuracy=part.accuracy)
+            ReliabilityBin(images=part.inputs, confidence=part.mean_confidence, accuracy=part.accuracy)
             for part in bins
         ],
     )

@@ -14,15 +14,15 @@ Interval = tuple[float, float]
 Z_95 = 1.959963984540054
 
 
-def wilson_interval(right: int, images: int) -> Interval:
-    """The 95 % interval of a share of which `right` in `images` were seen (Wilson 1927).
+def wilson_interval(right: int, inputs: int) -> Interval:
+    """The 95 % interval of a share of which `right` in `inputs` were seen (Wilson 1927).
 
     `(p + z²/2n ± z sqrt(p (1 - p)/n + z²/4n²)) / (1 + z²/n)`; unlike the normal approximation it is not
     empty at 0 and 1.
     """
-    share, spread = right / images, Z_95**2 / images
+    share, spread = right / inputs, Z_95**2 / inputs
     centre = (share + spread / 2) / (1 + spread)
-    half = Z_95 * math.sqrt(share * (1 - share) / images + spread / (4 * images)) / (1 + spread)
+    half = Z_95 * math.sqrt(share * (1 - share) / inputs + spread / (4 * inputs)) / (1 + spread)
     return max(0.0, min(share, centre - half)), min(1.0, max(share, centre + half))
 
 
@@ -40,17 +40,17 @@ def mean_interval(shares: Sequence[float], intervals: Sequence[Interval]) -> Int
 
 @dataclass(frozen=True)
 class ConfidenceBin:
-    """The images whose confidence falls into one of equally wide bins."""
+    """The inputs whose confidence falls into one of equally wide bins."""
 
-    images: int
+    inputs: int
     mean_confidence: float
     accuracy: float
 
 
 def expected_calibration_error(bins: Sequence[ConfidenceBin]) -> float:
     """`sum over bins of n_b / n |accuracy_b - mean confidence_b|` (Guo et al. 2017)."""
-    images = sum(part.images for part in bins)
-    return sum(part.images / images * abs(part.accuracy - part.mean_confidence) for part in bins)
+    inputs = sum(part.inputs for part in bins)
+    return sum(part.inputs / inputs * abs(part.accuracy - part.mean_confidence) for part in bins)
 
 
 def auroc(positives: Sequence[float], negatives: Sequence[float]) -> float:

@@ -1,4 +1,4 @@
-"""Methods, which are what is measured: each takes images of a task and answers them in its own way."""
+"""Methods, which are what is measured: each takes inputs of a task and answers them in its own way."""
 
 from __future__ import annotations
 
@@ -11,29 +11,28 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from mass_serve.backbone import Architecture, ClassificationHead, DenseWeights, run
-from mass_serve.engine import Classification, Engine, Query
-from mass_serve.engine.preprocessing import ImagePreprocessor
-from mass_serve.engine.queries import batch_patches
-from mass_serve.evaluation.images import ImageBatch
+from mass_serve.backbone import Architecture, Batch, ClassificationHead, DenseWeights, run
+from mass_serve.engine import Classification, Engine
+from mass_serve.evaluation.data import InputBatch
+from mass_serve.evaluation.inputs import InputFiles, files_of
 
 Parameters = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)
 class RoutedTo:
-    """The choice of a router for one image."""
+    """The choice of a router for one input."""
 
     task: str  # of the largest coefficient
     coefficient: float
     expert_set: tuple[str, ...]
     passes: float  # through the encoder, the first and the second together
-    familiarity: float | None  # how much the image is like the task's; None: nothing was routed
+    familiarity: float | None  # how much the input is like the task's; None: nothing was routed
 
 
 @dataclass(frozen=True)
 class Answer:
-    """One image's answer."""
+    """One input's answer."""
 
     task: str
     label: int  # a row of the task's head
@@ -47,8 +46,8 @@ class Method(Protocol):
     @property
     def name(self) -> str: ...
 
-    def answer(self, batch: ImageBatch) -> list[Answer]:
-        """An answer to each image of a batch."""
+    def answer(self, batch: InputBatch) -> list[Answer]:
+        """An answer to each input of a batch."""
         ...
 
 
@@ -59,8 +58,8 @@ class Routed:
     name: str
     engine: Engine
 
-    def answer(self, batch: ImageBatch) -> list[Answer]:
-        queries = [Query(pixels) for pixels in batch.pixels]
+    def answer(self, batch: InputBatch) -> list[Answer]:
+        queries = [files_of(self.engine).query(one) for one in batch.inputs]
         return [_routed_answer(answer) for answer in self.engine.classify_batch(queries).all_answers()]
 
 
@@ -71,8 +70,8 @@ class TaskKnown:
     name: str
     engine: Engine
 
-    def answer(self, batch: ImageBatch) -> list[Answer]:
-        queries = [Query(pixels, (batch.task,)) for pixels in batch.pixels]
+    def answer(self, batch: InputBatch) -> list[Answer]:
+        queries = [files_of(self.engine).query(one, (batch.task,)) for one in batch.inputs]
         return [_known_answer(a.task, a.logits) for a in self.engine.classify_batch(queries).all_answers()]
 
 
@@ -82,13 +81,13 @@ class Dense:
 
     name: str
     architecture: Architecture
-    preprocessing: ImagePreprocessor
+    files: InputFiles
     head: Callable[[str], ClassificationHead]
     encoder: Callable[[str, int], Parameters]
 
-    def answer(self, batch: ImageBatch) -> list[Answer]:
+    def answer(self, batch: InputBatch) -> list[Answer]:
         parameters, head = self.encoder(batch.task, batch.half), self.head(batch.task)
-        logits = dense_logits(self.architecture, parameters, self.preprocessing, head, batch.pixels)
+        logits = dense_logits(self.architecture, parameters, self.files, head, batch.inputs)
         return [_known_answer(batch.task, row) for row in logits]
 
 
@@ -98,15 +97,15 @@ class AnyHead:
 
     name: str
     architecture: Architecture
-    preprocessing: ImagePreprocessor
+    files: InputFiles
     heads: Mapping[str, ClassificationHead]
     encoder: Callable[[], Parameters]
 
-    def answer(self, batch: ImageBatch) -> list[Answer]:
+    def answer(self, batch: InputBatch) -> list[Answer]:
         parameters = self.encoder()
-        patches = dense_patches(self.architecture, parameters, self.preprocessing, batch.pixels)
+        inputs = dense_inputs(self.architecture, parameters, self.files, batch.inputs)
         with torch.inference_mode():
-            embeddings = run(self.architecture, DenseWeights(parameters), patches).embedding
+            embeddings = run(self.architecture, DenseWeights(parameters), inputs).embedding
             logits = [head.logits(embeddings).cpu() for head in self.heads.values()]
         starts = [0, *accumulate(part.shape[1] for part in logits)]
         return [self._answer(row, starts) for row in torch.cat(logits, dim=1).softmax(1)]
@@ -120,26 +119,24 @@ class AnyHead:
         return Answer(task, best - starts[place], float(of_task.max() / of_task.sum()), routing)
 
 
-def dense_patches(
-    architecture: Architecture, parameters: Parameters, preprocessing: ImagePreprocessor, pixels: list[Tensor]
-) -> Tensor:
-    """Patches [n, L - 1, 3 p p] of n images, where and as a dense encoder takes them."""
-    like = next(iter(parameters.values()))
-    queries = [Query(image) for image in pixels]
-    return batch_patches(queries, preprocessing, architecture.patches.patch_size, like)
+def dense_inputs(
+    architecture: Architecture, parameters: Parameters, files: InputFiles, inputs: Sequence[Tensor]
+) -> Batch:
+    """Inputs that `files` has read, where and as a dense encoder takes them."""
+    return files.batch(architecture, inputs, next(iter(parameters.values())))
 
 
 def dense_logits(
     architecture: Architecture,
     parameters: Parameters,
-    preprocessing: ImagePreprocessor,
+    files: InputFiles,
     head: ClassificationHead,
-    pixels: list[Tensor],
+    inputs: Sequence[Tensor],
 ) -> Tensor:
-    """The logits [n, C], on the CPU, that one dense encoder and `head` give n images."""
-    patches = dense_patches(architecture, parameters, preprocessing, pixels)
+    """The logits [n, C], on the CPU, that one dense encoder and `head` give n inputs."""
+    prepared = dense_inputs(architecture, parameters, files, inputs)
     with torch.inference_mode():
-        return head.logits(run(architecture, DenseWeights(parameters), patches).embedding).cpu()
+        return head.logits(run(architecture, DenseWeights(parameters), prepared).embedding).cpu()
 
 
 def _routed_answer(answer: Classification) -> Answer:

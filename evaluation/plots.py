@@ -71,7 +71,7 @@ def _accuracies(report: Report) -> dict[str, list[float | None]]:
 
 
 def _routing(method: MethodReport) -> Figure:
-    """A matrix: where the largest coefficient sends the images of every task."""
+    """A matrix: where the largest coefficient sends the inputs of every task."""
     tasks = list(method["routed_to"])
     columns = tasks + sorted({t for counts in method["routed_to"].values() for t in counts} - set(tasks))
     shares = [_shares(counts, columns) for counts in method["routed_to"].values()]
@@ -98,7 +98,7 @@ def _shares(counts: Mapping[str, int], columns: Sequence[str]) -> list[float]:
 def _reliability(method: MethodReport) -> Figure:
     """A reliability diagram: how often answers are right against how sure they say they are.
 
-    The area of a point is the number of its images.
+    The area of a point is the number of its inputs.
     """
     figure = _figure(5, 5)
     axes = figure.add_subplot()

@@ -1,6 +1,6 @@
-"""Merging coefficients, tuned on one half of the images and used on the other.
+"""Merging coefficients, tuned on one half of the inputs and used on the other.
 
-So no image measures its own tuning.
+So no input measures its own tuning.
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from mass_serve.evaluation.answer_journal import AnswerJournal
-from mass_serve.evaluation.images import EvaluationData
+from mass_serve.evaluation.data import EvaluationData
 from mass_serve.evaluation.index import HALVES, Selection
 from mass_serve.evaluation.methods import Dense
 from mass_serve.model_store.progress import Progress
 
-# At most so many images of each task and half are searched on: few are enough to choose one number.
-SEARCH_IMAGES = 64
+# At most so many inputs of each task and half are searched on: few are enough to choose one number.
+SEARCH_INPUTS = 64
 
 # (coefficient, half in which it is to be used) -> the method with that coefficient
 WithCoefficient = Callable[[float, int], Dense]
@@ -23,11 +23,11 @@ WithCoefficient = Callable[[float, int], Dense]
 
 @dataclass(frozen=True)
 class Searched:
-    """The coefficient that each half of each task's images is answered with."""
+    """The coefficient that each half of each task's inputs is answered with."""
 
     coefficients: Mapping[tuple[str, int], float]
     tried: tuple[float, ...]
-    images: int  # searched on, of both halves of all tasks
+    inputs: int  # searched on, of both halves of all tasks
 
 
 class Search:
@@ -62,7 +62,7 @@ class Search:
     def _accuracies(
         self, name: str, half: int, tried: Sequence[float], method: WithCoefficient
     ) -> dict[str, list[float]]:
-        """The share of right answers of every coefficient on images of the other half, by task."""
+        """The share of right answers of every coefficient on inputs of the other half, by task."""
         shares: dict[str, list[float]] = {task: [] for task in self._data.tasks}
         for place, coefficient in enumerate(tried):
             candidate = method(coefficient, half)
@@ -71,19 +71,19 @@ class Search:
                 if found is None:
                     found = self._try(candidate, task, 1 - half)
                     self._journal.add_search(name, half, coefficient, task, *found)
-                right, images = found
-                shares[task].append(right / images if images else 0.0)
+                right, inputs = found
+                shares[task].append(right / inputs if inputs else 0.0)
             self._progress(f"searching {name}", half * len(tried) + place + 1, len(HALVES) * len(tried))
         return shares
 
     def _try(self, method: Dense, task: str, half: int) -> tuple[int, int]:
-        """Answers the first images of a half. Returns (right, images)."""
-        right = images = 0
-        selection = Selection(task, half, limit=SEARCH_IMAGES)
-        for batch in self._data.batches(selection, method.preprocessing):
+        """Answers the first inputs of a half. Returns (right, inputs)."""
+        right = inputs = 0
+        selection = Selection(task, half, limit=SEARCH_INPUTS)
+        for batch in self._data.batches(selection):
             labels = [answer.label for answer in method.answer(batch)]
             right += sum(
                 label == target for label, target in zip(labels, batch.targets.tolist(), strict=True)
             )
-            images += len(labels)
-        return right, images
+            inputs += len(labels)
+        return right, inputs

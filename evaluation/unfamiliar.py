@@ -1,4 +1,4 @@
-"""Images that no task covers: how well their familiarity tells them from those that one does."""
+"""Inputs that no task covers: how well their familiarity tells them from those that one does."""
 
 from __future__ import annotations
 
@@ -8,46 +8,49 @@ from typing import TypedDict
 
 import numpy as np
 
-from mass_serve.engine import Engine, Query
-from mass_serve.evaluation.images import EvaluationDataError, image_batches, images_below
+from mass_serve.engine import Engine
+from mass_serve.evaluation.data import input_batches
+from mass_serve.evaluation.errors import EvaluationDataError
+from mass_serve.evaluation.inputs import InputFiles, Item, files_of
 from mass_serve.evaluation.measures import auroc
 from mass_serve.model_store.progress import Progress
 
 
 class DomainFigures(TypedDict):
-    """How images of one kind that no task covers were answered, or those of all kinds."""
+    """How inputs of one kind that no task covers were answered, or those of all kinds."""
 
     images: int
-    auroc: float  # of familiarity, against the evaluation's own images
+    auroc: float  # of familiarity, against the evaluation's own inputs
     unrouted: float  # the share that was answered so
 
 
 class Unfamiliar(TypedDict):
-    """The figures of a folder of images that no task covers, by kind and on average."""
+    """The figures of a folder of inputs that no task covers, by kind and on average."""
 
     average: DomainFigures  # of the domains; its `images` is the sum
     domains: dict[str, DomainFigures]
 
 
 def unfamiliar(engine: Engine, root: Path, familiar: Sequence[float], progress: Progress) -> Unfamiliar:
-    """Holds the familiarity of the images in root/<domain>/ against that of the images of the tasks.
+    """Holds the familiarity of the inputs in root/<domain>/ against that of the inputs of the tasks.
 
-    Raises EvaluationDataError for a folder without images, and for files that are none.
+    Raises EvaluationDataError for a folder without inputs, and for files that are none.
     """
-    files = _images_by_domain(root)
-    total, done = sum(map(len, files.values())), 0
+    files = files_of(engine)
+    items = _by_domain(root, files)
+    total, done = sum(map(len, items.values())), 0
     domains = {}
-    for domain, paths in files.items():
+    for domain, of_domain in items.items():
         values: list[float] = []
         unrouted = 0
-        for pixels in image_batches(paths, engine.preprocessing):
-            answers = engine.classify_batch([Query(image) for image in pixels]).all_answers()
+        for inputs in input_batches(files, root, of_domain):
+            answers = engine.classify_batch([files.query(one) for one in inputs]).all_answers()
             values += [answer.familiarity or 0.0 for answer in answers]
             unrouted += sum(answer.unrouted for answer in answers)
-            done += len(pixels)
-            progress("images of no task", done, total)
+            done += len(inputs)
+            progress(f"{files.noun} of no task", done, total)
         domains[domain] = DomainFigures(
-            images=len(paths), auroc=auroc(familiar, values), unrouted=unrouted / len(paths)
+            images=len(of_domain), auroc=auroc(familiar, values), unrouted=unrouted / len(of_domain)
         )
     return Unfamiliar(average=_average(domains), domains=domains)
 
@@ -61,12 +64,14 @@ def _average(domains: Mapping[str, DomainFigures]) -> DomainFigures:
     )
 
 
-def _images_by_domain(root: Path) -> dict[str, list[Path]]:
-    """The image files of every folder in `root`. Raises EvaluationDataError for a folder without any."""
-    folders = sorted(path for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
-    found = {folder.name: images_below(folder) for folder in folders}
+def _by_domain(root: Path, files: InputFiles) -> dict[str, list[Item]]:
+    """The inputs of every folder or file in `root`. Raises EvaluationDataError for one without any."""
+    places = sorted(root.iterdir()) if root.is_dir() else []
+    found = {place.stem: files.below(root, place.name) for place in places}
+    folders = {place.stem for place in places if place.is_dir()}
+    found = {domain: items for domain, items in found.items() if items or domain in folders}
     if not found or not all(found.values()):
         raise EvaluationDataError(
-            f"{root} holds no images, or a folder without; expected {root}/<domain>/*.png"
+            f"{root} holds no {files.noun}, or a folder without; expected {root}/<domain>/{files.form}"
         )
     return found

@@ -66,7 +66,7 @@ class Variants:
             name: weight if weight is loaded.pretrained[name] else bank.merged(name, range(tasks))
             for name, weight in loaded.first_pass.items()
         }
-        # What images told of the evidence is not true of another rank or other tasks.
+        # What inputs told of the evidence is not true of another rank or other tasks.
         changed = replace(
             loaded, bank=bank, heads=loaded.heads[:tasks], first_pass=first_pass, calibration=None
         )

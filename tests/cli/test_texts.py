@@ -1,12 +1,18 @@
-"""Stores of text encoders from the command line: they are built, shown and verified, and take no images."""
+"""Stores of text encoders from the command line: built, shown, verified, measured; they take no images."""
 
 from __future__ import annotations
 
+import json
+import random
+import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
+from mass_serve.engine import Engine
+from mass_serve.model_store.store import Store
 from tests import texts
 from tests.cli.test_stores import failure, run
 
@@ -47,14 +53,64 @@ def test_a_store_of_texts_is_shown_and_verified(store: Path) -> None:
 def test_a_store_of_texts_takes_no_images(store: Path, images: Path) -> None:
     sentence = "this store reads texts, and images are asked of it: give one that reads images"
     assert sentence in failure("classify", images / "guard" / "guard 0" / "0.png", "--store", store)
-    # Before more images are asked for.
-    assert "reads texts, and a store is calibrated by images" in failure("calibrate", store, images)
-    assert "reads texts, and what is measured here is measured on images" in failure("eval", store, images)
+    assert "holds 0 texts; a store of 3 tasks needs at least 75" in failure("calibrate", store, images)
+    assert "holds no texts; expected" in failure("eval", store, images)
 
 
 def test_accuracies_of_text_classifiers_are_not_measured_on_images(
     flags: list[str], images: Path, tmp_path: Path
 ) -> None:
     refused = failure("build", *flags, "--out", tmp_path / "store", "--eval-data", images)
-    assert "accuracies are measured on images, and the pretrained model reads texts: give them" in refused
+    assert "holds no texts; expected" in refused
     assert not (tmp_path / "store").exists()
+
+
+@pytest.fixture(scope="module")
+def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Forty texts of each task, one a line."""
+    root, rng = tmp_path_factory.mktemp("labelled"), random.Random(0)
+    for task, classes in (("guard", 3), ("domain", 4), ("safety", 5)):
+        words = (" ".join(f"w{rng.randrange(5, texts.VOCABULARY)}" for _ in range(12)) for _ in range(40))
+        lines = (
+            json.dumps({"text": text, "label": f"{task} {number % classes}"})
+            for number, text in enumerate(words)
+        )
+        (root / f"{task}.jsonl").write_text("\n".join(lines))
+    return root
+
+
+def test_individual_accuracies_are_measured_on_texts(
+    flags: list[str], labelled: Path, models: texts.Finetuned, tmp_path: Path
+) -> None:
+    run("build", *flags, "--out", tmp_path / "store", "--eval-data", labelled)
+    tokenizer = Engine.load(str(tmp_path / "store")).tokenizer
+    assert tokenizer is not None
+    for task in Store.open(tmp_path / "store").manifest.tasks:
+        model = models.models[task.name]
+        rows = [json.loads(line) for line in (labelled / f"{task.name}.jsonl").read_text().splitlines()]
+        right = 0
+        for row in rows:
+            words = torch.from_numpy(tokenizer.tokens(row["text"]).words)[:, 0]
+            right += task.labels[int(model(input_ids=words.unsqueeze(0)).logits.argmax())] == row["label"]
+        assert task.individual_accuracy == right / len(rows)
+
+
+def test_a_store_of_texts_is_measured_and_calibrated(store: Path, labelled: Path, tmp_path: Path) -> None:
+    shutil.copytree(store, tmp_path / "store")
+    out, _ = run("eval", tmp_path / "store", labelled, "--baseline", "tsv_c", "--ood", labelled)
+    assert "texts that no task covers" in out
+    assert "images" not in out
+    report = json.loads(run("calibrate", tmp_path / "store", labelled, "--json")[0])
+    assert report["texts"] == 120
+    assert sum(report["texts_of"].values()) <= 120.1
+    assert Store.open(tmp_path / "store").verify() == []
+    assert "calibrated on 120 texts\n" in run("inspect", tmp_path / "store")[0]
+
+
+def test_one_file_of_texts_is_enough_to_calibrate(store: Path, labelled: Path, tmp_path: Path) -> None:
+    shutil.copytree(store, tmp_path / "store")
+    together = tmp_path / "asked.csv"
+    rows = [json.loads(line) for path in labelled.iterdir() for line in path.read_text().splitlines()]
+    together.write_text("text\n" + "".join(f"{row['text']}\n" for row in rows))
+    out, _ = run("calibrate", tmp_path / "store", together)
+    assert "120 texts" in out

@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
+from torch import Tensor
 from typer.testing import CliRunner, Result
 
 from examples.demo_suite.gallery import EXAMPLES, GALLERIES
@@ -21,7 +23,8 @@ from mass_serve.engine import Engine, EngineOptions, Query
 from mass_serve.engine.loading import LoadedStore
 from mass_serve.evaluation.calibrate import _teacher
 from mass_serve.evaluation.calibrate import calibrate as run_calibration
-from mass_serve.evaluation.images import BATCH_IMAGES, image_batches, images_below
+from mass_serve.evaluation.data import BATCH_INPUTS, input_batches
+from mass_serve.evaluation.inputs import Item, files_of
 from mass_serve.model_store.errors import ManifestError, StoreError
 from mass_serve.model_store.format.manifest import MANIFEST_FILE
 from mass_serve.model_store.progress import silent
@@ -43,6 +46,15 @@ def shipped(numbers: range) -> list[Path]:
         for label in task.labels
         for number in numbers
     ]
+
+
+def images_below(folder: Path) -> list[Path]:
+    return sorted(folder.rglob("*.png"))
+
+
+def pixel_batches(paths: Sequence[Path], engine: Engine) -> Iterator[list[Tensor]]:
+    """The pixels of these files, as an evaluation reads them."""
+    return input_batches(files_of(engine), Path.cwd(), [Item(str(path.absolute())) for path in paths])
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +95,7 @@ def test_a_mode_that_this_version_does_not_have_is_refused_before_any_image_is_r
     def read(*_: object) -> None:
         raise AssertionError("an image was read")
 
-    monkeypatch.setattr("mass_serve.evaluation.calibrate.image_batches", read)
+    monkeypatch.setattr("mass_serve.evaluation.calibrate.input_batches", read)
     set_mode(store, "sometime_later")
     with pytest.raises(ManifestError, match=r"router\.mode must be one of .*, not 'sometime_later'"):
         run_calibration(str(store), images, 0.01, torch.device("cpu"), silent)
@@ -133,7 +145,7 @@ def test_the_wanted_share_of_other_such_images_is_unrouted(
     engine = Engine.load(str(store))
     answers = [
         answer
-        for pixels in image_batches(shipped(OTHERS), engine.preprocessing)
+        for pixels in pixel_batches(shipped(OTHERS), engine)
         for answer in engine.classify_batch([Query(image) for image in pixels]).all_answers()
     ]
     share = sum(answer.unrouted for answer in answers) / len(answers)
@@ -147,7 +159,7 @@ def test_the_bound_is_that_of_the_stores_mode(
     set_mode(store, "one_pass")
     assert calibrate(store, images).exit_code == 0
     engine = Engine.load(str(store))
-    pixels = next(image_batches(images_below(images)[::4], engine.preprocessing))
+    pixels = next(pixel_batches(images_below(images)[::4], engine))
     answers = engine.classify_batch([Query(image) for image in pixels]).all_answers()
     assert sum(answer.unrouted for answer in answers) <= 2
     bounds = [Store.open(folder).manifest.router.unrouted_below for folder in (store, calibrated[0])]
@@ -162,7 +174,7 @@ def test_what_no_task_covers_is_less_familiar_than_before(
     areas = []
     for url in (DEMO_STORE, calibrated[0]):
         engine = Engine.load(str(url))
-        own = [Query(image) for image in next(image_batches(images_below(images)[::3], engine.preprocessing))]
+        own = [Query(image) for image in next(pixel_batches(images_below(images)[::3], engine))]
         strange = [Query(engine.preprocessing.preprocess(Image.fromarray(picture))) for picture in others]
         of_own, of_strange = (
             torch.tensor([a.familiarity or 0.0 for a in engine.classify_batch(queries).all_answers()])
@@ -195,7 +207,7 @@ def test_answers_change_with_it_and_a_left_out_task_does_no_harm(
     store, _ = calibrated
     before, after = Engine.load(str(DEMO_STORE)), Engine.load(str(store))
     without = Engine.open(str(store), EngineOptions(), without=("greek",))
-    pixels = next(image_batches(images_below(images)[:32], before.preprocessing))
+    pixels = next(pixel_batches(images_below(images)[:32], before))
     queries = [Query(image) for image in pixels]
     coefficients = [
         [answer.coefficients for answer in engine.classify_batch(queries).all_answers()]
@@ -305,9 +317,9 @@ def test_tasks_without_images_are_named_and_judged_as_before(
     some = tmp_path / "some"
     some.mkdir()
     paths = images_below(images)
-    for start, pixels in enumerate(image_batches(paths, engine.preprocessing)):
+    for start, pixels in enumerate(pixel_batches(paths, engine)):
         answers = engine.classify_batch([Query(image) for image in pixels]).all_answers()
-        for path, answer in zip(paths[start * BATCH_IMAGES :], answers, strict=False):
+        for path, answer in zip(paths[start * BATCH_INPUTS :], answers, strict=False):
             if answer.task not in ("greek", "aerial"):
                 shutil.copy(path, some)
     result = calibrate(store, some)
@@ -319,7 +331,7 @@ def test_tasks_without_images_are_named_and_judged_as_before(
 @pytest.mark.parametrize(
     ("make", "complaint"),
     [
-        (lambda folder: folder / "none", "is no folder"),
+        (lambda folder: folder / "none", "does not exist"),
         (lambda folder: _with_a_text(folder), "notes.png"),
     ],
 )

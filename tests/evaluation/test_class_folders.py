@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mass_serve.evaluation.class_folders import class_of_folders, expected_folders
+from mass_serve.evaluation.inputs.class_folders import class_of_folders, expected_folders
 
 ELEVEN = [f"label {row}" for row in range(11)]
 

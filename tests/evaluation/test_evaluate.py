@@ -11,9 +11,9 @@ from PIL import Image
 
 from mass_serve.engine import Engine
 from mass_serve.engine.execution import Execution
-from mass_serve.evaluation import EvaluationData, EvaluationDataError, evaluate
+from mass_serve.evaluation import EvaluationData, EvaluationDataError, evaluate, files_of
 from mass_serve.evaluation.answer_journal import AnswerJournal
-from mass_serve.evaluation.images import ImageBatch
+from mass_serve.evaluation.data import InputBatch
 from mass_serve.evaluation.index import Selection
 from mass_serve.evaluation.methods import Answer, AnyHead, Dense, dense_logits
 from mass_serve.evaluation.plots import write_plots
@@ -42,12 +42,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def _labels(engine: Engine) -> dict[str, tuple[str, ...]]:
-    return {name: task.labels for name, task in engine.tasks.items()}
+def _data(engine: Engine, folder: Path) -> EvaluationData:
+    labels = {name: task.labels for name, task in engine.tasks.items()}
+    return EvaluationData(folder, labels, files_of(engine))
 
 
 def test_the_figures_are_the_counts(engine: Engine, folder: Path) -> None:
-    figures = evaluate(engine, EvaluationData(folder, _labels(engine)))
+    figures = evaluate(engine, _data(engine, folder))
     assert list(figures["tasks"]) == ["task0", "task2"]
     for task in ("task0", "task2"):
         paths = sorted((folder / task).rglob("*.png"))
@@ -87,10 +88,10 @@ def test_the_figures_are_the_counts(engine: Engine, folder: Path) -> None:
 def test_the_merged_model_answers_with_the_largest_logit_of_all_heads(engine: Engine, folder: Path) -> None:
     merged = engine.bank.merged_parameters(list(engine.bank.pretrained), range(engine.bank.num_tasks))
     heads = {task: engine.head(task) for task in engine.tasks}
-    method = AnyHead("any", engine.architecture, engine.preprocessing, heads, lambda: merged)
-    batch = next(EvaluationData(folder, _labels(engine)).batches(Selection("task0", 0), engine.preprocessing))
+    method = AnyHead("any", engine.architecture, files_of(engine), heads, lambda: merged)
+    batch = next(_data(engine, folder).batches(Selection("task0", 0)))
     logits = {
-        task: dense_logits(engine.architecture, merged, engine.preprocessing, head, batch.pixels)
+        task: dense_logits(engine.architecture, merged, files_of(engine), head, batch.inputs)
         for task, head in heads.items()
     }
     for row, answer in enumerate(method.answer(batch)):
@@ -104,7 +105,7 @@ def test_the_merged_model_answers_with_the_largest_logit_of_all_heads(engine: En
 
 
 def test_the_plots_are_pictures(engine: Engine, folder: Path, tmp_path: Path) -> None:
-    written = write_plots(evaluate(engine, EvaluationData(folder, _labels(engine))), tmp_path / "plots")
+    written = write_plots(evaluate(engine, _data(engine, folder)), tmp_path / "plots")
     methods = ("mass", "tsv_m_any_head")
     kinds = [f"{kind}_{method}.png" for method in methods for kind in ("routing", "reliability")]
     assert [path.name for path in written] == ["accuracy.png", *kinds]
@@ -116,24 +117,24 @@ def test_the_plots_are_pictures(engine: Engine, folder: Path, tmp_path: Path) ->
 
 
 def test_no_image_is_answered_with_what_was_tuned_on_it(engine: Engine, folder: Path) -> None:
-    data = EvaluationData(folder, _labels(engine))
+    data = _data(engine, folder)
     seen: dict[int, list[int]] = {}
 
     class Watched(Dense):
-        def answer(self, batch: ImageBatch) -> list[Answer]:
+        def answer(self, batch: InputBatch) -> list[Answer]:
             seen.setdefault(batch.half, []).extend(batch.ids)
             return super().answer(batch)
 
     def method(_coefficient: float, half: int) -> Dense:
         seen.clear()
-        inner = (engine.architecture, engine.preprocessing, engine.head)
+        inner = (engine.architecture, files_of(engine), engine.head)
         watched = Watched("watched", *inner, lambda _task, _half: engine.bank.pretrained)
         halves_seen.append((half, seen))
         return watched
 
     halves_seen: list[tuple[int, dict[int, list[int]]]] = []
     found = Search(data, AnswerJournal(data.database), silent).common("watched", (0.5,), method)
-    assert found.images == 12
+    assert found.inputs == 12
     assert set(found.coefficients) == {(task, half) for task in ("task0", "task2") for half in (0, 1)}
     used_for, tuned_on = halves_seen[-1]
     assert set(tuned_on) == {1 - used_for}
@@ -155,9 +156,9 @@ def test_a_folder_that_does_not_fit_is_refused(
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_bytes(content)
     with pytest.raises(EvaluationDataError, match=match):
-        evaluate(engine, EvaluationData(tmp_path, _labels(engine)))
+        evaluate(engine, _data(engine, tmp_path))
 
 
 def test_a_missing_folder_is_refused(engine: Engine, tmp_path: Path) -> None:
     with pytest.raises(EvaluationDataError, match="no folder"):
-        EvaluationData(tmp_path / "nowhere", _labels(engine))
+        _data(engine, tmp_path / "nowhere")

@@ -15,9 +15,10 @@ from PIL import Image
 
 from mass_serve.engine import Engine
 from mass_serve.engine.execution import Execution
+from mass_serve.evaluation import files_of
 from mass_serve.evaluation.answer_journal import AnswerJournal
+from mass_serve.evaluation.data import EvaluationData, InputBatch
 from mass_serve.evaluation.figures import routed_figures
-from mass_serve.evaluation.images import EvaluationData, ImageBatch
 from mass_serve.evaluation.methods import Answer, RoutedTo
 from mass_serve.evaluation.run import Run
 from tests import tiny
@@ -31,7 +32,7 @@ class Constant:
 
     name: str = "constant"
 
-    def answer(self, batch: ImageBatch) -> list[Answer]:
+    def answer(self, batch: InputBatch) -> list[Answer]:
         return [
             Answer(batch.task, 0, 0.9, RoutedTo(batch.task, 0.5, (batch.task,), 2.0, 0.5)) for _ in batch.ids
         ]
@@ -62,9 +63,10 @@ def _peak_bytes(engine: Engine, folder: Path) -> int:
     """The most that Python held at once, from the list of images to the figures."""
     gc.collect()
     tracemalloc.start()
-    data = EvaluationData(folder, {name: task.labels for name, task in engine.tasks.items()})
+    labels = {name: task.labels for name, task in engine.tasks.items()}
+    data = EvaluationData(folder, labels, files_of(engine))
     journal = AnswerJournal(data.database)
-    Run(data, journal, engine.preprocessing, lambda *_: None).answer(Constant(), data.tasks)
+    Run(data, journal, lambda *_: None).answer(Constant(), data.tasks)
     figures = routed_figures(journal, "constant", "task0", None)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()

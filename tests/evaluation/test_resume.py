@@ -13,8 +13,8 @@ from PIL import Image
 
 from mass_serve.engine import Engine
 from mass_serve.engine.execution import Execution
-from mass_serve.evaluation import EvaluationData, EvaluationDataError, Options, evaluate, images
-from mass_serve.evaluation.images import ImageBatch
+from mass_serve.evaluation import EvaluationData, EvaluationDataError, Options, data, evaluate, files_of
+from mass_serve.evaluation.data import InputBatch
 from mass_serve.evaluation.methods import Answer, Routed
 from tests import tiny
 
@@ -29,7 +29,7 @@ def engine() -> Engine:
 
 @pytest.fixture(autouse=True)
 def _small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(images, "BATCH_IMAGES", BATCH)
+    monkeypatch.setattr(data, "BATCH_INPUTS", BATCH)
 
 
 @pytest.fixture
@@ -44,7 +44,8 @@ def folder(tmp_path: Path) -> Path:
 
 
 def _data(engine: Engine, folder: Path, journal: Path | None = None) -> EvaluationData:
-    return EvaluationData(folder, {name: task.labels for name, task in engine.tasks.items()}, journal)
+    labels = {name: task.labels for name, task in engine.tasks.items()}
+    return EvaluationData(folder, labels, files_of(engine), journal)
 
 
 class KilledError(Exception):
@@ -63,7 +64,7 @@ class Killed:
     def name(self) -> str:
         return self.inner.name
 
-    def answer(self, batch: ImageBatch) -> list[Answer]:
+    def answer(self, batch: InputBatch) -> list[Answer]:
         self.batches_left -= 1
         if self.batches_left < 0:
             raise KilledError

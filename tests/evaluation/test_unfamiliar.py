@@ -11,7 +11,7 @@ from PIL import Image
 
 from mass_serve.engine import Engine
 from mass_serve.engine.execution import Execution
-from mass_serve.evaluation import EvaluationData, EvaluationDataError, Options, evaluate
+from mass_serve.evaluation import EvaluationData, EvaluationDataError, Options, evaluate, files_of
 from mass_serve.evaluation.measures import auroc
 from mass_serve.inputs.images import ImageLimits, decode_image
 from tests import tiny
@@ -41,7 +41,9 @@ def test_the_figures_are_those_of_the_answers(engine: Engine, tmp_path: Path) ->
     outside = {name: write(tmp_path / "ood" / name, 4, seed) for seed, name in enumerate("ab", start=1)}
     labels = {name: task.labels for name, task in engine.tasks.items()}
     options = Options(unfamiliar=tmp_path / "ood")
-    found = evaluate(engine, EvaluationData(tmp_path / "data", labels), options=options)["unfamiliar"]
+    found = evaluate(engine, EvaluationData(tmp_path / "data", labels, files_of(engine)), options=options)[
+        "unfamiliar"
+    ]
     assert found is not None
     for name, paths in outside.items():
         assert found["domains"][name]["images"] == 4
@@ -57,7 +59,7 @@ def test_a_folder_without_images_is_named(engine: Engine, tmp_path: Path) -> Non
     with pytest.raises(EvaluationDataError, match="ood holds no images"):
         evaluate(
             engine,
-            EvaluationData(tmp_path / "data", labels),
+            EvaluationData(tmp_path / "data", labels, files_of(engine)),
             options=Options(unfamiliar=tmp_path / "ood"),
         )
 

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from examples.clip_benchmark.generate import configuration, generate, generate_images
 from examples.clip_benchmark.images import DATA_SETS, write_images
 from examples.clip_benchmark.recipes import FOLDER, TASKS, finetuned_name, pretrained_name, recipes
-from mass_serve.evaluation.class_folders import class_of_folders
+from mass_serve.evaluation.inputs.class_folders import class_of_folders
 from mass_serve.model_store.recipes import HeadWords, ModelName, read_recipe
 from mass_serve.model_store.store import Store
 from mass_serve.model_store.words import read_class_names, read_templates

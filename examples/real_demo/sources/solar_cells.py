@@ -8,7 +8,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from examples.real_demo.packages import ELPV, fetch
+from examples.from_packages.packages import fetch
+from examples.real_demo.packages import ELPV
 from examples.real_demo.pictures import Picture
 
 STATES = {0.0: "functional", 1.0: "defective"}

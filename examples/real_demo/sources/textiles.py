@@ -8,7 +8,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from examples.real_demo.packages import TEXTILES, fetch
+from examples.from_packages.packages import fetch
+from examples.real_demo.packages import TEXTILES
 from examples.real_demo.pictures import Picture
 
 

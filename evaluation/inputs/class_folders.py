@@ -1,12 +1,51 @@
-"""The class that a folder of images is of, by its name: the label's own, or the number of the class."""
+"""The class that a folder is of, by its name: the label's own, or the number of the class."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mass_serve.evaluation.errors import EvaluationDataError
 
 # What stands for a character that a folder's name cannot have.
 SLASH = "_"
 _SHOWN = 20  # labels in a message
+
+
+@dataclass(frozen=True)
+class ClassFolder:
+    """A folder with inputs of one class of one task."""
+
+    path: Path
+    task: str
+    target: int  # the class, a row of the head
+
+
+def labelled_folders(root: Path, labels: Mapping[str, Sequence[str]]) -> Iterator[ClassFolder]:
+    """Yields the folders `root/<task>/<class>`; `labels` maps each task to its classes.
+
+    Raises EvaluationDataError for a folder that is named as no task, or as no class of its task.
+    """
+    for folder in sorted(path for path in root.iterdir() if path.is_dir()):
+        refuse_unknown_task(folder, folder.name, labels)
+        class_folders = sorted(path for path in folder.iterdir() if path.is_dir())
+        names = [path.name for path in class_folders]
+        targets = class_of_folders(names, labels[folder.name])
+        for class_folder in class_folders:
+            target = targets.get(class_folder.name)
+            if target is None:
+                raise EvaluationDataError(
+                    f"{class_folder} is named as no class of {folder.name}:"
+                    f" {expected_folders(names, labels[folder.name])}"
+                )
+            yield ClassFolder(class_folder, folder.name, target)
+
+
+def refuse_unknown_task(path: Path, name: str, labels: Mapping[str, Sequence[str]]) -> None:
+    """Raises EvaluationDataError for a file or folder that is named as no task."""
+    if name not in labels:
+        raise EvaluationDataError(f"{path} is named as no task of the store; it has {', '.join(labels)}")
 
 
 def class_of_folders(folders: Sequence[str], labels: Sequence[str]) -> dict[str, int]:

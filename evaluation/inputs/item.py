@@ -1,0 +1,23 @@
+"""One input as it lies in a folder, before it is read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Item:
+    """An image's file, or a text."""
+
+    place: str  # the path of the file below the folder; of a text in a file of many, `:` and its line too
+    version: str = ""  # of a file that is read later: what tells whether it is still the same
+    text: str | None = None  # a text has been read with the others of its file
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """An item whose task and class are known."""
+
+    task: str
+    target: int  # the class, a row of the task's head
+    item: Item
