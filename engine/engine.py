@@ -137,6 +137,8 @@ class Engine:
 
         Raises ValueError for a query whose pixels, words or candidates do not fit this store or its pool.
         """
+        if not queries:
+            return BatchReport([], {}, [], fallbacks=0)
         clock = StageClock(self._loaded.device)
         candidates, pools = candidate_mask(queries, self._task_names), pool_numbers(queries)
         inputs = self._inputs(queries)

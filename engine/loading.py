@@ -121,12 +121,11 @@ def load_store(
 ) -> LoadedStore:
     """Opens, verifies and loads the store at `url`, in its mode or in another, without some of its tasks.
 
-    Of `previous`, the pretrained weights are shared and the blocks of unchanged tasks copied: a new revision
-    of one task then costs little to read, and two engines side by side need the encoder once. The
-    store's calibration is left out unless `calibrated`. With a file of `trusted_keys` one of them must have
-    signed the store. Raises `model_store.errors.StoreError`, of which
-    ManifestError is for a manifest with a mode that there is not, and ValueError for such a `mode` or if no
-    task is left.
+    Of `previous`, the pretrained weights and the tokenizer are shared, and the blocks of unchanged tasks
+    copied: a new revision of one task then costs little to read, and two engines side by side need the
+    encoder once. The store's calibration is left out unless `calibrated`. With a file of `trusted_keys` one
+    of them must have signed the store. Raises `model_store.errors.StoreError`, of which ManifestError is
+    for a manifest with a mode that there is not, and ValueError for such a `mode` or if no task is left.
     """
     store = Store.open(url, trusted_keys)
     manifest = store.manifest
@@ -136,6 +135,7 @@ def load_store(
     mode = known_mode(manifest.router) if mode is None else mode_named(mode)
     architecture = manifest.backbone
     digest = manifest.files[PRETRAINED_FILE]
+    before = previous
     if previous is not None and (previous.pretrained_sha256, previous.dtype) != (digest, dtype):
         previous = None  # of another encoder: nothing of it can be shared
     if previous is None:
@@ -154,7 +154,7 @@ def load_store(
     return LoadedStore(
         store_revision=manifest.store_revision,
         architecture=architecture,
-        preprocessing=_preprocessor(store),
+        preprocessing=_preprocessor(store, None if before is None else before.preprocessing),
         router=manifest.router,
         mode=mode,
         calibration=_calibration(store, [task.name for task in tasks]) if calibrated else None,
@@ -178,21 +178,36 @@ def _read_tasks(store: Store, tasks: Sequence[tuple[int, TaskEntry]], bank: Expe
         bank.set_task(place, changes.singular_vectors, changes.dense_deltas)
 
 
-def _preprocessor(store: Store) -> ImagePreprocessor | TextTokenizer:
-    """Returns what prepares the store's images, or texts."""
-    described, tokenizer = store.manifest.preprocessing, store.load_tokenizer()
+def _preprocessor(
+    store: Store, previous: ImagePreprocessor | TextTokenizer | None
+) -> ImagePreprocessor | TextTokenizer:
+    """Returns what prepares the store's images, or texts; the previous one where it is the same tokenizer.
+
+    The library reads a large one for seconds, and no other thread runs meanwhile.
+    """
+    described, embedding = store.manifest.preprocessing, store.manifest.backbone.embedding
     if not isinstance(described, TextPreprocessing):
         return ImagePreprocessor(described)
-    embedding = store.manifest.backbone.embedding
-    # As manifests of texts have it.
-    assert tokenizer is not None
-    assert isinstance(embedding, WordEmbedding)
+    content = store.load_tokenizer()
+    if content is None or not isinstance(embedding, WordEmbedding):
+        raise ManifestError(f"{store.files.url} reads texts, and has no {TOKENIZER_FILE} or no words")
     try:
-        prepared = TextTokenizer(tokenizer, described.max_tokens)
+        prepared = _tokenizer(content, described.max_tokens, previous)
         prepared.check_fits(embedding.vocabulary, embedding.num_types)
         return prepared
     except TokenizerError as error:
         raise StoreError(f"{TOKENIZER_FILE} in {store.files.url} cannot be used: {error}") from error
+
+
+def _tokenizer(
+    content: bytes, max_tokens: int, previous: ImagePreprocessor | TextTokenizer | None
+) -> TextTokenizer:
+    if isinstance(previous, TextTokenizer) and (previous.content, previous.max_tokens) == (
+        content,
+        max_tokens,
+    ):
+        return previous
+    return TextTokenizer(content, max_tokens)
 
 
 def _placed(tensor: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import base64
 import binascii
-from typing import TypeVar
+from collections.abc import Mapping
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -37,7 +38,23 @@ def parse_json(model: type[M], body: bytes, most_values: int) -> M:
     except ValidationError as error:
         # What pydantic says beside the place and the message costs time and memory for each problem of many.
         problems = error.errors(include_input=False, include_url=False)
-        raise BadRequestError(first_problem(problems)) from error
+        raise BadRequestError(_problem_of_text(problems[0]) or first_problem(problems)) from error
+
+
+# What the parser says of characters that are none, and what that means to whoever sent them.
+_NO_CHARACTERS = {
+    "lone leading surrogate in hex escape": "half of a surrogate pair; send whole characters",
+    "unexpected end of hex escape": "half of a surrogate pair; send whole characters",
+    "invalid unicode code point": "bytes that are not UTF-8; send text in UTF-8",
+}
+
+
+def _problem_of_text(problem: Mapping[str, Any]) -> str | None:
+    """Returns a sentence for JSON whose characters are none; None where something else is wrong."""
+    what, at, where = str(problem.get("ctx", {}).get("error", "")).partition(" at line ")
+    if problem["type"] != "json_invalid" or what not in _NO_CHARACTERS:
+        return None
+    return f"The JSON has, just before{at}{where}, {_NO_CHARACTERS[what]}."
 
 
 def is_json(body: bytes, content_type: str) -> bool:

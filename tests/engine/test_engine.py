@@ -403,3 +403,9 @@ def test_images_go_in_and_labels_come_out() -> None:
     possible = {c for k in (1, 2, 3) for c in combinations(NAMES, k)}
     assert set(report.expert_sets) <= possible
     assert len(set(report.expert_sets)) == len(report.expert_sets)
+
+
+def test_no_image_has_no_answer() -> None:
+    engine = _engine()
+    assert engine.classify([]) == []
+    assert engine.classify([], answer="each") == engine.classify([], same_task=True) == []

@@ -17,6 +17,7 @@ from mass_serve.model_store.build_options import BuildOptions
 from mass_serve.model_store.build_store import build
 from mass_serve.model_store.plan import TaskInput
 from mass_serve.model_store.revisions import add_task, remove_task, rollback_task
+from tests import texts
 from tests.models import Suite
 
 Change = Callable[[Path, Suite], object]
@@ -121,3 +122,16 @@ def test_what_has_not_changed_is_in_memory_once(store: Path, suite: Suite) -> No
     assert "blocks.0.mlp.fc1 left" in old
     assert all(new[name] is part for name, part in old.items())
     assert after.bank.pretrained is before.bank.pretrained
+
+
+def test_the_same_tokenizer_is_shared(tmp_path: Path) -> None:
+    models = texts.finetuned(tmp_path, "Bert")
+    build(models.pretrained, models.tasks[:2], tmp_path / "store", BuildOptions(force=True))
+    options = EngineOptions(device="cpu")
+    first = Engine.open(str(tmp_path / "store"), options)
+    add_task(tmp_path / "store", models.tasks[2], force=True)
+    second = Engine.open(str(tmp_path / "store"), options, previous=first)
+    assert second.tokenizer is first.tokenizer
+    texts.change_tokenizer(tmp_path / "store", normalizer={"type": "Lowercase"})
+    third = Engine.open(str(tmp_path / "store"), options, previous=second)
+    assert third.tokenizer is not second.tokenizer

@@ -215,3 +215,8 @@ def test_patches_that_are_not_there_cannot_be_averaged(
         StoreError, match="the patch embedding cannot be averaged: the pretrained model reads"
     ):
         build(bert[0].pretrained, bert[0].tasks, tmp_path / "store", options)
+
+
+@pytest.mark.parametrize("asked", [{}, {"answer": "each"}, {"same_task": True}])
+def test_no_text_has_no_answer(case: tuple[texts.Finetuned, Path], asked: dict[str, Any]) -> None:
+    assert Engine.load(str(case[1]), device="cpu").classify([], **asked) == []

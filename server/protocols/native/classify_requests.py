@@ -153,6 +153,10 @@ def _read_multipart(parts: Sequence[Part]) -> tuple[list[bytes], Options]:
             tasks.extend(split_names([_text(part)]))
         elif part.name in FIELDS:
             options[part.name] = FIELDS[part.name](_text(part))
+        elif part.name == "texts":
+            raise BadRequestError(
+                'A multipart form has images alone; send texts as JSON, {"texts": ["..."]}.'
+            )
         else:
             raise BadRequestError(
                 f"The multipart field {part.name[:80]!a} is unknown; the fields are images, tasks,"

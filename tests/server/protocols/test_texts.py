@@ -102,7 +102,9 @@ def test_pairs_have_the_answers_of_the_engine(
         ({"texts": ["   "]}, 400, "no word"),
         ({"texts": ["w10", "\u202e\u0301"]}, 400, "texts[1]"),
         ({"texts": ["w10\0"]}, 400, "NUL"),
-        ({"texts": ["w10 \ud800"]}, 400, ""),
+        ({"texts": ["w10 \ud800"]}, 400, "half of a surrogate pair"),
+        ({"texts": ["w10", "\udc00 w11"]}, 400, "half of a surrogate pair"),
+        ({"texts": ["\ud800\ud800"]}, 400, "half of a surrogate pair"),
         ({"texts": "w10"}, 400, "texts"),
         ({"texts": [7]}, 400, "texts[0]"),
         ({"texts": ["w10", ["w10", "w11"]]}, 400, 'texts[1]: a text must be a string, or a pair {"text":'),
@@ -125,7 +127,15 @@ def test_bad_texts(text_server: RunningServer, body: dict[str, Any], status: int
 
 
 def test_bytes_that_are_no_utf8(text_server: RunningServer) -> None:
-    refused(text_server.client.post("/v1/classify", content=b'{"texts": ["\xff\xfe"]}'), 400)
+    for body in (b'{"texts": ["\xff\xfe"]}', b'{"texts": ["\xed\xa0\x80"]}'):  # the second is half of a pair
+        refused(text_server.client.post("/v1/classify", content=body), 400, "not UTF-8")
+
+
+def test_a_form_of_texts(text_server: RunningServer) -> None:
+    response = text_server.client.post(
+        "/v1/classify", data={"texts": "w10"}, files={"tasks": (None, "guard")}
+    )
+    refused(response, 400, "send texts as JSON")
 
 
 @pytest.mark.parametrize(
