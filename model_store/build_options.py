@@ -82,7 +82,8 @@ class BuildOptions(BaseModel):
     )
     allow_pickle: bool = Field(default=False, description="read .pt and .bin checkpoints")
     force: bool = Field(
-        default=False, description="take tasks that are implausibly far from the base, or adapters of another"
+        default=False,
+        description="take tasks that are implausibly far from the base, adapters and tokenizers of another",
     )
     exact: bool = Field(
         default=False,

@@ -45,6 +45,7 @@ from mass_serve.model_store.readers.stored_base import StoredBase
 from mass_serve.model_store.readers.text_tokenizers import (
     StoredTokenizer,
     check_same_vocabulary,
+    check_uses_table,
     has_tokenizer,
     read_tokenizer,
 )
@@ -118,16 +119,16 @@ def plan_build(
 ) -> BuildPlan:
     """Checks all inputs of all tasks, reading headers, heads and labels only.
 
-    The store's pooling is the one that the heads take. `modes` are those that a store can be served in; None:
-    not to be checked here. `origin` is the pretrained model's: an adapter that names another one is refused,
-    unless `options.force`. Raises CheckpointError, TaskError or, for options, StoreError with the first
-    problem.
+    The store's pooling is the one that the heads take. `modes` are those that a store can be served in;
+    None: not to be checked here. `origin` is the pretrained model's: an adapter that names another one is
+    refused, and a tokenizer of far fewer tokens than it embeds, unless `options.force`. Raises
+    CheckpointError, TaskError or, for options, StoreError with the first problem.
     """
     check_task_names([task.name for task in tasks])
     if modes is not None and options.mode not in modes:
         raise StoreError(f"mode must be one of {', '.join(modes)}, not {options.mode!r}")
     base = Checkpoint.open(pretrained, options.allow_pickle)
-    prepared = _prepared(base)
+    prepared = _prepared(base, options.force)
     _refuse_averaging(base.architecture, options)
     rule = rank_rule(options, len(tasks))
 
@@ -274,11 +275,16 @@ def _sizes(part: Any) -> Iterator[tuple[str, object]]:
             yield field.name, value
 
 
-def _prepared(checkpoint: Checkpoint) -> Prepared:
-    """How the inputs of a model are prepared. Raises CheckpointError where its files do not say so."""
+def _prepared(checkpoint: Checkpoint, force: bool) -> Prepared:
+    """How the inputs of a model are prepared. Raises CheckpointError where its files do not say so.
+
+    Nor may they be of another model, unless by `force`.
+    """
     embedding = checkpoint.architecture.embedding
     if isinstance(embedding, WordEmbedding):
-        tokenizer = read_tokenizer(checkpoint.folder, embedding.vocabulary)
+        tokenizer = read_tokenizer(checkpoint.folder, embedding.vocabulary, embedding.num_types)
+        if not force:
+            check_uses_table(checkpoint.folder, tokenizer, embedding.vocabulary)
         return Prepared(TextPreprocessing(kind="text", max_tokens=embedding.max_tokens), tokenizer)
     return Prepared(read_preprocessing(checkpoint.folder, embedding.image_size), None)
 
@@ -295,7 +301,7 @@ def _check_same_preprocessing(name: str, finetuned: Checkpoint, prepared: Prepar
     """
     if isinstance(embedding := finetuned.architecture.embedding, WordEmbedding):
         if prepared.tokenizer is not None and has_tokenizer(finetuned.folder):
-            own_tokens = read_tokenizer(finetuned.folder, embedding.vocabulary)
+            own_tokens = read_tokenizer(finetuned.folder, embedding.vocabulary, embedding.num_types)
             check_same_vocabulary(name, own_tokens, prepared.tokenizer)
         return
     if not has_preprocessing(finetuned.folder):

@@ -22,6 +22,7 @@ from mass_serve.model_store.format.heads import HeadTensors, head_from_tensors
 from mass_serve.model_store.format.journal import JOURNAL_FILE
 from mass_serve.model_store.format.manifest import (
     MANIFEST_FILE,
+    MOST_TOKENIZER_BYTES,
     PRETRAINED_FILE,
     TOKENIZER_FILE,
     Manifest,
@@ -103,6 +104,10 @@ class Store:
         if TOKENIZER_FILE not in self.manifest.files:
             return None
         with self.checked_file(TOKENIZER_FILE) as file:
+            if file.size > MOST_TOKENIZER_BYTES:
+                raise IntegrityError(
+                    f"{TOKENIZER_FILE} has {file.size:,} bytes, and at most {MOST_TOKENIZER_BYTES:,} are read"
+                )
             content = bytearray(file.size)
             file.read_into(memoryview(content), start=0)
         return bytes(content)

@@ -3,7 +3,6 @@
 from mass_serve.inputs.texts.checking import TextLimits, check_texts
 from mass_serve.inputs.texts.text import Text, num_characters, parts
 from mass_serve.inputs.texts.tokenizer import (
-    MOST_TOKENIZER_BYTES,
     TextTokenizer,
     TokenizerError,
     Tokens,
@@ -12,7 +11,6 @@ from mass_serve.inputs.texts.tokenizer import (
 )
 
 __all__ = [
-    "MOST_TOKENIZER_BYTES",
     "Text",
     "TextLimits",
     "TextTokenizer",

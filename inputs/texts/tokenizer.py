@@ -34,8 +34,6 @@ if TYPE_CHECKING:
 
 # A word and a character that few vocabularies have: what stands for the unknown is one more token.
 PROBES = ("a", "\U0001f9ff")
-# Of a tokenizer.json; that of 256,000 tokens has 34 MB.
-MOST_TOKENIZER_BYTES = 64 << 20
 
 # Which end of a text with too many tokens is cut off; none: the text is refused.
 Truncation = Literal["right", "left", "none"]
@@ -59,13 +57,9 @@ class TextTokenizer:
     def __init__(self, content: bytes, max_tokens: int) -> None:
         """Reads the content of a tokenizer.json; an encoder takes `max_tokens` of a text.
 
-        Raises TokenizerError for content that the library does not read or that is too large, for one that
-        leaves tokens out by chance, and for so few tokens that a text would have none beside the marks.
+        Raises TokenizerError for content that the library does not read, for one that leaves tokens out by
+        chance, and for so few tokens that a text would have none beside the marks around it.
         """
-        if len(content) > MOST_TOKENIZER_BYTES:
-            raise TokenizerError(
-                f"it has {len(content):,} bytes, and {MOST_TOKENIZER_BYTES:,} are read at most"
-            )
         self.content = content
         self.max_tokens = max_tokens
         self._tokenizer = _loaded(content)

@@ -42,6 +42,7 @@ MANIFEST_FILE = "manifest.json"
 SIGNATURE_FILE = "manifest.json.sig"
 PRETRAINED_FILE = "pretrained.safetensors"
 TOKENIZER_FILE = "tokenizer.json"  # of a store that reads texts
+MOST_TOKENIZER_BYTES = 64 << 20  # that of 256,000 tokens has 34 MB
 MERGED_BASE_PREFIX = "merged_base-"
 CALIBRATION_PREFIX = "calibration-"
 TASKS_PREFIX = "tasks/"

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mass_serve.model_store.errors import CheckpointError
-from mass_serve.model_store.format.manifest import TOKENIZER_FILE
+from mass_serve.model_store.format.manifest import MOST_TOKENIZER_BYTES, TOKENIZER_FILE
 from mass_serve.model_store.readers.json_files import read_json_object
 from mass_serve.model_store.storage.regular_files import read_text_file
 
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 CONFIG_FILE = "tokenizer_config.json"
 WORD_PIECES_FILE = "vocab.txt"  # of BERT and DistilBERT
 BYTE_PAIRS_FILES = ("vocab.json", "merges.txt")  # of RoBERTa
+# Rows behind the last token, so that the table has a multiple of 128.
+MOST_PADDING = 127
 BERT_TOKENS = {
     "pad_token": "[PAD]",
     "unk_token": "[UNK]",
@@ -60,10 +62,11 @@ class StoredTokenizer:
         return cls(content, _parsed(where, content).get_vocab(with_added_tokens=True))
 
 
-def read_tokenizer(folder: Path, embedded_tokens: int) -> StoredTokenizer:
-    """Reads the tokenizer of a model that embeds so many tokens.
+def read_tokenizer(folder: Path, embedded_tokens: int, token_types: int = 1) -> StoredTokenizer:
+    """Reads the tokenizer of a model that embeds so many tokens, of so many types.
 
-    Raises CheckpointError where there is none, where it cannot be used, and where it is of another model.
+    A model of one type does not look at types. Raises CheckpointError where there is none, where it cannot be
+    used, and where the model does not have all of its tokens.
     """
     _require_library()
     tokenizer = _tokenizer_in(folder)
@@ -76,7 +79,45 @@ def read_tokenizer(folder: Path, embedded_tokens: int) -> StoredTokenizer:
             f"{folder}: the tokenizer has ids up to {largest}, and the model embeds {embedded_tokens} tokens:"
             " it is of another model"
         )
-    return StoredTokenizer(tokenizer.to_str().encode(), vocabulary)
+    _check_marks(folder, tokenizer, embedded_tokens, token_types)
+    content = tokenizer.to_str().encode()
+    if len(content) > MOST_TOKENIZER_BYTES:
+        raise CheckpointError(
+            f"{folder}: the tokenizer has {len(content):,} bytes, and at most {MOST_TOKENIZER_BYTES:,} are"
+            " read"
+        )
+    return StoredTokenizer(content, vocabulary)
+
+
+def _check_marks(
+    folder: Path, tokenizer: tokenizers.Tokenizer, embedded_tokens: int, token_types: int
+) -> None:
+    """Holds what is put around a text and between two, which may be of no vocabulary, to what is embedded."""
+    for marks in (tokenizer.encode(""), tokenizer.encode("", "")):
+        if any(id_ >= embedded_tokens for id_ in marks.ids):
+            raise CheckpointError(
+                f"{folder}: the tokenizer puts the ids {marks.ids} around a text, and the model embeds"
+                f" {embedded_tokens} tokens: it is of another model"
+            )
+        if token_types > 1 and any(type_ >= token_types for type_ in marks.type_ids):
+            raise CheckpointError(
+                f"{folder}: the tokenizer gives tokens the types {sorted(set(marks.type_ids))}, and the"
+                f" model has {token_types} types: it is of another model"
+            )
+
+
+def check_uses_table(folder: Path, own: StoredTokenizer, embedded_tokens: int) -> None:
+    """Raises CheckpointError where a model embeds so many tokens more that the tokenizer is of another one.
+
+    Of n embedded tokens max(127, n / 100) may be of no use: tables are padded to a multiple of up to 128, and
+    some keep rows in reserve (multilingual MiniLM 35 of 250,037).
+    """
+    used = len(set(own.vocabulary.values()))
+    if embedded_tokens - used > max(MOST_PADDING, embedded_tokens // 100):
+        raise CheckpointError(
+            f"{folder}: the tokenizer has {used} tokens, and the model embeds {embedded_tokens}: it is of"
+            " another model (--force takes it all the same)"
+        )
 
 
 def check_same_vocabulary(task: str, own: StoredTokenizer, pretrained: StoredTokenizer) -> None:

@@ -110,6 +110,21 @@ def test_a_tokenizer_of_more_tokens_than_the_model_has_is_refused(tmp_path: Path
         build(models.pretrained, models.tasks, tmp_path / "store", FORCED)
 
 
+def test_a_tokenizer_of_far_fewer_tokens_than_the_model_has_is_refused(tmp_path: Path) -> None:
+    models = texts.finetuned(tmp_path, "Bert", vocab_size=1000)
+    with pytest.raises(CheckpointError, match="has 97 tokens, and the model embeds 1000: it is of another"):
+        build(models.pretrained, models.tasks, tmp_path / "store")
+    assert not (tmp_path / "store").exists()
+    build(models.pretrained, models.tasks, tmp_path / "store", FORCED)
+    assert Store.open(tmp_path / "store").verify() == []
+
+
+def test_a_tokenizer_that_is_too_large_is_told(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mass_serve.model_store.store.MOST_TOKENIZER_BYTES", 1000)
+    with pytest.raises(IntegrityError, match=r"tokenizer\.json has [\d,]+ bytes, and at most 1,000 are read"):
+        Engine.load(str(store), device="cpu")
+
+
 def test_a_task_with_other_tokens_is_refused(tmp_path: Path) -> None:
     models = texts.finetuned(tmp_path, "Bert")
     folder = models.tasks[1].checkpoint

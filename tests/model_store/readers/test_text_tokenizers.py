@@ -13,7 +13,12 @@ import transformers
 
 from mass_serve.inputs.texts import TextTokenizer
 from mass_serve.model_store.errors import CheckpointError
-from mass_serve.model_store.readers.text_tokenizers import check_same_vocabulary, read_tokenizer
+from mass_serve.model_store.readers.text_tokenizers import (
+    StoredTokenizer,
+    check_same_vocabulary,
+    check_uses_table,
+    read_tokenizer,
+)
 from tests.tokenizers_on_disk import save_byte_pairs, save_word_pieces
 
 MAX_TOKENS = 12
@@ -75,6 +80,69 @@ def test_a_tokenizer_of_another_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="ids up to 33, and the model embeds 33 tokens"):
         read_tokenizer(save_word_pieces(tmp_path), 33)
     assert len(read_tokenizer(tmp_path, 34).vocabulary) == 34
+
+
+def test_marks_that_the_model_does_not_embed_are_refused(tmp_path: Path) -> None:
+    read = read_tokenizer(save_word_pieces(tmp_path / "old"), 34)
+    content = json.loads(read.content)
+    (tmp_path / "new").mkdir()
+
+    def with_marks(**marks: object) -> Path:
+        changed = content | {"post_processor": content["post_processor"] | marks}
+        (tmp_path / "new" / "tokenizer.json").write_text(json.dumps(changed))
+        return tmp_path / "new"
+
+    read_tokenizer(with_marks(), 34, 2)
+    with pytest.raises(CheckpointError, match=r"puts the ids \[2, 5000\] around a text, .* embeds 34 tokens"):
+        read_tokenizer(with_marks(sep=["[SEP]", 5000]), 34)
+
+
+def test_types_that_the_model_does_not_have_are_refused(tmp_path: Path) -> None:
+    content = json.loads(read_tokenizer(save_word_pieces(tmp_path / "old"), 34).content)
+    pair = [{"Sequence": {"id": name, "type_id": type_}} for name, type_ in (("A", 0), ("B", 2))]
+    mark = [{"SpecialToken": {"id": "[SEP]", "type_id": 2}}]
+    tokens = {"[SEP]": {"id": "[SEP]", "ids": [3], "tokens": ["[SEP]"]}}
+    content["post_processor"] = {
+        **{"type": "TemplateProcessing", "single": pair[:1], "pair": pair + mark, "special_tokens": tokens}
+    }
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content))
+    read_tokenizer(tmp_path, 34, 3)
+    read_tokenizer(tmp_path, 34, 1)  # it does not look at types
+    with pytest.raises(CheckpointError, match=r"types \[2\], and the model has 2 types"):
+        read_tokenizer(tmp_path, 34, 2)
+
+
+# Tokens and rows of BERT and MiniLM, RoBERTa, ModernBERT, mmBERT, XLM-RoBERTa, multilingual MiniLM, and of a
+# BERT whose table was padded to a multiple of 64.
+PUBLISHED = [
+    *((30522, 30522), (50265, 50265), (50280, 50368), (256000, 256000)),
+    *((250002, 250002), (250002, 250037), (30522, 30528)),
+]
+# A cased BERT's or BERT's for RoBERTa; both for ModernBERT and for a multilingual model.
+OTHERS = [(28996, 30522), (30522, 50265), (30522, 50368), (50265, 250002), (119547, 250002), (0, 30522)]
+
+
+def stored(tokens: int) -> StoredTokenizer:
+    return StoredTokenizer(b"", {str(row): row for row in range(tokens)})
+
+
+@pytest.mark.parametrize(("tokens", "rows"), PUBLISHED)
+def test_published_models_have_a_few_rows_to_spare(tokens: int, rows: int) -> None:
+    check_uses_table(Path("model"), stored(tokens), rows)
+
+
+@pytest.mark.parametrize(("tokens", "rows"), OTHERS)
+def test_a_tokenizer_that_leaves_much_of_the_table_unused_is_of_another_model(tokens: int, rows: int) -> None:
+    with pytest.raises(
+        CheckpointError, match=f"model: the tokenizer has {tokens} tokens, and the model embeds {rows}"
+    ):
+        check_uses_table(Path("model"), stored(tokens), rows)
+
+
+def test_tokens_are_counted_and_not_the_largest_of_them() -> None:
+    sparse = StoredTokenizer(b"", {"a": 0, "b": 999, "also b": 999})
+    with pytest.raises(CheckpointError, match="has 2 tokens, and the model embeds 1000"):
+        check_uses_table(Path("model"), sparse, 1000)
 
 
 def test_tasks_have_the_pretrained_models_tokens(tmp_path: Path) -> None:
