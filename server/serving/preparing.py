@@ -88,7 +88,8 @@ def refuse_other_inputs(inputs: Inputs, engine: ServingEngine) -> None:
         tokenizer_of(engine)
     elif engine.tokenizer is not None:
         raise BadRequestError(
-            "This store reads texts; send 'texts' in place of 'images', or as the input 'text' to /v2/models."
+            "This store reads texts, not images; send JSON with 'texts', or the input 'text' in the Open"
+            " Inference Protocol."
         )
 
 

@@ -43,8 +43,8 @@ def read_texts(body: bytes, content_type: str, to_predict: bool, limits: Limits)
     """
     if not is_json(body, content_type):
         raise BadRequestError(
-            "This store reads texts; send JSON with 'inputs', a text or several, or POST JSON with 'texts' to"
-            " /v1/classify, not images."
+            "This store reads texts, not images; send JSON with 'inputs', a text or several, or with 'texts'"
+            " to /v1/classify."
         )
     return _checked(parse_json(TextBody, body, limits.most_values), to_predict, limits)
 

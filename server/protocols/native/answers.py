@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 from pydantic import BaseModel, Field
 
@@ -73,6 +74,7 @@ class TaskList(BaseModel):
     """All tasks that are served."""
 
     store_revision: str
+    reads: Literal["images", "texts"]
     tasks: list[TaskDescription]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated
+from typing import Annotated, Literal
 from weakref import ref
 
 from fastapi import APIRouter, Depends, Request
@@ -44,7 +44,8 @@ def _failed(writing: asyncio.Future[str]) -> bool:
 
 def _written(engine: ServingEngine) -> str:
     tasks = [task_description(task) for task in engine.tasks.values()]
-    return TaskList(store_revision=engine.store_revision, tasks=tasks).model_dump_json()
+    reads: Literal["images", "texts"] = "images" if engine.tokenizer is None else "texts"
+    return TaskList(store_revision=engine.store_revision, reads=reads, tasks=tasks).model_dump_json()
 
 
 async def _task_lists(request: Request) -> TaskLists:

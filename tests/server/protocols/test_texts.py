@@ -161,3 +161,4 @@ def test_what_is_served_is_told(text_server: RunningServer) -> None:
     for path in ("/v1/tasks", "/livez", "/readyz", "/metrics", "/v2", "/v2/models", "/openapi.json", "/"):
         assert text_server.client.get(path).status_code == 200, path
     assert text_server.client.get("/readyz").json()["store_revision"]
+    assert text_server.client.get("/v1/tasks").json()["reads"] == "texts"

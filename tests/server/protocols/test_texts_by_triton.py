@@ -131,7 +131,7 @@ def test_compressed_requests(
         (
             {**PIECE, "name": "image", "data": ["AAAA"]},
             400,
-            "reads texts; send 'texts' in place of 'images', or as",
+            "reads texts, not images; send JSON with 'texts'",
         ),
     ],
 )
