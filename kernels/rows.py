@@ -4,12 +4,17 @@ A sample's answer must have the same bits whatever its batch-mates are, and a ma
 another inner loop, with another order of summation, for another number of rows, or for the piece of a
 matrix that a thread gets. Measured for PyTorch's float32 product on the CPU with 1 to 16 threads: where the
 number of columns is a multiple of 16, a row's bits differ only if the row count is no multiple of 8 and a
-thread is left with fewer than 16 rows. bfloat16 products do not differ. So operands are padded with zeros to
-such shapes. `tests/kernels/test_rows.py` repeats the measurement. On processors with AMX that holds for the
-libraries as `kernels.matrix_libraries` sets them.
+thread is left with fewer than 16 rows, or, on processors of AMD, if there are fewer than 16 rows and fewer
+than 16 columns for each thread. bfloat16 products do not differ. So operands are padded with zeros to such
+shapes, and a product that is too small for all threads is computed on fewer. `tests/kernels/test_rows.py`
+repeats the measurement. On processors with AMX that holds for the libraries as `kernels.matrix_libraries`
+sets them.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +26,8 @@ COLUMN_MULTIPLE = 16
 ROW_MULTIPLE = 8
 # A product with at least this many rows for each thread leaves no thread with a short remainder.
 ROWS_PER_THREAD = 16
+# Rows or columns, whichever are more.
+SIZE_PER_THREAD = 16
 
 
 def padded_column_count(columns: int) -> int:
@@ -42,12 +49,13 @@ def add_product_(y: Tensor, x: Tensor, weight_t: Tensor) -> None:
         return
     rows = x.shape[0]
     padding = padded_row_count(rows) - rows
-    if not padding:
-        y.addmm_(x, weight_t)
-        return
-    # The whole y goes through the padded product: adding it afterwards would round in another place.
-    padded = F.pad(y, (0, 0, 0, padding)).addmm_(F.pad(x, (0, 0, 0, padding)), weight_t)
-    y.copy_(padded[:rows])
+    with _threads_for(rows + padding, weight_t.shape[1]):
+        if not padding:
+            y.addmm_(x, weight_t)
+            return
+        # The whole y goes through the padded product: adding it afterwards would round in another place.
+        padded = F.pad(y, (0, 0, 0, padding)).addmm_(F.pad(x, (0, 0, 0, padding)), weight_t)
+        y.copy_(padded[:rows])
 
 
 def product(x: Tensor, weight_t: Tensor) -> Tensor:
@@ -58,7 +66,8 @@ def product(x: Tensor, weight_t: Tensor) -> Tensor:
         weight_t = F.pad(weight_t, (0, column_padding))
     if row_padding:
         x = F.pad(x, (0, 0, 0, row_padding))
-    y = x @ weight_t
+    with _threads_for(len(x), weight_t.shape[1]):
+        y = x @ weight_t
     return y[:rows, :columns] if row_padding or column_padding else y
 
 
@@ -78,3 +87,18 @@ def linear(
     if activation is not None:
         y = activate_(y, activation)
     return y if skip is None else y.add_(skip)
+
+
+@contextmanager
+def _threads_for(rows: int, columns: int) -> Iterator[None]:
+    """Inside the block no more threads compute than a product of that shape has work for."""
+    threads = torch.get_num_threads()
+    fewer = max(1, max(rows, columns) // SIZE_PER_THREAD)
+    if fewer >= threads:
+        yield
+        return
+    torch.set_num_threads(fewer)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
