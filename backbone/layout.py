@@ -39,6 +39,10 @@ class Layout(Protocol):
         """
         ...
 
+    def places(self, x: Tensor) -> Tensor:
+        """The place of each token in its sample, [n] int64 where all samples are alike, else [N, 1]."""
+        ...
+
     def batch(self, x: Tensor) -> Batch:
         """The tokens as they leave a pass."""
         ...
@@ -55,6 +59,9 @@ class EqualLengths:
 
     def reduced(self, compute: Callable[..., Tensor], x: Tensor, *of_samples: Tensor) -> Tensor:
         return compute(x, *of_samples)
+
+    def places(self, x: Tensor) -> Tensor:
+        return torch.arange(x.shape[1], device=x.device)
 
     def batch(self, x: Tensor) -> Batch:
         return x
@@ -76,6 +83,7 @@ class AnyLengths:
         self._lengths = packed.lengths
         self._offsets = packed.offsets
         self._device = packed.device
+        self._places = packed.places().unsqueeze(1)
 
     def firsts(self, x: Tensor) -> Tensor:
         return x[self._first_rows]
@@ -90,6 +98,9 @@ class AnyLengths:
             for group in self._groups
         ]
         return _in_places(computed, [group.samples for group in self._groups])
+
+    def places(self, x: Tensor) -> Tensor:  # noqa: ARG002 - the lengths say it
+        return self._places
 
     def batch(self, x: Tensor) -> Batch:
         return Packed(x[:, 0], self._lengths)
@@ -140,6 +151,11 @@ class Tokens:
             layout: Layout = AnyLengths(batch)
             return cls(batch.rows.unsqueeze(1), layout, weights.of_tokens(batch.offsets), weights)
         return cls(batch, EqualLengths(), weights, weights)
+
+    @property
+    def places(self) -> Tensor:
+        """The place of each token in its sample, of a shape that broadcasts to that of the tokens."""
+        return self.layout.places(self.x)
 
     def each(self, x: Tensor) -> Tokens:
         """The same tokens, changed to x."""

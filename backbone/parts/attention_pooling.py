@@ -9,7 +9,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from mass_serve.backbone.architecture import AttentionPooling
-from mass_serve.backbone.parts.block import attend_once
+from mass_serve.backbone.parts.scaled_dot_product import attend_once, join_heads, split_heads
 from mass_serve.backbone.weights.protocol import EncoderWeights
 
 
@@ -19,6 +19,7 @@ def attention_pool(part: AttentionPooling, weights: EncoderWeights, x: Tensor, e
     probe = weights.add_positions(None, part.probe, x[:, :0])  # a table of one token, before no patches
     q = weights.linear(part.qkv, probe, output_rows=slice(0, width))
     k, v = weights.linear(part.qkv, normed, output_rows=slice(width, 3 * width)).chunk(2, dim=-1)
-    y = weights.linear(part.out, attend_once(part, q, k, v))
+    heads = (split_heads(projected, part.num_attention_heads) for projected in (q, k, v))
+    y = weights.linear(part.out, join_heads(attend_once(*heads)))
     hidden = weights.linear(part.fc1, weights.layer_norm(part.mlp_norm, y, eps), activation=part.activation)
     return weights.linear(part.fc2, hidden, skip=y)[:, 0]
