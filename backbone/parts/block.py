@@ -116,4 +116,4 @@ def _gated(x: Tensor, activation: Activation) -> Tensor:
 
 def _heads(x: Tensor, part: Block) -> Tensor:
     """[B, n, 3 D] -> [B, n, 3, heads, D / heads], or as many parts of width D as x has (a view)."""
-    return x.unflatten(-1, (-1, part.num_attention_heads, part.head_width))
+    return x.view(x.shape[0], x.shape[1], -1, part.num_attention_heads, part.head_width)

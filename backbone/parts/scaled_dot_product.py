@@ -65,7 +65,7 @@ def attend_once(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 def split_heads(x: Tensor, heads: int) -> Tensor:
     """[B, n, D] -> [B, heads, n, D / heads]"""
-    return x.unflatten(-1, (heads, -1)).transpose(1, 2)
+    return x.view(x.shape[0], x.shape[1], heads, -1).transpose(1, 2)
 
 
 def join_heads(x: Tensor) -> Tensor:

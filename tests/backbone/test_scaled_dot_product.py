@@ -20,7 +20,8 @@ def _masked(q: Tensor, k: Tensor, v: Tensor, reach: int) -> Tensor:
     places = torch.arange(q.shape[2])
     far = (places.unsqueeze(1) - places).abs() > reach
     products = (q.double() @ k.double().mT / q.shape[-1] ** 0.5).masked_fill(far, -torch.inf)
-    return products.softmax(-1) @ v.double()
+    attended: Tensor = products.softmax(-1) @ v.double()
+    return attended
 
 
 @pytest.mark.parametrize("reach", [0, 1, 8, SHORTEST_RUN, 100])
@@ -46,6 +47,6 @@ def test_memory_grows_with_the_length_and_not_with_its_square() -> None:
         q, k, v = _random(1, length)
         with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
             attend_near(q, k, v, 64)
-        return max(event.self_cpu_memory_usage for event in profiled.events())
+        return max(int(event.self_cpu_memory_usage) for event in profiled.events())
 
     assert largest_allocation(4096) <= 2 * largest_allocation(2048)
