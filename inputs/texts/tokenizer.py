@@ -180,7 +180,7 @@ class TextTokenizer:
             (own,) = self._tokenizer.encode_batch_fast([text], add_special_tokens=False)
         except BaseException as error:
             # A panic of the library, such as of a regular expression without end, is no Exception.
-            if type(error).__name__ != "PanicException":
+            if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
                 raise
             raise TokenizerError(f"the library tokenizers failed on a text: {error}") from error
         encoding: tokenizers.Encoding = own
