@@ -51,10 +51,10 @@ _NO_CHARACTERS = {
 
 def _problem_of_text(problem: Mapping[str, Any]) -> str | None:
     """Returns a sentence for JSON whose characters are none; None where something else is wrong."""
-    what, at, where = str(problem.get("ctx", {}).get("error", "")).partition(" at line ")
+    what, _, where = str(problem.get("ctx", {}).get("error", "")).partition(" at line ")
     if problem["type"] != "json_invalid" or what not in _NO_CHARACTERS:
         return None
-    return f"The JSON has, just before{at}{where}, {_NO_CHARACTERS[what]}."
+    return f"The JSON has, just before line {where}, {_NO_CHARACTERS[what]}."
 
 
 def is_json(body: bytes, content_type: str) -> bool:

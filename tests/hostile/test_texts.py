@@ -1,8 +1,12 @@
-"""Tokenizers with which texts could hold a server up for ever: those are refused, and no others wait."""
+"""Texts that could hold a server up for ever, and spoilt ones: those are refused, and no others wait."""
 
 from __future__ import annotations
 
+import asyncio
+import json
+import random
 import shutil
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -12,9 +16,12 @@ import httpx
 import psutil
 import pytest
 
+from benchmarks.hostile.wire import ask, post
 from mass_serve.model_store.build_options import BuildOptions
 from mass_serve.model_store.build_store import build
 from tests import texts
+from tests.hostile.mutations import Body, spoilt_body
+from tests.hostile.test_fuzz import PATIENCE, at_once
 from tests.server_processes import RunningServer, serving
 
 # Before a "b" it tries 2^20 ways to split the row of "a".
@@ -86,3 +93,68 @@ def test_the_memory_of_a_text_that_grows_is_bounded(store: Path, tmp_path: Path)
         assert process.memory_info().rss < before + (64 << 20)
         assert classify(server, "w10").status_code == 200
         assert server.client.get("/livez").status_code == 200
+
+
+SEED, BODIES = 16, 1500
+STRANGE = (
+    "\u202e",
+    "\u0301" * 50,
+    "\ufeff",
+    "\ufdfa" * 20,
+    "[SEP]",
+    "\U0001f469\u200d",
+    "\uffff",
+    "\x7f",
+    "\U000e0001",
+)
+
+
+def text_bodies() -> list[Body]:
+    """Well-formed requests about texts, in every form that is served."""
+    as_json = ("Content-Type: application/json",)
+    strange = ["w10 " + one for one in STRANGE]
+    pair = {"text": "w10 w11", "text_pair": "w12"}
+    infer = {"inputs": [{"name": "text", "datatype": "BYTES", "shape": [2], "data": ["w10", "w11 w12"]}]}
+    requests: list[tuple[str, object]] = [
+        ("/v1/classify", {"texts": ["w10 w11", *strange], "tasks": ["guard", "domain"], "top_k": 2}),
+        ("/v1/classify", {"texts": ["w10", pair], "answer": "each"}),
+        ("/v1/classify", {"texts": ["w10 " * 50, "w11"], "same_task": True}),
+        ("/", {"inputs": "w10 w11", "parameters": {"top_k": 2, "function_to_apply": "softmax"}}),
+        ("/predict", {"inputs": [["w10"], ["w11", "w12"]], "raw_scores": True, "truncate": True}),
+        ("/v2/models/auto/infer", infer),
+    ]
+    return [
+        Body(path, as_json, json.dumps(content, ensure_ascii=ascii_alone).encode())
+        for path, content in requests
+        for ascii_alone in (False, True)
+    ]
+
+
+@pytest.mark.slow
+def test_no_spoilt_text_is_the_servers_failure(store: Path) -> None:
+    chance, seeds = random.Random(SEED), text_bodies()
+    script = [spoilt_body(chance, chance.choice(seeds)) for _ in range(BODIES)]
+    found: Counter[int] = Counter()
+    wrong: list[str] = []
+    with serving(store, max_text_characters=5000) as server:
+        server.wait_until_ready()
+        for body in seeds:
+            headers = dict(header.split(": ") for header in body.headers)
+            sound = server.client.post(body.path, content=body.content, headers=headers)
+            assert sound.status_code == 200, (body, sound.text)
+
+        async def send(number: int) -> None:
+            body = script[number]
+            answer = await ask(server.port, post(body.path, body.content, *body.headers), timeout=PATIENCE)
+            found[answer.status] += 1
+            if answer.status != 200 and not 400 <= answer.status < 500:
+                wrong.append(f"body {number} to {body.path}: {answer.status} {answer.body[:200]!r}")
+
+        asyncio.run(at_once(16, range(BODIES), send))
+        assert wrong == []
+        assert classify(server, "w10").status_code == 200
+        assert server.metric("mass_queue_depth") == server.metric("mass_held_bytes") == 0
+        assert "Traceback" not in server.log()
+    # They are spoilt, and not too much.
+    assert found[200] > BODIES // 20
+    assert found[400] > BODIES // 4
