@@ -141,10 +141,11 @@ class ExpertBank:
         places = [blocks.places[task] for task in tasks]
         return [TaskSingularVectors(blocks.u_t[place].T, s[place], blocks.vh[place]) for place in places]
 
-    def leading_singular_values(self, parameter: str) -> Tensor:
-        """The first singular values of every task in one parameter: [T, the least rank], as its vh have."""
-        ranks, s = self.blocks[parameter].ranks, self.singular_values[parameter]
-        return torch.stack([own[: min(ranks)] for own in s.split(ranks)])  # type: ignore[no-untyped-call]
+    def leading_singular_values(self, parameter: str, tasks: Sequence[int]) -> Tensor:
+        """The first singular values of tasks in one parameter, as `TaskBlocks.leading_rows`: [n, R]."""
+        vectors = self.singular_vectors(parameter, tasks)
+        least = min(own.rank for own in vectors)
+        return torch.stack([own.s[:least] for own in vectors])
 
     def expert_set_nbytes(self, tasks: Sequence[int], *, materialised: bool) -> int:
         """How much memory the set of these tasks takes beside the shared blocks."""

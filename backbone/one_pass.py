@@ -1,6 +1,7 @@
 """One pass through the encoder, from where it starts to where it stops, with what is measured on the way.
 
     run(architecture, weights, patches).embedding                                # a whole pass
+    run(architecture, weights, words, stop="states").states                      # what each token has become
     run(architecture, weights, patches, stop=4, probe=Probe(bases)).energies     # early evidence
     run(architecture, weights, tokens, start=4, probe=Probe(feature=at)).feature # the rest of that pass
 
@@ -37,9 +38,10 @@ from mass_serve.backbone.shares import in_shares
 from mass_serve.backbone.weights.metered import MeteredWeights
 from mass_serve.backbone.weights.protocol import BatchWeights, EncoderWeights
 
-# Where a pass ends: before the block of that index, at the router's feature, or with the embedding.
-Stop = int | Literal["feature", "embedding"]
-Output = Literal["tokens", "energies", "feature", "embedding"]
+# Where a pass ends: before the block of that index, at the router's feature, with the last hidden states of
+# all tokens, or with the embedding that is made of those.
+Stop = int | Literal["feature", "states", "embedding"]
+Output = Literal["tokens", "energies", "feature", "states", "embedding"]
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,14 @@ class PassResult:
         return self._tensor("feature")
 
     @property
+    def states(self) -> Batch:
+        """The last hidden states of all tokens: [B, L, D], or packed, of texts.
+
+        They are behind the LayerNorm that the pooling has, where it has one.
+        """
+        return self.outputs["states"]
+
+    @property
     def embedding(self) -> Tensor:
         """The image embedding [B, P]."""
         return self._tensor("embedding")
@@ -126,7 +136,7 @@ def run(
     stop: Stop = "embedding",
     probe: Probe | None = None,
 ) -> PassResult:
-    """Runs a pass: gives tokens or embedding by its stop, energies and feature where the probe has them.
+    """Runs a pass: gives tokens, states or embedding by its stop, and what the probe has.
 
     x are patches [B, L - N, 3 p p] or words (packed, [N, 2]), or with `start` the tokens that enter that
     block. A pass that stops before a block measures that block's own qkv too, whose input costs no attention.
@@ -188,6 +198,8 @@ def _run(
         following = BlockNames(stop)
         if following.qkv in probe.bases:
             meter.measure(following.qkv, enter_attention(architecture.block, following, tokens))
+    elif stop == "states":
+        found["states"] = tokens.layout.batch(_last_states(architecture, tokens, eps))
     elif stop == "embedding":
         found["embedding"] = _pool(architecture, tokens, eps)
     if probe.bases:
@@ -203,6 +215,11 @@ def _embed(architecture: Architecture, weights: EncoderWeights, x: Batch, eps: f
         case PatchEmbedding() as part, Tensor():
             return embed(part, weights, x, eps)
     raise ValueError(f"this encoder reads {'texts' if architecture.reads_text else 'images'} alone")
+
+
+def _last_states(architecture: Architecture, tokens: Tokens, eps: float) -> Tensor:
+    part = architecture.pooling
+    return tokens.weights.layer_norm(part.norm, tokens.x, eps) if part.norm in part.norms else tokens.x
 
 
 def _pool(architecture: Architecture, tokens: Tokens, eps: float) -> Tensor:
@@ -227,7 +244,11 @@ def _through_blocks(
     block = architecture.block
     for names in blocks:
         is_last, is_mean = names is blocks[-1], feature == Feature(names.index, "mean")
-        leave_all = isinstance(stop, int) or (stop == "embedding" and architecture.pooling.needs_all_tokens)
+        leave_all = (
+            isinstance(stop, int)
+            or stop == "states"
+            or (stop == "embedding" and architecture.pooling.needs_all_tokens)
+        )
         class_suffices = is_last and not leave_all and not is_mean
         tokens = (class_attention if class_suffices else attention)(block, names, tokens)
         entering = enter_mlp(block, names, tokens)

@@ -31,6 +31,10 @@ class Passes(Protocol):
         """The embeddings [B, P]; samples `offsets[i]:offsets[i + 1]` have `expert_sets[i]`."""
         ...
 
+    def states(self, x: Batch, expert_sets: Sequence[ExpertSet], offsets: Sequence[int]) -> Batch:
+        """The last hidden states of all tokens, packed or [B, L, D], of passes as `second` runs them."""
+        ...
+
 
 def passes_for(bank: ExpertBank, first_pass_weights: Mapping[str, Tensor], max_set_size: int) -> Passes:
     """The passes over a bank's encoder: planned where the bank's tensors are on a GPU and it reads images.
@@ -63,3 +67,7 @@ class EagerPasses:
     ) -> Tensor:
         weights = SegmentedWeights(self._bank, expert_sets, offsets)
         return run(self._bank.architecture, weights, x, start).embedding
+
+    def states(self, x: Batch, expert_sets: Sequence[ExpertSet], offsets: Sequence[int]) -> Batch:
+        weights = SegmentedWeights(self._bank, expert_sets, offsets)
+        return run(self._bank.architecture, weights, x, stop="states").states

@@ -39,10 +39,23 @@ class PlannedPasses:
     def second(
         self, x: Batch, expert_sets: Sequence[ExpertSet], offsets: Sequence[int], start: int | None = None
     ) -> Tensor:
-        planned = self._pass("second", self._experts, start, "embedding", Probe())
+        return self._with_experts(x, expert_sets, offsets, start, "embedding").embedding
+
+    def states(self, x: Batch, expert_sets: Sequence[ExpertSet], offsets: Sequence[int]) -> Batch:
+        return self._with_experts(x, expert_sets, offsets, None, "states").states
+
+    def _with_experts(
+        self,
+        x: Batch,
+        expert_sets: Sequence[ExpertSet],
+        offsets: Sequence[int],
+        start: int | None,
+        stop: Stop,
+    ) -> PassResult:
+        planned = self._pass("second", self._experts, start, stop, Probe())
         records = [self._record(expert_set) for expert_set in expert_sets]
         own_weights = [expert_set.materialised for expert_set in expert_sets]
-        return planned(_equally_long(x), offsets, records, own_weights).embedding
+        return planned(_equally_long(x), offsets, records, own_weights)
 
     def _pass(
         self, kind: str, layout: RecordLayout, start: int | None, stop: Stop, probe: Probe

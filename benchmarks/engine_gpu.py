@@ -88,7 +88,7 @@ class Model:
         layer = ROUTER_LAYERS.get(architecture.depth, architecture.depth - 1)
         first = {n: weights[n].clone() for n in architecture.first_pass_parameters(weights, layer)}
         passes = passes_for(bank, first, max_set_size=min(3, tasks))
-        subspaces = bank.blocks[weight_of(architecture.residual_linear(layer))].leading_rows
+        subspaces = bank.blocks[weight_of(architecture.residual_linear(layer))].leading_rows(range(tasks))
         router = SubspaceRouter(subspaces, temperature=1.0, threshold=0.2, top_k=3)
         return cls(name, architecture, bank, passes, router, Probe(feature=Feature(layer, "class")))
 

@@ -4,8 +4,9 @@
 and `protocol` is all that a service knows of an engine.
 """
 
-from mass_serve.engine.answers import BatchReport, Classification
+from mass_serve.engine.answers import BatchReport, Classification, TokenClassification
 from mass_serve.engine.engine import Engine
+from mass_serve.engine.entities import Aggregation, Entity
 from mass_serve.engine.options import EngineOptions
 from mass_serve.engine.protocol import EngineSource, ServingEngine
 from mass_serve.engine.queries import AnyQuery, Query, TextQuery, unsplit
@@ -15,6 +16,7 @@ from mass_serve.engine.source import StoreSource
 
 __all__ = [
     "FORMS",
+    "Aggregation",
     "AnswerKind",
     "AnyQuery",
     "BatchReport",
@@ -22,10 +24,12 @@ __all__ = [
     "Engine",
     "EngineOptions",
     "EngineSource",
+    "Entity",
     "Query",
     "Question",
     "ServingEngine",
     "StoreSource",
     "TextQuery",
+    "TokenClassification",
     "unsplit",
 ]

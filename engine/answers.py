@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
 
-from mass_serve.engine.heads import HeadResult, TaskHead
+from mass_serve.engine.entities import OUTSIDE, Aggregation, Entity, entities
+from mass_serve.engine.heads import HeadResult, TaskHead, TokenResult
 from mass_serve.engine.search import SearchResult, final_coefficients
+from mass_serve.inputs.texts import Places
 from mass_serve.model_store.format.manifest import HeadChoice, RouterSpec
 from mass_serve.router import familiarity
 
 
 @dataclass(frozen=True)
 class Classification:
-    """The answer for one image."""
+    """The answer of a task for one image or text."""
 
     task: str
     task_revision: str
     labels: tuple[str, ...]  # of the winning head, in row order
-    logits: Tensor  # [C] float32 on the CPU: the winning head's
+    logits: Tensor  # [C] float32 on the CPU: the winning head's; see `TokenClassification`, too
     expert_set: tuple[str, ...]
     coefficients: dict[str, float]  # of the expert set
     residuals: dict[str, float]  # of every task; empty where they were not needed
@@ -32,8 +34,29 @@ class Classification:
 
     @property
     def probabilities(self) -> Tensor:
-        """The softmax of the logits, [C]."""
-        return self.logits.softmax(0)
+        """The softmax of the logits, [C]; of each token, [n, C], in a `TokenClassification`."""
+        return self.logits.softmax(-1)
+
+
+@dataclass(frozen=True)
+class TokenClassification(Classification):
+    """The answer of a task that gives each token of a text a class: named entities, personal data.
+
+    Its logits are [n, C], of the text's n tokens with the marks around it. It is never routed to.
+    """
+
+    places: Places | None = None  # where the tokens stand in the text, if the query said so
+
+    def entities(
+        self, aggregation: Aggregation = "simple", ignored: Collection[str] = (OUTSIDE,)
+    ) -> list[Entity]:
+        """The entities in the text (`engine.entities`), without those whose label is `ignored`.
+
+        Raises ValueError where the query did not say where its tokens stand.
+        """
+        if self.places is None:
+            raise ValueError("the query did not say where its tokens stand; give it their places")
+        return entities(self.labels, self.probabilities, self.places, aggregation, ignored)
 
 
 @dataclass(frozen=True)
@@ -63,23 +86,42 @@ class AnswerMaker:
     router: RouterSpec
 
     def answers(
-        self,
-        found: Sequence[SearchResult],
-        results: Mapping[int, Sequence[HeadResult]],
-        pools: Tensor | None,
-    ) -> list[Classification | None]:
-        """The answers for the samples of a batch; None where a logit of the sample's pool is not finite.
+        self, found: Sequence[SearchResult], results: Mapping[int, Sequence[HeadResult]], pools: Tensor | None
+    ) -> dict[int, Classification | None]:
+        """The answers for the samples that have `results`; None where a logit of their pool is not finite.
 
-        `results` are by the sample's number, and `pools` [B] numbers the pool that each sample is of.
+        `found` and `results` are by the sample's number in the batch, as the answers are, and `pools` [B]
+        numbers the pool that each sample of the batch is of.
         """
         members: dict[int, list[int]] = defaultdict(list)
-        for sample, pool in enumerate(range(len(found)) if pools is None else pools.tolist()):
-            members[pool].append(sample)
+        for sample in results:
+            members[sample if pools is None else int(pools[sample])].append(sample)
         answers: dict[int, Classification | None] = {}
         for samples in members.values():
             own = self._of_one_pool([found[at] for at in samples], [results[at] for at in samples])
             answers.update(zip(samples, own, strict=True))
-        return [answers[sample] for sample in range(len(found))]
+        return answers
+
+    def token_answer(
+        self, found: SearchResult, result: TokenResult, places: Places | None
+    ) -> TokenClassification | None:
+        """The answer of a task that classifies tokens; None where a logit is not finite."""
+        if not result.logits.isfinite().all():
+            return None
+        entry = self.heads[result.task].entry
+        return TokenClassification(
+            task=entry.name,
+            task_revision=entry.revision,
+            labels=entry.labels,
+            logits=result.logits,
+            expert_set=(entry.name,),
+            coefficients={entry.name: 1.0},
+            residuals={},
+            familiarity=None,
+            unrouted=False,
+            passes=found.passes,
+            places=places,
+        )
 
     def _of_one_pool(
         self, found: Sequence[SearchResult], results: Sequence[Sequence[HeadResult]]

@@ -20,13 +20,12 @@ from mass_serve.backbone import (
 )
 from mass_serve.engine.answers import AnswerMaker, BatchReport, Classification
 from mass_serve.engine.execution import Execution, form_chooser
-from mass_serve.engine.heads import apply_heads
+from mass_serve.engine.heads import apply_heads, apply_token_heads
 from mass_serve.engine.loading import LoadedStore, load_store
 from mass_serve.engine.options import EngineOptions
 from mass_serve.engine.preprocessing import ImagePreprocessor
 from mass_serve.engine.queries import (
     AnyQuery,
-    Query,
     TextQuery,
     batch_patches,
     batch_words,
@@ -35,10 +34,10 @@ from mass_serve.engine.queries import (
 )
 from mass_serve.engine.questions import AnswerKind, Question
 from mass_serve.engine.search import SearchResult, task_search
-from mass_serve.engine.second_passes import SecondPassRunner
+from mass_serve.engine.second_passes import SecondPass, SecondPassRunner
 from mass_serve.engine.set_cache import SetCache, SetKey
 from mass_serve.engine.stages import StageClock
-from mass_serve.inputs.texts import Text, TextTokenizer, check_texts
+from mass_serve.inputs.texts import Text, TextTokenizer, Tokens, check_texts
 from mass_serve.model_store.errors import StoreError
 from mass_serve.model_store.format.manifest import TaskEntry
 from mass_serve.router import MODES, PAPER
@@ -123,13 +122,16 @@ class Engine:
         `tasks`, and that of the next input follows. `same_task` says that all inputs are of one task. Their
         evidence is summed before that is chosen, `sum over inputs b of evidence[b, t]` for task t.
 
+        A task that classifies tokens answers where it is named alone, where it is the only one, and with
+        `answer="each"`: its answer is a `TokenClassification`, which knows the entities in the text.
+
         Raises ValueError for unknown tasks, a question that contradicts itself and inputs that the store does
         not read, InputError for a text without a word, and FloatingPointError where the model's output is not
         finite.
         """
         question = Question(None if tasks is None else tuple(tasks), answer, same_task)
-        kind = Query if self.tokenizer is None else TextQuery
-        return self.classify_batch(question.queries(self._prepared(inputs), self.tasks, kind)).all_answers()
+        prepared = self._prepared(inputs, placed=question.asks_of_tokens(self.tasks))
+        return self.classify_batch(question.queries(prepared, self.tasks)).all_answers()
 
     @torch.inference_mode()
     def classify_batch(self, queries: Sequence[AnyQuery]) -> BatchReport:
@@ -140,23 +142,57 @@ class Engine:
         if not queries:
             return BatchReport([], {}, [], fallbacks=0)
         clock = StageClock(self._loaded.device)
-        candidates, pools = candidate_mask(queries, self._task_names), pool_numbers(queries)
+        candidates, pools = candidate_mask(queries, self.tasks), pool_numbers(queries)
         inputs = self._inputs(queries)
         found = self._search_tasks(inputs, candidates, pools, clock)
         second_passes = [one for result in found for one in result.second_passes]
-        with clock.stage("second_pass"):
-            embeddings = self._second_passes.run(second_passes, inputs)
-        with clock.stage("heads"):
-            results = apply_heads(self._loaded.heads, second_passes, embeddings)
-            answers = self._answers.answers(found, results, pools)
+        answers: dict[int, Classification | None] = {}
+        if whole := [one for one in second_passes if not one.each_token]:
+            answers |= self._classes(found, whole, inputs, pools, clock)
+        if of_tokens := [one for one in second_passes if one.each_token]:
+            answers |= self._classes_of_tokens(found, of_tokens, queries, inputs, clock)
         return BatchReport(
-            answers=answers,
+            answers=[answers[sample] for sample in range(len(queries))],
             stage_seconds=clock.seconds,
             expert_sets=[
                 self._answers.names(tasks) for tasks in sorted({p.expert_set for p in second_passes})
             ],
             fallbacks=sum(one.is_fallback for one in found),
         )
+
+    def _classes(
+        self,
+        found: Sequence[SearchResult],
+        second_passes: Sequence[SecondPass],
+        inputs: Batch,
+        pools: Tensor | None,
+        clock: StageClock,
+    ) -> Mapping[int, Classification | None]:
+        """The answers for the samples that these second passes give an embedding."""
+        with clock.stage("second_pass"):
+            embeddings = self._second_passes.run(second_passes, inputs)
+        with clock.stage("heads"):
+            results = apply_heads(self._loaded.heads, second_passes, embeddings)
+            return self._answers.answers(found, results, pools)
+
+    def _classes_of_tokens(
+        self,
+        found: Sequence[SearchResult],
+        second_passes: Sequence[SecondPass],
+        queries: Sequence[AnyQuery],
+        inputs: Batch,
+        clock: StageClock,
+    ) -> Mapping[int, Classification | None]:
+        """The answers for the samples that these second passes are for each token of."""
+        with clock.stage("second_pass"):
+            states = self._second_passes.states(second_passes, inputs)
+        with clock.stage("heads"):
+            results = apply_token_heads(self._loaded.heads, second_passes, states)
+            places = {row: query.places for row, query in enumerate(queries) if isinstance(query, TextQuery)}
+            return {
+                sample: self._answers.token_answer(found[sample], result, places[sample])
+                for sample, result in results.items()
+            }
 
     @property
     def preprocessing(self) -> ImagePreprocessor:
@@ -192,12 +228,14 @@ class Engine:
             "set_cache": self.set_cache.nbytes,
         }
 
-    def _prepared(self, inputs: Sequence[Image.Image] | Sequence[Text]) -> list[Tensor]:
-        """Returns the pixels of images, or the words of texts."""
+    def _prepared(
+        self, inputs: Sequence[Image.Image] | Sequence[Text], *, placed: bool
+    ) -> list[Tensor] | list[Tokens]:
+        """Returns the pixels of images, or the tokens of texts, which may have to know where they stand."""
         texts = [one for one in inputs if isinstance(one, str | tuple)]
         if self.tokenizer is not None and len(texts) == len(inputs):
             check_texts(texts)
-            return [torch.from_numpy(self.tokenizer.tokens(text).words) for text in texts]
+            return [self.tokenizer.tokens(text, placed=placed) for text in texts]
         if texts:
             raise ValueError("this store reads images, and a text was given")
         return [self.preprocessing.preprocess(image) for image in inputs if isinstance(image, Image.Image)]
@@ -213,12 +251,17 @@ class Engine:
         self, inputs: Batch, candidates: Tensor, pools: Tensor | None, clock: StageClock
     ) -> list[SearchResult]:
         """A result for every sample; one that has a single candidate needs no search."""
-        results = [SearchResult.named(row, int(task)) for row, task in enumerate(candidates.int().argmax(1))]
+        every_task = self._loaded.routed
+        results = [
+            SearchResult.named(row, task, each_token=task not in every_task)
+            for row, task in enumerate(candidates.int().argmax(1).tolist())
+        ]
         routed = (candidates.sum(1) > 1).nonzero().flatten()
         if len(routed):
             samples = routed.tolist()
             of_routed = None if pools is None else pools[routed]
-            found = self._search.search(samples, inputs[routed], candidates[routed], of_routed, clock)
+            among = candidates[routed][:, : len(every_task)]
+            found = self._search.search(samples, inputs[routed], among, of_routed, clock)
             for sample, result in zip(samples, found, strict=True):
                 results[sample] = result
         return results

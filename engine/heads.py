@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+import torch
 from torch import Tensor
 
-from mass_serve.backbone import ClassificationHead
+from mass_serve.backbone import ClassificationHead, Packed
 from mass_serve.engine.second_passes import SecondPass
 from mass_serve.model_store.format.manifest import TaskEntry
 from mass_serve.router import HeadGeometry
@@ -21,6 +22,11 @@ class TaskHead:
 
     entry: TaskEntry
     head: ClassificationHead
+
+    @property
+    def each_token(self) -> bool:
+        """Whether the head takes the last hidden states of a text's tokens, and not its embedding."""
+        return self.entry.head.each_token
 
     @cached_property
     def geometry(self) -> HeadGeometry:
@@ -41,6 +47,14 @@ class HeadResult:
     head_scores: Tensor  # [3] float32 on the CPU: see `router.head_scores`
 
 
+@dataclass(frozen=True)
+class TokenResult:
+    """Holds what the head of one task makes of the tokens of one second pass."""
+
+    task: int
+    logits: Tensor  # [n, C] float32 on the CPU
+
+
 def apply_heads(
     heads: Sequence[TaskHead], second_passes: Sequence[SecondPass], embeddings: Tensor
 ) -> dict[int, list[HeadResult]]:
@@ -55,4 +69,22 @@ def apply_heads(
         logits, scores = heads[task].head.logits(own).cpu(), heads[task].scores(own).cpu()
         for row, row_logits, row_scores in zip(rows, logits, scores, strict=True):
             results[second_passes[row].sample].append(HeadResult(task, row_logits, row_scores))
+    return results
+
+
+def apply_token_heads(
+    heads: Sequence[TaskHead], second_passes: Sequence[SecondPass], states: Sequence[Tensor]
+) -> dict[int, TokenResult]:
+    """The result of every sample's second pass by its number in the batch.
+
+    `states` holds the last hidden states [n, D] of a text's n tokens for each second pass, which has one
+    task. One product a task: a head sees all tokens of its samples at once.
+    """
+    results: dict[int, TokenResult] = {}
+    for task in sorted({one.expert_set[0] for one in second_passes}):
+        rows = [row for row, one in enumerate(second_passes) if one.expert_set == (task,)]
+        own = [states[row] for row in rows]
+        logits = Packed(heads[task].head.logits(torch.cat(own)).cpu(), tuple(map(len, own)))
+        for row, of_text in zip(rows, logits, strict=True):
+            results[second_passes[row].sample] = TokenResult(task, of_text)
     return results

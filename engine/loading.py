@@ -55,7 +55,11 @@ from mass_serve.router import (
 
 @dataclass(frozen=True)
 class LoadedStore:
-    """A store in memory. Task t is the t-th of the manifest, in `bank` and in `heads`."""
+    """A store in memory. Task t is the t-th in `bank` and in `heads`.
+
+    The routed tasks come first, those that classify tokens behind them, and else they are in the manifest's
+    order: what the router knows of its tasks has their numbers.
+    """
 
     store_revision: str
     architecture: Architecture
@@ -77,31 +81,44 @@ class LoadedStore:
     left_out: tuple[str, ...] = ()  # tasks of the store that are not here
 
     @property
+    def routed_heads(self) -> tuple[TaskHead, ...]:
+        """The heads of the routed tasks, T in number."""
+        return tuple(head for head in self.heads if not head.each_token)
+
+    @property
+    def routed(self) -> range:
+        """The numbers of the routed tasks."""
+        return range(len(self.routed_heads))
+
+    @property
     def residual_blocks(self) -> Tensor:
         """vh [T, R, D] of the linear that the router's feature enters, R the least rank of a task there."""
         linear = self.architecture.residual_linear(self.router.layer)
-        return self.bank.blocks[weight_of(linear)].leading_rows
+        return self.bank.blocks[weight_of(linear)].leading_rows(self.routed)
 
     @property
     def early_blocks(self) -> dict[str, Tensor]:
         """vh [T, R, D] by linear, as `residual_blocks`, of those where early evidence is measured."""
-        blocks = self.bank.blocks
-        return {linear: blocks[weight_of(linear)].leading_rows for linear in early_linears(self.architecture)}
+        linears = early_linears(self.architecture)
+        blocks = {linear: self.bank.blocks[weight_of(linear)] for linear in linears}
+        return {linear: own.leading_rows(self.routed) for linear, own in blocks.items()}
 
     def is_comparable(self, linear: str) -> bool:
-        """Tells whether what the tasks' leading subspaces at a linear explain can be compared.
+        """Tells whether what the routed tasks' leading subspaces at a linear explain can be compared.
 
         An adapter's cannot. Stores say which task is one; of one that was merged into a model, blocks
         that hold its whole change do.
         """
-        if any(head.entry.adapter for head in self.heads):
+        entries = [head.entry for head in self.routed_heads]
+        if any(entry.adapter for entry in entries):
             return False
         parameter = weight_of(linear)
         full_rank, ranks = min(self.pretrained[parameter].shape), self.bank.blocks[parameter].ranks
-        kept = [head.entry.energy_kept for head in self.heads]
-        if any(is_of_low_rank(rank, full_rank, of_task) for rank, of_task in zip(ranks, kept, strict=True)):
+        if any(
+            is_of_low_rank(ranks[task], full_rank, entry.energy_kept) for task, entry in enumerate(entries)
+        ):
             return False
-        return are_comparable(self.bank.leading_singular_values(parameter))
+        return are_comparable(self.bank.leading_singular_values(parameter, self.routed))
 
     def same_tasks(self, experts: Sequence[tuple[str, str]]) -> dict[int, int]:
         """Task of a store with these files -> the task here that came from the same."""
@@ -129,7 +146,9 @@ def load_store(
     """
     store = Store.open(url, trusted_keys)
     manifest = store.manifest
-    tasks = [task for task in manifest.tasks if task.name not in without]
+    tasks = sorted(  # as `LoadedStore` has them; those of a kind keep their order
+        (task for task in manifest.tasks if task.name not in without), key=lambda task: task.head.each_token
+    )
     if not tasks:
         raise ValueError(f"{url} has no task that is not unloaded: load one of them")
     mode = known_mode(manifest.router) if mode is None else mode_named(mode)
@@ -149,8 +168,9 @@ def load_store(
         bank.take_tasks(previous.bank, kept)
     _read_tasks(store, [(place, task) for place, task in enumerate(tasks) if place not in kept], bank)
     calibrated = calibrated and mode != PAPER  # the paper's router has no use for it
-    on_merged_base = runs_on_merged_base(manifest.router, mode)
-    first_pass = _first_pass_weights(store, bank, mode, on_merged_base)
+    routed = [task for task in tasks if not task.head.each_token]
+    on_merged_base = bool(routed) and runs_on_merged_base(manifest.router, mode)
+    first_pass = _first_pass_weights(store, bank, mode, len(routed) if on_merged_base else 0)
     return LoadedStore(
         store_revision=manifest.store_revision,
         architecture=architecture,
@@ -236,7 +256,7 @@ def early_linears(architecture: Architecture) -> list[str]:
 
 
 def runs_on_merged_base(router: RouterSpec, mode: ModeName) -> bool:
-    """Tells whether the first pass of a store runs on the merged base in that mode.
+    """Tells whether the first pass of a store that routes runs on the merged base in that mode.
 
     The paper's router is defined there, so where it is asked for in place of the store's mode, what the store
     says of its first pass does not count: that was chosen for the other mode.
@@ -261,19 +281,20 @@ def known_mode(router: RouterSpec) -> ModeName:
         raise ManifestError(f"{MANIFEST_FILE} is not valid: router.{error}") from error
 
 
-def _first_pass_weights(
-    store: Store, bank: ExpertBank, mode: ModeName, on_merged_base: bool
-) -> dict[str, Tensor]:
-    """Returns what the first pass reads: the store's merged base, one of fewer tasks, or `pretrained`."""
+def _first_pass_weights(store: Store, bank: ExpertBank, mode: ModeName, merged: int) -> dict[str, Tensor]:
+    """Returns what the first pass reads.
+
+    That is the store's merged base or, where not all of its routed tasks are here, one of the first `merged`
+    tasks of the bank; with 0 of them `pretrained`.
+    """
     architecture = bank.architecture
     names = first_pass_names(architecture, bank, store.manifest.router.layer, mode)
-    if not on_merged_base:
+    if not merged:
         return {name: tensor for name, tensor in bank.pretrained.items() if name in names}
-    complete = bank.num_tasks == len(store.manifest.tasks)
+    complete = merged == len(store.manifest.routed_tasks)
     stored = store.load_merged_base() if complete else None
     if stored is None:
-        every_task = range(bank.num_tasks)
-        return bank.merged_parameters(names, every_task)
+        return bank.merged_parameters(names, range(merged))
     like = next(iter(bank.pretrained.values()))
     return {name: _placed(stored[name], like.device, like.dtype) for name in stored if name in names}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +10,8 @@ from torch import Tensor
 
 from mass_serve.backbone import Packed, WordEmbedding, patchify
 from mass_serve.engine.preprocessing import ImagePreprocessor
+from mass_serve.inputs.texts import Places
+from mass_serve.model_store.format.manifest import TaskEntry
 
 
 @dataclass(frozen=True)
@@ -18,7 +20,7 @@ class Query:
 
     # [3, crop, crop], RGB: uint8 as `ImagePreprocessor.preprocess` gives it, or float32 and normalised
     pixels: Tensor
-    candidates: tuple[str, ...] | None = None  # names of the tasks to choose from; None: all of the store
+    candidates: tuple[str, ...] | None = None  # names of the tasks to choose from; see `choice`
     # Queries with the same object here are known to be of one task, which the evidence of all of them
     # chooses; a batch has all or none. None: the query is by itself.
     pool: object | None = None
@@ -31,6 +33,7 @@ class TextQuery:
     words: Tensor  # [n, 2] int64: the id and the type of each of its tokens
     candidates: tuple[str, ...] | None = None  # as of an image
     pool: object | None = None  # as of an image
+    places: Places | None = None  # of its tokens, for who wants to know the entities in it
 
 
 AnyQuery = Query | TextQuery
@@ -64,15 +67,38 @@ def pool_numbers(queries: Sequence[AnyQuery]) -> Tensor | None:
     return torch.tensor(numbers)
 
 
-def candidate_mask(queries: Sequence[AnyQuery], task_names: Sequence[str]) -> Tensor:
-    """The tasks that each query may have, [B, T] bool. Raises ValueError for names that are not served."""
-    mask = torch.ones(len(queries), len(task_names), dtype=torch.bool)
-    for row, query in enumerate(queries):
-        if query.candidates is not None:
-            if not query.candidates or not set(query.candidates) <= set(task_names):
-                raise ValueError(f"candidates must be among {', '.join(task_names)}; got {query.candidates}")
-            mask[row] = torch.tensor([name in query.candidates for name in task_names])
-    return mask
+def choice(candidates: Iterable[str] | None, tasks: Mapping[str, TaskEntry]) -> tuple[str, ...]:
+    """The names of the tasks that an input is to be routed among, or the one that answers without that.
+
+    Without candidates it is all that are routed. A task that classifies tokens is not: it is there where it
+    is named alone, or the only task. Raises ValueError for names that are not served, and for a choice that
+    has such a task in it.
+    """
+    of_tokens = [name for name, task in tasks.items() if task.head.each_token]
+    if candidates is None:
+        routed = tuple(name for name in tasks if name not in of_tokens) or tuple(tasks)
+        if len(routed) > 1 and routed[0] in of_tokens:
+            raise ValueError(
+                "all tasks here classify tokens, and there is no choosing among such;"
+                f" name one of {', '.join(tasks)}, or ask with answer 'each'."
+            )
+        return routed
+    named = tuple(dict.fromkeys(candidates))
+    if not named or not set(named) <= set(tasks):
+        raise ValueError(f"candidates must be among {', '.join(tasks)}; got {named}")
+    if len(named) > 1 and (unrouted := [name for name in named if name in of_tokens]):
+        raise ValueError(
+            f"{unrouted[0]!r} classifies tokens, and there is no choosing between it and others;"
+            " name it alone, or ask with answer 'each'."
+        )
+    return named
+
+
+def candidate_mask(queries: Sequence[AnyQuery], tasks: Mapping[str, TaskEntry]) -> Tensor:
+    """The tasks that each query may have, [B, T] bool. Raises what `choice` raises."""
+    choices = {asked: set(choice(asked, tasks)) for asked in {query.candidates for query in queries}}
+    rows = {asked: [name in chosen for name in tasks] for asked, chosen in choices.items()}
+    return torch.tensor([rows[query.candidates] for query in queries])
 
 
 def batch_words(queries: Sequence[AnyQuery], embedding: WordEmbedding, device: torch.device) -> Packed:

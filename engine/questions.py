@@ -8,13 +8,16 @@ Every front door, Python, the command line and HTTP, asks by it, so that all of 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+import torch
 from torch import Tensor
 
-from mass_serve.engine.queries import AnyQuery, Query, TextQuery
+from mass_serve.engine.queries import AnyQuery, Query, TextQuery, choice
+from mass_serve.inputs.texts import Tokens
+from mass_serve.model_store.format.manifest import TaskEntry
 
 # One answer for an image, of the task that it is found to be of; or one of each task, without routing.
 AnswerKind = Literal["best", "each"]
@@ -24,7 +27,9 @@ AnswerKind = Literal["best", "each"]
 class Question:
     """What is asked about images, the same about each. Raises ValueError for what contradicts itself."""
 
-    tasks: tuple[str, ...] | None = None  # names of the tasks in question; None: all of the store
+    # Names of the tasks in question; None: all of the store, of which those that classify tokens are asked
+    # for the answer of each alone (`queries.choice`).
+    tasks: tuple[str, ...] | None = None
     answer: AnswerKind = "best"
     same_task: bool = False  # all images are of one task, which is chosen by the evidence of all together
 
@@ -47,25 +52,35 @@ class Question:
                     f"'tasks' names {name[:80]!a} more than once; with answer 'each' name it once."
                 )
 
+    def asks_of_tokens(self, served: Mapping[str, TaskEntry]) -> bool:
+        """Tells whether tasks that classify tokens are asked, among the tasks that are served.
+
+        Raises ValueError for a task that is not, and where such a one is to be chosen among several.
+        """
+        each = self.answer == "each"
+        choices = [(name,) for name in self.tasks or served] if each else [self.tasks]
+        return any(served[name].head.each_token for one in choices for name in choice(one, served))
+
     def answers(self, images: int, served: Collection[str]) -> int:
         """How many answers there are to so many images, where these tasks are served."""
         if self.answer == "best":
             return images
         return images * len(served if self.tasks is None else self.tasks)
 
-    def queries(
-        self,
-        inputs: Sequence[Tensor],
-        served: Collection[str],
-        kind: type[Query] | type[TextQuery] = Query,
-    ) -> list[AnyQuery]:
+    def queries(self, inputs: Sequence[Tensor] | Sequence[Tokens], served: Collection[str]) -> list[AnyQuery]:
         """The queries about inputs, in the order of the inputs and, of each, in that of the tasks.
 
-        `inputs` are the pixels of images or, of the kind TextQuery, the words of texts.
+        `inputs` are the pixels of images, or the tokens of texts.
         """
         if self.answer == "each":
             names = served if self.tasks is None else self.tasks
-            return [kind(one, (name,)) for one in inputs for name in names]
+            return [_query(one, (name,)) for one in inputs for name in names]
         candidates = None if self.tasks is None else tuple(dict.fromkeys(self.tasks))
         pool = object() if self.same_task and len(inputs) > 1 else None
-        return [kind(one, candidates, pool) for one in inputs]
+        return [_query(one, candidates, pool) for one in inputs]
+
+
+def _query(one: Tensor | Tokens, candidates: tuple[str, ...] | None, pool: object | None = None) -> AnyQuery:
+    if isinstance(one, Tokens):
+        return TextQuery(torch.from_numpy(one.words), candidates, pool, one.places)
+    return Query(one, candidates, pool)

@@ -52,9 +52,9 @@ class SearchResult:
     evidence: Evidence | None = None  # of this sample; None of the paper's router, and where a task was named
 
     @classmethod
-    def named(cls, sample: int, task: int) -> SearchResult:
+    def named(cls, sample: int, task: int, *, each_token: bool = False) -> SearchResult:
         """The result where the caller left one task to choose from."""
-        return cls((SecondPass(sample, (task,)),), {task: 1.0})
+        return cls((SecondPass(sample, (task,), each_token=each_token),), {task: 1.0})
 
     @property
     def expert_set(self) -> tuple[int, ...]:
@@ -73,7 +73,7 @@ def final_coefficients(
 
 
 class TaskSearch(Protocol):
-    """A first pass and a router."""
+    """A first pass and a router of the T routed tasks."""
 
     @property
     def nbytes(self) -> int:
@@ -98,7 +98,25 @@ class TaskSearch(Protocol):
 def task_search(loaded: LoadedStore, passes: Passes) -> TaskSearch:
     """Builds the task search for the store's mode. Raises ValueError for a mode that there is not."""
     mode = mode_named(loaded.mode)  # a caller may have replaced the mode that `load_store` made sure of
+    if not loaded.routed:
+        return NoSearch()
     return PaperSearch(loaded, passes) if mode == PAPER else EvidenceSearch(loaded, passes)
+
+
+class NoSearch:
+    """The search of a store whose tasks all classify tokens: there are none to search among."""
+
+    nbytes = 0
+
+    def search(
+        self,
+        samples: Sequence[int],
+        inputs: Batch,  # noqa: ARG002 - as of every search
+        candidates: Tensor,  # noqa: ARG002
+        pools: Tensor | None,  # noqa: ARG002
+        clock: StageClock,  # noqa: ARG002
+    ) -> list[SearchResult]:
+        raise ValueError(f"{len(samples)} inputs are to be routed, and no task of the store is")
 
 
 class PaperSearch:
@@ -168,7 +186,7 @@ class EvidenceSearch:
         early_share = self._stop / loaded.architecture.depth
         self._evidence_share = early_share * EVIDENCE_SHARE
         self._second_pass_share = 1 - early_share if self._mode.resumes else 1.0
-        self._heads = loaded.heads
+        self._heads = loaded.routed_heads
         self._router = EvidenceRouter(
             self._mode,
             TaskSubspaces(loaded.residual_blocks),

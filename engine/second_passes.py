@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from mass_serve.backbone import Batch, Packed, Passes
+from mass_serve.backbone import Batch, ExpertSet, Packed, Passes, joined
 from mass_serve.engine.set_cache import SetCache, SetKey
 from mass_serve.kernels import group_by_expert_set
 
@@ -23,10 +24,13 @@ class SecondPass:
     # both: it begins with the input.
     start: int | None = None
     tokens: Tensor | None = None
+    each_token: bool = False  # wanted are the last hidden states of all tokens, and not the embedding
 
     def __post_init__(self) -> None:
         if (self.start is None) != (self.tokens is None):
             raise ValueError("a second pass that resumes needs a block and the tokens that enter it")
+        if self.each_token and (self.resumes or len(self.expert_set) > 1):
+            raise ValueError("a second pass for each token is of one task, and begins with the input")
 
     @property
     def resumes(self) -> bool:
@@ -49,36 +53,50 @@ class SecondPassRunner:
     def run(self, second_passes: Sequence[SecondPass], inputs: Batch) -> Tensor:
         """The embeddings [n, P] of n second passes of B samples with patches [B, L - 1, 3 p p] or words."""
         order: list[int] = []
-        parts: list[Tensor] = []
+        parts: list[Batch] = []
         for start, rows in _rows_by_start(second_passes).items():
             segments = group_by_expert_set([second_passes[row].expert_set for row in rows])
             grouped = [rows[place] for place in segments.permutation]
             own = _inputs([second_passes[row] for row in grouped], inputs)
-            parts += self._run_segments(own, segments.segment_expert_sets, segments.segment_offsets, start)
+            second = partial(self.passes.second, start=start)
+            parts += self._run_segments(second, own, segments.segment_expert_sets, segments.segment_offsets)
             order += grouped
-        embeddings = torch.cat(parts)
+        embeddings = joined(parts)
+        assert isinstance(embeddings, Tensor)
         places = torch.tensor(order, dtype=torch.long, device=embeddings.device)
         return torch.empty_like(embeddings).index_copy_(0, places, embeddings)
 
+    def states(self, second_passes: Sequence[SecondPass], inputs: Batch) -> list[Tensor]:
+        """The last hidden states [L, D] of second passes for each token, of B samples as above."""
+        segments = group_by_expert_set([one.expert_set for one in second_passes])
+        own = _inputs([second_passes[row] for row in segments.permutation], inputs)
+        parts = self._run_segments(
+            self.passes.states, own, segments.segment_expert_sets, segments.segment_offsets
+        )
+        of_rows = dict(
+            zip(segments.permutation, (of_sample for part in parts for of_sample in part), strict=True)
+        )
+        return [of_rows[row] for row in range(len(second_passes))]
+
     def _run_segments(
         self,
+        run: Callable[[Batch, Sequence[ExpertSet], Sequence[int]], Batch],
         inputs: Batch,
         expert_sets: Sequence[tuple[int, ...]],
         offsets: Sequence[int],
-        start: int | None,
-    ) -> list[Tensor]:
-        """The embeddings of rows `offsets[i]:offsets[i + 1]` with `expert_sets[i]`, in the rows' order."""
+    ) -> list[Batch]:
+        """What passes give for rows `offsets[i]:offsets[i + 1]` with `expert_sets[i]`, in the rows' order."""
         keys = [
             self.choose_form(expert_set, offsets[i + 1] - offsets[i])
             for i, expert_set in enumerate(expert_sets)
         ]
-        parts = []
+        parts: list[Batch] = []
         for wave in self.set_cache.waves(keys):
             first = offsets[wave.start]
             own_offsets = [offsets[i] - first for i in range(wave.start, wave.stop + 1)]
             weights = self.set_cache.get([keys[i] for i in wave])
             rows = inputs[first : offsets[wave.stop]]
-            parts.append(self.passes.second(rows, weights, own_offsets, start))
+            parts.append(run(rows, weights, own_offsets))
         return parts
 
 

@@ -228,5 +228,5 @@ def _merged_base_form(plan: BuildPlan, draft: Manifest) -> MergedBaseForm:
     if plan.merged_base != "auto":
         return plan.merged_base
     needed = plan.router.first_pass == "merged_base"
-    ranks = [plan.layout.ranks_of(task) for task in draft.tasks]
+    ranks = [plan.layout.ranks_of(task) for task in draft.routed_tasks]
     return "stored" if needed and is_slow_to_rebuild(ranks) else "rebuilt"

@@ -1,4 +1,4 @@
-"""Whether a store keeps its merged base, `pretrained + merge(all tasks)`, which the first pass may run on.
+"""Whether a store keeps its merged base, `pretrained + merge(routed tasks)`, which a first pass may run on.
 
 It follows from the blocks alone (`merging.merged_parameter`), so a store may leave it out and it is rebuilt
 at load.
@@ -19,4 +19,5 @@ def is_slow_to_rebuild(tasks: Sequence[Ranks]) -> bool:
     """Tells whether rebuilding the merged base of tasks with these ranks would take so long at load that it
     had better be stored.
     """
-    return sum(sum(ranks[name] for ranks in tasks) ** 3 for name in tasks[0]) > REBUILD_LIMIT
+    names = tasks[0] if tasks else ()
+    return sum(sum(ranks[name] for ranks in tasks) ** 3 for name in names) > REBUILD_LIMIT

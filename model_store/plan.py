@@ -139,7 +139,8 @@ def plan_build(
         return finetuned_from(base, task.checkpoint, options.allow_pickle)
 
     planned = tuple(_plan(task, base.architecture, prepared, opened) for task in tasks)
-    base = with_pooling_of(base, {task.name: task.checkpoint for task in planned})
+    base = with_pooling_of(base, {task.name: task.checkpoint for task in planned if not task.head.each_token})
+    planned = tuple(_pooled_as(base.architecture, task) for task in planned)
     layout = ExpertLayout(Factoring(base.architecture, options.patch_embedding, rule), options.block_dtype)
     if isinstance(rule, BudgetRule):
         refuse_small_budget(layout, rule.times * base.nbytes)
@@ -182,6 +183,13 @@ def plan_task(
     return planned
 
 
+def _pooled_as(architecture: Architecture, task: PlannedTask) -> PlannedTask:
+    """Gives the checkpoint of a task with a head for each token the pooling of the store's others."""
+    if not task.head.each_token:
+        return task
+    return replace(task, checkpoint=task.checkpoint.pooled(architecture.pooling))
+
+
 def _refuse_other_name(task: TaskInput, origin: Origin | None) -> None:
     """Raises CheckpointError for an adapter whose base is neither a folder here nor that of `origin`."""
     if is_adapter(task.checkpoint) and base_folder(task.checkpoint) is None:
@@ -210,7 +218,7 @@ def _plan(
     )
     _check_same_preprocessing(task.name, checkpoint, prepared)
     labelled = read_labelled_head(task.name, checkpoint, task.head, task.labels)
-    checkpoint = checkpoint.pooled(pooling_of_head(task.name, labelled.head, found))
+    checkpoint = checkpoint.pooled(pooling_of_head(task.name, labelled.head, found, pretrained))
     files = (*checkpoint.input_files, *labelled.files)
     return PlannedTask(
         name=task.name,

@@ -221,8 +221,8 @@ def _commit(
     # The calibration stays: it is not used while it does not fit, and may fit again after a rollback.
     files = {path: digest for path, digest in manifest.files.items() if path != manifest.merged_base_file}
     update = {"tasks": tuple(tasks), "history": history, "files": files, "merged_base": "rebuilt"}
-    form = manifest.merged_base
-    ranks = [store.layout.ranks_of(task) for task in tasks]
+    draft, form = manifest.model_copy(update=update), manifest.merged_base
+    ranks = [store.layout.ranks_of(task) for task in draft.routed_tasks]
     if manifest.router.first_pass == "merged_base" and is_slow_to_rebuild(ranks):
         form = "stored"  # the store may have outgrown what was chosen for it
-    return commit(store.files, manifest.model_copy(update=update), form, progress)
+    return commit(store.files, draft, form, progress)

@@ -127,7 +127,9 @@ class Store:
             head = head_from_tensors(dict(self._read(entry.head_file)), entry.head.hidden)
         except ValueError as error:
             raise IntegrityError(f"{entry.head_file} cannot be used: {error}") from error
-        expected = (len(entry.labels), self.manifest.backbone.embedding_dim)
+        backbone = self.manifest.backbone
+        width = backbone.width if entry.head.each_token else backbone.embedding_dim
+        expected = (len(entry.labels), width)
         if head.kind != entry.head.kind or head.shape != expected:
             raise IntegrityError(
                 f"{entry.head_file} holds a {head.kind} head {list(head.shape)}, "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mass_serve.model_store.errors import CheckpointError
@@ -38,11 +38,13 @@ def read_labelled_head(
     """Reads a task's head and labels from the given files, else from those in the checkpoint's folder.
 
     Where there is no file of a head, it is the checkpoint's own classifier, whose labels its config.json has.
+    Either is for each token of a text where the checkpoint says so of its classifier.
     Raises CheckpointError where one is missing, or where they do not fit each other.
     """
     head_file = head or _beside(checkpoint, HEAD_FILE)
     labels_file = labels or _beside(checkpoint, LABELS_FILE)
     tensors = read_head(head_file) if head_file else _own_head(task, checkpoint)
+    tensors = replace(tensors, each_token=checkpoint.classifies_tokens)
     if labels_file is not None:
         source, names = labels_file, read_labels(labels_file)
     elif head_file is None:

@@ -1,7 +1,8 @@
 """The one pooling of a store, which is the one that the heads of its tasks take.
 
 A fine-tuned classifier may take another embedding than the pretrained model gives: CLIP's without its
-projection, or the mean over the patches. Nothing before the pooling depends on that.
+projection, or the mean over the patches. Nothing before the pooling depends on that. A head for each token
+takes what enters the pooling, behind its LayerNorm where there is one, and goes with any.
 """
 
 from __future__ import annotations
@@ -15,12 +16,22 @@ from mass_serve.model_store.format.heads import HeadTensors
 from mass_serve.model_store.readers.checkpoint import Checkpoint
 
 
-def pooling_of_head(task: str, head: HeadTensors, finetuned: Architecture) -> AnyPooling:
+def pooling_of_head(
+    task: str, head: HeadTensors, finetuned: Architecture, pretrained: Architecture
+) -> AnyPooling:
     """Returns the fine-tuned model's pooling, without its projection where only then the head fits.
 
-    Raises CheckpointError for a head of another width.
+    Where the head is for each token it is the pretrained model's. Raises CheckpointError for a head of
+    another width.
     """
     own, (_, width) = finetuned.pooling, head.shape
+    if head.each_token:
+        if width != finetuned.width:
+            raise CheckpointError(
+                f"task {task}: the head takes {width} numbers, a token of the encoder has {finetuned.width}:"
+                f" give the head that this model was trained with by --head {task}=FILE"
+            )
+        return pretrained.pooling
     whole = finetuned.embedding_dim
     if width == whole:
         return own
@@ -35,10 +46,12 @@ def pooling_of_head(task: str, head: HeadTensors, finetuned: Architecture) -> An
 
 
 def with_pooling_of(pretrained: Checkpoint, finetuned: Mapping[str, Checkpoint]) -> Checkpoint:
-    """Gives the pretrained model the pooling of the fine-tuned ones, by task.
+    """Gives the pretrained model the pooling of the fine-tuned ones, by task; without any it keeps its own.
 
     Raises CheckpointError where those have several, or where the pretrained model lacks a part of it.
     """
+    if not finetuned:
+        return pretrained
     for task, checkpoint in finetuned.items():
         _refuse_other_projection(task, checkpoint.architecture.pooling, pretrained.architecture.pooling)
     first, *others = finetuned

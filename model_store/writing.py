@@ -162,13 +162,13 @@ def commit(
     """Makes `draft`, a manifest without a merged base, the store: its merged base first, where it is to be
     stored, then the manifest, whose atomic replacement is the moment at which the store changes.
 
-    The store's revision is a new one unless it is said.
+    The store's revision is a new one unless it is said. Without a task that is routed nothing is merged.
     """
     # The file's name is new too: readers of the version before go on with the merged base that they have.
     revision = revision or new_revision()
     update: dict[str, object] = {"store_revision": revision}
     path = f"{MERGED_BASE_PREFIX}{revision}.safetensors"
-    if form == "stored":
+    if form == "stored" and draft.routed_tasks:
         digest = _write_merged_base(Store(files, draft), path, progress)
         update |= {"merged_base": form, "files": {**draft.files, path: digest}}
     return publish(files, draft.model_copy(update=update))
@@ -183,7 +183,7 @@ def publish(files: StoreFiles, draft: Manifest) -> Store:
 
 
 def _write_merged_base(store: Store, path: str, progress: Progress) -> str:
-    """Merges all tasks from their blocks, holding one parameter at a time. Returns the SHA-256."""
+    """Merges the routed tasks from their blocks, holding one parameter at a time. Returns the SHA-256."""
     names = list(store.manifest.backbone.parameter_shapes())
     done = count()
     with ExitStack() as stack:
@@ -191,7 +191,7 @@ def _write_merged_base(store: Store, path: str, progress: Progress) -> str:
         pretrained = stack.enter_context(store.encoder_file(PRETRAINED_FILE))
         experts = [
             _ExpertsInFile(store.layout, stack.enter_context(store.experts_file(task)))
-            for task in store.manifest.tasks
+            for task in store.manifest.routed_tasks
         ]
 
         def merged(name: str) -> Tensor:

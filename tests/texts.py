@@ -122,17 +122,26 @@ class Finetuned:
     tasks: tuple[TaskInput, ...]
 
 
-def finetuned(folder: Path, kind: str, **changes: Any) -> Finetuned:
-    """A pretrained model and three classifiers that were made of it."""
+NAMES = ("guard", "domain", "safety")
+# Of what classifies tokens.
+ENTITY_LABELS = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC", "date")
+
+
+def finetuned(
+    folder: Path, kind: str, names: tuple[str, ...] = NAMES, of_tokens: tuple[str, ...] = (), **changes: Any
+) -> Finetuned:
+    """A pretrained model and classifiers that were made of it: of texts, then of the tokens of texts."""
     base = make_model(kind, **changes)
     base.save_pretrained(folder / "pretrained")
     save_tokenizer(folder / "pretrained")
     models, tasks = {}, []
-    for seed, name in enumerate(("guard", "domain", "safety"), start=1):
-        model = make_model(kind, "ForSequenceClassification", seed, num_labels=2 + seed, **changes)
+    for seed, name in enumerate((*names, *of_tokens), start=1):
+        labels = ENTITY_LABELS if name in of_tokens else [f"{name} {row}" for row in range(2 + seed)]
+        what = "ForTokenClassification" if name in of_tokens else "ForSequenceClassification"
+        model = make_model(kind, what, seed, num_labels=len(labels), **changes)
         model.base_model.load_state_dict(base.state_dict(), strict=False)
         perturb(model.base_model, 100 + seed, 0.02)
-        model.config.id2label = {row: f"{name} {row}" for row in range(2 + seed)}
+        model.config.id2label = dict(enumerate(labels))
         model.save_pretrained(folder / name)
         models[name] = model
         tasks.append(TaskInput(name, folder / name))

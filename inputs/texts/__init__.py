@@ -1,6 +1,7 @@
 """Texts: what can be one, and the tokens that an encoder takes of it."""
 
 from mass_serve.inputs.texts.checking import TextLimits, check_texts
+from mass_serve.inputs.texts.places import Places
 from mass_serve.inputs.texts.text import Text, num_characters, parts
 from mass_serve.inputs.texts.tokenizer import (
     TextTokenizer,
@@ -11,6 +12,7 @@ from mass_serve.inputs.texts.tokenizer import (
 )
 
 __all__ = [
+    "Places",
     "Text",
     "TextLimits",
     "TextTokenizer",

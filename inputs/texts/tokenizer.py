@@ -4,6 +4,7 @@
     tokens = tokenizer.tokens("what a day")
     tokens.words, tokens.cut  # [5, 2], 0
     tokenizer.tokens(("it rains", "it is wet"))  # of a pair, as the model was trained on pairs
+    tokenizer.tokens("what a day", placed=True).places.offsets[1]  # [0, 4]
 
 The library `tokenizers` does it, as for transformers, and nothing else: no network, and no file but the one
 that the store has checked. Other threads run meanwhile. It takes time in proportion to the text where
@@ -26,6 +27,7 @@ from numpy.typing import NDArray
 from mass_serve.inputs.errors import EmptyInputError, InputTooLargeError, NoPairsError
 from mass_serve.inputs.texts.bounded import is_bounded
 from mass_serve.inputs.texts.pairs import PairMarks, kept_of_pair, words_of
+from mass_serve.inputs.texts.places import PlaceFinder, Places
 from mass_serve.inputs.texts.text import Text, num_characters
 
 if TYPE_CHECKING:
@@ -49,6 +51,7 @@ class Tokens:
 
     words: NDArray[np.int64]  # [n, 2]: id and type of each token, those that mark begin and end among them
     cut: int  # how many tokens the text had beyond those; 0: the encoder reads all of it
+    places: Places | None = None  # where that was asked for
 
 
 class TextTokenizer:
@@ -122,28 +125,39 @@ class TextTokenizer:
         except Exception as error:  # the library documents none of its own
             raise TokenizerError(f"it makes no tokens of {text!r}: {error}") from error
 
-    def tokens(self, text: Text, truncation: Truncation = "right") -> Tokens:
+    def tokens(self, text: Text, truncation: Truncation = "right", *, placed: bool = False) -> Tokens:
         """The first tokens of a text that `check_texts` has let pass, as many as the encoder takes.
 
-        `truncation` may ask for the last ones, or for all. Of a pair the longer text is cut first.
+        `truncation` may ask for the last ones, or for all. Of a pair the longer text is cut first. Where the
+        tokens of a single text stand in it is known if they are to be `placed`, which takes longer by half.
 
         Raises EmptyInputError for a text of which nothing is left: blanks, or marks that change no word;
-        NoPairsError for a pair where the tokenizer has no form for pairs; InputTooLargeError for more tokens
-        than the encoder takes, where none may be cut; TokenizerError where the library fails.
+        NoPairsError for a pair that is to be placed, or that the tokenizer has no form for;
+        InputTooLargeError for more tokens than the encoder takes, where none may be cut; TokenizerError where
+        the library fails.
         """
         if isinstance(text, str):
-            return self._of_one(text, truncation)
+            return self._of_one(text, truncation, placed)
+        if placed:
+            raise NoPairsError(
+                "The text is a pair, and a task that classifies tokens takes none; send single texts."
+            )
         return self._of_pair(*text, truncation)
 
-    def _of_one(self, text: str, truncation: Truncation) -> Tokens:
-        own = self._encoded(text)
+    def _of_one(self, text: str, truncation: Truncation, placed: bool) -> Tokens:
+        own = self._encoded(text, placed)
         length = len(own)
         if not length:
             raise EmptyInputError("The text has no word in it that the tokenizer knows of; send one.")
         cut = self._cut(length, self._room, truncation)
         if cut:
             own.truncate(self._room, direction="left" if truncation == "left" else "right")
-        return Tokens(words_of(self._tokenizer.post_process(own, None, True)), cut)
+        marked = self._tokenizer.post_process(own, None, True)
+        return Tokens(words_of(marked), cut, self._finder.places(text, own, marked) if placed else None)
+
+    @cached_property
+    def _finder(self) -> PlaceFinder:
+        return PlaceFinder.of(self._tokenizer, self.content)
 
     def _of_pair(self, first: str, second: str, truncation: Truncation) -> Tokens:
         if self._pair_marks is None or not self.takes_pairs:
@@ -174,10 +188,11 @@ class TextTokenizer:
             )
         return cut
 
-    def _encoded(self, text: str) -> tokenizers.Encoding:
+    def _encoded(self, text: str, placed: bool = False) -> tokenizers.Encoding:
+        # The batched forms alone let other threads run meanwhile.
+        encode = self._tokenizer.encode_batch if placed else self._tokenizer.encode_batch_fast
         try:
-            # The batched form alone lets other threads run meanwhile.
-            (own,) = self._tokenizer.encode_batch_fast([text], add_special_tokens=False)
+            (own,) = encode([text], add_special_tokens=False)
         except BaseException as error:
             # A panic of the library, such as of a regular expression without end, is no Exception.
             if not isinstance(error, Exception) and type(error).__name__ != "PanicException":

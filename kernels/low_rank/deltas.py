@@ -55,11 +55,11 @@ class TaskBlocks:
         """
         return [self._with_neighbours(place) for place in self.places]
 
-    @property
-    def leading_rows(self) -> Tensor:
-        """The first rows of every task's V_t, as many as all tasks have: [T, the least rank, d_in]."""
-        least = min(self.ranks)
-        return torch.stack([self.vh[place.start : place.start + least] for place in self.places])
+    def leading_rows(self, tasks: Sequence[int]) -> Tensor:
+        """The first rows of V_t of n tasks, as many as all of them have: [n, R, d_in]."""
+        places = [self.places[task] for task in tasks]
+        least = min(place.stop - place.start for place in places)
+        return torch.stack([self.vh[place.start : place.start + least] for place in places])
 
     def changing(self, tasks: Sequence[int]) -> tuple[int, ...]:
         """Those of the tasks that do not leave the matrix alone."""

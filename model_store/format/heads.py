@@ -42,13 +42,15 @@ class HeadTensors:
 
     tensors: dict[str, Tensor]  # float32: WEIGHT, and LOGIT_SCALE or BIAS; of a stack, its hidden layer's
     hidden: HiddenSpec | None = None  # of a stack
+    each_token: bool = False  # x is the last hidden state of a token, and not the embedding of an input
 
     @property
     def spec(self) -> HeadSpec:
         """The head as the manifest describes it."""
         if self.hidden is not None:
-            return HeadSpec(kind="stack", hidden=self.hidden)
-        return HeadSpec(kind="linear" if BIAS in self.tensors else "cosine")
+            return HeadSpec(kind="stack", hidden=self.hidden, each_token=self.each_token)
+        kind: HeadKind = "linear" if BIAS in self.tensors else "cosine"
+        return HeadSpec(kind=kind, each_token=self.each_token)
 
     @property
     def kind(self) -> HeadKind:
@@ -57,7 +59,7 @@ class HeadTensors:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """C and P: how many classes there are, and how many numbers an embedding has."""
+        """C and P: how many classes there are, and how many numbers x has."""
         entering = WEIGHT if self.hidden is None else DENSE_WEIGHT
         return self.tensors[WEIGHT].shape[0], self.tensors[entering].shape[1]
 

@@ -93,6 +93,9 @@ class HeadSpec(StrictModel):
 
     kind: HeadKind
     hidden: HiddenSpec | None = Field(default=None, exclude_if=_is_none)
+    # It takes the last hidden states of every token of a text, and not the embedding: see `routed_tasks`.
+    # Format version 1 has no such key.
+    each_token: bool = Field(default=False, exclude_if=not_)
 
     @model_validator(mode="after")
     def _a_stack_has_a_hidden_layer(self) -> HeadSpec:
@@ -218,6 +221,15 @@ class Manifest(StrictModel):
                 raise ValueError("patch_embedding: must be factored, the backbone has no patches to average")
 
     @model_validator(mode="after")
+    def _tokens_are_a_texts(self) -> Manifest:
+        for task in self.all_entries():
+            if task.head.each_token and not self.backbone.reads_text:
+                raise ValueError(
+                    f"tasks: {task.name} has a head for each token, and the backbone reads images"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _factoring_follows_from_the_sizes(self) -> Manifest:
         if self.compression_ratio is None and self.rank_rule is None:
             raise ValueError("compression_ratio: Field required, or a rank_rule in its place")
@@ -241,6 +253,8 @@ class Manifest(StrictModel):
                 f"files: there must be one {MERGED_BASE_PREFIX}*.safetensors where merged_base is stored, "
                 "and only there"
             )
+        if merged_base and not self.routed_tasks:
+            raise ValueError("merged_base: must be rebuilt where no task is routed: it is of those")
         known = {PRETRAINED_FILE, *merged_base, *([self.calibration.file] if self.calibration else [])}
         if isinstance(self.preprocessing, TextPreprocessing):
             known.add(TOKENIZER_FILE)
@@ -276,16 +290,26 @@ class Manifest(StrictModel):
         """The path of the merged base; None where it is rebuilt at load."""
         return next((path for path in self.files if path.startswith(MERGED_BASE_PREFIX)), None)
 
+    @property
+    def routed_tasks(self) -> tuple[TaskEntry, ...]:
+        """The tasks that an input can be routed to, in their order: those that give it one class as a whole.
+
+        Whether a text is of a task that classifies its tokens says nothing about which other task it is of,
+        so those have no part in the merged base, in a calibration and in the router.
+        """
+        return tuple(task for task in self.tasks if not task.head.each_token)
+
     def calibrated_tasks(self, names: Collection[str]) -> tuple[int, ...] | None:
         """Returns the place of each named task in the calibration; None where the calibration does not fit.
 
-        Their revisions must be those that it was made with, and where the first pass runs on the merged
-        base, which all tasks have a part in, there must be no others.
+        Of the named tasks those count that are routed. Their revisions must be those that it was made with,
+        and where the first pass runs on the merged base, which all of them have a part in, there must be no
+        others.
         """
         if self.calibration is None:
             return None
         of = self.calibration.tasks
-        served = [task for task in self.tasks if task.name in names]
+        served = [task for task in self.routed_tasks if task.name in names]
         if any(of.get(task.name) != task.revision for task in served):
             return None
         if self.router.first_pass == "merged_base" and len(served) != len(of):
@@ -335,7 +359,7 @@ def lowest_version(manifest: Manifest) -> int:
         manifest.pretrained_origin is not None,
         manifest.rank_rule is not None,
         any(task.ranks is not None or task.adapter for task in manifest.all_entries()),
-        any(entry.head.hidden is not None for entry in manifest.all_entries()),
+        any(entry.head.hidden is not None or entry.head.each_token for entry in manifest.all_entries()),
         any(entry.origins or entry.name != entry.name.lower() for entry in manifest.all_entries()),
     )
     return 2 if any(of_version_2) else 1

@@ -100,6 +100,11 @@ class AdaptedWeights(WeightFiles):
                 f"changes nothing of the image encoder: it has {found}, so give another adapter"
             )
 
+    @property
+    def task_type(self) -> object:
+        """What PEFT calls the kind of model that the adapter was trained in; None where it does not say."""
+        return self._config.get("task_type")
+
     def read(self, key: str) -> Tensor:
         if key in self._whole:
             return self._adapter.read(self._whole[key])

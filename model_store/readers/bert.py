@@ -1,7 +1,7 @@
 """BERT as Hugging Face writes it, and MiniLM, which is BERT of other sizes.
 
 A classifier takes BERT's tanh pooler of the class token, which is a layer of the classifier here: it needs no
-base with a pooler, which one that was trained on masked words alone has not.
+base with a pooler, which one that was trained on masked words alone has not. One of tokens has no pooler.
 """
 
 from __future__ import annotations
@@ -54,9 +54,10 @@ class Bert:
     config_file = "config.json"
     classifier = "classifier"
 
-    def hidden_layer(self, description: Description) -> HiddenNames | None:  # noqa: ARG002 - it has no choices
-        """Returns the tanh pooler."""
-        return HiddenNames("pooler.dense", HiddenSpec(activation="tanh", norm_eps=None))
+    def hidden_layer(self, description: Description) -> HiddenNames | None:
+        """Returns the tanh pooler; none of a classifier of tokens."""
+        spec = HiddenSpec(activation="tanh", norm_eps=None)
+        return None if description.each_token else HiddenNames("pooler.dense", spec)
 
     def reads(self, config: Mapping[str, Any], keys: Iterable[str]) -> bool:  # noqa: ARG002
         """Tells a checkpoint by its `model_type`."""

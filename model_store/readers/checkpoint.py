@@ -45,6 +45,8 @@ from mass_serve.model_store.readers.weight_files import WeightFiles, open_weight
 
 CONFIG_FILE = "config.json"
 _QUANTISATION = "quantization_config"
+# How transformers and PEFT name what classifies tokens.
+_MODEL_OF_TOKENS, _ADAPTER_OF_TOKENS = "ForTokenClassification", "TOKEN_CLS"
 # Those of weights, and that of old buffers of positions.
 _USUAL_DTYPES = {torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64}
 # Another family is another file beside `clip`, and an entry here. First those that are told by their tensors:
@@ -81,7 +83,10 @@ class Checkpoint:
         self._keys = _keys_by_name(folder, family, weights.specs)
         specs = {name: weights.specs[key] for name, key in self._keys.items()}
         config = self.configs[-1]
-        self._description = Description(config.path, config.content, specs, base, read_crop(folder))
+        each_token = _classifies_tokens(weights, self.configs)
+        self._description = Description(
+            config.path, config.content, specs, base, read_crop(folder), each_token
+        )
         own = family.architecture(self._description)
         self.architecture = _with_projection_of(base, own)
         self._use(family.sources(own, self._description), own)
@@ -126,6 +131,11 @@ class Checkpoint:
         return next(((path, value) for path, value in found if value is not None), None)
 
     @property
+    def classifies_tokens(self) -> bool:
+        """Whether its classifier takes each token of a text, and not the text as a whole."""
+        return self._description.each_token and self.architecture.reads_text
+
+    @property
     def is_adapter(self) -> bool:
         """Whether it is a base as an adapter changes it."""
         return isinstance(self._weights, AdaptedWeights)
@@ -152,7 +162,7 @@ class Checkpoint:
 
         None where it has none. Raises CheckpointError as `parameter` does.
         """
-        keys = self._classifier_keys()
+        keys = self._classifier_keys(self._description)
         for key in keys.values():
             self._check_dtype(self._keys[key])
         tensors = {name: self._finite(self._keys[key]) for name, key in keys.items()}
@@ -243,9 +253,9 @@ class Checkpoint:
                 f"{self.folder}: {key} holds NaN, Inf or a number beyond {LARGEST_NUMBER:g}"
             )
 
-    def _classifier_keys(self) -> dict[str, str]:
-        """The classifier's parts that are here, by what heads call them."""
-        linear, hidden = self._family.classifier, self._family.hidden_layer(self._description)
+    def _classifier_keys(self, description: Description) -> dict[str, str]:
+        """The parts of a classifier so described that are here, by what heads call them."""
+        linear, hidden = self._family.classifier, self._family.hidden_layer(description)
         parts = {} if linear is None else {WEIGHT: weight_of(linear), BIAS: bias_of(linear)}
         if hidden is not None:
             parts |= {DENSE_WEIGHT: weight_of(hidden.dense), DENSE_BIAS: bias_of(hidden.dense)}
@@ -254,9 +264,13 @@ class Checkpoint:
         return {part: key for part, key in parts.items() if key in self._keys}
 
     def _check_keys(self) -> None:
-        """Raises CheckpointError where the files hold what the family does not know."""
+        """Raises CheckpointError where the files hold what the family does not know.
+
+        Beside a classifier of tokens the layer may lie that its base had for whole texts.
+        """
         known = {key for source in self._sources.values() for key in source.needed}
-        known.update(self._classifier_keys().values())
+        for each_token in {False, self._description.each_token}:
+            known.update(self._classifier_keys(replace(self._description, each_token=each_token)).values())
         if extra := sorted(self._keys[key] for key in self._keys.keys() - known):
             raise CheckpointError(f"{self.folder}: unexpected {_some(extra)}")
 
@@ -303,6 +317,14 @@ def _family_of(folder: Path, weights: WeightFiles) -> tuple[Family, ConfigFile]:
     *first, last = (family.title for family in FAMILIES)
     known = f"{', '.join(first)} and {last}"
     raise CheckpointError(f"{path}: model_type is {model_type!r}, but only {known} can be stored")
+
+
+def _classifies_tokens(weights: WeightFiles, configs: Sequence[ConfigFile]) -> bool:
+    """Tells whether a model's classifier is for each token of a text: by its class, or by its adapter."""
+    if isinstance(weights, AdaptedWeights) and weights.task_type is not None:
+        return weights.task_type == _ADAPTER_OF_TOKENS
+    classes = configs[0].content.get("architectures")
+    return isinstance(classes, list) and any(str(name).endswith(_MODEL_OF_TOKENS) for name in classes)
 
 
 def _refuse_quantised(config: ConfigFile, weights: WeightFiles) -> None:

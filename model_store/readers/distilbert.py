@@ -43,9 +43,10 @@ class DistilBert:
     config_file = "config.json"
     classifier = "classifier"
 
-    def hidden_layer(self, description: Description) -> HiddenNames | None:  # noqa: ARG002 - it has no choices
-        """Returns the layer before the classifier, with a ReLU behind it."""
-        return HiddenNames("pre_classifier", HiddenSpec(activation="relu", norm_eps=None))
+    def hidden_layer(self, description: Description) -> HiddenNames | None:
+        """Returns the layer before the classifier, with a ReLU behind it; none of a classifier of tokens."""
+        spec = HiddenSpec(activation="relu", norm_eps=None)
+        return None if description.each_token else HiddenNames("pre_classifier", spec)
 
     def reads(self, config: Mapping[str, Any], keys: Iterable[str]) -> bool:  # noqa: ARG002
         """Tells a checkpoint by its `model_type`."""

@@ -53,6 +53,7 @@ class Description:
     weights: Mapping[str, TensorSpec]  # by the family's names
     base: Architecture | None  # of the model that it was fine-tuned from, where that is known
     crop: int | None = None  # the edge of the images that its preprocessing gives, where it says so
+    each_token: bool = False  # its classifier takes each token of a text, and not the text as a whole
 
     def shape(self, key: str, rank: int) -> tuple[int, ...]:
         """The shape of a tensor that sizes are read off. Raises CheckpointError unless there are `rank`."""
@@ -102,7 +103,7 @@ class Family(Protocol):
         ...
 
     def hidden_layer(self, description: Description) -> HiddenNames | None:
-        """Returns the layer between the embedding and that linear; None where there is none.
+        """Returns the layer between the embedding, or a token, and that linear; None where there is none.
 
         Raises CheckpointError for one that no head has.
         """

@@ -20,6 +20,7 @@ from mass_serve.model_store.readers.transformers_names import checked_architectu
 DEFAULTS: dict[str, Any] = {**BERT_DEFAULTS, "vocab_size": 50265, "pad_token_id": 1}
 # Of a bare model the pooler, and the head of pre-training.
 _NOT_NEEDED = ("lm_head.", "pooler.")
+_OF_TOKENS = {f"classifier.{part}": f"classifier.out_proj.{part}" for part in ("weight", "bias")}
 
 
 class Roberta:
@@ -29,17 +30,22 @@ class Roberta:
     config_file = "config.json"
     classifier = "classifier.out_proj"
 
-    def hidden_layer(self, description: Description) -> HiddenNames | None:  # noqa: ARG002 - it has no choices
-        """Returns the classifier's first layer, with tanh behind it."""
-        return HiddenNames("classifier.dense", HiddenSpec(activation="tanh", norm_eps=None))
+    def hidden_layer(self, description: Description) -> HiddenNames | None:
+        """Returns the classifier's first layer, with tanh behind it; none of a classifier of tokens."""
+        spec = HiddenSpec(activation="tanh", norm_eps=None)
+        return None if description.each_token else HiddenNames("classifier.dense", spec)
 
     def reads(self, config: Mapping[str, Any], keys: Iterable[str]) -> bool:  # noqa: ARG002
         """Tells a checkpoint by its `model_type`."""
         return config.get("model_type") in ("roberta", "xlm-roberta")
 
     def names(self, keys: Iterable[str]) -> dict[str, str | None]:
-        """Returns the encoder's parameters by the names of RobertaModel, None for what is not needed."""
-        return names_without(keys, "roberta.", _NOT_NEEDED)
+        """Returns the encoder's parameters by the names of RobertaModel, None for what is not needed.
+
+        The linear of a classifier of tokens, which has no layer before it, gets the name of the other's last.
+        """
+        names = names_without(keys, "roberta.", _NOT_NEEDED)
+        return {key: _OF_TOKENS.get(name, name) if name else None for key, name in names.items()}
 
     def architecture(self, description: Description) -> Architecture:
         """Reads the encoder's sizes from config.json.

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mass_serve.engine import Query, ServingEngine, TextQuery
+from mass_serve.engine import ServingEngine
 from mass_serve.inputs.images import ImageSurvey
-from mass_serve.inputs.texts import TextTokenizer
+from mass_serve.inputs.texts import TextTokenizer, Tokens
 from mass_serve.server.errors import BadRequestError
 from mass_serve.server.serving.decoders import Decoders, decode_cost, survey_files
 from mass_serve.server.serving.fair_queue import Turn
@@ -28,8 +28,7 @@ BYTES_SURVEYED_AT_ONCE = 1 << 14
 class Prepared:
     """Inputs, ready for the queries about them."""
 
-    tensors: Sequence[Tensor]  # pixels of images, words of texts
-    kind: type[Query] | type[TextQuery]
+    inputs: Sequence[Tensor] | Sequence[Tokens]  # pixels of images, tokens of texts
     cut: Sequence[int] = ()  # how many tokens of each text the encoder does not read
 
 
@@ -50,14 +49,22 @@ class Preparer:
         return await self._parsers.run(turn, nbytes, survey_files, files, self._settings.image_limits)
 
     async def prepared(
-        self, inputs: Inputs, surveys: Sequence[ImageSurvey], engine: ServingEngine, turn: Turn
+        self,
+        inputs: Inputs,
+        surveys: Sequence[ImageSurvey],
+        engine: ServingEngine,
+        turn: Turn,
+        *,
+        placed: bool,
     ) -> Prepared:
-        """Returns inputs as the engine takes them. Raises the error of a bad one."""
+        """Returns inputs as the engine takes them; tokens of texts may have to know where they stand.
+
+        Raises the error of a bad one.
+        """
         if not isinstance(inputs, Texts):
-            return Prepared(await self._pixels(inputs, surveys, engine, turn), Query)
-        tokens = await self._tokenisers.tokens(inputs, tokenizer_of(engine), turn)
-        words = [torch.from_numpy(one.words) for one in tokens]
-        return Prepared(words, TextQuery, [one.cut for one in tokens])
+            return Prepared(await self._pixels(inputs, surveys, engine, turn))
+        tokens = await self._tokenisers.tokens(inputs, tokenizer_of(engine), turn, placed=placed)
+        return Prepared(tokens, [one.cut for one in tokens])
 
     def cost(self, inputs: Inputs, surveys: Sequence[ImageSurvey], engine: ServingEngine) -> float:
         """Returns the time that worker processes should need until inputs are ready, all of them together."""

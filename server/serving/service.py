@@ -44,6 +44,7 @@ from mass_serve.server.serving.sandbox.pool import SandboxPool
 from mass_serve.server.serving.served_store import ServedStore
 from mass_serve.server.serving.sizes import check_known_size, checked_size
 from mass_serve.server.serving.ticket import Ticket
+from mass_serve.server.serving.token_tasks import asks_of_tokens
 from mass_serve.server.serving.tokenisers import KEEP, LONG_TEXTS, TEXTS, TOKENISE, Tokenisers
 from mass_serve.server.serving.wrong_keys import WrongKeys
 from mass_serve.server.settings import Settings
@@ -234,8 +235,12 @@ class Service:
         context: RequestContext,
         urgency: Urgency = ORDINARY,
         engine: ServingEngine | None = None,
+        *,
+        tells_entities: bool = False,
     ) -> Answers:
         """Answers the question about images or texts, by `engine` or by the one in service.
+
+        Tasks that classify tokens are asked for those who can tell of what they find (`tells_entities`).
 
         Places in the queue come first, one for every answer, so that an overloaded server refuses before it
         decodes anything, and no small body asks for much.
@@ -245,6 +250,7 @@ class Service:
         context.images = len(inputs)
         refuse_other_inputs(inputs, engine)
         size = checked_size(question, inputs, engine, self.settings)
+        placed = asks_of_tokens(question, engine, tells_entities)
         self.hold(_copied_bytes(inputs, context), context)
         deadline = min(context.deadline, context.since + (urgency.timeout or math.inf))
         turn = context.caller.turn(urgency.priority)
@@ -258,10 +264,10 @@ class Service:
             try:
                 started = time.monotonic()
                 ready = await _unless_refused(
-                    self._preparer.prepared(inputs, surveys, engine, turn), answered
+                    self._preparer.prepared(inputs, surveys, engine, turn, placed=placed), answered
                 )
                 context.stage_seconds["decode"] = time.monotonic() - started
-                queries = question.queries(ready.tensors, engine.tasks, ready.kind)
+                queries = question.queries(ready.inputs, engine.tasks)
                 check_known_size(question, queries, inputs, self.settings)
                 self.batcher.submit(ticket, queries)
                 return Answers(engine.store_revision, await answered, ready.cut)

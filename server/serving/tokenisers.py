@@ -35,7 +35,7 @@ from mass_serve.server.serving.sandbox.bounds import (
     SandboxError,
 )
 from mass_serve.server.serving.sandbox.pool import SandboxPool
-from mass_serve.server.serving.sandbox.tokenising import HEAD, WORD_BYTES, packed_text, unpacked
+from mass_serve.server.serving.sandbox.tokenising import HEAD, TOKEN_BYTES, packed_text, unpacked
 
 # Texts that are too long for a thread are read one at a time, beside the others.
 TEXTS, LONG_TEXTS = "texts", "texts-long"
@@ -89,7 +89,7 @@ def bounds_of(characters: int, max_tokens: int) -> Bounds:
         cpu_seconds=seconds,
         wall_seconds=max(LEAST_WALL_SECONDS, WALL_FACTOR * seconds),
         memory_bytes=LEAST_BYTES + BYTES_PER_CHARACTER * characters,
-        result_bytes=HEAD.size + WORD_BYTES * max_tokens,
+        result_bytes=HEAD.size + TOKEN_BYTES * max_tokens,
     )
 
 
@@ -113,12 +113,19 @@ class Tokenisers:
     def __init__(self, pool: SandboxPool, parsers: Parsers, limits: TextLimits) -> None:
         self._pool, self._parsers, self._limits = pool, parsers, limits
 
-    async def tokens(self, inputs: Texts, tokenizer: TextTokenizer, turn: Turn) -> list[Tokens]:
-        """Returns the tokens of every text. Raises the ServiceError of a bad one, which says which it was."""
+    async def tokens(
+        self, inputs: Texts, tokenizer: TextTokenizer, turn: Turn, *, placed: bool
+    ) -> list[Tokens]:
+        """Returns the tokens of every text, which may be to be placed.
+
+        Raises the ServiceError of a bad one, which says which it was.
+        """
         texts = inputs.texts
-        found = await self._parsers.run(turn, inputs.nbytes, tokens_here, inputs, self._limits, tokenizer)
+        found = await self._parsers.run(
+            turn, inputs.nbytes, tokens_here, inputs, self._limits, tokenizer, placed
+        )
         elsewhere = [index for index, tokens in enumerate(found) if tokens is None]
-        running = {index: self._submit(inputs, index, tokenizer, turn) for index in elsewhere}
+        running = {index: self._submit(inputs, index, tokenizer, turn, placed) for index in elsewhere}
         try:
             await asyncio.gather(*running.values())
         except SandboxError as error:
@@ -131,13 +138,16 @@ class Tokenisers:
         finally:
             for work in running.values():  # after the first bad text nobody wants the others
                 work.cancel()
-        return [unpacked(running[index].result()) if one is None else one for index, one in enumerate(found)]
+        return [
+            unpacked(running[index].result(), texts[index]) if one is None else one
+            for index, one in enumerate(found)
+        ]
 
     def _submit(
-        self, inputs: Texts, index: int, tokenizer: TextTokenizer, turn: Turn
+        self, inputs: Texts, index: int, tokenizer: TextTokenizer, turn: Turn, placed: bool
     ) -> asyncio.Future[bytearray]:
         text = inputs.texts[index]
-        data, options = packed_text(text, inputs.truncation)
+        data, options = packed_text(text, inputs.truncation, placed)
         return self._pool.submit(
             TOKENISE,
             data,
@@ -155,7 +165,9 @@ def where(index: int, texts: Sequence[Text]) -> str:
     return "" if len(texts) == 1 else f"texts[{index}]: "
 
 
-def tokens_here(inputs: Texts, limits: TextLimits, tokenizer: TextTokenizer) -> list[Tokens | None]:
+def tokens_here(
+    inputs: Texts, limits: TextLimits, tokenizer: TextTokenizer, placed: bool
+) -> list[Tokens | None]:
     """Returns the tokens of texts, and None for those that may take long; it is made for a thread.
 
     Raises the ServiceError of the first bad one, naming it.
@@ -169,7 +181,7 @@ def tokens_here(inputs: Texts, limits: TextLimits, tokenizer: TextTokenizer) -> 
     for index, text in enumerate(texts):
         try:
             here = is_tokenised_here(text, tokenizer)
-            found.append(tokenizer.tokens(text, inputs.truncation) if here else None)
+            found.append(tokenizer.tokens(text, inputs.truncation, placed=placed) if here else None)
         except InputError as error:
             raise input_refused(error, where(index, texts)) from error
         except TokenizerError as error:

@@ -12,7 +12,13 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer, models
 
-from mass_serve.inputs.errors import EmptyInputError, InputError, InputTooLargeError, InvalidTextError
+from mass_serve.inputs.errors import (
+    EmptyInputError,
+    InputError,
+    InputTooLargeError,
+    InvalidTextError,
+    NoPairsError,
+)
 from mass_serve.inputs.texts import TextLimits, TextTokenizer, TokenizerError, check_texts
 from mass_serve.model_store.readers.text_tokenizers import read_tokenizer
 from tests.tokenizers_on_disk import save_byte_pairs, save_word_pieces
@@ -195,3 +201,21 @@ def test_marks_leave_room_for_the_text(content: bytes) -> None:
     with pytest.raises(TokenizerError, match="of 2 tokens none is left"):
         TextTokenizer(content, 2)
     assert len(TextTokenizer(content, 3).tokens("cat mat").words) == 3
+
+
+def test_tokens_are_placed_in_their_text_as_python_counts_characters(content: bytes) -> None:
+    tokenizer = TextTokenizer(content, 8)
+    text = "\U0001f9ff Über runner unable cat"
+    found = tokenizer.tokens(text, placed=True)
+    assert found.words.tolist() == tokenizer.tokens(text).words.tolist()
+    assert found.places is not None
+    offsets = [tuple(own) for own in found.places.offsets.tolist()]
+    assert offsets == [(-1, -1), (0, 1), (2, 6), (7, 10), (10, 13), (14, 16), (16, 20), (-1, -1)]
+    assert found.places.continues.tolist() == [False, False, False, False, True, False, True, False]
+    assert found.cut == 1
+
+
+def test_a_pair_is_not_placed(content: bytes) -> None:
+    tokenizer = TextTokenizer(content, 8)
+    with pytest.raises(NoPairsError, match="a task that classifies tokens takes none"):
+        tokenizer.tokens(("cat", "sat"), placed=True)

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
-from mass_serve.engine import Classification
+from mass_serve.engine import Aggregation, Classification, TokenClassification
 from mass_serve.model_store.format.manifest import TaskEntry
 from mass_serve.server.serving.request_context import Answers
 
@@ -34,8 +34,27 @@ class Routing(BaseModel):
     )
 
 
+class EntityInText(BaseModel):
+    """A run of a text's tokens and what it is."""
+
+    label: str = Field(description="without B- and I-, but with aggregation none")
+    score: float
+    start: int = Field(description="its first character, counted in Unicode code points from 0")
+    end: int = Field(description="the character behind its last")
+    text: str
+
+
+class TokenResult(BaseModel):
+    """The answer of one task that classifies tokens, for one text."""
+
+    task: str
+    task_revision: str
+    entities: list[EntityInText] = Field(description="in the text's order, without those labelled O")
+    cut: int = Field(description="how many of the text's tokens were not read")
+
+
 class ImageResult(BaseModel):
-    """The answer of one task for one image."""
+    """The answer of one task for one image or text."""
 
     task: str
     task_revision: str
@@ -56,7 +75,7 @@ class ClassifyAnswer(BaseModel):
 
     id: str = Field(description="the request's id, as in X-Request-Id")
     store_revision: str
-    results: list[ImageResult]
+    results: list[ImageResult | TokenResult]
 
 
 class TaskDescription(BaseModel):
@@ -66,6 +85,7 @@ class TaskDescription(BaseModel):
     revision: str
     labels: Sequence[str]
     head_kind: str
+    each_token: bool = Field(description="it classifies the tokens of a text, and no input as a whole")
     rank: int
     individual_accuracy: float | None = Field(description="of the individual fine-tuned model, where known")
 
@@ -78,14 +98,30 @@ class TaskList(BaseModel):
     tasks: list[TaskDescription]
 
 
-def results(answers: Answers, top_k: int) -> list[ImageResult]:
+def results(answers: Answers, top_k: int, aggregation: Aggregation) -> list[ImageResult | TokenResult]:
     """Returns the wire form of all answers to a request, with what was cut of each text."""
-    found = [image_result(one, top_k) for one in answers.classifications]
+    found = [result(one, top_k, aggregation) for one in answers.classifications]
     of_each = len(found) // max(1, len(answers.cut))  # as many tasks answer for each text
     for place, cut in enumerate(answers.cut):
-        for result in found[place * of_each : (place + 1) * of_each]:
-            result.cut = cut
+        for of_task in found[place * of_each : (place + 1) * of_each]:
+            of_task.cut = cut
     return found
+
+
+def result(answer: Classification, top_k: int, aggregation: Aggregation) -> ImageResult | TokenResult:
+    """Returns one answer's wire form, of whichever kind its task is."""
+    if isinstance(answer, TokenClassification):
+        return token_result(answer, aggregation)
+    return image_result(answer, top_k)
+
+
+def token_result(answer: TokenClassification, aggregation: Aggregation) -> TokenResult:
+    """Returns the wire form of the entities in a text."""
+    found = [
+        EntityInText(label=one.label, score=one.score, start=one.start, end=one.end, text=one.text)
+        for one in answer.entities(aggregation)
+    ]
+    return TokenResult(task=answer.task, task_revision=answer.task_revision, entities=found, cut=0)
 
 
 def image_result(answer: Classification, top_k: int) -> ImageResult:
@@ -116,6 +152,7 @@ def task_description(task: TaskEntry) -> TaskDescription:
         revision=task.revision,
         labels=task.labels,
         head_kind=task.head.kind,
+        each_token=task.head.each_token,
         rank=task.rank,
         individual_accuracy=task.individual_accuracy,
     )

@@ -27,12 +27,16 @@ from mass_serve.server.protocols.text_items import TextItem, texts_of_json
 from mass_serve.server.serving.request_context import EncodedImages, Texts
 
 if TYPE_CHECKING:
-    from mass_serve.engine import AnswerKind
+    from mass_serve.engine import Aggregation, AnswerKind
 
 # Of a form, beside its images.
 MOST_FIELDS = 1000
 ANSWER = "best, the default, for one answer to each image, or each for one of every task named, or of all"
 SAME_TASK = "all images are of one task, which is chosen by the evidence of all together"
+AGGREGATION = (
+    "how entities are made of the tokens that a task classifies: simple, the default, none, first, average or"
+    " max, as in transformers"
+)
 _TRUTH = TypeAdapter(bool)
 # The function that reads large JSON in a worker process.
 FILES_OF_JSON = "mass_serve.server.protocols.native.classify_requests:files_of_json"
@@ -62,6 +66,9 @@ class ClassifyBody(BaseModel):
     # Written out: `engine.AnswerKind` would bring torch to the processes that read large bodies.
     answer: Literal["best", "each"] | None = Field(None, description=ANSWER)
     same_task: bool | None = Field(None, description=SAME_TASK)
+    aggregation: Literal["none", "simple", "first", "average", "max"] | None = Field(
+        None, description=AGGREGATION
+    )
 
 
 @dataclass(frozen=True)
@@ -72,6 +79,7 @@ class Options:
     top_k: int | None = None
     answer: AnswerKind | None = None
     same_task: bool | None = None
+    aggregation: Aggregation | None = None
     texts: Sequence[Text] | None = None  # in a body alone
 
     def over(self, others: Options) -> Options:
@@ -89,6 +97,7 @@ class ClassifyRequest:
     top_k: int
     answer: AnswerKind
     same_task: bool
+    aggregation: Aggregation
 
 
 def parse_request(body: bytes, content_type: str, query: Options, limits: Limits) -> ClassifyRequest:
@@ -123,6 +132,7 @@ def _checked(files: Sequence[bytes], options: Options, query: Options, limits: L
         checked_top_k(DEFAULT_TOP_K if asked.top_k is None else asked.top_k, limits.max_top_k),
         "best" if asked.answer is None else asked.answer,
         bool(asked.same_task),
+        "simple" if asked.aggregation is None else asked.aggregation,
     )
 
 
@@ -138,7 +148,8 @@ def _read_form(body: bytes, content_type: str, limits: Limits) -> tuple[list[byt
 def _read_json(body: bytes, most_values: int) -> tuple[list[bytes], Options]:
     parsed = parse_json(ClassifyBody, body, most_values)
     files = [decoded_base64(item.b64, f"images[{index}].b64") for index, item in enumerate(parsed.images)]
-    return files, Options(parsed.tasks, parsed.top_k, parsed.answer, parsed.same_task, parsed.texts)
+    asked = parsed.model_dump(exclude={"images"})
+    return files, Options(**asked)
 
 
 def _read_multipart(parts: Sequence[Part]) -> tuple[list[bytes], Options]:

@@ -7,12 +7,13 @@ from typing import Annotated, Any, get_args
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
-from mass_serve.engine import AnswerKind, Question
+from mass_serve.engine import Aggregation, AnswerKind, Classification, Question, TokenClassification
 from mass_serve.server.errors import BadRequestError
 from mass_serve.server.protocols.bodies import is_large_json
 from mass_serve.server.protocols.limits import DEFAULT_TOP_K, Limits
 from mass_serve.server.protocols.native.answers import ClassifyAnswer, results
 from mass_serve.server.protocols.native.classify_requests import (
+    AGGREGATION,
     ANSWER,
     FILES_OF_JSON,
     SAME_TASK,
@@ -39,6 +40,8 @@ from mass_serve.server.web.responses import error_responses
 
 router = APIRouter(dependencies=FOR_INFERENCE)
 
+# A token is looked at, whether it becomes an entity or not.
+LABELS_A_TOKEN = 10
 IMAGE_FILE = {"type": "string", "format": "binary"}
 
 
@@ -85,6 +88,7 @@ async def classify(
     top_k: Annotated[int | None, Query(description=f"labels per answer, {DEFAULT_TOP_K} by default")] = None,
     answer: Annotated[AnswerKind | None, Query(description=ANSWER)] = None,
     same_task: Annotated[bool | None, Query(description=SAME_TASK)] = None,
+    aggregation: Annotated[Aggregation | None, Query(description=AGGREGATION)] = None,
 ) -> Response:
     """Classifies images without being told what they show.
 
@@ -93,9 +97,12 @@ async def classify(
     `top_k`, `answer` and `same_task` may be query parameters or part of a form or JSON body, which wins. The
     order of the results is that of the images; with answer `each` every image has a result for each task, in
     the order in which they are named or that of `/v1/tasks`, and those of the next image follow.
+
+    A task that classifies the tokens of a text answers with `entities`, made of them by `aggregation`; it is
+    asked where it is named alone, or with answer `each`.
     """
     body = await read_body(request, service)
-    query = Options(None if tasks is None else split_names(tasks), top_k, answer, same_task)
+    query = Options(None if tasks is None else split_names(tasks), top_k, answer, same_task, aggregation)
     content_type = request.headers.get("content-type", "")
     written = await while_awaited(request, service, _answer(body, content_type, query, service, context))
     return Response(written, media_type="application/json")
@@ -114,18 +121,23 @@ async def _answer(
         asked = await parsers.run(turn, len(files), request_of_files, files, query, limits)
     else:
         asked = await parsers.run(turn, len(body), parse_request, body, content_type, query, limits)
-    answers = await service.classify(asked.inputs, _question(asked), context)
+    answers = await service.classify(asked.inputs, _question(asked), context, tells_entities=True)
 
     def written() -> str:
         answer = ClassifyAnswer(
             id=context.request_id,
             store_revision=answers.store_revision,
-            results=results(answers, asked.top_k),
+            results=results(answers, asked.top_k, asked.aggregation),
         )
         return answer.model_dump_json()
 
-    labels = len(answers.classifications) * asked.top_k
+    labels = sum(_labels(answer, asked.top_k) for answer in answers.classifications)
     return await written_answer(parsers, turn, labels, written)
+
+
+def _labels(answer: Classification, top_k: int) -> int:
+    """How many labels of an answer take as long to write as it does."""
+    return LABELS_A_TOKEN * len(answer.logits) if isinstance(answer, TokenClassification) else top_k
 
 
 def _question(asked: ClassifyRequest) -> Question:

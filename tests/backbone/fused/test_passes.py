@@ -60,7 +60,8 @@ def _passes(bank: ExpertBank) -> Passes:
 def _bases(bank: ExpertBank) -> dict[str, Tensor]:
     """Subspaces that a router would look at: orthonormal rows are not asked for here."""
     return {
-        linear: bank.blocks[weight_of(linear)].leading_rows.float() for linear in CONFIG.early_linears(STOP)
+        linear: bank.blocks[weight_of(linear)].leading_rows(range(4)).float()
+        for linear in CONFIG.early_linears(STOP)
     }
 
 

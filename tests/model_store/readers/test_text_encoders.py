@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from mass_serve.backbone import DenseWeights, run
+from mass_serve.backbone import DenseWeights, Packed, run
 from mass_serve.engine.loading import classification_head
 from mass_serve.model_store.errors import CheckpointError
 from mass_serve.model_store.readers.checkpoint import Checkpoint
@@ -59,6 +59,34 @@ def test_a_classifier_gives_the_logits_that_transformers_gives(case: str, tmp_pa
     embeddings = run(checkpoint.architecture, _parameters(checkpoint), batch.packed).embedding
     found = classification_head(own.head).logits(embeddings)
     torch.testing.assert_close(found, model(**batch.padded(model)).logits, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("case", CASES)
+@torch.inference_mode()
+def test_a_classifier_of_tokens_gives_the_logits_that_transformers_gives(case: str, tmp_path: Path) -> None:
+    kind, changes = CASES[case]
+    model = texts.make_model(kind, "ForTokenClassification", num_labels=3, **changes)
+    model.save_pretrained(tmp_path)
+    checkpoint = Checkpoint.open(tmp_path)
+    own = read_labelled_head("pii", checkpoint, None, None)
+    assert own.head.each_token
+    batch = texts.texts(pairs=kind == "Bert" and changes.get("type_vocab_size", 2) > 1)
+    states = run(checkpoint.architecture, _parameters(checkpoint), batch.packed, stop="states").states
+    assert isinstance(states, Packed)
+    wanted = model(**batch.padded(model)).logits
+    for found, of_text in zip(states, wanted, strict=True):
+        logits = classification_head(own.head).logits(found)
+        torch.testing.assert_close(logits, of_text[: len(found)], atol=1e-5, rtol=1e-5)
+
+
+@torch.inference_mode()
+def test_a_classifier_of_tokens_may_have_a_pooler_that_it_does_not_use(tmp_path: Path) -> None:
+    model = texts.make_model("Bert", "ForTokenClassification", num_labels=3)
+    model.bert = texts.make_model("Bert")  # as earlier versions made and saved it
+    model.save_pretrained(tmp_path)
+    own = read_labelled_head("pii", Checkpoint.open(tmp_path), None, None)
+    assert own.head.hidden is None
+    assert torch.equal(own.head.tensors["weight"], model.classifier.weight)
 
 
 @pytest.mark.parametrize("kind", texts.CONFIGS)

@@ -16,11 +16,13 @@ def content(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return read_tokenizer(save_word_pieces(tmp_path_factory.mktemp("pieces")), 34).content
 
 
-def tokens_outside(content: bytes, text: Text, truncation: Truncation = "right") -> Tokens:
+def tokens_outside(
+    content: bytes, text: Text, truncation: Truncation = "right", *, placed: bool = False
+) -> Tokens:
     """The tokens of a text, as a worker process makes them and as they come back."""
     keep(memoryview(content), b"8")
-    data, options = packed_text(text, truncation)
-    return unpacked(bytearray(tokenise(memoryview(data), options)))
+    data, options = packed_text(text, truncation, placed)
+    return unpacked(bytearray(tokenise(memoryview(data), options)), text)
 
 
 TEXTS: tuple[Text, ...] = ("cat", "the cat \u00fcber \u4e2d", "cat the " * 100, ("cat", "\u00fcber sat " * 9))
@@ -34,6 +36,20 @@ def test_its_tokens_are_those_of_the_tokenizer(content: bytes, text: Text, trunc
     assert found.words.dtype == expected.words.dtype
     assert found.words.tolist() == expected.words.tolist()
     assert found.cut == expected.cut
+    assert found.places is None
+
+
+@pytest.mark.parametrize("text", TEXTS[:3])
+@pytest.mark.parametrize("truncation", ["right", "left"])
+def test_they_stand_where_they_stand_here(content: bytes, text: Text, truncation: Truncation) -> None:
+    found = tokens_outside(content, text, truncation, placed=True)
+    expected = TextTokenizer(content, 8).tokens(text, truncation, placed=True)
+    assert found.words.tolist() == expected.words.tolist()
+    assert found.places is not None
+    assert expected.places is not None
+    assert found.places.text == text
+    assert found.places.offsets.tolist() == expected.places.offsets.tolist()
+    assert found.places.continues.tolist() == expected.places.continues.tolist()
 
 
 def test_what_is_refused_there_is_refused_here(content: bytes) -> None:
