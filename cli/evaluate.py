@@ -24,7 +24,7 @@ from mass_serve.evaluation.methods import Routed
 from mass_serve.evaluation.plots import write_plots
 from mass_serve.evaluation.variants import Variants
 from mass_serve.model_store.errors import StoreError
-from mass_serve.model_store.format.manifest import PRETRAINED_FILE
+from mass_serve.model_store.format.manifest import PRETRAINED_FILE, Manifest
 from mass_serve.model_store.sources import resolve
 from mass_serve.model_store.store import Store
 from mass_serve.router import MODE_NAMES, PAPER, ModeName, mode_named
@@ -126,16 +126,30 @@ def _load(store: str, modes: Sequence[ModeName]) -> Variants:
         # The paper's first pass reads less than the others'.
         most = next((mode for mode in modes if mode != PAPER), PAPER if modes else source.options.mode)
         options = source.options
+        manifest = Store.open(source.url, options.trusted_keys).manifest
+        _leave_out(manifest)
         loaded = load_store(
             source.url,
             options.torch_device,
             options.torch_dtype,
             most,
+            manifest.token_tasks,
             trusted_keys=options.trusted_keys,
         )
     except (SettingsError, StoreError, ValueError) as error:
         fail(error)
     return Variants(loaded, options.execution, options.set_cache_bytes)
+
+
+def _leave_out(manifest: Manifest) -> None:
+    """Says on standard error which tasks are not measured; fails where that is all of them."""
+    names = ", ".join(manifest.token_tasks)
+    if not manifest.routed_tasks:
+        fail(
+            f"all tasks of the store classify tokens ({names}), and what is measured is the class of an input"
+        )
+    if names:
+        typer.echo(f"left out, as they classify tokens and not whole texts: {names}", err=True)
 
 
 def _finetuned_models(engine: Engine, given: Sequence[str]) -> FinetunedModels | None:
@@ -166,7 +180,7 @@ def _store_bytes(url: str) -> StoreBytes:
     store = Store.open(url)
     return StoreBytes(
         encoder=store.files.size(PRETRAINED_FILE),
-        experts=sum(store.files.size(task.experts_file) for task in store.manifest.tasks),
+        experts=sum(store.files.size(task.experts_file) for task in store.manifest.routed_tasks),
     )
 
 

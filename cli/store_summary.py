@@ -69,8 +69,8 @@ def warn_of_constant_routing(store: Store) -> None:
     """
     manifest = store.manifest
     router, parameter = manifest.router, weight_of(manifest.backbone.residual_linear(manifest.router.layer))
-    blind = [task.name for task in manifest.tasks if not store.layout.ranks_of(task)[parameter]]
-    if router.mode == PAPER and blind and len(manifest.tasks) > 1:
+    blind = [task.name for task in manifest.routed_tasks if not store.layout.ranks_of(task)[parameter]]
+    if router.mode == PAPER and blind and len(manifest.routed_tasks) > 1:
         typer.echo(
             f"warning: {' and '.join(blind)} left {parameter} alone, by which the mode {PAPER} routes: "
             "every image gets the same task. Build with another --router-layer, or take another --mode",
@@ -79,8 +79,9 @@ def warn_of_constant_routing(store: Store) -> None:
 
 
 def figures(task: TaskEntry) -> str:
-    """Says what building measured of a task."""
-    return f"distance from the base {_distance(task)}, energy kept {_energy_kept(task)}"
+    """Says what a task is, where it is no class of a whole input, and what building measured of it."""
+    kind = "classifies tokens, " if task.head.each_token else ""
+    return f"{kind}distance from the base {_distance(task)}, energy kept {_energy_kept(task)}"
 
 
 def remind_to_sign(store: Store) -> None:
@@ -126,11 +127,15 @@ def _task_table(store: Store, sizes: dict[str, int]) -> Table:
         accuracy = "?" if task.individual_accuracy is None else f"{task.individual_accuracy:.4f}"
         size = decimal(sum(sizes[path] for path in task.files))
         earlier = len(store.manifest.history.get(task.name, ()))
-        counts = (str(len(task.labels)), task.head.kind, _rank(task), size)
+        counts = (str(len(task.labels)), _head(task), _rank(task), size)
         table.add_row(
             task.name, task.revision, *counts, _distance(task), _energy_kept(task), accuracy, str(earlier)
         )
     return table
+
+
+def _head(task: TaskEntry) -> str:
+    return f"{task.head.kind}, each token" if task.head.each_token else task.head.kind
 
 
 def _rank(task: TaskEntry) -> str:

@@ -95,14 +95,21 @@ def _tensors(calibration: Calibration) -> dict[str, Tensor]:
 
 
 def _teacher(url: str, device: torch.device, trusted_keys: Path | None = None) -> LoadedStore:
-    """The store in its most careful mode, and as if it had never been calibrated.
+    """The routed tasks of a store in its most careful mode, and as if it had never been calibrated.
 
     Otherwise a second calibration would be fitted to the first, and the same inputs give another store.
     """
-    loaded = load_store(url, device, torch.float32, TEACHER, calibrated=False, trusted_keys=trusted_keys)
-    if len(loaded.heads) < 2:
-        raise EvaluationDataError(f"{url} has one task: there is nothing to choose, and nothing to calibrate")
-    return loaded
+    manifest = Store.open(url, trusted_keys).manifest
+    if (routed := len(manifest.routed_tasks)) < 2:
+        tasks = "one task" if routed else "no task"
+        raise EvaluationDataError(
+            f"{url} has {tasks} that inputs are routed to: there is nothing to choose, and nothing to"
+            " calibrate"
+        )
+    without = manifest.token_tasks
+    return load_store(
+        url, device, torch.float32, TEACHER, without, calibrated=False, trusted_keys=trusted_keys
+    )
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,9 @@ def with_individual_accuracies(
     the build would refuse, and EvaluationDataError for a folder that does not fit the tasks.
     """
     plan = plan_build(pretrained, tasks, options, MODE_NAMES, origin)
-    data = EvaluationData(root, {task.name: task.labels for task in plan.tasks}, _files(plan.prepared))
+    # What is measured is one class of an input, which tasks that classify tokens do not give.
+    labels = {task.name: task.labels for task in plan.tasks if not task.head.each_token}
+    data = EvaluationData(root, labels, _files(plan.prepared))
     measured = []
     for task, planned in zip(tasks, plan.tasks, strict=True):
         if task.individual_accuracy is None and task.name in data.tasks:

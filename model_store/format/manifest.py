@@ -299,6 +299,11 @@ class Manifest(StrictModel):
         """
         return tuple(task for task in self.tasks if not task.head.each_token)
 
+    @property
+    def token_tasks(self) -> tuple[str, ...]:
+        """The names of the other tasks, in their order: those that classify the tokens of texts."""
+        return tuple(task.name for task in self.tasks if task.head.each_token)
+
     def calibrated_tasks(self, names: Collection[str]) -> tuple[int, ...] | None:
         """Returns the place of each named task in the calibration; None where the calibration does not fit.
 

@@ -114,3 +114,51 @@ def test_one_file_of_texts_is_enough_to_calibrate(store: Path, labelled: Path, t
     together.write_text("text\n" + "".join(f"{row['text']}\n" for row in rows))
     out, _ = run("calibrate", tmp_path / "store", together)
     assert "120 texts" in out
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory: pytest.TempPathFactory) -> tuple[texts.Finetuned, Path]:
+    """A store of three tasks that classify texts and one that classifies their tokens."""
+    folder = tmp_path_factory.mktemp("mixed")
+    models = texts.finetuned(folder, "ModernBert", of_tokens=("pii",))
+    tasks = (f"--task={task.name}={task.checkpoint}" for task in models.tasks)
+    run("build", "--pretrained", models.pretrained, *tasks, "--force", "--out", folder / "store")
+    return models, folder / "store"
+
+
+def test_what_a_task_classifies_is_shown(mixed: tuple[texts.Finetuned, Path], tmp_path: Path) -> None:
+    models, store = mixed
+    shown, _ = run("inspect", store)
+    heads = {line.split()[1]: line for line in shown.splitlines() if "stack" in line}
+    assert {name: "stack, each token" in line for name, line in heads.items()} == {
+        "guard": False,
+        "domain": False,
+        "safety": False,
+        "pii": True,
+    }
+    copy = shutil.copytree(store, tmp_path / "store")
+    added, _ = run("task", "add", copy, "names", models.tasks[-1].checkpoint, "--force")
+    assert added.startswith("names: classifies tokens, distance from the base")
+
+
+def test_tasks_that_classify_tokens_are_not_measured(
+    mixed: tuple[texts.Finetuned, Path], labelled: Path, tmp_path: Path
+) -> None:
+    copy = shutil.copytree(mixed[1], tmp_path / "store")
+    figures = tmp_path / "figures.json"
+    _, said = run("eval", copy, labelled, "--json", figures, "--baseline", "individual")
+    assert "left out, as they classify tokens and not whole texts: pii" in said
+    assert sorted(json.loads(figures.read_text())["tasks"]) == ["domain", "guard", "safety"]
+    run("calibrate", copy, labelled)
+    calibration = Store.open(copy).manifest.calibration
+    assert calibration is not None
+    assert list(calibration.tasks) == ["guard", "domain", "safety"]
+    engine = Engine.load(str(copy), device="cpu")
+    assert engine.classify(["w10 w11"])[0].evidence is not None
+    run("task", "remove", copy, "guard")
+    run("task", "remove", copy, "domain")
+    refused = failure("calibrate", copy, labelled)
+    assert "has one task that inputs are routed to: there is nothing to choose" in refused
+    run("task", "remove", copy, "safety")
+    assert "all tasks of the store classify tokens (pii)" in failure("eval", copy, labelled)
+    assert Engine.load(str(copy), device="cpu").classify(["w10 w11"])[0].task == "pii"
