@@ -6,11 +6,14 @@ import json
 import random
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from PIL import Image
+from typer.testing import CliRunner
 
+from mass_serve.cli.app import app
 from mass_serve.engine import Engine
 from mass_serve.model_store.store import Store
 from tests import texts
@@ -51,10 +54,78 @@ def test_a_store_of_texts_is_shown_and_verified(store: Path) -> None:
 
 
 def test_a_store_of_texts_takes_no_images(store: Path, images: Path) -> None:
-    sentence = "this store reads texts, and images are asked of it: give one that reads images"
-    assert sentence in failure("classify", images / "guard" / "guard 0" / "0.png", "--store", store)
+    image = images / "guard" / "guard 0" / "0.png"
+    sentence = f"error: {image}: this is no text in UTF-8; the store reads texts: give --text or text files"
+    assert sentence in failure("classify", image, "--store", store, code=1)
     assert "holds 0 texts; a store of 3 tasks needs at least 75" in failure("calibrate", store, images)
     assert "holds no texts; expected" in failure("eval", store, images)
+
+
+def expected(store: Path, asked: list[str], **question: Any) -> list[tuple[str, str]]:
+    """The task and the best label of each answer of the engine."""
+    answers = Engine.load(str(store)).classify(asked, **question)
+    return [(one.task, one.labels[int(one.logits.argmax())]) for one in answers]
+
+
+def told(output: str) -> list[tuple[str, str, str]]:
+    """Name, task and best label of each line."""
+    lines = (line.split("\t") for line in output.splitlines())
+    return [(name, task, labels.rpartition(" ")[0]) for name, task, labels in lines]
+
+
+def test_texts_are_classified(store: Path, tmp_path: Path) -> None:
+    letter, many = tmp_path / "letter.txt", tmp_path / "many.txt"
+    letter.write_text("w40 w41\nw42", encoding="utf-8")
+    many.write_bytes("\ufeffw50 é\r\n\r\n  \r\nw51 w52\r\n".encode())
+    out, _ = run(
+        "classify", letter, "--text", "w10\n w11", "--text", "w12", "--lines", many, "--store", store
+    )
+    asked = ["w10\n w11", "w12", "w40 w41\nw42", "w50 é", "w51 w52"]
+    names = ["w10 w11", "w12", str(letter), f"{many}:1", f"{many}:4"]
+    assert told(out) == [(name, *pair) for name, pair in zip(names, expected(store, asked), strict=True)]
+
+
+@pytest.mark.parametrize(("given", "names"), [(["-"], ["-"]), (["--lines", "-"], ["-:1", "-:2"])])
+def test_standard_input_is_a_text_or_lines(store: Path, given: list[str], names: list[str]) -> None:
+    result = CliRunner().invoke(app, ["classify", *given, "--store", str(store)], input="w10 w11\nw20\n")
+    assert result.exit_code == 0, result.output
+    assert [name for name, _, _ in told(result.stdout)] == names
+
+
+def test_texts_in_json_with_the_answer_of_every_task(store: Path, tmp_path: Path) -> None:
+    many = tmp_path / "many.txt"
+    many.write_text("w10\n" + "w11 " * 100)
+    flags = ("--lines", many, "--answer", "each", "--task", "safety", "--task", "guard", "--top", 2)
+    results = json.loads(run("classify", *flags, "--store", store, "--json")[0])
+    assert [(one["source"], one["cut"]) for one in results] == [
+        *[(f"{many}:1", 0)] * 2,
+        *[(f"{many}:2", 100 + 2 - texts.MAX_TOKENS)] * 2,
+    ]
+    assert [one["text"] for one in results[:3]] == ["w10", "w10", "w11 " * 100]
+    asked = expected(store, ["w10", "w11 " * 100], tasks=["safety", "guard"], answer="each")
+    assert [(one["task"], one["label"]) for one in results] == asked
+    assert [len(one["top"]) for one in results] == [2] * 4
+
+
+def test_what_is_no_text_is_named_and_the_others_are_answered(store: Path, tmp_path: Path) -> None:
+    many = tmp_path / "many.txt"
+    many.write_text("w10\n\0\nw11")
+    given = ("--text", " ", "--text", "w12", "--lines", many, "--lines", tmp_path / "missing.txt")
+    out, errors = run("classify", *given, "--store", store, code=1)
+    assert [name for name, _, _ in told(out)] == ["w12", f"{many}:1", f"{many}:3"]
+    assert "error: --text: The text has no word" in errors
+    assert f"error: {many}:2: The text has a NUL" in errors
+    assert f"error: {tmp_path / 'missing.txt'}: No such file" in errors
+
+
+def test_what_a_store_reads_is_told(store: Path, built_of_all: Path) -> None:
+    assert "the store reads texts, and none is given: give --text TEXT" in failure(
+        "classify", "--store", store
+    )
+    assert "the store reads images, and none is given" in failure("classify", "--store", built_of_all)
+    sentence = "the store reads images, and a text is given: give image files"
+    assert sentence in failure("classify", "--text", "w10", "--store", built_of_all)
+    assert sentence in failure("classify", "--lines", "-", "--store", built_of_all)
 
 
 def test_accuracies_of_text_classifiers_are_not_measured_on_images(

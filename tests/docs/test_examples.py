@@ -39,7 +39,7 @@ def address() -> Iterator[str]:
 
 @pytest.mark.parametrize("page", [README, ROOT / "docs" / "getting-started.md"], ids=lambda path: path.name)
 def test_the_curl_gives_the_answer_that_is_shown(address: str, page: Path) -> None:
-    (command,) = [line for line in commands(TEXTS[page]) if line.startswith("curl ")]
+    (command,) = [line for line in commands(TEXTS[page]) if line.startswith("curl --data-binary ")]
     (shown,) = [block for block in blocks("json", TEXTS[page]) if '"results"' in block]
     _assert_alike(_ask(command, address), json.loads(shown))
 

@@ -1,0 +1,94 @@
+"""What a user names on the command line, as a store takes it: image files, or texts in three places."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+import typer
+from torch import Tensor
+
+from mass_serve.engine.preprocessing import ImagePreprocessor
+from mass_serve.inputs.errors import InputError
+from mass_serve.inputs.images import ImageLimits, decode_image
+from mass_serve.inputs.texts import TextTokenizer, TokenizerError, check_texts
+
+STANDARD_INPUT = Path("-")
+
+
+@dataclass(frozen=True)
+class GivenInput:
+    """One image or text that can be classified."""
+
+    name: str  # in a line of output
+    described: dict[str, str | None]  # in JSON
+    tensor: Tensor  # pixels, or words
+    cut: int | None = None  # how many tokens of a text are not read
+
+
+@dataclass
+class GivenInputs:
+    """Collects what can be read. A line on standard error names everything else that was given."""
+
+    readable: list[GivenInput] = field(default_factory=list)
+    failed: bool = False
+
+    def read_images(
+        self, paths: Sequence[Path], preprocessor: ImagePreprocessor, limits: ImageLimits
+    ) -> None:
+        """Reads image files."""
+        for path in paths:
+            with self._telling(path):
+                pixels = preprocessor.preprocess(decode_image(path.read_bytes(), limits))
+                self.readable.append(GivenInput(str(path), {"image": str(path)}, pixels))
+
+    def read_texts(
+        self, texts: Sequence[str], files: Sequence[Path], lines: Sequence[Path], tokenizer: TextTokenizer
+    ) -> None:
+        """Reads texts given as such, files that are one text, and files of which each line is one.
+
+        Lines of nothing but blanks are no texts.
+        """
+        for text in texts:
+            self._read_text(text, None, tokenizer)
+        for path in files:
+            with self._telling(path):
+                self._read_text(_content(path), str(path), tokenizer)
+        for path in lines:
+            with self._telling(path):
+                for number, line in enumerate(_content(path).split("\n"), start=1):
+                    if line.strip():
+                        self._read_text(line, f"{path}:{number}", tokenizer)
+
+    def _read_text(self, text: str, source: str | None, tokenizer: TextTokenizer) -> None:
+        with self._telling(source or "--text"):
+            check_texts([text])
+            tokens = tokenizer.tokens(text)
+            name, words = source or " ".join(text.split()), torch.from_numpy(tokens.words)
+            self.readable.append(GivenInput(name, {"text": text, "source": source}, words, tokens.cut))
+
+    @contextmanager
+    def _telling(self, name: str | Path) -> Iterator[None]:
+        """Tells what is wrong with an input, by its name, and goes on."""
+        try:
+            yield
+        except OSError as error:
+            self._tell(name, error.strerror)
+        except UnicodeDecodeError:
+            self._tell(name, "this is no text in UTF-8; the store reads texts: give --text or text files")
+        except (InputError, TokenizerError) as error:
+            self._tell(name, error)
+
+    def _tell(self, name: str | Path, problem: object) -> None:
+        self.failed = True
+        typer.echo(f"error: {name}: {problem}", err=True)
+
+
+def _content(path: Path) -> str:
+    """Returns what a file or standard input holds, without a mark of the order of bytes."""
+    data = sys.stdin.buffer.read() if path == STANDARD_INPUT else path.read_bytes()
+    return data.decode("utf-8-sig").replace("\r\n", "\n")
