@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from mass_serve.evaluation.inputs import Item, Labelled
+from mass_serve.inputs.texts import Text
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS inputs (
@@ -64,7 +66,10 @@ def index_inputs(database: sqlite3.Connection, found: Iterable[Labelled]) -> str
     """
     database.executescript(SCHEMA)
     with database:
-        rows = ((one.task, one.target, one.item.place, one.item.version, one.item.text) for one in found)
+        rows = (
+            (one.task, one.target, one.item.place, one.item.version, json.dumps(one.item.text))
+            for one in found
+        )
         database.executemany("INSERT INTO scanned VALUES (?, ?, ?, ?, ?)", rows)
         if database.execute("SELECT 1 FROM inputs LIMIT 1").fetchone() is None:
             database.execute(FILL)
@@ -82,4 +87,16 @@ def next_inputs(
         " AND NOT EXISTS (SELECT 1 FROM answers WHERE method = ? AND input = inputs.id) ORDER BY id LIMIT ?",
         (selection.task, selection.half, after, selection.unanswered_by, count),
     )
-    return [(number, target, Item(place, version, text)) for number, target, place, version, text in rows]
+    return [
+        (number, target, Item(place, version, _text(json.loads(text))))
+        for number, target, place, version, text in rows
+    ]
+
+
+def _row(one: Labelled) -> tuple[str, int, str, str, str]:
+    return one.task, one.target, one.item.place, one.item.version, json.dumps(one.item.text)
+
+
+def _text(stored: str | list[str] | None) -> Text | None:
+    """A text as it was before JSON, which makes a list of a pair."""
+    return (stored[0], stored[1]) if isinstance(stored, list) else stored

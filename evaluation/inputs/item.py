@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from mass_serve.inputs.texts import Text
+
 
 @dataclass(frozen=True)
 class Item:
@@ -11,7 +13,7 @@ class Item:
 
     place: str  # the path of the file below the folder; of a text in a file of many, `:` and its line too
     version: str = ""  # of a file that is read later: what tells whether it is still the same
-    text: str | None = None  # a text has been read with the others of its file
+    text: Text | None = None  # a text or a pair of two, which was read with the others of its file
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Files with a text a row: JSON lines, or CSV and TSV with a line of column names."""
+"""Files with a text, or a pair of two, a row: JSON lines, or CSV and TSV with a line of column names."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mass_serve.evaluation.errors import EvaluationDataError
+from mass_serve.inputs.texts import Text
 
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 SUFFIXES = {".jsonl", *DELIMITERS}
@@ -21,28 +22,27 @@ class Row:
     """One text of a file."""
 
     line: int  # where it begins, from 1
-    text: str
+    text: Text
     label: str | int | None  # a class's name or number; None where the row has none
 
 
 def read_rows(path: Path) -> Iterator[Row]:
     """Yields the rows of a file, one in memory at a time.
 
-    Raises EvaluationDataError, with file and line, for a row without a text, for pairs of texts, and for
-    what is not written as the file's name says.
+    Raises EvaluationDataError, with file and line, for a row without a text, and for what is not written as
+    the file's name says.
     """
     rows = _table(path) if path.suffix.lower() in DELIMITERS else _json_lines(path)
     for line, row in rows:
-        text, label = row.get(TEXT), row.get(LABEL)
-        if not isinstance(text, str):
-            raise EvaluationDataError(f"{path}:{line}: {TEXT!r} must be a text, and is {_shown(text)}")
-        if row.get(PAIR):
-            raise EvaluationDataError(f"{path}:{line}: has a {PAIR!r}: no store takes pairs of texts")
+        text, pair, label = row.get(TEXT), row.get(PAIR), row.get(LABEL)
+        for name, part in ((TEXT, text), (PAIR, "" if pair is None else pair)):
+            if not isinstance(part, str):
+                raise EvaluationDataError(f"{path}:{line}: {name!r} must be a text, and is {_shown(part)}")
         if label is not None and (isinstance(label, bool) or not isinstance(label, str | int)):
             raise EvaluationDataError(
                 f"{path}:{line}: {LABEL!r} must be the name of a class or its number, not {_shown(label)}"
             )
-        yield Row(line, text, label)
+        yield Row(line, str(text) if pair is None else (str(text), str(pair)), label)
 
 
 def class_of(row: Row, path: Path, labels: Sequence[str]) -> int:

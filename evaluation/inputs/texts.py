@@ -1,4 +1,4 @@
-"""Texts in files: DATA/<task>.jsonl|csv|tsv with columns `text` and `label`, or DATA/<task>/<class>/*.txt."""
+"""Texts in files: DATA/<task>.jsonl|csv|tsv with columns `text` and `label`; DATA/<task>/<class>/*.txt."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mass_serve.evaluation.inputs.folders import files_below
 from mass_serve.evaluation.inputs.item import Item, Labelled
 from mass_serve.evaluation.inputs.text_tables import SUFFIXES, class_of, read_rows
 from mass_serve.inputs.errors import InputError
-from mass_serve.inputs.texts import TextTokenizer, TokenizerError, check_texts
+from mass_serve.inputs.texts import Text, TextTokenizer, TokenizerError, check_texts
 
 PLAIN = ".txt"  # a file that is one text
 
@@ -96,7 +96,7 @@ def _whole_file(path: Path, root: Path) -> Item:
     return Item(str(path.relative_to(root)), text=_checked(content, str(path)))
 
 
-def _checked(text: str, place: str) -> str:
+def _checked(text: Text, place: str) -> Text:
     """The text. Raises EvaluationDataError with its place where it is none."""
     try:
         check_texts([text])

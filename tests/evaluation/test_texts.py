@@ -162,6 +162,16 @@ def test_a_class_may_be_numbered(engine: Engine, tmp_path: Path) -> None:
     assert sorted(targets) == [1, 2]
 
 
+def test_two_texts_may_be_a_pair(engine: Engine, tmp_path: Path) -> None:
+    (tmp_path / "guard.jsonl").write_text('{"text": "w9", "text_pair": "w8 w7", "label": 0}\n')
+    (tmp_path / "domain.csv").write_text("label,text,text_pair\n1,w9,w8 w7\n")
+    data = data_of(engine, tmp_path)
+    assert engine.tokenizer is not None
+    expected = engine.tokenizer.tokens(("w9", "w8 w7")).words.tolist()
+    assert [words.tolist() for words in batches(data, "guard")[0].inputs] == [expected]
+    assert [words.tolist() for words in batches(data, "domain")[0].inputs] == [expected]
+
+
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
@@ -169,6 +179,16 @@ def test_a_class_may_be_numbered(engine: Engine, tmp_path: Path) -> None:
         ("guard.jsonl", "[1, 2]", "guard.jsonl:1: must be an object such as"),
         ("guard.jsonl", '\n{"label": "guard 1"}', "guard.jsonl:2: 'text' must be a text, and is missing"),
         ("guard.jsonl", '{"text": 5, "label": 0}', "guard.jsonl:1: 'text' must be a text, and is 5"),
+        (
+            "guard.jsonl",
+            '{"text": "w5", "text_pair": 5}',
+            "jsonl:1: 'text_pair' must be a text, and is 5",
+        ),
+        (
+            "guard.jsonl",
+            '{"text": "w5", "text_pair": "", "label": 0}',
+            "The second text of the pair is empty",
+        ),
         ("guard.jsonl", '{"text": "", "label": 0}', "guard.jsonl:1: The text is empty"),
         ("guard.jsonl", '{"text": "a\\u0000", "label": 0}', "guard.jsonl:1: The text has a NUL"),
         (
