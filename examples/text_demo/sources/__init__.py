@@ -1,0 +1,1 @@
+"""One file a source: each turns an unpacked package into labelled texts."""
