@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check --quiet
 
-.PHONY: install serve test check format docs demo real-demo fuzz mutants clean
+.PHONY: install serve test check format docs demo real-demo text-demo fuzz mutants clean
 
 install: $(VENV)/.installed
 serve: $(VENV)/.installed
@@ -41,6 +41,12 @@ demo: $(VENV)/.installed-dev
 REAL_DEMO ?= $(HOME)/.cache/mass-serve/real-demo
 real-demo: $(VENV)/.installed-real-demo
 	$(BIN)/python -m examples.real_demo --out $(REAL_DEMO) --json benchmarks/results/real_demo.json
+	$(BIN)/python -m docs.generate
+
+# The same with a real encoder of texts. Needs nothing beside the development tools.
+TEXT_DEMO ?= $(HOME)/.cache/mass-serve/text-demo
+text-demo: $(VENV)/.installed-dev
+	$(BIN)/python -m examples.text_demo --out $(TEXT_DEMO) --json benchmarks/results/text_demo.json
 	$(BIN)/python -m docs.generate
 
 # Looks for input that a parser does not bear, so many seconds for each; what it finds interesting stays in .fuzz.

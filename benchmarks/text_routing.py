@@ -92,12 +92,11 @@ def measure(store: str, root: Path) -> Iterator[Row]:
     yield texts.row("both", others)
     merged = loaded.bank.merged_parameters(list(loaded.pretrained), range(loaded.bank.num_tasks))
     on_merged, own = (passes_for(loaded.bank, weights, 1) for weights in (merged, loaded.pretrained))
-    for layer in range(loaded.architecture.depth):
-        for token in loaded.architecture.tokens:
-            yield texts.row(PAPER_PASS, -_residuals(loaded, on_merged, texts, layer, token), layer, token)
-            residuals = -_residuals(loaded, own, texts, layer, token)
-            yield texts.row(OWN_PASS, residuals, layer, token)
-            yield texts.row(SUM, others + standardised(residuals, every), layer, token)
+    papers, residuals = _residuals(loaded, on_merged, texts), _residuals(loaded, own, texts)
+    for (layer, token), of_place in residuals.items():
+        yield texts.row(PAPER_PASS, -papers[layer, token], layer, token)
+        yield texts.row(OWN_PASS, -of_place, layer, token)
+        yield texts.row(SUM, others + standardised(-of_place, every), layer, token)
 
 
 def _batches(files: InputFiles, loaded: LoadedStore, root: Path, items: Sequence[Item]) -> Iterator[Batch]:
@@ -117,13 +116,19 @@ def _kinds(engine: Engine, files: InputFiles, root: Path, items: Sequence[Item])
 
 
 @torch.inference_mode()
-def _residuals(loaded: LoadedStore, passes: Passes, texts: Texts, layer: int, token: Token) -> Tensor:
-    """The residuals [N, T] of every text's feature at a layer."""
-    blocks = loaded.bank.blocks[weight_of(loaded.architecture.residual_linear(layer))]
-    subspaces = TaskSubspaces(blocks.leading_rows)
-    probe = Probe(feature=Feature(layer, token))
-    features = [passes.first(batch, stop="feature", probe=probe).feature for batch in texts.batches]
-    return torch.cat([subspaces.residuals(feature) for feature in features])
+def _residuals(loaded: LoadedStore, passes: Passes, texts: Texts) -> dict[tuple[int, Token], Tensor]:
+    """The residuals [N, T] of every text's features, by layer and token."""
+    found: dict[tuple[int, Token], Tensor] = {}
+    entering = texts.batches
+    for layer in range(loaded.architecture.depth):
+        blocks = loaded.bank.blocks[weight_of(loaded.architecture.residual_linear(layer))]
+        subspaces = TaskSubspaces(blocks.leading_rows)
+        for token in loaded.architecture.tokens:
+            probe = Probe(feature=Feature(layer, token))
+            runs = [passes.first(batch, layer or None, layer + 1, probe) for batch in entering]
+            found[layer, token] = torch.cat([subspaces.residuals(one.feature) for one in runs])
+        entering = [one.entering for one in runs]
+    return found
 
 
 def main() -> None:

@@ -19,6 +19,15 @@ from docs.openapi import http_sections
 from docs.rank_rules import rank_rules_table
 from docs.real_demo import real_alike_table, real_modes_table, real_sources_table, real_tasks_table
 from docs.tables import metrics_table, modes_table, settings_table
+from docs.text_demo import (
+    text_bytes_table,
+    text_modes_table,
+    text_routing_table,
+    text_same_table,
+    text_sources_table,
+    text_tasks_table,
+    text_unfamiliar_table,
+)
 
 PAGES = Path(__file__).parent
 SECTIONS: Mapping[str, Callable[[], str]] = {
@@ -32,6 +41,13 @@ SECTIONS: Mapping[str, Callable[[], str]] = {
     "real_tasks": real_tasks_table,
     "real_modes": real_modes_table,
     "real_alike": real_alike_table,
+    "text_sources": text_sources_table,
+    "text_tasks": text_tasks_table,
+    "text_modes": text_modes_table,
+    "text_unfamiliar": text_unfamiliar_table,
+    "text_same": text_same_table,
+    "text_bytes": text_bytes_table,
+    "text_routing": text_routing_table,
 }
 _MARKED = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end of \2 -->)", re.DOTALL)
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from docs.markup import code, table
+from examples.from_packages.commands import MODES
 from examples.real_demo.packages import PACKAGES
-from examples.real_demo.serving import MODES
 from examples.real_demo.tasks import TASKS
 
 RECORDED = Path(__file__).parents[1] / "benchmarks" / "results" / "real_demo.json"

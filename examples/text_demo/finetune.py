@@ -20,7 +20,7 @@ from transformers import AutoTokenizer, BertForSequenceClassification
 
 from examples.from_packages.training import Report, silent
 
-MOST_TOKENS = 48
+MOST_TOKENS = 40
 BATCH = 16
 _REPORTED_STEPS = 20
 
@@ -29,8 +29,8 @@ _REPORTED_STEPS = 20
 class Plan:
     """How long and how fast to learn."""
 
-    steps: int = 60
-    rate: float = 5e-5
+    steps: int = 40
+    rate: float = 8e-5
     classifier_rate: float = 5e-4
     warmup: float = 0.1
     seed: int = 5

@@ -38,3 +38,7 @@ DEVELOPERS_MANUALS = Package("Debian", "manpages-dev", "", "GPL-2+ and others", 
 FORTUNES = Package("Debian", "fortunes", "", "BSD-3-Clause", "quotations, by file")
 EMOJI_GROUPS = Package("Debian", "unicode-data", "", "Unicode", "names of emoji, by group")
 ISO_CODES = Package("Debian", "iso-codes", "", "LGPL-2.1+", "names of languages, regions and scripts")
+PACKAGES = (
+    *(MINILM, BBC, SPAM_ASSASSIN, WORDNET, FOLDOC, *TRANSLATED.values(), *CODE.values()),
+    *(MANUALS, DEVELOPERS_MANUALS, FORTUNES, EMOJI_GROUPS, ISO_CODES),
+)

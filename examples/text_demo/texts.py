@@ -12,8 +12,8 @@ from pathlib import Path
 from examples.from_packages.splits import Split, divide
 
 # Of each task: how many of its texts a split takes at most.
-LIMITS: Mapping[Split, int] = {"evaluation": 160, "tuning": 80, "training": 1000}
-LONGEST = 160  # characters of a text, about 40 tokens; what is longer is cut at a space
+LIMITS: Mapping[Split, int] = {"evaluation": 100, "tuning": 60, "training": 800}
+LONGEST = 120  # characters of a text, about 30 tokens; what is longer is cut at a space
 SHORTEST = 3  # letters
 _SPACES = re.compile(r"\s+")
 _LETTER = re.compile(r"[^\W\d_]")
