@@ -21,6 +21,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
+from mass_serve.kernels.embedding import fused as embedding
 from mass_serve.kernels.energies import fused as energies
 from mass_serve.kernels.gate import fused as gate
 from mass_serve.kernels.layer_norm.fused import ROW_WARPS, layer_norm_kernel
@@ -50,6 +51,8 @@ MULTIPLES = {
     "token_stride",
 }
 POINTERS = {
+    "ids": "*i64",
+    "places": "*i64",
     "tiles": "*i32",
     "offsets": "*i32",
     "sample_segments": "*i32",
@@ -128,6 +131,18 @@ def product_variant(entry: Entry, **options: object) -> Compiled:
     return compile_variant(expand_kernel, entry.dtype, constants, num_warps, num_stages)
 
 
+def embedding_variant(dtype: str) -> Compiled:
+    """The kernel of words with low-rank changes, at width 768."""
+    constants = {
+        "ROWS": embedding.BLOCK_ROWS,
+        "COLUMNS": embedding.BLOCK_COLUMNS,
+        "SUM": embedding.BLOCK_RANK,
+        "UPCAST": False,
+        "PRECISION": "tf32x3" if dtype == "float32" else "ieee",
+    }
+    return compile_variant(embedding.embedding_kernel, dtype, constants, embedding.WARPS, 3)
+
+
 def row_and_router_variants() -> list[Compiled]:
     """The other kernels, at width 768."""
     blocks = {"ROWS": BLOCK_ROWS, "COLUMNS": BLOCK_COLUMNS, "SUM": BLOCK_SUM}
@@ -138,6 +153,9 @@ def row_and_router_variants() -> list[Compiled]:
     }
     gating = {"ACTIVATION": "silu", "BLOCK": gate.BLOCK}
     return [
+        embedding_variant("bfloat16"),
+        embedding_variant("float32"),
+        compile_variant(embedding.added_rows_kernel, "bfloat16", {"BLOCK": 1024}, embedding.WARPS, 3),
         compile_variant(gate.gate_kernel, "bfloat16", gating, 4, 3),
         compile_variant(layer_norm_kernel, "bfloat16", {"BLOCK": 1024}, ROW_WARPS, 3),
         compile_variant(positions_kernel, "bfloat16", {"BLOCK": 1024}, TOKEN_WARPS, 3),

@@ -95,7 +95,7 @@ def _sides(left: Tensor, right: Tensor) -> Fields:
     }
 
 
-def _folded(delta: Delta, blocks: TaskBlocks | None) -> Delta:
+def folded(delta: Delta, blocks: TaskBlocks | None) -> Delta:
     """The same change, its core folded where it has one, in memory that is contiguous."""
     match delta:
         case SeveralTasks():
@@ -126,7 +126,7 @@ def segmented_linear(
     # Sides of some output rows are no memory that a kernel could read: they are copied. Memory that is freed
     # when this returns is reused in the order of the launches.
     blocks = None if blocks is None else replace(blocks, u_t=blocks.u_t.contiguous())
-    weight, deltas = weight.contiguous(), [_folded(delta, blocks) for delta in deltas]
+    weight, deltas = weight.contiguous(), [folded(delta, blocks) for delta in deltas]
     fields = [linear_fields(delta, weight, blocks) for delta in deltas]
     plan = SegmentPlan(x.shape[0], len(deltas), len(LinearField), x.device)
     own_weights = [isinstance(delta, MaterialisedWeight) for delta in deltas]
