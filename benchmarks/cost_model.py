@@ -34,12 +34,12 @@ def measure(engine: Engine, rounds: int) -> dict[str, float]:
     crop = engine.preprocessing.crop
     pixels = torch.randint(256, (3, crop, crop), dtype=torch.uint8)
     patches = engine._inputs([Query(pixels)] * BATCH)
-    prices = AdaptiveExecution(engine._loaded.architecture, engine.bank, engine.set_cache)
+    prices = AdaptiveExecution(engine.bank, engine.set_cache)
 
     @torch.inference_mode()
     def second_pass(expert_set: tuple[int, ...], materialised: bool) -> Tensor:
         runner = replace(
-            engine._second_passes, choose_form=lambda chosen, _samples: SetKey(chosen, materialised)
+            engine._second_passes, choose_form=lambda chosen, _tokens: SetKey(chosen, materialised)
         )
         return runner.run([SecondPass(sample, expert_set) for sample in range(BATCH)], patches)
 
@@ -57,7 +57,7 @@ def measure(engine: Engine, rounds: int) -> dict[str, float]:
         }
         times = medians(variants, rounds)
         rent = (times[f"low_rank_{count}"] - times[f"materialised_{count}"]) / (
-            BATCH * prices.rent(expert_set)
+            BATCH * engine.architecture.num_tokens * prices.rent(expert_set)
         )
         buy = times[f"merging_{count}"] / prices.merging(expert_set)
         figures |= times | {f"buying_over_renting_{count}": buy / rent}

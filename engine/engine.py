@@ -61,7 +61,7 @@ class Engine:
         self._second_passes = SecondPassRunner(
             self._passes,
             self.set_cache,
-            form_chooser(execution, loaded.architecture, loaded.bank, self.set_cache),
+            form_chooser(execution, loaded.bank, self.set_cache),
         )
         self._answers = AnswerMaker(loaded.heads, loaded.router)
 

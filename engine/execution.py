@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from enum import StrEnum
 
-from mass_serve.backbone import Architecture, ExpertBank, weight_of
+from mass_serve.backbone import ExpertBank, weight_of
 from mass_serve.engine.second_passes import FormChooser
 from mass_serve.engine.set_cache import LOW_RANK, MATERIALISED, SetCache, SetKey
 
@@ -27,8 +27,8 @@ BUYING_OVER_RENTING = (2.1, 2.6)
 class AdaptiveExecution:
     """Rent or buy: run a set low-rank until that has cost as much as merging its weights would have.
 
-    Costs are multiply-accumulates beyond the base product. Renting costs a sample, for a set of summed
-    rank K, `L K (d_in + d_out)` in every linear, and `2 L K^2` more where several of its tasks change that
+    Costs are multiply-accumulates beyond the base product. Renting costs a token, for a set of summed
+    rank K, `K (d_in + d_out)` in every linear, and `2 K^2` more where several of its tasks change that
     linear. Buying costs `d_out K^2 + d_out K d_in` in every linear, once, weighed by BUYING_OVER_RENTING, and
     nothing after. Whatever requests come, this spends at most twice what the best choice in hindsight would
     have (the ski-rental bound). A set that is dropped from the cache has to earn its purchase again.
@@ -36,16 +36,15 @@ class AdaptiveExecution:
     Which form a sample runs in depends on the traffic before it, so its bits do too.
     """
 
-    def __init__(self, architecture: Architecture, bank: ExpertBank, cache: SetCache) -> None:
+    def __init__(self, bank: ExpertBank, cache: SetCache) -> None:
         self.cache = cache
         self._bank = bank
-        self._tokens = architecture.num_tokens
         self._paid: Counter[tuple[int, ...]] = Counter()
         names = [weight_of(linear) for linear in bank.linears]
         self._linears = [(tuple(bank.pretrained[name].shape), bank.blocks[name].ranks) for name in names]
 
-    def key(self, expert_set: tuple[int, ...], samples: int) -> SetKey:
-        """The form in which `samples` samples of this set run now; counts what they cost."""
+    def key(self, expert_set: tuple[int, ...], tokens: int) -> SetKey:
+        """The form in which samples of so many tokens run with this set now; counts what they cost."""
         merged = SetKey(expert_set, materialised=True)
         if merged in self.cache:
             return merged
@@ -53,17 +52,17 @@ class AdaptiveExecution:
         if fits and self._paid[expert_set] >= self.purchase_price(expert_set):
             del self._paid[expert_set]
             return merged
-        self._paid[expert_set] += samples * self.rent(expert_set)
+        self._paid[expert_set] += tokens * self.rent(expert_set)
         return SetKey(expert_set, materialised=False)
 
     def rent(self, expert_set: tuple[int, ...]) -> int:
-        """Multiply-accumulates for one sample of a set."""
+        """Multiply-accumulates for one token of a set."""
         cost = 0
         for (d_out, d_in), ranks in self._linears:
             own = [ranks[task] for task in expert_set if ranks[task]]
             k = sum(own)
             cost += k * (d_in + d_out) + (2 * k * k if len(own) > 1 else 0)
-        return self._tokens * cost
+        return cost
 
     def purchase_price(self, expert_set: tuple[int, ...]) -> float:
         """Returns what merging a set is worth, in multiply-accumulates of rent."""
@@ -75,19 +74,13 @@ class AdaptiveExecution:
         return sum(d_out * k * k + d_out * k * d_in for (d_out, d_in), k in summed)
 
 
-def form_chooser(
-    execution: Execution, architecture: Architecture, bank: ExpertBank, cache: SetCache
-) -> FormChooser:
+def form_chooser(execution: Execution, bank: ExpertBank, cache: SetCache) -> FormChooser:
     """Builds what says in which form an expert set runs.
 
-    Raises ValueError where sets are to be materialised and the cache has no room for one, and for adaptive
-    execution of texts.
+    Raises ValueError where sets are to be materialised and the cache has no room for one.
     """
-    if execution is Execution.ADAPTIVE and architecture.reads_text:
-        # What a text costs depends on its length, which is not known here.
-        raise ValueError("adaptive execution is for images: texts need low_rank or materialised execution")
     if execution is Execution.ADAPTIVE:
-        return AdaptiveExecution(architecture, bank, cache).key
+        return AdaptiveExecution(bank, cache).key
     materialised = execution is Execution.MATERIALISED
     # No set has more weights of its own than that of all tasks.
     needed = bank.expert_set_nbytes(range(bank.num_tasks), materialised=True)
@@ -96,4 +89,4 @@ def form_chooser(
             f"materialised execution keeps {needed:,} bytes for one expert set, and set_cache_bytes is "
             f"{cache.budget_bytes:,}: raise it, or use low_rank or adaptive execution"
         )
-    return lambda expert_set, _samples: SetKey(expert_set, materialised)
+    return lambda expert_set, _tokens: SetKey(expert_set, materialised)

@@ -38,7 +38,7 @@ class SecondPass:
         return self.tokens is not None
 
 
-# (expert set, its samples in the batch) -> the form that the set runs in
+# (expert set, the tokens of its samples in the batch) -> the form that the set runs in
 FormChooser = Callable[[tuple[int, ...], int], SetKey]
 
 
@@ -87,7 +87,7 @@ class SecondPassRunner:
     ) -> list[Batch]:
         """What passes give for rows `offsets[i]:offsets[i + 1]` with `expert_sets[i]`, in the rows' order."""
         keys = [
-            self.choose_form(expert_set, offsets[i + 1] - offsets[i])
+            self.choose_form(expert_set, _num_tokens(inputs[offsets[i] : offsets[i + 1]]))
             for i, expert_set in enumerate(expert_sets)
         ]
         parts: list[Batch] = []
@@ -98,6 +98,11 @@ class SecondPassRunner:
             rows = inputs[first : offsets[wave.stop]]
             parts.append(run(rows, weights, own_offsets))
         return parts
+
+
+def _num_tokens(inputs: Batch) -> int:
+    """How many tokens samples have together; the class token, which images get later, is too few to count."""
+    return len(inputs.rows) if isinstance(inputs, Packed) else inputs.shape[0] * inputs.shape[1]
 
 
 def _rows_by_start(second_passes: Sequence[SecondPass]) -> dict[int | None, list[int]]:

@@ -296,16 +296,16 @@ def test_adaptive_execution_buys_once_renting_has_cost_as_much() -> None:
 
 def test_the_price_of_renting_and_buying_is_the_stated_one() -> None:
     loaded = tiny.loaded_store()
-    execution = AdaptiveExecution(loaded.architecture, loaded.bank, SetCache(loaded.bank, 1 << 30))
+    execution = AdaptiveExecution(loaded.bank, SetCache(loaded.bank, 1 << 30))
     shapes = loaded.architecture.parameter_shapes()
     rent = buy = 0
     for name in loaded.architecture.linears:
         d_out, d_in = shapes[f"{name}.weight"]
         k = 2 * int(min(d_out, d_in) / 4)
-        rent += loaded.architecture.num_tokens * (k * (d_in + d_out) + 2 * k * k)
+        rent += k * (d_in + d_out) + 2 * k * k
         buy += d_out * k * k + d_out * k * d_in
-    batches_to_buy = math.ceil(BUYING_OVER_RENTING[1] * buy / (4 * rent))
-    forms = [execution.key((0, 3), 4).materialised for _ in range(batches_to_buy + 1)]
+    batches_to_buy = math.ceil(BUYING_OVER_RENTING[1] * buy / (200 * rent))
+    forms = [execution.key((0, 3), 200).materialised for _ in range(batches_to_buy + 1)]
     assert forms == [False] * batches_to_buy + [True]
 
 

@@ -180,14 +180,14 @@ def test_subspaces_are_compared_where_every_task_was_cut_and_has_some() -> None:
 
 def test_the_price_of_renting_and_buying_follows_each_tasks_ranks() -> None:
     loaded = _loaded()
-    execution = AdaptiveExecution(loaded.architecture, loaded.bank, SetCache(loaded.bank, 1 << 30))
+    execution = AdaptiveExecution(loaded.bank, SetCache(loaded.bank, 1 << 30))
     shapes, ranks = loaded.architecture.parameter_shapes(), loaded.bank.task_ranks
     rent = buy = 0
     for linear in loaded.architecture.linears:
         d_out, d_in = shapes[f"{linear}.weight"]
         own = [ranks[task][f"{linear}.weight"] for task in (1, 3)]
         k, core = sum(own), 2 * sum(own) ** 2 if all(own) else 0
-        rent += loaded.architecture.num_tokens * (k * (d_in + d_out) + core)
+        rent += k * (d_in + d_out) + core
         buy += d_out * k * k + d_out * k * d_in
     assert execution.rent((1, 3)) == rent
     assert execution.merging((1, 3)) == buy

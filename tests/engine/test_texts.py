@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers import BertTokenizer
 
 from mass_serve.engine import Engine, Query, TextQuery
+from mass_serve.engine.set_cache import SetKey
 from mass_serve.model_store.build_options import BuildOptions
 from mass_serve.model_store.build_store import build
 from mass_serve.model_store.errors import CheckpointError, StoreError
@@ -176,9 +177,23 @@ def test_images_are_refused_by_a_store_of_texts(bert: tuple[texts.Finetuned, Pat
         engine.classify([Image.new("RGB", (32, 32))])
 
 
-def test_adaptive_execution_is_for_images(bert: tuple[texts.Finetuned, Path]) -> None:
-    with pytest.raises(ValueError, match="adaptive execution is for images"):
-        Engine.load(str(bert[1]), device="cpu", execution="adaptive")
+def test_adaptive_execution_buys_by_the_tokens_of_texts(bert: tuple[texts.Finetuned, Path]) -> None:
+    """Short texts rent for longer than long ones: what they have cost is counted by their tokens."""
+
+    def texts_to_buy(text: str) -> int:
+        engine = Engine.load(str(bert[1]), device="cpu", execution="adaptive")
+        rented = engine.classify([text], ["guard"])[0].logits
+        asked = 1
+        while SetKey((0,), True) not in engine.set_cache:
+            engine.classify([text], ["guard"])
+            asked += 1
+            assert asked < 1000
+        bought = engine.classify([text], ["guard"])[0].logits
+        torch.testing.assert_close(bought, rented, atol=1e-4, rtol=1e-3)
+        return asked
+
+    short, long = texts_to_buy("w10 w11"), texts_to_buy("w10 " * 200)
+    assert short > 5 * long
 
 
 def test_a_task_of_another_kind_of_input_is_refused(
