@@ -30,6 +30,7 @@ from mass_serve.server.serving.sandbox.bounds import (
     SandboxError,
 )
 from mass_serve.server.serving.sandbox.pool import SandboxPool
+from mass_serve.server.serving.sandbox.tokenising import HEAD, TOKEN_BYTES
 from mass_serve.server.serving.tokenisers import (
     KEEP,
     LONG_TEXTS,
@@ -57,7 +58,7 @@ def word_pieces(folder: Path, **parts: object) -> TextTokenizer:
 
 async def refused_at(made: Tokenisers, tokenizer: TextTokenizer, *texts: Text) -> ServiceError:
     with pytest.raises(ServiceError) as caught:
-        await made.tokens(Texts(texts), tokenizer, Turn("all", 2))
+        await made.tokens(Texts(texts), tokenizer, Turn("all", 2), placed=False)
     return caught.value
 
 
@@ -114,9 +115,28 @@ def test_the_order_is_kept_wherever_a_text_is_read(tmp_path: Path) -> None:
             (unknown, [TEXTS, LONG_TEXTS, TEXTS, TEXTS, LONG_TEXTS, TEXTS]),
         ):
             pool.lanes.clear()
-            found = await made.tokens(Texts(MIXED), tokenizer, Turn("all", 2))
+            found = await made.tokens(Texts(MIXED), tokenizer, Turn("all", 2), placed=False)
             assert rows(found) == rows([tokenizer.tokens(text) for text in MIXED])
             assert pool.lanes == lanes
+
+    with_tokenisers(test)
+
+
+def test_places_come_from_wherever_a_text_is_read(tmp_path: Path) -> None:
+    tokenizer = word_pieces(tmp_path)
+
+    async def test(made: Tokenisers, pool: Watched) -> None:
+        texts = ("the cat", LONG)
+        for found, text in zip(
+            await made.tokens(Texts(texts), tokenizer, Turn("all", 2), placed=True), texts, strict=True
+        ):
+            expected = tokenizer.tokens(text, placed=True).places
+            assert expected is not None
+            assert found.places is not None
+            assert found.places.text == text
+            assert found.places.offsets.tolist() == expected.offsets.tolist()
+            assert found.places.continues.tolist() == expected.continues.tolist()
+        assert pool.lanes == [LONG_TEXTS]
 
     with_tokenisers(test)
 
@@ -129,7 +149,7 @@ def test_floods_are_read_within_what_a_text_of_their_length_may_take(
     tokenizer = TextTokenizer(read_tokenizer(save(tmp_path), 400).content, 512)
 
     async def test(made: Tokenisers, _: Watched) -> None:
-        found = await made.tokens(Texts(tuple(FLOODS.values())), tokenizer, Turn("all", 2))
+        found = await made.tokens(Texts(tuple(FLOODS.values())), tokenizer, Turn("all", 2), placed=False)
         for (name, flood), tokens in zip(FLOODS.items(), found, strict=True):
             assert 3 <= len(tokens.words) <= 512, name
             assert len(tokens.words) + tokens.cut <= 4 * len(flood) + 2, name
@@ -217,5 +237,5 @@ def test_bounds_grow_with_the_text_and_have_an_end() -> None:
     short, long, endless = (bounds_of(characters, 8) for characters in (10, 200_000, 1 << 30))
     assert short.cpu_seconds < long.cpu_seconds <= endless.cpu_seconds == 10.0
     assert short.memory_bytes < long.memory_bytes
-    assert short.result_bytes == 8 + 8 * 16
+    assert short.result_bytes == HEAD.size + 8 * TOKEN_BYTES
     assert isinstance(short, Bounds)
