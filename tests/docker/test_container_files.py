@@ -71,6 +71,40 @@ def test_the_images_variables_are_settings(target: str, monkeypatch: pytest.Monk
     assert last(target, "EXPOSE") == str(settings.port)
 
 
+def _requirements(**given: str) -> subprocess.CompletedProcess[str]:
+    """What `docker/requirements.py` prints for build arguments."""
+    command, text = [sys.executable, str(DOCKER / "requirements.py")], (ROOT / "pyproject.toml").read_text()
+    return subprocess.run(command, input=text, capture_output=True, text=True, env=given, check=False)
+
+
+def test_the_image_serves_texts_without_being_asked_to() -> None:
+    arguments = dict(line.split("=", 1) for name, line in instructions() if name == "ARG" and "=" in line)
+    extras = arguments["EXTRAS"].strip('"')
+    printed = _requirements(EXTRAS=extras).stdout.splitlines()
+    assert printed == [
+        *PROJECT["project"]["dependencies"],
+        *PROJECT["project"]["optional-dependencies"]["texts"],
+    ]
+
+
+def test_extras_are_followed_to_those_that_they_name() -> None:
+    """`mass-serve[texts]` would be looked for in an index."""
+    extras = PROJECT["project"]["optional-dependencies"]
+    assert extras["words"] == ["mass-serve[texts]"], "one fact, under both names"
+    printed = _requirements(EXTRAS="words tracing", EXTRA_PACKAGES="s3fs zstandard").stdout.splitlines()
+    own = PROJECT["project"]["dependencies"]
+    assert printed == [*own, *extras["texts"], *extras["tracing"], "s3fs", "zstandard"]
+    developing = _requirements(EXTRAS="dev").stdout
+    assert "mass-serve" not in developing
+    assert all(one in developing for name in ("tracing", "signing", "texts", "docs") for one in extras[name])
+
+
+def test_an_extra_that_there_is_not_ends_the_build() -> None:
+    done = _requirements(EXTRAS="text")
+    assert done.returncode == 1
+    assert "there is no extra 'text', the extras are " in done.stderr
+
+
 @pytest.mark.parametrize("target", ["cpu", "cuda"])
 def test_the_images_user_has_no_rights(target: str) -> None:
     assert last(target, "USER") == "1000:1000"
