@@ -31,6 +31,8 @@ from mass_serve.server.serving.ticket import Ticket
 ADMISSION_MARGIN = 1.2
 # What an image still counts for in the decoders' pace when one more has been decoded.
 DECODE_PACE_MEMORY = 0.98
+# The same for what sizes turn out to be, beside what they were guessed to be.
+SIZE_MEMORY = 0.98
 # One image counts as at most so many times slower or quicker than expected: a few odd files of one caller
 # would else have everybody refused as too late.
 MOST_OFF = 4.0
@@ -69,6 +71,8 @@ class Ledger:
         self._last_batch = (0, math.inf)  # its places and seconds
         self._decode_pace = Pace(DECODE_PACE_MEMORY)
         self._decode_pace.observe(1.0, 1.0)  # as expected, until more is known
+        self._sizes = Pace(SIZE_MEMORY)
+        self._sizes.observe(1.0, 1.0)  # as guessed, until more is known
         self.open: dict[Ticket, None] = {}  # in the order in which they came
         self.on_device = 0  # places
 
@@ -80,6 +84,10 @@ class Ledger:
     def decode_took(self, cost: float, seconds: float) -> None:
         """Learns how long an input takes to be ready, beside what is expected, from one."""
         self._decode_pace.observe(cost, min(max(seconds, cost / MOST_OFF), cost * MOST_OFF))
+
+    def size_was(self, guessed: int, known: int) -> None:
+        """Learns what the size of a request turned out to be: texts have fewer tokens than characters."""
+        self._sizes.observe(guessed, known)
 
     def device_took(self, places: int, seconds: float) -> None:
         """Learns the pace of the device from a batch."""
@@ -94,7 +102,7 @@ class Ledger:
         that was in time is followed by a larger one: of twice the places if half of the time was enough,
         else of a quarter more.
         """
-        pace = self._device_pace.seconds_per_unit
+        pace = self._device_pace.per_unit
         if not pace:
             return math.inf
         places, took = self._last_batch
@@ -129,17 +137,22 @@ class Ledger:
         return QueueFullError(f"The queue is full ({self.waiting} of {self.places} {self.unit}); try again.")
 
     def _refuse_when_late(self, ticket: Ticket) -> None:
-        places = self._ahead(ticket, lambda other: other.waiting)
+        places = self._ahead(ticket, self._expected_size)
         decode_cost = self._ahead(ticket, lambda other: other.decode_cost) + ticket.decode_cost
-        seconds = decode_cost * self._decode_pace.seconds_per_unit / self._decoders
+        seconds = decode_cost * self._decode_pace.per_unit / self._decoders
         if self._device_seconds >= FIRST_SECONDS:
-            seconds += (self.on_device + places + ticket.size) * self._device_pace.seconds_per_unit
+            work = self.on_device + places + self._expected_size(ticket)
+            seconds += work * self._device_pace.per_unit
         # With nothing ahead it is tried: were it refused for a slow past, no request would ever show that the
         # next ones are quick.
         if places and self._clock() + ADMISSION_MARGIN * seconds > ticket.deadline:
             raise QueueFullError(
                 f"{math.ceil(places)} {self.unit} are ahead, too many for an answer in time; try again later."
             )
+
+    def _expected_size(self, ticket: Ticket) -> float:
+        """Returns the places of what waits, as many as it should turn out to take where they are a guess."""
+        return ticket.waiting * (1.0 if ticket.is_submitted else self._sizes.per_unit)
 
     def _ahead(self, ticket: Ticket, amount: Callable[[Ticket], float]) -> float:
         """Returns the work that is done before the last of this request's is, without its own.

@@ -128,8 +128,10 @@ class Batcher:
 
     def submit(self, ticket: Ticket, queries: Sequence[AnyQuery]) -> None:
         """Hands over the inputs of an admitted ticket, whose size is known by now."""
+        size = size_of(queries)
         with self._changed:
-            ticket.submit(len(queries), size_of(queries))
+            self._ledgers.of(ticket.engine).size_was(ticket.size, size)
+            ticket.submit(len(queries), size)
             if ticket.future.done():
                 return
             ticket.submitted = time.monotonic()

@@ -1,4 +1,4 @@
-"""How fast the device, or the decoders, have been of late."""
+"""How fast the device, or the decoders, have been of late; and what sizes that are guessed turn out to be."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ PACE_MEMORY = 0.8
 
 
 class Pace:
-    """Seconds per unit of work, `sum(w s) / sum(w n)` with w falling by `memory` with each observation."""
+    """What a unit of work takes, `sum(w s) / sum(w n)` with w falling by `memory` with each observation."""
 
     def __init__(self, memory: float = PACE_MEMORY) -> None:
         self._memory = memory
         self._work = 0.0
-        self._seconds = 0.0
+        self._taken = 0.0
 
-    def observe(self, work: float, seconds: float) -> None:
+    def observe(self, work: float, taken: float) -> None:
         """Takes one more piece of work into account; those before it count for less and less."""
         self._work = self._memory * self._work + work
-        self._seconds = self._memory * self._seconds + seconds
+        self._taken = self._memory * self._taken + taken
 
     @property
-    def seconds_per_unit(self) -> float:
+    def per_unit(self) -> float:
         """The recent average; 0 before the first observation."""
-        return self._seconds / self._work if self._work else 0.0
+        return self._taken / self._work if self._work else 0.0

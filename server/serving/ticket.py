@@ -35,6 +35,11 @@ class Ticket:
     def __post_init__(self) -> None:
         self.waiting = self.size
 
+    @property
+    def is_submitted(self) -> bool:
+        """Tells whether its size is known."""
+        return self.awaited > 0
+
     def submit(self, queries: int, size: int) -> None:
         """Takes the size that it has, for what was guessed, and what it is to be answered with."""
         self.decode_cost = 0.0

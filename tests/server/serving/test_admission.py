@@ -122,6 +122,19 @@ def test_the_refusal_says_how_many_are_ahead(desk: Desk) -> None:
     assert desk.ledger.waiting == 5, "what is refused is not entered"
 
 
+def test_sizes_that_are_guessed_count_as_they_turned_out_of_late(desk: Desk) -> None:
+    """Texts are guessed to have a token for each character, and mostly have a quarter of that."""
+    desk.ask("a", 4).submit(1, 4)
+    for _ in range(500):
+        desk.ledger.size_was(40, 10)
+    assert desk.seconds("a", 8) == 4.0 + 2.0
+    guessed = desk.ask("a", 8)
+    assert desk.seconds("a", 8) == 4.0 + 2.0 + 2.0
+    guessed.submit(2, 3)
+    assert desk.seconds("a", 8) == 4.0 + 3.0 + 2.0
+    assert desk.ledger.waiting == 7, "the queue's bound counts all that it may be"
+
+
 def test_of_another_caller_only_as_much_is_ahead_as_is_taken_in_turns(desk: Desk) -> None:
     desk.ask("flood", 50)
     assert desk.seconds("a", 3) == 6.0

@@ -553,7 +553,7 @@ def _slow_and_occupied() -> Bench:
     bench.open()
     first.future.result(WAIT)
     for _ in range(int(FIRST_SECONDS / 0.2)):  # as if it had gone on so until its pace counts
-        bench.ledger.device_took(1, bench.ledger._device_pace.seconds_per_unit)
+        bench.ledger.device_took(1, bench.ledger._device_pace.per_unit)
     bench.engine.gate.clear()
     bench.engine.batches.clear()
     bench.occupy()
@@ -574,7 +574,7 @@ def test_a_request_that_cannot_be_answered_in_time_is_refused_at_once() -> None:
 def test_the_batch_on_the_device_and_the_request_itself_take_time_too() -> None:
     bench = _slow_and_occupied()
     bench.send(2)
-    pace = bench.ledger._device_pace.seconds_per_unit
+    pace = bench.ledger._device_pace.per_unit
     with pytest.raises(QueueFullError, match="1 images are ahead"):
         bench.send(3, seconds=2.5 * pace)  # one waits, one is on the device, and it would be the third
     bench.open()

@@ -171,7 +171,7 @@ def test_what_decoding_should_take_is_admitted_and_learnt_from() -> None:
         assert ticket.decode_cost == pytest.approx(3 * predicted_seconds(files[0], surveyed))
         bench.gate.set()
         await asking
-        assert bench.service.ledgers.images._decode_pace.seconds_per_unit != 1.0
+        assert bench.service.ledgers.images._decode_pace.per_unit != 1.0
 
     with_service(test)
 
@@ -203,7 +203,10 @@ class GuardedLedger(Ledger):
 
 
 OF_THE_LEDGER = frozenset(
-    ("admit", "forget", "decode_took", "device_took", "places_within", "on_device", "waiting", "open")
+    (
+        *("admit", "forget", "decode_took", "device_took", "places_within", "on_device", "waiting", "open"),
+        "size_was",
+    )
 )
 
 

@@ -169,7 +169,7 @@ def test_the_pace_of_images_tells_nothing_of_texts(bench: Bench) -> None:
     waiting = bench.send(text(1, 50))
     bench.open()
     assert reds(waiting) == [1]
-    assert bench.tokens._device_pace.seconds_per_unit < 1.0
+    assert bench.tokens._device_pace.per_unit < 1.0
 
 
 def test_images_do_not_fill_the_queue_of_texts(bench: Bench) -> None:
