@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from mass_serve.cli.failing import EXIT_FAILED, fail
-from mass_serve.cli.given_inputs import GivenInput, GivenInputs
-from mass_serve.engine import AnswerKind, Engine, Question, TextQuery
-from mass_serve.engine.queries import Query
+from mass_serve.cli.given_inputs import GivenInput, GivenInputs, on_one_line
+from mass_serve.engine import Aggregation, AnswerKind, Classification, Engine, Question
 from mass_serve.model_store.errors import StoreError
-from mass_serve.server.protocols.native.answers import ImageResult, image_result
+from mass_serve.server.protocols.native.answers import ImageResult, TokenResult, result
 from mass_serve.server.settings import Settings, SettingsError, load_settings
 from mass_serve.server.startup import store_source
+
+Result = tuple[GivenInput, ImageResult | TokenResult]
 
 
 def classify(
@@ -48,6 +50,9 @@ def classify(
         bool,
         typer.Option("--same-task", help="all inputs are of one task: choose it by all of them together"),
     ] = False,
+    aggregation: Annotated[
+        Aggregation, typer.Option(help="how tokens become entities, of tasks that classify tokens")
+    ] = "simple",
     as_json: Annotated[bool, typer.Option("--json", help="one JSON list for machines")] = False,
 ) -> None:
     """Classifies image files or texts. Ends with 1 if some cannot be read, and still answers the others."""
@@ -58,10 +63,14 @@ def classify(
     except (SettingsError, StoreError, ValueError) as error:
         fail(error)
     _check_known(engine, question.tasks or ())
-    given = _given(engine, settings, files or [], text or [], lines or [])
+    given = GivenInputs(placed=_asks_of_tokens(engine, question))
+    _read(given, engine, settings, files or [], text or [], lines or [])
     if question.same_task:
         _check_one_batch(len(given.readable), settings.max_batch_images)
-    results = _classify_all(engine, question, given.readable, settings.max_batch_images, top)
+    results = [
+        (one, result(answer, top, aggregation))
+        for one, answer in _classify_all(engine, question, given.readable, settings.max_batch_images)
+    ]
     _print_json(results) if as_json else _print_lines(results)
     if given.failed:
         raise typer.Exit(EXIT_FAILED)
@@ -73,22 +82,32 @@ def _check_known(engine: Engine, names: Sequence[str]) -> None:
             fail(f"there is no task {name!r}; the store has {', '.join(engine.tasks)}")
 
 
-def _given(
-    engine: Engine, settings: Settings, files: Sequence[Path], texts: Sequence[str], lines: Sequence[Path]
-) -> GivenInputs:
+def _asks_of_tokens(engine: Engine, question: Question) -> bool:
+    try:
+        return question.asks_of_tokens(engine.tasks)
+    except ValueError as error:
+        fail(error)
+
+
+def _read(
+    given: GivenInputs,
+    engine: Engine,
+    settings: Settings,
+    files: Sequence[Path],
+    texts: Sequence[str],
+    lines: Sequence[Path],
+) -> None:
     """Reads all inputs as the store takes them."""
-    given = GivenInputs()
     if engine.tokenizer is not None:
         if not (files or texts or lines):
             fail("the store reads texts, and none is given: give --text TEXT, --lines FILE or a text file")
         given.read_texts(texts, files, lines, engine.tokenizer)
-        return given
+        return
     if texts or lines:
         fail("the store reads images, and a text is given: give image files, or a store that reads texts")
     if not files:
         fail("the store reads images, and none is given: give image files")
     given.read_images(files, engine.preprocessing, settings.image_limits)
-    return given
 
 
 def _check_one_batch(inputs: int, batch: int) -> None:
@@ -100,30 +119,37 @@ def _check_one_batch(inputs: int, batch: int) -> None:
 
 
 def _classify_all(
-    engine: Engine, question: Question, inputs: Sequence[GivenInput], batch: int, top: int
-) -> list[tuple[GivenInput, ImageResult]]:
-    """Returns every answer with the input that it is about."""
-    kind = Query if engine.tokenizer is None else TextQuery
-    queries = question.queries([one.tensor for one in inputs], engine.tasks, kind)
-    answers = []
+    engine: Engine, question: Question, inputs: Sequence[GivenInput], batch: int
+) -> Iterator[tuple[GivenInput, Classification]]:
+    """Yields every answer with the input that it is about."""
+    queries = question.queries([one.prepared for one in inputs], engine.tasks)
+    asked = (one for one in inputs for _ in range(question.answers(1, engine.tasks)))
     for start in range(0, len(queries), batch):
-        answers += engine.classify_batch(queries[start : start + batch]).all_answers()
-    asked = [one for one in inputs for _ in range(question.answers(1, engine.tasks))]
-    found = [(one, image_result(answer, top)) for one, answer in zip(asked, answers, strict=True)]
-    for one, result in found:
-        result.cut = one.cut
-    return found
+        answers = engine.classify_batch(queries[start : start + batch]).all_answers()
+        yield from zip(islice(asked, len(answers)), answers, strict=True)
 
 
-def _print_json(results: Sequence[tuple[GivenInput, ImageResult]]) -> None:
-    typer.echo(json.dumps([{**one.described, **result.model_dump()} for one, result in results], indent=2))
+def _print_json(results: Sequence[Result]) -> None:
+    typer.echo(
+        json.dumps([{**one.described, **found.model_dump(), **_cut(one)} for one, found in results], indent=2)
+    )
 
 
-def _print_lines(results: Sequence[tuple[GivenInput, ImageResult]]) -> None:
-    """Prints `file  task  label score, label score`, readable and easy to cut."""
-    for one, result in results:
-        labels = ", ".join(f"{entry.label} {entry.score:.3f}" for entry in result.top)
-        typer.echo(f"{one.name}\t{result.task}\t{labels}")
+def _cut(one: GivenInput) -> dict[str, int]:
+    return {} if one.cut is None else {"cut": one.cut}
+
+
+def _print_lines(results: Sequence[Result]) -> None:
+    """Prints `file  task  label score, label score`, readable and easy to cut.
+
+    Of a task that classifies tokens it is `label text score`.
+    """
+    for given, found in results:
+        if isinstance(found, TokenResult):
+            labels = [f"{one.label} {on_one_line(one.text)} {one.score:.3f}" for one in found.entities]
+        else:
+            labels = [f"{entry.label} {entry.score:.3f}" for entry in found.top]
+        typer.echo(f"{given.name}\t{found.task}\t{', '.join(labels)}")
 
 
 def register(app: typer.Typer) -> None:

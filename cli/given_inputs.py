@@ -8,14 +8,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
 import typer
 from torch import Tensor
 
 from mass_serve.engine.preprocessing import ImagePreprocessor
 from mass_serve.inputs.errors import InputError
 from mass_serve.inputs.images import ImageLimits, decode_image
-from mass_serve.inputs.texts import TextTokenizer, TokenizerError, check_texts
+from mass_serve.inputs.texts import TextTokenizer, TokenizerError, Tokens, check_texts
 
 STANDARD_INPUT = Path("-")
 
@@ -26,16 +25,21 @@ class GivenInput:
 
     name: str  # in a line of output
     described: dict[str, str | None]  # in JSON
-    tensor: Tensor  # pixels, or words
-    cut: int | None = None  # how many tokens of a text are not read
+    prepared: Tensor | Tokens  # pixels of an image, tokens of a text
+
+    @property
+    def cut(self) -> int | None:
+        """How many tokens of a text are not read; None of an image."""
+        return self.prepared.cut if isinstance(self.prepared, Tokens) else None
 
 
 @dataclass
 class GivenInputs:
     """Collects what can be read. A line on standard error names everything else that was given."""
 
-    readable: list[GivenInput] = field(default_factory=list)
-    failed: bool = False
+    placed: bool = False  # it shall be known where the tokens of texts stand in them
+    readable: list[GivenInput] = field(default_factory=list, init=False)
+    failed: bool = field(default=False, init=False)
 
     def read_images(
         self, paths: Sequence[Path], preprocessor: ImagePreprocessor, limits: ImageLimits
@@ -67,9 +71,9 @@ class GivenInputs:
     def _read_text(self, text: str, source: str | None, tokenizer: TextTokenizer) -> None:
         with self._telling(source or "--text"):
             check_texts([text])
-            tokens = tokenizer.tokens(text)
-            name, words = source or " ".join(text.split()), torch.from_numpy(tokens.words)
-            self.readable.append(GivenInput(name, {"text": text, "source": source}, words, tokens.cut))
+            tokens = tokenizer.tokens(text, placed=self.placed)
+            name = source or on_one_line(text)
+            self.readable.append(GivenInput(name, {"text": text, "source": source}, tokens))
 
     @contextmanager
     def _telling(self, name: str | Path) -> Iterator[None]:
@@ -86,6 +90,11 @@ class GivenInputs:
     def _tell(self, name: str | Path, problem: object) -> None:
         self.failed = True
         typer.echo(f"error: {name}: {problem}", err=True)
+
+
+def on_one_line(text: str) -> str:
+    """Returns a text without line ends and tabs, which would end its place in a line of output."""
+    return " ".join(text.split())
 
 
 def _content(path: Path) -> str:

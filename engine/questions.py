@@ -67,7 +67,7 @@ class Question:
             return images
         return images * len(served if self.tasks is None else self.tasks)
 
-    def queries(self, inputs: Sequence[Tensor] | Sequence[Tokens], served: Collection[str]) -> list[AnyQuery]:
+    def queries(self, inputs: Sequence[Tensor | Tokens], served: Collection[str]) -> list[AnyQuery]:
         """The queries about inputs, in the order of the inputs and, of each, in that of the tasks.
 
         `inputs` are the pixels of images, or the tokens of texts.

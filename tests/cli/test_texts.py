@@ -14,7 +14,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from mass_serve.cli.app import app
-from mass_serve.engine import Engine
+from mass_serve.engine import Engine, TokenClassification
 from mass_serve.model_store.store import Store
 from tests import texts
 from tests.cli.test_stores import failure, run
@@ -105,6 +105,31 @@ def test_texts_in_json_with_the_answer_of_every_task(store: Path, tmp_path: Path
     asked = expected(store, ["w10", "w11 " * 100], tasks=["safety", "guard"], answer="each")
     assert [(one["task"], one["label"]) for one in results] == asked
     assert [len(one["top"]) for one in results] == [2] * 4
+
+
+def test_a_task_that_classifies_tokens_tells_entities(tmp_path: Path) -> None:
+    models = texts.finetuned(tmp_path, "Bert", ("guard", "domain"), ("pii",))
+    tasks = (f"--task={task.name}={task.checkpoint}" for task in models.tasks)
+    store = tmp_path / "store"
+    run("build", "--pretrained", models.pretrained, *tasks, "--force", "--out", store)
+    asked = [" ".join(f"w{row}" for row in range(start, start + 20)) for start in (5, 25, 45)]
+    (tmp_path / "many.txt").write_text("\n".join(asked))
+    flags = ("--lines", tmp_path / "many.txt", "--task", "pii", "--aggregation", "none", "--store", store)
+    answers = Engine.load(str(store)).classify(asked, ["pii"])
+    found = [one.entities("none") for one in answers if isinstance(one, TokenClassification)]
+    assert any(found)
+    results = json.loads(run("classify", *flags, "--json")[0])
+    assert [[(one["label"], one["text"], one["start"]) for one in own["entities"]] for own in results] == [
+        [(one.label, one.text, one.start) for one in own] for own in found
+    ]
+    lines = [line.split("\t")[1:] for line in run("classify", *flags)[0].splitlines()]
+    assert lines == [
+        ["pii", ", ".join(f"{one.label} {one.text} {one.score:.3f}" for one in own)] for own in found
+    ]
+    sentence = "ask with answer 'each'"
+    assert sentence in failure(
+        "classify", "--text", "w5", "--task", "pii", "--task", "guard", "--store", store
+    )
 
 
 def test_what_is_no_text_is_named_and_the_others_are_answered(store: Path, tmp_path: Path) -> None:
