@@ -44,7 +44,7 @@ class HeldBytes:
             if context.held_bytes + nbytes > self._most:
                 raise TooLargeError(
                     f"The body takes more than {self._most} bytes of memory with what it unpacks to, which is"
-                    " the limit; send fewer or smaller images."
+                    " the limit; send fewer or smaller inputs."
                 )
             holder = context.holder or context.caller.name
             little = self._by_caller.get(holder, 0) + nbytes <= self._little

@@ -84,7 +84,7 @@ async def read_body(request: Request, service: Service, limit: int | None = None
     context: RequestContext = request.state.context
     limit = service.settings.max_body_bytes if limit is None else limit
     too_large = TooLargeError(
-        f"The body is larger than {limit} bytes, which is the limit; send fewer or smaller images."
+        f"The body is larger than {limit} bytes, which is the limit; send fewer or smaller inputs."
     )
     announced = request.headers.get("content-length", "")
     # A length of many digits is over any limit, and int() refuses very long ones.

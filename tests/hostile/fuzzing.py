@@ -83,6 +83,16 @@ def _hugging_face() -> tuple[Parse, tuple[type[Exception], ...]]:
     return lambda data: read_image(data, "application/json"), (ServiceError,)
 
 
+def _hugging_face_texts() -> tuple[Parse, tuple[type[Exception], ...]]:
+    from mass_serve.server.errors import ServiceError
+    from mass_serve.server.protocols.hugging_face.text_requests import read_texts
+    from mass_serve.server.protocols.limits import Limits
+
+    limits = Limits(max_images=64, max_top_k=1000, max_text_characters=1000)
+    # The first byte says whether text-embeddings-inference's path was asked.
+    return lambda data: read_texts(data[1:], "", data[:1] == b"p", limits), (ServiceError,)
+
+
 def _open_inference() -> tuple[Parse, tuple[type[Exception], ...]]:
     from mass_serve.server.errors import ServiceError
     from mass_serve.server.protocols.limits import Limits
@@ -143,6 +153,16 @@ def _bodies(path: str) -> list[Body]:
     return [body for body in bodies() if body.path.startswith(path)]
 
 
+def _text_seeds() -> list[bytes]:
+    from tests.hostile.mutations import text_bodies
+
+    return [
+        (b"p" if body.path == "/predict" else b"h") + body.content
+        for body in text_bodies()
+        if b'"inputs"' in body.content and not body.path.startswith("/v2")
+    ]
+
+
 def _form() -> list[bytes]:
     from tests.hostile.mutations import form
 
@@ -180,6 +200,7 @@ TARGETS = {
     "decode": Target(("mass_serve.inputs", "PIL"), _decode, _pictures),
     "native": Target(("mass_serve.server", "python_multipart"), _native, _seeds_of("/v1/classify", b"\x01")),
     "hugging-face": Target(("mass_serve.server",), _hugging_face, _seeds_of("/models/")),
+    "hugging-face-texts": Target(("mass_serve.server",), _hugging_face_texts, _text_seeds),
     "open-inference": Target(("mass_serve.server",), _open_inference, _infer_seeds),
     "multipart": Target(("mass_serve.server", "python_multipart"), _multipart, _form),
     "manifest": Target(("mass_serve.model_store",), _manifest, _manifest_seeds),

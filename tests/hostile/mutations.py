@@ -71,6 +71,27 @@ def bodies() -> list[Body]:
     ]
 
 
+def text_bodies() -> list[Body]:
+    """Well-formed requests about texts in every form that is served."""
+    pair = {"text": "w20 é", "text_pair": "w21, w22"}
+    native = {"texts": ["w10 w11", pair], "tasks": ["guard", "domain"], "answer": "each", "top_k": 2}
+    parameters = {"top_k": 1, "function_to_apply": "none"}
+    predict = {"inputs": [["w10"], ["w11", "w12"]], "raw_scores": True, "truncation_direction": "left"}
+    tensor = {"name": "text", "datatype": "BYTES", "shape": [2]}
+    elements = b"".join(len(text).to_bytes(4, "little") + text for text in (b"w10", "w20 é".encode()))
+    binary = {"inputs": [tensor | {"parameters": {"binary_data_size": len(elements)}}]}
+    head, infer = json.dumps(binary).encode(), "/v2/models/auto/infer"
+    return [
+        Body("/v1/classify", (), json.dumps(native).encode()),
+        Body("/", (), json.dumps({"inputs": ["w10", pair], "parameters": parameters}).encode()),
+        Body("/models/guard", (), json.dumps({"inputs": "w10 w11"}).encode()),
+        Body("/predict", (), json.dumps(predict).encode()),
+        Body("/predict", (), json.dumps({"inputs": ["w10", "w11"], "truncate": False}).encode()),
+        Body(infer, (), json.dumps({"inputs": [tensor | {"data": ["w10", "w11"]}]}).encode()),
+        Body(infer, (f"Inference-Header-Content-Length: {len(head)}",), head + elements),
+    ]
+
+
 def form() -> bytes:
     """A multipart body of images and fields."""
     head = b'Content-Disposition: form-data; name="%b"\r\n\r\n%b\r\n'

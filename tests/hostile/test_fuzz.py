@@ -1,4 +1,4 @@
-"""6,000 spoilt bodies and 1,500 spoilt requests: none is the server's fault, and none is left hanging.
+"""8,000 spoilt bodies and 1,500 spoilt requests: none is the server's fault, and none is left hanging.
 
 The same ones every time; `make fuzz` looks for new ones, guided by what code they reach.
 """
@@ -10,7 +10,7 @@ import json
 import random
 import re
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
@@ -19,12 +19,15 @@ import pytest
 
 from benchmarks.hostile.arena import PICTURE, server_errors
 from benchmarks.hostile.wire import ask, post
+from mass_serve.model_store.build_options import BuildOptions
+from mass_serve.model_store.build_store import build
 from mass_serve.server.startup import demo_store
-from tests.hostile.mutations import bodies, raw_requests, spoilt_body
+from tests import texts
+from tests.hostile.mutations import Body, bodies, raw_requests, spoilt_body, text_bodies
 from tests.server_processes import RunningServer, serving
 
 SEED = 14
-BODIES, REQUESTS = 6000, 1500
+BODIES, TEXT_BODIES, REQUESTS = 6000, 2000, 1500
 # As many at a time; requests that never end wait for the server's patience, which is short here.
 BODIES_AT_ONCE, REQUESTS_AT_ONCE = 16, 100
 CLIENT_SECONDS = 0.5
@@ -63,28 +66,49 @@ def is_right_afterwards(server: RunningServer) -> bool:
 
 @pytest.mark.slow
 def test_no_spoilt_body_is_the_servers_failure() -> None:
-    chance, seeds = random.Random(SEED), bodies()
-    script = [spoilt_body(chance, chance.choice(seeds)) for _ in range(BODIES)]
-    found: Counter[int] = Counter()
-    wrong: list[str] = []
     with serving(Path(demo_store()), max_pixels=4_000_000, mode=QUICK) as server:
         server.wait_until_ready()
-
-        async def send(number: int) -> None:
-            body = script[number]
-            data = post(body.path, body.content, *body.headers)
-            answer = await ask(server.port, data, timeout=PATIENCE)
-            found[answer.status] += 1
-            if answer.status != 200 and not _refuses(answer.status, answer.body):
-                wrong.append(f"body {number} to {body.path}: {answer.status} {answer.body[:200]!r}")
-
-        asyncio.run(at_once(BODIES_AT_ONCE, range(BODIES), send))
-        assert wrong == []
+        found = statuses_of_spoilt(server, bodies(), BODIES)
         assert is_right_afterwards(server)
     # They are spoilt, and not too much: some are still good, and many are refused, for several reasons.
     assert found[200] > BODIES // 20
     assert found[400] > BODIES // 4
     assert {413, 415} <= set(found)
+
+
+@pytest.mark.slow
+def test_no_spoilt_body_of_texts_is_the_servers_failure(tmp_path: Path) -> None:
+    models = texts.finetuned(tmp_path, "Bert")
+    build(models.pretrained, models.tasks, tmp_path / "store", BuildOptions(force=True))
+    with serving(tmp_path / "store", max_text_characters=1000) as server:
+        server.wait_until_ready()
+        before = server.client.post("/v1/classify", json={"texts": ["w10"]}).json()["results"]
+        found = statuses_of_spoilt(server, text_bodies(), TEXT_BODIES)
+        assert server.client.post("/v1/classify", json={"texts": ["w10"]}).json()["results"] == before
+        assert "Traceback" not in server.log()
+        assert server_errors(server.client) == 0
+    assert found[200] > TEXT_BODIES // 20
+    assert found[400] > TEXT_BODIES // 4
+
+
+def statuses_of_spoilt(server: RunningServer, seeds: Sequence[Body], count: int) -> Counter[int]:
+    """Asserts that so many spoilt bodies are answered or refused; returns how often with each status."""
+    chance = random.Random(SEED)
+    script = [spoilt_body(chance, chance.choice(seeds)) for _ in range(count)]
+    found: Counter[int] = Counter()
+    wrong: list[str] = []
+
+    async def send(number: int) -> None:
+        body = script[number]
+        data = post(body.path, body.content, *body.headers)
+        answer = await ask(server.port, data, timeout=PATIENCE)
+        found[answer.status] += 1
+        if answer.status != 200 and not _refuses(answer.status, answer.body):
+            wrong.append(f"body {number} to {body.path}: {answer.status} {answer.body[:200]!r}")
+
+    asyncio.run(at_once(BODIES_AT_ONCE, range(count), send))
+    assert wrong == []
+    return found
 
 
 def _refuses(status: int, body: bytes) -> bool:

@@ -30,7 +30,7 @@ class Routing(BaseModel):
     coefficients: Mapping[str, float]
     residuals: Mapping[str, float] = Field(description="empty where they were not needed")
     familiarity: float | None = Field(
-        description="0 to 1, how much the image is like those of the task; null where one task was named"
+        description="0 to 1, how much the input is like those of the task; null where one task was named"
     )
 
 
@@ -61,7 +61,7 @@ class ImageResult(BaseModel):
     label: str
     score: float
     top: list[LabelScore]
-    unrouted: bool = Field(description="the image is so little like those of any task that none is believed")
+    unrouted: bool = Field(description="the input is so little like those of any task that none is believed")
     cut: int | None = Field(
         default=None,
         exclude_if=_is_none,

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
 # Of a form, beside its images.
 MOST_FIELDS = 1000
-ANSWER = "best, the default, for one answer to each image, or each for one of every task named, or of all"
-SAME_TASK = "all images are of one task, which is chosen by the evidence of all together"
+ANSWER = "best, the default, for one answer to each input, or each for one of every task named, or of all"
+SAME_TASK = "all inputs are of one task, which is chosen by the evidence of all together"
 AGGREGATION = (
     "how entities are made of the tokens that a task classifies: simple, the default, none, first, average or"
     " max, as in transformers"

@@ -90,13 +90,13 @@ async def classify(
     same_task: Annotated[bool | None, Query(description=SAME_TASK)] = None,
     aggregation: Annotated[Aggregation | None, Query(description=AGGREGATION)] = None,
 ) -> Response:
-    """Classifies images without being told what they show.
+    """Classifies images, or texts where the store reads those, without being told their task.
 
-    The body is an image file, a multipart form with one or more `images`, or JSON with base64; for a store
-    that reads texts, JSON with `texts`. `tasks`,
-    `top_k`, `answer` and `same_task` may be query parameters or part of a form or JSON body, which wins. The
-    order of the results is that of the images; with answer `each` every image has a result for each task, in
-    the order in which they are named or that of `/v1/tasks`, and those of the next image follow.
+    The body is an image file, a multipart form with one or more `images`, or JSON with base64; of texts it is
+    JSON with `texts`. `tasks`, `top_k`, `answer` and `same_task` may be query
+    parameters or part of a form or JSON body, which wins. The order of the results is that of the inputs;
+    with answer `each` every input has a result for each task, in the order in which they are named or that
+    of `/v1/tasks`, and those of the next input follow.
 
     A task that classifies the tokens of a text answers with `entities`, made of them by `aggregation`; it is
     asked where it is named alone, or with answer `each`.
