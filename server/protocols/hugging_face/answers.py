@@ -1,19 +1,29 @@
-"""From classifications to lists of labels."""
+"""From classifications to lists of labels, or of entities."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeAlias
 
 from pydantic import TypeAdapter
 from torch import Tensor
 
-from mass_serve.engine import Classification
-from mass_serve.server.protocols.hugging_face.messages import HuggingFaceLabel, ScoreFunction
+from mass_serve.engine import Classification, Entity, TokenClassification
+from mass_serve.server.protocols.hugging_face.messages import (
+    HuggingFaceEntity,
+    HuggingFaceLabel,
+    ScoreFunction,
+)
 from mass_serve.server.protocols.hugging_face.text_requests import TextRequest
 from mass_serve.server.serving.request_context import Answers
 
-TextAnswer = list[HuggingFaceLabel] | list[list[HuggingFaceLabel]]
-_TEXT_ANSWER: TypeAdapter[TextAnswer] = TypeAdapter(TextAnswer)
+Labels: TypeAlias = list[HuggingFaceLabel]
+Entities: TypeAlias = list[HuggingFaceEntity]
+TextAnswer: TypeAlias = Labels | list[Labels] | Entities | list[Entities]
+_LABELS: TypeAdapter[Labels | list[Labels]] = TypeAdapter(Labels | list[Labels])
+_ENTITIES: TypeAdapter[Entities | list[Entities]] = TypeAdapter(Entities | list[Entities])
+# A token is looked at, whether it becomes an entity or not.
+LABELS_A_TOKEN = 10
 
 
 def labels(
@@ -35,17 +45,50 @@ def labels(
 
 
 def text_answer(asked: TextRequest, answers: Answers) -> str:
-    """Returns the answer about texts in JSON."""
-    of_each = [
-        labels(answer, asked.top_k, asked.function, cut)
-        for answer, cut in zip(answers.classifications, answers.cut, strict=True)
-    ]
-    return _TEXT_ANSWER.dump_json(of_each if asked.is_nested else of_each[0]).decode()
+    """Returns the answer about texts in JSON: of one task that classifies tokens, its entities."""
+    found = list(zip(answers.classifications, answers.cut, strict=True))
+    of_tokens = [(one, cut) for one, cut in found if isinstance(one, TokenClassification)]
+    if of_tokens:
+        in_each = [entities(answer, asked, cut) for answer, cut in of_tokens]
+        return _ENTITIES.dump_json(in_each if asked.is_list else in_each[0]).decode()
+    of_each = [labels(answer, asked.top_k, asked.function, cut) for answer, cut in found]
+    return _LABELS.dump_json(of_each if asked.is_nested else of_each[0]).decode()
+
+
+def entities(answer: TokenClassification, asked: TextRequest, cut: int) -> list[HuggingFaceEntity]:
+    """Returns the entities in a text, as the request has them aggregated."""
+    ignored = asked.parameters.ignore_labels
+    found = (
+        answer.entities(asked.aggregation) if ignored is None else answer.entities(asked.aggregation, ignored)
+    )
+    aggregated = asked.aggregation != "none"
+    return [_entity(one, answer, cut, aggregated=aggregated) for one in found]
+
+
+def _entity(found: Entity, answer: TokenClassification, cut: int, *, aggregated: bool) -> HuggingFaceEntity:
+    return HuggingFaceEntity(
+        entity=None if aggregated else found.label,
+        entity_group=found.label if aggregated else None,
+        index=None if aggregated else found.tokens[0],
+        score=found.score,
+        word=found.text,
+        start=found.start,
+        end=found.end,
+        task=answer.task,
+        task_revision=answer.task_revision,
+        cut=cut,
+    )
 
 
 def num_labels(classifications: Sequence[Classification], top_k: int) -> int:
-    """Returns how many labels an answer has."""
-    return sum(min(top_k, len(one.labels)) for one in classifications)
+    """Returns how many labels an answer has, or how many take as long to write."""
+    return sum(_num_labels(one, top_k) for one in classifications)
+
+
+def _num_labels(answer: Classification, top_k: int) -> int:
+    if isinstance(answer, TokenClassification):
+        return LABELS_A_TOKEN * len(answer.logits)
+    return min(top_k, len(answer.labels))
 
 
 def _scores(answer: Classification, function: ScoreFunction | None) -> Tensor:

@@ -23,6 +23,22 @@ class HuggingFaceParameters(BaseModel):
     ] = None
 
 
+class TextParameters(HuggingFaceParameters):
+    """What Hugging Face's tasks about texts let a caller choose.
+
+    A task that classifies tokens takes the last three, and any other task the others.
+    """
+
+    aggregation_strategy: Annotated[
+        Literal["none", "simple", "first", "average", "max"] | None,
+        Field(description="how tokens become entities, simple by default"),
+    ] = None
+    ignore_labels: Annotated[
+        list[str] | None, Field(description="labels whose entities are left out, O alone by default")
+    ] = None
+    stride: Annotated[int | None, Field(description="null: a text is not split, but cut")] = None
+
+
 class HuggingFaceBody(BaseModel):
     """A Hugging Face image-classification request as JSON; what else its clients add is not read."""
 
@@ -42,17 +58,17 @@ class TextBody(BaseModel):
 
     # Which of the two writes so is known only once the rest is read.
     inputs: Any
-    parameters: HuggingFaceParameters | None = None
+    parameters: TextParameters | None = None
     truncate: bool | None = None
     truncation_direction: Literal["Right", "right", "Left", "left"] = "Right"
     raw_scores: bool = False
 
 
 class TextClassificationBody(BaseModel):
-    """How Hugging Face's text-classification clients ask."""
+    """How Hugging Face's text-classification and token-classification clients ask."""
 
     inputs: TextItem | list[TextItem] = Field(description="a text or a pair, or a list of them")
-    parameters: HuggingFaceParameters | None = None
+    parameters: TextParameters | None = None
 
 
 class PredictBody(BaseModel):
@@ -83,3 +99,24 @@ class HuggingFaceLabel(BaseModel):
     cut: int | None = Field(
         default=None, exclude_if=_is_none, description="of a text: how many of its tokens were not read"
     )
+
+
+class HuggingFaceEntity(BaseModel):
+    """A token, or a run of tokens, of a text that a task found something in."""
+
+    entity: str | None = Field(
+        default=None, exclude_if=_is_none, description="the label, where nothing was aggregated"
+    )
+    entity_group: str | None = Field(
+        default=None, exclude_if=_is_none, description="the label, without B- and I-"
+    )
+    index: int | None = Field(
+        default=None, exclude_if=_is_none, description="the number of the token, where nothing was aggregated"
+    )
+    score: float
+    word: str = Field(description="what stands in the text from start to end")
+    start: int = Field(description="the first character, counted in Unicode code points from 0")
+    end: int = Field(description="the character behind the last")
+    task: str
+    task_revision: str
+    cut: int = Field(description="how many of the text's tokens were not read")

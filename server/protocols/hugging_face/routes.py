@@ -27,6 +27,7 @@ from mass_serve.server.protocols.limits import DEFAULT_TOP_K, Limits, checked_to
 from mass_serve.server.protocols.writing import written_answer
 from mass_serve.server.serving.request_context import EncodedImages, RequestContext, Texts
 from mass_serve.server.serving.service import Service
+from mass_serve.server.serving.token_tasks import asks_of_tokens, is_known
 from mass_serve.server.web.json_schemas import inlined_schema
 from mass_serve.server.web.receiving import (
     FOR_INFERENCE,
@@ -75,6 +76,9 @@ async def classify_among_all(
     and the answer has a list for each text, also for a single one. Clients of text-embeddings-inference ask
     at `/predict`, where a single text, or pair, has its labels alone. A body with `parameters` is Hugging
     Face's at both paths, and one with `truncate`, `truncation_direction` or `raw_scores` the other's.
+
+    A task that classifies tokens gives Hugging Face's clients the list of entities in a text, and a list of
+    such lists for texts in a list. It is asked by its name, or as the only task of the store.
     """
     return await _classify(request, service, context, Question())
 
@@ -145,6 +149,10 @@ async def _of_texts(
         asked = await parsers.run(turn, len(frame), texts_of_frame, frame, to_predict, limits)
     else:
         asked = await parsers.run(turn, len(body), read_texts, body, content_type, to_predict, limits)
-    answers = await service.classify(Texts(asked.texts, asked.truncation), question, context)
+    tells_entities = not asked.to_predict
+    engine, inputs = service.engine, Texts(asked.texts, asked.truncation)
+    if is_known(question, engine):  # else it is said below which task is not
+        asked.check_asks(asks_of_tokens(question, engine, tells_entities))
+    answers = await service.classify(inputs, question, context, engine=engine, tells_entities=tells_entities)
     written = partial(text_answer, asked, answers)
     return await written_answer(parsers, turn, num_labels(answers.classifications, asked.top_k), written)

@@ -8,18 +8,24 @@ has neither is what the path is for.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from mass_serve.inputs.texts import Text, Truncation
 from mass_serve.server.errors import BadRequestError
 from mass_serve.server.protocols.bodies import is_json, parse_json
 from mass_serve.server.protocols.framed import framed_files, unframed_files
-from mass_serve.server.protocols.hugging_face.messages import HuggingFaceParameters, ScoreFunction, TextBody
+from mass_serve.server.protocols.hugging_face.messages import ScoreFunction, TextBody, TextParameters
 from mass_serve.server.protocols.limits import DEFAULT_TOP_K, Limits, check_count, checked_top_k
 from mass_serve.server.protocols.text_items import read_text
+
+if TYPE_CHECKING:
+    # Large JSON is read where there is no torch.
+    from mass_serve.engine import Aggregation
 
 # The function that reads large JSON in a worker process.
 FRAME_OF_TEXTS = "mass_serve.server.protocols.hugging_face.text_requests:frame_of_texts"
 OPTIONS_OF_PREDICT = {"truncate", "truncation_direction", "raw_scores"}
+OF_LABELS, OF_TOKENS = ("top_k", "function_to_apply"), ("aggregation_strategy", "ignore_labels")
 NEITHER = (
     'inputs: must be a text, a pair ["...", "..."], or a batch of such lists, [["..."], ["...", "..."]].'
 )
@@ -30,10 +36,27 @@ class TextRequest:
     """A well-formed request about texts."""
 
     texts: list[Text]
+    is_list: bool  # they came in a list, were it of one
     is_nested: bool  # the answer: a list for each text, or the labels of the only one
+    to_predict: bool  # a client of text-embeddings-inference asks
+    parameters: TextParameters
     top_k: int
     function: ScoreFunction | None
     truncation: Truncation
+
+    @property
+    def aggregation(self) -> Aggregation:
+        """How tokens become entities."""
+        return self.parameters.aggregation_strategy or "simple"
+
+    def check_asks(self, of_tokens: bool) -> None:
+        """Raises BadRequestError for parameters that say nothing to such a task, or that are not served."""
+        if self.parameters.stride is not None:
+            raise BadRequestError("stride: texts are not split here; leave it out, and what is cut is said.")
+        other = OF_LABELS if of_tokens else OF_TOKENS
+        if given := [name for name in other if getattr(self.parameters, name) is not None]:
+            what = "classifies tokens" if of_tokens else "classifies texts as a whole"
+            raise BadRequestError(f"The task {what}, and {given[0]} says nothing to it; leave it out.")
 
 
 def read_texts(body: bytes, content_type: str, to_predict: bool, limits: Limits) -> TextRequest:
@@ -62,18 +85,22 @@ def texts_of_frame(frame: bytearray, to_predict: bool, limits: Limits) -> TextRe
 
 def _checked(body: TextBody, to_predict: bool, limits: Limits) -> TextRequest:
     asks_predict = bool(body.model_fields_set & OPTIONS_OF_PREDICT) or to_predict
-    if body.parameters is None and asks_predict:
+    is_predict = body.parameters is None and asks_predict
+    parameters = body.parameters or TextParameters()
+    if is_predict:
         texts, is_nested = _read_predict_inputs(body.inputs)
         top_k, function = limits.max_top_k, None
     else:
         texts, is_nested = _read_inputs(body.inputs), True
-        parameters = body.parameters or HuggingFaceParameters()
         top_k = DEFAULT_TOP_K if parameters.top_k is None else parameters.top_k
         function = parameters.function_to_apply
     check_count(len(texts), "text", limits)
     return TextRequest(
         texts,
+        isinstance(body.inputs, list),
         is_nested,
+        is_predict,
+        parameters,
         checked_top_k(top_k, limits.max_top_k),
         "none" if body.raw_scores else function,
         _truncation(body),

@@ -8,6 +8,8 @@ from typing import Any
 
 import httpx
 import pytest
+from huggingface_hub import InferenceClient
+from huggingface_hub.errors import HfHubHTTPError
 
 from mass_serve.engine import Aggregation, Engine, TokenClassification
 from mass_serve.model_store.build_options import BuildOptions
@@ -130,3 +132,66 @@ def test_what_tasks_classify_is_told(server: RunningServer) -> None:
         "domain": False,
         "pii": True,
     }
+
+
+def client(server: RunningServer, path: str = "/models/pii") -> InferenceClient:
+    return InferenceClient(model=f"http://127.0.0.1:{server.port}{path}", token="hf_secret", timeout=20)
+
+
+@pytest.mark.parametrize("aggregation", ["none", "simple", "first", "average", "max"])
+def test_hugging_faces_client_gets_entities(
+    server: RunningServer, engine: Engine, aggregation: Aggregation
+) -> None:
+    for text, wanted in zip(TEXTS, expected(engine, TEXTS, aggregation), strict=True):
+        found = client(server).token_classification(text, aggregation_strategy=aggregation)
+        label = "entity" if aggregation == "none" else "entity_group"
+        assert [(getattr(one, label), one.score, one.start, one.end, one.word) for one in found] == [
+            (one["label"], one["score"], one["start"], one["end"], one["text"]) for one in wanted
+        ]
+
+
+def test_hugging_faces_client_chooses_the_labels(server: RunningServer) -> None:
+    every = client(server).token_classification(TEXTS[0], aggregation_strategy="none", ignore_labels=[])
+    assert {one.entity for one in every} <= set(texts.ENTITY_LABELS)
+    assert [one["index"] for one in every] == list(range(1, len(every) + 1))
+    named = {one.entity for one in every if one.entity != "date"}
+    some = client(server).token_classification(TEXTS[0], aggregation_strategy="none", ignore_labels=["date"])
+    assert {one.entity for one in some} == named
+    assert client(server).token_classification(TEXTS[0]) == client(server).token_classification(
+        TEXTS[0], aggregation_strategy="simple"
+    )
+
+
+def test_texts_in_a_list_have_a_list_each(server: RunningServer) -> None:
+    body = {"inputs": TEXTS[:2], "parameters": {"aggregation_strategy": "max"}}
+    lists = server.client.post("/models/pii", json=body).json()
+    alone = [server.client.post("/models/pii", json={**body, "inputs": text}).json() for text in TEXTS[:2]]
+    assert lists == alone
+    assert lists[0][0].keys() == {
+        *("entity_group", "score", "word", "start", "end", "task", "task_revision", "cut")
+    }
+
+
+def test_hugging_faces_client_is_told_what_is_wrong(server: RunningServer) -> None:
+    with pytest.raises(HfHubHTTPError, match="stride: texts are not split here"):
+        client(server).token_classification(TEXTS[0], stride=4)
+    with pytest.raises(HfHubHTTPError, match="aggregation_strategy"):
+        client(server).token_classification(TEXTS[0], aggregation_strategy="median")  # type: ignore[arg-type]
+    with pytest.raises(HfHubHTTPError, match="classifies tokens, and top_k says nothing to it"):
+        client(server).text_classification(TEXTS[0], top_k=2)
+    with pytest.raises(HfHubHTTPError, match="as a whole, and ignore_labels says nothing to it"):
+        client(server, "/models/guard").token_classification(TEXTS[0], ignore_labels=["O"])
+    with pytest.raises(HfHubHTTPError, match="There is no task 'cars'"):
+        client(server, "/models/cars").token_classification(TEXTS[0])
+    body = {"inputs": TEXTS[0], "raw_scores": True}
+    refused(
+        server.client.post("/models/pii/predict", json=body), 400, "POST JSON with 'texts' to /v1/classify"
+    )
+    pair = {"inputs": {"text": "Jane", "text_pair": "Doe"}}
+    refused(server.client.post("/models/pii", json=pair), 400, "a task that classifies tokens takes none")
+
+
+def test_tritons_clients_are_told_where_entities_are(server: RunningServer) -> None:
+    tensor = {"name": "text", "shape": [1], "datatype": "BYTES", "data": [TEXTS[0]]}
+    response = server.client.post("/v2/models/pii/infer", json={"inputs": [tensor]})
+    refused(response, 400, "classifies the tokens of a text", "/v1/classify")
