@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
 
@@ -23,9 +24,12 @@ from mass_serve.server.protocols.open_inference import routes as open_inference
 from mass_serve.server.protocols.open_inference.binary_form import TO_BINARY_FORM
 from mass_serve.server.protocols.open_inference.model_statistics import Statistics
 from mass_serve.server.serving.service import Service
-from mass_serve.server.settings import Settings
+from mass_serve.server.settings import Settings, SettingsError
 from mass_serve.server.web.error_handlers import install_error_handlers
 from mass_serve.server.web.middleware import RequestMiddleware
+
+if TYPE_CHECKING:
+    from mass_serve.server.rpc.transport import Transport
 
 ROUTES = (
     native,
@@ -50,7 +54,9 @@ def create_app(settings: Settings, source: EngineSource) -> FastAPI:
     Raises SettingsError for settings that do not fit this machine.
     """
     metrics = Metrics(settings.engine_options.labels)
-    service = Service(settings, source, metrics, PARSING)
+    others = _grpc(settings)
+    parsing = [*PARSING, *(function for transport in others for function in transport.PARSING)]
+    service = Service(settings, source, metrics, parsing)
     metrics.watch_readiness(lambda: service.ready)
     metrics.watch_queue(service.places)
     metrics.watch_ages(service.ages)
@@ -59,12 +65,16 @@ def create_app(settings: Settings, source: EngineSource) -> FastAPI:
     metrics.held_bytes_are_bounded(settings.max_held_bytes)
     scrapes = metrics_routes.Scrapes(metrics)
     send_last_spans: Shutdown = no_spans
+    statistics = Statistics()
+    beside = [transport(service, statistics) for transport in others]
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         service.start()
         app.openapi()  # is kept: it takes longer than the event loop may stand still for whoever asks first
         yield
+        for transport in beside:
+            await transport.stop()
         await service.close()
         scrapes.close()
         await send_last_spans()
@@ -82,7 +92,8 @@ def create_app(settings: Settings, source: EngineSource) -> FastAPI:
     app.state.service = service
     app.state.scrapes = scrapes
     app.state.task_lists = task_routes.TaskLists(service.parsers)
-    app.state.statistics = Statistics()
+    app.state.statistics = statistics
+    app.state.beside = beside
     for routes in ROUTES:
         app.include_router(routes.router)
     install_error_handlers(app, service)
@@ -90,3 +101,16 @@ def create_app(settings: Settings, source: EngineSource) -> FastAPI:
     if settings.tracing:
         send_last_spans = trace_requests(app)
     return app
+
+
+def _grpc(settings: Settings) -> list[type[Transport]]:
+    """Returns gRPC beside HTTP, where it has a port. Raises SettingsError without its packages."""
+    if settings.grpc_port is None:
+        return []
+    try:
+        from mass_serve.server.rpc.transport import Transport
+    except ModuleNotFoundError as error:
+        raise SettingsError(
+            f"grpc_port: {error.name} is not installed; install 'mass-serve[grpc]'"
+        ) from error
+    return [Transport]

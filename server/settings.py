@@ -74,6 +74,12 @@ class Settings(EngineOptions, BaseSettings):
 
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 takes a free one")
+    grpc_port: int | None = Field(
+        None,
+        ge=0,
+        le=65535,
+        description="port for gRPC (extra `grpc`), such as 8001; closed where not given",
+    )
 
     allowed_hosts: HostNames = Field(
         None,
@@ -137,6 +143,11 @@ class Settings(EngineOptions, BaseSettings):
     def engine_options(self) -> EngineOptions:
         """The part that an engine takes."""
         return EngineOptions(**{name: getattr(self, name) for name in EngineOptions.model_fields})
+
+    @property
+    def max_grpc_connections(self) -> int:
+        """Returns how many connections gRPC may have beside HTTP's; each carries many calls."""
+        return 0 if self.grpc_port is None else max(1, self.max_connections // 4)
 
     @property
     def image_limits(self) -> ImageLimits:

@@ -43,6 +43,7 @@ THIRD_PARTY: dict[str, set[str]] = {
     "server": {
         *("torch", "numpy", "PIL", "pydantic", "pydantic_settings", "python_multipart", "structlog"),
         *("fastapi", "starlette", "uvicorn", "h11", "prometheus_client", "opentelemetry"),
+        *("google", "grpc", "grpc_health", "grpc_reflection"),
     },
     "cli": {"pydantic", "rich", "structlog", "typer"},
 }

@@ -32,7 +32,7 @@ BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 LOAD_BUCKETS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 250)
 COEFFICIENT_BUCKETS = tuple(step / 10 for step in range(1, 11))
 
-PROTOCOLS = ("v1", "v2", "hugging_face", "other")
+PROTOCOLS = ("v1", "v2", "hugging_face", "grpc", "other")
 CODES = (200, 400, 401, 404, 405, 408, 413, 415, 421, 429, 499, 500, 503, 504, 505)
 QUESTIONS = (*get_args(AnswerKind), "same_task")
 CACHE_COUNTS = ("hits", "misses", *FORMS)
@@ -68,7 +68,10 @@ class Metrics(GuardingMetrics):
 
     def _make_request_metrics(self) -> None:
         self.requests = Counter(
-            "mass_requests", "HTTP requests answered.", ("protocol", "code"), registry=self.registry
+            "mass_requests",
+            "Requests answered; those of gRPC by the status of HTTP that says the same.",
+            ("protocol", "code"),
+            registry=self.registry,
         )
         self.request_duration = Histogram(
             "mass_request_duration_seconds",
@@ -78,7 +81,7 @@ class Metrics(GuardingMetrics):
             registry=self.registry,
         )
         self.in_progress = Gauge(
-            "mass_requests_in_progress", "HTTP requests being answered.", registry=self.registry
+            "mass_requests_in_progress", "Requests being answered.", registry=self.registry
         )
         self.rejected = Counter(
             "mass_rejected", "Requests refused or given up, by reason.", ("reason",), registry=self.registry

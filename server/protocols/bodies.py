@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -33,8 +34,20 @@ def parse_json(model: type[M], body: bytes, most_values: int) -> M:
             f"The JSON holds more than {min(most_values, MOST_LISTS)} values, which is the limit; send fewer"
             " at a time, or send tensors in binary form."
         )
-    try:
+    with _first_problem_told():
         return model.model_validate_json(body)
+
+
+def checked(model: type[M], content: Mapping[str, Any]) -> M:
+    """Returns content that was not JSON as `model`. Raises BadRequestError."""
+    with _first_problem_told():
+        return model.model_validate(content)
+
+
+@contextmanager
+def _first_problem_told() -> Iterator[None]:
+    try:
+        yield
     except ValidationError as error:
         # What pydantic says beside the place and the message costs time and memory for each problem of many.
         problems = error.errors(include_input=False, include_url=False)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 import time
+import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -17,6 +19,9 @@ from mass_serve.server.serving.fair_queue import ORDINARY_PRIORITY
 if TYPE_CHECKING:
     # Parsers of requests run where there is no torch.
     from mass_serve.engine import Classification
+
+
+SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
 
 @dataclass(frozen=True)
@@ -102,6 +107,17 @@ class RequestContext:
     deadline: float = math.inf
     stage_seconds: dict[str, float] = field(default_factory=dict)
     batches: Sequence[Batch] = ()
+
+    def told(self) -> dict[str, Any]:
+        """Returns what its log line tells of it."""
+        key = {} if self.caller.key_name is None else {"key": self.caller.key_name}
+        stages = {f"{stage}_seconds": round(spent, 6) for stage, spent in self.stage_seconds.items()}
+        return {"images": self.images, **key, **stages}
+
+
+def sane_request_id(given: str) -> str:
+    """Returns the caller's id, if it is sane, so that it can be followed through services, or a new one."""
+    return given if SANE_REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
 
 
 @dataclass(frozen=True)

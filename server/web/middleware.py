@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import time
-import uuid
 
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
@@ -13,7 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mass_serve.server.errors import INTERNAL_ERROR, DrainingError
 from mass_serve.server.serving.caller import caller_at
-from mass_serve.server.serving.request_context import RequestContext
+from mass_serve.server.serving.request_context import RequestContext, sane_request_id
 from mass_serve.server.serving.service import Service
 from mass_serve.server.web.hosts import AllowedHosts
 from mass_serve.server.web.responses import error_response
@@ -21,7 +19,6 @@ from mass_serve.server.web.responses import error_response
 # What a log line tells of a path.
 LONGEST_LOGGED_PATH = 512
 LONGEST_LOGGED_METHOD = 32
-SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 HTTP_VERSIONS = ("1.0", "1.1")
 HEALTH = ("/livez", "/readyz", "/v2/health/live", "/v2/health/ready")
 PROBES = (*HEALTH, "/metrics")
@@ -127,21 +124,16 @@ def _protocol(method: str, path: str) -> str:
 
 
 def _request_id(scope: Scope) -> str:
-    """Takes the caller's id, if it is sane, so that it can be followed through several services."""
-    given = Headers(scope=scope).get("x-request-id", "")
-    return given if SANE_REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+    return sane_request_id(Headers(scope=scope).get("x-request-id", ""))
 
 
 def _log_request(scope: Scope, status: int, seconds: float, context: RequestContext) -> None:
     """Logs one line: never a header, because those may hold callers' tokens."""
-    stages = {f"{stage}_seconds": round(spent, 6) for stage, spent in context.stage_seconds.items()}
     log.info(
         "request",
         method=scope["method"][:LONGEST_LOGGED_METHOD],
         path=scope["path"][:LONGEST_LOGGED_PATH],
         status=status,
         seconds=round(seconds, 6),
-        images=context.images,
-        **({} if context.caller.key_name is None else {"key": context.caller.key_name}),
-        **stages,
+        **context.told(),
     )

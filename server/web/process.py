@@ -12,9 +12,10 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Sequence
 from functools import partial
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
 import structlog
 import uvicorn
@@ -65,6 +66,16 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
+class Beside(Protocol):
+    """Another transport, on the same event loop."""
+
+    async def start(self) -> None:
+        """Listens. Raises SettingsError where it cannot."""
+
+    async def stop(self) -> None:
+        """Takes nothing new, and returns when what was accepted is answered; once it has, at once."""
+
+
 class DrainingServer(uvicorn.Server):
     """uvicorn, except that SIGTERM first takes the server out of rotation and only later closes the listener.
 
@@ -72,9 +83,17 @@ class DrainingServer(uvicorn.Server):
     SIGINT, and a second signal, skip the grace period: whoever types Ctrl-C does not want to wait.
     """
 
-    def __init__(self, config: uvicorn.Config, service: Service, grace_seconds: float) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        service: Service,
+        grace_seconds: float,
+        beside: Sequence[Beside] = (),
+    ) -> None:
         super().__init__(config)
         self._service = service
+        self._beside = beside
+        self._stopping: list[asyncio.Task[None]] = []
         self._grace_seconds = grace_seconds
         self._close_at = math.inf
 
@@ -91,9 +110,16 @@ class DrainingServer(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Starts to listen, and to hear of connections that could not be taken."""
         count_failed_accepts(asyncio.get_running_loop(), self._service.observer)
+        for transport in self._beside:
+            await transport.start()
         await super().startup(sockets)
         for listener in sockets or []:
             listener.listen(BACKLOG)  # the loop knows one number for this and for ACCEPTED_AT_ONCE
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Drains all transports at once; the application's end waits for each of them."""
+        self._stopping = [asyncio.create_task(transport.stop()) for transport in self._beside]
+        await super().shutdown(sockets)
 
     async def on_tick(self, counter: int) -> bool:
         """Looks after the service, ten times a second, and returns whether to close the listener."""
@@ -134,7 +160,7 @@ def need_descriptors(settings: Settings) -> None:
     others = OTHER_DESCRIPTORS + DESCRIPTORS_A_WORKER * (settings.decode_workers + OTHER_WORKERS)
     # Those that come in one turn of the loop are counted, and as many closed, in the next ones.
     others += 2 * ACCEPTED_AT_ONCE
-    needed = settings.max_connections + others
+    needed = settings.max_connections + settings.max_grpc_connections + others
     if soft < needed <= hard:
         most = resource.RLIM_INFINITY if math.isinf(hard) else int(hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (needed, most))
@@ -176,7 +202,7 @@ def run(app: FastAPI, settings: Settings, listener: socket.socket) -> int:
         timeout_graceful_shutdown=math.ceil(settings.request_timeout) + 1,
     )
     signal.signal(signal.SIGHUP, lambda *_: service.store.reload())
-    DrainingServer(config, service, settings.drain_seconds).run(sockets=[listener])
+    DrainingServer(config, service, settings.drain_seconds, app.state.beside).run(sockets=[listener])
     load_error = service.load_error
     if isinstance(load_error, LoadTimeoutError):
         log.error(str(load_error))

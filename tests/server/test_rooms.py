@@ -19,7 +19,8 @@ ROOMS: dict[str, set[str]] = {
     "web": BASE | {"serving"},
     "protocols": BASE | {"serving", "web"},
     "operation": BASE | {"serving", "web"},
-    "app": BASE | {"serving", "web", "protocols", "operation"},
+    "rpc": BASE | {"serving", "protocols"},
+    "app": BASE | {"serving", "web", "protocols", "operation", "rpc"},
 }
 WEB_FRAMEWORKS = {"fastapi", "starlette", "uvicorn", "h11"}
 # Rooms that every transport shares, be it HTTP or not.

@@ -7,6 +7,7 @@ a request is checked there first, so that the JSON that comes back is small.
 from __future__ import annotations
 
 import struct
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -43,10 +44,17 @@ def to_binary_form(body: memoryview, given: bytes) -> bytes:
     Raises BadRequestError and TooLargeError, as `parse_infer_request` does.
     """
     json_length, max_images, max_top_k = OPTIONS.unpack(given)
-    asked = parse_infer_request(body, str(json_length), Limits(max_images, max_top_k))
+    return as_binary_form(parse_infer_request(body, str(json_length), Limits(max_images, max_top_k)))
+
+
+def as_binary_form(asked: InferRequest, beside: Mapping[str, Any] | None = None) -> bytes:
+    """Returns the length of a JSON part, that part, and the tensor behind it.
+
+    `beside` is what the JSON has beside the request.
+    """
     kind, tensor = _tensor(asked.inputs, asked.batch_shape)
-    head = {**_options(asked), "inputs": [{**kind, "parameters": {"binary_data_size": len(tensor)}}]}
-    return framed(head, [tensor])
+    inputs = [{**kind, "parameters": {"binary_data_size": len(tensor)}}]
+    return framed({**_options(asked), **(beside or {}), "inputs": inputs}, [tensor])
 
 
 def split(result: bytearray) -> tuple[memoryview, str]:
