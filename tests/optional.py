@@ -19,6 +19,12 @@ OPEN_CLIP = ("open-clip-torch", "ftfy", "wcwidth", "regex", "tqdm")
 # PEFT and the one package that it imports and the tests do not.
 PEFT = ("peft", "accelerate")
 
+# KServe's client of gRPC, and what it imports of all that KServe asks for, some of it in other versions.
+KSERVE = (
+    *("kserve", "cloudevents<2", "deprecation", "orjson", "pandas", "grpc-interceptor", "timing-asgi"),
+    *("watchfiles", "kubernetes", "oauthlib", "requests-oauthlib", "durationpy", "websocket-client"),
+    *("six", "tabulate"),
+)
 
 # A client of S3 and a server, without what the server needs for other services; botocore allows no newer
 # python-dateutil, and works with the one that is here.
@@ -78,6 +84,13 @@ def _without_peft() -> str | None:
     return f"adapters are compared with PEFT: pip install --no-deps {' '.join(PEFT)}"
 
 
+def _without_kserve() -> str | None:
+    if importlib.util.find_spec("kserve"):
+        return None
+    quoted = " ".join(f"'{name}'" if "<" in name else name for name in KSERVE)
+    return f"gRPC is held to KServe's client too: pip install --no-deps {quoted}"
+
+
 def _without_timm() -> str | None:
     if importlib.util.find_spec("timm"):
         return None
@@ -105,6 +118,7 @@ MISSING: dict[str, Callable[[], str | None]] = {
     "open_clip": _without_open_clip,
     "peft": _without_peft,
     "timm": _without_timm,
+    "kserve": _without_kserve,
     "s3": _without_s3,
     "real_demo": _without_real_demo,
 }

@@ -49,7 +49,7 @@ class Method:
     name: str  # with its service: "inference.GRPCInferenceService/ModelInfer"
     answer: Callable[[bytes, RequestContext], Awaitable[bytes]]  # of a message
     requires: Requirement | None = None  # None: a probe, which needs no key and is no traffic
-    takes_images: bool = False
+    takes_inputs: bool = False
     timeout: float = math.inf  # seconds
 
 
@@ -135,8 +135,8 @@ class Calls:
         """Returns the answer's message. As over HTTP, its time begins when the request's is there."""
         if method.requires is not None:
             await let_in(self._service, context, _keys(given), method.requires)
-        if method.takes_images:
-            self._service.batcher.refuse_when_full(context.caller)
+        if method.takes_inputs:
+            self._service.refuse_when_full(context.caller)
         message = await self._message(rpc, context)
         context.since = time.monotonic()
         context.deadline = min(deadline, context.since + method.timeout)

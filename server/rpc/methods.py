@@ -54,7 +54,7 @@ class Methods:
             _full_name("ModelInfer"),
             self._infer,
             inference,
-            takes_images=True,
+            takes_inputs=True,
             timeout=settings.request_timeout,
         )
         return [

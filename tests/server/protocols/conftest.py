@@ -30,6 +30,6 @@ def text_engine(text_store: Path) -> Engine:
 
 @pytest.fixture(scope="session")
 def text_server(text_store: Path) -> Iterator[RunningServer]:
-    with serving(text_store, max_text_characters=20_000, max_images_per_request=16) as running:
+    with serving(text_store, grpc_port=0, max_text_characters=20_000, max_images_per_request=16) as running:
         running.wait_until_ready()
         yield running

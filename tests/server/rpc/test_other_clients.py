@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
+
 import grpc
+import pytest
 from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message_factory import GetMessageClass
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
 from tests.pictures import picture
+from tests.server.rpc.servers import address
+from tests.server_processes import PATIENCE, ROOT, RunningServer
 
 
 def test_health(rpc: grpc.Channel) -> None:
@@ -40,3 +47,15 @@ def test_a_client_with_no_schema_of_its_own(rpc: grpc.Channel) -> None:
     )
     outputs = call(question(model_name="auto", inputs=[tensor])).outputs
     assert {output.name: list(output.contents.bytes_contents) for output in outputs}["label"] == [b"7"]
+
+
+@pytest.mark.optional("kserve")
+def test_kserves_client(rpc_server: RunningServer) -> None:
+    # Some of what it imports warns of its own past.
+    command = [sys.executable, "-W", "ignore", "-m", "tests.server.rpc.kserve_client", address(rpc_server)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=PATIENCE, check=True)
+    assert json.loads(done.stdout) == {
+        "health": [True, True, True],
+        "raw": ["7", "9"],
+        "typed": ["7", "9"],
+    }
