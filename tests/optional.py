@@ -26,6 +26,12 @@ KSERVE = (
     *("six", "tabulate"),
 )
 
+# A validator of Kubernetes' objects, and what it imports.
+KUBERNETES = (
+    *("kubernetes-validate", "importlib-resources", "jsonschema", "jsonschema-specifications", "referencing"),
+    "rpds-py",
+)
+
 # A client of S3 and a server, without what the server needs for other services; botocore allows no newer
 # python-dateutil, and works with the one that is here.
 S3 = (
@@ -91,6 +97,12 @@ def _without_kserve() -> str | None:
     return f"gRPC is held to KServe's client too: pip install --no-deps {quoted}"
 
 
+def _without_kubernetes() -> str | None:
+    if importlib.util.find_spec("kubernetes_validate"):
+        return None
+    return f"manifests are held to Kubernetes' schemas: pip install --no-deps {' '.join(KUBERNETES)}"
+
+
 def _without_timm() -> str | None:
     if importlib.util.find_spec("timm"):
         return None
@@ -119,6 +131,7 @@ MISSING: dict[str, Callable[[], str | None]] = {
     "peft": _without_peft,
     "timm": _without_timm,
     "kserve": _without_kserve,
+    "kubernetes": _without_kubernetes,
     "s3": _without_s3,
     "real_demo": _without_real_demo,
 }

@@ -13,9 +13,9 @@ from mass_serve.server.operation import health_routes as health
 from mass_serve.server.operation import metrics_routes as metrics
 from mass_serve.server.operation.metrics import Metrics
 from mass_serve.server.settings import Settings, load_settings
-from tests.docker.material import DOCKER, environment, last, parse_yaml, read_yaml
+from tests.docker.material import DOCKER, environment, last, read_yaml
 
-FOLDER = DOCKER / "k8s"
+FOLDER = DOCKER / "k8s" / "base"
 KUSTOMIZATION = read_yaml(FOLDER / "kustomization.yaml")
 OBJECTS = {
     read_yaml(path)["kind"]: read_yaml(path)
@@ -150,15 +150,3 @@ def test_kustomize_is_told_of_every_file() -> None:
     assert sorted(KUSTOMIZATION["resources"]) == sorted(
         path.name for path in FOLDER.glob("*.yaml") if path.name != "kustomization.yaml"
     )
-    assert [image["name"] for image in KUSTOMIZATION["images"]] == [CONTAINER["image"]]
-
-
-def test_the_gpu_variant_patches_what_there_is() -> None:
-    variant = read_yaml(FOLDER / "cuda" / "kustomization.yaml")
-    assert (FOLDER / "cuda" / variant["resources"][0]).resolve() == FOLDER
-    (patch,) = [parse_yaml(patch["patch"]) for patch in variant["patches"]]
-    (container,) = patch["spec"]["template"]["spec"]["containers"]
-    assert (patch["kind"], patch["metadata"]["name"]) == ("Deployment", DEPLOYMENT["metadata"]["name"])
-    assert container["name"] == CONTAINER["name"]
-    assert container["volumeMounts"][0]["mountPath"] == last("cuda", "VOLUME")
-    assert environment("cuda")["TRITON_CACHE_DIR"].startswith(last("cuda", "VOLUME"))
