@@ -29,6 +29,7 @@ from mass_serve.server.operation.guarding_metrics import GuardingMetrics
 
 DURATION_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+TOKEN_BUCKETS = tuple(4**step for step in range(2, 9))
 LOAD_BUCKETS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 250)
 COEFFICIENT_BUCKETS = tuple(step / 10 for step in range(1, 11))
 
@@ -150,7 +151,13 @@ class Metrics(GuardingMetrics):
         for stage in STAGES:
             self.stage_duration.labels(stage)
         self.batch_size = Histogram(
-            "mass_batch_size", "Images in a batch.", buckets=BATCH_BUCKETS, registry=self.registry
+            "mass_batch_size", "Images, or texts, in a batch.", buckets=BATCH_BUCKETS, registry=self.registry
+        )
+        self.batch_tokens = Histogram(
+            "mass_batch_tokens",
+            "Tokens in a batch of texts; those that several tasks answer count for each.",
+            buckets=TOKEN_BUCKETS,
+            registry=self.registry,
         )
         self.batch_segments = Histogram(
             "mass_batch_segments",
@@ -238,9 +245,11 @@ class Metrics(GuardingMetrics):
         for stage, spent in seconds.items():
             self.stage_duration.labels(stage).observe(spent)
 
-    def batch_ran(self, report: BatchReport) -> None:
+    def batch_ran(self, report: BatchReport, tokens: int) -> None:
         """Counts a batch that came back from the engine, and its answers."""
         self.batch_size.observe(len(report.answers))
+        if tokens:
+            self.batch_tokens.observe(tokens)
         self.batch_segments.observe(len(report.expert_sets))
         self.fallbacks.inc(report.fallbacks)
         self.stages_took(report.stage_seconds)

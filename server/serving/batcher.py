@@ -38,7 +38,7 @@ from mass_serve.server.serving.caller import Caller
 from mass_serve.server.serving.fair_queue import FairQueue, Turn
 from mass_serve.server.serving.observer import ServingObserver
 from mass_serve.server.serving.request_context import Batch
-from mass_serve.server.serving.ticket import Share, Ticket, halves, size_of
+from mass_serve.server.serving.ticket import Share, Ticket, halves, size_of, tokens_of
 
 # What a batch should take, at the recent pace of the device.
 LONGEST_BATCH_SECONDS = 0.5
@@ -258,7 +258,7 @@ class Batcher:
             if _device_is_lost(error):
                 raise
             return True
-        self._observer.batch_ran(report)
+        self._observer.batch_ran(report, tokens_of(queries))
         answers, batch = iter(report.answers), Batch()
         for share in shares:
             share.ticket.extend([next(answers) for _ in share.queries], batch, report.stage_seconds)

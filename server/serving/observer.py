@@ -27,8 +27,8 @@ class ServingObserver(Protocol):
     def question_admitted(self, question: Question) -> None:
         """A request that asks this has its places in the queue."""
 
-    def batch_ran(self, report: BatchReport) -> None:
-        """The engine has answered a batch."""
+    def batch_ran(self, report: BatchReport, tokens: int) -> None:
+        """The engine has answered a batch of so many tokens; of images it has none."""
 
     def engine_loaded(self, engine: ServingEngine, seconds: float) -> None:
         """A load took so long, and this engine is about to take over."""

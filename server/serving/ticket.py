@@ -75,6 +75,11 @@ class Share:
     queries: Sequence[AnyQuery]
 
 
+def tokens_of(queries: Sequence[AnyQuery]) -> int:
+    """Returns the tokens that texts have together; images have none."""
+    return sum(len(query.words) for query in queries if isinstance(query, TextQuery))
+
+
 def size_of(queries: Sequence[AnyQuery]) -> int:
     """Returns the places that queries take: one for an image, one for each token of a text."""
     return sum(len(query.words) if isinstance(query, TextQuery) else 1 for query in queries)

@@ -105,7 +105,7 @@ BATCHING = Row(
     [
         Panel(
             "Images waiting",
-            "Admitted and not yet on the device, and how many there may be.",
+            "Admitted and not yet on the device, and how many there may be; of texts their tokens.",
             COUNT,
             [
                 (f"mass_queue_depth{HERE}", "{{instance}} waiting"),
@@ -122,9 +122,16 @@ BATCHING = Row(
         ),
         Panel(
             "Batch sizes",
-            "How many batches had how many images.",
+            "How many batches had how many images, or texts.",
             COUNT,
             [(buckets("mass_batch_size"), "{{le}}")],
+            kind="heatmap",
+        ),
+        Panel(
+            "Tokens in a batch",
+            "How many batches of texts had how many tokens.",
+            COUNT,
+            [(buckets("mass_batch_tokens"), "{{le}}")],
             kind="heatmap",
         ),
         Panel(

@@ -29,7 +29,9 @@ def test_the_queue_is_told_in_tokens(narrow: RunningServer) -> None:
 
 def test_texts_that_the_queue_never_has_room_for_are_too_large(narrow: RunningServer) -> None:
     """By the tokens that they may have, for each task that answers, before any of them is read."""
+    before = narrow.metric("mass_batch_tokens_sum")
     assert len(told(post(narrow, texts=[LONGEST] * 12))) == 12
+    assert narrow.metric("mass_batch_tokens_sum") == before + 12 * 80
     refused(post(narrow, texts=[LONGEST] * 13), 413, "1040 tokens", "1000 (queue_tokens)")
     refused(post(narrow, texts=[LONGEST] * 5, answer="each"), 413, "1200 tokens")
     assert len(told(post(narrow, texts=["w10"] * 16))) == 16
