@@ -157,6 +157,20 @@ def test_floods_are_read_within_what_a_text_of_their_length_may_take(
     with_tokenisers(test)
 
 
+def test_a_process_that_has_read_floods_reads_short_texts_as_before(tmp_path: Path) -> None:
+    """What it keeps of their memory takes nothing of what a later text may have."""
+    tokenizer = TextTokenizer(read_tokenizer(save_byte_pairs(tmp_path), 400).content, 512)
+    tokenizer.is_bounded = False  # so that both kinds go to the one process
+
+    async def test(made: Tokenisers, pool: Watched) -> None:
+        for flood in FLOODS.values():
+            for text in (flood, "the cat", flood[:9000]):
+                await made.tokens(Texts([text]), tokenizer, Turn("all", 2), placed=False)
+        assert {TEXTS, LONG_TEXTS} == set(pool.lanes)
+
+    with_tokenisers(test)
+
+
 def test_what_is_wrong_with_a_text_is_told_from_wherever_it_is_read(tmp_path: Path) -> None:
     tokenizer = word_pieces(tmp_path)
 
