@@ -5,25 +5,28 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from mass_serve.engine import Classification
 from mass_serve.server.protocols.open_inference.answers import output_tensors
 from mass_serve.server.protocols.open_inference.infer_requests import InferRequest
 from mass_serve.server.protocols.open_inference.models import Model
 from mass_serve.server.rpc.open_inference_pb2 import InferTensorContents, ModelInferResponse
+from mass_serve.server.serving.request_context import Answers
 
 # The field of `contents` for the elements of each type that an output can have.
-CONTENTS = {"BYTES": "bytes_contents", "FP32": "fp32_contents", "BOOL": "bool_contents"}
+CONTENTS = {
+    "BYTES": "bytes_contents",
+    "FP32": "fp32_contents",
+    "INT32": "int_contents",
+    "BOOL": "bool_contents",
+}
 
 
-def infer_message(
-    request: InferRequest, model: Model, images: Sequence[Classification], *, raw: bool
-) -> bytes:
+def infer_message(request: InferRequest, model: Model, answers: Answers, *, raw: bool) -> bytes:
     """Writes the answer to a request, its tensors as bytes where `raw`, else in fields of their types.
 
     Raises BadRequestError for an output that this model has not.
     """
     message = ModelInferResponse(model_name=model.name, model_version=model.version, id=request.id or "")
-    for output in output_tensors(request, model, images):
+    for output in output_tensors(request, model, answers):
         values = output.values
         described = message.outputs.add(name=output.name, datatype=values.datatype, shape=output.shape)
         if raw:

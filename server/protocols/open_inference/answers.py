@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from mass_serve.engine import Classification
 from mass_serve.server.errors import BadRequestError
 from mass_serve.server.protocols.open_inference.infer_requests import InferRequest, WantedOutput
 from mass_serve.server.protocols.open_inference.models import Model
 from mass_serve.server.protocols.open_inference.tensors import joined_strings
+from mass_serve.server.serving.request_context import Answers
+
+# The protocol's names for the types of numbers, and how they are written.
+NUMBERS: Mapping[str, DTypeLike] = {"FP32": "<f4", "INT32": "<i4", "BOOL": "?"}
 
 
 @dataclass(frozen=True)
@@ -27,10 +31,10 @@ class InferAnswer:
 
 @dataclass(frozen=True)
 class Values:
-    """One output: strings, or numbers (or truths) whose first dimension is the image."""
+    """One output: strings, or numbers (or truths) whose first dimension is the image, or text."""
 
     strings: list[bytes] | None
-    numbers: NDArray[np.float32] | NDArray[np.bool_] | None
+    numbers: NDArray[np.float32] | NDArray[np.int32] | NDArray[np.bool_] | None
     per_image: tuple[int, ...]  # the shape of one image's part; () for one value
 
     @property
@@ -38,14 +42,14 @@ class Values:
         """The protocol's name for the type of the values."""
         if self.numbers is None:
             return "BYTES"
-        return "BOOL" if self.numbers.dtype == np.bool_ else "FP32"
+        return next(name for name, dtype in NUMBERS.items() if self.numbers.dtype == np.dtype(dtype))
 
     def as_bytes(self) -> bytes:
         """Returns the values in the protocol's binary form."""
         if self.strings is not None:
             return joined_strings(self.strings)
         assert self.numbers is not None
-        return self.numbers.astype("?" if self.datatype == "BOOL" else "<f4").tobytes()
+        return self.numbers.astype(NUMBERS[self.datatype]).tobytes()
 
     def as_json(self) -> list[Any]:
         """Returns the values for JSON, in one flat list."""
@@ -66,10 +70,10 @@ class OutputTensor:
     binary: bool
 
 
-def infer_answer(request: InferRequest, model: Model, images: Sequence[Classification]) -> InferAnswer:
+def infer_answer(request: InferRequest, model: Model, answers: Answers) -> InferAnswer:
     """Writes the answer to a request. Raises BadRequestError for an output that this model has not."""
     described, binary = [], []
-    for output in output_tensors(request, model, images):
+    for output in output_tensors(request, model, answers):
         head: dict[str, Any] = {
             "name": output.name,
             "datatype": output.values.datatype,
@@ -89,20 +93,19 @@ def infer_answer(request: InferRequest, model: Model, images: Sequence[Classific
     return InferAnswer(b"".join([text, *binary]), len(text) if binary else None)
 
 
-def output_tensors(
-    request: InferRequest, model: Model, images: Sequence[Classification]
-) -> list[OutputTensor]:
+def output_tensors(request: InferRequest, model: Model, answers: Answers) -> list[OutputTensor]:
     """Returns what a request asked for. Raises BadRequestError for an output that this model has not."""
     tensors = []
     for wanted in request.outputs:
-        values = _values(wanted, model, images)
+        values = _values(wanted, model, answers)
         # [N, 1] becomes [N, C], not [N, 1, C]
         batch = request.batch_shape[:1] if values.per_image else request.batch_shape
         tensors.append(OutputTensor(wanted.name, values, [*batch, *values.per_image], wanted.binary))
     return tensors
 
 
-def _values(wanted: WantedOutput, model: Model, images: Sequence[Classification]) -> Values:
+def _values(wanted: WantedOutput, model: Model, answers: Answers) -> Values:
+    images = answers.classifications
     if wanted.classes is not None:
         return _classified(images, min(wanted.classes, model.widest_head))
     if wanted.name == "label":
@@ -114,6 +117,10 @@ def _values(wanted: WantedOutput, model: Model, images: Sequence[Classification]
         return Values(None, np.array(scores, np.float32), ())
     if wanted.name == "unrouted":
         return Values(None, np.array([image.unrouted for image in images], np.bool_), ())
+    if wanted.name == "cut":
+        if model.crop is not None:
+            raise BadRequestError("Nothing is cut where the store reads images; ask without 'cut'.")
+        return Values(None, np.array(answers.cut, np.int32), ())
     if wanted.name == "residuals":
         if model.task is not None:
             raise BadRequestError("There are no residuals where the task is named; ask the model 'auto'.")

@@ -20,7 +20,7 @@ from mass_serve.server.serving.request_context import EncodedImages, Inputs, Rea
 from mass_serve.server.serving.sandbox.messages import Buffer
 
 IMAGE, PIXEL_VALUES, TEXT = "image", "pixel_values", "text"
-OUTPUTS = ("label", "task", "score", "probabilities", "unrouted", "residuals")
+OUTPUTS = ("label", "task", "score", "probabilities", "unrouted", "residuals", "cut")
 DEFAULT_OUTPUTS = OUTPUTS[:3]
 CLASSIFIED_OUTPUTS = ("label", "score", "probabilities")
 

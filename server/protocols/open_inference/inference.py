@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TypeVar
 
-from mass_serve.engine import Classification
 from mass_serve.server.protocols.open_inference.infer_requests import InferRequest
 from mass_serve.server.protocols.open_inference.models import Model, find_model
-from mass_serve.server.serving.request_context import RequestContext
+from mass_serve.server.serving.request_context import Answers, RequestContext
 from mass_serve.server.serving.service import Service
 
 BYTES_AN_ANSWER = 1000  # about, for an image or a text
@@ -23,7 +22,7 @@ async def answered(
     version: str | None,
     service: Service,
     context: RequestContext,
-    write: Callable[[InferRequest, Model, Sequence[Classification]], A],
+    write: Callable[[InferRequest, Model, Answers], A],
 ) -> A:
     """Classifies the inputs of a request, and returns what `write` makes of the answers, on a thread.
 
@@ -40,7 +39,7 @@ async def answered(
         write,
         asked,
         model,
-        answers.classifications,
+        answers,
     )
     context.stage_seconds["answer"] = time.monotonic() - started
     return answer

@@ -50,6 +50,8 @@ def described_outputs(model: Model) -> list[dict[str, Any]]:
         {"name": "probabilities", "datatype": "FP32", "shape": [-1, model.widest_head]},
         {"name": "unrouted", "datatype": "BOOL", "shape": [-1]},
     ]
+    if model.crop is None:
+        outputs.append({"name": "cut", "datatype": "INT32", "shape": [-1]})
     if model.gives_residuals:
         outputs.append({"name": "residuals", "datatype": "FP32", "shape": [-1, model.num_tasks]})
     return outputs

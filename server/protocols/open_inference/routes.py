@@ -52,7 +52,7 @@ CurrentStatistics = Annotated[Statistics, Depends(_statistics)]
 
 router = APIRouter(prefix="/v2", dependencies=FOR_INFERENCE)
 
-CONFIGURED_TYPES = {"BYTES": "TYPE_STRING", "FP32": "TYPE_FP32", "BOOL": "TYPE_BOOL"}
+CONFIGURED_TYPES = {"BYTES": "TYPE_STRING", "FP32": "TYPE_FP32", "INT32": "TYPE_INT32", "BOOL": "TYPE_BOOL"}
 JSON_LENGTH = "Inference-Header-Content-Length"
 EXTENSIONS = ["binary_tensor_data", "classification", "model_configuration", "schedule_policy", "statistics"]
 REQUEST_BODY: dict[str, Any] = {

@@ -15,6 +15,7 @@ from mass_serve.server.protocols.open_inference.answers import infer_answer
 from mass_serve.server.protocols.open_inference.infer_requests import parse_infer_request
 from mass_serve.server.protocols.open_inference.metadata import described_outputs
 from mass_serve.server.protocols.open_inference.models import find_model
+from mass_serve.server.serving.request_context import Answers
 from tests.server.fakes import FakeEngine, task_entry
 
 WIDTHS = {"few": 2, "many": 5}
@@ -34,7 +35,7 @@ def ask(engine: FakeEngine, output: dict[str, Any]) -> dict[str, Any]:
     image = Classification(
         "few", "r1", ("a", "b"), torch.tensor([0.0, 1.0]), ("few",), {}, residuals, 0.5, False, 2.0
     )
-    answer = infer_answer(request, find_model(engine, "auto", None), [image])
+    answer = infer_answer(request, find_model(engine, "auto", None), Answers("fake-1", [image]))
     (found,) = json.loads(answer.body)["outputs"]
     return dict(found)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from base64 import b64encode
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ from mass_serve.engine import Engine
 from tests.pictures import picture
 from tests.server.protocols.test_native import refused
 from tests.server_processes import RunningServer
+from tests.texts import MAX_TOKENS
 
 TEXTS = ["w10 w11 w12", "w20", "w30 " * 200, "w40 nothing known, not w50"]
 PIECE = {"name": "text", "datatype": "BYTES", "shape": [1]}
@@ -47,6 +49,7 @@ def labels(engine: Engine, texts: list[str], tasks: list[str] | None = None) -> 
 
 def test_models_say_that_they_read_texts(client: triton.InferenceServerClient, text_engine: Engine) -> None:
     expected = [{"name": "text", "datatype": "BYTES", "shape": [-1]}]
+    assert {"name": "cut", "datatype": "INT32", "shape": [-1]} in client.get_model_metadata("auto")["outputs"]
     for name in ("auto", *text_engine.tasks):
         assert client.is_model_ready(name)
         assert client.get_model_metadata(name)["inputs"] == expected
@@ -68,17 +71,22 @@ def test_texts_have_the_answers_of_the_engine(
     assert result.get_response()["id"] == "r-1"
 
 
-def test_a_named_task_with_chosen_outputs(client: triton.InferenceServerClient, text_engine: Engine) -> None:
+@pytest.mark.parametrize("binary", [True, False])
+def test_a_named_task_with_chosen_outputs(
+    client: triton.InferenceServerClient, text_engine: Engine, binary: bool
+) -> None:
     wanted = [
         triton.InferRequestedOutput("probabilities"),
         triton.InferRequestedOutput("label", class_count=2),
         triton.InferRequestedOutput("unrouted"),
+        triton.InferRequestedOutput("cut", binary_data=binary),
     ]
     result = client.infer("safety", [text_input(TEXTS)], outputs=wanted)
     answers = text_engine.classify(TEXTS, ["safety"])
     expected = np.stack([answer.probabilities.numpy() for answer in answers])
     assert np.array_equal(result.as_numpy("probabilities"), expected)
     assert result.as_numpy("unrouted").tolist() == [False] * len(TEXTS)
+    assert result.as_numpy("cut").tolist() == [0, 0, 200 + 2 - MAX_TOKENS, 0]
     rows = [[element.decode().split(":") for element in row] for row in result.as_numpy("label").tolist()]
     for row, answer in zip(rows, answers, strict=True):
         order = answer.logits.argsort(descending=True)[:2].tolist()
@@ -154,3 +162,7 @@ def test_errors_are_shown(client: triton.InferenceServerClient) -> None:
 
 def test_a_store_of_images_is_told_no_texts(server: RunningServer) -> None:
     refused(post(server, {**PIECE, "data": ["w10"]}), 400, "reads images")
+    image = {**PIECE, "name": "image", "data": [b64encode(picture(7)).decode()]}
+    refused(
+        post(server, image, outputs=[{"name": "cut"}]), 400, "Nothing is cut where the store reads images"
+    )
