@@ -122,7 +122,7 @@ def _residuals(loaded: LoadedStore, passes: Passes, texts: Texts) -> dict[tuple[
     entering = texts.batches
     for layer in range(loaded.architecture.depth):
         blocks = loaded.bank.blocks[weight_of(loaded.architecture.residual_linear(layer))]
-        subspaces = TaskSubspaces(blocks.leading_rows)
+        subspaces = TaskSubspaces(blocks.leading_rows(loaded.routed))
         for token in loaded.architecture.tokens:
             probe = Probe(feature=Feature(layer, token))
             runs = [passes.first(batch, layer or None, layer + 1, probe) for batch in entering]

@@ -164,11 +164,14 @@ def plan_task(
     prepared: Prepared,
     allow_pickle: bool,
     force: bool = False,
+    *,
+    any_pooling: bool = False,
 ) -> PlannedTask:
     """Checks one task against a store's encoder, its origin and its preprocessing, of which a store has one.
 
     An adapter whose base is no folder here changes the store's encoder, if it names its origin or with
-    `force`. Raises CheckpointError or TaskError.
+    `force`. The task may have `any_pooling` where no head of the store takes what is pooled. Raises
+    CheckpointError or TaskError.
     """
 
     def opened(task: TaskInput) -> Checkpoint:
@@ -177,9 +180,9 @@ def plan_task(
         return finetuned_from(stored, task.checkpoint, allow_pickle)
 
     planned = _plan(task, stored.architecture, prepared, opened)
-    refuse_other_pooling(
-        task.name, planned.checkpoint.architecture, stored.architecture, "the heads of the store's tasks"
-    )
+    own = planned.checkpoint.architecture
+    if not any_pooling or own.parameter_shapes() != stored.architecture.parameter_shapes():
+        refuse_other_pooling(task.name, own, stored.architecture, "the heads of the store's tasks")
     return planned
 
 

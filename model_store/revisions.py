@@ -6,6 +6,7 @@ that opened it before keep working until `prune_store`.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -67,12 +68,18 @@ def add_task(
             base = pretrained.read
             stored, origin = StoredBase(manifest.backbone, base), manifest.pretrained_origin
             prepared = Prepared(manifest.preprocessing, _tokenizer(store))
-            planned = plan_task(task, stored, origin, prepared, allow_pickle, force)
+            # A head for each token takes what is not pooled yet.
+            any_pooling = all(entry.head.each_token for entry in manifest.all_entries())
+            planned = plan_task(task, stored, origin, prepared, allow_pickle, force, any_pooling=any_pooling)
             changes = {task.name: planned.checkpoint.change}
             distances = measured_distances(pretrained.specs, base, changes, force, progress)
             entry = write_task(
                 store.files, store.layout, base, planned, distances[task.name], progress, exact
             )
+        pooling = planned.checkpoint.architecture.pooling
+        backbone = dataclasses.replace(manifest.backbone, pooling=pooling)
+        manifest = manifest.model_copy(update={"backbone": backbone})
+        store = Store(store.files, manifest)
         if current is None:
             return _commit(store, (*manifest.tasks, entry), manifest.history, progress)
         tasks = tuple(entry if earlier is current else earlier for earlier in manifest.tasks)

@@ -11,6 +11,7 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
+from mass_serve.backbone import Pooling
 from mass_serve.engine import Engine, Question, TextQuery, TokenClassification
 from mass_serve.model_store.build_options import BuildOptions
 from mass_serve.model_store.build_store import build
@@ -165,6 +166,27 @@ def test_tasks_of_both_kinds_are_added(bert: tuple[texts.Finetuned, Path], tmp_p
     for name in (*WHOLE, *OF_TOKENS):
         for ours, theirs in zip(grown.classify(TEXTS, [name]), whole.classify(TEXTS, [name]), strict=True):
             assert torch.equal(ours.logits, theirs.logits)
+
+
+def test_the_first_task_of_whole_texts_brings_its_pooling(tmp_path: Path) -> None:
+    models = _models(tmp_path, "ModernBert", ())
+    build(models.pretrained, models.tasks, tmp_path / "store", EXACT, modes=MODE_NAMES)
+    size = models.models["pii"].config.vocab_size
+    means = texts.finetuned(
+        tmp_path / "means", "ModernBert", WHOLE, classifier_pooling="mean", vocab_size=size
+    )
+    first, second = [add_task(tmp_path / "store", task, force=True) for task in means.tasks]
+    assert first.manifest.backbone.pooling == second.manifest.backbone.pooling == Pooling(None, "mean")
+    engine, batch = Engine.load(str(tmp_path / "store"), device="cpu"), texts.texts(LENGTHS)
+    for answer, logits in zip(
+        _asked(engine, ("guard",)),
+        means.models["guard"](**batch.padded(means.models["guard"])).logits,
+        strict=True,
+    ):
+        torch.testing.assert_close(answer.probabilities, logits.softmax(0), atol=2e-4, rtol=2e-3)
+    other = texts.finetuned(tmp_path / "other", "ModernBert", WHOLE, vocab_size=size).tasks[0]
+    with pytest.raises(CheckpointError, match="a store gives one"):
+        add_task(tmp_path / "store", TaskInput("other", other.checkpoint), force=True)
 
 
 def test_the_manifest_says_that_a_head_is_for_each_token(bert: tuple[texts.Finetuned, Path]) -> None:

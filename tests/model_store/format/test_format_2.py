@@ -327,3 +327,26 @@ def test_a_stack_has_a_hidden_layer(head: Content, sentence: str) -> None:
     content["tasks"][0]["head"] = head
     with pytest.raises(ManifestError, match=sentence):
         _parse(content)
+
+
+def _with_head(content: Content, **head: object) -> Content:
+    """A manifest whose first task has that in its head, too."""
+    changed = deepcopy(content)
+    changed["tasks"][0]["head"] |= head
+    return changed
+
+
+def test_a_head_for_each_token_is_a_texts() -> None:
+    content = _with_head(_of_texts(), each_token=True)
+    with pytest.raises(ManifestError, match="must be rebuilt where no task is routed"):
+        _parse(content)
+    content["merged_base"] = "rebuilt"
+    content["files"] = {name: own for name, own in content["files"].items() if "merged" not in name}
+    manifest = _parse(content)
+    assert json.loads(manifest.to_bytes()) == content
+    assert (manifest.routed_tasks, manifest.token_tasks) == ((), (manifest.tasks[0].name,))
+    assert b"each_token" not in _parse(_with_head(_of_texts(), each_token=False)).to_bytes()
+    with pytest.raises(ManifestError, match="has a head for each token, and the backbone reads images"):
+        _parse(_with_head(GOLDEN_2, each_token=True))
+    with pytest.raises(ManifestError, match="each_token: Input should be a valid boolean"):
+        _parse(_with_head(_of_texts(), each_token="yes"))

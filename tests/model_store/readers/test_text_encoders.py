@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from mass_serve.backbone import DenseWeights, Packed, run
 from mass_serve.engine.loading import classification_head
@@ -236,8 +237,6 @@ def test_configurations_of_older_versions_say_it_by_numbers(tmp_path: Path) -> N
 
 
 def test_a_classifiers_hidden_layer_must_be_whole(tmp_path: Path) -> None:
-    from safetensors.torch import load_file, save_file
-
     texts.make_model("DistilBert", "ForSequenceClassification", num_labels=3).save_pretrained(tmp_path)
     file = tmp_path / "model.safetensors"
     tensors = load_file(file)
@@ -245,3 +244,33 @@ def test_a_classifiers_hidden_layer_must_be_whole(tmp_path: Path) -> None:
     save_file(tensors, file)
     with pytest.raises(CheckpointError, match=r"the hidden layer of a head needs dense\.weight, dense\.bias"):
         read_labelled_head("guard", Checkpoint.open(tmp_path), None, None)
+
+
+@pytest.mark.parametrize(
+    ("kind", "query"), [("Bert", "query"), ("Roberta", "query"), ("DistilBert", "q_lin")]
+)
+@pytest.mark.parametrize("what", ["Model", "ForSequenceClassification"])
+def test_an_adapter_says_that_its_classifier_is_for_each_token(
+    kind: str, query: str, what: str, tmp_path: Path
+) -> None:
+    """As PEFT writes one of a `ForTokenClassification` over a base that was saved without that classifier."""
+    base = texts.make_model(kind, what)
+    base.save_pretrained(tmp_path / "base")
+    prefix = base.base_model_prefix
+    named = next(name for name, _ in base.base_model.named_modules() if name.endswith(f".{query}"))
+    generator = torch.Generator().manual_seed(0)
+    tensors = {
+        f"base_model.model.{prefix}.{named}.lora_A.weight": torch.randn(2, 48, generator=generator),
+        f"base_model.model.{prefix}.{named}.lora_B.weight": torch.randn(48, 2, generator=generator),
+        "base_model.model.classifier.weight": torch.randn(3, 48, generator=generator),
+        "base_model.model.classifier.bias": torch.zeros(3),
+    }
+    (tmp_path / "adapter").mkdir()
+    save_file(tensors, tmp_path / "adapter" / "adapter_model.safetensors")
+    config = {"peft_type": "LORA", "r": 2, "lora_alpha": 2, "task_type": "TOKEN_CLS"}
+    (tmp_path / "adapter" / "adapter_config.json").write_text(json.dumps(config))
+    (tmp_path / "adapter" / "labels.json").write_text('["O", "B-PER", "I-PER"]')
+    adapted = Checkpoint.open(tmp_path / "base").adapted(tmp_path / "adapter")
+    found = read_labelled_head("pii", adapted, None, None)
+    assert (found.head.each_token, found.head.hidden) == (True, None)
+    assert torch.equal(found.head.tensors["weight"], tensors["base_model.model.classifier.weight"])
