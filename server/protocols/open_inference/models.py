@@ -1,11 +1,16 @@
-"""The models that the protocol shows: `auto`, which routes, and one for each task."""
+"""The models that the protocol shows: `auto`, which routes, and one for each task that can be routed to.
+
+It has no tensors for the entities of tasks that classify tokens.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from mass_serve.engine import Question, ServingEngine
 from mass_serve.model_store.format.field_types import AUTO
+from mass_serve.model_store.format.manifest import TaskEntry
 from mass_serve.server.errors import NotFoundError
 
 PLATFORM = "mass_serve"
@@ -31,22 +36,33 @@ class Model:
 
 def model_names(engine: ServingEngine) -> list[str]:
     """Returns the names of all models of an engine."""
-    return [AUTO, *engine.tasks]
+    routed = _routed_tasks(engine)
+    return [AUTO, *routed] if routed else []
+
+
+def _routed_tasks(engine: ServingEngine) -> Mapping[str, TaskEntry]:
+    return {name: task for name, task in engine.tasks.items() if not task.head.each_token}
 
 
 def find_model(engine: ServingEngine, name: str, version: str | None) -> Model:
     """Returns the model of that name. Raises NotFoundError, also for a version that is not served."""
+    routed = _routed_tasks(engine)
+    if name in engine.tasks and name not in routed:
+        raise NotFoundError(
+            f"The task {name!r} classifies the tokens of a text, which is no model here; POST JSON with"
+            " 'texts' to /v1/classify."
+        )
     if name not in model_names(engine):
         raise NotFoundError(f"There is no model {name[:80]!a}; GET /v2/models lists those there are.")
-    heads = engine.tasks if name == AUTO else {name: engine.tasks[name]}
+    heads = routed if name == AUTO else {name: routed[name]}
     model = Model(
         name=name,
         version=engine.store_revision if name == AUTO else engine.tasks[name].revision,
         task=None if name == AUTO else name,
         crop=engine.preprocessing.crop if engine.tokenizer is None else None,
         widest_head=max(len(task.labels) for task in heads.values()),
-        num_tasks=len(engine.tasks),
-        gives_residuals=name == AUTO and len(engine.tasks) > 1 and engine.gives_residuals,
+        num_tasks=len(routed),
+        gives_residuals=name == AUTO and len(routed) > 1 and engine.gives_residuals,
     )
     if version is not None and version != model.version:
         raise NotFoundError(f"Version {version[:80]!a} of {name!r} is not served; {model.version!r} is.")

@@ -194,4 +194,11 @@ def test_hugging_faces_client_is_told_what_is_wrong(server: RunningServer) -> No
 def test_tritons_clients_are_told_where_entities_are(server: RunningServer) -> None:
     tensor = {"name": "text", "shape": [1], "datatype": "BYTES", "data": [TEXTS[0]]}
     response = server.client.post("/v2/models/pii/infer", json={"inputs": [tensor]})
-    refused(response, 400, "classifies the tokens of a text", "/v1/classify")
+    refused(response, 404, "classifies the tokens of a text", "/v1/classify")
+    assert server.client.get("/v2/models").json()["models"] == ["auto", "guard", "domain"]
+    outputs = [{"name": "residuals"}, {"name": "task"}]
+    found = server.client.post("/v2/models/auto/infer", json={"inputs": [tensor], "outputs": outputs}).json()[
+        "outputs"
+    ]
+    assert found[0]["shape"] == [1, 2]
+    assert found[1]["data"][0] in ("guard", "domain")
