@@ -9,7 +9,7 @@ from pathlib import Path
 from examples.text_demo.sources.code import code
 from examples.text_demo.sources.debian import interfaces, packages
 from examples.text_demo.sources.fortunes import fortunes
-from examples.text_demo.sources.glosses import nouns, verbs
+from examples.text_demo.sources.glosses import nouns
 from examples.text_demo.sources.mail import mail
 from examples.text_demo.sources.manuals import languages, sections
 from examples.text_demo.sources.names import emoji, names
@@ -45,5 +45,4 @@ CHOSEN_ON = (
     Task("fortunes", fortunes),
     Task("emoji", emoji),
     Task("names", names),
-    Task("verbs", verbs),
 )

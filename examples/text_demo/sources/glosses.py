@@ -1,4 +1,4 @@
-"""WordNet's glosses by the file that lexicographers wrote them in: nouns, and verbs; from Debian."""
+"""WordNet's glosses of nouns by the file that lexicographers wrote them in; from Debian."""
 
 from __future__ import annotations
 
@@ -11,17 +11,13 @@ from examples.from_packages.packages import fetch
 from examples.text_demo.packages import WORDNET
 from examples.text_demo.texts import Text
 
-# The kinds of nouns and verbs, by the number of their file in lexnames(5WN).
+# The kinds of nouns, by the number of their file in lexnames(5WN).
 NOUNS = (
     *("Tops", "act", "animal", "artifact", "attribute", "body", "cognition", "communication", "event"),
     *("feeling", "food", "group", "location", "motive", "object", "person", "phenomenon", "plant"),
     *("possession", "process", "quantity", "relation", "shape", "state", "substance", "time"),
 )
-VERBS = (
-    *("body", "change", "cognition", "communication", "competition", "consumption", "contact"),
-    *("creation", "emotion", "motion", "perception", "possession", "social", "stative", "weather"),
-)
-FIRST_NOUNS, FIRST_VERBS = 3, 29
+FIRST_NOUNS = 3
 KINDS = 12  # the largest of them
 _HYPERNYM = re.compile(r" @i? (\d{8}) ")
 
@@ -30,12 +26,6 @@ def nouns(raw: Path) -> Iterator[Text]:
     """Glosses of the twelve largest kinds of nouns."""
     kinds = dict(enumerate(NOUNS, FIRST_NOUNS))
     return glosses(fetch(WORDNET, raw) / "usr/share/wordnet/data.noun", kinds)
-
-
-def verbs(raw: Path) -> Iterator[Text]:
-    """Glosses of the twelve largest kinds of verbs."""
-    kinds = dict(enumerate(VERBS, FIRST_VERBS))
-    return glosses(fetch(WORDNET, raw) / "usr/share/wordnet/data.verb", kinds)
 
 
 def glosses(file: Path, kinds: dict[int, str]) -> Iterator[Text]:
