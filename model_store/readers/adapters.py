@@ -96,9 +96,7 @@ class AdaptedWeights(WeightFiles):
             self._place(name, key_of)
         if not self._low_rank and not self._whole:
             found = next(iter(self._adapter.specs), "no tensor")
-            raise self._unfit(
-                f"changes nothing of the image encoder: it has {found}, so give another adapter"
-            )
+            raise self._unfit(f"changes nothing of the encoder: it has {found}, so give another adapter")
 
     @property
     def task_type(self) -> object:

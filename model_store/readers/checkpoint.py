@@ -26,7 +26,7 @@ from mass_serve.model_store.format.heads import (
 )
 from mass_serve.model_store.format.manifest import HiddenSpec
 from mass_serve.model_store.format.tensor_files import LARGEST_NUMBER, is_moderate
-from mass_serve.model_store.readers.adapters import AdaptedWeights
+from mass_serve.model_store.readers.adapters import AdaptedWeights, changed_parameters
 from mass_serve.model_store.readers.bert import Bert
 from mass_serve.model_store.readers.clip import ClipVision
 from mass_serve.model_store.readers.dinov2 import Dinov2
@@ -108,10 +108,12 @@ class Checkpoint:
 
     def adapted(self, folder: Path) -> Checkpoint:
         """Returns this model as the PEFT adapter in a folder changes it. Raises CheckpointError."""
-        named = _keys_by_name(folder, self._family, self._weights.specs)
+        # Together: what a base alone has no use for, as BERT's pooler, a classifier of the adapter may need.
+        names = self._family.names([*self._weights.specs, *changed_parameters(folder)])
+        named = {names[key]: key for key in self._weights.specs}
 
         def key_of(parameter: str) -> str | None:
-            name = self._family.names([parameter])[parameter]
+            name = names[parameter]
             return None if name is None else named.get(name, parameter)
 
         path = folder / self._family.config_file

@@ -388,9 +388,9 @@ DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
     ),
     "the text tower's alone": (
         edited(lambda t: [t.update({name.replace("vision", "text"): t.pop(name)}) for name in (DOWN, UP)]),
-        r"changes nothing of the image encoder: it has .*text_model.*lora_A.weight, so give another adapter",
+        r"changes nothing of the encoder: it has .*text_model.*lora_A.weight, so give another adapter",
     ),
-    "nothing": (edited(lambda t: t.clear()), "changes nothing of the image encoder: it has no tensor"),
+    "nothing": (edited(lambda t: t.clear()), "changes nothing of the encoder: it has no tensor"),
     "NaN": (edited(lambda t: t[UP].fill_(float("nan"))), "holds NaN"),
 }
 
