@@ -17,19 +17,20 @@ import torch
 from mass_serve.engine import Engine
 
 
-def _resident() -> int:
+def resident_bytes() -> int:
+    """Returns what this process holds in memory, without what its allocator keeps for later."""
     gc.collect()
-    ctypes.CDLL("libc.so.6").malloc_trim(0)  # what the allocator keeps for later is not in use
+    ctypes.CDLL("libc.so.6").malloc_trim(0)
     return int(psutil.Process().memory_info().rss)
 
 
 def main() -> None:
     """The command."""
     torch.ones(512, 512) @ torch.ones(512, 512)  # the arithmetic library's own buffers are not the store's
-    before = _resident()
+    before = resident_bytes()
     engine = Engine.load(sys.argv[1])
     tensors = sum(size for kind, size in engine.nbytes.items() if kind != "set_cache")
-    print(json.dumps({"tensors": tensors, "resident": _resident() - before}))
+    print(json.dumps({"tensors": tensors, "resident": resident_bytes() - before}))
 
 
 if __name__ == "__main__":

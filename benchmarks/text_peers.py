@@ -69,12 +69,13 @@ def export_onnx(path: Path, file: Path) -> None:
     fused.save_model_to_file(str(file), use_external_data_format=True)
 
 
-def onnx_session(file: Path) -> Any:
-    """A session of ONNX Runtime on one thread."""
+def onnx_session(file: Path, *, keeps_memory: bool = True) -> Any:
+    """A session of ONNX Runtime on one thread, which may keep the memory of a batch for the next."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.enable_cpu_mem_arena = keeps_memory
     return onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
 
 
