@@ -27,7 +27,7 @@ from tests.server_processes import RunningServer, serving
 # Before a "b" it tries 2^20 ways to split the row of "a".
 ENDLESS = {"type": "Split", "pattern": {"Regex": "(a+)+$"}, "behavior": "Isolated", "invert": False}
 TRIED = "a" * 20 + "b "
-GROWING = {"type": "Replace", "pattern": {"String": "a"}, "content": "a" * 1000}
+GROWING = {"type": "Replace", "pattern": {"String": "a"}, "content": "a" * 10_000}
 
 
 @pytest.fixture(scope="module")
