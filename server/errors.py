@@ -7,19 +7,19 @@
     │   └── WrongKeyError        401  a key is needed, and one came that opens nothing
     ├── NotFoundError            404  no such task or path
     ├── SlowClientError          408  the body came too slowly
-    ├── SlowInputError           408  an image took its worker process too long
-    ├── TooLargeError            413  body, pixel count or image count over the limit
+    ├── SlowInputError           408  an image or text took its worker process too long
+    ├── TooLargeError            413  body, pixels, characters, tokens or their number over the limit
     ├── NotAnImageError          415  bytes that no enabled image format recognises
     ├── ClientGoneError          499  the caller hung up; nobody reads this answer
     ├── BatchFailedError         500  the engine failed on the batch that held this request
-    │   └── NotFiniteError       500  the model's output for an image of this request is NaN or Inf
+    │   └── NotFiniteError       500  the model's output for an input of this request is NaN or Inf
     ├── QueueFullError           429  come back later
     │   ├── MemoryFullError      429  too many bytes of bodies are held
     │   └── WrongKeysError       429  too many wrong keys at once
     ├── NotReadyError            503  still loading
     │   ├── DrainingError        503  shutting down
     │   ├── WorkerDiedError      503  the process is about to end
-    │   ├── NoMemoryError        503  not even one image fits the device's memory now
+    │   ├── NoMemoryError        503  not even one input fits the device's memory now
     │   └── LoadHangsError       503  the store does not answer, so nothing can be loaded
     └── DeadlineError            504  not answered within `request_timeout`
         └── LoadTimeoutError     504  the store was not loaded within `load_timeout`
@@ -100,14 +100,14 @@ class SlowClientError(ServiceError):
 
 
 class SlowInputError(ServiceError):
-    """An image took longer than any of its size should; its worker process was replaced."""
+    """An image or text took longer than any of its size should; its worker process was replaced."""
 
     status = 408
     reason = "too_large"
 
 
 class TooLargeError(ServiceError):
-    """A limit on bytes, pixels or images is exceeded."""
+    """A limit on bytes, pixels, characters, tokens or inputs is exceeded."""
 
     status = 413
     reason = "too_large"
@@ -134,11 +134,11 @@ class BatchFailedError(ServiceError):
 
 
 class NotFiniteError(BatchFailedError):
-    """The model's output for one image is not finite; other requests of its batch are answered."""
+    """The model's output for one input is not finite; other requests of its batch are answered."""
 
 
 class QueueFullError(ServiceError):
-    """Admitting this request would exceed the queue's bound in images."""
+    """Admitting this request would exceed the queue's bound in images, or tokens."""
 
     status = 429
     reason = "queue_full"
@@ -175,7 +175,7 @@ class WorkerDiedError(NotReadyError):
 
 
 class NoMemoryError(NotReadyError):
-    """A batch of one image does not fit the device's memory at the moment."""
+    """A batch of one input does not fit the device's memory at the moment."""
 
 
 class LoadHangsError(NotReadyError):

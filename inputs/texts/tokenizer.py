@@ -64,6 +64,7 @@ class TextTokenizer:
         chance, and for so few tokens that a text would have none beside the marks around it.
         """
         self.content = content
+        self.sha256 = hashlib.sha256(content).hexdigest()
         self.max_tokens = max_tokens
         self._tokenizer = _loaded(content)
         # What was saved with them would pad a text, or cut it without a word.
@@ -76,11 +77,6 @@ class TextTokenizer:
             raise TokenizerError(f"of {max_tokens} tokens none is left for the text itself")
         self._pair_marks = PairMarks.of(self._tokenizer)
         self.is_bounded = is_bounded(self._tokenizer)  # every text takes its share of time and memory alone
-
-    @cached_property
-    def sha256(self) -> str:
-        """The hash of the content."""
-        return hashlib.sha256(self.content).hexdigest()
 
     @property
     def vocabulary(self) -> Mapping[str, int]:
