@@ -31,6 +31,7 @@ OF_THE_ENGINE = {
     for name in (
         *("ServingEngine", "EngineSource", "Query", "BatchReport", "Classification", "FORMS"),
         *("Question", "AnswerKind", "AnyQuery", "TextQuery", "unsplit"),
+        *("TokenClassification", "Aggregation", "Entity"),
     )
 }
 INPUTS = {"inputs"}
