@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import typer
-from torch import Tensor
 
+from mass_serve.engine import PreparedInput
 from mass_serve.engine.preprocessing import ImagePreprocessor
 from mass_serve.inputs.errors import InputError
 from mass_serve.inputs.images import ImageLimits, decode_image
@@ -25,7 +25,7 @@ class GivenInput:
 
     name: str  # in a line of output
     described: dict[str, str | None]  # in JSON
-    prepared: Tensor | Tokens  # pixels of an image, tokens of a text
+    prepared: PreparedInput
 
     @property
     def cut(self) -> int | None:

@@ -10,7 +10,7 @@ from mass_serve.engine.entities import Aggregation, Entity
 from mass_serve.engine.options import EngineOptions
 from mass_serve.engine.protocol import EngineSource, ServingEngine
 from mass_serve.engine.queries import AnyQuery, Query, TextQuery, unsplit
-from mass_serve.engine.questions import AnswerKind, Question
+from mass_serve.engine.questions import AnswerKind, PreparedInput, Question
 from mass_serve.engine.set_cache import FORMS
 from mass_serve.engine.source import StoreSource
 
@@ -25,6 +25,7 @@ __all__ = [
     "EngineOptions",
     "EngineSource",
     "Entity",
+    "PreparedInput",
     "Query",
     "Question",
     "ServingEngine",

@@ -21,6 +21,8 @@ from mass_serve.model_store.format.manifest import TaskEntry
 
 # One answer for an image, of the task that it is found to be of; or one of each task, without routing.
 AnswerKind = Literal["best", "each"]
+# What becomes a query: the pixels of an image, or the tokens of a text.
+PreparedInput = Tensor | Tokens
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ class Question:
             return images
         return images * len(served if self.tasks is None else self.tasks)
 
-    def queries(self, inputs: Sequence[Tensor | Tokens], served: Collection[str]) -> list[AnyQuery]:
+    def queries(self, inputs: Sequence[PreparedInput], served: Collection[str]) -> list[AnyQuery]:
         """The queries about inputs, in the order of the inputs and, of each, in that of the tasks.
 
         `inputs` are the pixels of images, or the tokens of texts.
@@ -80,7 +82,7 @@ class Question:
         return [_query(one, candidates, pool) for one in inputs]
 
 
-def _query(one: Tensor | Tokens, candidates: tuple[str, ...] | None, pool: object | None = None) -> AnyQuery:
+def _query(one: PreparedInput, candidates: tuple[str, ...] | None, pool: object | None = None) -> AnyQuery:
     if isinstance(one, Tokens):
         return TextQuery(torch.from_numpy(one.words), candidates, pool, one.places)
     return Query(one, candidates, pool)
