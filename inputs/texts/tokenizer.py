@@ -125,7 +125,7 @@ class TextTokenizer:
         """The first tokens of a text that `check_texts` has let pass, as many as the encoder takes.
 
         `truncation` may ask for the last ones, or for all. Of a pair the longer text is cut first. Where the
-        tokens of a single text stand in it is known if they are to be `placed`, which takes longer by half.
+        tokens of a single text stand in it is known if they are to be `placed`, which may take twice as long.
 
         Raises EmptyInputError for a text of which nothing is left: blanks, or marks that change no word;
         NoPairsError for a pair that is to be placed, or that the tokenizer has no form for;

@@ -93,6 +93,13 @@ def test_what_is_cut_is_said(server: RunningServer) -> None:
     assert max(one["end"] for one in found["entities"]) < len(long) - found["cut"]
 
 
+def test_long_texts_are_placed_by_the_process_that_reads_them(server: RunningServer) -> None:
+    short, long = "Jane Doe lives in Zürich " * 40, "Jane Doe lives in Zürich " * 1000
+    one, other = results(post(server, texts=[short, long], tasks=["pii"]))
+    assert other["entities"] == one["entities"]
+    assert other["cut"] > one["cut"]
+
+
 def test_each_task_answers_in_its_own_way(server: RunningServer, engine: Engine) -> None:
     found = results(post(server, texts=TEXTS[:2], tasks=["pii", "guard"], answer="each"))
     assert [one["task"] for one in found] == ["pii", "guard"] * 2
