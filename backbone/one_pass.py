@@ -57,7 +57,8 @@ class Probe:
     """Holds what a pass measures on its way."""
 
     # By linear, orthonormal rows [T, R, d_in] float32 of each task's blocks. Measured is the energy of the
-    # linear's input within each subspace, over every third token (see `backbone.weights.metered`).
+    # linear's input within each subspace, over every third patch or every token of a text (see
+    # `backbone.weights.metered`).
     bases: Mapping[str, Tensor] = field(default_factory=dict)
     feature: Feature | None = None
 
@@ -188,7 +189,7 @@ def _run(
     """Runs the blocks, which are known to fit, for one share of the samples."""
     eps, found = architecture.block.layer_norm_eps, dict[Output, Batch]()
     tokens = Tokens.of(x, weights)
-    meter = MeteredWeights(tokens.weights, probe.bases, tokens.layout)
+    meter = MeteredWeights(tokens.weights, probe.bases, tokens.layout, architecture.evidence_stride)
     tokens = replace(tokens, weights=meter)
     if not embedded:
         tokens = tokens.each(_embed(architecture, meter, x, eps))

@@ -103,6 +103,11 @@ class LoadedStore:
         blocks = {linear: self.bank.blocks[weight_of(linear)] for linear in linears}
         return {linear: own.leading_rows(self.routed) for linear, own in blocks.items()}
 
+    @property
+    def heads_comparable(self) -> bool:
+        """Tells whether the cosines to different tasks' class vectors can be compared: a stack's cannot."""
+        return all(head.entry.head.kind != "stack" for head in self.routed_heads)
+
     def is_comparable(self, linear: str) -> bool:
         """Tells whether what the routed tasks' leading subspaces at a linear explain can be compared.
 

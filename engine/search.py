@@ -30,8 +30,8 @@ from mass_serve.router import (
 # Counted, not measured, in multiply-accumulates of a block's twelve D x D products for every token.
 # Self-attention's share of them: four of the twelve.
 ATTENTION_SHARE = 1 / 3
-# What measuring early evidence adds to a block: three products with D x D bases for every third token.
-EVIDENCE_SHARE = 3 / 12 / 3
+# What measuring early evidence adds to a block: three products with D x D bases for each token.
+EVIDENCE_SHARE = 3 / 12
 
 
 @dataclass(frozen=True)
@@ -184,7 +184,7 @@ class EvidenceSearch:
         self._mode = MODES[loaded.mode]
         self._stop = early_stop(loaded.architecture.depth)
         early_share = self._stop / loaded.architecture.depth
-        self._evidence_share = early_share * EVIDENCE_SHARE
+        self._evidence_share = early_share * EVIDENCE_SHARE / loaded.architecture.evidence_stride
         self._second_pass_share = 1 - early_share if self._mode.resumes else 1.0
         self._heads = loaded.routed_heads
         self._router = EvidenceRouter(
@@ -196,6 +196,7 @@ class EvidenceSearch:
             residuals_comparable=loaded.is_comparable(
                 loaded.architecture.residual_linear(loaded.router.layer)
             ),
+            heads_comparable=loaded.heads_comparable,
         )
         feature = Feature(loaded.router.layer, loaded.router.token)
         is_early = feature.layer < self._stop

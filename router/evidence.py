@@ -17,7 +17,9 @@ Samples that are known to be of one task are judged together: their scores are s
 (`router.pooled`), as the evidence of independent samples adds up, before anything is selected by them.
 
 Subspaces are compared by as many leading directions as every task has, and only where they can be
-(`router.comparable`), which is nowhere in a store that has an adapter: there the heads decide.
+(`router.comparable`), which is nowhere in a store that has an adapter: there the heads decide. Heads that
+are stacks, as those of text classifiers, are not compared where subspaces can be: what enters their last
+layer was made for one head's own classes, and lies near one of every head's (`benchmarks.text_routing`).
 """
 
 from __future__ import annotations
@@ -76,7 +78,8 @@ class Evidence:
     # it does not always make surer; inf where there is no other.
     leads: Tensor
     residuals: Tensor | None = None  # [B, T] float32: the paper's; None in early evidence
-    # [B, 3] float32: of the first pass's head scores, the units of what a second pass adds; None as above
+    # [B, 3] float32: of the first pass's head scores, the units of what a second pass adds; None in early
+    # evidence, and where heads do not count
     score_spreads: Tensor | None = None
 
     def select(self, rows: Tensor | int) -> Evidence:
@@ -112,7 +115,8 @@ class Evidence:
 
     def second_pass_candidates(self, mode: Mode) -> tuple[int, ...]:
         """The tasks whose weights this sample gets a second pass with, ascending."""
-        if not mode.second_pass_margin:
+        heads_count = not self.is_whole or self.score_spreads is not None
+        if not (mode.second_pass_margin and heads_count):  # else a second pass has nothing to say
             return (self.best,)
         ranked = self.scores.sort(descending=True, stable=True)
         near = ranked.values >= ranked.values[0] - mode.second_pass_margin
@@ -162,18 +166,20 @@ class EvidenceRouter:
         *,
         incomparable: Collection[str] = (),
         residuals_comparable: bool = True,
+        heads_comparable: bool = True,
     ) -> None:
         """`subspaces` are those of the linear that the router's feature enters.
 
         `early_blocks` holds vh [T, R, D] of every task by linear, of those where early energies are measured.
         Those at the `incomparable` linears among them count in a calibration alone, and so do residuals that
-        are not comparable.
+        are not comparable. Heads that are not count where nothing else can be compared.
         """
         self.bases = {linear: orthonormal_rows(blocks) for linear, blocks in early_blocks.items()}
         self._subspaces = subspaces
         self._comparable = [place for place, linear in enumerate(early_blocks) if linear not in incomparable]
         self._some_incomparable = len(self._comparable) < len(early_blocks)
         self._residuals_comparable = residuals_comparable
+        self._heads_count = heads_comparable or not (self._comparable or residuals_comparable)
         self._early_discriminant: Discriminant | None = None
         self._whole_discriminant: Discriminant | None = None
         if calibration is not None:
@@ -222,11 +228,13 @@ class EvidenceRouter:
         late = explained_share(features, residuals)
         kinds = torch.cat([early.kinds, late.unsqueeze(1), head_scores[:, :, 0].unsqueeze(1)], dim=1)
         comparable = comparable_scores(head_scores)
-        pieces = [comparable[:, :, 0]]
+        pieces = []
         if self._comparable:
-            pieces.insert(0, nearness(early.explained))
+            pieces.append(nearness(early.explained))
         if self._residuals_comparable:
-            pieces.insert(-1, -residuals)
+            pieces.append(-residuals)
+        if self._heads_count:
+            pieces.append(comparable[:, :, 0])
         scores = torch.stack([standardised(piece, candidates) for piece in pieces]).sum(0)
         judged = _judged(kinds, candidates, self._whole_discriminant)
         calibrated = pooled(_calibrated(scores, candidates, judged, WHOLE_TEMPERATURE), pools)
@@ -238,7 +246,9 @@ class EvidenceRouter:
             kinds,
             _leads(pooled(scores, pools), calibrated),
             residuals,
-            torch.stack([spread(score, candidates) for score in comparable.unbind(2)], dim=1),
+            torch.stack([spread(score, candidates) for score in comparable.unbind(2)], dim=1)
+            if self._heads_count
+            else None,
         )
 
     def _explained(self, early: Tensor, late: Tensor) -> Tensor:

@@ -13,6 +13,11 @@ from mass_serve.backbone.architecture.pooling import AnyPooling, AttentionPoolin
 
 # What stands for an input in a layer: its class token, or the mean over all tokens.
 Token = Literal["class", "mean"]
+# Every third patch tells as much as all of them (the suites of docs/accuracy.md), at a third of the cost.
+# Three divides the side of hardly any grid of patches, so that the tokens are of all its columns.
+PATCH_STRIDE = 3
+# A third of the words of a short text tells far less than all (docs/accuracy.md, routing on text).
+WORD_STRIDE = 1
 
 
 @dataclass(frozen=True)
@@ -104,6 +109,11 @@ class Architecture:
     def residual_linear(self, layer: int) -> str:
         """The linear that the router's feature of block `layer` enters: the MLP's first."""
         return BlockNames(layer).fc1
+
+    @property
+    def evidence_stride(self) -> int:
+        """Every how many tokens the early evidence is measured."""
+        return WORD_STRIDE if self.reads_text else PATCH_STRIDE
 
     def early_linears(self, stop: int) -> list[str]:
         """The linears whose inputs early evidence is made of, all of width D, in forward order.

@@ -12,22 +12,22 @@ from mass_serve.backbone.layout import Layout
 from mass_serve.backbone.weights.protocol import ALL_ROWS, EncoderWeights
 from mass_serve.kernels.activations import Activation
 
-# Every third token tells as much as all of them (the suites of docs/accuracy.md), at a third of the cost.
-# Three divides the side of hardly any grid of patches, so that the tokens are of all its columns.
-TOKEN_STRIDE = 3
-
 
 class MeteredWeights:
     """`EncoderWeights` that compute what others do, and beside it the subspace energies of their inputs."""
 
-    def __init__(self, weights: EncoderWeights, bases: Mapping[str, Tensor], layout: Layout) -> None:
+    def __init__(
+        self, weights: EncoderWeights, bases: Mapping[str, Tensor], layout: Layout, token_stride: int
+    ) -> None:
         """`weights` are those of a layout's tokens.
 
-        `bases` holds, by linear, orthonormal rows [T, R, d_in] of each task's blocks, float32.
+        `bases` holds, by linear, orthonormal rows [T, R, d_in] of each task's blocks, float32. Measured is
+        every `token_stride`-th token.
         """
         self._weights = weights
         self._bases = bases
         self._layout = layout
+        self._token_stride = token_stride
         self._measured: list[tuple[str, Tensor]] = []
 
     def linear(
@@ -59,7 +59,7 @@ class MeteredWeights:
         if name in self._bases:
             basis = self._bases[name]
             energies = self._layout.reduced(
-                lambda tokens: kernels.subspace_energies(tokens[:, ::TOKEN_STRIDE], basis), x
+                lambda tokens: kernels.subspace_energies(tokens[:, :: self._token_stride], basis), x
             )
             self._measured.append((name, energies))
 

@@ -150,7 +150,7 @@ def test_a_named_task_skips_the_first_pass(monkeypatch: pytest.MonkeyPatch) -> N
 def test_where_nothing_resumes_a_second_pass_is_a_whole_one(mode: str, second_passes: set[int]) -> None:
     engine = _engine(mode=mode)
     answers = engine.classify_batch([Query(p) for p in PIXELS]).all_answers()
-    early = early_stop(engine.architecture.depth) / engine.architecture.depth * EVIDENCE_SHARE
+    early = early_stop(engine.architecture.depth) / engine.architecture.depth * EVIDENCE_SHARE / 3
     assert sorted({answer.passes for answer in answers}) == pytest.approx(
         [1 + early + many for many in sorted(second_passes)]
     )
@@ -165,7 +165,7 @@ def test_a_second_pass_that_resumes_leaves_the_first_third_as_it_was(mode: ModeN
     loaded = tiny.loaded_store(mode=mode)
     config, stop = loaded.architecture, early_stop(loaded.architecture.depth)
     answers = Engine(loaded, Execution.LOW_RANK, 1 << 30).classify_batch([Query(p) for p in PIXELS])
-    early = stop / config.depth * EVIDENCE_SHARE
+    early = stop / config.depth * EVIDENCE_SHARE / 3
     costs = {"one_pass": [1 + early], "fast": [1 + early, 2 - stop / config.depth + early]}[mode]
     assert sorted({answer.passes for answer in answers.all_answers()}) == pytest.approx(costs)
     for answer, pixels in zip(answers.all_answers(), PIXELS, strict=True):

@@ -323,3 +323,32 @@ def test_second_passes_of_a_pool_count_together(router: EvidenceRouter) -> None:
     expected = shared * whole[0].routing_coefficients[[1, 4]].sum()
     found = after_second_passes(whole, seen)
     np.testing.assert_allclose([found[1], found[4]], expected, rtol=1e-4)
+
+
+def test_heads_that_cannot_be_compared_change_nothing_and_get_no_second_pass_to_say_more() -> None:
+    blocks = normal(TASKS, RANK, WIDTH)
+    router = EvidenceRouter(
+        MODES["exact"], TaskSubspaces(blocks), {"blocks.0.mlp.fc1": blocks}, heads_comparable=False
+    )
+    early = router.early(shares(SAMPLES, 1, TASKS), EVERY)
+    features = normal(SAMPLES, WIDTH, seed=1)
+    one, other = (router.whole(early, features, random_head_scores(seed), EVERY) for seed in (4, 5))
+    assert torch.equal(one.scores, other.scores)
+    assert all(len(own.second_pass_candidates(MODES["exact"])) == 1 for own in one.samples())
+
+
+def test_heads_decide_where_nothing_else_can_be_compared() -> None:
+    blocks = normal(TASKS, RANK, WIDTH)
+    router = EvidenceRouter(
+        MODES["exact"],
+        TaskSubspaces(blocks),
+        {"blocks.0.mlp.fc1": blocks},
+        incomparable=["blocks.0.mlp.fc1"],
+        residuals_comparable=False,
+        heads_comparable=False,
+    )
+    head_scores = random_head_scores()
+    whole = router.whole(
+        router.early(shares(SAMPLES, 1, TASKS), EVERY), normal(SAMPLES, WIDTH), head_scores, EVERY
+    )
+    assert torch.equal(whole.scores.argmax(1), head_scores[:, :, 0].argmax(1))
