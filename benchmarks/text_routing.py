@@ -1,10 +1,10 @@
-"""Which evidence tells the task of a text: residuals of every layer and token, early energies, heads, sums.
+"""Which evidence tells the task of a text: words, early energies, heads, residuals of every layer, sums.
 
     python -m benchmarks.text_routing STORE DATA --json routing.json
 
 DATA has the forms of `mass-serve eval`. Printed is how often the task with the most evidence is the text's,
-averaged over tasks. Residuals are the paper's, on its merged base and on the pretrained weights; a sum has
-them beside early energies and the heads' cosines, as the modes `balanced` and `exact` do.
+averaged over tasks. Residuals are the paper's, on its merged base and on the pretrained weights;
+sums have the latter.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from mass_serve.backbone import Feature, Passes, Probe, passes_for, weight_of
+from mass_serve.backbone import Feature, Passes, Probe, WordEmbedding, passes_for, weight_of
 from mass_serve.backbone.architecture import Token
 from mass_serve.backbone.packed import Batch
 from mass_serve.engine import Engine
@@ -31,13 +31,8 @@ from mass_serve.router import TaskSubspaces
 from mass_serve.router.head_scores import nearness
 from mass_serve.router.selection import standardised
 
-EARLY, HEADS, PAPER_PASS, OWN_PASS, SUM = (
-    "early energies",
-    "heads' cosines",
-    "residual, merged base",
-    "residual, pretrained",
-    "sum of all three",
-)
+WORDS, EARLY, HEADS = "words", "early energies", "heads' cosines"
+PAPER_PASS, OWN_PASS, SUM = "residual, merged base", "residual, pretrained", "early energies + residual"
 
 
 @dataclass(frozen=True)
@@ -82,21 +77,41 @@ def measure(store: str, root: Path) -> Iterator[Row]:
         list(engine.tasks),
     )
     kinds = _kinds(engine, files, root, [item for of_task in items for item in of_task])
-    early, cosines = nearness(kinds[:, :-2].mean(1)), nearness(kinds[:, -1])
-    yield texts.row(EARLY, early)
+    every = torch.ones(len(kinds), len(texts.names), dtype=torch.bool)
+    pieces = {WORDS: _words(loaded, texts), EARLY: kinds[:, :-2].mean(1), HEADS: kinds[:, -1]}
+    for name, shares in pieces.items():
+        yield texts.row(name, shares)
     for place, linear in enumerate(loaded.early_blocks):
         yield texts.row(f"early energy at {linear}", kinds[:, place])
-    yield texts.row(HEADS, cosines)
-    every = torch.ones_like(early, dtype=torch.bool)
-    others = standardised(early, every) + standardised(cosines, every)
-    yield texts.row("both", others)
+    units = {name: standardised(nearness(shares), every) for name, shares in pieces.items()}
+    for name in (WORDS, HEADS):
+        yield texts.row(f"{EARLY} + {name}", units[EARLY] + units[name])
     merged = loaded.bank.merged_parameters(list(loaded.pretrained), range(loaded.bank.num_tasks))
     on_merged, own = (passes_for(loaded.bank, weights, 1) for weights in (merged, loaded.pretrained))
     papers, residuals = _residuals(loaded, on_merged, texts), _residuals(loaded, own, texts)
     for (layer, token), of_place in residuals.items():
         yield texts.row(PAPER_PASS, -papers[layer, token], layer, token)
         yield texts.row(OWN_PASS, -of_place, layer, token)
-        yield texts.row(SUM, others + standardised(-of_place, every), layer, token)
+        both = units[EARLY] + standardised(-of_place, every)
+        yield texts.row(SUM, both, layer, token)
+        yield texts.row(f"{SUM} + {WORDS}", both + units[WORDS], layer, token)
+        yield texts.row(f"{SUM} + {HEADS}", both + units[HEADS], layer, token)
+
+
+def _words(loaded: LoadedStore, texts: Texts) -> Tensor:
+    """How much of the change of a text's words is each task's, [N, T], the marks around the text left out.
+
+    A row of the table of words that no text of a task had stays as it was. The energy of a row of a task's
+    change counts in units of its mean over the rows: how far a task went on the whole says nothing.
+    """
+    embedding = loaded.architecture.embedding
+    assert isinstance(embedding, WordEmbedding)  # of a store of texts
+    changes = loaded.bank.singular_vectors(weight_of(embedding.words), loaded.routed)
+    energies = torch.stack([(one.u.float() * one.s.float()).square().sum(1) for one in changes], dim=1)
+    unit = energies / energies.mean(0)
+    shares = unit / unit.sum(1, keepdim=True).clamp_min(torch.finfo(torch.float32).tiny)
+    words = (sample[:, 0] for batch in texts.batches for sample in batch)
+    return torch.stack([shares[own[1:-1] if len(own) > 2 else own].mean(0) for own in words])
 
 
 def _batches(files: InputFiles, loaded: LoadedStore, root: Path, items: Sequence[Item]) -> Iterator[Batch]:

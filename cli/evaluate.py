@@ -19,6 +19,7 @@ from mass_serve.evaluation import EvaluationData, EvaluationDataError, Options, 
 from mass_serve.evaluation import evaluate as run_evaluation
 from mass_serve.evaluation.baselines import NAMES as BASELINE_NAMES
 from mass_serve.evaluation.changes import FinetunedModels
+from mass_serve.evaluation.data import of_whole_inputs
 from mass_serve.evaluation.evaluate import StoreBytes
 from mass_serve.evaluation.methods import Routed
 from mass_serve.evaluation.plots import write_plots
@@ -84,7 +85,9 @@ def evaluate(
     modes = [_mode(name) for name in mode or []]
     variants = _load(store, modes)
     engine = variants.engine()
-    labels = {name: task.labels for name, task in engine.tasks.items()}
+    labels = of_whole_inputs(engine.tasks)
+    if left_out := engine.tasks.keys() - labels.keys():
+        typer.echo(f"not measured, because they classify tokens: {', '.join(sorted(left_out))}", err=True)
     options = Options(
         changes=_finetuned_models(engine, finetuned or []),
         baselines=[_baseline(name) for name in baseline] if baseline else BASELINE_NAMES,

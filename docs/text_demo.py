@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from docs.markup import code, table
-from examples.from_packages.commands import MODES
 from examples.text_demo.packages import PACKAGES
-from examples.text_demo.tasks import SAME_TEXTS, TWICE_LABELLED
+from examples.text_demo.tasks import MODES, SAME_TEXTS, TWICE_LABELLED
 
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
 COLUMNS = ("logistic_regression", "individual", "tsv_c", *MODES)
 MIB = 1 << 20
-# The evidence of `benchmarks.text_routing` that is about a whole text, without its places one by one.
-SUMMED = ("early energies", "heads' cosines", "both")
 
 
 def text_sources_table() -> str:
@@ -106,23 +102,14 @@ def text_bytes_table() -> str:
 
 
 def text_routing_table() -> str:
-    """How often each kind of evidence has the right task first, where it was chosen and on the demo."""
-    runs = [_recorded(f"text_routing_{name}") for name in ("chosen_on", "served")]
-    head = ("evidence", "layer", "token", *(f"{_tasks(run)} tasks of {name}" for name, run in _named(runs)))
+    """How often each kind of evidence has the right task first, on the tasks that it was chosen on."""
+    head = ("evidence", "layer", "token", "right")
     rows = [
-        (first["evidence"], *_place(first), *(_three(one["right"]) for one in (first, second)))
-        for first, second in zip(*runs, strict=True)
-        if first["layer"] is not None or first["evidence"] in SUMMED
+        (row["evidence"], *_place(row), _three(row["right"]))
+        for row in _recorded("text_routing_chosen_on")
+        if not row["evidence"].startswith("early energy at")
     ]
     return table(head, rows)
-
-
-def _named(runs: list[Any]) -> Iterator[tuple[str, Any]]:
-    return zip(("the other store", "the demo"), runs, strict=True)
-
-
-def _tasks(run: Any) -> int:
-    return len(run[0]["tasks"])
 
 
 def _place(row: Any) -> tuple[str, str]:

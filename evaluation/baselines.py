@@ -14,6 +14,7 @@ from torch import Tensor
 
 from mass_serve.engine import Engine
 from mass_serve.evaluation.changes import TaskChanges
+from mass_serve.evaluation.data import of_whole_inputs
 from mass_serve.evaluation.inputs import files_of
 from mass_serve.evaluation.methods import AnyHead, Dense, Method, Parameters, TaskKnown
 from mass_serve.evaluation.search import Search, Searched
@@ -107,7 +108,7 @@ class Baselines:
         bank, every_task = self._engine.bank, range(len(self._tasks))
         merged = functools.cache(lambda: bank.merged_parameters(list(self._pretrained), every_task))
         yield Baseline(self._one(TSV_M.name, merged))
-        heads = {task: self._engine.head(task) for task in self._tasks}
+        heads = {task: self._engine.head(task) for task in of_whole_inputs(self._engine.tasks)}
         yield Baseline(AnyHead(ANY_HEAD, self._engine.architecture, files_of(self._engine), heads, merged))
 
     def _task_arithmetic(self) -> Iterator[Baseline]:

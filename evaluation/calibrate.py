@@ -67,7 +67,7 @@ def calibrate(
     loaded = _teacher(url, device, trusted_keys)
     if loaded.store_revision != store.manifest.store_revision:
         raise StoreError(f"{url} was changed meanwhile: calibrate it again")
-    names = [head.entry.name for head in loaded.heads]
+    names = [head.entry.name for head in loaded.routed_heads]
     engine = Engine(loaded, Execution.LOW_RANK, GIB)
     unlabelled = Unlabelled.below(root, files_of(engine))
     _refuse_few(unlabelled, len(names))
@@ -149,8 +149,8 @@ def _fit(
     engine: Engine, loaded: LoadedStore, unlabelled: Unlabelled, progress: Progress
 ) -> list[CalibrationFit]:
     """A fit to each part of the inputs."""
-    names = [head.entry.name for head in loaded.heads]
-    classes = [len(head.entry.labels) for head in loaded.heads]
+    names = [head.entry.name for head in loaded.routed_heads]
+    classes = [len(head.entry.labels) for head in loaded.routed_heads]
     kinds = evidence_kinds(len(loaded.early_blocks))
     count = _counter("collecting evidence", unlabelled.count, progress)
     fits = []

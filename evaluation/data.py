@@ -16,6 +16,7 @@ from torch import Tensor
 from mass_serve.evaluation.errors import EvaluationDataError
 from mass_serve.evaluation.index import Selection, index_inputs, next_inputs
 from mass_serve.evaluation.inputs import InputFiles, Item
+from mass_serve.model_store.format.manifest import TaskEntry
 
 BATCH_INPUTS = 64
 
@@ -85,6 +86,11 @@ class EvaluationData:
                 inputs = list(pool.map(lambda item: self.files.read(self.root, item), items))
                 yield InputBatch(selection.task, selection.half, list(ids), inputs, torch.tensor(targets))
                 last, left = ids[-1], left - len(ids)
+
+
+def of_whole_inputs(tasks: Mapping[str, TaskEntry]) -> dict[str, Sequence[str]]:
+    """The classes of the tasks that are measured: one that classifies tokens has no label of a text."""
+    return {name: task.labels for name, task in tasks.items() if not task.head.each_token}
 
 
 def input_batches(files: InputFiles, root: Path, items: Sequence[Item]) -> Iterator[list[Tensor]]:

@@ -19,9 +19,6 @@ import torch
 from transformers.utils import logging
 
 from examples.from_packages.commands import (
-    BASELINES,
-    CALIBRATED_MODES,
-    MODES,
     CommandError,
     build_store,
     calibrated_store,
@@ -33,7 +30,16 @@ from examples.from_packages.training import Report, quieten
 from examples.text_demo.figures import Reports, figures
 from examples.text_demo.finetune import Plan
 from examples.text_demo.latency import latencies, memory
-from examples.text_demo.tasks import CHOSEN_ON, SAME_TEXTS, TASKS, TWICE_LABELLED, Task
+from examples.text_demo.tasks import (
+    BASELINES,
+    CALIBRATED_MODES,
+    CHOSEN_ON,
+    MODES,
+    SAME_TEXTS,
+    TASKS,
+    TWICE_LABELLED,
+    Task,
+)
 from examples.text_demo.training import make_pretrained, make_task, make_texts
 
 DEFAULT_FOLDER = Path.home() / ".cache" / "mass-serve" / "text-demo"

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from examples.from_packages.commands import BASELINES, CALIBRATED_MODES, MODES
 from examples.from_packages.recorded import average, of_mode
-from examples.text_demo.tasks import SAME_TEXTS, TASKS, TWICE_LABELLED
+from examples.text_demo.tasks import BASELINES, CALIBRATED_MODES, MODES, SAME_TEXTS, TASKS, TWICE_LABELLED
 
 KNOWN = ("individual", *BASELINES)
 

