@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check --quiet
 
-.PHONY: install serve test check format docs schema demo real-demo text-demo fuzz mutants clean
+.PHONY: install serve test check format docs schema lowest demo real-demo text-demo fuzz mutants clean
 
 install: $(VENV)/.installed
 serve: $(VENV)/.installed
@@ -33,6 +33,10 @@ docs: $(VENV)/.installed-dev
 # What is compiled of the schema of gRPC, and kept beside it: who installs MASS Serve needs no compiler.
 schema: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.server.rpc.compile_schema
+
+# Tests with the lowest version of everything that pyproject.toml says is enough.
+lowest: $(VENV)/.installed-dev
+	$(BIN)/python -m tests.installation.lowest .venv-lowest
 
 # The demo suite from nothing: pictures, pretraining, eight fine-tunings, and the store inside the package.
 demo: $(VENV)/.installed-dev

@@ -11,12 +11,14 @@ from mass_serve.engine import Engine
 from mass_serve.model_store.build_options import BuildOptions
 from mass_serve.model_store.build_store import build
 from mass_serve.router import MODE_NAMES
-from tests import texts
 from tests.server_processes import RunningServer, serving
 
 
 @pytest.fixture(scope="session")
 def text_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    # Here, because transformers takes seconds to import, and most tests of protocols need no model.
+    from tests import texts
+
     folder = tmp_path_factory.mktemp("texts")
     models = texts.finetuned(folder, "Bert")
     build(models.pretrained, models.tasks, folder / "store", BuildOptions(force=True), modes=MODE_NAMES)
