@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from examples.text_demo.sources.code import code
 from examples.text_demo.sources.debian import interfaces, packages
 from examples.text_demo.sources.fortunes import fortunes
 from examples.text_demo.sources.glosses import nouns
@@ -14,6 +13,7 @@ from examples.text_demo.sources.mail import mail
 from examples.text_demo.sources.manuals import languages, sections
 from examples.text_demo.sources.names import emoji, names
 from examples.text_demo.sources.news import news
+from examples.text_demo.sources.programs import code
 from examples.text_demo.sources.terms import terms
 from examples.text_demo.texts import Text
 

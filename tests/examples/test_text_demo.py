@@ -25,11 +25,11 @@ from examples.text_demo.finetune import (
 )
 from examples.text_demo.packages import CODE, ISO_CODES, PACKAGES, SPAM_ASSASSIN, TRANSLATED, WORDNET
 from examples.text_demo.sources import debian
-from examples.text_demo.sources.code import LINES, code, places
 from examples.text_demo.sources.glosses import nouns
 from examples.text_demo.sources.mail import mail
 from examples.text_demo.sources.manuals import languages, paragraphs
 from examples.text_demo.sources.names import names
+from examples.text_demo.sources.programs import LINES, code, places
 from examples.text_demo.sources.terms import defined
 from examples.text_demo.tasks import (
     CALIBRATED_MODES,
