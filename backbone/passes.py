@@ -37,12 +37,12 @@ class Passes(Protocol):
 
 
 def passes_for(bank: ExpertBank, first_pass_weights: Mapping[str, Tensor], max_set_size: int) -> Passes:
-    """The passes over a bank's encoder: planned where the bank's tensors are on a GPU and it reads images.
+    """The passes over a bank's encoder: planned where the bank's tensors are on a GPU.
 
     `first_pass_weights` holds the parameters that the first passes asked for will read; no expert set has
     more than `max_set_size` tasks.
     """
-    if backend_for(bank.device) == "fused" and not bank.architecture.reads_text:
+    if backend_for(bank.device) == "fused":
         # Triton is there only where there is a GPU.
         from mass_serve.backbone.planned_passes import PlannedPasses
 

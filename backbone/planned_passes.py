@@ -10,10 +10,11 @@ from torch import Tensor
 
 from mass_serve.backbone.expert_bank import ExpertBank
 from mass_serve.backbone.expert_set import ExpertSet
-from mass_serve.backbone.one_pass import PassResult, Probe, Stop
+from mass_serve.backbone.one_pass import PassResult, Probe, Stop, run
 from mass_serve.backbone.packed import Batch, Packed
 from mass_serve.backbone.planned_pass import PlannedPass
-from mass_serve.backbone.weights.planned import RecordLayout
+from mass_serve.backbone.weights.planned import PlannedWeights, RecordLayout
+from mass_serve.kernels.segment_plan import SegmentPlan
 
 
 class PlannedPasses:
@@ -33,8 +34,10 @@ class PlannedPasses:
     def first(
         self, x: Batch, start: int | None = None, stop: Stop = "embedding", probe: Probe | None = None
     ) -> PassResult:
-        planned = self._pass("first", self._plain, start, stop, probe or Probe())
-        return planned(_equally_long(x), (0, len(x)), [self._plain_record], [False])
+        segments = (0, len(x)), [self._plain_record], [False]
+        if isinstance(x, Packed):
+            return self._of_texts(self._plain, x, *segments, start, stop, probe)
+        return self._pass("first", self._plain, start, stop, probe or Probe())(x, *segments)
 
     def second(
         self, x: Batch, expert_sets: Sequence[ExpertSet], offsets: Sequence[int], start: int | None = None
@@ -52,10 +55,30 @@ class PlannedPasses:
         start: int | None,
         stop: Stop,
     ) -> PassResult:
-        planned = self._pass("second", self._experts, start, stop, Probe())
         records = [self._record(expert_set) for expert_set in expert_sets]
-        own_weights = [expert_set.materialised for expert_set in expert_sets]
-        return planned(_equally_long(x), offsets, records, own_weights)
+        segments = offsets, records, [expert_set.materialised for expert_set in expert_sets]
+        if isinstance(x, Packed):
+            return self._of_texts(self._experts, x, *segments, start, stop)
+        return self._pass("second", self._experts, start, stop, Probe())(x, *segments)
+
+    def _of_texts(
+        self,
+        layout: RecordLayout,
+        x: Packed,
+        offsets: Sequence[int],
+        records: Sequence[Tensor],
+        own_weights: Sequence[bool],
+        start: int | None,
+        stop: Stop,
+        probe: Probe | None = None,
+    ) -> PassResult:
+        """A pass over texts, launched from a plan for these lengths: they make other shapes in every batch.
+
+        So there is no graph of it to be replayed.
+        """
+        plan = SegmentPlan(len(x), len(records), layout.length, x.device)
+        plan.update(offsets, records, own_weights)
+        return run(self._bank.architecture, PlannedWeights(layout, plan), x, start, stop, probe)
 
     def _pass(
         self, kind: str, layout: RecordLayout, start: int | None, stop: Stop, probe: Probe
@@ -72,10 +95,3 @@ class PlannedPasses:
         if expert_set not in self._records:
             self._records[expert_set] = self._experts.expert_record(self._bank, expert_set)
         return self._records[expert_set]
-
-
-def _equally_long(x: Batch) -> Tensor:
-    """The batch, if its samples are of one length. Raises ValueError: plans are made for such alone."""
-    if isinstance(x, Packed):
-        raise ValueError("a planned pass takes samples of one length, and these are packed")
-    return x

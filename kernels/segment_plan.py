@@ -32,7 +32,15 @@ class SegmentPlan:
     Samples beyond the last segment are the tail: kernels write zeros there.
     """
 
-    def __init__(self, samples: int, max_segments: int, record_length: int, device: torch.device) -> None:
+    def __init__(
+        self,
+        samples: int,
+        max_segments: int,
+        record_length: int,
+        device: torch.device,
+        table: Tensor | None = None,
+    ) -> None:
+        """`table` is another plan's, where this one has the same records."""
         self.samples = samples
         self.max_segments = max_segments
         self.device = device
@@ -41,7 +49,9 @@ class SegmentPlan:
         # [samples] int32; -1 in the tail
         self.sample_segments = torch.full((samples,), -1, dtype=torch.int32, device=device)
         # [max_segments, record_length] int64: each segment's record
-        self.table = torch.zeros(max_segments, record_length, dtype=torch.int64, device=device)
+        shape = max_segments, record_length
+        self.table = torch.zeros(shape, dtype=torch.int64, device=device) if table is None else table
+        self._own_weights: list[bool] = []
         self._runs: list[tuple[int, int]] = []
         self._segments: list[tuple[int, int]] = []
         self._tiles: dict[Tiling, Tensor] = {}
@@ -59,16 +69,33 @@ class SegmentPlan:
             raise ValueError(f"{count} segments, at most {self.max_segments}, offsets {segment_offsets}")
         if segment_offsets[0] != 0 or segment_offsets[-1] > self.samples:
             raise ValueError(f"offsets must lead from 0 to at most {self.samples}, got {segment_offsets}")
-        padding = [segment_offsets[-1]] * (self.max_segments - count)
+        self._copy(self.table[:count], torch.stack(list(records)))
+        self._cut(segment_offsets, own_weights)
+
+    def of_tokens(self, token_offsets: Sequence[int]) -> SegmentPlan:
+        """The plan of a pass whose samples are the tokens of this one's, by the same records.
+
+        Tokens `token_offsets[i]:token_offsets[i + 1]` are sample i's, and belong to its segment.
+        """
+        length = self.table.shape[1]
+        plan = SegmentPlan(token_offsets[-1], self.max_segments, length, self.device, self.table)
+        ends = [0, *(stop for _, stop in self._segments)]
+        plan._cut([token_offsets[end] for end in ends], self._own_weights)
+        return plan
+
+    def _cut(self, segment_offsets: Sequence[int], own_weights: Sequence[bool]) -> None:
+        """Takes where the segments lie."""
+        padding = [segment_offsets[-1]] * (self.max_segments - len(own_weights))
         offsets = torch.tensor([*segment_offsets, *padding], dtype=torch.int32)
+        self._own_weights = list(own_weights)
         self._segments = list(pairwise(segment_offsets))
         self._runs = _runs(self._segments, own_weights)
         self._copy(self.offsets, offsets)
         sizes = torch.tensor([stop - start for start, stop in self._segments])
         of_samples = torch.full((self.samples,), -1, dtype=torch.int32)
-        of_samples[: segment_offsets[-1]] = torch.arange(count, dtype=torch.int32).repeat_interleave(sizes)
+        numbers = torch.arange(len(sizes), dtype=torch.int32)
+        of_samples[: segment_offsets[-1]] = numbers.repeat_interleave(sizes)
         self._copy(self.sample_segments, of_samples)
-        self._copy(self.table[:count], torch.stack(list(records)))
         for tiling, tiles in self._tiles.items():
             self._copy(tiles, self._tile_map(tiling))
 

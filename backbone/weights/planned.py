@@ -7,18 +7,20 @@ weights too: they are one segment.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
-from mass_serve.backbone.architecture import Architecture, PatchEmbedding, bias_of, weight_of
+from mass_serve.backbone.architecture import AnyEmbedding, Architecture, PatchEmbedding, bias_of, weight_of
 from mass_serve.backbone.expert_bank import ExpertBank
 from mass_serve.backbone.expert_set import ExpertSet
 from mass_serve.backbone.weights.protocol import ALL_ROWS
 from mass_serve.kernels import BaseOnly
 from mass_serve.kernels.activations import Activation
+from mass_serve.kernels.embedding.fused import planned_added_rows, planned_embedding
 from mass_serve.kernels.layer_norm.fused import planned_layer_norm
 from mass_serve.kernels.low_rank.fused import LinearPlace, linear_fields, planned_linear
 from mass_serve.kernels.positions.fused import planned_positions
@@ -33,11 +35,6 @@ from mass_serve.kernels.records import (
 )
 from mass_serve.kernels.segment_plan import SegmentPlan
 
-# Their samples are as long as each other, and the plan's tiles are made for that.
-_NO_TEXT = (
-    "texts of any lengths have no planned pass: `backbone.passes` launches theirs operation by operation"
-)
-
 
 class PositionPlace(NamedTuple):
     """Where the fields of a table of positions begin, and how many tokens it has."""
@@ -50,7 +47,8 @@ class PositionPlace(NamedTuple):
 class RecordLayout:
     """Where each operation's fields begin in a segment's record."""
 
-    embedding: PatchEmbedding
+    embedding: AnyEmbedding
+    dtype: torch.dtype  # of all weights
     positions: dict[str, PositionPlace]
     linears: dict[str, LinearPlace]
     norms: dict[str, int]
@@ -84,7 +82,7 @@ class RecordLayout:
     def _of(
         cls,
         architecture: Architecture,
-        parameters: Iterable[str],
+        parameters: Mapping[str, Tensor],
         place: Callable[[str, int], LinearPlace],
     ) -> RecordLayout:
         positions: dict[str, PositionPlace] = {}
@@ -104,7 +102,8 @@ class RecordLayout:
             if weight_of(norm) in there:
                 norms[norm] = length
                 length += len(NormField)
-        return cls(architecture.patches, positions, linears, norms, length)
+        dtype = next(iter(parameters.values())).dtype
+        return cls(architecture.embedding, dtype, positions, linears, norms, length)
 
     def dense_record(self, parameters: Mapping[str, Tensor]) -> Tensor:
         """The record [length] of plain weights. They must live as long as it is used."""
@@ -126,7 +125,9 @@ class RecordLayout:
 
     def _vector_fields(self, vectors: Mapping[str, Tensor]) -> dict[int, Fields]:
         """The fields of everything that is no linear, by the place where they begin."""
-        firsts = {self.embedding.positions: vectors.get(self.embedding.class_token)}
+        firsts: dict[str, Tensor | None] = {}
+        if isinstance(self.embedding, PatchEmbedding):
+            firsts[self.embedding.positions] = vectors.get(self.embedding.class_token)
         tokens = {
             place.field: position_fields(firsts.get(name), vectors[name])
             for name, place in self.positions.items()
@@ -153,14 +154,15 @@ class PlannedWeights:
     def of_samples(self, samples: slice) -> PlannedWeights:
         raise ValueError(f"a planned pass is not divided, got samples {samples}")
 
-    def of_tokens(self, offsets: Sequence[int]) -> PlannedWeights:  # noqa: ARG002 - for none
-        raise ValueError(_NO_TEXT)
+    def of_tokens(self, offsets: Sequence[int]) -> PlannedWeights:
+        return PlannedWeights(self.layout, self.plan.of_tokens(offsets))
 
-    def words(self, name: str, ids: Tensor) -> Tensor:  # noqa: ARG002 - as above
-        raise ValueError(_NO_TEXT)
+    def words(self, name: str, ids: Tensor) -> Tensor:
+        return planned_embedding(ids, self.plan, self.layout.linears[name], self.layout.dtype).unsqueeze(1)
 
-    def add_rows(self, parameter: str, x: Tensor, places: Tensor) -> Tensor:  # noqa: ARG002 - as above
-        raise ValueError(_NO_TEXT)
+    def add_rows(self, parameter: str, x: Tensor, places: Tensor) -> Tensor:
+        field = self.layout.positions[parameter].field
+        return planned_added_rows(x[:, 0], self.plan, places, field=field).unsqueeze(1)
 
     def linear(
         self,

@@ -66,3 +66,18 @@ def test_an_update_changes_the_tensors_in_place_and_leaves_nothing_of_before() -
 def test_segments_that_do_not_fit_are_refused(cut: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="offsets"):
         _plan(8, 2).update(cut, _records(max(1, len(cut) - 1)), [False] * max(1, len(cut) - 1))
+
+
+@pytest.mark.parametrize("own_weights", [[False, False, False], [False, True, False]])
+def test_the_tokens_of_a_plans_samples_are_a_plan_of_the_same_records(own_weights: list[bool]) -> None:
+    plan = _plan(samples=4, capacity=3)
+    plan.update((0, 1, 1, 4), _records(3), own_weights)
+    of_tokens = plan.of_tokens((0, 3, 23, 24, 31))
+    other = _plan(samples=31, capacity=3)
+    other.update((0, 3, 3, 31), _records(3), own_weights)
+    assert of_tokens.samples == 31
+    assert of_tokens.offsets.tolist() == other.offsets.tolist()
+    assert of_tokens.sample_segments.tolist() == other.sample_segments.tolist()
+    assert torch.equal(of_tokens.table, other.table)
+    for tiling in TILINGS[:4]:
+        assert torch.equal(of_tokens.tiles(tiling), other.tiles(tiling))

@@ -1,4 +1,4 @@
-"""Texts on a device with fused kernels, whose passes are launched operation by operation."""
+"""Texts on a device with fused kernels, whose passes are launched from plans."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from mass_serve.backbone import DenseWeights, Packed, passes_for, run
-from mass_serve.backbone.planned_passes import PlannedPasses
+from mass_serve.backbone import DenseWeights, Packed, Probe, passes_for, run, weight_of
 from mass_serve.kernels.backend import backend
 from tests import tiny
 from tests.encoders import TEXT_ENCODERS
@@ -52,9 +51,27 @@ def test_the_first_pass_agrees_with_the_reference() -> None:
     torch.testing.assert_close(found, wanted, atol=1e-4, rtol=1e-3)
 
 
-def test_a_planned_pass_takes_no_texts() -> None:
+@pytest.mark.parametrize("name", ["bert", "mean of modernbert"])
+@torch.inference_mode()
+def test_a_pass_goes_on_from_where_it_stopped(name: str) -> None:
+    """With evidence measured on the way, which a second pass then takes up in two segments."""
+    architecture = replace(TEXT_ENCODERS[name], depth=2)
+    weights = tiny.pretrained(architecture)
+
+    def passes() -> tuple[torch.Tensor, torch.Tensor]:
+        moved = {parameter: tensor.to(DEVICE) for parameter, tensor in weights.items()}
+        bank = tiny.bank(architecture, moved, 3)
+        sets = [bank.expert_set((task,), materialised=False) for task in (2, 0)]
+        bases = {
+            linear: bank.blocks[weight_of(linear)].leading_rows.float()
+            for linear in architecture.early_linears(1)
+        }
+        both = passes_for(bank, moved, 2)
+        begun = both.first(Packed(TEXTS.rows.to(DEVICE), LENGTHS), stop=1, probe=Probe(bases))
+        return begun.energies.cpu(), both.second(begun.entering, sets, [0, 1, 3], start=1).cpu()
+
+    with backend("reference"):
+        wanted = passes()
     with backend("fused"):
-        weights = {name: tensor.to(DEVICE) for name, tensor in tiny.pretrained(tiny.CONFIG).items()}
-        planned = PlannedPasses(tiny.bank(tiny.CONFIG, weights, 1), weights, 1)
-        with pytest.raises(ValueError, match="takes samples of one length, and these are packed"):
-            planned.first(TEXTS)
+        found = passes()
+    torch.testing.assert_close(found, wanted, atol=1e-4, rtol=1e-3)
