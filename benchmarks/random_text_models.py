@@ -10,6 +10,11 @@ import torch
 import transformers
 from torch import Tensor
 
+from mass_serve.model_store.build_options import BuildOptions
+from mass_serve.model_store.build_store import build
+from mass_serve.model_store.format.manifest import MANIFEST_FILE
+from mass_serve.model_store.plan import TaskInput
+
 MARKS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 CLASS, SEPARATOR, FIRST_WORD = 2, 3, len(MARKS)
 CLASSES = 10
@@ -43,6 +48,15 @@ def write_text_checkpoints(folder: Path, config: Any, tasks: int) -> tuple[Path,
         _change(model, pretrained)
         model.save_pretrained(path)
     return folder / "pretrained", paths
+
+
+def store_of(folder: Path, config: Any, tasks: int) -> tuple[Path, Path]:
+    """A store of random fine-tunes of that encoder, and the first of them; made if it is not there."""
+    if not (folder / "store" / MANIFEST_FILE).exists():
+        pretrained, finetuned = write_text_checkpoints(folder, config, tasks)
+        inputs = [TaskInput(path.name, path) for path in finetuned]
+        build(pretrained, inputs, folder / "store", BuildOptions())
+    return folder / "store", folder / "task0"
 
 
 @torch.no_grad()

@@ -18,22 +18,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks.random_text_models import bert_base, modern_bert_base, write_text_checkpoints
+from benchmarks.random_text_models import bert_base, modern_bert_base, store_of
 from benchmarks.text_peers import export_onnx
-from mass_serve.model_store.build_options import BuildOptions
-from mass_serve.model_store.build_store import build
-from mass_serve.model_store.plan import TaskInput
 
 TASKS, VOCABULARY = 8, 256_000
-
-
-def store_of(folder: Path, config: Any) -> tuple[Path, Path]:
-    """A store of TASKS random fine-tunes of that encoder, and the first of them; made if it is not there."""
-    if not (folder / "store").exists():
-        pretrained, finetuned = write_text_checkpoints(folder, config, TASKS)
-        tasks = [TaskInput(path.name, path) for path in finetuned]
-        build(pretrained, tasks, folder / "store", BuildOptions())
-    return folder / "store", folder / "task0"
 
 
 def held(kind: str, *paths: Path) -> dict[str, Any]:
@@ -46,7 +34,7 @@ def held(kind: str, *paths: Path) -> dict[str, Any]:
 
 def eight_over_one(folder: Path) -> tuple[dict[str, float], dict[str, Any]]:
     """Eight fine-tunes in the engine over one of them in transformers: tensors, and whole processes."""
-    store, finetuned = store_of(folder / "modern_bert", modern_bert_base(VOCABULARY))
+    store, finetuned = store_of(folder / "modern_bert", modern_bert_base(VOCABULARY), TASKS)
     eight, one = held("engine", store), held("transformers", finetuned)
     tensors = sum(size for kind, size in eight["tensors"].items() if kind != "set_cache")
     ratios = {
@@ -58,7 +46,7 @@ def eight_over_one(folder: Path) -> tuple[dict[str, float], dict[str, Any]]:
 
 def over_sessions(folder: Path) -> tuple[dict[str, float], dict[str, Any]]:
     """Eight fine-tunes in the engine over eight sessions of ONNX Runtime, each of which reads the file."""
-    store, finetuned = store_of(folder / "bert", bert_base())
+    store, finetuned = store_of(folder / "bert", bert_base(), TASKS)
     file = folder / "bert" / "task0.onnx"
     if not file.exists():
         export_onnx(finetuned, file)

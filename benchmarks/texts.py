@@ -1,6 +1,6 @@
 """Speed of the engine over texts on one CPU thread, at the sizes of BERT-base, as ratios within one run.
 
-    python -m benchmarks.texts [--json FILE] [--work FOLDER] [--rounds N]
+    python -m benchmarks.texts [--json FILE] [--keep FOLDER] [--rounds N]
 
 Makes checkpoints with random weights and a store of 8 tasks from them. The dense model is one classifier
 with one set of weights, the fastest of three: our backbone, transformers with PyTorch's attention, and ONNX
@@ -15,6 +15,7 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -22,14 +23,11 @@ import torch
 from torch import Tensor
 
 from benchmarks.http_overhead import start_server
-from benchmarks.random_text_models import as_text, bert_base, random_ids, write_text_checkpoints
+from benchmarks.random_text_models import as_text, bert_base, random_ids, store_of
 from benchmarks.text_peers import export_onnx, onnx_forward, onnx_session, transformers_forward
 from benchmarks.timing import medians, minima
 from mass_serve.backbone import DenseWeights, Packed, run
 from mass_serve.engine import Engine, TextQuery
-from mass_serve.model_store.build_options import BuildOptions
-from mass_serve.model_store.build_store import build
-from mass_serve.model_store.plan import TaskInput
 
 TASKS, BATCH, TOKENS = 8, 32, 64
 MIXED_TOKENS = (3, 128)  # lengths of a mixed batch: every one from the first to the last is as likely
@@ -139,40 +137,40 @@ def http(engine: Engine, store: Path, rounds: int) -> tuple[dict[str, float], di
     return {"text_http_over_engine": times["engine_seconds"] / times["http_seconds"]}, times
 
 
-def measure(folder: Path, rounds: int) -> dict[str, object]:
-    """All ratios, shown as they are found, and what they are made of."""
-    pretrained, finetuned = write_text_checkpoints(folder, bert_base(), TASKS)
-    build(pretrained, [TaskInput(path.name, path) for path in finetuned], folder / "store", BuildOptions())
-    export_onnx(finetuned[0], folder / "task0.onnx")
-    engine = Engine.load(str(folder / "store"), device="cpu")
+def measure(folder: Path, rounds: int, path: Path | None) -> None:
+    """All ratios and what they are made of, shown and written down as they are found."""
+    store, task = store_of(folder / "bert", bert_base(), TASKS)
+    onnx = folder / "bert" / "task0.onnx"
+    if not onnx.exists():
+        export_onnx(task, onnx)
+    engine = Engine.load(str(store), device="cpu")
     ratios, raw = dict[str, float](), dict[str, float]()
-    for own, measured in (
-        equal_lengths(engine, finetuned[0], folder / "task0.onnx", rounds),
-        mixed_lengths(engine, finetuned[0], folder / "task0.onnx", rounds),
-        http(engine, folder / "store", rounds),
+    for part in (
+        partial(equal_lengths, engine, task, onnx, rounds),
+        partial(mixed_lengths, engine, task, onnx, rounds),
+        partial(http, engine, store, rounds),
     ):
+        own, measured = part()
         ratios, raw = ratios | own, raw | measured
         for name, value in own.items():
             print(f"{name:36s} {value:8.3f}", flush=True)
-    environment = {"torch": torch.__version__, "threads": 1, "batch": BATCH, "tokens": TOKENS, "tasks": TASKS}
-    return {**ratios, "raw": raw, "environment": environment}
+        if path is not None:
+            sizes = {"threads": 1, "batch": BATCH, "tokens": TOKENS, "tasks": TASKS}
+            content = {**ratios, "raw": raw, "environment": {"torch": torch.__version__, **sizes}}
+            path.write_text(json.dumps(content, indent=2) + "\n")
 
 
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("--json", type=Path, help="write all figures here")
-    parser.add_argument(
-        "--work", type=Path, help="folder for checkpoints and store (default: a temporary one)"
-    )
+    parser.add_argument("--keep", type=Path, help="keep models and store there, and take what is there")
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     torch.set_num_threads(1)
     os.environ["OMP_NUM_THREADS"] = "1"  # of the server
-    with tempfile.TemporaryDirectory(dir=options.work) as folder:
-        figures = measure(Path(folder), options.rounds)
-    if options.json is not None:
-        options.json.write_text(json.dumps(figures, indent=2) + "\n")
+    with tempfile.TemporaryDirectory() as folder:
+        measure(options.keep or Path(folder), options.rounds, options.json)
 
 
 if __name__ == "__main__":
