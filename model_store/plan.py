@@ -41,10 +41,10 @@ from mass_serve.model_store.readers.adapters import is_adapter
 from mass_serve.model_store.readers.checkpoint import Checkpoint
 from mass_serve.model_store.readers.finetuned import finetuned_from
 from mass_serve.model_store.readers.preprocessing import has_preprocessing, read_preprocessing
+from mass_serve.model_store.readers.same_tokens import check_same_tokens
 from mass_serve.model_store.readers.stored_base import StoredBase
 from mass_serve.model_store.readers.text_tokenizers import (
     StoredTokenizer,
-    check_same_vocabulary,
     check_uses_table,
     has_tokenizer,
     read_tokenizer,
@@ -313,7 +313,7 @@ def _check_same_preprocessing(name: str, finetuned: Checkpoint, prepared: Prepar
     if isinstance(embedding := finetuned.architecture.embedding, WordEmbedding):
         if prepared.tokenizer is not None and has_tokenizer(finetuned.folder):
             own_tokens = read_tokenizer(finetuned.folder, embedding.vocabulary, embedding.num_types)
-            check_same_vocabulary(name, own_tokens, prepared.tokenizer)
+            check_same_tokens(name, own_tokens, prepared.tokenizer)
         return
     if not has_preprocessing(finetuned.folder):
         return

@@ -22,11 +22,14 @@ from mass_serve.model_store.storage.regular_files import read_text_file
 if TYPE_CHECKING:
     import tokenizers
 
-CONFIG_FILE = "tokenizer_config.json"
+CONFIG_FILE, MODEL_CONFIG_FILE = "tokenizer_config.json", "config.json"
 WORD_PIECES_FILE = "vocab.txt"  # of BERT and DistilBERT
 BYTE_PAIRS_FILES = ("vocab.json", "merges.txt")  # of RoBERTa
 # Rows behind the last token, so that the table has a multiple of 128.
 MOST_PADDING = 127
+# How transformers calls those that are made here of a vocabulary.
+WORD_PIECES_CLASSES = ("BertTokenizer", "BertTokenizerFast", "DistilBertTokenizer", "DistilBertTokenizerFast")
+BYTE_PAIRS_CLASSES = ("RobertaTokenizer", "RobertaTokenizerFast")
 BERT_TOKENS = {
     "pad_token": "[PAD]",
     "unk_token": "[UNK]",
@@ -59,7 +62,7 @@ class StoredTokenizer:
     def of(cls, where: str, content: bytes) -> StoredTokenizer:
         """Reads what a store keeps. Raises CheckpointError."""
         _require_library()
-        return cls(content, _parsed(where, content).get_vocab(with_added_tokens=True))
+        return cls(content, parsed(where, content).get_vocab(with_added_tokens=True))
 
 
 def read_tokenizer(folder: Path, embedded_tokens: int, token_types: int = 1) -> StoredTokenizer:
@@ -120,18 +123,6 @@ def check_uses_table(folder: Path, own: StoredTokenizer, embedded_tokens: int) -
         )
 
 
-def check_same_vocabulary(task: str, own: StoredTokenizer, pretrained: StoredTokenizer) -> None:
-    """Raises CheckpointError where a fine-tuned model's tokens are not those of the pretrained one."""
-    if own.vocabulary == pretrained.vocabulary:
-        return
-    differing = sorted(own.vocabulary.items() ^ pretrained.vocabulary.items())
-    raise CheckpointError(
-        f"task {task}: its tokenizer has {len(own.vocabulary)} tokens, that of the pretrained model"
-        f" {len(pretrained.vocabulary)}, and they differ in {differing[0][0]!r:.80}: all tasks of a store"
-        " read the same tokens"
-    )
-
-
 def has_tokenizer(folder: Path) -> bool:
     """Tells whether a folder has a tokenizer: that of a fine-tuned model is often the pretrained one's."""
     alone = (TOKENIZER_FILE, WORD_PIECES_FILE)
@@ -146,8 +137,10 @@ def _tokenizer_in(folder: Path) -> tokenizers.Tokenizer:
     if (path := folder / TOKENIZER_FILE).exists():
         return _of_json(path)
     if (path := folder / WORD_PIECES_FILE).exists():
+        _refuse_other_class(folder, WORD_PIECES_CLASSES)
         return _of_word_pieces(path, _settings(folder))
     if _has_byte_pairs(folder):
+        _refuse_other_class(folder, BYTE_PAIRS_CLASSES)
         return _of_byte_pairs(folder, _settings(folder))
     raise CheckpointError(
         f"{folder} has no {TOKENIZER_FILE}, no {WORD_PIECES_FILE}, and not both of"
@@ -156,11 +149,23 @@ def _tokenizer_in(folder: Path) -> tokenizers.Tokenizer:
     )
 
 
+def _refuse_other_class(folder: Path, expected: tuple[str, ...]) -> None:
+    """Raises CheckpointError for the vocabulary of another kind of tokenizer: BertJapaneseTokenizer's."""
+    for path in (folder / CONFIG_FILE, folder / MODEL_CONFIG_FILE):
+        told = read_json_object(path).get("tokenizer_class") if path.exists() else None
+        if told is not None and told not in expected:
+            raise CheckpointError(
+                f"{path}: tokenizer_class is {told!r:.80}, and a vocabulary is read as that of"
+                f" {expected[0]}: save the tokenizer as {TOKENIZER_FILE}"
+            )
+
+
 def _of_json(path: Path) -> tokenizers.Tokenizer:
-    return _parsed(str(path), json.dumps(read_json_object(path)).encode())
+    return parsed(str(path), json.dumps(read_json_object(path)).encode())
 
 
-def _parsed(where: str, content: bytes) -> tokenizers.Tokenizer:
+def parsed(where: str, content: bytes) -> tokenizers.Tokenizer:
+    """Reads the content of a tokenizer.json. Raises CheckpointError."""
     from tokenizers import Tokenizer
 
     try:

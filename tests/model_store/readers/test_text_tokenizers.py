@@ -13,9 +13,9 @@ import transformers
 
 from mass_serve.inputs.texts import TextTokenizer
 from mass_serve.model_store.errors import CheckpointError
+from mass_serve.model_store.readers.same_tokens import check_same_tokens
 from mass_serve.model_store.readers.text_tokenizers import (
     StoredTokenizer,
-    check_same_vocabulary,
     check_uses_table,
     read_tokenizer,
 )
@@ -147,13 +147,43 @@ def test_tokens_are_counted_and_not_the_largest_of_them() -> None:
 
 def test_tasks_have_the_pretrained_models_tokens(tmp_path: Path) -> None:
     first = read_tokenizer(save_word_pieces(tmp_path / "a"), 1000)
-    check_same_vocabulary("guard", read_tokenizer(save_word_pieces(tmp_path / "b"), 1000), first)
+    check_same_tokens("guard", read_tokenizer(save_word_pieces(tmp_path / "b"), 1000), first)
     with (tmp_path / "b" / "vocab.txt").open("a") as file:
         file.write("dog\n")
     with pytest.raises(
         CheckpointError, match="has 35 tokens, that of the pretrained model 34, and they differ in 'dog'"
     ):
-        check_same_vocabulary("guard", read_tokenizer(tmp_path / "b", 1000), first)
+        check_same_tokens("guard", read_tokenizer(tmp_path / "b", 1000), first)
+
+
+@pytest.mark.parametrize(
+    ("save", "settings", "text"),
+    [
+        (save_word_pieces, {"do_lower_case": False}, "'The Cat'"),
+        (save_word_pieces, {"strip_accents": False}, "'caf\u00e9 cafe\u0301'"),
+        (save_word_pieces, {"cls_token": "[MASK]"}, "'The Cat'"),
+        (save_byte_pairs, {"add_prefix_space": True}, "'The Cat'"),
+    ],
+)
+def test_tokenizers_of_one_vocabulary_that_read_texts_differently_are_refused(
+    save: Callable[..., Path], settings: dict[str, Any], text: str, tmp_path: Path
+) -> None:
+    pretrained = read_tokenizer(save(tmp_path / "a"), 1000)
+    own = read_tokenizer(save(tmp_path / "b", **settings), 1000)
+    assert own.vocabulary == pretrained.vocabulary
+    with pytest.raises(CheckpointError, match=f"task guard: its tokenizer makes other tokens of {text} than"):
+        check_same_tokens("guard", own, pretrained)
+
+
+@pytest.mark.parametrize("file", ["tokenizer_config.json", "config.json"])
+@pytest.mark.parametrize("save", [save_word_pieces, save_byte_pairs])
+def test_vocabularies_of_other_kinds_of_tokenizers_are_refused(
+    save: Callable[..., Path], file: str, tmp_path: Path
+) -> None:
+    path = save(tmp_path) / file
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"tokenizer_class": "BertJapaneseTokenizer"}))
+    with pytest.raises(CheckpointError, match=rf"{file}: tokenizer_class is 'BertJapaneseTokenizer', .*json"):
+        read_tokenizer(tmp_path, 1000)
 
 
 def test_a_folder_without_a_tokenizer_is_told_how_to_get_one(tmp_path: Path) -> None:
