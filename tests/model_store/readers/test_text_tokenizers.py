@@ -71,6 +71,23 @@ def test_what_transformers_saves_is_read(save: Callable[..., Path], tmp_path: Pa
     check_equal(tmp_path / "new", transformers.AutoTokenizer.from_pretrained(tmp_path / "old"))
 
 
+@pytest.mark.parametrize(
+    "settings", [{"do_lower_case": False}, {"strip_accents": False}, {"tokenize_chinese_chars": False}, {}]
+)
+@pytest.mark.parametrize("kind", ["BertTokenizer", "PreTrainedTokenizerFast"])
+def test_settings_beside_berts_tokenizer_are_above_it(
+    kind: str, settings: dict[str, Any], tmp_path: Path
+) -> None:
+    transformers.AutoTokenizer.from_pretrained(save_word_pieces(tmp_path / "old")).save_pretrained(tmp_path)
+    path = tmp_path / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | settings | {"tokenizer_class": kind}))
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    ours = TextTokenizer(read_tokenizer(tmp_path, 1000).content, MAX_TOKENS)
+    for text in TEXTS:
+        expected = theirs(text, truncation=True, max_length=MAX_TOKENS)["input_ids"]
+        assert ours.tokens(text).words[:, 0].tolist() == expected, text
+
+
 def test_the_same_files_give_the_same_bytes(tmp_path: Path) -> None:
     first, second = (save_word_pieces(tmp_path / name) for name in ("a", "b"))
     assert read_tokenizer(first, 1000).content == read_tokenizer(second, 1000).content
