@@ -20,6 +20,9 @@ from mass_serve.model_store.format.heads import (
 from mass_serve.model_store.readers.checkpoint import Checkpoint
 
 _LABEL_NAMES = "label_names"  # timm's
+_MODEL_TYPE = "model_type"  # in transformers' configurations alone
+# Two classes of these names are what transformers takes a model to have, and leaves out of config.json.
+_USUAL_LABELS = ("LABEL_0", "LABEL_1")
 _PROBLEM_TYPE, _ONE_OF_THEM = "problem_type", "single_label_classification"
 
 
@@ -48,7 +51,7 @@ def read_labelled_head(
     if labels_file is not None:
         source, names = labels_file, read_labels(labels_file)
     elif head_file is None:
-        source, names = _own_labels(task, checkpoint)
+        source, names = _own_labels(task, checkpoint, tensors.shape[0])
     else:
         raise _missing(task, checkpoint, LABELS_FILE, "--labels")
     classes, _ = tensors.shape
@@ -91,14 +94,18 @@ def _own_head(task: str, checkpoint: Checkpoint) -> HeadTensors:
     return head
 
 
-def _own_labels(task: str, checkpoint: Checkpoint) -> tuple[Path, tuple[str, ...]]:
+def _own_labels(task: str, checkpoint: Checkpoint, classes: int) -> tuple[Path, tuple[str, ...]]:
     """Reads the labels that the configuration has; of an adapter's base they are those of a new head, too:
     PEFT keeps a model's configuration where the model is.
+
+    Where transformers' configuration names none, two classes have transformers' own names.
     """
     if (by_row := checkpoint.said(ID2LABEL)) is not None:
         return by_row[0], labels_by_row(*by_row)
     if (in_order := checkpoint.said(_LABEL_NAMES)) is not None:
         return in_order[0], labels_in_order(*in_order)
+    if classes == len(_USUAL_LABELS) and (model_type := checkpoint.said(_MODEL_TYPE)) is not None:
+        return model_type[0], _USUAL_LABELS
     looked = " nor ".join(str(config.path) for config in checkpoint.configs)
     raise CheckpointError(
         f"task {task}: {looked} has no {ID2LABEL}: put {LABELS_FILE} into {checkpoint.folder}, or give"

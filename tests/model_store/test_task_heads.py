@@ -85,14 +85,30 @@ def test_files_go_before_what_the_checkpoint_holds(tmp_path: Path) -> None:
             "problem_type 'regression', but a task of a store gives .*one class",
         ),
         ({"id2label": {0: "score"}}, "has one row, as that of a regression"),
-        # What transformers leaves out of a file is two classes without names.
-        ({"id2label": {0: "LABEL_0", 1: "LABEL_1"}}, r"config\.json has no id2label: put labels\.json into"),
         ({"id2label": {0: "crane", 1: "crane", 2: "owl"}}, "holds the label 'crane' twice"),
     ],
 )
 def test_classifiers_that_are_no_heads(changes: dict[str, Any], sentence: str, tmp_path: Path) -> None:
     save_classifier(tmp_path, **changes)
     with pytest.raises(CheckpointError, match=sentence):
+        head_of(tmp_path)
+
+
+def test_two_classes_without_names_have_those_of_transformers(tmp_path: Path) -> None:
+    model = save_classifier(tmp_path, id2label={0: "LABEL_0", 1: "LABEL_1"})
+    assert "id2label" not in json.loads((tmp_path / "config.json").read_text())
+    assert head_of(tmp_path).labels == tuple(model.config.id2label.values())
+    (tmp_path / "labels.json").write_text('["no", "yes"]')
+    assert head_of(tmp_path).labels == ("no", "yes")
+
+
+def test_more_classes_without_names_are_refused(tmp_path: Path) -> None:
+    save_classifier(tmp_path)
+    path = tmp_path / "config.json"
+    config = json.loads(path.read_text())
+    del config["id2label"]
+    path.write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match=r"config\.json has no id2label: put labels\.json into"):
         head_of(tmp_path)
 
 
