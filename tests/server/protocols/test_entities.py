@@ -202,6 +202,9 @@ def test_tritons_clients_are_told_where_entities_are(server: RunningServer) -> N
     tensor = {"name": "text", "shape": [1], "datatype": "BYTES", "data": [TEXTS[0]]}
     response = server.client.post("/v2/models/pii/infer", json={"inputs": [tensor]})
     refused(response, 404, "classifies the tokens of a text", "/v1/classify")
+    for asked in ("", "/ready", "/config", "/stats"):
+        response = server.client.get(f"/v2/models/pii{asked}")
+        refused(response, 404, "classifies the tokens of a text", "/v1/classify")
     assert server.client.get("/v2/models").json()["models"] == ["auto", "guard", "domain"]
     outputs = [{"name": "residuals"}, {"name": "task"}]
     found = server.client.post("/v2/models/auto/infer", json={"inputs": [tensor], "outputs": outputs}).json()[

@@ -25,7 +25,7 @@ TEXTS = ["w10 w11 w12", "w20 é", "w30 " * 200]
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("texts")
-    models = texts.finetuned(folder, "Bert")
+    models = texts.finetuned(folder, "Bert", of_tokens=("pii",))
     build(models.pretrained, models.tasks, folder / "store", BuildOptions(force=True))
     return folder / "store"
 
@@ -94,3 +94,13 @@ def test_errors_are_shown(client: triton.InferenceServerClient) -> None:
         client.infer("auto", [text_input(b"w10", b"\xff")])
     with pytest.raises(InferenceServerException, match="reads texts, not images"):
         client.infer("auto", [text_input(picture(1), name="image")])
+
+
+def test_tasks_that_classify_tokens_are_no_models(client: triton.InferenceServerClient) -> None:
+    told = "classifies the tokens of a text, which is no model here; POST JSON with 'texts' to /v1/classify"
+    for ask in (client.get_model_metadata, client.is_model_ready):
+        with pytest.raises(InferenceServerException, match=told) as refusal:
+            ask("pii")
+        assert refusal.value.status() == "StatusCode.NOT_FOUND"
+    with pytest.raises(InferenceServerException, match=told):
+        client.infer("pii", [text_input(b"w10")])
