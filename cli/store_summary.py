@@ -10,10 +10,11 @@ from rich.console import Console
 from rich.filesize import decimal
 from rich.table import Column, Table
 
-from mass_serve.backbone.architecture import AnyEmbedding, WordEmbedding, weight_of
+from mass_serve.backbone.architecture import PatchEmbedding, WordEmbedding, weight_of
 from mass_serve.engine.loading import known_mode
 from mass_serve.model_store.errors import ManifestError
 from mass_serve.model_store.format.manifest import SIGNATURE_FILE, Manifest, TaskEntry
+from mass_serve.model_store.format.preprocessing import RIGHT, TextPreprocessing
 from mass_serve.model_store.store import Store
 from mass_serve.model_store.task_distance import distance_warning
 from mass_serve.router import MODE_NAMES, PAPER
@@ -97,7 +98,7 @@ def remind_to_sign(store: Store) -> None:
 def _encoder(manifest: Manifest) -> str:
     encoder = manifest.backbone
     return (
-        f"encoder: {_input(encoder.embedding)}, "
+        f"encoder: {_input(manifest)}, "
         f"{encoder.depth} blocks of width {encoder.width}, pooling {encoder.pooling.pooled}; "
         f"router at block {manifest.router.layer}; "
         f"mode {manifest.router.mode}, first pass {manifest.router.first_pass}; "
@@ -106,9 +107,12 @@ def _encoder(manifest: Manifest) -> str:
     )
 
 
-def _input(embedding: AnyEmbedding) -> str:
-    if isinstance(embedding, WordEmbedding):
-        return f"texts of {embedding.vocabulary:,} words, at most {embedding.max_tokens:,} tokens"
+def _input(manifest: Manifest) -> str:
+    embedding, preprocessing = manifest.backbone.embedding, manifest.preprocessing
+    if isinstance(embedding, WordEmbedding) and isinstance(preprocessing, TextPreprocessing):
+        end = "" if preprocessing.cut_end == RIGHT else ", the last ones"
+        return f"texts of {embedding.vocabulary:,} words, at most {preprocessing.max_tokens:,} tokens{end}"
+    assert isinstance(embedding, PatchEmbedding)  # the preprocessing of a manifest fits
     return f"{embedding.image_size} px, patch {embedding.patch_size}"
 
 

@@ -217,7 +217,7 @@ def _preprocessor(
     if content is None or not isinstance(embedding, WordEmbedding):
         raise ManifestError(f"{store.files.url} reads texts, and has no {TOKENIZER_FILE} or no words")
     try:
-        prepared = _tokenizer(content, described.max_tokens, previous)
+        prepared = _tokenizer(content, described, previous)
         prepared.check_fits(embedding.vocabulary, embedding.num_types)
         return prepared
     except TokenizerError as error:
@@ -225,14 +225,15 @@ def _preprocessor(
 
 
 def _tokenizer(
-    content: bytes, max_tokens: int, previous: ImagePreprocessor | TextTokenizer | None
+    content: bytes, described: TextPreprocessing, previous: ImagePreprocessor | TextTokenizer | None
 ) -> TextTokenizer:
-    if isinstance(previous, TextTokenizer) and (previous.content, previous.max_tokens) == (
-        content,
-        max_tokens,
+    wanted = (content, described.max_tokens, described.cut_end)
+    if (
+        isinstance(previous, TextTokenizer)
+        and (previous.content, previous.max_tokens, previous.truncation) == wanted
     ):
         return previous
-    return TextTokenizer(content, max_tokens)
+    return TextTokenizer(*wanted)
 
 
 def _placed(tensor: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:

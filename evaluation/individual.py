@@ -16,7 +16,8 @@ from mass_serve.inputs.texts import TextTokenizer
 from mass_serve.model_store.build_options import BuildOptions
 from mass_serve.model_store.format.origin import Origin
 from mass_serve.model_store.format.preprocessing import TextPreprocessing
-from mass_serve.model_store.plan import BuildPlan, PlannedTask, Prepared, TaskInput, plan_build
+from mass_serve.model_store.plan import BuildPlan, PlannedTask, TaskInput, plan_build
+from mass_serve.model_store.prepared import Prepared
 from mass_serve.model_store.progress import Progress, silent
 from mass_serve.router import MODE_NAMES
 
@@ -50,7 +51,8 @@ def _files(prepared: Prepared) -> InputFiles:
     """Files of what the store that is to be built will read."""
     if isinstance(prepared.preprocessing, TextPreprocessing):
         assert prepared.tokenizer is not None  # the plan was refused otherwise
-        return TextFiles(TextTokenizer(prepared.tokenizer.content, prepared.preprocessing.max_tokens))
+        described = prepared.preprocessing
+        return TextFiles(TextTokenizer(prepared.tokenizer.content, described.max_tokens, described.cut_end))
     return ImageFiles(ImagePreprocessor(prepared.preprocessing))
 
 

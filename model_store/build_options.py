@@ -76,6 +76,10 @@ class BuildOptions(BaseModel):
     patch_embedding: PatchEmbeddingForm = Field(
         default="factored", description="how the patch convolution is kept"
     )
+    max_tokens: int | None = Field(
+        default=None,
+        description="tokens of a text that are read (default: what the pretrained model's files say)",
+    )
     block_dtype: BlockDtype = Field(default="bfloat16", description="dtype of the singular blocks")
     merged_base: Literal["auto", MergedBaseForm] = Field(
         default="auto", description="stored, or rebuilt at load; auto: what is quicker"

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from mass_serve.backbone.architecture import Architecture, WordEmbedding
+from mass_serve.backbone.architecture import Architecture
 from mass_serve.model_store.build_options import BuildOptions
 from mass_serve.model_store.errors import CheckpointError, StoreError, TaskError
 from mass_serve.model_store.format.experts import ExpertLayout
@@ -32,23 +32,15 @@ from mass_serve.model_store.format.manifest import (
     RouterSpec,
 )
 from mass_serve.model_store.format.origin import Origin
-from mass_serve.model_store.format.preprocessing import AnyPreprocessing, Preprocessing, TextPreprocessing
 from mass_serve.model_store.format.rank_rules import BudgetRule
+from mass_serve.model_store.prepared import Prepared, check_prepares_alike, prepared_as
 from mass_serve.model_store.rank_budget import refuse_small_budget
 from mass_serve.model_store.rank_options import rank_rule
 from mass_serve.model_store.readers.adapter_base import base_folder, refuse_other_base
 from mass_serve.model_store.readers.adapters import is_adapter
 from mass_serve.model_store.readers.checkpoint import Checkpoint
 from mass_serve.model_store.readers.finetuned import finetuned_from
-from mass_serve.model_store.readers.preprocessing import has_preprocessing, read_preprocessing
-from mass_serve.model_store.readers.same_tokens import check_same_tokens
 from mass_serve.model_store.readers.stored_base import StoredBase
-from mass_serve.model_store.readers.text_tokenizers import (
-    StoredTokenizer,
-    check_uses_table,
-    has_tokenizer,
-    read_tokenizer,
-)
 from mass_serve.model_store.task_heads import read_labelled_head
 from mass_serve.model_store.task_poolings import pooling_of_head, refuse_other_pooling, with_pooling_of
 
@@ -76,14 +68,6 @@ class PlannedTask:
     individual_accuracy: float | None
     input_files: tuple[Path, ...]
     origins: tuple[Origin, ...]
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """How the inputs of all tasks of a store are prepared."""
-
-    preprocessing: AnyPreprocessing
-    tokenizer: StoredTokenizer | None  # of texts
 
 
 @dataclass(frozen=True)
@@ -128,7 +112,7 @@ def plan_build(
     if modes is not None and options.mode not in modes:
         raise StoreError(f"mode must be one of {', '.join(modes)}, not {options.mode!r}")
     base = Checkpoint.open(pretrained, options.allow_pickle)
-    prepared = _prepared(base, options.force)
+    prepared = prepared_as(base, options)
     _refuse_averaging(base.architecture, options)
     rule = rank_rule(options, len(tasks))
 
@@ -219,7 +203,7 @@ def _plan(
     check_same_sizes(
         task.name, replace(found, pooling=pretrained.pooling), pretrained, "the pretrained model"
     )
-    _check_same_preprocessing(task.name, checkpoint, prepared)
+    check_prepares_alike(task.name, checkpoint, prepared)
     labelled = read_labelled_head(task.name, checkpoint, task.head, task.labels)
     checkpoint = checkpoint.pooled(pooling_of_head(task.name, labelled.head, found, pretrained))
     files = (*checkpoint.input_files, *labelled.files)
@@ -286,48 +270,9 @@ def _sizes(part: Any) -> Iterator[tuple[str, object]]:
             yield field.name, value
 
 
-def _prepared(checkpoint: Checkpoint, force: bool) -> Prepared:
-    """How the inputs of a model are prepared. Raises CheckpointError where its files do not say so.
-
-    Nor may they be of another model, unless by `force`.
-    """
-    embedding = checkpoint.architecture.embedding
-    if isinstance(embedding, WordEmbedding):
-        tokenizer = read_tokenizer(checkpoint.folder, embedding.vocabulary, embedding.num_types)
-        if not force:
-            check_uses_table(checkpoint.folder, tokenizer, embedding.vocabulary)
-        return Prepared(TextPreprocessing(kind="text", max_tokens=embedding.max_tokens), tokenizer)
-    return Prepared(read_preprocessing(checkpoint.folder, embedding.image_size), None)
-
-
 def _refuse_averaging(architecture: Architecture, options: BuildOptions) -> None:
     if architecture.reads_text and options.patch_embedding == "averaged":
         raise StoreError("the patch embedding cannot be averaged: the pretrained model reads texts")
-
-
-def _check_same_preprocessing(name: str, finetuned: Checkpoint, prepared: Prepared) -> None:
-    """A fine-tuned model that does not say how it prepares inputs does it as the pretrained one.
-
-    Forms of one model differ in how they round half a pixel of the crop, and may be mixed nevertheless.
-    """
-    if isinstance(embedding := finetuned.architecture.embedding, WordEmbedding):
-        if prepared.tokenizer is not None and has_tokenizer(finetuned.folder):
-            own_tokens = read_tokenizer(finetuned.folder, embedding.vocabulary, embedding.num_types)
-            check_same_tokens(name, own_tokens, prepared.tokenizer)
-        return
-    if not has_preprocessing(finetuned.folder):
-        return
-    pretrained = prepared.preprocessing
-    own = read_preprocessing(finetuned.folder, finetuned.architecture.patches.image_size)
-    for field in Preprocessing.model_fields:
-        if field == "crop_rounding":
-            continue
-        found, expected = getattr(own, field), getattr(pretrained, field)
-        if found != expected:
-            raise CheckpointError(
-                f"task {name}: the fine-tuned model prepares images with {field} {found}, the "
-                f"pretrained model with {expected}, and a store prepares them in one way"
-            )
 
 
 def _router(architecture: Architecture, options: BuildOptions) -> RouterSpec:

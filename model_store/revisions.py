@@ -26,7 +26,8 @@ from mass_serve.model_store.format.manifest import (
 )
 from mass_serve.model_store.format.tensor_files import TensorSpec, write_tensors
 from mass_serve.model_store.merged_base import is_slow_to_rebuild
-from mass_serve.model_store.plan import Prepared, TaskInput, check_task_name, plan_task, refuse_other_spelling
+from mass_serve.model_store.plan import TaskInput, check_task_name, plan_task, refuse_other_spelling
+from mass_serve.model_store.prepared import Prepared
 from mass_serve.model_store.progress import Progress, silent
 from mass_serve.model_store.readers.stored_base import StoredBase
 from mass_serve.model_store.readers.text_tokenizers import StoredTokenizer

@@ -57,8 +57,10 @@ class Tokens:
 class TextTokenizer:
     """A tokenizer of a store. Threads may use it at once."""
 
-    def __init__(self, content: bytes, max_tokens: int) -> None:
+    def __init__(self, content: bytes, max_tokens: int, truncation: Truncation = "right") -> None:
         """Reads the content of a tokenizer.json; an encoder takes `max_tokens` of a text.
+
+        Of a longer one `truncation` is done where a caller asks for no other.
 
         Raises TokenizerError for content that the library does not read, for one that leaves tokens out by
         chance, and for so few tokens that a text would have none beside the marks around it.
@@ -66,6 +68,7 @@ class TextTokenizer:
         self.content = content
         self.sha256 = hashlib.sha256(content).hexdigest()
         self.max_tokens = max_tokens
+        self.truncation = truncation
         self._tokenizer = _loaded(content)
         # What was saved with them would pad a text, or cut it without a word.
         self._tokenizer.no_padding()
@@ -121,17 +124,19 @@ class TextTokenizer:
         except Exception as error:  # the library documents none of its own
             raise TokenizerError(f"it makes no tokens of {text!r}: {error}") from error
 
-    def tokens(self, text: Text, truncation: Truncation = "right", *, placed: bool = False) -> Tokens:
-        """The first tokens of a text that `check_texts` has let pass, as many as the encoder takes.
+    def tokens(self, text: Text, truncation: Truncation | None = None, *, placed: bool = False) -> Tokens:
+        """The tokens of a text that `check_texts` has let pass, as many as the encoder takes.
 
-        `truncation` may ask for the last ones, or for all. Of a pair the longer text is cut first. Where the
-        tokens of a single text stand in it is known if they are to be `placed`, which may take twice as long.
+        `truncation` may ask for the first ones, the last, or all; None: as the tokenizer was made. Of a pair
+        the longer text is cut first. Where the tokens of a single text stand in it is known if they are to be
+        `placed`, which may take twice as long.
 
         Raises EmptyInputError for a text of which nothing is left: blanks, or marks that change no word;
         NoPairsError for a pair that is to be placed, or that the tokenizer has no form for;
         InputTooLargeError for more tokens than the encoder takes, where none may be cut; TokenizerError where
         the library fails.
         """
+        truncation = truncation or self.truncation
         if isinstance(text, str):
             return self._of_one(text, truncation, placed)
         if placed:

@@ -20,6 +20,9 @@ SHORTEST_EDGE: Resize = "shortest_edge"
 # What half of an odd margin around the crop becomes: transformers rounds it down, torchvision to even.
 CropRounding = Literal["down", "half_even"]
 DOWN: CropRounding = "down"
+# Which end of a text with too many tokens is cut off.
+CutEnd = Literal["right", "left"]
+RIGHT: CutEnd = "right"
 
 
 class Preprocessing(StrictModel):
@@ -51,10 +54,12 @@ class Preprocessing(StrictModel):
 
 
 class TextPreprocessing(StrictModel):
-    """What is taken of a text: its first `max_tokens` tokens."""
+    """What is taken of a text: its first `max_tokens` tokens, or its last where the left end is cut off."""
 
     kind: Literal["text"]
     max_tokens: Size
+    # Earlier stores have no such key.
+    cut_end: CutEnd = Field(default=RIGHT, exclude_if=RIGHT.__eq__)
 
     needs_version_2: ClassVar = True
 

@@ -42,6 +42,7 @@ class StoredTokenizer:
 
     content: bytes  # of tokenizer.json
     vocabulary: Mapping[str, int]  # every token, added ones too
+    num_marks: int  # tokens around a text
 
     @property
     def sha256(self) -> str:
@@ -52,7 +53,12 @@ class StoredTokenizer:
     def of(cls, where: str, content: bytes) -> StoredTokenizer:
         """Reads what a store keeps. Raises CheckpointError."""
         _require_library()
-        return cls(content, parsed(where, content).get_vocab(with_added_tokens=True))
+        return cls._of(parsed(where, content), content)
+
+    @classmethod
+    def _of(cls, tokenizer: tokenizers.Tokenizer, content: bytes) -> StoredTokenizer:
+        vocabulary = tokenizer.get_vocab(with_added_tokens=True)
+        return cls(content, vocabulary, tokenizer.num_special_tokens_to_add(is_pair=False))
 
 
 def read_tokenizer(folder: Path, embedded_tokens: int, token_types: int = 1) -> StoredTokenizer:
@@ -79,7 +85,7 @@ def read_tokenizer(folder: Path, embedded_tokens: int, token_types: int = 1) -> 
             f"{folder}: the tokenizer has {len(content):,} bytes, and at most {MOST_TOKENIZER_BYTES:,} are"
             " read"
         )
-    return StoredTokenizer(content, vocabulary)
+    return StoredTokenizer._of(tokenizer, content)
 
 
 def _check_marks(

@@ -14,7 +14,7 @@ CONFIG_FILES = ("config.json", "open_clip_config.json", "adapter_config.json")
 _BESIDE = (
     *CONFIG_FILES,
     *("preprocessor_config.json", "processor_config.json"),
-    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"),
+    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "sentence_bert_config.json"),
     *("vocab.json", "merges.txt", "vocab.txt"),
     *(HEAD_FILE, LABELS_FILE),
 )

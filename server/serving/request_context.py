@@ -62,7 +62,7 @@ class Texts:
     """Texts, to be made into tokens."""
 
     texts: Sequence[Text]
-    truncation: Truncation = "right"
+    truncation: Truncation | None = None  # as the store has it
 
     def __len__(self) -> int:
         return len(self.texts)

@@ -148,7 +148,7 @@ class Tokenisers:
         self, inputs: Texts, index: int, tokenizer: TextTokenizer, turn: Turn, placed: bool
     ) -> asyncio.Future[bytearray]:
         text = inputs.texts[index]
-        data, options = packed_text(text, inputs.truncation, placed)
+        data, options = packed_text(text, inputs.truncation or tokenizer.truncation, placed)
         return self._pool.submit(
             TOKENISE,
             data,

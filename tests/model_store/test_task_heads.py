@@ -15,7 +15,8 @@ from transformers import CLIPConfig, CLIPForImageClassification
 
 from mass_serve.backbone import DenseWeights, patchify, run
 from mass_serve.model_store.errors import CheckpointError
-from mass_serve.model_store.plan import Prepared, TaskInput, plan_task
+from mass_serve.model_store.plan import TaskInput, plan_task
+from mass_serve.model_store.prepared import Prepared
 from mass_serve.model_store.readers.checkpoint import Checkpoint
 from mass_serve.model_store.readers.preprocessing import read_preprocessing
 from mass_serve.model_store.readers.stored_base import StoredBase

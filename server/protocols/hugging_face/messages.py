@@ -60,7 +60,7 @@ class TextBody(BaseModel):
     inputs: Any
     parameters: TextParameters | None = None
     truncate: bool | None = None
-    truncation_direction: Literal["Right", "right", "Left", "left"] = "Right"
+    truncation_direction: Literal["Right", "right", "Left", "left"] | None = None
     raw_scores: bool = False
 
 

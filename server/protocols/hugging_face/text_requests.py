@@ -42,7 +42,7 @@ class TextRequest:
     parameters: TextParameters
     top_k: int
     function: ScoreFunction | None
-    truncation: Truncation
+    truncation: Truncation | None  # None: as the store has it
 
     @property
     def aggregation(self) -> Aggregation:
@@ -103,13 +103,16 @@ def _checked(body: TextBody, to_predict: bool, limits: Limits) -> TextRequest:
         parameters,
         checked_top_k(top_k, limits.max_top_k),
         "none" if body.raw_scores else function,
-        _truncation(body),
+        _truncation(body, is_predict),
     )
 
 
-def _truncation(body: TextBody) -> Truncation:
+def _truncation(body: TextBody, is_predict: bool) -> Truncation | None:
     if body.truncate is False:
         return "none"
+    if body.truncation_direction is None:
+        # text-embeddings-inference cuts the right end of every model's texts.
+        return "right" if is_predict else None
     return "left" if body.truncation_direction.lower() == "left" else "right"
 
 

@@ -293,6 +293,10 @@ def test_an_encoder_of_texts_is_read_as_it_was_written() -> None:
             "max_tokens: must be at most the backbone's max_tokens",
         ),
         ({"preprocessing": {"kind": "text", "max_tokens": 0}}, r"preprocessing\.max_tokens: .*greater"),
+        (
+            {"preprocessing": {"kind": "text", "max_tokens": 5, "cut_end": "both"}},
+            r"preprocessing\.cut_end: Input should be 'right' or 'left'",
+        ),
         ({"preprocessing": {"kind": "sound"}}, r"preprocessing\.kind: Input should be 'text'"),
         ({"patch_embedding": "averaged"}, "patch_embedding: must be factored, the backbone has no patches"),
     ],

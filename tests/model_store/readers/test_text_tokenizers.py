@@ -140,7 +140,7 @@ OTHERS = [(28996, 30522), (30522, 50265), (30522, 50368), (50265, 250002), (1195
 
 
 def stored(tokens: int) -> StoredTokenizer:
-    return StoredTokenizer(b"", {str(row): row for row in range(tokens)})
+    return StoredTokenizer(b"", {str(row): row for row in range(tokens)}, 2)
 
 
 @pytest.mark.parametrize(("tokens", "rows"), PUBLISHED)
@@ -157,7 +157,7 @@ def test_a_tokenizer_that_leaves_much_of_the_table_unused_is_of_another_model(to
 
 
 def test_tokens_are_counted_and_not_the_largest_of_them() -> None:
-    sparse = StoredTokenizer(b"", {"a": 0, "b": 999, "also b": 999})
+    sparse = StoredTokenizer(b"", {"a": 0, "b": 999, "also b": 999}, 2)
     with pytest.raises(CheckpointError, match="has 2 tokens, and the model embeds 1000"):
         check_uses_table(Path("model"), sparse, 1000)
 

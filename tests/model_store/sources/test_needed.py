@@ -21,3 +21,9 @@ def test_an_adapter_that_is_a_pickle_is_refused_before_it_is_fetched(allow_pickl
 def test_beside_a_head_the_pickle_of_an_adapter_stays_where_it_is() -> None:
     found = needed_files("hf:org/adapter", [*ADAPTER, "head.safetensors"], allow_pickle=True)
     assert found == ["adapter_config.json", "head.safetensors"]
+
+
+def test_what_says_how_much_of_a_text_is_read_is_fetched() -> None:
+    beside = ["tokenizer_config.json", "sentence_bert_config.json"]
+    found = needed_files("hf:org/texts", ["README.md", *beside, "model.safetensors"], allow_pickle=False)
+    assert found == [*beside, "model.safetensors"]
