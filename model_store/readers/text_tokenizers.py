@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from mass_serve.model_store.errors import CheckpointError
 from mass_serve.model_store.format.manifest import MOST_TOKENIZER_BYTES, TOKENIZER_FILE
 from mass_serve.model_store.readers.json_files import read_json_object
+from mass_serve.model_store.readers.token_types import with_types_as_told
 from mass_serve.model_store.readers.vocabularies import (
     BYTE_PAIRS_CLASSES,
     BYTE_PAIRS_FILES,
@@ -68,7 +69,7 @@ def read_tokenizer(folder: Path, embedded_tokens: int, token_types: int = 1) -> 
     used, and where the model does not have all of its tokens.
     """
     _require_library()
-    tokenizer = _tokenizer_in(folder)
+    tokenizer = with_types_as_told(folder, _tokenizer_in(folder), read_settings(folder))
     tokenizer.no_padding()
     tokenizer.no_truncation()
     vocabulary: dict[str, int] = tokenizer.get_vocab(with_added_tokens=True)
