@@ -98,7 +98,11 @@ def _table(path: Path) -> Iterator[tuple[int, dict[str, object]]]:
                     f"{path}:{begins}: has {len(cells)} columns, and line 1 names {len(columns)}"
                 )
             if cells:
-                yield begins, dict(zip(columns, cells, strict=True))
+                row: dict[str, object] = dict(zip(columns, cells, strict=True))
+                # A table has no other way to leave out the second text of a row.
+                if row.get(PAIR) == "":
+                    del row[PAIR]
+                yield begins, row
             begins = reader.line_num + 1
     except csv.Error as error:
         raise EvaluationDataError(f"{path}:{begins}: {error}") from error

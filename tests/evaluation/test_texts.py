@@ -172,6 +172,18 @@ def test_two_texts_may_be_a_pair(engine: Engine, tmp_path: Path) -> None:
     assert [words.tolist() for words in batches(data, "domain")[0].inputs] == [expected]
 
 
+@pytest.mark.parametrize(("suffix", "between"), [("csv", ","), ("tsv", "\t")])
+def test_a_row_without_a_second_text_is_a_single_text(
+    engine: Engine, tmp_path: Path, suffix: str, between: str
+) -> None:
+    rows = [("label", "text", "text_pair"), ("1", "w9", "w8 w7"), ("1", "w9", "")]
+    (tmp_path / f"domain.{suffix}").write_text("".join(between.join(row) + "\n" for row in rows))
+    assert engine.tokenizer is not None
+    expected = [engine.tokenizer.tokens(text).words.tolist() for text in (("w9", "w8 w7"), "w9")]
+    found = [words.tolist() for one in batches(data_of(engine, tmp_path), "domain") for words in one.inputs]
+    assert sorted(found, key=len) == sorted(expected, key=len)
+
+
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
