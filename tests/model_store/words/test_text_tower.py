@@ -68,7 +68,8 @@ def test_what_stands_behind_the_end_changes_nothing(tmp_path: Path) -> None:
     model.save_pretrained(tmp_path)
     tower, ids = read_text_tower(tmp_path), texts(TEXT["eos_token_id"])
     alone = torch.cat([embed(tower, ids[1:2, :2]), embed(tower, ids[2:3, :5])])
-    assert (embed(tower, ids)[1:3] - alone).abs().max() < 1e-6
+    # Rounding depends on the number of rows; what counted would be seen in the first digit.
+    assert (embed(tower, ids)[1:3] - alone).abs().max() < 1e-5
     other = ids.clone()
     other[1, 4:] = 3
     assert (embed(tower, other) - embed(tower, ids)).abs().max() < 1e-6
