@@ -112,7 +112,7 @@ class Settings(EngineOptions, BaseSettings):
     )
     max_text_characters: Count = Field(200_000, description="characters of all texts in one request")
     max_images_per_request: Count = Field(
-        64, description="images in one request; where each task answers, answers in one request"
+        64, description="images, or texts, in one request; where each task answers, answers in one request"
     )
     max_top_k: Count = Field(1000, description="largest top_k that a caller may ask for")
 

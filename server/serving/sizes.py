@@ -30,7 +30,8 @@ def checked_size(question: Question, inputs: Inputs, engine: ServingEngine, sett
     if question.answer == "each" and answers > most:
         raise BadRequestError(
             f"{count} {what} times {answers // count} tasks are {answers} answers, and a request may have"
-            f" {most} (max_images_per_request); send fewer {what}, or name fewer tasks."
+            f" {most} (max_images_per_request, of images as of texts); send fewer {what}, or name fewer"
+            " tasks."
         )
     if isinstance(inputs, Texts):
         tokens = sum(map(tokenizer_of(engine).guessed_tokens, inputs.texts))

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from mass_serve.inputs.texts import Text
 from mass_serve.server.errors import BadRequestError
@@ -48,6 +48,16 @@ class ImageItem(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     b64: Annotated[str, Field(description="the image file in standard base64")]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_object(cls, value: object) -> object:
+        if not isinstance(value, dict):
+            raise ValueError(
+                'an image must be an object {"b64": "..."}; where the store reads texts, send them as'
+                " 'texts'."
+            )
+        return value
 
 
 class ClassifyBody(BaseModel):
