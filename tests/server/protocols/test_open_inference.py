@@ -298,12 +298,12 @@ class TestBadRequests:
         [
             ("br", b"{}", 415, "'br'"),
             ("gzip", b"not gzip", 400, "not valid gzip"),
-            ("gzip", gzip.compress(b"{}")[:-9], 400, "cut off"),
+            ("gzip", gzip.compress(b"{}", mtime=0)[:-9], 400, "cut off"),
             ("deflate", zlib.compress(bytes(64 << 20)), 413, "unpacks to more than"),
-            ("gzip", gzip.compress(b"{}") + b"garbage", 400, "not valid gzip"),
-            ("gzip", gzip.compress(b"") * 2000, 400, "1000 gzip files"),
+            ("gzip", gzip.compress(b"{}", mtime=0) + b"garbage", 400, "not valid gzip"),
+            ("gzip", gzip.compress(b"", mtime=0) * 2000, 400, "1000 gzip files"),
             # Every element is wrong, and one error is enough.
-            ("gzip", gzip.compress(b'{"inputs":[' + b"1," * 50_000 + b"1]}"), 400, "inputs[0]"),
+            ("gzip", gzip.compress(b'{"inputs":[' + b"1," * 50_000 + b"1]}", mtime=0), 400, "inputs[0]"),
         ],
     )
     def test_content_encodings(
