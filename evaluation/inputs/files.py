@@ -23,7 +23,7 @@ class InputFiles(Protocol):
 
     @property
     def noun(self) -> str:
-        """What several of them are called."""
+        """Returns what several of them are called."""
         ...
 
     @property

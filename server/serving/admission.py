@@ -219,5 +219,5 @@ class Ledgers:
 
     @property
     def open(self) -> list[Ticket]:
-        """What is admitted and not yet answered."""
+        """Returns what is admitted and not yet answered."""
         return [*self.images.open, *self.tokens.open]

@@ -52,7 +52,7 @@ class Running:
 
     @property
     def step(self) -> Step:
-        """What the process does now."""
+        """Returns what the process does now."""
         return self.steps[0]
 
     def ends_by(self, timer: asyncio.TimerHandle | None) -> None:
