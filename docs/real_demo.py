@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from docs.demo_tables import modes_table, sources_table, three
 from docs.markup import code, table
 from examples.from_packages.commands import MODES
 from examples.real_demo.packages import PACKAGES
@@ -17,8 +18,7 @@ KNOWN = ("individual", "tsv_c")
 
 def real_sources_table() -> str:
     """The packages with what is taken from them."""
-    rows = [(f"{p.name} {p.version}".strip(), p.registry, p.licence, p.holds) for p in PACKAGES]
-    return table(("package", "from", "licence", "what is taken"), rows)
+    return sources_table(PACKAGES)
 
 
 def real_tasks_table() -> str:
@@ -37,19 +37,12 @@ def real_tasks_table() -> str:
     columns = ("logistic_regression", *KNOWN, *MODES)
     means = [sum(task[name] for task in run["tasks"].values()) / len(TASKS) for name in columns]
     images = sum(task["images"] for task in run["tasks"].values())
-    return table(head, [*rows, ("average", f"{images:,}", "", *map(_three, means))])
+    return table(head, [*rows, ("average", f"{images:,}", "", *map(three, means))])
 
 
 def real_modes_table() -> str:
-    """A row a mode: accuracy with the task unknown, what it costs, and the same after calibration."""
-    run = _recorded()
-    head = (
-        *("mode", "accuracy", "95 %", "share of individual", "router right", "passes"),
-        *("ms, one image", "ms, of 32", "calibrated: accuracy", "share", "router right", "passes"),
-    )
-    rows = [_mode_row(mode, run) for mode in MODES]
-    known = [_timed_row(name, run) for name in ("task named", "individual")]
-    return table(head, [*rows, *known])
+    """A row a mode, and what the models are without one (see `modes_table`)."""
+    return modes_table(_recorded(), MODES, "image")
 
 
 def real_alike_table() -> str:
@@ -57,7 +50,7 @@ def real_alike_table() -> str:
     alike = _recorded()["alike"]
     head = ("fine-tuned by", "tasks", "individual", *(f"{code(mode)}, router right" for mode in MODES))
     rows = [
-        (name, ", ".join(map(code, some["tasks"])), _three(some["individual"]), *_pairs(some))
+        (name, ", ".join(map(code, some["tasks"])), three(some["individual"]), *_pairs(some))
         for name, some in alike.items()
     ]
     return table(head, rows)
@@ -65,7 +58,7 @@ def real_alike_table() -> str:
 
 def _pairs(some: Any) -> list[str]:
     figures = (some[mode] for mode in MODES)
-    return [f"{_three(one['accuracy'])}, {_three(one['router_accuracy'])}" for one in figures]
+    return [f"{three(one['accuracy'])}, {three(one['router_accuracy'])}" for one in figures]
 
 
 def _recorded() -> Any:
@@ -75,32 +68,4 @@ def _recorded() -> Any:
 def _task_row(name: str, rank: int | None, task: Any) -> tuple[str, ...]:
     how = f"LoRA, rank {rank}" if rank else "all weights"
     figures = (task[column] for column in ("logistic_regression", *KNOWN, *MODES))
-    return (code(name), str(task["images"]), how, *map(_three, figures))
-
-
-def _mode_row(mode: str, run: Any) -> tuple[str, ...]:
-    plain, calibrated = run["modes"][mode], run["calibrated"].get(mode)
-    interval = " to ".join(map(_three, plain["interval"]))
-    before = (_three(plain["accuracy"]), interval, *_routed(plain), *_times(mode, run))
-    after = (_three(calibrated["accuracy"]), *_routed(calibrated)) if calibrated else [""] * 4
-    return (code(mode), *before, *after)
-
-
-def _timed_row(name: str, run: Any) -> tuple[str, ...]:
-    average = run["average"]["tsv_c" if name == "task named" else "individual"]
-    share = average / run["average"]["individual"]
-    return (name, _three(average), "", _three(share), "", "1.00", *_times(name, run), *[""] * 4)
-
-
-def _routed(figures: Any) -> tuple[str, str, str]:
-    share, router = figures["normalised_accuracy"], figures["router_accuracy"]
-    return _three(share), _three(router), f"{figures['mean_passes']:.2f}"
-
-
-def _times(name: str, run: Any) -> tuple[str, str]:
-    one, many = (run["milliseconds"][count][name] for count in ("1", "32"))
-    return f"{one:.1f}", f"{many:.1f}"
-
-
-def _three(value: float) -> str:
-    return f"{value:.3f}"
+    return (code(name), str(task["images"]), how, *map(three, figures))

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from docs.demo_tables import modes_table, sources_table, three
 from docs.markup import code, table
 from examples.text_demo.packages import PACKAGES
 from examples.text_demo.tasks import MODES, SAME_TEXTS, TWICE_LABELLED
@@ -17,8 +18,7 @@ MIB = 1 << 20
 
 def text_sources_table() -> str:
     """The packages with what is taken from them."""
-    rows = [(f"{p.name} {p.version}".strip(), p.registry, p.licence, p.holds) for p in PACKAGES]
-    return table(("package", "from", "licence", "what is taken"), rows)
+    return sources_table(PACKAGES)
 
 
 def text_tasks_table() -> str:
@@ -34,24 +34,17 @@ def text_tasks_table() -> str:
         *map(code, MODES),
     )
     rows = [
-        (code(name), str(one["texts"]), str(one["labels"]), *(_three(one[column]) for column in COLUMNS))
+        (code(name), str(one["texts"]), str(one["labels"]), *(three(one[column]) for column in COLUMNS))
         for name, one in tasks.items()
     ]
     means = [sum(one[column] for one in tasks.values()) / len(tasks) for column in COLUMNS]
     texts = sum(one["texts"] for one in tasks.values())
-    return table(head, [*rows, ("average", f"{texts:,}", "", *map(_three, means))])
+    return table(head, [*rows, ("average", f"{texts:,}", "", *map(three, means))])
 
 
 def text_modes_table() -> str:
-    """A row a mode: accuracy with the task unknown, what it costs, and the same after calibration."""
-    run = _recorded("text_demo")
-    head = (
-        *("mode", "accuracy", "95 %", "share of individual", "router right", "passes"),
-        *("ms, one text", "ms, of 32", "calibrated: accuracy", "share", "router right", "passes"),
-    )
-    known = [("task named", "tsv_c", "task named"), ("individual", "individual", "individual")]
-    rows = [_mode_row(mode, run) for mode in MODES]
-    return table(head, [*rows, *(_known_row(*names, run) for names in known)])
+    """A row a mode, and what the models are without one (see `modes_table`)."""
+    return modes_table(_recorded("text_demo"), MODES, "text")
 
 
 def text_unfamiliar_table() -> str:
@@ -66,9 +59,9 @@ def text_unfamiliar_table() -> str:
         (
             name,
             str(plain["images"]),
-            _three(plain["auroc"]),
-            _three(after["auroc"]),
-            _three(after["unrouted"]),
+            three(plain["auroc"]),
+            three(after["auroc"]),
+            three(after["unrouted"]),
         )
         for name, plain, after in pairs
     ]
@@ -78,9 +71,9 @@ def text_unfamiliar_table() -> str:
 def text_same_table() -> str:
     """A row for each of two tasks on the same texts: routed, and both asked."""
     same = _recorded("text_demo")["same_texts"]
-    head = ("task", "individual", "`exact`", "router right", 'answered by each (`"answer": "each"`)')
+    head = ("task", "individual", "`exact`", "router right", 'task named, as `"answer": "each"` names all')
     rows = [
-        (code(name), *(_three(same[name][key]) for key in ("individual", "exact", "router_accuracy", "each")))
+        (code(name), *(three(same[name][key]) for key in ("individual", "exact", "router_accuracy", "each")))
         for name in (TWICE_LABELLED, SAME_TEXTS.name)
     ]
     return table(head, rows)
@@ -105,7 +98,7 @@ def text_routing_table() -> str:
     """How often each kind of evidence has the right task first, on the tasks that it was chosen on."""
     head = ("evidence", "layer", "token", "right")
     rows = [
-        (row["evidence"], *_place(row), _three(row["right"]))
+        (row["evidence"], *_place(row), three(row["right"]))
         for row in _recorded("text_routing_chosen_on")
         if not row["evidence"].startswith("early energy at")
     ]
@@ -118,31 +111,3 @@ def _place(row: Any) -> tuple[str, str]:
 
 def _recorded(name: str) -> Any:
     return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
-
-
-def _mode_row(mode: str, run: Any) -> tuple[str, ...]:
-    plain, calibrated = run["modes"][mode], run["calibrated"].get(mode)
-    interval = " to ".join(map(_three, plain["interval"]))
-    before = (_three(plain["accuracy"]), interval, *_routed(plain), *_times(mode, run))
-    after = (_three(calibrated["accuracy"]), *_routed(calibrated)) if calibrated else [""] * 4
-    return (code(mode), *before, *after)
-
-
-def _known_row(title: str, baseline: str, timed: str, run: Any) -> tuple[str, ...]:
-    average = run["average"][baseline]
-    share = average / run["average"]["individual"]
-    return (title, _three(average), "", _three(share), "", "1.00", *_times(timed, run), *[""] * 4)
-
-
-def _routed(figures: Any) -> tuple[str, str, str]:
-    share, router = figures["normalised_accuracy"], figures["router_accuracy"]
-    return _three(share), _three(router), f"{figures['mean_passes']:.2f}"
-
-
-def _times(name: str, run: Any) -> tuple[str, str]:
-    one, many = (run["milliseconds"][count][name] for count in ("1", "32"))
-    return f"{one:.1f}", f"{many:.1f}"
-
-
-def _three(value: float) -> str:
-    return f"{value:.3f}"
