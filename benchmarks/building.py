@@ -23,7 +23,7 @@ from pathlib import Path
 
 from benchmarks.random_models import VIT_B_32, write_checkpoints
 from mass_serve.backbone.architecture import Architecture, Block, PatchEmbedding, Pooling
-from mass_serve.model_store.format.manifest import PRETRAINED_FILE
+from mass_serve.model_store.format.file_names import PRETRAINED_FILE
 from mass_serve.model_store.store import Store
 from mass_serve.model_store.writing import publish
 

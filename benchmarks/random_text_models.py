@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mass_serve.model_store.build_options import BuildOptions
 from mass_serve.model_store.build_store import build
-from mass_serve.model_store.format.manifest import MANIFEST_FILE
+from mass_serve.model_store.format.file_names import MANIFEST_FILE
 from mass_serve.model_store.plan import TaskInput
 
 MARKS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")

@@ -25,7 +25,8 @@ from mass_serve.evaluation.methods import Routed
 from mass_serve.evaluation.plots import write_plots
 from mass_serve.evaluation.variants import Variants
 from mass_serve.model_store.errors import StoreError
-from mass_serve.model_store.format.manifest import PRETRAINED_FILE, Manifest
+from mass_serve.model_store.format.file_names import PRETRAINED_FILE
+from mass_serve.model_store.format.manifest import Manifest
 from mass_serve.model_store.sources import resolve
 from mass_serve.model_store.store import Store
 from mass_serve.router import MODE_NAMES, PAPER, ModeName, mode_named

@@ -11,7 +11,7 @@ import typer
 from mass_serve.cli.arguments import JsonOption, StoreArgument
 from mass_serve.cli.failing import fail
 from mass_serve.model_store.errors import StoreError
-from mass_serve.model_store.format.manifest import SIGNATURE_FILE
+from mass_serve.model_store.format.file_names import SIGNATURE_FILE
 from mass_serve.model_store.sign_store import sign_store
 from mass_serve.model_store.signing import SigningKey
 

@@ -13,7 +13,9 @@ from rich.table import Column, Table
 from mass_serve.backbone.architecture import PatchEmbedding, WordEmbedding, weight_of
 from mass_serve.engine.loading import known_mode
 from mass_serve.model_store.errors import ManifestError
-from mass_serve.model_store.format.manifest import SIGNATURE_FILE, Manifest, TaskEntry
+from mass_serve.model_store.format.entries import TaskEntry
+from mass_serve.model_store.format.file_names import SIGNATURE_FILE
+from mass_serve.model_store.format.manifest import Manifest
 from mass_serve.model_store.format.preprocessing import RIGHT, TextPreprocessing
 from mass_serve.model_store.store import Store
 from mass_serve.model_store.task_distance import distance_warning

@@ -12,7 +12,7 @@ from mass_serve.engine.entities import OUTSIDE, Aggregation, Entity, entities
 from mass_serve.engine.heads import HeadResult, TaskHead, TokenResult
 from mass_serve.engine.search import SearchResult, final_coefficients
 from mass_serve.inputs.texts import Places
-from mass_serve.model_store.format.manifest import HeadChoice, RouterSpec
+from mass_serve.model_store.format.entries import HeadChoice, RouterSpec
 from mass_serve.router import familiarity
 
 

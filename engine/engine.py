@@ -39,7 +39,7 @@ from mass_serve.engine.set_cache import SetCache, SetKey
 from mass_serve.engine.stages import StageClock
 from mass_serve.inputs.texts import Text, TextTokenizer, Tokens, check_texts
 from mass_serve.model_store.errors import StoreError
-from mass_serve.model_store.format.manifest import TaskEntry
+from mass_serve.model_store.format.entries import TaskEntry
 from mass_serve.router import MODES, PAPER
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mass_serve.backbone import ClassificationHead, Packed
 from mass_serve.engine.second_passes import SecondPass
-from mass_serve.model_store.format.manifest import TaskEntry
+from mass_serve.model_store.format.entries import TaskEntry
 from mass_serve.router import HeadGeometry
 
 

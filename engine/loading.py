@@ -22,6 +22,8 @@ from mass_serve.engine.preprocessing import ImagePreprocessor
 from mass_serve.inputs.texts import TextTokenizer, TokenizerError
 from mass_serve.model_store.errors import ManifestError, StoreError
 from mass_serve.model_store.format.calibration import COVARIANCE, IMAGES, MEANS, OWNER, is_calibration
+from mass_serve.model_store.format.entries import RouterSpec, TaskEntry
+from mass_serve.model_store.format.file_names import MANIFEST_FILE, PRETRAINED_FILE, TOKENIZER_FILE
 from mass_serve.model_store.format.heads import (
     BIAS,
     DENSE_BIAS,
@@ -31,13 +33,6 @@ from mass_serve.model_store.format.heads import (
     NORM_WEIGHT,
     WEIGHT,
     HeadTensors,
-)
-from mass_serve.model_store.format.manifest import (
-    MANIFEST_FILE,
-    PRETRAINED_FILE,
-    TOKENIZER_FILE,
-    RouterSpec,
-    TaskEntry,
 )
 from mass_serve.model_store.format.preprocessing import TextPreprocessing
 from mass_serve.model_store.store import Store

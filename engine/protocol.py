@@ -16,7 +16,7 @@ from mass_serve.engine.answers import BatchReport
 from mass_serve.engine.preprocessing import ImagePreprocessor
 from mass_serve.engine.queries import AnyQuery
 from mass_serve.inputs.texts import TextTokenizer
-from mass_serve.model_store.format.manifest import TaskEntry
+from mass_serve.model_store.format.entries import TaskEntry
 
 
 class SetCacheFigures(Protocol):

@@ -11,7 +11,7 @@ from torch import Tensor
 from mass_serve.backbone import Packed, WordEmbedding, patchify
 from mass_serve.engine.preprocessing import ImagePreprocessor
 from mass_serve.inputs.texts import Places
-from mass_serve.model_store.format.manifest import TaskEntry
+from mass_serve.model_store.format.entries import TaskEntry
 
 
 @dataclass(frozen=True)

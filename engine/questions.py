@@ -17,7 +17,7 @@ from torch import Tensor
 
 from mass_serve.engine.queries import AnyQuery, Query, TextQuery, choice
 from mass_serve.inputs.texts import Tokens
-from mass_serve.model_store.format.manifest import TaskEntry
+from mass_serve.model_store.format.entries import TaskEntry
 
 # One answer for an image, of the task that it is found to be of; or one of each task, without routing.
 AnswerKind = Literal["best", "each"]

@@ -16,7 +16,7 @@ from torch import Tensor
 from mass_serve.evaluation.errors import EvaluationDataError
 from mass_serve.evaluation.index import Selection, index_inputs, next_inputs
 from mass_serve.evaluation.inputs import InputFiles, Item
-from mass_serve.model_store.format.manifest import TaskEntry
+from mass_serve.model_store.format.entries import TaskEntry
 
 BATCH_INPUTS = 64
 

@@ -2,7 +2,7 @@
 
     build(pretrained, tasks, "my-store", BuildOptions(top_k=2, block_dtype="float32"))
 
-What a manifest has a default of its own for, its model says (`format.manifest.RouterSpec`).
+What a manifest has a default of its own for, its model says (`format.entries.RouterSpec`).
 """
 
 from __future__ import annotations
@@ -12,14 +12,9 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from mass_serve.backbone.architecture import Token
+from mass_serve.model_store.format.entries import FirstPass, HeadChoice, RouterSpec
 from mass_serve.model_store.format.factoring import PatchEmbeddingForm
-from mass_serve.model_store.format.manifest import (
-    BlockDtype,
-    FirstPass,
-    HeadChoice,
-    MergedBaseForm,
-    RouterSpec,
-)
+from mass_serve.model_store.format.manifest import BlockDtype, MergedBaseForm
 
 
 def _as_in_manifest(name: str, description: str) -> Any:

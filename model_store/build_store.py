@@ -13,14 +13,9 @@ from pathlib import Path
 
 from mass_serve.model_store.build_options import BuildOptions
 from mass_serve.model_store.errors import StoreExistsError
+from mass_serve.model_store.format.file_names import MANIFEST_FILE, PRETRAINED_FILE, TOKENIZER_FILE
 from mass_serve.model_store.format.journal import JOURNAL_FILE, Journal, load_journal
-from mass_serve.model_store.format.manifest import (
-    MANIFEST_FILE,
-    PRETRAINED_FILE,
-    TOKENIZER_FILE,
-    Manifest,
-    MergedBaseForm,
-)
+from mass_serve.model_store.format.manifest import Manifest, MergedBaseForm
 from mass_serve.model_store.format.origin import Origin
 from mass_serve.model_store.format.rank_rules import BudgetRule, RatioRule
 from mass_serve.model_store.format.tensor_files import TensorSpec, write_tensors

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from mass_serve.backbone.architecture import Architecture
 from mass_serve.model_store.build_options import BuildOptions
 from mass_serve.model_store.errors import CheckpointError, StoreError, TaskError
+from mass_serve.model_store.format.entries import FIRST_MODE, FirstPass, RouterSpec
 from mass_serve.model_store.format.experts import ExpertLayout
 from mass_serve.model_store.format.factoring import Factoring
 from mass_serve.model_store.format.field_types import (
@@ -25,12 +26,7 @@ from mass_serve.model_store.format.field_types import (
     spelled_otherwise,
 )
 from mass_serve.model_store.format.heads import HeadTensors
-from mass_serve.model_store.format.manifest import (
-    FIRST_MODE,
-    FirstPass,
-    MergedBaseForm,
-    RouterSpec,
-)
+from mass_serve.model_store.format.manifest import MergedBaseForm
 from mass_serve.model_store.format.origin import Origin
 from mass_serve.model_store.format.rank_rules import BudgetRule
 from mass_serve.model_store.prepared import Prepared, check_prepares_alike, prepared_as

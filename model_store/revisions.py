@@ -15,15 +15,14 @@ from torch import Tensor
 
 from mass_serve.model_store.errors import StoreError, TaskError
 from mass_serve.model_store.format.calibration import MEANS, is_calibration
-from mass_serve.model_store.format.manifest import (
+from mass_serve.model_store.format.entries import CalibrationEntry, TaskEntry
+from mass_serve.model_store.format.file_names import (
     CALIBRATION_PREFIX,
     MANIFEST_FILE,
     PRETRAINED_FILE,
     SIGNATURE_FILE,
-    CalibrationEntry,
-    Manifest,
-    TaskEntry,
 )
+from mass_serve.model_store.format.manifest import Manifest
 from mass_serve.model_store.format.tensor_files import TensorSpec, write_tensors
 from mass_serve.model_store.merged_base import is_slow_to_rebuild
 from mass_serve.model_store.plan import TaskInput, check_task_name, plan_task, refuse_other_spelling

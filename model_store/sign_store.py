@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 
-from mass_serve.model_store.format.manifest import MANIFEST_FILE, SIGNATURE_FILE, parse_manifest
+from mass_serve.model_store.format.file_names import MANIFEST_FILE, SIGNATURE_FILE
+from mass_serve.model_store.format.manifest import parse_manifest
 from mass_serve.model_store.signing import SigningKey
 from mass_serve.model_store.storage.opening import open_files
 from mass_serve.model_store.store import Store

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mass_serve.model_store.errors import SignatureError
-from mass_serve.model_store.format.manifest import MANIFEST_FILE, SIGNATURE_FILE
+from mass_serve.model_store.format.file_names import MANIFEST_FILE, SIGNATURE_FILE
 from mass_serve.model_store.storage.files import StoreFiles
 from mass_serve.model_store.storage.regular_files import RegularFile
 

@@ -17,18 +17,17 @@ from pathlib import Path
 from torch import Tensor
 
 from mass_serve.model_store.errors import IntegrityError, ManifestError, StoreError, TaskError
+from mass_serve.model_store.format.entries import TaskEntry
 from mass_serve.model_store.format.experts import ExpertLayout, TaskExperts, experts_from_tensors
-from mass_serve.model_store.format.heads import HeadTensors, head_from_tensors
-from mass_serve.model_store.format.journal import JOURNAL_FILE
-from mass_serve.model_store.format.manifest import (
+from mass_serve.model_store.format.file_names import (
     MANIFEST_FILE,
     MOST_TOKENIZER_BYTES,
     PRETRAINED_FILE,
     TOKENIZER_FILE,
-    Manifest,
-    TaskEntry,
-    parse_manifest,
 )
+from mass_serve.model_store.format.heads import HeadTensors, head_from_tensors
+from mass_serve.model_store.format.journal import JOURNAL_FILE
+from mass_serve.model_store.format.manifest import Manifest, parse_manifest
 from mass_serve.model_store.format.tensor_files import (
     TensorFile,
     TensorFileError,

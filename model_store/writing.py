@@ -17,9 +17,9 @@ from torch import Tensor
 from mass_serve.merging import TaskChange, merged_parameter
 from mass_serve.merging.threads import one_thread_per_operation
 from mass_serve.model_store.errors import StoreError
+from mass_serve.model_store.format.entries import TaskEntry
 from mass_serve.model_store.format.experts import ExpertLayout, ReadParameter, factor_task
-from mass_serve.model_store.format.journal import JOURNAL_FILE
-from mass_serve.model_store.format.manifest import (
+from mass_serve.model_store.format.file_names import (
     CALIBRATION_PREFIX,
     MANIFEST_FILE,
     MERGED_BASE_PREFIX,
@@ -27,12 +27,10 @@ from mass_serve.model_store.format.manifest import (
     SIGNATURE_FILE,
     TASKS_PREFIX,
     TOKENIZER_FILE,
-    Manifest,
-    MergedBaseForm,
-    TaskEntry,
-    parse_manifest,
     task_folder,
 )
+from mass_serve.model_store.format.journal import JOURNAL_FILE
+from mass_serve.model_store.format.manifest import Manifest, MergedBaseForm, parse_manifest
 from mass_serve.model_store.format.tensor_files import TensorSpec, file_contents, write_tensors
 from mass_serve.model_store.plan import PlannedTask
 from mass_serve.model_store.progress import Progress, silent

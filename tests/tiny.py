@@ -14,7 +14,8 @@ from mass_serve.engine.loading import LoadedStore, early_linears
 from mass_serve.engine.preprocessing import ImagePreprocessor
 from mass_serve.kernels.activations import Activation
 from mass_serve.merging import TaskSingularVectors, rank_for, task_singular_vectors
-from mass_serve.model_store.format.manifest import HeadChoice, HeadSpec, RouterSpec, TaskEntry, task_folder
+from mass_serve.model_store.format.entries import HeadChoice, HeadSpec, RouterSpec, TaskEntry
+from mass_serve.model_store.format.file_names import task_folder
 from mass_serve.model_store.format.preprocessing import Preprocessing
 from mass_serve.router import Calibration, CalibrationFit, ModeName, evidence_kinds
 

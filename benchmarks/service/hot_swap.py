@@ -16,7 +16,7 @@ from benchmarks.service.figures import TOO_MANY, errors, latencies, percentile, 
 from benchmarks.service.generator import Plan
 from benchmarks.service.load import BATCH, QUEUE, Results
 from benchmarks.service.processes import PATIENCE, Load, Server, running_server
-from mass_serve.model_store.format.manifest import MANIFEST_FILE
+from mass_serve.model_store.format.file_names import MANIFEST_FILE
 from mass_serve.model_store.plan import TaskInput
 from mass_serve.model_store.revisions import add_task, rollback_task
 from mass_serve.model_store.store import Store

@@ -11,8 +11,9 @@ from torch import Tensor
 from mass_serve.backbone.architecture import Architecture
 from mass_serve.merging import DenseDelta, TaskChange, TaskSingularVectors, ThinDelta
 from mass_serve.merging.threads import side_by_side
+from mass_serve.model_store.format.entries import TaskEntry
 from mass_serve.model_store.format.factoring import Factoring, Ranks
-from mass_serve.model_store.format.manifest import BlockDtype, Manifest, TaskEntry
+from mass_serve.model_store.format.manifest import BlockDtype, Manifest
 from mass_serve.model_store.format.rank_choice import Delta, kept_singular_vectors, norm_of
 from mass_serve.model_store.format.rank_rules import BudgetRule
 from mass_serve.model_store.format.tensor_files import TensorSpec

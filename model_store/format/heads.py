@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from mass_serve.model_store.errors import CheckpointError
+from mass_serve.model_store.format.entries import HeadKind, HeadSpec, HiddenSpec
 from mass_serve.model_store.format.field_types import has_control_characters
-from mass_serve.model_store.format.manifest import HeadKind, HeadSpec, HiddenSpec
 from mass_serve.model_store.format.strict_json import parse_json
 from mass_serve.model_store.format.tensor_files import TensorFile, TensorFileError, TensorSpec
 from mass_serve.model_store.storage.regular_files import RegularFile, read_text_file

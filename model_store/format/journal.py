@@ -7,8 +7,9 @@ from typing import Annotated
 from pydantic import Field
 
 from mass_serve.model_store.errors import StoreExistsError
+from mass_serve.model_store.format.entries import TaskEntry
 from mass_serve.model_store.format.field_types import Sha256, StrictModel, TaskName
-from mass_serve.model_store.format.manifest import PRETRAINED_FILE, TaskEntry
+from mass_serve.model_store.format.file_names import PRETRAINED_FILE
 from mass_serve.model_store.format.strict_json import parse_json
 from mass_serve.model_store.storage.files import StoreFiles
 

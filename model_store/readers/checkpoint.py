@@ -16,6 +16,7 @@ from torch import Tensor
 from mass_serve.backbone.architecture import AnyPooling, Architecture, bias_of, weight_of
 from mass_serve.merging import ThinDelta, task_vector
 from mass_serve.model_store.errors import CheckpointError
+from mass_serve.model_store.format.entries import HiddenSpec
 from mass_serve.model_store.format.heads import (
     BIAS,
     DENSE_BIAS,
@@ -24,7 +25,6 @@ from mass_serve.model_store.format.heads import (
     NORM_WEIGHT,
     WEIGHT,
 )
-from mass_serve.model_store.format.manifest import HiddenSpec
 from mass_serve.model_store.format.tensor_files import LARGEST_NUMBER, is_moderate
 from mass_serve.model_store.readers.adapters import AdaptedWeights, changed_parameters
 from mass_serve.model_store.readers.bert import Bert

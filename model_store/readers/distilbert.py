@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from mass_serve.backbone.architecture import Architecture, WordEmbedding, weight_of
-from mass_serve.model_store.format.manifest import HiddenSpec
+from mass_serve.model_store.format.entries import HiddenSpec
 from mass_serve.model_store.readers.bert import POSITIONS, WORDS, pooling_of
 from mass_serve.model_store.readers.family import Description, HiddenNames, Source
 from mass_serve.model_store.readers.text_names import names_without, post_norm_block

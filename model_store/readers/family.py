@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mass_serve.backbone.architecture import Architecture
 from mass_serve.model_store.errors import CheckpointError
-from mass_serve.model_store.format.manifest import HiddenSpec
+from mass_serve.model_store.format.entries import HiddenSpec
 from mass_serve.model_store.format.tensor_files import TensorSpec
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from mass_serve.backbone.architecture import Architecture, WordEmbedding, weight_of
 from mass_serve.kernels.activations import HeadActivation
 from mass_serve.model_store.errors import CheckpointError
-from mass_serve.model_store.format.manifest import HiddenSpec
+from mass_serve.model_store.format.entries import HiddenSpec
 from mass_serve.model_store.readers.family import Description, HiddenNames, Source
 from mass_serve.model_store.readers.text_names import (
     names_without,

@@ -10,7 +10,7 @@ from typing import Any
 
 from mass_serve.backbone.architecture import Architecture
 from mass_serve.model_store.errors import CheckpointError
-from mass_serve.model_store.format.manifest import HiddenSpec
+from mass_serve.model_store.format.entries import HiddenSpec
 from mass_serve.model_store.readers.bert import DEFAULTS as BERT_DEFAULTS
 from mass_serve.model_store.readers.bert import bert_sources, pooling_of, refuse_unserved
 from mass_serve.model_store.readers.family import Description, HiddenNames, Source

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mass_serve.model_store.errors import CheckpointError
-from mass_serve.model_store.format.manifest import MOST_TOKENIZER_BYTES, TOKENIZER_FILE
+from mass_serve.model_store.format.file_names import MOST_TOKENIZER_BYTES, TOKENIZER_FILE
 from mass_serve.model_store.readers.json_files import read_json_object
 from mass_serve.model_store.readers.token_types import with_types_as_told
 from mass_serve.model_store.readers.vocabularies import (

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mass_serve.model_store.errors import CheckpointError
-from mass_serve.model_store.format.manifest import TOKENIZER_FILE
+from mass_serve.model_store.format.file_names import TOKENIZER_FILE
 from mass_serve.model_store.readers.json_files import read_json_object
 from mass_serve.model_store.storage.regular_files import read_text_file
 

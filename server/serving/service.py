@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import structlog
 
 from mass_serve.engine import EngineSource, Question, ServingEngine
-from mass_serve.model_store.format.manifest import MOST_TOKENIZER_BYTES
+from mass_serve.model_store.format.file_names import MOST_TOKENIZER_BYTES
 from mass_serve.server.errors import (
     DeadlineError,
     LoadTimeoutError,

@@ -30,14 +30,9 @@ from mass_serve.model_store.format.architecture_v2 import (
     StoredWords,
 )
 from mass_serve.model_store.format.calibration import calibration_shapes
+from mass_serve.model_store.format.entries import CalibrationEntry, RouterSpec, TaskEntry
 from mass_serve.model_store.format.field_types import TASK_NAME_PATTERN
-from mass_serve.model_store.format.manifest import (
-    FORMAT_VERSION,
-    CalibrationEntry,
-    Manifest,
-    RouterSpec,
-    TaskEntry,
-)
+from mass_serve.model_store.format.manifest import FORMAT_VERSION, Manifest
 from mass_serve.model_store.format.preprocessing import Preprocessing, TextPreprocessing
 from mass_serve.model_store.format.rank_rules import BudgetRule, EnergyRule, FixedRankRule
 from mass_serve.router import MODE_NAMES, evidence_kinds

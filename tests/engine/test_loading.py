@@ -13,7 +13,7 @@ from mass_serve.engine.engine import Engine
 from mass_serve.engine.execution import Execution
 from mass_serve.engine.loading import load_store
 from mass_serve.model_store.errors import ManifestError
-from mass_serve.model_store.format.manifest import MANIFEST_FILE
+from mass_serve.model_store.format.file_names import MANIFEST_FILE
 from mass_serve.router import MODE_NAMES
 
 CPU, FLOAT32 = torch.device("cpu"), torch.float32

@@ -26,7 +26,7 @@ from mass_serve.evaluation.calibrate import calibrate as run_calibration
 from mass_serve.evaluation.data import BATCH_INPUTS, input_batches
 from mass_serve.evaluation.inputs import Item, files_of
 from mass_serve.model_store.errors import ManifestError, StoreError
-from mass_serve.model_store.format.manifest import MANIFEST_FILE
+from mass_serve.model_store.format.file_names import MANIFEST_FILE
 from mass_serve.model_store.progress import silent
 from mass_serve.model_store.revisions import calibrate_store, remove_task
 from mass_serve.model_store.store import Store

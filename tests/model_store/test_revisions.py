@@ -13,7 +13,7 @@ from mass_serve.merging import merged_parameter
 from mass_serve.model_store.build_options import BuildOptions
 from mass_serve.model_store.build_store import build
 from mass_serve.model_store.errors import CheckpointError, IntegrityError, StoreError, TaskError
-from mass_serve.model_store.format.manifest import MANIFEST_FILE
+from mass_serve.model_store.format.file_names import MANIFEST_FILE
 from mass_serve.model_store.revisions import (
     add_task,
     calibrate_store,

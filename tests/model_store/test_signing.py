@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from mass_serve.engine import Engine, EngineOptions, StoreSource
 from mass_serve.model_store.errors import ManifestError, SignatureError, StoreLockedError
-from mass_serve.model_store.format.manifest import MANIFEST_FILE, SIGNATURE_FILE
+from mass_serve.model_store.format.file_names import MANIFEST_FILE, SIGNATURE_FILE
 from mass_serve.model_store.revisions import add_task, prune_store, remove_task
 from mass_serve.model_store.sign_store import sign_store
 from mass_serve.model_store.signing import SigningKey, TrustedKeys

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from mass_serve.merging import DenseDelta
 from mass_serve.model_store.errors import IntegrityError, StoreError, TaskError
-from mass_serve.model_store.format.manifest import MANIFEST_FILE
+from mass_serve.model_store.format.file_names import MANIFEST_FILE
 from mass_serve.model_store.readers.checkpoint import Checkpoint
 from mass_serve.model_store.storage.regular_files import RegularFile
 from mass_serve.model_store.store import Store

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mass_serve.kernels import subspace_energies
 from mass_serve.model_store.build_options import BuildOptions
-from mass_serve.model_store.format.manifest import FIRST_MODE
+from mass_serve.model_store.format.entries import FIRST_MODE
 from mass_serve.router import (
     MODES,
     PAPER,

@@ -12,7 +12,7 @@ import torch
 from mass_serve.engine import AnyQuery, BatchReport, Classification, Query
 from mass_serve.engine.preprocessing import ImagePreprocessor
 from mass_serve.inputs.texts import TextTokenizer
-from mass_serve.model_store.format.manifest import HeadSpec, TaskEntry
+from mass_serve.model_store.format.entries import HeadSpec, TaskEntry
 from mass_serve.model_store.format.preprocessing import Preprocessing
 
 EIGHT_PIXELS = Preprocessing(

@@ -43,7 +43,7 @@ OF_THE_OPTIONS = {
 # What it knows of a store: its errors, names and entries, how a URL is shown, and how a file is opened.
 OF_THE_STORE = {
     *("model_store.errors", "model_store.storage.files", "model_store.storage.regular_files"),
-    *("model_store.format.field_types", "model_store.format.manifest"),
+    *("model_store.format.field_types", "model_store.format.entries", "model_store.format.file_names"),
 }
 PROTOCOLS = {"native", "hugging_face", "open_inference"}
 SERVER = sorted(module for module in MODULES if module.startswith("server."))

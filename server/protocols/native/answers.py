@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import BaseModel, Field
 
 from mass_serve.engine import Aggregation, Classification, TokenClassification
-from mass_serve.model_store.format.manifest import TaskEntry
+from mass_serve.model_store.format.entries import TaskEntry
 from mass_serve.server.serving.request_context import Answers
 
 

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from mass_serve.engine import Question, ServingEngine
+from mass_serve.model_store.format.entries import TaskEntry
 from mass_serve.model_store.format.field_types import AUTO
-from mass_serve.model_store.format.manifest import TaskEntry
 from mass_serve.server.errors import NotFoundError
 
 PLATFORM = "mass_serve"

@@ -14,12 +14,8 @@ from mass_serve.backbone.architecture import Architecture, Pooling
 from mass_serve.model_store.errors import ManifestError
 from mass_serve.model_store.format.architecture_v2 import NestedArchitecture
 from mass_serve.model_store.format.factoring import factored_shapes
-from mass_serve.model_store.format.manifest import (
-    TOKENIZER_FILE,
-    Manifest,
-    lowest_version,
-    parse_manifest,
-)
+from mass_serve.model_store.format.file_names import TOKENIZER_FILE
+from mass_serve.model_store.format.manifest import Manifest, lowest_version, parse_manifest
 from mass_serve.model_store.format.preprocessing import TextPreprocessing
 from tests.encoders import ENCODERS, TEXT_ENCODERS
 from tests.model_store.format.test_format import GOLDEN_MANIFEST

@@ -12,7 +12,8 @@ import pytest
 from mass_serve.model_store.errors import ManifestError
 from mass_serve.model_store.format.architecture_v1 import FlatArchitecture
 from mass_serve.model_store.format.architecture_v2 import NestedArchitecture
-from mass_serve.model_store.format.manifest import MANIFEST_FILE, parse_manifest
+from mass_serve.model_store.format.file_names import MANIFEST_FILE
+from mass_serve.model_store.format.manifest import parse_manifest
 from mass_serve.model_store.format.origin import Origin
 from mass_serve.model_store.store import Store
 

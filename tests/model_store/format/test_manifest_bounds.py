@@ -12,10 +12,12 @@ from typing import Any
 import pytest
 
 from mass_serve.model_store.errors import ManifestError
-from mass_serve.model_store.format import manifest as format_1
+from mass_serve.model_store.format import entries, file_names, manifest
 from mass_serve.model_store.format.architecture_v1 import FlatArchitecture
+from mass_serve.model_store.format.entries import RouterSpec
 from mass_serve.model_store.format.factoring import factored_shapes
-from mass_serve.model_store.format.manifest import Manifest, RouterSpec, parse_manifest, task_folder
+from mass_serve.model_store.format.file_names import task_folder
+from mass_serve.model_store.format.manifest import Manifest, parse_manifest
 
 Content = dict[str, Any]
 Change = Callable[[Content], object]
@@ -109,13 +111,13 @@ def test_what_is_left_out() -> None:
 
 def test_the_names_of_the_format() -> None:
     """Other programs, and stores on disk, have them too."""
-    assert format_1.FORMAT_VERSION == 2
-    assert format_1.MANIFEST_FILE == "manifest.json"
-    assert format_1.SIGNATURE_FILE == "manifest.json.sig"
-    assert format_1.PRETRAINED_FILE == "pretrained.safetensors"
-    assert format_1.MERGED_BASE_PREFIX == "merged_base-"
-    assert format_1.CALIBRATION_PREFIX == "calibration-"
-    assert format_1.FIRST_MODE == "paper"
+    assert manifest.FORMAT_VERSION == 2
+    assert file_names.MANIFEST_FILE == "manifest.json"
+    assert file_names.SIGNATURE_FILE == "manifest.json.sig"
+    assert file_names.PRETRAINED_FILE == "pretrained.safetensors"
+    assert file_names.MERGED_BASE_PREFIX == "merged_base-"
+    assert file_names.CALIBRATION_PREFIX == "calibration-"
+    assert entries.FIRST_MODE == "paper"
     assert task_folder("cats", "12345678") == "tasks/cats/12345678"
 
 
