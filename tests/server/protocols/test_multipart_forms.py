@@ -44,7 +44,7 @@ def test_a_name_may_be_any_text() -> None:
 
 
 @pytest.mark.parametrize(
-    "head", [b"", b"Content-Type: image/png", b"Content-Disposition: form-data", b"name=images"]
+    "head", [b"", b"Content-Type: image/png", b"Content-Disposition: form-data", b"name: images"]
 )
 def test_a_part_without_a_name_is_refused(head: bytes) -> None:
     with pytest.raises(BadRequestError, match="has no name"):
@@ -75,21 +75,36 @@ def test_a_boundary_has_a_line_that_can_be_read() -> None:
         parse_multipart(form(DISPOSITION, boundary=b"x" * 253), 10)
 
 
-def test_headers_have_a_length_that_can_be_read() -> None:
-    """The empty line behind them is counted with them."""
-    padding = b"A: " + b"b" * (8192 - len(DISPOSITION) - len(b"\r\nA: ") - len(b"\r\n\r\n"))
+def test_a_header_has_a_length_that_can_be_read() -> None:
+    padding = b"A: " + b"b" * (8192 - len(b"A: "))
     assert names(form(DISPOSITION + b"\r\n" + padding)) == ["images"]
-    with pytest.raises(BadRequestError, match="has no name"):
+    with pytest.raises(BadRequestError, match="8192 bytes"):
         parse_multipart(form(DISPOSITION + b"\r\n" + padding + b"b"), 10)
+
+
+def test_a_part_has_headers_that_can_be_counted() -> None:
+    others = b"A: b\r\n" * 15
+    assert names(form(others + DISPOSITION)) == ["images"]
+    with pytest.raises(BadRequestError, match="at most 16 headers"):
+        parse_multipart(form(others + DISPOSITION + b"\r\nA: b"), 10)
+
+
+@pytest.mark.parametrize("head", [b"name=images", b": b", b"A: b\rC: d", b"A b: c"])
+def test_headers_that_are_none_are_refused(head: bytes) -> None:
+    with pytest.raises(BadRequestError, match="malformed"):
+        parse_multipart(form(DISPOSITION + b"\r\n" + head), 10)
 
 
 def test_blanks_may_follow_a_boundary_and_nothing_else() -> None:
     body = form(DISPOSITION, DISPOSITION)
     assert names(body.replace(b"--x\r\n", b"--x \t\r\n")) == ["images", "images"]
     with pytest.raises(BadRequestError, match="malformed"):
-        parse_multipart(body.replace(b"0\r\n--x\r\n", b"0\r\n--xy\r\n"), 10)
-    with pytest.raises(BadRequestError, match="malformed"):
-        parse_multipart(form(DISPOSITION)[: -len(b"--\r\n")] + b" ", 10)
+        parse_multipart(body.replace(b"0\r\n--x\r\n", b"0\r\n--x \ty\r\n"), 10)
+
+
+def test_a_line_that_goes_on_behind_the_boundary_is_data() -> None:
+    data = b"0\r\n--xy"
+    assert parse_multipart(form(DISPOSITION).replace(b"0", data), 10) == [Part("images", data)]
 
 
 def test_a_form_that_is_cut_off_is_refused() -> None:
