@@ -142,14 +142,23 @@ def _cut(one: GivenInput) -> dict[str, int]:
 def _print_lines(results: Sequence[Result]) -> None:
     """Prints `file  task  label score, label score`, readable and easy to cut.
 
-    Of a task that classifies tokens it is `label text score`.
+    Of a task that classifies tokens it is `label text score`. What is unlike the inputs of every task ends in
+    `(none of these)`; what is near to another task too, in `(or task: label coefficient)`.
     """
     for given, found in results:
         if isinstance(found, TokenResult):
             labels = [f"{one.label} {on_one_line(one.text)} {one.score:.3f}" for one in found.entities]
         else:
             labels = [f"{entry.label} {entry.score:.3f}" for entry in found.top]
-        typer.echo(f"{given.name}\t{found.task}\t{', '.join(labels)}")
+        doubts = "" if isinstance(found, TokenResult) else _doubts(found)
+        typer.echo(f"{given.name}\t{found.task}\t{', '.join(labels)}{doubts}")
+
+
+def _doubts(found: ImageResult) -> str:
+    """What speaks against an answer, in a column of its own; nothing where nothing does."""
+    others = [f"or {one.task}: {one.label} {one.coefficient:.3f}" for one in found.alternatives]
+    doubts = [*(["none of these"] if found.unrouted else []), *others]
+    return f"\t({'; '.join(doubts)})" if doubts else ""
 
 
 def register(app: typer.Typer) -> None:

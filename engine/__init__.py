@@ -4,7 +4,7 @@
 and `protocol` is all that a service knows of an engine.
 """
 
-from mass_serve.engine.answers import BatchReport, Classification, TokenClassification
+from mass_serve.engine.answers import Alternative, BatchReport, Classification, TokenClassification
 from mass_serve.engine.engine import Engine
 from mass_serve.engine.entities import Aggregation, Entity
 from mass_serve.engine.options import EngineOptions
@@ -17,6 +17,7 @@ from mass_serve.engine.source import StoreSource
 __all__ = [
     "FORMS",
     "Aggregation",
+    "Alternative",
     "AnswerKind",
     "AnyQuery",
     "BatchReport",

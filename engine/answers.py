@@ -17,6 +17,25 @@ from mass_serve.router import familiarity
 
 
 @dataclass(frozen=True)
+class Alternative:
+    """What another task says of an image or text that was found near to both.
+
+    Its head answers from a second pass that was run to choose between them: an alternative costs nothing.
+    """
+
+    task: str
+    task_revision: str
+    labels: tuple[str, ...]  # of the task's head, in row order
+    logits: Tensor  # [C] float32 on the CPU
+    coefficient: float  # of the task
+
+    @property
+    def probabilities(self) -> Tensor:
+        """The softmax of the logits, [C]."""
+        return self.logits.softmax(-1)
+
+
+@dataclass(frozen=True)
 class Classification:
     """The answer of a task for one image or text."""
 
@@ -31,6 +50,8 @@ class Classification:
     unrouted: bool  # it is so little like any task that none should be believed
     passes: float  # through the encoder
     evidence: Tensor | None = None  # [K, T] float32: what the tasks were judged by (`router.Evidence.kinds`)
+    # The other tasks of the expert set, the likeliest first; a task that was named has none.
+    alternatives: tuple[Alternative, ...] = ()
 
     @property
     def probabilities(self) -> Tensor:
@@ -132,13 +153,19 @@ class AnswerMaker:
         coefficients = final_coefficients(found, results)
         place = self._winner(found[0], results, coefficients)
         return [
-            self._answer(one, of_sample[place], coefficients)
+            self._answer(one, of_sample, place, coefficients)
             for one, of_sample in zip(found, results, strict=True)
         ]
 
     def _answer(
-        self, found: SearchResult, winner: HeadResult, coefficients: Mapping[int, float]
+        self,
+        found: SearchResult,
+        results: Sequence[HeadResult],
+        place: int,
+        coefficients: Mapping[int, float],
     ) -> Classification:
+        """The answer for one sample: that of the result at `place`, among those of its expert set's tasks."""
+        winner, others = results[place], [*results[:place], *results[place + 1 :]]
         entry = self.heads[winner.task].entry
         likeness = _familiarity(found, winner) if found.likeness else None
         return Classification(
@@ -153,7 +180,15 @@ class AnswerMaker:
             unrouted=likeness is not None and likeness < self.router.unrouted_below,
             passes=found.passes,
             evidence=None if found.evidence is None else found.evidence.kinds,
+            alternatives=tuple(
+                self._alternative(one, coefficients[one.task])
+                for one in sorted(others, key=lambda one: -coefficients[one.task])
+            ),
         )
+
+    def _alternative(self, result: HeadResult, coefficient: float) -> Alternative:
+        entry = self.heads[result.task].entry
+        return Alternative(entry.name, entry.revision, entry.labels, result.logits, coefficient)
 
     def names(self, expert_set: Sequence[int]) -> tuple[str, ...]:
         """The names of the tasks of an expert set."""

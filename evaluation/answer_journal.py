@@ -17,7 +17,8 @@ from mass_serve.evaluation.methods import Answer
 CONFIDENCE_BINS = 15
 
 COUNTS = """
-SELECT COUNT(*), SUM(right), SUM(routed_to = task), SUM(survived), SUM(set_size), SUM(passes)
+SELECT COUNT(*), SUM(right), SUM(routed_to = task), SUM(survived), SUM(set_size), SUM(passes),
+    SUM(right_of_two)
 FROM answers JOIN inputs ON id = input WHERE method = ? AND task = ?
 """
 BINS = """
@@ -31,7 +32,7 @@ CLAIMS = {"score": "right", "coefficient": "(routed_to = task)"}
 
 @dataclass(frozen=True)
 class Counts:
-    """Counts and sums of a method's answers to one task's inputs; the last four of methods that route."""
+    """Counts and sums of a method's answers to one task's inputs; the last five of methods that route."""
 
     inputs: int
     right: int  # task and label both right
@@ -39,6 +40,7 @@ class Counts:
     survived: int | None  # the right task is in the expert set
     set_sizes: int | None
     passes: float | None
+    right_of_two: int | None  # task and label both right, of the answer or of its first alternative
 
 
 class AnswerJournal:
@@ -70,7 +72,9 @@ class AnswerJournal:
             for number, target, answer in zip(batch.ids, batch.targets.tolist(), answers, strict=True)
         ]
         with self._database:
-            self._database.executemany("INSERT INTO answers VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
+            self._database.executemany(
+                "INSERT INTO answers VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows
+            )
 
     def answered(self, method: str, tasks: Sequence[str]) -> int:
         """The number of inputs of those tasks that a method has answered."""
@@ -123,8 +127,9 @@ def _row(method: str, number: int, task: str, target: int, answer: Answer) -> tu
     right = (answer.task, answer.label) == (task, target)
     shared = (method, number, right, answer.score, answer.task)
     if answer.routing is None:
-        return (*shared, *[None] * 6)
+        return (*shared, *[None] * 7)
     routing = answer.routing
     survived = task in routing.expert_set
-    own = (len(routing.expert_set), routing.passes, routing.familiarity)
+    right_of_two = right or answer.alternative == (task, target)
+    own = (len(routing.expert_set), routing.passes, routing.familiarity, right_of_two)
     return (*shared, routing.task, routing.coefficient, survived, *own)

@@ -37,6 +37,7 @@ class RoutedFigures(TypedDict):
     images: int
     accuracy: float  # task and label both right
     normalised_accuracy: float | None  # accuracy / individual accuracy
+    right_of_two: float  # task and label both right, of the answer or of its first alternative
     router_accuracy: float  # the largest coefficient is the right task's
     task_survival: float  # the right task is in the expert set
     mean_set_size: float
@@ -66,11 +67,12 @@ def routed_figures(journal: AnswerJournal, method: str, task: str, individual: f
     counts = journal.counts(method, task)
     inputs = counts.inputs
     accuracy = counts.right / inputs
-    router_right, survived, set_sizes, passes = _routing_of(counts)
+    router_right, survived, set_sizes, passes, right_of_two = _routing_of(counts)
     return RoutedFigures(
         images=inputs,
         accuracy=accuracy,
         normalised_accuracy=accuracy / individual if individual else None,
+        right_of_two=right_of_two / inputs,
         router_accuracy=router_right / inputs,
         task_survival=survived / inputs,
         mean_set_size=set_sizes / inputs,
@@ -95,6 +97,7 @@ def average_routed(figures: Sequence[RoutedFigures]) -> RoutedFigures:
         images=sum(task["images"] for task in figures),
         accuracy=mean([task["accuracy"] for task in figures]),
         normalised_accuracy=known_mean([task["normalised_accuracy"] for task in figures]),
+        right_of_two=mean([task["right_of_two"] for task in figures]),
         router_accuracy=mean([task["router_accuracy"] for task in figures]),
         task_survival=mean([task["task_survival"] for task in figures]),
         mean_set_size=mean([task["mean_set_size"] for task in figures]),
@@ -154,13 +157,14 @@ def known_mean(values: Sequence[float | None]) -> float | None:
     return mean(known) if len(known) == len(values) else None
 
 
-def _routing_of(counts: Counts) -> tuple[int, int, int, float]:
-    """(router right, survived, set sizes, passes), all known. Raises ValueError otherwise."""
+def _routing_of(counts: Counts) -> tuple[int, int, int, float, int]:
+    """(router right, survived, set sizes, passes, right of two), all known. Raises ValueError otherwise."""
     if (
         counts.router_right is None
         or counts.survived is None
         or counts.set_sizes is None
         or counts.passes is None
+        or counts.right_of_two is None
     ):
         raise ValueError("the method has not routed")
-    return counts.router_right, counts.survived, counts.set_sizes, counts.passes
+    return counts.router_right, counts.survived, counts.set_sizes, counts.passes, counts.right_of_two

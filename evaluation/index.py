@@ -19,7 +19,7 @@ CREATE INDEX IF NOT EXISTS inputs_of_task ON inputs (task, half, id);
 CREATE TABLE IF NOT EXISTS answers (
     method TEXT, input INTEGER, right INTEGER, score REAL,
     answered TEXT, routed_to TEXT, coefficient REAL, survived INTEGER, set_size INTEGER,
-    passes REAL, familiarity REAL,
+    passes REAL, familiarity REAL, right_of_two INTEGER,
     PRIMARY KEY (method, input)
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS searches (
@@ -65,6 +65,7 @@ def index_inputs(database: sqlite3.Connection, found: Iterable[Labelled]) -> str
     Returns the place of an input that differs from what an earlier run found, None where none does.
     """
     database.executescript(SCHEMA)
+    database.execute("SELECT right_of_two FROM answers LIMIT 0")  # fails for a journal of an earlier version
     with database:
         rows = (
             (one.task, one.target, one.item.place, one.item.version, json.dumps(one.item.text))

@@ -38,6 +38,8 @@ class Answer:
     label: int  # a row of the task's head
     score: float  # the probability of the label
     routing: RoutedTo | None  # None where the task was known
+    # Task and label, a row of its head, of the likeliest other task that the input was tried with.
+    alternative: tuple[str, int] | None = None
 
 
 class Method(Protocol):
@@ -147,7 +149,8 @@ def _routed_answer(answer: Classification) -> Answer:
     )
     probabilities = answer.probabilities
     label = int(probabilities.argmax())
-    return Answer(answer.task, label, float(probabilities[label]), routing)
+    others = [(other.task, int(other.logits.argmax())) for other in answer.alternatives[:1]]
+    return Answer(answer.task, label, float(probabilities[label]), routing, *others)
 
 
 def _known_answer(task: str, logits: Tensor) -> Answer:

@@ -141,12 +141,32 @@ def test_classify_prints_a_line_per_image(store: Path, images: list[Path]) -> No
     code, output, _ = run("classify", *images, "--store", store, "--top", 2)
     assert code == 0
     for line, path in zip(output.splitlines(), images, strict=True):
+        given = line.split("\t")[:3]  # what follows says what else it may be
         assert re.fullmatch(
-            rf"{path}\t(digits|street|signs)\tclass \d [01]\.\d{{3}}, class \d [01]\.\d{{3}}", line
+            rf"{path}\t(digits|street|signs)\tclass \d [01]\.\d{{3}}, class \d [01]\.\d{{3}}",
+            "\t".join(given),
         )
-        assert re.fullmatch(
-            rf"{path}\t(digits|street|signs)\tclass \d [01]\.\d{{3}}, class \d [01]\.\d{{3}}", line
-        )
+
+
+def test_classify_says_what_else_it_may_be_and_what_is_of_no_task(
+    store: Path, images: list[Path], tmp_path: Path
+) -> None:
+    """In the fourth column, of which other answers have none."""
+    strict = tmp_path / "strict"
+    shutil.copytree(store, strict)
+    manifest = json.loads((strict / "manifest.json").read_text())
+    manifest["router"]["unrouted_below"] = 0.9
+    (strict / "manifest.json").write_text(json.dumps(manifest))
+    for place, start in ((store, ""), (strict, "none of these")):
+        _, lines, _ = run("classify", *images, "--store", place)
+        answers = json.loads(run("classify", *images, "--store", place, "--json")[1])
+        for line, answer in zip(lines.splitlines(), answers, strict=True):
+            others = [
+                f"or {one['task']}: {one['label']} {one['coefficient']:.3f}" for one in answer["alternatives"]
+            ]
+            doubts = "; ".join([*([start] if start else []), *others])
+            assert line.split("\t")[3:] == ([f"({doubts})"] if doubts else [])
+        assert any(answer["alternatives"] for answer in answers)
 
 
 def test_classify_as_json_within_one_task(store: Path, images: list[Path]) -> None:

@@ -65,6 +65,12 @@ def test_the_figures_are_the_counts(engine: Engine, folder: Path) -> None:
         )
         assert counted["task_survival"] == sum(task in a.expert_set for a in answers) / len(paths)
         assert counted["mean_set_size"] == sum(len(a.expert_set) for a in answers) / len(paths)
+        two = [
+            (g, *((o.task, o.labels[int(o.logits.argmax())]) for o in a.alternatives[:1]))
+            for g, a in zip(given, answers, strict=True)
+        ]
+        right_of_two = sum((task, t) in of for of, t in zip(two, truth, strict=True))
+        assert counted["right_of_two"] == right_of_two / len(paths)
         first = [max(a.coefficients, key=lambda n, a=a: a.coefficients[n]) for a in answers]  # type: ignore[misc]
         assert counted["router_accuracy"] == first.count(task) / len(paths)
         tsv_c = sum(k == t for k, t in zip(known, truth, strict=True)) / len(paths)

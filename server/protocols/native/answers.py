@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
-from mass_serve.engine import Aggregation, Classification, TokenClassification
+from mass_serve.engine import Aggregation, Alternative, Classification, TokenClassification
 from mass_serve.model_store.format.entries import TaskEntry
 from mass_serve.server.serving.request_context import Answers
 
@@ -32,6 +32,16 @@ class Routing(BaseModel):
     familiarity: float | None = Field(
         description="0 to 1, how much the input is like those of the task; null where one task was named"
     )
+
+
+class AlternativeAnswer(BaseModel):
+    """What another task says of an input that is near to both."""
+
+    task: str
+    task_revision: str
+    label: str
+    score: float = Field(description="the probability of the label, if the input is of this task")
+    coefficient: float = Field(description="the probability of the task")
 
 
 class EntityInText(BaseModel):
@@ -61,6 +71,9 @@ class ImageResult(BaseModel):
     label: str
     score: float
     top: list[LabelScore]
+    alternatives: list[AlternativeAnswer] = Field(
+        description="of the other tasks that the input was tried with, likeliest first; mostly empty"
+    )
     unrouted: bool = Field(description="the input is so little like those of any task that none is believed")
     cut: int | None = Field(
         default=None,
@@ -135,6 +148,7 @@ def image_result(answer: Classification, top_k: int) -> ImageResult:
         label=top[0].label,
         score=top[0].score,
         top=top,
+        alternatives=[_alternative(one) for one in answer.alternatives],
         routing=Routing(
             expert_set=answer.expert_set,
             coefficients=answer.coefficients,
@@ -142,6 +156,17 @@ def image_result(answer: Classification, top_k: int) -> ImageResult:
             familiarity=answer.familiarity,
         ),
         unrouted=answer.unrouted,
+    )
+
+
+def _alternative(answer: Alternative) -> AlternativeAnswer:
+    best = int(answer.logits.argmax())
+    return AlternativeAnswer(
+        task=answer.task,
+        task_revision=answer.task_revision,
+        label=answer.labels[best],
+        score=float(answer.probabilities[best]),
+        coefficient=answer.coefficient,
     )
 
 

@@ -10,9 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from mass_serve.engine import Classification
+from mass_serve.engine import Alternative, Classification
 from mass_serve.server.errors import BadRequestError
-from mass_serve.server.protocols.open_inference.infer_requests import InferRequest, WantedOutput
+from mass_serve.server.protocols.open_inference.infer_requests import (
+    ALTERNATIVE_OUTPUTS,
+    InferRequest,
+    WantedOutput,
+)
 from mass_serve.server.protocols.open_inference.models import Model
 from mass_serve.server.protocols.open_inference.tensors import joined_strings
 from mass_serve.server.serving.request_context import Answers
@@ -108,8 +112,10 @@ def _values(wanted: WantedOutput, model: Model, answers: Answers) -> Values:
     images = answers.classifications
     if wanted.classes is not None:
         return _classified(images, min(wanted.classes, model.widest_head))
+    if wanted.name in ALTERNATIVE_OUTPUTS:
+        return _alternatives(wanted.name, images)
     if wanted.name == "label":
-        return Values([image.labels[int(image.logits.argmax())].encode() for image in images], None, ())
+        return Values([_label(image) for image in images], None, ())
     if wanted.name == "task":
         return Values([image.task.encode() for image in images], None, ())
     if wanted.name == "score":
@@ -136,6 +142,21 @@ def _values(wanted: WantedOutput, model: Model, answers: Answers) -> Values:
     for row, image in enumerate(images):
         probabilities[row, : len(image.labels)] = image.probabilities.numpy()
     return Values(None, probabilities, (model.widest_head,))
+
+
+def _alternatives(name: str, images: Sequence[Classification]) -> Values:
+    """Returns an output of each answer's first alternative: "" or 0 where there is none."""
+    firsts = [image.alternatives[0] if image.alternatives else None for image in images]
+    if name == "alternative_coefficient":
+        coefficients = [one.coefficient if one else 0.0 for one in firsts]
+        return Values(None, np.array(coefficients, np.float32), ())
+    if name == "alternative_task":
+        return Values([one.task.encode() if one else b"" for one in firsts], None, ())
+    return Values([_label(one) if one else b"" for one in firsts], None, ())
+
+
+def _label(answer: Classification | Alternative) -> bytes:
+    return answer.labels[int(answer.logits.argmax())].encode()
 
 
 def _classified(images: Sequence[Classification], width: int) -> Values:

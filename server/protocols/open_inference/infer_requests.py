@@ -20,8 +20,10 @@ from mass_serve.server.serving.request_context import EncodedImages, Inputs, Rea
 from mass_serve.server.serving.sandbox.messages import Buffer
 
 IMAGE, PIXEL_VALUES, TEXT = "image", "pixel_values", "text"
-OUTPUTS = ("label", "task", "score", "probabilities", "unrouted", "residuals", "cut")
-DEFAULT_OUTPUTS = OUTPUTS[:3]
+DEFAULT_OUTPUTS = ("label", "task", "score")
+# What the likeliest of the other tasks says that an image, or text, was tried with.
+ALTERNATIVE_OUTPUTS = ("alternative_label", "alternative_task", "alternative_coefficient")
+OUTPUTS = (*DEFAULT_OUTPUTS, "probabilities", "unrouted", "residuals", "cut", *ALTERNATIVE_OUTPUTS)
 CLASSIFIED_OUTPUTS = ("label", "score", "probabilities")
 
 # Normalised pixels are within about 3 of zero; what is far outside could only overflow in the encoder.

@@ -6,7 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from mass_serve import __version__
-from mass_serve.server.protocols.open_inference.infer_requests import IMAGE, PIXEL_VALUES, TEXT
+from mass_serve.server.protocols.open_inference.infer_requests import (
+    ALTERNATIVE_OUTPUTS,
+    IMAGE,
+    PIXEL_VALUES,
+    TEXT,
+)
 from mass_serve.server.protocols.open_inference.models import PLATFORM, Model
 from mass_serve.server.serving.service import Service
 
@@ -52,6 +57,12 @@ def described_outputs(model: Model) -> list[dict[str, Any]]:
     ]
     if model.crop is None:
         outputs.append({"name": "cut", "datatype": "INT32", "shape": [-1]})
+    if model.task is None:
+        types = ("BYTES", "BYTES", "FP32")
+        outputs += [
+            {"name": name, "datatype": datatype, "shape": [-1]}
+            for name, datatype in zip(ALTERNATIVE_OUTPUTS, types, strict=True)
+        ]
     if model.gives_residuals:
         outputs.append({"name": "residuals", "datatype": "FP32", "shape": [-1, model.num_tasks]})
     return outputs

@@ -9,10 +9,13 @@ from typing import Any
 
 import httpx
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mass_serve import __version__
+from mass_serve.engine import Alternative, Classification
+from mass_serve.server.protocols.native.answers import image_result
 from tests.pictures import bomb, picture
 from tests.server.fakes import FAIL, STRANGE
 from tests.server_processes import RunningServer
@@ -75,6 +78,24 @@ def test_the_whole_answer(server: RunningServer) -> None:
         "familiarity": 0.5,
     }
     assert result["unrouted"] is False
+    assert result["alternatives"] == []
+
+
+def test_what_another_near_task_says_is_an_alternative() -> None:
+    other = Alternative("signs", "r2", ("go", "stop"), torch.tensor([0.0, 1.0]), 0.25)
+    routed = (("digits", "signs"), {"digits": 0.75, "signs": 0.25}, {}, 0.5, False, 3.0)
+    answer = Classification(
+        "digits", "r1", ("0", "1"), torch.tensor([1.0, 0.0]), *routed, alternatives=(other,)
+    )
+    assert image_result(answer, top_k=1).model_dump()["alternatives"] == [
+        {
+            "task": "signs",
+            "task_revision": "r2",
+            "label": "stop",
+            "score": pytest.approx(0.7311, abs=1e-4),
+            "coefficient": 0.25,
+        }
+    ]
 
 
 def test_a_multipart_form_with_fields(server: RunningServer) -> None:
