@@ -15,6 +15,7 @@
     │   └── NotFiniteError       500  the model's output for an input of this request is NaN or Inf
     ├── QueueFullError           429  come back later
     │   ├── MemoryFullError      429  too many bytes of bodies are held
+    │   ├── RateLimitError       429  more than the key's rate
     │   └── WrongKeysError       429  too many wrong keys at once
     ├── NotReadyError            503  still loading
     │   ├── DrainingError        503  shutting down
@@ -155,6 +156,16 @@ class MemoryFullError(QueueFullError):
     """The bodies that are being read fill the memory that they may have."""
 
     reason = "memory_full"
+
+
+class RateLimitError(QueueFullError):
+    """The caller has had as much as the rate of its key allows."""
+
+    reason = "rate"
+
+    def __init__(self, text: str, retry_after_seconds: int) -> None:
+        super().__init__(text)
+        self.retry_after_seconds = retry_after_seconds
 
 
 class NotReadyError(ServiceError):

@@ -38,6 +38,12 @@ class GuardingMetrics:
             ("key",),
             registry=registry,
         )
+        self._rate_limited = Counter(
+            "mass_key_rate_limited",
+            "Requests refused because they were more than the rate of their key, by its name.",
+            ("key",),
+            registry=registry,
+        )
         self._wrong_keys = Counter(
             "mass_wrong_keys", "Requests that came with a key that opens nothing.", registry=registry
         )
@@ -72,6 +78,10 @@ class GuardingMetrics:
     def key_used(self, name: str | None) -> None:
         """Counts a request under its key's name; None is a caller without one."""
         self._key_requests.labels(NO_KEY if name is None else name).inc()
+
+    def rate_limited(self, name: str | None) -> None:
+        """Counts a request that was more than its key's rate."""
+        self._rate_limited.labels(NO_KEY if name is None else name).inc()
 
     def wrong_key(self) -> None:
         """Counts a key that opens nothing."""

@@ -26,6 +26,7 @@ from prometheus_client.registry import Collector
 from mass_serve import __version__
 from mass_serve.engine import FORMS, AnswerKind, BatchReport, Classification, Question, ServingEngine
 from mass_serve.server.operation.guarding_metrics import GuardingMetrics
+from mass_serve.server.operation.task_latency import TaskLatency
 
 DURATION_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -48,8 +49,8 @@ REASONS = (
     "client_gone",
     "client_slow",
     "wrong_keys",
+    "rate",
 )
-# The key of a caller who needed none and gave none.
 
 
 class Metrics(GuardingMetrics):
@@ -93,6 +94,7 @@ class Metrics(GuardingMetrics):
             ("answer",),
             registry=self.registry,
         )
+        self.task_latency = TaskLatency(self.registry)
         for question in QUESTIONS:
             self.questions.labels(question)
         for protocol in PROTOCOLS:
@@ -234,11 +236,16 @@ class Metrics(GuardingMetrics):
             self.images.labels(name)
             self.routed_images.labels(name)
             self.unrouted_images.labels(name)
+        self.task_latency.serve(engine.tasks)
         self._engine.watch(engine)
 
     def load_failed(self) -> None:
         """Counts a load that failed."""
         self.load_failures.inc()
+
+    def tasks_answered(self, tasks: Sequence[str], seconds: float) -> None:
+        """Counts how long a request took that these tasks have answered."""
+        self.task_latency.observe(tasks, seconds)
 
     def stages_took(self, seconds: Mapping[str, float]) -> None:
         """Counts the time spent, by stage."""

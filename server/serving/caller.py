@@ -22,6 +22,7 @@ class Caller:
     key_name: str | None = None
     top_priority: int = ORDINARY_PRIORITY
     share: float = 1.0
+    rate: float | None = None  # images, or texts, a second; None: as many as there is room for
 
     def turn(self, priority: int = ORDINARY_PRIORITY) -> Turn:
         """Returns a request's place in the fair order, at most as urgent as this caller may be."""

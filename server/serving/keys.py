@@ -28,6 +28,8 @@ UNREADABLE = (OSError, ValueError, EOFError)
 SANE_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 SANE_PRIORITY = re.compile(r"[0-9]{1,4}")
 SANE_SHARE = re.compile(r"[0-9]{1,4}(\.[0-9]{1,4})?")
+SANE_RATE = re.compile(r"[0-9]{1,6}(\.[0-9]{1,4})?")
+NO_RATE = "none"
 
 log = structlog.get_logger(__name__)
 
@@ -45,7 +47,7 @@ class Key:
 
 
 class KeyFile:
-    """One ASCII key a line, and behind it what its callers may do: `name=team-a priority=1 share=2`.
+    """One ASCII key a line, and behind it what its callers may do: `name=team-a priority=1 share=2 rate=50`.
 
     Empty lines and lines that start with # are no keys. The file is read again when it changes. One that
     cannot be read any more leaves the last keys in force: a mistake must neither lock everybody out nor let
@@ -126,14 +128,16 @@ def parse_keys(text: str) -> list[Key]:
 def _parse_line(line: str, where: str) -> Key:
     secret, *attributes = line.split()
     digest = _digest(secret)
-    values = {"name": f"key-{digest.hex()[:8]}", "priority": str(ORDINARY_PRIORITY), "share": "1"}
+    values = {"name": f"key-{digest.hex()[:8]}", "priority": str(ORDINARY_PRIORITY)}
+    values |= {"share": "1", "rate": NO_RATE}
     given: set[str] = set()
     for attribute in attributes:
         name, _, value = attribute.partition("=")
         # Nothing of the line is shown: it may be a key with a blank in it.
         if name not in values or name in given:
             raise KeyLineError(
-                f"{where}: behind a key there may be name=..., priority=... and share=..., each once"
+                f"{where}: behind a key there may be name=..., priority=..., share=... and rate=...,"
+                " each once"
             )
         given.add(name)
         values[name] = value
@@ -141,14 +145,18 @@ def _parse_line(line: str, where: str) -> Key:
 
 
 def _caller(values: dict[str, str], where: str) -> Caller:
-    name, priority, share = values["name"], values["priority"], values["share"]
+    name, priority, share, rate = (values[name] for name in ("name", "priority", "share", "rate"))
     if not SANE_NAME.fullmatch(name):
         raise KeyLineError(f"{where}: a name has 1 to 64 of the characters A-Z, a-z, 0-9, dot, _ and -")
     if not SANE_PRIORITY.fullmatch(priority) or int(priority) < MOST_URGENT:
         raise KeyLineError(f"{where}: priority must be a whole number of 1 (the most urgent) to 9999")
     if not SANE_SHARE.fullmatch(share) or float(share) == 0:
         raise KeyLineError(f"{where}: share must be a number above 0 and below 10000, such as 2 or 0.5")
-    return Caller(f"key:{name}", name, int(priority), float(share))
+    if rate == NO_RATE:
+        return Caller(f"key:{name}", name, int(priority), float(share))
+    if not SANE_RATE.fullmatch(rate) or float(rate) == 0:
+        raise KeyLineError(f"{where}: rate must be a number above 0 and below 1000000, such as 50 or 0.5")
+    return Caller(f"key:{name}", name, int(priority), float(share), float(rate))
 
 
 class Access:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
 
@@ -27,6 +27,9 @@ class ServingObserver(Protocol):
     def question_admitted(self, question: Question) -> None:
         """A request that asks this has its places in the queue."""
 
+    def tasks_answered(self, tasks: Sequence[str], seconds: float) -> None:
+        """One request has its answers, each by a task, so long after its body ended."""
+
     def batch_ran(self, report: BatchReport, tokens: int) -> None:
         """The engine has answered a batch of so many tokens; of images it has none."""
 
@@ -44,6 +47,9 @@ class ServingObserver(Protocol):
 
     def key_used(self, name: str | None) -> None:
         """A request came with the key of that name; None: with none, where none is needed."""
+
+    def rate_limited(self, name: str | None) -> None:
+        """A request came with the key of that name, and was more than the key's rate."""
 
     def wrong_key(self) -> None:
         """A request came with a key that opens nothing."""

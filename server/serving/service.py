@@ -31,6 +31,7 @@ from mass_serve.server.serving.observer import ServingObserver
 from mass_serve.server.serving.parsers import LANE, Parsers
 from mass_serve.server.serving.polling import becomes_true
 from mass_serve.server.serving.preparing import Preparer, refuse_other_inputs
+from mass_serve.server.serving.rates import Rates
 from mass_serve.server.serving.refusals import Refusals
 from mass_serve.server.serving.request_context import (
     ORDINARY,
@@ -80,6 +81,7 @@ class Service:
         self.access = Access(settings)
         self.wrong_keys = WrongKeys(observer)
         self.refusals = Refusals()
+        self.rates = Rates(observer)
         self.ledgers = Ledgers(
             Ledger(settings.queue_images, settings.decode_workers),
             Ledger(settings.queue_tokens, settings.decode_workers, unit="tokens"),
@@ -176,7 +178,8 @@ class Service:
         self._bodies.release(context)
 
     def refuse_when_full(self, caller: Caller) -> None:
-        """Raises QueueFullError when nothing of this caller would be admitted now."""
+        """Raises QueueFullError when nothing of this caller would be admitted now, be it by its rate."""
+        self.rates.check(caller)
         self.batcher.refuse_when_full(caller, self.store.engine)
 
     def places(self) -> tuple[int, int]:
@@ -259,9 +262,10 @@ class Service:
             surveys = await self._preparer.surveys(files, turn)
             cost = self._preparer.cost(inputs, surveys, engine)
             ticket = self.batcher.admit(engine, size, deadline, turn, cost)
-            self.observer.question_admitted(question)
             answered = asyncio.wrap_future(ticket.future)
             try:
+                self.rates.take(context.caller, question.answers(len(inputs), engine.tasks))
+                self.observer.question_admitted(question)
                 started = time.monotonic()
                 ready = await _unless_refused(
                     self._preparer.prepared(inputs, surveys, engine, turn, placed=placed), answered
@@ -270,7 +274,10 @@ class Service:
                 queries = question.queries(ready.inputs, engine.tasks)
                 check_known_size(question, queries, inputs, self.settings)
                 self.batcher.submit(ticket, queries)
-                return Answers(engine.store_revision, await answered, ready.cut)
+                found = await answered
+                took = time.monotonic() - context.since
+                self.observer.tasks_answered([answer.task for answer in found], took)
+                return Answers(engine.store_revision, found, ready.cut)
             finally:
                 ticket.future.cancel()  # gives the places back if decoding failed or the caller left
                 answered.cancel()  # or an error that nobody awaits any more would be logged

@@ -88,8 +88,11 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
     port, prometheus_port = _free_port(), _free_port()
     folder = tmp_path_factory.mktemp("prometheus")
     store = traffic.discerning_store(tmp_path_factory.mktemp("store") / "store")
+    keys = folder / "keys"
+    keys.write_text(traffic.BOUNDED, encoding="utf-8")
+    command = [sys.executable, "-m", "mass_serve.cli", "serve", str(store), "--port", str(port)]
     with (
-        _process([sys.executable, "-m", "mass_serve.cli", "serve", str(store), "--port", str(port)]),
+        _process([*command, "--admin-keys-file", str(keys)]),
         _process(_prometheus_command(program, folder, port, prometheus_port)),
         _client(port) as server,
         _client(prometheus_port) as prometheus,

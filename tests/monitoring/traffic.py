@@ -21,6 +21,9 @@ UNROUTED_BELOW = 0.4
 # As many images as the server's queue has places, several times at once.
 CROWD = 8
 CROWD_IMAGES = 8
+# A line of a key file; it allows one image in a long time.
+BOUNDED_KEY = "a-bounded-key"
+BOUNDED = f"{BOUNDED_KEY} name=bounded rate=0.1"
 NO_TIME = 1  # microseconds
 
 Send = Callable[[httpx.Client, bytes], httpx.Response]
@@ -45,6 +48,11 @@ def v1_many(client: httpx.Client, image: bytes) -> httpx.Response:
     """A request that takes the whole queue."""
     encoded = {"b64": base64.b64encode(image).decode()}
     return client.post("/v1/classify", json={"images": [encoded] * CROWD_IMAGES})
+
+
+def v1_bounded(client: httpx.Client, image: bytes) -> httpx.Response:
+    """With a key that may ask seldom."""
+    return client.post("/v1/classify", content=image, headers={"X-API-Key": BOUNDED_KEY})
 
 
 def v2(client: httpx.Client, image: bytes, **parameters: int) -> httpx.Response:
@@ -93,6 +101,7 @@ KINDS: list[tuple[Send, set[int]]] = [
     (v1, {200, 429}),
     (v1_one_task, {200, 429}),
     (v1_each, {200, 429}),
+    (v1_bounded, {200, 429}),
     (v2, {200, 429}),
     (v2_late, {429, 504}),
     (hugging_face, {200, 429}),

@@ -46,6 +46,13 @@ GUARDS = Row(
             stacked=True,
         ),
         Panel(
+            "Requests beyond the rate of their key",
+            "Refused with 429, by the name of the key.",
+            REQUESTS,
+            [(rate("mass_key_rate_limited_total", "key"), "{{key}}")],
+            stacked=True,
+        ),
+        Panel(
             "Wrong keys",
             "Requests with a key that opens nothing.",
             REQUESTS,

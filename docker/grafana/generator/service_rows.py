@@ -149,6 +149,13 @@ LATENCY = Row(
             [(quantile(0.99, "mass_request_duration_seconds", "protocol"), "{{protocol}}")],
         ),
         Panel(
+            "p99 by task",
+            "Of requests that the task has answered, from the end of the body to the result. Tasks beyond the"
+            " first 100 are one line.",
+            SECONDS,
+            [(quantile(0.99, "mass_task_request_duration_seconds", "task"), "{{task}}")],
+        ),
+        Panel(
             "Request durations",
             "How many classifying requests took how long.",
             SECONDS,

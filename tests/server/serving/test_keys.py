@@ -92,21 +92,23 @@ def test_the_file_is_not_read_for_every_request(path: Path) -> None:
 
 
 def test_a_key_says_who_calls_and_what_they_may_do() -> None:
-    plain, named, rich = parse_keys(
+    plain, named, rich, bounded, free = parse_keys(
         "first-key\nsecond-key   name=team-a\n\tthird-key share=0.5\tpriority=1 name=B_1.x \n"
+        "forth-key rate=2.5 name=c\nfifth-key rate=none name=d\n"
     )
     digest = hashlib.sha256(b"first-key").hexdigest()[:8]
     assert plain.caller == Caller(f"key:key-{digest}", f"key-{digest}", 2, 1.0)
     assert named.caller == Caller("key:team-a", "team-a", 2, 1.0)
     assert rich.caller == Caller("key:B_1.x", "B_1.x", 1, 0.5)
+    assert (bounded.caller.rate, free.caller.rate, rich.caller.rate) == (2.5, None, None)
 
 
 @pytest.mark.parametrize(
     ("line", "says"),
     [
-        ("k-secret nam=x", "name=..., priority=... and share=..."),
+        ("k-secret nam=x", "name=..., priority=..., share=... and rate=..."),
         ("k-secret name", "a name has 1 to 64"),
-        ("k-secret secret-too", "name=..., priority=... and share=..."),
+        ("k-secret secret-too", "name=..., priority=..., share=... and rate=..."),
         ("k-secret name=a name=b", "each once"),
         ("k-secret name=", "a name has 1 to 64"),
         ("k-secret name=a/b", "a name has 1 to 64"),
@@ -120,6 +122,9 @@ def test_a_key_says_who_calls_and_what_they_may_do() -> None:
         ("k-secret share=nan", "share must be a number above 0"),
         ("k-secret share=-1", "share must be a number above 0"),
         ("k-secret share=10000", "below 10000"),
+        ("k-secret rate=0", "rate must be a number above 0"),
+        ("k-secret rate=", "rate must be a number above 0"),
+        ("k-secret rate=1000000", "below 1000000"),
         ("k-secret name=team", "another key has this name"),
         ("first-secret", "write each key once"),
     ],
@@ -131,7 +136,9 @@ def test_a_line_that_is_not_as_it_should_be_is_named_and_not_shown(line: str, sa
     assert "secret" not in str(caught.value)
 
 
-@pytest.mark.parametrize("attributes", ["priority=9999 share=9999.9999", "name=" + "x" * 64, "priority=1"])
+@pytest.mark.parametrize(
+    "attributes", ["priority=9999 share=9999.9999 rate=999999.9999", "name=" + "x" * 64, "priority=1"]
+)
 def test_the_largest_values_are_taken(attributes: str) -> None:
     assert len(parse_keys(f"a-key {attributes}")) == 1
 
