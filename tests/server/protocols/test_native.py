@@ -83,9 +83,18 @@ def test_the_whole_answer(server: RunningServer) -> None:
 
 def test_what_another_near_task_says_is_an_alternative() -> None:
     other = Alternative("signs", "r2", ("go", "stop"), torch.tensor([0.0, 1.0]), 0.25)
-    routed = (("digits", "signs"), {"digits": 0.75, "signs": 0.25}, {}, 0.5, False, 3.0)
     answer = Classification(
-        "digits", "r1", ("0", "1"), torch.tensor([1.0, 0.0]), *routed, alternatives=(other,)
+        "digits",
+        "r1",
+        ("0", "1"),
+        torch.tensor([1.0, 0.0]),
+        ("digits", "signs"),
+        {"digits": 0.75, "signs": 0.25},
+        {},
+        0.5,
+        unrouted=False,
+        passes=3.0,
+        alternatives=(other,),
     )
     assert image_result(answer, top_k=1).model_dump()["alternatives"] == [
         {
