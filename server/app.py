@@ -12,7 +12,7 @@ from mass_serve import __version__
 from mass_serve.engine import EngineSource
 from mass_serve.server.operation import health_routes, metrics_routes, page
 from mass_serve.server.operation.metrics import Metrics
-from mass_serve.server.operation.tracing import Shutdown, no_spans, trace_requests
+from mass_serve.server.operation.tracing import Traced, Untraced, start_tracing
 from mass_serve.server.protocols.hugging_face import routes as hugging_face
 from mass_serve.server.protocols.hugging_face.image_requests import FRAME_OF_JSON
 from mass_serve.server.protocols.hugging_face.text_requests import FRAME_OF_TEXTS
@@ -25,6 +25,7 @@ from mass_serve.server.protocols.open_inference.binary_form import TO_BINARY_FOR
 from mass_serve.server.protocols.open_inference.model_statistics import Statistics
 from mass_serve.server.serving.service import Service
 from mass_serve.server.settings import Settings, SettingsError
+from mass_serve.server.web.cross_origin import CrossOrigin
 from mass_serve.server.web.error_handlers import install_error_handlers
 from mass_serve.server.web.middleware import RequestMiddleware
 
@@ -64,9 +65,9 @@ def create_app(settings: Settings, source: EngineSource) -> FastAPI:
     metrics.watch_held_bytes(lambda: service.held_bytes)
     metrics.held_bytes_are_bounded(settings.max_held_bytes)
     scrapes = metrics_routes.Scrapes(metrics)
-    send_last_spans: Shutdown = no_spans
+    tracing: Traced | Untraced = start_tracing() if settings.tracing else Untraced()
     statistics = Statistics()
-    beside = [transport(service, statistics) for transport in others]
+    beside = [transport(service, statistics, tracing) for transport in others]
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -77,7 +78,7 @@ def create_app(settings: Settings, source: EngineSource) -> FastAPI:
             await transport.stop()
         await service.close()
         scrapes.close()
-        await send_last_spans()
+        await tracing.send_last()
 
     # The framework's documentation pages would make the caller's browser load scripts from the internet.
     app = FastAPI(
@@ -97,9 +98,10 @@ def create_app(settings: Settings, source: EngineSource) -> FastAPI:
     for routes in ROUTES:
         app.include_router(routes.router)
     install_error_handlers(app, service)
+    if settings.cors_origins:
+        app.add_middleware(CrossOrigin, origins=settings.cors_origins)
     app.add_middleware(RequestMiddleware, service=service)
-    if settings.tracing:
-        send_last_spans = trace_requests(app)
+    tracing.trace_requests(app)
     return app
 
 

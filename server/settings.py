@@ -43,6 +43,8 @@ def _in_capitals(given: object) -> object:
 
 HostName = Annotated[str, Field(pattern=r"^(\*|(\*\.)?[A-Za-z0-9._:\[\]-]+)$")]
 HostNames = Annotated[tuple[HostName, ...] | None, NoDecode, BeforeValidator(_separated)]
+Origin = Annotated[str, Field(pattern=r"^(\*|https?://[A-Za-z0-9._:\[\]-]+)$")]
+Origins = Annotated[tuple[Origin, ...], NoDecode, BeforeValidator(_separated)]
 FormatName = Annotated[ImageFormat, BeforeValidator(_in_capitals)]
 FormatNames = Annotated[tuple[FormatName, ...], NoDecode, BeforeValidator(_separated)]
 
@@ -86,6 +88,14 @@ class Settings(EngineOptions, BaseSettings):
         description=(
             "names that requests may call the server by, with commas between; *.example.com is all below,"
             " * any; by default loopback names and `host`, or any where that is a wildcard address"
+        ),
+    )
+
+    cors_origins: Origins = Field(
+        (),
+        description=(
+            "origins whose pages may call the server from a browser, with commas between, such as"
+            " https://app.example.com; * is any; none by default"
         ),
     )
 

@@ -9,6 +9,7 @@ import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 from mass_serve.model_store.storage.files import without_credentials
+from mass_serve.server.operation.tracing import add_trace
 from mass_serve.server.settings import Settings
 
 
@@ -16,6 +17,7 @@ def configure_logs(settings: Settings) -> None:
     """Sets up the process's logging; called once, by a command."""
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
+        *([add_trace] if settings.tracing else []),
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]

@@ -25,11 +25,12 @@ from mass_serve.server.errors import (
     TooLargeError,
 )
 from mass_serve.server.rpc.room import Room
-from mass_serve.server.rpc.statuses import code_of, retry_metadata
+from mass_serve.server.rpc.statuses import code_of, code_of_status, retry_metadata
 from mass_serve.server.serving.caller import caller_at
 from mass_serve.server.serving.entrance import Requirement, let_in
-from mass_serve.server.serving.request_context import RequestContext, sane_request_id
+from mass_serve.server.serving.request_context import RequestContext, sane_request_id, sane_trace_id
 from mass_serve.server.serving.service import Service
+from mass_serve.server.serving.spans import Spans
 
 PROTOCOL = "grpc"
 BEARER = "bearer "
@@ -56,8 +57,9 @@ class Method:
 class Calls:
     """Makes handlers of methods."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, spans: Spans) -> None:
         self._service = service
+        self._spans = spans
         self._room = Room(service.settings.max_connections)
 
     @property
@@ -80,10 +82,12 @@ class Calls:
     async def _serve(self, method: Method, rpc: ServicerContext) -> None:
         given = _given(rpc)
         context = RequestContext(
-            sane_request_id("".join(given.get("x-request-id", [])[:1])), caller_at(_host(rpc.peer()))
+            sane_request_id(_first(given, "x-request-id")),
+            caller_at(_host(rpc.peer())),
+            sane_trace_id(_first(given, "traceparent")),
         )
         rpc.set_trailing_metadata((("x-request-id", context.request_id),))
-        with structlog.contextvars.bound_contextvars(request_id=context.request_id):
+        with structlog.contextvars.bound_contextvars(**context.identity()):
             try:
                 if method.requires is None:
                     await self._answer(method, rpc, given, context)
@@ -98,14 +102,16 @@ class Calls:
         """Serves a call that is traffic, tells the observer of it, and logs it."""
         observer = self._service.observer
         started = time.monotonic()
-        with observer.request_in_progress():
-            status = await self._answer(method, rpc, given, context)
-        seconds = time.monotonic() - started
-        observer.key_used(context.caller.key_name)
-        observer.request_answered(PROTOCOL, status, seconds)
-        # Never metadata: they may hold callers' tokens.
-        told = context.told()
-        log.info("request", method=method.name, status=status, seconds=round(seconds, 6), **told)
+        with self._spans.call(method.name, given, context) as outcome:
+            with observer.request_in_progress():
+                outcome.status = status = await self._answer(method, rpc, given, context)
+            outcome.attributes = _told_of(method.name, status)
+            seconds = time.monotonic() - started
+            observer.key_used(context.caller.key_name)
+            observer.request_answered(PROTOCOL, status, seconds)
+            # Never metadata: they may hold callers' tokens.
+            told = context.told()
+            log.info("request", method=method.name, status=status, seconds=round(seconds, 6), **told)
 
     async def _answer(
         self, method: Method, rpc: ServicerContext, given: Metadata, context: RequestContext
@@ -205,6 +211,18 @@ def _given(rpc: ServicerContext) -> Metadata:
         if isinstance(value, str):
             given.setdefault(name, []).append(value)
     return given
+
+
+def _told_of(name: str, status: int) -> dict[str, str | int]:
+    """Returns what a call's span tells of it, in OpenTelemetry's words."""
+    service, _, method = name.partition("/")
+    code = code_of_status(status).value[0]
+    return {"rpc.system": "grpc", "rpc.service": service, "rpc.method": method, "rpc.grpc.status_code": code}
+
+
+def _first(given: Metadata, name: str) -> str:
+    """Returns the first value of that name, an empty text where there is none."""
+    return next(iter(given.get(name, ())), "")
 
 
 def _keys(given: Metadata) -> list[str]:

@@ -30,7 +30,12 @@ Metadata = tuple[tuple[str, str | bytes], ...]
 
 def code_of(error: ServiceError) -> grpc.StatusCode:
     """Returns the code that says what the error's status of HTTP says."""
-    return CODES[error.status]
+    return code_of_status(error.status)
+
+
+def code_of_status(status: int) -> grpc.StatusCode:
+    """Returns the code that says what a status of HTTP says; 200 is OK."""
+    return grpc.StatusCode.OK if status == 200 else CODES[status]
 
 
 def retry_metadata(error: ServiceError) -> Metadata:

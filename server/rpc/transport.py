@@ -1,6 +1,6 @@
 """The gRPC server beside the HTTP server, on the same event loop, with its health and its reflection.
 
-transport = Transport(service, statistics)
+transport = Transport(service, statistics, spans)
 await transport.start()
 ...
 await transport.stop()  # answers what was accepted
@@ -24,6 +24,7 @@ from mass_serve.server.rpc.methods import Methods
 from mass_serve.server.rpc.schema import FILE, SERVICE
 from mass_serve.server.serving.polling import becomes_true
 from mass_serve.server.serving.service import Service
+from mass_serve.server.serving.spans import Spans
 from mass_serve.server.settings import Settings, SettingsError
 
 # How old the health that is told may be.
@@ -42,10 +43,10 @@ class Transport:
     # What worker processes parse for it.
     PARSING = (TO_BINARY_FORM,)
 
-    def __init__(self, service: Service, statistics: Statistics) -> None:
+    def __init__(self, service: Service, statistics: Statistics, spans: Spans) -> None:
         self._service = service
         self._methods = Methods(service, statistics).all()
-        self._calls = Calls(service)
+        self._calls = Calls(service, spans)
         self._server: grpc.aio.Server | None = None
         self._health = health.aio.HealthServicer()
         self._telling: asyncio.Task[None] | None = None

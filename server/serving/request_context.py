@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 
 SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+# W3C's Trace Context: version, trace, parent span and flags; later versions may have more behind them.
+TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,7 @@ class RequestContext:
 
     request_id: str
     caller: Caller = UNKNOWN
+    trace_id: str | None = None  # of the trace that the caller says it is a part of
     images: int = 0
     body_bytes: int = 0  # as they came
     held_bytes: int = 0  # of its body, and of what that becomes
@@ -108,6 +111,11 @@ class RequestContext:
     stage_seconds: dict[str, float] = field(default_factory=dict)
     batches: Sequence[Batch] = ()
 
+    def identity(self) -> dict[str, str]:
+        """Returns what every log line of it tells."""
+        trace = {} if self.trace_id is None else {"trace_id": self.trace_id}
+        return {"request_id": self.request_id, **trace}
+
     def told(self) -> dict[str, Any]:
         """Returns what its log line tells of it."""
         key = {} if self.caller.key_name is None else {"key": self.caller.key_name}
@@ -118,6 +126,12 @@ class RequestContext:
 def sane_request_id(given: str) -> str:
     """Returns the caller's id, if it is sane, so that it can be followed through services, or a new one."""
     return given if SANE_REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+
+
+def sane_trace_id(traceparent: str) -> str | None:
+    """Returns the trace's id in a header `traceparent`, None where it has none."""
+    found = TRACEPARENT.fullmatch(traceparent)
+    return found[1] if found else None
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mass_serve.server.errors import INTERNAL_ERROR, DrainingError
 from mass_serve.server.serving.caller import caller_at
-from mass_serve.server.serving.request_context import RequestContext, sane_request_id
+from mass_serve.server.serving.request_context import RequestContext, sane_request_id, sane_trace_id
 from mass_serve.server.serving.service import Service
 from mass_serve.server.web.hosts import AllowedHosts
 from mass_serve.server.web.responses import error_response
@@ -39,9 +39,9 @@ class RequestMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        context = RequestContext(_request_id(scope), caller_at(*(scope.get("client") or [None])[:1]))
+        context = _context(scope)
         scope.setdefault("state", {})["context"] = context
-        with structlog.contextvars.bound_contextvars(request_id=context.request_id):
+        with structlog.contextvars.bound_contextvars(**context.identity()):
             if scope["path"] in PROBES:
                 await self._answer(scope, receive, send, context)
             else:
@@ -123,8 +123,13 @@ def _protocol(method: str, path: str) -> str:
     return "other"
 
 
-def _request_id(scope: Scope) -> str:
-    return sane_request_id(Headers(scope=scope).get("x-request-id", ""))
+def _context(scope: Scope) -> RequestContext:
+    headers = Headers(scope=scope)
+    return RequestContext(
+        sane_request_id(headers.get("x-request-id", "")),
+        caller_at(*(scope.get("client") or [None])[:1]),
+        sane_trace_id(headers.get("traceparent", "")),
+    )
 
 
 def _log_request(scope: Scope, status: int, seconds: float, context: RequestContext) -> None:
