@@ -31,7 +31,7 @@ def serve(flags: dict[str, Any]) -> None:
     configure_logs(settings)
     listener = _listen_or_fail(settings)
     structlog.get_logger(__name__).info(
-        "loading", store=settings.store or "the demo store", url=_url(listener)
+        "loading", store=settings.store or "the demo store", url=_url(listener, settings)
     )
     try:
         code = run(app, settings, listener)
@@ -49,10 +49,11 @@ def _listen_or_fail(settings: Settings) -> socket.socket:
         )
 
 
-def _url(listener: socket.socket) -> str:
+def _url(listener: socket.socket, settings: Settings) -> str:
     """Returns the address at which a browser finds the server."""
     host, port = listener.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    scheme = "http" if settings.tls_cert is None else "https"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
 def register(app: typer.Typer) -> None:

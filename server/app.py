@@ -24,6 +24,7 @@ from mass_serve.server.protocols.open_inference import routes as open_inference
 from mass_serve.server.protocols.open_inference.binary_form import TO_BINARY_FORM
 from mass_serve.server.protocols.open_inference.model_statistics import Statistics
 from mass_serve.server.serving.service import Service
+from mass_serve.server.serving.tls import TlsFiles
 from mass_serve.server.settings import Settings, SettingsError
 from mass_serve.server.web.cross_origin import CrossOrigin
 from mass_serve.server.web.error_handlers import install_error_handlers
@@ -67,7 +68,8 @@ def create_app(settings: Settings, source: EngineSource) -> FastAPI:
     scrapes = metrics_routes.Scrapes(metrics)
     tracing: Traced | Untraced = start_tracing() if settings.tracing else Untraced()
     statistics = Statistics()
-    beside = [transport(service, statistics, tracing) for transport in others]
+    tls = TlsFiles.of(settings)
+    beside = [transport(service, statistics, tracing, tls) for transport in others]
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -95,6 +97,7 @@ def create_app(settings: Settings, source: EngineSource) -> FastAPI:
     app.state.task_lists = task_routes.TaskLists(service.parsers)
     app.state.statistics = statistics
     app.state.beside = beside
+    app.state.tls = tls
     for routes in ROUTES:
         app.include_router(routes.router)
     install_error_handlers(app, service)

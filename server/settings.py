@@ -83,6 +83,11 @@ class Settings(EngineOptions, BaseSettings):
         description="port for gRPC (extra `grpc`), such as 8001; closed where not given",
     )
 
+    tls_cert: Path | None = Field(
+        None, description="PEM file of the certificate and its chain, for https; re-read when it changes"
+    )
+    tls_key: Path | None = Field(None, description="PEM file of the certificate's private key, unencrypted")
+
     allowed_hosts: HostNames = Field(
         None,
         description=(
@@ -182,6 +187,12 @@ class Settings(EngineOptions, BaseSettings):
                 f"max_body_bytes ({self.max_body_bytes}) must not exceed"
                 f" max_held_bytes ({self.max_held_bytes})"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _a_certificate_has_a_key(self) -> Settings:
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ValueError("tls_cert and tls_key belong together: give both, or none for plain HTTP")
         return self
 
     @classmethod

@@ -10,7 +10,15 @@ from prometheus_client.registry import Collector
 
 from mass_serve.server.serving.sandbox.bounds import REASONS
 
-DROP_REASONS = ("no_room", "slow_headers", "slow_reader", "bad_request", "small_chunks", "no_descriptor")
+DROP_REASONS = (
+    "no_room",
+    "handshake",
+    "slow_headers",
+    "slow_reader",
+    "bad_request",
+    "small_chunks",
+    "no_descriptor",
+)
 AGES = ("decode", "parse", "batch", "queue", "load", "admin")
 # The key of a caller who needed none and gave none.
 NO_KEY = "none"

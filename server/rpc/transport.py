@@ -1,6 +1,6 @@
 """The gRPC server beside the HTTP server, on the same event loop, with its health and its reflection.
 
-transport = Transport(service, statistics, spans)
+transport = Transport(service, statistics, spans, tls)
 await transport.start()
 ...
 await transport.stop()  # answers what was accepted
@@ -19,12 +19,14 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from mass_serve.server.protocols.open_inference.model_statistics import Statistics
 from mass_serve.server.rpc.calls import Calls
+from mass_serve.server.rpc.credentials import credentials
 from mass_serve.server.rpc.infer_requests import TO_BINARY_FORM
 from mass_serve.server.rpc.methods import Methods
 from mass_serve.server.rpc.schema import FILE, SERVICE
 from mass_serve.server.serving.polling import becomes_true
 from mass_serve.server.serving.service import Service
 from mass_serve.server.serving.spans import Spans
+from mass_serve.server.serving.tls import TlsFiles
 from mass_serve.server.settings import Settings, SettingsError
 
 # How old the health that is told may be.
@@ -43,8 +45,9 @@ class Transport:
     # What worker processes parse for it.
     PARSING = (TO_BINARY_FORM,)
 
-    def __init__(self, service: Service, statistics: Statistics, spans: Spans) -> None:
+    def __init__(self, service: Service, statistics: Statistics, spans: Spans, tls: TlsFiles | None) -> None:
         self._service = service
+        self._tls = tls
         self._methods = Methods(service, statistics).all()
         self._calls = Calls(service, spans)
         self._server: grpc.aio.Server | None = None
@@ -62,7 +65,7 @@ class Transport:
         names = (SERVICE.full_name, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, server, pool=_reflected())
         try:
-            port = server.add_insecure_port(f"{_host(settings)}:{settings.grpc_port}")
+            port = self._listen(server, f"{_host(settings)}:{settings.grpc_port}")
         except RuntimeError as error:
             raise SettingsError(
                 f"cannot listen on {settings.host} port {settings.grpc_port}; choose another --grpc-port"
@@ -71,6 +74,14 @@ class Transport:
         self._server = server
         self._telling = asyncio.create_task(self._tell_health())
         log.info("gRPC listens", address=f"{_host(settings)}:{port}")
+
+    def _listen(self, server: grpc.aio.Server, address: str) -> int:
+        """Returns the port. Raises RuntimeError where it is not to be had."""
+        if self._tls is None:
+            port: int = server.add_insecure_port(address)
+        else:
+            port = server.add_secure_port(address, credentials(self._tls))
+        return port
 
     async def stop(self) -> None:
         """Takes no more calls, and waits for those that were accepted, within `request_timeout`.

@@ -8,7 +8,7 @@ import json
 import sys
 import termios
 import uuid
-from typing import Any
+from typing import Any, Protocol
 
 import h11
 import structlog
@@ -24,6 +24,27 @@ from mass_serve.server.web.turns import EVENTS_AT_ONCE, Turns
 NOT_HTTP = "Invalid HTTP request received. Send HTTP/1.1 with well-formed headers."
 
 log = structlog.get_logger(__name__)
+
+
+class Guest(Protocol):
+    """A connection that counts as one of the crowd."""
+
+    def drop(self, reason: str) -> None:
+        """Ends it at once."""
+
+    def __hash__(self) -> int:
+        """A connection is itself alone."""
+
+
+class Below(Protocol):
+    """What a connection goes through, where that is not the network itself: TLS."""
+
+    def begins(self) -> None:
+        """The connection is there: hands are shaken."""
+
+    @property
+    def unsent(self) -> int:
+        """Bytes that it has taken and not given to the kernel yet."""
 
 
 class HeldFlow(FlowControl):
@@ -65,9 +86,10 @@ class TimedConnection(H11Protocol):
         self,
         *args: Any,
         client_timeout: float,
-        crowd: Crowd[TimedConnection],
+        crowd: Crowd[Guest],
         observer: ServingObserver,
         turns: Turns,
+        below: Below | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
@@ -77,6 +99,7 @@ class TimedConnection(H11Protocol):
         self._waits_for_turn = False
         self._client_timeout = client_timeout
         self._crowd = crowd
+        self._below = below
         self._headers_timer: asyncio.TimerHandle | None = None
         self._reading_timer: asyncio.TimerHandle | None = None
 
@@ -85,10 +108,12 @@ class TimedConnection(H11Protocol):
         self.flow = self._held_flow = HeldFlow(transport)
         self._turn = caller_at(self.client[0] if self.client else None).turn()
         self._time_headers()
+        if self._below is not None:
+            self._below.begins()
         self._crowd.enter(self._turn.caller, self)
         # Before the process has no descriptors left, which would stop everybody.
         if (one_too_many := self._crowd.one_too_many()) is not None:
-            one_too_many._drop("no_room")
+            one_too_many.drop("no_room")
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._crowd.leave(self)
@@ -185,7 +210,7 @@ class TimedConnection(H11Protocol):
         for event in (response, h11.Data(data=body), h11.EndOfMessage()):
             self.transport.write(self.conn.send(event) or b"")
 
-    def _drop(self, reason: str) -> None:
+    def drop(self, reason: str) -> None:
         """Ends the connection at once."""
         if not self.transport.is_closing():
             self._count_drop(reason)
@@ -204,7 +229,7 @@ class TimedConnection(H11Protocol):
         if answering or self.timeout_keep_alive_task is not None or self.transport.is_closing():
             self._stop_headers_timer()
         elif self._headers_timer is None:
-            self._headers_timer = self.loop.call_later(self._client_timeout, self._drop, "slow_headers")
+            self._headers_timer = self.loop.call_later(self._client_timeout, self.drop, "slow_headers")
 
     def _await_reading(self) -> None:
         self._stop_reading_timer()
@@ -214,7 +239,7 @@ class TimedConnection(H11Protocol):
         """Ends the connection of a client that has read nothing; a slow one is waited for."""
         self._reading_timer = None
         if self._unread() >= before:
-            self._drop("slow_reader")
+            self.drop("slow_reader")
         elif self.transport.get_write_buffer_size():
             self._await_reading()
 
@@ -222,7 +247,8 @@ class TimedConnection(H11Protocol):
         """Bytes that the client has not taken up: the kernel's buffer can hold many seconds' worth."""
         connection = self.transport.get_extra_info("socket")
         held = fcntl.ioctl(connection.fileno(), termios.TIOCOUTQ, bytes(4))
-        return self.transport.get_write_buffer_size() + int.from_bytes(held, sys.byteorder)
+        between = 0 if self._below is None else self._below.unsent
+        return self.transport.get_write_buffer_size() + between + int.from_bytes(held, sys.byteorder)
 
     def _stop_headers_timer(self) -> None:
         if self._headers_timer is not None:

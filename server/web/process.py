@@ -12,7 +12,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from types import FrameType
 from typing import Any, NoReturn, Protocol
@@ -24,9 +24,11 @@ from fastapi import FastAPI
 from mass_serve.server.errors import LoadTimeoutError
 from mass_serve.server.serving.observer import ServingObserver
 from mass_serve.server.serving.service import Service
+from mass_serve.server.serving.tls import TlsFiles
 from mass_serve.server.settings import Settings, SettingsError
-from mass_serve.server.web.connections import TimedConnection
+from mass_serve.server.web.connections import Guest, TimedConnection
 from mass_serve.server.web.crowd import Crowd
+from mass_serve.server.web.secure_connection import SecureConnection
 from mass_serve.server.web.turns import Turns
 
 log = structlog.get_logger(__name__)
@@ -183,13 +185,7 @@ def run(app: FastAPI, settings: Settings, listener: socket.socket) -> int:
     sys.setswitchinterval(SWITCH_SECONDS)
     config = uvicorn.Config(
         app,
-        http=partial(  # type: ignore[arg-type]
-            TimedConnection,
-            client_timeout=settings.client_timeout,
-            crowd=Crowd[TimedConnection](settings.max_connections),
-            observer=service.observer,
-            turns=Turns(),
-        ),
+        http=_connections(settings, service.observer, app.state.tls),  # type: ignore[arg-type]
         # In whole seconds, which is what uvicorn's type says and more than enough.
         timeout_keep_alive=math.ceil(settings.idle_timeout),
         ws="none",
@@ -213,6 +209,23 @@ def run(app: FastAPI, settings: Settings, listener: socket.socket) -> int:
     if service.busy:
         _leave_at_once(code)
     return code
+
+
+def _connections(
+    settings: Settings, observer: ServingObserver, tls: TlsFiles | None
+) -> Callable[..., asyncio.Protocol | asyncio.BufferedProtocol]:
+    """Returns what makes a connection, in TLS where the settings say so."""
+    crowd, patience = Crowd[Guest](settings.max_connections), settings.client_timeout
+    plain = partial(TimedConnection, client_timeout=patience, crowd=crowd, observer=observer, turns=Turns())
+    if tls is None:
+        return plain
+
+    def secure(**given: Any) -> SecureConnection:
+        return SecureConnection(
+            lambda below: plain(**given, below=below), tls.current.context, patience, crowd, observer
+        )
+
+    return secure
 
 
 def _leave_at_once(code: int) -> NoReturn:
