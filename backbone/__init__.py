@@ -19,7 +19,7 @@ from mass_serve.backbone.expert_bank import ExpertBank
 from mass_serve.backbone.expert_set import ExpertSet
 from mass_serve.backbone.heads import ClassificationHead, HiddenLayer
 from mass_serve.backbone.one_pass import Feature, PassResult, Probe, run
-from mass_serve.backbone.packed import Batch, Packed, joined
+from mass_serve.backbone.packed import Batch, Packed, joined, lengths_of
 from mass_serve.backbone.parts.patch_embedding import patchify
 from mass_serve.backbone.passes import Passes, passes_for
 from mass_serve.backbone.weights.dense import DenseWeights
@@ -44,6 +44,7 @@ __all__ = [
     "RotaryAttention",
     "WordEmbedding",
     "joined",
+    "lengths_of",
     "passes_for",
     "patchify",
     "run",

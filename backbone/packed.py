@@ -72,6 +72,11 @@ _NONE = torch.arange(0)
 Batch = Tensor | Packed  # of equally long samples [B, n, ...], or of any
 
 
+def lengths_of(batch: Batch) -> tuple[int, ...]:
+    """How many tokens each sample has; an image's class token, which it gets later, is not counted."""
+    return batch.lengths if isinstance(batch, Packed) else (batch.shape[1],) * len(batch)
+
+
 def joined(batches: Sequence[Batch]) -> Batch:
     """Several batches of one kind, one behind the other."""
     packed = [batch for batch in batches if isinstance(batch, Packed)]

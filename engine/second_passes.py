@@ -9,7 +9,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from mass_serve.backbone import Batch, ExpertSet, Packed, Passes, joined
+from mass_serve.backbone import Batch, ExpertSet, Packed, Passes, joined, lengths_of
 from mass_serve.engine.set_cache import SetCache, SetKey
 from mass_serve.kernels import group_by_expert_set
 
@@ -86,8 +86,9 @@ class SecondPassRunner:
         offsets: Sequence[int],
     ) -> list[Batch]:
         """What passes give for rows `offsets[i]:offsets[i + 1]` with `expert_sets[i]`, in the rows' order."""
+        lengths = lengths_of(inputs)
         keys = [
-            self.choose_form(expert_set, _num_tokens(inputs[offsets[i] : offsets[i + 1]]))
+            self.choose_form(expert_set, sum(lengths[offsets[i] : offsets[i + 1]]))
             for i, expert_set in enumerate(expert_sets)
         ]
         parts: list[Batch] = []
@@ -98,11 +99,6 @@ class SecondPassRunner:
             rows = inputs[first : offsets[wave.stop]]
             parts.append(run(rows, weights, own_offsets))
         return parts
-
-
-def _num_tokens(inputs: Batch) -> int:
-    """How many tokens samples have together; the class token, which images get later, is too few to count."""
-    return len(inputs.rows) if isinstance(inputs, Packed) else inputs.shape[0] * inputs.shape[1]
 
 
 def _rows_by_start(second_passes: Sequence[SecondPass]) -> dict[int | None, list[int]]:

@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 from transformers import BertTokenizer
 
+from mass_serve.backbone import shares
 from mass_serve.engine import Engine, Query, TextQuery
 from mass_serve.engine.set_cache import SetKey
 from mass_serve.model_store.build_options import BuildOptions
@@ -102,6 +103,15 @@ def test_a_text_has_the_same_bits_whatever_else_is_in_the_batch(
     assert [bits for own in words for bits in _bits(engine, [own])] == together
     assert _bits(engine, words[::-1]) == together[::-1]
     assert _bits(engine, [*words[2:5], words[3]]) == [*together[2:5], together[3]]
+
+
+def test_a_batch_that_is_computed_in_portions_has_the_same_bits(
+    case: tuple[texts.Finetuned, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, words = Engine.load(str(case[1]), device="cpu"), texts.texts(LENGTHS).words
+    together = _bits(engine, words)
+    monkeypatch.setattr(shares, "TOKENS_PER_PORTION", max(LENGTHS) + 1)
+    assert _bits(engine, words) == together
 
 
 def test_materialised_weights_give_the_same_answers(bert: tuple[texts.Finetuned, Path]) -> None:
