@@ -70,7 +70,7 @@ def export_onnx(path: Path, file: Path) -> None:
 
 
 def onnx_session(file: Path, *, keeps_memory: bool = True) -> Any:
-    """A session of ONNX Runtime on one thread, which may keep the memory of a batch for the next."""
+    """A session of ONNX Runtime on one thread; it keeps a batch's memory for the next, as is its default."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

@@ -1,11 +1,13 @@
-"""Speed of the engine over texts on one CPU thread, at the sizes of BERT-base, as ratios within one run.
+"""Speed and memory of the engine over texts on one CPU thread, at BERT-base's sizes, as ratios in one run.
 
     python -m benchmarks.texts [--json FILE] [--keep FOLDER] [--rounds N]
 
 Makes checkpoints with random weights and a store of 8 tasks from them. The dense model is one classifier
 with one set of weights, the fastest of three: our backbone, transformers with PyTorch's attention, and ONNX
 Runtime with its fused operations. Seconds are a processor's, the least of the rounds; variants take turns.
-Takes about 20 minutes and 8 GB of disk, and needs `pip install onnxruntime onnx onnxscript`.
+Memory is that of processes of their own (`benchmarks.text_residents`): the engine with all tasks, and a
+session of ONNX Runtime for each. Takes about 20 minutes and 8 GB of disk, and needs `pip install onnxruntime
+onnx onnxscript`.
 """
 
 from __future__ import annotations
@@ -18,13 +20,13 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-import httpx
 import torch
 from torch import Tensor
 
-from benchmarks.http_overhead import start_server
 from benchmarks.random_text_models import as_text, bert_base, random_ids, store_of
+from benchmarks.service.processes import PATIENCE, running_server
 from benchmarks.text_peers import export_onnx, onnx_forward, onnx_session, transformers_forward
+from benchmarks.text_residents import held
 from benchmarks.timing import medians, minima
 from mass_serve.backbone import DenseWeights, Packed, run
 from mass_serve.engine import Engine, TextQuery
@@ -120,21 +122,33 @@ def http(engine: Engine, store: Path, rounds: int) -> tuple[dict[str, float], di
     """The same batch over HTTP and in the engine, by the clock on the wall: two processes share in it."""
     texts = [as_text(ids) for ids in random_ids([TOKENS] * BATCH, bert_base().vocab_size)]
     task = next(iter(engine.tasks))
-    process, address = start_server(store)
-    try:
-        with httpx.Client(base_url=address, timeout=300) as client:
-            body = {"texts": texts, "tasks": [task]}
-            times = medians(
-                {
-                    "http_seconds": lambda: client.post("/v1/classify", json=body).raise_for_status(),
-                    "engine_seconds": lambda: engine.classify(texts, [task]),
-                },
-                rounds,
-            )
-    finally:
-        process.terminate()
-        process.wait(60)
+    body = {"texts": texts, "tasks": [task]}
+    with running_server(store, "--request-timeout", str(PATIENCE)) as server:
+        times = medians(
+            {
+                "http_seconds": lambda: server.client.post("/v1/classify", json=body).raise_for_status(),
+                "engine_seconds": lambda: engine.classify(texts, [task]),
+            },
+            rounds,
+        )
     return {"text_http_over_engine": times["engine_seconds"] / times["http_seconds"]}, times
+
+
+def memory(store: Path, onnx: Path) -> tuple[dict[str, float], dict[str, float]]:
+    """What a process holds after equal traffic: the engine over a session for each task.
+
+    Sessions read the file of one task: each has its pages of it counted as its own, as of files that differ.
+    """
+    ours, theirs = held("engine", store), held("onnx", *[onnx] * TASKS)
+    without_arena = held("onnx_without_arena", *[onnx] * TASKS)
+    ratios = {
+        "text_resident_over_onnx": ours["served"] / theirs["served"],
+        "text_resident_over_onnx_without_arena": ours["served"] / without_arena["served"],
+    }
+    kinds = {"engine": ours, "onnx_sessions": theirs, "onnx_sessions_without_arena": without_arena}
+    return ratios, {
+        f"{kind}_{state}": of[state] for kind, of in kinds.items() for state in ("loaded", "served")
+    }
 
 
 def measure(folder: Path, rounds: int, path: Path | None) -> None:
@@ -149,6 +163,7 @@ def measure(folder: Path, rounds: int, path: Path | None) -> None:
         partial(equal_lengths, engine, task, onnx, rounds),
         partial(mixed_lengths, engine, task, onnx, rounds),
         partial(http, engine, store, rounds),
+        partial(memory, store, onnx),
     ):
         own, measured = part()
         ratios, raw = ratios | own, raw | measured
