@@ -13,6 +13,7 @@ import typer
 from mass_serve.cli.failing import EXIT_FAILED, fail
 from mass_serve.cli.given_inputs import GivenInput, GivenInputs, on_one_line
 from mass_serve.engine import Aggregation, AnswerKind, Classification, Engine, Question
+from mass_serve.inputs.texts import Text
 from mass_serve.model_store.errors import StoreError
 from mass_serve.server.protocols.native.answers import ImageResult, TokenResult, result
 from mass_serve.server.settings import Settings, SettingsError, load_settings
@@ -30,10 +31,18 @@ def classify(
         ),
     ] = None,
     text: Annotated[list[str] | None, typer.Option(help="a text; may be repeated")] = None,
+    text_pair: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="the second text of a pair whose first is --text; as many as there are --text, or none"
+        ),
+    ] = None,
     lines: Annotated[
         list[Path] | None,
         typer.Option(
-            help="a file with a text on each line, - for standard input; may be repeated", metavar="FILE"
+            help="a file with a text on each line, - for standard input, .jsonl for texts and pairs in JSON;"
+            " may be repeated",
+            metavar="FILE",
         ),
     ] = None,
     store: Annotated[
@@ -64,7 +73,7 @@ def classify(
         fail(error)
     _check_known(engine, question.tasks or ())
     given = GivenInputs(placed=_asks_of_tokens(engine, question))
-    _read(given, engine, settings, files or [], text or [], lines or [])
+    _read(given, engine, settings, files or [], _paired(text or [], text_pair or []), lines or [])
     if question.same_task:
         _check_one_batch(len(given.readable), settings.max_batch_images)
     results = [
@@ -89,12 +98,23 @@ def _asks_of_tokens(engine: Engine, question: Question) -> bool:
         fail(error)
 
 
+def _paired(texts: Sequence[str], seconds: Sequence[str]) -> Sequence[Text]:
+    if not seconds:
+        return texts
+    if len(seconds) != len(texts):
+        fail(
+            f"there are {len(texts)} --text and {len(seconds)} --text-pair; give a --text-pair for every"
+            " --text, or for none"
+        )
+    return list(zip(texts, seconds, strict=True))
+
+
 def _read(
     given: GivenInputs,
     engine: Engine,
     settings: Settings,
     files: Sequence[Path],
-    texts: Sequence[str],
+    texts: Sequence[Text],
     lines: Sequence[Path],
 ) -> None:
     """Reads all inputs as the store takes them."""

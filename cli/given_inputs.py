@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,9 +15,12 @@ from mass_serve.engine import PreparedInput
 from mass_serve.engine.preprocessing import ImagePreprocessor
 from mass_serve.inputs.errors import InputError
 from mass_serve.inputs.images import ImageLimits, decode_image
-from mass_serve.inputs.texts import TextTokenizer, TokenizerError, Tokens, check_texts
+from mass_serve.inputs.texts import Text, TextTokenizer, TokenizerError, Tokens, check_texts, parts
+from mass_serve.server.protocols.text_items import FIRST, SECOND, read_text
 
 STANDARD_INPUT = Path("-")
+# Between the two texts of a pair, in a line of output.
+PAIRED = " | "
 
 
 @dataclass(frozen=True)
@@ -51,11 +55,11 @@ class GivenInputs:
                 self.readable.append(GivenInput(str(path), {"image": str(path)}, pixels))
 
     def read_texts(
-        self, texts: Sequence[str], files: Sequence[Path], lines: Sequence[Path], tokenizer: TextTokenizer
+        self, texts: Sequence[Text], files: Sequence[Path], lines: Sequence[Path], tokenizer: TextTokenizer
     ) -> None:
         """Reads texts given as such, files that are one text, and files of which each line is one.
 
-        Lines of nothing but blanks are no texts.
+        Lines of nothing but blanks are no texts. Those of a .jsonl file are a text or a pair in JSON.
         """
         for text in texts:
             self._read_text(text, None, tokenizer)
@@ -64,16 +68,28 @@ class GivenInputs:
                 self._read_text(_content(path), str(path), tokenizer)
         for path in lines:
             with self._telling(path):
+                read = _text_of_json if path.suffix == ".jsonl" else str
                 for number, line in enumerate(_content(path).split("\n"), start=1):
                     if line.strip():
-                        self._read_text(line, f"{path}:{number}", tokenizer)
+                        self._read_line(line, read, f"{path}:{number}", tokenizer)
 
-    def _read_text(self, text: str, source: str | None, tokenizer: TextTokenizer) -> None:
+    def _read_line(
+        self, line: str, read: Callable[[str], Text], source: str, tokenizer: TextTokenizer
+    ) -> None:
+        try:
+            text = read(line)
+        except ValueError as error:
+            self._tell(source, error)
+        else:
+            self._read_text(text, source, tokenizer)
+
+    def _read_text(self, text: Text, source: str | None, tokenizer: TextTokenizer) -> None:
         with self._telling(source or "--text"):
             check_texts([text])
             tokens = tokenizer.tokens(text, placed=self.placed)
-            name = source or on_one_line(text)
-            self.readable.append(GivenInput(name, {"text": text, "source": source}, tokens))
+            name = source or PAIRED.join(map(on_one_line, parts(text)))
+            described = dict(zip((FIRST, SECOND), parts(text), strict=False)) | {"source": source}
+            self.readable.append(GivenInput(name, described, tokens))
 
     @contextmanager
     def _telling(self, name: str | Path) -> Iterator[None]:
@@ -95,6 +111,14 @@ class GivenInputs:
 def on_one_line(text: str) -> str:
     """Returns a text without line ends and tabs, which would end its place in a line of output."""
     return " ".join(text.split())
+
+
+def _text_of_json(line: str) -> Text:
+    """Returns the text or pair of a line in JSON, as the server takes one. Raises ValueError."""
+    try:
+        return read_text(json.loads(line))
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise ValueError(f"a line of a .jsonl file must be a text or a pair in JSON ({error})") from error
 
 
 def _content(path: Path) -> str:

@@ -1,11 +1,11 @@
 """A request for inference, from its message to what the service is asked.
 
-It becomes the protocol's binary form, JSON and a tensor behind it, whose reading is the same as over HTTP.
+It becomes the protocol's binary form, JSON and tensors behind it, whose reading is the same as over HTTP.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -23,6 +23,7 @@ from mass_serve.server.protocols.open_inference.infer_requests import (
     InferBody,
     InferRequest,
     read_infer_request,
+    tensors_behind,
 )
 from mass_serve.server.protocols.open_inference.tensors import joined_strings
 from mass_serve.server.rpc.open_inference_pb2 import InferParameter, ModelInferRequest
@@ -61,12 +62,12 @@ def read_parts(parts: Parts, limits: Limits) -> ModelRequest:
     except DecodeError as error:
         raise BadRequestError(MALFORMED) from error
     raw = bool(parts.raw_tensors)
-    tensor = _raw_tensor(message, parts.raw_tensors) if raw else memoryview(_typed_tensor(message))
-    return _model_request(checked(NamedBody, _body(message, len(tensor)) | {"raw": raw}), tensor, limits)
+    tensors = _raw_tensors(message, parts.raw_tensors) if raw else _typed_tensors(message)
+    return _model_request(checked(NamedBody, _body(message, tensors) | {"raw": raw}), tensors, limits)
 
 
 def to_binary_form(message: memoryview, given: bytes) -> bytes:
-    """Returns the length of a JSON part, that part, and the tensor behind it, of a message with much in it.
+    """Returns the length of a JSON part, that part, and the tensors behind it, of a message with much in it.
 
     Raises BadRequestError and TooLargeError, as `read_parts` does.
     """
@@ -81,15 +82,15 @@ def read_binary_form(binary: bytearray, limits: Limits) -> ModelRequest:
     view = memoryview(binary)[HEAD.size :]
     length = head_bytes(binary)
     body = parse_json(NamedBody, bytes(view[:length]), MOST_VALUES)
-    return _model_request(body, view[length:], limits)
+    return _model_request(body, tensors_behind(body, view[length:]), limits)
 
 
-def _model_request(body: NamedBody, tensor: memoryview, limits: Limits) -> ModelRequest:
-    asked = read_infer_request(body, tensor, limits)
+def _model_request(body: NamedBody, tensors: Sequence[memoryview], limits: Limits) -> ModelRequest:
+    asked = read_infer_request(body, tensors, limits)
     return ModelRequest(body.model_name, body.model_version or None, asked, body.raw)
 
 
-def _body(message: ModelInferRequest, tensor_bytes: int) -> dict[str, Any]:
+def _body(message: ModelInferRequest, tensors: Sequence[memoryview]) -> dict[str, Any]:
     """Returns what HTTP has in the JSON part, with all inputs as if their bytes were behind it."""
     return {
         "model_name": message.model_name,
@@ -101,9 +102,9 @@ def _body(message: ModelInferRequest, tensor_bytes: int) -> dict[str, Any]:
                 "name": tensor.name,
                 "datatype": tensor.datatype,
                 "shape": list(tensor.shape),
-                "parameters": {"binary_data_size": tensor_bytes},
+                "parameters": {"binary_data_size": len(data)},
             }
-            for tensor in message.inputs
+            for tensor, data in zip(message.inputs, tensors, strict=True)
         ],
         "outputs": [
             {"name": output.name, "parameters": _values(output.parameters)} for output in message.outputs
@@ -117,7 +118,7 @@ def _values(parameters: Mapping[str, InferParameter]) -> dict[str, Any]:
     return {name: getattr(parameters[name], kind) for name, kind in kinds.items() if kind is not None}
 
 
-def _raw_tensor(message: ModelInferRequest, raw_tensors: list[memoryview]) -> memoryview:
+def _raw_tensors(message: ModelInferRequest, raw_tensors: list[memoryview]) -> list[memoryview]:
     if any(tensor.HasField("contents") for tensor in message.inputs):
         raise BadRequestError("Send a tensor in 'contents' or in 'raw_input_contents', not in both.")
     if len(raw_tensors) != len(message.inputs):
@@ -125,27 +126,29 @@ def _raw_tensor(message: ModelInferRequest, raw_tensors: list[memoryview]) -> me
             f"There are {len(message.inputs)} inputs and {len(raw_tensors)} 'raw_input_contents'; send as"
             " many."
         )
-    return raw_tensors[0]
+    return raw_tensors
 
 
-def _typed_tensor(message: ModelInferRequest) -> bytes:
-    """Returns the bytes of the first input's contents; others are refused when it is read."""
-    for tensor in message.inputs:
-        field = CONTENTS.get(tensor.datatype)
-        if field is None:
-            return b""
-        others = [named.name for named, _ in tensor.contents.ListFields() if named.name != field]
-        if others:
-            raise BadRequestError(
-                f"The contents of {tensor.datatype} belong into {field!r}, not into {others[0]!r}."
-            )
-        elements = getattr(tensor.contents, field)
-        if tensor.datatype == "BYTES":
-            return joined_strings(elements)
-        if tensor.datatype == "FP32":
-            return np.fromiter(elements, np.dtype("<f4"), len(elements)).tobytes()
-        return _small_numbers(np.fromiter(elements, np.uint32, len(elements)))
-    return b""
+def _typed_tensors(message: ModelInferRequest) -> list[memoryview]:
+    return [memoryview(_typed_tensor(tensor)) for tensor in message.inputs]
+
+
+def _typed_tensor(tensor: ModelInferRequest.InferInputTensor) -> bytes:
+    """Returns the bytes of an input's contents: none of a type that no input has, which is refused later."""
+    field = CONTENTS.get(tensor.datatype)
+    if field is None:
+        return b""
+    others = [named.name for named, _ in tensor.contents.ListFields() if named.name != field]
+    if others:
+        raise BadRequestError(
+            f"The contents of {tensor.datatype} belong into {field!r}, not into {others[0]!r}."
+        )
+    elements = getattr(tensor.contents, field)
+    if tensor.datatype == "BYTES":
+        return joined_strings(elements)
+    if tensor.datatype == "FP32":
+        return np.fromiter(elements, np.dtype("<f4"), len(elements)).tobytes()
+    return _small_numbers(np.fromiter(elements, np.uint32, len(elements)))
 
 
 def _small_numbers(numbers: np.ndarray[Any, np.dtype[np.uint32]]) -> bytes:

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from mass_serve.cli.app import app
 from mass_serve.engine import Engine, TokenClassification
+from mass_serve.inputs.texts import Text
 from mass_serve.model_store.store import Store
 from tests import texts
 from tests.cli.test_stores import failure, run
@@ -107,6 +108,43 @@ def test_texts_in_json_with_the_answer_of_every_task(store: Path, tmp_path: Path
     assert [len(one["top"]) for one in results] == [2] * 4
 
 
+def test_pairs_are_classified(store: Path, tmp_path: Path) -> None:
+    pair, other = ("w10\tw11", "w12 w13"), ("w20", "w21 w22")
+    many = tmp_path / "many.jsonl"
+    many.write_text(json.dumps({"text": "w20", "text_pair": "w21 w22"}) + '\n\n"w30 w31"\n')
+    flags = ("--text", pair[0], "--text-pair", pair[1], "--lines", many, "--task", "guard", "--store", store)
+    asked: list[Text] = [pair, other, "w30 w31"]
+    answers = Engine.load(str(store)).classify(asked, ["guard"])
+    found = [one.labels[int(one.logits.argmax())] for one in answers]
+    names = ["w10 w11 | w12 w13", f"{many}:1", f"{many}:3"]
+    assert told(run("classify", *flags)[0]) == [
+        (name, "guard", label) for name, label in zip(names, found, strict=True)
+    ]
+    results = json.loads(run("classify", *flags, "--json")[0])
+    assert [round(one["score"], 6) for one in results] == [
+        round(float(one.probabilities.max()), 6) for one in answers
+    ]
+    assert [(one["text"], one.get("text_pair"), one["source"]) for one in results] == [
+        (*pair, None),
+        (*other, f"{many}:1"),
+        ("w30 w31", None, f"{many}:3"),
+    ]
+
+
+def test_what_is_no_pair_is_named(store: Path, tmp_path: Path) -> None:
+    one, two = ("--text", "w10"), ("--text", "w11")
+    flags = (*one, *two, "--text-pair", "w12", "--store", store)
+    assert "there are 2 --text and 1 --text-pair" in failure("classify", *flags)
+    many = tmp_path / "many.jsonl"
+    many.write_text('w10\n{"text": "w10"}\n{"text": "w10", "text_pair": ""}\n"w11"\n')
+    out, errors = run("classify", "--lines", many, "--store", store, code=1)
+    assert [name for name, _, _ in told(out)] == [f"{many}:4"]
+    first, second, third = errors.splitlines()
+    assert f"{many}:1: a line of a .jsonl file must be a text or a pair in JSON (Expecting value" in first
+    assert f"{many}:2: a text must be a string, or a pair" in second
+    assert f"{many}:3: The second text of the pair is empty" in third
+
+
 def test_a_task_that_classifies_tokens_tells_entities(tmp_path: Path) -> None:
     models = texts.finetuned(tmp_path, "Bert", ("guard", "domain"), ("pii",))
     tasks = (f"--task={task.name}={task.checkpoint}" for task in models.tasks)
@@ -126,6 +164,8 @@ def test_a_task_that_classifies_tokens_tells_entities(tmp_path: Path) -> None:
     assert lines == [
         ["pii", ", ".join(f"{one.label} {one.text} {one.score:.3f}" for one in own)] for own in found
     ]
+    pair = ("--text", "w5", "--text-pair", "w6", "--task", "pii", "--store", store)
+    assert "a task that classifies tokens takes none" in failure("classify", *pair, code=1)
     sentence = "ask with answer 'each'"
     assert sentence in failure(
         "classify", "--text", "w5", "--task", "pii", "--task", "guard", "--store", store

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from mass_serve.engine import Alternative, Classification
+from mass_serve.engine import Aggregation, Alternative, Classification, Entity, TokenClassification
 from mass_serve.server.errors import BadRequestError
 from mass_serve.server.protocols.open_inference.infer_requests import (
     ALTERNATIVE_OUTPUTS,
@@ -23,6 +23,10 @@ from mass_serve.server.serving.request_context import Answers
 
 # The protocol's names for the types of numbers, and how they are written.
 NUMBERS: Mapping[str, DTypeLike] = {"FP32": "<f4", "INT32": "<i4", "BOOL": "?"}
+# Of an entity, as the server's own protocol tells them.
+ENTITY_FIELDS = ("label", "score", "start", "end", "text")
+# What a model answers with that is asked for no output by name.
+DEFAULT_OUTPUTS, DEFAULT_OUTPUTS_OF_TOKENS = ("label", "task", "score"), ("entities", "task")
 
 
 @dataclass(frozen=True)
@@ -100,16 +104,27 @@ def infer_answer(request: InferRequest, model: Model, answers: Answers) -> Infer
 def output_tensors(request: InferRequest, model: Model, answers: Answers) -> list[OutputTensor]:
     """Returns what a request asked for. Raises BadRequestError for an output that this model has not."""
     tensors = []
-    for wanted in request.outputs:
-        values = _values(wanted, model, answers)
+    for wanted in request.outputs or _default_outputs(request, model):
+        values = _values(wanted, request, model, answers)
         # [N, 1] becomes [N, C], not [N, 1, C]
         batch = request.batch_shape[:1] if values.per_image else request.batch_shape
         tensors.append(OutputTensor(wanted.name, values, [*batch, *values.per_image], wanted.binary))
     return tensors
 
 
-def _values(wanted: WantedOutput, model: Model, answers: Answers) -> Values:
+def _default_outputs(request: InferRequest, model: Model) -> list[WantedOutput]:
+    names = DEFAULT_OUTPUTS_OF_TOKENS if model.each_token else DEFAULT_OUTPUTS
+    return [WantedOutput(name, request.binary, None) for name in names]
+
+
+def _values(wanted: WantedOutput, request: InferRequest, model: Model, answers: Answers) -> Values:
     images = answers.classifications
+    if wanted.name == "entities":
+        return _entities(images, model, request.aggregation or "simple")
+    if model.each_token and wanted.name not in ("task", "cut"):
+        raise BadRequestError(
+            f"The task {model.name!r} classifies tokens; its outputs are entities, task and cut."
+        )
     if wanted.classes is not None:
         return _classified(images, min(wanted.classes, model.widest_head))
     if wanted.name in ALTERNATIVE_OUTPUTS:
@@ -157,6 +172,20 @@ def _alternatives(name: str, images: Sequence[Classification]) -> Values:
 
 def _label(answer: Classification | Alternative) -> bytes:
     return answer.labels[int(answer.logits.argmax())].encode()
+
+
+def _entities(texts: Sequence[Classification], model: Model, aggregation: Aggregation) -> Values:
+    """Returns the entities of each text as JSON: a row of a tensor has no place for a number that varies."""
+    if not model.each_token:
+        raise BadRequestError(
+            f"There are no entities of {model.name!r}, which classifies no tokens; ask without 'entities'."
+        )
+    of_texts = [one.entities(aggregation) for one in texts if isinstance(one, TokenClassification)]
+    return Values([json.dumps(_told(found), ensure_ascii=False).encode() for found in of_texts], None, ())
+
+
+def _told(found: Sequence[Entity]) -> list[dict[str, Any]]:
+    return [{name: getattr(one, name) for name in ENTITY_FIELDS} for one in found]
 
 
 def _classified(images: Sequence[Classification], width: int) -> Values:

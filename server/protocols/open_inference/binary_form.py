@@ -15,11 +15,9 @@ import numpy as np
 from mass_serve.inputs.texts import parts
 from mass_serve.server.protocols.framed import HEAD, framed, head_bytes
 from mass_serve.server.protocols.limits import Limits
+from mass_serve.server.protocols.open_inference.infer_inputs import IMAGE, PIXEL_VALUES, TEXT, TEXT_PAIR
 from mass_serve.server.protocols.open_inference.infer_requests import (
-    IMAGE,
     MOST_MICROSECONDS,
-    PIXEL_VALUES,
-    TEXT,
     InferRequest,
     parse_infer_request,
 )
@@ -39,7 +37,7 @@ def options(json_length: int, limits: Limits) -> bytes:
 
 
 def to_binary_form(body: memoryview, given: bytes) -> bytes:
-    """Returns the length of a JSON part, that part, and the tensor behind it.
+    """Returns the length of a JSON part, that part, and the tensors behind it.
 
     Raises BadRequestError and TooLargeError, as `parse_infer_request` does.
     """
@@ -48,13 +46,13 @@ def to_binary_form(body: memoryview, given: bytes) -> bytes:
 
 
 def as_binary_form(asked: InferRequest, beside: Mapping[str, Any] | None = None) -> bytes:
-    """Returns the length of a JSON part, that part, and the tensor behind it.
+    """Returns the length of a JSON part, that part, and the tensors behind it.
 
     `beside` is what the JSON has beside the request.
     """
-    kind, tensor = _tensor(asked.inputs, asked.batch_shape)
-    inputs = [{**kind, "parameters": {"binary_data_size": len(tensor)}}]
-    return framed({**_options(asked), **(beside or {}), "inputs": inputs}, [tensor])
+    tensors = _tensors(asked.inputs, asked.batch_shape)
+    inputs = [{**kind, "parameters": {"binary_data_size": len(data)}} for kind, data in tensors]
+    return framed({**_options(asked), **(beside or {}), "inputs": inputs}, [data for _, data in tensors])
 
 
 def split(result: bytearray) -> tuple[memoryview, str]:
@@ -62,18 +60,23 @@ def split(result: bytearray) -> tuple[memoryview, str]:
     return memoryview(result)[HEAD.size :], str(head_bytes(result))
 
 
-def _tensor(inputs: Inputs, batch_shape: tuple[int, ...]) -> tuple[dict[str, Any], bytes]:
-    """Returns the description of the input, and its bytes."""
+def _tensors(inputs: Inputs, batch_shape: tuple[int, ...]) -> list[tuple[dict[str, Any], bytes]]:
+    """Returns the description of each input, and its bytes: of pairs two, else one."""
     if isinstance(inputs, Texts):
-        strings = [part.encode() for text in inputs.texts for part in parts(text)]
-        return {"name": TEXT, "datatype": "BYTES", "shape": batch_shape}, joined_strings(strings)
+        columns = zip(*map(parts, inputs.texts), strict=True)
+        of_texts = {"datatype": "BYTES", "shape": batch_shape}
+        return [
+            ({"name": name, **of_texts}, joined_strings([text.encode() for text in column]))
+            for name, column in zip((TEXT, TEXT_PAIR), columns, strict=False)
+        ]
     if isinstance(inputs, EncodedImages):
-        return {"name": IMAGE, "datatype": "BYTES", "shape": batch_shape}, joined_strings(inputs.files)
+        of_files = {"name": IMAGE, "datatype": "BYTES", "shape": batch_shape}
+        return [(of_files, joined_strings(inputs.files))]
     pixels = inputs.pixels
     if pixels.dtype == np.uint8:
         pixels = np.ascontiguousarray(pixels.transpose(0, 2, 3, 1))
     datatype = "UINT8" if pixels.dtype == np.uint8 else "FP32"
-    return {"name": PIXEL_VALUES, "datatype": datatype, "shape": pixels.shape}, pixels.tobytes()
+    return [({"name": PIXEL_VALUES, "datatype": datatype, "shape": pixels.shape}, pixels.tobytes())]
 
 
 def _options(asked: InferRequest) -> dict[str, Any]:
@@ -82,7 +85,12 @@ def _options(asked: InferRequest) -> dict[str, Any]:
     microseconds = 0 if seconds is None else min(round(seconds * 1e6), MOST_MICROSECONDS)
     return {
         "id": asked.id,
-        "parameters": {"timeout": microseconds, "priority": asked.urgency.priority},
+        "parameters": {
+            "timeout": microseconds,
+            "priority": asked.urgency.priority,
+            "binary_data_output": asked.binary,
+            "aggregation": asked.aggregation,
+        },
         "outputs": [
             {
                 "name": output.name,

@@ -5,29 +5,30 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from itertools import accumulate
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from mass_serve.server.errors import BadRequestError, NotAnImageError, TooLargeError
-from mass_serve.server.protocols.bodies import decoded_base64, parse_json
-from mass_serve.server.protocols.limits import Limits, check_count
-from mass_serve.server.protocols.open_inference.tensors import NUMBER_TYPES, WireTensor
+from mass_serve.server.protocols.bodies import parse_json
+from mass_serve.server.protocols.limits import Limits
+from mass_serve.server.protocols.open_inference.infer_inputs import read_inputs
+from mass_serve.server.protocols.open_inference.tensors import WireTensor
 from mass_serve.server.serving.fair_queue import ORDINARY_PRIORITY
-from mass_serve.server.serving.request_context import EncodedImages, Inputs, ReadyImages, Texts, Urgency
+from mass_serve.server.serving.request_context import Inputs, Urgency
 from mass_serve.server.serving.sandbox.messages import Buffer
 
-IMAGE, PIXEL_VALUES, TEXT = "image", "pixel_values", "text"
-DEFAULT_OUTPUTS = ("label", "task", "score")
+if TYPE_CHECKING:
+    from mass_serve.engine import Aggregation
+
 # What the likeliest of the other tasks says that an image, or text, was tried with.
 ALTERNATIVE_OUTPUTS = ("alternative_label", "alternative_task", "alternative_coefficient")
-OUTPUTS = (*DEFAULT_OUTPUTS, "probabilities", "unrouted", "residuals", "cut", *ALTERNATIVE_OUTPUTS)
+OUTPUTS = (
+    *("label", "task", "score", "probabilities", "unrouted", "residuals", "cut", "entities"),
+    *ALTERNATIVE_OUTPUTS,
+)
 CLASSIFIED_OUTPUTS = ("label", "score", "probabilities")
-
-# Normalised pixels are within about 3 of zero; what is far outside could only overflow in the encoder.
-LARGEST_PIXEL_VALUE = 1000.0
 
 # Tensors of more numbers have a binary form, which costs next to nothing to read.
 MOST_VALUES = 2_000_000
@@ -87,6 +88,11 @@ class RequestParameters(Wire):
         None
     )
     priority: Annotated[int | None, Field(ge=0, le=1 << 32, description="1: first; 0: ordinary")] = None
+    # Written out: `engine.Aggregation` would bring torch to the processes that read large bodies.
+    aggregation: Annotated[
+        Literal["none", "simple", "first", "average", "max"] | None,
+        Field(description="how tokens become entities, of tasks that classify tokens"),
+    ] = None
 
 
 class InferBody(Wire):
@@ -114,8 +120,10 @@ class InferRequest:
     id: str | None
     inputs: Inputs
     batch_shape: tuple[int, ...]  # of the input, without an image's own dimensions
-    outputs: list[WantedOutput]
+    outputs: list[WantedOutput]  # none: those that the model gives of itself
     urgency: Urgency
+    binary: bool  # how an output is written of which nothing else is said
+    aggregation: Aggregation | None  # how tokens become entities; None: as everywhere
 
 
 def decompressed(body: bytes, encoding: str, limit: int, hold: Callable[[int], None]) -> bytes | bytearray:
@@ -161,17 +169,18 @@ def parse_infer_request(body: Buffer, json_length: str | None, limits: Limits) -
     length = json_part_bytes(json_length, len(body))
     parts = memoryview(body)
     parsed = parse_json(InferBody, bytes(parts[:length]), MOST_VALUES)
-    return read_infer_request(parsed, parts[length:], limits)
+    return read_infer_request(parsed, tensors_behind(parsed, parts[length:]), limits)
 
 
-def read_infer_request(parsed: InferBody, binary: memoryview, limits: Limits) -> InferRequest:
-    """Reads a request and the tensors behind it. Raises BadRequestError or TooLargeError."""
+def read_infer_request(parsed: InferBody, binary: Sequence[memoryview], limits: Limits) -> InferRequest:
+    """Reads a request, and the bytes of each of its inputs. Raises BadRequestError or TooLargeError."""
     if parsed.id is not None and len(parsed.id.encode()) > MOST_ID_BYTES:
         raise BadRequestError(f"The request's id has more than {MOST_ID_BYTES} bytes; send a shorter one.")
-    tensor = _only_input(parsed, binary)
-    inputs, batch_shape = _inputs(tensor, limits)
+    inputs, batch_shape = read_inputs(
+        [_wire_tensor(tensor, data) for tensor, data in zip(parsed.inputs, binary, strict=True)], limits
+    )
     parameters = parsed.parameters or RequestParameters()
-    wanted = parsed.outputs or [RequestedOutput(name=name) for name in DEFAULT_OUTPUTS]
+    wanted = parsed.outputs or []
     _check_asked_once(wanted)
     return InferRequest(
         id=parsed.id,
@@ -182,6 +191,8 @@ def read_infer_request(parsed: InferBody, binary: memoryview, limits: Limits) ->
             timeout=(parameters.timeout or 0) / 1e6 or None,
             priority=parameters.priority or ORDINARY_PRIORITY,
         ),
+        binary=parameters.binary_data_output,
+        aggregation=parameters.aggregation,
     )
 
 
@@ -197,84 +208,30 @@ def json_part_bytes(header: str | None, available: int) -> int:
     return int(header)
 
 
-def _only_input(parsed: InferBody, binary: memoryview) -> WireTensor:
-    if len(parsed.inputs) != 1:
+def tensors_behind(parsed: InferBody, binary: memoryview) -> list[memoryview]:
+    """Returns the bytes of each input, none of one that stands in the JSON. Raises BadRequestError."""
+    sizes = [_binary_size(tensor) for tensor in parsed.inputs]
+    if len(binary) != sum(sizes):
         raise BadRequestError(
-            f"A request has one input, {IMAGE!r}, {PIXEL_VALUES!r} or {TEXT!r}; this one has"
-            f" {len(parsed.inputs)}."
+            f"{len(binary)} bytes follow the JSON part, and 'binary_data_size' says {sum(sizes)}; is"
+            " Inference-Header-Content-Length right?"
         )
-    tensor = parsed.inputs[0]
+    ends = list(accumulate(sizes))
+    return [binary[end - size : end] for size, end in zip(sizes, ends, strict=True)]
+
+
+def _binary_size(tensor: InputTensor) -> int:
     size = None if tensor.parameters is None else tensor.parameters.binary_data_size
     if (size is None) == (tensor.data is None):
         raise BadRequestError(
             f"The input {tensor.name[:80]!a} needs either 'data' or the parameter 'binary_data_size'."
         )
-    if len(binary) != (size or 0):
-        raise BadRequestError(
-            f"{len(binary)} bytes follow the JSON part, and 'binary_data_size' says {size or 0}; is"
-            " Inference-Header-Content-Length right?"
-        )
+    return size or 0
+
+
+def _wire_tensor(tensor: InputTensor, binary: memoryview) -> WireTensor:
     data = binary if tensor.data is None else tensor.data
     return WireTensor(tensor.name, tensor.datatype, tuple(tensor.shape), data)
-
-
-def _inputs(tensor: WireTensor, limits: Limits) -> tuple[Inputs, tuple[int, ...]]:
-    """Returns what an input holds, and its shape without an image's own: [N], or [N, 1] if it was sent so."""
-    count = tensor.shape[0] if tensor.shape else 0
-    if tensor.datatype == "BYTES" and tensor.shape[1:] in ((), (1,)):
-        if tensor.name == TEXT:
-            check_count(count, "text", limits)
-            return Texts(_texts(tensor)), tensor.shape
-        if tensor.name == IMAGE:
-            check_count(count, "image", limits)
-            return EncodedImages(_files(tensor)), tensor.shape
-    if tensor.name == PIXEL_VALUES and tensor.datatype in NUMBER_TYPES and len(tensor.shape) == 4:
-        check_count(count, "image", limits)
-        return ReadyImages(_pixels(tensor)), tensor.shape[:1]
-    raise BadRequestError(
-        f"The input must be {IMAGE!r} BYTES [N], or {PIXEL_VALUES!r} UINT8 [N, H, W, 3] or FP32 [N, 3, H, W],"
-        f" or, where the store reads texts, {TEXT!r} BYTES [N]; this is {tensor.name[:80]!a}"
-        f" {tensor.datatype[:20]!a} {list(tensor.shape[:6])}."
-    )
-
-
-def _texts(tensor: WireTensor) -> list[str]:
-    """Returns the texts of a BYTES tensor. Raises BadRequestError."""
-    texts = []
-    for index, element in enumerate(tensor.strings()):
-        try:
-            texts.append(element.decode())
-        except UnicodeDecodeError as error:
-            raise BadRequestError(
-                f"The element {index} of the input {TEXT!r} is not UTF-8 at byte {error.start}; send it so."
-            ) from error
-    return texts
-
-
-def _files(tensor: WireTensor) -> list[bytes]:
-    """Returns the image files of a BYTES tensor. Raises BadRequestError."""
-    # JSON has no bytes, so files are base64 there.
-    elements = tensor.strings()
-    if isinstance(tensor.data, memoryview):
-        return elements
-    return [decoded_base64(text.decode(), f"data[{index}]") for index, text in enumerate(elements)]
-
-
-def _pixels(tensor: WireTensor) -> NDArray[Any]:
-    """Returns the pixels of a tensor, [N, 3, H, W] uint8 or float32. Raises BadRequestError."""
-    channels = tensor.shape[3] if tensor.datatype == "UINT8" else tensor.shape[1]
-    if channels != 3:
-        raise BadRequestError(
-            f"{PIXEL_VALUES!r} must be UINT8 [N, H, W, 3] or FP32 [N, 3, H, W]; its shape is {tensor.shape}."
-        )
-    values = tensor.numbers()
-    if tensor.datatype == "UINT8":
-        return values.transpose(0, 3, 1, 2).copy()
-    if not np.all(np.abs(values) <= LARGEST_PIXEL_VALUE):  # NaN is not at most anything
-        raise BadRequestError(
-            f"{PIXEL_VALUES!r} must be normalised pixels, finite and within {LARGEST_PIXEL_VALUE:g} of zero."
-        )
-    return values.astype(np.float32, copy=True)
 
 
 def _check_asked_once(outputs: Sequence[RequestedOutput]) -> None:

@@ -6,12 +6,13 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
+from mass_serve.engine import Classification, TokenClassification
 from mass_serve.server.protocols.open_inference.infer_requests import InferRequest
 from mass_serve.server.protocols.open_inference.models import Model, find_model
 from mass_serve.server.serving.request_context import Answers, RequestContext
 from mass_serve.server.serving.service import Service
 
-BYTES_AN_ANSWER = 1000  # about, for an image or a text
+BYTES_AN_ANSWER = 1000  # about, for an image or a text, and for looking at a token
 
 A = TypeVar("A")
 
@@ -31,11 +32,13 @@ async def answered(
     # The model may have a new revision since the request began; from here on it is one engine's.
     engine = service.engine
     model = find_model(engine, name, version)
-    answers = await service.classify(asked.inputs, model.question, context, asked.urgency, engine)
+    answers = await service.classify(
+        asked.inputs, model.question, context, asked.urgency, engine, tells_entities=model.each_token
+    )
     started = time.monotonic()
     answer = await service.parsers.run(
         context.caller.turn(),
-        len(asked.inputs) * BYTES_AN_ANSWER,
+        sum(map(_num_answers, answers.classifications)) * BYTES_AN_ANSWER,
         write,
         asked,
         model,
@@ -43,3 +46,7 @@ async def answered(
     )
     context.stage_seconds["answer"] = time.monotonic() - started
     return answer
+
+
+def _num_answers(answer: Classification) -> int:
+    return len(answer.logits) if isinstance(answer, TokenClassification) else 1

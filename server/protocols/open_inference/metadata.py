@@ -6,12 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from mass_serve import __version__
-from mass_serve.server.protocols.open_inference.infer_requests import (
-    ALTERNATIVE_OUTPUTS,
-    IMAGE,
-    PIXEL_VALUES,
-    TEXT,
-)
+from mass_serve.server.protocols.open_inference.infer_inputs import IMAGE, PIXEL_VALUES, TEXT, TEXT_PAIR
+from mass_serve.server.protocols.open_inference.infer_requests import ALTERNATIVE_OUTPUTS
 from mass_serve.server.protocols.open_inference.models import PLATFORM, Model
 from mass_serve.server.serving.service import Service
 
@@ -26,7 +22,7 @@ def described_server(service: Service, extensions: Sequence[str]) -> dict[str, A
 
 
 def described_model(model: Model) -> dict[str, Any]:
-    """Returns a model's inputs, of which a request sends one, and its outputs."""
+    """Returns a model's inputs, of which a request sends one, or both texts of pairs, and its outputs."""
     return {
         "name": model.name,
         "versions": [model.version],
@@ -39,7 +35,8 @@ def described_model(model: Model) -> dict[str, Any]:
 def described_inputs(model: Model) -> list[dict[str, Any]]:
     """Returns name, type and shape of each input."""
     if model.crop is None:
-        return [{"name": TEXT, "datatype": "BYTES", "shape": [-1]}]
+        names = (TEXT, TEXT_PAIR) if model.takes_pairs else (TEXT,)
+        return [{"name": name, "datatype": "BYTES", "shape": [-1]} for name in names]
     return [
         {"name": IMAGE, "datatype": "BYTES", "shape": [-1]},
         {"name": PIXEL_VALUES, "datatype": "FP32", "shape": [-1, 3, model.crop, model.crop]},
@@ -48,6 +45,12 @@ def described_inputs(model: Model) -> list[dict[str, Any]]:
 
 def described_outputs(model: Model) -> list[dict[str, Any]]:
     """Returns name, type and shape of each output."""
+    if model.each_token:
+        return [
+            {"name": "entities", "datatype": "BYTES", "shape": [-1]},
+            {"name": "task", "datatype": "BYTES", "shape": [-1]},
+            {"name": "cut", "datatype": "INT32", "shape": [-1]},
+        ]
     outputs = [
         {"name": "label", "datatype": "BYTES", "shape": [-1]},
         {"name": "task", "datatype": "BYTES", "shape": [-1]},

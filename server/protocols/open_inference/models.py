@@ -1,7 +1,4 @@
-"""The models that the protocol shows: `auto`, which routes, and one for each task that can be routed to.
-
-It has no tensors for the entities of tasks that classify tokens.
-"""
+"""The models that the protocol shows: `auto`, which routes, and one for each task."""
 
 from __future__ import annotations
 
@@ -24,6 +21,8 @@ class Model:
     version: str
     task: str | None  # None: the router chooses
     crop: int | None  # pixels, of images that come preprocessed; None: it reads texts
+    takes_pairs: bool  # of texts
+    each_token: bool  # it tells the entities in a text, and no label of all of it
     widest_head: int  # labels
     num_tasks: int
     gives_residuals: bool  # with every answer
@@ -36,8 +35,7 @@ class Model:
 
 def model_names(engine: ServingEngine) -> list[str]:
     """Returns the names of all models of an engine."""
-    routed = _routed_tasks(engine)
-    return [AUTO, *routed] if routed else []
+    return [*([AUTO] if _routed_tasks(engine) else []), *engine.tasks]
 
 
 def _routed_tasks(engine: ServingEngine) -> Mapping[str, TaskEntry]:
@@ -46,20 +44,19 @@ def _routed_tasks(engine: ServingEngine) -> Mapping[str, TaskEntry]:
 
 def find_model(engine: ServingEngine, name: str, version: str | None) -> Model:
     """Returns the model of that name. Raises NotFoundError, also for a version that is not served."""
-    routed = _routed_tasks(engine)
-    if name in engine.tasks and name not in routed:
-        raise NotFoundError(
-            f"The task {name!r} classifies the tokens of a text, which is no model here; POST JSON with"
-            " 'texts' to /v1/classify."
-        )
     if name not in model_names(engine):
         raise NotFoundError(f"There is no model {name[:80]!a}; GET /v2/models lists those there are.")
-    heads = routed if name == AUTO else {name: routed[name]}
+    routed, tokenizer = _routed_tasks(engine), engine.tokenizer
+    heads = routed if name == AUTO else {name: engine.tasks[name]}
+    each_token = name != AUTO and engine.tasks[name].head.each_token
     model = Model(
         name=name,
         version=engine.store_revision if name == AUTO else engine.tasks[name].revision,
         task=None if name == AUTO else name,
-        crop=engine.preprocessing.crop if engine.tokenizer is None else None,
+        crop=engine.preprocessing.crop if tokenizer is None else None,
+        # Where the tokens of a pair stand in its texts nobody knows.
+        takes_pairs=tokenizer is not None and tokenizer.takes_pairs and not each_token,
+        each_token=each_token,
         widest_head=max(len(task.labels) for task in heads.values()),
         num_tasks=len(routed),
         gives_residuals=name == AUTO and len(routed) > 1 and engine.gives_residuals,

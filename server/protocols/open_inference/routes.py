@@ -12,6 +12,7 @@ from mass_serve.server.protocols.limits import Limits
 from mass_serve.server.protocols.open_inference.answers import InferAnswer, infer_answer
 from mass_serve.server.protocols.open_inference.binary_form import MOST_JSON_BYTES, TO_BINARY_FORM, split
 from mass_serve.server.protocols.open_inference.binary_form import options as binary_form_options
+from mass_serve.server.protocols.open_inference.infer_inputs import TEXT
 from mass_serve.server.protocols.open_inference.infer_requests import (
     InferBody,
     InferRequest,
@@ -94,7 +95,7 @@ async def all_statistics(service: CurrentService, statistics: CurrentStatistics)
 @router.get("/models/{model}", responses=error_responses(401, 404, 503))
 @router.get("/models/{model}/versions/{version}", responses=error_responses(401, 404, 503))
 async def model_metadata(model: str, service: CurrentService, version: str | None = None) -> dict[str, Any]:
-    """A model's inputs, of which a request sends one, and its outputs."""
+    """A model's inputs, of which a request sends one, or both texts of pairs, and its outputs."""
     return described_model(find_model(service.engine, model, version))
 
 
@@ -111,13 +112,14 @@ async def model_ready(model: str, service: CurrentService, version: str | None =
 async def model_config(model: str, service: CurrentService, version: str | None = None) -> dict[str, Any]:
     """A model's configuration in Triton's terms."""
     found = find_model(service.engine, model, version)
-    inputs = described_inputs(found)
     return {
         "name": found.name,
         "platform": PLATFORM,
         "max_batch_size": service.settings.max_images_per_request,
-        # A request has one of them.
-        "input": [{**_as_configured(one), "optional": len(inputs) > 1} for one in inputs],
+        # A request has an image in one form, or texts, and maybe second ones beside them.
+        "input": [
+            {**_as_configured(one), "optional": one["name"] != TEXT} for one in described_inputs(found)
+        ],
         "output": [_as_configured(output) for output in described_outputs(found)],
     }
 
@@ -168,7 +170,8 @@ async def infer(
 ) -> Response:
     """Classifies a batch: `image` (files) or `pixel_values` in, `label`, `task`, `score` and more out.
 
-    A model of a store that reads texts has `text` in their place.
+    A model of a store that reads texts has `text` in their place, and `text_pair` beside it for pairs. One
+    that classifies tokens gives `entities`, which are a JSON list for each text.
     """
     found = find_model(service.engine, model, version)
     with statistics.of(found.name, found.version).request(context):

@@ -35,6 +35,14 @@ def request(name: str, datatype: str, shape: list[int], data: Any, **rest: Any) 
     return json.dumps({"inputs": [tensor], **rest}).encode()
 
 
+def pairs(shape: list[int], *columns: list[str]) -> bytes:
+    tensors = [
+        {"name": name, "datatype": "BYTES", "shape": shape, "data": column}
+        for name, column in zip(("text", "text_pair"), columns, strict=True)
+    ]
+    return json.dumps({"inputs": tensors}).encode()
+
+
 @pytest.mark.parametrize(
     "body",
     [
@@ -42,6 +50,8 @@ def request(name: str, datatype: str, shape: list[int], data: Any, **rest: Any) 
         request("image", "BYTES", [3, 1], [[file] for file in FILES], id="é" * 128),
         request("text", "BYTES", [2], ["é", "a, b"], id="of texts"),
         request("text", "BYTES", [2, 1], [["é"], ["a, b"]]),
+        pairs([2, 1], ["é", "a, b"], ["c", "é, d"]),
+        request("text", "BYTES", [1], ["a"], parameters={"aggregation": "max", "binary_data_output": True}),
         request("pixel_values", "UINT8", [2, 4, 4, 3], PIXELS),
         request("pixel_values", "FP32", [2, 3, 4, 4], FLOATS, parameters={"timeout": 1_500_000}),
         request("image", "BYTES", [1], FILES[:1], parameters={"timeout": 1 << 62, "priority": 1}),
@@ -60,7 +70,8 @@ def request(name: str, datatype: str, shape: list[int], data: Any, **rest: Any) 
 )
 def test_the_request_stays_the_same(body: bytes) -> None:
     before, after = parse_infer_request(body, None, LIMITS), converted(body)
-    assert (before.id, before.batch_shape, before.outputs) == (after.id, after.batch_shape, after.outputs)
+    for name in ("id", "batch_shape", "outputs", "binary", "aggregation"):
+        assert getattr(before, name) == getattr(after, name)
     assert before.urgency.priority == after.urgency.priority
     assert (before.urgency.timeout or 0) == pytest.approx(after.urgency.timeout or 0, rel=1e-9)
     if not isinstance(before.inputs, ReadyImages):
@@ -77,6 +88,8 @@ def test_the_request_stays_the_same(body: bytes) -> None:
         b"{",
         b'{"inputs":[]}',
         request("image", "BYTES", [2], FILES),
+        pairs([2], ["a", "b"], ["c"]),
+        pairs([9], ["a"] * 9, ["c"] * 9),
         request("image", "BYTES", [1], ["no base64"]),
         request("image", "BYTES", [9], FILES * 3),
         request("pixel_values", "FP32", [2, 3, 4, 4], [*FLOATS[:1], 1]),

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
+import tritonclient.http as triton
 from huggingface_hub import InferenceClient
 from huggingface_hub.errors import HfHubHTTPError
+from tritonclient.utils import InferenceServerException
 
 from mass_serve.engine import Aggregation, Engine, TokenClassification
 from mass_serve.model_store.build_options import BuildOptions
@@ -198,14 +202,70 @@ def test_hugging_faces_client_is_told_what_is_wrong(server: RunningServer) -> No
     refused(server.client.post("/models/pii", json=pair), 400, "a task that classifies tokens takes none")
 
 
-def test_tritons_clients_are_told_where_entities_are(server: RunningServer) -> None:
+@pytest.fixture
+def triton_client(server: RunningServer) -> Iterator[triton.InferenceServerClient]:
+    with triton.InferenceServerClient(f"127.0.0.1:{server.port}", network_timeout=20) as client:
+        yield client
+
+
+def text_input(asked: list[str], name: str = "text") -> triton.InferInput:
+    tensor = triton.InferInput(name, [len(asked)], "BYTES")
+    tensor.set_data_from_numpy(np.array([text.encode() for text in asked], dtype=np.object_))
+    return tensor
+
+
+@pytest.mark.parametrize("aggregation", ["none", "simple", "first", "average", "max"])
+def test_tritons_client_gets_entities(
+    triton_client: triton.InferenceServerClient, engine: Engine, aggregation: Aggregation
+) -> None:
+    long = "Jane Doe lives in Zürich " * 40
+    wanted = [triton.InferRequestedOutput(name) for name in ("entities", "task", "cut")]
+    result = triton_client.infer(
+        "pii", [text_input([*TEXTS, long])], outputs=wanted, parameters={"aggregation": aggregation}
+    )
+    found = [json.loads(row) for row in result.as_numpy("entities")]
+    assert found == expected(engine, [*TEXTS, long], aggregation)
+    assert result.as_numpy("task").tolist() == [b"pii"] * (len(TEXTS) + 1)
+    cut = result.as_numpy("cut").tolist()
+    assert not any(cut[:-1])
+    assert cut[-1] > 0
+
+
+@pytest.mark.parametrize("padding", [0, 1 << 17])  # much JSON is read elsewhere
+def test_entities_are_what_such_a_model_gives_of_itself(
+    server: RunningServer, engine: Engine, padding: int
+) -> None:
+    tensor = {"name": "text", "shape": [2, 1], "datatype": "BYTES", "data": TEXTS[:2]}
+    asked = {"aggregation": "max", "binary_data_output": False, "padding": " " * padding}
+    response = server.client.post("/v2/models/pii/infer", json={"inputs": [tensor], "parameters": asked})
+    outputs = response.json()["outputs"]
+    assert [(one["name"], one["shape"]) for one in outputs] == [("entities", [2, 1]), ("task", [2, 1])]
+    assert [json.loads(row) for row in outputs[0]["data"]] == expected(engine, TEXTS[:2], "max")
+
+
+def test_tritons_client_is_told_what_such_a_model_takes_and_gives(
+    triton_client: triton.InferenceServerClient,
+) -> None:
+    described = triton_client.get_model_metadata("pii")
+    assert [one["name"] for one in described["inputs"]] == ["text"]
+    assert [one["name"] for one in described["outputs"]] == ["entities", "task", "cut"]
+    assert triton_client.is_model_ready("pii")
+    assert triton_client.get_model_config("pii")["output"][0]["data_type"] == "TYPE_STRING"
+    with pytest.raises(InferenceServerException, match="takes none; send single texts"):
+        triton_client.infer("pii", [text_input(["Jane"]), text_input(["Doe"], "text_pair")])
+    label = [triton.InferRequestedOutput("label")]
+    with pytest.raises(InferenceServerException, match="its outputs are entities, task and cut"):
+        triton_client.infer("pii", [text_input(["Jane"])], outputs=label)
+    entities = [triton.InferRequestedOutput("entities")]
+    with pytest.raises(InferenceServerException, match="'guard', which classifies no tokens"):
+        triton_client.infer("guard", [text_input(["Jane"])], outputs=entities)
+    with pytest.raises(InferenceServerException, match="aggregation"):
+        triton_client.infer("pii", [text_input(["Jane"])], parameters={"aggregation": "median"})
+
+
+def test_triton_routes_among_tasks_of_whole_texts(server: RunningServer) -> None:
     tensor = {"name": "text", "shape": [1], "datatype": "BYTES", "data": [TEXTS[0]]}
-    response = server.client.post("/v2/models/pii/infer", json={"inputs": [tensor]})
-    refused(response, 404, "classifies the tokens of a text", "/v1/classify")
-    for asked in ("", "/ready", "/config", "/stats"):
-        response = server.client.get(f"/v2/models/pii{asked}")
-        refused(response, 404, "classifies the tokens of a text", "/v1/classify")
-    assert server.client.get("/v2/models").json()["models"] == ["auto", "guard", "domain"]
+    assert server.client.get("/v2/models").json()["models"] == ["auto", "guard", "domain", "pii"]
     outputs = [{"name": "residuals"}, {"name": "task"}]
     found = server.client.post("/v2/models/auto/infer", json={"inputs": [tensor], "outputs": outputs}).json()[
         "outputs"

@@ -31,7 +31,8 @@ def text_input(*texts: bytes) -> triton.InferInput:
 def test_texts_have_the_answers_of_the_engine(
     client: triton.InferenceServerClient, text_engine: Engine
 ) -> None:
-    assert [tensor.name for tensor in client.get_model_metadata("auto").inputs] == ["text"]
+    inputs = client.get_model_metadata("auto").inputs
+    assert [tensor.name for tensor in inputs] == ["text", "text_pair"]
     answers = text_engine.classify(TEXTS)
     result = client.infer("auto", [text_input(*(text.encode() for text in TEXTS))])
     labels = [answer.labels[int(answer.probabilities.argmax())].encode() for answer in answers]

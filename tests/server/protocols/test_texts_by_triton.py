@@ -30,8 +30,8 @@ def client(text_server: RunningServer) -> Iterator[triton.InferenceServerClient]
     client.close()
 
 
-def text_input(texts: Sequence[str | bytes], *, binary: bool = True) -> triton.InferInput:
-    tensor = triton.InferInput("text", [len(texts)], "BYTES")
+def text_input(texts: Sequence[str | bytes], *, name: str = "text", binary: bool = True) -> triton.InferInput:
+    tensor = triton.InferInput(name, [len(texts)], "BYTES")
     encoded = [text.encode() if isinstance(text, str) else text for text in texts]
     tensor.set_data_from_numpy(np.array(encoded, dtype=np.object_), binary_data=binary)
     return tensor
@@ -48,13 +48,14 @@ def labels(engine: Engine, texts: list[str], tasks: list[str] | None = None) -> 
 
 
 def test_models_say_that_they_read_texts(client: triton.InferenceServerClient, text_engine: Engine) -> None:
-    expected = [{"name": "text", "datatype": "BYTES", "shape": [-1]}]
+    expected = [{"name": name, "datatype": "BYTES", "shape": [-1]} for name in ("text", "text_pair")]
     assert {"name": "cut", "datatype": "INT32", "shape": [-1]} in client.get_model_metadata("auto")["outputs"]
     for name in ("auto", *text_engine.tasks):
         assert client.is_model_ready(name)
         assert client.get_model_metadata(name)["inputs"] == expected
     assert client.get_model_config("guard")["input"] == [
-        {"name": "text", "data_type": "TYPE_STRING", "dims": [1], "optional": False}
+        {"name": "text", "data_type": "TYPE_STRING", "dims": [1], "optional": False},
+        {"name": "text_pair", "data_type": "TYPE_STRING", "dims": [1], "optional": True},
     ]
 
 
@@ -91,6 +92,57 @@ def test_a_named_task_with_chosen_outputs(
     for row, answer in zip(rows, answers, strict=True):
         order = answer.logits.argsort(descending=True)[:2].tolist()
         assert [(int(index), label) for _, index, label in row] == [(i, answer.labels[i]) for i in order]
+
+
+@pytest.mark.parametrize("binary", [(True, True), (False, False), (True, False), (False, True)])
+@pytest.mark.parametrize("names", [("text", "text_pair"), ("text_pair", "text")])
+def test_pairs_are_two_inputs(
+    client: triton.InferenceServerClient, text_engine: Engine, binary: tuple[bool, bool], names: Sequence[str]
+) -> None:
+    columns = {"text": TEXTS, "text_pair": TEXTS[::-1]}
+    inputs = [
+        text_input(columns[name], name=name, binary=own) for name, own in zip(names, binary, strict=True)
+    ]
+    result = client.infer("safety", inputs, outputs=[triton.InferRequestedOutput("probabilities")])
+    answers = text_engine.classify(list(zip(TEXTS, TEXTS[::-1], strict=True)), ["safety"])
+    expected = np.stack([answer.probabilities.numpy() for answer in answers])
+    assert np.array_equal(result.as_numpy("probabilities"), expected)
+
+
+def test_pairs_in_large_json(text_server: RunningServer, text_engine: Engine) -> None:
+    first, second = "w30, é " * 1000, "w10 w11"
+    inputs = [
+        {**PIECE, "shape": [1, 1], "data": [[first]]},
+        {**PIECE, "shape": [1, 1], "name": "text_pair", "data": [[second]]},
+    ]
+    response = post(text_server, *inputs, parameters={"padding": " " * (1 << 17)})
+    (label,) = [one for one in response.json()["outputs"] if one["name"] == "label"]
+    (answer,) = text_engine.classify([(first, second)])
+    assert (label["shape"], label["data"]) == ([1, 1], [answer.labels[int(answer.logits.argmax())]])
+
+
+@pytest.mark.parametrize(
+    ("second", "status", "words"),
+    [
+        ({"shape": [2], "data": ["w10", "w11"]}, 400, "of one shape; these are 'BYTES' [1] and 'BYTES' [2]"),
+        ({"shape": [1, 1], "data": [["w10"]]}, 400, "of one shape"),
+        ({"datatype": "FP32", "data": [1.0]}, 400, "must both be BYTES [N]"),
+        ({"data": [""]}, 400, "The second text of the pair is empty"),
+        ({"data": ["w" * 19_999]}, 413, "20002 characters, the limit is 20000"),
+        ({"name": "context", "data": ["w10"]}, 400, "both texts of pairs, 'text' and 'text_pair'; this one"),
+        ({"name": "text", "data": ["w10"]}, 400, "both texts of pairs, 'text' and 'text_pair'; this one"),
+    ],
+)
+def test_bad_pairs_get_a_sentence(
+    text_server: RunningServer, second: dict[str, Any], status: int, words: str
+) -> None:
+    first = {**PIECE, "data": ["w10"]}
+    refused(post(text_server, first, {**PIECE, "name": "text_pair", **second}), status, words)
+
+
+def test_a_second_text_alone_is_no_input(text_server: RunningServer) -> None:
+    alone = {**PIECE, "name": "text_pair", "data": ["w10"]}
+    refused(post(text_server, alone), 400, "with 'text_pair' BYTES [N] beside it for pairs")
 
 
 def test_texts_in_json_are_as_they_are(text_server: RunningServer, text_engine: Engine) -> None:
@@ -133,7 +185,7 @@ def test_compressed_requests(
         (
             {**PIECE, "shape": [1, 2], "data": [["a", "b"]]},
             400,
-            "'text' BYTES [N]; this is 'text' 'BYTES' [1, 2]",
+            "beside it for pairs; this is 'text' 'BYTES' [1, 2]",
         ),
         ({**PIECE, "name": "texts", "data": ["w10"]}, 400, "where the store reads texts, 'text' BYTES [N]"),
         (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException
 
-from mass_serve.engine import Engine
+from mass_serve.engine import Aggregation, Engine, TokenClassification
 from mass_serve.model_store.build_options import BuildOptions
 from mass_serve.model_store.build_store import build
 from mass_serve.server.rpc import open_inference_pb2 as wire
@@ -50,8 +51,9 @@ def text_input(*given: bytes, name: str = "text") -> triton.InferInput:
 
 
 def test_models_say_that_they_read_texts(client: triton.InferenceServerClient) -> None:
-    (only,) = client.get_model_metadata("auto").inputs
-    assert (only.name, only.datatype, list(only.shape)) == ("text", "BYTES", [-1])
+    inputs = client.get_model_metadata("auto").inputs
+    told = [(one.name, one.datatype, list(one.shape)) for one in inputs]
+    assert told == [("text", "BYTES", [-1]), ("text_pair", "BYTES", [-1])]
 
 
 @pytest.mark.parametrize("model", ["auto", "safety"])
@@ -96,11 +98,43 @@ def test_errors_are_shown(client: triton.InferenceServerClient) -> None:
         client.infer("auto", [text_input(picture(1), name="image")])
 
 
-def test_tasks_that_classify_tokens_are_no_models(client: triton.InferenceServerClient) -> None:
-    told = "classifies the tokens of a text, which is no model here; POST JSON with 'texts' to /v1/classify"
-    for ask in (client.get_model_metadata, client.is_model_ready):
-        with pytest.raises(InferenceServerException, match=told) as refusal:
-            ask("pii")
-        assert refusal.value.status() == "StatusCode.NOT_FOUND"
-    with pytest.raises(InferenceServerException, match=told):
-        client.infer("pii", [text_input(b"w10")])
+def test_pairs_are_two_inputs(client: triton.InferenceServerClient, store: Path) -> None:
+    first, second = TEXTS, TEXTS[::-1]
+    columns = {"text_pair": second, "text": first}
+    inputs = [text_input(*(text.encode() for text in own), name=name) for name, own in columns.items()]
+    result = client.infer("guard", inputs, outputs=[triton.InferRequestedOutput("score")])
+    answers = Engine.load(str(store)).classify(list(zip(first, second, strict=True)), ["guard"])
+    assert result.as_numpy("score").tolist() == [float(answer.probabilities.max()) for answer in answers]
+
+
+@pytest.mark.parametrize("words", [3, 30_000])  # many are parsed elsewhere
+def test_pairs_as_typed_contents(text_server: RunningServer, store: Path, words: int) -> None:
+    pair = ("w10 é " * words, "w20")
+    tensors = [
+        {"name": name, "datatype": "BYTES", "shape": [1], "contents": {"bytes_contents": [text.encode()]}}
+        for name, text in zip(("text", "text_pair"), pair, strict=True)
+    ]
+    with channel(text_server) as made:
+        answer = method(made, "ModelInfer")(
+            wire.ModelInferRequest(model_name="guard", inputs=tensors, outputs=[{"name": "score"}])
+        )
+    (expected,) = Engine.load(str(store)).classify([pair], ["guard"])
+    assert answer.outputs[0].contents.fp32_contents[0] == float(expected.probabilities.max())
+
+
+@pytest.mark.parametrize("aggregation", ["none", "average"])
+def test_entities(client: triton.InferenceServerClient, store: Path, aggregation: Aggregation) -> None:
+    asked = text_input(*(text.encode() for text in TEXTS))
+    result = client.infer("pii", [asked], parameters={"aggregation": aggregation})
+    found = [json.loads(row) for row in result.as_numpy("entities")]
+    answers = Engine.load(str(store)).classify(TEXTS, ["pii"])
+    assert any(found)
+    for own, answer in zip(found, answers, strict=True):
+        assert isinstance(answer, TokenClassification)
+        wanted = answer.entities(aggregation)
+        assert own == [{name: getattr(one, name) for name in own[0]} for one in wanted]
+    described = client.get_model_metadata("pii")
+    assert [one.name for one in described.outputs] == ["entities", "task", "cut"]
+    with pytest.raises(InferenceServerException, match="takes none; send single texts") as refusal:
+        client.infer("pii", [text_input(b"w10"), text_input(b"w11", name="text_pair")])
+    assert refusal.value.status() == "StatusCode.INVALID_ARGUMENT"
