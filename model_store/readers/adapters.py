@@ -3,9 +3,11 @@
     W' = W + s B A                            LoRA (arXiv:2106.09685)
     W' = m (W + s B A) / ||W + s B A||_row    DoRA (arXiv:2402.09353), which is one matrix at rest, too
 
-with A [r, d_in], B [d_out, r] and s = alpha / r, or alpha / sqrt(r) in rsLoRA (arXiv:2312.03732). What an
-adapter holds whole (`modules_to_save`, biases) takes the base's place, and everything else is the base's, to
-the last bit. One tensor of the base is in memory at a time. `s B A` itself can be had as its thin factors.
+with A [r, d_in], B [d_out, r] and s = alpha / r, or alpha / sqrt(r) in rsLoRA (arXiv:2312.03732). Of a table
+W [rows, d], such as that of words, it is the transposed one that is changed so, by A [r, rows] and B [d, r].
+What an adapter holds whole (`modules_to_save`, biases) takes the base's place, and everything else is the
+base's, to the last bit. One tensor of the base is in memory at a time. `s B A` itself can be had as its thin
+factors.
 `fan_in_fan_out` says nothing here: PEFT puts it off for matrices that a base keeps as [d_out, d_in], as all
 do that are read.
 """
@@ -14,18 +16,17 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from mass_serve.merging import ThinDelta
 from mass_serve.model_store.errors import CheckpointError
-from mass_serve.model_store.format.tensor_files import LARGEST_NUMBER, TensorSpec
-from mass_serve.model_store.readers.json_files import read_json_object
+from mass_serve.model_store.format.tensor_files import TensorSpec
+from mass_serve.model_store.readers.adapter_config import AdapterConfig
 from mass_serve.model_store.readers.weight_files import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
@@ -36,22 +37,11 @@ from mass_serve.model_store.readers.weight_files import (
 _PREFIX = "base_model.model."
 _DOWN, _UP, _MAGNITUDE = ".lora_A.weight", ".lora_B.weight", ".lora_magnitude_vector"
 _SAVED = ".modules_to_save."
-# What makes an adapter another function than the sum above, or one of another base.
-_UNSUPPORTED = (
-    "alora_invocation_tokens",
-    "layer_replication",
-    "lora_bias",
-    "target_parameters",
-    "trainable_token_indices",
-    "use_bdlora",
-    "use_qalora",
-)
-# Others change the base's own weights before the training.
-_BASE_KEEPING_STARTS = (True, False, None, "gaussian", "eva")
-# PEFT takes any regular expression for the names of modules. These have no groups and few repetitions, so
-# that none of them takes long on any name.
-_PATTERN = re.compile(r"\^?(?:[A-Za-z0-9_.-]|\\\.|\.\*|\\d\+|\[0-9\]\+|\|\^?)+")
-_LONGEST_PATTERN, _MOST_OF_A_REPETITION, _MOST_PATTERNS = 512, 2, 1000
+# Of a table, whose rows are looked up: A is [r, rows] and B [d, r], and both are parameters themselves.
+_TABLE_DOWN, _TABLE_UP = ".lora_embedding_A", ".lora_embedding_B"
+_UPS = {_DOWN: _UP, _TABLE_DOWN: _TABLE_UP}
+# Of a table that is changed PEFT may save what it was, too.
+_BASE = ".base_layer."
 
 
 def is_adapter(path: Path) -> bool:
@@ -73,6 +63,7 @@ class _LowRank:
     up: str
     scale: float
     magnitude: str | None  # DoRA's
+    of_table: bool  # it changes the transposed matrix
 
 
 class AdaptedWeights(WeightFiles):
@@ -84,11 +75,9 @@ class AdaptedWeights(WeightFiles):
         `key_of` gives the name in the base's files of a parameter as its library names it; the name itself
         where they have none, and None for one that is not needed. Raises CheckpointError.
         """
-        self._config_file = folder / ADAPTER_CONFIG
-        self._config = _checked_config(self._config_file)
-        self._alphas = _alpha_patterns(self._config_file, self._config)
+        self._config = AdapterConfig.read(folder)
         self.base, self._adapter = base, _adapter_weights(folder)
-        self.paths = (self._config_file, *self._adapter.paths, *base.paths)
+        self.paths = (self._config.file, *self._adapter.paths, *base.paths)
         self.specs = dict(base.specs)
         self._low_rank: dict[str, _LowRank] = {}
         self._whole: dict[str, str] = {}
@@ -101,12 +90,10 @@ class AdaptedWeights(WeightFiles):
     @property
     def task_type(self) -> object:
         """What PEFT calls the kind of model that the adapter was trained in; None where it does not say."""
-        return self._config.get("task_type")
+        return self._config.task_type
 
     def read(self, key: str) -> Tensor:
-        if key in self._whole:
-            return self._adapter.read(self._whole[key])
-        weight = self.base.read(key)
+        weight = self._adapter.read(self._whole[key]) if key in self._whole else self.base.read(key)
         change = self._low_rank.get(key)
         return weight if change is None else self._changed(weight.float(), change)
 
@@ -127,39 +114,49 @@ class AdaptedWeights(WeightFiles):
             return ThinDelta.none((shape[0], math.prod(shape[1:])))
         if change.magnitude is not None:  # DoRA scales what the base has, too
             return None
-        down, up = (self._adapter.read(name).double().flatten(1) for name in (change.down, change.up))
-        return ThinDelta(change.scale * up, down)
+        left, right = self._factors(change, torch.float64)
+        return ThinDelta(change.scale * left, right)
+
+    def _factors(self, change: _LowRank, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Reads the thin matrices [d_out, r] and [r, d_in] whose product a change is, but for its scale."""
+        down, up = (self._adapter.read(name).to(dtype).flatten(1) for name in (change.down, change.up))
+        return (down.T, up.T) if change.of_table else (up, down)
 
     def _changed(self, weight: Tensor, change: _LowRank) -> Tensor:
-        down, up = (self._adapter.read(name).float().flatten(1) for name in (change.down, change.up))
-        changed = weight + (change.scale * (up @ down)).reshape(weight.shape)
+        left, right = self._factors(change, torch.float32)
+        changed = weight + (change.scale * (left @ right)).reshape(weight.shape)
         if change.magnitude is None:
             return changed
-        magnitude = self._adapter.read(change.magnitude).float()
-        scaled: Tensor = changed * (magnitude / torch.linalg.vector_norm(changed, dim=1))[:, None]
+        dim = 0 if change.of_table else 1
+        magnitude = self._adapter.read(change.magnitude).float().unsqueeze(dim)
+        scaled: Tensor = changed * (magnitude / torch.linalg.vector_norm(changed, dim=dim, keepdim=True))
         return scaled
 
     def _place(self, name: str, key_of: Callable[[str], str | None]) -> None:
         """Notes what becomes of one tensor of the adapter."""
         plain = _plain(name).removesuffix(".weight" if _MAGNITUDE in name else "")
-        if plain.endswith(_MAGNITUDE) and not self._config.get("use_dora"):
+        if plain.endswith(_MAGNITUDE) and not self._config.uses_dora:
             # PEFT leaves them out without a word, and computes what nobody trained.
             raise CheckpointError(
-                f"{self._adapter.paths[0]} holds {name}, which is DoRA's, but {self._config_file} has no "
+                f"{self._adapter.paths[0]} holds {name}, which is DoRA's, but {self._config.file} has no "
                 'use_dora: write "use_dora": true into a copy if it was trained so, or save the adapter again'
             )
-        if plain.endswith((_UP, _MAGNITUDE)) and f"{_module(name)}{_DOWN}" in self._adapter.specs:
+        downs = (f"{_module(name)}{down}" for down in _UPS)
+        if plain.endswith((*_UPS.values(), _MAGNITUDE)) and any(
+            down in self._adapter.specs for down in downs
+        ):
             return  # it belongs to a lora_A
-        if not plain.endswith(_DOWN):
+        if not plain.endswith(tuple(_UPS)):
             self._place_whole(name, plain, key_of)
             return
-        module = plain.removesuffix(_DOWN)
+        module = _module(plain)
         key = key_of(f"{module}.weight")
         if key is None:
             return
         if key not in self.base.specs:
             raise self._of_another_base(f"changes {module}, which the encoder does not have")
-        self._refuse_second(key, name)
+        if not self._is_base(key):
+            self._refuse_second(key, name)
         self._low_rank[key] = self._checked(name, module, self.base.specs[key].shape)
         self.specs[key] = TensorSpec(torch.float32, self.base.specs[key].shape)
 
@@ -167,10 +164,21 @@ class AdaptedWeights(WeightFiles):
         if ".lora_" in name or not name.startswith(_PREFIX):
             raise self._unfit(f"holds {name}, which this version cannot merge")
         key = key_of(plain)
-        if key is not None:
+        if key is None:
+            return
+        spec = self._adapter.specs[name]
+        if _BASE not in name or key in self._whole:
             self._refuse_second(key, name)
-            self._whole[key] = name
-            self.specs[key] = self._adapter.specs[name]
+        elif key in self.base.specs and spec.shape != self.base.specs[key].shape:
+            shape = list(self.base.specs[key].shape)
+            raise self._of_another_base(f"changes {plain} {list(spec.shape)}, where the base has {shape}")
+        self._whole[key] = name
+        if key not in self._low_rank:
+            self.specs[key] = spec
+
+    def _is_base(self, key: str) -> bool:
+        """Tells whether all that is known of a tensor yet is what the adapter has whole to be changed."""
+        return _BASE in self._whole.get(key, "") and key not in self._low_rank
 
     def _refuse_second(self, key: str, name: str) -> None:
         first = self._low_rank[key].down if key in self._low_rank else self._whole.get(key)
@@ -179,32 +187,29 @@ class AdaptedWeights(WeightFiles):
 
     def _checked(self, down: str, module: str, shape: tuple[int, ...]) -> _LowRank:
         """Makes the change of a matrix or a convolution [d_out, ...] out of what the file has for it."""
-        stem = down.removesuffix(_DOWN)
-        specs, up = self._adapter.specs, f"{stem}{_UP}"
+        kind = next(suffix for suffix in _UPS if down.endswith(suffix))
+        stem, of_table = down.removesuffix(kind), kind == _TABLE_DOWN
+        specs, up = self._adapter.specs, f"{stem}{_UPS[kind]}"
         if up not in specs:
             raise self._unfit(f"holds {down}, but no {up}: download it again")
-        if not _is_low_rank_of(shape, specs[down].shape, specs[up].shape):
+        of_base = shape[::-1] if of_table else shape
+        if not _is_low_rank_of(of_base, specs[down].shape, specs[up].shape):
             raise self._of_another_base(
                 f"changes {module} by {list(specs[up].shape)} times {list(specs[down].shape)}, where the "
-                f"base has {list(shape)}, and not [d_out, r] times [r, d_in] of the base's [d_out, d_in]"
+                f"base has {list(shape)}, and not [d_out, r] times [r, d_in] of the base's"
+                f" {'[d_in, d_out]' if of_table else '[d_out, d_in]'}"
             )
-        scale = self._scale(module, specs[down].shape[0])
-        return _LowRank(down, up, scale, self._magnitude(stem, module, shape))
+        scale = self._config.scale(module, specs[down].shape[0])
+        return _LowRank(down, up, scale, self._magnitude(stem, module, of_base), of_table)
 
     def _magnitude(self, stem: str, module: str, shape: tuple[int, ...]) -> str | None:
-        if not self._config.get("use_dora"):
+        if not self._config.uses_dora:
             return None
         names = (f"{stem}{_MAGNITUDE}", f"{stem}{_MAGNITUDE}.weight")
         name = next((name for name in names if name in self._adapter.specs), None)
         if name is None or len(shape) != 2 or self._adapter.specs[name].shape != shape[:1]:
             raise self._unfit(f"has no lora_magnitude_vector [{shape[0]}] for the matrix of {module}")
         return name
-
-    def _scale(self, module: str, rank: int) -> float:
-        # The first pattern that fits the end of a module's name counts, as in PEFT.
-        found = (value for pattern, value in self._alphas.items() if pattern.fullmatch(module))
-        alpha = next(found, self._config["lora_alpha"])
-        return float(alpha) / (rank**0.5 if self._config.get("use_rslora") else rank)
 
     def _of_another_base(self, what: str) -> CheckpointError:
         return self._unfit(
@@ -213,7 +218,7 @@ class AdaptedWeights(WeightFiles):
         )
 
     def _unfit(self, what: str) -> CheckpointError:
-        base = self._config.get("base_model_name_or_path")
+        base = self._config.values.get("base_model_name_or_path")
         return CheckpointError(f"{self._adapter.paths[0]} {what} (the adapter's own base is {base!r})")
 
 
@@ -230,61 +235,11 @@ def _without_copies(names: Collection[str]) -> list[str]:
 
 
 def _plain(name: str) -> str:
-    return name.removeprefix(_PREFIX).replace(".base_layer.", ".")
+    return name.removeprefix(_PREFIX).replace(_BASE, ".")
 
 
 def _module(name: str) -> str:
     return re.split(r"\.lora_", name)[0]
-
-
-def _checked_config(path: Path) -> Mapping[str, Any]:
-    config = read_json_object(path)
-    if config.get("peft_type") != "LORA":
-        raise CheckpointError(
-            f"{path}: peft_type is {config.get('peft_type')!r}, but only LORA is a change of weights: "
-            "merge the adapter into its base and give the whole model"
-        )
-    for key in _UNSUPPORTED:
-        if config.get(key):
-            raise CheckpointError(f"{path}: {key} is set: merge the adapter and give the whole model")
-    if (start := config.get("init_lora_weights")) not in _BASE_KEEPING_STARTS:
-        raise CheckpointError(
-            f"{path}: init_lora_weights is {start!r}, which changes the base as well: "
-            "merge the adapter and give the whole model"
-        )
-    _check_alpha(path, "lora_alpha", config.get("lora_alpha"))
-    return config
-
-
-def _check_alpha(path: Path, key: str, value: object) -> None:
-    if not isinstance(value, int | float) or isinstance(value, bool) or abs(value) > LARGEST_NUMBER:
-        raise CheckpointError(
-            f"{path}: {key} must be a number of at most {LARGEST_NUMBER:g}, found {repr(value)[:80]}: "
-            "take the one that the adapter was trained with"
-        )
-
-
-def _alpha_patterns(path: Path, config: Mapping[str, Any]) -> dict[re.Pattern[str], float]:
-    """Returns the scales of the modules that have one of their own, by what fits the modules' whole names."""
-    alphas = config.get("alpha_pattern") or {}
-    if not isinstance(alphas, dict) or len(alphas) > _MOST_PATTERNS:
-        raise CheckpointError(f"{path}: alpha_pattern must be an object of at most {_MOST_PATTERNS} patterns")
-    for pattern, value in alphas.items():
-        if not _is_quick(pattern):
-            raise CheckpointError(
-                f"{path}: alpha_pattern has {pattern[:80]!r}, but only names with \\., .*, \\d+, [0-9]+ and "
-                f"| are read, of at most {_LONGEST_PATTERN} characters and {_MOST_OF_A_REPETITION} "
-                "of each repetition: merge the adapter with PEFT's merge_and_unload and give the whole model"
-            )
-        _check_alpha(path, f"alpha_pattern: {pattern!r}", value)
-    return {re.compile(rf"(.*\.)?({pattern})"): value for pattern, value in alphas.items()}
-
-
-def _is_quick(pattern: str) -> bool:
-    """Tells whether a pattern is one of those that `re` compiles, and tries on any name in a moment."""
-    repetitions = pattern.count("*"), pattern.count("+")
-    short = len(pattern) <= _LONGEST_PATTERN and max(repetitions) <= _MOST_OF_A_REPETITION
-    return short and _PATTERN.fullmatch(pattern) is not None
 
 
 def _is_low_rank_of(shape: tuple[int, ...], down: tuple[int, ...], up: tuple[int, ...]) -> bool:

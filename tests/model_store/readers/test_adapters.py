@@ -321,6 +321,7 @@ def edited(change: Callable[[dict[str, torch.Tensor]], object]) -> Callable[[Pat
 DOWN, UP = f"base_model.model.{MODULE}.lora_A.weight", f"base_model.model.{MODULE}.lora_B.weight"
 # The names without and with the prefix of the class that was trained.
 OTHER = f"base_model.model.{MODULE.removeprefix('vision_model.')}"
+KEYS = MODULE.replace("q_proj", "k_proj")
 NORM = "base_model.model.vision_model.encoder.layers.0.layer_norm1"
 DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
     "half a file": (cut, "it is not a complete safetensors file"),
@@ -378,8 +379,8 @@ DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
         r"changes .*layer_norm1.bias twice: remove one of .* and .*",
     ),
     "an embedding": (
-        edited(lambda t: t.update({"base_model.model.x.lora_embedding_A": torch.zeros(2)})),
-        "lora_embedding_A, which this version cannot merge",
+        edited(lambda t: t.update({f"base_model.model.{KEYS}.lora_embedding_A": torch.zeros(RANK, WIDTH)})),
+        "lora_embedding_A, but no .*lora_embedding_B: download it again",
     ),
     "something else": (edited(lambda t: t.update({"prompt": torch.zeros(2)})), "holds prompt, which"),
     "DoRA's magnitudes without use_dora": (
