@@ -84,7 +84,7 @@ def check_prepares_alike(task: str, finetuned: Checkpoint, prepared: Prepared) -
             check_same_cut_end(task, finetuned.folder, prepared.preprocessing.cut_end)
         if prepared.tokenizer is not None and has_tokenizer(finetuned.folder):
             own_tokens = read_tokenizer(finetuned.folder, embedding.vocabulary, embedding.num_types)
-            check_same_tokens(task, own_tokens, prepared.tokenizer)
+            check_same_tokens(task, own_tokens, prepared.tokenizer, embedding.num_types)
         return
     if not has_preprocessing(finetuned.folder):
         return

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from mass_serve.inputs.texts import Text, parts
 from mass_serve.model_store.errors import CheckpointError
 from mass_serve.model_store.readers.text_tokenizers import StoredTokenizer, parsed
 
 # Tokenizers of one vocabulary make different tokens of these where they treat case, accents, blanks,
-# ideograms or punctuation differently, or put other marks around a text.
-TELLING_TEXTS = (
+# ideograms or punctuation differently, put other marks around a text or between two, or give them types.
+TELLING_TEXTS: tuple[Text, ...] = (
     "The Cat",
     "a  cat",
     " a cat ",
@@ -15,13 +16,17 @@ TELLING_TEXTS = (
     "\u4e2d\u6587",
     "can't, 1.5",
     "a\ncat",
+    ("a", "cat"),
 )
 
 
-def check_same_tokens(task: str, own: StoredTokenizer, pretrained: StoredTokenizer) -> None:
+def check_same_tokens(
+    task: str, own: StoredTokenizer, pretrained: StoredTokenizer, token_types: int = 1
+) -> None:
     """Raises CheckpointError where a fine-tuned model's tokens are not those of the pretrained one.
 
-    Neither their vocabularies nor what they make of texts may differ.
+    Neither their vocabularies nor what they make of texts and of pairs may differ. A model of one type does
+    not look at types.
     """
     if own.vocabulary != pretrained.vocabulary:
         differing = sorted(own.vocabulary.items() ^ pretrained.vocabulary.items())
@@ -34,9 +39,11 @@ def check_same_tokens(task: str, own: StoredTokenizer, pretrained: StoredTokeniz
         return
     theirs, ours = parsed(f"task {task}", own.content), parsed("the pretrained model", pretrained.content)
     for text in TELLING_TEXTS:
-        if theirs.encode(text).ids != ours.encode(text).ids:
+        one, other = (tokenizer.encode(*parts(text)) for tokenizer in (theirs, ours))
+        differs = "tokens" if one.ids != other.ids else "types of token"
+        if one.ids != other.ids or (token_types > 1 and one.type_ids != other.type_ids):
             raise CheckpointError(
-                f"task {task}: its tokenizer makes other tokens of {text!r} than that of the pretrained"
+                f"task {task}: its tokenizer makes other {differs} of {text!r} than that of the pretrained"
                 " model, and all tasks of a store read the same ones: remove it if the task was trained with"
                 " the other"
             )

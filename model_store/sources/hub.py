@@ -60,10 +60,10 @@ def fetch_from_hub(name: HubName, allow_pickle: bool, progress: Progress) -> Res
     wanted = needed_files(str(name), listed, allow_pickle)
     with _errors_explained(name, library):
         paths = [_download(name, file, library, progress) for file in wanted]
-    folder = paths[0].parent
-    if any(path.parent != folder for path in paths):
+    folder = _folder_of(wanted[0], paths[0])
+    if any(path != folder / file for file, path in zip(wanted, paths, strict=True)):
         raise CheckpointError(f"{name} was changed while it was fetched: run the same command again")
-    files = {path.name: _digest(name, path) for path in paths}
+    files = {file: _digest(name, path) for file, path in zip(wanted, paths, strict=True)}
     return Resolved(folder, Origin(name=str(name), revision=folder.name, files=files))
 
 
@@ -82,7 +82,7 @@ def _listed(name: HubName, library: ModuleType) -> list[str]:
     except Exception as error:
         if _refused(error, library) or (cached := _cached(name, library)) is None:
             raise
-        return [path.name for path in cached.iterdir()]
+        return [path.relative_to(cached).as_posix() for path in cached.rglob("*")]
     return [file.rfilename for file in info.siblings]
 
 
@@ -92,6 +92,11 @@ def _cached(name: HubName, library: ModuleType) -> Path | None:
         if isinstance(found, str):
             return Path(found).parent
     return None
+
+
+def _folder_of(file: str, path: Path) -> Path:
+    """The folder that holds a file, which lies in it as it is named."""
+    return path.parents[file.count("/")]
 
 
 def _download(name: HubName, file: str, library: ModuleType, progress: Progress) -> Path:

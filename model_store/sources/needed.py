@@ -15,9 +15,11 @@ _BESIDE = (
     *CONFIG_FILES,
     *("preprocessor_config.json", "processor_config.json"),
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "sentence_bert_config.json"),
-    *("vocab.json", "merges.txt", "vocab.txt"),
+    *("vocab.json", "merges.txt", "vocab.txt", "modules.json"),
     *(HEAD_FILE, LABELS_FILE),
 )
+# The folder of sentence-transformers' pooling, by the name that the library gives it, and the file in it.
+_POOLING_FOLDER, _POOLING = re.compile(r"\d+_Pooling"), re.compile(r"\d+_Pooling/config\.json")
 _SHARD = re.compile(r"model-\d+-of-\d+\.safetensors")
 # The same weights in several forms, in the order in which readers prefer them.
 _SAFETENSORS = (WEIGHTS_FILE, INDEX_FILE, "adapter_model.safetensors", "open_clip_model.safetensors")
@@ -26,11 +28,11 @@ _PICKLED_ADAPTER = "adapter_model.bin"  # which no reader takes
 
 
 def needed_files(name: str, listed: Collection[str], allow_pickle: bool) -> list[str]:
-    """Returns the names, of those at the top of a folder, of the files to fetch.
+    """Returns the files to fetch of a folder, as seen from it; `listed` may be files in its folders, too.
 
     Raises CheckpointError where no weights are among them, with what is there instead.
     """
-    beside = [file for file in _BESIDE if file in listed]
+    beside = files_beside(listed)
     forms = (*_SAFETENSORS, *_PICKLES) if allow_pickle else _SAFETENSORS
     weights = next((file for file in forms if file in listed), None)
     if weights is None and HEAD_FILE not in listed:
@@ -41,7 +43,12 @@ def needed_files(name: str, listed: Collection[str], allow_pickle: bool) -> list
 
 def files_beside(listed: Collection[str]) -> list[str]:
     """Returns the files that say what kind of model a weights file in their folder is."""
-    return [file for file in _BESIDE if file in listed]
+    return [*(file for file in _BESIDE if file in listed), *sorted(filter(_POOLING.fullmatch, listed))]
+
+
+def has_needed_files(folder: str) -> bool:
+    """Tells whether a folder of that name in a model's has files that a reader needs."""
+    return _POOLING_FOLDER.fullmatch(folder) is not None
 
 
 def _without_weights(name: str, listed: Collection[str]) -> CheckpointError:

@@ -20,7 +20,7 @@ from mass_serve.model_store.errors import CheckpointError, StoreError
 from mass_serve.model_store.format.origin import Origin, check_recordable
 from mass_serve.model_store.progress import Progress
 from mass_serve.model_store.readers.weight_files import PICKLE_SUFFIXES
-from mass_serve.model_store.sources.needed import files_beside, needed_files
+from mass_serve.model_store.sources.needed import files_beside, has_needed_files, needed_files
 from mass_serve.model_store.sources.progress_of_bytes import ByteProgress
 from mass_serve.model_store.sources.resolved import Resolved
 from mass_serve.model_store.storage.files import without_credentials
@@ -82,8 +82,9 @@ class _Remote:
         return cls(shown, filesystem, str(root).rstrip("/"), None)
 
     def wanted(self, allow_pickle: bool) -> list[str]:
-        names = [str(path) for path in self.filesystem.ls(self.folder, detail=False)]
-        listed = {PurePosixPath(name).name for name in names}
+        listed = self._names_in(self.folder)
+        for folder in filter(has_needed_files, tuple(listed)):
+            listed |= {f"{folder}/{name}" for name in self._names_in(self.path(folder))}
         if self.file is None:
             return needed_files(self.shown, listed, allow_pickle)
         if PurePosixPath(self.file).suffix in PICKLE_SUFFIXES and not allow_pickle:
@@ -92,12 +93,15 @@ class _Remote:
             )
         return list(dict.fromkeys([*files_beside(listed), self.file]))
 
+    def _names_in(self, folder: str) -> set[str]:
+        return {PurePosixPath(str(path)).name for path in self.filesystem.ls(folder, detail=False)}
+
     def path(self, file: str) -> str:
         return f"{self.folder}/{file}"
 
     def version(self, file: str) -> str:
         """What changes when the file does, as far as the place tells: an ETag, or size and time."""
-        self.filesystem.invalidate_cache(self.folder)
+        self.filesystem.invalidate_cache(str(PurePosixPath(self.path(file)).parent))
         return f"{self.filesystem.checksum(self.path(file)):x}"[:32]
 
     def size(self, file: str) -> int:
@@ -121,6 +125,7 @@ class _Copy:
         for stale in self._folder.glob(f"{file}.*.partial"):
             if stale != partial:
                 stale.unlink()
+        path.parent.mkdir(exist_ok=True)
         self._fetch(file, partial)
         if self._remote.version(file) != version:
             raise CheckpointError(

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import transformers
+from tokenizers.processors import TemplateProcessing
 
 from mass_serve.inputs.texts import TextTokenizer
 from mass_serve.model_store.errors import CheckpointError
@@ -190,6 +191,23 @@ def test_tokenizers_of_one_vocabulary_that_read_texts_differently_are_refused(
     assert own.vocabulary == pretrained.vocabulary
     with pytest.raises(CheckpointError, match=f"task guard: its tokenizer makes other tokens of {text} than"):
         check_same_tokens("guard", own, pretrained)
+
+
+def test_tokenizers_that_mark_pairs_differently_are_refused(tmp_path: Path) -> None:
+    pretrained = read_tokenizer(save_word_pieces(tmp_path / "a"), 1000, 2)
+    one_type = read_tokenizer(save_word_pieces(tmp_path / "b", model_input_names=["input_ids"]), 1000, 2)
+    check_same_tokens("guard", one_type, pretrained, token_types=1)
+    with pytest.raises(CheckpointError, match=r"makes other types of token of \('a', 'cat'\) than"):
+        check_same_tokens("guard", one_type, pretrained, token_types=2)
+    content = json.loads(pretrained.content)
+    ids = {token: pretrained.vocabulary[token] for token in ("[CLS]", "[SEP]")}
+    unmarked = TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A $B [SEP]", special_tokens=list(ids.items())
+    )
+    content["post_processor"] = json.loads(unmarked.__getstate__())
+    no_mark = StoredTokenizer.of("here", json.dumps(content).encode())
+    with pytest.raises(CheckpointError, match=r"makes other tokens of \('a', 'cat'\) than"):
+        check_same_tokens("guard", no_mark, pretrained)
 
 
 @pytest.mark.parametrize("file", ["tokenizer_config.json", "config.json"])

@@ -19,7 +19,7 @@ from typing import Any
 from urllib.parse import unquote
 
 _INFO = re.compile(r"/api/models/(?P<repository>[^/]+/[^/]+?)(/revision/(?P<revision>.+))?")
-_FILE = re.compile(r"/(?P<repository>[^/]+/[^/]+)/resolve/(?P<revision>.+)/(?P<file>[^/]+)")
+_FILE = re.compile(r"/(?P<repository>[^/]+/[^/]+)/resolve/(?P<revision>.+?)/(?P<file>(\d+_Pooling/)?[^/]+)")
 _LARGE = (".safetensors", ".bin")
 
 

@@ -73,6 +73,23 @@ def test_only_what_a_reader_needs_is_fetched(hub: FakeHub, suite: Suite) -> None
     assert found.origin.files.keys() == {"config.json", "model.safetensors", "preprocessor_config.json"}
 
 
+def test_what_says_how_a_text_becomes_one_vector_lies_in_a_folder(
+    hub: FakeHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = hub.repositories["org/model"].folder
+    (folder / "modules.json").write_text("[]")
+    (folder / "1_Pooling").mkdir()
+    (folder / "1_Pooling" / "config.json").write_text('{"pooling_mode_cls_token": true}')
+    (folder / "1_Pooling" / "README.md").write_text("not needed")
+    found = resolve(NAME)
+    assert found.origin is not None
+    assert {"modules.json", "1_Pooling/config.json"} < found.origin.files.keys()
+    assert "1_Pooling/README.md" not in found.origin.files
+    assert (found.path / "1_Pooling" / "config.json").read_text() == '{"pooling_mode_cls_token": true}'
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    assert resolve(NAME) == found, "offline it is known to be in the cache"
+
+
 @pytest.mark.parametrize("revision", ["v1.0", "refs/pr/3", "1" * 40])
 def test_revisions(hub: FakeHub, revision: str) -> None:
     found = resolve(f"{NAME}@{revision}")

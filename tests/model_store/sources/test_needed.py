@@ -23,6 +23,13 @@ def test_beside_a_head_the_pickle_of_an_adapter_stays_where_it_is() -> None:
     assert found == ["adapter_config.json", "head.safetensors"]
 
 
+def test_what_says_how_a_text_becomes_one_vector_is_fetched() -> None:
+    pooling = ["modules.json", "1_Pooling/config.json"]
+    others = ["2_Normalize", "1_Pooling", "1_Pooling/README.md", "onnx/config.json", "2_Dense/config.json"]
+    found = needed_files("hf:org/texts", [*others, *pooling, "model.safetensors"], allow_pickle=False)
+    assert found == [*pooling, "model.safetensors"]
+
+
 def test_what_says_how_much_of_a_text_is_read_is_fetched() -> None:
     beside = ["tokenizer_config.json", "sentence_bert_config.json"]
     found = needed_files("hf:org/texts", ["README.md", *beside, "model.safetensors"], allow_pickle=False)

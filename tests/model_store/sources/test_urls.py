@@ -59,6 +59,19 @@ def test_a_folder_is_copied(remote: Any, suite: Suite) -> None:
     assert found.origin.files["model.safetensors"] == hashlib.sha256(weights).hexdigest()
 
 
+def test_what_says_how_a_text_becomes_one_vector_lies_in_a_folder(remote: Any) -> None:
+    remote.pipe_file("/bucket/models/base/modules.json", b"[]")
+    for name in ("config.json", "README.md"):
+        remote.pipe_file(f"/bucket/models/base/1_Pooling/{name}", b'{"pooling_mode_cls_token": true}')
+    found = resolve(URL)
+    assert found.origin is not None
+    assert found.origin.files.keys() == {
+        *("config.json", "model.safetensors", "modules.json", "1_Pooling/config.json")
+    }
+    assert (found.path / "1_Pooling" / "config.json").read_bytes() == b'{"pooling_mode_cls_token": true}'
+    assert resolve(URL) == found
+
+
 def test_one_file_comes_with_what_describes_it(remote: Any, suite: Suite) -> None:
     remote.pipe_file("/bucket/models/base/epoch.pt", b"a pickle")
     found = resolve(f"{URL}/model.safetensors")
