@@ -10,6 +10,7 @@ from mass_serve import __version__
 from mass_serve.cli import (
     build_store,
     calibrate,
+    check_config,
     classify,
     evaluate,
     head,
@@ -28,6 +29,7 @@ app = typer.Typer(
 )
 for command in (
     serve,
+    check_config,
     classify,
     evaluate,
     calibrate,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import structlog
 
 from tests import optional
 from tests.interpreter import InterpretedRuns
@@ -66,6 +68,17 @@ def store(built_of_all: Path, tmp_path: Path) -> Path:
 def store_of_two(built: Path, tmp_path: Path) -> Path:
     """A store of two tasks that a test may change: the suite has one more to add."""
     return shutil.copytree(built, tmp_path / "store")
+
+
+@pytest.fixture
+def _logging_restored() -> Iterator[None]:
+    """For tests of what sets the process's logging up."""
+    root = logging.getLogger()
+    handlers, level = root.handlers, root.level
+    yield
+    root.handlers = handlers
+    root.setLevel(level)
+    structlog.reset_defaults()
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 
 import pytest
 import structlog
@@ -12,17 +11,7 @@ from mass_serve.server.operation.logs import configure_logs
 from mass_serve.server.settings import load_settings
 
 
-@pytest.fixture
-def _restored() -> Iterator[None]:
-    root = logging.getLogger()
-    handlers, level = root.handlers, root.level
-    yield
-    root.handlers = handlers
-    root.setLevel(level)
-    structlog.reset_defaults()
-
-
-@pytest.mark.usefixtures("_restored")
+@pytest.mark.usefixtures("_logging_restored")
 @pytest.mark.parametrize("log_format", ["console", "json"])
 def test_the_credentials_in_a_url_are_not_shown(log_format: str, capsys: pytest.CaptureFixture[str]) -> None:
     configure_logs(load_settings({"log_format": log_format}))
@@ -43,7 +32,7 @@ def fail(key: str) -> None:
     raise RuntimeError(f"a defect with {len(headers)} headers")
 
 
-@pytest.mark.usefixtures("_restored")
+@pytest.mark.usefixtures("_logging_restored")
 @pytest.mark.parametrize("log_format", ["console", "json"])
 def test_a_traceback_does_not_show_the_headers_that_it_passed(
     log_format: str, capsys: pytest.CaptureFixture[str]
@@ -75,7 +64,7 @@ def say_hostile_things(log_format: str) -> None:
         structlog.get_logger("test").error("failed", exc_info=error)
 
 
-@pytest.mark.usefixtures("_restored")
+@pytest.mark.usefixtures("_logging_restored")
 @pytest.mark.parametrize("log_format", ["console", "json"])
 def test_nothing_logged_can_command_a_terminal_or_forge_a_line(
     log_format: str, capsys: pytest.CaptureFixture[str]
@@ -88,7 +77,7 @@ def test_nothing_logged_can_command_a_terminal_or_forge_a_line(
     assert "Traceback" in log
 
 
-@pytest.mark.usefixtures("_restored")
+@pytest.mark.usefixtures("_logging_restored")
 def test_what_is_printable_stays_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
     configure_logs(load_settings({"log_format": "console"}))
     structlog.get_logger("test").info("ready", tasks=["cars", "Vögel"], path="C:\\store")

@@ -1,0 +1,65 @@
+"""`mass-serve check-config` says before a start what the start would say."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from mass_serve.cli.app import app
+from mass_serve.server.settings import load_settings
+from tests.certificates import write_certificate
+
+pytestmark = pytest.mark.usefixtures("_logging_restored")
+
+
+def check(*arguments: str) -> Result:
+    return CliRunner().invoke(app, ["check-config", *arguments], env={"MASS_QUEUE_IMAGES": "128"})
+
+
+def test_what_it_prints_is_a_file_of_the_same_settings(tmp_path: Path, built_of_all: Path) -> None:
+    certificate = write_certificate(tmp_path)
+    keys = tmp_path / "keys"
+    keys.write_text("a-secret-key name=team rate=5\n")
+    keys.chmod(0o600)
+    result = check(
+        str(built_of_all),
+        *("--tls-cert", str(certificate.cert), "--tls-key", str(certificate.key)),
+        *("--inference-keys-file", str(keys), "--grpc-port", "8001", "--tracing"),
+        *("--cors-origins", "https://a.example,https://b.example", "--batch-delay", "0.00001"),
+    )
+    assert result.exit_code == 0, result.output
+    told = tomllib.loads(result.stdout)
+    assert (told["store"], told["queue_images"], told["grpc_port"]) == (str(built_of_all), 128, 8001)
+    assert told["cors_origins"] == ["https://a.example", "https://b.example"]
+    assert "a-secret-key" not in result.output
+    manifest = json.loads((built_of_all / "manifest.json").read_bytes())
+    assert manifest.keys() >= {"tasks"}
+    assert "the store is at revision" in result.stderr
+    again = tmp_path / "again.toml"
+    again.write_text(result.stdout)
+    first = load_settings({"config": again})
+    assert first.tls_cert == certificate.cert
+    assert check("--config", str(again)).stdout == result.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (["--port", "70000"], 2, "port"),
+        (["--inference-keys-file", "/nonexistent"], 2, "key file"),
+        (["--tls-cert", "/nonexistent"], 2, "tls_key"),
+        (["--device", "cuda:99"], 2, "cuda"),
+        (["--max-connections", "1000000000"], 2, "max_connections"),
+        (["/nonexistent"], 1, "/nonexistent"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(arguments: list[str], code: int, says: str) -> None:
+    result = check(*arguments)
+    assert result.exit_code == code
+    assert result.stderr.count("\n") == 1
+    assert says in result.stderr
+    assert result.stdout == ""
