@@ -45,6 +45,7 @@ demo: $(VENV)/.installed-dev
 	$(BIN)/python -m examples.demo_suite.train --out .demo
 	rm -rf server/demo_store
 	cp -r .demo/store server/demo_store
+	$(BIN)/python -m examples.page_samples
 
 # A real encoder with real pictures, from packages of PyPI, npm and Debian: fine-tuned for six tasks, served from one
 # store, measured. The figures go into the documentation. What is there already is used again.

@@ -10,8 +10,10 @@ from fastapi import FastAPI
 
 from mass_serve import __version__
 from mass_serve.engine import EngineSource
-from mass_serve.server.operation import health_routes, metrics_routes, page
+from mass_serve.server.operation import health_routes, metrics_routes
 from mass_serve.server.operation.metrics import Metrics
+from mass_serve.server.operation.page import routes as page
+from mass_serve.server.operation.page.samples import offered_samples
 from mass_serve.server.operation.tracing import Traced, Untraced, start_tracing
 from mass_serve.server.protocols.hugging_face import routes as hugging_face
 from mass_serve.server.protocols.hugging_face.image_requests import FRAME_OF_JSON
@@ -98,6 +100,7 @@ def create_app(settings: Settings, source: EngineSource) -> FastAPI:
     app.state.statistics = statistics
     app.state.beside = beside
     app.state.tls = tls
+    app.state.samples = offered_samples(settings)
     for routes in ROUTES:
         app.include_router(routes.router)
     install_error_handlers(app, service)

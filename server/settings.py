@@ -60,6 +60,13 @@ class Settings(EngineOptions, BaseSettings):
 
     config: Path | None = Field(None, description="a TOML file with any of these settings")
     store: str | None = Field(None, description="store folder or URL; the demo store where not given")
+    samples: Path | None = Field(
+        None,
+        description=(
+            "folder of images, or file with a text on each line, that the page offers to try; the demo store"
+            " has its own"
+        ),
+    )
 
     store_poll_seconds: Seconds = Field(
         10.0, description="seconds between polls of the store for a new revision; 0 polls only when told"

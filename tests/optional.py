@@ -32,6 +32,9 @@ KUBERNETES = (
     "rpds-py",
 )
 
+# A browser's driver, what it imports, and the checker of pages that comes with axe-core's file.
+BROWSER = ("playwright", "greenlet", "axe-playwright-python")
+
 # A client of S3 and a server, without what the server needs for other services; botocore allows no newer
 # python-dateutil, and works with the one that is here.
 S3 = (
@@ -115,6 +118,16 @@ def _without_s3() -> str | None:
     return f"stores on S3 are held to a server: pip install --no-deps {' '.join(S3)}"
 
 
+def _without_browser() -> str | None:
+    packages = all(importlib.util.find_spec(name) for name in ("playwright", "axe_playwright_python"))
+    if packages and shutil.which("chromium") and shutil.which("curl"):
+        return None
+    return (
+        "the page is tried in a browser: apt-get install chromium curl;"
+        f" pip install --no-deps {' '.join(BROWSER)}"
+    )
+
+
 def _without_real_demo() -> str | None:
     if importlib.util.find_spec("onnx") and importlib.util.find_spec("peft"):
         return None
@@ -133,6 +146,7 @@ MISSING: dict[str, Callable[[], str | None]] = {
     "kserve": _without_kserve,
     "kubernetes": _without_kubernetes,
     "s3": _without_s3,
+    "browser": _without_browser,
     "real_demo": _without_real_demo,
 }
 

@@ -49,8 +49,9 @@ def test_it_holds_the_package_once_and_nothing_else(wheel: Path) -> None:
         "py.typed",
         "kernels/tile_shapes.json",
         "model_store/words/clip_benchmark/Cars.json",
-        "server/operation/page.html",
+        "server/operation/page/page.html",
         "server/demo_store/manifest.json",
+        "server/demo_samples/street.png",
     )
     assert {f"mass_serve/{name}" for name in held} <= names
     assert sum(name.endswith("pretrained.safetensors") for name in names) == 1

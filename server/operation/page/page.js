@@ -1,0 +1,189 @@
+import { answerOf, inputOf, inWords } from "./answers.js";
+import { byId, element, image, name } from "./elements.js";
+import { classify, command, getBlob, getJson } from "./server.js";
+
+const AT_ONCE = 4; // requests side by side
+const MOST_INPUTS = 200;
+const MOST_LABELS = 300; // shown of a task
+const MANY_TASKS = 10; // more of them have a filter
+
+let readsTexts = false; // else images
+let tasks = [];
+let inputs = [];
+let running = new AbortController();
+
+function question() {
+  const ticked = [...document.querySelectorAll("#tasks input:checked")].map((box) => box.value);
+  return { tasks: ticked, kind: document.querySelector("[name=question]:checked").value };
+}
+
+// Asks about inputs, and shows each answer once it is there. Another call takes this one's place.
+async function ask() {
+  running.abort();
+  running = new AbortController();
+  showCommand();
+  const asked = question();
+  const { signal } = running;
+  const places = inputs.map((input) => element("li", { className: readsTexts ? "of-text" : "" }, inputOf(input)));
+  byId("answers").replaceChildren(...places);
+  if (!inputs.length) return;
+  byId("status").classList.remove("unseen");
+  byId("status").textContent = inputs.length === 1 ? "Asking …" : `Asking about ${inputs.length} …`;
+  if (byId("answered").getBoundingClientRect().top > innerHeight * 0.8) byId("answered").scrollIntoView();
+  // Inputs of one task go together; others apart, so that one that is refused does not stop the rest.
+  const groups = asked.kind === "same_task" ? [[...inputs.keys()]] : [...inputs.keys()].map((place) => [place]);
+  const told = [];
+  const waiting = groups.values();
+  const work = async () => {
+    for (const group of waiting) told.push(await askGroup(group, places, asked, signal));
+  };
+  await Promise.all(Array.from({ length: AT_ONCE }, work));
+  if (signal.aborted) return;
+  const failed = told.filter((sentence) => sentence === null).length;
+  const isAll = inputs.length === 1 && !failed; // then the answer beside it says the same to whoever sees it
+  byId("status").classList.toggle("unseen", isAll);
+  byId("status").textContent = failed ? `${failed} of ${told.length} requests failed.` : isAll ? told[0] : `${inputs.length} answers.`;
+}
+
+// Asks about inputs of one request and shows its answers. Returns them in words, or null where there are none.
+async function askGroup(group, places, asked, signal) {
+  if (signal.aborted) return null;
+  try {
+    const results = await classify(group.map((place) => inputs[place]), asked, signal);
+    if (signal.aborted) return null;
+    const each = results.length / group.length;
+    group.forEach((place, at) => {
+      const own = results.slice(at * each, (at + 1) * each);
+      const answer = answerOf(own, inputs[place], asked.tasks.length || tasks.length, inputs.length === 1);
+      places[place].append(element("div", {}, ...answer));
+    });
+    return inWords(results);
+  } catch (error) {
+    if (signal.aborted) return null;
+    for (const place of group) places[place].append(element("p", { className: "error" }, error.message));
+    return null;
+  }
+}
+
+function askAbout(chosen) {
+  if (!chosen.length) return;
+  inputs = chosen.slice(0, MOST_INPUTS);
+  ask().then(() => {
+    if (chosen.length > MOST_INPUTS) byId("status").append(` Only the first ${MOST_INPUTS} of ${chosen.length} were asked about.`);
+  });
+}
+
+function askAboutFiles(files) {
+  askAbout([...files].map((file) => ({ blob: file, called: file.name })));
+}
+
+function askAboutText() {
+  const text = byId("text").value;
+  const texts = byId("lines").checked ? text.split("\n") : [text];
+  askAbout(texts.filter((one) => one.trim()).map((one) => ({ text: one })));
+}
+
+function showCommand() {
+  const example = readsTexts ? { text: "What is this about?" } : { called: "image.png" };
+  byId("command").textContent = command(inputs.length ? inputs : [example], question());
+}
+
+async function copyCommand() {
+  const text = byId("command");
+  getSelection().selectAllChildren(text);
+  // Only pages of this machine and those of https may write to the clipboard.
+  const copied = await navigator.clipboard?.writeText(text.textContent).then(() => true, () => false);
+  byId("copied").textContent = copied ? "Copied." : "Selected: press Ctrl C.";
+}
+
+function taskRow({ name: called, revision, labels, each_token: eachToken, individual_accuracy: accuracy }) {
+  const facts = [`${labels.length} labels`, `revision ${revision}`];
+  if (eachToken) facts.push("finds entities");
+  if (accuracy !== null) facts.push(`accuracy ${accuracy.toFixed(3)}`);
+  const details = element("details", {}, element("summary", {}, facts.join(", ")));
+  details.addEventListener("toggle", () => {
+    const more = labels.length > MOST_LABELS ? ` and ${labels.length - MOST_LABELS} more` : "";
+    const shown = labels.slice(0, MOST_LABELS).flatMap((label, place) => [place ? ", " : "", name(label)]);
+    details.append(element("p", {}, ...shown, more));
+  }, { once: true });
+  const box = element("input", { type: "checkbox", value: called });
+  return element("li", {}, element("label", { className: "choice" }, box, name(called)), details);
+}
+
+function tasksChanged() {
+  const { tasks: ticked } = question();
+  byId("all").hidden = !ticked.length;
+  byId("asked").textContent = ticked.length ? `Only ${ticked.join(", ")}.` : "All are asked. Tick some to ask them alone.";
+  ask();
+}
+
+async function showSamples() {
+  const { images, texts } = await getJson("page/samples");
+  const list = document.querySelector("#samples ul");
+  const offer = (input, ...content) => {
+    const button = element("button", {}, ...content);
+    button.addEventListener("click", () => askAbout([input]));
+    list.append(element("li", {}, button));
+  };
+  if (readsTexts) for (const text of texts) offer({ text }, text);
+  else for (const called of images) {
+    const blob = await getBlob(`page/samples/${encodeURIComponent(called)}`);
+    offer({ blob, called }, image(blob, called.replace(/\.[^.]*$/, "")));
+  }
+  byId("samples").hidden = !list.children.length;
+}
+
+async function start() {
+  try {
+    const served = await getJson("v1/tasks");
+    tasks = served.tasks;
+    readsTexts = served.reads === "texts";
+    byId("summary").textContent = `${tasks.length} classifiers of ${served.reads} behind one encoder. Send ${readsTexts ? "a text" : "an image"}, and the server finds out whose it is. Store revision ${served.store_revision}.`;
+    byId("texts").hidden = !readsTexts;
+    byId("images").hidden = readsTexts;
+    byId("filter").hidden = tasks.length <= MANY_TASKS;
+    byId("tasks").replaceChildren(...tasks.map(taskRow));
+    showCommand();
+    await showSamples();
+  } catch (error) {
+    byId("status").replaceChildren(element("span", { className: "error" }, error.message));
+  }
+}
+
+byId("files").addEventListener("change", (event) => {
+  askAboutFiles(event.target.files);
+  event.target.value = ""; // the same file may be chosen again
+});
+byId("texts").addEventListener("submit", (event) => { event.preventDefault(); askAboutText(); });
+byId("text").addEventListener("keydown", (event) => {
+  if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) askAboutText();
+});
+byId("lines").addEventListener("change", (event) => {
+  byId("text-label").textContent = event.target.checked ? "Texts, one on each line" : "Text";
+});
+byId("question").addEventListener("change", ask);
+byId("tasks").addEventListener("change", tasksChanged);
+byId("all").addEventListener("click", () => {
+  for (const box of document.querySelectorAll("#tasks input")) box.checked = false;
+  tasksChanged();
+});
+byId("filter").addEventListener("input", (event) => {
+  for (const row of byId("tasks").children) row.hidden = !row.querySelector("input").value.toLowerCase().includes(event.target.value.toLowerCase());
+});
+byId("copy").addEventListener("click", copyCommand);
+
+for (const kind of ["dragenter", "dragover"]) document.addEventListener(kind, (event) => {
+  if (readsTexts) return;
+  event.preventDefault();
+  document.body.classList.add("over");
+});
+document.addEventListener("dragleave", (event) => { if (!event.relatedTarget) document.body.classList.remove("over"); });
+document.addEventListener("drop", (event) => {
+  if (readsTexts) return;
+  event.preventDefault();
+  document.body.classList.remove("over");
+  askAboutFiles(event.dataTransfer.files);
+});
+document.addEventListener("paste", (event) => { if (!readsTexts) askAboutFiles(event.clipboardData.files); });
+
+start();

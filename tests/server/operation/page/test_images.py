@@ -1,0 +1,206 @@
+"""The page of a store of images, in Chromium: choosing, answers and why, tasks, the command."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+from tests.server.operation.page.conftest import Visit
+from tests.server_processes import ROOT, RunningServer, demo_server
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page, Request
+
+pytestmark = pytest.mark.optional("browser")
+
+IMAGES = ROOT / "examples" / "images"
+EIGHT, ALPHA = IMAGES / "street/eight/00.png", IMAGES / "greek/alpha/00.png"
+
+
+def choose(page: Page, *files: Path) -> None:
+    page.set_input_files("#files", [str(file) for file in files])
+    page.wait_for_selector(f"#answers li:nth-child({len(files)}) > :nth-child(2)")
+    page.wait_for_selector("#status:not(:has-text('Asking'))")
+
+
+def query(request: Request) -> dict[str, list[str]]:
+    return parse_qs(urlsplit(request.url).query)
+
+
+def test_it_says_what_is_served(visit: Visit, demo: RunningServer) -> None:
+    page = visit(demo)
+    served = demo.client.get("/v1/tasks").json()
+    assert f"{len(served['tasks'])} classifiers of images" in page.inner_text("#summary")
+    assert served["store_revision"] in page.inner_text("#summary")
+    rows = page.locator("#tasks > li")
+    assert rows.count() == len(served["tasks"])
+    for place, task in enumerate(served["tasks"]):
+        row = rows.nth(place)
+        row.locator("summary").click()
+        assert task["name"] in row.inner_text()
+        assert task["revision"] in row.inner_text()
+        assert ", ".join(task["labels"]) in row.inner_text()
+
+
+def test_a_sample_is_answered_with_the_reasons(visit: Visit, demo: RunningServer) -> None:
+    page = visit(demo)
+    page.get_by_role("button", name="street").click()
+    answer = page.locator("#answers > li")
+    answer.locator(".label").wait_for()
+    assert answer.locator(".label").inner_text() == "eight"
+    assert answer.locator(".task b").inner_text() == "street"
+    told = answer.inner_text()
+    assert "How likely each task is" in told
+    assert "familiarity" in told
+    assert "others together" in told
+    assert "eight, task street" in page.inner_text("#status"), "and a screen reader is told"
+
+
+def test_every_dropped_file_is_answered_by_itself(visit: Visit, demo: RunningServer, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.png"
+    broken.write_text("no picture")
+    page = visit(demo)
+    choose(page, EIGHT, broken, ALPHA)
+    answers = page.locator("#answers > li")
+    assert answers.nth(0).locator(".label").inner_text() == "eight"
+    assert "not an image" in answers.nth(1).locator(".error").inner_text()
+    assert answers.nth(2).locator(".label").inner_text() == "alpha"
+    assert page.inner_text("#status") == "1 of 3 requests failed."
+
+
+def test_files_can_be_dropped_and_pasted(visit: Visit, demo: RunningServer) -> None:
+    page = visit(demo)
+    for kind, field in (("drop", "dataTransfer"), ("paste", "clipboardData")):
+        page.evaluate(
+            """async ([kind, field, numbers]) => {
+                const data = new DataTransfer(), bytes = new Uint8Array(numbers);
+                for (const name of ["a.png", "b.png"]) data.items.add(new File([bytes], name));
+                document.body.dispatchEvent(kind === "drop"
+                    ? new DragEvent(kind, { bubbles: true, cancelable: true, [field]: data })
+                    : new ClipboardEvent(kind, { bubbles: true, cancelable: true, [field]: data }));
+            }""",
+            [kind, field, list(EIGHT.read_bytes())],
+        )
+        page.wait_for_selector("#answers li:nth-child(2) .label")
+        assert page.inner_text("#status") == "2 answers."
+        page.reload()
+        page.wait_for_selector("#tasks li")
+
+
+def test_ticked_tasks_are_asked_alone(visit: Visit, demo: RunningServer) -> None:
+    page = visit(demo)
+    choose(page, EIGHT)
+    with page.expect_request("**/v1/classify**") as asked:
+        page.check("#tasks [value=digits]")
+    assert query(asked.value) == {"tasks": ["digits"]}
+    page.wait_for_selector("#answers .task:has-text('digits')")
+    assert "nothing was routed" in page.inner_text("#answers")
+    with page.expect_request("**/v1/classify**") as asked:
+        page.check("#tasks [value=street]")
+    assert query(asked.value) == {"tasks": ["digits,street"]}
+    assert "Only digits, street." in page.inner_text("#asked")
+    with page.expect_request("**/v1/classify**") as asked:
+        page.get_by_role("button", name="Ask all").click()
+    assert query(asked.value) == {}
+    assert page.locator("#tasks input:checked").count() == 0
+
+
+def test_every_task_answers(visit: Visit, demo: RunningServer) -> None:
+    page = visit(demo)
+    choose(page, EIGHT)
+    page.check("[value=each]")
+    page.wait_for_selector("#answers .bars:has-text('street: eight')")
+    rows = page.locator("#answers .bars > div")
+    assert rows.count() == len(demo.client.get("/v1/tasks").json()["tasks"])
+
+
+def test_images_of_one_task_are_asked_together(visit: Visit, demo: RunningServer) -> None:
+    page = visit(demo)
+    page.check("[value=same_task]")
+    with page.expect_request("**/v1/classify**") as asked:
+        choose(page, EIGHT, ALPHA)
+    assert query(asked.value) == {"same_task": ["true"]}
+    tasks = page.locator("#answers .task b").all_inner_texts()
+    assert len(tasks) == 2
+    assert len(set(tasks)) == 1
+
+
+def test_the_command_asks_the_same(visit: Visit, demo: RunningServer, tmp_path: Path) -> None:
+    """Run in a shell, also with a file's name that means something to shells and to curl."""
+    odd = tmp_path / 'it\'s; "odd" $HOME, @x.png'
+    shutil.copyfile(EIGHT, odd)
+    page = visit(demo)
+    page.check("[value=each]")
+    page.check("#tasks [value=street]")
+    choose(page, odd)
+    done = subprocess.run(
+        ["bash", "-c", page.inner_text("#command")], cwd=tmp_path, capture_output=True, check=True
+    )
+    (result,) = json.loads(done.stdout)["results"]
+    assert (result["task"], result["label"]) == ("street", "eight")
+
+
+def test_the_command_can_be_copied(visit: Visit, demo: RunningServer) -> None:
+    page = visit(demo)
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.get_by_role("button", name="Copy").click()
+    page.wait_for_selector("#copied:has-text('Copied')")
+    assert page.evaluate("navigator.clipboard.readText()") == page.inner_text("#command")
+
+
+def test_it_works_with_a_keyboard_alone(visit: Visit, demo: RunningServer) -> None:
+    page = visit(demo)
+    page.wait_for_selector("#samples:not([hidden])")
+    focused = "document.activeElement.id || document.activeElement.value"
+    page.keyboard.press("Tab")
+    assert page.evaluate(focused) == "files"
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#answers .label")
+    assert page.inner_text("#answers .label") == "beach"
+    while page.evaluate(focused) != "best":
+        page.keyboard.press("Tab")
+    page.keyboard.press("ArrowUp")
+    page.wait_for_selector("#answers .bars:has-text('street: ')")
+    while page.evaluate(focused) != "street":
+        page.keyboard.press("Tab")
+    page.keyboard.press("Space")
+    page.wait_for_selector("#answers .task:has-text('street')")
+
+
+@pytest.fixture(scope="module")
+def with_keys(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    keys = tmp_path_factory.mktemp("keys") / "keys"
+    keys.write_text("secret\n")
+    with demo_server(inference_keys_file=keys) as running:
+        running.wait_until_ready()
+        yield running
+
+
+def test_a_key_is_asked_for_once(visit: Visit, with_keys: RunningServer) -> None:
+    page = visit(with_keys)
+    page.fill("#key", "wrong")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#key-dialog:not([open])", state="attached")
+    page.wait_for_selector("#key-dialog[open]")
+    page.fill("#key", "secret")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#tasks li")
+    choose(page, EIGHT, ALPHA)
+    assert page.locator("#answers .label").all_inner_texts() == ["eight", "alpha"]
+    assert '-H "X-API-Key: $KEY"' in page.inner_text("#command")
+    assert "secret" not in page.content()
+
+
+def test_that_there_is_no_key_is_told(visit: Visit, with_keys: RunningServer) -> None:
+    page = visit(with_keys)
+    page.get_by_role("button", name="Cancel").click()
+    page.wait_for_selector("#status .error")
+    assert "key" in page.inner_text("#status")

@@ -1,0 +1,102 @@
+"""The page of a store of texts, in Chromium."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.server.operation.page.conftest import HOSTILE_LABEL, Visit
+from tests.server_processes import RunningServer
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+pytestmark = pytest.mark.optional("browser")
+
+
+def ask(page: Page, text: str) -> None:
+    page.fill("#text", text)
+    page.press("#text", "Control+Enter")
+    page.wait_for_selector("#answers > li:last-child > :nth-child(2)")
+    page.wait_for_selector("#status:not(:has-text('Asking'))", state="attached")
+
+
+def test_each_line_is_a_text_or_all_are_one(visit: Visit, text_server: RunningServer) -> None:
+    page = visit(text_server)
+    ask(page, "What is the weather?\n\nIt rains.\n")
+    assert page.locator("#answers blockquote").all_inner_texts() == ["What is the weather?", "It rains."]
+    assert page.inner_text("#status") == "2 answers."
+    page.uncheck("#lines")
+    ask(page, "What is the weather?\nIt rains.")
+    assert page.locator("#answers blockquote").all_inner_texts() == ["What is the weather?\nIt rains."]
+
+
+def test_a_sample_is_a_text(visit: Visit, text_server: RunningServer) -> None:
+    page = visit(text_server)
+    assert page.locator("#samples button").all_inner_texts() == [
+        "What is the weather?",
+        "Jane lives in Zürich.",
+    ]
+    page.get_by_role("button", name="Jane").click()
+    page.wait_for_selector("#answers .label")
+    assert 'curl -d \'{"texts":["Jane lives in Zürich."]}\'' in page.inner_text("#command")
+
+
+def test_entities_are_marked_where_they_stand(visit: Visit, text_server: RunningServer) -> None:
+    # The face is one code point, and two units of a string in JavaScript.
+    text = "\N{GRINNING FACE} Jane <b>lives</b> in Zürich."
+    page = visit(text_server)
+    page.check("#tasks [value=pii]")
+    ask(page, text)
+    asked = {"texts": [text], "tasks": ["pii"]}
+    (result,) = text_server.client.post("/v1/classify", json=asked).json()["results"]
+    assert result["entities"], "there is something to mark"
+    marks = page.locator("#answers mark").all_inner_texts()
+    assert marks == [f"{found['text']} {found['label']}" for found in result["entities"]]
+    whole: str = page.evaluate(
+        """() => {
+            const copy = document.querySelector(".marked").cloneNode(true);
+            for (const mark of copy.querySelectorAll("mark")) mark.replaceWith(mark.firstChild);
+            return copy.textContent;
+        }"""
+    )
+    assert whole == text
+
+
+def test_entities_stand_beside_the_labels_of_other_tasks(visit: Visit, text_server: RunningServer) -> None:
+    page = visit(text_server)
+    page.check("[value=each]")
+    ask(page, "Jane lives in Zürich.")
+    assert "guard: guard" in page.inner_text("#answers .bars")
+    assert page.locator("#answers mark").count()
+
+
+def test_what_was_not_read_is_told(visit: Visit, text_server: RunningServer) -> None:
+    page = visit(text_server)
+    ask(page, "weather " * 500)
+    assert "tokens of the text were not read" in page.inner_text("#answers .hint >> nth=0")
+
+
+def test_what_the_server_refuses_is_told_in_its_words(visit: Visit, text_server: RunningServer) -> None:
+    page = visit(text_server)
+    page.check("#tasks [value=guard]")
+    page.check("#tasks [value=pii]")
+    ask(page, "Jane")
+    asked = {"texts": ["Jane"], "tasks": ["guard", "pii"]}
+    assert (
+        page.inner_text("#answers .error")
+        == text_server.client.post("/v1/classify", json=asked).json()["error"]
+    )
+
+
+def test_labels_never_become_html(visit: Visit, text_server: RunningServer) -> None:
+    page = visit(text_server)
+    page.check("#tasks [value=domain]")
+    page.locator("#tasks li:has([value=domain]) summary").click()
+    ask(page, HOSTILE_LABEL)
+    assert HOSTILE_LABEL in page.inner_text("#answers .label")
+    assert HOSTILE_LABEL in page.inner_text("#tasks")
+    assert HOSTILE_LABEL in page.inner_text("#answers blockquote")
+    assert page.locator("#tasks img, #tasks b, #answers img, #answers .label b").count() == 0
+    assert page.title() == "MASS Serve"
