@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -22,6 +23,8 @@ MOST_OPTIONS = 10_000
 # JSON with files in base64 is parsed in a worker process from so many bytes on: here it would hold the
 # interpreter for more than the five milliseconds that threads have anyhow.
 MOST_JSON_HERE = 1 << 20
+# What browsers put before base64; of which kind the image is its bytes say.
+_DATA_URI = re.compile(r"data:[^,]{0,200};base64,", re.IGNORECASE)
 # Of any body: lists in lists need no commas.
 MOST_LISTS = 1_000_000
 
@@ -99,10 +102,12 @@ def is_image_like(body: bytes) -> bool:
 
 
 def decoded_base64(text: str, where: str) -> bytes:
-    """Returns the bytes that `text` stands for. Raises BadRequestError, which says where the text was."""
+    """Returns the bytes that base64, or a data URI of it, stands for.
+
+    Raises BadRequestError, which says where the text was.
+    """
+    prefix = _DATA_URI.match(text)
     try:
-        return base64.b64decode(text, validate=True)
+        return base64.b64decode(text[prefix.end() :] if prefix else text, validate=True)
     except (binascii.Error, ValueError) as error:
-        raise BadRequestError(
-            f"{where} is not base64; send it padded, without line breaks or prefix."
-        ) from error
+        raise BadRequestError(f"{where} is not base64; send it padded and without line breaks.") from error

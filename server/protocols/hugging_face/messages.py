@@ -44,7 +44,7 @@ class HuggingFaceBody(BaseModel):
 
     model_config = ConfigDict(strict=True)
 
-    inputs: str = Field(description="the image file in standard base64")
+    inputs: str = Field(description="the image file in standard base64, or as a data URI")
     parameters: HuggingFaceParameters | None = None
 
 

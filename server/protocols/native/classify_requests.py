@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 # Of a form, beside its images.
 MOST_FIELDS = 1000
+# The names that a form's images may have: documented, and as `curl -F file=@photo.jpg` is typed.
+IMAGE_FIELDS = ("images", "image", "file", "files")
 ANSWER = "best, the default, for one answer to each input, or each for one of every task named, or of all"
 SAME_TASK = "all inputs are of one task, which is chosen by the evidence of all together"
 AGGREGATION = (
@@ -47,7 +49,7 @@ class ImageItem(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    b64: Annotated[str, Field(description="the image file in standard base64")]
+    b64: Annotated[str, Field(description="the image file in standard base64, or as a data URI")]
 
     @model_validator(mode="before")
     @classmethod
@@ -167,7 +169,7 @@ def _read_multipart(parts: Sequence[Part]) -> tuple[list[bytes], Options]:
     tasks: list[str] | None = None
     options: dict[str, Any] = {}
     for part in parts:
-        if part.name == "images":
+        if part.name in IMAGE_FIELDS:
             files.append(part.data)
         elif part.name == "tasks":
             tasks = tasks or []

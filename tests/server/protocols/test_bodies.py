@@ -117,9 +117,13 @@ def test_an_image_is_known_by_bytes_that_no_text_has(body: bytes, expected: bool
 def test_base64_is_decoded() -> None:
     assert decoded_base64("AAEC", "images[0].b64") == b"\0\1\2"
     assert decoded_base64("", "images[0].b64") == b""
+    assert decoded_base64("data:image/png;base64,AAEC", "images[0].b64") == b"\0\1\2"
+    assert decoded_base64("DATA:image/svg+xml;charset=utf-8;base64,AAEC", "images[0].b64") == b"\0\1\2"
 
 
-@pytest.mark.parametrize("text", ["AAE", "AA EC", "AA\nEC", "data:image/png;base64,AAEC", "AA-_", "äöü="])
+@pytest.mark.parametrize(
+    "text", ["AAE", "AA EC", "AA\nEC", "data:image/png,AAEC", "data:,data:;base64,AAEC", "AA-_", "äöü="]
+)
 def test_what_is_not_base64_is_told_with_its_place(text: str) -> None:
     with pytest.raises(BadRequestError, match=r"^images\[0\]\.b64 is not base64; send it padded"):
         decoded_base64(text, "images[0].b64")
