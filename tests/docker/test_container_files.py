@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import ssl
 import subprocess
 import sys
 import threading
@@ -21,6 +22,7 @@ import pytest
 
 from mass_serve import __version__
 from mass_serve.server.settings import Settings, load_settings
+from tests.certificates import write_certificate
 from tests.docker.material import (
     DOCKER,
     ROOT,
@@ -36,6 +38,8 @@ from tests.docker.material import (
 COMPOSE = read_yaml(DOCKER / "compose.yaml")
 OVERRIDES = {name: read_yaml(DOCKER / f"compose.{name}.yaml") for name in ("cuda", "keys")}
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+# What Triton's clients expect.
+GRPC_PORT = 8001
 SETTINGS = {f"MASS_{name.upper()}" for name in Settings.model_fields}
 
 
@@ -68,7 +72,7 @@ def test_the_images_variables_are_settings(target: str, monkeypatch: pytest.Monk
     assert {name for name in given if name.startswith("MASS_")} <= SETTINGS
     settings = _settings(given, monkeypatch)
     assert (settings.host, settings.log_format) == ("0.0.0.0", "json")
-    assert last(target, "EXPOSE") == str(settings.port)
+    assert last(target, "EXPOSE").split() == [str(settings.port), str(GRPC_PORT)]
 
 
 def _requirements(**given: str) -> subprocess.CompletedProcess[str]:
@@ -77,13 +81,14 @@ def _requirements(**given: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, input=text, capture_output=True, text=True, env=given, check=False)
 
 
-def test_the_image_serves_texts_without_being_asked_to() -> None:
+def test_the_image_serves_texts_and_grpc_without_being_asked_to() -> None:
     arguments = dict(line.split("=", 1) for name, line in instructions() if name == "ARG" and "=" in line)
     extras = arguments["EXTRAS"].strip('"')
     printed = _requirements(EXTRAS=extras).stdout.splitlines()
     assert printed == [
         *PROJECT["project"]["dependencies"],
         *PROJECT["project"]["optional-dependencies"]["texts"],
+        *PROJECT["project"]["optional-dependencies"]["grpc"],
     ]
 
 
@@ -163,10 +168,11 @@ def probed() -> Iterator[HTTPServer]:
         thread.join()
 
 
-def _probe(port: int) -> int:
+def _probe(port: int, **given: str) -> int:
     """The exit code of the image's health check, where every proxy is a dead end."""
     command = [sys.executable, *health_check()[1:]]
     variables = {**os.environ, "MASS_PORT": str(port), "http_proxy": "http://127.0.0.1:1", "no_proxy": ""}
+    variables |= given
     return subprocess.run(command, env=variables, capture_output=True, timeout=30).returncode
 
 
@@ -176,6 +182,15 @@ def test_the_health_check_tells_ready_from_not(
 ) -> None:
     monkeypatch.setattr(_Probed, "status", status)
     assert (_probe(probed.server_port) == 0) is healthy
+    assert _Probed.paths == ["/readyz"]
+
+
+def test_the_health_check_asks_by_https_where_that_is_served(probed: HTTPServer, tmp_path: Path) -> None:
+    files = write_certificate(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(files.cert, files.key)
+    probed.socket = context.wrap_socket(probed.socket, server_side=True)
+    assert _probe(probed.server_port, MASS_TLS_CERT=str(files.cert)) == 0
     assert _Probed.paths == ["/readyz"]
 
 
@@ -280,7 +295,7 @@ def test_the_build_is_one_that_the_dockerfile_knows(overrides: tuple[str, ...]) 
 
 def test_ports_are_published_on_this_machine_only() -> None:
     ports = [port for service in COMPOSE["services"].values() for port in service["ports"]]
-    assert len(ports) == len(COMPOSE["services"])
+    assert len(ports) == len(COMPOSE["services"]) + 1, "gRPC has one beside HTTP"
     assert all(port.startswith("127.0.0.1:") for port in ports)
 
 

@@ -59,7 +59,8 @@ def _selects(selector: dict[str, Any], labels: dict[str, str]) -> bool:
 def test_the_pods_variables_are_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = _settings(monkeypatch)
     assert settings.num_threads == int(CONTAINER["resources"]["limits"]["cpu"])
-    assert CONTAINER["ports"][0]["containerPort"] == settings.port
+    ports = {port["name"]: port["containerPort"] for port in CONTAINER["ports"]}
+    assert ports == {"http": settings.port, "grpc": settings.grpc_port}
 
 
 def test_the_pod_is_given_time_to_drain(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,10 +125,10 @@ def test_the_selectors_find_the_pods() -> None:
 
 
 def test_the_ports_are_named_alike() -> None:
-    (port,) = OBJECTS["Service"]["spec"]["ports"]
-    assert port["targetPort"] in {port["name"] for port in CONTAINER["ports"]}
+    ports = OBJECTS["Service"]["spec"]["ports"]
+    assert [port["targetPort"] for port in ports] == [port["name"] for port in CONTAINER["ports"]]
     (endpoint,) = OBJECTS["ServiceMonitor"]["spec"]["endpoints"]
-    assert endpoint["port"] == port["name"]
+    assert endpoint["port"] == ports[0]["name"] == "http"
     assert endpoint["path"] in PATHS
 
 
