@@ -115,6 +115,9 @@ class Settings(EngineOptions, BaseSettings):
 
     max_batch_images: Count = Field(32, description="images in one batch on the device")
     max_batch_tokens: Count = Field(16_384, description="tokens of texts in one batch on the device")
+    max_batch_seconds: PositiveSeconds = Field(
+        1.0, description="seconds that a batch should take on the device, which whoever comes meanwhile waits"
+    )
     batch_delay: Seconds = Field(0.0, description="seconds to wait for a batch to fill")
     queue_images: Count = Field(256, description="images that may wait; beyond it requests get 429")
     queue_tokens: Count = Field(

@@ -40,9 +40,6 @@ from mass_serve.server.serving.observer import ServingObserver
 from mass_serve.server.serving.request_context import Batch
 from mass_serve.server.serving.ticket import Share, Ticket, halves, size_of, tokens_of
 
-# What a batch should take, at the recent pace of the device.
-LONGEST_BATCH_SECONDS = 0.5
-
 log = structlog.get_logger(__name__)
 
 
@@ -56,12 +53,14 @@ class Batcher:
         *,
         max_batch_images: int,
         max_batch_tokens: int,
+        max_batch_seconds: float,
         batch_delay: float = 0.0,
     ) -> None:
         self._observer = observer
         self._ledgers = ledgers
         self._max_batch_images = max_batch_images
         self._max_batch_tokens = max_batch_tokens
+        self._max_batch_seconds = max_batch_seconds
         self._batch_delay = batch_delay
         self._changed = threading.Condition(threading.RLock())
         self._queue = FairQueue[list[AnyQuery]](time.monotonic)  # in runs that no batch splits
@@ -212,7 +211,7 @@ class Batcher:
         assert first is not None
         engine = self._queued[first].engine
         # Whoever comes while a batch runs waits for all of it.
-        in_time = self._ledgers.of(engine).places_within(LONGEST_BATCH_SECONDS)
+        in_time = self._ledgers.of(engine).places_within(self._max_batch_seconds)
         most = int(min(self._max_batch(engine), max(1, in_time)))
         taken: dict[Ticket, list[AnyQuery]] = {}
         for turn, run in self._queue.take(most, lambda turn: self._queued[turn].engine is engine, size_of):

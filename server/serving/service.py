@@ -107,6 +107,7 @@ class Service:
             self.ledgers,
             max_batch_images=settings.max_batch_images,
             max_batch_tokens=settings.max_batch_tokens,
+            max_batch_seconds=settings.max_batch_seconds,
             batch_delay=settings.batch_delay,
         )
         self.draining = False

@@ -50,6 +50,7 @@ class Bench:
         max_batch_tokens: int = 100,
         queue_images: int = 8,
         queue_tokens: int = 200,
+        max_batch_seconds: float = 0.5,
         batch_delay: float = 0.0,
         engine: FakeEngine | None = None,
     ) -> None:
@@ -61,6 +62,7 @@ class Bench:
             Ledgers(self.ledger, self.of_texts),
             max_batch_images=max_batch_images,
             max_batch_tokens=max_batch_tokens,
+            max_batch_seconds=max_batch_seconds,
             batch_delay=batch_delay,
         )
 
@@ -323,6 +325,18 @@ def test_callers_take_turns_image_by_image(bench: Bench) -> None:
     assert order == [6, 8, 7, 1, 2, 3, 4, 5], (
         "the first batch has an image of the flood and one of each, and more"
     )
+
+
+@pytest.mark.parametrize(("seconds", "images"), [(1500.0, 3), (2500.0, 5)])
+def test_a_batch_has_no_more_than_the_device_answers_in_time(seconds: float, images: int) -> None:
+    bench = Bench(max_batch_images=8, queue_images=100, max_batch_seconds=seconds)
+    bench.ledger.device_took(1, 1000.0)
+    bench.occupy()  # with an image that takes no time: 444 seconds an image are expected from here on
+    tickets = [bench.send(n, seconds=1e6) for n in range(8)]
+    bench.open()
+    assert [reds(ticket) for ticket in tickets] == [[n] for n in range(8)]
+    assert bench.engine.batches[:2] == [1, images]
+    assert bench.batcher.close(WAIT)
 
 
 def test_batches_are_large_again_soon_after_one_slow_image() -> None:
