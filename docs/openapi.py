@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import groupby
 from typing import Any, cast
 
 from docs.markup import code, plain, table
@@ -91,16 +90,8 @@ def _parameters(parameters: Iterable[Json]) -> str:
 
 
 def _bodies(content: Json) -> Iterator[str]:
-    """One paragraph for all content types with the same schema, one table for each choice that has fields."""
-    for schema, same in groupby(content, key=lambda kind: content[kind].get("schema", {})):
-        kinds = ", ".join(code(kind) for kind in same)
-        yield f"Body as {kinds}: {_kind(schema)}."
-        choices = schema.get("anyOf", [schema])
-        for choice in choices:
-            if "properties" in choice and len(choices) > 1:
-                yield plain(choice["description"])
-            if "properties" in choice:
-                yield _fields(choice)
+    for kind, body in content.items():
+        yield f"Body as {code(kind)}: {_kind(body['schema'])}."
 
 
 def _answers(responses: Json) -> Iterator[str]:

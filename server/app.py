@@ -10,7 +10,7 @@ from fastapi import FastAPI
 
 from mass_serve import __version__
 from mass_serve.engine import EngineSource
-from mass_serve.server.operation import health_routes, metrics_routes
+from mass_serve.server.operation import description_page, health_routes, metrics_routes
 from mass_serve.server.operation.metrics import Metrics
 from mass_serve.server.operation.page import routes as page
 from mass_serve.server.operation.page.samples import offered_samples
@@ -31,6 +31,7 @@ from mass_serve.server.settings import Settings, SettingsError
 from mass_serve.server.web.cross_origin import CrossOrigin
 from mass_serve.server.web.error_handlers import install_error_handlers
 from mass_serve.server.web.middleware import RequestMiddleware
+from mass_serve.server.web.openapi import DescribedApplication
 
 if TYPE_CHECKING:
     from mass_serve.server.rpc.transport import Transport
@@ -44,7 +45,10 @@ ROUTES = (
     health_routes,
     metrics_routes,
     page,
+    description_page,
 )
+# What routes read by themselves, for the description.
+BODIES = (*native.BODIES, *hugging_face.BODIES, *open_inference.BODIES)
 # What worker processes parse, because it would hold the event loop up.
 PARSING = (FILES_OF_JSON, FRAME_OF_JSON, FRAME_OF_TEXTS, TO_BINARY_FORM)
 DESCRIPTION = """Many classifiers behind one encoder: send an image or a text, get its label and its task.
@@ -85,7 +89,9 @@ def create_app(settings: Settings, source: EngineSource) -> FastAPI:
         await tracing.send_last()
 
     # The framework's documentation pages would make the caller's browser load scripts from the internet.
-    app = FastAPI(
+    app = DescribedApplication(
+        settings,
+        BODIES,
         title="MASS Serve",
         version=__version__,
         description=DESCRIPTION,

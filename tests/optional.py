@@ -34,6 +34,8 @@ KUBERNETES = (
 
 # A browser's driver, what it imports, and the checker of pages that comes with axe-core's file.
 BROWSER = ("playwright", "greenlet", "axe-playwright-python")
+# What makes a Python client of an OpenAPI description.
+GENERATOR = ("openapi-python-client", "ruamel-yaml")
 
 # A client of S3 and a server, without what the server needs for other services; botocore allows no newer
 # python-dateutil, and works with the one that is here.
@@ -106,6 +108,18 @@ def _without_kubernetes() -> str | None:
     return f"manifests are held to Kubernetes' schemas: pip install --no-deps {' '.join(KUBERNETES)}"
 
 
+def _without_generator() -> str | None:
+    if importlib.util.find_spec("openapi_python_client") and importlib.util.find_spec("ruamel"):
+        return None
+    return f"a client is generated of the description: pip install --no-deps {' '.join(GENERATOR)}"
+
+
+def _without_swagger() -> str | None:
+    if importlib.util.find_spec("fastapi_offline"):
+        return None
+    return "/docs has Swagger UI in it: pip install 'mass-serve[swagger]'"
+
+
 def _without_timm() -> str | None:
     if importlib.util.find_spec("timm"):
         return None
@@ -144,6 +158,8 @@ MISSING: dict[str, Callable[[], str | None]] = {
     "peft": _without_peft,
     "timm": _without_timm,
     "kserve": _without_kserve,
+    "generator": _without_generator,
+    "swagger": _without_swagger,
     "kubernetes": _without_kubernetes,
     "s3": _without_s3,
     "browser": _without_browser,

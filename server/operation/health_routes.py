@@ -12,7 +12,7 @@ from mass_serve.server.serving.service import Service
 from mass_serve.server.web.receiving import CurrentService
 from mass_serve.server.web.responses import error_response, error_responses, readiness
 
-router = APIRouter()
+router = APIRouter(tags=["operation"])
 
 
 class Health(BaseModel):
@@ -49,13 +49,13 @@ async def readyz(service: CurrentService) -> JSONResponse:
 
 
 @router.get("/v2/health/live", responses=error_responses(503))
-async def live(service: CurrentService) -> JSONResponse:
+async def server_live(service: CurrentService) -> JSONResponse:
     """200 unless only a restart can help."""
     return readiness({"live": service.alive}, service.alive)
 
 
 @router.get("/v2/health/ready", responses=error_responses(503))
-async def ready(service: CurrentService) -> JSONResponse:
+async def server_ready(service: CurrentService) -> JSONResponse:
     """200 while requests should be sent here."""
     return readiness({"ready": service.ready, "live": service.alive}, service.ready)
 

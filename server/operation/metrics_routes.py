@@ -13,7 +13,7 @@ from mass_serve.server.operation.metrics import Metrics
 from mass_serve.server.serving.caller import ITSELF
 from mass_serve.server.serving.threads import Threads
 
-router = APIRouter()
+router = APIRouter(tags=["operation"])
 
 
 class Scrapes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Annotated, Any
 
-from pydantic import PlainValidator, WithJsonSchema
+from pydantic import BaseModel, ConfigDict, PlainValidator
 
 from mass_serve.inputs.texts import Text
 
@@ -28,21 +28,14 @@ def texts_of_json(values: Iterable[Any]) -> list[Text]:
     return [value if isinstance(value, str) else (value[0], value[1]) for value in values]
 
 
-TextItem = Annotated[
-    Text,
-    PlainValidator(read_text),
-    WithJsonSchema(
-        {
-            "anyOf": [
-                {"type": "string"},
-                {
-                    "type": "object",
-                    "description": "two texts that belong together, for a model that was trained on pairs",
-                    "properties": {FIRST: {"type": "string"}, SECOND: {"type": "string"}},
-                    "required": [FIRST, SECOND],
-                    "additionalProperties": False,
-                },
-            ]
-        }
-    ),
-]
+class TextPair(BaseModel):
+    """Two texts that belong together, for a model that was trained on pairs."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    text: str
+    text_pair: str
+
+
+# Read without the model, which tells of a wrong text in several sentences.
+TextItem = Annotated[Text, PlainValidator(read_text, json_schema_input_type=str | TextPair)]

@@ -13,7 +13,7 @@ from mass_serve.server.errors import NotFoundError
 from mass_serve.server.operation.page.samples import Samples
 from mass_serve.server.web.receiving import FOR_INFERENCE
 
-router = APIRouter()
+router = APIRouter(tags=["operation"])
 
 MEDIA_TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 FOLDER = files("mass_serve.server.operation.page")

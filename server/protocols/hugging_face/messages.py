@@ -78,9 +78,7 @@ class PredictBody(BaseModel):
         description="a text, a pair of two, or a batch of lists of one or two"
     )
     truncate: bool | None = Field(None, description="false refuses a text that is too long with 413")
-    truncation_direction: Literal["Right", "right", "Left", "left"] = Field(
-        "Right", description="the end that is cut off"
-    )
+    truncation_direction: Literal["Right", "Left"] = Field("Right", description="the end that is cut off")
     raw_scores: bool = Field(False, description="logits in place of probabilities")
 
 

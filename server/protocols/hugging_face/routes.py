@@ -6,7 +6,6 @@ Texts are asked about by clients of text-embeddings-inference, too.
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
@@ -28,7 +27,7 @@ from mass_serve.server.protocols.writing import written_answer
 from mass_serve.server.serving.request_context import EncodedImages, RequestContext, Texts
 from mass_serve.server.serving.service import Service
 from mass_serve.server.serving.token_tasks import asks_of_tokens, is_known
-from mass_serve.server.web.json_schemas import inlined_schema
+from mass_serve.server.web.openapi import IMAGE_FILE, described_body, schema_of
 from mass_serve.server.web.receiving import (
     FOR_INFERENCE,
     IF_THERE_IS_ROOM,
@@ -39,33 +38,32 @@ from mass_serve.server.web.receiving import (
 )
 from mass_serve.server.web.responses import error_responses
 
-router = APIRouter(dependencies=FOR_INFERENCE)
+router = APIRouter(tags=["hugging_face"], dependencies=FOR_INFERENCE)
 
-IMAGE_FILE = {"schema": {"type": "string", "format": "binary"}}
-JSON_BODIES = (HuggingFaceBody, TextClassificationBody, PredictBody)
-REQUEST_BODY: dict[str, Any] = {
-    "required": True,
-    "content": {
+BODIES = (HuggingFaceBody, TextClassificationBody, PredictBody)
+REQUEST_BODY = described_body(
+    {
         "application/octet-stream": IMAGE_FILE,
-        "image/*": IMAGE_FILE,
-        "application/json": {"schema": {"anyOf": [inlined_schema(body) for body in JSON_BODIES]}},
-    },
-}
+        "application/json": {"anyOf": [schema_of(body) for body in BODIES]},
+    }
+)
 
 
 @router.post(
     "/",
+    operation_id="hugging_face_classify",
     response_model=TextAnswer,
     responses=error_responses(400, 401, 408, 413, 415, 429, 500, 503, 504),
     dependencies=IF_THERE_IS_ROOM,
-    openapi_extra={"requestBody": REQUEST_BODY},
+    openapi_extra=REQUEST_BODY,
 )
 @router.post(
     "/predict",
+    operation_id="predict",
     response_model=TextAnswer,
     responses=error_responses(400, 401, 408, 413, 415, 429, 500, 503, 504),
     dependencies=IF_THERE_IS_ROOM,
-    openapi_extra={"requestBody": REQUEST_BODY},
+    openapi_extra=REQUEST_BODY,
 )
 async def classify_among_all(
     request: Request, service: CurrentService, context: CurrentContext
@@ -85,17 +83,19 @@ async def classify_among_all(
 
 @router.post(
     "/models/{task}",
+    operation_id="hugging_face_classify_for_task",
     response_model=TextAnswer,
     responses=error_responses(400, 401, 404, 408, 413, 415, 429, 500, 503, 504),
     dependencies=IF_THERE_IS_ROOM,
-    openapi_extra={"requestBody": REQUEST_BODY},
+    openapi_extra=REQUEST_BODY,
 )
 @router.post(
     "/models/{task}/predict",
+    operation_id="predict_for_task",
     response_model=TextAnswer,
     responses=error_responses(400, 401, 404, 408, 413, 415, 429, 500, 503, 504),
     dependencies=IF_THERE_IS_ROOM,
-    openapi_extra={"requestBody": REQUEST_BODY},
+    openapi_extra=REQUEST_BODY,
 )
 async def classify_for_task(
     task: str, request: Request, service: CurrentService, context: CurrentContext

@@ -10,7 +10,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    WithJsonSchema,
+    model_validator,
+)
 
 from mass_serve.inputs.texts import Text
 from mass_serve.server.errors import BadRequestError
@@ -40,6 +48,7 @@ AGGREGATION = (
     " max, as in transformers"
 )
 _TRUTH = TypeAdapter(bool)
+FileOfForm = Annotated[bytes, WithJsonSchema({"type": "string", "format": "binary"})]
 # The function that reads large JSON in a worker process.
 FILES_OF_JSON = "mass_serve.server.protocols.native.classify_requests:files_of_json"
 
@@ -81,6 +90,18 @@ class ClassifyBody(BaseModel):
     aggregation: Literal["none", "simple", "first", "average", "max"] | None = Field(
         None, description=AGGREGATION
     )
+
+
+class ClassifyForm(BaseModel):
+    """A classification request as a multipart form."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    images: list[FileOfForm] = Field(min_length=1)
+    tasks: str | None = Field(None, description="task names, separated by commas")
+    top_k: int | None = Field(None, ge=1)
+    answer: Literal["best", "each"] | None = Field(None, description=ANSWER)
+    same_task: bool | None = Field(None, description=SAME_TASK)
 
 
 @dataclass(frozen=True)

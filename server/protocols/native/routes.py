@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, get_args
+from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
@@ -18,6 +18,7 @@ from mass_serve.server.protocols.native.classify_requests import (
     FILES_OF_JSON,
     SAME_TASK,
     ClassifyBody,
+    ClassifyForm,
     ClassifyRequest,
     Options,
     parse_request,
@@ -27,7 +28,7 @@ from mass_serve.server.protocols.native.classify_requests import (
 from mass_serve.server.protocols.writing import written_answer
 from mass_serve.server.serving.request_context import RequestContext
 from mass_serve.server.serving.service import Service
-from mass_serve.server.web.json_schemas import inlined_schema
+from mass_serve.server.web.openapi import IMAGE_FILE, described_body, schema_of
 from mass_serve.server.web.receiving import (
     FOR_INFERENCE,
     IF_THERE_IS_ROOM,
@@ -38,36 +39,19 @@ from mass_serve.server.web.receiving import (
 )
 from mass_serve.server.web.responses import error_responses
 
-router = APIRouter(dependencies=FOR_INFERENCE)
+router = APIRouter(tags=["classification"], dependencies=FOR_INFERENCE)
 
 # A token is looked at, whether it becomes an entity or not.
 LABELS_A_TOKEN = 10
-IMAGE_FILE = {"type": "string", "format": "binary"}
-
-
+BODIES = (ClassifyBody, ClassifyForm)
 # The body is read and told apart by this service, not by the framework, so the description is given by hand.
-REQUEST_BODY: dict[str, Any] = {
-    "required": True,
-    "content": {
-        "application/octet-stream": {"schema": IMAGE_FILE},
-        "image/*": {"schema": IMAGE_FILE},
-        "multipart/form-data": {
-            "schema": {
-                "type": "object",
-                "properties": {
-                    "images": {"type": "array", "items": IMAGE_FILE, "minItems": 1},
-                    "tasks": {"type": "string", "description": "task names, separated by commas"},
-                    "top_k": {"type": "integer", "minimum": 1},
-                    "answer": {"type": "string", "enum": list(get_args(AnswerKind)), "description": ANSWER},
-                    "same_task": {"type": "boolean", "description": SAME_TASK},
-                },
-                "required": ["images"],
-                "additionalProperties": False,
-            }
-        },
-        "application/json": {"schema": inlined_schema(ClassifyBody)},
-    },
-}
+REQUEST_BODY = described_body(
+    {
+        "application/octet-stream": IMAGE_FILE,
+        "multipart/form-data": schema_of(ClassifyForm),
+        "application/json": schema_of(ClassifyBody),
+    }
+)
 
 
 @router.post(
@@ -75,7 +59,7 @@ REQUEST_BODY: dict[str, Any] = {
     response_model=ClassifyAnswer,
     responses=error_responses(400, 401, 404, 408, 413, 415, 429, 500, 503, 504),
     dependencies=IF_THERE_IS_ROOM,
-    openapi_extra={"requestBody": REQUEST_BODY},
+    openapi_extra=REQUEST_BODY,
 )
 async def classify(
     request: Request,

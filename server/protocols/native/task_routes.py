@@ -17,7 +17,7 @@ from mass_serve.server.serving.parsers import Parsers
 from mass_serve.server.web.receiving import FOR_INFERENCE, CurrentService
 from mass_serve.server.web.responses import error_responses
 
-router = APIRouter(dependencies=FOR_INFERENCE)
+router = APIRouter(tags=["classification"], dependencies=FOR_INFERENCE)
 
 
 class TaskLists:

@@ -12,6 +12,7 @@ from mass_serve.server.errors import BadRequestError
 from mass_serve.server.protocols.open_inference.repository import listed_models, load_model, unload_model
 from mass_serve.server.serving.request_context import RequestContext
 from mass_serve.server.serving.service import Service
+from mass_serve.server.web.openapi import REPOSITORY
 from mass_serve.server.web.receiving import (
     FOR_ADMINS,
     CurrentContext,
@@ -21,7 +22,7 @@ from mass_serve.server.web.receiving import (
 )
 from mass_serve.server.web.responses import error_responses
 
-router = APIRouter(prefix="/v2/repository", dependencies=FOR_ADMINS)
+router = APIRouter(prefix="/v2/repository", tags=[REPOSITORY], dependencies=FOR_ADMINS)
 
 # Options are a few names.
 LONGEST_BODY = 1 << 20
@@ -29,14 +30,18 @@ RESPONSES = error_responses(400, 401, 404, 408, 413, 503, 504)
 
 
 @router.post("/index", responses=RESPONSES)
-async def index(request: Request, service: CurrentService, context: CurrentContext) -> list[dict[str, str]]:
+async def repository_index(
+    request: Request, service: CurrentService, context: CurrentContext
+) -> list[dict[str, str]]:
     """All models, with those that were unloaded; `{"ready": true}` asks for those in service only."""
     only_ready = (await _parameters(request, service, context)).get("ready", False)
     return listed_models(service, only_ready is True)
 
 
-@router.post("/models/{model}/load", response_class=Response, responses=RESPONSES)
-async def load(model: str, request: Request, service: CurrentService, context: CurrentContext) -> Response:
+@router.post("/models/{model}/load", operation_id="load_model", response_class=Response, responses=RESPONSES)
+async def load_into_service(
+    model: str, request: Request, service: CurrentService, context: CurrentContext
+) -> Response:
     """Serves the newest revision of the store, with this task even if it was unloaded; `auto`: as it is.
 
     Answers when that revision serves. If it cannot be loaded, the old one serves on.
@@ -47,8 +52,12 @@ async def load(model: str, request: Request, service: CurrentService, context: C
     return Response()
 
 
-@router.post("/models/{model}/unload", response_class=Response, responses=RESPONSES)
-async def unload(model: str, request: Request, service: CurrentService, context: CurrentContext) -> Response:
+@router.post(
+    "/models/{model}/unload", operation_id="unload_model", response_class=Response, responses=RESPONSES
+)
+async def unload_from_service(
+    model: str, request: Request, service: CurrentService, context: CurrentContext
+) -> Response:
     """Serves without a task until it is loaded again or the server is restarted; the store keeps it."""
     await _parameters(request, service, context)
     await unload_model(service, model)

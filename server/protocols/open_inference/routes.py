@@ -21,6 +21,7 @@ from mass_serve.server.protocols.open_inference.infer_requests import (
     parse_infer_request,
 )
 from mass_serve.server.protocols.open_inference.inference import answered
+from mass_serve.server.protocols.open_inference.messages import InferResponse
 from mass_serve.server.protocols.open_inference.metadata import (
     described_inputs,
     described_model,
@@ -32,7 +33,7 @@ from mass_serve.server.protocols.open_inference.models import PLATFORM, Model, f
 from mass_serve.server.serving.request_context import RequestContext
 from mass_serve.server.serving.sandbox.messages import Buffer
 from mass_serve.server.serving.service import Service
-from mass_serve.server.web.json_schemas import inlined_schema
+from mass_serve.server.web.openapi import BINARY, described_body, optional_header, schema_of
 from mass_serve.server.web.receiving import (
     FOR_INFERENCE,
     IF_THERE_IS_ROOM,
@@ -49,24 +50,35 @@ def _statistics(request: Request) -> Statistics:
     return statistics
 
 
-CurrentStatistics = Annotated[Statistics, Depends(_statistics)]
+async def _version(request: Request) -> str | None:
+    version: str | None = request.path_params.get("version")
+    return version
 
-router = APIRouter(prefix="/v2", dependencies=FOR_INFERENCE)
+
+async def _named_version(version: str) -> None:
+    """Describes the version in a path, which routes with and without one share a function for."""
+    del version
+
+
+CurrentStatistics = Annotated[Statistics, Depends(_statistics)]
+CurrentVersion = Annotated[str | None, Depends(_version)]
+OF_A_VERSION = [Depends(_named_version)]
+
+router = APIRouter(prefix="/v2", tags=["open_inference"], dependencies=FOR_INFERENCE)
 
 CONFIGURED_TYPES = {"BYTES": "TYPE_STRING", "FP32": "TYPE_FP32", "INT32": "TYPE_INT32", "BOOL": "TYPE_BOOL"}
 JSON_LENGTH = "Inference-Header-Content-Length"
 EXTENSIONS = ["binary_tensor_data", "classification", "model_configuration", "schedule_policy", "statistics"]
-REQUEST_BODY: dict[str, Any] = {
-    "required": True,
-    "content": {
-        "application/json": {"schema": inlined_schema(InferBody)},
-        "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
-    },
-}
+BODIES = (InferBody,)
+REQUEST_BODY = described_body(
+    {"application/json": schema_of(InferBody), "application/octet-stream": BINARY},
+    optional_header(JSON_LENGTH, "the bytes of the JSON before binary tensors", {"type": "integer"}),
+)
 INFER_RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {
+        "model": InferResponse,
         "description": "JSON, and the binary outputs behind it if there are any",
-        "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+        "content": {"application/octet-stream": {"schema": BINARY}},
     },
     **error_responses(400, 401, 404, 408, 413, 415, 429, 500, 503, 504),
 }
@@ -80,36 +92,51 @@ async def server_metadata(service: CurrentService) -> dict[str, Any]:
 
 
 @router.get("/models", responses=error_responses(401, 503))
-async def models(service: CurrentService) -> dict[str, list[str]]:
+async def list_models(service: CurrentService) -> dict[str, list[str]]:
     """The names of all models."""
     return {"models": model_names(service.engine)}
 
 
 @router.get("/models/stats", responses=error_responses(401, 503))
-async def all_statistics(service: CurrentService, statistics: CurrentStatistics) -> dict[str, Any]:
+async def list_model_statistics(service: CurrentService, statistics: CurrentStatistics) -> dict[str, Any]:
     """What every model has done since the server started."""
     models = [find_model(service.engine, name, None) for name in model_names(service.engine)]
     return _shown(statistics, models)
 
 
 @router.get("/models/{model}", responses=error_responses(401, 404, 503))
-@router.get("/models/{model}/versions/{version}", responses=error_responses(401, 404, 503))
-async def model_metadata(model: str, service: CurrentService, version: str | None = None) -> dict[str, Any]:
+@router.get(
+    "/models/{model}/versions/{version}",
+    operation_id="model_version_metadata",
+    responses=error_responses(401, 404, 503),
+    dependencies=OF_A_VERSION,
+)
+async def model_metadata(model: str, service: CurrentService, version: CurrentVersion) -> dict[str, Any]:
     """A model's inputs, of which a request sends one, or both texts of pairs, and its outputs."""
     return described_model(find_model(service.engine, model, version))
 
 
 @router.get("/models/{model}/ready", responses=error_responses(401, 404, 503))
-@router.get("/models/{model}/versions/{version}/ready", responses=error_responses(401, 404, 503))
-async def model_ready(model: str, service: CurrentService, version: str | None = None) -> JSONResponse:
+@router.get(
+    "/models/{model}/versions/{version}/ready",
+    operation_id="model_version_ready",
+    responses=error_responses(401, 404, 503),
+    dependencies=OF_A_VERSION,
+)
+async def model_ready(model: str, service: CurrentService, version: CurrentVersion) -> JSONResponse:
     """200 while the model answers."""
     found = find_model(service.engine, model, version)
     return readiness({"name": found.name, "ready": service.ready}, service.ready)
 
 
 @router.get("/models/{model}/config", responses=error_responses(401, 404, 503))
-@router.get("/models/{model}/versions/{version}/config", responses=error_responses(401, 404, 503))
-async def model_config(model: str, service: CurrentService, version: str | None = None) -> dict[str, Any]:
+@router.get(
+    "/models/{model}/versions/{version}/config",
+    operation_id="model_version_config",
+    responses=error_responses(401, 404, 503),
+    dependencies=OF_A_VERSION,
+)
+async def model_config(model: str, service: CurrentService, version: CurrentVersion) -> dict[str, Any]:
     """A model's configuration in Triton's terms."""
     found = find_model(service.engine, model, version)
     return {
@@ -134,9 +161,14 @@ def _as_configured(tensor: dict[str, Any]) -> dict[str, Any]:
 
 
 @router.get("/models/{model}/stats", responses=error_responses(401, 404, 503))
-@router.get("/models/{model}/versions/{version}/stats", responses=error_responses(401, 404, 503))
+@router.get(
+    "/models/{model}/versions/{version}/stats",
+    operation_id="model_version_statistics",
+    responses=error_responses(401, 404, 503),
+    dependencies=OF_A_VERSION,
+)
 async def model_statistics(
-    model: str, service: CurrentService, statistics: CurrentStatistics, version: str | None = None
+    model: str, service: CurrentService, statistics: CurrentStatistics, version: CurrentVersion
 ) -> dict[str, Any]:
     """What a model has done since the server started, times in nanoseconds."""
     return _shown(statistics, [find_model(service.engine, model, version)])
@@ -152,13 +184,14 @@ def _shown(statistics: Statistics, models: list[Model]) -> dict[str, Any]:
     "/models/{model}/infer",
     responses=INFER_RESPONSES,
     dependencies=IF_THERE_IS_ROOM,
-    openapi_extra={"requestBody": REQUEST_BODY},
+    openapi_extra=REQUEST_BODY,
 )
 @router.post(
     "/models/{model}/versions/{version}/infer",
+    operation_id="infer_by_version",
     responses=INFER_RESPONSES,
-    dependencies=IF_THERE_IS_ROOM,
-    openapi_extra={"requestBody": REQUEST_BODY},
+    dependencies=[*OF_A_VERSION, *IF_THERE_IS_ROOM],
+    openapi_extra=REQUEST_BODY,
 )
 async def infer(
     model: str,
@@ -166,7 +199,7 @@ async def infer(
     service: CurrentService,
     context: CurrentContext,
     statistics: CurrentStatistics,
-    version: str | None = None,
+    version: CurrentVersion,
 ) -> Response:
     """Classifies a batch: `image` (files) or `pixel_values` in, `label`, `task`, `score` and more out.
 
