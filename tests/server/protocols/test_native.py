@@ -334,7 +334,7 @@ def test_bad_multipart_fields(server: RunningServer) -> None:
     def post(name: str, **fields: str) -> httpx.Response:
         return server.client.post("/v1/classify", files={name: picture(1)}, data=fields)
 
-    refused(post("image"), 400, "'image'", "images")
+    refused(post("picture"), 400, "'picture'", "images")
     refused(post("images", top_k="x"), 400, "top_k")
     refused(post("images", top_k="9" * 5000), 400, "top_k")
     refused(post("images", tasks=""), 400, "tasks")
