@@ -82,16 +82,19 @@ def equal_lengths(
     times = minima(
         dense_forwards(engine, task, onnx, texts, "") | {"named": lambda: engine.classify_batch(one)}, rounds
     )
+
+    def as_often_as_each() -> None:
+        """Takes about as long as all tasks do: what else the machine has to do slows both down alike."""
+        for _ in range(TASKS):
+            engine.classify_batch(one)
+
     pairs = minima(
-        {
-            "one_beside_each": lambda: engine.classify_batch(one),
-            "each": lambda: engine.classify_batch(all_tasks),
-        },
+        {"one_eight_times": as_often_as_each, "each": lambda: engine.classify_batch(all_tasks)},
         max(2, rounds // 2),
     )
     ratios = {
         "text_named_over_dense": times["named"] / fastest_dense(times, ""),
-        "text_each_over_one": pairs["each"] / pairs["one_beside_each"],
+        "text_each_over_one": TASKS * pairs["each"] / pairs["one_eight_times"],
     }
     return ratios, times | pairs
 

@@ -28,6 +28,7 @@ from docs.text_demo import (
     text_tasks_table,
     text_unfamiliar_table,
 )
+from docs.text_speed import text_memory_table, text_seconds_table, text_speed_table
 
 PAGES = Path(__file__).parent
 SECTIONS: Mapping[str, Callable[[], str]] = {
@@ -48,6 +49,9 @@ SECTIONS: Mapping[str, Callable[[], str]] = {
     "text_same": text_same_table,
     "text_bytes": text_bytes_table,
     "text_routing": text_routing_table,
+    "text_speed": text_speed_table,
+    "text_seconds": text_seconds_table,
+    "text_memory": text_memory_table,
 }
 _MARKED = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end of \2 -->)", re.DOTALL)
 
