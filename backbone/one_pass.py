@@ -57,15 +57,17 @@ class Probe:
     """Holds what a pass measures on its way."""
 
     # By linear, orthonormal rows [T, R, d_in] float32 of each task's blocks. Measured is the energy of the
-    # linear's input within each subspace, over every third patch or every token of a text (see
-    # `backbone.weights.metered`).
+    # linear's input within each subspace (see `backbone.weights.metered`).
     bases: Mapping[str, Tensor] = field(default_factory=dict)
     feature: Feature | None = None
+    # Whose energies: the class token's, or the mean token's; None: all, of which every third patch counts, or
+    # every token of a text.
+    token: Token | None = None
 
     @property
     def key(self) -> tuple[object, ...]:
         """Returns what is equal for probes that measure the same by the same tensors."""
-        return self.feature, *((linear, basis.data_ptr()) for linear, basis in self.bases.items())
+        return self.feature, self.token, *((linear, basis.data_ptr()) for linear, basis in self.bases.items())
 
 
 @dataclass(frozen=True)
@@ -189,7 +191,9 @@ def _run(
     """Runs the blocks, which are known to fit, for one share of the samples."""
     eps, found = architecture.block.layer_norm_eps, dict[Output, Batch]()
     tokens = Tokens.of(x, weights)
-    meter = MeteredWeights(tokens.weights, probe.bases, tokens.layout, architecture.evidence_stride)
+    meter = MeteredWeights(
+        tokens.weights, probe.bases, tokens.layout, architecture.evidence_stride, probe.token
+    )
     tokens = replace(tokens, weights=meter)
     if not embedded:
         tokens = tokens.each(_embed(architecture, meter, x, eps))

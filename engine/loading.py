@@ -94,14 +94,16 @@ class LoadedStore:
     @property
     def early_blocks(self) -> dict[str, Tensor]:
         """vh [T, R, D] by linear, as `residual_blocks`, of those where early evidence is measured."""
-        linears = early_linears(self.architecture)
-        blocks = {linear: self.bank.blocks[weight_of(linear)] for linear in linears}
-        return {linear: own.leading_rows(self.routed) for linear, own in blocks.items()}
+        return self._leading_blocks(early_linears(self.architecture))
 
     @property
-    def heads_comparable(self) -> bool:
-        """Tells whether the cosines to different tasks' class vectors can be compared: a stack's cannot."""
-        return all(head.entry.head.kind != "stack" for head in self.routed_heads)
+    def late_blocks(self) -> dict[str, Tensor]:
+        """As `early_blocks`, of the linears where late evidence is measured."""
+        return self._leading_blocks(self.architecture.late_linears(early_stop(self.architecture.depth)))
+
+    def _leading_blocks(self, linears: Sequence[str]) -> dict[str, Tensor]:
+        blocks = {linear: self.bank.blocks[weight_of(linear)] for linear in linears}
+        return {linear: own.leading_rows(self.routed) for linear, own in blocks.items()}
 
     def is_comparable(self, linear: str) -> bool:
         """Tells whether what the routed tasks' leading subspaces at a linear explain can be compared.

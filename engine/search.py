@@ -187,25 +187,25 @@ class EvidenceSearch:
         self._evidence_share = early_share * EVIDENCE_SHARE / loaded.architecture.evidence_stride
         self._second_pass_share = 1 - early_share if self._mode.resumes else 1.0
         self._heads = loaded.routed_heads
-        self._router = EvidenceRouter(
+        early_blocks, late_blocks = loaded.early_blocks, loaded.late_blocks
+        self.router = EvidenceRouter(
             self._mode,
             TaskSubspaces(loaded.residual_blocks),
-            loaded.early_blocks,
+            early_blocks,
+            late_blocks,
             loaded.calibration,
-            incomparable=[linear for linear in loaded.early_blocks if not loaded.is_comparable(linear)],
-            residuals_comparable=loaded.is_comparable(
-                loaded.architecture.residual_linear(loaded.router.layer)
-            ),
-            heads_comparable=loaded.heads_comparable,
+            incomparable=[
+                linear for linear in (*early_blocks, *late_blocks) if not loaded.is_comparable(linear)
+            ],
         )
         feature = Feature(loaded.router.layer, loaded.router.token)
         is_early = feature.layer < self._stop
-        self._early = Probe(self._router.bases, feature if is_early else None)
-        self._late = Probe(feature=None if is_early else feature)
+        self._early = Probe(self.router.early_bases, feature if is_early else None)
+        self._late = Probe(self.router.late_bases, None if is_early else feature, feature.token)
 
     @property
     def nbytes(self) -> int:
-        return self._router.nbytes
+        return self.router.nbytes
 
     def search(
         self,
@@ -216,9 +216,9 @@ class EvidenceSearch:
         clock: StageClock,
     ) -> list[SearchResult]:
         with clock.stage("first_pass"):
-            begun = self._passes.first(inputs, stop=self._stop, probe=self._early)
+            begun = self.begin(inputs)
         with clock.stage("route"):
-            early = self._router.early(begun.energies, candidates, pools)
+            early = self.router.early(begun.energies, candidates, pools)
             # Written so that a NaN does not leave early: it is found not to be finite at the end.
             unsure = (~(early.leads >= self._mode.early_exit_lead)).nonzero().flatten()
         evidence = early.samples()
@@ -240,11 +240,26 @@ class EvidenceSearch:
     ) -> Evidence:
         """Runs the rest of a first pass from where it was stopped, and adds what it tells."""
         with clock.stage("first_pass"):
-            ended = self._passes.first(begun.entering, start=self._stop, probe=self._late)
+            ended = self.end(begun)
         with clock.stage("route"):
-            head_scores = torch.stack([head.scores(ended.embedding) for head in self._heads], dim=1)
-            feature = (ended if self._late.feature else begun).feature
-            return self._router.whole(early, feature, head_scores, candidates, pools)
+            return self.router.whole(early, *self.measured(begun, ended), candidates, pools)
+
+    def begin(self, inputs: Batch) -> PassResult:
+        """The first pass up to where early evidence is judged."""
+        return self._passes.first(inputs, stop=self._stop, probe=self._early)
+
+    def end(self, begun: PassResult) -> PassResult:
+        """The rest of that pass."""
+        return self._passes.first(begun.entering, start=self._stop, probe=self._late)
+
+    def measured(self, begun: PassResult, ended: PassResult) -> tuple[Tensor, Tensor, Tensor]:
+        """What both parts of a pass tell the router beside early energies.
+
+        That is late energies [B, K, T], the router's features [B, D] and head scores [B, T, 2].
+        """
+        energies = ended.energies if self._late.bases else begun.energies[:, :0]  # of no later block
+        feature = (ended if self._late.feature else begun).feature
+        return energies, feature, torch.stack([head.scores(ended.embedding) for head in self._heads], dim=1)
 
     def _result(self, sample: int, tokens: Tensor, evidence: Evidence) -> SearchResult:
         """The result for one sample, whose first pass had tokens [L, D] when early evidence was judged."""

@@ -1,63 +1,53 @@
 """What a classification head says of an embedding, so that heads of different tasks can be compared.
 
-Each embedding has three head scores: the largest cosine to one of the head's class vectors, and how clearly
-that class stands out from the others, in two units (see `HeadGeometry.scores`).
+Each embedding has two head scores. The largest cosine to one of the head's class vectors is a sign of the
+task: where the class vectors lie as a whole counts in it. How clearly one class stands out is the same cosine
+once that is taken out (see `HeadGeometry.scores`).
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from statistics import NormalDist
 
 import torch
 from torch import Tensor
 
-from mass_serve.router.selection import STD_EPSILON
-
 # Less than this is not left to 1: nothing is so certain.
 LEAST_REST = 1e-3
-# Class vectors as near to each other as this have no room between them that a peak could be measured in.
-LEAST_ROOM = 0.05
+# Of a mean of class vectors, its squared length: what is shorter is no direction that they have in common.
+LEAST_COMMON = 1e-2
+LEAST_SQUARE = 1e-6  # of what is left of an embedding or a class vector: shorter ones have no direction
 
 
 @dataclass(frozen=True)
 class HeadGeometry:
-    """How a head's class vectors lie to each other: what its scores are measured by."""
+    """How the class vectors w_c of a head, of unit length, lie to their mean m: what its scores need."""
 
-    room: float  # how far an embedding at a class vector is above the head's mean cosine, on average
-    chance: float  # how far the largest of C normal numbers is expected above their mean, in deviations
-    dimensions: int  # P
+    along: Tensor  # [C] float32: w_c . m
+    lengths: Tensor  # [C] float32: |w_c - m|
+    common: float  # |m|^2
 
     @classmethod
     def of(cls, directions: Tensor) -> HeadGeometry:
-        """Measures class vectors [C, P] of unit length. The chance is Blom's approximation (Blom 1958)."""
-        classes, dimensions = directions.shape
-        # The mean cosine of a class vector to all of them, averaged, is the squared length of their mean.
-        room = 1 - float(directions.double().mean(0).square().sum())
-        chance = NormalDist().inv_cdf((classes - 0.375) / (classes + 0.25))
-        return cls(max(room, LEAST_ROOM), chance, dimensions)
+        """Measures class vectors [C, P] of unit length."""
+        mean = directions.mean(0)
+        lengths = (directions - mean).square().sum(1).clamp_min(LEAST_SQUARE).sqrt()
+        return cls(directions @ mean, lengths, float(mean.square().sum()))
 
     def scores(self, cosines: Tensor) -> Tensor:
-        """The head scores [n, 3] of cosines [n, C]: each row's largest, its sharpness and its peak.
+        """The head scores [n, 2] of cosines [n, C] of embeddings x to the class vectors.
 
-        Sharpness: by how many standard deviations the largest is above the mean of all. Peak: how far it is
-        above that mean, of what the class vectors leave room for. Both less what the largest of C
-        independent numbers comes to by chance, so that heads of few and of many classes can be compared.
+        The largest cosine, and the largest cosine between `x - m (x . m) / (|m|^2 + LEAST_COMMON)` and the
+        `w_c - m`. The mean over classes of an embedding's cosines is `x . m`, so that the cosines say it all.
         """
-        largest = cosines.amax(1)
-        above = largest - cosines.mean(1)
-        sharpness = above / (cosines.std(1, correction=0) + STD_EPSILON) - self.chance
-        # Of an embedding at random, cosines deviate from their mean by the root of room over dimensions.
-        peak = above / self.room - self.chance / math.sqrt(self.room * self.dimensions)
-        return torch.stack([largest, sharpness, peak], dim=1)
+        along = cosines.mean(1, keepdim=True)
+        taken = along / (self.common + LEAST_COMMON)
+        left = 1 - 2 * taken * along + taken.square() * self.common
+        products = cosines - along - taken * (self.along - self.common)
+        centred = products / (left.clamp_min(LEAST_SQUARE).sqrt() * self.lengths)
+        return torch.stack([cosines.amax(1), centred.amax(1)], dim=1)
 
 
 def nearness(share: Tensor) -> Tensor:
     """-log(1 - share) of each element, for shares and cosines of up to 1."""
     return -(1 - share).clamp_min(LEAST_REST).log()
-
-
-def comparable_scores(head_scores: Tensor) -> Tensor:
-    """Head scores [..., 3] with the cosine's nearness in place of the cosine."""
-    return torch.cat([nearness(head_scores[..., :1]), head_scores[..., 1:]], dim=-1)

@@ -17,8 +17,8 @@ from typing import Literal
 class Mode:
     """Where a search for tasks by combined evidence stops (see `router.evidence`)."""
 
-    # An image whose early evidence leads by so many standard deviations gets that task at once; of others
-    # the whole evidence is measured first. Of two candidates one always leads by the root of 2.
+    # An image whose early evidence leads by so much, as a log likelihood, gets that task at once; of others
+    # the whole evidence is measured first.
     early_exit_lead: float
     # Whether the second pass resumes from where early evidence was judged, the first third of the pass
     # staying as the first pass had it; otherwise it begins with the patches.
@@ -38,9 +38,9 @@ PAPER: Literal["paper"] = "paper"  # the projection-residual router of arXiv:250
 # `mass-serve eval server/demo_store examples/evaluation --mode balanced --mode exact`.
 MODES: dict[ModeName, Mode] = {
     "one_pass": Mode(early_exit_lead=-math.inf, resumes=True, second_pass_margin=0.0),  # 1 pass
-    "fast": Mode(early_exit_lead=1.12, resumes=True, second_pass_margin=0.0),  # 1 to about 5/3
+    "fast": Mode(early_exit_lead=2.5, resumes=True, second_pass_margin=0.0),  # 1 to about 5/3
     "balanced": Mode(early_exit_lead=math.inf, resumes=False, second_pass_margin=0.0),  # 2
-    "exact": Mode(early_exit_lead=math.inf, resumes=False, second_pass_margin=2.0),  # 2 to 3
+    "exact": Mode(early_exit_lead=math.inf, resumes=False, second_pass_margin=6.0),  # 2 to 3
 }
 MODE_NAMES: tuple[ModeName, ...] = (PAPER, *MODES)
 # One image gets at most so many second passes.

@@ -124,6 +124,14 @@ class Architecture:
         names = [linear for i in range(stop) for linear in BlockNames(i).linears[:3]]
         return [*names[1:], BlockNames(stop).qkv]
 
+    def late_linears(self, stop: int) -> list[str]:
+        """The linears of width D behind the early ones, in forward order; none where no block is left.
+
+        The last block's are left out: a pass computes there what is asked of it alone.
+        """
+        names = [linear for i in range(stop, self.depth - 1) for linear in BlockNames(i).linears[:3]]
+        return names[1:]
+
     def first_pass_parameters(self, parameters: Iterable[str], layer: int) -> frozenset[str]:
         """The parameters that a first pass up to the router's feature of block `layer` reads."""
         last = BlockNames(layer)

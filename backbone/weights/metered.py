@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from mass_serve import kernels
+from mass_serve.backbone.architecture import Token
 from mass_serve.backbone.layout import Layout
 from mass_serve.backbone.weights.protocol import ALL_ROWS, EncoderWeights
 from mass_serve.kernels.activations import Activation
@@ -17,17 +18,23 @@ class MeteredWeights:
     """`EncoderWeights` that compute what others do, and beside it the subspace energies of their inputs."""
 
     def __init__(
-        self, weights: EncoderWeights, bases: Mapping[str, Tensor], layout: Layout, token_stride: int
+        self,
+        weights: EncoderWeights,
+        bases: Mapping[str, Tensor],
+        layout: Layout,
+        token_stride: int,
+        token: Token | None = None,
     ) -> None:
         """`weights` are those of a layout's tokens.
 
         `bases` holds, by linear, orthonormal rows [T, R, d_in] of each task's blocks, float32. Measured is
-        every `token_stride`-th token.
+        every `token_stride`-th token, or one `token` alone: the first, which is the class token, or the mean.
         """
         self._weights = weights
         self._bases = bases
         self._layout = layout
         self._token_stride = token_stride
+        self._token = token
         self._measured: list[tuple[str, Tensor]] = []
 
     def linear(
@@ -59,9 +66,18 @@ class MeteredWeights:
         if name in self._bases:
             basis = self._bases[name]
             energies = self._layout.reduced(
-                lambda tokens: kernels.subspace_energies(tokens[:, :: self._token_stride], basis), x
+                lambda tokens: kernels.subspace_energies(self._chosen(tokens), basis), x
             )
             self._measured.append((name, energies))
+
+    def _chosen(self, tokens: Tensor) -> Tensor:
+        """Those of the tokens [b, n, D] that are measured."""
+        match self._token:
+            case "class":
+                return tokens[:, :1]
+            case "mean":
+                return tokens.mean(1, keepdim=True)
+        return tokens[:, :: self._token_stride]
 
     @property
     def energies(self) -> Tensor:

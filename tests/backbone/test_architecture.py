@@ -53,3 +53,15 @@ def test_early_evidence_is_of_inputs_as_wide_as_a_token() -> None:
         linears = CONFIG.early_linears(stop)
         assert all(shapes[weight_of(linear)][1] == CONFIG.width for linear in linears)
         assert len(linears) == 3 * stop
+
+
+def test_late_evidence_is_of_all_blocks_behind_the_early_ones_but_the_last() -> None:
+    encoder = replace(CONFIG, depth=4)
+    assert encoder.late_linears(1) == [
+        "blocks.1.attention.out",
+        "blocks.1.mlp.fc1",
+        "blocks.2.attention.qkv",
+        "blocks.2.attention.out",
+        "blocks.2.mlp.fc1",
+    ]
+    assert encoder.late_linears(3) == []

@@ -208,6 +208,18 @@ def test_energies_are_those_of_every_third_token_that_enters_a_linear(
     assert whole.energies.shape == (9, 5, 3)
 
 
+@pytest.mark.parametrize("token", ["class", "mean"])
+def test_energies_may_be_those_of_one_token(
+    tiny_pass: tuple[DenseWeights, Tensor, PassResult], token: Token
+) -> None:
+    weights, patches, _ = tiny_pass
+    bases = {tiny.CONFIG.early_linears(1)[-1]: _bases(1)["blocks.0.mlp.fc1"]}
+    early = run(tiny.CONFIG, weights, patches, stop=1, probe=Probe(bases, token=token))
+    entering = weights.layer_norm("blocks.1.layer_norm1", early.tokens, 1e-5)
+    of_token = entering[:, :1] if token == "class" else entering.mean(1, keepdim=True)
+    assert torch.equal(early.energies[:, 0], subspace_energies(of_token, bases["blocks.1.attention.qkv"]))
+
+
 @pytest.mark.parametrize(
     ("start", "stop", "probe"),
     [

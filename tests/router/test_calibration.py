@@ -221,18 +221,19 @@ def test_a_calibrated_router_multiplies_its_coefficients() -> None:
     rank, width, samples = 2, 16, 6
     blocks = normal(TASKS, rank, width).float()
     subspaces = TaskSubspaces(blocks)
-    early = {"a": blocks, "b": blocks}  # two kinds, and the two late ones
-    plain = EvidenceRouter(MODES["fast"], subspaces, early)
+    linears = {"a": blocks}, {"b": blocks}  # one early kind, and the three late ones
+    plain = EvidenceRouter(MODES["fast"], subspaces, *linears)
     calibration = fitted()
-    calibrated = EvidenceRouter(MODES["fast"], subspaces, early, calibration)
-    energies, features_ = evidence(samples, seed=9)[0][:, :2], normal(samples, width, seed=2).float()
-    head_scores = normal(samples, TASKS, 3, seed=3).float()
+    calibrated = EvidenceRouter(MODES["fast"], subspaces, *linears, calibration)
+    shares, features_ = evidence(samples, seed=9)[0], normal(samples, width, seed=2).float()
+    energies, late = shares[:, :1], shares[:, 1:2]
+    head_scores = normal(samples, TASKS, 2, seed=3).float()
     candidates = torch.tensor([[True, True, True], [True, False, True]] * 3)
-    for kinds in (2, 4):
+    for kinds in (1, 4):
         before, after = plain.early(energies, candidates), calibrated.early(energies, candidates)
         if kinds == 4:
-            before = plain.whole(before, features_, head_scores, candidates)
-            after = calibrated.whole(after, features_, head_scores, candidates)
+            before = plain.whole(before, late, features_, head_scores, candidates)
+            after = calibrated.whole(after, late, features_, head_scores, candidates)
         discriminant = calibration.discriminant(kinds)
         power = discriminant.judge(after.kinds, candidates).log_probabilities.exp()
         expected = before.routing_coefficients * power
@@ -255,9 +256,10 @@ def test_an_image_is_no_surer_for_being_calibrated() -> None:
     """Whether one pass is enough is judged by the evidence alone, and not where the two disagree."""
     blocks = normal(TASKS, 2, 16).float()
     subspaces = TaskSubspaces(blocks)
-    router = EvidenceRouter(MODES["fast"], subspaces, {"a": blocks, "b": blocks}, fitted())
-    plain = EvidenceRouter(MODES["fast"], subspaces, {"a": blocks, "b": blocks})
-    energies = (normal(60, 2, TASKS, seed=4) - 2).exp().float()
+    linears: tuple[dict[str, Tensor], dict[str, Tensor]] = {"a": blocks}, {}
+    router = EvidenceRouter(MODES["fast"], subspaces, *linears, fitted())
+    plain = EvidenceRouter(MODES["fast"], subspaces, *linears)
+    energies = (normal(60, 1, TASKS, seed=4) - 2).exp().float()
     every = torch.ones(60, TASKS, dtype=torch.bool)
     before, after = plain.early(energies, every), router.early(energies, every)
     same = before.scores.argmax(1) == after.scores.argmax(1)

@@ -1,4 +1,4 @@
-"""Evidence: standardised, summed, and judged; against plain formulations."""
+"""Evidence: summed and judged; against plain formulations."""
 
 from __future__ import annotations
 
@@ -17,20 +17,21 @@ from mass_serve.model_store.format.entries import FIRST_MODE
 from mass_serve.router import (
     MODES,
     PAPER,
+    Evidence,
     EvidenceRouter,
-    HeadGeometry,
     ModeName,
     TaskSubspaces,
     after_second_passes,
     are_comparable,
     early_stop,
+    evidence_kinds,
     is_of_low_rank,
 )
-from mass_serve.router.evidence import EARLY_TEMPERATURE, SECOND_PASS_WEIGHT, WHOLE_TEMPERATURE
 from mass_serve.router.head_scores import nearness
 from mass_serve.router.projection import orthonormal_rows
+from mass_serve.router.weights import WEIGHTS
 
-TASKS, RANK, WIDTH, SAMPLES, KINDS = 5, 4, 32, 6, 3
+TASKS, RANK, WIDTH, SAMPLES, KINDS, LATE = 5, 4, 32, 6, 3, 2
 EVERY = torch.ones(SAMPLES, TASKS, dtype=torch.bool)
 
 
@@ -43,24 +44,35 @@ def shares(*shape: int, seed: int = 0) -> Tensor:
 
 
 def random_head_scores(seed: int = 4) -> Tensor:
-    """Cosines, sharpness and peaks for every sample and task."""
-    cosines = normal(SAMPLES, TASKS, seed=seed).tanh()
-    return torch.stack([cosines, *normal(2, SAMPLES, TASKS, seed=seed + 50)], dim=2)
+    """Cosines, with where the class vectors lie as a whole and without, for every sample and task."""
+    return normal(SAMPLES, TASKS, 2, seed=seed).tanh()
 
 
 def near(values: Tensor) -> Tensor:
     return -torch.log(1 - values)
 
 
+def log_shares(*energies: Tensor) -> Tensor:
+    return (torch.cat(energies, dim=1) + 1e-6).log().mean(1)
+
+
 @pytest.fixture
 def router() -> EvidenceRouter:
     blocks = normal(TASKS, RANK, WIDTH)
-    return EvidenceRouter(MODES["exact"], TaskSubspaces(blocks), {"blocks.0.mlp.fc1": blocks})
+    return EvidenceRouter(
+        MODES["exact"],
+        TaskSubspaces(blocks),
+        dict.fromkeys(("a", "b", "c"), blocks),
+        dict.fromkeys(("d", "e"), blocks),
+    )
 
 
-def z(rows: Tensor) -> Any:
-    values = rows.double().numpy()
-    return (values - values.mean(1, keepdims=True)) / (values.std(1, ddof=1, keepdims=True) + 1e-6)
+def whole_evidence(
+    router: EvidenceRouter, early: Evidence, mask: Tensor = EVERY, pools: Tensor | None = None, seed: int = 4
+) -> Evidence:
+    """The evidence of samples whose first pass went to its end."""
+    rest = shares(SAMPLES, LATE, TASKS, seed=8), normal(SAMPLES, WIDTH, seed=3), random_head_scores(seed)
+    return router.whole(early, *rest, mask, pools)
 
 
 def softmax(values: Any) -> Any:
@@ -93,26 +105,34 @@ def test_a_token_within_a_subspace_has_all_its_energy_there() -> None:
     assert subspace_energies(inside, bases)[0, 3] == pytest.approx(1.0, abs=1e-5)
 
 
-def test_every_piece_is_standardised_and_all_weigh_the_same(router: EvidenceRouter) -> None:
-    energies = shares(SAMPLES, KINDS, TASKS)
-    features, head_scores = normal(SAMPLES, WIDTH, seed=3), random_head_scores()
-    total_energies, cosines = near(energies.mean(1)), near(head_scores[:, :, 0])
+def test_kinds_add_up_as_log_likelihoods(router: EvidenceRouter) -> None:
+    energies, late = shares(SAMPLES, KINDS, TASKS), shares(SAMPLES, LATE, TASKS, seed=8)
     early = router.early(energies, EVERY)
-    np.testing.assert_allclose(early.scores, z(total_energies), atol=1e-4)
-    np.testing.assert_allclose(
-        early.routing_coefficients, softmax(z(total_energies) / EARLY_TEMPERATURE), atol=1e-4
+    first = WEIGHTS.share * log_shares(energies)
+    torch.testing.assert_close(early.scores, first)
+    np.testing.assert_allclose(early.routing_coefficients, softmax(first.double().numpy()), atol=1e-5)
+    whole = whole_evidence(router, early)
+    total = WEIGHTS.share * log_shares(energies, late) + WEIGHTS.cosine * near(random_head_scores()[:, :, 0])
+    torch.testing.assert_close(whole.scores, total)
+    np.testing.assert_allclose(whole.routing_coefficients, softmax(total.double().numpy()), atol=1e-5)
+
+
+def test_a_kind_that_does_not_tell_tasks_apart_changes_nothing(router: EvidenceRouter) -> None:
+    energies, blind = shares(SAMPLES, KINDS, TASKS), torch.full((SAMPLES, TASKS, 2), 0.3)
+    rest = shares(SAMPLES, LATE, TASKS, seed=8), normal(SAMPLES, WIDTH, seed=3)
+    whole = router.whole(router.early(energies, EVERY), *rest, blind, EVERY)
+    coefficients = (WEIGHTS.share * log_shares(energies, rest[0])).softmax(1)
+    torch.testing.assert_close(whole.routing_coefficients, coefficients, atol=1e-5, rtol=1e-4)
+    added = whole.samples()[0].second_pass_scores({0: blind[0, 0], 1: torch.tensor([0.9, 0.9])})
+    assert added.abs().max() < 1e-4, "nor do such heads overrule anything after a second pass"
+
+
+def test_shares_count_by_their_ratio_whatever_the_size_of_the_subspaces(router: EvidenceRouter) -> None:
+    energies = shares(SAMPLES, KINDS, TASKS)
+    smaller = router.early(0.01 * energies, EVERY).routing_coefficients
+    torch.testing.assert_close(
+        smaller, router.early(energies, EVERY).routing_coefficients, atol=1e-2, rtol=1e-2
     )
-    whole = router.whole(early, features, head_scores, EVERY)
-    assert whole.residuals is not None
-    total = z(total_energies) + z(-whole.residuals) + z(cosines)
-    np.testing.assert_allclose(whole.scores, total, atol=1e-4)
-    np.testing.assert_allclose(whole.routing_coefficients, softmax(total / WHOLE_TEMPERATURE), atol=1e-4)
-
-
-def test_what_all_tasks_leave_unexplained_alike_does_not_matter(router: EvidenceRouter) -> None:
-    energies = shares(SAMPLES, 1, TASKS)
-    moved = router.early(1 - 0.4 * (1 - energies), EVERY).scores
-    np.testing.assert_allclose(moved, router.early(energies, EVERY).scores, atol=1e-3)
 
 
 def test_nearness_grows_without_end_but_for_the_last_thousandth() -> None:
@@ -123,18 +143,15 @@ def test_nearness_grows_without_end_but_for_the_last_thousandth() -> None:
 
 def test_only_candidates_count(router: EvidenceRouter) -> None:
     energies = shares(SAMPLES, KINDS, TASKS)
-    features, head_scores = normal(SAMPLES, WIDTH, seed=3), random_head_scores()
-    total_energies, cosines = near(energies.mean(1)), near(head_scores[:, :, 0])
     mask = EVERY.clone()
     mask[:, [0, 3]] = False
-    whole = router.whole(router.early(energies, mask), features, head_scores, mask)
+    whole = whole_evidence(router, router.early(energies, mask), mask)
     assert whole.scores[:, [0, 3]].eq(-torch.inf).all()
     assert whole.routing_coefficients[:, [0, 3]].eq(0).all()
     np.testing.assert_allclose(whole.routing_coefficients.sum(1), 1.0, atol=1e-6)
     kept = [1, 2, 4]
-    assert whole.residuals is not None
-    total = z(total_energies[:, kept]) + z(-whole.residuals[:, kept]) + z(cosines[:, kept])
-    np.testing.assert_allclose(whole.scores[:, kept], total, atol=1e-4)
+    every = whole_evidence(router, router.early(energies, EVERY))
+    assert torch.equal(whole.scores[:, kept], every.scores[:, kept])
     assert not {0, 3} & {
         task for one in whole.samples() for task in one.second_pass_candidates(MODES["exact"])
     }
@@ -143,71 +160,50 @@ def test_only_candidates_count(router: EvidenceRouter) -> None:
 def test_two_candidates_are_told_apart(router: EvidenceRouter) -> None:
     mask = torch.zeros(1, TASKS, dtype=torch.bool)
     mask[0, [1, 4]] = True
-    early = router.early(torch.tensor([[[0.9, 0.2, 0.9, 0.9, 0.3]]]), mask)
+    energies = torch.tensor([[[0.9, 0.2, 0.9, 0.9, 0.3]]]).expand(1, KINDS, TASKS)
+    early = router.early(energies, mask)
     assert early.samples()[0].best == 4
-    assert float(early.leads[0]) == pytest.approx(math.sqrt(2), abs=1e-3)
+    assert float(early.leads[0]) == pytest.approx(WEIGHTS.share * math.log(0.3 / 0.2), rel=1e-3)
 
 
 def test_equal_evidence_is_no_nan(router: EvidenceRouter) -> None:
     early = router.early(torch.full((1, KINDS, TASKS), 0.5), EVERY[:1])
-    assert early.scores.eq(0).all()
+    assert early.scores.std() == 0
     assert early.leads.eq(0).all()
-    whole = router.whole(early, torch.zeros(1, WIDTH), torch.zeros(1, TASKS, 3), EVERY[:1])
+    rest = torch.full((1, LATE, TASKS), 0.5), torch.zeros(1, WIDTH), torch.zeros(1, TASKS, 2)
+    whole = router.whole(early, *rest, EVERY[:1])
     assert whole.scores.isfinite().all()
     assert whole.explained.isfinite().all()
-    assert after_second_passes(
-        whole.samples(), [{0: torch.tensor([0.5, 0, 0]), 1: torch.tensor([0.4, 0, 0])}]
-    ) == pytest.approx({0: 0.4, 1: 0.0}, abs=1e-6)
+    after = after_second_passes(whole.samples(), [{0: torch.zeros(2), 1: torch.zeros(2)}])
+    assert after == pytest.approx({0: 0.2, 1: 0.2}, abs=1e-6)
 
 
 def test_close_tasks_get_a_second_pass_each_and_two_at_most(router: EvidenceRouter) -> None:
     early = router.early(
-        torch.tensor([[[0.5, 0.49, 0.48, 0.0, 0.0]], [[0.5, 0.0, 0.0, 0.0, 0.01]]]), EVERY[:2]
+        torch.tensor([[0.5, 0.49, 0.48, 0.0, 0.0], [0.5, 0.01, 0.01, 0.01, 0.01]])
+        .unsqueeze(1)
+        .expand(2, KINDS, TASKS),
+        EVERY[:2],
     )
     mode = MODES["exact"]
     assert early.samples()[0].second_pass_candidates(mode) == (0, 1)
-    assert (
-        early.samples()[1].second_pass_candidates(mode) == (0,)
-        or float(early.leads[1]) <= mode.second_pass_margin
-    )
+    assert early.samples()[1].second_pass_candidates(mode) == (0,)
     assert early.samples()[0].second_pass_candidates(MODES["balanced"]) == (0,)
 
 
-def test_a_second_pass_counts_as_more_evidence_in_the_first_pass_units(router: EvidenceRouter) -> None:
-    head_scores = random_head_scores()
-    early = router.early(shares(SAMPLES, KINDS, TASKS), EVERY)
-    whole = router.whole(early, normal(SAMPLES, WIDTH), head_scores, EVERY)
-    units = [
-        float(score.std())
-        for score in (near(head_scores[2, :, 0]), head_scores[2, :, 1], head_scores[2, :, 2])
-    ]
-    seen = {1: (0.7, 2.0, 0.1), 4: (0.3, 2.5, 0.6)}
+def test_a_second_pass_counts_as_far_as_heads_differed_in_the_first(router: EvidenceRouter) -> None:
+    whole = whole_evidence(router, router.early(shares(SAMPLES, KINDS, TASKS), EVERY))
+    spread = float(near(random_head_scores()[2, :, 0]).std())
+    seen = {1: 0.7, 4: 0.3}
     scores = [
-        float(whole.scores[2, task])
-        + SECOND_PASS_WEIGHT
-        * (float(near(torch.tensor(cosine))) / units[0] + sharpness / units[1] + peak / units[2])
-        for task, (cosine, sharpness, peak) in seen.items()
+        float(whole.scores[2, task]) + WEIGHTS.second_pass * spread * cosine for task, cosine in seen.items()
     ]
     together = float(whole.routing_coefficients[2, [1, 4]].sum())
-    expected = together * softmax(np.array([scores]) / WHOLE_TEMPERATURE)[0]
+    expected = together * softmax(np.array([scores]))[0]
     after = after_second_passes(
-        whole.samples()[2:3], [{task: torch.tensor(of_task) for task, of_task in seen.items()}]
+        whole.samples()[2:3], [{task: torch.tensor([0.5, cosine]) for task, cosine in seen.items()}]
     )
     np.testing.assert_allclose(list(after.values()), expected, rtol=1e-3)
-
-
-def test_heads_of_two_classes_are_all_equally_sharp(router: EvidenceRouter) -> None:
-    """Their sharpness is one but for rounding and the epsilon, which must not be blown up to evidence."""
-    geometry = HeadGeometry(room=0.5, chance=0.0, dimensions=WIDTH)
-    heads = [geometry.scores(0.3 * normal(SAMPLES, 2, seed=task)) for task in range(TASKS)]
-    early = router.early(shares(SAMPLES, KINDS, TASKS), EVERY)
-    whole = router.whole(early, normal(SAMPLES, WIDTH), torch.stack(heads, dim=1), EVERY)
-    undecided, decided = geometry.scores(torch.tensor([[0.3, 0.2999], [0.3, 0.0]]))
-    decided[2] = undecided[2]  # how far apart two classes are does tell something
-    first = whole.samples()[:1]
-    after = after_second_passes(first, [{1: undecided, 4: decided}])
-    same = after_second_passes(first, [{1: undecided, 4: undecided}])
-    assert after == pytest.approx(same, rel=0.2)
 
 
 @pytest.mark.parametrize("mode", ["balanced", "exact"])
@@ -226,7 +222,7 @@ def test_early_evidence_stops_a_third_of_the_way(depth: int) -> None:
 
 def test_samples_are_the_rows_of_the_batch(router: EvidenceRouter) -> None:
     early = router.early(shares(SAMPLES, KINDS, TASKS), EVERY)
-    whole = router.whole(early, normal(SAMPLES, WIDTH), random_head_scores(), EVERY)
+    whole = whole_evidence(router, early)
     for evidence in (early, whole):
         for row, own in enumerate(evidence.samples()):
             for field in fields(evidence):
@@ -261,51 +257,58 @@ def test_where_no_subspaces_are_comparable_the_heads_decide() -> None:
     router = EvidenceRouter(
         MODES["one_pass"],
         TaskSubspaces(blocks),
-        {"blocks.0.mlp.fc1": blocks},
-        incomparable=["blocks.0.mlp.fc1"],
-        residuals_comparable=False,
+        {"a": blocks},
+        {"b": blocks},
+        incomparable=["a", "b"],
     )
     early = router.early(shares(SAMPLES, 1, TASKS), EVERY)
     assert not (early.leads >= MODES["one_pass"].early_exit_lead).any(), "nobody leaves the pass early"
-    head_scores = random_head_scores()
-    whole = router.whole(early, normal(SAMPLES, WIDTH, seed=3), head_scores, EVERY)
-    np.testing.assert_allclose(whole.scores, z(near(head_scores[:, :, 0])), atol=1e-4)
+    rest = shares(SAMPLES, 1, TASKS, seed=8), normal(SAMPLES, WIDTH, seed=3), random_head_scores()
+    whole = router.whole(early, *rest, EVERY)
+    torch.testing.assert_close(whole.scores, WEIGHTS.cosine * near(rest[2][:, :, 0]))
     assert whole.explained.eq(1).all(), "nothing says that an image is like none of them"
 
 
-@pytest.mark.parametrize("early_comparable", [True, False])
-def test_each_kind_counts_where_it_is_comparable(early_comparable: bool) -> None:
+@pytest.mark.parametrize("kept", ["a", "d"])
+def test_only_shares_that_are_comparable_count(kept: str) -> None:
     blocks = normal(TASKS, RANK, WIDTH)
+    linears = ("a", "b"), ("c", "d")
     router = EvidenceRouter(
         MODES["exact"],
         TaskSubspaces(blocks),
-        {"a": blocks, "b": blocks},
-        incomparable=["a"] if early_comparable else ["a", "b"],
-        residuals_comparable=not early_comparable,
+        dict.fromkeys(linears[0], blocks),
+        dict.fromkeys(linears[1], blocks),
+        incomparable=[name for names in linears for name in names if name != kept],
     )
-    energies, head_scores = shares(SAMPLES, 2, TASKS), random_head_scores()
-    whole = router.whole(router.early(energies, EVERY), normal(SAMPLES, WIDTH, seed=3), head_scores, EVERY)
-    assert whole.residuals is not None
-    other = near(energies[:, 1]) if early_comparable else -whole.residuals
-    np.testing.assert_allclose(whole.scores, z(other) + z(near(head_scores[:, :, 0])), atol=1e-4)
+    energies = {name: shares(SAMPLES, 1, TASKS, seed=seed) for seed, name in enumerate("abcd")}
+    early, late = (torch.cat([energies[name] for name in names], dim=1) for names in linears)
+    rest = normal(SAMPLES, WIDTH, seed=3), torch.zeros(SAMPLES, TASKS, 2)
+    whole = router.whole(router.early(early, EVERY), late, *rest, EVERY)
+    torch.testing.assert_close(whole.scores, WEIGHTS.share * log_shares(energies[kept]))
+
+
+def test_an_encoder_of_two_blocks_has_no_late_evidence() -> None:
+    blocks = normal(TASKS, RANK, WIDTH)
+    router = EvidenceRouter(MODES["exact"], TaskSubspaces(blocks), {"a": blocks}, {})
+    early = router.early(shares(SAMPLES, 1, TASKS), EVERY)
+    nothing, blind = torch.empty(SAMPLES, 0, TASKS), torch.zeros(SAMPLES, TASKS, 2)
+    whole = router.whole(early, nothing, normal(SAMPLES, WIDTH), blind, EVERY)
+    torch.testing.assert_close(whole.scores, early.scores)
+    assert whole.kinds.shape[1] == evidence_kinds(1)
+    assert torch.equal(whole.explained, early.explained)
 
 
 def test_evidence_of_a_pool_is_the_sum_of_its_samples(router: EvidenceRouter) -> None:
-    energies, features = shares(SAMPLES, KINDS, TASKS), normal(SAMPLES, WIDTH, seed=3)
-    head_scores, pools = random_head_scores(), torch.tensor([0, 1, 0, 3, 0, 1])
+    energies, pools = shares(SAMPLES, KINDS, TASKS), torch.tensor([0, 1, 0, 3, 0, 1])
     early, alone = router.early(energies, EVERY, pools), router.early(energies, EVERY)
-    whole = router.whole(early, features, head_scores, EVERY, pools)
-    whole_alone = router.whole(alone, features, head_scores, EVERY)
-    for together, single, temperature in (
-        (early, alone, EARLY_TEMPERATURE),
-        (whole, whole_alone, WHOLE_TEMPERATURE),
-    ):
+    whole, whole_alone = whole_evidence(router, early, pools=pools), whole_evidence(router, alone)
+    for together, single in ((early, alone), (whole, whole_alone)):
         for members in ([0, 2, 4], [1, 5], [3]):
             expected = single.scores[members].sum(0)
             leading = expected.sort(descending=True).values
             for row in members:
                 torch.testing.assert_close(together.scores[row], expected)
-                coefficients = softmax(expected.numpy()[None] / temperature)[0]
+                coefficients = softmax(expected.numpy()[None])[0]
                 np.testing.assert_allclose(together.routing_coefficients[row], coefficients, atol=1e-5)
                 assert float(together.leads[row]) == pytest.approx(float(leading[0] - leading[1]), abs=1e-5)
         assert torch.equal(together.explained, single.explained), "that is each sample's own"
@@ -314,41 +317,11 @@ def test_evidence_of_a_pool_is_the_sum_of_its_samples(router: EvidenceRouter) ->
 
 def test_second_passes_of_a_pool_count_together(router: EvidenceRouter) -> None:
     pools = torch.zeros(SAMPLES, dtype=torch.long)
-    energies, features = shares(SAMPLES, KINDS, TASKS), normal(SAMPLES, WIDTH, seed=3)
-    early = router.early(energies, EVERY, pools)
-    whole = router.whole(early, features, random_head_scores(), EVERY, pools).samples()
+    early = router.early(shares(SAMPLES, KINDS, TASKS), EVERY, pools)
+    whole = whole_evidence(router, early, pools=pools).samples()
     seen = [dict(zip((1, 4), random_head_scores(seed)[0, :2], strict=True)) for seed in range(SAMPLES)]
     added = torch.stack([one.second_pass_scores(own) for one, own in zip(whole, seen, strict=True)]).sum(0)
-    shared = ((whole[0].scores[[1, 4]] + added) / WHOLE_TEMPERATURE).softmax(0)
+    shared = (whole[0].scores[[1, 4]] + added).softmax(0)
     expected = shared * whole[0].routing_coefficients[[1, 4]].sum()
     found = after_second_passes(whole, seen)
     np.testing.assert_allclose([found[1], found[4]], expected, rtol=1e-4)
-
-
-def test_heads_that_cannot_be_compared_change_nothing_and_get_no_second_pass_to_say_more() -> None:
-    blocks = normal(TASKS, RANK, WIDTH)
-    router = EvidenceRouter(
-        MODES["exact"], TaskSubspaces(blocks), {"blocks.0.mlp.fc1": blocks}, heads_comparable=False
-    )
-    early = router.early(shares(SAMPLES, 1, TASKS), EVERY)
-    features = normal(SAMPLES, WIDTH, seed=1)
-    one, other = (router.whole(early, features, random_head_scores(seed), EVERY) for seed in (4, 5))
-    assert torch.equal(one.scores, other.scores)
-    assert all(len(own.second_pass_candidates(MODES["exact"])) == 1 for own in one.samples())
-
-
-def test_heads_decide_where_nothing_else_can_be_compared() -> None:
-    blocks = normal(TASKS, RANK, WIDTH)
-    router = EvidenceRouter(
-        MODES["exact"],
-        TaskSubspaces(blocks),
-        {"blocks.0.mlp.fc1": blocks},
-        incomparable=["blocks.0.mlp.fc1"],
-        residuals_comparable=False,
-        heads_comparable=False,
-    )
-    head_scores = random_head_scores()
-    whole = router.whole(
-        router.early(shares(SAMPLES, 1, TASKS), EVERY), normal(SAMPLES, WIDTH), head_scores, EVERY
-    )
-    assert torch.equal(whole.scores.argmax(1), head_scores[:, :, 0].argmax(1))

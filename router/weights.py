@@ -1,0 +1,22 @@
+"""What each kind of evidence counts.
+
+Chosen by `python -m benchmarks.routing`, which also measures what they are worth on suites that they were not
+chosen on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Weights:
+    """The weights of `router.evidence`, of a size that has coefficients as often right as they say."""
+
+    share: float  # of the mean logarithm of the shares of energy
+    cosine: float  # of the nearness of the first pass's embedding to a class vector
+    # Of how clearly a class stands out in a second pass, times how far heads differed in the first.
+    second_pass: float
+
+
+WEIGHTS = Weights(share=24.0, cosine=8.0, second_pass=16.0)
