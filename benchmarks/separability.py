@@ -65,7 +65,7 @@ def route(engine: Engine, root: Path, items: Sequence[Item], candidates: tuple[s
         for answer in engine.classify_batch([files.query(one, candidates) for one in inputs]).all_answers():
             assert answer.evidence is not None
             answers.append(answer.task)
-            evidence.append(answer.evidence)
+            evidence.append(answer.evidence.kinds)
     return Routed(answers, torch.stack(evidence))
 
 

@@ -126,7 +126,7 @@ def _kinds(engine: Engine, files: InputFiles, root: Path, items: Sequence[Item])
     for inputs in input_batches(files, root, items):
         for answer in engine.classify_batch([files.query(one) for one in inputs]).all_answers():
             assert answer.evidence is not None  # in this mode every text has it
-            found.append(answer.evidence)
+            found.append(answer.evidence.kinds)
     return torch.stack(found)
 
 

@@ -1,4 +1,4 @@
-"""mass-serve calibrate: a store fitted to images or texts that nobody labelled."""
+"""mass-serve calibrate: a store fitted to images or texts, whose tasks are known or not."""
 
 from __future__ import annotations
 
@@ -31,12 +31,20 @@ def calibrate(
         float,
         typer.Option(min=0, max=0.5, help="share of them to be unrouted in the store's mode"),
     ] = 0.01,
+    task_folders: Annotated[
+        bool,
+        typer.Option(
+            "--task-folders",
+            help="the names in DATA are tasks: DATA/<task>/*.png, or of texts DATA/<task>.jsonl",
+        ),
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Fits the search for the task to your images or texts, without labels; writes a new store revision.
 
     They should be like those that will be asked about, of every task. Names of files and folders
-    are not looked at, nor labels. A running server takes the new revision over by itself.
+    are not looked at, nor labels, but with --task-folders: then a few of each task are enough, and
+    better than many whose task nobody says. A running server takes the new revision over by itself.
     """
     if not data.exists():
         fail(f"{data} does not exist")
@@ -45,7 +53,13 @@ def calibrate(
         with progress_bars() as progress:
             options = source.options
             result = run_calibration(
-                source.url, data, unrouted, options.torch_device, progress, options.trusted_keys
+                source.url,
+                data,
+                unrouted,
+                options.torch_device,
+                progress,
+                options.trusted_keys,
+                task_folders=task_folders,
             )
     except (SettingsError, StoreError, EvaluationDataError, FloatingPointError) as error:
         fail(error)
@@ -74,7 +88,8 @@ def _print_lines(result: Calibrated) -> None:
     typer.echo(f"{result.store.files.url}: revision {manifest.store_revision}, {result.inputs} {result.noun}")
     for name, count in result.inputs_of.items():
         too_few = ": too few, its evidence counts as before" if name in result.unknown else ""
-        typer.echo(f"  {name}: like {count:.0f} of them{too_few}")
+        whose = f"{count:.0f} of them" if result.tasks_known else f"like {count:.0f} of them{too_few}"
+        typer.echo(f"  {name}: {whose}")
     typer.echo(f"unrouted below a familiarity of {result.unrouted_below:.3f}, in mode {result.mode}")
     if manifest.router.mode == PAPER:
         typer.echo("the mode of this store is paper, which has nothing to calibrate: serve it in another")

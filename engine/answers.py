@@ -13,7 +13,7 @@ from mass_serve.engine.heads import HeadResult, TaskHead, TokenResult
 from mass_serve.engine.search import SearchResult, final_coefficients
 from mass_serve.inputs.texts import Places
 from mass_serve.model_store.format.entries import HeadChoice, RouterSpec
-from mass_serve.router import familiarity
+from mass_serve.router import Evidence, familiarity
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Classification:
     familiarity: float | None  # 0 to 1: how much the image is like the task's; None where one was named
     unrouted: bool  # it is so little like any task that none should be believed
     passes: float  # through the encoder
-    evidence: Tensor | None = None  # [K, T] float32: what the tasks were judged by (`router.Evidence.kinds`)
+    evidence: Evidence | None = None  # what the tasks were judged by; None of one that was named
     # The other tasks of the expert set, the likeliest first; a task that was named has none.
     alternatives: tuple[Alternative, ...] = ()
 
@@ -179,7 +179,7 @@ class AnswerMaker:
             familiarity=likeness,
             unrouted=likeness is not None and likeness < self.router.unrouted_below,
             passes=found.passes,
-            evidence=None if found.evidence is None else found.evidence.kinds,
+            evidence=found.evidence,
             alternatives=tuple(
                 self._alternative(one, coefficients[one.task])
                 for one in sorted(others, key=lambda one: -coefficients[one.task])

@@ -21,7 +21,14 @@ from mass_serve.engine.heads import TaskHead
 from mass_serve.engine.preprocessing import ImagePreprocessor
 from mass_serve.inputs.texts import TextTokenizer, TokenizerError
 from mass_serve.model_store.errors import ManifestError, StoreError
-from mass_serve.model_store.format.calibration import COVARIANCE, IMAGES, MEANS, OWNER, is_calibration
+from mass_serve.model_store.format.calibration import (
+    COVARIANCE,
+    IMAGES,
+    MEANS,
+    OWNER,
+    WEIGHTS,
+    is_calibration,
+)
 from mass_serve.model_store.format.entries import RouterSpec, TaskEntry
 from mass_serve.model_store.format.file_names import MANIFEST_FILE, PRETRAINED_FILE, TOKENIZER_FILE
 from mass_serve.model_store.format.heads import (
@@ -39,6 +46,7 @@ from mass_serve.model_store.store import Store
 from mass_serve.router import (
     PAPER,
     Calibration,
+    Combination,
     ModeName,
     are_comparable,
     early_stop,
@@ -314,6 +322,8 @@ def _calibration(store: Store, names: Sequence[str]) -> Calibration | None:
         return None  # made by a version of this program that had other evidence
     own = {name: tensor.to(torch.float64) for name, tensor in tensors.items()}
     calibration = Calibration(own[MEANS], own[COVARIANCE], own[IMAGES], own[OWNER])
+    if WEIGHTS in own:
+        calibration = calibration.counting(*(Combination.of_numbers(row, tasks) for row in own[WEIGHTS]))
     if not calibration.is_usable:
         raise StoreError(
             f"{store.files.url}: the numbers of {entry.file} are no calibration: calibrate the store again"

@@ -1,9 +1,9 @@
-"""A store calibrated on inputs that nobody labelled: see `router.calibration` for what follows from them."""
+"""A store calibrated on inputs without labels: see `router.calibration` for what follows from them."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,11 +15,12 @@ from mass_serve.engine import Classification, Engine
 from mass_serve.engine.execution import Execution
 from mass_serve.engine.loading import LoadedStore, known_mode, load_store
 from mass_serve.engine.options import GIB
-from mass_serve.evaluation.data import input_batches
+from mass_serve.evaluation.calibration_inputs import CalibrationInputs
 from mass_serve.evaluation.errors import EvaluationDataError
-from mass_serve.evaluation.inputs import InputFiles, Item, files_of
+from mass_serve.evaluation.inputs import files_of
+from mass_serve.evaluation.known_tasks import Observer, counted
 from mass_serve.model_store.errors import StoreError
-from mass_serve.model_store.format.calibration import COVARIANCE, IMAGES, MEANS, OWNER
+from mass_serve.model_store.format.calibration import COVARIANCE, IMAGES, MEANS, OWNER, WEIGHTS
 from mass_serve.model_store.progress import Progress
 from mass_serve.model_store.revisions import calibrate_store
 from mass_serve.model_store.store import Store
@@ -28,8 +29,6 @@ from mass_serve.router import LEAST_IMAGES, PAPER, Calibration, CalibrationFit, 
 # With fewer inputs than this a task in all, routing gets worse on some suite: `mass-serve calibrate` and
 # `mass-serve eval` on the suites that are named at `router.discriminant.WEIGHT`.
 INPUTS_PER_TASK = 25
-# The inputs are judged in so many parts, each by a fit to the others, which is nearly that of them all.
-FOLDS = 10
 # The mode that knows most of an input: its answers are what the fit takes for the truth.
 TEACHER: ModeName = "exact"
 
@@ -43,6 +42,7 @@ class Calibrated:
     # By task: how many of the inputs are its own. One that two tasks were tried with counts as far as its
     # answer is sure.
     inputs_of: dict[str, float]
+    tasks_known: bool
     noun: str  # what the inputs are
     unknown: tuple[str, ...]  # tasks with too few: they are judged as before
     unrouted_below: float
@@ -56,9 +56,12 @@ def calibrate(
     device: torch.device,
     progress: Progress,
     trusted_keys: Path | None = None,
+    *,
+    task_folders: bool = False,
 ) -> Calibrated:
     """Fits a store to the inputs in a folder and writes a new revision of it.
 
+    With `task_folders` the names in the folder are tasks, and no answer is taken for the truth.
     `unrouted_share` of such inputs will be answered as unrouted in the store's mode: familiarity below theirs
     is believed of no task. Raises StoreError, and EvaluationDataError for inputs that are too few.
     """
@@ -68,30 +71,35 @@ def calibrate(
     if loaded.store_revision != store.manifest.store_revision:
         raise StoreError(f"{url} was changed meanwhile: calibrate it again")
     names = [head.entry.name for head in loaded.routed_heads]
-    engine = Engine(loaded, Execution.LOW_RANK, GIB)
-    unlabelled = Unlabelled.below(root, files_of(engine))
-    _refuse_few(unlabelled, len(names))
-    fits = _fit(engine, loaded, unlabelled, progress)
+    files = files_of(Engine(loaded, Execution.LOW_RANK, GIB))
+    if task_folders:
+        inputs = CalibrationInputs.of_task_folders(root, files, names)
+        calibration, others = _of_known_tasks(loaded, inputs, progress)
+    else:
+        inputs = CalibrationInputs.of_unknown_tasks(root, files)
+        _refuse_few(inputs, len(names))
+        calibration, others = _of_unknown_tasks(loaded, inputs, progress)
     mode = TEACHER if served == PAPER else served
     below = 0.0
     if unrouted_share:
-        familiarity = list(_familiarity(replace(loaded, mode=mode), unlabelled, fits, progress))
+        familiarity = list(_familiarity(replace(loaded, mode=mode), inputs, others, progress))
         below = float(np.quantile(familiarity, unrouted_share, method="lower"))
-    calibration = _together(fits).fit()
     inputs_of = dict(zip(names, calibration.task_images.tolist(), strict=True))
-    written = calibrate_store(store, _tensors(calibration), names, unlabelled.count, below)
-    unknown = tuple(name for name, inputs in inputs_of.items() if inputs < LEAST_IMAGES)
-    return Calibrated(written, unlabelled.count, inputs_of, unlabelled.files.noun, unknown, below, mode)
+    written = calibrate_store(store, _tensors(calibration), names, len(inputs.items), below)
+    least = 1 if task_folders else LEAST_IMAGES
+    unknown = tuple(name for name, count in inputs_of.items() if count < least)
+    return Calibrated(written, len(inputs.items), inputs_of, task_folders, files.noun, unknown, below, mode)
 
 
 def _tensors(calibration: Calibration) -> dict[str, Tensor]:
     """The tensors of a calibration file."""
-    return {
+    tensors = {
         MEANS: calibration.means,
         COVARIANCE: calibration.covariance,
         IMAGES: calibration.images,
         OWNER: calibration.owner,
     }
+    return tensors if calibration.weights is None else tensors | {WEIGHTS: calibration.weights}
 
 
 def _teacher(url: str, device: torch.device, trusted_keys: Path | None = None) -> LoadedStore:
@@ -112,77 +120,74 @@ def _teacher(url: str, device: torch.device, trusted_keys: Path | None = None) -
     )
 
 
-@dataclass(frozen=True)
-class Unlabelled:
-    """The inputs that a store is calibrated on, in FOLDS parts."""
+def _of_unknown_tasks(
+    loaded: LoadedStore, inputs: CalibrationInputs, progress: Progress
+) -> tuple[Calibration, list[Calibration]]:
+    """The calibration by all inputs and, for each part of them, that by the other parts.
 
-    root: Path
-    files: InputFiles
-    folds: Sequence[Sequence[Item]]
-
-    @classmethod
-    def below(cls, place: Path, files: InputFiles) -> Unlabelled:
-        """Every input in a folder or file, in parts that are drawn at random but always alike.
-
-        A listing may have tasks in turn.
-        """
-        root, within = (place.parent, place.name) if place.is_file() else (place, "")
-        items = files.below(root, within)
-        order = np.random.default_rng(0).permutation(len(items))
-        return cls(root, files, [[items[number] for number in order[fold::FOLDS]] for fold in range(FOLDS)])
-
-    @property
-    def count(self) -> int:
-        """The number of inputs."""
-        return sum(map(len, self.folds))
-
-    def answers(
-        self, engine: Engine, fold: Sequence[Item], count: Callable[[int], None]
-    ) -> Iterator[list[Classification]]:
-        """Yields the answers to one part, a batch at a time. `count` is told the size of each batch."""
-        for inputs in input_batches(self.files, self.root, fold):
-            yield engine.classify_batch([self.files.query(one) for one in inputs]).all_answers()
-            count(len(inputs))
-
-
-def _fit(
-    engine: Engine, loaded: LoadedStore, unlabelled: Unlabelled, progress: Progress
-) -> list[CalibrationFit]:
-    """A fit to each part of the inputs."""
+    The answers of a store that is not calibrated are taken for the truth.
+    """
+    engine = Engine(loaded, Execution.LOW_RANK, GIB)
     names = [head.entry.name for head in loaded.routed_heads]
-    classes = [len(head.entry.labels) for head in loaded.routed_heads]
-    kinds = evidence_kinds(len(loaded.early_blocks))
-    count = _counter("collecting evidence", unlabelled.count, progress)
     fits = []
-    for fold in unlabelled.folds:
-        fit = CalibrationFit(kinds, classes)
-        for answers in unlabelled.answers(engine, fold, count):
+    for batches in inputs.batches("collecting evidence", progress):
+        fit = _empty_fit(loaded)
+        for batch in batches:
+            answers = engine.classify_batch([inputs.files.query(one) for one in batch.inputs]).all_answers()
             fit.add(
-                torch.stack([_evidence(answer) for answer in answers]),
+                torch.stack([_kinds(answer) for answer in answers]),
                 torch.tensor([names.index(answer.task) for answer in answers]),
                 torch.tensor([int(answer.logits.argmax()) for answer in answers]),
                 torch.tensor([_probability(answer) for answer in answers]),
             )
         fits.append(fit)
-    return fits
+    return _together(fits).fit(), [fit.fit() for fit in _others(fits)]
+
+
+def _of_known_tasks(
+    loaded: LoadedStore, inputs: CalibrationInputs, progress: Progress
+) -> tuple[Calibration, list[Calibration]]:
+    """The same, where the inputs' tasks are known."""
+    observer = Observer(loaded)
+    folds = [
+        [observer.observe(batch) for batch in batches]
+        for batches in inputs.batches("collecting evidence", progress)
+    ]
+    fits = [_empty_fit(loaded) for _ in folds]
+    for fit, fold in zip(fits, folds, strict=True):
+        for observed in fold:
+            observed.add_to(fit)
+    others = [fit.fit() for fit in _others(fits)]
+    calibration = counted(_together(fits).fit(), folds, others, len(loaded.early_blocks))
+    assert calibration.early is not None
+    assert calibration.whole is not None
+    return calibration, [other.counting(calibration.early, calibration.whole) for other in others]
+
+
+def _empty_fit(loaded: LoadedStore) -> CalibrationFit:
+    classes = [len(head.entry.labels) for head in loaded.routed_heads]
+    return CalibrationFit(evidence_kinds(len(loaded.early_blocks)), classes)
 
 
 def _familiarity(
-    loaded: LoadedStore,
-    unlabelled: Unlabelled,
-    fits: Sequence[CalibrationFit],
-    progress: Progress,
+    loaded: LoadedStore, inputs: CalibrationInputs, others: Sequence[Calibration], progress: Progress
 ) -> Iterator[float]:
-    """Yields the familiarity of every input by a fit to the other parts.
+    """Yields the familiarity of every input by the calibration that the other parts tell.
 
-    By a fit that it has a part in, an input would be more typical than new ones are.
+    By one that it has a part in, an input would be more typical than new ones are.
     """
-    count = _counter("measuring their familiarity", unlabelled.count, progress)
-    for number, fold in enumerate(unlabelled.folds):
-        others = _together([*fits[:number], *fits[number + 1 :]])
-        engine = Engine(replace(loaded, calibration=others.fit()), Execution.LOW_RANK, GIB)
-        for answers in unlabelled.answers(engine, fold, count):
+    parts = inputs.batches("measuring their familiarity", progress)
+    for calibration, batches in zip(others, parts, strict=True):
+        engine = Engine(replace(loaded, calibration=calibration), Execution.LOW_RANK, GIB)
+        for batch in batches:
+            answers = engine.classify_batch([inputs.files.query(one) for one in batch.inputs]).all_answers()
             yield from (answer.familiarity or 0.0 for answer in answers)
+
+
+def _others(fits: Sequence[CalibrationFit]) -> Iterator[CalibrationFit]:
+    """Yields, for each part of the inputs, one fit to the other parts."""
+    for number in range(len(fits)):
+        yield _together([*fits[:number], *fits[number + 1 :]])
 
 
 def _together(fits: Sequence[CalibrationFit]) -> CalibrationFit:
@@ -190,32 +195,20 @@ def _together(fits: Sequence[CalibrationFit]) -> CalibrationFit:
     return functools.reduce(CalibrationFit.__add__, fits)
 
 
-def _counter(stage: str, total: int, progress: Progress) -> Callable[[int], None]:
-    """Returns a function that is told how many more inputs are done, and reports the sum as progress."""
-    done = 0
-
-    def count(more: int) -> None:
-        nonlocal done
-        done += more
-        progress(stage, done, total)
-
-    return count
-
-
-def _refuse_few(unlabelled: Unlabelled, tasks: int) -> None:
+def _refuse_few(inputs: CalibrationInputs, tasks: int) -> None:
     """Raises EvaluationDataError where there are too few inputs for so many tasks."""
     needed = INPUTS_PER_TASK * tasks
-    if unlabelled.count < needed:
+    if len(inputs.items) < needed:
         raise EvaluationDataError(
-            f"{unlabelled.root} holds {unlabelled.count} {unlabelled.files.noun}; a store of {tasks} tasks"
-            f" needs at least {needed} to be calibrated"
+            f"{inputs.root} holds {len(inputs.items)} {inputs.files.noun}; a store of {tasks} tasks needs at"
+            f" least {needed} to be calibrated, or some in a folder for each task and --task-folders"
         )
 
 
-def _evidence(answer: Classification) -> Tensor:
+def _kinds(answer: Classification) -> Tensor:
     """Returns what the tasks were judged by for an input, [K, T]."""
     assert answer.evidence is not None  # the teacher has it of every input
-    return answer.evidence
+    return answer.evidence.kinds
 
 
 def _probability(answer: Classification) -> float:

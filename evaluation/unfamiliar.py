@@ -10,8 +10,7 @@ import numpy as np
 
 from mass_serve.engine import Engine
 from mass_serve.evaluation.data import input_batches
-from mass_serve.evaluation.errors import EvaluationDataError
-from mass_serve.evaluation.inputs import InputFiles, Item, files_of
+from mass_serve.evaluation.inputs import files_of, items_by_name
 from mass_serve.evaluation.measures import auroc
 from mass_serve.model_store.progress import Progress
 
@@ -37,7 +36,7 @@ def unfamiliar(engine: Engine, root: Path, familiar: Sequence[float], progress: 
     Raises EvaluationDataError for a folder without inputs, and for files that are none.
     """
     files = files_of(engine)
-    items = _by_domain(root, files)
+    items = items_by_name(root, files)
     total, done = sum(map(len, items.values())), 0
     domains = {}
     for domain, of_domain in items.items():
@@ -62,16 +61,3 @@ def _average(domains: Mapping[str, DomainFigures]) -> DomainFigures:
         auroc=float(np.mean([domain["auroc"] for domain in domains.values()])),
         unrouted=float(np.mean([domain["unrouted"] for domain in domains.values()])),
     )
-
-
-def _by_domain(root: Path, files: InputFiles) -> dict[str, list[Item]]:
-    """The inputs of every folder or file in `root`. Raises EvaluationDataError for one without any."""
-    places = sorted(root.iterdir()) if root.is_dir() else []
-    found = {place.stem: files.below(root, place.name) for place in places}
-    folders = {place.stem for place in places if place.is_dir()}
-    found = {domain: items for domain, items in found.items() if items or domain in folders}
-    if not found or not all(found.values()):
-        raise EvaluationDataError(
-            f"{root} holds no {files.noun}, or a folder without; expected {root}/<domain>/{files.form}"
-        )
-    return found

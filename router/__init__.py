@@ -5,6 +5,7 @@ set. `EvidenceRouter` adds two further kinds of evidence; the `MODES` say how mu
 """
 
 from mass_serve.router.calibration import LEAST_IMAGES, Calibration, CalibrationFit
+from mass_serve.router.combination import Combination, fit_combination
 from mass_serve.router.comparable import are_comparable, is_of_low_rank
 from mass_serve.router.evidence import Evidence, EvidenceRouter, after_second_passes, evidence_kinds
 from mass_serve.router.familiarity import familiarity
@@ -19,6 +20,7 @@ __all__ = [
     "PAPER",
     "Calibration",
     "CalibrationFit",
+    "Combination",
     "Evidence",
     "EvidenceRouter",
     "HeadGeometry",
@@ -31,6 +33,7 @@ __all__ = [
     "evidence_kinds",
     "explained_share",
     "familiarity",
+    "fit_combination",
     "is_of_low_rank",
     "mode_named",
 ]

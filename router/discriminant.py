@@ -15,17 +15,11 @@ import torch
 from torch import Tensor
 
 from mass_serve import kernels
+from mass_serve.router.combination import LEAST_LOG_PROBABILITY, Combination
 
-# The power of the discriminant's probabilities. It is fitted on answers of the very evidence that it is
-# added to: from 0.5 on, calibrating on few images lowers the accuracy of some suite. Chosen by `mass-serve
-# calibrate suite/store suite/tuning` and `mass-serve eval suite/store suite/evaluation`, on the suites that
-# `python -m examples.suites near_duplicates`, `weak_demo` and `twenty_tasks_demo` make.
-WEIGHT = 0.25
-# Beyond this a log probability says no more than "no".
-LEAST_LOG_PROBABILITY = -10.0
 # The power of the share by which evidence is typical, in familiarity. With 1, images that no task covers are
 # told worse among twenty tasks; with 3, on the demo. Chosen by `mass-serve eval suite/store suite/evaluation
-# --ood suite/ood`, on the demo and on the suites named at WEIGHT.
+# --ood suite/ood`, on the demo and on the suites named at `router.combination.WEIGHT`.
 TYPICALITY_POWER = 2
 LEAST_SHARE = 1e-6  # is added to shares before their logarithm is taken
 
@@ -44,9 +38,9 @@ def log_features(kinds: Tensor, with_cosines: bool) -> Tensor:
 class Judgement:
     """Holds what a calibration says of B images and T tasks."""
 
-    # [B, T] float32: `WEIGHT` times the log probabilities. 0 for unknown tasks and for those that are no
-    # candidates: nothing speaks for or against them beside the likeliest of the others.
-    log_probabilities: Tensor
+    # [B, T] float32: what is added to the log odds (`router.combination`). Of unknown tasks no log
+    # probability is in it: nothing speaks for or against them beside the likeliest of the others.
+    added: Tensor
     # [B, T] float32, 0 to 1: 1 where the image is as near to a class of the task as images of that class are,
     # less the further away it is, and 1 for unknown tasks.
     typicality: Tensor
@@ -65,22 +59,32 @@ class Discriminant:
     of_class: Tensor  # [C] int64: the same, as the number of the task
     known: Tensor  # [T] bool
     with_cosines: bool
+    combination: Combination
 
     def judge(self, kinds: Tensor, candidates: Tensor) -> Judgement:
         """Judges images by their evidence [B, K, T], among the tasks of the mask `candidates` [B, T]."""
-        centred = log_features(kinds, self.with_cosines).flatten(1) - self.centre
+        centred = self._centred(kinds)
         likelihoods = kernels.linear(centred, self.weight, self.bias)
+        log_probabilities = self._of_tasks(likelihoods, candidates & self.known)
         return Judgement(
-            self._log_probabilities(likelihoods, candidates & self.known),
+            self.combination.added(log_probabilities, kinds, candidates),
             self._typicality(centred, likelihoods),
         )
 
-    def _log_probabilities(self, likelihoods: Tensor, judged: Tensor) -> Tensor:
+    def log_probabilities(self, kinds: Tensor) -> Tensor:
+        """The log probabilities [B, T] of the tasks that are known, at least -10; 0 of the others."""
+        likelihoods = kernels.linear(self._centred(kinds), self.weight, self.bias)
+        return self._of_tasks(likelihoods, self.known.expand(len(kinds), -1))
+
+    def _centred(self, kinds: Tensor) -> Tensor:
+        return log_features(kinds, self.with_cosines).flatten(1) - self.centre
+
+    def _of_tasks(self, likelihoods: Tensor, judged: Tensor) -> Tensor:
         classes = judged[:, self.of_class]
         of_classes = (likelihoods + self.log_shares).masked_fill(~classes, -torch.inf).softmax(1)
         log_probabilities = kernels.linear(of_classes, self.owner).log().clamp_min(LEAST_LOG_PROBABILITY)
         # A row without any known candidate is NaN after the softmax; it is 0 in the answer.
-        return torch.where(judged, WEIGHT * log_probabilities, 0.0)
+        return torch.where(judged, log_probabilities, 0.0)
 
     def _typicality(self, centred: Tensor, likelihoods: Tensor) -> Tensor:
         # |W x - W m|^2 is |W x|^2 less twice the likelihood, which is x' C^-1 m - m' C^-1 m / 2.

@@ -256,7 +256,7 @@ def _judged(kinds: Tensor, candidates: Tensor, discriminant: Discriminant | None
 
 def _calibrated(scores: Tensor, candidates: Tensor, judged: Judgement) -> Tensor:
     """The scores [B, T] with what the judgement adds to them, -inf for tasks that are no candidates."""
-    return (scores + judged.log_probabilities).masked_fill(~candidates, -torch.inf)
+    return (scores + judged.added).masked_fill(~candidates, -torch.inf)
 
 
 def _leads(scores: Tensor, calibrated: Tensor) -> Tensor:

@@ -5,6 +5,7 @@
 
 from mass_serve.evaluation.inputs.files import InputFiles, Item, Labelled, files_of
 from mass_serve.evaluation.inputs.images import ImageFiles
+from mass_serve.evaluation.inputs.places import items_by_name
 from mass_serve.evaluation.inputs.texts import TextFiles
 
-__all__ = ["ImageFiles", "InputFiles", "Item", "Labelled", "TextFiles", "files_of"]
+__all__ = ["ImageFiles", "InputFiles", "Item", "Labelled", "TextFiles", "files_of", "items_by_name"]

@@ -333,18 +333,19 @@ def test_familiarity_is_a_product_of_shares(mode: ModeName, calibrated: bool) ->
     typicality: list[float] = []
     for answer in engine.classify_batch(queries).all_answers():
         assert answer.evidence is not None
-        kinds, scale = answer.evidence[:, NAMES.index(answer.task)], engine.head(answer.task).logit_scale
+        evidence = answer.evidence.kinds
+        kinds, scale = evidence[:, NAMES.index(answer.task)], engine.head(answer.task).logit_scale
         assert scale is not None
         explained = kinds.mean() if mode == "one_pass" else (kinds[:-2].mean() * kinds[-2]).sqrt()
         cosine = answer.logits.max() / scale
         if loaded.calibration is not None:
-            assert answer.evidence.isfinite().all()
-            discriminant = loaded.calibration.discriminant(len(answer.evidence))
-            judged = discriminant.judge(answer.evidence[None], torch.ones(1, len(NAMES), dtype=torch.bool))
+            assert evidence.isfinite().all()
+            discriminant = loaded.calibration.discriminant(len(evidence))
+            judged = discriminant.judge(evidence[None], torch.ones(1, len(NAMES), dtype=torch.bool))
             explained = explained * judged.typicality[0, NAMES.index(answer.task)]
             typicality.append(float(judged.typicality[0, NAMES.index(answer.task)]))
         if mode == "exact":  # which has an embedding of the first pass too
-            cosine = (cosine.clamp_min(0) * answer.evidence[-1, NAMES.index(answer.task)].clamp_min(0)).sqrt()
+            cosine = (cosine.clamp_min(0) * evidence[-1, NAMES.index(answer.task)].clamp_min(0)).sqrt()
         expected = explained * cosine.clamp_min(0) * answer.probabilities.max()
         assert answer.familiarity == pytest.approx(float(expected), rel=1e-3, abs=1e-7)
         assert not answer.unrouted

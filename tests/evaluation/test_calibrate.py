@@ -95,7 +95,7 @@ def test_a_mode_that_this_version_does_not_have_is_refused_before_any_image_is_r
     def read(*_: object) -> None:
         raise AssertionError("an image was read")
 
-    monkeypatch.setattr("mass_serve.evaluation.calibrate.input_batches", read)
+    monkeypatch.setattr("mass_serve.evaluation.calibration_inputs.input_batches", read)
     set_mode(store, "sometime_later")
     with pytest.raises(ManifestError, match=r"router\.mode must be one of .*, not 'sometime_later'"):
         run_calibration(str(store), images, 0.01, torch.device("cpu"), silent)

@@ -56,7 +56,7 @@ def test_a_folder_without_images_is_named(engine: Engine, tmp_path: Path) -> Non
     write(tmp_path / "data" / "task0" / "class 0", 1, 0)
     (tmp_path / "ood" / "empty").mkdir(parents=True)
     labels = {name: task.labels for name, task in engine.tasks.items()}
-    with pytest.raises(EvaluationDataError, match="ood holds no images"):
+    with pytest.raises(EvaluationDataError, match="empty holds no images: add some, or delete it"):
         evaluate(
             engine,
             EvaluationData(tmp_path / "data", labels, files_of(engine)),

@@ -18,7 +18,7 @@ from mass_serve.router import (
     TaskSubspaces,
 )
 from mass_serve.router.calibration import TASK_MEAN_IMAGES, _shrunk
-from mass_serve.router.discriminant import LEAST_LOG_PROBABILITY, WEIGHT
+from mass_serve.router.combination import LEAST_LOG_PROBABILITY, WEIGHT
 
 KINDS, TASKS, IMAGES = 4, 3, 400
 CLASSES = [2, 1, 3]
@@ -127,9 +127,7 @@ def test_log_probabilities_are_those_of_the_mixture() -> None:
     kinds = evidence(7, seed=5)[0]
     found = calibration.discriminant(KINDS).judge(kinds, torch.ones(7, TASKS, dtype=torch.bool))
     expected, _ = mixture(calibration, kinds)
-    np.testing.assert_allclose(
-        found.log_probabilities, WEIGHT * expected.clip(LEAST_LOG_PROBABILITY), atol=1e-3
-    )
+    np.testing.assert_allclose(found.added, WEIGHT * expected.clip(LEAST_LOG_PROBABILITY), atol=1e-3)
 
 
 def test_typicality_is_one_up_to_the_expected_distance_and_falls_with_its_square() -> None:
@@ -165,9 +163,7 @@ def test_fewer_kinds_and_fewer_tasks_are_the_marginal() -> None:
     early.covariance[:2, :, :2] = some.covariance[:2, :, :2]
     early.covariance[2, :, 2] = torch.eye(2)
     expected, _ = mixture(early, torch.cat([kinds, torch.zeros(5, 1, 2)], dim=1))
-    np.testing.assert_allclose(
-        found.log_probabilities, WEIGHT * expected.clip(LEAST_LOG_PROBABILITY), atol=1e-3
-    )
+    np.testing.assert_allclose(found.added, WEIGHT * expected.clip(LEAST_LOG_PROBABILITY), atol=1e-3)
 
 
 def test_a_task_with_hardly_any_images_is_judged_as_before() -> None:
@@ -175,13 +171,13 @@ def test_a_task_with_hardly_any_images_is_judged_as_before() -> None:
     kept = (tasks != 1) | (torch.arange(IMAGES) < 3 * (LEAST_IMAGES - 1))
     discriminant = fit_of(kinds[kept], tasks[kept], labels[kept]).fit().discriminant(KINDS)
     judged = discriminant.judge(kinds, torch.ones(IMAGES, TASKS, dtype=torch.bool))
-    found = judged.log_probabilities
+    found = judged.added
     assert found[:, 1].eq(0).all()
     assert judged.typicality[:, 1].eq(1).all()
     assert judged.typicality[tasks == 0, 2].mean() < judged.typicality[tasks == 0, 0].mean()
     assert found[tasks == 0, 0].mean() > found[tasks == 0, 2].mean() + 0.5
     only = torch.tensor([[False, True, False]]).expand(IMAGES, -1)
-    assert discriminant.judge(kinds, only).log_probabilities.eq(0).all(), "no known candidate: no NaN"
+    assert discriminant.judge(kinds, only).added.eq(0).all(), "no known candidate: no NaN"
 
 
 @pytest.mark.parametrize("images", [1, 2, 30])
@@ -189,7 +185,7 @@ def test_few_images_leave_a_covariance_that_can_be_inverted(images: int) -> None
     kinds, tasks, labels = evidence(images)
     discriminant = fit_of(kinds, tasks, labels).fit().discriminant(KINDS)
     judged = discriminant.judge(kinds, torch.ones(images, TASKS, dtype=torch.bool))
-    assert judged.log_probabilities.isfinite().all()
+    assert judged.added.isfinite().all()
     assert judged.typicality.isfinite().all()
 
 
@@ -203,7 +199,7 @@ def test_equal_images_tell_nothing() -> None:
     judged = calibration.discriminant(KINDS).judge(
         evidence(20, seed=8)[0], torch.ones(20, TASKS, dtype=torch.bool)
     )
-    np.testing.assert_allclose(judged.log_probabilities[:, :2], WEIGHT * np.log(0.5), atol=0.01)
+    np.testing.assert_allclose(judged.added[:, :2], WEIGHT * np.log(0.5), atol=0.01)
 
 
 def test_shrinkage_is_the_oracle_approximation() -> None:
@@ -235,7 +231,7 @@ def test_a_calibrated_router_multiplies_its_coefficients() -> None:
             before = plain.whole(before, late, features_, head_scores, candidates)
             after = calibrated.whole(after, late, features_, head_scores, candidates)
         discriminant = calibration.discriminant(kinds)
-        power = discriminant.judge(after.kinds, candidates).log_probabilities.exp()
+        power = discriminant.judge(after.kinds, candidates).added.exp()
         expected = before.routing_coefficients * power
         expected /= expected.sum(1, keepdim=True)
         np.testing.assert_allclose(after.routing_coefficients, expected, atol=1e-5)
