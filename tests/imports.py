@@ -10,6 +10,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 PACKAGE = "mass_serve"
 FOLDERS = (
+    "client",
     "inputs",
     "kernels",
     "merging",

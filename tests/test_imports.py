@@ -16,6 +16,7 @@ from tests.imports import FOLDERS, MODULES, NAMES, PACKAGE, ROOT, behind, below,
 GROUND = {"merging", "kernels"}
 PARTS = {"model_store", "router", "backbone", "inputs"}
 BELOW: dict[str, set[str]] = {
+    "client": set(),
     "inputs": set(),
     "kernels": set(),
     "merging": set(),
@@ -29,6 +30,7 @@ BELOW: dict[str, set[str]] = {
 }
 # What each may import beside the standard library and ourselves, also where an import waits in a function.
 THIRD_PARTY: dict[str, set[str]] = {
+    "client": {"httpx", "anyio", "pydantic", "PIL", "numpy"},
     "inputs": {"numpy", "PIL", "tokenizers"},
     "kernels": {"torch", "triton"},
     "merging": {"torch"},
@@ -90,6 +92,8 @@ def test_imports_run_downwards_only(folder: str) -> None:
         ("engine", "kernels.rows"),
         ("engine", "benchmarks.timing"),
         ("server", "typer"),
+        ("client", "torch"),
+        ("client", "mass_serve.server.protocols.native.answers"),
     ],
 )
 def test_the_rule_catches(folder: str, name: str) -> None:
@@ -153,6 +157,13 @@ def test_the_arithmetic_needs_torch_alone() -> None:
     loaded = loaded_by("from mass_serve import kernels, merging, router, backbone")
     assert "torch" in loaded
     assert not loaded & {"pydantic", "fastapi", "safetensors", "fsspec", "typer", "PIL", "transformers"}
+
+
+def test_the_client_needs_neither_torch_nor_pixels() -> None:
+    """It is imported by programs that have no model, and most send files as they are."""
+    loaded = loaded_by("import mass_serve.client")
+    assert {"httpx", "pydantic"} <= loaded
+    assert not loaded & {"torch", "fastapi", "numpy", "PIL", "typer"}
 
 
 @pytest.mark.parametrize("folder", ["engine", "evaluation"])

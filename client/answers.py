@@ -1,0 +1,111 @@
+"""The answers of `POST /v1/classify` and `GET /v1/tasks`. What a newer server says beside is not read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from pydantic import TypeAdapter
+
+
+@dataclass(frozen=True)
+class LabelScore:
+    """A label and its probability."""
+
+    label: str
+    score: float
+
+
+@dataclass(frozen=True)
+class Routing:
+    """How the task was chosen: the tasks whose changes were applied, and the figures for each of them."""
+
+    expert_set: Sequence[str]
+    coefficients: Mapping[str, float]
+    residuals: Mapping[str, float]
+    familiarity: (
+        float | None
+    )  # 0 to 1: how much the input is like those of the task; None where one was named
+
+
+@dataclass(frozen=True)
+class Alternative:
+    """Another task that the input was tried with, and what it says."""
+
+    task: str
+    task_revision: str
+    label: str
+    score: float
+    coefficient: float
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a task says of an input as a whole."""
+
+    task: str
+    task_revision: str
+    label: str
+    score: float
+    top: Sequence[LabelScore]
+    unrouted: bool  # the input is so little like those of any task that none is believed
+    routing: Routing
+    alternatives: Sequence[Alternative] = ()
+    cut: int | None = None  # how many tokens of a text were not read
+
+
+@dataclass(frozen=True)
+class Entity:
+    """A run of a text's characters, from `start` to before `end`, and what it is."""
+
+    label: str
+    score: float
+    start: int
+    end: int
+    text: str
+
+
+@dataclass(frozen=True)
+class EntityAnswer:
+    """What a task that classifies tokens finds in a text."""
+
+    task: str
+    task_revision: str
+    entities: Sequence[Entity]
+    cut: int
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task that is served."""
+
+    name: str
+    revision: str
+    labels: Sequence[str]
+    head_kind: str
+    each_token: bool  # it finds entities
+    rank: int
+    individual_accuracy: float | None
+
+
+@dataclass(frozen=True)
+class TaskList:
+    """What a server serves."""
+
+    store_revision: str
+    reads: Literal["images", "texts"]
+    tasks: Sequence[Task]
+
+
+@dataclass(frozen=True)
+class ClassifyAnswer:
+    """The answers to one request."""
+
+    id: str
+    store_revision: str
+    results: Sequence[Answer | EntityAnswer]
+
+
+TASK_LIST = TypeAdapter(TaskList)
+CLASSIFY_ANSWER = TypeAdapter(ClassifyAnswer)

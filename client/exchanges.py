@@ -1,0 +1,130 @@
+"""What is sent for a question and made of the responses, without a connection: the same for both clients.
+
+An exchange is a generator of calls, which is sent the response to each and returns what was asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias, TypeVar
+
+import httpx
+
+from mass_serve.client.answers import Answer, EntityAnswer, TaskList
+from mass_serve.client.inputs import Input, image_file, is_pair, text_json
+from mass_serve.client.responses import read_results, read_tasks
+
+T = TypeVar("T")
+Aggregation: TypeAlias = Literal["none", "simple", "first", "average", "max"]
+
+
+@dataclass(frozen=True)
+class Call:
+    """A request, in httpx's words."""
+
+    method: str
+    path: str
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+Exchange: TypeAlias = Generator[Call, httpx.Response, T]
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked beside the inputs."""
+
+    tasks: Sequence[str] | None = None
+    top_k: int | None = None
+    each: bool = False
+    same_task: bool = False
+    aggregation: Aggregation | None = None
+
+    @property
+    def query(self) -> dict[str, str]:
+        """The query's parameters: what is not the server's default."""
+        said = {
+            "tasks": None if self.tasks is None else ",".join(self.tasks),
+            "top_k": None if self.top_k is None else str(self.top_k),
+            "answer": "each" if self.each else None,
+            "same_task": "true" if self.same_task else None,
+            "aggregation": self.aggregation,
+        }
+        return {name: value for name, value in said.items() if value is not None}
+
+
+@dataclass
+class Exchanges:
+    """The exchanges with one server. Whether it reads texts is asked once, where a str may be both."""
+
+    batch_size: int  # answers of one request
+    _reads_texts: bool | None = None
+
+    def tasks(self) -> Exchange[TaskList]:
+        """Asks what is served."""
+        served = read_tasks((yield Call("GET", "/v1/tasks")))
+        self._reads_texts = served.reads == "texts"
+        return served
+
+    def answers(self, inputs: Sequence[Input], question: Question) -> Exchange[list[Answer]]:
+        """Asks for one answer to each input. Raises ValueError for a task that finds entities."""
+        found = yield from self._results(inputs, question, 1)
+        return [_whole(one) for one in found]
+
+    def each(
+        self, inputs: Sequence[Input], question: Question
+    ) -> Exchange[list[list[Answer | EntityAnswer]]]:
+        """Asks for an answer of every task to each input."""
+        names = question.tasks
+        count = len((yield from self.tasks()).tasks) if names is None else len(names)
+        found = yield from self._results(inputs, question, max(1, count))
+        return [found[start : start + count] for start in range(0, len(found), count)]
+
+    def entities(self, inputs: Sequence[Input], question: Question) -> Exchange[list[EntityAnswer]]:
+        """Asks for the entities in each text. Raises ValueError for a task that finds none."""
+        found = yield from self._results(inputs, question, 1)
+        return [_of_tokens(one) for one in found]
+
+    def _results(
+        self, inputs: Sequence[Input], question: Question, answers_each: int
+    ) -> Exchange[list[Answer | EntityAnswer]]:
+        are_texts = yield from self._are_texts(inputs)
+        # The evidence of inputs of one task is pooled in one request.
+        size = len(inputs) if question.same_task else self.batch_size // answers_each
+        found: list[Answer | EntityAnswer] = []
+        for portion in _portions(inputs, size):
+            options = {"params": question.query, **_body(portion, are_texts)}
+            found += read_results((yield Call("POST", "/v1/classify", options)))
+        return found
+
+    def _are_texts(self, inputs: Sequence[Input]) -> Exchange[bool]:
+        if any(is_pair(one) for one in inputs):
+            return True
+        if self._reads_texts is None and any(isinstance(one, str) for one in inputs):
+            yield from self.tasks()
+        return bool(self._reads_texts)
+
+
+def _portions(inputs: Sequence[Input], size: int) -> Iterator[Sequence[Input]]:
+    size = max(1, size)
+    for start in range(0, len(inputs), size):
+        yield inputs[start : start + size]
+
+
+def _body(inputs: Sequence[Input], are_texts: bool) -> dict[str, Any]:
+    if are_texts:
+        return {"json": {"texts": [text_json(one) for one in inputs]}}
+    return {"files": [("images", (str(place), image_file(one))) for place, one in enumerate(inputs)]}
+
+
+def _whole(result: Answer | EntityAnswer) -> Answer:
+    if isinstance(result, EntityAnswer):
+        raise ValueError(f"the task {result.task} finds entities and has no label; ask it with entities()")
+    return result
+
+
+def _of_tokens(result: Answer | EntityAnswer) -> EntityAnswer:
+    if isinstance(result, Answer):
+        raise ValueError(f"the task {result.task} finds no entities; ask it with classify()")
+    return result
