@@ -47,7 +47,7 @@ demo: $(VENV)/.installed-dev
 	cp -r .demo/store server/demo_store
 	$(BIN)/python -m examples.page_samples
 
-# A real encoder with real pictures, from packages of PyPI, npm and Debian: fine-tuned for six tasks, served from one
+# A real encoder with real pictures, from packages of PyPI, npm and Debian: fine-tuned for eight tasks, served from one
 # store, measured. The figures go into the documentation. What is there already is used again.
 REAL_DEMO ?= $(HOME)/.cache/mass-serve/real-demo
 real-demo: $(VENV)/.installed-real-demo

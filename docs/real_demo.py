@@ -33,9 +33,10 @@ def real_tasks_table() -> str:
         "TSV-C, task known",
         *map(code, MODES),
     )
-    rows = [_task_row(task.name, task.lora_rank, run["tasks"][task.name]) for task in TASKS]
+    ranks = {task.name: task.lora_rank for task in TASKS}
+    rows = [_task_row(name, ranks[name], task) for name, task in run["tasks"].items()]
     columns = ("logistic_regression", *KNOWN, *MODES)
-    means = [sum(task[name] for task in run["tasks"].values()) / len(TASKS) for name in columns]
+    means = [sum(task[name] for task in run["tasks"].values()) / len(rows) for name in columns]
     images = sum(task["images"] for task in run["tasks"].values())
     return table(head, [*rows, ("average", f"{images:,}", "", *map(three, means))])
 

@@ -11,7 +11,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,12 +55,18 @@ def build_store(
 def part_of(data: Path, tasks: Sequence[str], out: Path) -> Path:
     """A folder like `data` with some of its tasks alone: links to their files and folders in `out`."""
     for split in ("evaluation", "tuning"):
-        for place in (data / split).iterdir():
-            link = out / split / place.name
-            link.parent.mkdir(parents=True, exist_ok=True)
-            if place.stem in tasks and not link.exists():
-                link.symlink_to(place)
+        link_into(out / split, (place for place in (data / split).iterdir() if place.stem in tasks))
     return out
+
+
+def link_into(folder: Path, places: Iterable[Path]) -> Path:
+    """The folder, with a link to each of the files and folders in it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for place in places:
+        link = folder / place.name
+        if not link.exists():
+            link.symlink_to(place)
+    return folder
 
 
 def calibrated_store(store: Path, data: Path, report: Report) -> Path:

@@ -1,7 +1,8 @@
 """`python -m examples.real_demo --out DIR`: a real encoder, real pictures, one store and its figures.
 
-DIR/raw holds the packages, DIR/pictures the pictures by split, task and label, DIR/pretrained and DIR/tasks
-the models as their libraries save them, DIR/store the store of them and DIR/calibrated a calibrated copy.
+DIR/raw holds the packages, DIR/training, DIR/tuning and DIR/evaluation the pictures by task and label,
+DIR/pretrained and DIR/tasks the models as their libraries save them, DIR/store the store of them and
+DIR/calibrated a calibrated copy.
 What an earlier run finished is used again: to make something anew, delete its folder or file.
 """
 
@@ -29,10 +30,9 @@ from examples.from_packages.commands import (
 from examples.from_packages.packages import FetchError
 from examples.from_packages.training import Report, quieten
 from examples.real_demo.figures import figures
-from examples.real_demo.finetune import Plan
 from examples.real_demo.latency import latencies
 from examples.real_demo.tasks import TASKS
-from examples.real_demo.training import make_pretrained, make_task
+from examples.real_demo.training import make_models, make_pretrained, make_store
 
 DEFAULT_FOLDER = Path.home() / ".cache" / "mass-serve" / "real-demo"
 
@@ -44,21 +44,18 @@ def report(line: str) -> None:
 
 def make(out: Path, json_file: Path, report: Report) -> None:
     """Everything, from the packages to the figures."""
-    pretrained = make_pretrained(out)
-    models = {task.name: make_task(task, pretrained, out, Plan(), report) for task in TASKS}
-    data = out / "pictures"
-    store = build_store(out / "store", pretrained, models, data, report)
-    plain = evaluate(store, data, MODES, BASELINES, report)
-    fitted = calibrated_store(store, data, report)
-    calibrated = evaluate(fitted, data, CALIBRATED_MODES, ["individual"], report)
+    models, pretrained = make_models(out, report), make_pretrained(out)
+    store = make_store(models, out, report)
+    plain = evaluate(store, out, MODES, BASELINES, report)
+    fitted = calibrated_store(store, out, report)
+    calibrated = evaluate(fitted, out, CALIBRATED_MODES, ["individual"], report)
     alike = {}
     for adapted, name in ((False, "all weights"), (True, "LoRA")):
         some = {task.name: models[task.name] for task in TASKS if bool(task.lora_rank) == adapted}
-        folder = out / f"only_{'_'.join(some)}"
-        of_some = part_of(data, list(some), folder / "pictures")
-        only = build_store(folder / "store", pretrained, some, of_some, report)
+        of_some = part_of(out, list(some), out / f"only_{'_'.join(some)}")
+        only = build_store(of_some / "store", pretrained, some, of_some, report)
         alike[name] = evaluate(only, of_some, MODES, ["individual"], report)
-    milliseconds = latencies(store, models[TASKS[0].name], out / "pictures" / "evaluation")
+    milliseconds = latencies(store, models[TASKS[0].name], out / "evaluation")
     recorded = figures(out, plain, calibrated, alike, milliseconds)
     json_file.write_text(json.dumps(recorded, indent=2) + "\n")
     report(f"Wrote {json_file}")

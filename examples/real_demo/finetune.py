@@ -30,7 +30,7 @@ _REPORTED_STEPS = 20  # minutes on a busy machine
 class Plan:
     """How long and how fast to learn; adapters begin at nothing and learn faster."""
 
-    steps: int = 160
+    steps: int = 240
     full_rate: float = 2e-5
     lora_rate: float = 4e-4
     classifier_rate: float = 2e-4
@@ -124,8 +124,10 @@ def _train(model: Any, task: Task, examples: Examples, plan: Plan, report: Repor
     )
     for step in range(1, plan.steps + 1):
         rows = torch.randint(len(examples.targets), (BATCH,))
-        logits = model(varied(examples.pixels[rows], task.mirrored)).logits
-        loss = cross_entropy(logits, examples.targets[rows], label_smoothing=0.05)
+        # Processors with bfloat16 need a third less time for a step; weights and gradients stay in float32.
+        with torch.autocast("cpu", torch.bfloat16):
+            logits = model(varied(examples.pixels[rows], task.mirrored)).logits
+        loss = cross_entropy(logits.float(), examples.targets[rows], label_smoothing=0.05)
         optimiser.zero_grad()
         torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)

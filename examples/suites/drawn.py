@@ -1,4 +1,4 @@
-"""A suite from nothing: encoder, held-out pictures, fine-tuned models and the store of them."""
+"""The drawn suites, each from nothing: encoder, held-out pictures, fine-tuned models, the store of them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from transformers import CLIPVisionModelWithProjection
 
 from examples.demo_suite.encoder import save_encoder
 from examples.demo_suite.finetuning import FinetuningPlan
+from examples.demo_suite.fonts import require_fonts
 from examples.demo_suite.gallery import FURTHER, write_gallery
 from examples.demo_suite.models import finetune_task, measure
 from examples.demo_suite.pretraining import Report
@@ -47,8 +48,9 @@ SUITES = {
 def make_suite(suite: Suite, out: Path, report: Report) -> Path:
     """Writes all of the suite to `out` and returns the folder of its store.
 
-    An encoder and models that are there already are used as they are.
+    An encoder and models that are there already are used as they are. Raises FontsMissingError.
     """
+    require_fonts()
     report("Writing the held-out pictures, and some that no task covers")
     for gallery, numbers in GALLERIES.items():
         for task in suite.tasks:
