@@ -124,8 +124,13 @@ class ExpertBank:
         return experts
 
     def merged(self, parameter: str, tasks: Sequence[int]) -> Tensor:
-        """One parameter of the merged model of the tasks (see `merging.methods.tsv_m`), as pretrained's."""
+        """One parameter of the merged model of the tasks (see `merging.methods.tsv_m`), as pretrained's.
+
+        That of no task is the pretrained one.
+        """
         pretrained = self.pretrained[parameter]
+        if not tasks:
+            return pretrained
         if parameter in self.dense_deltas:
             deltas = self.dense_deltas[parameter]
             return merged_parameter(pretrained, [DenseDelta(deltas[task]) for task in tasks])

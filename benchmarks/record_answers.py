@@ -79,7 +79,7 @@ def _answers(engine: Engine, queries: Sequence[Query], batch: int) -> list[Any]:
     answers: list[Any] = []
     for start in range(0, len(queries), batch):
         report = engine.classify_batch(queries[start : start + batch])
-        answers += [None if answer is None else _plain(answer) for answer in report.answers]
+        answers += [_plain(one) if isinstance(one, Classification) else None for one in report.answers]
         answers.append([report.fallbacks, [list(names) for names in report.expert_sets]])
     return answers
 

@@ -18,6 +18,8 @@ NO_ENGINE = cast(Any, None)
 PROTOCOLS = {
     "/v1/": "MASS Serve's own protocol",
     "/predict": "Hugging Face",
+    "/embed": "Hugging Face",
+    "/v1/embeddings": "OpenAI's embeddings",
     "/models/": "Hugging Face",
     "/v2": "Open Inference Protocol",
     "/v2/repository": "Repository of the Open Inference Protocol",

@@ -4,13 +4,20 @@
 and `protocol` is all that a service knows of an engine.
 """
 
-from mass_serve.engine.answers import Alternative, BatchReport, Classification, TokenClassification
+from mass_serve.engine.answers import (
+    Alternative,
+    AnyAnswer,
+    BatchReport,
+    Classification,
+    Embedding,
+    TokenClassification,
+)
 from mass_serve.engine.engine import Engine
 from mass_serve.engine.entities import Aggregation, Entity
 from mass_serve.engine.options import EngineOptions
 from mass_serve.engine.protocol import EngineSource, ServingEngine
 from mass_serve.engine.queries import AnyQuery, Query, TextQuery, unsplit
-from mass_serve.engine.questions import AnswerKind, PreparedInput, Question
+from mass_serve.engine.questions import AnswerKind, AnyQuestion, EmbeddingQuestion, PreparedInput, Question
 from mass_serve.engine.set_cache import FORMS
 from mass_serve.engine.source import StoreSource
 
@@ -19,9 +26,13 @@ __all__ = [
     "Aggregation",
     "Alternative",
     "AnswerKind",
+    "AnyAnswer",
     "AnyQuery",
+    "AnyQuestion",
     "BatchReport",
     "Classification",
+    "Embedding",
+    "EmbeddingQuestion",
     "Engine",
     "EngineOptions",
     "EngineSource",

@@ -11,6 +11,7 @@ from torch import Tensor
 from mass_serve.engine.entities import OUTSIDE, Aggregation, Entity, entities
 from mass_serve.engine.heads import HeadResult, TaskHead, TokenResult
 from mass_serve.engine.search import SearchResult, final_coefficients
+from mass_serve.engine.second_passes import SecondPass
 from mass_serve.inputs.texts import Places
 from mass_serve.model_store.format.entries import HeadChoice, RouterSpec
 from mass_serve.router import Evidence, familiarity
@@ -81,16 +82,35 @@ class TokenClassification(Classification):
 
 
 @dataclass(frozen=True)
+class Embedding:
+    """What the encoder makes of one image or text."""
+
+    task: str | None  # with whose weights; None: with the pretrained ones
+    task_revision: str | None
+    values: Tensor  # [P] float32 on the CPU
+
+
+AnyAnswer = Classification | Embedding
+
+
+@dataclass(frozen=True)
 class BatchReport:
     """The answers to a batch, in the order of its queries, and what it took."""
 
-    answers: list[Classification | None]  # None where the model's output is not finite
+    answers: list[AnyAnswer | None]  # None where the model's output is not finite
     stage_seconds: dict[str, float]  # first_pass, route, second_pass, heads
     expert_sets: list[tuple[str, ...]]  # one per segment
     fallbacks: int  # images for which no task was above the threshold: they got the likeliest one
 
     def all_answers(self) -> list[Classification]:
-        """The answers, if there is one to each query. Raises FloatingPointError otherwise."""
+        """The answers to queries that want classes, if each has one. Raises FloatingPointError otherwise."""
+        return [answer for answer in self._finite() if isinstance(answer, Classification)]
+
+    def embeddings(self) -> list[Embedding]:
+        """The answers to queries that want embeddings, as `all_answers`."""
+        return [answer for answer in self._finite() if isinstance(answer, Embedding)]
+
+    def _finite(self) -> list[AnyAnswer]:
         answers = [answer for answer in self.answers if answer is not None]
         if len(answers) < len(self.answers):
             raise FloatingPointError(
@@ -122,6 +142,29 @@ class AnswerMaker:
             own = self._of_one_pool([found[at] for at in samples], [results[at] for at in samples])
             answers.update(zip(samples, own, strict=True))
         return answers
+
+    def embeddings(
+        self,
+        second_passes: Sequence[SecondPass],
+        embedded: Collection[int],
+        vectors: Sequence[Tensor] | Tensor,
+    ) -> dict[int, AnyAnswer | None]:
+        """The answers for the samples in `embedded`, of the vector [P] of each second pass.
+
+        They are None where a value is not finite.
+        """
+        return {
+            one.sample: self._embedding(one.expert_set, vectors[row])
+            for row, one in enumerate(second_passes)
+            if one.sample in embedded
+        }
+
+    def _embedding(self, expert_set: Sequence[int], vector: Tensor) -> Embedding | None:
+        if not vector.isfinite().all():
+            return None
+        entries = [self.heads[task].entry for task in expert_set]
+        name, revision = (entries[0].name, entries[0].revision) if entries else (None, None)
+        return Embedding(name, revision, vector.float().cpu())
 
     def token_answer(
         self, found: SearchResult, result: TokenResult, places: Places | None

@@ -18,11 +18,11 @@ from mass_serve.backbone import (
     WordEmbedding,
     passes_for,
 )
-from mass_serve.engine.answers import AnswerMaker, BatchReport, Classification
+from mass_serve.engine.answers import AnswerMaker, AnyAnswer, BatchReport, Classification
 from mass_serve.engine.execution import Execution, form_chooser
 from mass_serve.engine.heads import apply_heads, apply_token_heads
 from mass_serve.engine.loading import LoadedStore, load_store
-from mass_serve.engine.options import EngineOptions
+from mass_serve.engine.options import EmbeddingPooling, EngineOptions
 from mass_serve.engine.preprocessing import ImagePreprocessor
 from mass_serve.engine.queries import (
     AnyQuery,
@@ -32,7 +32,7 @@ from mass_serve.engine.queries import (
     candidate_mask,
     pool_numbers,
 )
-from mass_serve.engine.questions import AnswerKind, Question
+from mass_serve.engine.questions import AnswerKind, EmbeddingQuestion, Question
 from mass_serve.engine.search import SearchResult, task_search
 from mass_serve.engine.second_passes import SecondPass, SecondPassRunner
 from mass_serve.engine.set_cache import SetCache, SetKey
@@ -46,7 +46,13 @@ from mass_serve.router import MODES, PAPER
 class Engine:
     """One store, loaded on one device. Not thread-safe: one thread owns it."""
 
-    def __init__(self, loaded: LoadedStore, execution: Execution, set_cache_bytes: int) -> None:
+    def __init__(
+        self,
+        loaded: LoadedStore,
+        execution: Execution,
+        set_cache_bytes: int,
+        embedding_pooling: EmbeddingPooling = "own",
+    ) -> None:
         self.store_revision: str = loaded.store_revision
         self.architecture: Architecture = loaded.architecture
         self.bank: ExpertBank = loaded.bank
@@ -54,6 +60,7 @@ class Engine:
         self.left_out: tuple[str, ...] = loaded.left_out  # tasks of the store that are not served
         self.set_cache = SetCache(loaded.bank, set_cache_bytes)
         self._loaded = loaded
+        self._embedding_pooling = embedding_pooling
         self._task_names = tuple(self.tasks)
         largest_set = min(loaded.router.top_k, len(self.tasks))
         self._passes = passes_for(loaded.bank, loaded.first_pass, largest_set)
@@ -101,7 +108,7 @@ class Engine:
             before,
             trusted_keys=options.trusted_keys,
         )
-        engine = cls(loaded, options.execution, options.set_cache_bytes)
+        engine = cls(loaded, options.execution, options.set_cache_bytes, options.embedding_pooling)
         if previous is not None:
             engine._make_sets_ready(previous)
         return engine
@@ -133,6 +140,16 @@ class Engine:
         prepared = self._prepared(inputs, placed=question.asks_of_tokens(self.tasks))
         return self.classify_batch(question.queries(prepared, self.tasks)).all_answers()
 
+    def embed(self, inputs: Sequence[Image.Image] | Sequence[Text], task: str | None = None) -> Tensor:
+        """The embeddings [n, P] of RGB images or texts: what enters a task's head, or what the pretrained
+        encoder makes of them without one. They are float32 on the CPU, and of any length.
+
+        Raises as `classify` does.
+        """
+        question = EmbeddingQuestion(task)
+        queries = question.queries(self._prepared(inputs, placed=False), self.tasks)
+        return torch.stack([one.values for one in self.classify_batch(queries).embeddings()])
+
     @torch.inference_mode()
     def classify_batch(self, queries: Sequence[AnyQuery]) -> BatchReport:
         """Answers every query.
@@ -144,13 +161,14 @@ class Engine:
         clock = StageClock(self._loaded.device)
         candidates, pools = candidate_mask(queries, self.tasks), pool_numbers(queries)
         inputs = self._inputs(queries)
-        found = self._search_tasks(inputs, candidates, pools, clock)
+        found = self._search_tasks(queries, inputs, candidates, pools, clock)
         second_passes = [one for result in found for one in result.second_passes]
-        answers: dict[int, Classification | None] = {}
+        embedded = {row for row, query in enumerate(queries) if query.embeds}
+        answers: dict[int, AnyAnswer | None] = {}
         if whole := [one for one in second_passes if not one.each_token]:
-            answers |= self._classes(found, whole, inputs, pools, clock)
+            answers |= self._classes(found, whole, embedded, inputs, pools, clock)
         if of_tokens := [one for one in second_passes if one.each_token]:
-            answers |= self._classes_of_tokens(found, of_tokens, queries, inputs, clock)
+            answers |= self._classes_of_tokens(found, of_tokens, embedded, queries, inputs, clock)
         return BatchReport(
             answers=[answers[sample] for sample in range(len(queries))],
             stage_seconds=clock.seconds,
@@ -164,32 +182,44 @@ class Engine:
         self,
         found: Sequence[SearchResult],
         second_passes: Sequence[SecondPass],
+        embedded: Collection[int],
         inputs: Batch,
         pools: Tensor | None,
         clock: StageClock,
-    ) -> Mapping[int, Classification | None]:
-        """The answers for the samples that these second passes give an embedding."""
+    ) -> Mapping[int, AnyAnswer | None]:
+        """The answers for the samples that these second passes give an embedding, which some want alone."""
         with clock.stage("second_pass"):
             embeddings = self._second_passes.run(second_passes, inputs)
         with clock.stage("heads"):
-            results = apply_heads(self._loaded.heads, second_passes, embeddings)
-            return self._answers.answers(found, results, pools)
+            rows = [row for row, one in enumerate(second_passes) if one.sample not in embedded]
+            own = [second_passes[row] for row in rows]
+            results = apply_heads(self._loaded.heads, own, embeddings[rows])
+            wanted = self._answers.embeddings(second_passes, embedded, embeddings)
+            return wanted | self._answers.answers(found, results, pools)
 
     def _classes_of_tokens(
         self,
         found: Sequence[SearchResult],
         second_passes: Sequence[SecondPass],
+        embedded: Collection[int],
         queries: Sequence[AnyQuery],
         inputs: Batch,
         clock: StageClock,
-    ) -> Mapping[int, Classification | None]:
-        """The answers for the samples that these second passes are for each token of."""
+    ) -> Mapping[int, AnyAnswer | None]:
+        """The answers for the samples that these second passes are for each token of.
+
+        An embedding is the mean of the tokens' states.
+        """
         with clock.stage("second_pass"):
             states = self._second_passes.states(second_passes, inputs)
         with clock.stage("heads"):
-            results = apply_token_heads(self._loaded.heads, second_passes, states)
+            rows = [row for row, one in enumerate(second_passes) if one.sample not in embedded]
+            own = [second_passes[row] for row in rows]
+            results = apply_token_heads(self._loaded.heads, own, [states[row] for row in rows])
             places = {row: query.places for row, query in enumerate(queries) if isinstance(query, TextQuery)}
-            return {
+            means = [of_sample.float().mean(0) for of_sample in states]
+            wanted = self._answers.embeddings(second_passes, embedded, means)
+            return wanted | {
                 sample: self._answers.token_answer(found[sample], result, places[sample])
                 for sample, result in results.items()
             }
@@ -248,13 +278,22 @@ class Engine:
         return batch_patches(queries, self.preprocessing, embedding.patch_size, like)
 
     def _search_tasks(
-        self, inputs: Batch, candidates: Tensor, pools: Tensor | None, clock: StageClock
+        self,
+        queries: Sequence[AnyQuery],
+        inputs: Batch,
+        candidates: Tensor,
+        pools: Tensor | None,
+        clock: StageClock,
     ) -> list[SearchResult]:
-        """A result for every sample; one that has a single candidate needs no search."""
+        """A result for every sample; one that has a single candidate, or none, needs no search."""
         every_task = self._loaded.routed
         results = [
-            SearchResult.named(row, task, each_token=task not in every_task)
-            for row, task in enumerate(candidates.int().argmax(1).tolist())
+            SearchResult.embedded(row, task if query.candidates else None, self._embedding_pooling)
+            if query.embeds
+            else SearchResult.named(row, task, each_token=task not in every_task)
+            for row, (query, task) in enumerate(
+                zip(queries, candidates.int().argmax(1).tolist(), strict=True)
+            )
         ]
         routed = (candidates.sum(1) > 1).nonzero().flatten()
         if len(routed):

@@ -19,6 +19,8 @@ from mass_serve.engine.execution import Execution
 from mass_serve.router import MODE_NAMES, ModeName
 
 GIB = 1 << 30
+# What an embedding is: what the encoder's own pooling makes, or the mean of all tokens' last hidden states.
+EmbeddingPooling = Literal["own", "mean"]
 DEVICES = ("auto", "cpu", "cuda", "cuda:INDEX")
 
 
@@ -44,6 +46,10 @@ class EngineOptions(BaseModel):
     )
     set_cache_bytes: int = Field(
         default=GIB, ge=0, description="memory for expert sets beside the shared blocks, in bytes"
+    )
+    embedding_pooling: EmbeddingPooling = Field(
+        default="own",
+        description="what an embedding is: what the encoder pools itself (own), or the mean over all tokens",
     )
     trusted_keys: Path | None = Field(
         default=None,

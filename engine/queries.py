@@ -24,6 +24,8 @@ class Query:
     # Queries with the same object here are known to be of one task, which the evidence of all of them
     # chooses; a batch has all or none. None: the query is by itself.
     pool: object | None = None
+    # Wanted is the embedding and no class: that of the candidate, or of the pretrained encoder without one.
+    embeds: bool = False
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,7 @@ class TextQuery:
     candidates: tuple[str, ...] | None = None  # as of an image
     pool: object | None = None  # as of an image
     places: Places | None = None  # of its tokens, for who wants to know the entities in it
+    embeds: bool = False  # as of an image
 
 
 AnyQuery = Query | TextQuery
@@ -95,10 +98,14 @@ def choice(candidates: Iterable[str] | None, tasks: Mapping[str, TaskEntry]) -> 
 
 
 def candidate_mask(queries: Sequence[AnyQuery], tasks: Mapping[str, TaskEntry]) -> Tensor:
-    """The tasks that each query may have, [B, T] bool. Raises what `choice` raises."""
-    choices = {asked: set(choice(asked, tasks)) for asked in {query.candidates for query in queries}}
-    rows = {asked: [name in chosen for name in tasks] for asked, chosen in choices.items()}
-    return torch.tensor([rows[query.candidates] for query in queries])
+    """The tasks that each query may have, [B, T] bool; none where the pretrained encoder embeds it.
+
+    Raises what `choice` raises.
+    """
+    asked = {(query.candidates, query.embeds) for query in queries}
+    choices = {one: set[str]() if one == (None, True) else set(choice(one[0], tasks)) for one in asked}
+    rows = {one: [name in chosen for name in tasks] for one, chosen in choices.items()}
+    return torch.tensor([rows[query.candidates, query.embeds] for query in queries])
 
 
 def batch_words(queries: Sequence[AnyQuery], embedding: WordEmbedding, device: torch.device) -> Packed:

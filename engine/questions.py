@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal, get_args
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -80,6 +80,31 @@ class Question:
         candidates = None if self.tasks is None else tuple(dict.fromkeys(self.tasks))
         pool = object() if self.same_task and len(inputs) > 1 else None
         return [_query(one, candidates, pool) for one in inputs]
+
+
+@dataclass(frozen=True)
+class EmbeddingQuestion:
+    """What is asked is the embedding of each input: by a task's encoder, or by the pretrained one."""
+
+    task: str | None = None
+    answer: ClassVar[str] = "embedding"
+    same_task: ClassVar[bool] = False
+
+    @property
+    def tasks(self) -> tuple[str, ...] | None:
+        """The task in question; None: the pretrained encoder."""
+        return None if self.task is None else (self.task,)
+
+    def answers(self, images: int, served: Collection[str]) -> int:  # noqa: ARG002 - as of every question
+        """How many answers there are to so many images."""
+        return images
+
+    def queries(self, inputs: Sequence[PreparedInput], served: Collection[str]) -> list[AnyQuery]:  # noqa: ARG002
+        """The queries about inputs, the pixels of images or the tokens of texts, in their order."""
+        return [replace(_query(one, self.tasks), embeds=True) for one in inputs]
+
+
+AnyQuestion = Question | EmbeddingQuestion
 
 
 def _query(one: PreparedInput, candidates: tuple[str, ...] | None, pool: object | None = None) -> AnyQuery:

@@ -12,6 +12,7 @@ from torch import Tensor
 from mass_serve.backbone import Batch, Feature, Passes, PassResult, Probe
 from mass_serve.engine.heads import HeadResult
 from mass_serve.engine.loading import LoadedStore
+from mass_serve.engine.options import EmbeddingPooling
 from mass_serve.engine.second_passes import SecondPass
 from mass_serve.engine.stages import StageClock
 from mass_serve.router import (
@@ -55,6 +56,12 @@ class SearchResult:
     def named(cls, sample: int, task: int, *, each_token: bool = False) -> SearchResult:
         """The result where the caller left one task to choose from."""
         return cls((SecondPass(sample, (task,), each_token=each_token),), {task: 1.0})
+
+    @classmethod
+    def embedded(cls, sample: int, task: int | None, pooling: EmbeddingPooling) -> SearchResult:
+        """The result where an embedding is wanted: by a task's encoder or, with None, the pretrained one."""
+        expert_set = () if task is None else (task,)
+        return cls((SecondPass(sample, expert_set, each_token=pooling == "mean"),), {})
 
     @property
     def expert_set(self) -> tuple[int, ...]:

@@ -15,6 +15,8 @@ from mass_serve.server.operation.metrics import Metrics
 from mass_serve.server.operation.page import routes as page
 from mass_serve.server.operation.page.samples import offered_samples
 from mass_serve.server.operation.tracing import Traced, Untraced, start_tracing
+from mass_serve.server.protocols.embeddings import routes as embeddings
+from mass_serve.server.protocols.embeddings.requests import FRAME_OF_EMBED, FRAME_OF_EMBEDDINGS
 from mass_serve.server.protocols.hugging_face import routes as hugging_face
 from mass_serve.server.protocols.hugging_face.image_requests import FRAME_OF_JSON
 from mass_serve.server.protocols.hugging_face.text_requests import FRAME_OF_TEXTS
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
 
 ROUTES = (
     native,
+    embeddings,
     hugging_face,
     open_inference,
     repository_routes,
@@ -48,9 +51,16 @@ ROUTES = (
     description_page,
 )
 # What routes read by themselves, for the description.
-BODIES = (*native.BODIES, *hugging_face.BODIES, *open_inference.BODIES)
+BODIES = (*native.BODIES, *embeddings.BODIES, *hugging_face.BODIES, *open_inference.BODIES)
 # What worker processes parse, because it would hold the event loop up.
-PARSING = (FILES_OF_JSON, FRAME_OF_JSON, FRAME_OF_TEXTS, TO_BINARY_FORM)
+PARSING = (
+    FILES_OF_JSON,
+    FRAME_OF_EMBEDDINGS,
+    FRAME_OF_EMBED,
+    FRAME_OF_JSON,
+    FRAME_OF_TEXTS,
+    TO_BINARY_FORM,
+)
 DESCRIPTION = """Many classifiers behind one encoder: send an image or a text, get its label and its task.
 
 Every error is `{"error": "<one sentence>"}`, and every response carries `X-Request-Id`."""

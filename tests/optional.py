@@ -37,6 +37,9 @@ BROWSER = ("playwright", "greenlet", "axe-playwright-python")
 # What makes a Python client of an OpenAPI description.
 GENERATOR = ("openapi-python-client", "ruamel-yaml")
 
+# OpenAI's client, and what it imports beside what the tests have.
+OPENAI = ("openai", "jiter", "distro", "sniffio")
+
 # A client of S3 and a server, without what the server needs for other services; botocore allows no newer
 # python-dateutil, and works with the one that is here.
 S3 = (
@@ -114,6 +117,12 @@ def _without_generator() -> str | None:
     return f"a client is generated of the description: pip install --no-deps {' '.join(GENERATOR)}"
 
 
+def _without_openai() -> str | None:
+    if importlib.util.find_spec("openai"):
+        return None
+    return f"embeddings are asked for by OpenAI's client: pip install --no-deps {' '.join(OPENAI)}"
+
+
 def _without_swagger() -> str | None:
     if importlib.util.find_spec("fastapi_offline"):
         return None
@@ -159,6 +168,7 @@ MISSING: dict[str, Callable[[], str | None]] = {
     "timm": _without_timm,
     "kserve": _without_kserve,
     "generator": _without_generator,
+    "openai": _without_openai,
     "swagger": _without_swagger,
     "kubernetes": _without_kubernetes,
     "s3": _without_s3,

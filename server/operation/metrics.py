@@ -24,7 +24,15 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from mass_serve import __version__
-from mass_serve.engine import FORMS, AnswerKind, BatchReport, Classification, Question, ServingEngine
+from mass_serve.engine import (
+    FORMS,
+    AnswerKind,
+    AnyQuestion,
+    BatchReport,
+    Classification,
+    EmbeddingQuestion,
+    ServingEngine,
+)
 from mass_serve.server.operation.guarding_metrics import GuardingMetrics
 from mass_serve.server.operation.task_latency import TaskLatency
 
@@ -36,7 +44,7 @@ COEFFICIENT_BUCKETS = tuple(step / 10 for step in range(1, 11))
 
 PROTOCOLS = ("v1", "v2", "hugging_face", "grpc", "other")
 CODES = (200, 400, 401, 404, 405, 408, 413, 415, 421, 429, 499, 500, 503, 504, 505)
-QUESTIONS = (*get_args(AnswerKind), "same_task")
+QUESTIONS = (*get_args(AnswerKind), "same_task", EmbeddingQuestion.answer)
 CACHE_COUNTS = ("hits", "misses", *FORMS)
 STAGES = ("decode", "queue", "first_pass", "route", "second_pass", "heads")
 REASONS = (
@@ -90,7 +98,7 @@ class Metrics(GuardingMetrics):
         )
         self.questions = Counter(
             "mass_questions",
-            "Requests admitted, by what they ask: best, each, or one for images of the same_task.",
+            "Requests admitted, by what they ask: best, each, one for inputs of the same_task, or embedding.",
             ("answer",),
             registry=self.registry,
         )
@@ -225,7 +233,7 @@ class Metrics(GuardingMetrics):
         """Counts a request that was refused or given up."""
         self.rejected.labels(reason).inc()
 
-    def question_admitted(self, question: Question) -> None:
+    def question_admitted(self, question: AnyQuestion) -> None:
         """Counts a request by what it asks."""
         self.questions.labels("same_task" if question.same_task else question.answer).inc()
 
@@ -260,7 +268,7 @@ class Metrics(GuardingMetrics):
         self.batch_segments.observe(len(report.expert_sets))
         self.fallbacks.inc(report.fallbacks)
         self.stages_took(report.stage_seconds)
-        self._observe_answers([answer for answer in report.answers if answer is not None])
+        self._observe_answers([one for one in report.answers if isinstance(one, Classification)])
 
     def _observe_answers(self, answers: Sequence[Classification]) -> None:
         for answer in answers:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
 
-from mass_serve.engine import BatchReport, Question, ServingEngine
+from mass_serve.engine import AnyQuestion, BatchReport, ServingEngine
 
 
 class ServingObserver(Protocol):
@@ -24,7 +24,7 @@ class ServingObserver(Protocol):
     def stages_took(self, seconds: Mapping[str, float]) -> None:
         """One request spent so many seconds in the stages before its batch."""
 
-    def question_admitted(self, question: Question) -> None:
+    def question_admitted(self, question: AnyQuestion) -> None:
         """A request that asks this has its places in the queue."""
 
     def tasks_answered(self, tasks: Sequence[str], seconds: float) -> None:

@@ -31,6 +31,11 @@ class Prepared:
     inputs: Sequence[Tensor] | Sequence[Tokens]  # pixels of images, tokens of texts
     cut: Sequence[int] = ()  # how many tokens of each text the encoder does not read
 
+    @property
+    def num_tokens(self) -> int:
+        """How many tokens of texts are read; images have none."""
+        return sum(len(one.words) for one in self.inputs if isinstance(one, Tokens))
+
 
 class Preparer:
     """Makes the inputs of requests ready: images are decoded, texts made into tokens."""

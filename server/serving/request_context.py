@@ -18,6 +18,8 @@ from mass_serve.server.serving.fair_queue import ORDINARY_PRIORITY
 
 if TYPE_CHECKING:
     # Parsers of requests run where there is no torch.
+    from torch import Tensor
+
     from mass_serve.engine import Classification
 
 
@@ -142,3 +144,13 @@ class Answers:
     # In the order of the images; where each task answers, those of one image in the order of the tasks.
     classifications: list[Classification]
     cut: Sequence[int] = ()  # how many tokens of each text were not read; empty of images
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """Holds the embeddings of the images or texts of a request, and which store they are of."""
+
+    store_revision: str
+    vectors: list[Tensor]  # [P] float32 each
+    cut: Sequence[int]  # how many tokens of each text were not read; empty of images
+    num_tokens: int  # that were read, of all texts

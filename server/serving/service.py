@@ -14,7 +14,16 @@ from typing import Any, TypeVar
 
 import structlog
 
-from mass_serve.engine import EngineSource, Question, ServingEngine
+from mass_serve.engine import (
+    AnyAnswer,
+    AnyQuestion,
+    Classification,
+    Embedding,
+    EmbeddingQuestion,
+    EngineSource,
+    Question,
+    ServingEngine,
+)
 from mass_serve.model_store.format.file_names import MOST_TOKENIZER_BYTES
 from mass_serve.server.errors import (
     DeadlineError,
@@ -30,12 +39,13 @@ from mass_serve.server.serving.keys import Access
 from mass_serve.server.serving.observer import ServingObserver
 from mass_serve.server.serving.parsers import LANE, Parsers
 from mass_serve.server.serving.polling import becomes_true
-from mass_serve.server.serving.preparing import Preparer, refuse_other_inputs
+from mass_serve.server.serving.preparing import Prepared, Preparer, refuse_other_inputs
 from mass_serve.server.serving.rates import Rates
 from mass_serve.server.serving.refusals import Refusals
 from mass_serve.server.serving.request_context import (
     ORDINARY,
     Answers,
+    Embeddings,
     EncodedImages,
     Inputs,
     RequestContext,
@@ -251,10 +261,36 @@ class Service:
         Raises the errors of `server.errors`.
         """
         engine = engine or self.engine
+        found, ready = await self._answered(inputs, question, context, urgency, engine, tells_entities)
+        classifications = [answer for answer in found if isinstance(answer, Classification)]
+        took = time.monotonic() - context.since
+        self.observer.tasks_answered([answer.task for answer in classifications], took)
+        return Answers(engine.store_revision, classifications, ready.cut)
+
+    async def embed(self, inputs: Inputs, question: EmbeddingQuestion, context: RequestContext) -> Embeddings:
+        """Returns the embeddings of images or texts, which wait and count as those that are classified.
+
+        Raises the errors of `server.errors`.
+        """
+        engine = self.engine
+        found, ready = await self._answered(inputs, question, context, ORDINARY, engine)
+        vectors = [answer.values for answer in found if isinstance(answer, Embedding)]
+        return Embeddings(engine.store_revision, vectors, ready.cut, ready.num_tokens)
+
+    async def _answered(
+        self,
+        inputs: Inputs,
+        question: AnyQuestion,
+        context: RequestContext,
+        urgency: Urgency,
+        engine: ServingEngine,
+        tells_entities: bool = False,
+    ) -> tuple[list[AnyAnswer], Prepared]:
+        """Returns the engine's answers to all inputs, and what the inputs have become."""
         context.images = len(inputs)
         refuse_other_inputs(inputs, engine)
         size = checked_size(question, inputs, engine, self.settings)
-        placed = asks_of_tokens(question, engine, tells_entities)
+        placed = isinstance(question, Question) and asks_of_tokens(question, engine, tells_entities)
         self.hold(_copied_bytes(inputs, context), context)
         deadline = min(context.deadline, context.since + (urgency.timeout or math.inf))
         turn = context.caller.turn(urgency.priority)
@@ -275,10 +311,7 @@ class Service:
                 queries = question.queries(ready.inputs, engine.tasks)
                 check_known_size(question, queries, inputs, self.settings)
                 self.batcher.submit(ticket, queries)
-                found = await answered
-                took = time.monotonic() - context.since
-                self.observer.tasks_answered([answer.task for answer in found], took)
-                return Answers(engine.store_revision, found, ready.cut)
+                return await answered, ready
             finally:
                 ticket.future.cancel()  # gives the places back if decoding failed or the caller left
                 answered.cancel()  # or an error that nobody awaits any more would be logged

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mass_serve.engine import AnyQuery, Question, ServingEngine
+from mass_serve.engine import AnyQuery, AnyQuestion, ServingEngine
 from mass_serve.server.errors import BadRequestError, NotFoundError, TooLargeError
 from mass_serve.server.serving.preparing import tokenizer_of
 from mass_serve.server.serving.request_context import Inputs, Texts
@@ -15,7 +15,7 @@ from mass_serve.server.serving.ticket import size_of
 from mass_serve.server.settings import Settings
 
 
-def checked_size(question: Question, inputs: Inputs, engine: ServingEngine, settings: Settings) -> int:
+def checked_size(question: AnyQuestion, inputs: Inputs, engine: ServingEngine, settings: Settings) -> int:
     """Returns the places of all that is asked: one for an image, for a text one for each token it may have.
 
     An input that several tasks answer takes them for each. Raises NotFoundError, BadRequestError, and
@@ -42,7 +42,7 @@ def checked_size(question: Question, inputs: Inputs, engine: ServingEngine, sett
 
 
 def check_known_size(
-    question: Question, queries: Sequence[AnyQuery], inputs: Inputs, settings: Settings
+    question: AnyQuestion, queries: Sequence[AnyQuery], inputs: Inputs, settings: Settings
 ) -> None:
     """Raises BadRequestError for texts that one batch must have and is too small for."""
     if question.same_task and isinstance(inputs, Texts):

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from operator import itemgetter
 
-from mass_serve.engine import AnyQuery, Classification, ServingEngine, TextQuery, unsplit
+from mass_serve.engine import AnyAnswer, AnyQuery, ServingEngine, TextQuery, unsplit
 from mass_serve.server.errors import NotFiniteError, ServiceError
 from mass_serve.server.serving.fair_queue import Turn
 from mass_serve.server.serving.request_context import Batch
@@ -26,9 +26,9 @@ class Ticket:
     decode_cost: float = 0.0  # the seconds of decoders that its inputs are expected to take still
     waiting: int = field(init=False)  # places of what was not yet taken to the device
     awaited: int = 0  # how many answers complete it
-    future: Future[list[Classification]] = field(default_factory=Future)
+    future: Future[list[AnyAnswer]] = field(default_factory=Future)
     submitted: float = 0.0
-    answers: list[Classification] = field(default_factory=list)
+    answers: list[AnyAnswer] = field(default_factory=list)
     batches: list[Batch] = field(default_factory=list)
     stage_seconds: dict[str, float] = field(default_factory=dict)
 
@@ -52,7 +52,7 @@ class Ticket:
             self.future.set_exception(error)
 
     def extend(
-        self, answers: Sequence[Classification | None], batch: Batch, stage_seconds: dict[str, float]
+        self, answers: Sequence[AnyAnswer | None], batch: Batch, stage_seconds: dict[str, float]
     ) -> None:
         """Takes the answers to the next inputs; the last ones complete the request, one of None fails it."""
         self.batches.append(batch)

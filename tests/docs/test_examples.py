@@ -27,7 +27,7 @@ DEMO_STORE = ROOT / "server" / "demo_store"
 GENERATED = (
     "mass_client"  # by a command of the pages; tests/server/protocols/test_generated_client.py has one
 )
-FOREIGN = {"tritonclient", "huggingface_hub", "numpy", "PIL"}
+FOREIGN = {"openai", "tritonclient", "huggingface_hub", "numpy", "PIL"}
 
 
 @pytest.fixture(scope="module")

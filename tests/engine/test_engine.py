@@ -387,8 +387,8 @@ def test_pixels_that_overflow_harm_nobody_else(value: float, mode: str, calibrat
     first, harmed, last = engine.classify_batch(queries).answers
     alone = engine.classify_batch([queries[0], queries[2]]).all_answers()
     assert harmed is None
-    assert first is not None
-    assert last is not None
+    assert isinstance(first, Classification)
+    assert isinstance(last, Classification)
     assert _same_bits(first, alone[0])
     assert _same_bits(last, alone[1])
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from mass_serve.engine import AnyQuery, BatchReport, Classification, Query
+from mass_serve.engine import AnyAnswer, AnyQuery, BatchReport, Classification, Embedding, Query
 from mass_serve.engine.preprocessing import ImagePreprocessor
 from mass_serve.inputs.texts import TextTokenizer
 from mass_serve.model_store.format.entries import HeadSpec, TaskEntry
@@ -84,12 +84,20 @@ class FakeEngine:
             raise RuntimeError("asked to fail")
         if DIE in greens:
             raise SystemExit("asked to die")
-        answers = [None if _green(query) == NOT_FINITE else _answer(query) for query in queries]
+        answers = [None if _green(query) == NOT_FINITE else _any_answer(query) for query in queries]
         return BatchReport(answers, {"first_pass": 0.001, "second_pass": 0.002}, [("digits",)], fallbacks=0)
 
 
 def _green(query: AnyQuery) -> int:
     return int(query.pixels[1, 0, 0]) if isinstance(query, Query) else 0
+
+
+def _any_answer(query: AnyQuery) -> AnyAnswer:
+    if not query.embeds:
+        return _answer(query)
+    task = query.candidates[0] if query.candidates else None
+    values = (query.pixels[:, 0, 0] if isinstance(query, Query) else query.words[:3, 0]).float()
+    return Embedding(task, None if task is None else "r1", values)
 
 
 def _answer(query: AnyQuery) -> Classification:

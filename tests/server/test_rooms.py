@@ -32,6 +32,7 @@ OF_THE_ENGINE = {
         *("ServingEngine", "EngineSource", "Query", "BatchReport", "Classification", "FORMS"),
         *("Question", "AnswerKind", "AnyQuery", "TextQuery", "unsplit"),
         *("TokenClassification", "Aggregation", "Entity"),
+        *("Alternative", "Embedding", "EmbeddingQuestion", "AnyAnswer", "AnyQuestion"),
     )
 }
 INPUTS = {"inputs"}
@@ -45,7 +46,7 @@ OF_THE_STORE = {
     *("model_store.errors", "model_store.storage.files", "model_store.storage.regular_files"),
     *("model_store.format.field_types", "model_store.format.entries", "model_store.format.file_names"),
 }
-PROTOCOLS = {"native", "hugging_face", "open_inference"}
+PROTOCOLS = {"native", "hugging_face", "open_inference", "embeddings"}
 SERVER = sorted(module for module in MODULES if module.startswith("server."))
 
 

@@ -17,18 +17,17 @@ from pydantic import (
     TypeAdapter,
     ValidationError,
     WithJsonSchema,
-    model_validator,
 )
 
 from mass_serve.inputs.texts import Text
 from mass_serve.server.errors import BadRequestError
 from mass_serve.server.protocols.bodies import (
-    decoded_base64,
     is_form,
     is_json,
     parse_json,
 )
 from mass_serve.server.protocols.framed import framed_files, unframed_files
+from mass_serve.server.protocols.image_items import ImageItem, files_of_items
 from mass_serve.server.protocols.limits import DEFAULT_TOP_K, Limits, check_count, checked_top_k
 from mass_serve.server.protocols.native.multipart_forms import Part, parse_multipart
 from mass_serve.server.protocols.text_items import TextItem, texts_of_json
@@ -51,24 +50,6 @@ _TRUTH = TypeAdapter(bool)
 FileOfForm = Annotated[bytes, WithJsonSchema({"type": "string", "format": "binary"})]
 # The function that reads large JSON in a worker process.
 FILES_OF_JSON = "mass_serve.server.protocols.native.classify_requests:files_of_json"
-
-
-class ImageItem(BaseModel):
-    """One image of a JSON request."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    b64: Annotated[str, Field(description="the image file in standard base64, or as a data URI")]
-
-    @model_validator(mode="before")
-    @classmethod
-    def _is_object(cls, value: object) -> object:
-        if not isinstance(value, dict):
-            raise ValueError(
-                'an image must be an object {"b64": "..."}; where the store reads texts, send them as'
-                " 'texts'."
-            )
-        return value
 
 
 class ClassifyBody(BaseModel):
@@ -180,9 +161,8 @@ def _read_form(body: bytes, content_type: str, limits: Limits) -> tuple[list[byt
 
 def _read_json(body: bytes, most_values: int) -> tuple[list[bytes], Options]:
     parsed = parse_json(ClassifyBody, body, most_values)
-    files = [decoded_base64(item.b64, f"images[{index}].b64") for index, item in enumerate(parsed.images)]
     asked = parsed.model_dump(exclude={"images"})
-    return files, Options(**asked)
+    return files_of_items(parsed.images), Options(**asked)
 
 
 def _read_multipart(parts: Sequence[Part]) -> tuple[list[bytes], Options]:

@@ -107,9 +107,9 @@ def test_the_fused_passes_agree_with_the_reference(dtype: torch.dtype, tolerance
 
 @torch.inference_mode()
 def test_tasks_of_ranks_of_their_own_share_a_fused_pass() -> None:
-    """And linears that all tasks, or some of a set's, left alone."""
+    """And linears that all tasks, or some of a set's, left alone, and a set of no task: it is pretrained."""
     torch.manual_seed(0)
-    mix: list[tuple[int, ...]] = [(0,), (0, 1), (0, 1, 3), (2,), (3,)]
+    mix: list[tuple[int, ...]] = [(), (0,), (0, 1), (0, 1, 3), (2,), (3,)]
     patches = patchify(torch.randn(len(mix), 3, 16, 16), CONFIG.patches.patch_size)
     weights = tiny.pretrained(CONFIG)
     reference_bank = tiny.ragged_bank(CONFIG, weights, tasks=4)

@@ -11,7 +11,7 @@ from functools import partial
 import pytest
 import torch
 
-from mass_serve.engine import AnyQuery, BatchReport, Classification, Query
+from mass_serve.engine import AnyAnswer, AnyQuery, BatchReport, Classification, Query
 from mass_serve.server.errors import (
     BatchFailedError,
     DeadlineError,
@@ -103,8 +103,8 @@ def reds(ticket: Ticket) -> list[int]:
     return reds_of(ticket.future.result(WAIT))
 
 
-def reds_of(answers: list[Classification]) -> list[int]:
-    return [int(answer.logits.argmax()) for answer in answers]
+def reds_of(answers: Sequence[AnyAnswer]) -> list[int]:
+    return [int(answer.logits.argmax()) for answer in answers if isinstance(answer, Classification)]
 
 
 @pytest.fixture

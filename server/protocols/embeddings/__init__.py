@@ -1,0 +1,1 @@
+"""Embeddings as clients of OpenAI, of text-embeddings-inference and of Hugging Face ask for them."""

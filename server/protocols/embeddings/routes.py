@@ -1,0 +1,146 @@
+"""POST /v1/embeddings, as OpenAI's, and /embed, as text-embeddings-inference's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Request
+from fastapi.responses import Response
+
+from mass_serve.engine import EmbeddingQuestion
+from mass_serve.model_store.format.field_types import AUTO
+from mass_serve.server.protocols.bodies import MOST_JSON_HERE
+from mass_serve.server.protocols.embeddings.answers import embed_answer, embeddings_answer
+from mass_serve.server.protocols.embeddings.messages import EmbedBody, EmbeddingsAnswer, EmbeddingsBody
+from mass_serve.server.protocols.embeddings.requests import (
+    BASE,
+    FRAME_OF_EMBED,
+    FRAME_OF_EMBEDDINGS,
+    EmbeddingsRequest,
+    check_dimensions,
+    embed_of_frame,
+    embeddings_of_frame,
+    read_embed,
+    read_embeddings,
+)
+from mass_serve.server.protocols.limits import Limits
+from mass_serve.server.serving.request_context import Embeddings, RequestContext
+from mass_serve.server.serving.service import Service
+from mass_serve.server.web.openapi import described_body, schema_of
+from mass_serve.server.web.receiving import (
+    FOR_INFERENCE,
+    IF_THERE_IS_ROOM,
+    CurrentContext,
+    CurrentService,
+    read_body,
+    while_awaited,
+)
+from mass_serve.server.web.responses import error_responses
+
+router = APIRouter(tags=["embeddings"], dependencies=FOR_INFERENCE)
+
+BODIES = (EmbeddingsBody, EmbedBody)
+RESPONSES = error_responses(400, 401, 404, 408, 413, 415, 429, 500, 503, 504)
+BYTES_A_VALUE = 20  # of JSON, about
+
+
+@dataclass(frozen=True)
+class Form:
+    """How one kind of client asks and is answered."""
+
+    read: Callable[[bytes, Limits], EmbeddingsRequest]
+    frame: str  # the function that reads large JSON in a worker process
+    of_frame: Callable[[bytearray, Limits], EmbeddingsRequest]
+    answer: Callable[[EmbeddingsRequest, Embeddings], str]
+
+
+OPENAI = Form(read_embeddings, FRAME_OF_EMBEDDINGS, embeddings_of_frame, embeddings_answer)
+EMBED = Form(read_embed, FRAME_OF_EMBED, embed_of_frame, embed_answer)
+
+
+@router.post(
+    "/v1/embeddings",
+    operation_id="create_embeddings",
+    response_model=EmbeddingsAnswer,
+    responses=RESPONSES,
+    dependencies=IF_THERE_IS_ROOM,
+    openapi_extra=described_body({"application/json": schema_of(EmbeddingsBody)}),
+)
+async def create_embeddings(request: Request, service: CurrentService, context: CurrentContext) -> Response:
+    """Embeds texts, or images where the store reads those, as OpenAI's clients ask.
+
+    `model` names the task whose encoder does it; `base`, and nothing, is the pretrained encoder. Embeddings
+    have unit length.
+    """
+    return await _embed(request, service, context, OPENAI)
+
+
+async def _named_task(task: str) -> None:
+    """Describes the task in a path."""
+    del task
+
+
+async def _task(request: Request) -> str | None:
+    task: str | None = request.path_params.get("task")
+    return None if task in (AUTO, BASE) else task
+
+
+@router.post(
+    "/embed",
+    operation_id="embed",
+    responses=RESPONSES,
+    dependencies=IF_THERE_IS_ROOM,
+    response_model=list[list[float]],
+    openapi_extra=described_body({"application/json": schema_of(EmbedBody)}),
+)
+@router.post(
+    "/models/{task}/embed",
+    operation_id="embed_for_task",
+    responses=RESPONSES,
+    dependencies=[Depends(_named_task), *IF_THERE_IS_ROOM],
+    response_model=list[list[float]],
+    openapi_extra=described_body({"application/json": schema_of(EmbedBody)}),
+)
+async def embed(
+    request: Request,
+    service: CurrentService,
+    context: CurrentContext,
+    task: Annotated[str | None, Depends(_task)],
+) -> Response:
+    """Embeds texts as clients of text-embeddings-inference and Hugging Face's feature_extraction ask.
+
+    By the pretrained encoder, or by that of the task in the path.
+    """
+    return await _embed(request, service, context, EMBED, task)
+
+
+async def _embed(
+    request: Request, service: Service, context: RequestContext, form: Form, task: str | None = None
+) -> Response:
+    body = await read_body(request, service)
+    written = await while_awaited(request, service, _answer(body, service, context, form, task))
+    return Response(written, media_type="application/json")
+
+
+async def _answer(
+    body: bytes, service: Service, context: RequestContext, form: Form, task: str | None
+) -> str:
+    asked = await _asked(body, service, context, form)
+    if task is not None:
+        asked = replace(asked, model=task)
+    found = await service.embed(asked.inputs, EmbeddingQuestion(asked.model), context)
+    check_dimensions(asked, [len(vector) for vector in found.vectors])
+    nbytes = BYTES_A_VALUE * sum(map(len, found.vectors))
+    return await service.parsers.run(context.caller.turn(), nbytes, form.answer, asked, found)
+
+
+async def _asked(body: bytes, service: Service, context: RequestContext, form: Form) -> EmbeddingsRequest:
+    settings, turn = service.settings, context.caller.turn()
+    limits = Limits(settings.max_images_per_request, settings.max_top_k, settings.max_text_characters)
+    if len(body) <= MOST_JSON_HERE:
+        return await service.parsers.run(turn, len(body), form.read, body, limits)
+    frame = await service.parsers.run_outside(form.frame, body, b"%d" % limits.most_values, turn)
+    service.hold(len(frame), context)
+    return await service.parsers.run(turn, len(frame), form.of_frame, frame, limits)
