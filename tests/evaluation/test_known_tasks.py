@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
+from torch import Tensor
 from typer.testing import CliRunner, Result
 
 from examples.demo_suite.gallery import EXAMPLES, GALLERIES
@@ -31,7 +32,7 @@ def pictures(task: str, number: int) -> list[Path]:
     return sorted((EXAMPLES / "evaluation" / task).glob(f"*/{number:02}.png"))
 
 
-def folders(root: Path, of_task: dict[str, Sequence[Path]]) -> Path:
+def folders(root: Path, of_task: Mapping[str, Sequence[Path]]) -> Path:
     for task, paths in of_task.items():
         (root / task / "any" / "depth").mkdir(parents=True)
         for number, path in enumerate(paths):
@@ -103,7 +104,8 @@ def test_no_answer_is_taken_for_the_truth(store: Path, tmp_path: Path) -> None:
         name: [p for n in GALLERIES["evaluation"][:4] for p in pictures(swapped.get(name, name), n)]
         for name in NAMES
     }
-    before, after = [], []
+    before: list[Tensor] = []
+    after: list[Tensor] = []
     assert calibrate(store, folders(tmp_path / "swapped", paths)).exit_code == 0
     for task, told in swapped.items():
         for place, found in ((DEMO_STORE, before), (store, after)):

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mass_serve.server.protocols.embeddings.embed_requests import BASE, EmbeddingsRequest
 from mass_serve.server.protocols.embeddings.messages import EmbeddingItem, EmbeddingsAnswer, Usage
-from mass_serve.server.protocols.embeddings.requests import BASE, EmbeddingsRequest
 from mass_serve.server.serving.request_context import Embeddings
 
 

@@ -13,8 +13,7 @@ from mass_serve.engine import EmbeddingQuestion
 from mass_serve.model_store.format.field_types import AUTO
 from mass_serve.server.protocols.bodies import MOST_JSON_HERE
 from mass_serve.server.protocols.embeddings.answers import embed_answer, embeddings_answer
-from mass_serve.server.protocols.embeddings.messages import EmbedBody, EmbeddingsAnswer, EmbeddingsBody
-from mass_serve.server.protocols.embeddings.requests import (
+from mass_serve.server.protocols.embeddings.embed_requests import (
     BASE,
     FRAME_OF_EMBED,
     FRAME_OF_EMBEDDINGS,
@@ -25,6 +24,7 @@ from mass_serve.server.protocols.embeddings.requests import (
     read_embed,
     read_embeddings,
 )
+from mass_serve.server.protocols.embeddings.messages import EmbedBody, EmbeddingsAnswer, EmbeddingsBody
 from mass_serve.server.protocols.limits import Limits
 from mass_serve.server.serving.request_context import Embeddings, RequestContext
 from mass_serve.server.serving.service import Service

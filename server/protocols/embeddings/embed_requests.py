@@ -17,8 +17,8 @@ from mass_serve.server.serving.request_context import EncodedImages, Texts
 
 BASE = "base"
 # The functions that read large JSON in a worker process.
-FRAME_OF_EMBEDDINGS = "mass_serve.server.protocols.embeddings.requests:frame_of_embeddings"
-FRAME_OF_EMBED = "mass_serve.server.protocols.embeddings.requests:frame_of_embed"
+FRAME_OF_EMBEDDINGS = "mass_serve.server.protocols.embeddings.embed_requests:frame_of_embeddings"
+FRAME_OF_EMBED = "mass_serve.server.protocols.embeddings.embed_requests:frame_of_embed"
 
 
 @dataclass(frozen=True)
