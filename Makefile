@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check --quiet
 
-.PHONY: install serve test check format docs schema lowest demo real-demo text-demo fuzz mutants clean
+.PHONY: install serve test check format docs schema lowest demo real-demo text-demo fuzz mutants audit release clean
 
 install: $(VENV)/.installed
 serve: $(VENV)/.installed
@@ -70,8 +70,21 @@ fuzz: $(VENV)/.installed-fuzz
 mutants: $(VENV)/.installed-mutants
 	$(BIN)/python -m tests.mutants $(MODULE)
 
+# Known vulnerabilities in the versions of constraints.txt; says so where the advisories cannot be reached.
+audit: .venv-release/.installed
+	.venv-release/bin/python .ci/audit
+
+# Builds, checks and tags; publishes nothing.
+release: $(VENV)/.installed-dev .venv-release/.installed
+	.ci/release
+
+.venv-release/.installed: constraints.txt
+	@$(PYTHON) -m venv .venv-release
+	.venv-release/bin/pip --disable-pip-version-check --quiet install --constraint constraints.txt build twine cyclonedx-bom pip-audit
+	@touch $@
+
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) .venv-release
 
 # torch comes first and alone, so that no later package chooses another build of it.
 $(VENV)/.venv-made:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -18,7 +19,6 @@ from mass_serve.server.protocols.open_inference.model_statistics import Statisti
 from mass_serve.server.protocols.open_inference.models import find_model
 from mass_serve.server.protocols.open_inference.repository import listed_models, load_model, unload_model
 from mass_serve.server.rpc import open_inference_pb2 as wire
-from mass_serve.server.rpc.calls import Method
 from mass_serve.server.rpc.infer_answers import infer_message
 from mass_serve.server.rpc.infer_requests import (
     TO_BINARY_FORM,
@@ -26,6 +26,7 @@ from mass_serve.server.rpc.infer_requests import (
     read_binary_form,
     read_parts,
 )
+from mass_serve.server.rpc.method import Method
 from mass_serve.server.rpc.schema import SERVICE
 from mass_serve.server.rpc.wire import split
 from mass_serve.server.serving.entrance import Requirement
@@ -59,6 +60,7 @@ class Methods:
         )
         return [
             infer,
+            replace(infer, name=_full_name("ModelStreamInfer"), streams=True),
             self._small("ServerLive", self._server_live, None),
             self._small("ServerReady", self._server_ready, None),
             self._small("ServerMetadata", self._server_metadata, inference),

@@ -1,11 +1,11 @@
 """How many calls may be open, and how many messages may be read at once, in all and of one caller.
 
-    with room.call(caller):
+    with room.call(caller):  # or room.stream(caller)
         async with room.reading(caller):
             message = await rpc.read()
 
 What gRPC has read of a message that is not there yet cannot be counted. Its size can be bounded, and so can
-the number of messages that are read.
+the number of messages that are read: of a stream always one, as it waits for the next.
 """
 
 from __future__ import annotations
@@ -21,6 +21,40 @@ from mass_serve.server.serving.caller import Caller
 # Each may be as large as a body of HTTP.
 MOST_READ = 32
 MOST_READ_OF_ONE = MOST_READ // 4
+MOST_STREAMS = 16
+MOST_STREAMS_OF_ONE = MOST_STREAMS // 4
+
+
+class Places:
+    """So many in all, of which one caller may have some."""
+
+    def __init__(self, most: int, most_of_one: int, full: str) -> None:
+        """`full` is what whoever finds none is told."""
+        self._most = most
+        self._most_of_one = most_of_one
+        self._full = full
+        self._of: Counter[str] = Counter()
+        self.taken = 0
+
+    def has(self, caller: Caller) -> bool:
+        """Tells whether a caller has any."""
+        return caller.name in self._of
+
+    @contextmanager
+    def one(self, caller: Caller) -> Iterator[None]:
+        """Takes one for as long as the block runs. Raises QueueFullError where there is none."""
+        name = caller.name
+        if self.taken >= self._most or self._of[name] >= self._most_of_one:
+            raise QueueFullError(self._full)
+        self.taken += 1
+        self._of[name] += 1
+        try:
+            yield
+        finally:
+            self.taken -= 1
+            self._of[name] -= 1
+            if not self._of[name]:
+                del self._of[name]
 
 
 class Room:
@@ -28,30 +62,38 @@ class Room:
 
     def __init__(self, most_calls: int) -> None:
         """`most_calls` may be open, of which one caller may have half."""
-        self._most_calls = most_calls
-        self._most_of_one = max(1, most_calls // 2)
-        self._calls: Counter[str] = Counter()
-        self.open = 0
+        self._calls = Places(
+            most_calls,
+            max(1, most_calls // 2),
+            "Too many calls are open; wait for answers before you make more.",
+        )
+        self._streams = Places(
+            MOST_STREAMS, MOST_STREAMS_OF_ONE, "Too many streams are open; send more requests on one of them."
+        )
         self._places = asyncio.Semaphore(MOST_READ)
         # Of each caller that has calls open. Whoever waits for its own place takes none of the others'.
         self._own_places: dict[str, asyncio.Semaphore] = {}
 
+    @property
+    def open(self) -> int:
+        """How many calls are open, streams too."""
+        return self._calls.taken
+
     @contextmanager
     def call(self, caller: Caller) -> Iterator[None]:
         """Counts an open call. Raises QueueFullError where there are too many."""
-        name = caller.name
-        if self.open >= self._most_calls or self._calls[name] >= self._most_of_one:
-            raise QueueFullError("Too many calls are open; wait for answers before you make more.")
-        self.open += 1
-        self._calls[name] += 1
         try:
-            yield
+            with self._calls.one(caller):
+                yield
         finally:
-            self.open -= 1
-            self._calls[name] -= 1
-            if not self._calls[name]:
-                del self._calls[name]
-                self._own_places.pop(name, None)
+            if not self._calls.has(caller):
+                self._own_places.pop(caller.name, None)
+
+    @contextmanager
+    def stream(self, caller: Caller) -> Iterator[None]:
+        """Counts an open call that is a stream. Raises QueueFullError where there are too many."""
+        with self.call(caller), self._streams.one(caller):
+            yield
 
     @asynccontextmanager
     async def reading(self, caller: Caller) -> AsyncIterator[None]:

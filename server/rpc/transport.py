@@ -91,6 +91,7 @@ class Transport:
         if self._server is None:
             return
         await self._health.enter_graceful_shutdown()
+        self._calls.end_streams()
         # Whoever is still sending then has had its full time.
         longest = self._service.settings.request_timeout + 1
         stopping = asyncio.ensure_future(self._server.stop(longest))

@@ -42,7 +42,10 @@ def rendered(folder: Path, within: tuple[Path, ...] = ()) -> list[Object]:
     for patch in told.get("patches", []):
         change = parse_yaml(patch["patch"])
         (target,) = [one for one in objects if identity(one) == identity(change)]
-        objects[objects.index(target)] = _merged(target, change)
+        if change.pop("$patch", None) == "delete":
+            objects.remove(target)
+        else:
+            objects[objects.index(target)] = _merged(target, change)
     for image in told.get("images", []):
         for container in [container for one in objects for container in _containers(one)]:
             if container["image"].partition(":")[0] == image["name"]:

@@ -22,6 +22,15 @@ KINDS = {
 }
 
 
+# The operators' own kinds, of whose schemas no package is at hand.
+FOREIGN = {"ServiceMonitor", "ScaledObject"}
+
+
+def kinds(folder: str) -> set[str]:
+    """What a folder renders to."""
+    return (KINDS - {"HorizontalPodAutoscaler"}) | {"ScaledObject"} if folder == "keda" else KINDS
+
+
 def pod(objects: list[Object]) -> dict[str, Any]:
     (deployment,) = [one for one in objects if one["kind"] == "Deployment"]
     spec: dict[str, Any] = deployment["spec"]["template"]["spec"]
@@ -29,19 +38,18 @@ def pod(objects: list[Object]) -> dict[str, Any]:
 
 
 def test_there_are_overlays() -> None:
-    assert FOLDERS == [".", "base", "cuda"]
+    assert FOLDERS == [".", "base", "cuda", "keda"]
 
 
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_a_folder_renders_all_objects(folder: str) -> None:
     objects = rendered(FOLDER / folder)
-    assert {one["kind"] for one in objects} == KINDS
-    assert len(objects) == len(KINDS)
+    assert sorted(one["kind"] for one in objects) == sorted(kinds(folder))
     for one in objects:
         assert one["metadata"]["labels"]["app.kubernetes.io/part-of"] == "mass-serve"
 
 
-@pytest.mark.parametrize(("folder", "target"), [(".", "cpu"), ("cuda", "cuda")])
+@pytest.mark.parametrize(("folder", "target"), [(".", "cpu"), ("cuda", "cuda"), ("keda", "cpu")])
 def test_the_image_is_the_targets(folder: str, target: str) -> None:
     (container,) = pod(rendered(FOLDER / folder))["containers"]
     assert container["image"] == f"mass-serve:{target}"
@@ -62,6 +70,22 @@ def test_the_gpu_variant_adds_and_takes_nothing_away() -> None:
         assert container[key] == plain[key]
 
 
+def test_keda_scales_as_the_autoscaler_does_and_needs_no_adapter() -> None:
+    (scaler,) = [one["spec"] for one in rendered(FOLDER / "keda") if one["kind"] == "ScaledObject"]
+    (plain,) = [one["spec"] for one in rendered(FOLDER) if one["kind"] == "HorizontalPodAutoscaler"]
+    assert scaler["scaleTargetRef"] == plain["scaleTargetRef"]
+    limits = (scaler["minReplicaCount"], scaler["maxReplicaCount"])
+    assert limits == (plain["minReplicas"], plain["maxReplicas"])
+    assert limits[0] <= scaler["fallback"]["replicas"] <= limits[1]
+    assert scaler["advanced"]["horizontalPodAutoscalerConfig"]["behavior"] == plain["behavior"]
+    (trigger,), (metric,) = scaler["triggers"], plain["metrics"]
+    assert trigger["metadata"]["threshold"] == metric["pods"]["target"]["averageValue"]
+    query = trigger["metadata"]["query"]
+    (service,) = [one for one in rendered(FOLDER / "keda") if one["kind"] == "Service"]
+    assert query == f'sum({metric["pods"]["metric"]["name"]}{{job="{service["metadata"]["name"]}"}})'
+    assert all(isinstance(value, str) for value in trigger["metadata"].values()), "KEDA takes text alone"
+
+
 def test_a_folder_that_includes_the_one_it_lies_in_is_refused(tmp_path: Path) -> None:
     """As kustomize does it, with "cycle detected"."""
     below = tmp_path / "below"
@@ -78,7 +102,7 @@ def test_kubernetes_knows_what_is_rendered(folder: str) -> None:
     import kubernetes_validate
 
     for one in rendered(FOLDER / folder):
-        if one["kind"] != "ServiceMonitor":  # which is the Prometheus operator's
+        if one["kind"] not in FOREIGN:
             kubernetes_validate.validate(one, kubernetes_validate.latest_version(), strict=True)
 
 
