@@ -65,7 +65,7 @@ clean_up() {
     local status=$?
     if [ "${KEEP:-}" != 1 ]; then
         "$ENGINE" rm --force --volumes "$NAME" >/dev/null 2>&1 || true
-        "$ENGINE" volume rm --force "$NAME-store" "$NAME-broken" >/dev/null 2>&1 || true
+        "$ENGINE" volume rm --force "$NAME-store" "$NAME-texts" "$NAME-broken" >/dev/null 2>&1 || true
         [ ${#built[@]} -eq 0 ] || "$ENGINE" rmi --force "${built[@]}" >/dev/null 2>&1 || true
     fi
     rm -rf "$scratch"
@@ -255,6 +255,20 @@ check "the repository opens to an admin key" gives 200 -X POST -H 'X-API-Key: ad
 "$ENGINE" stop --time "$GRACE" "$NAME" >/dev/null 2>&1 || true
 check "ended with 0" stopped_cleanly
 check "no key is in the log" refuses sh -c "'$ENGINE' logs '$NAME' 2>&1 | grep -E 'first-key|second-key|admin-key'"
+remove
+
+say "A store of texts, built in the container"
+check "models of texts are written" "$ENGINE" run --interactive --rm "${HARDENED[@]}" "${RUN_FLAGS[@]}" -v "$NAME-texts:/store" \
+    --entrypoint sh "$image" -c 'cat >/tmp/text_models.py && python /tmp/text_models.py /store/models' <docker/text_models.py
+check "a store is built of them" with_store "$NAME-texts" "$image" build --pretrained /store/models/pretrained \
+    --task guard=/store/models/guard --task domain=/store/models/domain --out /store/built
+check "becomes ready" start -v "$NAME-texts:/store:ro" "$image" serve /store/built
+check "a text is classified" answers '"task":"guard"' --data '{"texts": ["word1 word2"], "tasks": ["guard"]}' "$URL/v1/classify"
+check "a pair is classified" answers '"label":"domain' -H 'Content-Type: application/json' \
+    --data '{"inputs": {"text": "word1", "text_pair": "word2"}}' "$URL/models/domain"
+check "images are told what the store reads" gives 400 --data-binary "@$EXAMPLE" "$URL/v1/classify"
+"$ENGINE" stop --time "$GRACE" "$NAME" >/dev/null 2>&1 || true
+check "ended with 0" stopped_cleanly
 remove
 
 say "A volume that holds no store"

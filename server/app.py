@@ -17,6 +17,7 @@ from mass_serve.server.operation.page.samples import offered_samples
 from mass_serve.server.operation.tracing import Traced, Untraced, start_tracing
 from mass_serve.server.protocols.embeddings import routes as embeddings
 from mass_serve.server.protocols.embeddings.embed_requests import FRAME_OF_EMBED, FRAME_OF_EMBEDDINGS
+from mass_serve.server.protocols.hugging_face import info_routes
 from mass_serve.server.protocols.hugging_face import routes as hugging_face
 from mass_serve.server.protocols.hugging_face.image_requests import FRAME_OF_JSON
 from mass_serve.server.protocols.hugging_face.text_requests import FRAME_OF_TEXTS
@@ -42,6 +43,7 @@ ROUTES = (
     native,
     embeddings,
     hugging_face,
+    info_routes,
     open_inference,
     repository_routes,
     task_routes,

@@ -118,7 +118,11 @@ def _protocol(method: str, path: str) -> str:
         return "v1"
     if path == "/v2" or path.startswith("/v2/"):
         return "v2"
-    if path in ("/predict", "/embed") or path.startswith("/models/") or (path == "/" and method == "POST"):
+    if (
+        path in ("/predict", "/embed", "/info")
+        or path.startswith("/models/")
+        or (path == "/" and method == "POST")
+    ):
         return "hugging_face"
     return "other"
 

@@ -21,6 +21,10 @@ from typing import Any
 import pytest
 
 from mass_serve import __version__
+from mass_serve.engine import Engine
+from mass_serve.inputs.texts import Text
+from mass_serve.model_store.build_store import build
+from mass_serve.model_store.plan import TaskInput
 from mass_serve.server.settings import Settings, load_settings
 from tests.certificates import write_certificate
 from tests.docker.material import (
@@ -79,6 +83,19 @@ def _requirements(**given: str) -> subprocess.CompletedProcess[str]:
     """What `docker/requirements.py` prints for build arguments."""
     command, text = [sys.executable, str(DOCKER / "requirements.py")], (ROOT / "pyproject.toml").read_text()
     return subprocess.run(command, input=text, capture_output=True, text=True, env=given, check=False)
+
+
+def test_the_models_that_verify_makes_become_a_store_of_texts(tmp_path: Path) -> None:
+    command = [sys.executable, str(DOCKER / "text_models.py"), str(tmp_path / "models")]
+    subprocess.run(command, check=True, timeout=120)
+    names = ("guard", "domain")
+    tasks = [TaskInput(name, tmp_path / "models" / name) for name in names]
+    build(tmp_path / "models" / "pretrained", tasks, tmp_path / "store")
+    engine = Engine.load(str(tmp_path / "store"), device="cpu")
+    asked: list[Text] = ["word1 word2", ("word1", "word2")]
+    found = engine.classify(asked, answer="each")
+    assert [one.task for one in found] == [*names, *names]
+    assert all(label.startswith(one.task) for one in found for label in one.labels)
 
 
 def test_the_image_serves_texts_and_grpc_without_being_asked_to() -> None:

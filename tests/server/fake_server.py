@@ -1,7 +1,7 @@
 """A real server process around the fake engine: `python -m tests.server.fake_server LOAD_SECONDS`.
 
 Settings come from MASS_ variables. The first line of the log tells the address. While there is a file of the
-name in FAKE_STORE_HANGS, reads of the store hang.
+name in FAKE_STORE_HANGS, reads of the store hang. With FAKE_READS_TEXTS the store is one of texts.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from mass_serve.server.app import create_app
 from mass_serve.server.operation.logs import configure_logs
 from mass_serve.server.settings import load_settings
 from mass_serve.server.web.process import listen, run
-from tests.server.fakes import FakeEngine
+from tests.server.fakes import FakeEngine, words
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,7 @@ class FakeSource:
 
     seconds: float
     hangs_while: Path | None = None  # there is this file
+    reads_texts: bool = False
 
     def revision(self) -> str:
         while self.hangs_while is not None and self.hangs_while.exists():
@@ -40,13 +41,14 @@ class FakeSource:
         end = time.monotonic() + self.seconds
         while time.monotonic() < end:
             torch.linalg.svd(torch.randn(600, 600))
-        return FakeEngine()
+        return FakeEngine(tokenizer=words() if self.reads_texts else None)
 
 
 def main() -> int:
     """Serves until stopped."""
     hangs = os.environ.get("FAKE_STORE_HANGS")
-    source = FakeSource(float(sys.argv[1]), Path(hangs) if hangs else None)
+    reads_texts = "FAKE_READS_TEXTS" in os.environ
+    source = FakeSource(float(sys.argv[1]), Path(hangs) if hangs else None, reads_texts)
     settings = load_settings({})
     configure_logs(settings)
     listener = listen(settings.host, settings.port)

@@ -198,6 +198,7 @@ def test_hugging_faces_client_is_told_what_is_wrong(server: RunningServer) -> No
     refused(
         server.client.post("/models/pii/predict", json=body), 400, "POST JSON with 'texts' to /v1/classify"
     )
+    refused(server.client.get("/models/pii/info"), 400, "POST JSON with 'texts' to /v1/classify")
     pair = {"inputs": {"text": "Jane", "text_pair": "Doe"}}
     refused(server.client.post("/models/pii", json=pair), 400, "a task that classifies tokens takes none")
 

@@ -111,6 +111,33 @@ def test_predict_answers_as_text_embeddings_inference(
     assert [told(labels) for labels in lists] == [expected(answer(text_engine, text)) for text in asked]
 
 
+def test_info_is_told_as_text_embeddings_inference_tells_it(
+    text_server: RunningServer, text_engine: Engine
+) -> None:
+    info = text_server.client.get("/info").raise_for_status().json()
+    every = [label for task in text_engine.tasks.values() for label in task.labels]
+    labels = info["model_type"]["classifier"]
+    assert labels["id2label"] == {str(place): label for place, label in enumerate(every)}
+    assert labels["label2id"] == {label: place for place, label in enumerate(every)}
+    assert (info["model_id"], info["model_sha"]) == ("auto", text_engine.store_revision)
+    assert (info["max_input_length"], info["max_client_batch_size"]) == (texts.MAX_TOKENS, 16)
+    # What that server's description of its interface requires beside these.
+    required = {
+        *("model_dtype", "max_concurrent_requests", "max_batch_tokens", "auto_truncate"),
+        *("tokenization_workers", "version"),
+    }
+    assert required < info.keys()
+    task = text_server.client.get("/models/safety/info").json()
+    own = text_engine.tasks["safety"]
+    assert (task["model_id"], task["model_sha"]) == ("safety", own.revision)
+    assert list(task["model_type"]["classifier"]["id2label"].values()) == list(own.labels)
+    refused(text_server.client.get("/models/cars/info"), 404, "There is no task 'cars'")
+
+
+def test_a_store_of_images_has_no_info(server: RunningServer) -> None:
+    refused(server.client.get("/info"), 404, "This store reads images")
+
+
 @pytest.mark.parametrize("spaces", [0, 2 << 20])
 def test_predict_gives_raw_scores(text_server: RunningServer, text_engine: Engine, spaces: int) -> None:
     body = json.dumps({"inputs": TEXT, "raw_scores": True}).encode() + b" " * spaces
