@@ -40,9 +40,11 @@ schema: $(VENV)/.installed-dev
 lowest: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.installation.lowest .venv-lowest
 
-# The demo suite from nothing: pictures, pretraining, eight fine-tunings, and the store inside the package.
+# The demo suite from nothing: pictures, pretraining, eight fine-tunings, and the store inside the package, calibrated
+# on pictures that nothing else is made of or measured on.
 demo: $(VENV)/.installed-dev
 	$(BIN)/python -m examples.demo_suite.train --out .demo
+	$(BIN)/python -m examples.demo_suite.calibrate .demo/store
 	rm -rf server/demo_store
 	cp -r .demo/store server/demo_store
 	$(BIN)/python -m examples.page_samples

@@ -30,7 +30,7 @@ from mass_serve.model_store.format.file_names import MANIFEST_FILE
 from mass_serve.model_store.progress import silent
 from mass_serve.model_store.revisions import calibrate_store, remove_task
 from mass_serve.model_store.store import Store
-from tests.examples.test_demo_store import DEMO_STORE
+from tests.plain_demo import write_plain_demo
 
 IMAGES_OF_A_LABEL = 4
 # The shipped held-out images of every label: some to calibrate on, the others to measure on.
@@ -68,14 +68,18 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def store(tmp_path: Path) -> Path:
-    shutil.copytree(DEMO_STORE, tmp_path / "store")
-    return tmp_path / "store"
+    return write_plain_demo(tmp_path / "store")
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Read only."""
+    return write_plain_demo(tmp_path_factory.mktemp("plain") / "store")
 
 
 @pytest.fixture(scope="module")
 def calibrated(tmp_path_factory: pytest.TempPathFactory, images: Path) -> tuple[Path, Result]:
-    folder = tmp_path_factory.mktemp("calibrated") / "store"
-    shutil.copytree(DEMO_STORE, folder)
+    folder = write_plain_demo(tmp_path_factory.mktemp("calibrated") / "store")
     return folder, calibrate(folder, images, "--json")
 
 
@@ -167,12 +171,12 @@ def test_the_bound_is_that_of_the_stores_mode(
 
 
 def test_what_no_task_covers_is_less_familiar_than_before(
-    calibrated: tuple[Path, Result], images: Path
+    calibrated: tuple[Path, Result], images: Path, plain: Path
 ) -> None:
     """Gradients and noise, against images of the tasks: by the area under the curve."""
     others = [unseen(domain, number) for domain in ("gradients", "noise") for number in range(40)]
     areas = []
-    for url in (DEMO_STORE, calibrated[0]):
+    for url in (plain, calibrated[0]):
         engine = Engine.load(str(url))
         own = [Query(image) for image in next(pixel_batches(images_below(images)[::3], engine))]
         strange = [Query(engine.preprocessing.preprocess(Image.fromarray(picture))) for picture in others]
@@ -202,10 +206,10 @@ def test_the_same_images_give_the_same_calibration(calibrated: tuple[Path, Resul
 
 
 def test_answers_change_with_it_and_a_left_out_task_does_no_harm(
-    calibrated: tuple[Path, Result], images: Path
+    calibrated: tuple[Path, Result], images: Path, plain: Path
 ) -> None:
     store, _ = calibrated
-    before, after = Engine.load(str(DEMO_STORE)), Engine.load(str(store))
+    before, after = Engine.load(str(plain)), Engine.load(str(store))
     without = Engine.open(str(store), EngineOptions(), without=("greek",))
     pixels = next(pixel_batches(images_below(images)[:32], before))
     queries = [Query(image) for image in pixels]
@@ -253,7 +257,9 @@ def test_numbers_that_are_no_calibration_are_refused(
 
 
 @pytest.mark.parametrize("without", [(), ("owner",)])
-def test_a_calibration_of_other_kinds_of_evidence_is_not_used(store: Path, without: tuple[str, ...]) -> None:
+def test_a_calibration_of_other_kinds_of_evidence_is_not_used(
+    store: Path, plain: Path, without: tuple[str, ...]
+) -> None:
     """Another version of this program may have had others, and other tensors."""
     names, count = [task.name for task in TASKS], len(TASKS)
     tensors = {
@@ -269,10 +275,8 @@ def test_a_calibration_of_other_kinds_of_evidence_is_not_used(store: Path, witho
     content["files"][entry.file] = hashlib.sha256((store / entry.file).read_bytes()).hexdigest()
     (store / MANIFEST_FILE).write_text(json.dumps(content))
     query = Query(torch.zeros(3, 32, 32, dtype=torch.uint8))
-    plain, other = (
-        Engine.load(str(url)).classify_batch([query]).all_answers()[0] for url in (DEMO_STORE, store)
-    )
-    assert plain.coefficients == other.coefficients
+    before, after = (Engine.load(str(url)).classify_batch([query]).all_answers()[0] for url in (plain, store))
+    assert before.coefficients == after.coefficients
 
 
 def test_after_a_change_of_tasks_it_waits(store: Path, calibrated: tuple[Path, Result]) -> None:
