@@ -9,7 +9,11 @@ from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 from mass_serve.server.protocols.image_items import ImageItem
 
 TEXTS = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
-Direction = Literal["Right", "right", "Left", "left"]
+# Both cases are read, and one is described: generators name the values without it.
+Direction = Annotated[
+    Literal["Right", "right", "Left", "left"],
+    WithJsonSchema({"type": "string", "enum": ["Right", "Left"]}),
+]
 
 
 def _is_none(value: object) -> bool:

@@ -132,6 +132,14 @@ def test_a_batch_is_inferred_by_a_version(client: Any, generated: str) -> None:
     assert {output.name: output.data for output in answer.outputs}["label"] == ["8"]
 
 
+def test_an_image_is_embedded(client: Any, generated: str) -> None:
+    """The small engine's embedding is the colour of the corner."""
+    kinds = models(generated)
+    body = kinds.EmbeddingsBody(images=[kinds.ImageItem(b64=b64encode(picture(9)).decode())])
+    answer = operation(generated, "embeddings.create_embeddings").sync(client=client, body=body)
+    assert [one.embedding for one in answer.data] == [[1.0, 0.0, 0.0]]
+
+
 def test_a_key_is_sent(keyed_server: RunningServer, generated: str) -> None:
     """The description asks for keys where a server does, and the client's are those."""
     described = keyed_server.client.get("/openapi.json").json()

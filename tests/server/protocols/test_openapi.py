@@ -39,17 +39,22 @@ TENSOR = {"name": "image", "datatype": "BYTES", "shape": [1], "data": [b64encode
 TEXT_TENSORS = [{**TENSOR, "name": name, "data": ["It rains."]} for name in ("text", "text_pair")]
 # By what the store reads and the end of a path: JSON that it answers.
 BODIES: dict[str, dict[str, dict[str, Any]]] = {
-    "images": {"/infer": {"inputs": [TENSOR]}},
+    "images": {
+        "/infer": {"inputs": [TENSOR]},
+        "/embeddings": {"images": [{"b64": b64encode(picture(7)).decode()}]},
+    },
     "texts": {
         "/infer": {"inputs": TEXT_TENSORS},
         "/classify": {"texts": ["It rains.", {"text": "It rains.", "text_pair": "It is wet."}]},
         "/predict": {"inputs": [["It rains."], ["It rains.", "It is wet."]], "raw_scores": True},
         "/": {"inputs": "It rains.", "parameters": {"top_k": 2}},
+        "/embeddings": {"input": ["It rains.", "It is wet."], "model": "base"},
+        "/embed": {"inputs": "It rains.", "truncate": True},
         "/models/{task}": {"inputs": ["It rains.", "It is wet."]},
     },
 }
 # Only models of texts have these.
-OF_TEXTS = {"GET /info", "GET /models/{task}/info"}
+OF_TEXTS = {"GET /info", "GET /models/{task}/info", "POST /embed", "POST /models/{task}/embed"}
 
 KEY = "a-key-for-everything"
 
