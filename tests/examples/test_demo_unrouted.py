@@ -11,7 +11,7 @@ from PIL import Image
 
 from examples.demo_suite.calibrate import NUMBERS
 from examples.demo_suite.gallery import EXAMPLES, FURTHER, GALLERIES
-from examples.suites.suite import GALLERIES as SUITE_GALLERIES
+from examples.suites.drawn import GALLERIES as SUITE_GALLERIES
 from mass_serve.engine import Engine
 from mass_serve.server.startup import demo_store
 
