@@ -23,11 +23,12 @@ from mass_serve.backbone.architecture import Token
 from mass_serve.backbone.packed import Batch
 from mass_serve.engine import Engine
 from mass_serve.engine.execution import Execution
-from mass_serve.engine.loading import LoadedStore, load_store
+from mass_serve.engine.loading import LoadedStore, early_linears, load_store
 from mass_serve.engine.options import GIB
 from mass_serve.evaluation.data import input_batches
 from mass_serve.evaluation.inputs import InputFiles, Item, files_of
 from mass_serve.router import TaskSubspaces
+from mass_serve.router.evidence import LATE_KINDS
 from mass_serve.router.head_scores import nearness
 from mass_serve.router.selection import standardised
 
@@ -78,10 +79,10 @@ def measure(store: str, root: Path) -> Iterator[Row]:
     )
     kinds = _kinds(engine, files, root, [item for of_task in items for item in of_task])
     every = torch.ones(len(kinds), len(texts.names), dtype=torch.bool)
-    pieces = {WORDS: _words(loaded, texts), EARLY: kinds[:, :-2].mean(1), HEADS: kinds[:, -1]}
+    pieces = {WORDS: _words(loaded, texts), EARLY: kinds[:, :-LATE_KINDS].mean(1), HEADS: kinds[:, -1]}
     for name, shares in pieces.items():
         yield texts.row(name, shares)
-    for place, linear in enumerate(loaded.early_blocks):
+    for place, linear in enumerate(early_linears(loaded.architecture)):
         yield texts.row(f"early energy at {linear}", kinds[:, place])
     units = {name: standardised(nearness(shares), every) for name, shares in pieces.items()}
     for name in (WORDS, HEADS):

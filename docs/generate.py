@@ -18,6 +18,7 @@ from docs.command_line import command_sections
 from docs.openapi import http_sections
 from docs.rank_rules import rank_rules_table
 from docs.real_demo import real_alike_table, real_modes_table, real_sources_table, real_tasks_table
+from docs.routing import routing_table
 from docs.tables import metrics_table, modes_table, settings_table
 from docs.text_demo import (
     text_bytes_table,
@@ -38,6 +39,7 @@ SECTIONS: Mapping[str, Callable[[], str]] = {
     "commands": command_sections,
     "http": http_sections,
     "rank_rules": rank_rules_table,
+    "routing": routing_table,
     "real_sources": real_sources_table,
     "real_tasks": real_tasks_table,
     "real_modes": real_modes_table,

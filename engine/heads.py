@@ -34,8 +34,9 @@ class TaskHead:
         return HeadGeometry.of(self.head.directions)
 
     def scores(self, embeddings: Tensor) -> Tensor:
-        """The head scores [n, 2] of embeddings [n, P] (see `router.head_scores`)."""
-        return self.geometry.scores(self.head.cosines(embeddings))
+        """The head scores [n, 3] of embeddings [n, P] (see `router.head_scores`)."""
+        confidence = self.head.logits(embeddings).log_softmax(1).amax(1, keepdim=True)
+        return torch.cat([self.geometry.scores(self.head.cosines(embeddings)), confidence], dim=1)
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class HeadResult:
 
     task: int
     logits: Tensor  # [C] float32 on the CPU
-    head_scores: Tensor  # [2] float32 on the CPU: see `router.head_scores`
+    head_scores: Tensor  # [3] float32 on the CPU: see `router.head_scores`
 
 
 @dataclass(frozen=True)

@@ -47,12 +47,13 @@ from mass_serve.router import (
     PAPER,
     Calibration,
     Combination,
+    LinearSubspaces,
     ModeName,
-    are_comparable,
     early_stop,
     evidence_kinds,
     is_of_low_rank,
     mode_named,
+    own_rank,
 )
 
 
@@ -100,35 +101,38 @@ class LoadedStore:
         return self.bank.blocks[weight_of(linear)].leading_rows(self.routed)
 
     @property
-    def early_blocks(self) -> dict[str, Tensor]:
-        """vh [T, R, D] by linear, as `residual_blocks`, of those where early evidence is measured."""
-        return self._leading_blocks(early_linears(self.architecture))
+    def adapters(self) -> tuple[bool, ...]:
+        """Tells of every routed task whether it is an adapter.
+
+        Stores say so. Of one that was merged into a model, blocks hold the whole change of low rank, or are
+        filled up with directions that mean nothing.
+        """
+        return tuple(
+            head.entry.adapter or any(self._is_thin(task, linear) for linear in self._energy_linears)
+            for task, head in enumerate(self.routed_heads)
+        )
+
+    def subspaces(self, linears: Sequence[str]) -> dict[str, LinearSubspaces]:
+        """The routed tasks' subspaces by linear; with profiles where there is an adapter."""
+        profiled = any(self.adapters)
+        found = {}
+        for linear in linears:
+            vectors = self.bank.singular_vectors(weight_of(linear), self.routed)
+            blocks, values = [own.vh for own in vectors], [own.s for own in vectors]
+            found[linear] = LinearSubspaces.of(blocks, values, profiled=profiled)
+        return found
 
     @property
-    def late_blocks(self) -> dict[str, Tensor]:
-        """As `early_blocks`, of the linears where late evidence is measured."""
-        return self._leading_blocks(self.architecture.late_linears(early_stop(self.architecture.depth)))
+    def _energy_linears(self) -> list[str]:
+        stop = early_stop(self.architecture.depth)
+        return [*early_linears(self.architecture), *self.architecture.late_linears(stop)]
 
-    def _leading_blocks(self, linears: Sequence[str]) -> dict[str, Tensor]:
-        blocks = {linear: self.bank.blocks[weight_of(linear)] for linear in linears}
-        return {linear: own.leading_rows(self.routed) for linear, own in blocks.items()}
-
-    def is_comparable(self, linear: str) -> bool:
-        """Tells whether what the routed tasks' leading subspaces at a linear explain can be compared.
-
-        An adapter's cannot. Stores say which task is one; of one that was merged into a model, blocks
-        that hold its whole change do.
-        """
-        entries = [head.entry for head in self.routed_heads]
-        if any(entry.adapter for entry in entries):
-            return False
+    def _is_thin(self, task: int, linear: str) -> bool:
+        """Tells whether a task changed a matrix in few directions, all of which its blocks hold."""
         parameter = weight_of(linear)
-        full_rank, ranks = min(self.pretrained[parameter].shape), self.bank.blocks[parameter].ranks
-        if any(
-            is_of_low_rank(ranks[task], full_rank, entry.energy_kept) for task, entry in enumerate(entries)
-        ):
-            return False
-        return are_comparable(self.bank.leading_singular_values(parameter, self.routed))
+        (vectors,) = self.bank.singular_vectors(parameter, [task])
+        kept, full_rank = self.routed_heads[task].entry.energy_kept, min(self.pretrained[parameter].shape)
+        return is_of_low_rank(vectors.rank, full_rank, kept) or 0 < own_rank(vectors.s) < vectors.rank
 
     def same_tasks(self, experts: Sequence[tuple[str, str]]) -> dict[int, int]:
         """Task of a store with these files -> the task here that came from the same."""

@@ -9,10 +9,13 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from mass_serve.backbone import Batch, Feature, Passes, PassResult, Probe
+from mass_serve.backbone import Batch, Feature, Passes, PassResult, Probe, WordEmbedding
 from mass_serve.engine.heads import HeadResult
-from mass_serve.engine.loading import LoadedStore
+from mass_serve.engine.loading import LoadedStore, early_linears
+from mass_serve.engine.noise import noise_queries
 from mass_serve.engine.options import EmbeddingPooling
+from mass_serve.engine.preprocessing import ImagePreprocessor
+from mass_serve.engine.queries import batch_patches, batch_words
 from mass_serve.engine.second_passes import SecondPass
 from mass_serve.engine.stages import StageClock
 from mass_serve.router import (
@@ -194,21 +197,23 @@ class EvidenceSearch:
         self._evidence_share = early_share * EVIDENCE_SHARE / loaded.architecture.evidence_stride
         self._second_pass_share = 1 - early_share if self._mode.resumes else 1.0
         self._heads = loaded.routed_heads
-        early_blocks, late_blocks = loaded.early_blocks, loaded.late_blocks
+        adapters = loaded.adapters
         self.router = EvidenceRouter(
             self._mode,
             TaskSubspaces(loaded.residual_blocks),
-            early_blocks,
-            late_blocks,
+            loaded.subspaces(early_linears(loaded.architecture)),
+            loaded.subspaces(loaded.architecture.late_linears(self._stop)),
+            adapters,
             loaded.calibration,
-            incomparable=[
-                linear for linear in (*early_blocks, *late_blocks) if not loaded.is_comparable(linear)
-            ],
         )
         feature = Feature(loaded.router.layer, loaded.router.token)
         is_early = feature.layer < self._stop
         self._early = Probe(self.router.early_bases, feature if is_early else None)
-        self._late = Probe(self.router.late_bases, None if is_early else feature, feature.token)
+        # The class token has much of its energy along few directions, whatever the input: no profile.
+        token = "mean" if any(adapters) else feature.token
+        self._late = Probe(self.router.late_bases, None if is_early else feature, token)
+        if any(adapters):
+            self._set_null(loaded)
 
     @property
     def nbytes(self) -> int:
@@ -251,6 +256,18 @@ class EvidenceSearch:
         with clock.stage("route"):
             return self.router.whole(early, *self.measured(begun, ended), candidates, pools)
 
+    @torch.inference_mode()
+    def _set_null(self, loaded: LoadedStore) -> None:
+        """Measures the energies of noise."""
+        queries, embedding = noise_queries(loaded), loaded.architecture.embedding
+        like = next(iter(loaded.first_pass.values()))
+        if isinstance(embedding, WordEmbedding):
+            begun = self.begin(batch_words(queries, embedding, like.device))
+        else:
+            assert isinstance(loaded.preprocessing, ImagePreprocessor)  # of a store that reads images
+            begun = self.begin(batch_patches(queries, loaded.preprocessing, embedding.patch_size, like))
+        self.router.set_null(begun.energies, self.measured(begun, self.end(begun))[0])
+
     def begin(self, inputs: Batch) -> PassResult:
         """The first pass up to where early evidence is judged."""
         return self._passes.first(inputs, stop=self._stop, probe=self._early)
@@ -262,7 +279,7 @@ class EvidenceSearch:
     def measured(self, begun: PassResult, ended: PassResult) -> tuple[Tensor, Tensor, Tensor]:
         """What both parts of a pass tell the router beside early energies.
 
-        That is late energies [B, K, T], the router's features [B, D] and head scores [B, T, 2].
+        That is late energies [B, K, T], the router's features [B, D] and head scores [B, T, 3].
         """
         energies = ended.energies if self._late.bases else begun.energies[:, :0]  # of no later block
         feature = (ended if self._late.feature else begun).feature

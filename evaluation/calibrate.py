@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mass_serve.engine import Classification, Engine
 from mass_serve.engine.execution import Execution
-from mass_serve.engine.loading import LoadedStore, known_mode, load_store
+from mass_serve.engine.loading import LoadedStore, early_linears, known_mode, load_store
 from mass_serve.engine.options import GIB
 from mass_serve.evaluation.calibration_inputs import CalibrationInputs
 from mass_serve.evaluation.errors import EvaluationDataError
@@ -158,7 +158,7 @@ def _of_known_tasks(
         for observed in fold:
             observed.add_to(fit)
     others = [fit.fit() for fit in _others(fits)]
-    calibration = counted(_together(fits).fit(), folds, others, len(loaded.early_blocks))
+    calibration = counted(_together(fits).fit(), folds, others, len(early_linears(loaded.architecture)))
     assert calibration.early is not None
     assert calibration.whole is not None
     return calibration, [other.counting(calibration.early, calibration.whole) for other in others]
@@ -166,7 +166,7 @@ def _of_known_tasks(
 
 def _empty_fit(loaded: LoadedStore) -> CalibrationFit:
     classes = [len(head.entry.labels) for head in loaded.routed_heads]
-    return CalibrationFit(evidence_kinds(len(loaded.early_blocks)), classes)
+    return CalibrationFit(evidence_kinds(len(early_linears(loaded.architecture))), classes)
 
 
 def _familiarity(

@@ -6,12 +6,12 @@ set. `EvidenceRouter` adds two further kinds of evidence; the `MODES` say how mu
 
 from mass_serve.router.calibration import LEAST_IMAGES, Calibration, CalibrationFit
 from mass_serve.router.combination import Combination, fit_combination
-from mass_serve.router.comparable import are_comparable, is_of_low_rank
 from mass_serve.router.evidence import Evidence, EvidenceRouter, after_second_passes, evidence_kinds
 from mass_serve.router.familiarity import familiarity
 from mass_serve.router.head_scores import HeadGeometry
 from mass_serve.router.modes import MODE_NAMES, MODES, PAPER, ModeName, early_stop, mode_named
 from mass_serve.router.projection import SubspaceRouter, TaskSubspaces, explained_share
+from mass_serve.router.subspaces import LinearSubspaces, is_of_low_rank, own_rank
 
 __all__ = [
     "LEAST_IMAGES",
@@ -24,11 +24,11 @@ __all__ = [
     "Evidence",
     "EvidenceRouter",
     "HeadGeometry",
+    "LinearSubspaces",
     "ModeName",
     "SubspaceRouter",
     "TaskSubspaces",
     "after_second_passes",
-    "are_comparable",
     "early_stop",
     "evidence_kinds",
     "explained_share",
@@ -36,4 +36,5 @@ __all__ = [
     "fit_combination",
     "is_of_low_rank",
     "mode_named",
+    "own_rank",
 ]

@@ -1,43 +1,43 @@
 """Evidence for tasks beyond the paper's residual, summed as log likelihoods are. No data and no labels.
 
-    score_t = share mean over linears l of log(e_lt) - cosine log(1 - cosine_t)
+    score_t = share (explained_t + profile_t) - cosine log(1 - cosine_t)
 
-with the weights of `router.weights`, e_lt the share of what enters linear l that lies in task t's subspace
-there: over the tokens of the first blocks (early energies) and of one token behind them (late energies), and
-cosine_t the largest cosine between the first pass's embedding and the class vectors of task t's head.
+with the weights of `router.weights`. What energies say is in `router.energies`: they are measured at many
+linears, over the tokens of the first blocks (early energies) and on one token behind them (late energies).
+cosine_t is the largest cosine between the first pass's embedding and the class vectors of task t's head.
 
-Coefficients are the softmax of the scores. Neither kind is standardised over the tasks: a kind that cannot
-tell them apart hardly differs from task to task and changes nothing, while standardised its noise would count
-as much as what another kind knows. Shares count by their logarithm, which is free of how many directions the
+Coefficients are the softmax of the scores. No kind is standardised over the tasks: a kind that cannot tell
+them apart hardly differs from task to task and changes nothing, while standardised its noise would count as
+much as what another kind knows. Shares count by their logarithm, which is free of how many directions the
 subspaces have, a cosine by the logarithm of what it leaves to 1.
 
 For tasks that are close the second pass has more to say: how clearly one class stands out, now with the
-task's own weights (`router.head_scores`), as far as the heads told the tasks apart in the first pass. Where a
-store was calibrated on unlabelled images, what a discriminant makes of the same evidence counts too
+task's own weights (`router.head_scores`), as far as the heads told the tasks apart in the first pass, and how
+sure the head is. Where a store was calibrated, what a discriminant makes of the same evidence counts too
 (`router.discriminant`).
 
 Samples that are known to be of one task are judged together: their scores are summed over the pool
 (`router.pooled`), as the evidence of independent samples adds up, before anything is selected by them.
-
-Subspaces are compared by as many leading directions as every task has, and only where they can be
-(`router.comparable`), which is nowhere in a store that has an adapter: there the heads decide.
 """
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from mass_serve.router.calibration import Calibration
-from mass_serve.router.discriminant import LEAST_SHARE, Discriminant, Judgement
+from mass_serve.router.discriminant import Discriminant, Judgement
+from mass_serve.router.energies import EnergyEvidence
 from mass_serve.router.head_scores import nearness
 from mass_serve.router.modes import MAX_SECOND_PASSES, Mode
-from mass_serve.router.projection import TaskSubspaces, explained_share, orthonormal_rows
+from mass_serve.router.projection import TaskSubspaces, explained_share
 from mass_serve.router.selection import pooled, spread
+from mass_serve.router.subspaces import LinearSubspaces
 from mass_serve.router.weights import WEIGHTS, Weights
 
 # After the early energies: the late ones' mean, the share of the router's feature explained, the cosine.
@@ -67,9 +67,10 @@ class Evidence:
     # [B] float32: how far the pool's best task is ahead of the next before calibration, which sharpens what
     # it does not always make surer; inf where there is no other.
     leads: Tensor
+    energies: Tensor  # [B, K, T] float32, or [B, K, 2 T]: as they were measured (`router.energies`)
     residuals: Tensor | None = None  # [B, T] float32: the paper's; None in early evidence
-    # [B] float32: what a head score of a second pass counts, which is the more, the more the heads differed
-    # over the tasks in the first pass; None in early evidence
+    # [B, 2] float32: what the last two head scores of a second pass count; how clearly a class stands out the
+    # more, the more the heads differed over the tasks in the first pass. None in early evidence
     head_units: Tensor | None = None
 
     def select(self, rows: Tensor | int) -> Evidence:
@@ -81,6 +82,7 @@ class Evidence:
             self.typicality[rows],
             self.kinds[rows],
             self.leads[rows],
+            self.energies[rows],
             None if self.residuals is None else self.residuals[rows],
             None if self.head_units is None else self.head_units[rows],
         )
@@ -116,11 +118,11 @@ class Evidence:
     def second_pass_scores(self, head_scores: Mapping[int, Tensor]) -> Tensor:
         """What second passes add to the scores of the tasks that they were run for, [n].
 
-        `head_scores` holds the scores [2] that each of n tasks' heads gave to the embedding of its second
+        `head_scores` holds the scores [3] that each of n tasks' heads gave to the embedding of its second
         pass. Only whole evidence can be asked.
         """
         assert self.head_units is not None
-        return self.head_units * torch.stack([of_task[1] for of_task in head_scores.values()])
+        return torch.stack([of_task[1:] for of_task in head_scores.values()]) @ self.head_units
 
 
 def after_second_passes(
@@ -147,30 +149,31 @@ class EvidenceRouter:
         self,
         mode: Mode,
         subspaces: TaskSubspaces,
-        early_blocks: Mapping[str, Tensor],
-        late_blocks: Mapping[str, Tensor],
+        early: Mapping[str, LinearSubspaces],
+        late: Mapping[str, LinearSubspaces],
+        adapters: Sequence[bool],
         calibration: Calibration | None = None,
-        *,
-        incomparable: Collection[str] = (),
-        weights: Weights = WEIGHTS,
     ) -> None:
         """`subspaces` are those of the linear that the router's feature enters.
 
-        `early_blocks` and `late_blocks` hold vh [T, R, D] of every task by linear, of those where early and
-        late energies are measured. What is measured at `incomparable` linears counts in a calibration alone.
+        `early` and `late` are those of the linears where early and late energies are measured, and `adapters`
+        [T] tells which tasks are.
         """
-        self.early_bases = {linear: orthonormal_rows(blocks) for linear, blocks in early_blocks.items()}
-        self.late_bases = {linear: orthonormal_rows(blocks) for linear, blocks in late_blocks.items()}
-        self._subspaces, self._weights = subspaces, weights
-        self._early = [place for place, linear in enumerate(early_blocks) if linear not in incomparable]
-        self._late = [place for place, linear in enumerate(late_blocks) if linear not in incomparable]
+        self.early_bases = {linear: one.projectors for linear, one in early.items()}
+        self.late_bases = {linear: one.projectors for linear, one in late.items()}
+        self._subspaces, self._tasks = subspaces, len(adapters)
+        of_adapters = torch.tensor(adapters)
+        self._early = EnergyEvidence(list(early.values()), of_adapters)
+        self._late = EnergyEvidence(list(late.values()), of_adapters)
+        self._both = EnergyEvidence([*early.values(), *late.values()], of_adapters)
+        self._weights = WEIGHTS
         self._early_discriminant: Discriminant | None = None
         self._whole_discriminant: Discriminant | None = None
         if calibration is not None:
-            self._whole_discriminant = calibration.discriminant(evidence_kinds(len(early_blocks)))
+            self._whole_discriminant = calibration.discriminant(evidence_kinds(len(early)))
             # Where every image gets the whole evidence, nothing comes of the early one by itself.
             if mode.early_exit_lead < math.inf:
-                self._early_discriminant = calibration.discriminant(len(early_blocks))
+                self._early_discriminant = calibration.discriminant(len(early))
 
     @property
     def nbytes(self) -> int:
@@ -178,14 +181,20 @@ class EvidenceRouter:
         bases = (*self.early_bases.values(), *self.late_bases.values())
         return self._subspaces.nbytes + sum(basis.nbytes for basis in bases)
 
+    def weighing(self, weights: Weights) -> EvidenceRouter:
+        """Returns the same router with other weights, for who chooses them."""
+        other = copy.copy(self)
+        other._weights = weights
+        return other
+
     def early(self, energies: Tensor, candidates: Tensor, pools: Tensor | None = None) -> Evidence:
         """Judges samples by early energies [B, K, T] alone, among `candidates` [B, T] bool on the CPU.
 
         Samples of one pool, as `pools` [B] numbers them, are judged together.
         """
-        kinds = energies.cpu()
-        shares = kinds[:, self._early]
-        scores = self._weights.share * _mean_logarithm(shares)
+        energies = energies.cpu()
+        kinds = energies[:, :, : self._tasks]
+        scores = self._early.scores(energies, candidates, self._weights)
         judged = _judged(kinds, candidates, self._early_discriminant)
         calibrated = pooled(_calibrated(scores, candidates, judged), pools)
         # NaN: without early evidence no task leads, and every image gets the whole.
@@ -193,10 +202,11 @@ class EvidenceRouter:
         return Evidence(
             calibrated,
             calibrated.softmax(1),
-            _explained(shares),
+            self._early.explained(energies),
             judged.typicality,
             kinds,
-            leads if self._early else torch.full_like(leads, torch.nan),
+            leads if self._early.tells else torch.full_like(leads, torch.nan),
+            energies,
         )
 
     def whole(
@@ -210,40 +220,40 @@ class EvidenceRouter:
     ) -> Evidence:
         """Adds what the rest of the first pass tells.
 
-        That is late energies [B, K, T], the router's features [B, D], and the head scores [B, T, 2] of the
+        That is late energies [B, K, T], the router's features [B, D], and the head scores [B, T, 3] of the
         embeddings.
         """
         residuals, late = self._subspaces.residuals(features), energies.cpu()
         cosines = head_scores[:, :, 0].cpu()
-        further = (late.mean(1) if late.shape[1] else early.explained, explained_share(features, residuals))
-        kinds = torch.cat([early.kinds, torch.stack([*further, cosines], dim=1)], dim=1)
-        near, early_shares, late_shares = nearness(cosines), early.kinds[:, self._early], late[:, self._late]
-        of_shares = _mean_logarithm(torch.cat([early_shares, late_shares], dim=1))
-        scores = self._weights.share * of_shares + self._weights.cosine * near
+        late_share = late[:, :, : self._tasks].mean(1) if late.shape[1] else early.explained
+        further = (late_share, explained_share(features, residuals), cosines)
+        kinds = torch.cat([early.kinds, torch.stack(further, dim=1)], dim=1)
+        near, both = nearness(cosines), torch.cat([early.energies, late], dim=1)
+        scores = self._both.scores(both, candidates, self._weights) + self._weights.cosine * near
         judged = _judged(kinds, candidates, self._whole_discriminant)
         calibrated = pooled(_calibrated(scores, candidates, judged), pools)
         return Evidence(
             calibrated,
             calibrated.softmax(1),
-            (_explained(early_shares) * _explained(late_shares)).sqrt() if self._late else early.explained,
+            (early.explained * self._late.explained(late)).sqrt() if late.shape[1] else early.explained,
             judged.typicality,
             kinds,
             _leads(pooled(scores, pools), calibrated),
+            both,
             residuals,
-            self._weights.second_pass * spread(near, candidates),
+            self._head_units(near, candidates),
         )
 
+    def _head_units(self, near: Tensor, candidates: Tensor) -> Tensor:
+        """The units [B, 2] of head scores of second passes, by the nearness [B, T] of the first pass's."""
+        spreads = spread(near, candidates)
+        confidence = torch.full_like(spreads, self._weights.confidence)
+        return torch.stack([self._weights.second_pass * spreads, confidence], dim=1)
 
-def _mean_logarithm(shares: Tensor) -> Tensor:
-    """The mean logarithm of shares [B, K, T], [B, T]; 0 where K is 0, and nothing tells the tasks apart."""
-    if not shares.shape[1]:
-        return shares.new_zeros(len(shares), shares.shape[2])
-    return (shares + LEAST_SHARE).log().mean(1)
-
-
-def _explained(shares: Tensor) -> Tensor:
-    """The mean of shares [B, K, T], [B, T]; all where K is 0, and nothing says that it is less."""
-    return shares.mean(1) if shares.shape[1] else shares.new_ones(len(shares), shares.shape[2])
+    def set_null(self, early: Tensor, late: Tensor) -> None:
+        """Takes the energies [N, K, 2 T] of drawn noise for what profiles are measured from."""
+        self._early.set_null(early.cpu())
+        self._both.set_null(torch.cat([early, late], dim=1).cpu())
 
 
 def _judged(kinds: Tensor, candidates: Tensor, discriminant: Discriminant | None) -> Judgement:

@@ -1,8 +1,9 @@
 """What a classification head says of an embedding, so that heads of different tasks can be compared.
 
-Each embedding has two head scores. The largest cosine to one of the head's class vectors is a sign of the
+Each embedding has three head scores. The largest cosine to one of the head's class vectors is a sign of the
 task: where the class vectors lie as a whole counts in it. How clearly one class stands out is the same cosine
-once that is taken out (see `HeadGeometry.scores`).
+once that is taken out (see `HeadGeometry.scores`). The logarithm of the likeliest class's probability says
+how sure the head is.
 """
 
 from __future__ import annotations

@@ -31,16 +31,12 @@ class Mode:
 ModeName = Literal["paper", "one_pass", "fast", "balanced", "exact"]
 PAPER: Literal["paper"] = "paper"  # the projection-residual router of arXiv:2504.05342, and none of the below
 
-# The lead of `fast` was chosen by `mass-serve eval server/demo_store DATA --mode fast --mode exact`. DATA was
-# pictures 7000 to 7019 and 8000 to 8019 of every label of the demo, as
-# `examples.demo_suite.gallery.write_gallery` draws them: on both it is within 0.02 of `exact` at 1.40 passes.
-# By which images the margin of `exact` was chosen was not written down; what it gains is measured by
-# `mass-serve eval server/demo_store examples/evaluation --mode balanced --mode exact`.
+# The lead of `fast` and the margin of `exact` were chosen by `python -m benchmarks.routing`.
 MODES: dict[ModeName, Mode] = {
     "one_pass": Mode(early_exit_lead=-math.inf, resumes=True, second_pass_margin=0.0),  # 1 pass
-    "fast": Mode(early_exit_lead=2.5, resumes=True, second_pass_margin=0.0),  # 1 to about 5/3
+    "fast": Mode(early_exit_lead=3.0, resumes=True, second_pass_margin=0.0),  # 1 to about 5/3
     "balanced": Mode(early_exit_lead=math.inf, resumes=False, second_pass_margin=0.0),  # 2
-    "exact": Mode(early_exit_lead=math.inf, resumes=False, second_pass_margin=6.0),  # 2 to 3
+    "exact": Mode(early_exit_lead=math.inf, resumes=False, second_pass_margin=3.0),  # 2 to 3
 }
 MODE_NAMES: tuple[ModeName, ...] = (PAPER, *MODES)
 # One image gets at most so many second passes.

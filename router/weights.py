@@ -13,10 +13,11 @@ from dataclasses import dataclass
 class Weights:
     """The weights of `router.evidence`, of a size that has coefficients as often right as they say."""
 
-    share: float  # of the mean logarithm of the shares of energy
+    share: float  # of what energies say (`router.energies`)
     cosine: float  # of the nearness of the first pass's embedding to a class vector
     # Of how clearly a class stands out in a second pass, times how far heads differed in the first.
     second_pass: float
+    confidence: float  # of the logarithm of the label's probability in a second pass
 
 
-WEIGHTS = Weights(share=24.0, cosine=8.0, second_pass=16.0)
+WEIGHTS = Weights(share=24.0, cosine=12.0, second_pass=36.0, confidence=1.5)

@@ -161,21 +161,35 @@ def test_as_many_leading_directions_are_compared_as_every_task_has() -> None:
         torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
 
 
-def test_subspaces_are_compared_where_every_task_was_cut_and_has_some() -> None:
-    linears = early_linears(tiny.CONFIG)
+def test_an_adapter_is_what_the_store_says_is_one_and_what_blocks_hold_whole() -> None:
     loaded = _loaded("exact", least_rank=1)
-    assert all(loaded.is_comparable(linear) for linear in linears)
+    assert not any(loaded.adapters)
     (first, *others) = loaded.heads
-    adapter = replace(first, entry=first.entry.model_copy(update={"energy_kept": 1.0}))
+    merged = replace(first, entry=first.entry.model_copy(update={"energy_kept": 1.0}))
     cut = replace(first, entry=first.entry.model_copy(update={"energy_kept": 0.9}))
     cut_adapter = replace(cut, entry=cut.entry.model_copy(update={"adapter": True}))
-    for head in (adapter, cut_adapter):
-        assert not any(replace(loaded, heads=(head, *others)).is_comparable(linear) for linear in linears)
-    assert all(replace(loaded, heads=(cut, *others)).is_comparable(linear) for linear in linears)
-    left_alone = _loaded("exact", least_rank=0)
-    for linear in linears:
-        ranks = [of_task[f"{linear}.weight"] for of_task in left_alone.bank.task_ranks]
-        assert left_alone.is_comparable(linear) is all(ranks)
+    for head in (merged, cut_adapter):
+        assert replace(loaded, heads=(head, *others)).adapters == (True, *[False] * len(others))
+    assert not any(replace(loaded, heads=(cut, *others)).adapters)
+
+
+def test_every_task_has_the_subspaces_of_its_own_ranks() -> None:
+    loaded = _loaded("exact", least_rank=0)
+    linears = early_linears(tiny.CONFIG)
+    for linear, subspaces in loaded.subspaces(linears).items():
+        assert subspaces.ranks == tuple(of_task[f"{linear}.weight"] for of_task in loaded.bank.task_ranks)
+        assert len(subspaces.projectors) == TASKS, "no profiles where there is no adapter"
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_store_with_adapters_answers_in_every_mode_after_the_whole_first_pass(mode: ModeName) -> None:
+    loaded = _loaded(mode, least_rank=0)
+    (first, *others) = loaded.heads
+    adapter = replace(first, entry=first.entry.model_copy(update={"adapter": True}))
+    answers = _engine(replace(loaded, heads=(adapter, *others))).classify_batch([Query(p) for p in PIXELS])
+    for answer in answers.all_answers():
+        assert answer.residuals, "nobody leaves the first pass early"
+        assert all(value == value for value in answer.coefficients.values()), "no NaN"
 
 
 def test_the_price_of_renting_and_buying_follows_each_tasks_ranks() -> None:

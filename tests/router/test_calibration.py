@@ -15,6 +15,7 @@ from mass_serve.router import (
     Calibration,
     CalibrationFit,
     EvidenceRouter,
+    LinearSubspaces,
     TaskSubspaces,
 )
 from mass_serve.router.calibration import TASK_MEAN_IMAGES, _shrunk
@@ -217,13 +218,14 @@ def test_a_calibrated_router_multiplies_its_coefficients() -> None:
     rank, width, samples = 2, 16, 6
     blocks = normal(TASKS, rank, width).float()
     subspaces = TaskSubspaces(blocks)
-    linears = {"a": blocks}, {"b": blocks}  # one early kind, and the three late ones
+    linear = LinearSubspaces.of(list(blocks), list(torch.ones(TASKS, rank)), profiled=False)
+    linears = {"a": linear}, {"b": linear}, [False] * TASKS  # one early kind, and the three late ones
     plain = EvidenceRouter(MODES["fast"], subspaces, *linears)
     calibration = fitted()
     calibrated = EvidenceRouter(MODES["fast"], subspaces, *linears, calibration)
     shares, features_ = evidence(samples, seed=9)[0], normal(samples, width, seed=2).float()
     energies, late = shares[:, :1], shares[:, 1:2]
-    head_scores = normal(samples, TASKS, 2, seed=3).float()
+    head_scores = normal(samples, TASKS, 3, seed=3).float()
     candidates = torch.tensor([[True, True, True], [True, False, True]] * 3)
     for kinds in (1, 4):
         before, after = plain.early(energies, candidates), calibrated.early(energies, candidates)
@@ -252,7 +254,9 @@ def test_an_image_is_no_surer_for_being_calibrated() -> None:
     """Whether one pass is enough is judged by the evidence alone, and not where the two disagree."""
     blocks = normal(TASKS, 2, 16).float()
     subspaces = TaskSubspaces(blocks)
-    linears: tuple[dict[str, Tensor], dict[str, Tensor]] = {"a": blocks}, {}
+    linear = LinearSubspaces.of(list(blocks), list(torch.ones(TASKS, 2)), profiled=False)
+    nothing: dict[str, LinearSubspaces] = {}
+    linears = {"a": linear}, nothing, [False] * TASKS
     router = EvidenceRouter(MODES["fast"], subspaces, *linears, fitted())
     plain = EvidenceRouter(MODES["fast"], subspaces, *linears)
     energies = (normal(60, 1, TASKS, seed=4) - 2).exp().float()

@@ -19,13 +19,12 @@ from mass_serve.router import (
     PAPER,
     Evidence,
     EvidenceRouter,
+    LinearSubspaces,
     ModeName,
     TaskSubspaces,
     after_second_passes,
-    are_comparable,
     early_stop,
     evidence_kinds,
-    is_of_low_rank,
 )
 from mass_serve.router.head_scores import nearness
 from mass_serve.router.projection import orthonormal_rows
@@ -44,8 +43,9 @@ def shares(*shape: int, seed: int = 0) -> Tensor:
 
 
 def random_head_scores(seed: int = 4) -> Tensor:
-    """Cosines, with where the class vectors lie as a whole and without, for every sample and task."""
-    return normal(SAMPLES, TASKS, 2, seed=seed).tanh()
+    """Cosines, with where the class vectors lie as a whole and without, and log confidences."""
+    scores = normal(SAMPLES, TASKS, 3, seed=seed).tanh()
+    return torch.cat([scores[:, :, :2], scores[:, :, 2:] - 1], dim=2)
 
 
 def near(values: Tensor) -> Tensor:
@@ -53,18 +53,23 @@ def near(values: Tensor) -> Tensor:
 
 
 def log_shares(*energies: Tensor) -> Tensor:
-    return (torch.cat(energies, dim=1) + 1e-6).log().mean(1)
+    """Beyond what chance explains."""
+    return (torch.cat(energies, dim=1) + 1e-6).log().mean(1) - math.log(RANK / WIDTH + 1e-6)
+
+
+def linears(*names: str) -> dict[str, LinearSubspaces]:
+    blocks, values = list(normal(TASKS, RANK, WIDTH)), list(torch.ones(TASKS, RANK))
+    return {name: LinearSubspaces.of(blocks, values, profiled=False) for name in names}
+
+
+def router_of(mode: ModeName, early: tuple[str, ...], late: tuple[str, ...]) -> EvidenceRouter:
+    subspaces = TaskSubspaces(normal(TASKS, RANK, WIDTH))
+    return EvidenceRouter(MODES[mode], subspaces, linears(*early), linears(*late), [False] * TASKS)
 
 
 @pytest.fixture
 def router() -> EvidenceRouter:
-    blocks = normal(TASKS, RANK, WIDTH)
-    return EvidenceRouter(
-        MODES["exact"],
-        TaskSubspaces(blocks),
-        dict.fromkeys(("a", "b", "c"), blocks),
-        dict.fromkeys(("d", "e"), blocks),
-    )
+    return router_of("exact", ("a", "b", "c"), ("d", "e"))
 
 
 def whole_evidence(
@@ -118,12 +123,12 @@ def test_kinds_add_up_as_log_likelihoods(router: EvidenceRouter) -> None:
 
 
 def test_a_kind_that_does_not_tell_tasks_apart_changes_nothing(router: EvidenceRouter) -> None:
-    energies, blind = shares(SAMPLES, KINDS, TASKS), torch.full((SAMPLES, TASKS, 2), 0.3)
+    energies, blind = shares(SAMPLES, KINDS, TASKS), torch.full((SAMPLES, TASKS, 3), 0.3)
     rest = shares(SAMPLES, LATE, TASKS, seed=8), normal(SAMPLES, WIDTH, seed=3)
     whole = router.whole(router.early(energies, EVERY), *rest, blind, EVERY)
     coefficients = (WEIGHTS.share * log_shares(energies, rest[0])).softmax(1)
     torch.testing.assert_close(whole.routing_coefficients, coefficients, atol=1e-5, rtol=1e-4)
-    added = whole.samples()[0].second_pass_scores({0: blind[0, 0], 1: torch.tensor([0.9, 0.9])})
+    added = whole.samples()[0].second_pass_scores({0: torch.zeros(3), 1: torch.tensor([0.9, 0.9, 0.0])})
     assert added.abs().max() < 1e-4, "nor do such heads overrule anything after a second pass"
 
 
@@ -170,11 +175,11 @@ def test_equal_evidence_is_no_nan(router: EvidenceRouter) -> None:
     early = router.early(torch.full((1, KINDS, TASKS), 0.5), EVERY[:1])
     assert early.scores.std() == 0
     assert early.leads.eq(0).all()
-    rest = torch.full((1, LATE, TASKS), 0.5), torch.zeros(1, WIDTH), torch.zeros(1, TASKS, 2)
+    rest = torch.full((1, LATE, TASKS), 0.5), torch.zeros(1, WIDTH), torch.zeros(1, TASKS, 3)
     whole = router.whole(early, *rest, EVERY[:1])
     assert whole.scores.isfinite().all()
     assert whole.explained.isfinite().all()
-    after = after_second_passes(whole.samples(), [{0: torch.zeros(2), 1: torch.zeros(2)}])
+    after = after_second_passes(whole.samples(), [{0: torch.zeros(3), 1: torch.zeros(3)}])
     assert after == pytest.approx({0: 0.2, 1: 0.2}, abs=1e-6)
 
 
@@ -194,14 +199,15 @@ def test_close_tasks_get_a_second_pass_each_and_two_at_most(router: EvidenceRout
 def test_a_second_pass_counts_as_far_as_heads_differed_in_the_first(router: EvidenceRouter) -> None:
     whole = whole_evidence(router, router.early(shares(SAMPLES, KINDS, TASKS), EVERY))
     spread = float(near(random_head_scores()[2, :, 0]).std())
-    seen = {1: 0.7, 4: 0.3}
+    seen = {1: (0.7, -0.5), 4: (0.3, -0.1)}
     scores = [
-        float(whole.scores[2, task]) + WEIGHTS.second_pass * spread * cosine for task, cosine in seen.items()
+        float(whole.scores[2, task]) + WEIGHTS.second_pass * spread * cosine + WEIGHTS.confidence * confidence
+        for task, (cosine, confidence) in seen.items()
     ]
     together = float(whole.routing_coefficients[2, [1, 4]].sum())
     expected = together * softmax(np.array([scores]))[0]
     after = after_second_passes(
-        whole.samples()[2:3], [{task: torch.tensor([0.5, cosine]) for task, cosine in seen.items()}]
+        whole.samples()[2:3], [{task: torch.tensor([0.5, *own]) for task, own in seen.items()}]
     )
     np.testing.assert_allclose(list(after.values()), expected, rtol=1e-3)
 
@@ -235,63 +241,25 @@ def test_samples_are_the_rows_of_the_batch(router: EvidenceRouter) -> None:
     assert whole.residuals is not None
 
 
-def test_subspaces_of_fewer_directions_are_not_compared_with_whole_ones() -> None:
-    """An adapter's block is filled up with directions that mean nothing; rounding leaves them tiny values."""
-    whole = torch.tensor([4.0, 2.0, 1.0, 0.2])
-    adapter, untouched = torch.tensor([4.0, 2.0, 1e-6, 1e-7]), torch.zeros(4)
-    assert are_comparable(torch.stack([whole, whole / 100]))
-    assert not are_comparable(torch.stack([whole, adapter]))
-    assert not are_comparable(torch.stack([whole, untouched]))
-    assert not are_comparable(torch.empty(2, 0)), "a task left the matrix alone"
-
-
-def test_a_change_is_of_low_rank_where_few_directions_hold_all_of_it() -> None:
-    assert is_of_low_rank(8, 64, 1.0)
-    assert not is_of_low_rank(8, 64, 0.999), "cut"
-    assert not is_of_low_rank(64, 64, 1.0), "nothing could be cut"
-    assert not is_of_low_rank(8, 64, None), "unknown, of format version 1"
-
-
-def test_where_no_subspaces_are_comparable_the_heads_decide() -> None:
-    blocks = normal(TASKS, RANK, WIDTH)
-    router = EvidenceRouter(
-        MODES["one_pass"],
-        TaskSubspaces(blocks),
-        {"a": blocks},
-        {"b": blocks},
-        incomparable=["a", "b"],
-    )
+def test_where_no_subspaces_can_be_compared_the_heads_decide() -> None:
+    """A task left the matrices alone: nobody leaves the pass early, and nothing is unlike any task."""
+    blocks = [torch.empty(0, WIDTH), *normal(TASKS - 1, RANK, WIDTH)]
+    values = [torch.empty(0), *torch.ones(TASKS - 1, RANK)]
+    linear = LinearSubspaces.of(blocks, values, profiled=False)
+    subspaces = TaskSubspaces(normal(TASKS, RANK, WIDTH))
+    router = EvidenceRouter(MODES["one_pass"], subspaces, {"a": linear}, {"b": linear}, [False] * TASKS)
     early = router.early(shares(SAMPLES, 1, TASKS), EVERY)
-    assert not (early.leads >= MODES["one_pass"].early_exit_lead).any(), "nobody leaves the pass early"
+    assert not (early.leads >= MODES["one_pass"].early_exit_lead).any()
     rest = shares(SAMPLES, 1, TASKS, seed=8), normal(SAMPLES, WIDTH, seed=3), random_head_scores()
     whole = router.whole(early, *rest, EVERY)
     torch.testing.assert_close(whole.scores, WEIGHTS.cosine * near(rest[2][:, :, 0]))
-    assert whole.explained.eq(1).all(), "nothing says that an image is like none of them"
-
-
-@pytest.mark.parametrize("kept", ["a", "d"])
-def test_only_shares_that_are_comparable_count(kept: str) -> None:
-    blocks = normal(TASKS, RANK, WIDTH)
-    linears = ("a", "b"), ("c", "d")
-    router = EvidenceRouter(
-        MODES["exact"],
-        TaskSubspaces(blocks),
-        dict.fromkeys(linears[0], blocks),
-        dict.fromkeys(linears[1], blocks),
-        incomparable=[name for names in linears for name in names if name != kept],
-    )
-    energies = {name: shares(SAMPLES, 1, TASKS, seed=seed) for seed, name in enumerate("abcd")}
-    early, late = (torch.cat([energies[name] for name in names], dim=1) for names in linears)
-    rest = normal(SAMPLES, WIDTH, seed=3), torch.zeros(SAMPLES, TASKS, 2)
-    whole = router.whole(router.early(early, EVERY), late, *rest, EVERY)
-    torch.testing.assert_close(whole.scores, WEIGHTS.share * log_shares(energies[kept]))
+    assert whole.explained.eq(1).all()
 
 
 def test_an_encoder_of_two_blocks_has_no_late_evidence() -> None:
-    blocks = normal(TASKS, RANK, WIDTH)
-    router = EvidenceRouter(MODES["exact"], TaskSubspaces(blocks), {"a": blocks}, {})
+    router = router_of("exact", ("a",), ())
     early = router.early(shares(SAMPLES, 1, TASKS), EVERY)
-    nothing, blind = torch.empty(SAMPLES, 0, TASKS), torch.zeros(SAMPLES, TASKS, 2)
+    nothing, blind = torch.empty(SAMPLES, 0, TASKS), torch.zeros(SAMPLES, TASKS, 3)
     whole = router.whole(early, nothing, normal(SAMPLES, WIDTH), blind, EVERY)
     torch.testing.assert_close(whole.scores, early.scores)
     assert whole.kinds.shape[1] == evidence_kinds(1)

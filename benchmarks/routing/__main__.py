@@ -1,0 +1,99 @@
+"""Chooses the router's constants on all suites but one and reports them on that one.
+
+    python -m benchmarks.routing SUITES --records DIR --json benchmarks/results/routing.json
+
+SUITES holds folders as `python -m examples.suites NAME --out SUITES/NAME` makes them. Constants are chosen on
+`tuning` parts and reported on `evaluation` parts. The last row of choices is that of all suites, which
+`router/weights.py` and `router/modes.py` have; where they have another, the command says so.
+
+What was recorded of a suite is kept in DIR, and recorded anew where its store has changed; begin with another
+DIR where the evidence itself has.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, get_args
+
+from benchmarks.routing.choose import chosen_on
+from benchmarks.routing.record import Recorded, Suite
+from benchmarks.routing.replay import SERVED, Constants, known, replay, resumed
+from mass_serve.router import ModeName
+from mass_serve.router.modes import PAPER
+
+MODES: tuple[ModeName, ...] = tuple(name for name in get_args(ModeName) if name != PAPER)
+MOST = 60  # inputs of a task and part
+
+
+def main() -> None:
+    """Prints a line for each suite and mode."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("suites", type=Path, help="folder of the suites")
+    parser.add_argument("--records", type=Path, required=True, help="folder to keep raw evidence in")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="these suites of the folder")
+    parser.add_argument("--json", type=Path, help="write the figures here, too")
+    asked = parser.parse_args()
+    names = asked.only or sorted(
+        path.parent.parent.name for path in asked.suites.glob("*/store/manifest.json")
+    )
+    suites = [Suite.open(asked.suites / name) for name in names]
+    tuning = [(suite, suite.part("tuning", asked.records, MOST)) for suite in suites]
+    figures: dict[str, Any] = {"inputs_of_a_task": MOST, "suites": {}}
+    for place, suite in enumerate(suites):
+        others = [*tuning[:place], *tuning[place + 1 :]] or tuning
+        constants = chosen_on(others)
+        measured = suite.part("evaluation", asked.records, MOST)
+        figures["suites"][suite.name] = _figures(suite, measured, constants)
+        _print(suite.name, figures["suites"][suite.name])
+    final = chosen_on(tuning)
+    figures["chosen"] = asdict(final)
+    print(f"chosen on all: {final}")
+    if final != SERVED:
+        print(f"served with another choice: {SERVED}")
+    if asked.json:
+        asked.json.write_text(json.dumps(figures, indent=2) + "\n")
+
+
+def _figures(suite: Suite, record: Recorded, constants: Constants) -> dict[str, Any]:
+    """The figures of every mode on the inputs of a suite that the constants were not chosen on."""
+    individual, modes = known(record), {}
+    for mode in MODES:
+        outcome = replay(suite, record, constants, mode)
+        low, high = outcome.accuracy_interval
+        modes[mode] = {
+            "normalised_accuracy": _rounded(outcome.accuracy / individual),
+            "interval": [_rounded(low / individual), _rounded(high / individual)],
+            "task_right": _rounded(outcome.task_right),
+        }
+    return {
+        "tasks": list(suite.engine.tasks),
+        "inputs": len(record.tasks),
+        "task_known": _rounded(individual),
+        "resumed": _rounded(resumed(record) / individual),
+        "constants": asdict(constants),
+        "modes": modes,
+    }
+
+
+def _rounded(share: float) -> float:
+    return round(share, 4)
+
+
+def _print(name: str, figures: dict[str, Any]) -> None:
+    print(f"{name}: {figures['inputs']} inputs, {figures['constants']}", flush=True)
+    for mode, own in figures["modes"].items():
+        low, high = own["interval"]
+        print(
+            f"  {mode}: {own['normalised_accuracy']:.3f} ({low:.3f} to {high:.3f}) of the accuracy with the"
+            f" task named, task right {own['task_right']:.3f}",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,105 @@
+"""What the router makes of recorded evidence with other constants: the functions that serve, over tensors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from benchmarks.routing.record import Recorded, Suite
+from mass_serve.evaluation.measures import Interval, mean_interval, wilson_interval
+from mass_serve.router import MODES, ModeName, after_second_passes
+from mass_serve.router.modes import Mode
+from mass_serve.router.weights import WEIGHTS, Weights
+
+
+@dataclass(frozen=True)
+class Constants:
+    """All that is chosen."""
+
+    weights: Weights
+    early_exit_lead: float  # of `fast`
+    second_pass_margin: float  # of `exact`
+
+    def mode(self, name: ModeName) -> Mode:
+        """The mode of that name with these constants."""
+        mode = MODES[name]
+        if name == "fast":
+            return replace(mode, early_exit_lead=self.early_exit_lead)
+        return replace(mode, second_pass_margin=self.second_pass_margin) if name == "exact" else mode
+
+
+SERVED = Constants(WEIGHTS, MODES["fast"].early_exit_lead, MODES["exact"].second_pass_margin)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of N inputs."""
+
+    truth: Tensor  # [N] int64
+    task: Tensor  # [N] int64: the one that answers
+    coefficient: Tensor  # [N]: its routing coefficient
+    right: Tensor  # [N] bool: task and label
+
+    def by_task(self, values: Tensor) -> list[Tensor]:
+        """Values [N] by the true task."""
+        return [values[self.truth == task] for task in sorted(set(self.truth.tolist()))]
+
+    @property
+    def task_right(self) -> float:
+        """How often the answer is of the right task, averaged over tasks."""
+        return _mean(self.by_task((self.task == self.truth).float()))
+
+    @property
+    def accuracy(self) -> float:
+        """How often task and label are right, averaged over tasks."""
+        return _mean(self.by_task(self.right.float()))
+
+    @property
+    def accuracy_interval(self) -> Interval:
+        """The 95 % interval of the accuracy."""
+        counts = [(int(own.sum()), len(own)) for own in self.by_task(self.right)]
+        return mean_interval([right / n for right, n in counts], [wilson_interval(*one) for one in counts])
+
+    @property
+    def calibration_error(self) -> float:
+        """The mean squared distance of the coefficient to 1 where the task is right, to 0 where it is not."""
+        return float((self.coefficient - (self.task == self.truth).float()).square().mean())
+
+
+def known(record: Recorded) -> float:
+    """The accuracy where the task is named, averaged over tasks."""
+    return Outcome(record.tasks, record.tasks, record.right.float(), record.right).accuracy
+
+
+def resumed(record: Recorded) -> float:
+    """The same where the second pass resumes where early evidence is judged."""
+    return Outcome(record.tasks, record.tasks, record.right.float(), record.resumed_right).accuracy
+
+
+def replay(suite: Suite, record: Recorded, constants: Constants, name: ModeName) -> Outcome:
+    """Routes the recorded inputs, all tasks being candidates."""
+    mode = constants.mode(name)
+    router = suite.search.router.weighing(constants.weights)
+    every = torch.ones(record.first_scores.shape[:2], dtype=torch.bool)
+    early = router.early(record.early, every)
+    whole = router.whole(early, record.late, record.features, record.first_scores, every)
+    exits = early.leads >= mode.early_exit_lead
+    task = torch.where(exits, early.scores.argmax(1), whole.scores.argmax(1))
+    coefficients = torch.where(exits.unsqueeze(1), early.routing_coefficients, whole.routing_coefficients)
+    coefficient = coefficients.gather(1, task.unsqueeze(1)).squeeze(1)
+    if mode.second_pass_margin:
+        for row, evidence in enumerate(whole.samples()):
+            tried = evidence.second_pass_candidates(mode)
+            scores = {one: record.second_scores[row, one] for one in tried}
+            if len(tried) > 1 and all(bool(own.isfinite().all()) for own in scores.values()):
+                after = after_second_passes([evidence], [scores])
+                task[row] = max(after, key=after.__getitem__)
+                coefficient[row] = after[int(task[row])]
+    right = record.resumed_right if mode.resumes else record.right
+    return Outcome(record.tasks, task, coefficient, (task == record.tasks) & right)
+
+
+def _mean(by_task: list[Tensor]) -> float:
+    return float(torch.stack([own.mean() for own in by_task]).mean())

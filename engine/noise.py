@@ -1,0 +1,50 @@
+"""Inputs drawn from a fixed seed that are of no task: what evidence is of such is measured on them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from mass_serve.backbone import WordEmbedding
+from mass_serve.engine.loading import LoadedStore
+from mass_serve.engine.queries import AnyQuery, Query, TextQuery
+
+INPUTS = 32
+SEED = 0
+LONGEST_TEXT = 48  # in tokens
+STEEPEST = 2.0  # the largest power of 1/f that the spectrum of an image has
+
+
+def noise_queries(loaded: LoadedStore) -> list[AnyQuery]:
+    """Images of noise with spectra from white to 1/f^2, or texts of random words."""
+    generator = torch.Generator().manual_seed(SEED)
+    embedding = loaded.architecture.embedding
+    if isinstance(embedding, WordEmbedding):
+        longest = min(LONGEST_TEXT, embedding.max_tokens)
+        return [TextQuery(words) for words in _texts(embedding.vocabulary, longest, generator)]
+    return [Query(pixels) for pixels in _images(embedding.image_size, generator)]
+
+
+def _texts(vocabulary: int, longest: int, generator: torch.Generator) -> Iterator[Tensor]:
+    """Yields words [n, 2] int64 of texts of all lengths up to the longest."""
+    for _ in range(INPUTS):
+        length = int(torch.randint(1, longest + 1, (1,), generator=generator))
+        ids = torch.randint(vocabulary, (length, 1), generator=generator)
+        yield torch.cat([ids, torch.zeros_like(ids)], dim=1)
+
+
+def _images(size: int, generator: torch.Generator) -> Iterator[Tensor]:
+    """Yields pixels [3, size, size] uint8 of random colours and contrast, every second one without colour."""
+    frequencies = torch.fft.fftfreq(size)
+    distance = (frequencies.square() + frequencies.square().unsqueeze(1)).sqrt().clamp_min(1 / size)
+    for number in range(INPUTS):
+        noise = torch.randn(3, size, size, generator=generator)
+        steepness, contrast, *colour = torch.rand(5, generator=generator).tolist()
+        image = torch.fft.ifft2(torch.fft.fft2(noise) / distance ** (STEEPEST * steepness)).real
+        if number % 2:
+            image = image.mean(0, keepdim=True).expand(3, -1, -1)
+        image = (image - image.mean()) / image.std() * (0.05 + 0.3 * contrast)
+        pixels = (image + torch.tensor(colour).view(3, 1, 1)).clamp(0, 1)
+        yield (255 * pixels).to(torch.uint8)

@@ -1,0 +1,83 @@
+"""What shares of energy in the tasks' subspaces say, of whole fine-tunings and of adapters.
+
+The leading directions of a whole fine-tuning lie along what enters the matrix: the more of an input they
+explain, the likelier it is the task's. With e_lt the share of task t at linear l, of R_lt directions in D,
+
+    explained_t = mean over l of log(e_lt D / R_lt)
+
+An adapter's directions are where it began, at random, and explain as much of its own inputs as of any. But
+how much it changed along each of them tells what it was trained on: its change is a sum of gradients times
+inputs seen through these directions. With p_i the share of energy along direction i, s_i its singular value,
+
+    profile_t = mean over l of log(sum_i s_i p_i / sum_i s_i) - log(mean_i p_i) - null_lt
+
+is how much more of the energy lies along the directions that changed most, beyond what drawn noise has there
+(null). Where adapters are among the tasks, the profiles of all are added, and what an adapter explains, which
+tells nothing, counts as much as what the best whole fine-tuning explains: it speaks neither for nor against.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from mass_serve.router.discriminant import LEAST_SHARE
+from mass_serve.router.subspaces import LinearSubspaces
+from mass_serve.router.weights import Weights
+
+
+class EnergyEvidence:
+    """Judges energies at K linears, those of `subspaces` in their order."""
+
+    def __init__(self, subspaces: Sequence[LinearSubspaces], adapters: Tensor) -> None:
+        """`adapters` [T] bool tells which tasks are."""
+        ranks = torch.tensor([one.ranks for one in subspaces], dtype=torch.float32).view(-1, len(adapters))
+        widths = torch.tensor([one.projectors.shape[2] for one in subspaces], dtype=torch.float32)
+        self._adapters, self._ranks = adapters, ranks
+        # A whole fine-tuning that left a matrix alone explains nothing there: none is compared there.
+        self._compared = (ranks[:, ~adapters] > 0).all(1) & (ranks > 0).any(1)
+        self._by_chance = ((ranks / widths.unsqueeze(1)) + LEAST_SHARE).log()
+        self._null = torch.zeros_like(ranks)
+
+    @property
+    def tells(self) -> bool:
+        """Whether there is a linear where whole fine-tunings, and no adapters, are compared."""
+        return bool(self._compared.any()) and not bool(self._adapters.any())
+
+    def set_null(self, energies: Tensor) -> None:
+        """Takes the energies [N, K, 2 T] of drawn noise for what profiles are measured from."""
+        self._null = self._profiles(energies).mean(0)
+
+    def scores(self, energies: Tensor, candidates: Tensor, weights: Weights) -> Tensor:
+        """The scores [B, T] by energies [B, K, T], or [B, K, 2 T] where profiles are measured."""
+        shares = energies[:, self._compared, : len(self._adapters)]
+        explained = torch.zeros(candidates.shape)
+        if shares.shape[1]:
+            explained = ((shares + LEAST_SHARE).log() - self._by_chance[self._compared]).mean(1)
+        if not self._adapters.any():
+            return weights.share * explained
+        linears = (self._ranks > 0).sum(0).clamp_min(1)
+        profile = (self._profiles(energies) - self._null).sum(1) / linears
+        return weights.share * (self._neutral(explained, candidates) + profile)
+
+    def explained(self, energies: Tensor) -> Tensor:
+        """The mean share that each task explains, [B, T]; 1 where nothing says how much."""
+        shares = energies[:, self._compared, : len(self._adapters)]
+        if not shares.shape[1]:
+            return torch.ones(len(energies), len(self._adapters))
+        return shares.mean(1).masked_fill(self._adapters, 1.0)
+
+    def _neutral(self, explained: Tensor, candidates: Tensor) -> Tensor:
+        """Explained [B, T] with a candidate's largest for adapters, 0 where all candidates are such."""
+        others = explained.masked_fill(self._adapters | ~candidates, -torch.inf).amax(1, keepdim=True)
+        return torch.where(self._adapters, others.nan_to_num(neginf=0.0), explained)
+
+    def _profiles(self, energies: Tensor) -> Tensor:
+        """The profiles [B, K, T] before the null is taken off, 0 where a task left the matrix alone."""
+        plain, weighted = energies.chunk(2, dim=2)
+        mean = plain / self._ranks.clamp_min(1)
+        # Shares along single directions are a hundredth of those of a subspace.
+        ratios = (weighted + LEAST_SHARE**2).log() - (mean + LEAST_SHARE**2).log()
+        return torch.where(self._ranks > 0, ratios, 0.0)
