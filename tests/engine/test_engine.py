@@ -336,7 +336,7 @@ def test_familiarity_is_a_product_of_shares(mode: ModeName, calibrated: bool) ->
         evidence = answer.evidence.kinds
         kinds, scale = evidence[:, NAMES.index(answer.task)], engine.head(answer.task).logit_scale
         assert scale is not None
-        explained = kinds.mean() if mode == "one_pass" else (kinds[:-2].mean() * kinds[-2]).sqrt()
+        explained = kinds.mean() if mode == "one_pass" else (kinds[:-3].mean() * kinds[-3]).sqrt()
         cosine = answer.logits.max() / scale
         if loaded.calibration is not None:
             assert evidence.isfinite().all()
