@@ -152,12 +152,14 @@ def test_classify_says_what_else_it_may_be_and_what_is_of_no_task(
     store: Path, images: list[Path], tmp_path: Path
 ) -> None:
     """In the fourth column, of which other answers have none."""
-    strict = tmp_path / "strict"
-    shutil.copytree(store, strict)
-    manifest = json.loads((strict / "manifest.json").read_text())
-    manifest["router"]["unrouted_below"] = 0.9
-    (strict / "manifest.json").write_text(json.dumps(manifest))
-    for place, start in ((store, ""), (strict, "none of these")):
+    several, strict = tmp_path / "several", tmp_path / "strict"
+    for place, bound in ((several, 0.0), (strict, 0.9)):
+        shutil.copytree(store, place)
+        manifest = json.loads((place / "manifest.json").read_text())
+        # Of which every image gets several tasks.
+        manifest["router"] |= {"mode": "paper", "threshold": 0.0, "unrouted_below": bound}
+        (place / "manifest.json").write_text(json.dumps(manifest))
+    for place, start in ((several, ""), (strict, "none of these")):
         _, lines, _ = run("classify", *images, "--store", place)
         answers = json.loads(run("classify", *images, "--store", place, "--json")[1])
         for line, answer in zip(lines.splitlines(), answers, strict=True):

@@ -69,9 +69,9 @@ def expected(store: Path, asked: list[str], **question: Any) -> list[tuple[str, 
 
 
 def told(output: str) -> list[tuple[str, str, str]]:
-    """Name, task and best label of each line."""
+    """Name, task and best label of each line, whatever else it may be."""
     lines = (line.split("\t") for line in output.splitlines())
-    return [(name, task, labels.rpartition(" ")[0]) for name, task, labels in lines]
+    return [(name, task, labels.rpartition(" ")[0]) for name, task, labels, *_ in lines]
 
 
 def test_texts_are_classified(store: Path, tmp_path: Path) -> None:
