@@ -8,8 +8,9 @@ from typing import Any
 
 from docs.demo_tables import modes_table, sources_table, three
 from docs.markup import code, table
+from examples.from_packages.commands import MODES
 from examples.text_demo.packages import PACKAGES
-from examples.text_demo.tasks import MODES, SAME_TEXTS, TWICE_LABELLED
+from examples.text_demo.tasks import SAME_TEXTS, TWICE_LABELLED
 
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
 COLUMNS = ("logistic_regression", "individual", "tsv_c", *MODES)

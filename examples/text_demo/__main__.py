@@ -18,6 +18,8 @@ import torch
 from transformers.utils import logging
 
 from examples.from_packages.commands import (
+    CALIBRATED_MODES,
+    MODES,
     CommandError,
     calibrated_store,
     evaluate,
@@ -30,9 +32,7 @@ from examples.text_demo.finetune import Plan
 from examples.text_demo.latency import latencies, memory
 from examples.text_demo.tasks import (
     BASELINES,
-    CALIBRATED_MODES,
     CHOSEN_ON,
-    MODES,
     SAME_TEXTS,
     TASKS,
     TWICE_LABELLED,

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from examples.from_packages.commands import CALIBRATED_MODES, MODES
 from examples.from_packages.recorded import average, of_mode
-from examples.text_demo.tasks import BASELINES, CALIBRATED_MODES, MODES, SAME_TEXTS, TASKS, TWICE_LABELLED
+from examples.text_demo.tasks import BASELINES, SAME_TEXTS, TASKS, TWICE_LABELLED
 
 KNOWN = ("individual", *BASELINES)
 

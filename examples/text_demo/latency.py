@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from transformers import BertForSequenceClassification
 
+from examples.from_packages.commands import MODES
 from examples.from_packages.timing import least_times
 from examples.text_demo.finetune import load_tokenizer
-from examples.text_demo.tasks import MODES
 from mass_serve.engine import Engine
 
 BATCHES = (1, 32)

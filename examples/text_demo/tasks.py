@@ -17,9 +17,6 @@ from examples.text_demo.sources.programs import code
 from examples.text_demo.sources.terms import terms
 from examples.text_demo.texts import Text
 
-# `balanced` is `exact` where heads are stacks, and `fast` goes from `one_pass` to it.
-MODES = ("paper", "one_pass", "exact")
-CALIBRATED_MODES = ("exact",)
 BASELINES = ("tsv_c",)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from examples.from_packages.commands import part_of
+from examples.from_packages.commands import CALIBRATED_MODES, MODES, part_of
 from examples.from_packages.packages import FetchError
 from examples.from_packages.training import once
 from examples.text_demo.figures import Reports, figures
@@ -32,9 +32,7 @@ from examples.text_demo.sources.names import names
 from examples.text_demo.sources.programs import LINES, code, places
 from examples.text_demo.sources.terms import defined
 from examples.text_demo.tasks import (
-    CALIBRATED_MODES,
     CHOSEN_ON,
-    MODES,
     SAME_TEXTS,
     TASKS,
     TWICE_LABELLED,
