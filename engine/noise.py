@@ -7,9 +7,10 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from mass_serve.backbone import WordEmbedding
+from mass_serve.backbone import Batch, WordEmbedding
 from mass_serve.engine.loading import LoadedStore
-from mass_serve.engine.queries import AnyQuery, Query, TextQuery
+from mass_serve.engine.preprocessing import ImagePreprocessor
+from mass_serve.engine.queries import Query, TextQuery, batch_patches, batch_words
 
 INPUTS = 32
 SEED = 0
@@ -17,14 +18,17 @@ LONGEST_TEXT = 48  # in tokens
 STEEPEST = 2.0  # the largest power of 1/f that the spectrum of an image has
 
 
-def noise_queries(loaded: LoadedStore) -> list[AnyQuery]:
-    """Images of noise with spectra from white to 1/f^2, or texts of random words."""
+def noise(loaded: LoadedStore) -> Batch:
+    """Images of noise with spectra from white to 1/f^2, or texts of random words, as passes take them."""
     generator = torch.Generator().manual_seed(SEED)
-    embedding = loaded.architecture.embedding
+    embedding, like = loaded.architecture.embedding, next(iter(loaded.first_pass.values()))
     if isinstance(embedding, WordEmbedding):
         longest = min(LONGEST_TEXT, embedding.max_tokens)
-        return [TextQuery(words) for words in _texts(embedding.vocabulary, longest, generator)]
-    return [Query(pixels) for pixels in _images(embedding.image_size, generator)]
+        texts = [TextQuery(words) for words in _texts(embedding.vocabulary, longest, generator)]
+        return batch_words(texts, embedding, like.device)
+    assert isinstance(loaded.preprocessing, ImagePreprocessor)  # of a store that reads images
+    images = [Query(pixels) for pixels in _images(embedding.image_size, generator)]
+    return batch_patches(images, loaded.preprocessing, embedding.patch_size, like)
 
 
 def _texts(vocabulary: int, longest: int, generator: torch.Generator) -> Iterator[Tensor]:

@@ -9,16 +9,15 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from mass_serve.backbone import Batch, Feature, Passes, PassResult, Probe, WordEmbedding
+from mass_serve.backbone import Batch, Feature, Passes, PassResult, Probe
 from mass_serve.engine.heads import HeadResult
 from mass_serve.engine.loading import LoadedStore, early_linears
-from mass_serve.engine.noise import noise_queries
+from mass_serve.engine.noise import noise
 from mass_serve.engine.options import EmbeddingPooling
-from mass_serve.engine.preprocessing import ImagePreprocessor
-from mass_serve.engine.queries import batch_patches, batch_words
 from mass_serve.engine.second_passes import SecondPass
 from mass_serve.engine.stages import StageClock
 from mass_serve.router import (
+    FARTHEST_RESUMED,
     MODES,
     PAPER,
     Evidence,
@@ -36,6 +35,8 @@ from mass_serve.router import (
 ATTENTION_SHARE = 1 / 3
 # What measuring early evidence adds to a block: three products with D x D bases for each token.
 EVIDENCE_SHARE = 3 / 12
+# What resuming costs a task is measured on so much of the noise.
+RESUMED_INPUTS = 16
 
 
 @dataclass(frozen=True)
@@ -193,9 +194,8 @@ class EvidenceSearch:
         self._passes = passes
         self._mode = MODES[loaded.mode]
         self._stop = early_stop(loaded.architecture.depth)
-        early_share = self._stop / loaded.architecture.depth
-        self._evidence_share = early_share * EVIDENCE_SHARE / loaded.architecture.evidence_stride
-        self._second_pass_share = 1 - early_share if self._mode.resumes else 1.0
+        self._early_share = self._stop / loaded.architecture.depth
+        self._evidence_share = self._early_share * EVIDENCE_SHARE / loaded.architecture.evidence_stride
         self._heads = loaded.routed_heads
         adapters = loaded.adapters
         self.router = EvidenceRouter(
@@ -213,7 +213,11 @@ class EvidenceSearch:
         token = "mean" if any(adapters) else feature.token
         self._late = Probe(self.router.late_bases, None if is_early else feature, token)
         if any(adapters):
-            self._set_null(loaded)
+            self._set_null(noise(loaded))
+        self.resuming: frozenset[int] = frozenset()  # the tasks whose second passes resume
+        if self._mode.resumes:
+            near = self.resumed_distances(loaded) <= FARTHEST_RESUMED
+            self.resuming = frozenset(near.nonzero().flatten().tolist())
 
     @property
     def nbytes(self) -> int:
@@ -257,16 +261,26 @@ class EvidenceSearch:
             return self.router.whole(early, *self.measured(begun, ended), candidates, pools)
 
     @torch.inference_mode()
-    def _set_null(self, loaded: LoadedStore) -> None:
+    def _set_null(self, drawn: Batch) -> None:
         """Measures the energies of noise."""
-        queries, embedding = noise_queries(loaded), loaded.architecture.embedding
-        like = next(iter(loaded.first_pass.values()))
-        if isinstance(embedding, WordEmbedding):
-            begun = self.begin(batch_words(queries, embedding, like.device))
-        else:
-            assert isinstance(loaded.preprocessing, ImagePreprocessor)  # of a store that reads images
-            begun = self.begin(batch_patches(queries, loaded.preprocessing, embedding.patch_size, like))
+        begun = self.begin(drawn)
         self.router.set_null(begun.energies, self.measured(begun, self.end(begun))[0])
+
+    @torch.inference_mode()
+    def resumed_distances(self, loaded: LoadedStore) -> Tensor:
+        """How far each task's second passes end from whole ones when they resume, [T].
+
+        That is the mean cosine distance of their embeddings of noise: what keeping the first third of the
+        pretrained pass costs the task, as far as it can be known without data.
+        """
+        drawn = noise(loaded)[:RESUMED_INPUTS]
+        entering, offsets, found = self.begin(drawn).entering, [0, RESUMED_INPUTS], []
+        for task in loaded.routed:
+            sets = [loaded.bank.expert_set((task,), materialised=False)]
+            whole = self._passes.second(drawn, sets, offsets)
+            resumed = self._passes.second(entering, sets, offsets, self._stop)
+            found.append(1 - torch.cosine_similarity(whole.float(), resumed.float()).mean())
+        return torch.stack(found).cpu()
 
     def begin(self, inputs: Batch) -> PassResult:
         """The first pass up to where early evidence is judged."""
@@ -288,16 +302,21 @@ class EvidenceSearch:
     def _result(self, sample: int, tokens: Tensor, evidence: Evidence) -> SearchResult:
         """The result for one sample, whose first pass had tokens [L, D] when early evidence was judged."""
         tasks = evidence.second_pass_candidates(self._mode)
-        start = self._stop if self._mode.resumes else None
-        entering = tokens if self._mode.resumes else None
         whole = evidence.is_whole
-        passes = 1 + self._evidence_share  # an early exit resumes: both passes together are one
+        passes = (1 if whole else self._early_share) + self._evidence_share
+        passes += sum(1 - self._early_share if task in self.resuming else 1 for task in tasks)
         return SearchResult(
-            tuple(SecondPass(sample, (task,), start, entering) for task in tasks),
+            tuple(self._second_pass(sample, task, tokens) for task in tasks),
             {task: float(evidence.routing_coefficients[task]) for task in tasks},
             () if evidence.residuals is None else tuple(evidence.residuals.tolist()),
             evidence.likeness(tasks),
             {task: float(evidence.kinds[-1, task]) for task in tasks} if whole else {},
-            passes=passes + len(tasks) * self._second_pass_share if whole else passes,
+            passes=passes,
             evidence=evidence,
         )
+
+    def _second_pass(self, sample: int, task: int, tokens: Tensor) -> SecondPass:
+        """The second pass with one task's weights, which resumes with the tokens if it may."""
+        if task in self.resuming:
+            return SecondPass(sample, (task,), self._stop, tokens)
+        return SecondPass(sample, (task,))

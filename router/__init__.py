@@ -9,11 +9,20 @@ from mass_serve.router.combination import Combination, fit_combination
 from mass_serve.router.evidence import Evidence, EvidenceRouter, after_second_passes, evidence_kinds
 from mass_serve.router.familiarity import familiarity
 from mass_serve.router.head_scores import HeadGeometry
-from mass_serve.router.modes import MODE_NAMES, MODES, PAPER, ModeName, early_stop, mode_named
+from mass_serve.router.modes import (
+    FARTHEST_RESUMED,
+    MODE_NAMES,
+    MODES,
+    PAPER,
+    ModeName,
+    early_stop,
+    mode_named,
+)
 from mass_serve.router.projection import SubspaceRouter, TaskSubspaces, explained_share
 from mass_serve.router.subspaces import LinearSubspaces, is_of_low_rank, own_rank
 
 __all__ = [
+    "FARTHEST_RESUMED",
     "LEAST_IMAGES",
     "MODES",
     "MODE_NAMES",

@@ -21,7 +21,7 @@ class Mode:
     # the whole evidence is measured first.
     early_exit_lead: float
     # Whether the second pass resumes from where early evidence was judged, the first third of the pass
-    # staying as the first pass had it; otherwise it begins with the patches.
+    # staying as the first pass had it, with tasks that lose little by it; else it begins with the patches.
     resumes: bool
     # Beside the best task, another gets a second pass too if the whole evidence has it at most so far behind.
     second_pass_margin: float
@@ -34,11 +34,14 @@ PAPER: Literal["paper"] = "paper"  # the projection-residual router of arXiv:250
 # The lead of `fast` and the margin of `exact` were chosen by `python -m benchmarks.routing`.
 MODES: dict[ModeName, Mode] = {
     "one_pass": Mode(early_exit_lead=-math.inf, resumes=True, second_pass_margin=0.0),  # 1 pass
-    "fast": Mode(early_exit_lead=3.0, resumes=True, second_pass_margin=0.0),  # 1 to about 5/3
+    "fast": Mode(early_exit_lead=2.0, resumes=True, second_pass_margin=0.0),  # 1 to about 5/3
     "balanced": Mode(early_exit_lead=math.inf, resumes=False, second_pass_margin=0.0),  # 2
     "exact": Mode(early_exit_lead=math.inf, resumes=False, second_pass_margin=3.0),  # 2 to 3
 }
 MODE_NAMES: tuple[ModeName, ...] = (PAPER, *MODES)
+# A task's second passes resume if they end no farther from whole ones: the mean cosine distance of the
+# embeddings of drawn noise (`engine.search`). Chosen by `python -m benchmarks.routing`.
+FARTHEST_RESUMED = 0.06
 # One image gets at most so many second passes.
 MAX_SECOND_PASSES = 2
 

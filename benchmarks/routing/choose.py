@@ -17,6 +17,7 @@ SECOND_PASSES = (0.0, 0.5, 1.0, 2.0, 3.0)
 CONFIDENCES = (0.0, 0.125, 0.25, 0.5)
 SCALES = (3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 10.0, 12.0, 16.0)  # the weight of cosines
 LEADS = (0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0)
+DISTANCES = (0.32, 0.16, 0.08, 0.06, 0.04, 0.02)  # the cheapest first
 MARGINS = (1.0, 2.0, 3.0, 4.0, 6.0, 8.0)
 # What is cheaper is taken where it costs at most so much of the accuracy.
 WORTH_A_PASS = 0.001
@@ -48,8 +49,12 @@ def chosen_on(parts: Parts) -> Constants:
         [replace(weighed, second_pass_margin=margin) for margin in MARGINS],
         lambda one: normalised(parts, one, "exact"),
     )
-    return _cheapest(
+    exits = _cheapest(
         [replace(weighed, early_exit_lead=lead) for lead in LEADS],
+        lambda one: normalised(parts, one, "fast"),
+    )
+    return _cheapest(
+        [replace(exits, farthest_resumed=distance) for distance in DISTANCES],
         lambda one: normalised(parts, one, "fast"),
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -62,6 +63,11 @@ class Suite:
         search = self.engine._search
         assert isinstance(search, EvidenceSearch)
         return search
+
+    @cached_property
+    def resumed_distances(self) -> Tensor:
+        """Those of `EvidenceSearch.resumed_distances`."""
+        return self.search.resumed_distances(self.loaded)
 
     def part(self, name: str, records: Path, most: int) -> Recorded:
         """The recorded inputs of one part, at most so many a task; recorded now if they are not yet."""

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from benchmarks.routing.record import Recorded, Suite
 from mass_serve.evaluation.measures import Interval, mean_interval, wilson_interval
-from mass_serve.router import MODES, ModeName, after_second_passes
+from mass_serve.router import FARTHEST_RESUMED, MODES, ModeName, after_second_passes
 from mass_serve.router.modes import Mode
 from mass_serve.router.weights import WEIGHTS, Weights
 
@@ -21,6 +21,7 @@ class Constants:
     weights: Weights
     early_exit_lead: float  # of `fast`
     second_pass_margin: float  # of `exact`
+    farthest_resumed: float  # of `fast` and `one_pass`
 
     def mode(self, name: ModeName) -> Mode:
         """The mode of that name with these constants."""
@@ -30,7 +31,9 @@ class Constants:
         return replace(mode, second_pass_margin=self.second_pass_margin) if name == "exact" else mode
 
 
-SERVED = Constants(WEIGHTS, MODES["fast"].early_exit_lead, MODES["exact"].second_pass_margin)
+SERVED = Constants(
+    WEIGHTS, MODES["fast"].early_exit_lead, MODES["exact"].second_pass_margin, FARTHEST_RESUMED
+)
 
 
 @dataclass(frozen=True)
@@ -97,7 +100,10 @@ def replay(suite: Suite, record: Recorded, constants: Constants, name: ModeName)
                 after = after_second_passes([evidence], [scores])
                 task[row] = max(after, key=after.__getitem__)
                 coefficient[row] = after[int(task[row])]
-    right = record.resumed_right if mode.resumes else record.right
+    again = (
+        suite.resumed_distances > constants.farthest_resumed if mode.resumes else torch.ones(every.shape[1])
+    )
+    right = torch.where(again[record.tasks].bool(), record.right, record.resumed_right)
     return Outcome(record.tasks, task, coefficient, (task == record.tasks) & right)
 
 

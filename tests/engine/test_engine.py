@@ -160,6 +160,13 @@ def test_where_nothing_resumes_a_second_pass_is_a_whole_one(mode: str, second_pa
             torch.testing.assert_close(answer.logits, expected, atol=1e-4, rtol=1e-4)
 
 
+@pytest.fixture
+def all_resume(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However far a task's second passes end from whole ones."""
+    monkeypatch.setattr("mass_serve.engine.search.FARTHEST_RESUMED", math.inf)
+
+
+@pytest.mark.usefixtures("all_resume")
 @pytest.mark.parametrize("mode", ["one_pass", "fast"])
 def test_a_second_pass_that_resumes_leaves_the_first_third_as_it_was(mode: ModeName) -> None:
     loaded = tiny.loaded_store(mode=mode)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -13,7 +14,7 @@ from mass_serve.backbone.architecture import Token
 from mass_serve.engine import Engine, Query
 from mass_serve.engine.execution import Execution
 from mass_serve.engine.loading import early_linears
-from mass_serve.engine.search import SearchResult
+from mass_serve.engine.search import EvidenceSearch, SearchResult
 from mass_serve.engine.second_passes import SecondPass
 from mass_serve.engine.stages import StageClock
 from mass_serve.router import MODES, PAPER, ModeName, TaskSubspaces, early_stop
@@ -46,6 +47,13 @@ def test_every_sample_has_second_passes_under_its_own_number(mode: ModeName) -> 
         assert result.likeness.keys() == result.coefficients.keys() == set(planned)
 
 
+@pytest.fixture
+def all_resume(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However far a task's second passes end from whole ones."""
+    monkeypatch.setattr("mass_serve.engine.search.FARTHEST_RESUMED", math.inf)
+
+
+@pytest.mark.usefixtures("all_resume")
 @pytest.mark.parametrize("mode", [PAPER, *MODES])
 def test_only_modes_that_resume_hand_tokens_on(mode: ModeName) -> None:
     engine = engine_of(mode)
@@ -56,6 +64,24 @@ def test_only_modes_that_resume_hand_tokens_on(mode: ModeName) -> None:
         assert one.resumes is resumes
         assert one.start == (early_stop(engine.architecture.depth) if resumes else None)
         assert one.tokens is None or tuple(one.tokens.shape) == width
+
+
+def test_a_task_that_ends_far_from_whole_passes_begins_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = tiny.loaded_store(mode="one_pass")
+    engine = Engine(loaded, Execution.LOW_RANK, 1 << 30)
+    assert isinstance(engine._search, EvidenceSearch)
+    distances = engine._search.resumed_distances(loaded)
+    nearest = int(distances.argmin())
+    assert distances.min() > 0
+    monkeypatch.setattr("mass_serve.engine.search.FARTHEST_RESUMED", float(distances.min()))
+    engine = Engine(loaded, Execution.LOW_RANK, 1 << 30)
+    results, _ = searched(engine, list(range(12)))
+    stop_share = early_stop(engine.architecture.depth) / engine.architecture.depth
+    for result in results:
+        (one,) = result.second_passes
+        assert one.resumes is (one.expert_set == (nearest,))
+        assert result.passes == pytest.approx(1 + (0 if one.resumes else stop_share), abs=0.1)
+    assert {one.resumes for result in results for one in result.second_passes} == {True, False}
 
 
 def test_a_pass_that_resumes_needs_its_block_and_its_tokens() -> None:
@@ -75,6 +101,7 @@ def test_fast_leaves_early_where_the_lead_is_large() -> None:
     assert {result.residuals == () for result in results} == {True, False}
 
 
+@pytest.mark.usefixtures("all_resume")
 def test_passes_that_begin_and_that_resume_are_run_side_by_side() -> None:
     """In any order, with the bits that each has alone."""
     engine = engine_of("one_pass")
