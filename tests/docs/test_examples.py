@@ -8,6 +8,7 @@ import importlib.util
 import json
 import re
 import shlex
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,10 +24,9 @@ from mass_serve.server.settings import Settings
 from tests.docs.pages import EVERYTHING, README, ROOT, TEXTS, blocks, commands
 
 DEMO_STORE = ROOT / "server" / "demo_store"
-# Libraries of examples that a user brings, beside our own.
-GENERATED = (
-    "mass_client"  # by a command of the pages; tests/server/protocols/test_generated_client.py has one
-)
+# By a command of the pages; tests/server/protocols/test_generated_client.py has one.
+GENERATED = "mass_client"
+# Libraries of examples that a user brings, beside our own and Python's.
 FOREIGN = {"openai", "tritonclient", "huggingface_hub", "numpy", "PIL"}
 
 
@@ -136,7 +136,8 @@ def test_the_python_examples_import_what_there_is() -> None:
                 module = importlib.import_module(node.module or "")
                 assert all(hasattr(module, alias.name) for alias in node.names), block
             elif isinstance(node, ast.Import):
-                assert {alias.name.partition(".")[0] for alias in node.names} <= FOREIGN, block
+                imported = {alias.name.partition(".")[0] for alias in node.names}
+                assert imported <= FOREIGN | sys.stdlib_module_names, block
 
 
 def test_the_files_that_the_text_names_exist() -> None:
