@@ -28,7 +28,7 @@ IMAGES = 300
 
 @dataclass(frozen=True)
 class Constant:
-    """Answers at once, so that ten times the images take little time."""
+    """Answers at once, so that twenty times the images take little time."""
 
     name: str = "constant"
 
@@ -74,10 +74,10 @@ def _peak_bytes(engine: Engine, folder: Path) -> int:
     return peak
 
 
-def test_ten_times_the_images_need_the_same_memory(engine: Engine, folder_of: Callable[[int], Path]) -> None:
+def test_twenty_times_the_images_need_no_more(engine: Engine, folder_of: Callable[[int], Path]) -> None:
     _peak_bytes(engine, folder_of(10))  # what is loaded once
-    few_images, many_images = folder_of(IMAGES), folder_of(10 * IMAGES)
-    # How many images are under way at the peak varies by tens of kB; what grows with their number is in all.
+    few_images, many_images = folder_of(IMAGES), folder_of(20 * IMAGES)
+    # How many images are under way at the peak varies, by up to 100 kB; what grows with them is in all.
     few, many = (min(_peak_bytes(engine, folder) for _ in range(3)) for folder in (few_images, many_images))
-    # One name or one number for each further image would be more than 100 kB.
-    assert many - few < 60_000
+    # One number for each further image would be more than 200 kB, one name more than 300.
+    assert many - few < 150_000
