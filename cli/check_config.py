@@ -11,6 +11,7 @@ import typer
 from mass_serve.cli.failing import EXIT_FAILED, fail
 from mass_serve.cli.setting_flags import with_setting_flags
 from mass_serve.model_store.errors import StoreError
+from mass_serve.model_store.storage.files import without_credentials
 from mass_serve.server.app import create_app
 from mass_serve.server.operation.logs import configure_logs
 from mass_serve.server.settings import Settings, SettingsError, load_settings
@@ -36,16 +37,19 @@ def check_config(flags: dict[str, Any]) -> None:
         revision = source.revision()
     except StoreError as error:
         fail(error, EXIT_FAILED)
-    for line in _as_toml(settings):
+    for line in settings_as_toml(settings):
         typer.echo(line)
     typer.echo(f"the settings are good; the store is at revision {revision}", err=True)
 
 
-def _as_toml(settings: Settings) -> Iterator[str]:
-    """Yields a line for each setting that has a value; JSON's values are TOML's."""
+def settings_as_toml(settings: Settings) -> Iterator[str]:
+    """Yields a line for each setting that has a value; JSON's values are TOML's.
+
+    The user and password in a store's URL are left out: a unit's output goes into the system's log.
+    """
     for name, value in settings.model_dump(mode="json", exclude={"config"}).items():
         if value is not None:
-            yield f"{name} = {json.dumps(value)}"
+            yield without_credentials(f"{name} = {json.dumps(value, ensure_ascii=False)}")
 
 
 def register(app: typer.Typer) -> None:

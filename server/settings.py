@@ -43,7 +43,8 @@ def _in_capitals(given: object) -> object:
 
 HostName = Annotated[str, Field(pattern=r"^(\*|(\*\.)?[A-Za-z0-9._:\[\]-]+)$")]
 HostNames = Annotated[tuple[HostName, ...] | None, NoDecode, BeforeValidator(_separated)]
-Origin = Annotated[str, Field(pattern=r"^(\*|https?://[A-Za-z0-9._:\[\]-]+)$")]
+# As browsers write them: in small letters, or none would ever be the same.
+Origin = Annotated[str, Field(pattern=r"^(\*|https?://[a-z0-9._:\[\]-]+)$")]
 Origins = Annotated[tuple[Origin, ...], NoDecode, BeforeValidator(_separated)]
 FormatName = Annotated[ImageFormat, BeforeValidator(_in_capitals)]
 FormatNames = Annotated[tuple[FormatName, ...], NoDecode, BeforeValidator(_separated)]

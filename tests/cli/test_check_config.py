@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import tomllib
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from mass_serve.cli.app import app
+from mass_serve.cli.check_config import settings_as_toml
 from mass_serve.server.settings import load_settings
 from tests.certificates import write_certificate
 
@@ -21,19 +23,20 @@ def check(*arguments: str) -> Result:
 
 
 def test_what_it_prints_is_a_file_of_the_same_settings(tmp_path: Path, built_of_all: Path) -> None:
+    store = shutil.copytree(built_of_all, tmp_path / "store \N{GRINNING FACE}")
     certificate = write_certificate(tmp_path)
     keys = tmp_path / "keys"
     keys.write_text("a-secret-key name=team rate=5\n")
     keys.chmod(0o600)
     result = check(
-        str(built_of_all),
+        str(store),
         *("--tls-cert", str(certificate.cert), "--tls-key", str(certificate.key)),
         *("--inference-keys-file", str(keys), "--grpc-port", "8001", "--tracing"),
         *("--cors-origins", "https://a.example,https://b.example", "--batch-delay", "0.00001"),
     )
     assert result.exit_code == 0, result.output
     told = tomllib.loads(result.stdout)
-    assert (told["store"], told["queue_images"], told["grpc_port"]) == (str(built_of_all), 128, 8001)
+    assert (told["store"], told["queue_images"], told["grpc_port"]) == (str(store), 128, 8001)
     assert told["cors_origins"] == ["https://a.example", "https://b.example"]
     assert "a-secret-key" not in result.output
     manifest = json.loads((built_of_all / "manifest.json").read_bytes())
@@ -46,12 +49,19 @@ def test_what_it_prints_is_a_file_of_the_same_settings(tmp_path: Path, built_of_
     assert check("--config", str(again)).stdout == result.stdout
 
 
+def test_no_password_is_printed() -> None:
+    """The output of a systemd unit goes into the system's log."""
+    lines = list(settings_as_toml(load_settings({"store": "s3://me:a-password@bucket/store"})))
+    assert 'store = "s3://bucket/store"' in lines
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [
         (["--port", "70000"], 2, "port"),
         (["--inference-keys-file", "/nonexistent"], 2, "key file"),
         (["--tls-cert", "/nonexistent"], 2, "tls_key"),
+        (["--cors-origins", "https://App.example"], 2, "cors_origins"),
         (["--device", "cuda:99"], 2, "cuda"),
         (["--max-connections", "1000000000"], 2, "max_connections"),
         (["/nonexistent"], 1, "/nonexistent"),
