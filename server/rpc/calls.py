@@ -110,7 +110,7 @@ class Calls:
         except ServiceError as error:
             return await self._refuse(rpc, error, context)
         except asyncio.CancelledError:  # nobody hears an answer any more
-            return self._observed.count(self._given_up(deadline))
+            return self._observed.count(self._given_up(deadline), context)
         except Exception:
             log.exception("unexpected error", method=method.name)
             rpc.set_code(grpc.StatusCode.INTERNAL)
@@ -160,7 +160,7 @@ class Calls:
         rpc.set_code(code_of(error))
         rpc.set_details(str(error))
         rpc.set_trailing_metadata((("x-request-id", context.request_id), *retry_metadata(error)))
-        return self._observed.count(error)
+        return self._observed.count(error, context)
 
     def _given_up(self, deadline: float) -> ServiceError:
         """Returns why a call was ended from outside: by its deadline, the end of the drain, or the caller."""

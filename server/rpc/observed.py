@@ -47,10 +47,9 @@ class Observed:
             # Never metadata: they may hold callers' tokens.
             log.info("request", method=name, status=status, seconds=round(seconds, 6), **context.told())
 
-    def count(self, error: ServiceError) -> int:
+    def count(self, error: ServiceError, context: RequestContext) -> int:
         """Counts a refusal, and returns its status."""
-        if error.reason is not None:
-            self._service.observer.request_rejected(error.reason)
+        self._service.count_refusal(error, context)
         return error.status
 
 

@@ -112,9 +112,9 @@ class StreamCalls:
             reply.infer_response.ParseFromString(await _patiently(attempt, asked.context.deadline))
         except ServiceError as error:
             reply.error_message = str(error)
-            return self._observed.count(error)
+            return self._observed.count(error, asked.context)
         except asyncio.CancelledError:
-            self._observed.count(ClientGoneError("The caller has ended the stream."))
+            self._observed.count(ClientGoneError("The caller has ended the stream."), asked.context)
             raise
         except Exception:
             log.exception("unexpected error", method=method.name)

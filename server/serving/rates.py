@@ -12,7 +12,6 @@ from collections.abc import Callable
 
 from mass_serve.server.errors import RateLimitError
 from mass_serve.server.serving.caller import Caller
-from mass_serve.server.serving.observer import ServingObserver
 
 # What a caller that was idle may have at once, in seconds of its rate.
 BURST_SECONDS = 1.0
@@ -27,8 +26,7 @@ class Rates:
     BURST_SECONDS are owed, so that a request of any size is answered now and then, and costs its size.
     """
 
-    def __init__(self, observer: ServingObserver, clock: Callable[[], float] = time.monotonic) -> None:
-        self._observer = observer
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._paid_at: dict[str, float] = {}
 
@@ -38,7 +36,6 @@ class Rates:
             return
         owed = self._paid_at.get(caller.name, -math.inf) - self._clock()
         if owed > BURST_SECONDS:
-            self._observer.rate_limited(caller.key_name)
             raise RateLimitError(
                 f"The rate of your key is {caller.rate:g} images or texts a second; try again after"
                 " Retry-After.",

@@ -5,18 +5,13 @@ answers = await service.classify(EncodedImages([data]), Question(), RequestConte
 
 from __future__ import annotations
 
-import asyncio
-import math
 import time
-from collections.abc import AsyncIterator, Coroutine, Sequence
-from contextlib import asynccontextmanager
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from typing import TypeVar
 
 import structlog
 
 from mass_serve.engine import (
-    AnyAnswer,
-    AnyQuestion,
     Classification,
     Embedding,
     EmbeddingQuestion,
@@ -26,36 +21,34 @@ from mass_serve.engine import (
 )
 from mass_serve.model_store.format.file_names import MOST_TOKENIZER_BYTES
 from mass_serve.server.errors import (
-    DeadlineError,
     LoadTimeoutError,
     NotReadyError,
+    RateLimitError,
+    ServiceError,
 )
 from mass_serve.server.serving.admission import Ledger, Ledgers
 from mass_serve.server.serving.batcher import Batcher
 from mass_serve.server.serving.caller import Caller
 from mass_serve.server.serving.decoders import DECODE, LARGE, SMALL, Decoders
 from mass_serve.server.serving.held_bytes import HeldBytes
+from mass_serve.server.serving.inference import Inference
 from mass_serve.server.serving.keys import Access
 from mass_serve.server.serving.observer import ServingObserver
 from mass_serve.server.serving.parsers import LANE, Parsers
 from mass_serve.server.serving.polling import becomes_true
-from mass_serve.server.serving.preparing import Prepared, Preparer, refuse_other_inputs
+from mass_serve.server.serving.preparing import Preparer
 from mass_serve.server.serving.rates import Rates
 from mass_serve.server.serving.refusals import Refusals
 from mass_serve.server.serving.request_context import (
     ORDINARY,
     Answers,
     Embeddings,
-    EncodedImages,
     Inputs,
     RequestContext,
     Urgency,
 )
 from mass_serve.server.serving.sandbox.pool import SandboxPool
 from mass_serve.server.serving.served_store import ServedStore
-from mass_serve.server.serving.sizes import check_known_size, checked_size
-from mass_serve.server.serving.ticket import Ticket
-from mass_serve.server.serving.token_tasks import asks_of_tokens
 from mass_serve.server.serving.tokenisers import KEEP, LONG_TEXTS, TEXTS, TOKENISE, Tokenisers
 from mass_serve.server.serving.wrong_keys import WrongKeys
 from mass_serve.server.settings import Settings
@@ -91,7 +84,7 @@ class Service:
         self.access = Access(settings)
         self.wrong_keys = WrongKeys(observer)
         self.refusals = Refusals()
-        self.rates = Rates(observer)
+        self.rates = Rates()
         self.ledgers = Ledgers(
             Ledger(settings.queue_images, settings.decode_workers),
             Ledger(settings.queue_tokens, settings.decode_workers, unit="tokens"),
@@ -110,7 +103,7 @@ class Service:
         self.decoders = Decoders(self.sandbox)
         self.parsers = Parsers(self.sandbox)
         tokenisers = Tokenisers(self.sandbox, self.parsers, settings.text_limits)
-        self._preparer = Preparer(settings, self.decoders, tokenisers, self.parsers)
+        preparer = Preparer(settings, self.decoders, tokenisers, self.parsers)
         self.store = ServedStore(source, observer, settings.store_poll_seconds, settings.load_timeout)
         self.batcher = Batcher(
             observer,
@@ -122,6 +115,7 @@ class Service:
         )
         self.draining = False
         self._bodies = HeldBytes(settings.max_held_bytes, settings.max_body_bytes)
+        self._inference = Inference(settings, observer, preparer, self.batcher, self.rates, self.hold)
 
     @property
     def ready(self) -> bool:
@@ -197,6 +191,13 @@ class Service:
         """How much of what the store reads is admitted and waits, and how much may: images, or tokens."""
         return self.batcher.places(self.store.engine)
 
+    def count_refusal(self, error: ServiceError, context: RequestContext) -> None:
+        """Tells the observer of a request that is refused or given up."""
+        if error.reason is not None:
+            self.observer.request_rejected(error.reason)
+        if isinstance(error, RateLimitError):
+            self.observer.rate_limited(context.caller.key_name)
+
     async def before_refusal(self, context: RequestContext) -> None:
         """Waits where the caller was refused often of late; what its request holds is given back before."""
         self._bodies.release(context)
@@ -256,12 +257,10 @@ class Service:
 
         Tasks that classify tokens are asked for those who can tell of what they find (`tells_entities`).
 
-        Places in the queue come first, one for every answer, so that an overloaded server refuses before it
-        decodes anything, and no small body asks for much.
         Raises the errors of `server.errors`.
         """
         engine = engine or self.engine
-        found, ready = await self._answered(inputs, question, context, urgency, engine, tells_entities)
+        found, ready = await self._inference.run(inputs, question, context, urgency, engine, tells_entities)
         classifications = [answer for answer in found if isinstance(answer, Classification)]
         took = time.monotonic() - context.since
         self.observer.tasks_answered([answer.task for answer in classifications], took)
@@ -273,87 +272,6 @@ class Service:
         Raises the errors of `server.errors`.
         """
         engine = self.engine
-        found, ready = await self._answered(inputs, question, context, ORDINARY, engine)
+        found, ready = await self._inference.run(inputs, question, context, ORDINARY, engine)
         vectors = [answer.values for answer in found if isinstance(answer, Embedding)]
         return Embeddings(engine.store_revision, vectors, ready.cut, ready.num_tokens)
-
-    async def _answered(
-        self,
-        inputs: Inputs,
-        question: AnyQuestion,
-        context: RequestContext,
-        urgency: Urgency,
-        engine: ServingEngine,
-        tells_entities: bool = False,
-    ) -> tuple[list[AnyAnswer], Prepared]:
-        """Returns the engine's answers to all inputs, and what the inputs have become."""
-        context.images = len(inputs)
-        refuse_other_inputs(inputs, engine)
-        size = checked_size(question, inputs, engine, self.settings)
-        placed = isinstance(question, Question) and asks_of_tokens(question, engine, tells_entities)
-        self.hold(_copied_bytes(inputs, context), context)
-        deadline = min(context.deadline, context.since + (urgency.timeout or math.inf))
-        turn = context.caller.turn(urgency.priority)
-        files = inputs.files if isinstance(inputs, EncodedImages) else ()
-        async with _in_time(context, urgency):
-            surveys = await self._preparer.surveys(files, turn)
-            cost = self._preparer.cost(inputs, surveys, engine)
-            ticket = self.batcher.admit(engine, size, deadline, turn, cost)
-            answered = asyncio.wrap_future(ticket.future)
-            try:
-                self.rates.take(context.caller, question.answers(len(inputs), engine.tasks))
-                self.observer.question_admitted(question)
-                started = time.monotonic()
-                ready = await _unless_refused(
-                    self._preparer.prepared(inputs, surveys, engine, turn, placed=placed), answered
-                )
-                context.stage_seconds["decode"] = time.monotonic() - started
-                queries = question.queries(ready.inputs, engine.tasks)
-                check_known_size(question, queries, inputs, self.settings)
-                self.batcher.submit(ticket, queries)
-                return await answered, ready
-            finally:
-                ticket.future.cancel()  # gives the places back if decoding failed or the caller left
-                answered.cancel()  # or an error that nobody awaits any more would be logged
-                self._record_stages(ticket, context)
-
-    def _record_stages(self, ticket: Ticket, context: RequestContext) -> None:
-        context.stage_seconds.update(ticket.stage_seconds)
-        context.batches = ticket.batches
-        per_request = ("decode", "queue")  # the batcher counts the other stages once per batch
-        spent = context.stage_seconds.items()
-        self.observer.stages_took({stage: seconds for stage, seconds in spent if stage in per_request})
-
-
-@asynccontextmanager
-async def _in_time(context: RequestContext, urgency: Urgency) -> AsyncIterator[None]:
-    """Raises DeadlineError where the caller's own limit passes; `while_awaited` looks after the server's.
-
-    Parsing, and waiting for it, has taken some of that time.
-    """
-    if urgency.timeout is None:
-        yield
-        return
-    try:
-        async with asyncio.timeout(context.since + urgency.timeout - time.monotonic()):
-            yield
-    except TimeoutError as error:
-        raise DeadlineError.after(urgency.timeout) from error
-
-
-def _copied_bytes(inputs: Inputs, context: RequestContext) -> int:
-    """Returns the memory that inputs take beside the body that they came in, which is counted already."""
-    alone = isinstance(inputs, EncodedImages) and len(inputs) == 1
-    return 0 if alone and inputs.nbytes == context.body_bytes else inputs.nbytes
-
-
-async def _unless_refused(work: Coroutine[Any, Any, T], answered: asyncio.Future[Any]) -> T:
-    """Returns the result of `work`, or raises at once what the request is answered with meanwhile."""
-    working = asyncio.ensure_future(work)
-    try:
-        await asyncio.wait((working, answered), return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
-            answered.result()
-        return working.result()
-    finally:
-        working.cancel()

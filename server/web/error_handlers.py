@@ -26,8 +26,7 @@ def install_error_handlers(app: FastAPI, service: Service) -> None:
             # The body may be in memory, in the frames that the exception has come through.
             clear_frames(error.__traceback__)
             await service.before_refusal(request.state.context)
-        if error.reason is not None:
-            service.observer.request_rejected(error.reason)
+        service.count_refusal(error, request.state.context)
         return error_response(error.status, str(error), error.headers())
 
     async def on_disconnect(request: Request, _: Exception) -> Response:

@@ -88,7 +88,7 @@ class RequestMiddleware:
                 raise
             # The drain is over, and whoever waits until now is told so rather than cut off.
             ended = DrainingError("The server is shutting down; send the request to another one.")
-            self._service.observer.request_rejected(ended.reason)
+            self._service.count_refusal(ended, context)
             await error_response(ended.status, str(ended), ended.headers())(scope, receive, send_with_headers)
         except Exception:
             log.exception("unexpected error", path=scope["path"][:LONGEST_LOGGED_PATH])

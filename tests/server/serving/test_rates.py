@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from mass_serve.server.errors import RateLimitError
-from mass_serve.server.operation.metrics import Metrics
 from mass_serve.server.serving import rates
 from mass_serve.server.serving.caller import Caller
 from mass_serve.server.serving.rates import Rates
@@ -25,11 +24,10 @@ class Till:
     """Rates with a clock that stands still."""
 
     now: float = 50.0
-    metrics: Metrics = field(default_factory=lambda: Metrics({}))
     rates: Rates = field(init=False)
 
     def __post_init__(self) -> None:
-        self.rates = Rates(self.metrics, lambda: self.now)
+        self.rates = Rates(lambda: self.now)
 
     def retry_after(self, caller: Caller) -> int | None:
         """After how many seconds a refused caller may come back; None where it is not refused."""
