@@ -148,7 +148,10 @@ class Engine:
         """
         question = EmbeddingQuestion(task)
         queries = question.queries(self._prepared(inputs, placed=False), self.tasks)
-        return torch.stack([one.values for one in self.classify_batch(queries).embeddings()])
+        rows = [one.values for one in self.classify_batch(queries).embeddings()]
+        is_pooled = self._embedding_pooling == "own"
+        width = self.architecture.embedding_dim if is_pooled else self.architecture.width
+        return torch.stack(rows) if rows else torch.empty(0, width)
 
     @torch.inference_mode()
     def classify_batch(self, queries: Sequence[AnyQuery]) -> BatchReport:

@@ -121,6 +121,12 @@ def test_images_are_embedded_as_the_heads_have_them(built: Path) -> None:
     assert not torch.equal(engine.embed(images), embeddings)
 
 
+@pytest.mark.parametrize("pooling", ["own", "mean"])
+def test_of_nothing_there_are_no_embeddings(store: str, pooling: str) -> None:
+    engine = Engine.load(store, device="cpu", embedding_pooling=pooling)
+    assert engine.embed([]).shape == (0, *engine.embed(TEXTS).shape[1:])
+
+
 def test_what_is_not_there_is_told(engine: Engine) -> None:
     with pytest.raises(ValueError, match="cats"):
         engine.embed(TEXTS, "cats")

@@ -83,7 +83,7 @@ def _of_openai(options: dict[str, Any], files: list[bytes] | None, limits: Limit
     check_count(len(inputs), "text" if files is None else "image", limits)
     return EmbeddingsRequest(
         inputs,
-        None if options["model"] == BASE else options["model"],
+        options["model"],
         options["encoding_format"],
         dimensions=options["dimensions"],
     )
@@ -95,14 +95,21 @@ def _texts(given: object, name: str) -> list[str]:
         return [given]
     texts: list[str] = []
     for index, one in enumerate(given if isinstance(given, list) else [given]):
-        if isinstance(one, int | list):
+        if _are_tokens(one):
             raise BadRequestError(
                 f"{name} holds numbers; this server makes the tokens itself, so send the text."
             )
         if not isinstance(one, str):
-            raise BadRequestError(f"{name}[{index}] is no text; {name} is a text or a list of texts.")
+            where = f"{name}[{index}]" if isinstance(given, list) else name
+            raise BadRequestError(f"{where} is no text; {name} is a text or a list of texts.")
         texts.append(one)
     return texts
+
+
+def _are_tokens(one: object) -> bool:
+    """Tells whether a value is a token, or a list of tokens."""
+    first = one[0] if isinstance(one, list) and one else one
+    return isinstance(first, int) and not isinstance(first, bool)
 
 
 def _of_embed(body: EmbedBody, limits: Limits) -> EmbeddingsRequest:

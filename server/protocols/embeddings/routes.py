@@ -9,7 +9,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import Response
 
-from mass_serve.engine import EmbeddingQuestion
+from mass_serve.engine import EmbeddingQuestion, ServingEngine
 from mass_serve.model_store.format.field_types import AUTO
 from mass_serve.server.protocols.bodies import MOST_JSON_HERE
 from mass_serve.server.protocols.embeddings.answers import embed_answer, embeddings_answer
@@ -84,7 +84,7 @@ async def _named_task(task: str) -> None:
 
 async def _task(request: Request) -> str | None:
     task: str | None = request.path_params.get("task")
-    return None if task in (AUTO, BASE) else task
+    return None if task == AUTO else task
 
 
 @router.post(
@@ -128,12 +128,16 @@ async def _answer(
     body: bytes, service: Service, context: RequestContext, form: Form, task: str | None
 ) -> str:
     asked = await _asked(body, service, context, form)
-    if task is not None:
-        asked = replace(asked, model=task)
+    asked = replace(asked, model=_embedder(task or asked.model, service.engine))
     found = await service.embed(asked.inputs, EmbeddingQuestion(asked.model), context)
     check_dimensions(asked, [len(vector) for vector in found.vectors])
     nbytes = BYTES_A_VALUE * sum(map(len, found.vectors))
     return await service.parsers.run(context.caller.turn(), nbytes, form.answer, asked, found)
+
+
+def _embedder(name: str | None, engine: ServingEngine) -> str | None:
+    """Returns the task that a name means, whose own name may be BASE; None: the pretrained encoder."""
+    return None if name == BASE and BASE not in engine.tasks else name
 
 
 async def _asked(body: bytes, service: Service, context: RequestContext, form: Form) -> EmbeddingsRequest:
