@@ -141,7 +141,7 @@ class AsyncClient:
                 response = await self._http.request(
                     call.method, self._url + call.path, headers=self._headers, **call.options
                 )
-            except httpx.TransportError as error:
+            except httpx.RequestError as error:
                 raise UnreachableError(f"{self._url} does not answer: {error}") from error
             if (again := patience.after(response)) is None:
                 return response

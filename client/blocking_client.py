@@ -26,8 +26,9 @@ class Client:
     Long lists become requests of `batch_size` answers, which must not exceed the server's
     `max_images_per_request`. `http` is an httpx client of your own, for certificates or proxies.
 
-    Every method raises ClientError (`mass_serve.client.errors`), TypeError for what is no input, and OSError
-    for a file that cannot be read.
+    Every method raises ClientError (`mass_serve.client.errors`), TypeError for what is no input, OSError for
+    a file that cannot be read, and ValueError where labels are asked for of a task that finds entities, or
+    the other way round.
     """
 
     def __init__(
@@ -149,7 +150,7 @@ class Client:
                 response = self._http.request(
                     call.method, self._url + call.path, headers=self._headers, **call.options
                 )
-            except httpx.TransportError as error:
+            except httpx.RequestError as error:
                 raise UnreachableError(f"{self._url} does not answer: {error}") from error
             if (again := patience.after(response)) is None:
                 return response

@@ -4,7 +4,7 @@ ClientError                  the root; its text is the server's sentence
 ├── RefusedError             4xx: this request would be refused again
 │   └── UnauthorizedError    401: the server asks for a key
 ├── BusyError                429 or 503, also at the last try
-├── FailedError              another 5xx: the server could not answer
+├── FailedError              another 5xx: the server could not answer; or what answered is no server of ours
 └── UnreachableError         there was no answer at all
 """
 
@@ -33,7 +33,7 @@ class BusyError(ClientError):
 
 
 class FailedError(ClientError):
-    """The server could not answer: another 5xx."""
+    """The server could not answer, 5xx, or what answered is no MASS server."""
 
 
 class UnreachableError(ClientError):

@@ -70,7 +70,7 @@ class Exchanges:
     def answers(self, inputs: Sequence[Input], question: Question) -> Exchange[list[Answer]]:
         """Asks for one answer to each input. Raises ValueError for a task that finds entities."""
         found = yield from self._results(inputs, question, 1)
-        return [_whole(one) for one in found]
+        return [_whole(one) for own in found for one in own]
 
     def each(
         self, inputs: Sequence[Input], question: Question
@@ -78,24 +78,27 @@ class Exchanges:
         """Asks for an answer of every task to each input."""
         names = question.tasks
         count = len((yield from self.tasks()).tasks) if names is None else len(names)
-        found = yield from self._results(inputs, question, max(1, count))
-        return [found[start : start + count] for start in range(0, len(found), count)]
+        return (yield from self._results(inputs, question, max(1, count)))
 
     def entities(self, inputs: Sequence[Input], question: Question) -> Exchange[list[EntityAnswer]]:
         """Asks for the entities in each text. Raises ValueError for a task that finds none."""
         found = yield from self._results(inputs, question, 1)
-        return [_of_tokens(one) for one in found]
+        return [_of_tokens(one) for own in found for one in own]
 
     def _results(
         self, inputs: Sequence[Input], question: Question, answers_each: int
-    ) -> Exchange[list[Answer | EntityAnswer]]:
+    ) -> Exchange[list[list[Answer | EntityAnswer]]]:
+        """Asks in requests of about `batch_size` answers, and returns those of each input."""
         are_texts = yield from self._are_texts(inputs)
         # The evidence of inputs of one task is pooled in one request.
         size = len(inputs) if question.same_task else self.batch_size // answers_each
-        found: list[Answer | EntityAnswer] = []
+        found: list[list[Answer | EntityAnswer]] = []
         for portion in _portions(inputs, size):
             options = {"params": question.query, **_body(portion, are_texts)}
-            found += read_results((yield Call("POST", "/v1/classify", options)))
+            results = list(read_results((yield Call("POST", "/v1/classify", options))))
+            # Counted anew: the server may have more tasks than when it was asked for them.
+            each = len(results) // len(portion)
+            found += [results[place * each : (place + 1) * each] for place in range(len(portion))]
         return found
 
     def _are_texts(self, inputs: Sequence[Input]) -> Exchange[bool]:

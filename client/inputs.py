@@ -19,7 +19,7 @@ Text: TypeAlias = "str | tuple[str, str]"
 Input: TypeAlias = "Image | Text"
 
 # Those that PNG has.
-_MODES_OF_PNG = {"1", "L", "LA", "P", "RGB", "RGBA", "I", "I;16"}
+_MODES_OF_PNG = {"1", "L", "LA", "P", "RGB", "RGBA", "I;16"}
 
 
 def listed(inputs: Input | list[Any]) -> Sequence[Input]:
@@ -70,7 +70,10 @@ def _picture(array: Any) -> Pillow.Image:
 
 def _png(picture: Pillow.Image) -> bytes:
     file = BytesIO()
-    (picture if picture.mode in _MODES_OF_PNG else picture.convert("RGB")).save(file, "PNG")
+    if picture.mode not in _MODES_OF_PNG:
+        # Numbers of more than 8 bits are cut off in RGB, where those of a PNG may have 16.
+        picture = picture.convert("I;16" if picture.mode == "I" else "RGB")
+    picture.save(file, "PNG")
     return file.getvalue()
 
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 import httpx
+from pydantic import TypeAdapter, ValidationError
 
 from mass_serve.client.answers import CLASSIFY_ANSWER, TASK_LIST, Answer, EntityAnswer, TaskList
 from mass_serve.client.errors import BusyError, ClientError, FailedError, RefusedError, UnauthorizedError
+
+T = TypeVar("T")
 
 # Statuses whose Retry-After says when the same request may be answered.
 LATER = {429, 503}
@@ -15,21 +19,30 @@ LATER = {429, 503}
 
 def read_results(response: httpx.Response) -> Sequence[Answer | EntityAnswer]:
     """Returns the answers in a response. Raises ClientError."""
-    return CLASSIFY_ANSWER.validate_json(checked(response).content).results
+    return _read(CLASSIFY_ANSWER, response).results
 
 
 def read_tasks(response: httpx.Response) -> TaskList:
     """Returns what is served. Raises ClientError."""
-    return TASK_LIST.validate_json(checked(response).content)
+    return _read(TASK_LIST, response)
+
+
+def _read(kind: TypeAdapter[T], response: httpx.Response) -> T:
+    try:
+        return kind.validate_json(checked(response).content)
+    except ValidationError as error:  # such as the page on which a proxy asks who is there
+        raise _error(FailedError, _is_no_server(response), response) from error
 
 
 def checked(response: httpx.Response) -> httpx.Response:
     """Returns a response that is an answer. Raises ClientError for any other."""
     if response.is_success:
         return response
-    raise _kind(response.status_code)(
-        _sentence(response), response.status_code, response.headers.get("X-Request-Id")
-    )
+    raise _error(_kind(response.status_code), _sentence(response), response)
+
+
+def _error(kind: type[ClientError], sentence: str, response: httpx.Response) -> ClientError:
+    return kind(sentence, response.status_code, response.headers.get("X-Request-Id"))
 
 
 def _kind(status: int) -> type[ClientError]:
@@ -44,4 +57,8 @@ def _sentence(response: httpx.Response) -> str:
     try:
         return str(response.json()["error"])
     except (ValueError, KeyError, TypeError):
-        return f"{response.url} answered {response.status_code}, and is no MASS server or is behind a proxy"
+        return _is_no_server(response)
+
+
+def _is_no_server(response: httpx.Response) -> str:
+    return f"{response.url} answered {response.status_code}, and is no MASS server or is behind a proxy"

@@ -38,7 +38,7 @@ def pixels(number: int) -> Image.Image:
     return Image.open(BytesIO(picture(number))).convert("RGB")
 
 
-@pytest.mark.parametrize("kind", ["str", "path", "bytes", "file", "picture", "CMYK", "array"])
+@pytest.mark.parametrize("kind", ["str", "path", "bytes", "file", "picture", "CMYK", "I", "array"])
 def test_an_image_of_every_kind(client: Client, tmp_path: Path, kind: str) -> None:
     path = tmp_path / "photo.png"
     path.write_bytes(picture(3))
@@ -49,6 +49,7 @@ def test_an_image_of_every_kind(client: Client, tmp_path: Path, kind: str) -> No
         "file": BytesIO(picture(3)),
         "picture": pixels(3),
         "CMYK": pixels(3).convert("CMYK"),
+        "I": Image.fromarray(np.asarray(pixels(3).getchannel("R"), np.int32) * 257),
         "array": np.asarray(pixels(3)),
     }[kind]
     answer = client.classify(image)

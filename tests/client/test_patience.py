@@ -8,7 +8,7 @@ from collections.abc import Callable
 import httpx
 import pytest
 
-from mass_serve.client import AsyncClient, BusyError, Client, FailedError, RefusedError
+from mass_serve.client import AsyncClient, BusyError, Client, FailedError, RefusedError, UnreachableError
 
 SERVED = {"store_revision": "1", "reads": "images", "tasks": []}
 
@@ -89,7 +89,20 @@ def test_what_would_be_refused_again_is_not_asked_again(ask: Ask, status: int, k
     assert busy.asked == 1
 
 
-def test_what_is_no_server_of_ours_is_told() -> None:
-    http = httpx.Client(transport=httpx.MockTransport(lambda _: httpx.Response(502, text="<html>")))
-    with Client("http://server", http=http) as client, pytest.raises(FailedError, match="502"):
+@pytest.mark.parametrize("status", [200, 502])
+def test_what_is_no_server_of_ours_is_told(status: int) -> None:
+    http = httpx.Client(transport=httpx.MockTransport(lambda _: httpx.Response(status, text="<html>")))
+    with (
+        Client("http://server", http=http) as client,
+        pytest.raises(FailedError, match=f"{status}, and"),
+    ):
+        client.tasks()
+
+
+def test_a_response_that_cannot_be_read_is_none() -> None:
+    def garbled(_: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, headers={"Content-Encoding": "gzip"}, content=iter([b"no gzip"]))
+
+    http = httpx.Client(transport=httpx.MockTransport(garbled))
+    with Client("http://server", http=http) as client, pytest.raises(UnreachableError):
         client.tasks()
