@@ -47,6 +47,8 @@ def configure_logs(settings: Settings) -> None:
     root.setLevel(settings.log_level.upper())
     # uvicorn reports each start and stop of its own; this service does so itself.
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    # It warns of each malformed form, which is the caller's affair and told to the caller: a log could be filled.
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)
 
 
 def _hide_credentials(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
