@@ -47,7 +47,7 @@ def configure_logs(settings: Settings) -> None:
     root.setLevel(settings.log_level.upper())
     # uvicorn reports each start and stop of its own; this service does so itself.
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
-    # It warns of each malformed form, which is the caller's affair and told to the caller: a log could be filled.
+    # It warns of each malformed form: callers, who are told of theirs, could fill the log.
     logging.getLogger("python_multipart").setLevel(logging.ERROR)
 
 

@@ -269,9 +269,11 @@ def test_a_mode_is_a_name_that_the_store_does_not_judge() -> None:
 
 def test_tensors_of_a_calibration_file() -> None:
     shapes = calibration_shapes(kinds=5, tasks=2, classes=7)
-    assert shapes == {"means": (7, 5, 2), "covariance": (5, 2, 5, 2), "images": (7,), "owner": (2, 7)}
+    fitted = {"means": (7, 5, 2), "covariance": (5, 2, 5, 2), "images": (7,), "owner": (2, 7)}
+    assert shapes == {**fitted, "weights": (2, 8)}
     tensors = {name: torch.zeros(shape) for name, shape in shapes.items()}
     assert is_calibration(tensors, 5, 2)
+    assert is_calibration({name: tensors[name] for name in fitted}, 5, 2)
     assert not is_calibration(tensors, 4, 2)
     assert not is_calibration(tensors, 5, 3)
     assert not is_calibration({name: tensors[name] for name in ("covariance", "images", "owner")}, 5, 2)

@@ -522,7 +522,7 @@ def test_metrics_that_are_there_from_the_start(server: RunningServer) -> None:
     assert server.metric('mass_segments_total{form="low_rank"}') == 4
     assert server.metric('mass_segments_total{form="materialised"}') == 1
     assert server.metric('mass_device_memory_bytes{kind="pretrained"}') == 1000
-    options = 'device="auto",dtype="float32",execution="low_rank",mode=""'
+    options = 'device="auto",dtype="float32",embedding_pooling="own",execution="low_rank",mode=""'
     assert server.metric(f'mass_build_info{{{options},version="{__version__}"}}') == 1
 
 
@@ -532,11 +532,10 @@ def test_the_description_is_complete_and_promises_no_422(server: RunningServer) 
     assert set(operation["requestBody"]["content"]) == {
         "application/json",
         "application/octet-stream",
-        "image/*",
         "multipart/form-data",
     }
     names = {parameter["name"] for parameter in operation["parameters"]}
-    assert names == {"tasks", "top_k", "answer", "same_task", "aggregation"}
+    assert names == {"tasks", "top_k", "answer", "same_task", "aggregation", "X-Request-Id"}
     assert {"200", "400", "404", "413", "415", "429", "500", "503", "504"} <= set(operation["responses"])
     statuses = {s for path in description["paths"].values() for op in path.values() for s in op["responses"]}
     assert "422" not in statuses
