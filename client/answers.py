@@ -91,7 +91,7 @@ class Task:
 
 @dataclass(frozen=True)
 class TaskList:
-    """What a server serves."""
+    """Holds what a server serves."""
 
     store_revision: str
     reads: Literal["images", "texts"]

@@ -33,7 +33,7 @@ Exchange: TypeAlias = Generator[Call, httpx.Response, T]
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked beside the inputs."""
+    """Holds what is asked beside the inputs."""
 
     tasks: Sequence[str] | None = None
     top_k: int | None = None

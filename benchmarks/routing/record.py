@@ -66,7 +66,7 @@ class Suite:
 
     @cached_property
     def resumed_distances(self) -> Tensor:
-        """Those of `EvidenceSearch.resumed_distances`."""
+        """Returns those of `EvidenceSearch.resumed_distances`."""
         return self.search.resumed_distances(self.loaded)
 
     def part(self, name: str, records: Path, most: int) -> Recorded:

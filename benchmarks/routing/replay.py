@@ -38,7 +38,7 @@ SERVED = Constants(
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of N inputs."""
+    """Holds what became of N inputs."""
 
     truth: Tensor  # [N] int64
     task: Tensor  # [N] int64: the one that answers

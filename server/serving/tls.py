@@ -65,7 +65,7 @@ class TlsFiles:
 
     @property
     def current(self) -> Identity:
-        """What a new connection is shown."""
+        """Returns what a new connection is shown."""
         with self._lock:
             if time.monotonic() >= self._polled + POLL_SECONDS:
                 self._polled = time.monotonic()
