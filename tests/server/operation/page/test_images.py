@@ -127,6 +127,7 @@ def test_images_of_one_task_are_asked_together(visit: Visit, demo: RunningServer
     with page.expect_request("**/v1/classify**") as asked:
         choose(page, EIGHT, ALPHA)
     assert query(asked.value) == {"same_task": ["true"]}
+    page.locator("#answers .task b").nth(1).wait_for()
     tasks = page.locator("#answers .task b").all_inner_texts()
     assert len(tasks) == 2
     assert len(set(tasks)) == 1
