@@ -125,7 +125,7 @@ def test_images_of_one_task_are_asked_together(visit: Visit, demo: RunningServer
     page = visit(demo)
     page.check("[value=same_task]")
     with page.expect_request("**/v1/classify**") as asked:
-        choose(page, EIGHT, ALPHA)
+        choose(page, EIGHT, IMAGES / "street" / "three" / "00.png")
     assert query(asked.value) == {"same_task": ["true"]}
     page.locator("#answers .task b").nth(1).wait_for()
     tasks = page.locator("#answers .task b").all_inner_texts()
