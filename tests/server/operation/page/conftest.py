@@ -13,7 +13,7 @@ import pytest
 from tests.server_processes import RunningServer, demo_server, serving
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser, Locator, LocatorAssertions, Page
 
 # Of the task `domain`: whoever reads it as HTML changes the page's title.
 HOSTILE_LABEL = "<img src=x onerror=\"document.title='changed'\"><b>bold</b>"
@@ -21,6 +21,14 @@ HOSTILE_LABEL = "<img src=x onerror=\"document.title='changed'\"><b>bold</b>"
 
 class Visit(Protocol):
     def __call__(self, server: RunningServer, **options: Any) -> Page: ...
+
+
+def expect(locator: Locator) -> LocatorAssertions:
+    """Returns Playwright's assertions, which wait: what an action causes in a browser comes after it."""
+    from playwright.sync_api import expect
+
+    expect.set_options(timeout=30_000)
+    return expect(locator)
 
 
 # By module: its event loop would be in the way of other tests.

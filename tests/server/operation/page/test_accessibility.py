@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.server.operation.page.conftest import Visit
+from tests.server.operation.page.conftest import Visit, expect
 from tests.server_processes import RunningServer
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def test_a_page_of_images_has_no_violation(
     page.locator("#tasks summary").first.click()
     assert violations(page) == []
     page.check("[value=each]")
-    page.wait_for_selector("#answers .bars:has-text('street: ')")
+    expect(page.locator("#answers .bars")).to_contain_text("street: ")
     assert violations(page) == []
 
 

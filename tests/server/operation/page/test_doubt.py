@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.server.operation.page.conftest import HOSTILE_LABEL, Visit
+from tests.server.operation.page.conftest import HOSTILE_LABEL, Visit, expect
 from tests.server_processes import RunningServer
 
 if TYPE_CHECKING:
@@ -31,10 +31,9 @@ def test_an_input_unlike_all_is_none_of_these(visit: Visit, demo: RunningServer)
     page = visit(demo)
     with_changed_answers(page, lambda result: result.update(unrouted=True))
     page.get_by_role("button", name="street").click()
-    page.wait_for_selector("#answers .doubt")
-    assert page.inner_text("#answers .label") == "None of these"
-    assert "The nearest is street: eight." in page.inner_text("#answers .doubt")
-    assert page.inner_text("#status").startswith("None of these")
+    expect(page.locator("#answers .label")).to_have_text("None of these")
+    expect(page.locator("#answers .doubt")).to_contain_text("The nearest is street: eight.")
+    expect(page.locator("#status")).to_contain_text("None of these")
 
 
 def test_other_tasks_that_were_near_are_named(visit: Visit, demo: RunningServer) -> None:
@@ -48,8 +47,8 @@ def test_other_tasks_that_were_near_are_named(visit: Visit, demo: RunningServer)
     page = visit(demo)
     with_changed_answers(page, lambda result: result.update(alternatives=[other]))
     page.get_by_role("button", name="street").click()
-    page.wait_for_selector("#answers .hint")
-    assert f"It may also be {HOSTILE_LABEL} of digits, 25.0 % likely." in page.inner_text("#answers")
+    told = f"It may also be {HOSTILE_LABEL} of digits, 25.0 % likely."
+    expect(page.locator("#answers")).to_contain_text(told)
     assert page.title() == "MASS Serve"
 
 
@@ -66,8 +65,7 @@ def test_a_busy_server_is_asked_again(visit: Visit, demo: RunningServer) -> None
 
     page.route("**/v1/classify**", answered)
     page.get_by_role("button", name="street").click()
-    page.wait_for_selector("#answers .label")
-    assert page.inner_text("#answers .label") == "eight"
+    expect(page.locator("#answers .label")).to_have_text("eight")
     assert refusals == []
 
 
@@ -75,6 +73,5 @@ def test_a_server_that_is_gone_is_told(visit: Visit, demo: RunningServer) -> Non
     page = visit(demo)
     page.route("**/v1/classify**", lambda route: route.abort())
     page.get_by_role("button", name="street").click()
-    page.wait_for_selector("#answers .error")
-    assert page.inner_text("#answers .error") == "The server cannot be reached."
-    assert page.inner_text("#status") == "1 of 1 requests failed."
+    expect(page.locator("#answers .error")).to_have_text("The server cannot be reached.")
+    expect(page.locator("#status")).to_have_text("1 of 1 requests failed.")

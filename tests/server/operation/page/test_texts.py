@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.server.operation.page.conftest import HOSTILE_LABEL, Visit
+from tests.server.operation.page.conftest import HOSTILE_LABEL, Visit, expect
 from tests.server_processes import RunningServer
 
 if TYPE_CHECKING:
@@ -19,14 +19,14 @@ def ask(page: Page, text: str) -> None:
     page.fill("#text", text)
     page.press("#text", "Control+Enter")
     page.wait_for_selector("#answers > li:last-child > :nth-child(2)")
-    page.wait_for_selector("#status:not(:has-text('Asking'))", state="attached")
+    expect(page.locator("#status")).not_to_contain_text("Asking")
 
 
 def test_each_line_is_a_text_or_all_are_one(visit: Visit, text_server: RunningServer) -> None:
     page = visit(text_server)
     ask(page, "What is the weather?\n\nIt rains.\n")
     assert page.locator("#answers blockquote").all_inner_texts() == ["What is the weather?", "It rains."]
-    assert page.inner_text("#status") == "2 answers."
+    expect(page.locator("#status")).to_have_text("2 answers.")
     page.uncheck("#lines")
     ask(page, "What is the weather?\nIt rains.")
     assert page.locator("#answers blockquote").all_inner_texts() == ["What is the weather?\nIt rains."]
@@ -34,13 +34,10 @@ def test_each_line_is_a_text_or_all_are_one(visit: Visit, text_server: RunningSe
 
 def test_a_sample_is_a_text(visit: Visit, text_server: RunningServer) -> None:
     page = visit(text_server)
-    assert page.locator("#samples button").all_inner_texts() == [
-        "What is the weather?",
-        "Jane lives in Zürich.",
-    ]
+    expect(page.locator("#samples button")).to_have_text(["What is the weather?", "Jane lives in Zürich."])
     page.get_by_role("button", name="Jane").click()
-    page.wait_for_selector("#answers .label")
-    assert 'curl -d \'{"texts":["Jane lives in Zürich."]}\'' in page.inner_text("#command")
+    expect(page.locator("#answers .label")).to_have_count(1)
+    expect(page.locator("#command")).to_contain_text('curl -d \'{"texts":["Jane lives in Zürich."]}\'')
 
 
 def test_entities_are_marked_where_they_stand(visit: Visit, text_server: RunningServer) -> None:
@@ -68,14 +65,14 @@ def test_entities_stand_beside_the_labels_of_other_tasks(visit: Visit, text_serv
     page = visit(text_server)
     page.check("[value=each]")
     ask(page, "Jane lives in Zürich.")
-    assert "guard: guard" in page.inner_text("#answers .bars")
-    assert page.locator("#answers mark").count()
+    expect(page.locator("#answers .bars").first).to_contain_text("guard: guard")
+    expect(page.locator("#answers mark").first).to_be_visible()
 
 
 def test_what_was_not_read_is_told(visit: Visit, text_server: RunningServer) -> None:
     page = visit(text_server)
     ask(page, "weather " * 500)
-    assert "tokens of the text were not read" in page.inner_text("#answers")
+    expect(page.locator("#answers")).to_contain_text("tokens of the text were not read")
 
 
 def test_what_the_server_refuses_is_told_in_its_words(visit: Visit, text_server: RunningServer) -> None:
@@ -84,10 +81,8 @@ def test_what_the_server_refuses_is_told_in_its_words(visit: Visit, text_server:
     page.check("#tasks [value=pii]")
     ask(page, "Jane")
     asked = {"texts": ["Jane"], "tasks": ["guard", "pii"]}
-    assert (
-        page.inner_text("#answers .error")
-        == text_server.client.post("/v1/classify", json=asked).json()["error"]
-    )
+    refused = text_server.client.post("/v1/classify", json=asked).json()["error"]
+    expect(page.locator("#answers .error")).to_have_text(refused)
 
 
 def test_labels_never_become_html(visit: Visit, text_server: RunningServer) -> None:
@@ -95,8 +90,7 @@ def test_labels_never_become_html(visit: Visit, text_server: RunningServer) -> N
     page.check("#tasks [value=domain]")
     page.locator("#tasks li:has([value=domain]) summary").click()
     ask(page, HOSTILE_LABEL)
-    assert HOSTILE_LABEL in page.inner_text("#answers .label")
-    assert HOSTILE_LABEL in page.inner_text("#tasks")
-    assert HOSTILE_LABEL in page.inner_text("#answers blockquote")
+    for shown in ("#answers .label", "#tasks", "#answers blockquote"):
+        expect(page.locator(shown)).to_contain_text(HOSTILE_LABEL)
     assert page.locator("#tasks img, #tasks b, #answers img, #answers .label b").count() == 0
     assert page.title() == "MASS Serve"
