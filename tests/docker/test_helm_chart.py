@@ -43,22 +43,19 @@ def refusal(*values: str) -> str:
 
 
 def _what_it_is(value: Any) -> Any:
-    """An object without what says who made it (namespace, all labels but the name), variables in one order."""
+    """An object without who made it (its namespace, all labels but the name), with sorted variables."""
     if isinstance(value, list):
-        same = [_what_it_is(one) for one in value]
-        named = all(isinstance(one, dict) and "name" in one for one in same)
-        return sorted(same, key=lambda one: str(one["name"])) if named else same
+        listed = [_what_it_is(one) for one in value]
+        named = all(isinstance(one, dict) and "name" in one for one in listed)
+        return sorted(listed, key=lambda one: str(one["name"])) if named else listed
     if not isinstance(value, dict):
         return value
-    same = {key: _what_it_is(one) for key, one in value.items()}
-    for key in [
-        key
-        for key in same
-        if key.startswith(("app.kubernetes.io/", "helm.sh/")) and not key.endswith("/name")
-    ]:
-        del same[key]
-    same.pop("namespace", None)
-    return same
+    return {key: _what_it_is(one) for key, one in value.items() if not _says_who_made_it(key)}
+
+
+def _says_who_made_it(key: str) -> bool:
+    is_label = key.startswith(("app.kubernetes.io/", "helm.sh/"))
+    return key == "namespace" or (is_label and not key.endswith("/name"))
 
 
 def _by_kind(objects: list[Object]) -> dict[str, Any]:
