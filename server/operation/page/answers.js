@@ -9,8 +9,11 @@ function list(names) {
   return names.flatMap((called, place) => [place === 0 ? "" : place === names.length - 1 ? " and " : ", ", name(called)]);
 }
 
-export function inputOf({ blob, text, called }) {
-  if (text !== undefined) return element("blockquote", { className: "input", tabIndex: 0 }, name(text));
+export function inputOf({ blob, text, pair, called }) {
+  if (text !== undefined) {
+    const second = pair === undefined ? [] : [element("hr"), name(pair)];
+    return element("blockquote", { className: "input", tabIndex: 0 }, name(text), ...second);
+  }
   return element("figure", { className: "input" }, image(blob, ""), element("figcaption", {}, name(called)));
 }
 

@@ -77,10 +77,22 @@ function askAboutFiles(files) {
   askAbout([...files].map((file) => ({ blob: file, called: file.name })));
 }
 
+function textsOf(area) {
+  const texts = byId("lines").checked ? area.value.split("\n") : [area.value];
+  return texts.filter((one) => one.trim());
+}
+
 function askAboutText() {
-  const text = byId("text").value;
-  const texts = byId("lines").checked ? text.split("\n") : [text];
-  askAbout(texts.filter((one) => one.trim()).map((one) => ({ text: one })));
+  const firsts = textsOf(byId("text"));
+  const seconds = textsOf(byId("seconds"));
+  if (!seconds.length) askAbout(firsts.map((one) => ({ text: one })));
+  else if (firsts.length === seconds.length) askAbout(firsts.map((one, at) => ({ text: one, pair: seconds[at] })));
+  else tell(`There are ${firsts.length} first and ${seconds.length} second texts; a pair needs one of each.`);
+}
+
+function tell(wrong) {
+  byId("status").classList.remove("unseen");
+  byId("status").replaceChildren(element("span", { className: "error" }, wrong));
 }
 
 function showCommand() {
@@ -146,7 +158,7 @@ async function start() {
     showCommand();
     await showSamples();
   } catch (error) {
-    byId("status").replaceChildren(element("span", { className: "error" }, error.message));
+    tell(error.message);
   }
 }
 
@@ -155,11 +167,13 @@ byId("files").addEventListener("change", (event) => {
   event.target.value = ""; // the same file may be chosen again
 });
 byId("texts").addEventListener("submit", (event) => { event.preventDefault(); askAboutText(); });
-byId("text").addEventListener("keydown", (event) => {
+byId("texts").addEventListener("keydown", (event) => {
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) askAboutText();
 });
 byId("lines").addEventListener("change", (event) => {
-  byId("text-label").textContent = event.target.checked ? "Texts, one on each line" : "Text";
+  const lines = event.target.checked;
+  byId("text-label").textContent = lines ? "Texts, one on each line" : "Text";
+  byId("seconds-label").textContent = lines ? "Second texts, one on each line" : "Second text";
 });
 byId("question").addEventListener("change", ask);
 byId("tasks").addEventListener("change", tasksChanged);

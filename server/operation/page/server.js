@@ -55,14 +55,16 @@ function query({ tasks, kind }) {
   return asked.length ? `?${asked.join("&")}` : "";
 }
 
+const textOf = ({ text, pair }) => (pair === undefined ? text : { text, text_pair: pair });
+
 function body(inputs) {
-  if (inputs[0].text !== undefined) return JSON.stringify({ texts: inputs.map((input) => input.text) });
+  if (inputs[0].text !== undefined) return JSON.stringify({ texts: inputs.map(textOf) });
   const form = new FormData();
   for (const { blob, called } of inputs) form.append("images", blob, called);
   return form;
 }
 
-// Returns the server's results for inputs, each { text } or { blob, called }.
+// Returns the server's results for inputs, each { text }, { text, pair } or { blob, called }.
 export async function classify(inputs, question, signal) {
   const response = await respond(`v1/classify${query(question)}`, { method: "POST", body: body(inputs), signal });
   return (await response.json()).results;

@@ -45,6 +45,7 @@ def test_a_page_of_images_has_no_violation(
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_page_of_texts_has_no_violation(visit: Visit, text_server: RunningServer, scheme: str) -> None:
     page = visit(text_server, color_scheme=scheme)
+    page.locator("#pairs summary").click()
     page.fill("#text", "Jane lives in Zürich.\nWhat is the weather?")
     page.check("#tasks [value=pii]")
     page.get_by_role("button", name="Classify").click()

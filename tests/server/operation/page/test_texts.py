@@ -32,6 +32,37 @@ def test_each_line_is_a_text_or_all_are_one(visit: Visit, text_server: RunningSe
     assert page.locator("#answers blockquote").all_inner_texts() == ["What is the weather?\nIt rains."]
 
 
+def test_texts_go_in_pairs_where_second_ones_are_given(visit: Visit, text_server: RunningServer) -> None:
+    page = visit(text_server)
+    page.check("#tasks [value=guard]")
+    page.locator("#pairs summary").click()
+    page.fill("#seconds", "It is wet.\nIt is dry.")
+    ask(page, "It rains.\nThe sun shines.")
+    assert page.locator("#answers blockquote").all_inner_texts() == [
+        "It rains.\nIt is wet.",
+        "The sun shines.\nIt is dry.",
+    ]
+    command = page.inner_text("#command")
+    assert '{"text":"It rains.","text_pair":"It is wet."}' in command
+    pairs = [{"text": "It rains.", "text_pair": "It is wet."}]
+    (asked,) = text_server.client.post("/v1/classify", json={"texts": pairs, "tasks": ["guard"]}).json()[
+        "results"
+    ]
+    expect(page.locator("#answers .task").first).to_contain_text(f"{asked['score'] * 100:.1f} %")
+
+
+def test_a_pair_needs_two_texts(visit: Visit, text_server: RunningServer) -> None:
+    page = visit(text_server)
+    page.locator("#pairs summary").click()
+    page.fill("#seconds", "It is wet.")
+    page.fill("#text", "It rains.\nThe sun shines.")
+    page.press("#seconds", "Control+Enter")
+    expect(page.locator("#status .error")).to_have_text(
+        "There are 2 first and 1 second texts; a pair needs one of each."
+    )
+    expect(page.locator("#answers li")).to_have_count(0)
+
+
 def test_a_sample_is_a_text(visit: Visit, text_server: RunningServer) -> None:
     page = visit(text_server)
     expect(page.locator("#samples button")).to_have_text(["What is the weather?", "Jane lives in Zürich."])
