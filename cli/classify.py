@@ -15,7 +15,7 @@ from mass_serve.cli.given_inputs import GivenInput, GivenInputs, on_one_line
 from mass_serve.engine import Aggregation, AnswerKind, Classification, Engine, Question
 from mass_serve.inputs.texts import Text
 from mass_serve.model_store.errors import StoreError
-from mass_serve.server.protocols.native.answers import ImageResult, TokenResult, result
+from mass_serve.server.protocols.results import ImageResult, TokenResult, result
 from mass_serve.server.settings import Settings, SettingsError, load_settings
 from mass_serve.server.startup import store_source
 

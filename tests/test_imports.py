@@ -93,7 +93,7 @@ def test_imports_run_downwards_only(folder: str) -> None:
         ("engine", "benchmarks.timing"),
         ("server", "typer"),
         ("client", "torch"),
-        ("client", "mass_serve.server.protocols.native.answers"),
+        ("client", "mass_serve.server.protocols.results"),
     ],
 )
 def test_the_rule_catches(folder: str, name: str) -> None:

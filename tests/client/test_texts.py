@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from mass_serve.client import Answer, Client, EntityAnswer, answers
-from mass_serve.server.protocols.native import answers as of_server
+from mass_serve.server.protocols import results as of_server
+from mass_serve.server.protocols.native import messages as of_native
 from tests import texts, trained_tokenizers
 from tests.server_processes import serving
 from tests.trained_tokenizers import TRAINED
@@ -80,9 +81,9 @@ PAIRS = {
     answers.Answer: of_server.ImageResult,
     answers.Entity: of_server.EntityInText,
     answers.EntityAnswer: of_server.TokenResult,
-    answers.Task: of_server.TaskDescription,
-    answers.TaskList: of_server.TaskList,
-    answers.ClassifyAnswer: of_server.ClassifyAnswer,
+    answers.Task: of_native.TaskDescription,
+    answers.TaskList: of_native.TaskList,
+    answers.ClassifyAnswer: of_native.ClassifyAnswer,
 }
 
 

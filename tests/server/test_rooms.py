@@ -124,12 +124,12 @@ def test_a_room_imports_only_those_below_it(room: str) -> None:
         ("server.serving.service", "mass_serve.backbone.ExpertBank"),
         ("server.serving.service", "mass_serve.model_store.store.Store"),
         ("server.web.middleware", "mass_serve.server.operation.metrics"),
-        ("server.operation.metrics", "mass_serve.server.protocols.native.answers.LabelScore"),
+        ("server.operation.metrics", "mass_serve.server.protocols.results.LabelScore"),
         ("server.protocols.native.routes", "mass_serve.server.operation.metrics.Metrics"),
         ("server.protocols.native.classify_requests", "mass_serve.server.web.responses.ErrorBody"),
-        ("server.protocols.native.answers", "starlette.responses.Response"),
+        ("server.protocols.native.messages", "starlette.responses.Response"),
         ("server.protocols.bodies", "fastapi.Request"),
-        ("server.protocols.bodies", "mass_serve.server.protocols.native.answers.LabelScore"),
+        ("server.protocols.bodies", "mass_serve.server.protocols.native.messages.TaskList"),
         ("server.protocols.hugging_face.messages", "mass_serve.server.protocols.open_inference.tensors"),
         ("server.errors", "mass_serve.server.settings.Settings"),
         ("server.web.process", "mass_serve.server.app.create_app"),
@@ -161,7 +161,7 @@ def test_the_rule_allows(module: str, name: str) -> None:
 def test_nothing_of_the_web_is_needed_to_serve_without_http() -> None:
     """The queue, the engine in service and a protocol's messages are the same under every transport."""
     messages = [module for module in SERVER if is_message(module)]
-    assert "server.protocols.native.answers" in messages
+    assert "server.protocols.native.messages" in messages
     shared = [module for module in SERVER if room_of(module) in WITHOUT_TRANSPORT]
     loaded = loaded_by("; ".join(f"import {PACKAGE}.{module}" for module in (*shared, *messages)))
     assert not loaded & (WEB_FRAMEWORKS | {"prometheus_client", "typer"})

@@ -11,7 +11,6 @@ from mass_serve.engine import Aggregation, AnswerKind, Classification, Question,
 from mass_serve.server.errors import BadRequestError
 from mass_serve.server.protocols.bodies import is_large_json
 from mass_serve.server.protocols.limits import DEFAULT_TOP_K, Limits
-from mass_serve.server.protocols.native.answers import ClassifyAnswer, results
 from mass_serve.server.protocols.native.classify_requests import (
     AGGREGATION,
     ANSWER,
@@ -25,6 +24,8 @@ from mass_serve.server.protocols.native.classify_requests import (
     request_of_files,
     split_names,
 )
+from mass_serve.server.protocols.native.messages import ClassifyAnswer
+from mass_serve.server.protocols.results import results
 from mass_serve.server.protocols.writing import written_answer
 from mass_serve.server.serving.request_context import RequestContext
 from mass_serve.server.serving.service import Service

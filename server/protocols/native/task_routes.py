@@ -11,7 +11,7 @@ from fastapi.responses import Response
 
 from mass_serve.engine import ServingEngine
 from mass_serve.server.errors import NotFoundError
-from mass_serve.server.protocols.native.answers import TaskDescription, TaskList, task_description
+from mass_serve.server.protocols.native.messages import TaskDescription, TaskList, task_description
 from mass_serve.server.serving.caller import ITSELF
 from mass_serve.server.serving.parsers import Parsers
 from mass_serve.server.web.receiving import FOR_INFERENCE, CurrentService

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from mass_serve import __version__
 from mass_serve.engine import Alternative, Classification
-from mass_serve.server.protocols.native.answers import image_result
+from mass_serve.server.protocols.results import image_result
 from tests.pictures import bomb, picture
 from tests.server.fakes import FAIL, STRANGE
 from tests.server_processes import RunningServer

@@ -1,14 +1,12 @@
-"""The answers of the service's own protocol, as the OpenAPI description shows them."""
+"""What tasks answer about one input each, as protocols that show all of it write it in JSON."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
 
 from pydantic import BaseModel, Field
 
 from mass_serve.engine import Aggregation, Alternative, Classification, TokenClassification
-from mass_serve.model_store.format.entries import TaskEntry
 from mass_serve.server.serving.request_context import Answers
 
 
@@ -83,34 +81,6 @@ class ImageResult(BaseModel):
     routing: Routing
 
 
-class ClassifyAnswer(BaseModel):
-    """The answers, in the order of the images, and for one image in that of the tasks that answer."""
-
-    id: str = Field(description="the request's id, as in X-Request-Id")
-    store_revision: str
-    results: list[ImageResult | TokenResult]
-
-
-class TaskDescription(BaseModel):
-    """A task that is served."""
-
-    name: str
-    revision: str
-    labels: Sequence[str]
-    head_kind: str
-    each_token: bool = Field(description="it classifies the tokens of a text, and no input as a whole")
-    rank: int
-    individual_accuracy: float | None = Field(description="of the individual fine-tuned model, where known")
-
-
-class TaskList(BaseModel):
-    """All tasks that are served."""
-
-    store_revision: str
-    reads: Literal["images", "texts"]
-    tasks: list[TaskDescription]
-
-
 def results(answers: Answers, top_k: int, aggregation: Aggregation) -> list[ImageResult | TokenResult]:
     """Returns the wire form of all answers to a request, with what was cut of each text."""
     found = [result(one, top_k, aggregation) for one in answers.classifications]
@@ -167,17 +137,4 @@ def _alternative(answer: Alternative) -> AlternativeAnswer:
         label=answer.labels[best],
         score=float(answer.probabilities[best]),
         coefficient=answer.coefficient,
-    )
-
-
-def task_description(task: TaskEntry) -> TaskDescription:
-    """Returns the wire form of a task."""
-    return TaskDescription(
-        name=task.name,
-        revision=task.revision,
-        labels=task.labels,
-        head_kind=task.head.kind,
-        each_token=task.head.each_token,
-        rank=task.rank,
-        individual_accuracy=task.individual_accuracy,
     )
