@@ -11,13 +11,13 @@ from google.protobuf.json_format import ParseDict
 from google.protobuf.message import DecodeError, Message
 
 from mass_serve.server.errors import BadRequestError
-from mass_serve.server.protocols.limits import Limits
 from mass_serve.server.protocols.open_inference.binary_form import MOST_JSON_BYTES, options
 from mass_serve.server.protocols.open_inference.inference import answered
 from mass_serve.server.protocols.open_inference.metadata import described_model, described_server
 from mass_serve.server.protocols.open_inference.model_statistics import Statistics
 from mass_serve.server.protocols.open_inference.models import find_model
 from mass_serve.server.protocols.open_inference.repository import listed_models, load_model, unload_model
+from mass_serve.server.protocols.reading import limits_of
 from mass_serve.server.rpc import open_inference_pb2 as wire
 from mass_serve.server.rpc.infer_answers import infer_message
 from mass_serve.server.rpc.infer_requests import (
@@ -129,8 +129,8 @@ class Methods:
 
     async def _read(self, message: bytes, context: RequestContext) -> ModelRequest:
         """Reads a request; one with much beside raw tensors is made into its binary form elsewhere first."""
-        settings, parsers, turn = self._service.settings, self._service.parsers, context.caller.turn()
-        limits = Limits(settings.max_images_per_request, settings.max_top_k)
+        parsers, turn = self._service.parsers, context.caller.turn()
+        limits = limits_of(self._service.settings)
         parts = split(message)
         if len(parts.rest) <= MOST_JSON_BYTES:
             return await parsers.run(turn, len(message), read_parts, parts, limits)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from io import BytesIO
 from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends, Request
+from fastapi.responses import Response
 from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
 
 from mass_serve.server.errors import (
@@ -113,6 +114,15 @@ async def read_body(request: Request, service: Service, limit: int | None = None
     context.since = time.monotonic()
     context.deadline = context.since + service.settings.request_timeout
     return body.getvalue()
+
+
+async def answered_in_json(
+    request: Request, service: Service, answer: Callable[[bytes], Coroutine[Any, Any, str]]
+) -> Response:
+    """Responds with the JSON that `answer` makes of the body. Raises as `read_body` and `while_awaited`."""
+    body = await read_body(request, service)
+    written = await while_awaited(request, service, answer(body))
+    return Response(written, media_type="application/json")
 
 
 async def while_awaited(request: Request, service: Service, work: Coroutine[Any, Any, T]) -> T:

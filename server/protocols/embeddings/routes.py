@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request
@@ -11,7 +12,6 @@ from fastapi.responses import Response
 
 from mass_serve.engine import EmbeddingQuestion, ServingEngine
 from mass_serve.model_store.format.field_types import AUTO
-from mass_serve.server.protocols.bodies import MOST_JSON_HERE
 from mass_serve.server.protocols.embeddings.answers import embed_answer, embeddings_answer
 from mass_serve.server.protocols.embeddings.embed_requests import (
     BASE,
@@ -26,6 +26,7 @@ from mass_serve.server.protocols.embeddings.embed_requests import (
 )
 from mass_serve.server.protocols.embeddings.messages import EmbedBody, EmbeddingsAnswer, EmbeddingsBody
 from mass_serve.server.protocols.limits import Limits
+from mass_serve.server.protocols.reading import limits_of, request_of
 from mass_serve.server.serving.request_context import Embeddings, RequestContext
 from mass_serve.server.serving.service import Service
 from mass_serve.server.web.openapi import described_body, schema_of
@@ -34,8 +35,7 @@ from mass_serve.server.web.receiving import (
     IF_THERE_IS_ROOM,
     CurrentContext,
     CurrentService,
-    read_body,
-    while_awaited,
+    answered_in_json,
 )
 from mass_serve.server.web.responses import error_responses
 
@@ -119,15 +119,23 @@ async def embed(
 async def _embed(
     request: Request, service: Service, context: RequestContext, form: Form, task: str | None = None
 ) -> Response:
-    body = await read_body(request, service)
-    written = await while_awaited(request, service, _answer(body, service, context, form, task))
-    return Response(written, media_type="application/json")
+    answered = partial(_answer, service=service, context=context, form=form, task=task)
+    return await answered_in_json(request, service, answered)
 
 
 async def _answer(
     body: bytes, service: Service, context: RequestContext, form: Form, task: str | None
 ) -> str:
-    asked = await _asked(body, service, context, form)
+    limits = limits_of(service.settings)
+    asked = await request_of(
+        body,
+        "application/json",
+        service,
+        context,
+        read=lambda body: form.read(body, limits),
+        outside=form.frame,
+        of_frame=lambda frame: form.of_frame(frame, limits),
+    )
     asked = replace(asked, model=_embedder(task or asked.model, service.engine))
     found = await service.embed(asked.inputs, EmbeddingQuestion(asked.model), context)
     check_dimensions(asked, [len(vector) for vector in found.vectors])
@@ -138,13 +146,3 @@ async def _answer(
 def _embedder(name: str | None, engine: ServingEngine) -> str | None:
     """Returns the task that a name means, whose own name may be BASE; None: the pretrained encoder."""
     return None if name == BASE and BASE not in engine.tasks else name
-
-
-async def _asked(body: bytes, service: Service, context: RequestContext, form: Form) -> EmbeddingsRequest:
-    settings, turn = service.settings, context.caller.turn()
-    limits = Limits(settings.max_images_per_request, settings.max_top_k, settings.max_text_characters)
-    if len(body) <= MOST_JSON_HERE:
-        return await service.parsers.run(turn, len(body), form.read, body, limits)
-    frame = await service.parsers.run_outside(form.frame, body, b"%d" % limits.most_values, turn)
-    service.hold(len(frame), context)
-    return await service.parsers.run(turn, len(frame), form.of_frame, frame, limits)

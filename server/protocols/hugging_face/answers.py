@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TypeAlias
 
 from pydantic import TypeAdapter
@@ -22,8 +21,6 @@ Entities: TypeAlias = list[HuggingFaceEntity]
 TextAnswer: TypeAlias = Labels | list[Labels] | Entities | list[Entities]
 _LABELS: TypeAdapter[Labels | list[Labels]] = TypeAdapter(Labels | list[Labels])
 _ENTITIES: TypeAdapter[Entities | list[Entities]] = TypeAdapter(Entities | list[Entities])
-# A token is looked at, whether it becomes an entity or not.
-LABELS_A_TOKEN = 10
 
 
 def labels(
@@ -42,6 +39,11 @@ def labels(
         )
         for i, score in zip(order, _scores(answer, function)[order].tolist(), strict=True)
     ]
+
+
+def image_answer(answer: Classification, top_k: int, function: ScoreFunction | None) -> str:
+    """Returns the answer about an image in JSON."""
+    return _LABELS.dump_json(labels(answer, top_k, function)).decode()
 
 
 def text_answer(asked: TextRequest, answers: Answers) -> str:
@@ -78,17 +80,6 @@ def _entity(found: Entity, answer: TokenClassification, cut: int, *, aggregated:
         task_revision=answer.task_revision,
         cut=cut,
     )
-
-
-def num_labels(classifications: Sequence[Classification], top_k: int) -> int:
-    """Returns how many labels an answer has, or how many take as long to write."""
-    return sum(_num_labels(one, top_k) for one in classifications)
-
-
-def _num_labels(answer: Classification, top_k: int) -> int:
-    if isinstance(answer, TokenClassification):
-        return LABELS_A_TOKEN * len(answer.logits)
-    return min(top_k, len(answer.labels))
 
 
 def _scores(answer: Classification, function: ScoreFunction | None) -> Tensor:

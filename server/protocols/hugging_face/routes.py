@@ -12,18 +12,17 @@ from fastapi.responses import Response
 
 from mass_serve.engine import Question
 from mass_serve.model_store.format.field_types import AUTO
-from mass_serve.server.protocols.bodies import is_large_json
-from mass_serve.server.protocols.hugging_face.answers import TextAnswer, labels, num_labels, text_answer
+from mass_serve.server.protocols.hugging_face.answers import TextAnswer, image_answer, text_answer
 from mass_serve.server.protocols.hugging_face.image_requests import FRAME_OF_JSON, image_of_frame, read_image
 from mass_serve.server.protocols.hugging_face.messages import (
     HuggingFaceBody,
-    HuggingFaceLabel,
     PredictBody,
     TextClassificationBody,
 )
 from mass_serve.server.protocols.hugging_face.text_requests import FRAME_OF_TEXTS, read_texts, texts_of_frame
-from mass_serve.server.protocols.limits import DEFAULT_TOP_K, Limits, checked_top_k
-from mass_serve.server.protocols.writing import written_answer
+from mass_serve.server.protocols.limits import DEFAULT_TOP_K, checked_top_k
+from mass_serve.server.protocols.reading import limits_of, request_of
+from mass_serve.server.protocols.writing import num_labels, written_answer
 from mass_serve.server.serving.request_context import EncodedImages, RequestContext, Texts
 from mass_serve.server.serving.service import Service
 from mass_serve.server.serving.token_tasks import asks_of_tokens, is_known
@@ -33,8 +32,7 @@ from mass_serve.server.web.receiving import (
     IF_THERE_IS_ROOM,
     CurrentContext,
     CurrentService,
-    read_body,
-    while_awaited,
+    answered_in_json,
 )
 from mass_serve.server.web.responses import error_responses
 
@@ -65,9 +63,7 @@ REQUEST_BODY = described_body(
     dependencies=IF_THERE_IS_ROOM,
     openapi_extra=REQUEST_BODY,
 )
-async def classify_among_all(
-    request: Request, service: CurrentService, context: CurrentContext
-) -> TextAnswer | Response:
+async def classify_among_all(request: Request, service: CurrentService, context: CurrentContext) -> Response:
     """Classifies an image, or texts where the store reads those, whatever its task.
 
     The answer to an image is a list of labels. `huggingface_hub.InferenceClient` asks about a text at `/`,
@@ -99,38 +95,43 @@ async def classify_among_all(
 )
 async def classify_for_task(
     task: str, request: Request, service: CurrentService, context: CurrentContext
-) -> TextAnswer | Response:
+) -> Response:
     """Classifies for one task, or for any of them if the task is `auto`, as at `/` and at `/predict`."""
     return await _classify(request, service, context, Question(None if task == AUTO else (task,)))
 
 
 async def _classify(
     request: Request, service: Service, context: RequestContext, question: Question
-) -> TextAnswer | Response:
-    body = await read_body(request, service)
+) -> Response:
     content_type = request.headers.get("content-type", "")
-    if service.engine.tokenizer is None:
-        of_image = _of_image(body, content_type, service, context, question)
-        return await while_awaited(request, service, of_image)
     to_predict = request.scope["path"].endswith("/predict")
-    of_texts = _of_texts(body, content_type, service, context, question, to_predict)
-    return Response(await while_awaited(request, service, of_texts), media_type="application/json")
+
+    async def answered(body: bytes) -> str:
+        # Which of the two the store in service reads may change while a body comes.
+        if service.engine.tokenizer is None:
+            return await _of_image(body, content_type, service, context, question)
+        return await _of_texts(body, content_type, service, context, question, to_predict)
+
+    return await answered_in_json(request, service, answered)
 
 
 async def _of_image(
     body: bytes, content_type: str, service: Service, context: RequestContext, question: Question
-) -> list[HuggingFaceLabel]:
-    turn = context.caller.turn()
-    if is_large_json(body, content_type):
-        frame = await service.parsers.run_outside(FRAME_OF_JSON, body, b"", turn)
-        service.hold(len(frame), context)
-        image, parameters = await service.parsers.run(turn, len(frame), image_of_frame, frame)
-    else:
-        image, parameters = await service.parsers.run(turn, len(body), read_image, body, content_type)
+) -> str:
+    image, parameters = await request_of(
+        body,
+        content_type,
+        service,
+        context,
+        read=lambda body: read_image(body, content_type),
+        outside=FRAME_OF_JSON,
+        of_frame=image_of_frame,
+    )
     top_k = DEFAULT_TOP_K if parameters.top_k is None else parameters.top_k
     checked_top_k(top_k, service.settings.max_top_k)
     answers = await service.classify(EncodedImages([image]), question, context)
-    return labels(answers.classifications[0], top_k, parameters.function_to_apply)
+    [answer] = answers.classifications
+    return image_answer(answer, top_k, parameters.function_to_apply)
 
 
 async def _of_texts(
@@ -141,18 +142,21 @@ async def _of_texts(
     question: Question,
     to_predict: bool,
 ) -> str:
-    turn, parsers, settings = context.caller.turn(), service.parsers, service.settings
-    limits = Limits(settings.max_images_per_request, settings.max_top_k, settings.max_text_characters)
-    if is_large_json(body, content_type):
-        frame = await parsers.run_outside(FRAME_OF_TEXTS, body, b"%d" % limits.most_values, turn)
-        service.hold(len(frame), context)
-        asked = await parsers.run(turn, len(frame), texts_of_frame, frame, to_predict, limits)
-    else:
-        asked = await parsers.run(turn, len(body), read_texts, body, content_type, to_predict, limits)
+    limits = limits_of(service.settings)
+    asked = await request_of(
+        body,
+        content_type,
+        service,
+        context,
+        read=lambda body: read_texts(body, content_type, to_predict, limits),
+        outside=FRAME_OF_TEXTS,
+        of_frame=lambda frame: texts_of_frame(frame, to_predict, limits),
+    )
     tells_entities = not asked.to_predict
     engine, inputs = service.engine, Texts(asked.texts, asked.truncation)
     if is_known(question, engine):  # else it is said below which task is not
         asked.check_asks(asks_of_tokens(question, engine, tells_entities))
     answers = await service.classify(inputs, question, context, engine=engine, tells_entities=tells_entities)
+    labels = num_labels(answers.classifications, asked.top_k)
     written = partial(text_answer, asked, answers)
-    return await written_answer(parsers, turn, num_labels(answers.classifications, asked.top_k), written)
+    return await written_answer(service.parsers, context.caller.turn(), labels, written)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
-from mass_serve.engine import Aggregation, AnswerKind, Classification, Question, TokenClassification
+from mass_serve.engine import Aggregation, AnswerKind, Question
 from mass_serve.server.errors import BadRequestError
-from mass_serve.server.protocols.bodies import is_large_json
-from mass_serve.server.protocols.limits import DEFAULT_TOP_K, Limits
+from mass_serve.server.protocols.limits import DEFAULT_TOP_K
 from mass_serve.server.protocols.native.classify_requests import (
     AGGREGATION,
     ANSWER,
@@ -25,8 +25,9 @@ from mass_serve.server.protocols.native.classify_requests import (
     split_names,
 )
 from mass_serve.server.protocols.native.messages import ClassifyAnswer
+from mass_serve.server.protocols.reading import limits_of, request_of
 from mass_serve.server.protocols.results import results
-from mass_serve.server.protocols.writing import written_answer
+from mass_serve.server.protocols.writing import num_labels, written_answer
 from mass_serve.server.serving.request_context import RequestContext
 from mass_serve.server.serving.service import Service
 from mass_serve.server.web.openapi import IMAGE_FILE, described_body, schema_of
@@ -35,15 +36,12 @@ from mass_serve.server.web.receiving import (
     IF_THERE_IS_ROOM,
     CurrentContext,
     CurrentService,
-    read_body,
-    while_awaited,
+    answered_in_json,
 )
 from mass_serve.server.web.responses import error_responses
 
 router = APIRouter(tags=["classification"], dependencies=FOR_INFERENCE)
 
-# A token is looked at, whether it becomes an entity or not.
-LABELS_A_TOKEN = 10
 BODIES = (ClassifyBody, ClassifyForm)
 # The body is read and told apart by this service, not by the framework, so the description is given by hand.
 REQUEST_BODY = described_body(
@@ -86,26 +84,25 @@ async def classify(
     A task that classifies the tokens of a text answers with `entities`, made of them by `aggregation`; it is
     asked where it is named alone, or with answer `each`.
     """
-    body = await read_body(request, service)
     query = Options(None if tasks is None else split_names(tasks), top_k, answer, same_task, aggregation)
     content_type = request.headers.get("content-type", "")
-    written = await while_awaited(request, service, _answer(body, content_type, query, service, context))
-    return Response(written, media_type="application/json")
+    answered = partial(_answer, content_type=content_type, query=query, service=service, context=context)
+    return await answered_in_json(request, service, answered)
 
 
 async def _answer(
     body: bytes, content_type: str, query: Options, service: Service, context: RequestContext
 ) -> str:
-    settings = service.settings
-    limits = Limits(settings.max_images_per_request, settings.max_top_k, settings.max_text_characters)
-    # Not on a decoding thread: a full server must refuse at once, and those may all be busy.
-    turn, parsers = context.caller.turn(), service.parsers
-    if is_large_json(body, content_type):
-        files = await parsers.run_outside(FILES_OF_JSON, body, b"%d" % limits.most_values, turn)
-        service.hold(len(files), context)
-        asked = await parsers.run(turn, len(files), request_of_files, files, query, limits)
-    else:
-        asked = await parsers.run(turn, len(body), parse_request, body, content_type, query, limits)
+    limits = limits_of(service.settings)
+    asked = await request_of(
+        body,
+        content_type,
+        service,
+        context,
+        read=lambda body: parse_request(body, content_type, query, limits),
+        outside=FILES_OF_JSON,
+        of_frame=lambda frame: request_of_files(frame, query, limits),
+    )
     answers = await service.classify(asked.inputs, _question(asked), context, tells_entities=True)
 
     def written() -> str:
@@ -116,13 +113,8 @@ async def _answer(
         )
         return answer.model_dump_json()
 
-    labels = sum(_labels(answer, asked.top_k) for answer in answers.classifications)
-    return await written_answer(parsers, turn, labels, written)
-
-
-def _labels(answer: Classification, top_k: int) -> int:
-    """How many labels of an answer take as long to write as it does."""
-    return LABELS_A_TOKEN * len(answer.logits) if isinstance(answer, TokenClassification) else top_k
+    labels = num_labels(answers.classifications, asked.top_k)
+    return await written_answer(service.parsers, context.caller.turn(), labels, written)
 
 
 def _question(asked: ClassifyRequest) -> Question:

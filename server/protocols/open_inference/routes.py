@@ -30,6 +30,7 @@ from mass_serve.server.protocols.open_inference.metadata import (
 )
 from mass_serve.server.protocols.open_inference.model_statistics import Statistics
 from mass_serve.server.protocols.open_inference.models import PLATFORM, Model, find_model, model_names
+from mass_serve.server.protocols.reading import limits_of
 from mass_serve.server.serving.request_context import RequestContext
 from mass_serve.server.serving.sandbox.messages import Buffer
 from mass_serve.server.serving.service import Service
@@ -224,7 +225,7 @@ async def _infer(
     encoding = request.headers.get("content-encoding", "").strip().lower()
     json_length = request.headers.get(JSON_LENGTH)
 
-    limits = Limits(settings.max_images_per_request, settings.max_top_k)
+    limits = limits_of(settings)
     content: Buffer = body
     if encoding:
         hold = partial(service.hold, context=context)

@@ -1,0 +1,46 @@
+"""Bodies made into requests, on a thread or, of much JSON, by a worker process first.
+
+Both would hold the event loop up, and a full server must refuse at once: so never on a decoding thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from mass_serve.server.protocols.bodies import is_large_json
+from mass_serve.server.protocols.limits import Limits
+from mass_serve.server.serving.request_context import RequestContext
+from mass_serve.server.serving.service import Service
+from mass_serve.server.settings import Settings
+
+R = TypeVar("R")
+
+
+def limits_of(settings: Settings) -> Limits:
+    """Returns what one request may ask for by the settings."""
+    return Limits(settings.max_images_per_request, settings.max_top_k, settings.max_text_characters)
+
+
+async def request_of(
+    body: bytes,
+    content_type: str,
+    service: Service,
+    context: RequestContext,
+    *,
+    read: Callable[[bytes], R],
+    outside: str,
+    of_frame: Callable[[bytearray], R],
+) -> R:
+    """Returns what `read` makes of a body.
+
+    Of large JSON the function named by `outside` makes a frame in a worker process, and `of_frame` a request
+    of that. Raises what these do, and what `Parsers.run_outside` and `Service.hold` raise.
+    """
+    turn, parsers = context.caller.turn(), service.parsers
+    if not is_large_json(body, content_type):
+        return await parsers.run(turn, len(body), read, body)
+    most_values = b"%d" % limits_of(service.settings).most_values
+    frame = await parsers.run_outside(outside, body, most_values, turn)
+    service.hold(len(frame), context)
+    return await parsers.run(turn, len(frame), of_frame, frame)
