@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,18 +12,19 @@ from torch import Tensor
 
 from mass_serve.engine import Classification, Engine
 from mass_serve.engine.execution import Execution
-from mass_serve.engine.loading import LoadedStore, early_linears, known_mode, load_store
+from mass_serve.engine.loading import LoadedStore, known_mode, load_store
 from mass_serve.engine.options import GIB
 from mass_serve.evaluation.calibration_inputs import CalibrationInputs
 from mass_serve.evaluation.errors import EvaluationDataError
+from mass_serve.evaluation.fitting import empty_fit, of_the_others, together
 from mass_serve.evaluation.inputs import files_of
-from mass_serve.evaluation.known_tasks import Observer, counted
+from mass_serve.evaluation.known_tasks import Observer, fitted
 from mass_serve.model_store.errors import StoreError
 from mass_serve.model_store.format.calibration import COVARIANCE, IMAGES, MEANS, OWNER, WEIGHTS
 from mass_serve.model_store.progress import Progress
 from mass_serve.model_store.revisions import calibrate_store
 from mass_serve.model_store.store import Store
-from mass_serve.router import LEAST_IMAGES, PAPER, Calibration, CalibrationFit, ModeName, evidence_kinds
+from mass_serve.router import LEAST_IMAGES, PAPER, Calibration, ModeName
 
 # With fewer inputs than this a task in all, routing gets worse on some suite: `mass-serve calibrate` and
 # `mass-serve eval` on the suites that are named at `router.discriminant.WEIGHT`.
@@ -131,7 +131,7 @@ def _of_unknown_tasks(
     names = [head.entry.name for head in loaded.routed_heads]
     fits = []
     for batches in inputs.batches("collecting evidence", progress):
-        fit = _empty_fit(loaded)
+        fit = empty_fit(loaded)
         for batch in batches:
             answers = engine.classify_batch([inputs.files.query(one) for one in batch.inputs]).all_answers()
             fit.add(
@@ -141,7 +141,7 @@ def _of_unknown_tasks(
                 torch.tensor([_probability(answer) for answer in answers]),
             )
         fits.append(fit)
-    return _together(fits).fit(), [fit.fit() for fit in _others(fits)]
+    return together(fits).fit(), [fit.fit() for fit in of_the_others(fits)]
 
 
 def _of_known_tasks(
@@ -149,24 +149,11 @@ def _of_known_tasks(
 ) -> tuple[Calibration, list[Calibration]]:
     """The same, where the inputs' tasks are known."""
     observer = Observer(loaded)
-    folds = [
+    parts = [
         [observer.observe(batch) for batch in batches]
         for batches in inputs.batches("collecting evidence", progress)
     ]
-    fits = [_empty_fit(loaded) for _ in folds]
-    for fit, fold in zip(fits, folds, strict=True):
-        for observed in fold:
-            observed.add_to(fit)
-    others = [fit.fit() for fit in _others(fits)]
-    calibration = counted(_together(fits).fit(), folds, others, len(early_linears(loaded.architecture)))
-    assert calibration.early is not None
-    assert calibration.whole is not None
-    return calibration, [other.counting(calibration.early, calibration.whole) for other in others]
-
-
-def _empty_fit(loaded: LoadedStore) -> CalibrationFit:
-    classes = [len(head.entry.labels) for head in loaded.routed_heads]
-    return CalibrationFit(evidence_kinds(len(early_linears(loaded.architecture))), classes)
+    return fitted(loaded, parts)
 
 
 def _familiarity(
@@ -182,17 +169,6 @@ def _familiarity(
         for batch in batches:
             answers = engine.classify_batch([inputs.files.query(one) for one in batch.inputs]).all_answers()
             yield from (answer.familiarity or 0.0 for answer in answers)
-
-
-def _others(fits: Sequence[CalibrationFit]) -> Iterator[CalibrationFit]:
-    """Yields, for each part of the inputs, one fit to the other parts."""
-    for number in range(len(fits)):
-        yield _together([*fits[:number], *fits[number + 1 :]])
-
-
-def _together(fits: Sequence[CalibrationFit]) -> CalibrationFit:
-    """One fit to the inputs of all."""
-    return functools.reduce(CalibrationFit.__add__, fits)
 
 
 def _refuse_few(inputs: CalibrationInputs, tasks: int) -> None:

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from mass_serve.engine import Engine
 from mass_serve.engine.execution import Execution
-from mass_serve.engine.loading import LoadedStore
+from mass_serve.engine.loading import LoadedStore, early_linears
 from mass_serve.engine.options import GIB
 from mass_serve.evaluation.calibration_inputs import Given
+from mass_serve.evaluation.fitting import empty_fit, of_the_others, together
 from mass_serve.evaluation.inputs import files_of
 from mass_serve.router import Calibration, CalibrationFit, Combination, Evidence, ModeName, fit_combination
 
@@ -66,31 +67,47 @@ class Observer:
         return [answer.evidence for answer in answers if answer.evidence is not None]
 
 
-def counted(
-    calibration: Calibration, folds: Sequence[Sequence[Observed]], others: Sequence[Calibration], early: int
-) -> Calibration:
-    """The calibration by all inputs, and how much it counts beside early evidence and beside the whole.
+def fitted(loaded: LoadedStore, parts: Sequence[Sequence[Observed]]) -> tuple[Calibration, list[Calibration]]:
+    """The calibration by all inputs and, for each part of them, that by the other parts.
+
+    How much they count is the same for all. Some parts may be empty.
+    """
+    fits = [empty_fit(loaded) for _ in parts]
+    for fit, part in zip(fits, parts, strict=True):
+        for observed in part:
+            observed.add_to(fit)
+    others = [fit.fit() for fit in of_the_others(fits)]
+    early, whole = _counts(parts, others, len(early_linears(loaded.architecture)))
+    return together(fits).fit().counting(early, whole), [other.counting(early, whole) for other in others]
+
+
+def _counts(
+    parts: Sequence[Sequence[Observed]], others: Sequence[Calibration], early: int
+) -> tuple[Combination, Combination]:
+    """How much a calibration by such inputs counts beside early evidence and beside the whole.
 
     `others` holds, for each part of the inputs, the calibration by all other parts: one that an input has a
     part in knows more of it than of a new one. `early` is the number of the early kinds of evidence.
     """
-    every = [one for fold in folds for one in fold]
+    every = [one for part in parts for one in part]
     kinds, tasks = torch.cat([one.kinds for one in every]), torch.cat([one.tasks for one in every])
     of_early = torch.cat([one.early for one in every])
     of_whole = torch.cat([one.whole for one in every])
-    return calibration.counting(
-        fit_combination(of_early, _judged(folds, others, early), kinds[:, :early], tasks),
-        fit_combination(of_whole, _judged(folds, others, kinds.shape[1]), kinds, tasks),
+    sizes = torch.tensor([sum(len(one.tasks) for one in part) for part in parts])
+    places = torch.arange(len(parts)).repeat_interleave(sizes)
+    return (
+        fit_combination(of_early, _judged(parts, others, early), kinds[:, :early], tasks, places),
+        fit_combination(of_whole, _judged(parts, others, kinds.shape[1]), kinds, tasks, places),
     )
 
 
-def _judged(folds: Sequence[Sequence[Observed]], others: Sequence[Calibration], count: int) -> Tensor:
+def _judged(parts: Sequence[Sequence[Observed]], others: Sequence[Calibration], count: int) -> Tensor:
     """What the other parts' inputs say of each, by its first `count` kinds: log probabilities [N, T]."""
     found = []
-    for fold, other in zip(folds, others, strict=True):
+    for part, other in zip(parts, others, strict=True):
         start = Combination.unlabelled(count, other.means.shape[2])
         discriminant = other.counting(start, start).discriminant(count)
-        found += [discriminant.log_probabilities(one.kinds[:, :count]) for one in fold]
+        found += [discriminant.log_probabilities(one.kinds[:, :count]) for one in part]
     return torch.cat(found)
 
 

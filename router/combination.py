@@ -7,7 +7,8 @@ To the log odds of task t it adds
 where p are the discriminant's probabilities, z the nearness of the evidence, standardised over an input's
 candidates, and b an offset of each task. Where nobody said which tasks the inputs are of, w is a constant,
 which was chosen on other stores, and the rest is 0. Otherwise a logistic regression fits all of it with a
-standard normal prior for what multiplies quantities of about unit size: few inputs change little.
+standard normal prior for what multiplies quantities of about unit size: few inputs change little. It counts
+where it routes inputs better that it was not fitted to; otherwise all of it is 0.
 """
 
 from __future__ import annotations
@@ -75,37 +76,76 @@ class Combination:
 
 
 def fit_combination(
-    log_coefficients: Tensor, log_probabilities: Tensor, kinds: Tensor, tasks: Tensor
+    log_coefficients: Tensor, log_probabilities: Tensor, kinds: Tensor, tasks: Tensor, parts: Tensor
 ) -> Combination:
     """The weights that N inputs of known tasks [N] tell, each of which has every task for a candidate.
 
-    Minimises over w, v and b, with s the logarithms of the routing coefficients and n_t the inputs of task t,
+    Minimises over w >= 0, v and b, with s the logarithms of the routing coefficients and n_t the inputs of
+    task t,
 
         sum over inputs of -log softmax(s + w log p + v z + b + log n)[task] + ((10 w)^2 + |v|^2 + |b|^2) / 2
 
-    where log n takes out how often a task was drawn. log_coefficients and log_probabilities [N, T], kinds
-    [N, K, T].
+    where log n takes out how often a task was drawn. `parts` [N] numbers the part of each input: unless the
+    parts, each with a fit to the others, are routed better than by s alone, the weights are 0.
+    log_coefficients and log_probabilities [N, T], kinds [N, K, T].
     """
     every = torch.ones(log_coefficients.shape, dtype=torch.bool)
     unit_probabilities = (log_probabilities / -LEAST_LOG_PROBABILITY).unsqueeze(1)
     features = torch.cat([unit_probabilities, _units(kinds, every)], dim=1).double()
-    drawn = torch.bincount(tasks, minlength=log_coefficients.shape[1]).double().log()
-    base, columns = log_coefficients.double() + drawn, features.shape[1]
-    numbers = torch.zeros(columns + len(drawn), dtype=torch.float64, requires_grad=True)
+    base = log_coefficients.double()
+    judged = base.clone()
+    for part in range(int(parts.max()) + 1):
+        own = parts == part
+        numbers = _regression(base[~own], features[~own], tasks[~own])
+        judged[own] += _added(numbers, features[own])
+    numbers = _regression(base, features, tasks)
+    if _worth(judged, tasks) <= _worth(base, tasks):
+        numbers = torch.zeros_like(numbers)
+    numbers[0] /= -LEAST_LOG_PROBABILITY
+    return Combination.of_numbers(numbers, base.shape[1])
+
+
+def _regression(base: Tensor, features: Tensor, tasks: Tensor) -> Tensor:
+    """The weights [F + T] of features [N, F, T], side by side with the offsets; the first is at least 0."""
+    numbers = _unbounded_regression(base, features, tasks)
+    if numbers[0] >= 0:
+        return numbers
+    # What is minimised is convex: where the best lies beyond a bound, the best within lies on it.
+    return _unbounded_regression(base, features * (torch.arange(features.shape[1]) > 0).unsqueeze(1), tasks)
+
+
+def _unbounded_regression(base: Tensor, features: Tensor, tasks: Tensor) -> Tensor:
+    drawn = torch.bincount(tasks, minlength=base.shape[1]).double().log()
+    numbers = torch.zeros(features.shape[1] + len(drawn), dtype=torch.float64, requires_grad=True)
     search = torch.optim.LBFGS([numbers], max_iter=MOST_STEPS, line_search_fn="strong_wolfe")
 
     def loss() -> Tensor:
         search.zero_grad()
-        logits = base + torch.einsum("f,nft->nt", numbers[:columns], features) + numbers[columns:]
+        logits = base + drawn + _added(numbers, features)
         value = torch.nn.functional.cross_entropy(logits, tasks, reduction="sum")
         value = value + numbers.square().sum() / 2
         value.backward()  # type: ignore[no-untyped-call]
         return value
 
     search.step(loss)  # type: ignore[no-untyped-call]
-    found = numbers.detach()
-    found[0] /= -LEAST_LOG_PROBABILITY
-    return Combination.of_numbers(found, len(drawn))
+    return numbers.detach()
+
+
+def _added(numbers: Tensor, features: Tensor) -> Tensor:
+    """What weights and offsets [F + T] make of features [N, F, T], [N, T]."""
+    columns = features.shape[1]
+    return torch.einsum("f,nft->nt", numbers[:columns], features) + numbers[columns:]
+
+
+def _worth(scores: Tensor, tasks: Tensor) -> tuple[float, float]:
+    """How often the task with the largest score [N, T] is an input's own, averaged over tasks.
+
+    Where that is the same for two of them, the log likelihood tells which is worth more.
+    """
+    right = (scores.argmax(1) == tasks).double()
+    counts = torch.bincount(tasks, minlength=scores.shape[1])
+    of_tasks = torch.bincount(tasks, right, len(counts))[counts > 0] / counts[counts > 0]
+    return float(of_tasks.mean()), -float(torch.nn.functional.cross_entropy(scores, tasks))
 
 
 def _units(kinds: Tensor, candidates: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from mass_serve.router.combination import WEIGHT
 from mass_serve.router.head_scores import nearness
 from mass_serve.router.selection import standardised
 
-TASKS, KINDS = 3, 2
+TASKS, KINDS, PARTS = 3, 2, 10
 
 
 def normal(*shape: int, seed: int) -> Tensor:
@@ -28,9 +28,13 @@ def observed(images: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
     return torch.zeros(images, TASKS).log_softmax(1), shares, tasks
 
 
+def fit(coefficients: Tensor, says: Tensor, kinds: Tensor, tasks: Tensor) -> Combination:
+    return fit_combination(coefficients, says, kinds, tasks, torch.arange(len(tasks)) // TASKS % PARTS)
+
+
 def fitted(images: int, seed: int = 0) -> Combination:
     coefficients, kinds, tasks = observed(images, seed)
-    return fit_combination(coefficients, torch.zeros(images, TASKS), kinds, tasks)
+    return fit(coefficients, torch.zeros(images, TASKS), kinds, tasks)
 
 
 def right(found: Combination, images: int = 300, seed: int = 7) -> float:
@@ -50,14 +54,14 @@ def test_what_can_tell_the_task_counts_and_what_cannot_does_not() -> None:
 
 
 def test_more_images_are_believed_more() -> None:
-    weights = [float(fitted(images).kinds[0]) for images in (3, 12, 600)]
+    weights = [float(fitted(images).kinds[0]) for images in (6, 24, 600)]
     assert 0 < weights[0] < weights[1] < weights[2]
 
 
 def test_coefficients_that_are_right_stay_as_they_are() -> None:
     _, kinds, tasks = observed(300)
     coefficients = (12.0 * torch.nn.functional.one_hot(tasks, TASKS)).log_softmax(1)
-    found = fit_combination(coefficients, torch.zeros(300, TASKS), kinds, tasks)
+    found = fit(coefficients, torch.zeros(300, TASKS), kinds, tasks)
     assert float(found.kinds.abs().max()) < 0.5
     assert float(found.offsets.abs().max()) < 0.2
 
@@ -66,7 +70,7 @@ def test_how_often_a_task_was_drawn_is_no_sign_of_it() -> None:
     """Nine times as many images of one task, of which nothing else tells: its offset stays near 0."""
     tasks = torch.tensor([0] * 90 + [1] * 10 + [2] * 10)
     kinds = torch.full((110, KINDS, TASKS), 0.5)
-    found = fit_combination(torch.zeros(110, TASKS), torch.zeros(110, TASKS), kinds, tasks)
+    found = fit(torch.zeros(110, TASKS), torch.zeros(110, TASKS), kinds, tasks)
     assert float(found.offsets.abs().max()) < 1e-3
 
 
@@ -74,9 +78,27 @@ def test_probabilities_count_as_far_as_they_are_right() -> None:
     coefficients, kinds, tasks = observed(600)
     own = torch.nn.functional.one_hot(tasks, TASKS)
     says = (2.0 * own + normal(600, TASKS, seed=5)).log_softmax(1)
-    assert fit_combination(coefficients, says, kinds[:, 1:], tasks).probability > 0.3
+    assert fit(coefficients, says, kinds[:, 1:], tasks).probability > 0.3
     noise = normal(600, TASKS, seed=6).log_softmax(1)
-    assert abs(fit_combination(coefficients, noise, kinds[:, 1:], tasks).probability) < 0.1
+    assert abs(fit(coefficients, noise, kinds[:, 1:], tasks).probability) < 0.1
+
+
+def test_probabilities_never_speak_against_a_task() -> None:
+    """As of inputs that are another task's too: the others of the same content are all that one's."""
+    coefficients, kinds, tasks = observed(600)
+    says = (-2.0 * torch.nn.functional.one_hot(tasks, TASKS)).log_softmax(1)
+    found = fit(coefficients, says, kinds, tasks)
+    assert found.probability == 0
+    assert float(found.kinds[0]) > 1
+
+
+def test_what_routes_unseen_images_no_better_does_not_count() -> None:
+    """Coefficients that are surer than right; what they should give up is another kind's noise."""
+    _, kinds, tasks = observed(300)
+    guessed = torch.where(torch.arange(300) % 5 > 0, tasks, (tasks + 1) % TASKS)
+    coefficients = (9.0 * torch.nn.functional.one_hot(guessed, TASKS)).log_softmax(1)
+    found = fit(coefficients, torch.zeros(300, TASKS), kinds[:, 1:], tasks)
+    assert not found.numbers(KINDS).any()
 
 
 def test_what_is_added_is_the_stated_sum_over_the_candidates() -> None:
