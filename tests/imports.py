@@ -12,6 +12,7 @@ PACKAGE = "mass_serve"
 FOLDERS = (
     "client",
     "inputs",
+    "sandbox",
     "kernels",
     "merging",
     "router",

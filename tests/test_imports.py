@@ -18,6 +18,7 @@ PARTS = {"model_store", "router", "backbone", "inputs"}
 BELOW: dict[str, set[str]] = {
     "client": set(),
     "inputs": set(),
+    "sandbox": {"inputs"},
     "kernels": set(),
     "merging": set(),
     "router": GROUND,
@@ -25,13 +26,14 @@ BELOW: dict[str, set[str]] = {
     "model_store": GROUND | {"backbone.architecture"},
     "engine": GROUND | PARTS,
     "evaluation": GROUND | PARTS | {"engine"},
-    "server": GROUND | PARTS | {"engine"},
+    "server": GROUND | PARTS | {"sandbox", "engine"},
     "cli": GROUND | PARTS | {"engine", "evaluation", "server"},
 }
 # What each may import beside the standard library and ourselves, also where an import waits in a function.
 THIRD_PARTY: dict[str, set[str]] = {
     "client": {"httpx", "anyio", "pydantic", "PIL", "numpy"},
     "inputs": {"numpy", "PIL", "tokenizers"},
+    "sandbox": {"numpy", "PIL", "structlog"},
     "kernels": {"torch", "triton"},
     "merging": {"torch"},
     "router": {"torch"},

@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from mass_serve.server.serving.sandbox.bounds import REASONS
+from mass_serve.sandbox.bounds import REASONS
 
 DROP_REASONS = (
     "no_room",

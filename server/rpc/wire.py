@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from mass_serve.sandbox.messages import Buffer
 from mass_serve.server.errors import BadRequestError
 from mass_serve.server.rpc.open_inference_pb2 import ModelInferRequest
-from mass_serve.server.serving.sandbox.messages import Buffer
 
 # Of the outermost message; a request has some twenty, with all outputs and a parameter for each.
 MOST_FIELDS = 1000

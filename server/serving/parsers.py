@@ -8,6 +8,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
+from mass_serve.sandbox.bounds import (
+    Bounds,
+    ExceededError,
+    MemoryShortError,
+    RefusedError,
+    SandboxError,
+)
+from mass_serve.sandbox.child import ResultTooLargeError
+from mass_serve.sandbox.messages import Buffer
+from mass_serve.sandbox.pool import SandboxPool
 from mass_serve.server.errors import (
     BadRequestError,
     NoMemoryError,
@@ -16,16 +26,6 @@ from mass_serve.server.errors import (
     TooLargeError,
 )
 from mass_serve.server.serving.fair_queue import Turn
-from mass_serve.server.serving.sandbox.bounds import (
-    Bounds,
-    ExceededError,
-    MemoryShortError,
-    RefusedError,
-    SandboxError,
-)
-from mass_serve.server.serving.sandbox.child import ResultTooLargeError
-from mass_serve.server.serving.sandbox.messages import Buffer
-from mass_serve.server.serving.sandbox.pool import SandboxPool
 from mass_serve.server.serving.threads import Threads
 
 P = ParamSpec("P")

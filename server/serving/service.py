@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import TypeVar
 
 import structlog
@@ -20,6 +21,9 @@ from mass_serve.engine import (
     ServingEngine,
 )
 from mass_serve.model_store.format.file_names import MOST_TOKENIZER_BYTES
+from mass_serve.sandbox.image_jobs import DECODE
+from mass_serve.sandbox.pool import SandboxPool
+from mass_serve.sandbox.text_jobs import KEEP, TOKENISE
 from mass_serve.server.errors import (
     LoadTimeoutError,
     NotReadyError,
@@ -29,7 +33,8 @@ from mass_serve.server.errors import (
 from mass_serve.server.serving.admission import Ledger, Ledgers
 from mass_serve.server.serving.batcher import Batcher
 from mass_serve.server.serving.caller import Caller
-from mass_serve.server.serving.decoders import DECODE, LARGE, SMALL, Decoders
+from mass_serve.server.serving.decoders import LARGE, SMALL, Decoders
+from mass_serve.server.serving.fair_queue import FairQueue
 from mass_serve.server.serving.held_bytes import HeldBytes
 from mass_serve.server.serving.inference import Inference
 from mass_serve.server.serving.keys import Access
@@ -47,9 +52,8 @@ from mass_serve.server.serving.request_context import (
     RequestContext,
     Urgency,
 )
-from mass_serve.server.serving.sandbox.pool import SandboxPool
 from mass_serve.server.serving.served_store import ServedStore
-from mass_serve.server.serving.tokenisers import KEEP, LONG_TEXTS, TEXTS, TOKENISE, Tokenisers
+from mass_serve.server.serving.tokenisers import LONG_TEXTS, TEXTS, Tokenisers
 from mass_serve.server.serving.wrong_keys import WrongKeys
 from mass_serve.server.settings import Settings
 
@@ -99,6 +103,7 @@ class Service:
             + MOST_PIXEL_BYTES,
             replaced=observer.worker_replaced,
             took=self._learn_pace,
+            queue=partial(FairQueue, time.monotonic),
         )
         self.decoders = Decoders(self.sandbox)
         self.parsers = Parsers(self.sandbox)

@@ -35,7 +35,8 @@ OF_THE_ENGINE = {
         *("Alternative", "Embedding", "EmbeddingQuestion", "AnyAnswer", "AnyQuestion"),
     )
 }
-INPUTS = {"inputs"}
+# How bytes become inputs, and where strangers' bytes do.
+INPUTS = {"inputs", "sandbox"}
 # Where options are read and where a source is made of them, and nowhere else.
 OF_THE_OPTIONS = {
     "settings": {f"{PACKAGE}.engine.options.EngineOptions"},
@@ -143,7 +144,7 @@ def test_the_rule_catches(module: str, name: str) -> None:
     ("module", "name"),
     [
         ("server.serving.batcher", "mass_serve.engine.ServingEngine"),
-        ("server.serving.sandbox.decoding", "mass_serve.inputs.images.decode_surveyed"),
+        ("server.serving.decoders", "mass_serve.sandbox.pool.SandboxPool"),
         ("server.startup", "mass_serve.engine.StoreSource"),
         ("server.serving.keys", "mass_serve.model_store.storage.regular_files.RegularFile"),
         ("server.web.middleware", "mass_serve.server.serving.service.Service"),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from mass_serve.sandbox.messages import Buffer
 from mass_serve.server.errors import BadRequestError, NotAnImageError, TooLargeError
 from mass_serve.server.protocols.bodies import parse_json
 from mass_serve.server.protocols.limits import Limits
@@ -17,7 +18,6 @@ from mass_serve.server.protocols.open_inference.infer_inputs import read_inputs
 from mass_serve.server.protocols.open_inference.tensors import WireTensor
 from mass_serve.server.serving.fair_queue import ORDINARY_PRIORITY
 from mass_serve.server.serving.request_context import Inputs, Urgency
-from mass_serve.server.serving.sandbox.messages import Buffer
 
 if TYPE_CHECKING:
     from mass_serve.engine import Aggregation

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse, Response
 
+from mass_serve.sandbox.messages import Buffer
 from mass_serve.server.protocols.limits import Limits
 from mass_serve.server.protocols.open_inference.answers import InferAnswer, infer_answer
 from mass_serve.server.protocols.open_inference.binary_form import MOST_JSON_BYTES, TO_BINARY_FORM, split
@@ -32,7 +33,6 @@ from mass_serve.server.protocols.open_inference.model_statistics import Statisti
 from mass_serve.server.protocols.open_inference.models import PLATFORM, Model, find_model, model_names
 from mass_serve.server.protocols.reading import limits_of
 from mass_serve.server.serving.request_context import RequestContext
-from mass_serve.server.serving.sandbox.messages import Buffer
 from mass_serve.server.serving.service import Service
 from mass_serve.server.web.openapi import BINARY, described_body, optional_header, schema_of
 from mass_serve.server.web.receiving import (

@@ -7,10 +7,10 @@ import threading
 
 import pytest
 
+from mass_serve.sandbox.bounds import REASONS
 from mass_serve.server.operation.guarding_metrics import AGES, DROP_REASONS
 from mass_serve.server.operation.metrics import Metrics
 from mass_serve.server.operation.metrics_routes import Scrapes
-from mass_serve.server.serving.sandbox.bounds import REASONS
 
 
 class SlowMetrics(Metrics):

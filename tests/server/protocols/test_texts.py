@@ -10,7 +10,7 @@ import pytest
 
 from mass_serve.engine import Classification, Engine
 from mass_serve.inputs.texts import Text
-from mass_serve.server.serving.sandbox.bounds import REASONS
+from mass_serve.sandbox.bounds import REASONS
 from tests import texts
 from tests.pictures import picture
 from tests.server.protocols.test_native import as_json, refused

@@ -17,6 +17,14 @@ from torch import Tensor
 
 from mass_serve.engine import ServingEngine
 from mass_serve.inputs.images import ImageLimits, ImageSurvey, decode_surveyed
+from mass_serve.sandbox.bounds import (
+    ExceededError,
+    MemoryShortError,
+    RefusedError,
+    SandboxError,
+)
+from mass_serve.sandbox.image_jobs import DECODE, bounds_of, predicted_seconds
+from mass_serve.sandbox.pool import SandboxPool
 from mass_serve.server.errors import (
     BadImageError,
     NoMemoryError,
@@ -25,24 +33,8 @@ from mass_serve.server.errors import (
     SlowInputError,
     TooLargeError,
 )
-from mass_serve.server.serving.decoders import (
-    DECODE,
-    LARGE,
-    SMALL,
-    Decoders,
-    bounds_of,
-    decode_cost,
-    predicted_seconds,
-    survey_files,
-)
+from mass_serve.server.serving.decoders import LARGE, SMALL, Decoders, decode_cost, survey_files
 from mass_serve.server.serving.fair_queue import Turn
-from mass_serve.server.serving.sandbox.bounds import (
-    ExceededError,
-    MemoryShortError,
-    RefusedError,
-    SandboxError,
-)
-from mass_serve.server.serving.sandbox.pool import SandboxPool
 from tests.pictures import Colour, bomb, encode, picture
 from tests.server.fakes import FakeEngine
 

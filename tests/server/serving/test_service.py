@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from mass_serve.engine import Question, ServingEngine
+from mass_serve.sandbox.image_jobs import predicted_seconds
 from mass_serve.server.errors import (
     BadRequestError,
     DeadlineError,
@@ -23,7 +24,7 @@ from mass_serve.server.operation.metrics import Metrics
 from mass_serve.server.serving import service
 from mass_serve.server.serving.admission import Ledger
 from mass_serve.server.serving.caller import Caller
-from mass_serve.server.serving.decoders import LARGE, SMALL, predicted_seconds, survey_files
+from mass_serve.server.serving.decoders import LARGE, SMALL, survey_files
 from mass_serve.server.serving.request_context import Answers, EncodedImages, RequestContext, Urgency
 from mass_serve.server.serving.service import Service
 from mass_serve.server.settings import Settings, load_settings

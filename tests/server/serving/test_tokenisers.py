@@ -12,6 +12,16 @@ import pytest
 
 from mass_serve.inputs.texts import Text, TextLimits, TextTokenizer
 from mass_serve.model_store.readers.text_tokenizers import read_tokenizer
+from mass_serve.sandbox.bounds import (
+    Bounds,
+    ExceededError,
+    MemoryShortError,
+    RefusedError,
+    SandboxError,
+)
+from mass_serve.sandbox.pool import SandboxPool
+from mass_serve.sandbox.text_jobs import KEEP, MOST_CHARACTERS_HERE, TOKENISE, bounds_of, predicted_seconds
+from mass_serve.sandbox.tokenising import HEAD, TOKEN_BYTES
 from mass_serve.server.errors import (
     BadRequestError,
     NoMemoryError,
@@ -22,26 +32,7 @@ from mass_serve.server.errors import (
 from mass_serve.server.serving.fair_queue import Turn
 from mass_serve.server.serving.parsers import Parsers
 from mass_serve.server.serving.request_context import Texts
-from mass_serve.server.serving.sandbox.bounds import (
-    Bounds,
-    ExceededError,
-    MemoryShortError,
-    RefusedError,
-    SandboxError,
-)
-from mass_serve.server.serving.sandbox.pool import SandboxPool
-from mass_serve.server.serving.sandbox.tokenising import HEAD, TOKEN_BYTES
-from mass_serve.server.serving.tokenisers import (
-    KEEP,
-    LONG_TEXTS,
-    MOST_CHARACTERS_HERE,
-    TEXTS,
-    TOKENISE,
-    Tokenisers,
-    bounds_of,
-    predicted_seconds,
-    tokenise_cost,
-)
+from mass_serve.server.serving.tokenisers import LONG_TEXTS, TEXTS, Tokenisers, tokenise_cost
 from tests.inputs.test_texts import FLOODS
 from tests.tokenizers_on_disk import save_byte_pairs, save_word_pieces
 

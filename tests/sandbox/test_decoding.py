@@ -10,7 +10,7 @@ from PIL import Image
 
 from mass_serve.inputs.images import ImageSurvey
 from mass_serve.inputs.preprocessing import INTERPOLATIONS, Resizing
-from mass_serve.server.serving.sandbox.decoding import DecodeOptions, decode
+from mass_serve.sandbox.decoding import DecodeOptions, decode
 
 
 @pytest.mark.parametrize("half_even", [False, True])

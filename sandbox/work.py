@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from dataclasses import dataclass
+from typing import Any, Protocol
 
-from mass_serve.server.serving.fair_queue import FairQueue, Turn
-from mass_serve.server.serving.sandbox.bounds import Belonging, Bounds
-from mass_serve.server.serving.sandbox.messages import Buffer, Job
+from mass_serve.sandbox.bounds import Belonging, Bounds
+from mass_serve.sandbox.messages import Buffer, Job
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class Work:
     step: Step
     needs: Belonging | None
     lane: str
-    turn: Turn
+    turn: Any  # by which its queue orders it
     cost: float
     result: asyncio.Future[bytearray]
     since: float
@@ -62,10 +62,45 @@ class Running:
         self.timer = timer
 
 
+class WorkQueue(Protocol):
+    """The order in which the jobs of a lane are taken; what a turn is, the queue alone knows."""
+
+    def push(self, turn: Any, item: Work, cost: float) -> None:
+        """Takes a job."""
+
+    def remove(self, turn: Any, item: Work) -> object:
+        """Lets go of a job that waits; nobody looks at what is returned."""
+
+    def pop(self) -> tuple[Any, Work] | None:
+        """Returns the next job and its turn; None where none waits."""
+
+
+class FirstCome:
+    """Jobs in the order in which they came, whatever their turns are."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[Work, Any] = {}
+
+    def push(self, turn: Any, item: Work, cost: float) -> None:  # noqa: ARG002 - as of every queue
+        """Takes a job."""
+        self._waiting[item] = turn
+
+    def remove(self, turn: Any, item: Work) -> None:  # noqa: ARG002
+        """Lets go of a job that waits."""
+        del self._waiting[item]
+
+    def pop(self) -> tuple[Any, Work] | None:
+        """Returns the job that came first, and its turn; None where none waits."""
+        if not self._waiting:
+            return None
+        item = next(iter(self._waiting))
+        return self._waiting.pop(item), item
+
+
 @dataclass(eq=False)
 class Lane:
     """So many jobs at once, and those that wait to be among them."""
 
     most: int
-    queue: FairQueue[Work]
+    queue: WorkQueue
     running: int = 0

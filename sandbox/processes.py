@@ -15,9 +15,9 @@ from collections.abc import Callable
 
 import structlog
 
-from mass_serve.server.serving.sandbox.bounds import Reason
-from mass_serve.server.serving.sandbox.messages import Kind, Reply, WrongMessageError
-from mass_serve.server.serving.sandbox.worker import Worker
+from mass_serve.sandbox.bounds import Reason
+from mass_serve.sandbox.messages import Kind, Reply, WrongMessageError
+from mass_serve.sandbox.worker import Worker
 
 # How long a process may take to start, and one that closed its socket to end.
 START_SECONDS = 60.0

@@ -9,7 +9,7 @@ import socket
 import stat
 import time
 
-from mass_serve.server.serving.sandbox.messages import Kind, Reply
+from mass_serve.sandbox.messages import Kind, Reply
 
 
 def echo(data: memoryview, options: bytes) -> bytes:

@@ -17,7 +17,7 @@ import signal
 import socket
 from collections.abc import Callable, Sequence
 
-from mass_serve.server.serving.sandbox.messages import (
+from mass_serve.sandbox.messages import (
     MOST_MESSAGE,
     MOST_TAIL,
     Job,

@@ -12,13 +12,13 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 
-from mass_serve.server.serving.sandbox.bounds import Reason
-from mass_serve.server.serving.sandbox.messages import MOST_MESSAGE, Buffer, Job
+from mass_serve.sandbox.bounds import Reason
+from mass_serve.sandbox.messages import MOST_MESSAGE, Buffer, Job
 
 # The interpreter is told where to find things, for it is started without site and without an environment.
 PROGRAM = """import sys
 sys.path[:] = sys.argv[6:]
-from mass_serve.server.serving.sandbox.child import main
+from mass_serve.sandbox.child import main
 main(*map(int, sys.argv[1:5]), functions=sys.argv[5].split(","))"""
 # Threads of libraries would be of no use to it, and each takes address space.
 ENVIRONMENT = {

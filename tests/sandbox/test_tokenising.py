@@ -7,7 +7,7 @@ import pytest
 from mass_serve.inputs.errors import EmptyInputError, InputTooLargeError
 from mass_serve.inputs.texts import Text, TextTokenizer, TokenizerError, Tokens, Truncation
 from mass_serve.model_store.readers.text_tokenizers import read_tokenizer
-from mass_serve.server.serving.sandbox.tokenising import keep, packed_text, tokenise, unpacked
+from mass_serve.sandbox.tokenising import keep, packed_text, tokenise, unpacked
 from tests.tokenizers_on_disk import save_word_pieces
 
 

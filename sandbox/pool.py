@@ -2,9 +2,9 @@
 
     pool = SandboxPool([DECODE], lanes={"small": 2}, shared_bytes=1 << 26)  # "package.module:function"
     pool.start()
-    result = await pool.submit(DECODE, data, options, lane="small", turn=turn, cost=0.01, bounds=bounds)
+    result = await pool.submit(DECODE, data, options, lane="small", cost=0.01, bounds=bounds)
 
-A lane is a number of jobs that may run at once, and a queue in fair order; every process may work for every
+A lane is a number of jobs that may run at once, and a queue; every process may work for every
 lane. One process more than what runs is kept ready, so that one that ends is replaced at once. A job that
 needs a belonging goes to a process that has it, or to one that is given it first.
 """
@@ -15,9 +15,9 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
 
-from mass_serve.server.serving.fair_queue import FairQueue, Turn
-from mass_serve.server.serving.sandbox.bounds import (
+from mass_serve.sandbox.bounds import (
     Belonging,
     Bounds,
     ExceededError,
@@ -26,16 +26,16 @@ from mass_serve.server.serving.sandbox.bounds import (
     RefusedError,
     SandboxError,
 )
-from mass_serve.server.serving.sandbox.messages import (
+from mass_serve.sandbox.messages import (
     Buffer,
     Kind,
     Reply,
     WrongMessageError,
     result_start,
 )
-from mass_serve.server.serving.sandbox.processes import Processes
-from mass_serve.server.serving.sandbox.work import Lane, Running, Step, Work
-from mass_serve.server.serving.sandbox.worker import PIECE, Worker
+from mass_serve.sandbox.processes import Processes
+from mass_serve.sandbox.work import FirstCome, Lane, Running, Step, Work, WorkQueue
+from mass_serve.sandbox.worker import PIECE, Worker
 
 SPARES = 1
 # A job that nobody waits for any more may run on for so long; its process is replaced then.
@@ -52,14 +52,15 @@ class SandboxPool:
         shared_bytes: int,
         replaced: Callable[[Reason], None] = lambda _: None,
         took: Callable[[str, float, float], None] = lambda _lane, _cost, _seconds: None,
+        queue: Callable[[], WorkQueue] = FirstCome,
     ) -> None:
         """Starts nothing yet. Each of the functions is named as "module:function".
 
         `replaced` is told of each process that ended, and why; `took` of each job that was done: its lane,
-        its cost, and the seconds for which it ran.
+        its cost, and the seconds for which it ran. `queue` makes the queue of a lane.
         """
         self._functions = tuple(functions)
-        self._lanes = {name: Lane(most, FairQueue(time.monotonic)) for name, most in lanes.items()}
+        self._lanes = {name: Lane(most, queue()) for name, most in lanes.items()}
         self._replaced = replaced
         self._took = took
         self._processes = Processes(
@@ -99,7 +100,7 @@ class SandboxPool:
         options: bytes = b"",
         *,
         lane: str,
-        turn: Turn,
+        turn: Any = None,
         cost: float,
         bounds: Bounds,
         needs: Belonging | None = None,

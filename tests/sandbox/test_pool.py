@@ -11,26 +11,27 @@ import sys
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import psutil
 import pytest
 from structlog.testing import capture_logs
 
-from mass_serve.server.serving.fair_queue import Turn
-from mass_serve.server.serving.sandbox import processes
-from mass_serve.server.serving.sandbox.bounds import (
+from mass_serve.sandbox import processes
+from mass_serve.sandbox.bounds import (
     Belonging,
     Bounds,
     ExceededError,
     MemoryShortError,
     RefusedError,
 )
-from mass_serve.server.serving.sandbox.child import ResultTooLargeError
-from mass_serve.server.serving.sandbox.pool import ABANDONED_SECONDS, SandboxPool
-from mass_serve.server.serving.sandbox.worker import Worker
+from mass_serve.sandbox.child import ResultTooLargeError
+from mass_serve.sandbox.pool import ABANDONED_SECONDS, SandboxPool
+from mass_serve.sandbox.worker import Worker
+from mass_serve.server.serving.fair_queue import FairQueue, Turn
 from tests.imports import ROOT
-from tests.server.serving.sandbox import misbehaving
+from tests.sandbox import misbehaving
 
 NAMES = ("echo", "refuse", "crash", "end", "killed", "spin", "sleep", "eat_memory", "open_files", "lie")
 
@@ -84,7 +85,13 @@ def with_pool(
 
     async def run() -> list[psutil.Process]:
         reasons = [] if replaced is None else replaced
-        pool = SandboxPool(FUNCTIONS, {"small": count, "large": 1}, SHARED, reasons.append)
+        pool = SandboxPool(
+            FUNCTIONS,
+            {"small": count, "large": 1},
+            SHARED,
+            reasons.append,
+            queue=partial(FairQueue, time.monotonic),
+        )
         pool.start()
         try:
             await test(pool)
@@ -407,8 +414,8 @@ def test_ctrl_c_and_a_drain_leave_the_work_alone() -> None:
 def test_no_process_outlives_a_parent_that_is_killed(tmp_path: Path) -> None:
     code = f"""
 import asyncio, os, psutil
-from mass_serve.server.serving.sandbox.pool import SandboxPool
-from tests.server.serving.sandbox.test_pool import FUNCTIONS, SHARED, ask
+from mass_serve.sandbox.pool import SandboxPool
+from tests.sandbox.test_pool import FUNCTIONS, SHARED, ask
 async def main():
     pool = SandboxPool(FUNCTIONS, {{"small": 1}}, SHARED)
     pool.start()
