@@ -18,6 +18,7 @@ from mass_serve.backbone.architecture import (
 from mass_serve.backbone.expert_bank import ExpertBank
 from mass_serve.backbone.expert_set import ExpertSet
 from mass_serve.backbone.heads import ClassificationHead, HiddenLayer
+from mass_serve.backbone.labelling import MULTI_CLASS, Labelling, MultiClass, MultiLabel
 from mass_serve.backbone.one_pass import Feature, PassResult, Probe, run
 from mass_serve.backbone.packed import Batch, Packed, joined, lengths_of
 from mass_serve.backbone.parts.patch_embedding import patchify
@@ -25,6 +26,7 @@ from mass_serve.backbone.passes import Passes, passes_for
 from mass_serve.backbone.weights.dense import DenseWeights
 
 __all__ = [
+    "MULTI_CLASS",
     "Architecture",
     "AttentionPooling",
     "Batch",
@@ -35,6 +37,9 @@ __all__ = [
     "ExpertSet",
     "Feature",
     "HiddenLayer",
+    "Labelling",
+    "MultiClass",
+    "MultiLabel",
     "Packed",
     "PassResult",
     "Passes",

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mass_serve import kernels
+from mass_serve.backbone.labelling import MULTI_CLASS, Labelling
 from mass_serve.kernels.activations import HeadActivation, activate_
 
 
@@ -49,6 +50,7 @@ class ClassificationHead:
     bias: Tensor | None = None  # [C]
     logit_scale: float | None = None  # the multiplier itself, not its logarithm
     hidden: HiddenLayer | None = None
+    labelling: Labelling = MULTI_CLASS  # what its logits say of the labels
 
     def __post_init__(self) -> None:
         if (self.bias is None) == (self.logit_scale is None):
@@ -60,7 +62,8 @@ class ClassificationHead:
         """The same head on another device."""
         bias = None if self.bias is None else self.bias.to(device)
         hidden = None if self.hidden is None else self.hidden.to(device)
-        return ClassificationHead(self.weight.to(device), bias, self.logit_scale, hidden)
+        weight = self.weight.to(device)
+        return ClassificationHead(weight, bias, self.logit_scale, hidden, self.labelling)
 
     @property
     def nbytes(self) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, TypeVar
@@ -65,6 +65,21 @@ def build(
     individual_accuracy: Annotated[
         list[str] | None, typer.Option(help="of the fine-tuned model alone, 0 to 1", metavar="NAME=F")
     ] = None,
+    multi_label: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="a task whose inputs have any number of its labels (default: what its MODEL says)",
+            metavar="NAME",
+        ),
+    ] = None,
+    thresholds: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="JSON object of labels and probabilities from which on they are given, 0.5 for others; of a"
+            " task of any number of labels (default: thresholds.json in the task's MODEL)",
+            metavar="NAME=FILE",
+        ),
+    ] = None,
     *,
     options: BuildFlags,
     eval_data: Annotated[
@@ -81,7 +96,16 @@ def build(
     """
     try:
         written = NOTHING if recipe is None else read_recipe(recipe, MODE_NAMES)
-        flags = _FlagsOfTasks(task or [], head or [], labels or [], individual_accuracy or [])
+        flags = _FlagsOfTasks(
+            task or [],
+            multi_label or [],
+            {
+                "--head": head or [],
+                "--labels": labels or [],
+                "--individual-accuracy": individual_accuracy or [],
+                "--thresholds": thresholds or [],
+            },
+        )
         tasks = flags.over(written.tasks)
         base = ModelName(pretrained) if pretrained else written.pretrained or _fail_without("--pretrained")
         place = out or written.out or _fail_without("--out")
@@ -131,10 +155,11 @@ class _FlagsOfTasks:
     """The tasks that flags speak of. A name given twice stays twice: the build has a sentence for it."""
 
     def __init__(
-        self, tasks: Sequence[str], heads: Sequence[str], labels: Sequence[str], accuracies: Sequence[str]
+        self, tasks: Sequence[str], multi_label: Sequence[str], others: Mapping[str, Sequence[str]]
     ) -> None:
+        """`others` holds what each flag was given that takes NAME=VALUE, but for `--task`."""
         self._given = [_pair("--task", text, ModelName) for text in tasks]
-        self._others = {"--head": heads, "--labels": labels, "--individual-accuracy": accuracies}
+        self._multi_label, self._others = multi_label, others
 
     def over(self, written: Sequence[NamedTask]) -> list[NamedTask]:
         """Puts what was given in the place of what a recipe says of the same task, and new tasks behind."""
@@ -147,13 +172,18 @@ class _FlagsOfTasks:
             tasks = [
                 replace(task, **{field: values[task.name]}) if task.name in values else task for task in tasks
             ]
-        return tasks
+        for name in self._multi_label:
+            _check_named("--multi-label", name, {task.name for task in tasks})
+        return [
+            replace(task, multi_label=task.multi_label or task.name in self._multi_label) for task in tasks
+        ]
 
 
 _OF_A_TASK: tuple[tuple[str, str, Callable[[str], Any]], ...] = (
     ("--head", "head", ModelName),
     ("--labels", "labels", ModelName),
     ("--individual-accuracy", "individual_accuracy", float),
+    ("--thresholds", "thresholds", ModelName),
 )
 
 
@@ -162,12 +192,16 @@ def _by_name(
 ) -> dict[str, Value]:
     values: dict[str, Value] = {}
     for name, value in (_pair(flag, text, convert) for text in texts):
-        if name not in names:
-            fail(f"{flag} {name}: there is no --task {name}")
+        _check_named(flag, name, names)
         if name in values:
             fail(f"{flag} {name} is given twice")
         values[name] = value
     return values
+
+
+def _check_named(flag: str, name: str, names: set[str]) -> None:
+    if name not in names:
+        fail(f"{flag} {name}: there is no --task {name}")
 
 
 def _pair(flag: str, text: str, convert: Callable[[str], Value]) -> tuple[str, Value]:

@@ -15,7 +15,7 @@ from mass_serve.cli.given_inputs import GivenInput, GivenInputs, on_one_line
 from mass_serve.engine import Aggregation, AnswerKind, Classification, Engine, Question
 from mass_serve.inputs.texts import Text
 from mass_serve.model_store.errors import StoreError
-from mass_serve.server.protocols.results import ImageResult, TokenResult, result
+from mass_serve.server.protocols.results import AlternativeAnswer, ImageResult, TokenResult, result
 from mass_serve.server.settings import Settings, SettingsError, load_settings
 from mass_serve.server.startup import store_source
 
@@ -51,7 +51,7 @@ def classify(
     task: Annotated[
         list[str] | None, typer.Option(help="choose among these tasks only; may be repeated")
     ] = None,
-    top: Annotated[int, typer.Option(min=1, help="labels per image or text")] = 1,
+    top: Annotated[int, typer.Option(min=1, help="labels per image or text, of tasks that give one")] = 1,
     answer: Annotated[
         AnswerKind, typer.Option(help="`each` for the answer of every task, without routing")
     ] = "best",
@@ -162,21 +162,29 @@ def _cut(one: GivenInput) -> dict[str, int]:
 def _print_lines(results: Sequence[Result]) -> None:
     """Prints `file  task  label score, label score`, readable and easy to cut.
 
-    Of a task that classifies tokens it is `label text score`. What is unlike the inputs of every task ends in
+    Of a task that classifies tokens it is `label text score`. Of one of any number of labels it is all that
+    reach their thresholds, or `(no label)`. What is unlike the inputs of every task ends in
     `(none of these)`; what is near to another task too, in `(or task: label coefficient)`.
     """
     for given, found in results:
         if isinstance(found, TokenResult):
             labels = [f"{one.label} {on_one_line(one.text)} {one.score:.3f}" for one in found.entities]
         else:
-            labels = [f"{entry.label} {entry.score:.3f}" for entry in found.top]
+            told = found.top if found.labels is None else found.labels
+            labels = [f"{entry.label} {entry.score:.3f}" for entry in told] or ["(no label)"]
         doubts = "" if isinstance(found, TokenResult) else _doubts(found)
         typer.echo(f"{given.name}\t{found.task}\t{', '.join(labels)}{doubts}")
 
 
+def _told(one: AlternativeAnswer) -> str:
+    if one.labels is None:
+        return one.label
+    return " and ".join(entry.label for entry in one.labels) or "(no label)"
+
+
 def _doubts(found: ImageResult) -> str:
     """What speaks against an answer, in a column of its own; nothing where nothing does."""
-    others = [f"or {one.task}: {one.label} {one.coefficient:.3f}" for one in found.alternatives]
+    others = [f"or {one.task}: {_told(one)} {one.coefficient:.3f}" for one in found.alternatives]
     doubts = [*(["none of these"] if found.unrouted else []), *others]
     return f"\t({'; '.join(doubts)})" if doubts else ""
 

@@ -84,6 +84,7 @@ def warn_of_constant_routing(store: Store) -> None:
 def figures(task: TaskEntry) -> str:
     """Says what a task is, where it is no class of a whole input, and what building measured of it."""
     kind = "classifies tokens, " if task.head.each_token else ""
+    kind = "gives any number of labels, " if task.head.is_multi_label else kind
     return f"{kind}distance from the base {_distance(task)}, energy kept {_energy_kept(task)}"
 
 
@@ -141,6 +142,8 @@ def _task_table(store: Store, sizes: dict[str, int]) -> Table:
 
 
 def _head(task: TaskEntry) -> str:
+    if task.head.is_multi_label:
+        return f"{task.head.kind}, multi-label"
     return f"{task.head.kind}, each token" if task.head.each_token else task.head.kind
 
 

@@ -42,6 +42,17 @@ def add(
         str | None, typer.Option(help="JSON list (default: labels.json in MODEL, or else id2label)")
     ] = None,
     individual_accuracy: Annotated[float | None, typer.Option(help="of the model alone, 0 to 1")] = None,
+    multi_label: Annotated[
+        bool,
+        typer.Option("--multi-label", help="inputs have any number of the labels (default: what MODEL says)"),
+    ] = False,
+    thresholds: Annotated[
+        str | None,
+        typer.Option(
+            help="JSON object of labels and probabilities from which on they are given, 0.5 for others; of a"
+            " task of any number of labels (default: thresholds.json in MODEL)"
+        ),
+    ] = None,
     replace: Annotated[bool, typer.Option("--replace", help="make a new revision of a task")] = False,
     allow_pickle: Annotated[bool, typer.Option("--allow-pickle", help="read .pt and .bin files")] = False,
     exact: Annotated[
@@ -60,6 +71,8 @@ def add(
         None if head is None else ModelName(head),
         None if labels is None else ModelName(labels),
         individual_accuracy,
+        multi_label,
+        None if thresholds is None else ModelName(thresholds),
     )
 
     def change(progress: Progress) -> Store:

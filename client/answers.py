@@ -38,6 +38,7 @@ class Alternative:
     label: str
     score: float
     coefficient: float
+    labels: Sequence[LabelScore] | None = None  # as of an answer
 
 
 @dataclass(frozen=True)
@@ -46,13 +47,15 @@ class Answer:
 
     task: str
     task_revision: str
-    label: str
+    label: str  # the likeliest
     score: float
     top: Sequence[LabelScore]
     unrouted: bool  # the input is so little like those of any task that none is believed
     routing: Routing
     alternatives: Sequence[Alternative] = ()
     cut: int | None = None  # how many tokens of a text were not read
+    # Of a task of any number of labels: those that reach their thresholds, likeliest first; None of others.
+    labels: Sequence[LabelScore] | None = None
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,8 @@ class Task:
     each_token: bool  # it finds entities
     rank: int
     individual_accuracy: float | None
+    # Of each label, of a task of any number of labels: the probability from which on it is given.
+    thresholds: Sequence[float] | None = None
 
 
 @dataclass(frozen=True)

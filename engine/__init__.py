@@ -10,6 +10,7 @@ from mass_serve.engine.answers import (
     BatchReport,
     Classification,
     Embedding,
+    TaskAnswer,
     TokenClassification,
 )
 from mass_serve.engine.engine import Engine
@@ -42,6 +43,7 @@ __all__ = [
     "Question",
     "ServingEngine",
     "StoreSource",
+    "TaskAnswer",
     "TextQuery",
     "TokenClassification",
     "unsplit",

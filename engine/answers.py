@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from mass_serve.backbone import MULTI_CLASS, Labelling, MultiLabel
 from mass_serve.engine.entities import OUTSIDE, Aggregation, Entity, entities
 from mass_serve.engine.heads import HeadResult, TaskHead, TokenResult
 from mass_serve.engine.search import SearchResult, final_coefficients
@@ -18,32 +20,48 @@ from mass_serve.router import Evidence, familiarity
 
 
 @dataclass(frozen=True)
-class Alternative:
+class TaskAnswer:
+    """What the head of one task says of an image or text."""
+
+    task: str
+    task_revision: str
+    labels: tuple[str, ...]  # of the head, in row order
+    logits: Tensor  # [C] float32 on the CPU; see `TokenClassification`, too
+    labelling: Labelling = field(default=MULTI_CLASS, kw_only=True)  # what they say of the labels
+
+    @property
+    def probabilities(self) -> Tensor:
+        """The probability of each label, [C]; of each token, [n, C], in a `TokenClassification`.
+
+        They are the softmax of the logits or, in a task of any number of labels, their sigmoid.
+        """
+        return self.labelling.probabilities(self.logits)
+
+    @property
+    def given(self) -> tuple[str, ...]:
+        """The labels of the input, the likeliest first: one, or those that reach their threshold."""
+        return tuple(self.labels[row] for row in self.labelling.given(self.logits))
+
+    @property
+    def is_multi_label(self) -> bool:
+        """Whether an input may have any number of the task's labels, and not one of them."""
+        return isinstance(self.labelling, MultiLabel)
+
+
+@dataclass(frozen=True)
+class Alternative(TaskAnswer):
     """What another task says of an image or text that was found near to both.
 
     Its head answers from a second pass that was run to choose between them: an alternative costs nothing.
     """
 
-    task: str
-    task_revision: str
-    labels: tuple[str, ...]  # of the task's head, in row order
-    logits: Tensor  # [C] float32 on the CPU
     coefficient: float  # of the task
-
-    @property
-    def probabilities(self) -> Tensor:
-        """The softmax of the logits, [C]."""
-        return self.logits.softmax(-1)
 
 
 @dataclass(frozen=True)
-class Classification:
+class Classification(TaskAnswer):
     """The answer of a task for one image or text."""
 
-    task: str
-    task_revision: str
-    labels: tuple[str, ...]  # of the winning head, in row order
-    logits: Tensor  # [C] float32 on the CPU: the winning head's; see `TokenClassification`, too
     expert_set: tuple[str, ...]
     coefficients: dict[str, float]  # of the expert set
     residuals: dict[str, float]  # of every task; empty where they were not needed
@@ -53,11 +71,6 @@ class Classification:
     evidence: Evidence | None = None  # what the tasks were judged by; None of one that was named
     # The other tasks of the expert set, the likeliest first; a task that was named has none.
     alternatives: tuple[Alternative, ...] = ()
-
-    @property
-    def probabilities(self) -> Tensor:
-        """The softmax of the logits, [C]; of each token, [n, C], in a `TokenClassification`."""
-        return self.logits.softmax(-1)
 
 
 @dataclass(frozen=True)
@@ -209,13 +222,14 @@ class AnswerMaker:
     ) -> Classification:
         """The answer for one sample: that of the result at `place`, among those of its expert set's tasks."""
         winner, others = results[place], [*results[:place], *results[place + 1 :]]
-        entry = self.heads[winner.task].entry
+        entry, labelling = self.heads[winner.task].entry, self.heads[winner.task].head.labelling
         likeness = _familiarity(found, winner) if found.likeness else None
         return Classification(
             task=entry.name,
             task_revision=entry.revision,
             labels=entry.labels,
             logits=winner.logits,
+            labelling=labelling,
             expert_set=self.names(found.expert_set),
             coefficients={self._name(task): value for task, value in sorted(coefficients.items())},
             residuals={self._name(task): value for task, value in enumerate(found.residuals)},
@@ -230,8 +244,10 @@ class AnswerMaker:
         )
 
     def _alternative(self, result: HeadResult, coefficient: float) -> Alternative:
-        entry = self.heads[result.task].entry
-        return Alternative(entry.name, entry.revision, entry.labels, result.logits, coefficient)
+        entry, labelling = self.heads[result.task].entry, self.heads[result.task].head.labelling
+        return Alternative(
+            entry.name, entry.revision, entry.labels, result.logits, coefficient, labelling=labelling
+        )
 
     def names(self, expert_set: Sequence[int]) -> tuple[str, ...]:
         """The names of the tasks of an expert set."""
@@ -249,12 +265,15 @@ class AnswerMaker:
         """The place of the head that answers among each sample's results, which are of the same tasks.
 
         Of several second passes that of the likeliest task, else the store's choice: the largest coefficient,
-        or the largest sum over the samples of each one's largest, or mean, logit.
+        or the largest sum over the samples of each one's largest, or mean, logit. Where some tasks give one
+        label and others any number, it is the largest coefficient.
         """
         places = range(len(results[0]))
         choice = self.router.head_choice
-        # Logits of different embeddings cannot be compared, coefficients can.
-        if len(found.second_passes) > 1 or choice == "router":
+        kinds = {type(self.heads[one.task].head.labelling) for one in results[0]}
+        # Logits of different embeddings cannot be compared, nor those whose softmax is taken with those whose
+        # sigmoid is: only of these the number zero means something. Coefficients can.
+        if len(found.second_passes) > 1 or len(kinds) > 1 or choice == "router":
             return max(places, key=lambda place: coefficients[results[0][place].task])
         return max(places, key=lambda place: sum(_height(own[place].logits, choice) for own in results))
 
@@ -267,5 +286,5 @@ def _familiarity(found: SearchResult, winner: HeadResult) -> float:
     """How much an image is like those of the task that answers, 0 to 1 (`router.familiarity`)."""
     second_cosine = float(winner.head_scores[0])
     first_cosine = found.first_cosines.get(winner.task, second_cosine)
-    confidence = float(winner.logits.softmax(0).max())
+    confidence = math.exp(float(winner.head_scores[2]))
     return familiarity(found.likeness[winner.task], first_cosine, second_cosine, confidence)

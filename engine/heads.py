@@ -35,7 +35,7 @@ class TaskHead:
 
     def scores(self, embeddings: Tensor) -> Tensor:
         """The head scores [n, 3] of embeddings [n, P] (see `router.head_scores`)."""
-        confidence = self.head.logits(embeddings).log_softmax(1).amax(1, keepdim=True)
+        confidence = self.head.labelling.log_confidence(self.head.logits(embeddings)).unsqueeze(1)
         return torch.cat([self.geometry.scores(self.head.cosines(embeddings)), confidence], dim=1)
 
 

@@ -10,10 +10,13 @@ import torch
 from torch import Tensor
 
 from mass_serve.backbone import (
+    MULTI_CLASS,
     Architecture,
     ClassificationHead,
     ExpertBank,
     HiddenLayer,
+    Labelling,
+    MultiLabel,
     WordEmbedding,
     weight_of,
 )
@@ -254,7 +257,14 @@ def classification_head(stored: HeadTensors) -> ClassificationHead:
     """Makes a classification head of a store's tensors, in float32 on the CPU."""
     own = {name: _placed(t, torch.device("cpu"), torch.float32) for name, t in stored.tensors.items()}
     scale = float(own[LOGIT_SCALE]) if LOGIT_SCALE in own else None
-    return ClassificationHead(own[WEIGHT], own.get(BIAS), scale, _hidden_layer(stored, own))
+    hidden, labelling = _hidden_layer(stored, own), _labelling(stored)
+    return ClassificationHead(own[WEIGHT], own.get(BIAS), scale, hidden, labelling)
+
+
+def _labelling(stored: HeadTensors) -> Labelling:
+    if stored.thresholds is None:
+        return MULTI_CLASS
+    return MultiLabel(torch.tensor(stored.thresholds, dtype=torch.float32))
 
 
 def _hidden_layer(stored: HeadTensors, own: Mapping[str, Tensor]) -> HiddenLayer | None:

@@ -51,6 +51,10 @@ class TaskInput:
     labels: Path | None = None
     individual_accuracy: float | None = None  # of the fine-tuned model on its own, 0..1
     origins: tuple[Origin, ...] = ()  # of what was fetched by name
+    # An input has any number of the labels; so it has where there are thresholds, and where the checkpoint
+    # says so.
+    multi_label: bool = False
+    thresholds: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -200,7 +204,9 @@ def _plan(
         task.name, replace(found, pooling=pretrained.pooling), pretrained, "the pretrained model"
     )
     check_prepares_alike(task.name, checkpoint, prepared)
-    labelled = read_labelled_head(task.name, checkpoint, task.head, task.labels)
+    labelled = read_labelled_head(
+        task.name, checkpoint, task.head, task.labels, task.thresholds, multi_label=task.multi_label
+    )
     checkpoint = checkpoint.pooled(pooling_of_head(task.name, labelled.head, found, pretrained))
     files = (*checkpoint.input_files, *labelled.files)
     return PlannedTask(
@@ -313,7 +319,7 @@ def _fingerprint(
         "tokenizer": None if prepared.tokenizer is None else prepared.tokenizer.sha256,
         "pretrained": [_identity(path) for path in pretrained.input_files],
         "tasks": [
-            [task.name, task.individual_accuracy, [_identity(path) for path in task.input_files]]
+            [task.name, task.individual_accuracy, task.head.thresholds, *map(_identity, task.input_files)]
             for task in tasks
         ],
     }

@@ -10,7 +10,7 @@ import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -134,7 +134,7 @@ class Store:
                 f"{entry.head_file} holds a {head.kind} head {list(head.shape)}, "
                 f"the manifest describes a {entry.head.kind} head {list(expected)}"
             )
-        return head
+        return replace(head, each_token=entry.head.each_token, thresholds=entry.head.thresholds)
 
     def task(self, name: str) -> TaskEntry:
         """Returns the manifest's entry of a task. Raises TaskError for an unknown one."""

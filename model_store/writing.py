@@ -100,7 +100,8 @@ def write_task(
     experts = _TensorFile(layout.tensor_specs(factored.ranks), factored.tensors)
     head = _TensorFile(task.head.specs(), task.head.tensors)
     hashes = experts.sha256(), head.sha256()
-    revision = revision_of(*hashes, *task.labels) if named_by_content else new_revision()
+    labelled = (*task.labels, *map(str, task.head.thresholds or ()))
+    revision = revision_of(*hashes, *labelled) if named_by_content else new_revision()
     folder = task_folder(task.name, revision)
     paths = f"{folder}/experts.safetensors", f"{folder}/head.safetensors"
     for path, content in zip(paths, (experts, head), strict=True):

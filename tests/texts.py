@@ -128,9 +128,17 @@ ENTITY_LABELS = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC", "date")
 
 
 def finetuned(
-    folder: Path, kind: str, names: tuple[str, ...] = NAMES, of_tokens: tuple[str, ...] = (), **changes: Any
+    folder: Path,
+    kind: str,
+    names: tuple[str, ...] = NAMES,
+    of_tokens: tuple[str, ...] = (),
+    multi_label: tuple[str, ...] = (),
+    **changes: Any,
 ) -> Finetuned:
-    """A pretrained model and classifiers that were made of it: of texts, then of the tokens of texts."""
+    """A pretrained model and classifiers that were made of it: of texts, then of the tokens of texts.
+
+    Those of `multi_label`, some of `names`, give a text any number of their labels.
+    """
     base = make_model(kind, **changes)
     base.save_pretrained(folder / "pretrained")
     save_tokenizer(folder / "pretrained")
@@ -142,6 +150,8 @@ def finetuned(
         model.base_model.load_state_dict(base.state_dict(), strict=False)
         perturb(model.base_model, 100 + seed, 0.02)
         model.config.id2label = dict(enumerate(labels))
+        if name in multi_label:
+            model.config.problem_type = "multi_label_classification"
         model.save_pretrained(folder / name)
         models[name] = model
         tasks.append(TaskInput(name, folder / name))

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from mass_serve.backbone import Architecture, Block, ClassificationHead, ExpertBank, PatchEmbedding, Pooling
+from mass_serve.backbone import (
+    Architecture,
+    Block,
+    ClassificationHead,
+    ExpertBank,
+    MultiLabel,
+    PatchEmbedding,
+    Pooling,
+)
 from mass_serve.engine.heads import TaskHead
 from mass_serve.engine.loading import LoadedStore, early_linears
 from mass_serve.engine.preprocessing import ImagePreprocessor
@@ -153,8 +162,11 @@ def loaded_store(
     mode: ModeName = "paper",
     calibrated: bool = False,
     least_rank: int | None = None,
+    multi_label: Collection[int] = (),
 ) -> LoadedStore:
     """A store in memory with `tasks` random tasks, cosine and linear heads in turn.
+
+    The tasks that `multi_label` numbers give an input any number of their labels.
 
     All tasks have one rank, or with a `least_rank` each its own from there on.
     """
@@ -185,7 +197,7 @@ def loaded_store(
         first_pass={name: experts.merged(name, range(tasks)) for name in names},
         first_pass_nbytes=0,
         bank=experts,
-        heads=tuple(_head(config, task) for task in range(tasks)),
+        heads=tuple(_head(config, task, task in multi_label) for task in range(tasks)),
     )
 
 
@@ -218,7 +230,7 @@ def task_entry(name: str, labels: tuple[str, ...], accuracy: float | None = None
     )
 
 
-def _head(config: Architecture, task: int) -> TaskHead:
+def _head(config: Architecture, task: int, multi_label: bool) -> TaskHead:
     generator = torch.Generator().manual_seed(task)
     classes = 3 + task
     weight = torch.randn(classes, config.embedding_dim, generator=generator)
@@ -227,6 +239,8 @@ def _head(config: Architecture, task: int) -> TaskHead:
     else:
         head = ClassificationHead(weight, logit_scale=20.0)
     labels = tuple(f"class {i}" for i in range(classes))
+    if multi_label:
+        head = replace(head, labelling=MultiLabel(torch.full((classes,), 0.5)))
     return TaskHead(task_entry(f"task{task}", labels), head)
 
 

@@ -25,6 +25,8 @@ from mass_serve.model_store.format.origin import Origin
 FirstPass = Literal["merged_base", "pretrained"]
 HeadChoice = Literal["max", "mean", "router"]
 HeadKind = Literal["cosine", "linear", "stack"]
+# Of a label's probability.
+Threshold = Annotated[float, Field(ge=0, le=1)]
 Rank = Annotated[int, Field(ge=0, le=LARGEST_SIZE)]
 # Which modes there are is the router's affair (`router.ModeName`); a store only has the name of one.
 StoredModeName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
@@ -70,6 +72,21 @@ class HeadSpec(StrictModel):
     # It takes the last hidden states of every token of a text, and not the embedding: see `routed_tasks`.
     # Format version 1 has no such key.
     each_token: bool = Field(default=False, exclude_if=not_)
+    # Of each label, in the head's row order, where an input may have any number of labels: the sigmoid of a
+    # logit is the label's probability, and from the threshold on the input has it. None: it has one of them,
+    # by softmax. Format version 1 has no such key.
+    thresholds: tuple[Threshold, ...] | None = Field(default=None, exclude_if=is_none)
+
+    @model_validator(mode="after")
+    def _labels_are_of_whole_inputs(self) -> HeadSpec:
+        if self.each_token and self.is_multi_label:
+            raise ValueError("thresholds: a head for each token gives one label, and has none")
+        return self
+
+    @property
+    def is_multi_label(self) -> bool:
+        """Whether an input may have any number of the labels, and not one of them."""
+        return self.thresholds is not None
 
     @model_validator(mode="after")
     def _a_stack_has_a_hidden_layer(self) -> HeadSpec:
@@ -105,6 +122,16 @@ class TaskEntry(StrictModel):
         if not labels or len(set(labels)) != len(labels):
             raise ValueError("labels must be unique, and at least one")
         return labels
+
+    @model_validator(mode="after")
+    def _thresholds_are_of_labels(self) -> TaskEntry:
+        thresholds = self.head.thresholds
+        if thresholds is not None and len(thresholds) != len(self.labels):
+            raise ValueError(
+                f"head.thresholds: there are {len(thresholds)}, and the task {self.name} has"
+                f" {len(self.labels)} labels"
+            )
+        return self
 
     @model_validator(mode="after")
     def _files_are_its_own(self) -> TaskEntry:

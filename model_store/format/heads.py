@@ -43,14 +43,18 @@ class HeadTensors:
     tensors: dict[str, Tensor]  # float32: WEIGHT, and LOGIT_SCALE or BIAS; of a stack, its hidden layer's
     hidden: HiddenSpec | None = None  # of a stack
     each_token: bool = False  # x is the last hidden state of a token, and not the embedding of an input
+    thresholds: tuple[float, ...] | None = None  # of each label, where an input may have any number of them
 
     @property
     def spec(self) -> HeadSpec:
         """The head as the manifest describes it."""
-        if self.hidden is not None:
-            return HeadSpec(kind="stack", hidden=self.hidden, each_token=self.each_token)
-        kind: HeadKind = "linear" if BIAS in self.tensors else "cosine"
-        return HeadSpec(kind=kind, each_token=self.each_token)
+        plain: HeadKind = "linear" if BIAS in self.tensors else "cosine"
+        return HeadSpec(
+            kind=plain if self.hidden is None else "stack",
+            hidden=self.hidden,
+            each_token=self.each_token,
+            thresholds=self.thresholds,
+        )
 
     @property
     def kind(self) -> HeadKind:

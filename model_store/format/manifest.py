@@ -246,6 +246,7 @@ def lowest_version(manifest: Manifest) -> int:
         manifest.rank_rule is not None,
         any(task.ranks is not None or task.adapter for task in manifest.all_entries()),
         any(entry.head.hidden is not None or entry.head.each_token for entry in manifest.all_entries()),
+        any(entry.head.is_multi_label for entry in manifest.all_entries()),
         any(entry.origins or entry.name != entry.name.lower() for entry in manifest.all_entries()),
     )
     return 2 if any(of_version_2) else 1

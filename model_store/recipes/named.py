@@ -11,6 +11,7 @@ from pathlib import Path
 
 from mass_serve.model_store.errors import CheckpointError, RecipeError, StoreError
 from mass_serve.model_store.format.heads import HEAD_FILE, LABELS_FILE
+from mass_serve.model_store.format.thresholds import THRESHOLDS_FILE
 from mass_serve.model_store.plan import TaskInput
 from mass_serve.model_store.progress import Progress
 from mass_serve.model_store.sources import Resolved, cache_folder, resolve
@@ -57,6 +58,8 @@ class NamedTask:
     head: ModelName | HeadWords | None = None
     labels: ModelName | None = None
     individual_accuracy: float | None = None
+    multi_label: bool = False
+    thresholds: ModelName | None = None
 
 
 def named_inputs(
@@ -84,12 +87,24 @@ def task_input(task: NamedTask, pretrained: Path | None, allow_pickle: bool, pro
     if task.labels is not None:
         found.append(given := task.labels.resolve(allow_pickle, progress))
         labels = _file_in(given.path, LABELS_FILE)
-    origins = tuple(one.origin for one in found if one.origin is not None)
-    return TaskInput(task.name, checkpoint.path, head, labels, task.individual_accuracy, origins)
+    thresholds = None
+    if task.thresholds is not None:
+        found.append(given := task.thresholds.resolve(allow_pickle, progress))
+        thresholds = _file_in(given.path, THRESHOLDS_FILE)
+    return TaskInput(
+        task.name,
+        checkpoint.path,
+        head,
+        labels,
+        task.individual_accuracy,
+        tuple(one.origin for one in found if one.origin is not None),
+        task.multi_label,
+        thresholds,
+    )
 
 
 def _file_in(path: Path, name: str) -> Path:
-    """A head or its labels may be named by the folder that they are in."""
+    """A head, its labels and its thresholds may be named by the folder that they are in."""
     return path / name if path.is_dir() else path
 
 

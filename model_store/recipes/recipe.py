@@ -63,6 +63,8 @@ class _Task(StrictModel):
     ) = None
     labels: _Text | None = None
     individual_accuracy: Annotated[float, Field(ge=0, le=1)] | None = None
+    multi_label: bool = False
+    thresholds: _Text | None = None
 
     @field_validator("name")
     @classmethod
@@ -171,6 +173,8 @@ class _Names:
             head=self._words(head, *steps) if isinstance(head, _Words) else self._name(head, *steps, "head"),
             labels=self._name(task.labels, *steps, "labels"),
             individual_accuracy=task.individual_accuracy,
+            multi_label=task.multi_label,
+            thresholds=self._name(task.thresholds, *steps, "thresholds"),
         )
 
     def _words(self, words: _Words, *steps: Step) -> HeadWords:

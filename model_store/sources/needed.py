@@ -7,6 +7,7 @@ from collections.abc import Collection
 
 from mass_serve.model_store.errors import CheckpointError
 from mass_serve.model_store.format.heads import HEAD_FILE, LABELS_FILE
+from mass_serve.model_store.format.thresholds import THRESHOLDS_FILE
 from mass_serve.model_store.readers.weight_files import INDEX_FILE, PICKLE_FILE, WEIGHTS_FILE
 
 # Each says what kind of model the folder holds, so that one of them is in every folder that can be read.
@@ -16,7 +17,7 @@ _BESIDE = (
     *("preprocessor_config.json", "processor_config.json"),
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "sentence_bert_config.json"),
     *("vocab.json", "merges.txt", "vocab.txt", "modules.json"),
-    *(HEAD_FILE, LABELS_FILE),
+    *(HEAD_FILE, LABELS_FILE, THRESHOLDS_FILE),
 )
 # The folder of sentence-transformers' pooling, by the name that the library gives it, and the file in it.
 _POOLING_FOLDER, _POOLING = re.compile(r"\d+_Pooling"), re.compile(r"\d+_Pooling/config\.json")

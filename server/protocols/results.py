@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from pydantic import BaseModel, Field
 
-from mass_serve.engine import Aggregation, Alternative, Classification, TokenClassification
+from mass_serve.engine import Aggregation, Alternative, Classification, TaskAnswer, TokenClassification
 from mass_serve.server.serving.request_context import Answers
 
 
@@ -19,6 +20,14 @@ class LabelScore(BaseModel):
 
     label: str
     score: float
+
+
+# Of what a task gives any number of; absent of others.
+_GIVEN: Any = Field(
+    default=None,
+    exclude_if=_is_none,
+    description="of a task of any number of labels: those that reach their thresholds, likeliest first",
+)
 
 
 class Routing(BaseModel):
@@ -39,6 +48,7 @@ class AlternativeAnswer(BaseModel):
     task_revision: str
     label: str
     score: float = Field(description="the probability of the label, if the input is of this task")
+    labels: list[LabelScore] | None = _GIVEN
     coefficient: float = Field(description="the probability of the task")
 
 
@@ -66,9 +76,10 @@ class ImageResult(BaseModel):
 
     task: str
     task_revision: str
-    label: str
+    label: str = Field(description="the likeliest")
     score: float
     top: list[LabelScore]
+    labels: list[LabelScore] | None = _GIVEN
     alternatives: list[AlternativeAnswer] = Field(
         description="of the other tasks that the input was tried with, likeliest first; mostly empty"
     )
@@ -109,15 +120,15 @@ def token_result(answer: TokenClassification, aggregation: Aggregation) -> Token
 
 def image_result(answer: Classification, top_k: int) -> ImageResult:
     """Returns one answer's wire form: its `top_k` labels, or all if there are fewer, ties in label order."""
-    order = answer.probabilities.argsort(descending=True, stable=True)[:top_k].tolist()
-    scores = answer.probabilities[order].tolist()
-    top = [LabelScore(label=answer.labels[i], score=score) for i, score in zip(order, scores, strict=True)]
+    order = answer.logits.argsort(descending=True, stable=True)[:top_k].tolist()
+    top = _scored(answer, order)
     return ImageResult(
         task=answer.task,
         task_revision=answer.task_revision,
         label=top[0].label,
         score=top[0].score,
         top=top,
+        labels=_given(answer),
         alternatives=[_alternative(one) for one in answer.alternatives],
         routing=Routing(
             expert_set=answer.expert_set,
@@ -129,6 +140,15 @@ def image_result(answer: Classification, top_k: int) -> ImageResult:
     )
 
 
+def _scored(answer: TaskAnswer, rows: Sequence[int]) -> list[LabelScore]:
+    scores = answer.probabilities[list(rows)].tolist()
+    return [LabelScore(label=answer.labels[i], score=score) for i, score in zip(rows, scores, strict=True)]
+
+
+def _given(answer: TaskAnswer) -> list[LabelScore] | None:
+    return _scored(answer, answer.labelling.given(answer.logits)) if answer.is_multi_label else None
+
+
 def _alternative(answer: Alternative) -> AlternativeAnswer:
     best = int(answer.logits.argmax())
     return AlternativeAnswer(
@@ -136,5 +156,6 @@ def _alternative(answer: Alternative) -> AlternativeAnswer:
         task_revision=answer.task_revision,
         label=answer.labels[best],
         score=float(answer.probabilities[best]),
+        labels=_given(answer),
         coefficient=answer.coefficient,
     )

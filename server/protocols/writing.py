@@ -31,4 +31,4 @@ def num_labels(classifications: Sequence[Classification], top_k: int) -> int:
 def _num_labels(answer: Classification, top_k: int) -> int:
     if isinstance(answer, TokenClassification):
         return LABELS_A_TOKEN * len(answer.logits)
-    return min(top_k, len(answer.labels))
+    return len(answer.labels) if answer.is_multi_label else min(top_k, len(answer.labels))

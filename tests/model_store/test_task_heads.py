@@ -38,8 +38,8 @@ def save_classifier(folder: Path, **changes: Any) -> Any:
     return model
 
 
-def head_of(folder: Path, head: Path | None = None, labels: Path | None = None) -> LabelledHead:
-    return read_labelled_head("pets", Checkpoint.open(folder), head, labels)
+def head_of(folder: Path, head: Path | None = None, labels: Path | None = None, **said: Any) -> LabelledHead:
+    return read_labelled_head("pets", Checkpoint.open(folder), head, labels, **said)
 
 
 @pytest.mark.parametrize("vision", [{}, {"hidden_size": 48, "num_attention_heads": 3, "patch_size": 9}])
@@ -77,14 +77,7 @@ def test_files_go_before_what_the_checkpoint_holds(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        (
-            {"problem_type": "multi_label_classification"},
-            "has problem_type 'multi_label_classification', but",
-        ),
-        (
-            {"problem_type": "regression"},
-            "problem_type 'regression', but a task of a store gives .*one class",
-        ),
+        ({"problem_type": "regression"}, "problem_type 'regression', but a task of a store gives .* labels"),
         ({"id2label": {0: "score"}}, "has one row, as that of a regression"),
         ({"id2label": {0: "crane", 1: "crane", 2: "owl"}}, "holds the label 'crane' twice"),
     ],
@@ -93,6 +86,59 @@ def test_classifiers_that_are_no_heads(changes: dict[str, Any], sentence: str, t
     save_classifier(tmp_path, **changes)
     with pytest.raises(CheckpointError, match=sentence):
         head_of(tmp_path)
+
+
+def test_a_checkpoint_says_that_inputs_have_any_number_of_its_labels(tmp_path: Path) -> None:
+    save_classifier(tmp_path, problem_type="multi_label_classification")
+    assert head_of(tmp_path).head.thresholds == (0.5, 0.5, 0.5)
+    assert head_of(tmp_path).head.spec.is_multi_label
+    save_head(tmp_path, 3, 32)  # in place of its own classifier
+    assert head_of(tmp_path).head.thresholds == (0.5, 0.5, 0.5)
+
+
+def test_a_user_says_so_where_the_checkpoint_does_not(tmp_path: Path) -> None:
+    save_classifier(tmp_path)
+    assert head_of(tmp_path).head.thresholds is None
+    assert head_of(tmp_path, multi_label=True).head.thresholds == (0.5, 0.5, 0.5)
+
+
+def test_thresholds_come_from_a_file_and_are_the_usual_of_labels_that_it_leaves_out(tmp_path: Path) -> None:
+    save_classifier(tmp_path)
+    (tmp_path / "mine.json").write_text('{"owl": 0.25, "cat": 1}')
+    found = head_of(tmp_path, thresholds=tmp_path / "mine.json")
+    assert found.head.thresholds == (1.0, 0.5, 0.25)
+    assert tmp_path / "mine.json" in found.files
+    (tmp_path / "thresholds.json").write_text('{"dog": 0}')
+    assert head_of(tmp_path).head.thresholds == (0.5, 0.0, 0.5)
+    assert head_of(tmp_path, thresholds=tmp_path / "mine.json").head.thresholds == found.head.thresholds
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ('{"cat": NaN}', "is not valid JSON: NaN is not a finite number"),
+        ('{"cat": 1e999}', "is not valid JSON: 1e999 is not a finite number"),
+        ('{"cat": 1.5}', "threshold of 'cat' must be a number from 0 to 1, and is '1.5'"),
+        ('{"cat": -0.1}', "must be a number from 0 to 1, and is '-0.1'"),
+        ('{"cat": true}', "must be a number from 0 to 1, and is 'True'"),
+        ('{"cat": "0.5"}', "must be a number from 0 to 1, and is '0.5'"),
+        ('{"cat": null}', "must be a number from 0 to 1, and is 'None'"),
+        ('{"horse": 0.5}', "a threshold for 'horse', which is no label of the head"),
+        ('{"cat": 0.1, "cat": 0.9}', "the key 'cat' is there twice"),
+        ("[0.5, 0.5, 0.5]", "must hold a JSON object of labels and their thresholds"),
+        ("{", "is not valid JSON"),
+    ],
+)
+def test_thresholds_that_are_none(content: str, sentence: str, tmp_path: Path) -> None:
+    save_classifier(tmp_path)
+    (tmp_path / "thresholds.json").write_text(content)
+    with pytest.raises(CheckpointError, match=sentence):
+        head_of(tmp_path)
+
+
+def test_a_single_label_is_there_or_not(tmp_path: Path) -> None:
+    save_classifier(tmp_path, id2label={0: "spam"})
+    assert head_of(tmp_path, multi_label=True).head.thresholds == (0.5,)
 
 
 def test_two_classes_without_names_have_those_of_transformers(tmp_path: Path) -> None:

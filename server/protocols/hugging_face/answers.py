@@ -28,12 +28,14 @@ def labels(
 ) -> list[HuggingFaceLabel]:
     """Returns the `top_k` labels of the winning task, ties in label order."""
     order = answer.logits.argsort(descending=True, stable=True)[:top_k].tolist()
+    given = set(answer.labelling.given(answer.logits))
     return [
         HuggingFaceLabel(
             label=answer.labels[i],
             score=score,
             task=answer.task,
             task_revision=answer.task_revision,
+            given=i in given if answer.is_multi_label else None,
             unrouted=answer.unrouted,
             cut=cut,
         )
@@ -84,8 +86,8 @@ def _entity(found: Entity, answer: TokenClassification, cut: int, *, aggregated:
 
 def _scores(answer: Classification, function: ScoreFunction | None) -> Tensor:
     """Returns a score for every label; of a single one the softmax would always be 1."""
-    if function is None:
-        function = "softmax" if len(answer.labels) > 1 else "sigmoid"
+    if function is None and len(answer.labels) > 1:
+        return answer.probabilities
     if function == "none":
         return answer.logits
-    return answer.probabilities if function == "softmax" else answer.logits.sigmoid()
+    return answer.logits.softmax(0) if function == "softmax" else answer.logits.sigmoid()

@@ -19,7 +19,10 @@ class HuggingFaceParameters(BaseModel):
     top_k: Annotated[int | None, Field(description="how many labels to return, 5 by default")] = None
     function_to_apply: Annotated[
         ScoreFunction | None,
-        Field(description="what turns logits into scores: softmax, or sigmoid of a single label, by default"),
+        Field(
+            description="what turns logits into scores: softmax, or sigmoid of a single label and in tasks of"
+            " any number of labels, by default"
+        ),
     ] = None
 
 
@@ -93,6 +96,11 @@ class HuggingFaceLabel(BaseModel):
     score: float
     task: str
     task_revision: str
+    given: bool | None = Field(
+        default=None,
+        exclude_if=_is_none,
+        description="of a task of any number of labels: whether the label reaches its threshold",
+    )
     unrouted: bool = Field(description="the input is so little like those of any task that none is believed")
     cut: int | None = Field(
         default=None, exclude_if=_is_none, description="of a text: how many of its tokens were not read"

@@ -27,6 +27,9 @@ class TaskDescription(BaseModel):
     labels: Sequence[str]
     head_kind: str
     each_token: bool = Field(description="it classifies the tokens of a text, and no input as a whole")
+    thresholds: Sequence[float] | None = Field(
+        description="of each label, of a task of any number of labels: from which probability on it is given"
+    )
     rank: int
     individual_accuracy: float | None = Field(description="of the individual fine-tuned model, where known")
 
@@ -47,6 +50,7 @@ def task_description(task: TaskEntry) -> TaskDescription:
         labels=task.labels,
         head_kind=task.head.kind,
         each_token=task.head.each_token,
+        thresholds=task.head.thresholds,
         rank=task.rank,
         individual_accuracy=task.individual_accuracy,
     )

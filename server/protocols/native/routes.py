@@ -83,6 +83,9 @@ async def classify(
 
     A task that classifies the tokens of a text answers with `entities`, made of them by `aggregation`; it is
     asked where it is named alone, or with answer `each`.
+
+    The answer of a task of any number of labels has those that reach their thresholds, maybe none, as
+    `labels`; `label` is the likeliest, whether it does or not.
     """
     query = Options(None if tasks is None else split_names(tasks), top_k, answer, same_task, aggregation)
     content_type = request.headers.get("content-type", "")

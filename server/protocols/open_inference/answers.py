@@ -131,6 +131,8 @@ def _values(wanted: WantedOutput, request: InferRequest, model: Model, answers: 
         return _alternatives(wanted.name, images)
     if wanted.name == "label":
         return Values([_label(image) for image in images], None, ())
+    if wanted.name == "labels":
+        return Values([_labels(image) for image in images], None, ())
     if wanted.name == "task":
         return Values([image.task.encode() for image in images], None, ())
     if wanted.name == "score":
@@ -172,6 +174,11 @@ def _alternatives(name: str, images: Sequence[Classification]) -> Values:
 
 def _label(answer: Classification | Alternative) -> bytes:
     return answer.labels[int(answer.logits.argmax())].encode()
+
+
+def _labels(answer: Classification) -> bytes:
+    """Returns the labels of an input as JSON: of one they are one, of another none, or many."""
+    return json.dumps(answer.given, ensure_ascii=False).encode()
 
 
 def _entities(texts: Sequence[Classification], model: Model, aggregation: Aggregation) -> Values:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 # What the likeliest of the other tasks says that an image, or text, was tried with.
 ALTERNATIVE_OUTPUTS = ("alternative_label", "alternative_task", "alternative_coefficient")
 OUTPUTS = (
-    *("label", "task", "score", "probabilities", "unrouted", "residuals", "cut", "entities"),
+    *("label", "labels", "task", "score", "probabilities", "unrouted", "residuals", "cut", "entities"),
     *ALTERNATIVE_OUTPUTS,
 )
 CLASSIFIED_OUTPUTS = ("label", "score", "probabilities")

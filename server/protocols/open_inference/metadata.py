@@ -53,6 +53,7 @@ def described_outputs(model: Model) -> list[dict[str, Any]]:
         ]
     outputs = [
         {"name": "label", "datatype": "BYTES", "shape": [-1]},
+        {"name": "labels", "datatype": "BYTES", "shape": [-1]},
         {"name": "task", "datatype": "BYTES", "shape": [-1]},
         {"name": "score", "datatype": "FP32", "shape": [-1]},
         {"name": "probabilities", "datatype": "FP32", "shape": [-1, model.widest_head]},

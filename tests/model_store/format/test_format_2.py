@@ -336,6 +336,44 @@ def _with_head(content: Content, **head: object) -> Content:
     return changed
 
 
+def test_a_head_has_a_threshold_for_each_label_or_none() -> None:
+    content = _with_head(GOLDEN_2, thresholds=[0.0, 0.25])
+    manifest = _parse(content)
+    assert manifest.tasks[0].head.thresholds == (0.0, 0.25)
+    assert parse_manifest(manifest.to_bytes()) == manifest
+    assert b"thresholds" not in _parse(GOLDEN_2).to_bytes()
+    with pytest.raises(ManifestError, match="says what format version 2 has come with"):
+        _parse(_with_head(GOLDEN_MANIFEST, thresholds=[0.5, 0.5]))
+
+
+@pytest.mark.parametrize(
+    ("head", "sentence"),
+    [
+        ({"thresholds": [0.5]}, "there are 1, and the task .* has 2 labels"),
+        ({"thresholds": [0.5, 0.5, 0.5]}, "there are 3, and the task .* has 2 labels"),
+        ({"thresholds": [0.5, 1.5]}, r"thresholds\.1: Input should be less than or equal to 1"),
+        ({"thresholds": [0.5, -0.5]}, r"thresholds\.1: Input should be greater than or equal to 0"),
+        ({"thresholds": [0.5, "0.5"]}, r"thresholds\.1: Input should be a valid number"),
+        ({"thresholds": 0.5}, r"thresholds: Input should be a valid"),
+    ],
+)
+def test_thresholds_that_fit_no_head(head: Content, sentence: str) -> None:
+    with pytest.raises(ManifestError, match=sentence):
+        _parse(_with_head(GOLDEN_2, **head))
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "1e999"])
+def test_thresholds_are_numbers(number: str) -> None:
+    text = json.dumps(_with_head(GOLDEN_2, thresholds=[0.5, 0.75])).replace("0.75", number)
+    with pytest.raises(ManifestError, match=f"{number} is not a finite number"):
+        parse_manifest(text.encode())
+
+
+def test_what_classifies_tokens_has_no_thresholds() -> None:
+    with pytest.raises(ManifestError, match="a head for each token gives one label, and has none"):
+        _parse(_with_head(_of_texts(), each_token=True, thresholds=[0.5, 0.5]))
+
+
 def test_a_head_for_each_token_is_a_texts() -> None:
     content = _with_head(_of_texts(), each_token=True)
     with pytest.raises(ManifestError, match="must be rebuilt where no task is routed"):
