@@ -21,6 +21,8 @@ from mass_serve.server.protocols.hugging_face import info_routes
 from mass_serve.server.protocols.hugging_face import routes as hugging_face
 from mass_serve.server.protocols.hugging_face.image_requests import FRAME_OF_JSON
 from mass_serve.server.protocols.hugging_face.text_requests import FRAME_OF_TEXTS
+from mass_serve.server.protocols.kserve import routes as kserve
+from mass_serve.server.protocols.kserve.predict_requests import FRAME_OF_INSTANCES
 from mass_serve.server.protocols.native import routes as native
 from mass_serve.server.protocols.native import task_routes
 from mass_serve.server.protocols.native.classify_requests import FILES_OF_JSON
@@ -44,6 +46,7 @@ ROUTES = (
     embeddings,
     hugging_face,
     info_routes,
+    kserve,
     open_inference,
     repository_routes,
     task_routes,
@@ -53,12 +56,19 @@ ROUTES = (
     description_page,
 )
 # What routes read by themselves, for the description.
-BODIES = (*native.BODIES, *embeddings.BODIES, *hugging_face.BODIES, *open_inference.BODIES)
+BODIES = (
+    *native.BODIES,
+    *embeddings.BODIES,
+    *hugging_face.BODIES,
+    *kserve.BODIES,
+    *open_inference.BODIES,
+)
 # What worker processes parse, because it would hold the event loop up.
 PARSING = (
     FILES_OF_JSON,
     FRAME_OF_EMBEDDINGS,
     FRAME_OF_EMBED,
+    FRAME_OF_INSTANCES,
     FRAME_OF_JSON,
     FRAME_OF_TEXTS,
     TO_BINARY_FORM,

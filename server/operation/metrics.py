@@ -42,7 +42,7 @@ TOKEN_BUCKETS = tuple(4**step for step in range(2, 9))
 LOAD_BUCKETS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 250)
 COEFFICIENT_BUCKETS = tuple(step / 10 for step in range(1, 11))
 
-PROTOCOLS = ("v1", "v2", "hugging_face", "grpc", "other")
+PROTOCOLS = ("v1", "v2", "kserve_v1", "hugging_face", "grpc", "other")
 CODES = (200, 400, 401, 404, 405, 408, 413, 415, 421, 429, 499, 500, 503, 504, 505)
 QUESTIONS = (*get_args(AnswerKind), "same_task", EmbeddingQuestion.answer)
 CACHE_COUNTS = ("hits", "misses", *FORMS)

@@ -28,6 +28,6 @@ class ImageItem(BaseModel):
         return value
 
 
-def files_of_items(items: Sequence[ImageItem]) -> list[bytes]:
-    """Returns the files of `images`. Raises BadRequestError for one that is not base64."""
-    return [decoded_base64(item.b64, f"images[{index}].b64") for index, item in enumerate(items)]
+def files_of_items(items: Sequence[ImageItem], name: str = "images") -> list[bytes]:
+    """Returns the files in a list of that name. Raises BadRequestError for one that is not base64."""
+    return [decoded_base64(item.b64, f"{name}[{index}].b64") for index, item in enumerate(items)]

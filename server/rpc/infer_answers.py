@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from mass_serve.server.protocols.models import Model
 from mass_serve.server.protocols.open_inference.answers import output_tensors
 from mass_serve.server.protocols.open_inference.infer_requests import InferRequest
-from mass_serve.server.protocols.open_inference.models import Model
 from mass_serve.server.rpc.open_inference_pb2 import InferTensorContents, ModelInferResponse
 from mass_serve.server.serving.request_context import Answers
 

@@ -11,11 +11,11 @@ from google.protobuf.json_format import ParseDict
 from google.protobuf.message import DecodeError, Message
 
 from mass_serve.server.errors import BadRequestError
+from mass_serve.server.protocols.models import find_model
 from mass_serve.server.protocols.open_inference.binary_form import MOST_JSON_BYTES, options
 from mass_serve.server.protocols.open_inference.inference import answered
 from mass_serve.server.protocols.open_inference.metadata import described_model, described_server
 from mass_serve.server.protocols.open_inference.model_statistics import Statistics
-from mass_serve.server.protocols.open_inference.models import find_model
 from mass_serve.server.protocols.open_inference.repository import listed_models, load_model, unload_model
 from mass_serve.server.protocols.reading import limits_of
 from mass_serve.server.rpc import open_inference_pb2 as wire

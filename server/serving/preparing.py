@@ -108,5 +108,8 @@ def refuse_other_inputs(inputs: Inputs, engine: ServingEngine) -> None:
 def tokenizer_of(engine: ServingEngine) -> TextTokenizer:
     """Returns what makes tokens of texts. Raises BadRequestError where the store reads images."""
     if engine.tokenizer is None:
-        raise BadRequestError("This store reads images; send 'images', not texts.")
+        raise BadRequestError(
+            "This store reads images, not texts; send image files, which JSON has as 'images' or in objects"
+            ' {"b64": "..."}.'
+        )
     return engine.tokenizer

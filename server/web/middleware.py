@@ -114,6 +114,8 @@ def _wrong_host(name: str) -> ASGIApp:
 
 
 def _protocol(method: str, path: str) -> str:
+    if path == "/v1/models" or path.startswith("/v1/models/"):
+        return "kserve_v1"
     if path.startswith("/v1/"):
         return "v1"
     if path == "/v2" or path.startswith("/v2/"):

@@ -47,7 +47,7 @@ OF_THE_STORE = {
     *("model_store.errors", "model_store.storage.files", "model_store.storage.regular_files"),
     *("model_store.format.field_types", "model_store.format.entries", "model_store.format.file_names"),
 }
-PROTOCOLS = {"native", "hugging_face", "open_inference", "embeddings"}
+PROTOCOLS = {"native", "hugging_face", "open_inference", "embeddings", "kserve"}
 SERVER = sorted(module for module in MODULES if module.startswith("server."))
 
 

@@ -12,12 +12,12 @@ from numpy.typing import DTypeLike, NDArray
 
 from mass_serve.engine import Aggregation, Alternative, Classification, Entity, TokenClassification
 from mass_serve.server.errors import BadRequestError
+from mass_serve.server.protocols.models import Model
 from mass_serve.server.protocols.open_inference.infer_requests import (
     ALTERNATIVE_OUTPUTS,
     InferRequest,
     WantedOutput,
 )
-from mass_serve.server.protocols.open_inference.models import Model
 from mass_serve.server.protocols.open_inference.tensors import joined_strings
 from mass_serve.server.serving.request_context import Answers
 

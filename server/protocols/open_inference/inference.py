@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from mass_serve.engine import Classification, TokenClassification
+from mass_serve.server.protocols.models import Model, find_model
 from mass_serve.server.protocols.open_inference.infer_requests import InferRequest
-from mass_serve.server.protocols.open_inference.models import Model, find_model
 from mass_serve.server.serving.request_context import Answers, RequestContext
 from mass_serve.server.serving.service import Service
 

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from mass_serve import __version__
+from mass_serve.server.protocols.models import Model
 from mass_serve.server.protocols.open_inference.infer_inputs import IMAGE, PIXEL_VALUES, TEXT, TEXT_PAIR
 from mass_serve.server.protocols.open_inference.infer_requests import ALTERNATIVE_OUTPUTS
-from mass_serve.server.protocols.open_inference.models import PLATFORM, Model
 from mass_serve.server.serving.service import Service
 
+PLATFORM = "mass_serve"
 # Only where there is a key that opens it.
 REPOSITORY_EXTENSIONS = ["model_repository", "model_repository(unload_dependents)"]
 

@@ -10,7 +10,7 @@ from mass_serve.model_store.errors import StoreError
 from mass_serve.model_store.format.field_types import AUTO
 from mass_serve.model_store.storage.files import without_credentials
 from mass_serve.server.errors import BadRequestError, LoadTimeoutError, NotFoundError
-from mass_serve.server.protocols.open_inference.models import find_model, model_names
+from mass_serve.server.protocols.models import find_model, model_names
 from mass_serve.server.serving.service import Service
 
 NOT_LOADED = "The store could not be loaded, the old revision serves on: "

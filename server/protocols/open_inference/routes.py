@@ -10,6 +10,7 @@ from fastapi.responses import JSONResponse, Response
 
 from mass_serve.sandbox.messages import Buffer
 from mass_serve.server.protocols.limits import Limits
+from mass_serve.server.protocols.models import Model, find_model, model_names
 from mass_serve.server.protocols.open_inference.answers import InferAnswer, infer_answer
 from mass_serve.server.protocols.open_inference.binary_form import MOST_JSON_BYTES, TO_BINARY_FORM, split
 from mass_serve.server.protocols.open_inference.binary_form import options as binary_form_options
@@ -24,13 +25,13 @@ from mass_serve.server.protocols.open_inference.infer_requests import (
 from mass_serve.server.protocols.open_inference.inference import answered
 from mass_serve.server.protocols.open_inference.messages import InferResponse
 from mass_serve.server.protocols.open_inference.metadata import (
+    PLATFORM,
     described_inputs,
     described_model,
     described_outputs,
     described_server,
 )
 from mass_serve.server.protocols.open_inference.model_statistics import Statistics
-from mass_serve.server.protocols.open_inference.models import PLATFORM, Model, find_model, model_names
 from mass_serve.server.protocols.reading import limits_of
 from mass_serve.server.serving.request_context import RequestContext
 from mass_serve.server.serving.service import Service

@@ -12,10 +12,10 @@ import torch
 from mass_serve.engine import Alternative, Classification
 from mass_serve.server.errors import BadRequestError
 from mass_serve.server.protocols.limits import Limits
+from mass_serve.server.protocols.models import find_model
 from mass_serve.server.protocols.open_inference.answers import infer_answer
 from mass_serve.server.protocols.open_inference.infer_requests import parse_infer_request
 from mass_serve.server.protocols.open_inference.metadata import described_outputs
-from mass_serve.server.protocols.open_inference.models import find_model
 from mass_serve.server.serving.request_context import Answers
 from tests.server.fakes import FakeEngine, task_entry
 

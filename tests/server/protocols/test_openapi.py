@@ -40,10 +40,12 @@ TEXT_TENSORS = [{**TENSOR, "name": name, "data": ["It rains."]} for name in ("te
 # By what the store reads and the end of a path: JSON that it answers.
 BODIES: dict[str, dict[str, dict[str, Any]]] = {
     "images": {
+        ":predict": {"instances": [{"b64": b64encode(picture(7)).decode()}]},
         "/infer": {"inputs": [TENSOR]},
         "/embeddings": {"images": [{"b64": b64encode(picture(7)).decode()}]},
     },
     "texts": {
+        ":predict": {"instances": ["It rains.", {"text": "It rains.", "text_pair": "It is wet."}]},
         "/infer": {"inputs": TEXT_TENSORS},
         "/classify": {"texts": ["It rains.", {"text": "It rains.", "text_pair": "It is wet."}]},
         "/predict": {"inputs": [["It rains."], ["It rains.", "It is wet."]], "raw_scores": True},

@@ -1,4 +1,4 @@
-"""The models that the protocol shows: `auto`, which routes, and one for each task."""
+"""The models that protocols of models show: `auto`, which routes, and one for each task."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ from mass_serve.engine import Question, ServingEngine
 from mass_serve.model_store.format.entries import TaskEntry
 from mass_serve.model_store.format.field_types import AUTO
 from mass_serve.server.errors import NotFoundError
-
-PLATFORM = "mass_serve"
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""KServe's older protocol, v1: `/v1/models/{model}:predict`, as TensorFlow Serving has it."""
