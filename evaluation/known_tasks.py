@@ -107,7 +107,9 @@ def _judged(parts: Sequence[Sequence[Observed]], others: Sequence[Calibration], 
     for part, other in zip(parts, others, strict=True):
         start = Combination.unlabelled(count, other.means.shape[2])
         discriminant = other.counting(start, start).discriminant(count)
-        found += [discriminant.log_probabilities(one.kinds[:, :count]) for one in part]
+        for one in part:
+            every = torch.ones(len(one.tasks), other.means.shape[2], dtype=torch.bool)
+            found.append(discriminant.judge(one.kinds[:, :count], every).log_probabilities)
     return torch.cat(found)
 
 

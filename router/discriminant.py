@@ -38,6 +38,8 @@ def log_features(kinds: Tensor, with_cosines: bool) -> Tensor:
 class Judgement:
     """Holds what a calibration says of B images and T tasks."""
 
+    # [B, T] float32: those of the candidates that are known, at least -10; 0 of the others.
+    log_probabilities: Tensor
     # [B, T] float32: what is added to the log odds (`router.combination`). Of unknown tasks no log
     # probability is in it: nothing speaks for or against them beside the likeliest of the others.
     added: Tensor
@@ -63,21 +65,14 @@ class Discriminant:
 
     def judge(self, kinds: Tensor, candidates: Tensor) -> Judgement:
         """Judges images by their evidence [B, K, T], among the tasks of the mask `candidates` [B, T]."""
-        centred = self._centred(kinds)
+        centred = log_features(kinds, self.with_cosines).flatten(1) - self.centre
         likelihoods = kernels.linear(centred, self.weight, self.bias)
         log_probabilities = self._of_tasks(likelihoods, candidates & self.known)
         return Judgement(
+            log_probabilities,
             self.combination.added(log_probabilities, kinds, candidates),
             self._typicality(centred, likelihoods),
         )
-
-    def log_probabilities(self, kinds: Tensor) -> Tensor:
-        """The log probabilities [B, T] of the tasks that are known, at least -10; 0 of the others."""
-        likelihoods = kernels.linear(self._centred(kinds), self.weight, self.bias)
-        return self._of_tasks(likelihoods, self.known.expand(len(kinds), -1))
-
-    def _centred(self, kinds: Tensor) -> Tensor:
-        return log_features(kinds, self.with_cosines).flatten(1) - self.centre
 
     def _of_tasks(self, likelihoods: Tensor, judged: Tensor) -> Tensor:
         classes = judged[:, self.of_class]

@@ -251,7 +251,7 @@ class EvidenceRouter:
         return torch.stack([self._weights.second_pass * spreads, confidence], dim=1)
 
     def set_null(self, early: Tensor, late: Tensor) -> None:
-        """Takes the energies [N, K, 2 T] of drawn noise for what profiles are measured from."""
+        """Takes the energies [N, K, 2 T] of drawn inputs for what profiles are measured from."""
         self._early.set_null(early.cpu())
         self._both.set_null(torch.cat([early, late], dim=1).cpu())
 
@@ -261,7 +261,7 @@ def _judged(kinds: Tensor, candidates: Tensor, discriminant: Discriminant | None
     if discriminant is not None:
         return discriminant.judge(kinds, candidates)
     nothing = torch.zeros(candidates.shape)
-    return Judgement(nothing, nothing + 1)
+    return Judgement(nothing, nothing, nothing + 1)
 
 
 def _calibrated(scores: Tensor, candidates: Tensor, judged: Judgement) -> Tensor:
