@@ -19,13 +19,12 @@ from pathlib import Path
 from typing import Any, get_args
 
 from benchmarks.routing.choose import chosen_on
-from benchmarks.routing.record import Recorded, Suite
+from benchmarks.routing.record import MOST, Recorded, Suite, suites_of
 from benchmarks.routing.replay import SERVED, Constants, known, replay, resumed
 from mass_serve.router import ModeName
 from mass_serve.router.modes import PAPER
 
 MODES: tuple[ModeName, ...] = tuple(name for name in get_args(ModeName) if name != PAPER)
-MOST = 60  # inputs of a task and part
 
 
 def main() -> None:
@@ -38,10 +37,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", metavar="NAME", help="these suites of the folder")
     parser.add_argument("--json", type=Path, help="write the figures here, too")
     asked = parser.parse_args()
-    names = asked.only or sorted(
-        path.parent.parent.name for path in asked.suites.glob("*/store/manifest.json")
-    )
-    suites = [Suite.open(asked.suites / name) for name in names]
+    suites = suites_of(asked.suites, asked.only)
     tuning = [(suite, suite.part("tuning", asked.records, MOST)) for suite in suites]
     figures: dict[str, Any] = {"inputs_of_a_task": MOST, "suites": {}}
     for place, suite in enumerate(suites):

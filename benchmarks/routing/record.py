@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,6 +25,7 @@ from mass_serve.router import early_stop
 
 # Second passes are recorded of so many of the likeliest tasks, and of the true one.
 LIKELIEST = 3
+MOST = 60  # inputs of a task and part
 
 
 @dataclass(frozen=True)
@@ -144,8 +146,19 @@ class Suite:
         }
 
 
+def suites_of(folder: Path, only: Sequence[str] | None) -> list[Suite]:
+    """Opens the suites in a folder: those that are named, or all that have a store, by name."""
+    names = only or sorted(path.parent.parent.name for path in folder.glob("*/store/manifest.json"))
+    return [Suite.open(folder / name) for name in names]
+
+
 def _spread(inputs: Sequence[Labelled], most: int) -> list[Labelled]:
-    """At most so many of the inputs, evenly over them, and so over their classes."""
+    """At most so many of the inputs, evenly over their classes and drawn at random within each.
+
+    Files have numbers, and every second or third of them may be of one kind.
+    """
     if len(inputs) <= most:
         return list(inputs)
-    return [inputs[number * len(inputs) // most] for number in range(most)]
+    shuffled = random.Random(0).sample(inputs, len(inputs))
+    by_class = sorted(shuffled, key=lambda one: one.target)
+    return [by_class[number * len(inputs) // most] for number in range(most)]
