@@ -1,0 +1,91 @@
+"""What is measured on suites, on a few of the demo's images."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks import few_labels
+from benchmarks.accuracy import __main__ as accuracy
+from benchmarks.accuracy import curves
+from tests.examples.test_demo_store import DEMO_STORE, ROOT
+
+LABELS = 3
+EXAMPLES = ROOT / "examples"
+
+
+@pytest.fixture
+def suites(tmp_path: Path) -> Path:
+    """A folder of one suite: the demo's store, some of its images, and one that no task covers."""
+    suite = tmp_path / "suites" / "demo"
+    for part, folder in {"evaluation": "evaluation", "tuning": "images"}.items():
+        for task in (EXAMPLES / folder).iterdir():
+            for label in sorted(task.iterdir())[:LABELS]:
+                copied = suite / part / task.name / label.name
+                copied.mkdir(parents=True)
+                for picture in sorted(label.iterdir())[:2]:
+                    shutil.copy(picture, copied)
+    (suite / "ood" / "faces").mkdir(parents=True)
+    shutil.copy(next((EXAMPLES / "images").rglob("*.png")), suite / "ood" / "faces")
+    shutil.copytree(DEMO_STORE, suite / "store")
+    return suite.parent
+
+
+def test_accuracy_is_measured_in_every_mode_and_other_suites_stay_in_the_file(
+    suites: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    written = suites.parent / "accuracy.json"
+    written.write_text(json.dumps({"other": {"tasks": 2}}))
+    monkeypatch.setattr(sys, "argv", ["accuracy", str(suites), "--json", str(written)])
+    accuracy.main()
+    found = json.loads(written.read_text())
+    assert found["other"] == {"tasks": 2}
+    demo = found["demo"]
+    assert (demo["tasks"], demo["inputs"]) == (8, 8 * LABELS * 2)
+    assert list(demo["plain"]["modes"]) == ["exact", "balanced", "fast", "one_pass", "paper"]
+    exact = demo["plain"]["modes"]["exact"]
+    assert exact["average"]["accuracy"] > 0.9
+    low, high = exact["average"]["interval"]
+    assert low < exact["average"]["accuracy"] <= high
+    assert exact["tasks"].keys() == demo["by_task"].keys()
+    assert demo["baselines"]["tsv_c"] > 0.9
+    assert demo["head_choices"].keys() == {"router", "mean"}
+    assert demo["calibrated"]["inputs"] == 1032, "the demo is measured with the calibration that it has"
+    assert demo["calibrated"]["unfamiliar"]["domains"].keys() == {"faces"}
+    assert "demo, plain, exact: " in capsys.readouterr().out
+
+
+def test_few_labels_are_drawn_of_every_task(
+    suites: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    written, records = suites.parent / "few.json", suites.parent / "records"
+    monkeypatch.setattr(few_labels, "DRAWS", 2)
+    asked = [str(suites), "--records", str(records), "--json", str(written)]
+    monkeypatch.setattr(sys, "argv", ["few_labels", *asked])
+    few_labels.main()
+    demo = json.loads(written.read_text())["suites"]["demo"]
+    assert demo["plain"]["exact"]["normalised_accuracy"] > 0.9
+    for size in ("8", "32"):
+        after = demo[size]["exact"]
+        assert after["least"] <= after["normalised_accuracy"]
+        assert after["normalised_accuracy"] > 0.9
+    first = capsys.readouterr().out
+    assert "demo, exact: " in first
+    few_labels.main()
+    assert capsys.readouterr().out == first, "what was recorded is used again, and draws are the same"
+
+
+def test_curves_have_a_point_for_every_number_of_tasks(
+    suites: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, written = suites / "demo" / "evaluation", suites.parent / "curves.json"
+    monkeypatch.setattr(sys, "argv", ["curves", str(DEMO_STORE), str(data), "--json", str(written)])
+    curves.main()
+    found = json.loads(written.read_text())
+    assert [point["tasks"] for point in found["tasks"]] == list(range(1, 9))
+    assert found["rank"][-1]["mass"] == found["tasks"][-1]["mass"]
+    assert "8 tasks: " in capsys.readouterr().out
