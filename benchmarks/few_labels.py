@@ -5,6 +5,7 @@
 SUITES holds folders as `python -m examples.suites NAME --out SUITES/NAME` makes them. Of the inputs of each
 task in `tuning` so many are drawn, a store is calibrated by these alone, and it answers the `evaluation` part
 (see `benchmarks.routing`, whose records DIR has). Figures are means over the draws, and those of the worst.
+With `--only` the figures of other suites in the file stay.
 
 Drawing is cheap because a first pass is run once for every input. Where a calibrated store would try a task
 that no second pass was recorded with, the first evidence decides.
@@ -13,7 +14,6 @@ that no second pass was recorded with, the first evidence decides.
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -23,6 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from benchmarks.by_suite import record
 from benchmarks.routing.record import Recorded, Suite, suites_of
 from benchmarks.routing.replay import SERVED, Outcome, known, replay
 from mass_serve.engine import Engine
@@ -88,27 +89,27 @@ def calibrated(suite: Suite, seen: Observed, rows: Tensor) -> Suite:
     return replace(suite, loaded=loaded, engine=Engine(loaded, Execution.LOW_RANK, GIB))
 
 
-def draws(suite: Suite, seen: Observed, record: Recorded, size: int) -> Iterator[dict[ModeName, Share]]:
+def draws(suite: Suite, seen: Observed, answered: Recorded, size: int) -> Iterator[dict[ModeName, Share]]:
     """Yields the figures of every mode after each draw."""
-    named = known(record)
+    named = known(answered)
     for number in range(DRAWS):
         rows = drawn(seen.tasks, size, torch.Generator().manual_seed(number))
         after = calibrated(suite, seen, rows)
-        yield {mode: Share.of(replay(after, record, SERVED, mode), named) for mode in MODES}
+        yield {mode: Share.of(replay(after, answered, SERVED, mode), named) for mode in MODES}
 
 
 def figures(suite: Suite, records: Path) -> dict[str, Any]:
     """The figures of one suite: without a calibration, and by how many inputs each task had."""
-    record, seen = suite.part("evaluation", records, ANSWERED), observed(suite, records)
-    named = known(record)
-    plain = {mode: Share.of(replay(suite, record, SERVED, mode), named) for mode in MODES}
+    answered, seen = suite.part("evaluation", records, ANSWERED), observed(suite, records)
+    named = known(answered)
+    plain = {mode: Share.of(replay(suite, answered, SERVED, mode), named) for mode in MODES}
     found: dict[str, Any] = {
         "tasks": len(suite.engine.tasks),
-        "inputs": len(record.tasks),
+        "inputs": len(answered.tasks),
         "plain": {mode: asdict(share) for mode, share in plain.items()},
     }
     for size in SIZES:
-        every = list(draws(suite, seen, record, size))
+        every = list(draws(suite, seen, answered, size))
         found[str(size)] = {mode: _over([one[mode] for one in every]) for mode in MODES}
     return found
 
@@ -133,9 +134,8 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", metavar="NAME", help="these suites of the folder")
     parser.add_argument("--json", type=Path, help="write the figures here, too")
     asked = parser.parse_args()
-    found: dict[str, Any] = {"draws": DRAWS, "suites": {}}
     for suite in suites_of(asked.suites, asked.only):
-        found["suites"][suite.name] = own = figures(suite, asked.records)
+        own = figures(suite, asked.records)
         for mode in MODES:
             after = ", ".join(
                 f"{size} of each task {own[str(size)][mode]['normalised_accuracy']:.3f}"
@@ -144,8 +144,8 @@ def main() -> None:
             )
             before = own["plain"][mode]["normalised_accuracy"]
             print(f"{suite.name}, {mode}: {before:.3f}; with {after}", flush=True)
-    if asked.json:
-        asked.json.write_text(json.dumps(found, indent=2) + "\n")
+        if asked.json:
+            record(asked.json, {suite.name: own})
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 """Accuracy and size by the rule that chooses ranks: `python -m benchmarks.ranks MODELS DATA [--json FILE]`.
 
-MODELS is what `make demo` leaves in `.demo`: `pretrained`, `tasks/<name>`, `heads/<name>.safetensors` and
-`labels/<name>.json`. DATA is what `mass-serve eval` takes. A store of all tasks is built for every rule and
-measured with the task known and, in the modes `exact` and `paper`, unknown.
+MODELS is what `make demo` leaves in `.demo`, or `python -m examples.suites` in a drawn suite's folder:
+`pretrained`, `tasks/<name>`, `heads/<name>.safetensors` and `labels/<name>.json`. DATA is what `mass-serve
+eval` takes. A store of the tasks that are in both is built for every rule and measured with the task known
+and, in the modes `exact` and `paper`, unknown.
 """
 
 from __future__ import annotations
@@ -68,8 +69,8 @@ class Row:
     paper: float
 
 
-def inputs_of(models: Path) -> list[TaskInput]:
-    """The tasks of a folder that training left."""
+def inputs_of(models: Path, data: Path) -> list[TaskInput]:
+    """The tasks of a folder that training left, as far as there is data of them."""
     return [
         TaskInput(
             folder.name,
@@ -78,6 +79,7 @@ def inputs_of(models: Path) -> list[TaskInput]:
             labels=models / "labels" / f"{folder.name}.json",
         )
         for folder in sorted((models / "tasks").iterdir())
+        if (data / folder.name).exists()
     ]
 
 
@@ -118,7 +120,7 @@ def _block_bytes(store: Store) -> int:
 def compared(models: Path, data: Path, rules: Sequence[dict[str, Any]]) -> list[Row]:
     """Builds and measures a store for every rule, printing each as it is known."""
     pretrained = models / "pretrained"
-    tasks = with_individual_accuracies(pretrained, inputs_of(models), BuildOptions(), data)
+    tasks = with_individual_accuracies(pretrained, inputs_of(models, data), BuildOptions(), data)
     rows = []
     for rule in rules:
         with tempfile.TemporaryDirectory() as folder:

@@ -11,11 +11,11 @@ other suites in the file stay.
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
 from benchmarks.accuracy.measure import measured
+from benchmarks.by_suite import record
 
 
 def main() -> None:
@@ -33,8 +33,7 @@ def main() -> None:
     for name in names:
         found = measured(asked.suites / name)
         _print(name, found)
-        kept = json.loads(asked.json.read_text()) if asked.json.exists() else {}
-        asked.json.write_text(json.dumps(dict(sorted((kept | {name: found}).items())), indent=1) + "\n")
+        record(asked.json, {name: found})
 
 
 def _print(name: str, found: dict[str, Any]) -> None:

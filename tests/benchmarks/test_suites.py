@@ -67,7 +67,7 @@ def test_few_labels_are_drawn_of_every_task(
     asked = [str(suites), "--records", str(records), "--json", str(written)]
     monkeypatch.setattr(sys, "argv", ["few_labels", *asked])
     few_labels.main()
-    demo = json.loads(written.read_text())["suites"]["demo"]
+    demo = json.loads(written.read_text())["demo"]
     assert demo["plain"]["exact"]["normalised_accuracy"] > 0.9
     for size in ("8", "32"):
         after = demo[size]["exact"]
