@@ -8,6 +8,7 @@ import typer
 
 from mass_serve import __version__
 from mass_serve.cli import (
+    batch,
     build_store,
     calibrate,
     check_config,
@@ -31,6 +32,7 @@ for command in (
     serve,
     check_config,
     classify,
+    batch,
     evaluate,
     calibrate,
     build_store,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections import Counter
 from collections.abc import Sequence
@@ -13,6 +12,7 @@ from mass_serve.evaluation.data import InputBatch
 from mass_serve.evaluation.errors import EvaluationDataError
 from mass_serve.evaluation.measures import ConfidenceBin
 from mass_serve.evaluation.methods import Answer
+from mass_serve.jobs.journal import JournalError, claim
 
 CONFIDENCE_BINS = 15
 
@@ -51,19 +51,10 @@ class AnswerJournal:
 
     def claim(self, settings: dict[str, object]) -> None:
         """Notes what the answers depend on. Raises EvaluationDataError where others were noted before."""
-        content = json.dumps(settings, sort_keys=True)
-        found = self._database.execute("SELECT content FROM settings").fetchone()
-        if found is None:
-            with self._database:
-                self._database.execute("INSERT INTO settings VALUES (?)", (content,))
-            return
-        before = json.loads(found[0])
-        for name in sorted(before.keys() | settings.keys()):
-            if before.get(name) != json.loads(content).get(name):
-                raise EvaluationDataError(
-                    f"the journal was begun with {name} {before.get(name)}, and this run has "
-                    f"{settings.get(name)}: delete it, or name another"
-                )
+        try:
+            claim(self._database, settings)
+        except JournalError as error:
+            raise EvaluationDataError(f"the journal was {error}: delete it, or name another") from error
 
     def add(self, method: str, batch: InputBatch, answers: Sequence[Answer]) -> None:
         """Writes the answers to a batch, all of them or none."""

@@ -16,6 +16,7 @@ from torch import Tensor
 from mass_serve.evaluation.errors import EvaluationDataError
 from mass_serve.evaluation.index import Selection, index_inputs, next_inputs
 from mass_serve.evaluation.inputs import InputFiles, Item
+from mass_serve.jobs.journal import open_journal
 from mass_serve.model_store.format.entries import TaskEntry
 
 BATCH_INPUTS = 64
@@ -52,10 +53,8 @@ class EvaluationData:
             raise EvaluationDataError(f"{root} is no folder; {expected}")
         self.root, self.files = root, files
         try:
-            # SQLite keeps a database without a name in a temporary file of its own.
-            self.database = sqlite3.connect("" if journal is None else journal)
+            self.database = open_journal(journal)
             weakref.finalize(self, self.database.close)
-            self.database.execute("PRAGMA journal_mode = WAL")  # a batch's answers need not wait for the disk
             changed = index_inputs(self.database, files.labelled(root, labels))
         except sqlite3.DatabaseError as error:
             raise EvaluationDataError(f"{journal} cannot be used as a journal: {error}") from error

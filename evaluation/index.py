@@ -26,7 +26,6 @@ CREATE TABLE IF NOT EXISTS searches (
     method TEXT, half INTEGER, coefficient REAL, task TEXT, right INTEGER, inputs INTEGER,
     PRIMARY KEY (method, half, coefficient, task)
 ) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS settings (content TEXT);
 CREATE TEMP TABLE scanned (task TEXT, target INTEGER, place TEXT, version TEXT, text TEXT);
 """
 # Halves alternate along the inputs of a class. The first inputs of a half are of as many classes as there

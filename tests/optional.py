@@ -138,6 +138,12 @@ def _without_swagger() -> str | None:
     return "/docs has Swagger UI in it: pip install 'mass-serve[swagger]'"
 
 
+def _without_parquet() -> str | None:
+    if importlib.util.find_spec("pyarrow"):
+        return None
+    return "tables in Parquet are read and written: pip install 'mass-serve[batch]'"
+
+
 def _without_timm() -> str | None:
     if importlib.util.find_spec("timm"):
         return None
@@ -174,6 +180,7 @@ MISSING: dict[str, Callable[[], str | None]] = {
     "fusion_bench": _without_fusion_bench,
     "open_clip": _without_open_clip,
     "peft": _without_peft,
+    "parquet": _without_parquet,
     "timm": _without_timm,
     "kserve": _without_kserve,
     "generator": _without_generator,

@@ -25,9 +25,10 @@ BELOW: dict[str, set[str]] = {
     "backbone": GROUND,
     "model_store": GROUND | {"backbone.architecture"},
     "engine": GROUND | PARTS,
-    "evaluation": GROUND | PARTS | {"engine"},
+    "jobs": GROUND | PARTS | {"sandbox", "engine"},
+    "evaluation": GROUND | PARTS | {"engine", "jobs"},
     "server": GROUND | PARTS | {"sandbox", "engine"},
-    "cli": GROUND | PARTS | {"engine", "evaluation", "server"},
+    "cli": GROUND | PARTS | {"engine", "jobs", "evaluation", "server"},
 }
 # What each may import beside the standard library and ourselves, also where an import waits in a function.
 THIRD_PARTY: dict[str, set[str]] = {
@@ -43,6 +44,7 @@ THIRD_PARTY: dict[str, set[str]] = {
         *("huggingface_hub", "tokenizers", "yaml"),
     },
     "engine": {"torch", "PIL", "pydantic"},
+    "jobs": {"torch", "fsspec", "pyarrow"},
     "evaluation": {"torch", "numpy", "matplotlib"},
     "server": {
         *("torch", "numpy", "PIL", "pydantic", "pydantic_settings", "python_multipart", "structlog"),
@@ -89,6 +91,8 @@ def test_imports_run_downwards_only(folder: str) -> None:
         ("model_store", "mass_serve.backbone.ExpertBank"),
         ("evaluation", "mass_serve.server.settings.Settings"),
         ("evaluation", "fastapi.FastAPI"),
+        ("jobs", "mass_serve.server.settings.Settings"),
+        ("jobs", "mass_serve.evaluation.data.EvaluationData"),
         ("engine", "fastapi"),
         ("engine", "starlette.requests.Request"),
         ("engine", "kernels.rows"),
@@ -168,7 +172,7 @@ def test_the_client_needs_neither_torch_nor_pixels() -> None:
     assert not loaded & {"torch", "fastapi", "numpy", "PIL", "typer"}
 
 
-@pytest.mark.parametrize("folder", ["engine", "evaluation"])
+@pytest.mark.parametrize("folder", ["engine", "jobs", "evaluation"])
 def test_no_web_framework_is_needed_without_a_server(folder: str) -> None:
     files = [module for module in MODULES if module.partition(".")[0] == folder]
     loaded = loaded_by("; ".join(f"import {PACKAGE}.{module}" for module in files))

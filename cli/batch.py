@@ -1,0 +1,170 @@
+"""mass-serve batch: folders, archives and tables of images or texts, answered into a folder of results."""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, NoReturn
+
+import typer
+
+from mass_serve.cli.arguments import StoreArgument
+from mass_serve.cli.failing import EXIT_FAILED, EXIT_USAGE, fail
+from mass_serve.cli.job_progress import job_progress
+from mass_serve.engine import Aggregation, AnswerKind, Engine, Question, StoreSource
+from mass_serve.jobs import (
+    IMAGE,
+    TEXT,
+    Asked,
+    Columns,
+    Done,
+    Form,
+    InputsError,
+    Job,
+    JobError,
+    RowForm,
+    run_job,
+)
+from mass_serve.model_store.errors import StoreError
+from mass_serve.server.settings import Settings, SettingsError, load_settings
+from mass_serve.server.startup import store_source
+
+
+def batch(
+    store: StoreArgument,
+    inputs: Annotated[
+        list[str],
+        typer.Argument(
+            help=(
+                "folders, files, patterns in quotes, or URLs that fsspec knows: images, text files, tables in"
+                " .jsonl or .parquet, .tar archives"
+            ),
+            metavar="INPUTS...",
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="folder for the results, new or of the same job", metavar="DIR")],
+    form: Annotated[
+        Form, typer.Option("--format", help="of the files of results; parquet needs the extra `batch`")
+    ] = "jsonl",
+    column: Annotated[
+        str | None,
+        typer.Option(help="column of tables with the image (bytes, or a path) or the text [image, text]"),
+    ] = None,
+    id_column: Annotated[
+        str | None, typer.Option(help="column of tables that results name inputs by (default: file and row)")
+    ] = None,
+    task: Annotated[
+        list[str] | None, typer.Option(help="choose among these tasks only; may be repeated")
+    ] = None,
+    answer: Annotated[
+        AnswerKind, typer.Option(help="`each` for a row of every task, without routing")
+    ] = "best",
+    top: Annotated[int, typer.Option(min=1, help="labels in the column `top`")] = 1,
+    embedding: Annotated[
+        bool, typer.Option("--embedding", help="the pretrained encoder's embedding as a column, too")
+    ] = False,
+    aggregation: Annotated[
+        Aggregation, typer.Option(help="how tokens become entities, of tasks that classify tokens")
+    ] = "simple",
+    as_json: Annotated[bool, typer.Option("--json", help="print what was done as JSON")] = False,
+) -> None:
+    """Answers any number of images or texts into a folder of results, and goes on where it was stopped.
+
+    Inputs that cannot be read have rows that say why, and the command ends with 1 then. Settings other than
+    the store come from the environment (MASS_DEVICE, MASS_MAX_BATCH_IMAGES, MASS_DECODE_WORKERS, ...).
+    """
+    try:
+        settings = load_settings({"store": store})
+        source = store_source(settings)
+        engine = source.load()
+        question = Question(tuple(task) if task else None, answer)
+        entities = question.asks_of_tokens(engine.tasks)
+    except (SettingsError, StoreError, ValueError) as error:
+        fail(error)
+    texts = engine.tokenizer is not None
+    job = Job(
+        inputs=inputs,
+        out=out,
+        form=form,
+        columns=Columns(texts, column or (TEXT if texts else IMAGE), id_column),
+        asked=asked_of(question, settings, embeds=embedding),
+        rows=RowForm(top, texts, entities, embedding, aggregation),
+    )
+    done = _run(engine, settings, job)
+    _tell(done, job, source, engine, as_json)
+    if done.counts.failed:
+        raise typer.Exit(EXIT_FAILED)
+
+
+def asked_of(question: Question, settings: Settings, *, embeds: bool = False) -> Asked:
+    """What is asked about every input, with the settings' batches, processes and limits."""
+    return Asked(
+        question,
+        embeds,
+        settings.max_batch_images,
+        settings.max_batch_tokens,
+        settings.decode_workers,
+        settings.image_limits,
+    )
+
+
+def _run(engine: Engine, settings: Settings, job: Job) -> Done:
+    """Runs a job; one that is stopped has its answers kept, and says how to go on."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        with job_progress() as told:
+            return run_job(engine, job, _depends_on(engine, settings), told)
+    except JobError as error:
+        fail(error, EXIT_USAGE if isinstance(error, InputsError) else EXIT_FAILED)
+    except KeyboardInterrupt:
+        fail(f"stopped; what is done is in {job.out}: give the same command again to go on", EXIT_FAILED)
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
+    """Ends the command at SIGTERM as at ctrl-C."""
+    raise KeyboardInterrupt
+
+
+def _depends_on(engine: Engine, settings: Settings) -> dict[str, object]:
+    """What the answers depend on beside the job: one job has one of each."""
+    weights = next(iter(engine.bank.pretrained.values()))
+    return {
+        "store_revision": engine.store_revision,
+        "device": weights.device.type,
+        "dtype": str(weights.dtype).removeprefix("torch."),
+        "execution": settings.execution.value,
+        "mode": settings.mode,
+    }
+
+
+def _tell(done: Done, job: Job, source: StoreSource, engine: Engine, as_json: bool) -> None:
+    """Says what was done, and of which revision of the store."""
+    if as_json:
+        told = {"inputs": done.counts.inputs, "failed": done.counts.failed, "left_out": done.left_out}
+        typer.echo(json.dumps({**told, "store_revision": engine.store_revision, "out": str(job.out)}))
+    else:
+        typer.echo(f"{done.counts.inputs:,} inputs are answered in {job.out}", err=True)
+    if done.left_out:
+        typer.echo(f"{done.left_out:,} files in folders hold no inputs, and are left out", err=True)
+    if done.counts.failed:
+        typer.echo(
+            f"{done.counts.failed:,} inputs could not be read; the column `error` of their rows says why",
+            err=True,
+        )
+    try:
+        now = source.revision()
+    except StoreError:  # it is gone, and was there when it was needed
+        return
+    if now != engine.store_revision:
+        typer.echo(
+            f"the store has changed meanwhile: all results are of its revision {engine.store_revision}, and"
+            f" it is at {now} now",
+            err=True,
+        )
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command."""
+    app.command("batch")(batch)

@@ -1,0 +1,123 @@
+"""Inputs through an engine: read and made ready ahead of the device, answered in full batches.
+
+for answered in answer_all(engine, asked, stream, preparing):
+    for one in answered: one.input.id, one.answers, one.problem
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import closing
+from dataclasses import dataclass
+
+from mass_serve.engine import (
+    AnyAnswer,
+    Classification,
+    Embedding,
+    EmbeddingQuestion,
+    Engine,
+    PreparedInput,
+    Question,
+)
+from mass_serve.inputs.errors import InputError
+from mass_serve.inputs.images import ImageLimits
+from mass_serve.inputs.texts import TokenizerError, Tokens
+from mass_serve.jobs.ahead import Ahead
+from mass_serve.jobs.batches import SORTED_BATCHES, BatchLimits, Ready, batches
+from mass_serve.jobs.preparing import NotPreparedError, Preparer
+from mass_serve.jobs.sources import JobInput, weight
+
+DEFAULT_LIMITS = ImageLimits(max_pixels=50_000_000)
+# Of files that wait to be decoded, or are.
+MOST_BYTES_AHEAD = 512 << 20
+NOT_FINITE = "The model's output is not finite; verify the store, or run the job in float32."
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is asked about every input, and how the machine is used for it."""
+
+    question: Question
+    embeds: bool = False  # the embedding of the pretrained encoder is wanted, too
+    batch_inputs: int = 32
+    batch_tokens: int = 16_384
+    workers: int = 1  # processes that decode
+    limits: ImageLimits = DEFAULT_LIMITS
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """An input with its answers, in the order of the tasks that were asked, or with what is wrong with it."""
+
+    input: JobInput
+    answers: Sequence[Classification] = ()
+    embedding: Embedding | None = None
+    problem: str = ""
+    cut: int | None = None  # of a text: how many of its tokens were not read
+
+
+_Pending = tuple[JobInput, Future[PreparedInput] | None]
+
+
+def answer_all(
+    engine: Engine, asked: Asked, stream: Iterator[JobInput]
+) -> Generator[list[Answered], None, None]:
+    """Yields the answers batch by batch, of texts not in their order.
+
+    Raises JobError where no input can be made ready on this machine, and what the device raises.
+    """
+    placed = asked.question.asks_of_tokens(engine.tasks)
+    sorted_batches = 1 if engine.tokenizer is None else SORTED_BATCHES
+    limits = BatchLimits(asked.batch_inputs, asked.batch_tokens, sorted_batches)
+    with Preparer.of(engine, asked.limits, asked.workers, placed=placed) as preparer:
+        # All processes have work while what was taken together is on the device.
+        most = limits.window + 2 * asked.workers
+        ahead = Ahead(_pending(stream, preparer), most, MOST_BYTES_AHEAD, lambda one: weight(one[0].found))
+        with closing(ahead):
+            for batch in batches(map(_ready, ahead), limits):
+                yield _answered(engine, asked, batch)
+
+
+def _pending(stream: Iterator[JobInput], preparer: Preparer) -> Iterator[_Pending]:
+    for one in stream:
+        yield one, None if isinstance(one.found, InputError) else preparer.submit(one.found)
+
+
+def _ready(pending: _Pending) -> Ready:
+    one, prepared = pending
+    try:
+        return Ready(one, None, str(one.found)) if prepared is None else Ready(one, prepared.result())
+    except (InputError, TokenizerError, NotPreparedError) as error:
+        return Ready(one, None, str(error))
+
+
+def _answered(engine: Engine, asked: Asked, batch: Sequence[Ready]) -> list[Answered]:
+    """Answers a batch, in so many calls of the engine that none has more queries than it may have inputs."""
+    usable = [one for one in batch if one.prepared is not None]
+    inputs = [one.prepared for one in usable if one.prepared is not None]
+    queries = asked.question.queries(inputs, engine.tasks)
+    if asked.embeds:
+        queries += EmbeddingQuestion().queries(inputs, engine.tasks)
+    answers: list[AnyAnswer | None] = []
+    for start in range(0, len(queries), asked.batch_inputs):
+        answers += engine.classify_batch(queries[start : start + asked.batch_inputs]).answers
+    each = asked.question.answers(1, engine.tasks)
+    classes = [answers[each * row : each * (row + 1)] for row in range(len(usable))]
+    embeddings = answers[each * len(usable) :] if asked.embeds else [None] * len(usable)
+    unusable = [Answered(one.input, problem=one.problem) for one in batch if one.prepared is None]
+    return unusable + [
+        _of_input(one, own, vector, asked.embeds)
+        for one, own, vector in zip(usable, classes, embeddings, strict=True)
+    ]
+
+
+def _of_input(
+    ready: Ready, answers: Sequence[AnyAnswer | None], embedding: AnyAnswer | None, embeds: bool
+) -> Answered:
+    classes = [one for one in answers if isinstance(one, Classification)]
+    vector = embedding if isinstance(embedding, Embedding) else None
+    if len(classes) < len(answers) or (embeds and vector is None):
+        return Answered(ready.input, problem=NOT_FINITE)
+    cut = ready.prepared.cut if isinstance(ready.prepared, Tokens) else None
+    return Answered(ready.input, classes, vector, cut=cut)

@@ -1,0 +1,111 @@
+"""A job: many inputs through an engine into a folder of results, killed and gone on with at will.
+
+done = run_job(engine, Job(["photos/"], Path("results"), ...), settings={}, told=print)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from mass_serve.engine import Engine
+from mass_serve.jobs.answering import Answered, Asked, answer_all
+from mass_serve.jobs.results import Counts, Form, Result, ResultsFolder, RowForm, check_form
+from mass_serve.jobs.results.folder import JOURNAL
+from mass_serve.jobs.sources import Columns, JobInput, Listing, check_tables, inputs, tree_of
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is to be read, asked and written."""
+
+    inputs: Sequence[str]  # paths, patterns and URLs
+    out: Path
+    form: Form
+    columns: Columns  # of tables among the inputs
+    asked: Asked
+    rows: RowForm
+
+    @property
+    def settings(self) -> dict[str, object]:
+        """What the rows depend on, of all this."""
+        question = self.asked.question
+        return {
+            "inputs": list(self.inputs),
+            "column": self.columns.input,
+            "id_column": self.columns.id,
+            "tasks": None if question.tasks is None else list(question.tasks),
+            "answer": question.answer,
+            "form": self.form,
+            "columns": list(self.rows.columns),
+            "top": self.rows.top,
+            "aggregation": self.rows.aggregation,
+        }
+
+
+@dataclass(frozen=True)
+class JobProgress:
+    """How far a job is."""
+
+    inputs: int  # that have rows, those of earlier runs among them
+    failed: int  # of these: that have none but why
+    bytes_read: int  # of all sources
+    bytes_total: int
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a job came to."""
+
+    counts: Counts
+    left_out: int  # files in folders that hold no inputs
+
+
+def run_job(
+    engine: Engine, job: Job, settings: Mapping[str, object], told: Callable[[JobProgress], None]
+) -> Done:
+    """Runs a job to its end, or goes on with it.
+
+    `settings` are what else the rows depend on, such as the store's revision. Raises JobError; whatever ends
+    a job before its end, what it has answered is kept.
+    """
+    check_form(job.form)
+    trees = [tree_of(argument, without=job.out) for argument in job.inputs]
+    with ResultsFolder.opened(job.out, job.form, job.rows.columns, {**job.settings, **settings}) as results:
+        listing = Listing(job.out / JOURNAL, trees, job.columns.reads_texts)
+        left_out = listing.fill(results.database)
+        check_tables(listing, job.columns)
+        if not results.has_ended:
+            stream = inputs(listing, job.columns, results.start, frozenset(results.done))
+            _answer(engine, job, stream, results, _Meter(results.counts, listing.num_bytes, told))
+            results.end()
+        return Done(results.counts, left_out)
+
+
+def _answer(
+    engine: Engine, job: Job, stream: Iterator[JobInput], results: ResultsFolder, meter: _Meter
+) -> None:
+    with closing(answer_all(engine, job.asked, stream)) as batches:
+        for batch in batches:
+            results.add([_result(one, job.rows) for one in batch])
+            meter.add(batch)
+
+
+def _result(answered: Answered, form: RowForm) -> Result:
+    return Result(answered.input.at, form.rows(answered), failed=bool(answered.problem))
+
+
+class _Meter:
+    """Counts what is done, and tells of it."""
+
+    def __init__(self, before: Counts, bytes_total: int, told: Callable[[JobProgress], None]) -> None:
+        self._inputs, self._failed, self._read = before.inputs, before.failed, 0
+        self._total, self._told = bytes_total, told
+
+    def add(self, batch: Sequence[Answered]) -> None:
+        self._inputs += len(batch)
+        self._failed += sum(bool(one.problem) for one in batch)
+        self._read = max(self._read, *(one.input.bytes_read for one in batch))
+        self._told(JobProgress(self._inputs, self._failed, self._read, self._total))
