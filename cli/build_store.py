@@ -15,6 +15,7 @@ from mass_serve.cli.failing import fail
 from mass_serve.cli.progress_bars import progress_bars
 from mass_serve.cli.setting_flags import with_option_flags
 from mass_serve.cli.store_summary import print_summary, warn_of_constant_routing, warn_of_distances
+from mass_serve.engine.measuring import measured
 from mass_serve.evaluation import EvaluationDataError, with_individual_accuracies
 from mass_serve.model_store.build_options import RANK_OPTIONS, BuildOptions
 from mass_serve.model_store.build_store import build as write_store
@@ -135,7 +136,7 @@ def _build(
         base, inputs = named_inputs(pretrained, tasks, options.allow_pickle, progress)
         if eval_data is not None:
             inputs = with_individual_accuracies(base.path, inputs, options, eval_data, progress, base.origin)
-        return write_store(base.path, inputs, out, options, progress, MODE_NAMES, base.origin)
+        return write_store(base.path, inputs, out, options, progress, MODE_NAMES, base.origin, measured)
 
 
 def _overridden(written: dict[str, Any], flags: dict[str, Any]) -> BuildOptions:

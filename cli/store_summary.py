@@ -85,7 +85,8 @@ def figures(task: TaskEntry) -> str:
     """Says what a task is, where it is no class of a whole input, and what building measured of it."""
     kind = "classifies tokens, " if task.head.each_token else ""
     kind = "gives any number of labels, " if task.head.is_multi_label else kind
-    return f"{kind}distance from the base {_distance(task)}, energy kept {_energy_kept(task)}"
+    measured = f"distance from the base {_distance(task)}, energy kept {_energy_kept(task)}"
+    return f"{kind}{measured}, price of an early exit {_exit_price(task)}"
 
 
 def remind_to_sign(store: Store) -> None:
@@ -103,11 +104,16 @@ def _encoder(manifest: Manifest) -> str:
     return (
         f"encoder: {_input(manifest)}, "
         f"{encoder.depth} blocks of width {encoder.width}, pooling {encoder.pooling.pooled}; "
-        f"router at block {manifest.router.layer}; "
+        f"router at block {manifest.router.layer}{_late_token(manifest)}; "
         f"mode {manifest.router.mode}, first pass {manifest.router.first_pass}; "
         f"merged base {manifest.merged_base}; "
         f"blocks {manifest.block_dtype}, {manifest.factoring.rule}"
     )
+
+
+def _late_token(manifest: Manifest) -> str:
+    token = manifest.router.late_token
+    return "" if token is None else f", late energies of the {token} token"
 
 
 def _input(manifest: Manifest) -> str:
@@ -127,7 +133,7 @@ def _calibration(manifest: Manifest, count: int) -> str:
 
 
 def _task_table(store: Store, sizes: dict[str, int]) -> Table:
-    measured = ("distance", "energy kept", "accuracy alone")
+    measured = ("distance", "energy kept", "early exit", "accuracy alone")
     columns = ("task", "revision", "classes", "head", "rank", "size", *measured, "earlier")
     table = Table(*(Column(column, no_wrap=True) for column in columns))
     for task in store.manifest.tasks:
@@ -136,7 +142,14 @@ def _task_table(store: Store, sizes: dict[str, int]) -> Table:
         earlier = len(store.manifest.history.get(task.name, ()))
         counts = (str(len(task.labels)), _head(task), _rank(task), size)
         table.add_row(
-            task.name, task.revision, *counts, _distance(task), _energy_kept(task), accuracy, str(earlier)
+            task.name,
+            task.revision,
+            *counts,
+            _distance(task),
+            _energy_kept(task),
+            _exit_price(task),
+            accuracy,
+            str(earlier),
         )
     return table
 
@@ -157,3 +170,7 @@ def _distance(task: TaskEntry) -> str:
 
 def _energy_kept(task: TaskEntry) -> str:
     return "-" if task.energy_kept is None else f"{task.energy_kept:.1%}"
+
+
+def _exit_price(task: TaskEntry) -> str:
+    return "-" if task.exit_price is None else f"{task.exit_price:.4f}"

@@ -12,6 +12,7 @@ from mass_serve.cli.arguments import JsonOption, StoreArgument
 from mass_serve.cli.failing import fail
 from mass_serve.cli.progress_bars import progress_bars
 from mass_serve.cli.store_summary import figures, remind_to_sign, warn_of_constant_routing, warn_of_distances
+from mass_serve.engine.measuring import unknown_prices
 from mass_serve.model_store.build_options import BuildOptions
 from mass_serve.model_store.errors import StoreError
 from mass_serve.model_store.progress import Progress
@@ -79,7 +80,7 @@ def add(
         # Before anything is fetched: that can take long.
         refuse_task(store, name, replace)
         task = task_input(named, None, allow_pickle, progress)
-        return add_task(store, task, replace, allow_pickle, progress, exact, force)
+        return add_task(store, task, replace, allow_pickle, progress, exact, force, unknown_prices)
 
     _change(change, as_json, name)
 
@@ -126,7 +127,8 @@ def _change(change: Callable[[Progress], Store], as_json: bool, added: str | Non
             "tasks": tasks,
         }
         if entry is not None:
-            content |= {"distance": entry.distance, "energy_kept": entry.energy_kept}
+            measured = ("distance", "energy_kept", "exit_price")
+            content |= {name: getattr(entry, name) for name in measured}
         typer.echo(json.dumps(content))
     else:
         if entry is not None:

@@ -162,12 +162,25 @@ def load_store(
     for a manifest with a mode that there is not, and ValueError for such a `mode` or if no task is left.
     """
     store = Store.open(url, trusted_keys)
+    return load_opened(store, device, dtype, mode, without, previous, calibrated)
+
+
+def load_opened(
+    store: Store,
+    device: torch.device,
+    dtype: torch.dtype,
+    mode: ModeName | None = None,
+    without: Collection[str] = (),
+    previous: LoadedStore | None = None,
+    calibrated: bool = True,
+) -> LoadedStore:
+    """Loads a store that is open: see `load_store`."""
     manifest = store.manifest
     tasks = sorted(  # as `LoadedStore` has them; those of a kind keep their order
         (task for task in manifest.tasks if task.name not in without), key=lambda task: task.head.each_token
     )
     if not tasks:
-        raise ValueError(f"{url} has no task that is not unloaded: load one of them")
+        raise ValueError(f"{store.files.url} has no task that is not unloaded: load one of them")
     mode = known_mode(manifest.router) if mode is None else mode_named(mode)
     architecture = manifest.backbone
     digest = manifest.files[PRETRAINED_FILE]

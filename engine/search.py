@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from mass_serve.backbone import Batch, Feature, Passes, PassResult, Probe
+from mass_serve.engine.drawn_inputs import drawn_inputs
+from mass_serve.engine.exits import measured_prices, recorded_prices
 from mass_serve.engine.heads import HeadResult
 from mass_serve.engine.loading import LoadedStore, early_linears
-from mass_serve.engine.noise import noise
 from mass_serve.engine.options import EmbeddingPooling
 from mass_serve.engine.second_passes import SecondPass
 from mass_serve.engine.stages import StageClock
@@ -35,8 +36,6 @@ from mass_serve.router import (
 ATTENTION_SHARE = 1 / 3
 # What measuring early evidence adds to a block: three products with D x D bases for each token.
 EVIDENCE_SHARE = 3 / 12
-# What resuming costs a task is measured on so much of the noise.
-RESUMED_INPUTS = 16
 
 
 @dataclass(frozen=True)
@@ -210,14 +209,19 @@ class EvidenceSearch:
         is_early = feature.layer < self._stop
         self._early = Probe(self.router.early_bases, feature if is_early else None)
         # The class token has much of its energy along few directions, whatever the input: no profile.
-        token = "mean" if any(adapters) else feature.token
+        token = "mean" if any(adapters) else loaded.router.late_token or feature.token
         self._late = Probe(self.router.late_bases, None if is_early else feature, token)
-        if any(adapters):
-            self._set_null(noise(loaded))
-        self.resuming: frozenset[int] = frozenset()  # the tasks whose second passes resume
-        if self._mode.resumes:
-            near = self.resumed_distances(loaded) <= FARTHEST_RESUMED
-            self.resuming = frozenset(near.nonzero().flatten().tolist())
+        prices = recorded_prices(loaded)
+        unpriced = prices.isnan().nonzero().flatten().tolist() if self._mode.resumes else []
+        if unpriced or any(adapters):
+            drawn = drawn_inputs(loaded)
+            if any(adapters):
+                self._set_null(drawn)
+            if unpriced:
+                prices[unpriced] = measured_prices(loaded, passes, drawn, unpriced)
+        near = (prices <= FARTHEST_RESUMED).nonzero().flatten().tolist()
+        # The tasks whose second passes resume.
+        self.resuming: frozenset[int] = frozenset(near) if self._mode.resumes else frozenset()
 
     @property
     def nbytes(self) -> int:
@@ -262,25 +266,9 @@ class EvidenceSearch:
 
     @torch.inference_mode()
     def _set_null(self, drawn: Batch) -> None:
-        """Measures the energies of noise."""
+        """Measures the energies of drawn inputs."""
         begun = self.begin(drawn)
         self.router.set_null(begun.energies, self.measured(begun, self.end(begun))[0])
-
-    @torch.inference_mode()
-    def resumed_distances(self, loaded: LoadedStore) -> Tensor:
-        """How far each task's second passes end from whole ones when they resume, [T].
-
-        That is the mean cosine distance of their embeddings of noise: what keeping the first third of the
-        pretrained pass costs the task, as far as it can be known without data.
-        """
-        drawn = noise(loaded)[:RESUMED_INPUTS]
-        entering, offsets, found = self.begin(drawn).entering, [0, RESUMED_INPUTS], []
-        for task in loaded.routed:
-            sets = [loaded.bank.expert_set((task,), materialised=False)]
-            whole = self._passes.second(drawn, sets, offsets)
-            resumed = self._passes.second(entering, sets, offsets, self._stop)
-            found.append(1 - torch.cosine_similarity(whole.float(), resumed.float()).mean())
-        return torch.stack(found).cpu()
 
     def begin(self, inputs: Batch) -> PassResult:
         """The first pass up to where early evidence is judged."""

@@ -13,6 +13,7 @@ from torch import Tensor
 from mass_serve.engine import Classification, Engine
 from mass_serve.engine.execution import Execution
 from mass_serve.engine.loading import LoadedStore, known_mode, load_store
+from mass_serve.engine.measuring import unknown_prices
 from mass_serve.engine.options import GIB
 from mass_serve.evaluation.calibration_inputs import CalibrationInputs
 from mass_serve.evaluation.errors import EvaluationDataError
@@ -85,7 +86,9 @@ def calibrate(
         familiarity = list(_familiarity(replace(loaded, mode=mode), inputs, others, progress))
         below = float(np.quantile(familiarity, unrouted_share, method="lower"))
     inputs_of = dict(zip(names, calibration.task_images.tolist(), strict=True))
-    written = calibrate_store(store, _tensors(calibration), names, len(inputs.items), below)
+    written = calibrate_store(
+        store, _tensors(calibration), names, len(inputs.items), below, unknown_prices, progress
+    )
     least = 1 if task_folders else LEAST_IMAGES
     unknown = tuple(name for name, count in inputs_of.items() if count < least)
     return Calibrated(written, len(inputs.items), inputs_of, task_folders, files.noun, unknown, below, mode)

@@ -19,6 +19,7 @@ from mass_serve.model_store.format.manifest import Manifest, MergedBaseForm
 from mass_serve.model_store.format.origin import Origin
 from mass_serve.model_store.format.rank_rules import BudgetRule, RatioRule
 from mass_serve.model_store.format.tensor_files import TensorSpec, write_tensors
+from mass_serve.model_store.measured import MeasureStore, unmeasured, with_measured
 from mass_serve.model_store.merged_base import is_slow_to_rebuild
 from mass_serve.model_store.plan import BuildPlan, TaskInput, plan_build
 from mass_serve.model_store.progress import Progress, silent
@@ -41,13 +42,15 @@ def build(
     progress: Progress = silent,
     modes: Collection[str] | None = None,
     origin: Origin | None = None,
+    measure: MeasureStore = unmeasured,
 ) -> Store:
     """Makes a store at `out` (a new or empty folder, or a URL) from a pretrained and fine-tuned models.
 
     One parameter of two models is in memory at a time, and the blocks of one task. A budget for the blocks of
     all tasks takes a pass over all spectra before. Only the
     router knows which modes there are: with `modes=router.MODE_NAMES` that of the options must be one.
-    `origin` is the pretrained model's, where it was fetched by its name.
+    `origin` is the pretrained model's, where it was fetched by its name. `measure` measures what
+    the manifest keeps of a store without data, with its encoder in memory.
     Raises StoreExistsError where `out` holds something else, CheckpointError or TaskError for unusable
     input, a task that is too far from the pretrained model among it, before anything is written;
     StoreLockedError, and StoreError when `out` cannot be written.
@@ -67,6 +70,7 @@ def build(
         draft = _draft(plan, _write_tokenizer(files, plan), journal, origin)
         form = _merged_base_form(plan, draft)
         revision = revision_of(draft.to_bytes().decode(), form)
+        draft = with_measured(files, draft, measure, progress)
         store = commit(files, draft, form, progress, revision)
         # Last: with both there, a build that is killed here is found finished by the next one.
         files.delete(JOURNAL_FILE)

@@ -24,6 +24,7 @@ from mass_serve.model_store.format.file_names import (
 )
 from mass_serve.model_store.format.manifest import Manifest
 from mass_serve.model_store.format.tensor_files import TensorSpec, write_tensors
+from mass_serve.model_store.measured import MeasureStore, unmeasured, with_measured
 from mass_serve.model_store.merged_base import is_slow_to_rebuild
 from mass_serve.model_store.plan import TaskInput, check_task_name, plan_task, refuse_other_spelling
 from mass_serve.model_store.prepared import Prepared
@@ -53,10 +54,11 @@ def add_task(
     progress: Progress = silent,
     exact: bool = False,
     force: bool = False,
+    measure: MeasureStore = unmeasured,
 ) -> Store:
     """Adds a task, or with `replace` a new revision of one, factored by the store's rule for ranks.
 
-    `exact` and `force` are those of `BuildOptions`.
+    `exact` and `force` are those of `BuildOptions`. `measure` is that of `build_store.build`.
 
     Raises TaskError for a name that is taken or a model too far from the base, CheckpointError for a model
     or head that does not fit, StoreLockedError, IntegrityError when the pretrained weights are damaged.
@@ -81,9 +83,13 @@ def add_task(
         manifest = manifest.model_copy(update={"backbone": backbone})
         store = Store(store.files, manifest)
         if current is None:
-            return _commit(store, (*manifest.tasks, entry), manifest.history, progress)
-        tasks = tuple(entry if earlier is current else earlier for earlier in manifest.tasks)
-        return _commit(store, tasks, _with_earlier(manifest, current), progress)
+            tasks, history = (*manifest.tasks, entry), manifest.history
+        else:
+            tasks = tuple(entry if earlier is current else earlier for earlier in manifest.tasks)
+            history = _with_earlier(manifest, current)
+        draft = manifest.model_copy(update={"tasks": tasks, "history": history})
+        changed = with_measured(store.files, draft, measure, progress)
+        return _commit(store, changed.tasks, history, progress)
 
 
 def _tokenizer(store: Store) -> StoredTokenizer | None:
@@ -141,13 +147,20 @@ def rollback_task(url: StoreUrl, name: str, progress: Progress = silent) -> Stor
 
 
 def calibrate_store(
-    store: Store, tensors: dict[str, Tensor], tasks: Sequence[str], images: int, unrouted_below: float
+    store: Store,
+    tensors: dict[str, Tensor],
+    tasks: Sequence[str],
+    images: int,
+    unrouted_below: float,
+    measure: MeasureStore = unmeasured,
+    progress: Progress = silent,
 ) -> Store:
     """Gives a store what `images` unlabelled images told of the evidence for its tasks.
 
     `tensors` are those of a calibration file (see `format.calibration`), `tasks` their tasks in order, and
-    `unrouted_below` the familiarity below which no task is believed. Raises ValueError for other tensors,
-    StoreError where the store is no longer the one that was opened, StoreLockedError.
+    `unrouted_below` the familiarity below which no task is believed. `measure` is that of
+    `build_store.build`. Raises ValueError for other tensors, StoreError where the store is no longer the one
+    that was opened, StoreLockedError.
     """
     kinds = tensors[MEANS].shape[1] if MEANS in tensors and tensors[MEANS].ndim > 1 else 0
     if not is_calibration(tensors, kinds, len(tasks)):
@@ -172,7 +185,8 @@ def calibrate_store(
             "files": {**files, path: digest},
             "calibration": entry,
         }
-        return publish(current.files, manifest.model_copy(update=update))
+        draft = with_measured(current.files, manifest.model_copy(update=update), measure, progress)
+        return publish(current.files, draft)
 
 
 def prune_store(url: StoreUrl) -> list[str]:

@@ -6,6 +6,7 @@ set. `EvidenceRouter` adds two further kinds of evidence; the `MODES` say how mu
 
 from mass_serve.router.calibration import LEAST_IMAGES, Calibration, CalibrationFit
 from mass_serve.router.combination import Combination, fit_combination
+from mass_serve.router.energies import EnergyEvidence
 from mass_serve.router.evidence import Evidence, EvidenceRouter, after_second_passes, evidence_kinds
 from mass_serve.router.familiarity import familiarity
 from mass_serve.router.head_scores import HeadGeometry
@@ -30,6 +31,7 @@ __all__ = [
     "Calibration",
     "CalibrationFit",
     "Combination",
+    "EnergyEvidence",
     "Evidence",
     "EvidenceRouter",
     "HeadGeometry",

@@ -11,9 +11,10 @@ inputs seen through these directions. With p_i the share of energy along directi
 
     profile_t = mean over l of log(sum_i s_i p_i / sum_i s_i) - log(mean_i p_i) - null_lt
 
-is how much more of the energy lies along the directions that changed most, beyond what drawn noise has there
-(null). Where adapters are among the tasks, the profiles of all are added, and what an adapter explains, which
-tells nothing, counts as much as what the best whole fine-tuning explains: it speaks neither for nor against.
+is how much more of the energy lies along the directions that changed most, beyond what drawn inputs have
+there (null): noise, and pictures of shapes. Where adapters are among the tasks, the profiles of all are
+added, and what an adapter explains, which tells nothing, counts as much as what the best whole fine-tuning
+explains: it speaks neither for nor against.
 """
 
 from __future__ import annotations
@@ -47,15 +48,12 @@ class EnergyEvidence:
         return bool(self._compared.any()) and not bool(self._adapters.any())
 
     def set_null(self, energies: Tensor) -> None:
-        """Takes the energies [N, K, 2 T] of drawn noise for what profiles are measured from."""
+        """Takes the energies [N, K, 2 T] of drawn inputs for what profiles are measured from."""
         self._null = self._profiles(energies).mean(0)
 
     def scores(self, energies: Tensor, candidates: Tensor, weights: Weights) -> Tensor:
         """The scores [B, T] by energies [B, K, T], or [B, K, 2 T] where profiles are measured."""
-        shares = energies[:, self._compared, : len(self._adapters)]
-        explained = torch.zeros(candidates.shape)
-        if shares.shape[1]:
-            explained = ((shares + LEAST_SHARE).log() - self._by_chance[self._compared]).mean(1)
+        explained = self._explained(energies)
         if not self._adapters.any():
             return weights.share * explained
         linears = (self._ranks > 0).sum(0).clamp_min(1)
@@ -68,6 +66,21 @@ class EnergyEvidence:
         if not shares.shape[1]:
             return torch.ones(len(energies), len(self._adapters))
         return shares.mean(1).masked_fill(self._adapters, 1.0)
+
+    def variation(self, energies: Tensor) -> float:
+        """How far what tasks explain varies over N inputs, by their energies [N, K, T]; of no adapter.
+
+        That is the standard deviation of explained_t less its mean over the tasks, averaged over the tasks.
+        """
+        explained = self._explained(energies)
+        return float((explained - explained.mean(1, keepdim=True)).std(0).mean())
+
+    def _explained(self, energies: Tensor) -> Tensor:
+        """Explained [B, T], 0 where nothing is compared."""
+        shares = energies[:, self._compared, : len(self._adapters)]
+        if not shares.shape[1]:
+            return torch.zeros(len(energies), len(self._adapters))
+        return ((shares + LEAST_SHARE).log() - self._by_chance[self._compared]).mean(1)
 
     def _neutral(self, explained: Tensor, candidates: Tensor) -> Tensor:
         """Explained [B, T] with a candidate's largest for adapters, 0 where all candidates are such."""

@@ -43,6 +43,13 @@ class LinearSubspaces:
             room = torch.cat([room, room * scales.unsqueeze(2)])
         return cls(room, ranks)
 
+    @classmethod
+    def joined(cls, parts: Sequence[LinearSubspaces]) -> LinearSubspaces:
+        """The subspaces of all tasks of several at one linear, none of which has profiles."""
+        bases = [basis for part in parts for basis in part.projectors]
+        ranks = tuple(rank for part in parts for rank in part.ranks)
+        return cls(torch.nn.utils.rnn.pad_sequence(bases, batch_first=True), ranks)
+
 
 def own_rank(singular_values: Tensor) -> int:
     """How many directions a change has of its own; s [R], descending.

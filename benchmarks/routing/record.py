@@ -11,9 +11,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from mass_serve.backbone import Packed
+from mass_serve.backbone import Packed, passes_for
 from mass_serve.engine import Engine
+from mass_serve.engine.drawn_inputs import drawn_inputs
 from mass_serve.engine.execution import Execution
+from mass_serve.engine.exits import measured_prices
 from mass_serve.engine.heads import apply_heads
 from mass_serve.engine.loading import LoadedStore, load_store
 from mass_serve.engine.options import GIB
@@ -67,9 +69,10 @@ class Suite:
         return search
 
     @cached_property
-    def resumed_distances(self) -> Tensor:
-        """Returns those of `EvidenceSearch.resumed_distances`."""
-        return self.search.resumed_distances(self.loaded)
+    def exit_prices(self) -> Tensor:
+        """Returns the prices [T] of the tasks' early exits (`engine.exits`), measured anew."""
+        passes = passes_for(self.loaded.bank, self.loaded.first_pass, 1)
+        return measured_prices(self.loaded, passes, drawn_inputs(self.loaded), self.loaded.routed)
 
     def part(self, name: str, records: Path, most: int) -> Recorded:
         """The recorded inputs of one part, at most so many a task; recorded now if they are not yet."""

@@ -100,9 +100,7 @@ def replay(suite: Suite, record: Recorded, constants: Constants, name: ModeName)
                 after = after_second_passes([evidence], [scores])
                 task[row] = max(after, key=after.__getitem__)
                 coefficient[row] = after[int(task[row])]
-    again = (
-        suite.resumed_distances > constants.farthest_resumed if mode.resumes else torch.ones(every.shape[1])
-    )
+    again = suite.exit_prices > constants.farthest_resumed if mode.resumes else torch.ones(every.shape[1])
     right = torch.where(again[record.tasks].bool(), record.right, record.resumed_right)
     return Outcome(record.tasks, task, coefficient, (task == record.tasks) & right)
 

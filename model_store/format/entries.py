@@ -45,6 +45,8 @@ class RouterSpec(StrictModel):
     mode: StoredModeName = FIRST_MODE
     layer: Annotated[int, Field(ge=0)]
     token: Token = "class"
+    # By which late energies are measured; without it, by the token above. Format version 1 has no such key.
+    late_token: Token | None = Field(default=None, exclude_if=is_none)
     # Within these bounds float32 computes coefficients that are finite.
     temperature: Annotated[float, Field(ge=1e-6, le=1e6)] = 1.0
     threshold: Annotated[float, Field(ge=0, lt=1)] = 0.2
@@ -107,6 +109,8 @@ class TaskEntry(StrictModel):
     # What building measured; format version 1 has no such keys.
     distance: Annotated[float, Field(ge=0, le=1e30)] | None = Field(default=None, exclude_if=is_none)
     energy_kept: Annotated[float, Field(ge=0, le=1)] | None = Field(default=None, exclude_if=is_none)
+    # How far second passes that resume end from whole ones, a cosine distance (`engine.exits`).
+    exit_price: Annotated[float, Field(ge=0, le=2)] | None = Field(default=None, exclude_if=is_none)
     files: dict[RelativePath, Sha256]
     # Of every factored parameter, in forward order, where they are not what the store's rule prescribes.
     # Format version 1 has no such key.

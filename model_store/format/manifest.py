@@ -81,8 +81,9 @@ class Manifest(StrictModel):
                 f"router.layer: {self.router.layer} does not exist, the encoder's blocks are "
                 f"0..{self.backbone.depth - 1}"
             )
-        if self.router.token not in self.backbone.tokens:
-            raise ValueError(f"router.token: must be {self.backbone.tokens[0]}, there is no class token")
+        for key in ("token", "late_token"):
+            if getattr(self.router, key) not in (None, *self.backbone.tokens):
+                raise ValueError(f"router.{key}: must be {self.backbone.tokens[0]}, there is no class token")
         self._preprocessing_fits()
         return self
 
@@ -241,8 +242,9 @@ def lowest_version(manifest: Manifest) -> int:
     of_version_2 = (
         not is_flat(manifest.backbone),
         manifest.preprocessing.needs_version_2,
-        any((task.distance, task.energy_kept) != (None, None) for task in manifest.all_entries()),
+        any(_is_measured(task) for task in manifest.all_entries()),
         manifest.pretrained_origin is not None,
+        manifest.router.late_token is not None,
         manifest.rank_rule is not None,
         any(task.ranks is not None or task.adapter for task in manifest.all_entries()),
         any(entry.head.hidden is not None or entry.head.each_token for entry in manifest.all_entries()),
@@ -250,6 +252,10 @@ def lowest_version(manifest: Manifest) -> int:
         any(entry.origins or entry.name != entry.name.lower() for entry in manifest.all_entries()),
     )
     return 2 if any(of_version_2) else 1
+
+
+def _is_measured(task: TaskEntry) -> bool:
+    return (task.distance, task.energy_kept, task.exit_price) != (None, None, None)
 
 
 def parse_manifest(content: bytes) -> Manifest:

@@ -158,8 +158,8 @@ class TestBuild:
         stdout, stderr = run(*arguments)
         assert "factoring street" in stderr
         for task in Store.open(out).manifest.tasks:
-            assert task.name in stdout
-            assert task.revision in stdout
+            (row,) = [line for line in stdout.splitlines() if f" {task.name} " in line]
+            assert task.revision in row
         assert f"error: there is a store at {out} already" in failure(*arguments)
 
     @pytest.mark.parametrize(
@@ -214,17 +214,22 @@ class TestDistance:
         entry = Store.open(store).task("signs")
         assert entry.distance is not None
         assert entry.energy_kept is not None
-        shown = f"{entry.distance:.4f}", f"{entry.energy_kept:.1%}"
-        assert f"signs: distance from the base {shown[0]}, energy kept {shown[1]}\n" in out
+        assert entry.exit_price is not None
+        shown = f"{entry.distance:.4f}", f"{entry.energy_kept:.1%}", f"{entry.exit_price:.4f}"
+        assert (
+            f"signs: distance from the base {shown[0]}, energy kept {shown[1]}, "
+            f"price of an early exit {shown[2]}\n" in out
+        )
         (row,) = [line for line in run("inspect", store)[0].splitlines() if " signs " in line]
         assert all(figure in row for figure in shown)
         again = run_json("task", "add", store, "signs", suite.tasks[2].checkpoint, "--replace")
         assert (again["distance"], again["energy_kept"]) == (entry.distance, entry.energy_kept)
+        assert again["exit_price"] == entry.exit_price
 
     def test_is_a_dash_where_it_is_unknown(self) -> None:
         out, err = run("inspect", "tests/fixtures/store_v1/store")
         assert err == ""
-        assert all(line.count(" - ") == 2 for line in out.splitlines() if "cosine" in line)
+        assert all(line.count(" - ") == 3 for line in out.splitlines() if "cosine" in line)
 
     def test_of_another_base_is_refused_and_warned_of(
         self, suite: Suite, store: Path, tmp_path: Path

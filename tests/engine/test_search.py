@@ -9,12 +9,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from mass_serve.backbone import DenseWeights, Feature, Probe, patchify, run, weight_of
+from mass_serve.backbone import DenseWeights, Feature, Probe, passes_for, patchify, run, weight_of
 from mass_serve.backbone.architecture import Token
 from mass_serve.engine import Engine, Query
+from mass_serve.engine.drawn_inputs import drawn_inputs
 from mass_serve.engine.execution import Execution
+from mass_serve.engine.exits import measured_prices
 from mass_serve.engine.loading import early_linears
-from mass_serve.engine.search import EvidenceSearch, SearchResult
+from mass_serve.engine.search import SearchResult
 from mass_serve.engine.second_passes import SecondPass
 from mass_serve.engine.stages import StageClock
 from mass_serve.router import MODES, PAPER, ModeName, TaskSubspaces, early_stop
@@ -69,11 +71,11 @@ def test_only_modes_that_resume_hand_tokens_on(mode: ModeName) -> None:
 def test_a_task_that_ends_far_from_whole_passes_begins_again(monkeypatch: pytest.MonkeyPatch) -> None:
     loaded = tiny.loaded_store(mode="one_pass")
     engine = Engine(loaded, Execution.LOW_RANK, 1 << 30)
-    assert isinstance(engine._search, EvidenceSearch)
-    distances = engine._search.resumed_distances(loaded)
-    nearest = int(distances.argmin())
-    assert distances.min() > 0
-    monkeypatch.setattr("mass_serve.engine.search.FARTHEST_RESUMED", float(distances.min()))
+    passes = passes_for(loaded.bank, loaded.first_pass, 1)
+    prices = measured_prices(loaded, passes, drawn_inputs(loaded), loaded.routed)
+    nearest = int(prices.argmin())
+    assert prices.min() > 0
+    monkeypatch.setattr("mass_serve.engine.search.FARTHEST_RESUMED", float(prices.min()))
     engine = Engine(loaded, Execution.LOW_RANK, 1 << 30)
     results, _ = searched(engine, list(range(12)))
     stop_share = early_stop(engine.architecture.depth) / engine.architecture.depth

@@ -215,24 +215,48 @@ def test_a_router_of_an_encoder_without_class_token_takes_the_mean(pooled: str) 
     assert _parse(without_class_token("mean")).backbone.tokens == ("mean",)
     with pytest.raises(ManifestError, match=r"router\.token: must be mean, there is no class token"):
         _parse(without_class_token("class"))
+    late = without_class_token("mean")
+    late["router"]["late_token"] = "class"
+    with pytest.raises(ManifestError, match=r"router\.late_token: must be mean, there is no class token"):
+        _parse(late)
 
 
 def test_the_bytes_of_what_was_measured_of_a_task() -> None:
     """They make a store one of version 2; where they are unknown, there are no such keys."""
     golden = _parse(GOLDEN_MANIFEST)
-    measured = golden.tasks[0].model_copy(update={"distance": 0.03125, "energy_kept": 0.75})
+    measured = golden.tasks[0].model_copy(
+        update={"distance": 0.03125, "energy_kept": 0.75, "exit_price": 0.0625}
+    )
     content = golden.model_copy(update={"tasks": (measured, *golden.tasks[1:])}).to_bytes()
     assert content.startswith(b'{\n  "format_version": 2,\n')
     assert (
         b'      "individual_accuracy": null,\n      "distance": 0.03125,\n      "energy_kept": 0.75,\n'
-        b'      "files"' in content
+        b'      "exit_price": 0.0625,\n      "files"' in content
     )
     assert parse_manifest(content).tasks[0] == measured
-    assert b"energy_kept" not in golden.to_bytes()
+    assert not any(key in golden.to_bytes() for key in (b"energy_kept", b"exit_price"))
+
+
+def test_the_bytes_of_the_token_of_late_energies() -> None:
+    golden = _parse(GOLDEN_MANIFEST)
+    router = golden.router.model_copy(update={"late_token": "mean"})
+    content = golden.model_copy(update={"router": router}).to_bytes()
+    assert content.startswith(b'{\n  "format_version": 2,\n')
+    assert b'    "token": "class",\n    "late_token": "mean",\n' in content
+    assert parse_manifest(content).router == router
+    assert b"late_token" not in golden.to_bytes()
 
 
 @pytest.mark.parametrize(
-    ("key", "value"), [("distance", -0.1), ("distance", 1e31), ("energy_kept", 1.001), ("energy_kept", "1")]
+    ("key", "value"),
+    [
+        ("distance", -0.1),
+        ("distance", 1e31),
+        ("energy_kept", 1.001),
+        ("energy_kept", "1"),
+        ("exit_price", -1e-9),
+        ("exit_price", 2.001),
+    ],
 )
 def test_what_cannot_have_been_measured_is_refused(key: str, value: object) -> None:
     content = deepcopy(GOLDEN_2)
@@ -241,9 +265,10 @@ def test_what_cannot_have_been_measured_is_refused(key: str, value: object) -> N
         _parse(content)
 
 
-def test_version_1_has_nothing_that_was_measured_of_a_task() -> None:
+@pytest.mark.parametrize("key", ["distance", "exit_price"])
+def test_version_1_has_nothing_that_was_measured_of_a_task(key: str) -> None:
     content = deepcopy(GOLDEN_MANIFEST)
-    content["tasks"][0]["distance"] = 0.5
+    content["tasks"][0][key] = 0.5
     with pytest.raises(ManifestError, match="says what format version 2 has come with"):
         _parse(content)
 

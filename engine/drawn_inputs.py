@@ -11,15 +11,20 @@ from mass_serve.backbone import Batch, WordEmbedding
 from mass_serve.engine.loading import LoadedStore
 from mass_serve.engine.preprocessing import ImagePreprocessor
 from mass_serve.engine.queries import Query, TextQuery, batch_patches, batch_words
+from mass_serve.engine.shapes import pictures_of_shapes
 
-INPUTS = 32
+NOISE_INPUTS = 16  # of images; a text has noise alone, of as many inputs in all
+SHAPE_INPUTS = 32
 SEED = 0
 LONGEST_TEXT = 48  # in tokens
 STEEPEST = 2.0  # the largest power of 1/f that the spectrum of an image has
 
 
-def noise(loaded: LoadedStore) -> Batch:
-    """Images of noise with spectra from white to 1/f^2, or texts of random words, as passes take them."""
+def drawn_inputs(loaded: LoadedStore) -> Batch:
+    """Inputs as passes take them: images of noise and then of shapes, or texts of random words.
+
+    The noise has spectra from white to 1/f^2.
+    """
     generator = torch.Generator().manual_seed(SEED)
     embedding, like = loaded.architecture.embedding, next(iter(loaded.first_pass.values()))
     if isinstance(embedding, WordEmbedding):
@@ -27,23 +32,25 @@ def noise(loaded: LoadedStore) -> Batch:
         texts = [TextQuery(words) for words in _texts(embedding.vocabulary, longest, generator)]
         return batch_words(texts, embedding, like.device)
     assert isinstance(loaded.preprocessing, ImagePreprocessor)  # of a store that reads images
-    images = [Query(pixels) for pixels in _images(embedding.image_size, generator)]
+    noise = _noise(embedding.image_size, generator)
+    shapes = pictures_of_shapes(SHAPE_INPUTS, embedding.image_size, generator)
+    images = [Query(pixels) for pixels in (*noise, *shapes)]
     return batch_patches(images, loaded.preprocessing, embedding.patch_size, like)
 
 
 def _texts(vocabulary: int, longest: int, generator: torch.Generator) -> Iterator[Tensor]:
     """Yields words [n, 2] int64 of texts of all lengths up to the longest."""
-    for _ in range(INPUTS):
+    for _ in range(NOISE_INPUTS + SHAPE_INPUTS):
         length = int(torch.randint(1, longest + 1, (1,), generator=generator))
         ids = torch.randint(vocabulary, (length, 1), generator=generator)
         yield torch.cat([ids, torch.zeros_like(ids)], dim=1)
 
 
-def _images(size: int, generator: torch.Generator) -> Iterator[Tensor]:
+def _noise(size: int, generator: torch.Generator) -> Iterator[Tensor]:
     """Yields pixels [3, size, size] uint8 of random colours and contrast, every second one without colour."""
     frequencies = torch.fft.fftfreq(size)
     distance = (frequencies.square() + frequencies.square().unsqueeze(1)).sqrt().clamp_min(1 / size)
-    for number in range(INPUTS):
+    for number in range(NOISE_INPUTS):
         noise = torch.randn(3, size, size, generator=generator)
         steepness, contrast, *colour = torch.rand(5, generator=generator).tolist()
         image = torch.fft.ifft2(torch.fft.fft2(noise) / distance ** (STEEPEST * steepness)).real

@@ -1,0 +1,91 @@
+"""What is measured of a store when it is made, without data, and kept in its manifest.
+
+    build(pretrained, tasks, "my-store", measure=measured)
+
+Prices of early exits are those of `engine.exits`. The late token is the one by which late energies are
+measured. Where what the tasks explain of drawn inputs hardly varies with the input, as with the class token
+of a text, a token tells little of inputs that are of a task, too: the one that varies more is taken. Where
+there is an adapter it is the mean, which profiles need, whatever the manifest says.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import torch
+
+from mass_serve.backbone import Probe, passes_for
+from mass_serve.backbone.architecture import Token
+from mass_serve.engine.drawn_inputs import drawn_inputs
+from mass_serve.engine.exits import measured_prices
+from mass_serve.engine.loading import LoadedStore, load_opened, runs_on_merged_base
+from mass_serve.model_store.measured import Measured
+from mass_serve.model_store.progress import Progress, silent
+from mass_serve.model_store.store import Store
+from mass_serve.router import EnergyEvidence, LinearSubspaces, ModeName, early_stop
+
+MODE: ModeName = "fast"  # any whose first pass has the weights that a mode which resumes has
+DIGITS = 6  # of a price that are kept
+
+
+def measured(store: Store, progress: Progress = silent) -> Measured:
+    """All that is measured of a new store. Raises StoreError for one that cannot be loaded."""
+    prices, subspaces, last = dict[str, float](), list[dict[str, LinearSubspaces]](), None
+    for name, loaded in _one_by_one(store, [task.name for task in store.manifest.routed_tasks], progress):
+        prices |= _price(name, loaded)
+        if not any(loaded.adapters):
+            linears = loaded.architecture.late_linears(early_stop(loaded.architecture.depth))
+            subspaces.append(loaded.subspaces(linears))
+        last = loaded
+    if last is None or len(subspaces) < len(store.manifest.routed_tasks):
+        return Measured(prices)
+    return Measured(prices, _late_token(last, subspaces))
+
+
+def unknown_prices(store: Store, progress: Progress = silent) -> Measured:
+    """The prices that the manifest of a store has not, where a task is new or the store is an old one."""
+    wanted = [task.name for task in store.manifest.routed_tasks if task.exit_price is None]
+    prices = dict[str, float]()
+    for name, loaded in _one_by_one(store, wanted, progress):
+        prices |= _price(name, loaded)
+    return Measured(prices)
+
+
+def _one_by_one(store: Store, names: list[str], progress: Progress) -> Iterator[tuple[str, LoadedStore]]:
+    """Yields the store with one task in memory at a time; nothing where all share a merged base."""
+    if runs_on_merged_base(store.manifest.router, MODE):
+        return
+    loaded = None
+    for done, name in enumerate(names):
+        progress("measuring tasks", done, len(names))
+        others = [task.name for task in store.manifest.tasks if task.name != name]
+        device = torch.device("cpu")
+        loaded = load_opened(store, device, torch.float32, MODE, others, loaded, calibrated=False)
+        yield name, loaded
+    progress("measuring tasks", len(names), len(names))
+
+
+def _price(name: str, loaded: LoadedStore) -> dict[str, float]:
+    passes = passes_for(loaded.bank, loaded.first_pass, 1)
+    price = float(measured_prices(loaded, passes, drawn_inputs(loaded), [0]))
+    # An embedding of noise may be beyond float32, of a task that serves well: nothing is known of it.
+    return {name: round(price, DIGITS)} if math.isfinite(price) else {}
+
+
+@torch.inference_mode()
+def _late_token(loaded: LoadedStore, subspaces: list[dict[str, LinearSubspaces]]) -> Token | None:
+    """The token whose late energies vary most; None where there is no choice. `subspaces` are each task's."""
+    architecture = loaded.architecture
+    linears = architecture.late_linears(early_stop(architecture.depth))
+    if len(subspaces) < 2 or len(architecture.tokens) < 2 or not linears:
+        return None
+    joined = {linear: LinearSubspaces.joined([own[linear] for own in subspaces]) for linear in linears}
+    bases = {linear: one.projectors for linear, one in joined.items()}
+    evidence = EnergyEvidence(list(joined.values()), torch.zeros(len(subspaces), dtype=torch.bool))
+    passes, drawn = passes_for(loaded.bank, loaded.first_pass, 1), drawn_inputs(loaded)
+
+    def variation(token: Token) -> float:
+        return evidence.variation(passes.first(drawn, probe=Probe(bases, token=token)).energies.cpu())
+
+    return max(architecture.tokens, key=variation)
