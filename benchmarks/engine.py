@@ -92,7 +92,9 @@ def passes(engine: Engine, queries: list[Query], tasks: int) -> dict[str, Callab
         # Random weights send every image to the same task, so the routing is computed and then replaced.
         patches = engine._inputs(queries)
         candidates = torch.ones(BATCH, tasks, dtype=torch.bool)
-        engine._search.search(range(BATCH), patches, candidates, None, StageClock(patches.device))
+        engine._search.search(
+            range(BATCH), patches, candidates, None, [engine.modes[0]] * BATCH, StageClock(patches.device)
+        )
         return second(patches)
 
     return {f"second_pass_t{tasks}": second_pass, f"both_passes_t{tasks}": both_passes}

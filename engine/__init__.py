@@ -21,6 +21,7 @@ from mass_serve.engine.queries import AnyQuery, Query, TextQuery, unsplit
 from mass_serve.engine.questions import AnswerKind, AnyQuestion, EmbeddingQuestion, PreparedInput, Question
 from mass_serve.engine.set_cache import FORMS
 from mass_serve.engine.source import StoreSource
+from mass_serve.router import ModeName
 
 __all__ = [
     "FORMS",
@@ -38,6 +39,7 @@ __all__ = [
     "EngineOptions",
     "EngineSource",
     "Entity",
+    "ModeName",
     "PreparedInput",
     "Query",
     "Question",

@@ -40,7 +40,7 @@ from mass_serve.engine.stages import StageClock
 from mass_serve.inputs.texts import Text, TextTokenizer, Tokens, check_texts
 from mass_serve.model_store.errors import StoreError
 from mass_serve.model_store.format.entries import TaskEntry
-from mass_serve.router import MODES, PAPER
+from mass_serve.router import MODES, PAPER, ModeName
 
 
 class Engine:
@@ -120,6 +120,7 @@ class Engine:
         *,
         answer: AnswerKind = "best",
         same_task: bool = False,
+        mode: ModeName | None = None,
     ) -> list[Classification]:
         """Classifies RGB images or, where the store reads those, texts, among `tasks` or all, in their order.
 
@@ -127,7 +128,8 @@ class Engine:
 
         With `answer="each"` nothing is routed: each input has the answer of every task, in the order of
         `tasks`, and that of the next input follows. `same_task` says that all inputs are of one task. Their
-        evidence is summed before that is chosen, `sum over inputs b of evidence[b, t]` for task t.
+        evidence is summed before that is chosen, `sum over inputs b of evidence[b, t]` for task t. `mode` is
+        one of `modes`: how much computing the search for the task is worth this time.
 
         A task that classifies tokens answers where it is named alone, where it is the only one, and with
         `answer="each"`: its answer is a `TokenClassification`, which knows the entities in the text.
@@ -136,7 +138,7 @@ class Engine:
         not read, InputError for a text without a word, and FloatingPointError where the model's output is not
         finite.
         """
-        question = Question(None if tasks is None else tuple(tasks), answer, same_task)
+        question = Question(None if tasks is None else tuple(tasks), answer, same_task, mode)
         prepared = self._prepared(inputs, placed=question.asks_of_tokens(self.tasks))
         return self.classify_batch(question.queries(prepared, self.tasks)).all_answers()
 
@@ -245,6 +247,15 @@ class Engine:
         return {one.entry.name: one.head for one in self._loaded.heads}[task]
 
     @property
+    def modes(self) -> tuple[ModeName, ...]:
+        """The modes that a query may ask for; the first is that of one that does not say.
+
+        The paper's router reads other weights than the others do, and a store is loaded for one of both.
+        """
+        own = self._loaded.mode
+        return (own,) if own == PAPER else (own, *(mode for mode in MODES if mode != own))
+
+    @property
     def gives_residuals(self) -> bool:
         """Tells whether every routed answer has residuals; an image taken at its early evidence has none."""
         mode = self._loaded.mode
@@ -303,10 +314,19 @@ class Engine:
             samples = routed.tolist()
             of_routed = None if pools is None else pools[routed]
             among = candidates[routed][:, : len(every_task)]
-            found = self._search.search(samples, inputs[routed], among, of_routed, clock)
+            modes = self._modes([queries[sample].mode for sample in samples])
+            found = self._search.search(samples, inputs[routed], among, of_routed, modes, clock)
             for sample, result in zip(samples, found, strict=True):
                 results[sample] = result
         return results
+
+    def _modes(self, asked: Sequence[ModeName | None]) -> list[ModeName]:
+        """The modes of queries. Raises ValueError for one that this engine does not have."""
+        own = self.modes
+        for mode in asked:
+            if mode is not None and mode not in own:
+                raise ValueError(f"mode must be one of {', '.join(own)} here, not {mode!r}")
+        return [mode or own[0] for mode in asked]
 
     def _make_sets_ready(self, previous: Engine) -> None:
         """Fills the set cache with what the previous one holds, so that no request waits for it again.

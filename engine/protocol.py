@@ -17,6 +17,7 @@ from mass_serve.engine.preprocessing import ImagePreprocessor
 from mass_serve.engine.queries import AnyQuery
 from mass_serve.inputs.texts import TextTokenizer
 from mass_serve.model_store.format.entries import TaskEntry
+from mass_serve.router import ModeName
 
 
 class SetCacheFigures(Protocol):
@@ -61,6 +62,10 @@ class ServingEngine(Protocol):
     @property
     def tokenizer(self) -> TextTokenizer | None:
         """How a text becomes the words of a `TextQuery`; None where the store reads images."""
+
+    @property
+    def modes(self) -> tuple[ModeName, ...]:
+        """The modes that a query may ask for; the first is that of one that does not say."""
 
     @property
     def gives_residuals(self) -> bool:

@@ -12,6 +12,7 @@ from mass_serve.backbone import Packed, WordEmbedding, patchify
 from mass_serve.engine.preprocessing import ImagePreprocessor
 from mass_serve.inputs.texts import Places
 from mass_serve.model_store.format.entries import TaskEntry
+from mass_serve.router import ModeName
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class Query:
     pool: object | None = None
     # Wanted is the embedding and no class: that of the candidate, or of the pretrained encoder without one.
     embeds: bool = False
+    mode: ModeName | None = None  # of the search among the candidates; None: that of the engine
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,7 @@ class TextQuery:
     pool: object | None = None  # as of an image
     places: Places | None = None  # of its tokens, for who wants to know the entities in it
     embeds: bool = False  # as of an image
+    mode: ModeName | None = None  # as of an image
 
 
 AnyQuery = Query | TextQuery
@@ -56,7 +59,7 @@ def unsplit(queries: Sequence[AnyQuery]) -> list[list[AnyQuery]]:
 def pool_numbers(queries: Sequence[AnyQuery]) -> Tensor | None:
     """Numbers that queries of one pool share, [B] int64; None where every query is by itself.
 
-    Raises ValueError for a pool whose queries have different candidates.
+    Raises ValueError for a pool whose queries have different candidates or modes.
     """
     if all(query.pool is None for query in queries):
         return None
@@ -64,8 +67,8 @@ def pool_numbers(queries: Sequence[AnyQuery]) -> Tensor | None:
     numbers = []
     for row, query in enumerate(queries):
         number = row if query.pool is None else firsts.setdefault(id(query.pool), row)
-        if query.candidates != queries[number].candidates:
-            raise ValueError("queries of one pool must have the same candidates")
+        if (query.candidates, query.mode) != (queries[number].candidates, queries[number].mode):
+            raise ValueError("queries of one pool must have the same candidates and the same mode")
         numbers.append(number)
     return torch.tensor(numbers)
 

@@ -18,6 +18,7 @@ from torch import Tensor
 from mass_serve.engine.queries import AnyQuery, Query, TextQuery, choice
 from mass_serve.inputs.texts import Tokens
 from mass_serve.model_store.format.entries import TaskEntry
+from mass_serve.router import ModeName, mode_named
 
 # One answer for an image, of the task that it is found to be of; or one of each task, without routing.
 AnswerKind = Literal["best", "each"]
@@ -34,16 +35,23 @@ class Question:
     tasks: tuple[str, ...] | None = None
     answer: AnswerKind = "best"
     same_task: bool = False  # all images are of one task, which is chosen by the evidence of all together
+    mode: ModeName | None = None  # of the search for the task; None: that of whoever is asked
 
     def __post_init__(self) -> None:
         if self.answer not in get_args(AnswerKind):
             raise ValueError(f"answer must be 'best' or 'each', not {self.answer[:80]!r}.")
+        if self.mode is not None:
+            mode_named(self.mode)
         if self.tasks is not None and not self.tasks:
             raise ValueError("'tasks' is empty; name at least one task, or leave it out to ask all.")
         if self.answer == "each":
             self._check_each()
 
     def _check_each(self) -> None:
+        if self.mode is not None:
+            raise ValueError(
+                "'mode' is how the task is searched for, and with answer 'each' none is; leave one out."
+            )
         if self.same_task:
             raise ValueError(
                 "same_task helps to choose one task, and with answer 'each' all answer; leave one out."
@@ -79,7 +87,7 @@ class Question:
             return [_query(one, (name,)) for one in inputs for name in names]
         candidates = None if self.tasks is None else tuple(dict.fromkeys(self.tasks))
         pool = object() if self.same_task and len(inputs) > 1 else None
-        return [_query(one, candidates, pool) for one in inputs]
+        return [_query(one, candidates, pool, self.mode) for one in inputs]
 
 
 @dataclass(frozen=True)
@@ -89,6 +97,7 @@ class EmbeddingQuestion:
     task: str | None = None
     answer: ClassVar[str] = "embedding"
     same_task: ClassVar[bool] = False
+    mode: ClassVar[None] = None
 
     @property
     def tasks(self) -> tuple[str, ...] | None:
@@ -107,7 +116,12 @@ class EmbeddingQuestion:
 AnyQuestion = Question | EmbeddingQuestion
 
 
-def _query(one: PreparedInput, candidates: tuple[str, ...] | None, pool: object | None = None) -> AnyQuery:
+def _query(
+    one: PreparedInput,
+    candidates: tuple[str, ...] | None,
+    pool: object | None = None,
+    mode: ModeName | None = None,
+) -> AnyQuery:
     if isinstance(one, Tokens):
-        return TextQuery(torch.from_numpy(one.words), candidates, pool, one.places)
-    return Query(one, candidates, pool)
+        return TextQuery(torch.from_numpy(one.words), candidates, pool, one.places, mode=mode)
+    return Query(one, candidates, pool, mode=mode)

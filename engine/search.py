@@ -23,6 +23,7 @@ from mass_serve.router import (
     PAPER,
     Evidence,
     EvidenceRouter,
+    ModeName,
     SubspaceRouter,
     TaskSubspaces,
     after_second_passes,
@@ -95,13 +96,14 @@ class TaskSearch(Protocol):
         inputs: Batch,
         candidates: Tensor,
         pools: Tensor | None,
+        modes: Sequence[ModeName],
         clock: StageClock,
     ) -> list[SearchResult]:
         """A result for each of n `samples`, which are their rows in the batch.
 
         `inputs` are the patches [n, L - 1, 3 p p] or words of the samples, and the mask `candidates` [n, T]
         (bool, CPU) says which tasks each may have. Samples of one pool, as `pools` [n] numbers them, get the
-        same tasks. Times the stages `first_pass` and `route`.
+        same tasks. `modes` are those of the samples. Times the stages `first_pass` and `route`.
         """
 
 
@@ -124,6 +126,7 @@ class NoSearch:
         inputs: Batch,  # noqa: ARG002 - as of every search
         candidates: Tensor,  # noqa: ARG002
         pools: Tensor | None,  # noqa: ARG002
+        modes: Sequence[ModeName],  # noqa: ARG002
         clock: StageClock,  # noqa: ARG002
     ) -> list[SearchResult]:
         raise ValueError(f"{len(samples)} inputs are to be routed, and no task of the store is")
@@ -154,6 +157,7 @@ class PaperSearch:
         inputs: Batch,
         candidates: Tensor,
         pools: Tensor | None,
+        modes: Sequence[ModeName],  # noqa: ARG002 - there is none but the paper's
         clock: StageClock,
     ) -> list[SearchResult]:
         with clock.stage("first_pass"):
@@ -198,7 +202,6 @@ class EvidenceSearch:
         self._heads = loaded.routed_heads
         adapters = loaded.adapters
         self.router = EvidenceRouter(
-            self._mode,
             TaskSubspaces(loaded.residual_blocks),
             loaded.subspaces(early_linears(loaded.architecture)),
             loaded.subspaces(loaded.architecture.late_linears(self._stop)),
@@ -233,14 +236,16 @@ class EvidenceSearch:
         inputs: Batch,
         candidates: Tensor,
         pools: Tensor | None,
+        modes: Sequence[ModeName],
         clock: StageClock,
     ) -> list[SearchResult]:
         with clock.stage("first_pass"):
             begun = self.begin(inputs)
         with clock.stage("route"):
             early = self.router.early(begun.energies, candidates, pools)
+            sure = torch.tensor([MODES[mode].early_exit_lead for mode in modes])
             # Written so that a NaN does not leave early: it is found not to be finite at the end.
-            unsure = (~(early.leads >= self._mode.early_exit_lead)).nonzero().flatten()
+            unsure = (~(early.leads >= sure)).nonzero().flatten()
         evidence = early.samples()
         if len(unsure):
             rest = begun.of_samples(unsure)
@@ -248,7 +253,8 @@ class EvidenceSearch:
             whole = self._whole_evidence(rest, early.select(unsure), candidates[unsure], rest_pools, clock)
             for row, of_sample in zip(unsure.tolist(), whole.samples(), strict=True):
                 evidence[row] = of_sample
-        return [self._result(*of_sample) for of_sample in zip(samples, begun.entering, evidence, strict=True)]
+        of_samples = zip(samples, begun.entering, evidence, modes, strict=True)
+        return [self._result(*of_sample) for of_sample in of_samples]
 
     def _whole_evidence(
         self,
@@ -287,14 +293,16 @@ class EvidenceSearch:
         feature = (ended if self._late.feature else begun).feature
         return energies, feature, torch.stack([head.scores(ended.embedding) for head in self._heads], dim=1)
 
-    def _result(self, sample: int, tokens: Tensor, evidence: Evidence) -> SearchResult:
+    def _result(self, sample: int, tokens: Tensor, evidence: Evidence, name: ModeName) -> SearchResult:
         """The result for one sample, whose first pass had tokens [L, D] when early evidence was judged."""
-        tasks = evidence.second_pass_candidates(self._mode)
+        mode = MODES[name]
+        tasks = evidence.second_pass_candidates(mode)
+        resuming = self.resuming if mode.resumes else frozenset()
         whole = evidence.is_whole
         passes = (1 if whole else self._early_share) + self._evidence_share
-        passes += sum(1 - self._early_share if task in self.resuming else 1 for task in tasks)
+        passes += sum(1 - self._early_share if task in resuming else 1 for task in tasks)
         return SearchResult(
-            tuple(self._second_pass(sample, task, tokens) for task in tasks),
+            tuple(self._second_pass(sample, task, tokens if task in resuming else None) for task in tasks),
             {task: float(evidence.routing_coefficients[task]) for task in tasks},
             () if evidence.residuals is None else tuple(evidence.residuals.tolist()),
             evidence.likeness(tasks),
@@ -303,8 +311,8 @@ class EvidenceSearch:
             evidence=evidence,
         )
 
-    def _second_pass(self, sample: int, task: int, tokens: Tensor) -> SecondPass:
-        """The second pass with one task's weights, which resumes with the tokens if it may."""
-        if task in self.resuming:
-            return SecondPass(sample, (task,), self._stop, tokens)
-        return SecondPass(sample, (task,))
+    def _second_pass(self, sample: int, task: int, tokens: Tensor | None) -> SecondPass:
+        """The second pass with one task's weights, which resumes with the tokens if there are any."""
+        if tokens is None:
+            return SecondPass(sample, (task,))
+        return SecondPass(sample, (task,), self._stop, tokens)

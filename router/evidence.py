@@ -23,7 +23,6 @@ Samples that are known to be of one task are judged together: their scores are s
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -147,7 +146,6 @@ class EvidenceRouter:
 
     def __init__(
         self,
-        mode: Mode,
         subspaces: TaskSubspaces,
         early: Mapping[str, LinearSubspaces],
         late: Mapping[str, LinearSubspaces],
@@ -171,9 +169,7 @@ class EvidenceRouter:
         self._whole_discriminant: Discriminant | None = None
         if calibration is not None:
             self._whole_discriminant = calibration.discriminant(evidence_kinds(len(early)))
-            # Where every image gets the whole evidence, nothing comes of the early one by itself.
-            if mode.early_exit_lead < math.inf:
-                self._early_discriminant = calibration.discriminant(len(early))
+            self._early_discriminant = calibration.discriminant(len(early))
 
     @property
     def nbytes(self) -> int:

@@ -25,6 +25,10 @@ def checked_size(question: AnyQuestion, inputs: Inputs, engine: ServingEngine, s
     for name in question.tasks or ():
         if name not in engine.tasks:
             raise NotFoundError(f"There is no task {name[:80]!a}; GET /v1/tasks lists those there are.")
+    if question.mode is not None and question.mode not in engine.modes:
+        raise BadRequestError(
+            f"This server searches in the mode {' or '.join(engine.modes)}, and not in {question.mode!r}."
+        )
     answers = question.answers(count, engine.tasks)
     most = settings.max_images_per_request
     if question.answer == "each" and answers > most:

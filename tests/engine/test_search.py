@@ -35,7 +35,9 @@ def searched(engine: Engine, samples: list[int]) -> tuple[list[SearchResult], Te
     patches = patchify(normalised, engine.architecture.patches.patch_size)
     every = torch.ones(len(samples), len(engine.tasks), dtype=torch.bool)
     with torch.inference_mode():
-        return engine._search.search(samples, patches, every, None, StageClock(torch.device("cpu"))), patches
+        modes = [engine.modes[0]] * len(samples)
+        clock = StageClock(torch.device("cpu"))
+        return engine._search.search(samples, patches, every, None, modes, clock), patches
 
 
 @pytest.mark.parametrize("mode", [PAPER, *MODES])

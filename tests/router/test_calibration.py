@@ -11,7 +11,6 @@ from torch import Tensor
 
 from mass_serve.router import (
     LEAST_IMAGES,
-    MODES,
     Calibration,
     CalibrationFit,
     EvidenceRouter,
@@ -220,9 +219,9 @@ def test_a_calibrated_router_multiplies_its_coefficients() -> None:
     subspaces = TaskSubspaces(blocks)
     linear = LinearSubspaces.of(list(blocks), list(torch.ones(TASKS, rank)), profiled=False)
     linears = {"a": linear}, {"b": linear}, [False] * TASKS  # one early kind, and the three late ones
-    plain = EvidenceRouter(MODES["fast"], subspaces, *linears)
+    plain = EvidenceRouter(subspaces, *linears)
     calibration = fitted()
-    calibrated = EvidenceRouter(MODES["fast"], subspaces, *linears, calibration)
+    calibrated = EvidenceRouter(subspaces, *linears, calibration)
     shares, features_ = evidence(samples, seed=9)[0], normal(samples, width, seed=2).float()
     energies, late = shares[:, :1], shares[:, 1:2]
     head_scores = normal(samples, TASKS, 3, seed=3).float()
@@ -257,8 +256,8 @@ def test_an_image_is_no_surer_for_being_calibrated() -> None:
     linear = LinearSubspaces.of(list(blocks), list(torch.ones(TASKS, 2)), profiled=False)
     nothing: dict[str, LinearSubspaces] = {}
     linears = {"a": linear}, nothing, [False] * TASKS
-    router = EvidenceRouter(MODES["fast"], subspaces, *linears, fitted())
-    plain = EvidenceRouter(MODES["fast"], subspaces, *linears)
+    router = EvidenceRouter(subspaces, *linears, fitted())
+    plain = EvidenceRouter(subspaces, *linears)
     energies = (normal(60, 1, TASKS, seed=4) - 2).exp().float()
     every = torch.ones(60, TASKS, dtype=torch.bool)
     before, after = plain.early(energies, every), router.early(energies, every)

@@ -62,14 +62,14 @@ def linears(*names: str) -> dict[str, LinearSubspaces]:
     return {name: LinearSubspaces.of(blocks, values, profiled=False) for name in names}
 
 
-def router_of(mode: ModeName, early: tuple[str, ...], late: tuple[str, ...]) -> EvidenceRouter:
+def router_of(early: tuple[str, ...], late: tuple[str, ...]) -> EvidenceRouter:
     subspaces = TaskSubspaces(normal(TASKS, RANK, WIDTH))
-    return EvidenceRouter(MODES[mode], subspaces, linears(*early), linears(*late), [False] * TASKS)
+    return EvidenceRouter(subspaces, linears(*early), linears(*late), [False] * TASKS)
 
 
 @pytest.fixture
 def router() -> EvidenceRouter:
-    return router_of("exact", ("a", "b", "c"), ("d", "e"))
+    return router_of(("a", "b", "c"), ("d", "e"))
 
 
 def whole_evidence(
@@ -247,7 +247,7 @@ def test_where_no_subspaces_can_be_compared_the_heads_decide() -> None:
     values = [torch.empty(0), *torch.ones(TASKS - 1, RANK)]
     linear = LinearSubspaces.of(blocks, values, profiled=False)
     subspaces = TaskSubspaces(normal(TASKS, RANK, WIDTH))
-    router = EvidenceRouter(MODES["one_pass"], subspaces, {"a": linear}, {"b": linear}, [False] * TASKS)
+    router = EvidenceRouter(subspaces, {"a": linear}, {"b": linear}, [False] * TASKS)
     early = router.early(shares(SAMPLES, 1, TASKS), EVERY)
     assert not (early.leads >= MODES["one_pass"].early_exit_lead).any()
     rest = shares(SAMPLES, 1, TASKS, seed=8), normal(SAMPLES, WIDTH, seed=3), random_head_scores()
@@ -257,7 +257,7 @@ def test_where_no_subspaces_can_be_compared_the_heads_decide() -> None:
 
 
 def test_an_encoder_of_two_blocks_has_no_late_evidence() -> None:
-    router = router_of("exact", ("a",), ())
+    router = router_of(("a",), ())
     early = router.early(shares(SAMPLES, 1, TASKS), EVERY)
     nothing, blind = torch.empty(SAMPLES, 0, TASKS), torch.zeros(SAMPLES, TASKS, 3)
     whole = router.whole(early, nothing, normal(SAMPLES, WIDTH), blind, EVERY)

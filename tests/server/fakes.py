@@ -15,6 +15,7 @@ from mass_serve.engine.preprocessing import ImagePreprocessor
 from mass_serve.inputs.texts import TextTokenizer
 from mass_serve.model_store.format.entries import HeadSpec, TaskEntry
 from mass_serve.model_store.format.preprocessing import Preprocessing
+from mass_serve.router import ModeName
 
 EIGHT_PIXELS = Preprocessing(
     size=8, crop=8, interpolation="nearest", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)
@@ -74,6 +75,7 @@ class FakeEngine:
         default_factory=lambda: {n: task_entry(n, LABELS, 0.9) for n in ("digits", "signs")}
     )
     tokenizer: TextTokenizer | None = None
+    modes: tuple[ModeName, ...] = ("exact", "balanced")
     gives_residuals: bool = True
     nbytes: dict[str, int] = field(default_factory=lambda: {"pretrained": 1000})
     set_cache: FakeSetCache = field(default_factory=FakeSetCache)

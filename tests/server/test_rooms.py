@@ -30,7 +30,7 @@ OF_THE_ENGINE = {
     f"{PACKAGE}.engine.{name}"
     for name in (
         *("ServingEngine", "EngineSource", "Query", "BatchReport", "Classification", "FORMS"),
-        *("Question", "AnswerKind", "AnyQuery", "TextQuery", "unsplit"),
+        *("Question", "AnswerKind", "ModeName", "AnyQuery", "TextQuery", "unsplit"),
         *("TokenClassification", "Aggregation", "Entity"),
         *("Alternative", "Embedding", "EmbeddingQuestion", "AnyAnswer", "AnyQuestion"),
     )

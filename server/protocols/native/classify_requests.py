@@ -34,13 +34,17 @@ from mass_serve.server.protocols.text_items import TextItem, texts_of_json
 from mass_serve.server.serving.request_context import EncodedImages, Texts
 
 if TYPE_CHECKING:
-    from mass_serve.engine import Aggregation, AnswerKind
+    from mass_serve.engine import Aggregation, AnswerKind, ModeName
 
 # Of a form, beside its images.
 MOST_FIELDS = 1000
 # The names that a form's images may have: documented, and as `curl -F file=@photo.jpg` is typed.
 IMAGE_FIELDS = ("images", "image", "file", "files")
 ANSWER = "best, the default, for one answer to each input, or each for one of every task named, or of all"
+MODE = (
+    "how much the search for the task is worth this time: one of `modes` in the answer of /v1/tasks, of which"
+    " the first is the default"
+)
 SAME_TASK = "all inputs are of one task, which is chosen by the evidence of all together"
 AGGREGATION = (
     "how entities are made of the tokens that a task classifies: simple, the default, none, first, average or"
@@ -68,6 +72,8 @@ class ClassifyBody(BaseModel):
     # Written out: `engine.AnswerKind` would bring torch to the processes that read large bodies.
     answer: Literal["best", "each"] | None = Field(None, description=ANSWER)
     same_task: bool | None = Field(None, description=SAME_TASK)
+    # Any text: `engine.ModeName` would bring torch, too.
+    mode: str | None = Field(None, description=MODE)
     aggregation: Literal["none", "simple", "first", "average", "max"] | None = Field(
         None, description=AGGREGATION
     )
@@ -83,6 +89,7 @@ class ClassifyForm(BaseModel):
     top_k: int | None = Field(None, ge=1)
     answer: Literal["best", "each"] | None = Field(None, description=ANSWER)
     same_task: bool | None = Field(None, description=SAME_TASK)
+    mode: str | None = Field(None, description=MODE)
 
 
 @dataclass(frozen=True)
@@ -94,6 +101,7 @@ class Options:
     answer: AnswerKind | None = None
     same_task: bool | None = None
     aggregation: Aggregation | None = None
+    mode: ModeName | None = None
     texts: Sequence[Text] | None = None  # in a body alone
 
     def over(self, others: Options) -> Options:
@@ -112,6 +120,7 @@ class ClassifyRequest:
     answer: AnswerKind
     same_task: bool
     aggregation: Aggregation
+    mode: ModeName | None
 
 
 def parse_request(body: bytes, content_type: str, query: Options, limits: Limits) -> ClassifyRequest:
@@ -147,6 +156,7 @@ def _checked(files: Sequence[bytes], options: Options, query: Options, limits: L
         "best" if asked.answer is None else asked.answer,
         bool(asked.same_task),
         "simple" if asked.aggregation is None else asked.aggregation,
+        asked.mode,
     )
 
 
@@ -208,7 +218,7 @@ def _truth(text: str) -> bool:
 
 
 # The fields of a form that stand there once, by how they are read; of several the last counts.
-FIELDS: dict[str, Callable[[str], Any]] = {"top_k": _integer, "answer": str, "same_task": _truth}
+FIELDS: dict[str, Callable[[str], Any]] = {"top_k": _integer, "answer": str, "same_task": _truth, "mode": str}
 
 
 def split_names(values: Sequence[str]) -> list[str]:

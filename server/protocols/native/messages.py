@@ -39,6 +39,7 @@ class TaskList(BaseModel):
 
     store_revision: str
     reads: Literal["images", "texts"]
+    modes: list[str] = Field(description="that a request may ask for; the first is the default")
     tasks: list[TaskDescription]
 
 

@@ -8,13 +8,14 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
-from mass_serve.engine import Aggregation, AnswerKind, Question
+from mass_serve.engine import Aggregation, AnswerKind, ModeName, Question
 from mass_serve.server.errors import BadRequestError
 from mass_serve.server.protocols.limits import DEFAULT_TOP_K
 from mass_serve.server.protocols.native.classify_requests import (
     AGGREGATION,
     ANSWER,
     FILES_OF_JSON,
+    MODE,
     SAME_TASK,
     ClassifyBody,
     ClassifyForm,
@@ -72,14 +73,15 @@ async def classify(
     answer: Annotated[AnswerKind | None, Query(description=ANSWER)] = None,
     same_task: Annotated[bool | None, Query(description=SAME_TASK)] = None,
     aggregation: Annotated[Aggregation | None, Query(description=AGGREGATION)] = None,
+    mode: Annotated[ModeName | None, Query(description=MODE)] = None,
 ) -> Response:
     """Classifies images, or texts where the store reads those, without being told their task.
 
     The body is an image file, a multipart form with one or more `images`, or JSON with base64; of texts it is
-    JSON with `texts`. `tasks`, `top_k`, `answer` and `same_task` may be query
-    parameters or part of a form or JSON body, which wins. The order of the results is that of the inputs;
-    with answer `each` every input has a result for each task, in the order in which they are named or that
-    of `/v1/tasks`, and those of the next input follow.
+    JSON with `texts`. `tasks`, `top_k`, `answer`, `same_task` and `mode` may be
+    query parameters or part of a form or JSON body, which wins. The order of the results is that of the
+    inputs; with answer `each` every input has a result for each task, in the order in which they are named
+    or that of `/v1/tasks`, and those of the next input follow.
 
     A task that classifies the tokens of a text answers with `entities`, made of them by `aggregation`; it is
     asked where it is named alone, or with answer `each`.
@@ -87,7 +89,8 @@ async def classify(
     The answer of a task of any number of labels has those that reach their thresholds, maybe none, as
     `labels`; `label` is the likeliest, whether it does or not.
     """
-    query = Options(None if tasks is None else split_names(tasks), top_k, answer, same_task, aggregation)
+    named = None if tasks is None else split_names(tasks)
+    query = Options(named, top_k, answer, same_task, aggregation, mode)
     content_type = request.headers.get("content-type", "")
     answered = partial(_answer, content_type=content_type, query=query, service=service, context=context)
     return await answered_in_json(request, service, answered)
@@ -124,6 +127,6 @@ def _question(asked: ClassifyRequest) -> Question:
     """Returns what is asked. Raises BadRequestError for what contradicts itself."""
     tasks = None if asked.tasks is None else tuple(asked.tasks)
     try:
-        return Question(tasks, asked.answer, asked.same_task)
+        return Question(tasks, asked.answer, asked.same_task, asked.mode)
     except ValueError as error:
         raise BadRequestError(str(error)) from error

@@ -45,7 +45,10 @@ def _failed(writing: asyncio.Future[str]) -> bool:
 def _written(engine: ServingEngine) -> str:
     tasks = [task_description(task) for task in engine.tasks.values()]
     reads: Literal["images", "texts"] = "images" if engine.tokenizer is None else "texts"
-    return TaskList(store_revision=engine.store_revision, reads=reads, tasks=tasks).model_dump_json()
+    served = TaskList(
+        store_revision=engine.store_revision, reads=reads, modes=list(engine.modes), tasks=tasks
+    )
+    return served.model_dump_json()
 
 
 async def _task_lists(request: Request) -> TaskLists:
