@@ -31,7 +31,7 @@ OF_THE_ENGINE = {
     for name in (
         *("ServingEngine", "EngineSource", "Query", "BatchReport", "Classification", "FORMS"),
         *("Question", "AnswerKind", "ModeName", "AnyQuery", "TextQuery", "unsplit"),
-        *("TokenClassification", "Aggregation", "Entity"),
+        *("TokenClassification", "TaskAnswer", "Aggregation", "Entity"),
         *("Alternative", "Embedding", "EmbeddingQuestion", "AnyAnswer", "AnyQuestion"),
     )
 }

@@ -35,6 +35,17 @@ export function answerOf(results, input, numTasks, isOpen) {
   return result.entities ? ofTokens(result, input) : ofOne(result, numTasks, isOpen);
 }
 
+// Returns what the modes answer about one input, side by side; `ofModes` are [mode, result].
+export function comparison(ofModes) {
+  const said = ({ task, label, unrouted }) => (unrouted ? "none of these" : `${task}: ${label}`);
+  const agree = new Set(ofModes.map(([, result]) => said(result))).size === 1;
+  return [
+    paragraph("task", agree ? "All modes agree." : "The modes do not agree."),
+    bars(ofModes.map(([mode, result]) => [`${mode}, ${said(result)}`, result.score])),
+    raw(Object.fromEntries(ofModes)),
+  ];
+}
+
 function ofOne(result, numTasks, isOpen) {
   const { task, label, score, unrouted, alternatives = [] } = result;
   const headline = unrouted

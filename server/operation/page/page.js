@@ -1,20 +1,24 @@
-import { answerOf, inputOf, inWords } from "./answers.js";
+import { answerOf, comparison, inputOf, inWords } from "./answers.js";
 import { byId, element, image, name } from "./elements.js";
 import { classify, command, getBlob, getJson } from "./server.js";
 
 const AT_ONCE = 4; // requests side by side
 const MOST_INPUTS = 200;
 const MOST_LABELS = 300; // shown of a task
+const COMPARED = "compared"; // stands for every mode
 const MANY_TASKS = 10; // more of them have a filter
 
 let readsTexts = false; // else images
 let tasks = [];
+let modes = []; // of the search for a task, the server's own first
 let inputs = [];
 let running = new AbortController();
 
 function question() {
   const ticked = [...document.querySelectorAll("#tasks input:checked")].map((box) => box.value);
-  return { tasks: ticked, kind: document.querySelector("[name=question]:checked").value };
+  const kind = document.querySelector("[name=question]:checked").value;
+  const isSearch = kind !== "each" && ticked.length !== 1;
+  return { tasks: ticked, kind, mode: isSearch ? byId("mode").value : "" };
 }
 
 // Asks about inputs, and shows each answer once it is there. Another call takes this one's place.
@@ -49,7 +53,17 @@ async function ask() {
 async function askGroup(group, places, asked, signal) {
   if (signal.aborted) return null;
   try {
-    const results = await classify(group.map((place) => inputs[place]), asked, signal);
+    const own = group.map((place) => inputs[place]);
+    if (asked.mode === COMPARED) {
+      const results = await Promise.all(modes.map((mode) => classify(own, { ...asked, mode }, signal)));
+      if (signal.aborted) return null;
+      group.forEach((place, at) => {
+        const ofModes = modes.map((mode, row) => [mode, results[row][at]]);
+        places[place].append(element("div", {}, ...comparison(ofModes)));
+      });
+      return "All modes answered.";
+    }
+    const results = await classify(own, asked, signal);
     if (signal.aborted) return null;
     const each = results.length / group.length;
     group.forEach((place, at) => {
@@ -97,7 +111,9 @@ function tell(wrong) {
 
 function showCommand() {
   const example = readsTexts ? { text: "What is this about?" } : { called: "image.png" };
-  byId("command").textContent = command(inputs.length ? inputs : [example], question());
+  const asked = question();
+  if (asked.mode === COMPARED) asked.mode = "";
+  byId("command").textContent = command(inputs.length ? inputs : [example], asked);
 }
 
 async function copyCommand() {
@@ -149,10 +165,15 @@ async function start() {
   try {
     const served = await getJson("v1/tasks");
     tasks = served.tasks;
+    modes = served.modes;
     readsTexts = served.reads === "texts";
     byId("summary").textContent = `${tasks.length} classifiers of ${served.reads} behind one encoder. Send ${readsTexts ? "a text" : "an image"}, and the server finds out whose it is. Store revision ${served.store_revision}.`;
     byId("texts").hidden = !readsTexts;
     byId("images").hidden = readsTexts;
+    byId("search").hidden = modes.length === 1;
+    byId("mode").replaceChildren(
+      ...modes.map((mode, at) => element("option", { value: at ? mode : "" }, at ? mode : `${mode}, as the server does`)),
+      element("option", { value: COMPARED }, "each, to compare"));
     byId("filter").hidden = tasks.length <= MANY_TASKS;
     byId("tasks").replaceChildren(...tasks.map(taskRow));
     showCommand();

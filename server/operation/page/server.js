@@ -46,12 +46,13 @@ function typeKey() {
 export const getJson = async (path) => (await respond(path, {})).json();
 export const getBlob = async (path) => (await respond(path, {})).blob();
 
-// What is asked beside the inputs: { tasks: names, or none for all, kind: "best", "each" or "same_task" }.
-function query({ tasks, kind }) {
+// What is asked beside the inputs: { tasks: names, or none for all, kind: "best", "each" or "same_task", mode: of the search, or "" for the server's }.
+function query({ tasks, kind, mode }) {
   const asked = [];
   if (tasks.length) asked.push(`tasks=${tasks.join(",")}`);
   if (kind === "each") asked.push("answer=each");
   if (kind === "same_task") asked.push("same_task=true");
+  if (mode) asked.push(`mode=${mode}`);
   return asked.length ? `?${asked.join("&")}` : "";
 }
 

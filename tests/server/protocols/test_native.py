@@ -279,6 +279,9 @@ BAD_BODIES: list[tuple[str, bytes, int, str]] = [
     ("JSON, unknown answer", as_json(picture(1), answer="all"), 400, "answer"),
     ("JSON, answer that is no text", as_json(picture(1), answer=["each"]), 400, "answer"),
     ("JSON, same_task that is no truth", as_json(picture(1), same_task="true"), 400, "same_task"),
+    ("JSON, a mode that there is not", as_json(picture(1), mode="slow"), 400, "mode must be one of"),
+    ("JSON, a mode of other servers", as_json(picture(1), mode="paper"), 400, "exact or balanced"),
+    ("JSON, each and a mode", as_json(picture(1), answer="each", mode="exact"), 400, "leave one out"),
     ("JSON, each and same_task", as_json(picture(1), answer="each", same_task=True), 400, "leave one out"),
     ("JSON, each of no tasks", as_json(picture(1), tasks=[], answer="each"), 400, "tasks"),
     ("JSON, a task twice", as_json(picture(1), tasks=["signs"] * 2, answer="each"), 400, "more than once"),
@@ -322,6 +325,8 @@ def test_bad_bodies(server: RunningServer, body: bytes, status: int, word: str) 
         ("answer=each&same_task=true", 400, "leave one out"),
         ("answer=each&tasks=signs,signs", 400, "more than once"),
         ("same_task=perhaps", 400, "same_task"),
+        ("mode=slow", 400, "mode"),
+        ("mode=paper", 400, "exact or balanced"),
         ("tasks=digits,c%00ts", 404, "\\x00"),
         ("tasks=%ff", 404, "task"),
     ],
@@ -344,6 +349,7 @@ def test_bad_multipart_fields(server: RunningServer) -> None:
     refused(post("images", same_task="perhaps"), 400, "same_task", "true or false")
     refused(post("images", same_task=""), 400, "same_task")
     refused(post("images", same_task="true", answer="each"), 400, "leave one out")
+    refused(post("images", mode="slow"), 400, "mode must be one of")
     refused(post("images", label="3"), 400, "label", "images, tasks, top_k, answer, same_task")
 
 

@@ -40,6 +40,10 @@ def test_a_page_of_images_has_no_violation(
     page.check("[value=each]")
     expect(page.locator("#answers .bars")).to_contain_text("street: ")
     assert violations(page) == []
+    page.check("[value=best]")
+    page.select_option("#mode", "compared")
+    expect(page.locator("#answers .bars dt").first).to_contain_text("exact, ")
+    assert violations(page) == []
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -120,6 +120,34 @@ def test_every_task_answers(visit: Visit, demo: RunningServer) -> None:
     )
 
 
+def test_the_mode_of_the_search_is_chosen(visit: Visit, demo: RunningServer) -> None:
+    page = visit(demo)
+    served = demo.client.get("/v1/tasks").json()["modes"]
+    assert page.locator("#mode option").count() == len(served) + 1
+    with page.expect_request("**/v1/classify**") as asked:
+        choose(page, EIGHT)
+    assert query(asked.value) == {}
+    with page.expect_request("**/v1/classify**") as asked:
+        page.select_option("#mode", served[1])
+    assert query(asked.value) == {"mode": [served[1]]}
+    expect(page.locator("#command")).to_contain_text(f"?mode={served[1]}")
+    with page.expect_request("**/v1/classify**") as asked:
+        page.check("[value=each]")
+    assert query(asked.value) == {"answer": ["each"]}, "nothing is searched for"
+
+
+def test_the_modes_are_compared(visit: Visit, demo: RunningServer) -> None:
+    page = visit(demo)
+    page.select_option("#mode", "compared")
+    choose(page, EIGHT, ALPHA)
+    rows = page.locator("#answers li").first.locator(".bars dt")
+    expect(rows).to_have_text(
+        [f"{mode}, street: eight" for mode in demo.client.get("/v1/tasks").json()["modes"]]
+    )
+    expect(page.locator("#answers .task").first).to_have_text("All modes agree.")
+    expect(page.locator("#status")).to_have_text("2 answers.")
+
+
 def test_images_of_one_task_are_asked_together(visit: Visit, demo: RunningServer) -> None:
     page = visit(demo)
     page.check("[value=same_task]")
