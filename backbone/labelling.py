@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -21,6 +22,9 @@ class Labelling(Protocol):
 
     def given(self, logits: Tensor) -> tuple[int, ...]:
         """The labels that are the answer of logits [C], the likeliest first, ties in label order."""
+
+    def probability_of_given(self, logits: Tensor) -> float:
+        """The probability that these and no others are the labels of an input with logits [C]."""
 
     def log_confidence(self, logits: Tensor) -> Tensor:
         """The logarithm of how sure a head is of its likeliest label, [n], of logits [n, C]."""
@@ -35,6 +39,9 @@ class MultiClass:
 
     def given(self, logits: Tensor) -> tuple[int, ...]:
         return (int(logits.argmax()),)
+
+    def probability_of_given(self, logits: Tensor) -> float:
+        return float(logits.softmax(0).max())
 
     def log_confidence(self, logits: Tensor) -> Tensor:
         return logits.log_softmax(1).amax(1)
@@ -53,6 +60,10 @@ class MultiLabel:
         reached = logits.sigmoid() >= self.thresholds
         order = logits.argsort(descending=True, stable=True)
         return tuple(order[reached[order]].tolist())
+
+    def probability_of_given(self, logits: Tensor) -> float:
+        probabilities = logits.sigmoid()
+        return float(torch.where(probabilities >= self.thresholds, probabilities, 1 - probabilities).prod())
 
     def log_confidence(self, logits: Tensor) -> Tensor:
         return F.logsigmoid(logits.amax(1).abs())

@@ -22,6 +22,7 @@ import torch
 from mass_serve.engine.execution import Execution
 from mass_serve.engine.loading import load_store
 from mass_serve.evaluation import EvaluationData, Options, evaluate, files_of, with_individual_accuracies
+from mass_serve.evaluation.data import of_whole_inputs
 from mass_serve.evaluation.methods import Routed
 from mass_serve.evaluation.variants import Variants
 from mass_serve.model_store.build_options import BuildOptions
@@ -87,7 +88,7 @@ def measured(rule: dict[str, Any], store: Store, data: Path) -> Row:
     """Measures one store."""
     loaded = load_store(store.files.url, torch.device("cpu"), torch.float32, "exact")
     variants = Variants(loaded, Execution.LOW_RANK, SET_CACHE_BYTES)
-    labels = {task.name: task.labels for task in store.manifest.tasks}
+    labels = of_whole_inputs({task.name: task for task in store.manifest.tasks})
     options = Options(baselines=[TASK_KNOWN], methods=[Routed(mode, variants.engine(mode)) for mode in MODES])
     engine = variants.engine()
     report = evaluate(engine, EvaluationData(data, labels, files_of(engine)), options=options)

@@ -7,6 +7,7 @@ from rich.table import Column, Table
 
 from mass_serve.evaluation import Report
 from mass_serve.evaluation.baselines import INDIVIDUAL, PRETRAINED, TITLES, TSV_C
+from mass_serve.evaluation.evaluate import MethodReport
 from mass_serve.evaluation.figures import Accuracy, RoutedFigures
 from mass_serve.evaluation.measures import Interval
 from mass_serve.evaluation.unfamiliar import Unfamiliar
@@ -54,12 +55,7 @@ def print_report(report: Report, noun: str) -> None:
     if not console.is_terminal:
         console.width = 200  # a file or pipe has no width to cut names to
     for name, method in report["methods"].items():
-        table = _table(f"{name}: task unknown", "task", noun, *ROUTED_HEADINGS)
-        for task, figures in method["tasks"].items():
-            table.add_row(task, *_routed_cells(figures))
-        table.add_section()
-        table.add_row("average", *_routed_cells(method["average"]))
-        console.print(table)
+        console.print(_routed(name, method, noun))
     console.print(_baselines(report))
     console.print(_notes(report, noun))
     if report["unfamiliar"] is not None:
@@ -69,6 +65,19 @@ def print_report(report: Report, noun: str) -> None:
 def _table(title: str, first: str, *headings: str) -> Table:
     columns = [Column(heading, justify="right") for heading in headings]
     return Table(first, *columns, title=title, title_justify="left")
+
+
+def _routed(name: str, method: MethodReport, noun: str) -> Table:
+    """Shows the figures of one method, the micro F1 among them where it is not the accuracy."""
+    rows = [*method["tasks"].items(), ("average", method["average"])]
+    several = any(figures["micro_f1"] != figures["accuracy"] for _, figures in rows)
+    further = ("micro F1",) if several else ()
+    table = _table(f"{name}: task unknown", "task", noun, *ROUTED_HEADINGS, *further)
+    for task, figures in rows:
+        if task == "average":
+            table.add_section()
+        table.add_row(task, *_routed_cells(figures), *([_number(figures["micro_f1"])] if several else []))
+    return table
 
 
 def _routed_cells(figures: RoutedFigures) -> list[str]:

@@ -10,6 +10,7 @@ from typing import Literal
 
 from mass_serve.evaluation.data import InputBatch
 from mass_serve.evaluation.errors import EvaluationDataError
+from mass_serve.evaluation.inputs import Target
 from mass_serve.evaluation.measures import ConfidenceBin
 from mass_serve.evaluation.methods import Answer
 from mass_serve.jobs.journal import JournalError, claim
@@ -18,7 +19,7 @@ CONFIDENCE_BINS = 15
 
 COUNTS = """
 SELECT COUNT(*), SUM(right), SUM(routed_to = task), SUM(survived), SUM(set_size), SUM(passes),
-    SUM(right_of_two)
+    SUM(right_of_two), SUM(hits), SUM(given), SUM(wanted)
 FROM answers JOIN inputs ON id = input WHERE method = ? AND task = ?
 """
 BINS = """
@@ -35,12 +36,15 @@ class Counts:
     """Counts and sums of a method's answers to one task's inputs; the last five of methods that route."""
 
     inputs: int
-    right: int  # task and label both right
+    right: int  # task and labels all right
+    hits: int  # labels of the right task that are right
+    given: int  # labels that were answered
+    wanted: int  # labels that the inputs have
     router_right: int | None  # the largest coefficient is the right task's
     survived: int | None  # the right task is in the expert set
     set_sizes: int | None
     passes: float | None
-    right_of_two: int | None  # task and label both right, of the answer or of its first alternative
+    right_of_two: int | None  # task and labels all right, of the answer or of its first alternative
 
 
 class AnswerJournal:
@@ -60,12 +64,10 @@ class AnswerJournal:
         """Writes the answers to a batch, all of them or none."""
         rows = [
             _row(method, number, batch.task, target, answer)
-            for number, target, answer in zip(batch.ids, batch.targets.tolist(), answers, strict=True)
+            for number, target, answer in zip(batch.ids, batch.targets, answers, strict=True)
         ]
         with self._database:
-            self._database.executemany(
-                "INSERT INTO answers VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows
-            )
+            self._database.executemany(f"INSERT INTO answers VALUES ({', '.join(15 * '?')})", rows)
 
     def answered(self, method: str, tasks: Sequence[str]) -> int:
         """The number of inputs of those tasks that a method has answered."""
@@ -73,8 +75,9 @@ class AnswerJournal:
 
     def counts(self, method: str, task: str) -> Counts:
         """Counts what a method did with one task's inputs."""
-        inputs, right, *routed = self._database.execute(COUNTS, (method, task)).fetchone()
-        return Counts(inputs, right or 0, *routed)
+        found = self._database.execute(COUNTS, (method, task)).fetchone()
+        inputs, right, *routed, hits, given, wanted = found
+        return Counts(inputs, right or 0, hits or 0, given or 0, wanted or 0, *routed)
 
     def went_to(self, method: str, task: str, column: Literal["routed_to", "answered"]) -> Counter[str]:
         """Counts, by task, where one task's inputs were routed, or whose head answered them."""
@@ -114,13 +117,15 @@ class AnswerJournal:
         return found
 
 
-def _row(method: str, number: int, task: str, target: int, answer: Answer) -> tuple[object, ...]:
-    right = (answer.task, answer.label) == (task, target)
+def _row(method: str, number: int, task: str, target: Target, answer: Answer) -> tuple[object, ...]:
+    right = (answer.task, answer.labels) == (task, target)
     shared = (method, number, right, answer.score, answer.task)
+    hits = len(set(answer.labels) & set(target)) if answer.task == task else 0
+    counted = (hits, len(answer.labels), len(target))
     if answer.routing is None:
-        return (*shared, *[None] * 7)
+        return (*shared, *[None] * 7, *counted)
     routing = answer.routing
     survived = task in routing.expert_set
     right_of_two = right or answer.alternative == (task, target)
     own = (len(routing.expert_set), routing.passes, routing.familiarity, right_of_two)
-    return (*shared, routing.task, routing.coefficient, survived, *own)
+    return (*shared, routing.task, routing.coefficient, survived, *own, *counted)

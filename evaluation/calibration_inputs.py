@@ -50,7 +50,7 @@ class CalibrationInputs:
         """
         found = items_by_name(root, files)
         for name in found:
-            refuse_unknown_task(root / name, name, dict.fromkeys(names, ()))
+            refuse_unknown_task(root / name, name, names)
         if missing := [name for name in names if name not in found]:
             raise EvaluationDataError(
                 f"{root} has no {files.noun} of {', '.join(missing)}: give some of every task that is"

@@ -10,12 +10,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from mass_serve.evaluation.errors import EvaluationDataError
 from mass_serve.evaluation.index import Selection, index_inputs, next_inputs
-from mass_serve.evaluation.inputs import InputFiles, Item
+from mass_serve.evaluation.inputs import InputFiles, Item, Target, TaskLabels
 from mass_serve.jobs.journal import open_journal
 from mass_serve.model_store.format.entries import TaskEntry
 
@@ -30,7 +29,7 @@ class InputBatch:
     half: int
     ids: list[int]  # in the index
     inputs: list[Tensor]  # as `InputFiles.read` gives them
-    targets: Tensor  # [n] int64: the class of each, as a row of the task's head
+    targets: list[Target]  # of each
 
 
 class EvaluationData:
@@ -41,9 +40,9 @@ class EvaluationData:
     """
 
     def __init__(
-        self, root: Path, labels: Mapping[str, Sequence[str]], files: InputFiles, journal: Path | None = None
+        self, root: Path, labels: Mapping[str, TaskLabels], files: InputFiles, journal: Path | None = None
     ) -> None:
-        """`labels` maps each task of the store to its classes; `journal` the database to index in.
+        """`labels` has those of each task of the store; `journal` is the database to index in.
 
         Without `journal` it is a temporary one. Raises EvaluationDataError for a folder that is missing or
         empty, or named as no task or class, and for a journal that was begun with other inputs.
@@ -83,13 +82,17 @@ class EvaluationData:
             while rows := next_inputs(self.database, selection, last, min(BATCH_INPUTS, left)):
                 ids, targets, items = zip(*rows, strict=True)
                 inputs = list(pool.map(lambda item: self.files.read(self.root, item), items))
-                yield InputBatch(selection.task, selection.half, list(ids), inputs, torch.tensor(targets))
+                yield InputBatch(selection.task, selection.half, list(ids), inputs, list(targets))
                 last, left = ids[-1], left - len(ids)
 
 
-def of_whole_inputs(tasks: Mapping[str, TaskEntry]) -> dict[str, Sequence[str]]:
-    """The classes of the tasks that are measured: one that classifies tokens has no label of a text."""
-    return {name: task.labels for name, task in tasks.items() if not task.head.each_token}
+def of_whole_inputs(tasks: Mapping[str, TaskEntry]) -> dict[str, TaskLabels]:
+    """The labels of the tasks that are measured: one that classifies tokens has no label of a text."""
+    return {
+        name: TaskLabels(task.labels, task.head.is_multi_label)
+        for name, task in tasks.items()
+        if not task.head.each_token
+    }
 
 
 def input_batches(files: InputFiles, root: Path, items: Sequence[Item]) -> Iterator[list[Tensor]]:

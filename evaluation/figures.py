@@ -11,6 +11,7 @@ from mass_serve.evaluation.measures import (
     Interval,
     expected_calibration_error,
     mean_interval,
+    micro_f1,
     wilson_interval,
 )
 
@@ -20,6 +21,7 @@ class Accuracy(TypedDict):
 
     images: int
     accuracy: float
+    micro_f1: float
     interval: Interval  # 95 %
 
 
@@ -35,7 +37,8 @@ class RoutedFigures(TypedDict):
     """One task's figures of a method that routes, or their average (whose `images` is the sum)."""
 
     images: int
-    accuracy: float  # task and label both right
+    accuracy: float  # task and label both right; of a task of any number of labels, all of them
+    micro_f1: float  # of the labels; of a task that gives one it is the accuracy
     normalised_accuracy: float | None  # accuracy / individual accuracy
     right_of_two: float  # task and label both right, of the answer or of its first alternative
     router_accuracy: float  # the largest coefficient is the right task's
@@ -71,6 +74,7 @@ def routed_figures(journal: AnswerJournal, method: str, task: str, individual: f
     return RoutedFigures(
         images=inputs,
         accuracy=accuracy,
+        micro_f1=micro_f1(counts.hits, counts.given, counts.wanted),
         normalised_accuracy=accuracy / individual if individual else None,
         right_of_two=right_of_two / inputs,
         router_accuracy=router_right / inputs,
@@ -96,6 +100,7 @@ def average_routed(figures: Sequence[RoutedFigures]) -> RoutedFigures:
     return RoutedFigures(
         images=sum(task["images"] for task in figures),
         accuracy=mean([task["accuracy"] for task in figures]),
+        micro_f1=mean([task["micro_f1"] for task in figures]),
         normalised_accuracy=known_mean([task["normalised_accuracy"] for task in figures]),
         right_of_two=mean([task["right_of_two"] for task in figures]),
         router_accuracy=mean([task["router_accuracy"] for task in figures]),
@@ -119,7 +124,10 @@ def known_accuracies(journal: AnswerJournal, method: str, tasks: Sequence[str]) 
         counts = journal.counts(method, task)
         interval = wilson_interval(counts.right, counts.inputs)
         figures[task] = Accuracy(
-            images=counts.inputs, accuracy=counts.right / counts.inputs, interval=interval
+            images=counts.inputs,
+            accuracy=counts.right / counts.inputs,
+            micro_f1=micro_f1(counts.hits, counts.given, counts.wanted),
+            interval=interval,
         )
     figures["average"] = average_accuracy(figures)
     return figures
@@ -131,6 +139,7 @@ def average_accuracy(figures: Mapping[str, Accuracy]) -> Accuracy:
     return Accuracy(
         images=sum(task["images"] for task in figures.values()),
         accuracy=mean(accuracies),
+        micro_f1=mean([task["micro_f1"] for task in figures.values()]),
         interval=mean_interval(accuracies, [task["interval"] for task in figures.values()]),
     )
 

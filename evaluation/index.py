@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from mass_serve.evaluation.inputs import Item, Labelled
+from mass_serve.evaluation.inputs import Item, Labelled, Target
 from mass_serve.inputs.texts import Text
 
 SCHEMA = """
@@ -20,6 +20,7 @@ CREATE TABLE IF NOT EXISTS answers (
     method TEXT, input INTEGER, right INTEGER, score REAL,
     answered TEXT, routed_to TEXT, coefficient REAL, survived INTEGER, set_size INTEGER,
     passes REAL, familiarity REAL, right_of_two INTEGER,
+    hits INTEGER, given INTEGER, wanted INTEGER,
     PRIMARY KEY (method, input)
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS searches (
@@ -64,13 +65,9 @@ def index_inputs(database: sqlite3.Connection, found: Iterable[Labelled]) -> str
     Returns the place of an input that differs from what an earlier run found, None where none does.
     """
     database.executescript(SCHEMA)
-    database.execute("SELECT right_of_two FROM answers LIMIT 0")  # fails for a journal of an earlier version
+    database.execute("SELECT wanted FROM answers LIMIT 0")  # fails for a journal of an earlier version
     with database:
-        rows = (
-            (one.task, one.target, one.item.place, one.item.version, json.dumps(one.item.text))
-            for one in found
-        )
-        database.executemany("INSERT INTO scanned VALUES (?, ?, ?, ?, ?)", rows)
+        database.executemany("INSERT INTO scanned VALUES (?, ?, ?, ?, ?)", map(_row, found))
         if database.execute("SELECT 1 FROM inputs LIMIT 1").fetchone() is None:
             database.execute(FILL)
         changed: tuple[str] | None = database.execute(CHANGED).fetchone()
@@ -80,21 +77,27 @@ def index_inputs(database: sqlite3.Connection, found: Iterable[Labelled]) -> str
 
 def next_inputs(
     database: sqlite3.Connection, selection: Selection, after: int, count: int
-) -> list[tuple[int, int, Item]]:
-    """Returns (id, class, item) of the next `count` of the selected inputs behind the id `after`."""
+) -> list[tuple[int, Target, Item]]:
+    """Returns (id, target, item) of the next `count` of the selected inputs behind the id `after`."""
     rows = database.execute(
         "SELECT id, target, place, version, text FROM inputs WHERE task = ? AND half = ? AND id > ?"
         " AND NOT EXISTS (SELECT 1 FROM answers WHERE method = ? AND input = inputs.id) ORDER BY id LIMIT ?",
         (selection.task, selection.half, after, selection.unanswered_by, count),
     )
     return [
-        (number, target, Item(place, version, _text(json.loads(text))))
+        (number, _target(target), Item(place, version, _text(json.loads(text))))
         for number, target, place, version, text in rows
     ]
 
 
-def _row(one: Labelled) -> tuple[str, int, str, str, str]:
-    return one.task, one.target, one.item.place, one.item.version, json.dumps(one.item.text)
+def _row(one: Labelled) -> tuple[str, int | str, str, str, str]:
+    # One label is a number, by which classes are in their order; any other number of them is a text.
+    target = one.target[0] if len(one.target) == 1 else json.dumps(one.target)
+    return one.task, target, one.item.place, one.item.version, json.dumps(one.item.text)
+
+
+def _target(stored: int | str) -> Target:
+    return (stored,) if isinstance(stored, int) else tuple(json.loads(stored))
 
 
 def _text(stored: str | list[str] | None) -> Text | None:

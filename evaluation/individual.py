@@ -10,8 +10,8 @@ from mass_serve.engine.loading import classification_head
 from mass_serve.engine.preprocessing import ImagePreprocessor
 from mass_serve.evaluation.data import EvaluationData
 from mass_serve.evaluation.index import HALVES, Selection
-from mass_serve.evaluation.inputs import ImageFiles, InputFiles, TextFiles
-from mass_serve.evaluation.methods import dense_logits
+from mass_serve.evaluation.inputs import ImageFiles, InputFiles, TaskLabels, TextFiles
+from mass_serve.evaluation.methods import dense_logits, labels_of
 from mass_serve.inputs.texts import TextTokenizer
 from mass_serve.model_store.build_options import BuildOptions
 from mass_serve.model_store.format.origin import Origin
@@ -37,7 +37,11 @@ def with_individual_accuracies(
     """
     plan = plan_build(pretrained, tasks, options, MODE_NAMES, origin)
     # What is measured is one class of an input, which tasks that classify tokens do not give.
-    labels = {task.name: task.labels for task in plan.tasks if not task.head.each_token}
+    labels = {
+        task.name: TaskLabels(task.labels, task.head.spec.is_multi_label)
+        for task in plan.tasks
+        if not task.head.each_token
+    }
     data = EvaluationData(root, labels, _files(plan.prepared))
     measured = []
     for task, planned in zip(tasks, plan.tasks, strict=True):
@@ -62,7 +66,7 @@ def _accuracy(
     data: EvaluationData,
     progress: Progress,
 ) -> float:
-    """The share of the task's inputs that its own fine-tuned model and head get right."""
+    """The share of the task's inputs of which its own fine-tuned model and head get every label right."""
     architecture = task.checkpoint.architecture
     read = task.checkpoint.over(plan.pretrained.parameter)
     parameters = {name: read(name).float() for name in architecture.parameter_shapes()}
@@ -72,7 +76,8 @@ def _accuracy(
     for half in HALVES:
         for batch in data.batches(Selection(task.name, half)):
             logits = dense_logits(architecture, parameters, data.files, head, batch.inputs)
-            right += int((logits.argmax(1) == batch.targets).sum())
+            given = [labels_of(row, head.labelling) for row in logits]
+            right += sum(own == target for own, target in zip(given, batch.targets, strict=True))
             done += len(batch.inputs)
             progress(f"measuring {task.name}", done, total)
     return right / total

@@ -38,6 +38,14 @@ def mean_interval(shares: Sequence[float], intervals: Sequence[Interval]) -> Int
     return mean - below / len(shares), mean + above / len(shares)
 
 
+def micro_f1(hits: int, given: int, wanted: int) -> float:
+    """`2 hits / (given + wanted)` of all labels of all inputs together: 1 where none are given nor wanted.
+
+    Of inputs that have, and are given, one label each it is the accuracy.
+    """
+    return 2 * hits / (given + wanted) if given + wanted else 1.0
+
+
 @dataclass(frozen=True)
 class ConfidenceBin:
     """The inputs whose confidence falls into one of equally wide bins."""

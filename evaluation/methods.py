@@ -11,10 +11,10 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from mass_serve.backbone import Architecture, Batch, ClassificationHead, DenseWeights, run
+from mass_serve.backbone import Architecture, Batch, ClassificationHead, DenseWeights, Labelling, run
 from mass_serve.engine import Classification, Engine
 from mass_serve.evaluation.data import InputBatch
-from mass_serve.evaluation.inputs import InputFiles, files_of
+from mass_serve.evaluation.inputs import InputFiles, Target, files_of
 
 Parameters = Mapping[str, Tensor]
 
@@ -35,11 +35,11 @@ class Answer:
     """One input's answer."""
 
     task: str
-    label: int  # a row of the task's head
-    score: float  # the probability of the label
+    labels: Target  # one, but of a task of any number of them
+    score: float  # the probability of that
     routing: RoutedTo | None  # None where the task was known
-    # Task and label, a row of its head, of the likeliest other task that the input was tried with.
-    alternative: tuple[str, int] | None = None
+    # Task and labels of the likeliest other task that the input was tried with.
+    alternative: tuple[str, Target] | None = None
 
 
 class Method(Protocol):
@@ -74,7 +74,8 @@ class TaskKnown:
 
     def answer(self, batch: InputBatch) -> list[Answer]:
         queries = [files_of(self.engine).query(one, (batch.task,)) for one in batch.inputs]
-        return [_known_answer(a.task, a.logits) for a in self.engine.classify_batch(queries).all_answers()]
+        answers = self.engine.classify_batch(queries).all_answers()
+        return [_answer(one.task, one.logits, one.labelling, None) for one in answers]
 
 
 @dataclass(frozen=True)
@@ -90,12 +91,15 @@ class Dense:
     def answer(self, batch: InputBatch) -> list[Answer]:
         parameters, head = self.encoder(batch.task, batch.half), self.head(batch.task)
         logits = dense_logits(self.architecture, parameters, self.files, head, batch.inputs)
-        return [_known_answer(batch.task, row) for row in logits]
+        return [_answer(batch.task, row, head.labelling, None) for row in logits]
 
 
 @dataclass(frozen=True)
 class AnyHead:
-    """One plain encoder, the task unknown: the largest logit of all heads, in one softmax, wins."""
+    """One plain encoder, the task unknown: the largest logit of all heads, in one softmax, wins.
+
+    So it does among the labels of a task of any number of them, too; then those of that task are given.
+    """
 
     name: str
     architecture: Architecture
@@ -110,15 +114,16 @@ class AnyHead:
             embeddings = run(self.architecture, DenseWeights(parameters), inputs).embedding
             logits = [head.logits(embeddings).cpu() for head in self.heads.values()]
         starts = [0, *accumulate(part.shape[1] for part in logits)]
-        return [self._answer(row, starts) for row in torch.cat(logits, dim=1).softmax(1)]
+        return [self._answer(row, starts) for row in torch.cat(logits, dim=1)]
 
-    def _answer(self, probabilities: Tensor, starts: Sequence[int]) -> Answer:
-        """The answer of one softmax over all heads; head i has `probabilities[starts[i]:starts[i + 1]]`."""
-        best = int(probabilities.argmax())
-        place = bisect_right(starts, best) - 1
-        task, of_task = list(self.heads)[place], probabilities[starts[place] : starts[place + 1]]
-        routing = RoutedTo(task, float(of_task.sum()), (task,), passes=1.0, familiarity=None)
-        return Answer(task, best - starts[place], float(of_task.max() / of_task.sum()), routing)
+    def _answer(self, logits: Tensor, starts: Sequence[int]) -> Answer:
+        """The answer of one softmax over all heads; head i has `logits[starts[i]:starts[i + 1]]`."""
+        probabilities = logits.softmax(0)
+        place = bisect_right(starts, int(probabilities.argmax())) - 1
+        own, task = slice(starts[place], starts[place + 1]), list(self.heads)[place]
+        share = float(probabilities[own].sum())
+        routing = RoutedTo(task, share, (task,), passes=1.0, familiarity=None)
+        return _answer(task, logits[own], self.heads[task].labelling, routing)
 
 
 def dense_inputs(
@@ -147,14 +152,22 @@ def _routed_answer(answer: Classification) -> Answer:
     routing = RoutedTo(
         first, answer.coefficients[first], answer.expert_set, answer.passes, answer.familiarity
     )
-    probabilities = answer.probabilities
-    label = int(probabilities.argmax())
-    others = [(other.task, int(other.logits.argmax())) for other in answer.alternatives[:1]]
-    return Answer(answer.task, label, float(probabilities[label]), routing, *others)
+    others = [(other.task, labels_of(other.logits, other.labelling)) for other in answer.alternatives[:1]]
+    return _answer(answer.task, answer.logits, answer.labelling, routing, *others)
 
 
-def _known_answer(task: str, logits: Tensor) -> Answer:
-    """The answer of logits [C] where the task was known."""
-    probabilities = logits.softmax(0)
-    label = int(probabilities.argmax())
-    return Answer(task, label, float(probabilities[label]), None)
+def labels_of(logits: Tensor, labelling: Labelling) -> Target:
+    """The labels that are the answer of logits [C], ascending as those of a target are."""
+    return tuple(sorted(labelling.given(logits)))
+
+
+def _answer(
+    task: str,
+    logits: Tensor,
+    labelling: Labelling,
+    routing: RoutedTo | None,
+    alternative: tuple[str, Target] | None = None,
+) -> Answer:
+    """The answer of a task's logits [C]."""
+    labels, score = labels_of(logits, labelling), labelling.probability_of_given(logits)
+    return Answer(task, labels, score, routing, alternative)

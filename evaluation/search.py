@@ -81,9 +81,7 @@ class Search:
         right = inputs = 0
         selection = Selection(task, half, limit=SEARCH_INPUTS)
         for batch in self._data.batches(selection):
-            labels = [answer.label for answer in method.answer(batch)]
-            right += sum(
-                label == target for label, target in zip(labels, batch.targets.tolist(), strict=True)
-            )
-            inputs += len(labels)
+            answers = method.answer(batch)
+            right += sum(one.labels == target for one, target in zip(answers, batch.targets, strict=True))
+            inputs += len(answers)
         return right, inputs

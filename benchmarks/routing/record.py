@@ -96,7 +96,7 @@ class Suite:
         for tensors in input_batches(files, root, items):
             own = chosen[done : done + len(tensors)]
             truth = torch.tensor([names.index(one.task) for one in own])
-            targets = torch.tensor([one.target for one in own])
+            targets = torch.tensor([one.target[0] for one in own])  # of tasks that give one label
             like = next(iter(self.loaded.pretrained.values()))
             parts.append(self._of_batch(files.batch(self.engine.architecture, tensors, like), truth, targets))
             done += len(tensors)

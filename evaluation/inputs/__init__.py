@@ -3,9 +3,19 @@
 `InputFiles` says where inputs of one kind lie, how one is read, and what an encoder takes of many.
 """
 
-from mass_serve.evaluation.inputs.files import InputFiles, Item, Labelled, files_of
+from mass_serve.evaluation.inputs.files import InputFiles, Item, Labelled, Target, TaskLabels, files_of
 from mass_serve.evaluation.inputs.images import ImageFiles
 from mass_serve.evaluation.inputs.places import items_by_name
 from mass_serve.evaluation.inputs.texts import TextFiles
 
-__all__ = ["ImageFiles", "InputFiles", "Item", "Labelled", "TextFiles", "files_of", "items_by_name"]
+__all__ = [
+    "ImageFiles",
+    "InputFiles",
+    "Item",
+    "Labelled",
+    "Target",
+    "TaskLabels",
+    "TextFiles",
+    "files_of",
+    "items_by_name",
+]

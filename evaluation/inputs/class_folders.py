@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from mass_serve.evaluation.errors import EvaluationDataError
+from mass_serve.evaluation.inputs.row_labels import TaskLabels
 
 # What stands for a character that a folder's name cannot have.
 SLASH = "_"
@@ -22,30 +23,34 @@ class ClassFolder:
     target: int  # the class, a row of the head
 
 
-def labelled_folders(root: Path, labels: Mapping[str, Sequence[str]]) -> Iterator[ClassFolder]:
-    """Yields the folders `root/<task>/<class>`; `labels` maps each task to its classes.
+def labelled_folders(
+    root: Path, labels: Mapping[str, TaskLabels], without: Collection[str] = ()
+) -> Iterator[ClassFolder]:
+    """Yields the folders `root/<task>/<class>` of all tasks but those `without`.
 
     Raises EvaluationDataError for a folder that is named as no task, or as no class of its task.
     """
     for folder in sorted(path for path in root.iterdir() if path.is_dir()):
         refuse_unknown_task(folder, folder.name, labels)
+        if folder.name in without:
+            continue
         class_folders = sorted(path for path in folder.iterdir() if path.is_dir())
         names = [path.name for path in class_folders]
-        targets = class_of_folders(names, labels[folder.name])
+        own = labels[folder.name].names
+        targets = class_of_folders(names, own)
         for class_folder in class_folders:
             target = targets.get(class_folder.name)
             if target is None:
                 raise EvaluationDataError(
-                    f"{class_folder} is named as no class of {folder.name}:"
-                    f" {expected_folders(names, labels[folder.name])}"
+                    f"{class_folder} is named as no class of {folder.name}: {expected_folders(names, own)}"
                 )
             yield ClassFolder(class_folder, folder.name, target)
 
 
-def refuse_unknown_task(path: Path, name: str, labels: Mapping[str, Sequence[str]]) -> None:
+def refuse_unknown_task(path: Path, name: str, tasks: Collection[str]) -> None:
     """Raises EvaluationDataError for a file or folder that is named as no task."""
-    if name not in labels:
-        raise EvaluationDataError(f"{path} is named as no task of the store; it has {', '.join(labels)}")
+    if name not in tasks:
+        raise EvaluationDataError(f"{path} is named as no task of the store; it has {', '.join(tasks)}")
 
 
 def class_of_folders(folders: Sequence[str], labels: Sequence[str]) -> dict[str, int]:

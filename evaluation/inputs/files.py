@@ -12,10 +12,11 @@ from mass_serve.backbone import Architecture, Batch
 from mass_serve.engine import Engine
 from mass_serve.engine.queries import AnyQuery
 from mass_serve.evaluation.inputs.images import ImageFiles
-from mass_serve.evaluation.inputs.item import Item, Labelled
+from mass_serve.evaluation.inputs.item import Item, Labelled, Target
+from mass_serve.evaluation.inputs.row_labels import TaskLabels
 from mass_serve.evaluation.inputs.texts import TextFiles
 
-__all__ = ["InputFiles", "Item", "Labelled", "files_of"]
+__all__ = ["InputFiles", "Item", "Labelled", "Target", "TaskLabels", "files_of"]
 
 
 class InputFiles(Protocol):
@@ -36,10 +37,11 @@ class InputFiles(Protocol):
         """How files without labels are named below theirs."""
         ...
 
-    def labelled(self, root: Path, labels: Mapping[str, Sequence[str]]) -> Iterator[Labelled]:
-        """Yields every input with the task and class that its place says, in no order.
+    def labelled(self, root: Path, labels: Mapping[str, TaskLabels]) -> Iterator[Labelled]:
+        """Yields every input with the task and labels that its place, or its row of a file, says.
 
-        `labels` maps each task to its classes. Raises EvaluationDataError for a place that names neither.
+        They are in no order. `labels` has those of each task. Raises EvaluationDataError for a place or row
+        that says neither.
         """
         ...
 

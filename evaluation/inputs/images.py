@@ -15,7 +15,9 @@ from mass_serve.engine.queries import Query, batch_patches
 from mass_serve.evaluation.errors import EvaluationDataError
 from mass_serve.evaluation.inputs.class_folders import labelled_folders
 from mass_serve.evaluation.inputs.folders import files_below
+from mass_serve.evaluation.inputs.image_tables import item_of_file, listed_images
 from mass_serve.evaluation.inputs.item import Item, Labelled
+from mass_serve.evaluation.inputs.row_labels import TaskLabels
 from mass_serve.inputs.errors import InputError
 from mass_serve.inputs.images import FORMATS, ImageLimits, decode_image
 
@@ -30,19 +32,19 @@ class ImageFiles:
 
     preprocessing: ImagePreprocessor
     noun: str = "images"
-    labelled_form: str = "<task>/<class>/*.png"
+    labelled_form: str = "<task>/<class>/*.png (or <task>/metadata.jsonl, .csv)"
     form: str = "*.png"
 
-    def labelled(self, root: Path, labels: Mapping[str, Sequence[str]]) -> Iterator[Labelled]:
-        """Yields every image with the task and class that its folders name."""
-        for folder in labelled_folders(root, labels):
+    def labelled(self, root: Path, labels: Mapping[str, TaskLabels]) -> Iterator[Labelled]:
+        """Yields every image with the task and labels that its folders name, or a table beside it."""
+        listed = listed_images(root, labels)
+        yield from (one for of_task in listed.values() for one in of_task)
+        for folder in labelled_folders(root, labels, without=listed):
             with os.scandir(folder.path) as entries:
                 for entry in entries:
                     if os.path.splitext(entry.name)[1].lower() in SUFFIXES:
-                        stat = entry.stat()
                         place = f"{folder.task}/{folder.path.name}/{entry.name}"
-                        item = Item(place, f"{stat.st_size} {stat.st_mtime_ns}")
-                        yield Labelled(folder.task, folder.target, item)
+                        yield Labelled(folder.task, (folder.target,), item_of_file(place, entry.stat()))
 
     def below(self, root: Path, within: str = "") -> list[Item]:
         """The image files in a folder and in those within, sorted."""

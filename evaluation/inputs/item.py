@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 from mass_serve.inputs.texts import Text
 
+# What is right of an input: rows of its task's head, ascending. Of a task that gives one label it is one.
+Target = tuple[int, ...]
+
 
 @dataclass(frozen=True)
 class Item:
@@ -18,8 +21,8 @@ class Item:
 
 @dataclass(frozen=True)
 class Labelled:
-    """An item whose task and class are known."""
+    """An item whose task and labels are known."""
 
     task: str
-    target: int  # the class, a row of the task's head
+    target: Target
     item: Item

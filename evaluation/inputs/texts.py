@@ -1,4 +1,4 @@
-"""Texts in files: DATA/<task>.jsonl|csv|tsv with columns `text` and `label`; DATA/<task>/<class>/*.txt."""
+"""Texts in files: DATA/<task>.jsonl|csv|tsv with `text` and `label` or `labels`; DATA/<task>/<class>/*."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from mass_serve.evaluation.errors import EvaluationDataError
 from mass_serve.evaluation.inputs.class_folders import labelled_folders, refuse_unknown_task
 from mass_serve.evaluation.inputs.folders import files_below
 from mass_serve.evaluation.inputs.item import Item, Labelled
-from mass_serve.evaluation.inputs.text_tables import SUFFIXES, class_of, read_rows
+from mass_serve.evaluation.inputs.row_labels import TaskLabels, target_of
+from mass_serve.evaluation.inputs.tables import SUFFIXES
+from mass_serve.evaluation.inputs.text_tables import read_rows
 from mass_serve.inputs.errors import InputError
 from mass_serve.inputs.texts import Text, TextTokenizer, TokenizerError, check_texts
 
@@ -31,19 +33,20 @@ class TextFiles:
     labelled_form: str = "<task>.jsonl (or .csv, .tsv, or <task>/<class>/*.txt)"
     form: str = "*.txt (or .jsonl, .csv, .tsv)"
 
-    def labelled(self, root: Path, labels: Mapping[str, Sequence[str]]) -> Iterator[Labelled]:
-        """Yields every text with the class that its row or folder names."""
+    def labelled(self, root: Path, labels: Mapping[str, TaskLabels]) -> Iterator[Labelled]:
+        """Yields every text with the labels that its row or folder names."""
         tables = sorted(path for path in root.iterdir() if path.suffix.lower() in SUFFIXES)
         _refuse_two_of_a_task(root, tables)
         for path in tables:
             refuse_unknown_task(path, path.stem, labels)
             for row in read_rows(path):
-                target = class_of(row, path, labels[path.stem])
-                item = Item(f"{path.name}:{row.line}", text=_checked(row.text, f"{path}:{row.line}"))
+                place = f"{path}:{row.line}"
+                target = target_of(row.content, place, path.stem, labels[path.stem])
+                item = Item(f"{path.name}:{row.line}", text=_checked(row.text, place))
                 yield Labelled(path.stem, target, item)
         for folder in labelled_folders(root, labels):
             for path in sorted(folder.path.glob(f"*{PLAIN}")):
-                yield Labelled(folder.task, folder.target, _whole_file(path, root))
+                yield Labelled(folder.task, (folder.target,), _whole_file(path, root))
 
     def below(self, root: Path, within: str = "") -> list[Item]:
         """The texts of a file, or of those in a folder and in those within, in the order of their paths."""

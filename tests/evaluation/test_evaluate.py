@@ -13,7 +13,7 @@ from mass_serve.engine import Engine
 from mass_serve.engine.execution import Execution
 from mass_serve.evaluation import EvaluationData, EvaluationDataError, evaluate, files_of
 from mass_serve.evaluation.answer_journal import AnswerJournal
-from mass_serve.evaluation.data import InputBatch
+from mass_serve.evaluation.data import InputBatch, of_whole_inputs
 from mass_serve.evaluation.index import Selection
 from mass_serve.evaluation.methods import Answer, AnyHead, Dense, dense_logits
 from mass_serve.evaluation.plots import write_plots
@@ -43,7 +43,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _data(engine: Engine, folder: Path) -> EvaluationData:
-    labels = {name: task.labels for name, task in engine.tasks.items()}
+    labels = of_whole_inputs(engine.tasks)
     return EvaluationData(folder, labels, files_of(engine))
 
 
@@ -102,12 +102,12 @@ def test_the_merged_model_answers_with_the_largest_logit_of_all_heads(engine: En
     }
     for row, answer in enumerate(method.answer(batch)):
         flat = {(task, i): float(v) for task, of in logits.items() for i, v in enumerate(of[row])}
-        assert (answer.task, answer.label) == max(flat, key=lambda key: flat[key])
+        assert (answer.task, answer.labels[0]) == max(flat, key=lambda key: flat[key])
         total = sum(math.exp(value) for value in flat.values())
         own = sum(math.exp(value) for (task, _), value in flat.items() if task == answer.task)
         assert answer.routing is not None
         assert answer.routing.coefficient == pytest.approx(own / total, rel=1e-4)
-        assert answer.score == pytest.approx(math.exp(flat[answer.task, answer.label]) / own, rel=1e-4)
+        assert answer.score == pytest.approx(math.exp(flat[answer.task, answer.labels[0]]) / own, rel=1e-4)
 
 
 def test_the_plots_are_pictures(engine: Engine, folder: Path, tmp_path: Path) -> None:

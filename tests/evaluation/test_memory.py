@@ -17,7 +17,7 @@ from mass_serve.engine import Engine
 from mass_serve.engine.execution import Execution
 from mass_serve.evaluation import files_of
 from mass_serve.evaluation.answer_journal import AnswerJournal
-from mass_serve.evaluation.data import EvaluationData, InputBatch
+from mass_serve.evaluation.data import EvaluationData, InputBatch, of_whole_inputs
 from mass_serve.evaluation.figures import routed_figures
 from mass_serve.evaluation.methods import Answer, RoutedTo
 from mass_serve.evaluation.run import Run
@@ -34,7 +34,8 @@ class Constant:
 
     def answer(self, batch: InputBatch) -> list[Answer]:
         return [
-            Answer(batch.task, 0, 0.9, RoutedTo(batch.task, 0.5, (batch.task,), 2.0, 0.5)) for _ in batch.ids
+            Answer(batch.task, (0,), 0.9, RoutedTo(batch.task, 0.5, (batch.task,), 2.0, 0.5))
+            for _ in batch.ids
         ]
 
 
@@ -63,7 +64,7 @@ def _peak_bytes(engine: Engine, folder: Path) -> int:
     """The most that Python held at once, from the list of images to the figures."""
     gc.collect()
     tracemalloc.start()
-    labels = {name: task.labels for name, task in engine.tasks.items()}
+    labels = of_whole_inputs(engine.tasks)
     data = EvaluationData(folder, labels, files_of(engine))
     journal = AnswerJournal(data.database)
     Run(data, journal, lambda *_: None).answer(Constant(), data.tasks)

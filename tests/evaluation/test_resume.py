@@ -14,7 +14,7 @@ from PIL import Image
 from mass_serve.engine import Engine
 from mass_serve.engine.execution import Execution
 from mass_serve.evaluation import EvaluationData, EvaluationDataError, Options, data, evaluate, files_of
-from mass_serve.evaluation.data import InputBatch
+from mass_serve.evaluation.data import InputBatch, of_whole_inputs
 from mass_serve.evaluation.methods import Answer, Routed
 from tests import tiny
 
@@ -44,7 +44,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def _data(engine: Engine, folder: Path, journal: Path | None = None) -> EvaluationData:
-    labels = {name: task.labels for name, task in engine.tasks.items()}
+    labels = of_whole_inputs(engine.tasks)
     return EvaluationData(folder, labels, files_of(engine), journal)
 
 

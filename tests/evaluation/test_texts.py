@@ -12,7 +12,7 @@ import pytest
 
 from mass_serve.engine import Engine
 from mass_serve.evaluation import EvaluationData, EvaluationDataError, Options, evaluate, files_of
-from mass_serve.evaluation.data import InputBatch
+from mass_serve.evaluation.data import InputBatch, of_whole_inputs
 from mass_serve.evaluation.index import HALVES, Selection
 from mass_serve.evaluation.plots import write_plots
 from mass_serve.model_store.build_options import BuildOptions
@@ -67,7 +67,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Engine:
 
 
 def data_of(engine: Engine, root: Path, journal: Path | None = None) -> EvaluationData:
-    labels = {name: task.labels for name, task in engine.tasks.items()}
+    labels = of_whole_inputs(engine.tasks)
     return EvaluationData(root, labels, files_of(engine), journal)
 
 
@@ -85,7 +85,7 @@ def test_every_form_has_the_same_texts_and_classes(
     assert data.tasks == ["domain", "guard"]
     for task, rows in ROWS.items():
         found = {
-            (tuple(words[:, 0].tolist()), int(target))
+            (tuple(words[:, 0].tolist()), target[0])
             for batch in batches(data, task)
             for words, target in zip(batch.inputs, batch.targets, strict=True)
         }
@@ -156,9 +156,7 @@ def test_the_plots_are_written(engine: Engine, folder: Path, tmp_path: Path) -> 
 
 def test_a_class_may_be_numbered(engine: Engine, tmp_path: Path) -> None:
     (tmp_path / "guard.jsonl").write_text('{"text": "w9", "label": 2}\n{"text": "w8", "label": "1"}\n')
-    targets = [
-        int(target) for batch in batches(data_of(engine, tmp_path), "guard") for target in batch.targets
-    ]
+    targets = [target[0] for batch in batches(data_of(engine, tmp_path), "guard") for target in batch.targets]
     assert sorted(targets) == [1, 2]
 
 
@@ -217,7 +215,7 @@ def test_a_row_without_a_second_text_is_a_single_text(
             "jsonl:1: 'label' must be the name of a class",
         ),
         ("guard.jsonl", '{"text": "w5", "label": 0.5}', "jsonl:1: 'label' must be the name of a class"),
-        ("guard.csv", "sentence,label\nw5,guard 0\n", "guard.csv:1: must name the columns, text and label"),
+        ("guard.csv", "sentence,label\nw5,guard 0\n", "guard.csv:1: must name the columns, text among them"),
         ("guard.csv", 'text,label\n"w5\nw6",guard 0\nw7\n', "guard.csv:4: has 1 columns, and line 1 names 2"),
         ("guard.csv", 'text,label\n"w5,guard 0\n', "guard.csv:2: unexpected end of data"),
         ("guard.tsv", "text\tlabel\nw5\tguard 9\n", "guard.tsv:2: has the label 'guard 9'"),

@@ -12,6 +12,7 @@ from PIL import Image
 from mass_serve.engine import Engine
 from mass_serve.engine.execution import Execution
 from mass_serve.evaluation import EvaluationData, EvaluationDataError, Options, evaluate, files_of
+from mass_serve.evaluation.data import of_whole_inputs
 from mass_serve.evaluation.measures import auroc
 from mass_serve.inputs.images import ImageLimits, decode_image
 from tests import tiny
@@ -39,7 +40,7 @@ def familiarity(engine: Engine, paths: list[Path]) -> list[float]:
 def test_the_figures_are_those_of_the_answers(engine: Engine, tmp_path: Path) -> None:
     inside = write(tmp_path / "data" / "task0" / "class 0", 6, 0)
     outside = {name: write(tmp_path / "ood" / name, 4, seed) for seed, name in enumerate("ab", start=1)}
-    labels = {name: task.labels for name, task in engine.tasks.items()}
+    labels = of_whole_inputs(engine.tasks)
     options = Options(unfamiliar=tmp_path / "ood")
     found = evaluate(engine, EvaluationData(tmp_path / "data", labels, files_of(engine)), options=options)[
         "unfamiliar"
@@ -55,7 +56,7 @@ def test_the_figures_are_those_of_the_answers(engine: Engine, tmp_path: Path) ->
 def test_a_folder_without_images_is_named(engine: Engine, tmp_path: Path) -> None:
     write(tmp_path / "data" / "task0" / "class 0", 1, 0)
     (tmp_path / "ood" / "empty").mkdir(parents=True)
-    labels = {name: task.labels for name, task in engine.tasks.items()}
+    labels = of_whole_inputs(engine.tasks)
     with pytest.raises(EvaluationDataError, match="empty holds no images: add some, or delete it"):
         evaluate(
             engine,

@@ -8,6 +8,7 @@ import pytest
 
 from mass_serve.engine import Engine
 from mass_serve.evaluation import EvaluationData, baselines, evaluate, files_of
+from mass_serve.evaluation.data import of_whole_inputs
 from mass_serve.evaluation.evaluate import Report
 from mass_serve.model_store.store import Store
 
@@ -18,7 +19,7 @@ DEMO_STORE = ROOT / "server" / "demo_store"
 @pytest.fixture(scope="module")
 def report() -> Report:
     engine = Engine.load(str(DEMO_STORE))
-    labels = {name: task.labels for name, task in engine.tasks.items()}
+    labels = of_whole_inputs(engine.tasks)
     with pytest.MonkeyPatch.context() as patch:
         # Nothing here is said of task arithmetic, and searching its coefficient takes most of an evaluation.
         patch.setattr(baselines, "TASK_ARITHMETIC_COEFFICIENTS", (0.3,))

@@ -26,6 +26,7 @@ from examples.suites.encoders import SHIPPED, shipped_encoder
 from examples.suites.scripts import SCRIPTS
 from mass_serve.engine import Engine
 from mass_serve.evaluation import EvaluationData, files_of
+from mass_serve.evaluation.data import of_whole_inputs
 from mass_serve.model_store.readers.checkpoint import Checkpoint
 from mass_serve.model_store.store import Store
 from tests.examples.drawing import each
@@ -168,12 +169,12 @@ def test_a_suite_is_made_whole_and_not_made_twice(tmp_path: Path, monkeypatch: p
     suite = Suite(near_duplicates.TASKS[-2:], shipped_encoder, FinetuningPlan(steps=2))
     store = Store.open(make_suite(suite, tmp_path, quiet))
     assert [task.name for task in store.manifest.tasks] == ["tiles_by_pattern", "tiles_by_colour"]
-    labels = {task.name: task.labels for task in store.manifest.tasks}
+    labels = of_whole_inputs({task.name: task for task in store.manifest.tasks})
     files = files_of(Engine.load(store.files.url))
     for gallery, numbers in GALLERIES.items():
         data = EvaluationData(tmp_path / gallery, labels, files)
         assert {task: data.count(task) for task in data.tasks} == {
-            name: len(labels[name]) * len(numbers) for name in sorted(labels)
+            name: len(labels[name].names) * len(numbers) for name in sorted(labels)
         }
     assert {path.parent.name for path in (tmp_path / "ood").glob("*/*.png")} == set(unseen.DOMAINS)
 
