@@ -27,7 +27,11 @@ class Labelling(Protocol):
         """The probability that these and no others are the labels of an input with logits [C]."""
 
     def log_confidence(self, logits: Tensor) -> Tensor:
-        """The logarithm of how sure a head is of its likeliest label, [n], of logits [n, C]."""
+        """The logarithm of how sure a head is of its likeliest label, [n], of logits [n, C].
+
+        It is the label's probability or, where an input may have any number of labels, that of the likelier
+        of its being there and its not being there.
+        """
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from mass_serve.backbone import ClassificationHead, Packed
+from mass_serve.backbone import ClassificationHead, MultiLabel, Packed
 from mass_serve.engine.second_passes import SecondPass
 from mass_serve.model_store.format.entries import TaskEntry
 from mass_serve.router import HeadGeometry
@@ -31,7 +31,8 @@ class TaskHead:
     @cached_property
     def geometry(self) -> HeadGeometry:
         """Returns what the head's scores are measured by."""
-        return HeadGeometry.of(self.head.directions)
+        multi_label = isinstance(self.head.labelling, MultiLabel)
+        return HeadGeometry.of(self.head.directions, multi_label=multi_label)
 
     def scores(self, embeddings: Tensor) -> Tensor:
         """The head scores [n, 3] of embeddings [n, P] (see `router.head_scores`)."""

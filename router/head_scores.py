@@ -4,6 +4,10 @@ Each embedding has three head scores. The largest cosine to one of the head's cl
 task: where the class vectors lie as a whole counts in it. How clearly one class stands out is the same cosine
 once that is taken out (see `HeadGeometry.scores`). The logarithm of the likeliest class's probability says
 how sure the head is.
+
+A label that an input has or not, whatever its others are, is two classes, whose vectors are w and -w: that it
+is not there says as much of the task as that it is, and an input of such a task may have no label at all. So
+there it is the size of a cosine that counts.
 """
 
 from __future__ import annotations
@@ -27,26 +31,29 @@ class HeadGeometry:
     along: Tensor  # [C] float32: w_c . m
     lengths: Tensor  # [C] float32: |w_c - m|
     common: float  # |m|^2
+    multi_label: bool = False  # an input may have any number of the labels
 
     @classmethod
-    def of(cls, directions: Tensor) -> HeadGeometry:
+    def of(cls, directions: Tensor, *, multi_label: bool = False) -> HeadGeometry:
         """Measures class vectors [C, P] of unit length."""
         mean = directions.mean(0)
         lengths = (directions - mean).square().sum(1).clamp_min(LEAST_SQUARE).sqrt()
-        return cls(directions @ mean, lengths, float(mean.square().sum()))
+        return cls(directions @ mean, lengths, float(mean.square().sum()), multi_label)
 
     def scores(self, cosines: Tensor) -> Tensor:
         """The head scores [n, 2] of cosines [n, C] of embeddings x to the class vectors.
 
         The largest cosine, and the largest cosine between `x - m (x . m) / (|m|^2 + LEAST_COMMON)` and the
         `w_c - m`. The mean over classes of an embedding's cosines is `x . m`, so that the cosines say it all.
+        Where an input may have any number of labels, the largest is the one of the largest size.
         """
         along = cosines.mean(1, keepdim=True)
         taken = along / (self.common + LEAST_COMMON)
         left = 1 - 2 * taken * along + taken.square() * self.common
         products = cosines - along - taken * (self.along - self.common)
         centred = products / (left.clamp_min(LEAST_SQUARE).sqrt() * self.lengths)
-        return torch.stack([cosines.amax(1), centred.amax(1)], dim=1)
+        both = torch.stack([cosines, centred], dim=2)
+        return (both.abs() if self.multi_label else both).amax(1)
 
 
 def nearness(share: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mass_serve.backbone import ClassificationHead, HiddenLayer
+from mass_serve.backbone import MULTI_CLASS, ClassificationHead, HiddenLayer, MultiLabel
 from mass_serve.kernels.activations import HeadActivation
 
 
@@ -45,3 +45,32 @@ def test_a_hidden_layer_comes_before_the_classes(activation: HeadActivation) -> 
         assert torch.equal(head.logits(z[:count]), head.logits(z)[:count])
     assert head.to(torch.device("cpu")).logits(z).equal(head.logits(z))
     assert head.nbytes == (5 * 7 + 7 * 12) * 4
+
+
+def test_one_label_is_the_likeliest_and_its_confidence_its_probability() -> None:
+    logits = torch.tensor([[1.0, 3.0, 2.0], [0.0, -1.0, -2.0]])
+    torch.testing.assert_close(MULTI_CLASS.probabilities(logits), logits.softmax(1))
+    assert [MULTI_CLASS.given(row) for row in logits] == [(1,), (0,)]
+    expected = logits.softmax(1).amax(1)
+    torch.testing.assert_close(MULTI_CLASS.log_confidence(logits).exp(), expected)
+    assert [MULTI_CLASS.probability_of_given(row) for row in logits] == pytest.approx(expected.tolist())
+
+
+def test_labels_are_given_from_their_thresholds_on_the_likeliest_first() -> None:
+    labelling = MultiLabel(torch.tensor([0.5, 0.9, 0.1, 0.0]))
+    logits = torch.tensor([0.0, 2.0, -1.0, -50.0])
+    probabilities = logits.sigmoid()
+    torch.testing.assert_close(labelling.probabilities(logits), probabilities)
+    assert labelling.given(logits) == (0, 2, 3)
+    p = probabilities.tolist()
+    assert labelling.probability_of_given(logits) == pytest.approx(p[0] * (1 - p[1]) * p[2] * p[3])
+    assert labelling.given(torch.full((4,), 50.0)) == (0, 1, 2, 3)
+    assert MultiLabel(torch.ones(4)).given(logits) == ()
+
+
+def test_a_head_is_as_sure_of_no_label_as_of_one() -> None:
+    labelling = MultiLabel(torch.full((3,), 0.5))
+    logits = torch.tensor([[-3.0, -9.0, -4.0], [3.0, -9.0, -4.0], [0.0, -9.0, -4.0]])
+    sure, as_sure, unsure = labelling.log_confidence(logits).exp().tolist()
+    assert sure == pytest.approx(as_sure)
+    assert unsure == pytest.approx(0.5)

@@ -65,3 +65,31 @@ def test_two_opposite_class_vectors_have_nothing_in_common() -> None:
     x = unit(5, WIDTH, seed=2)
     found = HeadGeometry.of(directions).scores(x @ directions.T)
     torch.testing.assert_close(found[:, 1], found[:, 0])
+
+
+def test_a_label_that_is_not_there_says_as_much_of_the_task_as_one_that_is() -> None:
+    directions = unit(6, WIDTH)
+    geometry = HeadGeometry.of(directions, multi_label=True)
+    x = torch.nn.functional.normalize(unit(40, WIDTH, seed=3) - 2 * directions.mean(0), dim=1)
+    torch.testing.assert_close(geometry.scores(x @ directions.T), geometry.scores(-x @ directions.T))
+    assert (geometry.scores(x @ directions.T) > 0).all()
+    assert (HeadGeometry.of(directions).scores(x @ directions.T)[:, 0] < 0).any()
+
+
+def test_one_such_label_is_two_opposite_classes() -> None:
+    direction, x = unit(1, WIDTH), unit(40, WIDTH, seed=3)
+    both = torch.cat([direction, -direction])
+    as_label = HeadGeometry.of(direction, multi_label=True).scores(x @ direction.T)
+    as_classes = HeadGeometry.of(both).scores(x @ both.T)
+    torch.testing.assert_close(as_label[:, 0], as_classes[:, 0])
+
+
+@pytest.mark.parametrize("together", [0.0, 0.3, 5.0])
+def test_of_any_number_of_labels_the_largest_cosines_by_size_count(together: float) -> None:
+    common = together * unit(1, WIDTH, seed=9)
+    directions = torch.nn.functional.normalize(unit(7, WIDTH) + common, dim=1)
+    x = torch.nn.functional.normalize(unit(50, WIDTH, seed=1) - common, dim=1)
+    found = HeadGeometry.of(directions, multi_label=True).scores(x @ directions.T)
+    above, below = (plainly(sign * x, directions) for sign in (1, -1))
+    for of_kind, one, other in zip(found.unbind(1), above, below, strict=True):
+        np.testing.assert_allclose(of_kind, torch.maximum(one, other), atol=2e-3)
