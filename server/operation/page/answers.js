@@ -5,9 +5,16 @@ import { bars, element, image, name, percent } from "./elements.js";
 const paragraph = (className, ...children) => element("p", { className }, ...children);
 const heading = (text) => element("h3", {}, text);
 
+const separator = (place, count) => place === 0 ? "" : place === count - 1 ? " and " : ", ";
+
 function list(names) {
-  return names.flatMap((called, place) => [place === 0 ? "" : place === names.length - 1 ? " and " : ", ", name(called)]);
+  return names.flatMap((called, place) => [separator(place, names.length), name(called)]);
 }
+
+// The labels that are the answer of a task: one or, where an input may have any number of them, those that `labels` has.
+const given = ({ label, labels }) => labels ? labels.map((one) => one.label) : [label];
+const named = (answer) => given(answer).length ? list(given(answer)) : ["no label"];
+const inOneLine = (names) => names.map((called, place) => separator(place, names.length) + called).join("");
 
 export function inputOf({ blob, text, pair, called }) {
   if (text !== undefined) {
@@ -23,6 +30,7 @@ export function inWords(results) {
   if (results.length > 1) return `${results.length} tasks answered.`;
   if (first.entities) return `${first.entities.length} found by ${first.task}.`;
   if (first.unrouted) return "None of these: the input is unlike those of every task.";
+  if (first.labels) return `${inOneLine(given(first)) || "No label"}, task ${first.task}.`;
   return `${first.label}, task ${first.task}, ${percent(first.score)}.`;
 }
 
@@ -47,19 +55,33 @@ export function comparison(ofModes) {
 }
 
 function ofOne(result, numTasks, isOpen) {
-  const { task, label, score, unrouted, alternatives = [] } = result;
+  const { task, unrouted, alternatives = [] } = result;
   const headline = unrouted
     ? [
       paragraph("label", "None of these"),
-      paragraph("doubt", "The input is unlike those of every task. The nearest is ", name(task), ": ", name(label), "."),
+      paragraph("doubt", "The input is unlike those of every task. The nearest is ", name(task), ": ", ...named(result), "."),
     ]
-    : [paragraph("label", name(label)), paragraph("task", "task ", element("b", {}, name(task)), `, ${percent(score)}`)];
+    : result.labels ? ofLabels(result) : ofLabel(result);
   const others = alternatives.map((other) => paragraph(
-    "hint", "It may also be ", element("b", {}, name(other.label)), " of ", name(other.task), `, ${percent(other.coefficient)} likely.`));
+    "hint", "It may also be ", element("b", {}, ...named(other)), " of ", name(other.task), `, ${percent(other.coefficient)} likely.`));
   return [
     ...headline, ...others, ...unread(result),
     element("details", { className: "why", open: isOpen }, element("summary", {}, "Why"), ...reasons(result, numTasks), raw(result)),
   ];
+}
+
+const ofTask = (task, ...more) => paragraph("task", "task ", element("b", {}, name(task)), ...more);
+
+const ofLabel = ({ task, label, score }) => [paragraph("label", name(label)), ofTask(task, `, ${percent(score)}`)];
+
+function ofLabels({ task, label, score, labels }) {
+  if (labels.length) return [chips(labels), ofTask(task)];
+  return [paragraph("label", "No label"), ofTask(task, ", none reaches its threshold: the likeliest is ", name(label), `, ${percent(score)}`)];
+}
+
+function chips(labels) {
+  const items = labels.map(({ label, score }) => element("li", {}, name(label), " ", element("small", {}, percent(score))));
+  return element("ul", { className: "chips", ariaLabel: "Labels" }, ...items);
 }
 
 function reasons({ task, top, routing }, numTasks) {
@@ -108,12 +130,14 @@ function marked(text, entities) {
 }
 
 function ofEach(results, input) {
-  const whole = results.filter((result) => !result.entities);
+  const whole = results.filter((result) => !result.entities && !result.labels);
+  const several = results.filter((result) => result.labels);
   const tokens = results.filter((result) => result.entities);
   return [
     paragraph("task", `${results.length} tasks answered; nothing was routed.`),
     ...unread(results[0]),
     bars(whole.map(({ task, label, score }) => [`${task}: ${label}`, score])),
+    ...several.flatMap((result) => [heading(result.task), result.labels.length ? chips(result.labels) : paragraph("hint", "no label")]),
     ...tokens.flatMap((result) => [heading(result.task), marked(input.text, result.entities)]),
     raw(results),
   ];

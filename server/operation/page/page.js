@@ -124,9 +124,10 @@ async function copyCommand() {
   byId("copied").textContent = copied ? "Copied." : "Selected: press Ctrl C.";
 }
 
-function taskRow({ name: called, revision, labels, each_token: eachToken, individual_accuracy: accuracy }) {
+function taskRow({ name: called, revision, labels, each_token: eachToken, thresholds, individual_accuracy: accuracy }) {
   const facts = [`${labels.length} labels`, `revision ${revision}`];
   if (eachToken) facts.push("finds entities");
+  if (thresholds) facts.push("any number of them");
   if (accuracy !== null) facts.push(`accuracy ${accuracy.toFixed(3)}`);
   const details = element("details", {}, element("summary", {}, facts.join(", ")));
   details.addEventListener("toggle", () => {
