@@ -13,7 +13,6 @@ that no second pass was recorded with, the first evidence decides.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -23,8 +22,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.by_suite import record
-from benchmarks.routing.record import Recorded, Suite, suites_of
+from benchmarks.by_suite import asked_suites
+from benchmarks.routing.record import Recorded, Suite
 from benchmarks.routing.replay import SERVED, Outcome, known, replay
 from mass_serve.engine import Engine
 from mass_serve.engine.execution import Execution
@@ -126,15 +125,10 @@ def _over(shares: list[Share]) -> dict[str, float]:
 
 def main() -> None:
     """Prints a line for every suite and mode."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("suites", type=Path, help="folder of the suites")
-    parser.add_argument("--records", type=Path, required=True, help="folder to keep raw evidence in")
-    parser.add_argument("--only", nargs="+", metavar="NAME", help="these suites of the folder")
-    parser.add_argument("--json", type=Path, help="write the figures here, too")
-    asked = parser.parse_args()
-    for suite in suites_of(asked.suites, asked.only):
+    asked = asked_suites(__doc__, records=True)
+    assert asked.records is not None
+    for folder in asked.suites:
+        suite = Suite.open(folder)
         own = figures(suite, asked.records)
         for mode in MODES:
             after = ", ".join(
@@ -144,8 +138,7 @@ def main() -> None:
             )
             before = own["plain"][mode]["normalised_accuracy"]
             print(f"{suite.name}, {mode}: {before:.3f}; with {after}", flush=True)
-        if asked.json:
-            record(asked.json, {suite.name: own})
+        asked.record(suite.name, own)
 
 
 if __name__ == "__main__":

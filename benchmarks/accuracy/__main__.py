@@ -10,43 +10,30 @@ other suites in the file stay.
 
 from __future__ import annotations
 
-import argparse
-from pathlib import Path
 from typing import Any
 
 from benchmarks.accuracy.measure import measured
-from benchmarks.by_suite import record
+from benchmarks.by_suite import asked_suites
 
 
 def main() -> None:
     """Prints a line for each suite and mode."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("suites", type=Path, help="folder of the suites")
-    parser.add_argument("--only", nargs="+", metavar="NAME", help="these suites of the folder")
-    parser.add_argument("--json", type=Path, required=True, help="write the figures here")
-    asked = parser.parse_args()
-    names = asked.only or sorted(
-        path.parent.parent.name for path in asked.suites.glob("*/store/manifest.json")
-    )
-    for name in names:
-        found = measured(asked.suites / name)
-        _print(name, found)
-        record(asked.json, {name: found})
+    asked = asked_suites(__doc__)
+    for suite in asked.suites:
+        found = measured(suite)
+        _print(suite.name, found)
+        asked.record(suite.name, found)
 
 
 def _print(name: str, found: dict[str, Any]) -> None:
     for when in ("plain", "calibrated"):
-        told = found[when]["unfamiliar"]["average"]
-        for mode, figures in found[when]["modes"].items():
+        for mode, figures in found[when].items():
             average = figures["average"]
             print(
                 f"{name}, {when}, {mode}: {average['normalised_accuracy']:.3f} of the individual accuracy,"
                 f" task right {average['router_accuracy']:.3f}, {average['mean_passes']:.2f} passes",
                 flush=True,
             )
-        print(f"{name}, {when}: what no task covers is told with an AUROC of {told['auroc']:.3f}", flush=True)
 
 
 if __name__ == "__main__":

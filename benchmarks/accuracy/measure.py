@@ -12,8 +12,9 @@ from typing import Any, get_args
 
 import torch
 
+from mass_serve.engine import Engine
 from mass_serve.engine.execution import Execution
-from mass_serve.engine.loading import LoadedStore, load_store
+from mass_serve.engine.loading import load_store
 from mass_serve.engine.options import GIB
 from mass_serve.evaluation import EvaluationData, Options, evaluate, files_of
 from mass_serve.evaluation.baselines import ANY_HEAD, PRETRAINED, TSV_C
@@ -27,7 +28,6 @@ from mass_serve.model_store.progress import silent
 from mass_serve.model_store.store import Store
 from mass_serve.router import PAPER, ModeName
 
-# The first is the one by which it is measured whether what no task covers can be told.
 MODES: tuple[ModeName, ...] = ("exact", "balanced", "fast", "one_pass", PAPER)
 CALIBRATED_MODES = MODES[:3]
 BASELINES = (TSV_C, TSV_M.name, PRETRAINED)
@@ -35,23 +35,20 @@ HEAD_CHOICES: tuple[HeadChoice, ...] = tuple(choice for choice in get_args(HeadC
 UNROUTED = 0.01  # the share of the inputs of the tasks themselves
 PLACES = 4
 CPU = torch.device("cpu")
-# What is kept of a report's figures of a method that routes.
-KEPT = (
-    *("accuracy", "normalised_accuracy", "right_of_two", "router_accuracy", "task_survival"),
-    *("mean_set_size", "mean_passes", "label_ece", "task_ece"),
-)
+# What is kept of a report's figures of a method that routes: of each task, and of the average beside these.
+OF_TASKS = ("accuracy", "normalised_accuracy", "router_accuracy", "task_survival", "mean_set_size")
+OF_AVERAGES = ("right_of_two", "mean_passes", "label_ece", "task_ece")
 
 
 def measured(suite: Path) -> dict[str, Any]:
     """All figures of a suite's folder."""
-    plain = Variants(_loaded(suite / "store", calibrated=False), Execution.LOW_RANK, GIB)
+    plain = variants_of(suite / "store", calibrated=False)
     choices = [Routed(choice, _choosing(plain, choice)) for choice in HEAD_CHOICES]
     report = _report(suite, plain, MODES, choices, BASELINES)
     with calibrated_store(suite) as store:
-        after = Variants(_loaded(store, calibrated=True), Execution.LOW_RANK, GIB)
         entry = Store.open(str(store)).manifest.calibration
         assert entry is not None
-        calibrated = _report(suite, after, CALIBRATED_MODES)
+        calibrated = _report(suite, variants_of(store, calibrated=True), CALIBRATED_MODES)
     return {
         "tasks": len(plain.loaded.routed_heads),
         "inputs": report["average"]["images"],
@@ -64,12 +61,15 @@ def measured(suite: Path) -> dict[str, Any]:
         "by_task": {
             task: {
                 "inputs": figures["images"],
-                **{name: _rounded(value) for name, value in figures["baselines"].items() if value},
+                **{
+                    name: _rounded(value) for name, value in figures["baselines"].items() if value is not None
+                },
             }
             for task, figures in report["tasks"].items()
         },
-        "plain": _routed(report, MODES),
-        "calibrated": {"inputs": entry.images, **_routed(calibrated, CALIBRATED_MODES)},
+        "plain": {mode: _of_method(report["methods"][mode]) for mode in MODES},
+        "calibrated": {mode: _of_method(calibrated["methods"][mode]) for mode in CALIBRATED_MODES},
+        "calibrated_by": entry.images,
     }
 
 
@@ -87,11 +87,13 @@ def calibrated_store(suite: Path) -> Iterator[Path]:
         yield copy
 
 
-def _loaded(store: Path, *, calibrated: bool) -> LoadedStore:
-    return load_store(str(store), CPU, torch.float32, MODES[0], calibrated=calibrated)
+def variants_of(store: Path, *, calibrated: bool) -> Variants:
+    """The store in memory, for all modes, with its calibration or as if it had none."""
+    loaded = load_store(str(store), CPU, torch.float32, MODES[0], calibrated=calibrated)
+    return Variants(loaded, Execution.LOW_RANK, GIB)
 
 
-def _choosing(variants: Variants, choice: HeadChoice) -> Any:
+def _choosing(variants: Variants, choice: HeadChoice) -> Engine:
     """An engine of the paper's mode that chooses heads in another way."""
     loaded = variants.loaded
     router = loaded.router.model_copy(update={"head_choice": choice})
@@ -107,41 +109,22 @@ def _report(
 ) -> Any:
     engine = variants.engine()
     labels = of_whole_inputs(engine.tasks)
-    options = Options(
-        methods=[*(Routed(mode, variants.engine(mode)) for mode in modes), *further],
-        baselines=baselines,
-        unfamiliar=suite / "ood",
-    )
+    methods = [*(Routed(mode, variants.engine(mode)) for mode in modes), *further]
+    options = Options(methods=methods, baselines=baselines)
     return evaluate(engine, EvaluationData(suite / "evaluation", labels, files_of(engine)), options=options)
-
-
-def _routed(report: Any, modes: Sequence[str]) -> dict[str, Any]:
-    """The figures of modes, and of what no task covers."""
-    told = report["unfamiliar"]
-    return {
-        "modes": {mode: _of_method(report["methods"][mode]) for mode in modes},
-        "unfamiliar": {
-            "average": _every_rounded(told["average"]),
-            "domains": {name: _every_rounded(one) for name, one in told["domains"].items()},
-        },
-    }
 
 
 def _of_method(method: Any) -> dict[str, Any]:
     average = method["average"]
+    interval = [_rounded(bound) for bound in average["intervals"]["accuracy"]]
     return {
-        "average": _of_inputs(average)
-        | {"interval": [_rounded(bound) for bound in average["intervals"]["accuracy"]]},
-        "tasks": {task: _of_inputs(figures) for task, figures in method["tasks"].items()},
+        "average": {**_kept(average, (*OF_TASKS, *OF_AVERAGES)), "interval": interval},
+        "tasks": {task: _kept(figures, OF_TASKS) for task, figures in method["tasks"].items()},
     }
 
 
-def _of_inputs(figures: Mapping[str, Any]) -> dict[str, float]:
-    return {name: _rounded(figures[name]) for name in KEPT}
-
-
-def _every_rounded(figures: Mapping[str, float]) -> dict[str, float]:
-    return {name: _rounded(value) for name, value in figures.items()}
+def _kept(figures: Mapping[str, Any], names: Sequence[str]) -> dict[str, float]:
+    return {name: _rounded(figures[name]) for name in names}
 
 
 def _rounded(figure: float) -> float:

@@ -8,11 +8,15 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from benchmarks import few_labels
 from benchmarks.accuracy import __main__ as accuracy
-from benchmarks.accuracy import curves
+from benchmarks.accuracy import curves, unfamiliar
+from examples.suites.unseen import unseen
 from tests.examples.test_demo_store import DEMO_STORE, ROOT
+
+pytestmark = pytest.mark.slow
 
 LABELS = 3
 EXAMPLES = ROOT / "examples"
@@ -29,8 +33,9 @@ def suites(tmp_path: Path) -> Path:
                 copied.mkdir(parents=True)
                 for picture in sorted(label.iterdir())[:2]:
                     shutil.copy(picture, copied)
-    (suite / "ood" / "faces").mkdir(parents=True)
-    shutil.copy(next((EXAMPLES / "images").rglob("*.png")), suite / "ood" / "faces")
+    (suite / "ood" / "noise").mkdir(parents=True)
+    for number in range(4):
+        Image.fromarray(unseen("noise", number)).save(suite / "ood" / "noise" / f"{number}.png")
     shutil.copytree(DEMO_STORE, suite / "store")
     return suite.parent
 
@@ -46,17 +51,31 @@ def test_accuracy_is_measured_in_every_mode_and_other_suites_stay_in_the_file(
     assert found["other"] == {"tasks": 2}
     demo = found["demo"]
     assert (demo["tasks"], demo["inputs"]) == (8, 8 * LABELS * 2)
-    assert list(demo["plain"]["modes"]) == ["exact", "balanced", "fast", "one_pass", "paper"]
-    exact = demo["plain"]["modes"]["exact"]
+    assert list(demo["plain"]) == ["exact", "balanced", "fast", "one_pass", "paper"]
+    exact = demo["plain"]["exact"]
     assert exact["average"]["accuracy"] > 0.9
     low, high = exact["average"]["interval"]
     assert low < exact["average"]["accuracy"] <= high
     assert exact["tasks"].keys() == demo["by_task"].keys()
     assert demo["baselines"]["tsv_c"] > 0.9
     assert demo["head_choices"].keys() == {"router", "mean"}
-    assert demo["calibrated"]["inputs"] == 1032, "the demo is measured with the calibration that it has"
-    assert demo["calibrated"]["unfamiliar"]["domains"].keys() == {"faces"}
+    assert demo["calibrated_by"] == 1032, "the demo is measured with the calibration that it has"
+    assert list(demo["calibrated"]) == ["exact", "balanced", "fast"]
     assert "demo, plain, exact: " in capsys.readouterr().out
+
+
+def test_what_no_task_covers_is_measured_by_kind(
+    suites: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    written = suites.parent / "unfamiliar.json"
+    monkeypatch.setattr(sys, "argv", ["unfamiliar", str(suites), "--json", str(written)])
+    unfamiliar.main()
+    demo = json.loads(written.read_text())["demo"]
+    for figures in (demo["plain"], demo["calibrated"]):
+        assert list(figures) == ["all", "noise"]
+        assert figures["noise"]["auroc"] > 0.7
+    assert demo["plain"]["noise"]["unrouted"] == 0, "a store that is not calibrated routes all"
+    assert "demo: AUROC 0." in capsys.readouterr().out
 
 
 def test_few_labels_are_drawn_of_every_task(
