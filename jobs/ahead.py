@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
+# A file of another machine may take for ever.
+CLOSING_SECONDS = 1.0
 
 
 class Ahead(Generic[T]):
-    """An iterator that runs on a thread of its own; `close` ends it, at the latest with its next item.
+    """A generator that runs on a thread of its own, and is closed there.
 
-    What the iterator raises is raised where the item would be taken.
+    What it raises is raised where the item would be taken.
     """
 
-    def __init__(self, items: Iterator[T], most: int, most_bytes: int, nbytes: Callable[[T], int]) -> None:
+    def __init__(
+        self, items: Generator[T, None, None], most: int, most_bytes: int, nbytes: Callable[[T], int]
+    ) -> None:
         """Begins. At most `most` items, or those of `most_bytes` in all, wait to be taken."""
         self._items, self._most, self._most_bytes, self._nbytes = items, most, most_bytes, nbytes
         self._waiting: deque[T] = deque()
@@ -42,17 +47,19 @@ class Ahead(Generic[T]):
             raise self._error
 
     def close(self) -> None:
-        """Lets go of what waits, and of the thread once it has its next item."""
+        """Lets go of what waits; the thread ends with its next item, which is not waited for for long."""
         with self._changed:
             self._closed = True
             self._waiting.clear()
             self._changed.notify_all()
+        self._thread.join(CLOSING_SECONDS)
 
     def _run(self) -> None:
         try:
-            for item in self._items:
-                if not self._put(item):
-                    break
+            with closing(self._items):
+                for item in self._items:
+                    if not self._put(item):
+                        break
         except BaseException as error:
             self._error = error
         finally:

@@ -6,7 +6,7 @@ for answered in answer_all(engine, asked, stream, preparing):
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import Future
 from contextlib import closing
 from dataclasses import dataclass
@@ -57,12 +57,11 @@ class Answered:
     cut: int | None = None  # of a text: how many of its tokens were not read
 
 
+Stream = Generator[JobInput, None, None]
 _Pending = tuple[JobInput, Future[PreparedInput] | None]
 
 
-def answer_all(
-    engine: Engine, asked: Asked, stream: Iterator[JobInput]
-) -> Generator[list[Answered], None, None]:
+def answer_all(engine: Engine, asked: Asked, stream: Stream) -> Generator[list[Answered], None, None]:
     """Yields the answers batch by batch, of texts not in their order.
 
     Raises JobError where no input can be made ready on this machine, and what the device raises.
@@ -79,9 +78,10 @@ def answer_all(
                 yield _answered(engine, asked, batch)
 
 
-def _pending(stream: Iterator[JobInput], preparer: Preparer) -> Iterator[_Pending]:
-    for one in stream:
-        yield one, None if isinstance(one.found, InputError) else preparer.submit(one.found)
+def _pending(stream: Stream, preparer: Preparer) -> Generator[_Pending, None, None]:
+    with closing(stream):
+        for one in stream:
+            yield one, None if isinstance(one.found, InputError) else preparer.submit(one.found)
 
 
 def _ready(pending: _Pending) -> Ready:

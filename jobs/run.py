@@ -5,16 +5,16 @@ done = run_job(engine, Job(["photos/"], Path("results"), ...), settings={}, told
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 from mass_serve.engine import Engine
-from mass_serve.jobs.answering import Answered, Asked, answer_all
+from mass_serve.jobs.answering import Answered, Asked, Stream, answer_all
 from mass_serve.jobs.results import Counts, Form, Result, ResultsFolder, RowForm, check_form
 from mass_serve.jobs.results.folder import JOURNAL
-from mass_serve.jobs.sources import Columns, JobInput, Listing, check_tables, inputs, tree_of
+from mass_serve.jobs.sources import Columns, Listing, check_tables, inputs, tree_of
 
 
 @dataclass(frozen=True)
@@ -84,9 +84,7 @@ def run_job(
         return Done(results.counts, left_out)
 
 
-def _answer(
-    engine: Engine, job: Job, stream: Iterator[JobInput], results: ResultsFolder, meter: _Meter
-) -> None:
+def _answer(engine: Engine, job: Job, stream: Stream, results: ResultsFolder, meter: _Meter) -> None:
     with closing(answer_all(engine, job.asked, stream)) as batches:
         for batch in batches:
             results.add([_result(one, job.rows) for one in batch])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Generator, Iterator
 from dataclasses import dataclass
 
 from mass_serve.inputs.errors import CorruptInputError, InputError
@@ -52,7 +52,7 @@ def check_tables(listing: Listing, columns: Columns) -> None:
 
 def inputs(
     listing: Listing, columns: Columns, start: Position, done: Collection[int] = ()
-) -> Iterator[JobInput]:
+) -> Generator[JobInput, None, None]:
     """Yields the inputs from a position on, without those whose numbers are `done`.
 
     What cannot be read is one too: the file, or what is left of an archive or table behind its last input.
