@@ -13,11 +13,11 @@ import typer
 from mass_serve.cli.arguments import StoreArgument
 from mass_serve.cli.failing import EXIT_FAILED, EXIT_USAGE, fail
 from mass_serve.cli.job_progress import job_progress
+from mass_serve.cli.questions import asked_of
 from mass_serve.engine import Aggregation, AnswerKind, Engine, Question, StoreSource
 from mass_serve.jobs import (
     IMAGE,
     TEXT,
-    Asked,
     Columns,
     Done,
     Form,
@@ -90,7 +90,7 @@ def batch(
         form=form,
         columns=Columns(texts, column or (TEXT if texts else IMAGE), id_column),
         asked=asked_of(question, settings, embeds=embedding),
-        rows=RowForm(top, texts, entities, embedding, aggregation),
+        rows=RowForm(top, texts, entities, embedding, _is_multi_label(engine, question), aggregation),
     )
     done = _run(engine, settings, job)
     _tell(done, job, source, engine, as_json)
@@ -98,16 +98,10 @@ def batch(
         raise typer.Exit(EXIT_FAILED)
 
 
-def asked_of(question: Question, settings: Settings, *, embeds: bool = False) -> Asked:
-    """What is asked about every input, with the settings' batches, processes and limits."""
-    return Asked(
-        question,
-        embeds,
-        settings.max_batch_images,
-        settings.max_batch_tokens,
-        settings.decode_workers,
-        settings.image_limits,
-    )
+def _is_multi_label(engine: Engine, question: Question) -> bool:
+    """Whether a task that may answer gives any number of labels."""
+    names = engine.tasks if question.tasks is None else question.tasks
+    return any(engine.tasks[name].head.is_multi_label for name in names)
 
 
 def _run(engine: Engine, settings: Settings, job: Job) -> Done:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import closing
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Annotated
@@ -11,22 +12,34 @@ from typing import Annotated
 import typer
 
 from mass_serve.cli.failing import EXIT_FAILED, fail
-from mass_serve.cli.given_inputs import GivenInput, GivenInputs, on_one_line
-from mass_serve.engine import Aggregation, AnswerKind, Classification, Engine, Question
+from mass_serve.cli.given_inputs import GivenInputs, on_one_line
+from mass_serve.cli.json_list import JsonList
+from mass_serve.cli.questions import asked_of
+from mass_serve.engine import Aggregation, AnswerKind, Engine, Question
 from mass_serve.inputs.texts import Text
+from mass_serve.jobs import IMAGE, TEXT, Answered, Columns, JobError, answer_all, in_order
 from mass_serve.model_store.errors import StoreError
 from mass_serve.server.protocols.results import AlternativeAnswer, ImageResult, TokenResult, result
 from mass_serve.server.settings import Settings, SettingsError, load_settings
 from mass_serve.server.startup import store_source
 
-Result = tuple[GivenInput, ImageResult | TokenResult]
+
+@dataclass(frozen=True)
+class Shown:
+    """What is shown of an answer."""
+
+    top: int  # labels
+    aggregation: Aggregation
 
 
 def classify(
     files: Annotated[
         list[Path] | None,
         typer.Argument(
-            help="image files, or text files where the store reads texts; - is a text on standard input",
+            help=(
+                "image files, or text files where the store reads texts, and folders of them; - is a text on"
+                " standard input"
+            ),
             metavar="FILE...",
         ),
     ] = None,
@@ -64,7 +77,7 @@ def classify(
     ] = "simple",
     as_json: Annotated[bool, typer.Option("--json", help="one JSON list for machines")] = False,
 ) -> None:
-    """Classifies image files or texts. Ends with 1 if some cannot be read, and still answers the others."""
+    """Classifies images or texts. Ends with 1 if some cannot be read, and still answers the others."""
     try:
         settings = load_settings({"store": store})
         engine = store_source(settings).load()
@@ -72,16 +85,15 @@ def classify(
     except (SettingsError, StoreError, ValueError) as error:
         fail(error)
     _check_known(engine, question.tasks or ())
-    given = GivenInputs(placed=_asks_of_tokens(engine, question))
-    _read(given, engine, settings, files or [], _paired(text or [], text_pair or []), lines or [])
-    if question.same_task:
-        _check_one_batch(len(given.readable), settings.max_batch_images)
-    results = [
-        (one, result(answer, top, aggregation))
-        for one, answer in _classify_all(engine, question, given.readable, settings.max_batch_images)
-    ]
-    _print_json(results) if as_json else _print_lines(results)
-    if given.failed:
+    _check_question(engine, question)
+    given = _given(engine, files or [], _paired(text or [], text_pair or []), lines or [])
+    try:
+        with closing(answer_all(engine, asked_of(question, settings), given.stream())) as batches:
+            answered = _of_one_task(batches, settings) if question.same_task else batches
+            complete = _print(given, in_order(answered), Shown(top, aggregation), as_json)
+    except JobError as error:
+        fail(error, EXIT_FAILED)
+    if not complete:
         raise typer.Exit(EXIT_FAILED)
 
 
@@ -91,9 +103,9 @@ def _check_known(engine: Engine, names: Sequence[str]) -> None:
             fail(f"there is no task {name!r}; the store has {', '.join(engine.tasks)}")
 
 
-def _asks_of_tokens(engine: Engine, question: Question) -> bool:
+def _check_question(engine: Engine, question: Question) -> None:
     try:
-        return question.asks_of_tokens(engine.tasks)
+        question.asks_of_tokens(engine.tasks)
     except ValueError as error:
         fail(error)
 
@@ -109,71 +121,67 @@ def _paired(texts: Sequence[str], seconds: Sequence[str]) -> Sequence[Text]:
     return list(zip(texts, seconds, strict=True))
 
 
-def _read(
-    given: GivenInputs,
-    engine: Engine,
-    settings: Settings,
-    files: Sequence[Path],
-    texts: Sequence[Text],
-    lines: Sequence[Path],
-) -> None:
-    """Reads all inputs as the store takes them."""
+def _given(
+    engine: Engine, files: Sequence[Path], texts: Sequence[Text], lines: Sequence[Path]
+) -> GivenInputs:
+    """All inputs, which must be of the kind that the store reads."""
     if engine.tokenizer is not None:
         if not (files or texts or lines):
             fail("the store reads texts, and none is given: give --text TEXT, --lines FILE or a text file")
-        given.read_texts(texts, files, lines, engine.tokenizer)
-        return
+        return GivenInputs(Columns(reads_texts=True, input=TEXT), texts, files, lines)
     if texts or lines:
         fail("the store reads images, and a text is given: give image files, or a store that reads texts")
     if not files:
         fail("the store reads images, and none is given: give image files")
-    given.read_images(files, engine.preprocessing, settings.image_limits)
+    return GivenInputs(Columns(reads_texts=False, input=IMAGE), files=files)
 
 
-def _check_one_batch(inputs: int, batch: int) -> None:
-    if inputs > batch:
+def _of_one_task(batches: Iterable[Sequence[Answered]], settings: Settings) -> list[list[Answered]]:
+    """The one batch that all inputs are in, and those that cannot be read."""
+    found = [list(batch) for batch in islice(batches, 2)]
+    if sum(any(one.answers for one in batch) for batch in found) > 1:
         fail(
-            f"with --same-task all inputs go into one batch, which has {batch}, not {inputs};"
-            " give fewer, or set MASS_MAX_BATCH_IMAGES"
+            f"with --same-task all inputs go into one batch, which has {settings.max_batch_images}, and there"
+            " are more; give fewer, or set MASS_MAX_BATCH_IMAGES"
         )
+    return found
 
 
-def _classify_all(
-    engine: Engine, question: Question, inputs: Sequence[GivenInput], batch: int
-) -> Iterator[tuple[GivenInput, Classification]]:
-    """Yields every answer with the input that it is about."""
-    queries = question.queries([one.prepared for one in inputs], engine.tasks)
-    asked = (one for one in inputs for _ in range(question.answers(1, engine.tasks)))
-    for start in range(0, len(queries), batch):
-        answers = engine.classify_batch(queries[start : start + batch]).all_answers()
-        yield from zip(islice(asked, len(answers)), answers, strict=True)
+def _print(given: GivenInputs, answered: Iterable[Answered], shown: Shown, as_json: bool) -> bool:
+    """Prints what is answered, names what cannot be read, and tells whether that was nothing."""
+    complete = True
+    written = JsonList() if as_json else None
+    for one in answered:
+        if one.problem:
+            complete = False
+            name = "--text" if given.is_option(one.input) else one.input.id
+            typer.echo(f"error: {name}: {one.problem}", err=True)
+        for answer in one.answers:
+            found = result(answer, shown.top, shown.aggregation)
+            if written is None:
+                _print_line(one.input.id, found)
+            else:
+                cut = {} if one.cut is None else {"cut": one.cut}
+                written.add({**given.described(one.input), **found.model_dump(), **cut})
+    if written is not None:
+        written.end()
+    return complete
 
 
-def _print_json(results: Sequence[Result]) -> None:
-    typer.echo(
-        json.dumps([{**one.described, **found.model_dump(), **_cut(one)} for one, found in results], indent=2)
-    )
-
-
-def _cut(one: GivenInput) -> dict[str, int]:
-    return {} if one.cut is None else {"cut": one.cut}
-
-
-def _print_lines(results: Sequence[Result]) -> None:
+def _print_line(name: str, found: ImageResult | TokenResult) -> None:
     """Prints `file  task  label score, label score`, readable and easy to cut.
 
     Of a task that classifies tokens it is `label text score`. Of one of any number of labels it is all that
     reach their thresholds, or `(no label)`. What is unlike the inputs of every task ends in
     `(none of these)`; what is near to another task too, in `(or task: label coefficient)`.
     """
-    for given, found in results:
-        if isinstance(found, TokenResult):
-            labels = [f"{one.label} {on_one_line(one.text)} {one.score:.3f}" for one in found.entities]
-        else:
-            told = found.top if found.labels is None else found.labels
-            labels = [f"{entry.label} {entry.score:.3f}" for entry in told] or ["(no label)"]
-        doubts = "" if isinstance(found, TokenResult) else _doubts(found)
-        typer.echo(f"{given.name}\t{found.task}\t{', '.join(labels)}{doubts}")
+    if isinstance(found, TokenResult):
+        labels = [f"{one.label} {on_one_line(one.text)} {one.score:.3f}" for one in found.entities]
+    else:
+        told = found.top if found.labels is None else found.labels
+        labels = [f"{entry.label} {entry.score:.3f}" for entry in told] or ["(no label)"]
+    doubts = "" if isinstance(found, TokenResult) else _doubts(found)
+    typer.echo(f"{name}\t{found.task}\t{', '.join(labels)}{doubts}")
 
 
 def _told(one: AlternativeAnswer) -> str:

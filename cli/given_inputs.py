@@ -1,111 +1,82 @@
-"""What a user names on the command line, as a store takes it: image files, or texts in three places."""
+"""What a user names to `mass-serve classify`, one after the other: files, folders, texts, and lines."""
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
-import typer
-
-from mass_serve.engine import PreparedInput
-from mass_serve.engine.preprocessing import ImagePreprocessor
-from mass_serve.inputs.errors import InputError
-from mass_serve.inputs.images import ImageLimits, decode_image
-from mass_serve.inputs.texts import Text, TextTokenizer, TokenizerError, Tokens, check_texts, parts
+from mass_serve.inputs.errors import CorruptInputError, EmptyInputError, InputError, InvalidTextError
+from mass_serve.inputs.texts import Text, parts
+from mass_serve.jobs import Columns, Found, JobInput, Position, Stream, inputs_below
 from mass_serve.server.protocols.text_items import FIRST, SECOND, read_text
 
 STANDARD_INPUT = Path("-")
 # Between the two texts of a pair, in a line of output.
 PAIRED = " | "
 
+Named = tuple[str, Found]  # what an input is called, and what it is
+
 
 @dataclass(frozen=True)
-class GivenInput:
-    """One image or text that can be classified."""
-
-    name: str  # in a line of output
-    described: dict[str, str | None]  # in JSON
-    prepared: PreparedInput
-
-    @property
-    def cut(self) -> int | None:
-        """How many tokens of a text are not read; None of an image."""
-        return self.prepared.cut if isinstance(self.prepared, Tokens) else None
-
-
-@dataclass
 class GivenInputs:
-    """Collects what can be read. A line on standard error names everything else that was given."""
+    """All that was given, in the order in which it is answered."""
 
-    placed: bool = False  # it shall be known where the tokens of texts stand in them
-    readable: list[GivenInput] = field(default_factory=list, init=False)
-    failed: bool = field(default=False, init=False)
+    columns: Columns
+    texts: Sequence[Text] = ()
+    files: Sequence[Path] = ()  # and folders
+    lines: Sequence[Path] = ()  # files with a text on each line
 
-    def read_images(
-        self, paths: Sequence[Path], preprocessor: ImagePreprocessor, limits: ImageLimits
-    ) -> None:
-        """Reads image files."""
-        for path in paths:
-            with self._telling(path):
-                pixels = preprocessor.preprocess(decode_image(path.read_bytes(), limits))
-                self.readable.append(GivenInput(str(path), {"image": str(path)}, pixels))
+    def stream(self) -> Stream:
+        """Yields the inputs, each read when it is wanted."""
+        for number, (name, found) in enumerate(self._named()):
+            yield JobInput(name, found, Position(number))
 
-    def read_texts(
-        self, texts: Sequence[Text], files: Sequence[Path], lines: Sequence[Path], tokenizer: TextTokenizer
-    ) -> None:
-        """Reads texts given as such, files that are one text, and files of which each line is one.
+    def described(self, one: JobInput) -> dict[str, str | None]:
+        """What JSON says of an input: where it is from, and of a text what it is."""
+        if isinstance(one.found, bytes | InputError):
+            return {"image": one.id}
+        texts = dict(zip((FIRST, SECOND), parts(one.found), strict=False))
+        return texts | {"source": None if self.is_option(one) else one.id}
 
-        Lines of nothing but blanks are no texts. Those of a .jsonl file are a text or a pair in JSON.
-        """
-        for text in texts:
-            self._read_text(text, None, tokenizer)
-        for path in files:
-            with self._telling(path):
-                self._read_text(_content(path), str(path), tokenizer)
-        for path in lines:
-            with self._telling(path):
-                read = _text_of_json if path.suffix == ".jsonl" else str
-                for number, line in enumerate(_content(path).split("\n"), start=1):
-                    if line.strip():
-                        self._read_line(line, read, f"{path}:{number}", tokenizer)
+    def is_option(self, one: JobInput) -> bool:
+        """Tells whether an input was given as --text."""
+        return one.at.number < len(self.texts)
 
-    def _read_line(
-        self, line: str, read: Callable[[str], Text], source: str, tokenizer: TextTokenizer
-    ) -> None:
+    def _named(self) -> Iterator[Named]:
+        for text in self.texts:
+            yield PAIRED.join(map(on_one_line, parts(text))), text
+        for path in self.files:
+            if path.is_dir():
+                yield from self._below(path)
+            else:
+                yield str(path), self._whole(path)
+        for path in self.lines:
+            yield from _lines(path)
+
+    def _below(self, folder: Path) -> Iterator[Named]:
+        is_empty = True
+        for one in inputs_below(str(folder), self.columns):
+            is_empty = False
+            yield one.id, one.found
+        if is_empty:
+            noun = "texts" if self.columns.reads_texts else "images"
+            yield str(folder), EmptyInputError(f"the folder holds no {noun}")
+
+    def _whole(self, path: Path) -> Found:
+        """Reads a file that is one image, or one text."""
         try:
-            text = read(line)
-        except ValueError as error:
-            self._tell(source, error)
-        else:
-            self._read_text(text, source, tokenizer)
-
-    def _read_text(self, text: Text, source: str | None, tokenizer: TextTokenizer) -> None:
-        with self._telling(source or "--text"):
-            check_texts([text])
-            tokens = tokenizer.tokens(text, placed=self.placed)
-            name = source or PAIRED.join(map(on_one_line, parts(text)))
-            described = dict(zip((FIRST, SECOND), parts(text), strict=False)) | {"source": source}
-            self.readable.append(GivenInput(name, described, tokens))
-
-    @contextmanager
-    def _telling(self, name: str | Path) -> Iterator[None]:
-        """Tells what is wrong with an input, by its name, and goes on."""
-        try:
-            yield
+            with _opened(path, standard_input=self.columns.reads_texts) as file:
+                data = file.read()
+            return _text(data, is_first=True).replace("\r\n", "\n") if self.columns.reads_texts else data
         except OSError as error:
-            self._tell(name, error.strerror)
-        except UnicodeDecodeError:
-            self._tell(name, "this is no text in UTF-8; the store reads texts: give --text or text files")
-        except (InputError, TokenizerError) as error:
-            self._tell(name, error)
-
-    def _tell(self, name: str | Path, problem: object) -> None:
-        self.failed = True
-        typer.echo(f"error: {name}: {problem}", err=True)
+            return CorruptInputError(error.strerror)
+        except InputError as error:
+            return error
 
 
 def on_one_line(text: str) -> str:
@@ -113,15 +84,50 @@ def on_one_line(text: str) -> str:
     return " ".join(text.split())
 
 
-def _text_of_json(line: str) -> Text:
+def _lines(path: Path) -> Iterator[Named]:
+    """Yields the texts of a file's lines, and why the rest of it cannot be read.
+
+    Lines of nothing but blanks are no texts. Those of a .jsonl file are a text or a pair in JSON.
+    """
+    is_json = path.suffix == ".jsonl"
+    try:
+        with _opened(path, standard_input=True) as file:
+            for number, line in enumerate(file, start=1):
+                if line.strip():
+                    yield f"{path}:{number}", _line(line, is_first=number == 1, is_json=is_json)
+    except OSError as error:
+        yield str(path), CorruptInputError(error.strerror)
+
+
+def _line(line: bytes, *, is_first: bool, is_json: bool) -> Found:
+    try:
+        text = _text(line, is_first=is_first).rstrip("\r\n")
+        return _text_of_json(text) if is_json else text
+    except InputError as error:
+        return error
+    except ValueError as error:
+        return InvalidTextError(str(error))
+
+
+def _opened(path: Path, *, standard_input: bool) -> AbstractContextManager[BinaryIO]:
+    if standard_input and path == STANDARD_INPUT:
+        return nullcontext(sys.stdin.buffer)
+    return path.open("rb")
+
+
+def _text(data: bytes, *, is_first: bool) -> str:
+    """Returns the text of bytes; of the first of a file without a mark of the order of bytes."""
+    try:
+        return data.decode("utf-8-sig" if is_first else "utf-8")
+    except UnicodeDecodeError as error:
+        raise InvalidTextError(
+            "this is no text in UTF-8; the store reads texts: give --text or text files"
+        ) from error
+
+
+def _text_of_json(text: str) -> Text:
     """Returns the text or pair of a line in JSON, as the server takes one. Raises ValueError."""
     try:
-        return read_text(json.loads(line))
+        return read_text(json.loads(text))
     except (json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"a line of a .jsonl file must be a text or a pair in JSON ({error})") from error
-
-
-def _content(path: Path) -> str:
-    """Returns what a file or standard input holds, without a mark of the order of bytes."""
-    data = sys.stdin.buffer.read() if path == STANDARD_INPUT else path.read_bytes()
-    return data.decode("utf-8-sig").replace("\r\n", "\n")

@@ -4,11 +4,11 @@
 what any long run can keep to be able to go on.
 """
 
-from mass_serve.jobs.answering import Answered, Asked, answer_all
+from mass_serve.jobs.answering import Answered, Asked, Stream, answer_all, in_order
 from mass_serve.jobs.errors import InputsError, JobError, ResultsError
 from mass_serve.jobs.results import FORMS, Form, RowForm
 from mass_serve.jobs.run import Done, Job, JobProgress, run_job
-from mass_serve.jobs.sources import IMAGE, TEXT, Columns
+from mass_serve.jobs.sources import IMAGE, TEXT, Columns, Found, JobInput, Position, inputs_below
 
 __all__ = [
     "FORMS",
@@ -19,12 +19,18 @@ __all__ = [
     "Columns",
     "Done",
     "Form",
+    "Found",
     "InputsError",
     "Job",
     "JobError",
+    "JobInput",
     "JobProgress",
+    "Position",
     "ResultsError",
     "RowForm",
+    "Stream",
     "answer_all",
+    "in_order",
+    "inputs_below",
     "run_job",
 ]

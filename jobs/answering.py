@@ -6,7 +6,7 @@ for answered in answer_all(engine, asked, stream, preparing):
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import closing
 from dataclasses import dataclass
@@ -76,6 +76,17 @@ def answer_all(engine: Engine, asked: Asked, stream: Stream) -> Generator[list[A
         with closing(ahead):
             for batch in batches(map(_ready, ahead), limits):
                 yield _answered(engine, asked, batch)
+
+
+def in_order(batches: Iterable[Sequence[Answered]]) -> Iterator[Answered]:
+    """Yields what was answered in the order of the inputs, whose numbers begin with 0."""
+    waiting: dict[int, Answered] = {}
+    number = 0
+    for batch in batches:
+        waiting |= {one.input.at.number: one for one in batch}
+        while number in waiting:
+            yield waiting.pop(number)
+            number += 1
 
 
 def _pending(stream: Stream, preparer: Preparer) -> Generator[_Pending, None, None]:

@@ -43,6 +43,7 @@ def _schema(pyarrow: Any, columns: Sequence[str]) -> Any:
     types = {
         "score": number,
         "top": pyarrow.list_(pyarrow.struct(labelled)),
+        "labels": pyarrow.list_(pyarrow.struct(labelled)),
         "familiarity": number,
         "unrouted": pyarrow.bool_(),
         "cut": pyarrow.int64(),

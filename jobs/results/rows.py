@@ -12,7 +12,7 @@ from mass_serve.jobs.answering import Answered
 # By column; what a row has nothing for is None.
 Row: TypeAlias = dict[str, object]
 SCORED = ("id", "task", "label", "score", "top", "familiarity", "unrouted")
-CUT, ENTITIES, EMBEDDING, PROBLEM = "cut", "entities", "embedding", "error"
+LABELS, CUT, ENTITIES, EMBEDDING, PROBLEM = "labels", "cut", "entities", "embedding", "error"
 
 
 @dataclass(frozen=True)
@@ -23,12 +23,18 @@ class RowForm:
     texts: bool
     entities: bool
     embedding: bool
+    multi_label: bool = False  # a task may give any number of labels
     aggregation: Aggregation = "simple"
 
     @property
     def columns(self) -> tuple[str, ...]:
         """Their names, in their order."""
-        wanted = ((CUT, self.texts), (ENTITIES, self.entities), (EMBEDDING, self.embedding))
+        wanted = (
+            (LABELS, self.multi_label),
+            (CUT, self.texts),
+            (ENTITIES, self.entities),
+            (EMBEDDING, self.embedding),
+        )
         return (*SCORED, *(name for name, is_wanted in wanted if is_wanted), PROBLEM)
 
     def rows(self, answered: Answered) -> list[Row]:
@@ -51,8 +57,10 @@ class RowForm:
                 for one in found
             ]
             return {"task": answer.task, ENTITIES: entities}
-        top = _top(answer, self.top)
+        order = answer.logits.argsort(descending=True, stable=True)[: self.top].tolist()
+        top = _scored(answer, order)
         return {
+            **self._given(answer),
             "task": answer.task,
             "label": top[0]["label"],
             "score": top[0]["score"],
@@ -61,9 +69,13 @@ class RowForm:
             "unrouted": answer.unrouted,
         }
 
+    def _given(self, answer: Classification) -> Row:
+        """All labels that reach their thresholds, of a task that gives any number of them."""
+        if not answer.is_multi_label:
+            return {}
+        return {LABELS: _scored(answer, answer.labelling.given(answer.logits))}
 
-def _top(answer: Classification, count: int) -> Sequence[dict[str, object]]:
-    """The likeliest labels with their probabilities, ties in label order."""
-    order = answer.probabilities.argsort(descending=True, stable=True)[:count].tolist()
-    scores = answer.probabilities[order].tolist()
-    return [{"label": answer.labels[row], "score": score} for row, score in zip(order, scores, strict=True)]
+
+def _scored(answer: Classification, rows: Sequence[int]) -> Sequence[dict[str, object]]:
+    scores = answer.probabilities[list(rows)].tolist()
+    return [{"label": answer.labels[row], "score": score} for row, score in zip(rows, scores, strict=True)]

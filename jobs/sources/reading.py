@@ -13,6 +13,7 @@ from mass_serve.jobs.sources.listing import Listing, Source
 from mass_serve.jobs.sources.opening import BROKEN, Opened, opened
 from mass_serve.jobs.sources.parquet import check_columns, read_parquet
 from mass_serve.jobs.sources.tar_shards import read_tar
+from mass_serve.jobs.sources.trees import tree_of
 from mass_serve.jobs.sources.values import Columns
 
 
@@ -32,7 +33,7 @@ class JobInput:
     id: str
     found: Found
     at: Position
-    bytes_read: int  # of all sources, when it is
+    bytes_read: int = 0  # of all sources, when it is
 
 
 def check_tables(listing: Listing, columns: Columns) -> None:
@@ -65,6 +66,20 @@ def inputs(
                 at = Position(number, source.number, read.row)
                 bytes_read = source.before + int(read.share * source.size)
                 yield JobInput(read.id or source.name, read.found, at, bytes_read)
+            number += 1
+
+
+def inputs_below(argument: str, columns: Columns) -> Iterator[JobInput]:
+    """Yields the inputs of a file, folder, pattern or URL, the names of whose files are held in memory.
+
+    Raises InputsError.
+    """
+    tree, number = tree_of(argument), 0
+    files = (file for file in tree.files() if file.named or kind_of(file.path, columns.reads_texts))
+    for place, file in enumerate(sorted(files, key=lambda file: file.path), start=1):
+        source = Source(place, tree, file.path, file.size, before=0)
+        for read in _rows(source, 0, columns):
+            yield JobInput(read.id or source.name, read.found, Position(number, place, read.row))
             number += 1
 
 
