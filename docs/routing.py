@@ -24,6 +24,7 @@ def routing_table() -> str:
         "share of it, task unknown",
         "95 %",
         "task right",
+        "with labels",
     )
     return table(head, list(_rows(json.loads(RESULTS.read_text())["suites"])))
 
@@ -31,6 +32,7 @@ def routing_table() -> str:
 def _rows(suites: dict[str, Any]) -> Iterator[tuple[str, ...]]:
     for name, suite in suites.items():
         first = (code(name), str(len(suite["tasks"])), str(suite["inputs"]), three(suite["task_known"]))
+        labelled = three(suite["labelled_task_right"])
         for number, (mode, own) in enumerate(suite["modes"].items()):
             low, high = own["interval"]
             yield (
@@ -39,4 +41,5 @@ def _rows(suites: dict[str, Any]) -> Iterator[tuple[str, ...]]:
                 three(own["normalised_accuracy"]),
                 f"{three(low)} to {three(high)}",
                 three(own["task_right"]),
+                labelled if number == 0 else "",
             )

@@ -20,4 +20,4 @@ class Weights:
     confidence: float  # of the logarithm of the label's probability in a second pass
 
 
-WEIGHTS = Weights(share=24.0, cosine=6.0, second_pass=18.0, confidence=3.0)
+WEIGHTS = Weights(share=24.0, cosine=6.0, second_pass=18.0, confidence=1.5)

@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Any, get_args
 
 from benchmarks.routing.choose import chosen_on
+from benchmarks.routing.labelled import labelled_tasks
 from benchmarks.routing.record import MOST, Recorded, Suite, suites_of
-from benchmarks.routing.replay import SERVED, Constants, known, replay, resumed
+from benchmarks.routing.replay import SERVED, Constants, Outcome, known, replay, resumed
 from mass_serve.router import ModeName
 from mass_serve.router.modes import PAPER
 
@@ -44,7 +45,9 @@ def main() -> None:
         others = [*tuning[:place], *tuning[place + 1 :]] or tuning
         constants = chosen_on(others)
         measured = suite.part("evaluation", asked.records, MOST)
-        figures["suites"][suite.name] = _figures(suite, measured, constants)
+        own = _figures(suite, measured, constants)
+        own["labelled_task_right"] = _labelled(tuning[place][1], measured)
+        figures["suites"][suite.name] = own
         _print(suite.name, figures["suites"][suite.name])
     final = chosen_on(tuning)
     figures["chosen"] = asdict(final)
@@ -76,6 +79,13 @@ def _figures(suite: Suite, record: Recorded, constants: Constants) -> dict[str, 
     }
 
 
+def _labelled(tuning: Recorded, evaluation: Recorded) -> float:
+    """How often the task is right by a classifier that saw labelled inputs of every task."""
+    tasks = labelled_tasks(tuning, evaluation)
+    right = tasks == evaluation.tasks
+    return _rounded(Outcome(evaluation.tasks, tasks, right.float(), right).task_right)
+
+
 def _rounded(share: float) -> float:
     return round(share, 4)
 
@@ -89,6 +99,7 @@ def _print(name: str, figures: dict[str, Any]) -> None:
             f" task named, task right {own['task_right']:.3f}",
             flush=True,
         )
+    print(f"  a classifier of tasks with labels: task right {figures['labelled_task_right']:.3f}", flush=True)
 
 
 if __name__ == "__main__":
