@@ -1,13 +1,15 @@
-"""mass-serve task add, remove, rollback, prune: a finished store changed, without its other models."""
+"""mass-serve task add, remove, rollback, thresholds, prune: a store changed, without its other models."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from mass_serve.cli import choose_thresholds
 from mass_serve.cli.arguments import JsonOption, StoreArgument
 from mass_serve.cli.failing import fail
 from mass_serve.cli.progress_bars import progress_bars
@@ -17,12 +19,21 @@ from mass_serve.model_store.build_options import BuildOptions
 from mass_serve.model_store.errors import StoreError
 from mass_serve.model_store.progress import Progress
 from mass_serve.model_store.recipes import ModelName, NamedTask, task_input
-from mass_serve.model_store.revisions import add_task, prune_store, refuse_task, remove_task, rollback_task
+from mass_serve.model_store.revisions import (
+    add_task,
+    prune_store,
+    refuse_task,
+    remove_task,
+    rollback_task,
+    set_thresholds,
+)
 from mass_serve.model_store.store import Store
 
 NameArgument = Annotated[str, typer.Argument(help="task", metavar="NAME")]
 
-commands = typer.Typer(help="Add, remove, roll back and prune the tasks of a store.", no_args_is_help=True)
+commands = typer.Typer(
+    help="Add, remove, roll back and prune the tasks of a store; their thresholds.", no_args_is_help=True
+)
 
 
 @commands.command()
@@ -98,6 +109,23 @@ def rollback(store: StoreArgument, name: NameArgument, as_json: JsonOption = Fal
 
 
 @commands.command()
+def thresholds(
+    store: StoreArgument,
+    name: NameArgument,
+    file: Annotated[
+        Path,
+        typer.Argument(
+            help="JSON object of labels and probabilities from which on they are given, 0.5 for others",
+            metavar="FILE",
+        ),
+    ],
+    as_json: JsonOption = False,
+) -> None:
+    """Gives a task of any number of labels other thresholds; its fine-tuned model is not needed."""
+    _change(lambda _: set_thresholds(store, name, file), as_json)
+
+
+@commands.command()
 def prune(store: StoreArgument, as_json: JsonOption = False) -> None:
     """Deletes earlier revisions and what interrupted writes left behind."""
     try:
@@ -143,4 +171,5 @@ def _change(change: Callable[[Progress], Store], as_json: bool, added: str | Non
 
 def register(app: typer.Typer) -> None:
     """Adds the group of commands."""
+    choose_thresholds.register(commands)
     app.add_typer(commands, name="task")

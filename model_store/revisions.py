@@ -1,4 +1,4 @@
-"""Changing a finished store: tasks added, replaced, removed, rolled back; calibrated; old revisions pruned.
+"""Changing a finished store: tasks added, replaced, removed, rolled back; calibrated; revisions pruned.
 
 Every change writes new files, then the manifest. A reader sees the store before or after, and readers
 that opened it before keep working until `prune_store`.
@@ -10,20 +10,23 @@ import dataclasses
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 from torch import Tensor
 
 from mass_serve.model_store.errors import StoreError, TaskError
 from mass_serve.model_store.format.calibration import MEANS, is_calibration
-from mass_serve.model_store.format.entries import CalibrationEntry, TaskEntry
+from mass_serve.model_store.format.entries import CalibrationEntry, HeadSpec, TaskEntry
 from mass_serve.model_store.format.file_names import (
     CALIBRATION_PREFIX,
     MANIFEST_FILE,
     PRETRAINED_FILE,
     SIGNATURE_FILE,
+    task_folder,
 )
 from mass_serve.model_store.format.manifest import Manifest
 from mass_serve.model_store.format.tensor_files import TensorSpec, write_tensors
+from mass_serve.model_store.format.thresholds import read_thresholds
 from mass_serve.model_store.measured import MeasureStore, unmeasured, with_measured
 from mass_serve.model_store.merged_base import is_slow_to_rebuild
 from mass_serve.model_store.plan import TaskInput, check_task_name, plan_task, refuse_other_spelling
@@ -144,6 +147,47 @@ def rollback_task(url: StoreUrl, name: str, progress: Progress = silent) -> Stor
             return _commit(store, (*manifest.tasks, restored), history, progress)
         tasks = tuple(restored if task.name == name else task for task in manifest.tasks)
         return _commit(store, tasks, history, progress)
+
+
+def set_thresholds(url: StoreUrl, name: str, file: Path) -> Store:
+    """Gives a task of any number of labels other thresholds, those of a JSON file, as a new revision of it.
+
+    The fine-tuned model is not needed: nothing else changes, so that a calibration holds for it, too. Raises
+    TaskError for a task that is unknown or gives one label, and CheckpointError for a file that does not fit.
+    """
+    with _changing(url) as store:
+        manifest, current = store.manifest, store.task(name)
+        if not current.head.is_multi_label:
+            raise TaskError(
+                f"task {name} gives an input one label, and has no thresholds: add it again with"
+                " --replace --multi-label"
+            )
+        thresholds = read_thresholds(file, current.labels)
+        entry = _copied(store, current, current.head.model_copy(update={"thresholds": thresholds}))
+        update: dict[str, object] = {
+            "store_revision": new_revision(),
+            "tasks": tuple(entry if earlier is current else earlier for earlier in manifest.tasks),
+            "history": _with_earlier(manifest, current),
+        }
+        calibration = manifest.calibration
+        if calibration is not None and calibration.tasks.get(name) == current.revision:
+            tasks = {**calibration.tasks, name: entry.revision}
+            update["calibration"] = calibration.model_copy(update={"tasks": tasks})
+        return publish(store.files, manifest.model_copy(update=update))
+
+
+def _copied(store: Store, task: TaskEntry, head: HeadSpec) -> TaskEntry:
+    """Makes a new revision of a task with the same files, and that head in the manifest."""
+    revision, files = new_revision(), {}
+    for path, digest in task.files.items():
+        copy = f"{task_folder(task.name, revision)}/{path.rpartition('/')[2]}"
+        with store.checked_file(path) as source, store.files.writing(copy) as target:
+            target.writelines(source.chunks())
+        files[copy] = digest
+    # What was measured is of answers by the thresholds before.
+    return task.model_copy(
+        update={"revision": revision, "files": files, "head": head, "individual_accuracy": None}
+    )
 
 
 def calibrate_store(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -123,6 +124,79 @@ def test_they_are_measured_with_lists_of_labels(store: Path, tmp_path: Path) -> 
     assert figures["micro_f1"] == pytest.approx(2 * 11 / (12 + 11))
     routed = report["tasks"]["domain"]
     assert ("micro F1" in told) == (routed["micro_f1"] != routed["accuracy"])
+
+
+def test_thresholds_change_without_the_model(store: Path, tmp_path: Path) -> None:
+    shutil.copytree(store, tmp_path / "store")
+    before = Store.open(str(tmp_path / "store")).task("domain")
+    file = thresholds(tmp_path / "mine.json", domain_1=0.75, domain_2=1)
+    told = run_json("task", "thresholds", tmp_path / "store", "domain", file)
+    changed = Store.open(str(tmp_path / "store"))
+    assert kept(tmp_path / "store")["domain"] == (0.5, 0.75, 1.0, 0.5)
+    assert told["tasks"]["domain"] == changed.task("domain").revision != before.revision
+    assert list(changed.task("domain").files.values()) == list(before.files.values())
+    run("verify", tmp_path / "store")
+    answers = [Engine.load(str(one)).classify([TEXT], ["domain"])[0] for one in (store, tmp_path / "store")]
+    assert answers[0].logits.tolist() == answers[1].logits.tolist()
+    assert "domain 2" in answers[0].given
+    assert "domain 2" not in answers[1].given
+    run("task", "rollback", tmp_path / "store", "domain")
+    assert kept(tmp_path / "store")["domain"] == (0.0,) * 4
+    run("task", "prune", tmp_path / "store")
+    run("verify", tmp_path / "store")
+
+
+def test_thresholds_are_chosen_on_labelled_inputs(store: Path, tmp_path: Path) -> None:
+    asked = [f"{TEXT} {row}" for row in range(6)]
+    answers = Engine.load(str(store)).classify(asked, ["domain"])
+    scores = [dict(zip(one.labels, one.probabilities.tolist(), strict=True))["domain 1"] for one in answers]
+    cut = sorted(scores)[3]
+    rows = [
+        {"text": text, "labels": ["domain 0", *(["domain 1"] if score >= cut else [])]}
+        for text, score in zip(asked, scores, strict=True)
+    ]
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "domain.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    out = tmp_path / "chosen.json"
+    told, _ = run("task", "choose-thresholds", store, "domain", tmp_path / "data", "--out", out)
+    assert "thresholds of 2 labels of domain; 2 labels that no input has keep 0.5" in told.replace("\n", " ")
+    chosen = json.loads(out.read_text())
+    assert chosen.keys() == {"domain 0", "domain 1"}
+    assert [score >= chosen["domain 1"] for score in scores] == [score >= cut for score in scores]
+    again = failure("task", "choose-thresholds", store, "domain", tmp_path / "data", "--out", out)
+    assert "exists: remove it, or choose another name" in again.replace("\n", " ")
+    shutil.copytree(store, tmp_path / "store")
+    run("task", "thresholds", tmp_path / "store", "domain", out)
+    assert kept(tmp_path / "store")["domain"] == (chosen["domain 0"], chosen["domain 1"], 0.5, 0.5)
+
+
+def test_thresholds_are_chosen_of_tasks_that_have_them(store: Path, tmp_path: Path) -> None:
+    choose = ("task", "choose-thresholds", store)
+    said = failure(*choose, "guard", tmp_path, "--out", tmp_path / "chosen.json")
+    assert "'guard' is no task of any number of labels; the store has domain, safety" in said
+    (tmp_path / "domain.jsonl").write_text('{"text": "w9", "labels": []}')
+    said = failure(*choose, "safety", tmp_path, "--out", tmp_path / "chosen.json")
+    assert f"{tmp_path} has no texts of safety: add some" in said
+    assert not (tmp_path / "chosen.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("task", "content", "sentence"),
+    [
+        ("guard", "{}", "task guard gives an input one label, and has no thresholds"),
+        ("cars", "{}", "there is no task 'cars' in"),
+        ("domain", '{"horse": 0.5}', "has a threshold for 'horse', which is no label of the head"),
+        ("domain", '{"domain 0": -1}', "must be a number from 0 to 1, and is '-1'"),
+    ],
+)
+def test_thresholds_that_change_nothing(
+    store: Path, tmp_path: Path, task: str, content: str, sentence: str
+) -> None:
+    revision = Store.open(str(store)).manifest.store_revision
+    (tmp_path / "mine.json").write_text(content)
+    assert sentence in failure("task", "thresholds", store, task, tmp_path / "mine.json")
+    assert Store.open(str(store)).manifest.store_revision == revision
+    run("verify", store)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
+from torch import Tensor
 
 from mass_serve.engine import Engine
 from mass_serve.engine.execution import Execution
@@ -17,6 +19,7 @@ from mass_serve.evaluation import (
     files_of,
     with_individual_accuracies,
 )
+from mass_serve.evaluation.chosen_thresholds import best_threshold
 from mass_serve.evaluation.data import of_whole_inputs
 from mass_serve.evaluation.inputs import Target, TaskLabels
 from mass_serve.evaluation.inputs.images import ImageFiles
@@ -220,3 +223,35 @@ def test_micro_f1_of_nothing_is_whole() -> None:
     assert micro_f1(0, 0, 0) == 1.0
     assert micro_f1(0, 3, 0) == 0.0
     assert micro_f1(2, 3, 4) == pytest.approx(4 / 7)
+
+
+@pytest.mark.parametrize(
+    ("probabilities", "has_it", "wanted"),
+    [
+        ([0.9, 0.7, 0.4, 0.1], [True, True, False, False], (0.4, 0.7)),
+        ([0.1, 0.9, 0.4, 0.7], [False, True, False, True], (0.4, 0.7)),
+        ([0.9, 0.8, 0.2], [False, False, True], (0.0, 0.2)),
+        ([0.6, 0.6, 0.3], [True, False, False], (0.3, 0.6)),
+        ([0.5], [True], (0.0, 0.5)),
+        ([1.0, 0.0], [True, True], (0.0, 1.0)),
+    ],
+)
+def test_the_best_threshold_lies_between_two_probabilities(
+    probabilities: list[float], has_it: list[bool], wanted: tuple[float, float]
+) -> None:
+    found = best_threshold(torch.tensor(probabilities), torch.tensor(has_it))
+    assert wanted[0] < found < wanted[1]
+
+
+def test_no_other_threshold_has_a_better_f1() -> None:
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(20):
+        probabilities = torch.rand(30, generator=generator)
+        has_it = torch.rand(30, generator=generator) < probabilities
+
+        def f1(threshold: float, probabilities: Tensor = probabilities, has_it: Tensor = has_it) -> float:
+            given = probabilities >= threshold
+            return micro_f1(int((given & has_it).sum()), int(given.sum()), int(has_it.sum()))
+
+        best = f1(best_threshold(probabilities, has_it))
+        assert best == max(f1(one) for one in [*probabilities.tolist(), 0.0])
