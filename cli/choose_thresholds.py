@@ -27,26 +27,28 @@ def choose_thresholds(
 ) -> None:
     """Writes the thresholds with which each label's F1 is the best on labelled inputs, as the store answers.
 
-    Measure them on other inputs.
+    A label that no input has keeps its own. Measure them on other inputs.
     """
     if out.exists():
         fail(f"{out} exists: remove it, or choose another name")
     try:
         engine = store_source(load_settings({"store": store})).load()
-        if name not in engine.tasks or not engine.tasks[name].head.is_multi_label:
-            several = [task for task, entry in engine.tasks.items() if entry.head.is_multi_label]
+        entry = engine.tasks.get(name)
+        if entry is None or entry.head.thresholds is None:
+            several = [task for task, other in engine.tasks.items() if other.head.is_multi_label]
             fail(f"{name!r} is no task of any number of labels; the store has {', '.join(several) or 'none'}")
         labels = of_whole_inputs(engine.tasks)
         with progress_bars() as progress:
             found = chosen_thresholds(engine, name, EvaluationData(data, labels, files_of(engine)), progress)
-        out.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        own = dict(zip(entry.labels, entry.head.thresholds, strict=True))
+        out.write_text(json.dumps(own | found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     except (SettingsError, StoreError, EvaluationDataError, FloatingPointError) as error:
         fail(error)
     except OSError as error:
         fail(f"cannot write {error.filename}: {error.strerror}", EXIT_FAILED)
-    usual = len(engine.tasks[name].labels) - len(found)
-    unseen = f"; {usual} labels that no input has keep 0.5" if usual else ""
-    typer.echo(f"{out}: thresholds of {len(found)} labels of {name}{unseen}")
+    unseen = len(entry.labels) - len(found)
+    kept = f"; {unseen} labels that no input has keep theirs" if unseen else ""
+    typer.echo(f"{out}: thresholds of {len(found)} labels of {name}{kept}")
 
 
 def register(commands: typer.Typer) -> None:
