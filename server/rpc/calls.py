@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
+from contextlib import ExitStack
 from functools import partial
 
 import grpc
@@ -89,7 +90,11 @@ class Calls:
         self, method: Method, rpc: ServicerContext, given: Metadata, context: RequestContext
     ) -> None:
         """Serves a stream, whose requests are observed one by one; as a whole it is only where it fails."""
+        # The status comes behind all answers; until they are taken up it is one of its caller's calls.
+        still_open = ExitStack()
+        rpc.add_done_callback(lambda _: still_open.close())
         try:
+            still_open.enter_context(self._room.call(context.caller))
             with self._room.stream(context.caller):
                 await self._streams.serve(method, rpc, given, context)
         except ServiceError as error:

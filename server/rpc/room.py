@@ -1,6 +1,6 @@
 """How many calls may be open, and how many messages may be read at once, in all and of one caller.
 
-    with room.call(caller):  # or room.stream(caller)
+    with room.call(caller):  # and room.stream(caller) where it is one
         async with room.reading(caller):
             message = await rpc.read()
 
@@ -91,8 +91,8 @@ class Room:
 
     @contextmanager
     def stream(self, caller: Caller) -> Iterator[None]:
-        """Counts an open call that is a stream. Raises QueueFullError where there are too many."""
-        with self.call(caller), self._streams.one(caller):
+        """Counts a stream that is served. Raises QueueFullError where there are too many."""
+        with self._streams.one(caller):
             yield
 
     @asynccontextmanager

@@ -62,9 +62,9 @@ class StreamCalls:
         held: dict[str, RequestContext] = {}
         admit = partial(self._admitted, method, context, held)
         answer = partial(self._answered, method, given, held)
-        idle = self._service.settings.idle_timeout
+        idle, patience = self._service.settings.idle_timeout, self._service.settings.client_timeout
         try:
-            await Stream[_Asked](rpc, admit, answer, idle, self.closing).run()
+            await Stream[_Asked](rpc, admit, answer, idle, patience, self.closing).run()
         finally:  # a stream that is cancelled leaves requests behind which nobody has begun to answer
             for one in held.values():
                 self._service.release(one)
@@ -98,6 +98,8 @@ class StreamCalls:
                 await self._observed.answer(method.name, given, context, answer)
             finally:
                 self._service.release(held.pop(context.request_id))
+        if _cancelled():  # `_fill` has counted it
+            raise asyncio.CancelledError
         serialised: bytes = reply.SerializeToString()
         return serialised
 
@@ -113,9 +115,8 @@ class StreamCalls:
         except ServiceError as error:
             reply.error_message = str(error)
             return self._observed.count(error, asked.context)
-        except asyncio.CancelledError:
-            self._observed.count(ClientGoneError("The caller has ended the stream."), asked.context)
-            raise
+        except asyncio.CancelledError:  # nobody hears an answer any more
+            return self._observed.count(ClientGoneError("The caller has ended the stream."), asked.context)
         except Exception:
             log.exception("unexpected error", method=method.name)
             reply.error_message = INTERNAL_ERROR
@@ -150,3 +151,9 @@ async def _patiently(attempt: Callable[[], Awaitable[T]], deadline: float) -> T:
             if time.monotonic() + pause >= deadline:
                 raise
         await asyncio.sleep(pause)
+
+
+def _cancelled() -> bool:
+    """Tells whether the stream of this request was ended; its call takes no more answers."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

@@ -1,6 +1,6 @@
 """A stream of requests: several are under way at once, and are answered in the order in which they came.
 
-await Stream(rpc, answer, admit, idle_timeout=75.0, closing=event).run()
+await Stream(rpc, admit, answer, idle_timeout=75.0, client_timeout=20.0, closing=event).run()
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from mass_serve.server.errors import DrainingError, ServiceError, SlowClientErro
 # Requests of one stream that are under way, or answered and not taken up. No more are read meanwhile: whoever
 # sends faster than it is answered waits.
 MOST_AHEAD = 8
+CLOSING = "The server is shutting down; start a stream to another one."
 
 T = TypeVar("T")
 
@@ -29,12 +30,14 @@ class Stream(Generic[T]):
         admit: Callable[[bytes], Awaitable[T]],
         answer: Callable[[T], Coroutine[Any, Any, bytes]],
         idle_timeout: float,
+        client_timeout: float,
         closing: asyncio.Event,
     ) -> None:
         self._rpc = rpc
         self._admit = admit
         self._answer = answer
         self._idle_timeout = idle_timeout
+        self._client_timeout = client_timeout
         self._closing = closing
         self._places = asyncio.Semaphore(MOST_AHEAD)
         self._answers: asyncio.Queue[asyncio.Task[bytes] | None] = asyncio.Queue()
@@ -43,8 +46,19 @@ class Stream(Generic[T]):
         """Returns when the client has ended its side and has all answers.
 
         Raises SlowClientError after `idle_timeout` without a message, and DrainingError once `closing` is
-        set, both when what was sent before is answered.
+        set, both when what was sent before is answered; SlowClientError at once where the client has not
+        taken up an answer after `client_timeout`.
         """
+        ended: ServiceError | None = None
+        try:
+            ended = await self._serve()
+        except* SlowClientError as unread:
+            ended = SlowClientError(*unread.exceptions[0].args)
+        if ended is not None:
+            raise ended
+
+    async def _serve(self) -> ServiceError | None:
+        """Answers what comes. Returns why no more was read, None where the client has ended its side."""
         ended: ServiceError | None = None
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._write())
@@ -56,16 +70,26 @@ class Stream(Generic[T]):
             except ServiceError as error:
                 ended = error
             self._answers.put_nowait(None)
-        if ended is not None:
-            raise ended
+        return ended
 
     async def _write(self) -> None:
         while (answer := await self._answers.get()) is not None:
-            await self._rpc.write(await answer)
+            writing = asyncio.ensure_future(self._rpc.write(await answer))
+            try:
+                await asyncio.wait((writing,), timeout=self._client_timeout)
+                if not writing.done():
+                    raise SlowClientError(
+                        f"An answer was not taken up within {self._client_timeout:g} seconds; read faster."
+                    )
+                writing.result()
+            finally:
+                writing.cancel()
             self._places.release()
 
     async def _next(self) -> bytes | None:
         """Returns the next message, None at the end of all."""
+        if self._closing.is_set():  # or whoever sends without a pause would be read for ever
+            raise DrainingError(CLOSING)
         reading = asyncio.ensure_future(self._rpc.read())
         closing = asyncio.ensure_future(self._closing.wait())
         try:
@@ -76,7 +100,7 @@ class Stream(Generic[T]):
                 message = reading.result()
                 return None if message is EOF else message
             if closing.done():
-                raise DrainingError("The server is shutting down; start a stream to another one.")
+                raise DrainingError(CLOSING)
             raise SlowClientError(
                 f"The stream had no message for {self._idle_timeout:g} seconds; start another one."
             )

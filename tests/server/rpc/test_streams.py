@@ -7,10 +7,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
 import grpc
+import pytest
 import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException
 
@@ -24,6 +26,8 @@ from tests.server.rpc.servers import SMALL_LIMITS, address, channel, grpc_server
 from tests.server.rpc.test_triton_client import image_input
 from tests.server_processes import PATIENCE, RunningServer, wait_for
 
+PATH = f"/{SERVICE.full_name}/ModelStreamInfer"
+MALFORMED = b"\xff"
 Told = tuple[triton.InferResult | None, InferenceServerException | None]
 Send = Callable[..., None]
 
@@ -65,8 +69,9 @@ def test_what_is_wrong_is_told_in_its_place_and_the_stream_goes_on(rpc_server: R
         send(b"no image")
         send(picture(1), model="nothing")
         send(picture(1, green=FAIL))
-        send(picture(2))
-        answers = [told() for _ in range(5)]
+        answers = [told() for _ in range(4)]
+        send(picture(2))  # not before: all of a batch that fails are told so
+        answers.append(told())
     says = [str(error) for _, error in answers]
     assert says[0] == says[4] == "None"
     for said, expected in zip(says[1:4], ("image", "There is no model 'nothing'", "batch"), strict=True):
@@ -91,6 +96,7 @@ def test_a_key_opens_a_stream_and_its_rate_paces_it(tmp_path: Path) -> None:
             # One second's worth at once, and another on credit.
             assert time.monotonic() - started > 24 / 8 - 2
         assert server.metric('mass_rejected_total{reason="rate"}') == 0
+        assert "mass_key_rate_limited_total{" not in server.client.get("/metrics").text, "none was refused"
         assert server.metric('mass_key_requests_total{key="job"}') == 24
 
 
@@ -108,7 +114,7 @@ def test_one_caller_may_have_a_few_streams(rpc_server: RunningServer) -> None:
 
 def call(made: grpc.Channel) -> grpc.StreamStreamMultiCallable:
     return made.stream_stream(
-        f"/{SERVICE.full_name}/ModelStreamInfer",
+        PATH,
         wire.ModelInferRequest.SerializeToString,
         wire.ModelStreamInferResponse.FromString,
     )
@@ -136,11 +142,49 @@ def test_no_more_is_read_than_is_answered(rpc_server: RunningServer) -> None:
     wait_for(lambda: rpc_server.metric("mass_requests_in_progress") == 0)
 
 
+def test_whoever_does_not_read_keeps_no_stream() -> None:
+    """Its place would be taken from all others for as long as it likes."""
+    with grpc_server(client_timeout=1) as server:
+        with channel(server, **{"http2.bdp_probe": 0}) as made, ExitStack() as others:
+            answers = made.stream_stream(PATH)(repeat(MALFORMED, 20_000), timeout=PATIENCE)  # and reads none
+            wait_for(lambda: server.metric('mass_requests_total{code="408",protocol="grpc"}') == 1)
+            for _ in range(MOST_STREAMS_OF_ONE):
+                send, told = others.enter_context(stream(server))
+                send(picture(1))
+                assert told()[1] is None
+            with pytest.raises(grpc.RpcError, match="not taken up within 1 seconds"):
+                list(answers)
+        assert server.metric('mass_rejected_total{reason="client_slow"}') == 1
+        assert "unexpected" not in server.log()
+        assert "Traceback" not in server.log()
+
+
+def test_whoever_ends_a_stream_is_told_of_as_gone(rpc_server: RunningServer) -> None:
+    gone = 'mass_requests_total{code="499",protocol="grpc"}'
+    before = rpc_server.metric(gone)
+    with channel(rpc_server) as made:
+        answers = call(made)(iter([image_request(picture(1, green=SLOW))]))
+        wait_for(lambda: rpc_server.metric("mass_requests_in_progress") == 1)
+        answers.cancel()
+    wait_for(lambda: rpc_server.metric(gone) == before + 1)
+
+
 def test_an_idle_stream_is_ended() -> None:
     with grpc_server(idle_timeout=0.5) as server, stream(server) as (send, told):
         send(picture(1))
         assert told()[1] is None
         assert "no message for 0.5 seconds" in str(told()[1])
+
+
+def test_a_drain_ends_a_stream_that_never_pauses() -> None:
+    with grpc_server(drain_seconds=0) as server, channel(server) as made:
+        answers = made.stream_stream(PATH)(repeat(MALFORMED), timeout=PATIENCE)
+        next(answers)
+        server.process.terminate()
+        with pytest.raises(grpc.RpcError, match="shutting down"):
+            for _ in answers:
+                pass
+        assert server.process.wait(PATIENCE) == 0
 
 
 def test_a_drain_answers_what_came_and_ends_the_stream() -> None:
