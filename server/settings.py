@@ -50,6 +50,17 @@ FormatName = Annotated[ImageFormat, BeforeValidator(_in_capitals)]
 FormatNames = Annotated[tuple[FormatName, ...], NoDecode, BeforeValidator(_separated)]
 
 
+# Pairs of settings, of which the first must be at most, or below, the second, and what would happen else.
+AT_MOST = (
+    ("max_images_per_request", "queue_images", "so large a request would never be admitted, however late"),
+    ("max_body_bytes", "max_held_bytes", "a body that large would never be read"),
+)
+BELOW = (
+    ("max_batch_seconds", "hang_timeout", "a long batch would count as hung, which ends the process"),
+    ("batch_delay", "request_timeout", "a request would wait for its batch until it is refused with 504"),
+)
+
+
 class SettingsError(Exception):
     """A setting is missing, unknown or out of range; the text is one line that names it."""
 
@@ -186,18 +197,22 @@ class Settings(EngineOptions, BaseSettings):
         return TextLimits(self.max_text_characters)
 
     @model_validator(mode="after")
-    def _a_request_fits_the_queue(self) -> Settings:
-        """Refuses limits under which a request would be told to come back later and never be admitted."""
-        if self.max_images_per_request > self.queue_images:
-            raise ValueError(
-                f"max_images_per_request ({self.max_images_per_request}) must not exceed"
-                f" queue_images ({self.queue_images})"
-            )
-        if self.max_body_bytes > self.max_held_bytes:
-            raise ValueError(
-                f"max_body_bytes ({self.max_body_bytes}) must not exceed"
-                f" max_held_bytes ({self.max_held_bytes})"
-            )
+    def _no_setting_contradicts_another(self) -> Settings:
+        for lesser, greater, why in AT_MOST:
+            if getattr(self, lesser) > getattr(self, greater):
+                raise ValueError(self._contradiction(lesser, "must not exceed", greater, why))
+        for lesser, greater, why in BELOW:
+            if getattr(self, lesser) >= getattr(self, greater):
+                raise ValueError(self._contradiction(lesser, "must be less than", greater, why))
+        return self
+
+    def _contradiction(self, one: str, must: str, other: str, why: str) -> str:
+        return f"{one} ({getattr(self, one):.12g}) {must} {other} ({getattr(self, other):.12g}): {why}"
+
+    @model_validator(mode="after")
+    def _transports_have_ports_of_their_own(self) -> Settings:
+        if self.grpc_port and self.grpc_port == self.port:
+            raise ValueError(f"port and grpc_port are both {self.port}; give gRPC another one")
         return self
 
     @model_validator(mode="after")

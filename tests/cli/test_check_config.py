@@ -64,6 +64,7 @@ def test_no_password_is_printed() -> None:
         (["--cors-origins", "https://App.example"], 2, "cors_origins"),
         (["--device", "cuda:99"], 2, "cuda"),
         (["--max-connections", "1000000000"], 2, "max_connections"),
+        (["--max-batch-seconds", "60"], 2, "hang_timeout"),
         (["/nonexistent"], 1, "/nonexistent"),
     ],
 )

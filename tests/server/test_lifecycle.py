@@ -116,7 +116,7 @@ def test_a_dead_worker_fails_all_at_once_and_ends_the_process(start_server: Star
 
 
 def test_a_hung_device_is_noticed_and_ends_the_process(start_server: StartServer) -> None:
-    server = start_server(max_batch_images=1, hang_timeout=0.5)
+    server = start_server(max_batch_images=1, max_batch_seconds=0.25, hang_timeout=0.5)
     server.wait_until_ready()
     with ThreadPoolExecutor(4) as pool:
         started = time.monotonic()

@@ -45,6 +45,11 @@ def test_the_file_may_be_named_in_the_environment(file: Path, monkeypatch: pytes
         ({"device": "cuda:\u0663"}, ["device: must be"]),
         ({"queue_images": 0}, ["queue_images"]),
         ({"max_images_per_request": 500}, ["max_images_per_request", "queue_images"]),
+        ({"max_held_bytes": 1000}, ["max_body_bytes (33554432)", "max_held_bytes (1000)"]),
+        ({"hang_timeout": 1}, ["max_batch_seconds (1) must be less than hang_timeout (1)", "hung"]),
+        ({"max_batch_seconds": 90}, ["max_batch_seconds (90)", "hang_timeout (60)"]),
+        ({"batch_delay": 30}, ["batch_delay (30) must be less than request_timeout (30)", "504"]),
+        ({"grpc_port": 8000}, ["port and grpc_port are both 8000"]),
         ({"request_timeout": float("nan")}, ["request_timeout"]),
         ({"request_timeout": 0}, ["request_timeout"]),
         ({"config": "/does/not/exist.toml"}, ["/does/not/exist.toml"]),
@@ -57,6 +62,10 @@ def test_a_wrong_setting_is_one_line_that_names_it(flags: dict[str, object], wor
     assert "Value error" not in str(caught.value)
     for word in words:
         assert word in str(caught.value)
+
+
+def test_ports_that_the_system_chooses_are_not_the_same() -> None:
+    assert load_settings({"port": 0, "grpc_port": 0}).grpc_port == 0
 
 
 @pytest.mark.parametrize(
