@@ -33,6 +33,7 @@ from mass_serve.server.protocols.open_inference.model_statistics import Statisti
 from mass_serve.server.serving.service import Service
 from mass_serve.server.serving.tls import TlsFiles
 from mass_serve.server.settings import Settings, SettingsError
+from mass_serve.server.web.answering import AnsweringMiddleware
 from mass_serve.server.web.cross_origin import CrossOrigin
 from mass_serve.server.web.error_handlers import install_error_handlers
 from mass_serve.server.web.middleware import RequestMiddleware
@@ -132,6 +133,7 @@ def create_app(settings: Settings, source: EngineSource) -> FastAPI:
     for routes in ROUTES:
         app.include_router(routes.router)
     install_error_handlers(app, service)
+    app.add_middleware(AnsweringMiddleware, service=service)
     if settings.cors_origins:
         app.add_middleware(CrossOrigin, origins=settings.cors_origins)
     app.add_middleware(RequestMiddleware, service=service)

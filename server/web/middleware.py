@@ -1,25 +1,20 @@
-"""Around every request: its id, its log line, its metrics, and an answer even to the unexpected."""
+"""Around every request: its id, its log line and its metrics."""
 
 from __future__ import annotations
 
-import asyncio
 import time
 
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from mass_serve.server.errors import INTERNAL_ERROR, DrainingError
 from mass_serve.server.serving.caller import caller_at
 from mass_serve.server.serving.request_context import RequestContext, sane_request_id, sane_trace_id
 from mass_serve.server.serving.service import Service
-from mass_serve.server.web.hosts import AllowedHosts
-from mass_serve.server.web.responses import error_response
 
 # What a log line tells of a path.
 LONGEST_LOGGED_PATH = 512
 LONGEST_LOGGED_METHOD = 32
-HTTP_VERSIONS = ("1.0", "1.1")
 HEALTH = ("/livez", "/readyz", "/v2/health/live", "/v2/health/ready")
 PROBES = (*HEALTH, "/metrics")
 
@@ -32,7 +27,6 @@ class RequestMiddleware:
     def __init__(self, app: ASGIApp, service: Service) -> None:
         self._app = app
         self._service = service
-        self._hosts = AllowedHosts.of(service.settings)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serves one request; probes are answered without being counted or logged as traffic."""
@@ -76,41 +70,10 @@ class RequestMiddleware:
             await send(message)
 
         try:
-            if scope["http_version"] not in HTTP_VERSIONS:
-                await _wrong_version(scope, receive, send_with_headers)
-            # An orchestrator asks for a process's health by an address that nobody has listed.
-            elif scope["path"] not in HEALTH and (name := self._hosts.refused(scope)) is not None:
-                await _wrong_host(name)(scope, receive, send_with_headers)
-            else:
-                await self._app(_as_get(scope), receive, send_with_headers)
-        except asyncio.CancelledError:
-            if status:
-                raise
-            # The drain is over, and whoever waits until now is told so rather than cut off.
-            ended = DrainingError("The server is shutting down; send the request to another one.")
-            self._service.count_refusal(ended, context)
-            await error_response(ended.status, str(ended), ended.headers())(scope, receive, send_with_headers)
+            await self._app(scope, receive, send_with_headers)
         except Exception:
-            log.exception("unexpected error", path=scope["path"][:LONGEST_LOGGED_PATH])
-            if not status:
-                await error_response(500, INTERNAL_ERROR)(scope, receive, send_with_headers)
-            status = 500
+            status = 500  # of an answer that had begun; what went wrong is in the log
         return status
-
-
-def _as_get(scope: Scope) -> Scope:
-    """Treats HEAD as GET; the HTTP server leaves the body out by itself."""
-    return {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
-
-
-async def _wrong_version(scope: Scope, receive: Receive, send: Send) -> None:
-    text = f"HTTP/{scope['http_version']} is not spoken here; use HTTP/1.1."
-    await error_response(505, text, {"Connection": "close"})(scope, receive, send)
-
-
-def _wrong_host(name: str) -> ASGIApp:
-    text = f"This server is not called {name[:80]!a}; the setting allowed_hosts says what it is called."
-    return error_response(421, text)
 
 
 def _protocol(method: str, path: str) -> str:

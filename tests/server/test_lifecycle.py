@@ -197,10 +197,11 @@ def test_work_that_outlasts_the_grace_period_is_still_answered_and_logged(start_
 
 
 def test_a_request_that_outlasts_the_drain_is_told_so(start_server: StartServer) -> None:
-    server = start_server(drain_seconds=0, request_timeout=0.5)
+    server = start_server(drain_seconds=0, request_timeout=0.5, cors_origins="https://app.example.com")
     server.wait_until_ready()
     with socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE) as connection:
-        connection.sendall(b"POST /v1/classify HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\nabc")
+        head = b"POST /v1/classify HTTP/1.1\r\nHost: x\r\nOrigin: https://app.example.com\r\n"
+        connection.sendall(head + b"Content-Length: 100000\r\n\r\nabc")
         wait_for(lambda: server.metric("mass_requests_in_progress") == 1)
         server.process.send_signal(signal.SIGTERM)
         answer = b""
@@ -210,6 +211,7 @@ def test_a_request_that_outlasts_the_drain_is_told_so(start_server: StartServer)
     assert head.startswith(b"HTTP/1.1 503 ")
     assert b"retry-after: " in head.lower()
     assert b"x-request-id: " in head.lower()
+    assert b"access-control-allow-origin: https://app.example.com" in head.lower()
     assert "shutting down" in json.loads(body)["error"]
     assert server.process.wait(PATIENCE) == 0
     assert '"status": 503' in server.log()

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
+from typing import Any, cast
 
 import httpx
 import pytest
 
+from mass_serve.server.app import create_app
+from mass_serve.server.errors import INTERNAL_ERROR
 from mass_serve.server.settings import SettingsError, load_settings
 from mass_serve.server.web.cross_origin import METHODS, REQUEST_HEADERS
 from tests.pictures import picture
@@ -17,7 +21,8 @@ ALLOWED = "https://app.example.com"
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[RunningServer]:
-    with running(0.0, {"cors_origins": f"{ALLOWED}, http://localhost:5173"}) as started:
+    origins = f"{ALLOWED}, http://localhost:5173"
+    with running(0.0, {"cors_origins": origins, "allowed_hosts": "localhost, 127.0.0.1"}) as started:
         started.wait_until_ready()
         yield started
 
@@ -63,6 +68,35 @@ def test_answers_and_errors_can_be_read_by_the_page(server: RunningServer) -> No
         assert "Retry-After" in answer.headers["Access-Control-Expose-Headers"]
     other = server.client.post("/v1/classify", content=picture(7), headers={"Origin": "https://evil.example"})
     assert "Access-Control-Allow-Origin" not in other.headers
+
+
+def test_the_page_of_a_named_origin_reads_that_it_calls_the_server_by_a_wrong_name(
+    server: RunningServer,
+) -> None:
+    answer = server.client.get("/v1/tasks", headers={"Origin": ALLOWED, "Host": "other.example"})
+    assert answer.status_code == 421
+    assert answer.headers["Access-Control-Allow-Origin"] == ALLOWED
+    assert "allowed_hosts" in answer.json()["error"]
+    assert answer.headers["X-Request-Id"]
+
+
+def test_the_page_reads_that_the_server_failed() -> None:
+    app = create_app(load_settings({"cors_origins": ALLOWED}), cast(Any, None))
+
+    @app.get("/fails")
+    async def fails() -> None:
+        raise RuntimeError("asked to fail")
+
+    async def ask() -> httpx.Response:
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+            return await client.get("/fails", headers={"Origin": ALLOWED})
+
+    answer = asyncio.run(ask())
+    assert answer.status_code == 500
+    assert answer.json() == {"error": INTERNAL_ERROR}
+    assert answer.headers["Access-Control-Allow-Origin"] == ALLOWED
+    assert answer.headers["X-Request-Id"]
 
 
 def test_nobody_may_by_default(closed_server: RunningServer) -> None:
