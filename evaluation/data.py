@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mass_serve.evaluation.errors import EvaluationDataError
 from mass_serve.evaluation.index import Selection, index_inputs, next_inputs
-from mass_serve.evaluation.inputs import InputFiles, Item, Target, TaskLabels
+from mass_serve.evaluation.inputs import InputFiles, Item, Target, TaskLabels, drawn
 from mass_serve.jobs.journal import open_journal
 from mass_serve.model_store.format.entries import TaskEntry
 
@@ -40,11 +40,17 @@ class EvaluationData:
     """
 
     def __init__(
-        self, root: Path, labels: Mapping[str, TaskLabels], files: InputFiles, journal: Path | None = None
+        self,
+        root: Path,
+        labels: Mapping[str, TaskLabels],
+        files: InputFiles,
+        journal: Path | None = None,
+        most: int | None = None,
     ) -> None:
         """`labels` has those of each task of the store; `journal` is the database to index in.
 
-        Without `journal` it is a temporary one. Raises EvaluationDataError for a folder that is missing or
+        Without `journal` it is a temporary one. With `most`, at most so many inputs of each task are drawn,
+        of a list that is in memory. Raises EvaluationDataError for a folder that is missing or
         empty, or named as no task or class, and for a journal that was begun with other inputs.
         """
         expected = f"expected {root}/{files.labelled_form}"
@@ -54,7 +60,8 @@ class EvaluationData:
         try:
             self.database = open_journal(journal)
             weakref.finalize(self, self.database.close)
-            changed = index_inputs(self.database, files.labelled(root, labels))
+            labelled = files.labelled(root, labels)
+            changed = index_inputs(self.database, labelled if most is None else drawn(labelled, most))
         except sqlite3.DatabaseError as error:
             raise EvaluationDataError(f"{journal} cannot be used as a journal: {error}") from error
         if changed is not None:

@@ -2,10 +2,10 @@
 
     python -m benchmarks.accuracy SUITES --json benchmarks/results/accuracy.json [--only NAME ...]
 
-SUITES holds folders as `python -m examples.suites NAME --out SUITES/NAME` makes them. Every mode answers all
-of the `evaluation` part, without a calibration and with one: the store's own where it has been calibrated,
-and otherwise one by the inputs of the `tuning` part, whose tasks nobody says. With `--only` the figures of
-other suites in the file stay.
+SUITES holds folders as `python -m examples.suites NAME --out SUITES/NAME` makes them. Every mode answers at
+most 120 inputs of a task of the `evaluation` part, without a calibration and with one: the store's own where
+it has been calibrated, and otherwise one by the inputs of the `tuning` part, whose tasks nobody says. With
+`--only` the figures of other suites in the file stay.
 """
 
 from __future__ import annotations

@@ -32,6 +32,7 @@ MODES: tuple[ModeName, ...] = ("exact", "balanced", "fast", "one_pass", PAPER)
 CALIBRATED_MODES = MODES[:3]
 BASELINES = (TSV_C, TSV_M.name, PRETRAINED)
 HEAD_CHOICES: tuple[HeadChoice, ...] = tuple(choice for choice in get_args(HeadChoice) if choice != "max")
+MOST = 120  # inputs of a task: all of the demo's
 UNROUTED = 0.01  # the share of the inputs of the tasks themselves
 PLACES = 4
 CPU = torch.device("cpu")
@@ -108,10 +109,15 @@ def _report(
     baselines: Sequence[str] = (),
 ) -> Any:
     engine = variants.engine()
-    labels = of_whole_inputs(engine.tasks)
     methods = [*(Routed(mode, variants.engine(mode)) for mode in modes), *further]
     options = Options(methods=methods, baselines=baselines)
-    return evaluate(engine, EvaluationData(suite / "evaluation", labels, files_of(engine)), options=options)
+    return evaluate(engine, evaluation_of(suite, engine), options=options)
+
+
+def evaluation_of(suite: Path, engine: Engine) -> EvaluationData:
+    """The inputs of the suite that are answered."""
+    labels = of_whole_inputs(engine.tasks)
+    return EvaluationData(suite / "evaluation", labels, files_of(engine), most=MOST)
 
 
 def _of_method(method: Any) -> dict[str, Any]:

@@ -11,10 +11,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from benchmarks.accuracy.measure import calibrated_store, variants_of
+from benchmarks.accuracy.measure import calibrated_store, evaluation_of, variants_of
 from benchmarks.by_suite import asked_suites
-from mass_serve.evaluation import EvaluationData, Options, evaluate, files_of
-from mass_serve.evaluation.data import of_whole_inputs
+from mass_serve.evaluation import Options, evaluate
 from mass_serve.evaluation.variants import Variants
 
 PLACES = 4
@@ -30,8 +29,8 @@ def measured(suite: Path) -> dict[str, Any]:
 def told(suite: Path, variants: Variants) -> dict[str, dict[str, float]]:
     """How the inputs of the suite that no task covers are told: all kinds, averaged, and each."""
     engine = variants.engine()
-    data = EvaluationData(suite / "evaluation", of_whole_inputs(engine.tasks), files_of(engine))
-    found = evaluate(engine, data, options=Options(baselines=(), unfamiliar=suite / "ood"))["unfamiliar"]
+    options = Options(baselines=(), unfamiliar=suite / "ood")
+    found = evaluate(engine, evaluation_of(suite, engine), options=options)["unfamiliar"]
     assert found is not None
     return {
         kind: {"auroc": round(figures["auroc"], PLACES), "unrouted": round(figures["unrouted"], PLACES)}

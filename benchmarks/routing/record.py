@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,7 +21,7 @@ from mass_serve.engine.options import GIB
 from mass_serve.engine.search import EvidenceSearch
 from mass_serve.engine.second_passes import SecondPass
 from mass_serve.evaluation.data import input_batches, of_whole_inputs
-from mass_serve.evaluation.inputs import Item, Labelled, files_of
+from mass_serve.evaluation.inputs import Item, drawn, files_of
 from mass_serve.router import early_stop
 
 # Second passes are recorded of so many of the likeliest tasks, and of the true one.
@@ -84,13 +83,7 @@ class Suite:
 
     def _record(self, root: Path, most: int) -> Recorded:
         files, names = files_of(self.engine), list(self.engine.tasks)
-        labelled = sorted(
-            files.labelled(root, of_whole_inputs(self.engine.tasks)),
-            key=lambda one: (names.index(one.task), one.target, one.item.place),
-        )
-        chosen = [
-            one for name in names for one in _spread([two for two in labelled if two.task == name], most)
-        ]
+        chosen = drawn(files.labelled(root, of_whole_inputs(self.engine.tasks)), most)
         items: list[Item] = [one.item for one in chosen]
         parts, done = [], 0
         for tensors in input_batches(files, root, items):
@@ -153,15 +146,3 @@ def suites_of(folder: Path, only: Sequence[str] | None) -> list[Suite]:
     """Opens the suites in a folder: those that are named, or all that have a store, by name."""
     names = only or sorted(path.parent.parent.name for path in folder.glob("*/store/manifest.json"))
     return [Suite.open(folder / name) for name in names]
-
-
-def _spread(inputs: Sequence[Labelled], most: int) -> list[Labelled]:
-    """At most so many of the inputs, evenly over their classes and drawn at random within each.
-
-    Files have numbers, and every second or third of them may be of one kind.
-    """
-    if len(inputs) <= most:
-        return list(inputs)
-    shuffled = random.Random(0).sample(inputs, len(inputs))
-    by_class = sorted(shuffled, key=lambda one: one.target)
-    return [by_class[number * len(inputs) // most] for number in range(most)]

@@ -3,6 +3,7 @@
 `InputFiles` says where inputs of one kind lie, how one is read, and what an encoder takes of many.
 """
 
+from mass_serve.evaluation.inputs.drawn import drawn
 from mass_serve.evaluation.inputs.files import InputFiles, Item, Labelled, Target, TaskLabels, files_of
 from mass_serve.evaluation.inputs.images import ImageFiles
 from mass_serve.evaluation.inputs.places import items_by_name
@@ -16,6 +17,7 @@ __all__ = [
     "Target",
     "TaskLabels",
     "TextFiles",
+    "drawn",
     "files_of",
     "items_by_name",
 ]
