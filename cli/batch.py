@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, NoReturn
@@ -13,7 +15,7 @@ import typer
 from mass_serve.cli.arguments import StoreArgument
 from mass_serve.cli.failing import EXIT_FAILED, EXIT_USAGE, fail
 from mass_serve.cli.job_progress import job_progress
-from mass_serve.cli.questions import asked_of
+from mass_serve.cli.questions import asked_of, check_question
 from mass_serve.engine import Aggregation, AnswerKind, Engine, Question, StoreSource
 from mass_serve.jobs import (
     IMAGE,
@@ -80,10 +82,9 @@ def batch(
         source = store_source(settings)
         engine = source.load()
         question = Question(tuple(task) if task else None, answer)
-        entities = question.asks_of_tokens(engine.tasks)
     except (SettingsError, StoreError, ValueError) as error:
         fail(error)
-    texts = engine.tokenizer is not None
+    entities, texts = check_question(engine, question), engine.tokenizer is not None
     job = Job(
         inputs=inputs,
         out=out,
@@ -106,9 +107,8 @@ def _is_multi_label(engine: Engine, question: Question) -> bool:
 
 def _run(engine: Engine, settings: Settings, job: Job) -> Done:
     """Runs a job; one that is stopped has its answers kept, and says how to go on."""
-    signal.signal(signal.SIGTERM, _interrupt)
     try:
-        with job_progress() as told:
+        with _ended_by_sigterm(), job_progress() as told:
             return run_job(engine, job, _depends_on(engine, settings), told)
     except JobError as error:
         fail(error, EXIT_USAGE if isinstance(error, InputsError) else EXIT_FAILED)
@@ -116,9 +116,18 @@ def _run(engine: Engine, settings: Settings, job: Job) -> Done:
         fail(f"stopped; what is done is in {job.out}: give the same command again to go on", EXIT_FAILED)
 
 
-def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
-    """Ends the command at SIGTERM as at ctrl-C."""
-    raise KeyboardInterrupt
+@contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """Lets SIGTERM do what ctrl-C does."""
+
+    def interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _depends_on(engine: Engine, settings: Settings) -> dict[str, object]:

@@ -14,7 +14,7 @@ import typer
 from mass_serve.cli.failing import EXIT_FAILED, fail
 from mass_serve.cli.given_inputs import GivenInputs, on_one_line
 from mass_serve.cli.json_list import JsonList
-from mass_serve.cli.questions import asked_of
+from mass_serve.cli.questions import asked_of, check_question
 from mass_serve.engine import Aggregation, AnswerKind, Engine, Question
 from mass_serve.inputs.texts import Text
 from mass_serve.jobs import IMAGE, TEXT, Answered, Columns, JobError, answer_all, in_order
@@ -84,8 +84,7 @@ def classify(
         question = Question(tuple(task) if task else None, answer, same_task)
     except (SettingsError, StoreError, ValueError) as error:
         fail(error)
-    _check_known(engine, question.tasks or ())
-    _check_question(engine, question)
+    check_question(engine, question)
     given = _given(engine, files or [], _paired(text or [], text_pair or []), lines or [])
     try:
         with closing(answer_all(engine, asked_of(question, settings), given.stream())) as batches:
@@ -95,19 +94,6 @@ def classify(
         fail(error, EXIT_FAILED)
     if not complete:
         raise typer.Exit(EXIT_FAILED)
-
-
-def _check_known(engine: Engine, names: Sequence[str]) -> None:
-    for name in names:
-        if name not in engine.tasks:
-            fail(f"there is no task {name!r}; the store has {', '.join(engine.tasks)}")
-
-
-def _check_question(engine: Engine, question: Question) -> None:
-    try:
-        question.asks_of_tokens(engine.tasks)
-    except ValueError as error:
-        fail(error)
 
 
 def _paired(texts: Sequence[str], seconds: Sequence[str]) -> Sequence[Text]:

@@ -51,6 +51,19 @@ def built_of_all(suite: Suite, tmp_path_factory: pytest.TempPathFactory) -> Path
     return _build(suite, 3, tmp_path_factory.mktemp("built_of_all") / "store")
 
 
+@pytest.fixture(scope="session")
+def text_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store that reads texts, with two tasks of these and one of their tokens; read only."""
+    from mass_serve.model_store.build_options import BuildOptions
+    from mass_serve.model_store.build_store import build
+    from tests import texts
+
+    folder = tmp_path_factory.mktemp("texts")
+    models = texts.finetuned(folder, "Bert", ("guard", "domain"), of_tokens=("names",))
+    build(models.pretrained, models.tasks, folder / "store", BuildOptions(force=True))
+    return folder / "store"
+
+
 def _build(suite: Suite, tasks: int, out: Path) -> Path:
     from mass_serve.model_store.build_store import build
 
