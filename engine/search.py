@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mass_serve.backbone import Batch, Feature, Passes, PassResult, Probe
-from mass_serve.engine.drawn_inputs import drawn_inputs
+from mass_serve.engine.drawn_inputs import NOISE_INPUTS, drawn_inputs
 from mass_serve.engine.exits import measured_prices, recorded_prices
 from mass_serve.engine.heads import HeadResult
 from mass_serve.engine.loading import LoadedStore, early_linears
@@ -37,6 +37,7 @@ from mass_serve.router import (
 ATTENTION_SHARE = 1 / 3
 # What measuring early evidence adds to a block: three products with D x D bases for each token.
 EVIDENCE_SHARE = 3 / 12
+FEW = 16  # drawn inputs, half of them noise
 
 
 @dataclass(frozen=True)
@@ -214,14 +215,12 @@ class EvidenceSearch:
         # The class token has much of its energy along few directions, whatever the input: no profile.
         token = "mean" if any(adapters) else loaded.router.late_token or feature.token
         self._late = Probe(self.router.late_bases, None if is_early else feature, token)
+        drawn = drawn_inputs(loaded)
+        # What the tasks explain of drawn inputs a few tell, their profiles all.
+        self._set_null(drawn if any(adapters) else drawn[NOISE_INPUTS - FEW // 2 : NOISE_INPUTS + FEW // 2])
         prices = recorded_prices(loaded)
-        unpriced = prices.isnan().nonzero().flatten().tolist() if self._mode.resumes else []
-        if unpriced or any(adapters):
-            drawn = drawn_inputs(loaded)
-            if any(adapters):
-                self._set_null(drawn)
-            if unpriced:
-                prices[unpriced] = measured_prices(loaded, passes, drawn, unpriced)
+        if self._mode.resumes and (unpriced := prices.isnan().nonzero().flatten().tolist()):
+            prices[unpriced] = measured_prices(loaded, passes, drawn, unpriced)
         near = (prices <= FARTHEST_RESUMED).nonzero().flatten().tolist()
         # The tasks whose second passes resume.
         self.resuming: frozenset[int] = frozenset(near) if self._mode.resumes else frozenset()
@@ -305,7 +304,7 @@ class EvidenceSearch:
             tuple(self._second_pass(sample, task, tokens if task in resuming else None) for task in tasks),
             {task: float(evidence.routing_coefficients[task]) for task in tasks},
             () if evidence.residuals is None else tuple(evidence.residuals.tolist()),
-            evidence.likeness(tasks),
+            evidence.likeness_to(tasks),
             {task: float(evidence.kinds[-1, task]) for task in tasks} if whole else {},
             passes=passes,
             evidence=evidence,

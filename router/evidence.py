@@ -58,7 +58,7 @@ class Evidence:
 
     scores: Tensor  # [B, T] float32: sums of evidence, calibrated, over the sample's pool
     routing_coefficients: Tensor  # [B, T] float32
-    explained: Tensor  # [B, T] float32: the share of the sample's activations in each task's subspaces
+    likeness: Tensor  # [B, T] float32, 0 to 1: to inputs of each task, by the energies (`router.energies`)
     typicality: (
         Tensor  # [B, T] float32, 0 to 1: of the evidence (`router.discriminant`); 1 without calibration
     )
@@ -77,7 +77,7 @@ class Evidence:
         return Evidence(
             self.scores[rows],
             self.routing_coefficients[rows],
-            self.explained[rows],
+            self.likeness[rows],
             self.typicality[rows],
             self.kinds[rows],
             self.leads[rows],
@@ -100,9 +100,9 @@ class Evidence:
         """The task with the most evidence."""
         return int(self.scores.argmax())
 
-    def likeness(self, tasks: Iterable[int]) -> dict[int, float]:
-        """How much the sample is like the images of each task, 0 to 1: explained, and in a typical way."""
-        return {task: float(self.explained[task] * self.typicality[task]) for task in tasks}
+    def likeness_to(self, tasks: Iterable[int]) -> dict[int, float]:
+        """How much the sample is like the images of each task, 0 to 1: by energies, and in a typical way."""
+        return {task: float(self.likeness[task] * self.typicality[task]) for task in tasks}
 
     def second_pass_candidates(self, mode: Mode) -> tuple[int, ...]:
         """The tasks whose weights this sample gets a second pass with, ascending."""
@@ -162,7 +162,6 @@ class EvidenceRouter:
         self._subspaces, self._tasks = subspaces, len(adapters)
         of_adapters = torch.tensor(adapters)
         self._early = EnergyEvidence(list(early.values()), of_adapters)
-        self._late = EnergyEvidence(list(late.values()), of_adapters)
         self._both = EnergyEvidence([*early.values(), *late.values()], of_adapters)
         self._weights = WEIGHTS
         self._early_discriminant: Discriminant | None = None
@@ -198,7 +197,7 @@ class EvidenceRouter:
         return Evidence(
             calibrated,
             calibrated.softmax(1),
-            self._early.explained(energies),
+            self._early.likeness(energies),
             judged.typicality,
             kinds,
             leads if self._early.tells else torch.full_like(leads, torch.nan),
@@ -221,7 +220,7 @@ class EvidenceRouter:
         """
         residuals, late = self._subspaces.residuals(features), energies.cpu()
         cosines = head_scores[:, :, 0].cpu()
-        late_share = late[:, :, : self._tasks].mean(1) if late.shape[1] else early.explained
+        late_share = (late if late.shape[1] else early.energies)[:, :, : self._tasks].mean(1)
         further = (late_share, explained_share(features, residuals), cosines)
         kinds = torch.cat([early.kinds, torch.stack(further, dim=1)], dim=1)
         near, both = nearness(cosines), torch.cat([early.energies, late], dim=1)
@@ -231,7 +230,7 @@ class EvidenceRouter:
         return Evidence(
             calibrated,
             calibrated.softmax(1),
-            (early.explained * self._late.explained(late)).sqrt() if late.shape[1] else early.explained,
+            self._both.likeness(both),
             judged.typicality,
             kinds,
             _leads(pooled(scores, pools), calibrated),
@@ -247,7 +246,7 @@ class EvidenceRouter:
         return torch.stack([self._weights.second_pass * spreads, confidence], dim=1)
 
     def set_null(self, early: Tensor, late: Tensor) -> None:
-        """Takes the energies [N, K, 2 T] of drawn inputs for what profiles are measured from."""
+        """Takes the energies [N, K, T] or [N, K, 2 T] of drawn inputs for what others are measured from."""
         self._early.set_null(early.cpu())
         self._both.set_null(torch.cat([early, late], dim=1).cpu())
 

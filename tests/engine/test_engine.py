@@ -333,7 +333,7 @@ def test_a_query_that_does_not_fit_is_refused(query: Query, match: str) -> None:
 @pytest.mark.parametrize("calibrated", [False, True])
 @pytest.mark.parametrize("mode", ["one_pass", "exact"])
 def test_familiarity_is_a_product_of_shares(mode: ModeName, calibrated: bool) -> None:
-    """Of activations explained, in a typical way, of the embedding along a class vector, of probability."""
+    """Of likeness by energies, in a typical way, of the embedding along a class vector, of probability."""
     loaded = tiny.loaded_store(mode=mode, calibrated=calibrated)
     engine = Engine(loaded, Execution.LOW_RANK, 1 << 30)
     queries = [Query(image, ("task0", "task2")) for image in PIXELS]  # with cosine heads
@@ -341,19 +341,19 @@ def test_familiarity_is_a_product_of_shares(mode: ModeName, calibrated: bool) ->
     for answer in engine.classify_batch(queries).all_answers():
         assert answer.evidence is not None
         evidence = answer.evidence.kinds
-        kinds, scale = evidence[:, NAMES.index(answer.task)], engine.head(answer.task).logit_scale
+        scale = engine.head(answer.task).logit_scale
         assert scale is not None
-        explained = kinds.mean() if mode == "one_pass" else (kinds[:-3].mean() * kinds[-3]).sqrt()
+        likeness = answer.evidence.likeness[NAMES.index(answer.task)]
         cosine = answer.logits.max() / scale
         if loaded.calibration is not None:
             assert evidence.isfinite().all()
             discriminant = loaded.calibration.discriminant(len(evidence))
             judged = discriminant.judge(evidence[None], torch.ones(1, len(NAMES), dtype=torch.bool))
-            explained = explained * judged.typicality[0, NAMES.index(answer.task)]
+            likeness = likeness * judged.typicality[0, NAMES.index(answer.task)]
             typicality.append(float(judged.typicality[0, NAMES.index(answer.task)]))
         if mode == "exact":  # which has an embedding of the first pass too
             cosine = (cosine.clamp_min(0) * evidence[-1, NAMES.index(answer.task)].clamp_min(0)).sqrt()
-        expected = explained * cosine.clamp_min(0) * answer.probabilities.max()
+        expected = likeness * cosine.clamp_min(0) * answer.probabilities.max()
         assert answer.familiarity == pytest.approx(float(expected), rel=1e-3, abs=1e-7)
         assert not answer.unrouted
     assert not calibrated or min(typicality) < 0.9

@@ -242,10 +242,10 @@ def test_a_calibrated_router_multiplies_its_coefficients() -> None:
         )
         assert before.typicality.eq(1).all()
         some = after.select(torch.tensor([4, 1]))
-        for name in ("scores", "explained", "typicality", "kinds", "leads"):
+        for name in ("scores", "likeness", "typicality", "kinds", "leads"):
             np.testing.assert_array_equal(getattr(some, name), getattr(after, name)[[4, 1]])
-        likeness = after.samples()[3].likeness([0, 2])
-        expected = after.explained[3] * after.typicality[3]
+        likeness = after.samples()[3].likeness_to([0, 2])
+        expected = after.likeness[3] * after.typicality[3]
         assert likeness == pytest.approx({0: float(expected[0]), 2: float(expected[2])})
 
 

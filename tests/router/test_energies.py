@@ -75,7 +75,7 @@ def test_where_a_whole_fine_tuning_left_a_matrix_alone_nothing_is_compared() -> 
     nothing = EnergyEvidence(linears[1:], torch.tensor([False, False]))
     assert not nothing.tells
     assert nothing.scores(energies[:, 1:], every(2), WEIGHTS).eq(0).all()
-    assert nothing.explained(energies[:, 1:]).eq(1).all()
+    assert nothing.likeness(energies[:, 1:]).eq(1).all()
 
 
 def inputs_of_an_adapter(seed: int) -> Tensor:
@@ -96,7 +96,18 @@ def test_an_adapter_is_found_by_which_of_its_directions_are_used(task: int) -> N
     energies = subspace_energies(inputs_of_an_adapter(task), linear.projectors).unsqueeze(1)
     assert judge.scores(energies, every(3), WEIGHTS).argmax(1).eq(task).all()
     assert not judge.tells, "early evidence alone tells too little of adapters"
-    assert judge.explained(energies)[:, 1:].eq(1).all()
+    likeness, to_noise = judge.likeness(energies), judge.likeness(null.unsqueeze(1)).mean(0)
+    assert likeness[:, task].min() > 2 * to_noise[task]
+    assert (likeness[:, 3 - task] < likeness[:, task]).all()
+
+
+def test_likeness_is_what_a_task_explains_beyond_drawn_inputs() -> None:
+    judge = EnergyEvidence([subspaces([8, 4], profiled=False)], torch.tensor([False, False]))
+    drawn, energies = normal(9, 1, 2, seed=7).sigmoid(), normal(SAMPLES, 1, 2, seed=4).sigmoid()
+    judge.set_null(drawn)
+    beyond = np.log(energies.numpy()[:, 0]) - np.log(drawn.numpy()[:, 0]).mean(0)
+    expected = ((1 + 4 * beyond / (1 + np.abs(4 * beyond))) / 2) ** 2
+    np.testing.assert_allclose(judge.likeness(energies), expected, atol=1e-4)
 
 
 def test_noise_speaks_for_no_adapter() -> None:

@@ -178,7 +178,7 @@ def test_equal_evidence_is_no_nan(router: EvidenceRouter) -> None:
     rest = torch.full((1, LATE, TASKS), 0.5), torch.zeros(1, WIDTH), torch.zeros(1, TASKS, 3)
     whole = router.whole(early, *rest, EVERY[:1])
     assert whole.scores.isfinite().all()
-    assert whole.explained.isfinite().all()
+    assert whole.likeness.isfinite().all()
     after = after_second_passes(whole.samples(), [{0: torch.zeros(3), 1: torch.zeros(3)}])
     assert after == pytest.approx({0: 0.2, 1: 0.2}, abs=1e-6)
 
@@ -253,7 +253,7 @@ def test_where_no_subspaces_can_be_compared_the_heads_decide() -> None:
     rest = shares(SAMPLES, 1, TASKS, seed=8), normal(SAMPLES, WIDTH, seed=3), random_head_scores()
     whole = router.whole(early, *rest, EVERY)
     torch.testing.assert_close(whole.scores, WEIGHTS.cosine * near(rest[2][:, :, 0]))
-    assert whole.explained.eq(1).all()
+    assert whole.likeness.eq(1).all()
 
 
 def test_an_encoder_of_two_blocks_has_no_late_evidence() -> None:
@@ -263,7 +263,7 @@ def test_an_encoder_of_two_blocks_has_no_late_evidence() -> None:
     whole = router.whole(early, nothing, normal(SAMPLES, WIDTH), blind, EVERY)
     torch.testing.assert_close(whole.scores, early.scores)
     assert whole.kinds.shape[1] == evidence_kinds(1)
-    assert torch.equal(whole.explained, early.explained)
+    assert torch.equal(whole.likeness, early.likeness)
 
 
 def test_evidence_of_a_pool_is_the_sum_of_its_samples(router: EvidenceRouter) -> None:
@@ -279,7 +279,7 @@ def test_evidence_of_a_pool_is_the_sum_of_its_samples(router: EvidenceRouter) ->
                 coefficients = softmax(expected.numpy()[None])[0]
                 np.testing.assert_allclose(together.routing_coefficients[row], coefficients, atol=1e-5)
                 assert float(together.leads[row]) == pytest.approx(float(leading[0] - leading[1]), abs=1e-5)
-        assert torch.equal(together.explained, single.explained), "that is each sample's own"
+        assert torch.equal(together.likeness, single.likeness), "that is each sample's own"
         assert torch.equal(together.scores[3], single.scores[3])
 
 
