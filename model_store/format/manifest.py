@@ -280,10 +280,18 @@ def parse_manifest(content: bytes) -> Manifest:
     try:
         manifest = form.model_validate_json(content)
     except ValidationError as error:
-        raise ManifestError(f"{MANIFEST_FILE} is not valid: {first_problem(error)}") from error
+        raise ManifestError(
+            f"{MANIFEST_FILE} is not valid: {first_problem(error)}{_advice(error)}"
+        ) from error
     if (needed := lowest_version(manifest)) > manifest.format_version:
         raise ManifestError(
             f"{MANIFEST_FILE} is not valid: it says what format version {needed} has come with, and its "
             f"format_version is {manifest.format_version}"
         )
     return manifest
+
+
+def _advice(error: ValidationError) -> str:
+    """What to do about the first problem, where it is a key: version 2 grows by keys until it is released."""
+    is_unknown_key = error.errors(include_url=False)[0]["type"] == "extra_forbidden"
+    return "; if a newer mass-serve wrote the store, update this one to open it" if is_unknown_key else ""

@@ -361,6 +361,11 @@ def _with_head(content: Content, **head: object) -> Content:
     return changed
 
 
+def test_a_key_of_a_later_program_is_told_as_one() -> None:
+    with pytest.raises(ManifestError, match=r"head\.later: Extra .*; if a newer mass-serve wrote"):
+        _parse(_with_head(GOLDEN_2, later=1))
+
+
 def test_a_head_has_a_threshold_for_each_label_or_none() -> None:
     content = _with_head(GOLDEN_2, thresholds=[0.0, 0.25])
     manifest = _parse(content)
