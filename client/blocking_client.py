@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, TypeVar, overload
 
 import httpx
 
 from mass_serve.client.answers import Answer, EntityAnswer, TaskList
-from mass_serve.client.errors import UnreachableError
-from mass_serve.client.exchanges import Aggregation, Call, Exchange, Exchanges, Question
-from mass_serve.client.inputs import Input, Text, listed
-from mass_serve.client.patience import Patience
+from mass_serve.client.asking import Exchange, Outcome, Pause, Step
+from mass_serve.client.base_client import BaseClient
+from mass_serve.client.exchanges import Aggregation, Names, Question
+from mass_serve.client.inputs import Input, Text
 
 T = TypeVar("T")
 
 
-class Client:
+class Client(BaseClient[httpx.Client]):
     """Asks one server; may be shared by threads.
 
     Where a server is busy it is asked again when its Retry-After says, `tries` times together and within
@@ -28,32 +27,15 @@ class Client:
 
     Every method raises ClientError (`mass_serve.client.errors`), TypeError for what is no input, OSError for
     a file that cannot be read, and ValueError where labels are asked for of a task that finds entities, or
-    the other way round.
+    the other way round. A key that no header can hold is a ValueError, too.
     """
-
-    def __init__(
-        self,
-        url: str = "http://127.0.0.1:8000",
-        *,
-        key: str | None = None,
-        timeout: float = 60.0,
-        tries: int = 5,
-        patience: float = 60.0,
-        batch_size: int = 32,
-        http: httpx.Client | None = None,
-    ) -> None:
-        self._url = url.rstrip("/")
-        self._headers = {} if key is None else {"X-API-Key": key}
-        self._http = httpx.Client(timeout=timeout) if http is None else http
-        self._patience = Patience(tries, patience)
-        self._exchanges = Exchanges(batch_size)
 
     @overload
     def classify(
         self,
         inputs: list[Any],
         *,
-        tasks: Sequence[str] | None = ...,
+        tasks: Names | None = ...,
         top_k: int | None = ...,
         same_task: bool = ...,
     ) -> list[Answer]: ...
@@ -63,7 +45,7 @@ class Client:
         self,
         inputs: Input,
         *,
-        tasks: Sequence[str] | None = ...,
+        tasks: Names | None = ...,
         top_k: int | None = ...,
         same_task: bool = ...,
     ) -> Answer: ...
@@ -72,7 +54,7 @@ class Client:
         self,
         inputs: Input | list[Any],
         *,
-        tasks: Sequence[str] | None = None,
+        tasks: Names | None = None,
         top_k: int | None = None,
         same_task: bool = False,
     ) -> Answer | list[Answer]:
@@ -82,25 +64,23 @@ class Client:
         all by default; `same_task` says that all inputs are of one task, found by their evidence together.
         """
         question = Question(tasks, top_k, same_task=same_task)
-        found = self._run(self._exchanges.answers(listed(inputs), question))
-        return found if isinstance(inputs, list) else found[0]
+        return self._run(self._exchanges.classify(inputs, question))
 
     @overload
     def classify_each(
-        self, inputs: list[Any], *, tasks: Sequence[str] | None = ..., top_k: int | None = ...
+        self, inputs: list[Any], *, tasks: Names | None = ..., top_k: int | None = ...
     ) -> list[list[Answer | EntityAnswer]]: ...
 
     @overload
     def classify_each(
-        self, inputs: Input, *, tasks: Sequence[str] | None = ..., top_k: int | None = ...
+        self, inputs: Input, *, tasks: Names | None = ..., top_k: int | None = ...
     ) -> list[Answer | EntityAnswer]: ...
 
     def classify_each(
-        self, inputs: Input | list[Any], *, tasks: Sequence[str] | None = None, top_k: int | None = None
+        self, inputs: Input | list[Any], *, tasks: Names | None = None, top_k: int | None = None
     ) -> list[Answer | EntityAnswer] | list[list[Answer | EntityAnswer]]:
         """Returns the answers of all tasks, or of those named, to an input, or to each of a list."""
-        found = self._run(self._exchanges.each(listed(inputs), Question(tasks, top_k, each=True)))
-        return found if isinstance(inputs, list) else found[0]
+        return self._run(self._exchanges.classify_each(inputs, Question(tasks, top_k, each=True)))
 
     @overload
     def entities(
@@ -114,9 +94,7 @@ class Client:
         self, texts: Text | list[Any], task: str, *, aggregation: Aggregation = "simple"
     ) -> EntityAnswer | list[EntityAnswer]:
         """Returns what a task that classifies tokens finds in a text, or in each of a list."""
-        question = Question([task], aggregation=aggregation)
-        found = self._run(self._exchanges.entities(listed(texts), question))
-        return found if isinstance(texts, list) else found[0]
+        return self._run(self._exchanges.entities(texts, Question(task, aggregation=aggregation)))
 
     def tasks(self) -> TaskList:
         """Returns what is served."""
@@ -134,25 +112,24 @@ class Client:
     ) -> None:
         self.close()
 
+    @staticmethod
+    def _connecting(timeout: float) -> httpx.Client:
+        return httpx.Client(timeout=timeout)
+
     def _run(self, exchange: Exchange[T]) -> T:
         try:
-            call = next(exchange)
+            step = next(exchange)
             while True:
-                call = exchange.send(self._response(call))
+                step = exchange.send(self._outcome(step))
         except StopIteration as end:
             result: T = end.value
             return result
 
-    def _response(self, call: Call) -> httpx.Response:
-        patience = self._patience
-        while True:
-            try:
-                response = self._http.request(
-                    call.method, self._url + call.path, headers=self._headers, **call.options
-                )
-            except httpx.RequestError as error:
-                raise UnreachableError(f"{self._url} does not answer: {error}") from error
-            if (again := patience.after(response)) is None:
-                return response
-            wait, patience = again
-            time.sleep(wait)
+    def _outcome(self, step: Step) -> Outcome:
+        if isinstance(step, Pause):
+            time.sleep(step.seconds)
+            return None
+        try:
+            return self._http.request(step.method, step.url, headers=step.headers, **step.options)
+        except httpx.RequestError as error:
+            return error

@@ -1,51 +1,42 @@
-"""What is sent for a question and made of the responses, without a connection: the same for both clients.
-
-An exchange is a generator of calls, which is sent the response to each and returns what was asked for.
-"""
+"""What is sent for a question and made of the responses, without a connection: the same for both clients."""
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, TypeVar
 
-import httpx
-
 from mass_serve.client.answers import Answer, EntityAnswer, TaskList
-from mass_serve.client.inputs import Input, image_file, is_pair, text_json
+from mass_serve.client.asking import Asker, Exchange
+from mass_serve.client.inputs import Input, image_file, is_pair, listed, text_json
 from mass_serve.client.responses import read_results, read_tasks
 
 T = TypeVar("T")
 Aggregation: TypeAlias = Literal["none", "simple", "first", "average", "max"]
-
-
-@dataclass(frozen=True)
-class Call:
-    """A request, in httpx's words."""
-
-    method: str
-    path: str
-    options: dict[str, Any] = field(default_factory=dict)
-
-
-Exchange: TypeAlias = Generator[Call, httpx.Response, T]
+# Of tasks; one name may stand alone.
+Names: TypeAlias = str | Sequence[str]
 
 
 @dataclass(frozen=True)
 class Question:
     """Holds what is asked beside the inputs."""
 
-    tasks: Sequence[str] | None = None
+    tasks: Names | None = None
     top_k: int | None = None
     each: bool = False
     same_task: bool = False
     aggregation: Aggregation | None = None
 
     @property
+    def names(self) -> Sequence[str] | None:
+        """The tasks in question; None: all of them."""
+        return [self.tasks] if isinstance(self.tasks, str) else self.tasks
+
+    @property
     def query(self) -> dict[str, str]:
         """The query's parameters: what is not the server's default."""
         said = {
-            "tasks": None if self.tasks is None else ",".join(self.tasks),
+            "tasks": None if self.names is None else ",".join(self.names),
             "top_k": None if self.top_k is None else str(self.top_k),
             "answer": "each" if self.each else None,
             "same_task": "true" if self.same_task else None,
@@ -54,36 +45,43 @@ class Question:
         return {name: value for name, value in said.items() if value is not None}
 
 
-@dataclass
 class Exchanges:
-    """The exchanges with one server. Whether it reads texts is asked once, where a str may be both."""
+    """The exchanges with one server. Whether it reads texts is asked once, where a str may be both.
 
-    batch_size: int  # answers of one request
-    _reads_texts: bool | None = None
+    What is asked about one input gets one answer, and about a list of them a list.
+    """
+
+    def __init__(self, asker: Asker, batch_size: int) -> None:
+        """`batch_size` is how many answers a request asks for."""
+        self._asker = asker
+        self._batch_size = batch_size
+        self._reads_texts: bool | None = None
 
     def tasks(self) -> Exchange[TaskList]:
         """Asks what is served."""
-        served = read_tasks((yield Call("GET", "/v1/tasks")))
+        served = read_tasks((yield from self._asker.ask("GET", "/v1/tasks")))
         self._reads_texts = served.reads == "texts"
         return served
 
-    def answers(self, inputs: Sequence[Input], question: Question) -> Exchange[list[Answer]]:
+    def classify(self, inputs: Input | list[Any], question: Question) -> Exchange[Answer | list[Answer]]:
         """Asks for one answer to each input. Raises ValueError for a task that finds entities."""
-        found = yield from self._results(inputs, question, 1)
-        return [_whole(one) for own in found for one in own]
+        found = yield from self._results(listed(inputs), question, 1)
+        return _as_given(inputs, [_whole(one) for own in found for one in own])
 
-    def each(
-        self, inputs: Sequence[Input], question: Question
-    ) -> Exchange[list[list[Answer | EntityAnswer]]]:
+    def classify_each(
+        self, inputs: Input | list[Any], question: Question
+    ) -> Exchange[list[Answer | EntityAnswer] | list[list[Answer | EntityAnswer]]]:
         """Asks for an answer of every task to each input."""
-        names = question.tasks
+        names = question.names
         count = len((yield from self.tasks()).tasks) if names is None else len(names)
-        return (yield from self._results(inputs, question, max(1, count)))
+        return _as_given(inputs, (yield from self._results(listed(inputs), question, max(1, count))))
 
-    def entities(self, inputs: Sequence[Input], question: Question) -> Exchange[list[EntityAnswer]]:
+    def entities(
+        self, texts: Input | list[Any], question: Question
+    ) -> Exchange[EntityAnswer | list[EntityAnswer]]:
         """Asks for the entities in each text. Raises ValueError for a task that finds none."""
-        found = yield from self._results(inputs, question, 1)
-        return [_of_tokens(one) for own in found for one in own]
+        found = yield from self._results(listed(texts), question, 1)
+        return _as_given(texts, [_of_tokens(one) for own in found for one in own])
 
     def _results(
         self, inputs: Sequence[Input], question: Question, answers_each: int
@@ -91,11 +89,12 @@ class Exchanges:
         """Asks in requests of about `batch_size` answers, and returns those of each input."""
         are_texts = yield from self._are_texts(inputs)
         # The evidence of inputs of one task is pooled in one request.
-        size = len(inputs) if question.same_task else self.batch_size // answers_each
+        size = len(inputs) if question.same_task else self._batch_size // answers_each
         found: list[list[Answer | EntityAnswer]] = []
         for portion in _portions(inputs, size):
             options = {"params": question.query, **_body(portion, are_texts)}
-            results = list(read_results((yield Call("POST", "/v1/classify", options))))
+            response = yield from self._asker.ask("POST", "/v1/classify", **options)
+            results = list(read_results(response))
             # Counted anew: the server may have more tasks than when it was asked for them.
             each = len(results) // len(portion)
             found += [results[place * each : (place + 1) * each] for place in range(len(portion))]
@@ -107,6 +106,11 @@ class Exchanges:
         if self._reads_texts is None and any(isinstance(one, str) for one in inputs):
             yield from self.tasks()
         return bool(self._reads_texts)
+
+
+def _as_given(inputs: Input | list[Any], found: list[T]) -> T | list[T]:
+    """Returns what was found of each input, or of the only one where that was no list."""
+    return found if isinstance(inputs, list) else found[0]
 
 
 def _portions(inputs: Sequence[Input], size: int) -> Iterator[Sequence[Input]]:

@@ -60,6 +60,8 @@ def _picture(array: Any) -> Pillow.Image:
     # Pillow would read other numbers as pixels of another kind.
     if array.dtype != "uint8":
         raise TypeError(f"an array of pixels must be uint8, 0 to 255, and not {array.dtype}")
+    if not array.size:
+        raise TypeError(f"an array of pixels must have some, and not the shape {list(array.shape)}")
     try:
         return Pillow.fromarray(array)
     except (TypeError, ValueError) as error:
@@ -69,6 +71,8 @@ def _picture(array: Any) -> Pillow.Image:
 
 
 def _png(picture: Pillow.Image) -> bytes:
+    if 0 in picture.size:
+        raise TypeError(f"a picture must have pixels, and not the size {picture.size}")
     file = BytesIO()
     if picture.mode not in _MODES_OF_PNG:
         # Numbers of more than 8 bits are cut off in RGB, where those of a PNG may have 16.
