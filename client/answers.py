@@ -101,6 +101,7 @@ class TaskList:
     store_revision: str
     reads: Literal["images", "texts"]
     tasks: Sequence[Task]
+    modes: Sequence[str] = ()  # that may be asked for; the first is the default
 
 
 @dataclass(frozen=True)

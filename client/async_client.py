@@ -31,6 +31,7 @@ class AsyncClient(BaseClient[httpx.AsyncClient]):
         tasks: Names | None = ...,
         top_k: int | None = ...,
         same_task: bool = ...,
+        mode: str | None = ...,
     ) -> list[Answer]: ...
 
     @overload
@@ -41,6 +42,7 @@ class AsyncClient(BaseClient[httpx.AsyncClient]):
         tasks: Names | None = ...,
         top_k: int | None = ...,
         same_task: bool = ...,
+        mode: str | None = ...,
     ) -> Answer: ...
 
     async def classify(
@@ -50,13 +52,15 @@ class AsyncClient(BaseClient[httpx.AsyncClient]):
         tasks: Names | None = None,
         top_k: int | None = None,
         same_task: bool = False,
+        mode: str | None = None,
     ) -> Answer | list[Answer]:
         """Returns the answer to an input, or those to a list of them.
 
         A str is a text where the server reads texts, else the path of an image. `tasks` are the candidates,
         all by default; `same_task` says that all inputs are of one task, found by their evidence together.
+        `mode` is one of the server's `modes`, how much the search for the task is worth.
         """
-        question = Question(tasks, top_k, same_task=same_task)
+        question = Question(tasks, top_k, same_task=same_task, mode=mode)
         return await self._run(self._exchanges.classify(inputs, question))
 
     @overload

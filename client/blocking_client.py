@@ -38,6 +38,7 @@ class Client(BaseClient[httpx.Client]):
         tasks: Names | None = ...,
         top_k: int | None = ...,
         same_task: bool = ...,
+        mode: str | None = ...,
     ) -> list[Answer]: ...
 
     @overload
@@ -48,6 +49,7 @@ class Client(BaseClient[httpx.Client]):
         tasks: Names | None = ...,
         top_k: int | None = ...,
         same_task: bool = ...,
+        mode: str | None = ...,
     ) -> Answer: ...
 
     def classify(
@@ -57,13 +59,15 @@ class Client(BaseClient[httpx.Client]):
         tasks: Names | None = None,
         top_k: int | None = None,
         same_task: bool = False,
+        mode: str | None = None,
     ) -> Answer | list[Answer]:
         """Returns the answer to an input, or those to a list of them.
 
         A str is a text where the server reads texts, else the path of an image. `tasks` are the candidates,
         all by default; `same_task` says that all inputs are of one task, found by their evidence together.
+        `mode` is one of the server's `modes`, how much the search for the task is worth.
         """
-        question = Question(tasks, top_k, same_task=same_task)
+        question = Question(tasks, top_k, same_task=same_task, mode=mode)
         return self._run(self._exchanges.classify(inputs, question))
 
     @overload

@@ -25,6 +25,7 @@ class Question:
     top_k: int | None = None
     each: bool = False
     same_task: bool = False
+    mode: str | None = None
     aggregation: Aggregation | None = None
 
     @property
@@ -40,6 +41,7 @@ class Question:
             "top_k": None if self.top_k is None else str(self.top_k),
             "answer": "each" if self.each else None,
             "same_task": "true" if self.same_task else None,
+            "mode": self.mode,
             "aggregation": self.aggregation,
         }
         return {name: value for name, value in said.items() if value is not None}

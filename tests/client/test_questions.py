@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mass_serve.client import AsyncClient, Client
+from mass_serve.client import AsyncClient, Client, RefusedError
 from tests.client.test_images import url
 from tests.pictures import picture
 from tests.server_processes import RunningServer
@@ -43,6 +43,15 @@ def test_one_task_may_be_named_alone(server: RunningServer) -> None:
             return (await client.classify(picture(3), tasks="signs")).task
 
     assert asyncio.run(asked()) == "signs"
+
+
+def test_the_mode_of_the_search_is_asked_for(server: RunningServer) -> None:
+    with Client(url(server)) as client:
+        first, *_, last = client.tasks().modes
+        assert first != last
+        assert client.classify(picture(3), mode=last).label == "3"
+        with pytest.raises(RefusedError, match="mode"):
+            client.classify(picture(3), mode="slowest")
 
 
 def test_a_list_of_nothing_gives_a_list_of_nothing(server: RunningServer) -> None:
