@@ -46,7 +46,7 @@ def batch(
             metavar="INPUTS...",
         ),
     ],
-    out: Annotated[Path, typer.Option(help="folder for the results, new or of the same job", metavar="DIR")],
+    out: Annotated[str, typer.Option(help="folder for the results, new or of the same job", metavar="DIR")],
     form: Annotated[
         Form, typer.Option("--format", help="of the files of results; parquet needs the extra `batch`")
     ] = "jsonl",
@@ -87,7 +87,7 @@ def batch(
     entities, texts = check_question(engine, question), engine.tokenizer is not None
     job = Job(
         inputs=inputs,
-        out=out,
+        out=_folder(out),
         form=form,
         columns=Columns(texts, column or (TEXT if texts else IMAGE), id_column),
         asked=asked_of(question, settings, embeds=embedding),
@@ -97,6 +97,12 @@ def batch(
     _tell(done, job, source, engine, as_json)
     if done.counts.failed:
         raise typer.Exit(EXIT_FAILED)
+
+
+def _folder(out: str) -> Path:
+    if "://" in out:
+        fail(f"--out {out} is a URL, and results are written to a folder of this machine: copy it afterwards")
+    return Path(out)
 
 
 def _is_multi_label(engine: Engine, question: Question) -> bool:

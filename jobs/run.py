@@ -13,8 +13,7 @@ from pathlib import Path
 from mass_serve.engine import Engine
 from mass_serve.jobs.answering import Answered, Asked, Stream, answer_all
 from mass_serve.jobs.results import Counts, Form, Result, ResultsFolder, RowForm, check_form
-from mass_serve.jobs.results.folder import JOURNAL
-from mass_serve.jobs.sources import Columns, Listing, check_tables, inputs, tree_of
+from mass_serve.jobs.sources import Columns, check_tables, inputs, tree_of
 
 
 @dataclass(frozen=True)
@@ -74,8 +73,7 @@ def run_job(
     check_form(job.form)
     trees = [tree_of(argument, without=job.out) for argument in job.inputs]
     with ResultsFolder.opened(job.out, job.form, job.rows.columns, {**job.settings, **settings}) as results:
-        listing = Listing(job.out / JOURNAL, trees, job.columns.reads_texts)
-        left_out = listing.fill(results.database)
+        listing, left_out = results.listing(trees, job.columns.reads_texts)
         check_tables(listing, job.columns)
         if not results.has_ended:
             stream = inputs(listing, job.columns, results.start, frozenset(results.done))

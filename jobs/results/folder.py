@@ -23,7 +23,7 @@ from mass_serve.jobs.errors import ResultsError
 from mass_serve.jobs.journal import JournalError, claim, open_journal
 from mass_serve.jobs.results.forms import FORMS, Form, write
 from mass_serve.jobs.results.rows import Row
-from mass_serve.jobs.sources import Position
+from mass_serve.jobs.sources import Listing, Position, Tree
 from mass_serve.model_store.errors import StoreLockedError
 from mass_serve.model_store.storage.local import LocalFiles
 
@@ -93,10 +93,14 @@ class ResultsFolder:
                 results = cls(folder, form, columns, database)
             yield results
 
-    @property
-    def database(self) -> sqlite3.Connection:
-        """The journal, in which the list of inputs is, too."""
-        return self._database
+    def listing(self, trees: Sequence[Tree], reads_texts: bool) -> tuple[Listing, int]:
+        """The list of the job's files, which is in the journal, and how many others lie there.
+
+        Raises InputsError for files that are not those that the job was begun with, and ResultsError.
+        """
+        listing = Listing(self._folder / JOURNAL, trees, reads_texts)
+        with _errors_told(self._folder):
+            return listing, listing.fill(self._database)
 
     @property
     def start(self) -> Position:

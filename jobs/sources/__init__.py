@@ -6,7 +6,7 @@ Inputs are streamed in an order that is always the same, and what cannot be read
 from mass_serve.jobs.sources.content import Found, weight
 from mass_serve.jobs.sources.listing import Listing
 from mass_serve.jobs.sources.reading import JobInput, Position, check_tables, inputs, inputs_below
-from mass_serve.jobs.sources.trees import tree_of
+from mass_serve.jobs.sources.trees import Tree, tree_of
 from mass_serve.jobs.sources.values import IMAGE, TEXT, Columns
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "JobInput",
     "Listing",
     "Position",
+    "Tree",
     "check_tables",
     "inputs",
     "inputs_below",

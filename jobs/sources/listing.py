@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,26 +57,22 @@ class Listing:
     trees: Sequence[Tree]
     reads_texts: bool
 
-    def fill(self, connection: sqlite3.Connection, told: Callable[[int], None] = lambda _: None) -> int:
+    def fill(self, connection: sqlite3.Connection) -> int:
         """Lists all files, or holds what is there against the list of an earlier run.
 
-        Returns how many files in folders were left out, because they hold no inputs. `told` hears how many
-        were found so far. Raises InputsError where there is none, and where one is not as it was.
+        Returns how many files in folders were left out, because they hold no inputs. Raises InputsError where
+        there is none, and where one is not as it was.
         """
         connection.executescript(_SCHEMA)
         left_out = 0
         with connection:
             for number, tree in enumerate(self.trees):
-                found = 0
                 for file in tree.files():
                     if not file.named and kind_of(file.path, self.reads_texts) is None:
                         left_out += 1
                         continue
-                    found += 1
                     row = (number, os.fsencode(file.path), file.size, file.version)
                     connection.execute("INSERT INTO scanned VALUES (?, ?, ?, ?)", row)
-                    if found % _ROWS_AT_ONCE == 0:
-                        told(found)
             self._compare(connection)
             connection.execute("DROP TABLE scanned")
         return left_out

@@ -246,8 +246,8 @@ def test_a_full_disk_loses_nothing(
         nonlocal times
         times += 1
         if times == 6:
-            pages = self.database.execute("PRAGMA page_count").fetchone()[0]
-            self.database.execute(f"PRAGMA max_page_count = {pages}")
+            pages = self._database.execute("PRAGMA page_count").fetchone()[0]
+            self._database.execute(f"PRAGMA max_page_count = {pages}")
             results = [
                 Result(one.at, [{**row, "error": "x" * 100_000} for row in one.rows], one.failed)
                 for one in results
