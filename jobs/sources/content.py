@@ -10,6 +10,7 @@ from mass_serve.inputs.texts import Text, parts
 
 # Of one image or text, whatever its file or archive says: they are read whole.
 MOST_BYTES = 256 << 20
+_PIECE = 1 << 18
 # The bytes of an image file, or a text.
 Content: TypeAlias = bytes | Text
 # What an input is, or what is wrong with it.
@@ -28,13 +29,18 @@ class Read:
     share: float = 1.0  # how much of the source is read when this is
 
 
-def read_whole(file: BinaryIO, size: int | None = None) -> bytes:
+def read_whole(file: BinaryIO) -> bytes:
     """Reads all of a file that is one input. Raises InputTooLargeError, and OSError."""
-    if size is None or size <= MOST_BYTES:
-        data = file.read(MOST_BYTES + 1)
-        if len(data) <= MOST_BYTES:
-            return data
-    raise InputTooLargeError(f"It has more than {MOST_BYTES >> 20} MiB, which is the limit for one input.")
+    pieces, left = [], MOST_BYTES
+    # Piece by piece: what is asked for is taken of the memory, however little the file has.
+    while piece := file.read(_PIECE):
+        pieces.append(piece)
+        left -= len(piece)
+        if left < 0:
+            raise InputTooLargeError(
+                f"It has more than {MOST_BYTES >> 20} MiB, which is the limit for one input."
+            )
+    return b"".join(pieces)
 
 
 def text_of(data: bytes) -> str:

@@ -80,18 +80,25 @@ class LocalTree:
         return matches
 
     def _below(self, folder: str) -> Iterator[File]:
-        """Yields the regular files of a folder and of those within; hidden ones are left out."""
+        """Yields the regular files of a folder and of those within; hidden ones are left out.
+
+        Raises InputsError for a folder that cannot be listed: what is in it would be missed.
+        """
         without = None if self.without is None else os.path.realpath(self.without)
-        for place, folders, names in os.walk(folder):
-            folders[:] = [
-                name
-                for name in folders
-                if name[0] != "." and os.path.realpath(os.path.join(place, name)) != without
-            ]
-            for name in names:
-                path = os.path.join(place, name)
-                if name[0] != "." and os.path.isfile(path):
-                    yield self._file(path, named=False)
+        folders = [folder]
+        while folders:
+            place = folders.pop()
+            try:
+                with os.scandir(place) as entries:
+                    for entry in entries:
+                        if entry.name.startswith("."):
+                            continue
+                        if entry.is_dir(follow_symlinks=False):
+                            folders += [entry.path] if os.path.realpath(entry.path) != without else []
+                        elif entry.is_file():
+                            yield self._file(entry.path, named=False)
+            except OSError as error:
+                raise InputsError(f"{self.shown(place)} cannot be listed: {error.strerror}") from error
 
     def _file(self, path: str, *, named: bool) -> File:
         try:

@@ -324,6 +324,22 @@ def test_a_line_without_end(engine: Engine, tmp_path: Path, monkeypatch: pytest.
     assert rows[1]["error"] is None
 
 
+def test_a_folder_that_cannot_be_listed_is_not_passed_over(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_images(tmp_path / "in" / "a", 1)
+    listed = os.scandir
+
+    def refused(place: str) -> Any:
+        if place.endswith("/a"):
+            raise PermissionError(13, "Permission denied")
+        return listed(place)
+
+    monkeypatch.setattr(os, "scandir", refused)
+    with pytest.raises(InputsError, match="in/a cannot be listed: Permission denied"):
+        run([tmp_path / "in"], tmp_path / "out", engine)
+
+
 def test_nothing_to_read_is_told(engine: Engine, tmp_path: Path) -> None:
     with pytest.raises(InputsError, match="nowhere is no file or folder and matches none"):
         run([tmp_path / "nowhere"], tmp_path / "a", engine)
