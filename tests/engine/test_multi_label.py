@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from PIL import Image
 
 from mass_serve.engine import Classification, Engine, Query, TextQuery
 from mass_serve.engine.execution import Execution
@@ -17,7 +18,7 @@ from mass_serve.model_store.build_store import build
 from mass_serve.model_store.plan import TaskInput
 from mass_serve.model_store.revisions import add_task
 from mass_serve.router import MODE_NAMES, PAPER, ModeName
-from tests import texts, tiny, trained_tokenizers
+from tests import texts, tiny, trained_tokenizers, vision_transformers
 from tests.trained_tokenizers import TEXTS, TRAINED
 
 ONE, SEVERAL = "guard", ("domain", "safety")
@@ -57,6 +58,25 @@ def test_probabilities_are_those_of_transformers_pipeline(
         found = dict(zip(answer.labels, answer.probabilities.tolist(), strict=True))
         assert found == pytest.approx(wanted, abs=2e-4)
         assert answer.is_multi_label == (task in SEVERAL)
+
+
+@pytest.mark.parametrize("kind", ["ViT", "Dinov2"])
+def test_probabilities_of_images_are_those_of_transformers_pipeline(kind: str, tmp_path: Path) -> None:
+    models = vision_transformers.finetuned(
+        tmp_path, f"{kind}Model", f"{kind}ForImageClassification", problem_type="multi_label_classification"
+    )
+    build(models.pretrained, models.tasks, tmp_path / "store", EXACT, modes=MODE_NAMES)
+    engine = Engine.load(str(tmp_path / "store"), device="cpu")
+    images = [Image.fromarray(pixels.permute(1, 2, 0).numpy()) for pixels in tiny.pixels(4)]
+    size: Any = {"size": {"height": 32, "width": 32}}
+    processor = transformers.ViTImageProcessor(**(size | vision_transformers.IMAGES))
+    for task, model in models.models.items():
+        theirs = transformers.pipeline("image-classification", model=model, image_processor=processor)
+        for image, answer in zip(images, engine.classify(images, [task]), strict=True):
+            wanted = {one["label"]: one["score"] for one in theirs(image, top_k=100)}
+            found = dict(zip(answer.labels, answer.probabilities.tolist(), strict=True))
+            assert found == pytest.approx(wanted, abs=2e-4)
+            assert set(answer.given) == {label for label, score in found.items() if score >= 0.5}
 
 
 def test_every_label_is_given_from_its_threshold_on(case: tuple[str, texts.Finetuned, Path]) -> None:
