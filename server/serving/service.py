@@ -271,12 +271,19 @@ class Service:
         self.observer.tasks_answered([answer.task for answer in classifications], took)
         return Answers(engine.store_revision, classifications, ready.cut)
 
-    async def embed(self, inputs: Inputs, question: EmbeddingQuestion, context: RequestContext) -> Embeddings:
+    async def embed(
+        self,
+        inputs: Inputs,
+        question: EmbeddingQuestion,
+        context: RequestContext,
+        urgency: Urgency = ORDINARY,
+        engine: ServingEngine | None = None,
+    ) -> Embeddings:
         """Returns the embeddings of images or texts, which wait and count as those that are classified.
 
         Raises the errors of `server.errors`.
         """
-        engine = self.engine
-        found, ready = await self._inference.run(inputs, question, context, ORDINARY, engine)
+        engine = engine or self.engine
+        found, ready = await self._inference.run(inputs, question, context, urgency, engine)
         vectors = [answer.values for answer in found if isinstance(answer, Embedding)]
         return Embeddings(engine.store_revision, vectors, ready.cut, ready.num_tokens)

@@ -6,11 +6,11 @@ import base64
 import json
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from mass_serve.server.protocols.embeddings.embed_requests import BASE, EmbeddingsRequest
 from mass_serve.server.protocols.embeddings.messages import EmbeddingItem, EmbeddingsAnswer, Usage
+from mass_serve.server.protocols.vectors import unit_length
 from mass_serve.server.serving.request_context import Embeddings
 
 
@@ -35,8 +35,7 @@ def embed_answer(asked: EmbeddingsRequest, found: Embeddings) -> str:
 
 def _vectors(asked: EmbeddingsRequest, found: Embeddings) -> Tensor:
     """The embeddings [n, P] float32, of unit length if they are wanted so."""
-    vectors = torch.stack(found.vectors)
-    return F.normalize(vectors, dim=1) if asked.normalise else vectors
+    return unit_length(found.vectors) if asked.normalise else torch.stack(found.vectors)
 
 
 def _written(vector: Tensor, asked: EmbeddingsRequest) -> list[float] | str:

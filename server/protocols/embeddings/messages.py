@@ -28,7 +28,9 @@ class EmbeddingsBody(BaseModel):
     # Lists of tokens are told from texts, and refused, where they are read.
     input: Annotated[Any, WithJsonSchema(TEXTS)] = None
     images: list[ImageItem] | None = Field(None, fail_fast=True, description="in place of input")
-    model: str | None = Field(None, description="a task, or base: the pretrained encoder, as without it")
+    model: str | None = Field(
+        None, description="a task, or base or auto: the pretrained encoder, as without it"
+    )
     encoding_format: Literal["float", "base64"] = "float"
     dimensions: int | None = Field(None, description="no other than the embeddings have")
 

@@ -27,6 +27,7 @@ from mass_serve.server.protocols.embeddings.embed_requests import (
 from mass_serve.server.protocols.embeddings.messages import EmbedBody, EmbeddingsAnswer, EmbeddingsBody
 from mass_serve.server.protocols.limits import Limits
 from mass_serve.server.protocols.reading import limits_of, request_of
+from mass_serve.server.protocols.vectors import BYTES_A_VALUE
 from mass_serve.server.serving.request_context import Embeddings, RequestContext
 from mass_serve.server.serving.service import Service
 from mass_serve.server.web.openapi import described_body, schema_of
@@ -43,7 +44,6 @@ router = APIRouter(tags=["embeddings"], dependencies=FOR_INFERENCE)
 
 BODIES = (EmbeddingsBody, EmbedBody)
 RESPONSES = error_responses(400, 401, 404, 408, 413, 415, 429, 500, 503, 504)
-BYTES_A_VALUE = 20  # of JSON, about
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ async def _named_task(task: str) -> None:
 
 async def _task(request: Request) -> str | None:
     task: str | None = request.path_params.get("task")
-    return None if task == AUTO else task
+    return task
 
 
 @router.post(
@@ -144,5 +144,8 @@ async def _answer(
 
 
 def _embedder(name: str | None, engine: ServingEngine) -> str | None:
-    """Returns the task that a name means, whose own name may be BASE; None: the pretrained encoder."""
-    return None if name == BASE and BASE not in engine.tasks else name
+    """Returns the task that a name means, whose own name may be BASE; None: the pretrained encoder.
+
+    That is also meant by AUTO, which is what answers where no task is named.
+    """
+    return None if name == AUTO or (name == BASE and BASE not in engine.tasks) else name

@@ -1,4 +1,4 @@
-"""From classifications to the tensors of an answer."""
+"""From classifications and embeddings to the tensors of an answer."""
 
 from __future__ import annotations
 
@@ -15,11 +15,14 @@ from mass_serve.server.errors import BadRequestError
 from mass_serve.server.protocols.models import Model
 from mass_serve.server.protocols.open_inference.infer_requests import (
     ALTERNATIVE_OUTPUTS,
+    CUT,
+    EMBEDDING,
     InferRequest,
     WantedOutput,
 )
 from mass_serve.server.protocols.open_inference.tensors import joined_strings
-from mass_serve.server.serving.request_context import Answers
+from mass_serve.server.protocols.vectors import unit_length
+from mass_serve.server.serving.request_context import Answers, Embeddings
 
 # The protocol's names for the types of numbers, and how they are written.
 NUMBERS: Mapping[str, DTypeLike] = {"FP32": "<f4", "INT32": "<i4", "BOOL": "?"}
@@ -27,6 +30,20 @@ NUMBERS: Mapping[str, DTypeLike] = {"FP32": "<f4", "INT32": "<i4", "BOOL": "?"}
 ENTITY_FIELDS = ("label", "score", "start", "end", "text")
 # What a model answers with that is asked for no output by name.
 DEFAULT_OUTPUTS, DEFAULT_OUTPUTS_OF_TOKENS = ("label", "task", "score"), ("entities", "task")
+
+
+@dataclass(frozen=True)
+class Found:
+    """What was found out for a request, of which it asks for at least one."""
+
+    answers: Answers | None
+    embeddings: Embeddings | None
+
+    @property
+    def cut(self) -> Sequence[int]:
+        """How many tokens of each text were not read; empty of images."""
+        found = self.answers or self.embeddings
+        return () if found is None else found.cut
 
 
 @dataclass(frozen=True)
@@ -78,10 +95,10 @@ class OutputTensor:
     binary: bool
 
 
-def infer_answer(request: InferRequest, model: Model, answers: Answers) -> InferAnswer:
+def infer_answer(request: InferRequest, model: Model, found: Found) -> InferAnswer:
     """Writes the answer to a request. Raises BadRequestError for an output that this model has not."""
     described, binary = [], []
-    for output in output_tensors(request, model, answers):
+    for output in output_tensors(request, model, found):
         head: dict[str, Any] = {
             "name": output.name,
             "datatype": output.values.datatype,
@@ -101,11 +118,11 @@ def infer_answer(request: InferRequest, model: Model, answers: Answers) -> Infer
     return InferAnswer(b"".join([text, *binary]), len(text) if binary else None)
 
 
-def output_tensors(request: InferRequest, model: Model, answers: Answers) -> list[OutputTensor]:
+def output_tensors(request: InferRequest, model: Model, found: Found) -> list[OutputTensor]:
     """Returns what a request asked for. Raises BadRequestError for an output that this model has not."""
     tensors = []
     for wanted in request.outputs or _default_outputs(request, model):
-        values = _values(wanted, request, model, answers)
+        values = _values(wanted, request, model, found)
         # [N, 1] becomes [N, C], not [N, 1, C]
         batch = request.batch_shape[:1] if values.per_image else request.batch_shape
         tensors.append(OutputTensor(wanted.name, values, [*batch, *values.per_image], wanted.binary))
@@ -117,13 +134,26 @@ def _default_outputs(request: InferRequest, model: Model) -> list[WantedOutput]:
     return [WantedOutput(name, request.binary, None) for name in names]
 
 
-def _values(wanted: WantedOutput, request: InferRequest, model: Model, answers: Answers) -> Values:
-    images = answers.classifications
+def _values(wanted: WantedOutput, request: InferRequest, model: Model, found: Found) -> Values:
+    if wanted.name == EMBEDDING:
+        assert found.embeddings is not None
+        return _embeddings(found.embeddings)
+    if wanted.name == CUT:
+        if model.crop is not None:
+            raise BadRequestError("Nothing is cut where the store reads images; ask without 'cut'.")
+        return Values(None, np.array(found.cut, np.int32), ())
+    assert found.answers is not None
+    return _of_classifications(wanted, request, model, found.answers.classifications)
+
+
+def _of_classifications(
+    wanted: WantedOutput, request: InferRequest, model: Model, images: Sequence[Classification]
+) -> Values:
     if wanted.name == "entities":
         return _entities(images, model, request.aggregation or "simple")
-    if model.each_token and wanted.name not in ("task", "cut"):
+    if model.each_token and wanted.name != "task":
         raise BadRequestError(
-            f"The task {model.name!r} classifies tokens; its outputs are entities, task and cut."
+            f"The task {model.name!r} classifies tokens; its outputs are entities, task, cut and embedding."
         )
     if wanted.classes is not None:
         return _classified(images, min(wanted.classes, model.widest_head))
@@ -140,10 +170,6 @@ def _values(wanted: WantedOutput, request: InferRequest, model: Model, answers: 
         return Values(None, np.array(scores, np.float32), ())
     if wanted.name == "unrouted":
         return Values(None, np.array([image.unrouted for image in images], np.bool_), ())
-    if wanted.name == "cut":
-        if model.crop is not None:
-            raise BadRequestError("Nothing is cut where the store reads images; ask without 'cut'.")
-        return Values(None, np.array(answers.cut, np.int32), ())
     if wanted.name == "residuals":
         if model.task is not None:
             raise BadRequestError("There are no residuals where the task is named; ask the model 'auto'.")
@@ -159,6 +185,12 @@ def _values(wanted: WantedOutput, request: InferRequest, model: Model, answers: 
     for row, image in enumerate(images):
         probabilities[row, : len(image.labels)] = image.probabilities.numpy()
     return Values(None, probabilities, (model.widest_head,))
+
+
+def _embeddings(found: Embeddings) -> Values:
+    """Returns the embeddings, of unit length."""
+    vectors = unit_length(found.vectors).numpy()
+    return Values(None, vectors, vectors.shape[1:])
 
 
 def _alternatives(name: str, images: Sequence[Classification]) -> Values:

@@ -24,9 +24,11 @@ if TYPE_CHECKING:
 
 # What the likeliest of the other tasks says that an image, or text, was tried with.
 ALTERNATIVE_OUTPUTS = ("alternative_label", "alternative_task", "alternative_coefficient")
+EMBEDDING, CUT = "embedding", "cut"
 OUTPUTS = (
-    *("label", "labels", "task", "score", "probabilities", "unrouted", "residuals", "cut", "entities"),
+    *("label", "labels", "task", "score", "probabilities", "unrouted", "residuals", CUT, "entities"),
     *ALTERNATIVE_OUTPUTS,
+    EMBEDDING,
 )
 CLASSIFIED_OUTPUTS = ("label", "score", "probabilities")
 
@@ -124,6 +126,16 @@ class InferRequest:
     urgency: Urgency
     binary: bool  # how an output is written of which nothing else is said
     aggregation: Aggregation | None  # how tokens become entities; None: as everywhere
+
+    @property
+    def embeds(self) -> bool:
+        """Whether the embedding is asked for."""
+        return any(output.name == EMBEDDING for output in self.outputs)
+
+    @property
+    def classifies(self) -> bool:
+        """Whether what a classification says is asked for: all but the embedding, and what is cut for it."""
+        return not self.embeds or any(output.name not in (EMBEDDING, CUT) for output in self.outputs)
 
 
 def decompressed(body: bytes, encoding: str, limit: int, hold: Callable[[int], None]) -> bytes | bytearray:

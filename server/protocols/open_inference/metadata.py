@@ -8,10 +8,11 @@ from typing import Any
 from mass_serve import __version__
 from mass_serve.server.protocols.models import Model
 from mass_serve.server.protocols.open_inference.infer_inputs import IMAGE, PIXEL_VALUES, TEXT, TEXT_PAIR
-from mass_serve.server.protocols.open_inference.infer_requests import ALTERNATIVE_OUTPUTS
+from mass_serve.server.protocols.open_inference.infer_requests import ALTERNATIVE_OUTPUTS, CUT, EMBEDDING
 from mass_serve.server.serving.service import Service
 
 PLATFORM = "mass_serve"
+DESCRIBED_EMBEDDING = {"name": EMBEDDING, "datatype": "FP32", "shape": [-1, -1]}
 # Only where there is a key that opens it.
 REPOSITORY_EXTENSIONS = ["model_repository", "model_repository(unload_dependents)"]
 
@@ -50,7 +51,8 @@ def described_outputs(model: Model) -> list[dict[str, Any]]:
         return [
             {"name": "entities", "datatype": "BYTES", "shape": [-1]},
             {"name": "task", "datatype": "BYTES", "shape": [-1]},
-            {"name": "cut", "datatype": "INT32", "shape": [-1]},
+            {"name": CUT, "datatype": "INT32", "shape": [-1]},
+            DESCRIBED_EMBEDDING,
         ]
     outputs = [
         {"name": "label", "datatype": "BYTES", "shape": [-1]},
@@ -59,9 +61,10 @@ def described_outputs(model: Model) -> list[dict[str, Any]]:
         {"name": "score", "datatype": "FP32", "shape": [-1]},
         {"name": "probabilities", "datatype": "FP32", "shape": [-1, model.widest_head]},
         {"name": "unrouted", "datatype": "BOOL", "shape": [-1]},
+        DESCRIBED_EMBEDDING,
     ]
     if model.crop is None:
-        outputs.append({"name": "cut", "datatype": "INT32", "shape": [-1]})
+        outputs.append({"name": CUT, "datatype": "INT32", "shape": [-1]})
     if model.task is None:
         types = ("BYTES", "BYTES", "FP32")
         outputs += [

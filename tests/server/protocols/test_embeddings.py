@@ -49,6 +49,15 @@ def test_a_single_text_is_embedded_without_naming_a_model(text_server: RunningSe
     assert torch.equal(values(ask(text_server, input=TEXTS[0])), values(ask(text_server, input=TEXTS[:1])))
 
 
+@pytest.mark.parametrize("model", ["base", "auto", None])
+def test_no_task_is_named_in_three_ways(text_server: RunningServer, model: str | None) -> None:
+    answer = ask(text_server, input=TEXTS[0], model=model)
+    assert answer["model"] == "base"
+    path = "/embed" if model is None else "/models/auto/embed"
+    of_embed = embed(text_server, path, inputs=TEXTS[0]).raise_for_status().json()
+    assert torch.equal(torch.tensor(of_embed), values(answer))
+
+
 def test_what_is_cut_of_a_text_is_told(text_server: RunningServer) -> None:
     short, long = ask(text_server, input=["w20", LONG])["data"]
     assert (short["cut"], long["cut"]) == (0, 200 + 2 - texts.MAX_TOKENS)

@@ -13,7 +13,7 @@ from mass_serve.engine import Alternative, Classification
 from mass_serve.server.errors import BadRequestError
 from mass_serve.server.protocols.limits import Limits
 from mass_serve.server.protocols.models import find_model
-from mass_serve.server.protocols.open_inference.answers import infer_answer
+from mass_serve.server.protocols.open_inference.answers import Found, infer_answer
 from mass_serve.server.protocols.open_inference.infer_requests import parse_infer_request
 from mass_serve.server.protocols.open_inference.metadata import described_outputs
 from mass_serve.server.serving.request_context import Answers
@@ -37,7 +37,7 @@ def ask(engine: FakeEngine, output: dict[str, Any], *alternatives: Alternative) 
         "few", "r1", ("a", "b"), torch.tensor([0.0, 1.0]), ("few",), {}, residuals, 0.5, False, 2.0
     )
     image = replace(image, alternatives=alternatives)
-    answer = infer_answer(request, find_model(engine, "auto", None), Answers("fake-1", [image]))
+    answer = infer_answer(request, find_model(engine, "auto", None), Found(Answers("fake-1", [image]), None))
     (found,) = json.loads(answer.body)["outputs"]
     return dict(found)
 
