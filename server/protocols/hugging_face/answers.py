@@ -8,9 +8,11 @@ from pydantic import TypeAdapter
 from torch import Tensor
 
 from mass_serve.engine import Classification, Entity, TokenClassification
+from mass_serve.server.protocols.hugging_face.candidates import candidate_labels
 from mass_serve.server.protocols.hugging_face.messages import (
     HuggingFaceEntity,
     HuggingFaceLabel,
+    HuggingFaceParameters,
     ScoreFunction,
 )
 from mass_serve.server.protocols.hugging_face.text_requests import TextRequest
@@ -43,9 +45,11 @@ def labels(
     ]
 
 
-def image_answer(answer: Classification, top_k: int, function: ScoreFunction | None) -> str:
+def image_answer(answer: Classification, top_k: int, parameters: HuggingFaceParameters) -> str:
     """Returns the answer about an image in JSON."""
-    return _LABELS.dump_json(labels(answer, top_k, function)).decode()
+    if parameters.candidate_labels is not None:
+        return _LABELS.dump_json(candidate_labels(answer, parameters)).decode()
+    return _LABELS.dump_json(labels(answer, top_k, parameters.function_to_apply)).decode()
 
 
 def text_answer(asked: TextRequest, answers: Answers) -> str:
@@ -55,7 +59,10 @@ def text_answer(asked: TextRequest, answers: Answers) -> str:
     if of_tokens:
         in_each = [entities(answer, asked, cut) for answer, cut in of_tokens]
         return _ENTITIES.dump_json(in_each if asked.is_list else in_each[0]).decode()
-    of_each = [labels(answer, asked.top_k, asked.function, cut) for answer, cut in found]
+    if asked.parameters.candidate_labels is not None:
+        of_each = [candidate_labels(answer, asked.parameters, cut) for answer, cut in found]
+    else:
+        of_each = [labels(answer, asked.top_k, asked.function, cut) for answer, cut in found]
     return _LABELS.dump_json(of_each if asked.is_nested else of_each[0]).decode()
 
 

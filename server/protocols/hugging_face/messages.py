@@ -25,6 +25,18 @@ class HuggingFaceParameters(BaseModel):
         ),
     ] = None
 
+    candidate_labels: Annotated[
+        list[str] | None,
+        Field(description="of zero-shot classification: labels of one task, of which alone is told"),
+    ] = None
+    multi_label: Annotated[
+        bool | None,
+        Field(description="each candidate's score on its own, and not among the candidates"),
+    ] = None
+    hypothesis_template: Annotated[str | None, Field(description="null: no text is made of candidates")] = (
+        None
+    )
+
 
 class TextParameters(HuggingFaceParameters):
     """What Hugging Face's tasks about texts let a caller choose.

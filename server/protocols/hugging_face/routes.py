@@ -10,12 +10,14 @@ from functools import partial
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
-from mass_serve.engine import Question
+from mass_serve.engine import Question, ServingEngine
 from mass_serve.model_store.format.field_types import AUTO
 from mass_serve.server.protocols.hugging_face.answers import TextAnswer, image_answer, text_answer
+from mass_serve.server.protocols.hugging_face.candidates import question_of_candidates
 from mass_serve.server.protocols.hugging_face.image_requests import FRAME_OF_JSON, image_of_frame, read_image
 from mass_serve.server.protocols.hugging_face.messages import (
     HuggingFaceBody,
+    HuggingFaceParameters,
     PredictBody,
     TextClassificationBody,
 )
@@ -129,9 +131,11 @@ async def _of_image(
     )
     top_k = DEFAULT_TOP_K if parameters.top_k is None else parameters.top_k
     checked_top_k(top_k, service.settings.max_top_k)
-    answers = await service.classify(EncodedImages([image]), question, context)
+    engine = service.engine
+    question = await _among_candidates(parameters, question, engine, service, context)
+    answers = await service.classify(EncodedImages([image]), question, context, engine=engine)
     [answer] = answers.classifications
-    return image_answer(answer, top_k, parameters.function_to_apply)
+    return image_answer(answer, top_k, parameters)
 
 
 async def _of_texts(
@@ -156,7 +160,25 @@ async def _of_texts(
     engine, inputs = service.engine, Texts(asked.texts, asked.truncation)
     if is_known(question, engine):  # else it is said below which task is not
         asked.check_asks(asks_of_tokens(question, engine, tells_entities))
+    question = await _among_candidates(asked.parameters, question, engine, service, context)
     answers = await service.classify(inputs, question, context, engine=engine, tells_entities=tells_entities)
     labels = num_labels(answers.classifications, asked.top_k)
     written = partial(text_answer, asked, answers)
     return await written_answer(service.parsers, context.caller.turn(), labels, written)
+
+
+async def _among_candidates(
+    parameters: HuggingFaceParameters,
+    question: Question,
+    engine: ServingEngine,
+    service: Service,
+    context: RequestContext,
+) -> Question:
+    """Returns the question among tasks that know the candidates, if there are any."""
+    if parameters.candidate_labels is None:
+        return question
+    most = service.settings.max_top_k
+    # On a thread: a store may have a million labels.
+    return await service.parsers.run(
+        context.caller.turn(), 0, question_of_candidates, parameters, question, engine, most
+    )

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 # The function that reads large JSON in a worker process.
 FRAME_OF_TEXTS = "mass_serve.server.protocols.hugging_face.text_requests:frame_of_texts"
 OPTIONS_OF_PREDICT = {"truncate", "truncation_direction", "raw_scores"}
-OF_LABELS, OF_TOKENS = ("top_k", "function_to_apply"), ("aggregation_strategy", "ignore_labels")
+OF_LABELS = ("top_k", "function_to_apply", "candidate_labels")
+OF_TOKENS = ("aggregation_strategy", "ignore_labels")
 NEITHER = (
     'inputs: must be a text, a pair ["...", "..."], or a batch of such lists, [["..."], ["...", "..."]].'
 )
@@ -91,7 +92,9 @@ def _checked(body: TextBody, to_predict: bool, limits: Limits) -> TextRequest:
         texts, is_nested = _read_predict_inputs(body.inputs)
         top_k, function = limits.max_top_k, None
     else:
-        texts, is_nested = _read_inputs(body.inputs), True
+        texts = _read_inputs(body.inputs)
+        # The client of zero-shot classification expects the labels of its one text as they are.
+        is_nested = parameters.candidate_labels is None or isinstance(body.inputs, list)
         top_k = DEFAULT_TOP_K if parameters.top_k is None else parameters.top_k
         function = parameters.function_to_apply
     check_count(len(texts), "text", limits)

@@ -249,13 +249,13 @@ def test_tritons_client_is_told_what_such_a_model_takes_and_gives(
 ) -> None:
     described = triton_client.get_model_metadata("pii")
     assert [one["name"] for one in described["inputs"]] == ["text"]
-    assert [one["name"] for one in described["outputs"]] == ["entities", "task", "cut"]
+    assert [one["name"] for one in described["outputs"]] == ["entities", "task", "cut", "embedding"]
     assert triton_client.is_model_ready("pii")
     assert triton_client.get_model_config("pii")["output"][0]["data_type"] == "TYPE_STRING"
     with pytest.raises(InferenceServerException, match="takes none; send single texts"):
         triton_client.infer("pii", [text_input(["Jane"]), text_input(["Doe"], "text_pair")])
     label = [triton.InferRequestedOutput("label")]
-    with pytest.raises(InferenceServerException, match="its outputs are entities, task and cut"):
+    with pytest.raises(InferenceServerException, match="its outputs are entities, task, cut and embedding"):
         triton_client.infer("pii", [text_input(["Jane"])], outputs=label)
     entities = [triton.InferRequestedOutput("entities")]
     with pytest.raises(InferenceServerException, match="'guard', which classifies no tokens"):
