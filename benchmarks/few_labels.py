@@ -36,7 +36,7 @@ from mass_serve.router import ModeName
 
 SIZES = (8, 32)
 DRAWS = 10
-ANSWERED = 120  # inputs of a task of the evaluation part, at most
+ANSWERED = 400  # inputs of a task of the evaluation part, at most: all that suites have
 MODES: tuple[ModeName, ...] = ("balanced", "exact")
 
 

@@ -15,10 +15,21 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from docs.command_line import command_sections
+from docs.measured import curves_table, few_labels_table, pooling_table, separability_table
 from docs.openapi import http_sections
 from docs.rank_rules import rank_rules_table
 from docs.real_demo import real_alike_table, real_modes_table, real_sources_table, real_tasks_table
 from docs.routing import routing_table
+from docs.suites import (
+    calibrated_table,
+    certainty_table,
+    demo_tasks_table,
+    head_choices_table,
+    near_duplicates_table,
+    suite_modes_table,
+    suites_table,
+    unfamiliar_table,
+)
 from docs.tables import metrics_table, modes_table, settings_table
 from docs.text_demo import (
     text_bytes_table,
@@ -40,6 +51,18 @@ SECTIONS: Mapping[str, Callable[[], str]] = {
     "http": http_sections,
     "rank_rules": rank_rules_table,
     "routing": routing_table,
+    "demo_tasks": demo_tasks_table,
+    "certainty": certainty_table,
+    "curves": curves_table,
+    "suites": suites_table,
+    "suite_modes": suite_modes_table,
+    "near_duplicates": near_duplicates_table,
+    "head_choices": head_choices_table,
+    "unfamiliar": unfamiliar_table,
+    "calibrated": calibrated_table,
+    "few_labels": few_labels_table,
+    "pooling": pooling_table,
+    "separability": separability_table,
     "real_sources": real_sources_table,
     "real_tasks": real_tasks_table,
     "real_modes": real_modes_table,

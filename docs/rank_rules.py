@@ -15,7 +15,7 @@ def rank_rules_table() -> str:
     """A row for each rule: the size of its store, what it keeps, and accuracies."""
     head = (
         *("rule", "blocks, of one encoder", "store, MB", "ranks", "energy kept"),
-        *("task known", code("exact"), code("paper")),
+        *("task known", code("paper")),
     )
     return table(head, [_row(one) for one in json.loads(RECORDED.read_text())])
 
@@ -29,5 +29,5 @@ def _row(one: dict[str, Any]) -> tuple[str, ...]:
         f"{one['store_bytes'] / 1e6:.1f}",
         f"{least} to {largest}, median {median:g}",
         f"{one['energy_kept']:.2f}",
-        *(f"{one[what]:.3f}" for what in ("task_known", "exact", "paper")),
+        *(f"{one[what]:.3f}" for what in ("task_known", "paper")),
     )

@@ -1,0 +1,72 @@
+"""The tables of further measurements on suites: few labels, pooling, separability, tasks added one by one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from docs.demo_tables import three
+from docs.markup import code, table
+from docs.suites import RESULTS, in_order
+
+
+def few_labels_table() -> str:
+    """A row a suite and mode: the share that is kept, by how many inputs of each task calibrated it."""
+    head = (
+        *("suite", "mode", "not calibrated", "8 of each task", "the worst draw"),
+        *("32 of each task", "the worst draw"),
+    )
+    rows = [row for name, suite in in_order("few_labels") for row in _few(name, suite)]
+    return table(head, rows)
+
+
+def _few(name: str, suite: Any) -> Iterator[tuple[str, ...]]:
+    for mode, plain in suite["plain"].items():
+        drawn = (suite[size][mode][key] for size in ("8", "32") for key in ("normalised_accuracy", "least"))
+        yield (code(name), code(mode), three(plain["normalised_accuracy"]), *map(three, drawn))
+
+
+def pooling_table() -> str:
+    """A row a mode and number of images in a request."""
+    head = ("mode", "images in a request", "task right", "accuracy", "passes")
+    rows = [
+        (
+            code(one["mode"]),
+            str(one["size"]),
+            three(one["task_right"]),
+            three(one["accuracy"]),
+            f"{one['passes']:.2f}",
+        )
+        for one in _recorded("pooling_demo")
+    ]
+    return table(head, rows)
+
+
+def separability_table() -> str:
+    """A row for all tasks, and one for each pair that is confused."""
+    whole, *pairs = _recorded("separability_twenty_tasks_demo")
+    head = ("tasks", "images", "`balanced`", "`exact`", "logistic regression, trained with labels")
+    named = [("all twenty", whole), *((" and ".join(map(code, one["tasks"])), one) for one in pairs)]
+    rows = [
+        (what, f"{one['images']:,}", *map(three, (*one["routed"].values(), one["trained"])))
+        for what, one in named
+    ]
+    return table(head, rows)
+
+
+def curves_table() -> str:
+    """A row a number of tasks: the store with these alone."""
+    head = ("tasks", "added", "individual", "`exact`", "95 %", "TSV-C, task known", "TSV-M, head known")
+    return table(head, [_point(one) for one in _recorded("curves_demo")["tasks"]])
+
+
+def _point(one: Any) -> tuple[str, ...]:
+    low, high = one["mass"]["interval"]
+    known = (three(one[name]["accuracy"]) for name in ("tsv_c", "tsv_m"))
+    mass = (three(one["mass"]["accuracy"]), f"{three(low)} to {three(high)}")
+    return (str(one["tasks"]), code(one["added"]), three(one["individual"]), *mass, *known)
+
+
+def _recorded(name: str) -> Any:
+    return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
