@@ -64,7 +64,9 @@ def job(inputs: Sequence[Path | str], out: Path, engine: Engine, **changes: Any)
     )
     embeds = changes.pop("embeds", False)
     asked = Asked(question, embeds, BATCH, workers=2)
-    rows = RowForm(changes.pop("top", 1), texts, question.asks_of_tokens(engine.tasks), embeds)
+    multi_label = changes.pop("multi_label", False)
+    entities = question.asks_of_tokens(engine.tasks)
+    rows = RowForm(changes.pop("top", 1), texts, entities, embeds, multi_label)
     assert not changes
     return Job([str(one) for one in inputs], out, form, columns, asked, rows)
 

@@ -15,11 +15,13 @@ from typing import Any
 import pytest
 
 from mass_serve.engine import Engine
+from mass_serve.engine.execution import Execution
 from mass_serve.jobs import InputsError, JobProgress, ResultsError, run_job
 from mass_serve.jobs.results import Result, ResultsFolder, folder
 from mass_serve.jobs.results.forms import write
 from mass_serve.jobs.sources import Position
 from mass_serve.model_store.storage.local import LocalFiles
+from tests import tiny
 from tests.imports import ROOT
 from tests.jobs.job_process import PART_INPUTS
 from tests.jobs.made import answers, image, job, rows_in, run, write_images, write_lines, write_tar
@@ -296,3 +298,14 @@ def test_a_part_is_not_begun_anew_when_its_journal_is_older(tmp_path: Path) -> N
 
 def _result(number: int, source: int) -> Result:
     return Result(Position(number, source, number % 20), [{"id": str(number)}], failed=False)
+
+
+def test_rows_have_all_labels_of_a_task_that_gives_any_number(tmp_path: Path) -> None:
+    engine = Engine(tiny.loaded_store(tasks=2, multi_label=(0,)), Execution.LOW_RANK, 1 << 30)
+    write_images(tmp_path / "in", 12)
+    rows = answers([tmp_path / "in"], tmp_path / "out", engine, answer="each", top=9, multi_label=True)
+    of_many, of_one = rows[::2], rows[1::2]
+    assert {len(row["labels"]) for row in of_many} != {1}
+    for row in of_many:
+        assert row["labels"] == [one for one in row["top"] if one["score"] >= 0.5]
+    assert [row["labels"] for row in of_one] == [None] * 12
