@@ -1,6 +1,7 @@
 """Jobs of `mass-serve batch`: throughput over the engine alone and over one file after the other, and memory.
 
-    python -m benchmarks.batch [--json FILE] [--only images|photographs|memory] [--rounds N] [--texts N]
+    python -m benchmarks.batch [--json FILE] [--only images|photographs|memory] [--rounds N] [--keep FOLDER]
+                               [--images N] [--photographs N] [--texts N]
 
 `images` has JPEGs of the encoder's own size in an archive, and an encoder of ViT-B/32's sizes with random
 weights: a job against the engine on pixels that are decoded already. `photographs` has JPEGs of 12 million
@@ -18,6 +19,7 @@ import os
 import tarfile
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +37,12 @@ from mass_serve.inputs.images import FORMATS, ImageLimits, decode_image
 from mass_serve.jobs import IMAGE, TEXT, Asked, Columns, Job, JobProgress, RowForm, run_job
 from mass_serve.model_store.build_options import BuildOptions
 from mass_serve.model_store.build_store import build
+from mass_serve.model_store.format.file_names import MANIFEST_FILE
 from mass_serve.model_store.plan import TaskInput
 from mass_serve.server.startup import demo_store
 
 BATCH, TASKS = 32, 2
 TEXT_BATCH = 256
-IMAGES, PHOTOGRAPHS = 512, 48
 PHOTOGRAPH = (4000, 3000)  # pixels
 LIMITS = ImageLimits(200_000_000, FORMATS)
 Figures = dict[str, Any]
@@ -80,12 +82,25 @@ def answer(engine: Engine, queries: Sequence[Query]) -> None:
         engine.classify_batch(queries[start : start + BATCH]).all_answers()
 
 
-def over_the_engine(folder: Path, rounds: int, _texts: int) -> Figures:
+@dataclass(frozen=True)
+class Options:
+    """How much is measured."""
+
+    rounds: int
+    images: int
+    photographs: int
+    texts: int
+
+
+def over_the_engine(folder: Path, options: Options) -> Figures:
     """A job over the engine alone, on images that cost little to decode."""
-    pretrained, finetuned = write_checkpoints(folder, VIT_B_32, TASKS)
-    build(pretrained, [TaskInput(path.name, path) for path in finetuned], folder / "store", BuildOptions())
+    if not (folder / "store" / MANIFEST_FILE).exists():
+        pretrained, finetuned = write_checkpoints(folder / "checkpoints", VIT_B_32, TASKS)
+        build(
+            pretrained, [TaskInput(path.name, path) for path in finetuned], folder / "store", BuildOptions()
+        )
     engine = Engine.load(str(folder / "store"))
-    files = list(jpegs(IMAGES, (224, 224)))
+    files = list(jpegs(options.images, (224, 224)))
     with tarfile.open(folder / "images.tar", "w") as archive:
         for number, data in enumerate(files):
             member = tarfile.TarInfo(f"{number}.jpg")
@@ -96,17 +111,17 @@ def over_the_engine(folder: Path, rounds: int, _texts: int) -> Figures:
         "engine": lambda: answer(engine, queries),
         "job": lambda: run_once(engine, folder / "images.tar"),
     }
-    times = medians(variants, rounds)
+    times = medians(variants, options.rounds)
     seconds = {f"{name}_seconds_of_images": value for name, value in times.items()}
     return {"job_over_engine": times["engine"] / times["job"], **seconds}
 
 
-def over_one_by_one(folder: Path, rounds: int, _texts: int) -> Figures:
+def over_one_by_one(folder: Path, options: Options) -> Figures:
     """A job over what `classify` did before: all files decoded on one thread, and answered then."""
     engine = Engine.load(demo_store())
     photographs = folder / "photographs"
-    photographs.mkdir()
-    for number, data in enumerate(jpegs(PHOTOGRAPHS, PHOTOGRAPH)):
+    photographs.mkdir(exist_ok=True)
+    for number, data in enumerate(jpegs(options.photographs, PHOTOGRAPH)):
         (photographs / f"{number}.jpg").write_bytes(data)
     paths = sorted(photographs.iterdir())
 
@@ -114,24 +129,24 @@ def over_one_by_one(folder: Path, rounds: int, _texts: int) -> Figures:
         pixels = [engine.preprocessing.preprocess(decode_image(p.read_bytes(), LIMITS)) for p in paths]
         answer(engine, [Query(one) for one in pixels])
 
-    times = medians({"one_by_one": one_by_one, "job": lambda: run_once(engine, photographs)}, rounds)
+    times = medians({"one_by_one": one_by_one, "job": lambda: run_once(engine, photographs)}, options.rounds)
     seconds = {f"{name}_seconds_of_photographs": value for name, value in times.items()}
     return {"job_over_one_by_one": times["one_by_one"] / times["job"], **seconds}
 
 
-def memory(folder: Path, _rounds: int, texts: int) -> Figures:
+def memory(folder: Path, options: Options) -> Figures:
     """What a job of many texts has resident, with its worker processes, as it goes on."""
     sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
     config: Any = transformers.BertConfig
     store, _ = store_of(folder / "texts", config(vocab_size=500, num_labels=CLASSES, **sizes), TASKS)
     generator = np.random.default_rng(0)
     with (folder / "texts.jsonl").open("w", encoding="utf-8") as file:
-        for length in generator.integers(1, 12, texts):
+        for length in generator.integers(1, 12, options.texts):
             words = " ".join(f"w{word}" for word in generator.integers(FIRST_WORD, 500, length))
             file.write(json.dumps({"text": words}) + "\n")
     engine = Engine.load(str(store))
     resident: dict[int, int] = {}
-    step = max(1, texts // 10)
+    step = max(1, options.texts // 10)
 
     def told(progress: JobProgress) -> None:
         if progress.inputs // step > len(resident):
@@ -141,11 +156,12 @@ def memory(folder: Path, _rounds: int, texts: int) -> Figures:
     # One task is named, so that a text costs little: what is measured is what the job holds.
     asked = Asked(Question(("task0",)), batch_inputs=TEXT_BATCH)
     columns = Columns(reads_texts=True, input=TEXT)
-    run_job(engine, job_of(folder / "texts.jsonl", folder / "out", columns, asked), {}, told)
+    with tempfile.TemporaryDirectory() as out:
+        run_job(engine, job_of(folder / "texts.jsonl", Path(out) / "out", columns, asked), {}, told)
     # Of the first tenth the allocator still learns.
     _, *later = resident.values()
     return {
-        "texts": texts,
+        "texts": options.texts,
         "memory_last_over_first": later[-1] / later[0],
         "resident_bytes": {str(count): size for count, size in resident.items()},
     }
@@ -157,7 +173,7 @@ def resident_bytes() -> int:
     return sum(one.memory_info().rss for one in (process, *process.children(recursive=True)))
 
 
-PARTS: dict[str, Callable[[Path, int, int], Figures]] = {
+PARTS: dict[str, Callable[[Path, Options], Figures]] = {
     "images": over_the_engine,
     "photographs": over_one_by_one,
     "memory": memory,
@@ -169,13 +185,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("--json", type=Path, help="write all figures here, beside those of other parts")
     parser.add_argument("--only", choices=PARTS, help="measure this part alone")
+    parser.add_argument(
+        "--keep", type=Path, help="keep stores and inputs there, and take stores that are there"
+    )
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--images", type=int, default=512)
+    parser.add_argument("--photographs", type=int, default=240)
     parser.add_argument("--texts", type=int, default=1_000_000, help="of the measurement of memory")
     options = parser.parse_args()
+    much = Options(options.rounds, options.images, options.photographs, options.texts)
     figures: Figures = {}
     for name in [options.only] if options.only else PARTS:
         with tempfile.TemporaryDirectory() as folder:
-            found = PARTS[name](Path(folder), options.rounds, options.texts)
+            found = PARTS[name](options.keep or Path(folder), much)
         figures |= found | {f"threads_of_{name}": torch.get_num_threads()}
         for key, value in found.items():
             print(f"{key:36s} {value}", flush=True)

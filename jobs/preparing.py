@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Self
+from typing import ClassVar, Self
 
 import torch
 
@@ -48,6 +48,7 @@ class _Images:
 
     resizing: Resizing
     limits: ImageLimits
+    functions: ClassVar[Sequence[str]] = (image_jobs.DECODE,)
 
     async def prepare(self, data: Content, pool: SandboxPool) -> PreparedInput:
         """Returns the pixels [3, crop, crop] of an image file."""
@@ -73,6 +74,7 @@ class _Texts:
 
     tokenizer: TextTokenizer
     placed: bool
+    functions: ClassVar[Sequence[str]] = (text_jobs.KEEP, text_jobs.TOKENISE)
 
     def is_short(self, text: Content) -> bool:
         """Tells whether a moment is enough for a text, whatever it is."""
@@ -125,8 +127,7 @@ class Preparer:
         """Starts nothing yet."""
         self._kind = kind
         self._loop = asyncio.new_event_loop()
-        functions = [image_jobs.DECODE, text_jobs.KEEP, text_jobs.TOKENISE]
-        self._pool = SandboxPool(functions, {_LANE: workers}, _SHARED_BYTES)
+        self._pool = SandboxPool(kind.functions, {_LANE: workers}, _SHARED_BYTES)
         self._pool_started = False
         self._thread = threading.Thread(target=self._loop.run_forever, name="prepare", daemon=True)
 
