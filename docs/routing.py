@@ -1,4 +1,8 @@
-"""The table of `python -m benchmarks.routing`: each suite with constants that were chosen on the others."""
+"""The tables of `python -m benchmarks.routing` and `python -m benchmarks.late_token`.
+
+The first has each suite with constants that were chosen on the others, the second what `build` takes late
+energies of.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,9 @@ from typing import Any
 from docs.demo_tables import three
 from docs.markup import code, table
 
-RESULTS = Path(__file__).parents[1] / "benchmarks" / "results" / "routing.json"
+FOLDER = Path(__file__).parents[1] / "benchmarks" / "results"
+RESULTS = FOLDER / "routing.json"
+LATE_TOKEN = FOLDER / "late_token.json"
 
 
 def routing_table() -> str:
@@ -43,3 +49,19 @@ def _rows(suites: dict[str, Any]) -> Iterator[tuple[str, ...]]:
                 three(own["task_right"]),
                 labelled if number == 0 else "",
             )
+
+
+def late_token_table() -> str:
+    """A row a suite: what each token's energies vary by, which is taken, and how often each is right."""
+    head = ("suite", "tasks", "class token varies", "mean", "taken", "class token right", "mean")
+    rows = [
+        (
+            code(name),
+            str(len(own["tasks"])),
+            *(three(own["variation"][token]) for token in ("class", "mean")),
+            own["chosen"],
+            *(three(own["right"][token]) for token in ("class", "mean")),
+        )
+        for name, own in json.loads(LATE_TOKEN.read_text())["suites"].items()
+    ]
+    return table(head, rows)

@@ -11,7 +11,7 @@ there is an adapter it is the mean, which profiles need, whatever the manifest s
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import torch
 
@@ -73,19 +73,26 @@ def _price(name: str, loaded: LoadedStore) -> dict[str, float]:
     return {name: round(price, DIGITS)} if math.isfinite(price) else {}
 
 
-@torch.inference_mode()
 def _late_token(loaded: LoadedStore, subspaces: list[dict[str, LinearSubspaces]]) -> Token | None:
     """The token whose late energies vary most; None where there is no choice. `subspaces` are each task's."""
-    architecture = loaded.architecture
-    linears = architecture.late_linears(early_stop(architecture.depth))
-    if len(subspaces) < 2 or len(architecture.tokens) < 2 or not linears:
+    if len(subspaces) < 2 or len(loaded.architecture.tokens) < 2 or not subspaces[0]:
         return None
-    joined = {linear: LinearSubspaces.joined([own[linear] for own in subspaces]) for linear in linears}
-    bases = {linear: one.projectors for linear, one in joined.items()}
-    evidence = EnergyEvidence(list(joined.values()), torch.zeros(len(subspaces), dtype=torch.bool))
+    joined = {linear: LinearSubspaces.joined([own[linear] for own in subspaces]) for linear in subspaces[0]}
+    variations = late_variations(loaded, joined)
+    return max(variations, key=variations.__getitem__)
+
+
+@torch.inference_mode()
+def late_variations(loaded: LoadedStore, subspaces: Mapping[str, LinearSubspaces]) -> dict[Token, float]:
+    """How far what whole fine-tunings explain varies over drawn inputs, by the token of late energies.
+
+    `subspaces` are those of all of them at the late linears.
+    """
+    tasks = len(next(iter(subspaces.values())).ranks)
+    evidence = EnergyEvidence(list(subspaces.values()), torch.zeros(tasks, dtype=torch.bool))
+    bases = {linear: one.projectors for linear, one in subspaces.items()}
     passes, drawn = passes_for(loaded.bank, loaded.first_pass, 1), drawn_inputs(loaded)
-
-    def variation(token: Token) -> float:
-        return evidence.variation(passes.first(drawn, probe=Probe(bases, token=token)).energies.cpu())
-
-    return max(architecture.tokens, key=variation)
+    return {
+        token: evidence.variation(passes.first(drawn, probe=Probe(bases, token=token)).energies.cpu())
+        for token in loaded.architecture.tokens
+    }
