@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import partial
 
 import grpc
@@ -95,8 +95,14 @@ class Calls:
         rpc.add_done_callback(lambda _: still_open.close())
         try:
             still_open.enter_context(self._room.call(context.caller))
-            with self._room.stream(context.caller):
+            place = still_open.enter_context(ExitStack())
+            place.enter_context(self._room.stream(context.caller))
+            try:
                 await self._streams.serve(method, rpc, given, context)
+            finally:
+                with suppress(QueueFullError):
+                    still_open.enter_context(self._room.ended_stream(context.caller))
+                    place.close()
         except ServiceError as error:
             refuse = partial(self._refuse, rpc, error, context)
             await self._observed.answer(method.name, given, context, refuse)

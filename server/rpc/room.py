@@ -5,7 +5,8 @@
             message = await rpc.read()
 
 What gRPC has read of a message that is not there yet cannot be counted. Its size can be bounded, and so can
-the number of messages that are read: of a stream always one, as it waits for the next.
+the number of messages that are read: of a stream always one, as it waits for the next, also of one that was
+ended and whose client does not take up how.
 """
 
 from __future__ import annotations
@@ -70,6 +71,9 @@ class Room:
         self._streams = Places(
             MOST_STREAMS, MOST_STREAMS_OF_ONE, "Too many streams are open; send more requests on one of them."
         )
+        self._ended_streams = Places(
+            MOST_STREAMS, MOST_STREAMS_OF_ONE, "Too many streams were ended whose answers are not taken up."
+        )
         self._places = asyncio.Semaphore(MOST_READ)
         # Of each caller that has calls open. Whoever waits for its own place takes none of the others'.
         self._own_places: dict[str, asyncio.Semaphore] = {}
@@ -93,6 +97,15 @@ class Room:
     def stream(self, caller: Caller) -> Iterator[None]:
         """Counts a stream that is served. Raises QueueFullError where there are too many."""
         with self._streams.one(caller):
+            yield
+
+    @contextmanager
+    def ended_stream(self, caller: Caller) -> Iterator[None]:
+        """Counts a stream that is served no more, and may have answers that its client does not take up.
+
+        gRPC may still have a message of it that is not whole. Raises QueueFullError where there are too many.
+        """
+        with self._ended_streams.one(caller):
             yield
 
     @asynccontextmanager

@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack, ExitStack
 import pytest
 
 from mass_serve.server.errors import QueueFullError
-from mass_serve.server.rpc.room import MOST_READ, MOST_READ_OF_ONE, Room
+from mass_serve.server.rpc.room import MOST_READ, MOST_READ_OF_ONE, MOST_STREAMS_OF_ONE, Room
 from mass_serve.server.serving.caller import Caller
 
 GREEDY, MODEST = Caller("address:1"), Caller("address:2")
@@ -29,6 +29,18 @@ def test_one_caller_has_at_most_half_of_the_calls() -> None:
     assert room.open == 0
     with room.call(GREEDY):
         assert room.open == 1
+
+
+def test_streams_that_were_ended_take_no_place_of_others_and_are_bounded() -> None:
+    room = Room(1000)
+    with ExitStack() as places:
+        for _ in range(MOST_STREAMS_OF_ONE):
+            places.enter_context(room.ended_stream(GREEDY))
+        for _ in range(MOST_STREAMS_OF_ONE):
+            places.enter_context(room.stream(GREEDY))
+        with pytest.raises(QueueFullError, match="not taken up"):
+            places.enter_context(room.ended_stream(GREEDY))
+        places.enter_context(room.ended_stream(MODEST))
 
 
 async def _read_until(end: asyncio.Event, room: Room, caller: Caller, reading: list[Caller]) -> None:
