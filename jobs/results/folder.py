@@ -69,8 +69,8 @@ class ResultsFolder:
         self._folder, self._files = folder, LocalFiles(folder)
         self._form, self._columns, self._database = form, columns, database
         self._waiting: Counter[int] = Counter(number // PART_INPUTS for number in self.done)
-        for part in list(self._waiting):
-            self._write_if_whole(part)
+        self._next = -(-self.start.number // PART_INPUTS)  # the part that is to be written
+        self._write_whole_parts()
 
     @classmethod
     @contextmanager
@@ -136,13 +136,11 @@ class ResultsFolder:
             (one.at.number, one.at.source, one.at.row, one.failed, "\n".join(map(json.dumps, one.rows)))
             for one in results
         ]
-        changed = Counter(one.at.number // PART_INPUTS for one in results)
         with _errors_told(self._folder):
             with self._database:
                 self._database.executemany("INSERT INTO answered VALUES (?, ?, ?, ?, ?)", rows)
-            self._waiting.update(changed)
-            for part in changed:
-                self._write_if_whole(part)
+            self._waiting.update(one.at.number // PART_INPUTS for one in results)
+            self._write_whole_parts()
 
     def end(self) -> None:
         """Writes the last part, after the last input."""
@@ -152,9 +150,10 @@ class ResultsFolder:
             for part in sorted(self._waiting):
                 self._write(part)
 
-    def _write_if_whole(self, part: int) -> None:
-        if self._waiting[part] == PART_INPUTS:
-            self._write(part)
+    def _write_whole_parts(self) -> None:
+        """Writes the parts that are whole, in their order: `start` is behind the last that is written."""
+        while self._waiting[self._next] == PART_INPUTS:
+            self._write(self._next)
 
     def _write(self, part: int) -> None:
         with self._files.writing(f"part-{part:06d}.{self._form}") as file:
@@ -169,6 +168,7 @@ class ResultsFolder:
             )
             self._database.execute(f"DELETE FROM answered WHERE {_OF_PART}", scope)
         del self._waiting[part]
+        self._next = part + 1
 
     def _lines(self, part: int) -> Iterator[str]:
         """Yields the rows of a part in the order of its inputs, as they are in the journal."""

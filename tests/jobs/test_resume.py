@@ -296,6 +296,21 @@ def test_a_part_is_not_begun_anew_when_its_journal_is_older(tmp_path: Path) -> N
     assert rows == [str(number) for number in range(PART_INPUTS)]
 
 
+def test_parts_are_written_in_their_order(tmp_path: Path) -> None:
+    """Batches of many texts may have all of a part before all of the one before it."""
+    first, second = range(PART_INPUTS), range(PART_INPUTS, 2 * PART_INPUTS)
+    with ResultsFolder.opened(tmp_path / "out", "jsonl", ("id",), {}) as results:
+        results.add([_result(number, source=1) for number in second])
+        assert results.start == Position(0, 1, 0)
+        results.add([_result(number, source=1) for number in first[1:]])
+        assert not list((tmp_path / "out").glob("part-*"))
+    with ResultsFolder.opened(tmp_path / "out", "jsonl", ("id",), {}) as results:
+        assert len(results.done) == 2 * PART_INPUTS - 1
+        results.add([_result(0, source=1)])
+        assert results.start.number == 2 * PART_INPUTS
+    assert [row["id"] for row in _rows(tmp_path / "out")] == [str(number) for number in [*first, *second]]
+
+
 def _result(number: int, source: int) -> Result:
     return Result(Position(number, source, number % 20), [{"id": str(number)}], failed=False)
 
