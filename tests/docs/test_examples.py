@@ -96,7 +96,7 @@ def test_every_command_and_option_of_the_pages_exists() -> None:
 
 
 def test_every_command_that_the_text_names_exists() -> None:
-    mentioned = set(re.findall(r"`mass-serve (task \w+|[a-z]+)", EVERYTHING))
+    mentioned = set(re.findall(r"`mass-serve (task [\w-]+|[a-z-]+)", EVERYTHING))
     assert {"eval", "serve", "task rollback"} <= mentioned
     for words in mentioned:
         _command(words.split())
