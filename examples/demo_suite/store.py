@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 from examples.demo_suite.tasks import Task
+from mass_serve.engine.measuring import measured
 from mass_serve.evaluation import with_individual_accuracies
 from mass_serve.model_store.build_options import BuildOptions
 from mass_serve.model_store.build_store import build
@@ -26,6 +27,6 @@ def build_store(trained: Path, tasks: tuple[Task, ...], evaluation: Path) -> Pat
         for task in tasks
     ]
     options, pretrained = BuildOptions(), trained / "pretrained"
-    measured = with_individual_accuracies(pretrained, inputs, options, evaluation)
-    build(pretrained, measured, out, options)
+    inputs = with_individual_accuracies(pretrained, inputs, options, evaluation)
+    build(pretrained, inputs, out, options, measure=measured)
     return out
