@@ -12,7 +12,7 @@ from pathlib import Path
 
 from mass_serve.engine import Engine
 from mass_serve.jobs.answering import Answered, Asked, Stream, answer_all
-from mass_serve.jobs.results import Counts, Form, Result, ResultsFolder, RowForm, check_form
+from mass_serve.jobs.results import Counts, Form, Result, ResultFiles, ResultsFolder, RowForm, check_form
 from mass_serve.jobs.sources import Columns, check_tables, inputs, tree_of
 
 
@@ -71,7 +71,7 @@ def run_job(
     a job before its end, what it has answered is kept.
     """
     check_form(job.form)
-    trees = [tree_of(argument, without=job.out) for argument in job.inputs]
+    trees = [tree_of(argument, without=ResultFiles(job.out)) for argument in job.inputs]
     with ResultsFolder.opened(job.out, job.form, job.rows.columns, {**job.settings, **settings}) as results:
         listing, left_out = results.listing(trees, job.columns.reads_texts)
         check_tables(listing, job.columns)

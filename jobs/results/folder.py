@@ -11,9 +11,11 @@ same part again, from the same answers.
 from __future__ import annotations
 
 import json
+import os
+import re
 import sqlite3
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Container, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +33,7 @@ from mass_serve.model_store.storage.local import LocalFiles
 PART_INPUTS = 10_000
 # Readers of folders of Parquet pass over what begins with an underscore.
 JOURNAL = "_job.sqlite"
+_PART = re.compile(rf"part-[0-9]{{6,}}\.({'|'.join(FORMS)})")
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS answered (
     input INTEGER PRIMARY KEY, source INTEGER, row INTEGER, failed INTEGER, lines TEXT
@@ -58,6 +61,19 @@ class Counts:
 
     inputs: int
     failed: int
+
+
+@dataclass(frozen=True)
+class ResultFiles(Container[str]):
+    """The paths of files that a job writes into a folder, whether or not they are there."""
+
+    folder: Path
+
+    def __contains__(self, path: object) -> bool:
+        assert isinstance(path, str)
+        place, name = os.path.split(path)
+        is_named_so = name.startswith(JOURNAL) or _PART.fullmatch(name) is not None
+        return is_named_so and os.path.realpath(place) == os.path.realpath(self.folder)
 
 
 class ResultsFolder:
@@ -89,6 +105,7 @@ class ResultsFolder:
                 database = open_journal(folder / JOURNAL)
                 stack.callback(database.close)
                 database.executescript(_SCHEMA)
+                _free_without_answers(database)
                 claim(database, settings)
                 results = cls(folder, form, columns, database)
             yield results
@@ -176,6 +193,13 @@ class ResultsFolder:
         query = f"SELECT lines FROM answered WHERE {_OF_PART} ORDER BY input"
         for (lines,) in self._database.execute(query, scope):
             yield from lines.split("\n")
+
+
+def _free_without_answers(database: sqlite3.Connection) -> None:
+    """Lets any job have the folder of one that has answered nothing: its command may have been mistaken."""
+    done = "SELECT 1 FROM answered UNION ALL SELECT 1 FROM parts UNION ALL SELECT 1 FROM ended LIMIT 1"
+    if database.execute(done).fetchone() is None:
+        database.executescript("DELETE FROM settings; DROP TABLE IF EXISTS sources")
 
 
 def _check_place(folder: Path) -> None:

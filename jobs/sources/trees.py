@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, cast
@@ -43,8 +43,8 @@ class Tree(Protocol):
         """Returns the path that a table at `path` calls `name`: from its own folder, or absolute."""
 
 
-def tree_of(argument: str, without: Path | None = None) -> Tree:
-    """Returns the files of an argument, without those below a folder of this machine.
+def tree_of(argument: str, without: Container[str] = ()) -> Tree:
+    """Returns the files of an argument, of this machine without those at paths that `without` has.
 
     Raises InputsError for a URL that fsspec cannot open here.
     """
@@ -60,14 +60,14 @@ class LocalTree:
     """Files of this machine."""
 
     argument: str
-    without: Path | None = None  # a folder whose files are none of them
+    without: Container[str] = ()  # paths of files that are none of them
 
     def files(self) -> Iterator[File]:
         found = [self.argument] if os.path.lexists(self.argument) else self._matches()
         for path in found:
             if os.path.isdir(path):
                 yield from self._below(path)
-            else:
+            elif path not in self.without:
                 yield self._file(path, named=path == self.argument)
 
     def _matches(self) -> list[str]:
@@ -80,11 +80,10 @@ class LocalTree:
         return matches
 
     def _below(self, folder: str) -> Iterator[File]:
-        """Yields the regular files of a folder and of those within; hidden ones are left out.
+        """Yields the regular files of a folder and of those within, and all links; hidden ones are left out.
 
         Raises InputsError for a folder that cannot be listed: what is in it would be missed.
         """
-        without = None if self.without is None else os.path.realpath(self.without)
         folders = [folder]
         while folders:
             place = folders.pop()
@@ -94,8 +93,9 @@ class LocalTree:
                         if entry.name.startswith("."):
                             continue
                         if entry.is_dir(follow_symlinks=False):
-                            folders += [entry.path] if os.path.realpath(entry.path) != without else []
-                        elif entry.is_file():
+                            folders.append(entry.path)
+                        # What a link leads to may be nothing, or itself: that is told when it is read.
+                        elif (entry.is_symlink() or entry.is_file()) and entry.path not in self.without:
                             yield self._file(entry.path, named=False)
             except OSError as error:
                 raise InputsError(f"{self.shown(place)} cannot be listed: {error.strerror}") from error

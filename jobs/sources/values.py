@@ -37,14 +37,16 @@ def found_in(row: Mapping[str, object], columns: Columns, read_file: Callable[[s
         return _text(value, row.get(PAIR)) if columns.reads_texts else _image(value, read_file)
     except InputError as error:
         return error
-    except OSError as error:
-        return CorruptInputError(f"{_shown(value)} cannot be read: {error.strerror or error}.")
+    except (OSError, ValueError) as error:  # the latter for what can be no path: a NUL, half of a pair
+        why = getattr(error, "strerror", None) or error
+        return CorruptInputError(f"{_shown(value)} cannot be read: {why}.")
 
 
 def id_in(row: Mapping[str, object], columns: Columns) -> str | None:
     """Returns what a row calls its input; None where it has no name for it."""
     value = None if columns.id is None else row.get(columns.id)
-    return None if value is None else str(value)
+    # Half of a surrogate pair is written as an escape, for Parquet and strict readers of JSON have no other.
+    return None if value is None else str(value).encode("utf-8", "backslashreplace").decode()
 
 
 def _text(value: object, second: object) -> Content:

@@ -52,12 +52,6 @@ def test_what_two_arguments_name_is_read_once(engine: Engine, tmp_path: Path) ->
     assert [row["id"] for row in rows] == [str(paths[at]) for at in (2, 0, 1, 3)]
 
 
-def test_results_within_the_inputs_are_none_of_them(engine: Engine, tmp_path: Path) -> None:
-    write_images(tmp_path, 4)
-    assert len(answers([tmp_path], tmp_path / "results", engine)) == 4
-    assert len(answers([tmp_path], tmp_path / "results", engine)) == 4
-
-
 def test_names_may_be_anything(engine: Engine, tmp_path: Path) -> None:
     names = ["-", "--help.png", "a b\n.png", os.fsdecode(b"caf\xe9.png"), "-rf.png"]
     for number, name in enumerate(names):
