@@ -145,6 +145,7 @@ def _depends_on(engine: Engine, settings: Settings) -> dict[str, object]:
         "dtype": str(weights.dtype).removeprefix("torch."),
         "execution": settings.execution.value,
         "mode": settings.mode,
+        "embedding_pooling": settings.embedding_pooling,
     }
 
 

@@ -157,6 +157,8 @@ def set_thresholds(url: StoreUrl, name: str, file: Path) -> Store:
     """
     with _changing(url) as store:
         manifest, current = store.manifest, store.task(name)
+        if current.head.each_token:
+            raise TaskError(f"task {name} gives each token one label, and can have no thresholds")
         if not current.head.is_multi_label:
             raise TaskError(
                 f"task {name} gives an input one label, and has no thresholds: add it again with"

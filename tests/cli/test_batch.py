@@ -91,6 +91,17 @@ def test_what_is_asked_wrongly(
     assert (found, words in errors) == (code, True), errors
 
 
+def test_a_job_has_one_pooling_of_embeddings(
+    text_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = write_lines(tmp_path / "t.jsonl", ["w5 w6"])
+    command = ("batch", text_store, table, "--out", tmp_path / "out", "--embedding")
+    assert run(*command)[0] == 0
+    monkeypatch.setenv("MASS_EMBEDDING_POOLING", "mean")
+    code, _, errors = run(*command)
+    assert (code, "begun with embedding_pooling own, and this run has mean" in errors) == (1, True), errors
+
+
 @pytest.mark.parametrize(("inputs", "flags"), [("t.parquet", ()), ("t.jsonl", ("--format", "parquet"))])
 def test_parquet_needs_an_extra(
     built_of_all: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inputs: str, flags: tuple[str, ...]

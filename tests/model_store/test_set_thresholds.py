@@ -76,3 +76,10 @@ def test_a_damaged_file_is_not_copied(store: Store, file: Path) -> None:
 def test_a_task_that_gives_one_label_has_none(store: Store, file: Path) -> None:
     with pytest.raises(TaskError, match="guard gives an input one label, and has no thresholds"):
         set_thresholds(store.files.url, "guard", file)
+
+
+def test_a_task_that_classifies_tokens_can_have_none(tmp_path: Path, file: Path) -> None:
+    models = texts.finetuned(tmp_path, "Bert", ("guard",), of_tokens=("names",))
+    store = build(models.pretrained, models.tasks, tmp_path / "store", OPTIONS)
+    with pytest.raises(TaskError, match="names gives each token one label, and can have no thresholds"):
+        set_thresholds(store.files.url, "names", file)
