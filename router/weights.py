@@ -1,8 +1,8 @@
 """What each kind of evidence counts.
 
 Chosen by `python -m benchmarks.routing`, which also measures what they are worth on suites that they were not
-chosen on. That was on an earlier draw of the suites' inputs; on another draw the command chooses neighbours of
-these (docs/accuracy.md).
+chosen on. That was on an earlier draw of the suites' inputs; on another draw the command chooses neighbours
+of these (docs/accuracy.md).
 """
 
 from __future__ import annotations
