@@ -62,6 +62,6 @@ def late_token_table() -> str:
             own["chosen"],
             *(three(own["right"][token]) for token in ("class", "mean")),
         )
-        for name, own in json.loads(LATE_TOKEN.read_text())["suites"].items()
+        for name, own in json.loads(LATE_TOKEN.read_text()).items()
     ]
     return table(head, rows)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from benchmarks import few_labels
+from benchmarks import few_labels, late_token
 from benchmarks.accuracy import __main__ as accuracy
 from benchmarks.accuracy import curves, unfamiliar
 from examples.suites.unseen import unseen
@@ -108,3 +108,16 @@ def test_curves_have_a_point_for_every_number_of_tasks(
     assert [point["tasks"] for point in found["tasks"]] == list(range(1, 9))
     assert found["rank"][-1]["mass"] == found["tasks"][-1]["mass"]
     assert "8 tasks: " in capsys.readouterr().out
+
+
+def test_the_late_token_that_varies_more_is_chosen(suites: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written = suites.parent / "late_token.json"
+    written.write_text(json.dumps({"other": {}}))
+    monkeypatch.setattr(sys, "argv", ["late_token", str(suites), "--json", str(written)])
+    late_token.main()
+    found = json.loads(written.read_text())
+    assert found["other"] == {}, "other suites stay in the file"
+    demo = found["demo"]
+    assert len(demo["tasks"]) == 8
+    assert demo["chosen"] == max(demo["variation"], key=demo["variation"].__getitem__)
+    assert all(right > 0.5 for right in demo["right"].values())
