@@ -19,7 +19,7 @@ from docs.measured import curves_table, few_labels_table, pooling_table, separab
 from docs.openapi import http_sections
 from docs.rank_rules import rank_rules_table
 from docs.real_demo import real_alike_table, real_modes_table, real_sources_table, real_tasks_table
-from docs.routing import late_token_table, routing_table
+from docs.routing import early_layers_table, late_token_table, routing_table
 from docs.suites import (
     calibrated_table,
     certainty_table,
@@ -52,6 +52,7 @@ SECTIONS: Mapping[str, Callable[[], str]] = {
     "rank_rules": rank_rules_table,
     "routing": routing_table,
     "late_token": late_token_table,
+    "early_layers": early_layers_table,
     "demo_tasks": demo_tasks_table,
     "certainty": certainty_table,
     "curves": curves_table,

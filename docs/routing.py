@@ -1,7 +1,7 @@
-"""The tables of `python -m benchmarks.routing` and `python -m benchmarks.late_token`.
+"""The tables of `python -m benchmarks.routing`, `benchmarks.late_token` and `benchmarks.early_layers`.
 
 The first has each suite with constants that were chosen on the others, the second what `build` takes late
-energies of.
+energies of, the third what would be gained where early evidence is judged at another place.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 from docs.demo_tables import three
@@ -17,6 +18,7 @@ from docs.markup import code, table
 FOLDER = Path(__file__).parents[1] / "benchmarks" / "results"
 RESULTS = FOLDER / "routing.json"
 LATE_TOKEN = FOLDER / "late_token.json"
+EARLY_LAYERS = FOLDER / "early_layers.json"
 
 
 def routing_table() -> str:
@@ -65,3 +67,33 @@ def late_token_table() -> str:
         for name, own in json.loads(LATE_TOKEN.read_text()).items()
     ]
     return table(head, rows)
+
+
+def early_layers_table() -> str:
+    """A row a suite and stop: the estimate without data, prices, and what both modes that resume gain."""
+    head = (
+        *("suite", "would take", "judged at", "varies", "mean price", "begin again"),
+        *("early right", "leave in `fast`", "right of those"),
+        *("`one_pass` gains", "95 %", "passes", "`fast` gains", "95 %", "passes"),
+    )
+    suites = json.loads(EARLY_LAYERS.read_text())
+    rows = [
+        (*((code(name), suite["chosen"]) if number == 0 else ("", "")), *_stop_row(stop, own))
+        for name, suite in suites.items()
+        for number, (stop, own) in enumerate(suite["stops"].items())
+    ]
+    return table(head, rows)
+
+
+def _stop_row(stop: str, own: dict[str, Any]) -> tuple[str, ...]:
+    prices, of_those = own["prices"].values(), own["right_of_those"]
+    return (
+        *(stop, three(own["variation"]), three(mean(prices)), three(own["beyond"])),
+        *(three(own["right"]), three(own["leaves"]), "" if of_those is None else three(of_those)),
+        *(cell for mode in own["modes"].values() for cell in _gain(mode)),
+    )
+
+
+def _gain(mode: dict[str, Any]) -> tuple[str, str, str]:
+    low, high = mode["gain_interval"]
+    return three(mode["gain"]), f"{three(low)} to {three(high)}", three(mode["passes"])
