@@ -11,6 +11,7 @@ IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 TEXTS = (".txt",)
 _LINES = tuple(f"{name}{end}" for name in (".jsonl", ".ndjson") for end in ("", *COMPRESSIONS))
 _TARS = (".tgz", *(f".tar{end}" for end in ("", *COMPRESSIONS)))
+TEXT_FORMS = ".txt, .jsonl, .parquet or .tar files"
 FORMS = "image files (text files where the store reads texts), .jsonl, .parquet or .tar"
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mass_serve.jobs.errors import InputsError
-from mass_serve.jobs.sources.kinds import FORMS, kind_of
+from mass_serve.jobs.sources.kinds import FORMS, TEXT_FORMS, kind_of
 from mass_serve.jobs.sources.trees import Tree
 
 _SCHEMA = """
@@ -61,16 +61,21 @@ class Listing:
         """Lists all files, or holds what is there against the list of an earlier run.
 
         Returns how many files in folders were left out, because they hold no inputs. Raises InputsError where
-        there is none, and where one is not as it was.
+        there is none, where one that is named is no form of texts, and where one is not as it was.
         """
         connection.executescript(_SCHEMA)
         left_out = 0
         with connection:
             for number, tree in enumerate(self.trees):
                 for file in tree.files():
-                    if not file.named and kind_of(file.path, self.reads_texts) is None:
-                        left_out += 1
-                        continue
+                    if kind_of(file.path, self.reads_texts) is None:
+                        if file.named and self.reads_texts:  # a .csv would be one long text
+                            raise InputsError(
+                                f"{tree.shown(file.path)} is none of what is read: {TEXT_FORMS}"
+                            )
+                        if not file.named:
+                            left_out += 1
+                            continue
                     row = (number, os.fsencode(file.path), file.size, file.version)
                     connection.execute("INSERT INTO scanned VALUES (?, ?, ?, ?)", row)
             self._compare(connection)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from mass_serve.inputs.errors import CorruptInputError
+from mass_serve.inputs.errors import CorruptInputError, InputError, InvalidTextError
 from mass_serve.jobs.errors import InputsError
 from mass_serve.jobs.sources.content import PASSED, Read
 from mass_serve.jobs.sources.opening import Opened
@@ -39,12 +39,14 @@ def check_columns(file: BinaryIO, name: str, columns: Columns) -> None:
         schema = pyarrow.parquet.read_schema(file)
     except (pyarrow.ArrowException, OSError):
         return
-    for wanted in (columns.input, columns.id):
-        if wanted is not None and wanted not in schema.names:
+    for wanted in filter(None, (columns.input, columns.id)):
+        if wanted not in schema.names:
             option = "--column" if wanted == columns.input else "--id-column"
             raise InputsError(
                 f"{name} has no column {wanted!r}, but {', '.join(schema.names[:20])}: name one with {option}"
             )
+        if schema.names.count(wanted) > 1:
+            raise InputsError(f"{name} has several columns {wanted!r}: give each a name of its own")
     kind = schema.field(columns.input).type
     if not _fits(kind, columns.reads_texts):
         expected = "texts (string)" if columns.reads_texts else "images (binary), or paths of images (string)"
@@ -93,10 +95,26 @@ def _read_group(
     name, total = opened.tree.shown(opened.path), table.metadata.num_rows
     wanted = [column for column in columns.names if column in table.schema_arrow.names]
     for batch in table.iter_batches(_ROWS_AT_ONCE, row_groups=[group], columns=wanted):
-        for values in batch.to_pylist():
+        for values in _values(batch):
+            place, share = f"{name}:{row}", (row + 1) / total
             if row < start:
                 yield Read(row, PASSED)
+            elif isinstance(values, InputError):
+                yield Read(row, values, place, share)
             else:
-                own_id = id_in(values, columns) or f"{name}:{row}"
-                yield Read(row, found_in(values, columns, opened.read_beside), own_id, (row + 1) / total)
+                found = found_in(values, columns, opened.read_beside)
+                yield Read(row, found, id_in(values, columns) or place, share)
             row += 1
+
+
+def _values(batch: Any) -> Iterator[Mapping[str, object] | InputError]:
+    """Yields the values of each row by their columns, or what is wrong with them."""
+    try:
+        yield from batch.to_pylist()
+    except UnicodeDecodeError as error:
+        # Whoever wrote a string did not look at its bytes; the other rows may be right.
+        if batch.num_rows == 1:
+            yield InvalidTextError(f"Its string is no UTF-8 at byte {error.start}: save it as that.")
+            return
+        for row in range(batch.num_rows):
+            yield from _values(batch.slice(row, 1))

@@ -73,3 +73,37 @@ def test_a_job_that_could_not_begin_leaves_the_folder_to_any_other(engine: Engin
         run([tmp_path / "empty"], tmp_path / "out", engine)
     write_images(tmp_path / "in", 2)
     assert len(answers([tmp_path / "in"], tmp_path / "out", engine, top=2)) == 2
+
+
+@pytest.mark.parametrize("name", ["reviews.csv", "reviews.json", "reviews"])
+def test_a_table_of_a_form_that_is_not_read_is_not_one_long_text(
+    text_engine: Engine, tmp_path: Path, name: str
+) -> None:
+    (tmp_path / name).write_text("w5,w6")
+    with pytest.raises(InputsError, match=rf"{name} is none of what is read: .txt, .jsonl"):
+        run([tmp_path / name], tmp_path / "out", text_engine)
+
+
+@pytest.mark.optional("parquet")
+def test_strings_of_parquet_that_are_none_cost_their_own_rows(text_engine: Engine, tmp_path: Path) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    whole = pyarrow.array([b"w5", b"\xff\xfe", b"w6"], pyarrow.binary())
+    texts = pyarrow.StringArray.from_buffers(3, *whole.buffers()[1:])
+    pyarrow.parquet.write_table(pyarrow.table({"text": texts}), tmp_path / "t.parquet")
+    errors = [row["error"] for row in answers([tmp_path / "t.parquet"], tmp_path / "out", text_engine)]
+    assert errors[0] is errors[2] is None
+    assert "no UTF-8 at byte 0" in errors[1]
+
+
+@pytest.mark.optional("parquet")
+def test_a_column_that_is_there_twice_is_told(text_engine: Engine, tmp_path: Path) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    column = pyarrow.array(["w5"])
+    table = pyarrow.table([column, column], names=["text", "text"])
+    pyarrow.parquet.write_table(table, tmp_path / "twice.parquet")
+    with pytest.raises(InputsError, match="has several columns 'text'"):
+        run([tmp_path / "twice.parquet"], tmp_path / "twice", text_engine)
