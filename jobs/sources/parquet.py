@@ -37,7 +37,7 @@ def check_columns(file: BinaryIO, name: str, columns: Columns) -> None:
     pyarrow = import_pyarrow()
     try:
         schema = pyarrow.parquet.read_schema(file)
-    except (pyarrow.ArrowException, OSError):
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError):
         return
     for wanted in filter(None, (columns.input, columns.id)):
         if wanted not in schema.names:
@@ -84,7 +84,7 @@ def read_parquet(opened: Opened, start: int, columns: Columns) -> Iterator[Read]
             elif rows:
                 yield Read(row + rows - 1, PASSED)
             row += rows
-    except pyarrow.ArrowException as error:
+    except (pyarrow.ArrowException, UnicodeDecodeError) as error:  # the latter for names of columns
         raise CorruptInputError(f"The file is cut off, or no Parquet: {error}.") from error
 
 

@@ -98,6 +98,23 @@ def test_strings_of_parquet_that_are_none_cost_their_own_rows(text_engine: Engin
 
 
 @pytest.mark.optional("parquet")
+def test_a_name_of_a_column_that_is_no_text_breaks_its_file_alone(
+    text_engine: Engine, tmp_path: Path
+) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    path = tmp_path / "a.parquet"
+    table = pyarrow.table({"text": ["w5"], "odd": ["w6"]})
+    pyarrow.parquet.write_table(table, path, store_schema=False)
+    path.write_bytes(path.read_bytes().replace(b"odd", b"o\xffd"))
+    right = write_lines(tmp_path / "b.jsonl", ["w5"])
+    errors = [row["error"] for row in answers([path, right], tmp_path / "out", text_engine)]
+    assert "no Parquet" in errors[0]
+    assert errors[1] is None
+
+
+@pytest.mark.optional("parquet")
 def test_a_column_that_is_there_twice_is_told(text_engine: Engine, tmp_path: Path) -> None:
     import pyarrow
     import pyarrow.parquet
