@@ -19,7 +19,7 @@ import os
 import tarfile
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ from benchmarks.timing import medians
 from mass_serve.engine import Engine, Query, Question
 from mass_serve.inputs.images import FORMATS, ImageLimits, decode_image
 from mass_serve.jobs import IMAGE, TEXT, Asked, Columns, Job, JobProgress, RowForm, run_job
+from mass_serve.jobs.preparing import DEFAULT_LIMITS
 from mass_serve.model_store.build_options import BuildOptions
 from mass_serve.model_store.build_store import build
 from mass_serve.model_store.format.file_names import MANIFEST_FILE
@@ -56,7 +57,12 @@ def job_of(inputs: Path, out: Path, columns: Columns, asked: Asked) -> Job:
 
 def run_once(engine: Engine, inputs: Path) -> None:
     """Runs a whole job of images, with the server's batches, into a folder of its own."""
-    asked = Asked(Question(), batch_inputs=BATCH, workers=min(8, os.cpu_count() or 1), limits=LIMITS)
+    asked = Asked(
+        Question(),
+        batch_inputs=BATCH,
+        workers=min(8, os.cpu_count() or 1),
+        limits=replace(DEFAULT_LIMITS, images=LIMITS),
+    )
     with tempfile.TemporaryDirectory() as folder:
         job = job_of(inputs, Path(folder) / "out", Columns(reads_texts=False, input=IMAGE), asked)
         done = run_job(engine, job, {}, lambda _: None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mass_serve.cli.failing import fail
 from mass_serve.engine import Engine, Question
-from mass_serve.jobs import Asked
+from mass_serve.jobs import Asked, Limits
 from mass_serve.server.settings import Settings
 
 
@@ -27,5 +27,5 @@ def asked_of(question: Question, settings: Settings, *, embeds: bool = False) ->
         settings.max_batch_images,
         settings.max_batch_tokens,
         settings.decode_workers,
-        settings.image_limits,
+        Limits(settings.image_limits, settings.text_limits),
     )

@@ -6,6 +6,7 @@ what any long run can keep to be able to go on.
 
 from mass_serve.jobs.answering import Answered, Asked, Stream, answer_all, in_order
 from mass_serve.jobs.errors import InputsError, JobError, ResultsError
+from mass_serve.jobs.preparing import Limits
 from mass_serve.jobs.results import FORMS, Form, RowForm
 from mass_serve.jobs.run import Done, Job, JobProgress, run_job
 from mass_serve.jobs.sources import IMAGE, TEXT, Columns, Found, JobInput, Position, inputs_below
@@ -25,6 +26,7 @@ __all__ = [
     "JobError",
     "JobInput",
     "JobProgress",
+    "Limits",
     "Position",
     "ResultsError",
     "RowForm",

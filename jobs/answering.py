@@ -21,14 +21,12 @@ from mass_serve.engine import (
     Question,
 )
 from mass_serve.inputs.errors import InputError
-from mass_serve.inputs.images import ImageLimits
 from mass_serve.inputs.texts import TokenizerError, Tokens
 from mass_serve.jobs.ahead import Ahead
 from mass_serve.jobs.batches import SORTED_BATCHES, BatchLimits, Ready, batches
-from mass_serve.jobs.preparing import NotPreparedError, Preparer
+from mass_serve.jobs.preparing import DEFAULT_LIMITS, Limits, NotPreparedError, Preparer
 from mass_serve.jobs.sources import JobInput, weight
 
-DEFAULT_LIMITS = ImageLimits(max_pixels=50_000_000)
 # Of files that wait to be decoded, or are.
 MOST_BYTES_AHEAD = 512 << 20
 NOT_FINITE = "The model's output is not finite; verify the store, or run the job in float32."
@@ -43,7 +41,7 @@ class Asked:
     batch_inputs: int = 32
     batch_tokens: int = 16_384
     workers: int = 1  # processes that decode
-    limits: ImageLimits = DEFAULT_LIMITS
+    limits: Limits = DEFAULT_LIMITS
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ from mass_serve.engine.protocol import ServingEngine
 from mass_serve.inputs.errors import InputError
 from mass_serve.inputs.images import ImageLimits, survey
 from mass_serve.inputs.preprocessing import Resizing
-from mass_serve.inputs.texts import TextTokenizer, TokenizerError, check_texts, num_characters
+from mass_serve.inputs.texts import TextLimits, TextTokenizer, TokenizerError, check_texts, num_characters
 from mass_serve.jobs.errors import JobError
 from mass_serve.jobs.sources.content import MOST_BYTES, Content
 from mass_serve.model_store.format.file_names import MOST_TOKENIZER_BYTES
@@ -40,6 +40,17 @@ _SHARED_BYTES = MOST_BYTES + MOST_TOKENIZER_BYTES + (64 << 20)
 
 class NotPreparedError(Exception):
     """An input cannot be made ready, though it may be right: the machine had not the time or the memory."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one input may be, as in the settings."""
+
+    images: ImageLimits
+    texts: TextLimits
+
+
+DEFAULT_LIMITS = Limits(ImageLimits(max_pixels=50_000_000), TextLimits(max_characters=200_000))
 
 
 @dataclass(frozen=True)
@@ -73,6 +84,7 @@ class _Texts:
     """Makes tokens of texts."""
 
     tokenizer: TextTokenizer
+    limits: TextLimits
     placed: bool
     functions: ClassVar[Sequence[str]] = (text_jobs.KEEP, text_jobs.TOKENISE)
 
@@ -83,13 +95,13 @@ class _Texts:
     def tokens(self, text: Content) -> PreparedInput:
         """Returns the tokens of a short text."""
         assert not isinstance(text, bytes)
-        check_texts([text])
+        check_texts([text], self.limits)
         return self.tokenizer.tokens(text, placed=self.placed)
 
     async def prepare(self, text: Content, pool: SandboxPool) -> PreparedInput:
         """Returns the tokens of a text that the tokenizer may take long for."""
         assert not isinstance(text, bytes)
-        check_texts([text])
+        check_texts([text], self.limits)
         data, options = packed_text(text, self.tokenizer.truncation, self.placed)
         try:
             tokens = await pool.submit(
@@ -132,11 +144,11 @@ class Preparer:
         self._thread = threading.Thread(target=self._loop.run_forever, name="prepare", daemon=True)
 
     @classmethod
-    def of(cls, engine: ServingEngine, limits: ImageLimits, workers: int, *, placed: bool = False) -> Self:
+    def of(cls, engine: ServingEngine, limits: Limits, workers: int, *, placed: bool = False) -> Self:
         """Makes inputs ready as the store of an engine takes them; texts may be to be placed."""
         if engine.tokenizer is not None:
-            return cls(_Texts(engine.tokenizer, placed), workers)
-        return cls(_Images(engine.preprocessing.resizing, limits), workers)
+            return cls(_Texts(engine.tokenizer, limits.texts, placed), workers)
+        return cls(_Images(engine.preprocessing.resizing, limits.images), workers)
 
     def __enter__(self) -> Self:
         self._thread.start()

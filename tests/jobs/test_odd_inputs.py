@@ -84,6 +84,18 @@ def test_a_table_of_a_form_that_is_not_read_is_not_one_long_text(
         run([tmp_path / name], tmp_path / "out", text_engine)
 
 
+def test_a_text_beyond_the_limit_of_characters_is_not_given_to_the_tokenizer(
+    text_engine: Engine, tmp_path: Path
+) -> None:
+    table = write_lines(
+        tmp_path / "t.jsonl", ["w5 " * 70_000, {"text": "w5", "text_pair": "w6" * 100_000}, "w5"]
+    )
+    errors = [row["error"] for row in answers([table], tmp_path / "out", text_engine)]
+    assert "210000 characters, the limit is 200000" in errors[0]
+    assert "200002 characters, the limit is 200000" in errors[1]
+    assert errors[2] is None
+
+
 @pytest.mark.optional("parquet")
 def test_strings_of_parquet_that_are_none_cost_their_own_rows(text_engine: Engine, tmp_path: Path) -> None:
     import pyarrow
