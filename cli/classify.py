@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from mass_serve.cli.failing import EXIT_FAILED, fail
-from mass_serve.cli.given_inputs import GivenInputs, on_one_line
+from mass_serve.cli.given_inputs import GivenInputs, on_one_line, printable
 from mass_serve.cli.json_list import JsonList
 from mass_serve.cli.questions import asked_of, check_question
 from mass_serve.engine import Aggregation, AnswerKind, Engine, Question
@@ -140,12 +140,12 @@ def _print(given: GivenInputs, answered: Iterable[Answered], shown: Shown, as_js
     for one in answered:
         if one.problem:
             complete = False
-            name = "--text" if given.is_option(one.input) else one.input.id
+            name = "--text" if given.is_option(one.input) else printable(one.input.id)
             typer.echo(f"error: {name}: {one.problem}", err=True)
         for answer in one.answers:
             found = result(answer, shown.top, shown.aggregation)
             if written is None:
-                _print_line(one.input.id, found)
+                _print_line(printable(one.input.id), found)
             else:
                 cut = {} if one.cut is None else {"cut": one.cut}
                 written.add({**given.described(one.input), **found.model_dump(), **cut})

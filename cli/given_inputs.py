@@ -84,6 +84,11 @@ def on_one_line(text: str) -> str:
     return " ".join(text.split())
 
 
+def printable(name: str) -> str:
+    """Returns a name, in which whoever named a file may have put anything, for a terminal's one line."""
+    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in name)
+
+
 def _lines(path: Path) -> Iterator[Named]:
     """Yields the texts of a file's lines, and why the rest of it cannot be read.
 

@@ -192,6 +192,17 @@ def test_classify_takes_a_folder(built_of_all: Path, tmp_path: Path) -> None:
     assert (code, output) == (1, "[]\n")
 
 
+def test_classify_has_a_line_for_a_name_of_two(built_of_all: Path, tmp_path: Path) -> None:
+    [path] = write_images(tmp_path / "in", 1)
+    path.rename(path.with_name("ü\nx\033[2J.png"))
+    (path.with_name("a\tb.png")).write_bytes(b"broken")
+    code, output, errors = run("classify", tmp_path / "in", "--store", built_of_all)
+    [line] = output.splitlines()
+    assert (code, line.split("\t")[0]) == (1, str(path.with_name(r"ü\nx\x1b[2J.png")))
+    broken = path.with_name(r"a\tb.png")
+    assert f"error: {broken}: This is not an image" in errors
+
+
 def test_classify_takes_a_folder_of_texts(text_store: Path, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     for number in range(60):
