@@ -134,7 +134,7 @@ def test_entities(client: triton.InferenceServerClient, store: Path, aggregation
         wanted = answer.entities(aggregation)
         assert own == [{name: getattr(one, name) for name in own[0]} for one in wanted]
     described = client.get_model_metadata("pii")
-    assert [one.name for one in described.outputs] == ["entities", "task", "cut"]
+    assert [one.name for one in described.outputs] == ["entities", "task", "cut", "embedding"]
     with pytest.raises(InferenceServerException, match="takes none; send single texts") as refusal:
         client.infer("pii", [text_input(b"w10"), text_input(b"w11", name="text_pair")])
     assert refusal.value.status() == "StatusCode.INVALID_ARGUMENT"
