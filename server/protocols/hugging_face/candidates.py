@@ -13,19 +13,24 @@ from mass_serve.engine import Classification, Question, ServingEngine
 from mass_serve.server.errors import BadRequestError
 from mass_serve.server.protocols.hugging_face.messages import HuggingFaceLabel, HuggingFaceParameters
 
+_UNFIT = {
+    "hypothesis_template": "labels are compared as they are, and no text is made of them",
+    "top_k": "all candidates are told",
+    "function_to_apply": "'multi_label' chooses between their scores",
+}
+
 
 def question_of_candidates(
     parameters: HuggingFaceParameters, question: Question, engine: ServingEngine, most: int
 ) -> Question:
     """Returns the question among the tasks that know all candidates, or as it was where its task is unknown.
 
-    Raises BadRequestError where no task in question knows them all.
+    Raises BadRequestError where no task in question knows them all, and for parameters that do not fit them.
     """
     candidates = parameters.candidate_labels or []
-    if parameters.hypothesis_template is not None:
-        raise BadRequestError(
-            "hypothesis_template: labels are compared as they are and no text is made of them; leave it out."
-        )
+    for name, why in _UNFIT.items():
+        if getattr(parameters, name) is not None:
+            raise BadRequestError(f"{name} says nothing beside candidate_labels: {why}; leave it out.")
     if not 1 <= len(candidates) <= most:
         raise BadRequestError(f"candidate_labels must hold 1 to {most} labels.")
     named = engine.tasks if question.tasks is None else question.tasks

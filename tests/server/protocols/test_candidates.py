@@ -75,6 +75,8 @@ def test_a_label_that_no_task_has_is_told(server: RunningServer, text_server: Ru
         ({"candidate_labels": ["7"] * 1001}, "1 to 1000"),
         ({"candidate_labels": "7"}, "candidate_labels"),
         ({"candidate_labels": ["7"], "hypothesis_template": "a photo of {}"}, "hypothesis_template"),
+        ({"candidate_labels": ["7"], "top_k": 1}, "top_k says nothing beside candidate_labels"),
+        ({"candidate_labels": ["7"], "function_to_apply": "none"}, "function_to_apply says nothing"),
     ],
 )
 def test_bad_candidates(server: RunningServer, parameters: dict[str, Any], words: str) -> None:
