@@ -81,7 +81,8 @@ def test_keda_scales_as_the_autoscaler_does_and_needs_no_adapter() -> None:
     assert trigger["metadata"]["threshold"] == metric["pods"]["target"]["averageValue"]
     query = trigger["metadata"]["query"]
     (service,) = [one for one in rendered(FOLDER / "keda") if one["kind"] == "Service"]
-    assert query == f'sum({metric["pods"]["metric"]["name"]}{{job="{service["metadata"]["name"]}"}})'
+    servers = f'namespace="default",job="{service["metadata"]["name"]}"'
+    assert query == f"sum({metric['pods']['metric']['name']}{{{servers}}})"
     assert all(isinstance(value, str) for value in trigger["metadata"].values()), "KEDA takes text alone"
 
 

@@ -45,7 +45,8 @@ export function answerOf(results, input, numTasks, isOpen) {
 
 // Returns what the modes answer about one input, side by side; `ofModes` are [mode, result].
 export function comparison(ofModes) {
-  const said = ({ task, label, unrouted }) => (unrouted ? "none of these" : `${task}: ${label}`);
+  const given = ({ label, labels }) => (labels ? labels.map((one) => one.label).join(", ") || "no label" : label);
+  const said = (result) => (result.unrouted ? "none of these" : `${result.task}: ${given(result)}`);
   const agree = new Set(ofModes.map(([, result]) => said(result))).size === 1;
   return [
     paragraph("task", agree ? "All modes agree." : "The modes do not agree."),
