@@ -15,7 +15,7 @@ from torch import Tensor
 
 
 class Labelling(Protocol):
-    """What logits say of labels."""
+    """Says what logits tell of labels."""
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """The probability of every label, [..., C], of logits [..., C]."""

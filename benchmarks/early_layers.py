@@ -25,7 +25,8 @@ from torch import Tensor
 from benchmarks.by_suite import asked_suites
 from benchmarks.whole_fine_tunings import OwnInputs, WholeFineTunings, averaged, by_task
 from mass_serve.backbone import Batch, Feature, Probe
-from mass_serve.engine.drawn_inputs import NOISE_INPUTS, drawn_inputs
+from mass_serve.engine.drawn_inputs import drawn_inputs
+from mass_serve.engine.exits import measured_prices
 from mass_serve.engine.search import EVIDENCE_SHARE
 from mass_serve.evaluation.measures import Z_95, Interval, mean_interval, wilson_interval
 from mass_serve.router import (
@@ -124,7 +125,8 @@ class Stop:
         evidence = EnergyEvidence(list(early.values()), torch.tensor(loaded.adapters))
         energies = suite.passes.first(drawn, stop=block, probe=Probe(router.early_bases)).energies
         variation = evidence.variation(energies.cpu())
-        return cls(suite, block, router, variation, _prices(suite, block, drawn[:NOISE_INPUTS]))
+        prices = measured_prices(loaded, suite.passes, drawn, loaded.routed, block)
+        return cls(suite, block, router, variation, prices)
 
     @property
     def near(self) -> Tensor:
@@ -174,15 +176,6 @@ class Stop:
     @property
     def _feature(self) -> Feature:
         return Feature(self.suite.loaded.router.layer, self.suite.loaded.router.token)
-
-
-def _prices(suite: WholeFineTunings, block: int, noise: Batch) -> Tensor:
-    """The prices [T] of early exits before that block, by the definition of `engine.exits`."""
-    entering, found = suite.passes.first(noise, stop=block).entering, []
-    for task in suite.loaded.routed:
-        whole, resumed = _embeddings(suite, task, noise), _embeddings(suite, task, entering, block)
-        found.append(1 - torch.cosine_similarity(whole, resumed).mean())
-    return torch.stack(found).clamp_min(0)
 
 
 def _embeddings(suite: WholeFineTunings, task: int, inputs: Batch, start: int | None = None) -> Tensor:

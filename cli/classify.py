@@ -26,7 +26,7 @@ from mass_serve.server.startup import store_source
 
 @dataclass(frozen=True)
 class Shown:
-    """What is shown of an answer."""
+    """Holds what of an answer is shown."""
 
     top: int  # labels
     aggregation: Aggregation

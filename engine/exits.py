@@ -27,9 +27,15 @@ def recorded_prices(loaded: LoadedStore) -> Tensor:
 
 
 @torch.inference_mode()
-def measured_prices(loaded: LoadedStore, passes: Passes, drawn: Batch, tasks: Sequence[int]) -> Tensor:
-    """The prices [n] of these n tasks, by drawn inputs that begin with noise (`engine.drawn_inputs`)."""
-    noise, stop, offsets = drawn[:NOISE_INPUTS], early_stop(loaded.architecture.depth), [0, NOISE_INPUTS]
+def measured_prices(
+    loaded: LoadedStore, passes: Passes, drawn: Batch, tasks: Sequence[int], stop: int | None = None
+) -> Tensor:
+    """The prices [n] of these n tasks, by drawn inputs that begin with noise (`engine.drawn_inputs`).
+
+    Second passes resume before the block `stop`; None: where they do in service.
+    """
+    noise, offsets = drawn[:NOISE_INPUTS], [0, NOISE_INPUTS]
+    stop = early_stop(loaded.architecture.depth) if stop is None else stop
     entering, found = passes.first(noise, stop=stop).entering, []
     for task in tasks:
         sets = [loaded.bank.expert_set((task,), materialised=False)]

@@ -18,7 +18,7 @@ from mass_serve.jobs.sources import Columns, check_tables, inputs, tree_of
 
 @dataclass(frozen=True)
 class Job:
-    """What is to be read, asked and written."""
+    """Says what is to be read, asked and written."""
 
     inputs: Sequence[str]  # paths, patterns and URLs
     out: Path
@@ -29,7 +29,7 @@ class Job:
 
     @property
     def settings(self) -> dict[str, object]:
-        """What the rows depend on, of all this."""
+        """Returns what of all this the rows depend on."""
         question = self.asked.question
         return {
             "inputs": list(self.inputs),
@@ -56,7 +56,7 @@ class JobProgress:
 
 @dataclass(frozen=True)
 class Done:
-    """What a job came to."""
+    """Holds what a job came to."""
 
     counts: Counts
     left_out: int  # files in folders that hold no inputs

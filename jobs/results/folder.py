@@ -138,7 +138,7 @@ class ResultsFolder:
 
     @property
     def counts(self) -> Counts:
-        """What is done so far."""
+        """Counts what is done so far."""
         whole = "SELECT COALESCE(SUM(inputs), 0), COALESCE(SUM(failed), 0) FROM parts"
         waiting = "SELECT COUNT(*), COALESCE(SUM(failed), 0) FROM answered"
         pairs = [self._database.execute(query).fetchone() for query in (whole, waiting)]

@@ -53,9 +53,9 @@ async function ask() {
 async function askGroup(group, places, asked, signal) {
   if (signal.aborted) return null;
   try {
-    const own = group.map((place) => inputs[place]);
+    const together = group.map((place) => inputs[place]);
     if (asked.mode === COMPARED) {
-      const results = await Promise.all(modes.map((mode) => classify(own, { ...asked, mode }, signal)));
+      const results = await Promise.all(modes.map((mode) => classify(together, { ...asked, mode }, signal)));
       if (signal.aborted) return null;
       group.forEach((place, at) => {
         const ofModes = modes.map((mode, row) => [mode, results[row][at]]);
@@ -63,7 +63,7 @@ async function askGroup(group, places, asked, signal) {
       });
       return "All modes answered.";
     }
-    const results = await classify(own, asked, signal);
+    const results = await classify(together, asked, signal);
     if (signal.aborted) return null;
     const each = results.length / group.length;
     group.forEach((place, at) => {

@@ -35,7 +35,7 @@ class ModelNames(BaseModel):
 
 
 class ModelReadiness(BaseModel):
-    """Whether a model answers."""
+    """Tells whether a model answers."""
 
     name: str
     ready: bool
