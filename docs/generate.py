@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from docs.command_line import command_sections
+from docs.jobs import jobs_table
 from docs.measured import curves_table, few_labels_table, pooling_table, separability_table
 from docs.openapi import http_sections
 from docs.rank_rules import rank_rules_table
@@ -49,6 +50,7 @@ SECTIONS: Mapping[str, Callable[[], str]] = {
     "metrics": metrics_table,
     "commands": command_sections,
     "http": http_sections,
+    "jobs": jobs_table,
     "rank_rules": rank_rules_table,
     "routing": routing_table,
     "late_token": late_token_table,
