@@ -43,7 +43,9 @@ def _routed_tasks(engine: ServingEngine) -> Mapping[str, TaskEntry]:
 def find_model(engine: ServingEngine, name: str, version: str | None) -> Model:
     """Returns the model of that name. Raises NotFoundError, also for a version that is not served."""
     if name not in model_names(engine):
-        raise NotFoundError(f"There is no model {name[:80]!a}; GET /v2/models lists those there are.")
+        raise NotFoundError(
+            f"There is no model {name[:80]!a}; GET /v1/models and GET /v2/models list those there are."
+        )
     routed, tokenizer = _routed_tasks(engine), engine.tokenizer
     heads = routed if name == AUTO else {name: engine.tasks[name]}
     each_token = name != AUTO and engine.tasks[name].head.each_token

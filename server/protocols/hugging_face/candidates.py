@@ -51,9 +51,10 @@ def candidate_labels(
 ) -> list[HuggingFaceLabel]:
     """Returns all candidates, the likeliest first: how likely each is among them.
 
-    With `multi_label`, how likely the task finds each on its own.
+    With `multi_label`, how likely the task finds each on its own. One that is named twice is one.
     """
-    places = [answer.labels.index(label) for label in parameters.candidate_labels or ()]
+    rows = {label: row for row, label in enumerate(answer.labels)}
+    places = [rows[label] for label in dict.fromkeys(parameters.candidate_labels or ())]
     alone = parameters.multi_label
     scores = answer.probabilities[places] if alone else answer.logits[places].softmax(0)
     order: Sequence[int] = scores.argsort(descending=True, stable=True).tolist()

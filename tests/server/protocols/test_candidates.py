@@ -83,5 +83,11 @@ def test_bad_candidates(server: RunningServer, parameters: dict[str, Any], words
     refused(ask(server, **parameters), 400, words)
 
 
+def test_a_candidate_that_is_named_twice_is_one(server: RunningServer) -> None:
+    once, twice = (ask(server, candidate_labels=given).json() for given in (["7", "3"], ["7", "3", "7"]))
+    assert [one["label"] for one in twice] == ["7", "3"]
+    assert twice == once
+
+
 def test_the_task_must_exist(server: RunningServer) -> None:
     refused(ask(server, "/models/cats", candidate_labels=["7"]), 404, "cats")
