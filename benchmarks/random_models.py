@@ -27,8 +27,7 @@ def write_checkpoints(
     The singular values of what fine-tuning changed are nearly alike, or `decaying` as `1 / sqrt(i)`.
     """
     generator = torch.Generator().manual_seed(0)
-    shapes = architecture.parameter_shapes()
-    pretrained = {name: _initial(name, shape, generator) for name, shape in shapes.items()}
+    pretrained = random_parameters(architecture, generator)
     _write(folder / "pretrained", architecture, pretrained)
     finetuned = []
     for task in range(tasks):
@@ -43,6 +42,12 @@ def write_checkpoints(
         (path / "labels.json").write_text(json.dumps([f"class {i}" for i in range(CLASSES)]))
         finetuned.append(path)
     return folder / "pretrained", finetuned
+
+
+def random_parameters(architecture: Architecture, generator: torch.Generator) -> dict[str, Tensor]:
+    """Draws every parameter of an encoder, by its canonical name."""
+    shapes = architecture.parameter_shapes()
+    return {name: _initial(name, shape, generator) for name, shape in shapes.items()}
 
 
 def _initial(name: str, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
