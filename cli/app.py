@@ -14,6 +14,7 @@ from mass_serve.cli import (
     check_config,
     classify,
     evaluate,
+    group,
     head,
     inspect_store,
     serve,
@@ -41,6 +42,7 @@ for command in (
     verify_store,
     sign,
     task,
+    group,
 ):
     command.register(app)
 

@@ -21,6 +21,7 @@ from mass_serve.model_store.build_options import RANK_OPTIONS, BuildOptions
 from mass_serve.model_store.build_store import build as write_store
 from mass_serve.model_store.build_store import refuse_taken
 from mass_serve.model_store.errors import StoreError
+from mass_serve.model_store.format.groups import Groups
 from mass_serve.model_store.plan import check_task_names
 from mass_serve.model_store.rank_options import refuse_two_rules
 from mass_serve.model_store.recipes import ModelName, NamedTask, Recipe, named_inputs, read_recipe
@@ -111,7 +112,7 @@ def build(
         base = ModelName(pretrained) if pretrained else written.pretrained or _fail_without("--pretrained")
         place = out or written.out or _fail_without("--out")
         chosen = _overridden(written.options, options.model_dump(exclude_unset=True))
-        store = _build(base, tasks, place, chosen, eval_data or written.eval_data)
+        store = _build(base, tasks, written.groups, place, chosen, eval_data or written.eval_data)
     except (StoreError, EvaluationDataError) as error:
         fail(error)
     print_summary(store, as_json)
@@ -119,24 +120,27 @@ def build(
     warn_of_constant_routing(store)
 
 
-NOTHING = Recipe(pretrained=None, out=None, eval_data=None, tasks=(), options={})
+NOTHING = Recipe(pretrained=None, out=None, eval_data=None, tasks=(), groups={}, options={})
 
 
 def _build(
     pretrained: ModelName,
     tasks: Sequence[NamedTask],
+    groups: Groups,
     out: str,
     options: BuildOptions,
     eval_data: Path | None,
 ) -> Store:
     # Before anything is fetched: that can take hours.
-    check_task_names([task.name for task in tasks])
+    check_task_names([task.name for task in tasks], groups)
     refuse_taken(out)
     with progress_bars() as progress:
         base, inputs = named_inputs(pretrained, tasks, options.allow_pickle, progress)
         if eval_data is not None:
             inputs = with_individual_accuracies(base.path, inputs, options, eval_data, progress, base.origin)
-        return write_store(base.path, inputs, out, options, progress, MODE_NAMES, base.origin, measured)
+        return write_store(
+            base.path, inputs, out, options, progress, MODE_NAMES, base.origin, measured, groups
+        )
 
 
 def _overridden(written: dict[str, Any], flags: dict[str, Any]) -> BuildOptions:

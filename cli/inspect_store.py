@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 from mass_serve.cli.arguments import JsonOption, StoreArgument
 from mass_serve.cli.failing import fail
 from mass_serve.cli.store_summary import (
+    MOST_TASKS_SHOWN,
     print_summary,
     warn_of_constant_routing,
     warn_of_distances,
@@ -16,11 +19,17 @@ from mass_serve.model_store.errors import StoreError
 from mass_serve.model_store.store import Store
 
 
-def inspect(store: StoreArgument, as_json: JsonOption = False) -> None:
+def inspect(
+    store: StoreArgument,
+    every_task: Annotated[
+        bool, typer.Option("--all", help=f"show all tasks, not the first {MOST_TASKS_SHOWN} alone")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
     """Shows what a store holds, without reading its weights."""
     try:
         opened = Store.open(store)
-        print_summary(opened, as_json)
+        print_summary(opened, as_json, every_task)
     except StoreError as error:
         fail(error)
     warn_of_unknown_mode(opened.manifest)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 
 import typer
 from rich.console import Console
@@ -21,9 +21,13 @@ from mass_serve.model_store.store import Store
 from mass_serve.model_store.task_distance import distance_warning
 from mass_serve.router import MODE_NAMES, PAPER
 
+# Of a store of hundreds, the first show what its tasks are like.
+MOST_TASKS_SHOWN = 50
+MOST_NAMES_IN_A_LINE = 20
 
-def print_summary(store: Store, as_json: bool) -> None:
-    """Prints what a store holds, without reading its weights."""
+
+def print_summary(store: Store, as_json: bool, every_task: bool = False) -> None:
+    """Prints what a store holds, without reading its weights: of many tasks the first, or `every_task`."""
     manifest = store.manifest
     sizes = {path: store.files.size(path) for path in manifest.all_files()}
     if as_json:
@@ -41,9 +45,41 @@ def print_summary(store: Store, as_json: bool) -> None:
     console = Console()
     if not console.is_terminal:
         console.width = 200  # a file or pipe has no width to cut names to
-    console.print(_task_table(store, sizes))
+    shown = manifest.tasks if every_task else manifest.tasks[:MOST_TASKS_SHOWN]
+    console.print(_task_table(store, shown, sizes))
+    if more := len(manifest.tasks) - len(shown):
+        typer.echo(f"{more:,} more tasks, which --all and --json show; {_of_all(manifest.tasks)}")
+    for line in group_lines(manifest):
+        typer.echo(line)
     if removed := [name for name in manifest.history if manifest.find_task(name) is None]:
-        typer.echo(f"removed, kept until `task prune`: {', '.join(removed)}")
+        typer.echo(f"removed, kept until `task prune`: {in_a_line(removed)}")
+
+
+def group_lines(manifest: Manifest) -> list[str]:
+    """Returns a line for each group of tasks, with those that it lacks because they were removed."""
+    served = {task.name for task in manifest.tasks}
+    return [
+        f"group {name}: {in_a_line(_in_group(members, served))}" for name, members in manifest.groups.items()
+    ]
+
+
+def _in_group(members: Iterable[str], served: Collection[str]) -> list[str]:
+    return [name if name in served else f"{name} (removed)" for name in members]
+
+
+def in_a_line(names: Sequence[str]) -> str:
+    """Returns names for a line, the first of many."""
+    more = len(names) - MOST_NAMES_IN_A_LINE
+    return ", ".join(names[:MOST_NAMES_IN_A_LINE]) + (f" and {more:,} more" if more > 0 else "")
+
+
+def _of_all(tasks: Sequence[TaskEntry]) -> str:
+    """Says what is to be known of all tasks of a large store at once."""
+    ranks = [task.rank for task in tasks]
+    return (
+        f"of all {len(tasks):,}: {sum(len(task.labels) for task in tasks):,} labels,"
+        f" ranks {min(ranks)} to {max(ranks)}"
+    )
 
 
 def warn_of_unknown_mode(manifest: Manifest) -> None:
@@ -132,11 +168,11 @@ def _calibration(manifest: Manifest, count: int) -> str:
     return f"calibrated on {count:,} {noun}{state}"
 
 
-def _task_table(store: Store, sizes: dict[str, int]) -> Table:
+def _task_table(store: Store, tasks: Iterable[TaskEntry], sizes: dict[str, int]) -> Table:
     measured = ("distance", "energy kept", "early exit", "accuracy alone")
     columns = ("task", "revision", "classes", "head", "rank", "size", *measured, "earlier")
     table = Table(*(Column(column, no_wrap=True) for column in columns))
-    for task in store.manifest.tasks:
+    for task in tasks:
         accuracy = "?" if task.individual_accuracy is None else f"{task.individual_accuracy:.4f}"
         size = decimal(sum(sizes[path] for path in task.files))
         earlier = len(store.manifest.history.get(task.name, ()))

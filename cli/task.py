@@ -13,7 +13,13 @@ from mass_serve.cli import choose_thresholds
 from mass_serve.cli.arguments import JsonOption, StoreArgument
 from mass_serve.cli.failing import fail
 from mass_serve.cli.progress_bars import progress_bars
-from mass_serve.cli.store_summary import figures, remind_to_sign, warn_of_constant_routing, warn_of_distances
+from mass_serve.cli.store_summary import (
+    figures,
+    in_a_line,
+    remind_to_sign,
+    warn_of_constant_routing,
+    warn_of_distances,
+)
 from mass_serve.engine.measuring import unknown_prices
 from mass_serve.model_store.build_options import BuildOptions
 from mass_serve.model_store.errors import StoreError
@@ -161,7 +167,7 @@ def _change(change: Callable[[Progress], Store], as_json: bool, added: str | Non
     else:
         if entry is not None:
             typer.echo(f"{entry.name}: {figures(entry)}")
-        listed = ", ".join(f"{name} ({revision})" for name, revision in tasks.items())
+        listed = in_a_line([f"{name} ({revision})" for name, revision in tasks.items()])
         typer.echo(f"{store.files.url}: revision {store.manifest.store_revision}, tasks {listed}")
     if entry is not None:
         warn_of_distances([entry])

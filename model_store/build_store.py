@@ -14,6 +14,7 @@ from pathlib import Path
 from mass_serve.model_store.build_options import BuildOptions
 from mass_serve.model_store.errors import StoreExistsError
 from mass_serve.model_store.format.file_names import MANIFEST_FILE, PRETRAINED_FILE, TOKENIZER_FILE
+from mass_serve.model_store.format.groups import Groups
 from mass_serve.model_store.format.journal import JOURNAL_FILE, Journal, load_journal
 from mass_serve.model_store.format.manifest import Manifest, MergedBaseForm
 from mass_serve.model_store.format.origin import Origin
@@ -43,6 +44,7 @@ def build(
     modes: Collection[str] | None = None,
     origin: Origin | None = None,
     measure: MeasureStore = unmeasured,
+    groups: Groups | None = None,
 ) -> Store:
     """Makes a store at `out` (a new or empty folder, or a URL) from a pretrained and fine-tuned models.
 
@@ -50,13 +52,13 @@ def build(
     all tasks takes a pass over all spectra before. Only the
     router knows which modes there are: with `modes=router.MODE_NAMES` that of the options must be one.
     `origin` is the pretrained model's, where it was fetched by its name. `measure` measures what
-    the manifest keeps of a store without data, with its encoder in memory.
+    the manifest keeps of a store without data, with its encoder in memory. `groups` are named ones of tasks.
     Raises StoreExistsError where `out` holds something else, CheckpointError or TaskError for unusable
     input, a task that is too far from the pretrained model among it, before anything is written;
     StoreLockedError, and StoreError when `out` cannot be written.
     """
     refuse_taken(out)
-    plan = plan_build(pretrained, tasks, options, modes, origin)
+    plan = plan_build(pretrained, tasks, options, modes, origin, groups)
     files = open_files(out)
     distances = _distances(files, plan, options.force, progress)
     with writing_errors_explained(files.url), files.lock():
@@ -219,6 +221,7 @@ def _draft(
         files={PRETRAINED_FILE: journal.files()[PRETRAINED_FILE], **tokenizer},
         tasks=tuple(journal.finished[task.name] for task in plan.tasks),
         pretrained_origin=origin,
+        groups=plan.groups,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
@@ -25,6 +25,7 @@ from mass_serve.model_store.format.field_types import (
     is_reserved,
     spelled_otherwise,
 )
+from mass_serve.model_store.format.groups import Groups, check_groups
 from mass_serve.model_store.format.heads import HeadTensors
 from mass_serve.model_store.format.manifest import MergedBaseForm
 from mass_serve.model_store.format.origin import Origin
@@ -81,6 +82,7 @@ class BuildPlan:
     merged_base: Literal["auto", MergedBaseForm]
     exact: bool  # decompose whole matrices
     tasks: tuple[PlannedTask, ...]
+    groups: Groups
     fingerprint: str
 
 
@@ -100,15 +102,17 @@ def plan_build(
     options: BuildOptions,
     modes: Collection[str] | None,
     origin: Origin | None = None,
+    groups: Groups | None = None,
 ) -> BuildPlan:
     """Checks all inputs of all tasks, reading headers, heads and labels only.
 
-    The store's pooling is the one that the heads take. `modes` are those that a store can be served in;
-    None: not to be checked here. `origin` is the pretrained model's: an adapter that names another one is
-    refused, and a tokenizer of far fewer tokens than it embeds, unless `options.force`. Raises
-    CheckpointError, TaskError or, for options, StoreError with the first problem.
+    `groups` are named ones of these tasks. The store's pooling is the one that the heads take. `modes` are
+    those that a store can be served in; None: not to be checked here. `origin` is the pretrained model's: an
+    adapter that names another one is refused, and a tokenizer of far fewer tokens than it embeds, unless
+    `options.force`. Raises CheckpointError, TaskError or, for options, StoreError with the first problem.
     """
-    check_task_names([task.name for task in tasks])
+    groups = groups or {}
+    check_task_names([task.name for task in tasks], groups)
     if modes is not None and options.mode not in modes:
         raise StoreError(f"mode must be one of {', '.join(modes)}, not {options.mode!r}")
     base = Checkpoint.open(pretrained, options.allow_pickle)
@@ -136,7 +140,8 @@ def plan_build(
         merged_base=options.merged_base,
         exact=options.exact,
         tasks=planned,
-        fingerprint=_fingerprint(base, prepared, planned, options),
+        groups=groups,
+        fingerprint=_fingerprint(base, prepared, planned, options, groups),
     )
 
 
@@ -235,8 +240,8 @@ def default_router_layer(depth: int) -> int:
     return {12: 9, 24: 20}.get(depth, min(int(0.75 * depth + 0.5), depth - 1))
 
 
-def check_task_names(names: Sequence[str]) -> None:
-    """Raises TaskError unless a store can hold tasks of these names together."""
+def check_task_names(names: Sequence[str], groups: Mapping[str, Collection[str]]) -> None:
+    """Raises TaskError unless a store can hold tasks of these names together, in these groups."""
     if not names:
         raise TaskError("a store needs at least one task")
     for name in names:
@@ -244,6 +249,15 @@ def check_task_names(names: Sequence[str]) -> None:
         if names.count(name) > 1:
             raise TaskError(f"task {name} is given twice")
     refuse_other_spelling(names)
+    refuse_groups(groups, names)
+
+
+def refuse_groups(groups: Mapping[str, Collection[str]], tasks: Collection[str]) -> None:
+    """Raises TaskError unless a store of these tasks can have these groups of them."""
+    try:
+        check_groups(groups, tasks)
+    except ValueError as error:
+        raise TaskError(str(error)) from error
 
 
 def refuse_other_spelling(names: Iterable[str]) -> None:
@@ -309,10 +323,12 @@ def _fingerprint(
     prepared: Prepared,
     tasks: Sequence[PlannedTask],
     options: BuildOptions,
+    groups: Groups,
 ) -> str:
-    """Hashes the options, the size and time of change of every input file, and what follows from others."""
+    """Hashes what is asked for, size and time of change of every input file, and what follows from others."""
     content = {
         "options": options.model_dump(),
+        "groups": groups,
         # An encoder's sizes may follow from how its images are prepared, which is in files of its own.
         "architecture": repr(pretrained.architecture),
         "preprocessing": prepared.preprocessing.model_dump(mode="json"),

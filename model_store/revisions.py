@@ -7,13 +7,12 @@ that opened it before keep working until `prune_store`.
 from __future__ import annotations
 
 import dataclasses
-import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 from torch import Tensor
 
+from mass_serve.model_store.changing import StoreUrl, changing
 from mass_serve.model_store.errors import StoreError, TaskError
 from mass_serve.model_store.format.calibration import MEANS, is_calibration
 from mass_serve.model_store.format.entries import CalibrationEntry, HeadSpec, TaskEntry
@@ -24,6 +23,7 @@ from mass_serve.model_store.format.file_names import (
     SIGNATURE_FILE,
     task_folder,
 )
+from mass_serve.model_store.format.groups import groups_among
 from mass_serve.model_store.format.manifest import Manifest
 from mass_serve.model_store.format.tensor_files import TensorSpec, write_tensors
 from mass_serve.model_store.format.thresholds import read_thresholds
@@ -34,7 +34,6 @@ from mass_serve.model_store.prepared import Prepared
 from mass_serve.model_store.progress import Progress, silent
 from mass_serve.model_store.readers.stored_base import StoredBase
 from mass_serve.model_store.readers.text_tokenizers import StoredTokenizer
-from mass_serve.model_store.storage.opening import open_files
 from mass_serve.model_store.store import Store
 from mass_serve.model_store.task_distance import measured_distances
 from mass_serve.model_store.writing import (
@@ -43,10 +42,7 @@ from mass_serve.model_store.writing import (
     new_revision,
     publish,
     write_task,
-    writing_errors_explained,
 )
-
-StoreUrl = str | os.PathLike[str]
 
 
 def add_task(
@@ -66,7 +62,7 @@ def add_task(
     Raises TaskError for a name that is taken or a model too far from the base, CheckpointError for a model
     or head that does not fit, StoreLockedError, IntegrityError when the pretrained weights are damaged.
     """
-    with _changing(url) as store:
+    with changing(url) as store:
         manifest = store.manifest
         current = _replaced(manifest, task.name, replace)
         with store.encoder_file(PRETRAINED_FILE) as pretrained:
@@ -110,6 +106,8 @@ def _replaced(manifest: Manifest, name: str, replace: bool) -> TaskEntry | None:
     check_task_name(name)
     # Of removed tasks too: their folders are there until they are pruned.
     refuse_other_spelling([*(entry.name for entry in manifest.all_entries()), name])
+    if group := next((one for one in manifest.groups if one.lower() == name.lower()), None):
+        raise TaskError(f"task {name} cannot be added: there is a group {group}; choose another name")
     current = manifest.find_task(name)
     if current is not None and not replace:
         raise TaskError(f"task {name} exists already: pass --replace for a new revision of it")
@@ -121,7 +119,7 @@ def remove_task(url: StoreUrl, name: str, progress: Progress = silent) -> Store:
 
     Raises TaskError for an unknown task and for the last one.
     """
-    with _changing(url) as store:
+    with changing(url) as store:
         entry = store.task(name)
         if len(store.manifest.tasks) == 1:
             raise TaskError(f"task {name} is the only one: a store needs at least one task")
@@ -135,7 +133,7 @@ def rollback_task(url: StoreUrl, name: str, progress: Progress = silent) -> Stor
 
     Raises TaskError when there is no earlier revision.
     """
-    with _changing(url) as store:
+    with changing(url) as store:
         manifest = store.manifest
         if name not in manifest.history:
             raise TaskError(f"task {name} has no earlier revision in {store.files.url}")
@@ -155,7 +153,7 @@ def set_thresholds(url: StoreUrl, name: str, file: Path) -> Store:
     The fine-tuned model is not needed: nothing else changes, so that a calibration holds for it, too. Raises
     TaskError for a task that is unknown or gives one label, and CheckpointError for a file that does not fit.
     """
-    with _changing(url) as store:
+    with changing(url) as store:
         manifest, current = store.manifest, store.task(name)
         if current.head.each_token:
             raise TaskError(f"task {name} gives each token one label, and can have no thresholds")
@@ -211,7 +209,7 @@ def calibrate_store(
     kinds = tensors[MEANS].shape[1] if MEANS in tensors and tensors[MEANS].ndim > 1 else 0
     if not is_calibration(tensors, kinds, len(tasks)):
         raise ValueError(f"these are no calibration of {len(tasks)} tasks")
-    with _changing(store.files.url) as current:
+    with changing(store.files.url) as current:
         manifest = current.manifest
         if manifest.store_revision != store.manifest.store_revision:
             raise StoreError(f"{store.files.url} was changed meanwhile: calibrate it again")
@@ -238,11 +236,14 @@ def calibrate_store(
 def prune_store(url: StoreUrl) -> list[str]:
     """Forgets all earlier revisions and deletes every file that the store no longer names.
 
-    Returns the deleted paths. Readers that opened an earlier version may fail afterwards.
+    Removed tasks leave their groups, too, and groups of none but such are gone. Returns the deleted paths.
+    Readers that opened an earlier version may fail afterwards.
     """
-    with _changing(url) as store:
+    with changing(url) as store:
         if store.manifest.history:
-            pruned = store.manifest.model_copy(update={"history": {}, "store_revision": new_revision()})
+            groups = groups_among(store.manifest.groups, {task.name for task in store.manifest.tasks})
+            update = {"history": {}, "groups": groups, "store_revision": new_revision()}
+            pruned = store.manifest.model_copy(update=update)
             # First, so that no manifest names a file that is gone, should this stop halfway.
             store.files.write_bytes(MANIFEST_FILE, pruned.to_bytes())
             store = Store(store.files, pruned)
@@ -251,24 +252,6 @@ def prune_store(url: StoreUrl) -> list[str]:
         for path in deleted:
             store.files.delete(path)
         return deleted
-
-
-@contextmanager
-def _changing(url: StoreUrl) -> Iterator[Store]:
-    """Opens the store under its lock. It is opened before too, so that no lock is left where no store is."""
-    files = open_files(url)
-    Store.open_files(files)
-    with writing_errors_explained(files.url), files.lock():
-        before = files.list()
-        try:
-            yield Store.open_files(files)
-        except BaseException:
-            # What a failed change has written would fill a disk that may be full already.
-            named = Store.open_files(files).manifest.all_files()
-            for path in files.list():
-                if path not in before and path not in named and is_ours(path):
-                    files.delete(path)
-            raise
 
 
 def _with_earlier(manifest: Manifest, entry: TaskEntry) -> dict[str, tuple[TaskEntry, ...]]:

@@ -64,6 +64,14 @@ def text_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "store"
 
 
+@pytest.fixture(scope="session")
+def many_tasks(suite: Suite, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store of 500 tasks that are tiny, and alike; read only."""
+    from tests.many_tasks import make_store_of_many_tasks
+
+    return make_store_of_many_tasks(suite, tmp_path_factory.mktemp("many_tasks") / "store")
+
+
 def _build(suite: Suite, tasks: int, out: Path) -> Path:
     from mass_serve.model_store.build_store import build
 

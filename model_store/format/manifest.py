@@ -9,6 +9,7 @@ The lowest version that says everything is the one that is written (`lowest_vers
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from operator import not_
 from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError, model_validator
@@ -35,6 +36,7 @@ from mass_serve.model_store.format.file_names import (
     PRETRAINED_FILE,
     TOKENIZER_FILE,
 )
+from mass_serve.model_store.format.groups import Groups, check_groups
 from mass_serve.model_store.format.origin import Origin
 from mass_serve.model_store.format.preprocessing import AnyPreprocessing, Preprocessing, TextPreprocessing
 from mass_serve.model_store.format.rank_rules import RatioRule, StoredRankRule
@@ -68,6 +70,8 @@ class Manifest(StrictModel):
     history: dict[TaskName, tuple[TaskEntry, ...]] = Field(default_factory=dict)
     # Of the pretrained model, where it was fetched by its name. Format version 1 has no such key.
     pretrained_origin: Origin | None = Field(default=None, exclude_if=is_none)
+    # The tasks that a group's name stands for in requests. Format version 1 has no such key.
+    groups: Groups = Field(default_factory=dict, exclude_if=not_)
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Manifest:
@@ -149,6 +153,11 @@ class Manifest(StrictModel):
         for name, entries in self.history.items():
             if not entries or any(entry.name != name for entry in entries):
                 raise ValueError(f"history.{name}: must list earlier revisions of {name}")
+        return self
+
+    @model_validator(mode="after")
+    def _groups_are_of_tasks(self) -> Manifest:
+        check_groups(self.groups, {entry.name for entry in self.all_entries()})
         return self
 
     @model_validator(mode="after")
@@ -244,6 +253,7 @@ def lowest_version(manifest: Manifest) -> int:
         manifest.preprocessing.needs_version_2,
         any(_is_measured(task) for task in manifest.all_entries()),
         manifest.pretrained_origin is not None,
+        bool(manifest.groups),
         manifest.router.late_token is not None,
         manifest.rank_rule is not None,
         any(task.ranks is not None or task.adapter for task in manifest.all_entries()),

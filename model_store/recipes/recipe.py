@@ -7,6 +7,8 @@ tasks:
   - name: Cars
     checkpoint: hf:tanganke/clip-vit-base-patch32_stanford-cars
     head: {classnames: Cars, templates: Cars} # or a file; by default that in the checkpoint's folder
+groups:
+  retail: [Cars]                   # requests may name its tasks together, as `@retail`
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from pydantic_core import ErrorDetails
 from mass_serve.model_store.build_options import RANK_OPTIONS, BuildOptions
 from mass_serve.model_store.errors import RecipeError, StoreError, TaskError
 from mass_serve.model_store.format.field_types import StrictModel
+from mass_serve.model_store.format.groups import Groups
 from mass_serve.model_store.plan import check_task_name
 from mass_serve.model_store.rank_options import refuse_two_rules, rule_of_option
 from mass_serve.model_store.recipes.document import Document, Step, read_document
@@ -85,6 +88,7 @@ class _Content(BuildOptions):
     out: _Text | None = None
     eval_data: _Text | None = None
     tasks: tuple[_Task, ...] = ()
+    groups: Groups = Field(default_factory=dict)
 
     @field_validator("budget", mode="before")
     @classmethod
@@ -125,6 +129,7 @@ class Recipe:
     out: str | None
     eval_data: Path | None
     tasks: tuple[NamedTask, ...]
+    groups: Groups
     options: dict[str, Any]  # of BuildOptions, only those that it names
 
 
@@ -159,6 +164,7 @@ class _Names:
             out=content.out and _relative_to(self._folder, content.out),
             eval_data=self._folder / content.eval_data if content.eval_data else None,
             tasks=tuple(self._task(task, place) for place, task in enumerate(content.tasks)),
+            groups=content.groups,
             options={name: getattr(content, name) for name in BuildOptions.model_fields if name in given},
         )
 

@@ -49,6 +49,25 @@ def test_origins_are_written_in_version_2_and_nowhere_else(content: dict[str, An
         assert parse_manifest(json.dumps(written).encode()).to_bytes().count(b"hf:org/model@main") == 1
 
 
+def test_groups_are_written_in_version_2_and_nowhere_else(content: dict[str, Any]) -> None:
+    manifest = parse_manifest(json.dumps(content).encode())
+    assert manifest.groups == {}
+    assert b"groups" not in manifest.to_bytes()
+    grouped = manifest.model_copy(update={"groups": {"retail": ("digits", "street")}})
+    written = json.loads(grouped.to_bytes())
+    assert written["format_version"] == 2
+    assert parse_manifest(json.dumps(written).encode()).groups == {"retail": ("digits", "street")}
+    version_1 = {**of_version_1(content), "groups": {"retail": ["digits"]}}
+    with pytest.raises(ManifestError, match="what format version 2 has come with"):
+        parse_manifest(json.dumps(version_1).encode())
+
+
+def test_a_group_may_have_a_task_that_can_be_brought_back(content: dict[str, Any]) -> None:
+    removed = content["tasks"].pop()
+    content.update(history={removed["name"]: [removed]}, groups={"retail": ["digits", removed["name"]]})
+    assert parse_manifest(json.dumps(content).encode()).groups["retail"] == ("digits", removed["name"])
+
+
 def rename_file(task: dict[str, Any], to: str) -> None:
     path = next(iter(task["files"]))
     task["files"][to] = task["files"].pop(path)
@@ -76,6 +95,38 @@ CASES: list[tuple[str, Callable[[dict[str, Any]], object], str]] = [
         lambda m: m["tasks"][0].update(name="auto"),
         "'auto' has a meaning in requests; build the store",
     ),
+    ("group of nothing", lambda m: m.update(groups={"retail": []}), "groups.retail: must name at least one"),
+    (
+        "group with a task twice",
+        lambda m: m.update(groups={"retail": ["digits", "digits"]}),
+        "groups.retail: must name at least one task, and each once",
+    ),
+    (
+        "group of a task that there is not",
+        lambda m: m.update(groups={"retail": ["cars"]}),
+        "groups.retail: names 'cars', and the store has no such task",
+    ),
+    (
+        "group in a group",
+        lambda m: m.update(groups={"retail": ["digits"], "all": ["@retail"]}),
+        r"groups\.all\.0: String should match",
+    ),
+    (
+        "group with a task's name",
+        lambda m: m.update(groups={"Digits": ["street"]}),
+        "groups.Digits: has the name of the task digits",
+    ),
+    (
+        "groups that differ in case",
+        lambda m: m.update(groups={"retail": ["digits"], "Retail": ["street"]}),
+        "groups: retail and Retail differ in their case alone",
+    ),
+    (
+        "group with a bad name",
+        lambda m: m.update(groups={"@retail": ["digits"]}),
+        "groups: the name '@retail' must be 1 to 64",
+    ),
+    ("groups as a list", lambda m: m.update(groups=["digits"]), "groups: Input should be an object"),
     ("stats", lambda m: m["tasks"][0].update(name="stats"), r"tasks\.0\.name: the task name 'stats'"),
     (
         "capitals in version 1",

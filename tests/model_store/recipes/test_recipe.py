@@ -70,7 +70,7 @@ def test_every_option_of_a_build_is_a_key(tmp_path: Path) -> None:
 
 
 def test_a_recipe_may_leave_all_to_the_flags(tmp_path: Path) -> None:
-    assert read(tmp_path, "top_k: 1") == Recipe(None, None, None, (), {"top_k": 1})
+    assert read(tmp_path, "top_k: 1") == Recipe(None, None, None, (), {}, {"top_k": 1})
 
 
 def in_tasks(text: str) -> str:
