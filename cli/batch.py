@@ -15,7 +15,7 @@ import typer
 from mass_serve.cli.arguments import StoreArgument
 from mass_serve.cli.failing import EXIT_FAILED, EXIT_USAGE, fail
 from mass_serve.cli.job_progress import job_progress
-from mass_serve.cli.questions import asked_of, check_question
+from mass_serve.cli.questions import asked_of, checked_question
 from mass_serve.engine import Aggregation, AnswerKind, Engine, Question, StoreSource
 from mass_serve.jobs import (
     IMAGE,
@@ -58,7 +58,8 @@ def batch(
         str | None, typer.Option(help="column of tables that results name inputs by (default: file and row)")
     ] = None,
     task: Annotated[
-        list[str] | None, typer.Option(help="choose among these tasks only; may be repeated")
+        list[str] | None,
+        typer.Option(help="choose among these, or those of @GROUP; may be repeated"),
     ] = None,
     answer: Annotated[
         AnswerKind, typer.Option(help="`each` for a row of every task, without routing")
@@ -84,7 +85,8 @@ def batch(
         question = Question(tuple(task) if task else None, answer)
     except (SettingsError, StoreError, ValueError) as error:
         fail(error)
-    entities, texts = check_question(engine, question), engine.tokenizer is not None
+    question = checked_question(engine, question)
+    entities, texts = question.asks_of_tokens(engine.tasks), engine.tokenizer is not None
     job = Job(
         inputs=inputs,
         out=_folder(out),

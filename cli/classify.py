@@ -14,7 +14,7 @@ import typer
 from mass_serve.cli.failing import EXIT_FAILED, fail
 from mass_serve.cli.given_inputs import GivenInputs, on_one_line, printable
 from mass_serve.cli.json_list import JsonList
-from mass_serve.cli.questions import asked_of, check_question
+from mass_serve.cli.questions import asked_of, checked_question
 from mass_serve.engine import Aggregation, AnswerKind, Engine, Question
 from mass_serve.inputs.texts import Text
 from mass_serve.jobs import IMAGE, TEXT, Answered, Columns, JobError, answer_all, in_order
@@ -62,7 +62,8 @@ def classify(
         str | None, typer.Option(help="store folder or URL; the demo store where not given")
     ] = None,
     task: Annotated[
-        list[str] | None, typer.Option(help="choose among these tasks only; may be repeated")
+        list[str] | None,
+        typer.Option(help="choose among these, or those of @GROUP; may be repeated"),
     ] = None,
     top: Annotated[int, typer.Option(min=1, help="labels per image or text, of tasks that give one")] = 1,
     answer: Annotated[
@@ -84,7 +85,7 @@ def classify(
         question = Question(tuple(task) if task else None, answer, same_task)
     except (SettingsError, StoreError, ValueError) as error:
         fail(error)
-    check_question(engine, question)
+    question = checked_question(engine, question)
     given = _given(engine, files or [], _paired(text or [], text_pair or []), lines or [])
     try:
         with closing(answer_all(engine, asked_of(question, settings), given.stream())) as batches:

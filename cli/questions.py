@@ -8,15 +8,14 @@ from mass_serve.jobs import Asked, Limits
 from mass_serve.server.settings import Settings
 
 
-def check_question(engine: Engine, question: Question) -> bool:
-    """Tells whether a question is about tokens; ends the command where the store cannot be asked it."""
-    for name in question.tasks or ():
-        if name not in engine.tasks:
-            fail(f"there is no task {name!r}; the store has {', '.join(engine.tasks)}")
+def checked_question(engine: Engine, question: Question) -> Question:
+    """Returns a question with tasks in the place of names; ends the command where it cannot be asked."""
     try:
-        return question.asks_of_tokens(engine.tasks)
+        known = question.among(engine.tasks, engine.groups)
+        known.asks_of_tokens(engine.tasks)
     except ValueError as error:
         fail(error)
+    return known
 
 
 def asked_of(question: Question, settings: Settings, *, embeds: bool = False) -> Asked:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from pydantic import TypeAdapter
@@ -102,6 +102,8 @@ class TaskList:
     reads: Literal["images", "texts"]
     tasks: Sequence[Task]
     modes: Sequence[str] = ()  # that may be asked for; the first is the default
+    # Names for several tasks, and those of them that are served: `@retail` stands for all of `retail`.
+    groups: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,10 @@ from mass_serve.client.responses import read_results, read_tasks
 
 T = TypeVar("T")
 Aggregation: TypeAlias = Literal["none", "simple", "first", "average", "max"]
-# Of tasks; one name may stand alone.
+# Of tasks, and of groups of tasks as `@retail`; one name may stand alone.
 Names: TypeAlias = str | Sequence[str]
+# Of the tasks: labels may be megabytes.
+WITHOUT_LABELS = {"labels": "false"}
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,10 @@ class Exchanges:
 
     def tasks(self) -> Exchange[TaskList]:
         """Asks what is served."""
-        served = read_tasks((yield from self._asker.ask("GET", "/v1/tasks")))
+        return (yield from self._served({}))
+
+    def _served(self, params: dict[str, str]) -> Exchange[TaskList]:
+        served = read_tasks((yield from self._asker.ask("GET", "/v1/tasks", params=params)))
         self._reads_texts = served.reads == "texts"
         return served
 
@@ -74,9 +79,18 @@ class Exchanges:
         self, inputs: Input | list[Any], question: Question
     ) -> Exchange[list[Answer | EntityAnswer] | list[list[Answer | EntityAnswer]]]:
         """Asks for an answer of every task to each input."""
-        names = question.names
-        count = len((yield from self.tasks()).tasks) if names is None else len(names)
+        count = yield from self._num_tasks(question.names)
         return _as_given(inputs, (yield from self._results(listed(inputs), question, max(1, count))))
+
+    def _num_tasks(self, names: Sequence[str] | None) -> Exchange[int]:
+        """Returns how many tasks these names stand for; an unknown group's the server will tell of."""
+        if names is not None and not any(name.startswith("@") for name in names):
+            return len(names)
+        served = yield from self._served(WITHOUT_LABELS)
+        if names is None:
+            return len(served.tasks)
+        groups = {f"@{group}": tasks for group, tasks in served.groups.items()}
+        return len({task for name in names for task in groups.get(name, [name])})
 
     def entities(
         self, texts: Input | list[Any], question: Question
@@ -106,7 +120,7 @@ class Exchanges:
         if any(is_pair(one) for one in inputs):
             return True
         if self._reads_texts is None and any(isinstance(one, str) for one in inputs):
-            yield from self.tasks()
+            yield from self._served(WITHOUT_LABELS)
         return bool(self._reads_texts)
 
 

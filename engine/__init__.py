@@ -15,6 +15,7 @@ from mass_serve.engine.answers import (
 )
 from mass_serve.engine.engine import Engine
 from mass_serve.engine.entities import Aggregation, Entity
+from mass_serve.engine.named_tasks import UnknownTaskError
 from mass_serve.engine.options import EngineOptions
 from mass_serve.engine.protocol import EngineSource, ServingEngine
 from mass_serve.engine.queries import AnyQuery, Query, TextQuery, unsplit
@@ -48,5 +49,6 @@ __all__ = [
     "TaskAnswer",
     "TextQuery",
     "TokenClassification",
+    "UnknownTaskError",
     "unsplit",
 ]

@@ -57,6 +57,7 @@ class Engine:
         self.architecture: Architecture = loaded.architecture
         self.bank: ExpertBank = loaded.bank
         self.tasks: Mapping[str, TaskEntry] = {head.entry.name: head.entry for head in loaded.heads}
+        self.groups: Mapping[str, tuple[str, ...]] = loaded.groups
         self.left_out: tuple[str, ...] = loaded.left_out  # tasks of the store that are not served
         self.set_cache = SetCache(loaded.bank, set_cache_bytes)
         self._loaded = loaded
@@ -124,7 +125,8 @@ class Engine:
     ) -> list[Classification]:
         """Classifies RGB images or, where the store reads those, texts, among `tasks` or all, in their order.
 
-        Two texts that belong together are a tuple, which a model reads as one that was trained on pairs.
+        `tasks` are names of tasks, and `@retail` for all tasks of the group `retail`. Two texts that belong
+        together are a tuple, which a model reads as one that was trained on pairs.
 
         With `answer="each"` nothing is routed: each input has the answer of every task, in the order of
         `tasks`, and that of the next input follows. `same_task` says that all inputs are of one task. Their
@@ -139,6 +141,7 @@ class Engine:
         finite.
         """
         question = Question(None if tasks is None else tuple(tasks), answer, same_task, mode)
+        question = question.among(self.tasks, self.groups)
         prepared = self._prepared(inputs, placed=question.asks_of_tokens(self.tasks))
         return self.classify_batch(question.queries(prepared, self.tasks)).all_answers()
 

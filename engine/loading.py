@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -34,6 +34,7 @@ from mass_serve.model_store.format.calibration import (
 )
 from mass_serve.model_store.format.entries import RouterSpec, TaskEntry
 from mass_serve.model_store.format.file_names import MANIFEST_FILE, PRETRAINED_FILE, TOKENIZER_FILE
+from mass_serve.model_store.format.groups import groups_among
 from mass_serve.model_store.format.heads import (
     BIAS,
     DENSE_BIAS,
@@ -86,6 +87,7 @@ class LoadedStore:
         tuple[str, str], ...
     ] = ()  # path and SHA-256 of the file that each task's blocks came from
     left_out: tuple[str, ...] = ()  # tasks of the store that are not here
+    groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # of each, the tasks that are here
 
     @property
     def routed_heads(self) -> tuple[TaskHead, ...]:
@@ -218,6 +220,7 @@ def load_opened(
         pretrained_sha256=digest,
         experts=experts,
         left_out=tuple(task.name for task in manifest.tasks if task not in tasks),
+        groups=groups_among(manifest.groups, {task.name for task in tasks}),
     )
 
 

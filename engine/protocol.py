@@ -52,6 +52,10 @@ class ServingEngine(Protocol):
         """The tasks that are served, by name, in the store's order."""
 
     @property
+    def groups(self) -> Mapping[str, Sequence[str]]:
+        """The named groups of tasks: of each those that are served, which may be none."""
+
+    @property
     def left_out(self) -> tuple[str, ...]:
         """The tasks of the store that are not served."""
 

@@ -15,6 +15,7 @@ from typing import ClassVar, Literal, get_args
 import torch
 from torch import Tensor
 
+from mass_serve.engine.named_tasks import TasksOfGroups, named_tasks
 from mass_serve.engine.queries import AnyQuery, Query, TextQuery, choice
 from mass_serve.inputs.texts import Tokens
 from mass_serve.model_store.format.entries import TaskEntry
@@ -30,8 +31,9 @@ PreparedInput = Tensor | Tokens
 class Question:
     """What is asked about images, the same about each. Raises ValueError for what contradicts itself."""
 
-    # Names of the tasks in question; None: all of the store, of which those that classify tokens are asked
-    # for the answer of each alone (`queries.choice`).
+    # Names of the tasks in question, and of groups of tasks until `among` has put their tasks there; None:
+    # all of the store, of which those that classify tokens are asked for the answer of each alone
+    # (`queries.choice`).
     tasks: tuple[str, ...] | None = None
     answer: AnswerKind = "best"
     same_task: bool = False  # all images are of one task, which is chosen by the evidence of all together
@@ -62,10 +64,18 @@ class Question:
                     f"'tasks' names {name[:80]!a} more than once; with answer 'each' name it once."
                 )
 
+    def among(self, served: Collection[str], groups: TasksOfGroups) -> Question:
+        """The same question with tasks in the place of names: those that are served, and those of groups.
+
+        Raises UnknownTaskError.
+        """
+        return self if self.tasks is None else replace(self, tasks=named_tasks(self.tasks, served, groups))
+
     def asks_of_tokens(self, served: Mapping[str, TaskEntry]) -> bool:
         """Tells whether tasks that classify tokens are asked, among the tasks that are served.
 
-        Raises ValueError for a task that is not, and where such a one is to be chosen among several.
+        Raises ValueError for a name that is none of theirs, and where such a one is to be chosen among
+        several.
         """
         each = self.answer == "each"
         choices = [(name,) for name in self.tasks or served] if each else [self.tasks]

@@ -242,7 +242,11 @@ def prune_store(url: StoreUrl) -> list[str]:
     with changing(url) as store:
         if store.manifest.history:
             groups = groups_among(store.manifest.groups, {task.name for task in store.manifest.tasks})
-            update = {"history": {}, "groups": groups, "store_revision": new_revision()}
+            update = {
+                "history": {},
+                "groups": {name: tasks for name, tasks in groups.items() if tasks},
+                "store_revision": new_revision(),
+            }
             pruned = store.manifest.model_copy(update=update)
             # First, so that no manifest names a file that is gone, should this stop halfway.
             store.files.write_bytes(MANIFEST_FILE, pruned.to_bytes())

@@ -38,7 +38,6 @@ def check_groups(groups: Mapping[str, Collection[str]], tasks: Collection[str]) 
                 raise ValueError(f"groups.{group}: names {member[:80]!a}, and the store has no such task")
 
 
-def groups_among(groups: Mapping[str, tuple[str, ...]], tasks: Collection[str]) -> Groups:
-    """Returns the groups with these of their tasks alone; one that has none of them is left out."""
-    left = {group: tuple(one for one in members if one in tasks) for group, members in groups.items()}
-    return {group: members for group, members in left.items() if members}
+def groups_among(groups: Mapping[str, Collection[str]], tasks: Collection[str]) -> Groups:
+    """Returns the groups with these of their tasks alone, which may be none."""
+    return {group: tuple(one for one in members if one in tasks) for group, members in groups.items()}

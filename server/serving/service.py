@@ -38,6 +38,7 @@ from mass_serve.server.serving.fair_queue import FairQueue
 from mass_serve.server.serving.held_bytes import HeldBytes
 from mass_serve.server.serving.inference import Inference
 from mass_serve.server.serving.keys import Access
+from mass_serve.server.serving.named_tasks import with_known_tasks
 from mass_serve.server.serving.observer import ServingObserver
 from mass_serve.server.serving.parsers import LANE, Parsers
 from mass_serve.server.serving.polling import becomes_true
@@ -265,6 +266,7 @@ class Service:
         Raises the errors of `server.errors`.
         """
         engine = engine or self.engine
+        question = with_known_tasks(question, engine)
         found, ready = await self._inference.run(inputs, question, context, urgency, engine, tells_entities)
         classifications = [answer for answer in found if isinstance(answer, Classification)]
         took = time.monotonic() - context.since

@@ -6,11 +6,6 @@ from mass_serve.engine import Question, ServingEngine
 from mass_serve.server.errors import BadRequestError
 
 
-def is_known(question: Question, engine: ServingEngine) -> bool:
-    """Tells whether every task that a question names is served."""
-    return all(name in engine.tasks for name in question.tasks or ())
-
-
 def asks_of_tokens(question: Question, engine: ServingEngine, tells_entities: bool) -> bool:
     """Tells whether a question about known tasks is one about the tokens of texts.
 

@@ -77,7 +77,7 @@ def test_a_task_that_classifies_tokens(text_store: Path, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("flags", "code", "words"),
     [
-        (("--task", "cats"), 2, "error: there is no task 'cats'; the store has digits, street, signs"),
+        (("--task", "cats"), 2, "error: there is no task 'cats'; there are digits, street, signs"),
         (("--format", "csv"), 2, "csv"),
         (("--out", "s3://bucket/results"), 2, "is a URL, and results are written to a folder"),
         (("--column", "nosuch"), 1, "1 inputs could not be read"),

@@ -74,6 +74,7 @@ class FakeEngine:
     tasks: dict[str, TaskEntry] = field(
         default_factory=lambda: {n: task_entry(n, LABELS, 0.9) for n in ("digits", "signs")}
     )
+    groups: dict[str, tuple[str, ...]] = field(default_factory=dict)
     tokenizer: TextTokenizer | None = None
     modes: tuple[ModeName, ...] = ("exact", "balanced")
     gives_residuals: bool = True

@@ -33,6 +33,7 @@ OF_THE_ENGINE = {
         *("Question", "AnswerKind", "ModeName", "AnyQuery", "TextQuery", "unsplit"),
         *("TokenClassification", "TaskAnswer", "Aggregation", "Entity"),
         *("Alternative", "Embedding", "EmbeddingQuestion", "AnyAnswer", "AnyQuestion"),
+        "UnknownTaskError",
     )
 }
 # How bytes become inputs, and where strangers' bytes do.
@@ -46,6 +47,7 @@ OF_THE_OPTIONS = {
 OF_THE_STORE = {
     *("model_store.errors", "model_store.storage.files", "model_store.storage.regular_files"),
     *("model_store.format.field_types", "model_store.format.entries", "model_store.format.file_names"),
+    "model_store.format.groups",
 }
 PROTOCOLS = {"native", "hugging_face", "open_inference", "embeddings", "kserve"}
 SERVER = sorted(module for module in MODULES if module.startswith("server."))

@@ -10,8 +10,9 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import Response
 
-from mass_serve.engine import EmbeddingQuestion, ServingEngine
+from mass_serve.engine import EmbeddingQuestion, Question, ServingEngine
 from mass_serve.model_store.format.field_types import AUTO
+from mass_serve.model_store.format.groups import GROUP_MARK
 from mass_serve.server.protocols.embeddings.answers import embed_answer, embeddings_answer
 from mass_serve.server.protocols.embeddings.embed_requests import (
     BASE,
@@ -28,6 +29,7 @@ from mass_serve.server.protocols.embeddings.messages import EmbedBody, Embedding
 from mass_serve.server.protocols.limits import Limits
 from mass_serve.server.protocols.reading import limits_of, request_of
 from mass_serve.server.protocols.vectors import BYTES_A_VALUE
+from mass_serve.server.serving.named_tasks import with_known_tasks
 from mass_serve.server.serving.request_context import Embeddings, RequestContext
 from mass_serve.server.serving.service import Service
 from mass_serve.server.web.openapi import described_body, schema_of
@@ -146,6 +148,10 @@ async def _answer(
 def _embedder(name: str | None, engine: ServingEngine) -> str | None:
     """Returns the task that a name means, whose own name may be BASE; None: the pretrained encoder.
 
-    That is also meant by AUTO, which is what answers where no task is named.
+    That is also meant by AUTO and by groups, which are what answers where no one task is named. Raises
+    NotFoundError for a group that there is not.
     """
+    if name is not None and name.startswith(GROUP_MARK):
+        with_known_tasks(Question((name,)), engine)
+        return None
     return None if name == AUTO or (name == BASE and BASE not in engine.tasks) else name

@@ -23,9 +23,9 @@ _UNFIT = {
 def question_of_candidates(
     parameters: HuggingFaceParameters, question: Question, engine: ServingEngine, most: int
 ) -> Question:
-    """Returns the question among the tasks that know all candidates, or as it was where its task is unknown.
+    """Returns the question about known tasks among those of them that know all candidates.
 
-    Raises BadRequestError where no task in question knows them all, and for parameters that do not fit them.
+    Raises BadRequestError where none of them does, and for parameters that do not fit candidates.
     """
     candidates = parameters.candidate_labels or []
     for name, why in _UNFIT.items():
@@ -33,17 +33,16 @@ def question_of_candidates(
             raise BadRequestError(f"{name} says nothing beside candidate_labels: {why}; leave it out.")
     if not 1 <= len(candidates) <= most:
         raise BadRequestError(f"candidate_labels must hold 1 to {most} labels.")
-    named = engine.tasks if question.tasks is None else question.tasks
-    tasks = [engine.tasks[name] for name in named if name in engine.tasks]
+    tasks = [engine.tasks[name] for name in question.tasks or engine.tasks]
     wanted = set(candidates)
     knowing = tuple(task.name for task in tasks if not task.head.each_token and wanted.issubset(task.labels))
-    if tasks and not knowing:
+    if not knowing:
         raise BadRequestError(
             "candidate_labels: no task in question has all of these labels. This server knows those that its"
             " tasks were trained on, which GET /v1/tasks lists, and no others; name labels of one task, or"
             " leave them out for those of all."
         )
-    return replace(question, tasks=knowing) if knowing else question
+    return replace(question, tasks=knowing)
 
 
 def candidate_labels(

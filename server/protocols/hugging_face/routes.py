@@ -25,9 +25,10 @@ from mass_serve.server.protocols.hugging_face.text_requests import FRAME_OF_TEXT
 from mass_serve.server.protocols.limits import DEFAULT_TOP_K, checked_top_k
 from mass_serve.server.protocols.reading import limits_of, request_of
 from mass_serve.server.protocols.writing import num_labels, written_answer
+from mass_serve.server.serving.named_tasks import with_known_tasks
 from mass_serve.server.serving.request_context import EncodedImages, RequestContext, Texts
 from mass_serve.server.serving.service import Service
-from mass_serve.server.serving.token_tasks import asks_of_tokens, is_known
+from mass_serve.server.serving.token_tasks import asks_of_tokens
 from mass_serve.server.web.openapi import IMAGE_FILE, described_body, schema_of
 from mass_serve.server.web.receiving import (
     FOR_INFERENCE,
@@ -98,7 +99,7 @@ async def classify_among_all(request: Request, service: CurrentService, context:
 async def classify_for_task(
     task: str, request: Request, service: CurrentService, context: CurrentContext
 ) -> Response:
-    """Classifies for one task, or for any of them if the task is `auto`, as at `/` and at `/predict`."""
+    """Classifies for one task, for any of a group (`@retail`) or for any of all (`auto`), as at `/`."""
     return await _classify(request, service, context, Question(None if task == AUTO else (task,)))
 
 
@@ -132,6 +133,7 @@ async def _of_image(
     top_k = DEFAULT_TOP_K if parameters.top_k is None else parameters.top_k
     checked_top_k(top_k, service.settings.max_top_k)
     engine = service.engine
+    question = with_known_tasks(question, engine)
     question = await _among_candidates(parameters, question, engine, service, context)
     answers = await service.classify(EncodedImages([image]), question, context, engine=engine)
     [answer] = answers.classifications
@@ -158,8 +160,8 @@ async def _of_texts(
     )
     tells_entities = not asked.to_predict
     engine, inputs = service.engine, Texts(asked.texts, asked.truncation)
-    if is_known(question, engine):  # else it is said below which task is not
-        asked.check_asks(asks_of_tokens(question, engine, tells_entities))
+    question = with_known_tasks(question, engine)
+    asked.check_asks(asks_of_tokens(question, engine, tells_entities))
     question = await _among_candidates(asked.parameters, question, engine, service, context)
     answers = await service.classify(inputs, question, context, engine=engine, tells_entities=tells_entities)
     labels = num_labels(answers.classifications, asked.top_k)

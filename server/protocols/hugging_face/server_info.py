@@ -8,6 +8,7 @@ from mass_serve import __version__
 from mass_serve.engine import Question, ServingEngine
 from mass_serve.model_store.format.field_types import AUTO
 from mass_serve.server.errors import NotFoundError
+from mass_serve.server.serving.named_tasks import with_known_tasks
 from mass_serve.server.serving.token_tasks import asks_of_tokens
 from mass_serve.server.settings import Settings
 
@@ -30,8 +31,8 @@ class ServerInfo(BaseModel):
 
     model_config = ConfigDict(protected_namespaces=())  # or names that begin with model_ are warned of
 
-    model_id: str = Field(description="the task; auto where any of them may answer")
-    model_sha: str = Field(description="the revision of the task, or of the store")
+    model_id: str = Field(description="the task, or the group of tasks; auto where any of them may answer")
+    model_sha: str = Field(description="the revision of the task, or else of the store")
     model_dtype: str
     model_type: ModelType
     max_concurrent_requests: int = Field(description="open connections")
@@ -47,22 +48,21 @@ class ServerInfo(BaseModel):
 
 
 def server_info(task: str, engine: ServingEngine, settings: Settings) -> ServerInfo:
-    """Returns what is known of a task, or of all that texts are routed among.
+    """Returns what is known of a task, of a group of tasks, or of all that texts are routed among.
 
-    Raises NotFoundError for a task that is not served and for a store of images, and BadRequestError for a
-    task that classifies tokens.
+    Raises NotFoundError for a name of nothing that is served and for a store of images, and BadRequestError
+    for a task that classifies tokens.
     """
     if engine.tokenizer is None:
         raise NotFoundError("This store reads images, and /info is about models of texts; GET /v1/tasks.")
-    if task != AUTO and task not in engine.tasks:
-        raise NotFoundError(f"There is no task {task[:80]!a}; GET /v1/tasks lists those there are.")
-    asks_of_tokens(Question(None if task == AUTO else (task,)), engine, tells_entities=False)
-    routed = [one for one in engine.tasks.values() if not one.head.each_token]
-    asked = routed if task == AUTO else [engine.tasks[task]]
+    question = with_known_tasks(Question(None if task == AUTO else (task,)), engine)
+    asks_of_tokens(question, engine, tells_entities=False)
+    routed = [name for name, one in engine.tasks.items() if not one.head.each_token]
+    asked = [engine.tasks[name] for name in question.tasks or routed]
     labels = list(dict.fromkeys(label for one in asked for label in one.labels))
     return ServerInfo(
         model_id=task,
-        model_sha=engine.store_revision if task == AUTO else engine.tasks[task].revision,
+        model_sha=engine.tasks[task].revision if task in engine.tasks else engine.store_revision,
         model_dtype=settings.engine_options.dtype,
         model_type=ModelType(classifier=_labels(labels)),
         max_concurrent_requests=settings.max_connections,

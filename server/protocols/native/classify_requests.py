@@ -43,8 +43,9 @@ IMAGE_FIELDS = ("images", "image", "file", "files")
 ANSWER = "best, the default, for one answer to each input, or each for one of every task named, or of all"
 MODE = (
     "how much the search for the task is worth this time: one of `modes` in the answer of /v1/tasks, of which"
-    " the first is the default"
+    " the first is the default; where one task is named nothing is searched for, and it says nothing"
 )
+NAMES = "`@retail` is all of the group `retail`, and where that is one task nothing is searched for"
 SAME_TASK = "all inputs are of one task, which is chosen by the evidence of all together"
 AGGREGATION = (
     "how entities are made of the tokens that a task classifies: simple, the default, none, first, average or"
@@ -65,9 +66,7 @@ class ClassifyBody(BaseModel):
     texts: list[TextItem] | None = Field(
         None, fail_fast=True, description="in place of images, where the store reads texts"
     )
-    tasks: list[str] | None = Field(
-        None, fail_fast=True, description="choose among these tasks; one name skips the routing"
-    )
+    tasks: list[str] | None = Field(None, fail_fast=True, description=f"choose among these tasks; {NAMES}")
     top_k: int | None = Field(None, description="how many labels to return per answer, 5 by default")
     # Written out: `engine.AnswerKind` would bring torch to the processes that read large bodies.
     answer: Literal["best", "each"] | None = Field(None, description=ANSWER)
@@ -85,7 +84,7 @@ class ClassifyForm(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     images: list[FileOfForm] = Field(min_length=1)
-    tasks: str | None = Field(None, description="task names, separated by commas")
+    tasks: str | None = Field(None, description=f"separated by commas; {NAMES}")
     top_k: int | None = Field(None, ge=1)
     answer: Literal["best", "each"] | None = Field(None, description=ANSWER)
     same_task: bool | None = Field(None, description=SAME_TASK)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from pydantic import BaseModel, Field
@@ -24,34 +24,42 @@ class TaskDescription(BaseModel):
 
     name: str
     revision: str
-    labels: Sequence[str]
+    labels: Sequence[str] = Field(description="none where the request has `labels=false`")
+    num_labels: int
     head_kind: str
     each_token: bool = Field(description="it classifies the tokens of a text, and no input as a whole")
     thresholds: Sequence[float] | None = Field(
-        description="of each label, of a task of any number of labels: from which probability on it is given"
+        description="of each label, of a task of any number of them: from which probability on it is given"
     )
     rank: int
     individual_accuracy: float | None = Field(description="of the individual fine-tuned model, where known")
 
 
 class TaskList(BaseModel):
-    """All tasks that are served."""
+    """The tasks that are served, or those of them that were asked for."""
 
     store_revision: str
     reads: Literal["images", "texts"]
     modes: list[str] = Field(description="that a request may ask for; the first is the default")
+    num_tasks: int = Field(description="all that were asked for, also where `limit` leaves some out")
     tasks: list[TaskDescription]
+    groups: Mapping[str, Sequence[str]] = Field(
+        description="names for several tasks, with those of them that are served; in requests `@retail` is"
+        " all of `retail`"
+    )
 
 
-def task_description(task: TaskEntry) -> TaskDescription:
-    """Returns the wire form of a task."""
+def task_description(task: TaskEntry, labels: bool = True) -> TaskDescription:
+    """Returns the wire form of a task, with or without its labels."""
+    thresholds = task.head.thresholds
     return TaskDescription(
         name=task.name,
         revision=task.revision,
-        labels=task.labels,
+        labels=task.labels if labels else (),
+        num_labels=len(task.labels),
         head_kind=task.head.kind,
         each_token=task.head.each_token,
-        thresholds=task.head.thresholds,
+        thresholds=thresholds if labels or thresholds is None else (),
         rank=task.rank,
         individual_accuracy=task.individual_accuracy,
     )

@@ -16,6 +16,7 @@ from mass_serve.server.protocols.native.classify_requests import (
     ANSWER,
     FILES_OF_JSON,
     MODE,
+    NAMES,
     SAME_TASK,
     ClassifyBody,
     ClassifyForm,
@@ -67,7 +68,7 @@ async def classify(
     context: CurrentContext,
     tasks: Annotated[
         list[str] | None,
-        Query(description="choose among these tasks, repeated or with commas; one name skips the routing"),
+        Query(description=f"choose among these tasks, repeated or with commas; {NAMES}"),
     ] = None,
     top_k: Annotated[int | None, Query(description=f"labels per answer, {DEFAULT_TOP_K} by default")] = None,
     answer: Annotated[AnswerKind | None, Query(description=ANSWER)] = None,

@@ -8,6 +8,7 @@ from concurrent.futures import Future
 from mass_serve.engine import ServingEngine
 from mass_serve.model_store.errors import StoreError
 from mass_serve.model_store.format.field_types import AUTO
+from mass_serve.model_store.format.groups import GROUP_MARK
 from mass_serve.model_store.storage.files import without_credentials
 from mass_serve.server.errors import BadRequestError, LoadTimeoutError, NotFoundError
 from mass_serve.server.protocols.models import find_model, model_names
@@ -33,6 +34,7 @@ async def load_model(service: Service, name: str) -> None:
     Returns when that revision serves. Raises BadRequestError where it cannot be loaded, while the old one
     serves on, NotFoundError where the store has no such task, and LoadTimeoutError.
     """
+    _refuse_group(name)
     asked = service.store.reload() if name == AUTO else service.store.load_task(name)
     engine = await _loaded(asked, service)
     if name != AUTO and name not in engine.tasks:
@@ -46,7 +48,13 @@ async def unload_model(service: Service, name: str) -> None:
     """
     if name == AUTO:
         raise BadRequestError("'auto' is the router's choice among the tasks; unload a task.")
+    _refuse_group(name)
     await _loaded(service.store.unload_task(name), service)
+
+
+def _refuse_group(name: str) -> None:
+    if name.startswith(GROUP_MARK):
+        raise BadRequestError(f"{name[:80]!a} is a group of tasks; load and unload its tasks, one at a time.")
 
 
 async def _loaded(future: Future[ServingEngine], service: Service) -> ServingEngine:
