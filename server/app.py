@@ -84,7 +84,7 @@ def create_app(settings: Settings, source: EngineSource) -> FastAPI:
 
     Raises SettingsError for settings that do not fit this machine.
     """
-    metrics = Metrics(settings.engine_options.labels)
+    metrics = Metrics(settings.engine_options.labels, settings.max_task_labels)
     others = _grpc(settings)
     parsing = [*PARSING, *(function for transport in others for function in transport.PARSING)]
     service = Service(settings, source, metrics, parsing)

@@ -168,6 +168,9 @@ class Settings(EngineOptions, BaseSettings):
     )
     drain_seconds: Seconds = Field(5.0, description="seconds of serving on after SIGTERM, before draining")
 
+    max_task_labels: Count = Field(
+        100, description="tasks that metrics name, the store's first; all others are counted as `(others)`"
+    )
     tracing: bool = Field(
         False, description="send OpenTelemetry traces (extra `tracing`, configured by OTEL_... variables)"
     )

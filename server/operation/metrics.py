@@ -34,7 +34,8 @@ from mass_serve.engine import (
     ServingEngine,
 )
 from mass_serve.server.operation.guarding_metrics import GuardingMetrics
-from mass_serve.server.operation.task_latency import TaskLatency
+from mass_serve.server.operation.task_metrics import TaskMetrics
+from mass_serve.server.settings import Settings
 
 DURATION_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -64,13 +65,21 @@ REASONS = (
 class Metrics(GuardingMetrics):
     """Counts what the service reports, under names that start with `mass_`: a `ServingObserver`."""
 
-    def __init__(self, options: Mapping[str, str]) -> None:
-        """Registers all metrics; `options` are labels of `mass_build_info`: the engine's options in words."""
+    def __init__(
+        self,
+        options: Mapping[str, str],
+        max_task_labels: int = Settings.model_fields["max_task_labels"].default,
+    ) -> None:
+        """Registers all metrics; `options` are labels of `mass_build_info`: the engine's options in words.
+
+        So many tasks have series of their own.
+        """
         # They are a time stamp beside every counter, which nobody reads.
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry()
         super().__init__(self.registry)
         ProcessCollector(registry=self.registry)
+        self._tasks = TaskMetrics(self.registry, max_task_labels)
         self._make_request_metrics()
         self._make_routing_metrics()
         self._make_batch_metrics()
@@ -102,7 +111,6 @@ class Metrics(GuardingMetrics):
             ("answer",),
             registry=self.registry,
         )
-        self.task_latency = TaskLatency(self.registry)
         for question in QUESTIONS:
             self.questions.labels(question)
         for protocol in PROTOCOLS:
@@ -113,24 +121,6 @@ class Metrics(GuardingMetrics):
             self.rejected.labels(reason)
 
     def _make_routing_metrics(self) -> None:
-        self.images = Counter(
-            "mass_images",
-            "Images answered, by the task that won; one that each task answers counts for each.",
-            ("task",),
-            registry=self.registry,
-        )
-        self.routed_images = Counter(
-            "mass_routed_images",
-            "Images that the router gave to a task's experts.",
-            ("task",),
-            registry=self.registry,
-        )
-        self.unrouted_images = Counter(
-            "mass_unrouted_images",
-            "Images too little like any task's to be believed, by the task that won.",
-            ("task",),
-            registry=self.registry,
-        )
         self.expert_set_size = Histogram(
             "mass_expert_set_size",
             "Tasks in a routed image's expert set.",
@@ -199,7 +189,7 @@ class Metrics(GuardingMetrics):
             "Attempts to load the store's tasks that failed.",
             registry=self.registry,
         )
-        self._engine = _EngineCollector()
+        self._engine = _EngineCollector(self._tasks)
         self.registry.register(self._engine)
         labels = {"version": __version__, **options}
         build = Gauge(
@@ -240,11 +230,7 @@ class Metrics(GuardingMetrics):
     def engine_loaded(self, engine: ServingEngine, seconds: float) -> None:
         """Opens the per-task children and exports the figures of this engine instead of an earlier one's."""
         self.load_duration.observe(seconds)
-        for name in engine.tasks:
-            self.images.labels(name)
-            self.routed_images.labels(name)
-            self.unrouted_images.labels(name)
-        self.task_latency.serve(engine.tasks)
+        self._tasks.serve(engine.tasks)
         self._engine.watch(engine)
 
     def load_failed(self) -> None:
@@ -253,7 +239,7 @@ class Metrics(GuardingMetrics):
 
     def tasks_answered(self, tasks: Sequence[str], seconds: float) -> None:
         """Counts how long a request took that these tasks have answered."""
-        self.task_latency.observe(tasks, seconds)
+        self._tasks.took(tasks, seconds)
 
     def stages_took(self, seconds: Mapping[str, float]) -> None:
         """Counts the time spent, by stage."""
@@ -272,14 +258,10 @@ class Metrics(GuardingMetrics):
 
     def _observe_answers(self, answers: Sequence[Classification]) -> None:
         for answer in answers:
-            self.images.labels(answer.task).inc()
-            if answer.unrouted:
-                self.unrouted_images.labels(answer.task).inc()
+            self._tasks.answered(answer)
             if answer.familiarity is not None:  # it was routed
                 self.expert_set_size.observe(len(answer.expert_set))
                 self.top_coefficient.observe(max(answer.coefficients.values()))
-                for task in answer.expert_set:
-                    self.routed_images.labels(task).inc()
 
     def render(self) -> bytes:
         """Returns the exposition that a scrape reads."""
@@ -289,7 +271,8 @@ class Metrics(GuardingMetrics):
 class _EngineCollector(Collector):
     """Reads, at each scrape, the figures that the engine in service keeps itself."""
 
-    def __init__(self) -> None:
+    def __init__(self, tasks: TaskMetrics) -> None:
+        self._tasks = tasks
         # The engine, and what those before it have counted: a counter goes on when another takes over.
         # One tuple, because a scrape must not see the one without the other.
         self._watched: tuple[ServingEngine | None, dict[str, int]] = None, dict.fromkeys(CACHE_COUNTS, 0)
@@ -322,13 +305,8 @@ class _EngineCollector(Collector):
         memory = GaugeMetricFamily(
             "mass_device_memory_bytes", "Memory of the tensors on the device.", labels=("kind",)
         )
-        loaded = GaugeMetricFamily(
-            "mass_task_loaded", "1 for every task that is served.", labels=("task", "revision")
-        )
         if engine is not None:
             for kind, nbytes in engine.nbytes.items():
                 memory.add_metric((kind,), nbytes)
-            for task in engine.tasks.values():
-                loaded.add_metric((task.name, task.revision), 1)
         yield memory
-        yield loaded
+        yield from self._tasks.loaded(engine)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from PIL import Image
 
 from mass_serve.client import Client
 from mass_serve.client.errors import RefusedError
+from mass_serve.server.operation.task_metrics import OTHERS
 from tests.many_tasks import EVEN, NAMES, NUM_TASKS
 from tests.server_processes import RunningServer, serving
 
@@ -169,6 +171,20 @@ class TestTheListOfTasks:
 
 
 KEY = "k" * 40
+
+
+class TestMetrics:
+    def test_series_are_of_the_first_tasks_and_of_all_others_together(self, many: RunningServer) -> None:
+        before = many.metric(f'mass_images_total{{task="{OTHERS}"}}')
+        for task in (NAMES[99], NAMES[100], NAMES[499]):
+            answered(many.client.post("/v1/classify", content=PNG, params={"tasks": task}))
+        text = many.client.get("/metrics").text
+        named = set(re.findall(r'^mass_images_total{task="([^"]*)"}', text, re.MULTILINE))
+        assert named == {*NAMES[:100], OTHERS}
+        assert many.metric(f'mass_images_total{{task="{OTHERS}"}}') == before + 2
+        assert many.metric("mass_tasks") == NUM_TASKS
+        assert NAMES[100] not in text
+        assert len(text.splitlines()) < 3000
 
 
 class TestUnloading:

@@ -59,9 +59,9 @@ OVERVIEW = Row(
         ),
         stat(
             "Tasks served",
-            "Tasks that at least one server has loaded.",
+            "Of the server that has loaded most.",
             COUNT,
-            [(f"count(count by (task) (mass_task_loaded{HERE} == 1))", "tasks")],
+            [(f"max(mass_tasks{HERE})", "tasks")],
             width=6,
         ),
         stat(
