@@ -37,6 +37,7 @@ from mass_serve.backbone.parts.word_embedding import embed_words
 from mass_serve.backbone.shares import in_shares
 from mass_serve.backbone.weights.metered import MeteredWeights
 from mass_serve.backbone.weights.protocol import BatchWeights, EncoderWeights
+from mass_serve.kernels import TaskDirections
 
 # Where a pass ends: before the block of that index, at the router's feature, with the last hidden states of
 # all tokens, or with the embedding that is made of those.
@@ -56,18 +57,26 @@ class Feature:
 class Probe:
     """Holds what a pass measures on its way."""
 
-    # By linear, orthonormal rows [T, R, d_in] float32 of each task's blocks. Measured is the energy of the
-    # linear's input within each subspace (see `backbone.weights.metered`).
-    bases: Mapping[str, Tensor] = field(default_factory=dict)
+    # By linear, the directions of each task. Measured is the energy of the linear's input within each task's
+    # subspace (see `backbone.weights.metered`).
+    bases: Mapping[str, TaskDirections] = field(default_factory=dict)
     feature: Feature | None = None
     # Whose energies: the class token's, or the mean token's; None: all, of which every third patch counts, or
     # every token of a text.
     token: Token | None = None
 
+    def of_tasks(self, tasks: Tensor) -> Probe:
+        """Returns what measures the energies of the tasks alone that `tasks` [n] int64 numbers."""
+        return replace(self, bases={linear: basis.select(tasks) for linear, basis in self.bases.items()})
+
     @property
     def key(self) -> tuple[object, ...]:
         """Returns what is equal for probes that measure the same by the same tensors."""
-        return self.feature, self.token, *((linear, basis.data_ptr()) for linear, basis in self.bases.items())
+        return (
+            self.feature,
+            self.token,
+            *((linear, basis.rows.data_ptr()) for linear, basis in self.bases.items()),
+        )
 
 
 @dataclass(frozen=True)
@@ -88,7 +97,7 @@ class PassResult:
 
     @property
     def energies(self) -> Tensor:
-        """The energies [B, K, T] float32 of the probe's K linears, in forward order."""
+        """The energies [B, K, T] of the probe's K linears, in forward order; [B, K, 2 T] with profiles."""
         return self._tensor("energies")
 
     @property

@@ -25,6 +25,7 @@ from torch import Tensor
 from benchmarks.by_suite import asked_suites
 from benchmarks.whole_fine_tunings import OwnInputs, WholeFineTunings, averaged, by_task
 from mass_serve.backbone import Batch, Feature, Probe
+from mass_serve.engine.class_vectors import ClassVectors
 from mass_serve.engine.drawn_inputs import drawn_inputs
 from mass_serve.engine.exits import measured_prices
 from mass_serve.engine.search import EVIDENCE_SHARE
@@ -141,8 +142,8 @@ class Stop:
         early = self.router.early(begun.energies, every)
         ended = passes.first(begun.entering, start=self.block, probe=self._late_probe)
         feature = (ended if self._late_probe.feature else begun).feature
-        heads = torch.stack([head.scores(ended.embedding) for head in self.suite.loaded.routed_heads], dim=1)
-        whole = self.router.whole(early, ended.energies, feature, heads, every)
+        cosines = ClassVectors(self.suite.loaded.routed_heads).largest_cosines(ended.embedding)
+        whole = self.router.whole(early, ended.energies, feature, cosines, every)
         by_early, by_whole = early.scores.argmax(1), whole.scores.argmax(1)
         begin, evidence = self._shares
         second_pass = 1 - self.near * begin

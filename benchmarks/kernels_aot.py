@@ -58,6 +58,8 @@ POINTERS = {
     "sample_segments": "*i32",
     "table": "*i64",
     "projectors": "*fp32",
+    "directions": "*fp32",
+    "weights": "*fp32",
     "c": "*fp32",
     "residuals": "*fp32",
     "energies": "*fp32",
@@ -150,6 +152,7 @@ def row_and_router_variants() -> list[Compiled]:
         "ROWS": energies.BLOCK_ROWS,
         "COLUMNS": energies.BLOCK_COLUMNS,
         "SUM": energies.BLOCK_SUM,
+        "PROFILED": True,
     }
     gating = {"ACTIVATION": "silu", "BLOCK": gate.BLOCK}
     return [

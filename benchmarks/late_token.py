@@ -51,7 +51,7 @@ def _right(suite: WholeFineTunings, subspaces: Mapping[str, LinearSubspaces]) ->
     """How often the task that explains most is the input's own, averaged over tasks, by the token."""
     tasks = len(suite.tasks)
     evidence = EnergyEvidence(list(subspaces.values()), torch.zeros(tasks, dtype=torch.bool))
-    bases = {linear: one.projectors for linear, one in subspaces.items()}
+    bases = {linear: one.directions for linear, one in subspaces.items()}
     found: dict[Token, list[Tensor]] = {token: [] for token in suite.loaded.architecture.tokens}
     truth = []
     for own in suite.evaluation():

@@ -6,10 +6,12 @@ import math
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from torch import Tensor
 
 from mass_serve.backbone import MULTI_CLASS, Labelling, MultiLabel
+from mass_serve.engine.by_task import ByTask
 from mass_serve.engine.entities import OUTSIDE, Aggregation, Entity, entities
 from mass_serve.engine.heads import HeadResult, TaskHead, TokenResult
 from mass_serve.engine.search import SearchResult, final_coefficients
@@ -64,7 +66,7 @@ class Classification(TaskAnswer):
 
     expert_set: tuple[str, ...]
     coefficients: dict[str, float]  # of the expert set
-    residuals: dict[str, float]  # of every task; empty where they were not needed
+    residuals: Mapping[str, float]  # of every task; empty where they were not needed
     familiarity: float | None  # 0 to 1: how much the image is like the task's; None where one was named
     unrouted: bool  # it is so little like any task that none should be believed
     passes: float  # through the encoder
@@ -138,6 +140,11 @@ class AnswerMaker:
 
     heads: Sequence[TaskHead]
     router: RouterSpec
+
+    @cached_property
+    def _routed(self) -> dict[str, int]:
+        """The numbers of the routed tasks, which are the first ones."""
+        return {one.entry.name: task for task, one in enumerate(self.heads) if not one.each_token}
 
     def answers(
         self, found: Sequence[SearchResult], results: Mapping[int, Sequence[HeadResult]], pools: Tensor | None
@@ -232,7 +239,7 @@ class AnswerMaker:
             labelling=labelling,
             expert_set=self.names(found.expert_set),
             coefficients={self._name(task): value for task, value in sorted(coefficients.items())},
-            residuals={self._name(task): value for task, value in enumerate(found.residuals)},
+            residuals={} if found.residuals is None else ByTask(self._routed, found.residuals),
             familiarity=likeness,
             unrouted=likeness is not None and likeness < self.router.unrouted_below,
             passes=found.passes,

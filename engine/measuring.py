@@ -90,7 +90,7 @@ def late_variations(loaded: LoadedStore, subspaces: Mapping[str, LinearSubspaces
     """
     tasks = len(next(iter(subspaces.values())).ranks)
     evidence = EnergyEvidence(list(subspaces.values()), torch.zeros(tasks, dtype=torch.bool))
-    bases = {linear: one.projectors for linear, one in subspaces.items()}
+    bases = {linear: one.directions for linear, one in subspaces.items()}
     passes, drawn = passes_for(loaded.bank, loaded.first_pass, 1), drawn_inputs(loaded)
     return {
         token: evidence.variation(passes.first(drawn, probe=Probe(bases, token=token)).energies.cpu())

@@ -105,10 +105,11 @@ def candidate_mask(queries: Sequence[AnyQuery], tasks: Mapping[str, TaskEntry]) 
 
     Raises what `choice` raises.
     """
-    asked = {(query.candidates, query.embeds) for query in queries}
-    choices = {one: set[str]() if one == (None, True) else set(choice(one[0], tasks)) for one in asked}
-    rows = {one: [name in chosen for name in tasks] for one, chosen in choices.items()}
-    return torch.tensor([rows[query.candidates, query.embeds] for query in queries])
+    asked = [(query.candidates, query.embeds) for query in queries]
+    places = {one: place for place, one in enumerate(dict.fromkeys(asked))}
+    choices = [set[str]() if one == (None, True) else set(choice(one[0], tasks)) for one in places]
+    rows = torch.tensor([[name in chosen for name in tasks] for chosen in choices])
+    return rows[[places[one] for one in asked]]
 
 
 def batch_words(queries: Sequence[AnyQuery], embedding: WordEmbedding, device: torch.device) -> Packed:

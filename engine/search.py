@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -10,13 +10,16 @@ import torch
 from torch import Tensor
 
 from mass_serve.backbone import Batch, Feature, Passes, PassResult, Probe
+from mass_serve.engine.class_vectors import ClassVectors
 from mass_serve.engine.drawn_inputs import NOISE_INPUTS, drawn_inputs
 from mass_serve.engine.exits import measured_prices, recorded_prices
 from mass_serve.engine.heads import HeadResult
 from mass_serve.engine.loading import LoadedStore, early_linears
+from mass_serve.engine.measured_tasks import MANY_TASKS, copied_tasks, likeliest, of_candidates
 from mass_serve.engine.options import EmbeddingPooling
 from mass_serve.engine.second_passes import SecondPass
 from mass_serve.engine.stages import StageClock
+from mass_serve.kernels.backend import backend_for
 from mass_serve.router import (
     FARTHEST_RESUMED,
     MODES,
@@ -46,7 +49,7 @@ class SearchResult:
 
     second_passes: tuple[SecondPass, ...]
     coefficients: Mapping[int, float]  # of every task in a second pass
-    residuals: tuple[float, ...] = ()  # of every task; empty where they were not needed
+    residuals: Tensor | None = None  # [T] float32, of every task; None where they were not needed
     # How much the sample is like the images of each task that it is tried with, 0 to 1; empty where a task
     # was named.
     likeness: Mapping[int, float] = field(default_factory=dict)
@@ -184,7 +187,7 @@ class PaperSearch:
         return SearchResult(
             (SecondPass(sample, expert_set),),
             own,
-            tuple(residuals.tolist()),
+            residuals,
             {task: float(explained[task]) for task in expert_set},
             is_fallback=max(own.values()) <= self._router.threshold,
             passes=self._cost,
@@ -200,7 +203,7 @@ class EvidenceSearch:
         self._stop = early_stop(loaded.architecture.depth)
         self._early_share = self._stop / loaded.architecture.depth
         self._evidence_share = self._early_share * EVIDENCE_SHARE / loaded.architecture.evidence_stride
-        self._heads = loaded.routed_heads
+        self._class_vectors = ClassVectors(loaded.routed_heads)
         adapters = loaded.adapters
         self.router = EvidenceRouter(
             TaskSubspaces(loaded.residual_blocks),
@@ -209,6 +212,8 @@ class EvidenceSearch:
             adapters,
             loaded.calibration,
         )
+        self._restricts = len(adapters) > MANY_TASKS and loaded.calibration is None
+        self._copies = backend_for(loaded.device) == "reference"
         feature = Feature(loaded.router.layer, loaded.router.token)
         is_early = feature.layer < self._stop
         self._early = Probe(self.router.early_bases, feature if is_early else None)
@@ -227,7 +232,7 @@ class EvidenceSearch:
 
     @property
     def nbytes(self) -> int:
-        return self.router.nbytes
+        return self.router.nbytes + self._class_vectors.nbytes
 
     def search(
         self,
@@ -239,9 +244,11 @@ class EvidenceSearch:
         clock: StageClock,
     ) -> list[SearchResult]:
         with clock.stage("first_pass"):
-            begun = self.begin(inputs)
+            begun = self.begin(inputs, candidates)
         with clock.stage("route"):
             early = self.router.early(begun.energies, candidates, pools)
+            if self._restricts:
+                candidates = likeliest(early.scores, candidates)
             sure = torch.tensor([MODES[mode].early_exit_lead for mode in modes])
             # Written so that a NaN does not leave early: it is found not to be finite at the end.
             unsure = (~(early.leads >= sure)).nonzero().flatten()
@@ -265,7 +272,7 @@ class EvidenceSearch:
     ) -> Evidence:
         """Runs the rest of a first pass from where it was stopped, and adds what it tells."""
         with clock.stage("first_pass"):
-            ended = self.end(begun)
+            ended = self.end(begun, candidates)
         with clock.stage("route"):
             return self.router.whole(early, *self.measured(begun, ended), candidates, pools)
 
@@ -275,22 +282,39 @@ class EvidenceSearch:
         begun = self.begin(drawn)
         self.router.set_null(begun.energies, self.measured(begun, self.end(begun))[0])
 
-    def begin(self, inputs: Batch) -> PassResult:
-        """The first pass up to where early evidence is judged."""
-        return self._passes.first(inputs, stop=self._stop, probe=self._early)
+    def begin(self, inputs: Batch, candidates: Tensor | None = None) -> PassResult:
+        """The first pass up to where early evidence is judged, for candidates [B, T]; None: for all tasks."""
 
-    def end(self, begun: PassResult) -> PassResult:
+        def run(probe: Probe) -> PassResult:
+            return self._passes.first(inputs, stop=self._stop, probe=probe)
+
+        return self._measuring(run, self._early, candidates)
+
+    def end(self, begun: PassResult, candidates: Tensor | None = None) -> PassResult:
         """The rest of that pass."""
-        return self._passes.first(begun.entering, start=self._stop, probe=self._late)
+
+        def run(probe: Probe) -> PassResult:
+            return self._passes.first(begun.entering, start=self._stop, probe=probe)
+
+        return self._measuring(run, self._late, candidates)
+
+    def _measuring(
+        self, run: Callable[[Probe], PassResult], probe: Probe, candidates: Tensor | None
+    ) -> PassResult:
+        """A part of a pass that measures what `engine.measured_tasks` says of the probe."""
+        if candidates is None or not (self._restricts and probe.bases):
+            return run(probe)
+        tasks = copied_tasks(candidates) if self._copies else None
+        return of_candidates(run(probe if tasks is None else probe.of_tasks(tasks)), candidates, tasks)
 
     def measured(self, begun: PassResult, ended: PassResult) -> tuple[Tensor, Tensor, Tensor]:
         """What both parts of a pass tell the router beside early energies.
 
-        That is late energies [B, K, T], the router's features [B, D] and head scores [B, T, 3].
+        That is late energies [B, K, T], the router's features [B, D] and the largest cosines [B, T].
         """
         energies = ended.energies if self._late.bases else begun.energies[:, :0]  # of no later block
         feature = (ended if self._late.feature else begun).feature
-        return energies, feature, torch.stack([head.scores(ended.embedding) for head in self._heads], dim=1)
+        return energies, feature, self._class_vectors.largest_cosines(ended.embedding)
 
     def _result(self, sample: int, tokens: Tensor, evidence: Evidence, name: ModeName) -> SearchResult:
         """The result for one sample, whose first pass had tokens [L, D] when early evidence was judged."""
@@ -303,7 +327,7 @@ class EvidenceSearch:
         return SearchResult(
             tuple(self._second_pass(sample, task, tokens if task in resuming else None) for task in tasks),
             {task: float(evidence.routing_coefficients[task]) for task in tasks},
-            () if evidence.residuals is None else tuple(evidence.residuals.tolist()),
+            evidence.residuals,
             evidence.likeness_to(tasks),
             {task: float(evidence.kinds[-1, task]) for task in tasks} if whole else {},
             passes=passes,

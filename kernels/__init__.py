@@ -7,7 +7,7 @@ in Triton kernels, and `backend.py` says which of them runs: the fused one on CU
 
 from mass_serve.kernels import matrix_libraries  # noqa: F401 - before anything that could make a product
 from mass_serve.kernels.embedding import segmented_added_rows, segmented_embedding
-from mass_serve.kernels.energies import subspace_energies
+from mass_serve.kernels.energies import TaskDirections, subspace_energies
 from mass_serve.kernels.gate import gate
 from mass_serve.kernels.layer_norm import segmented_layer_norm
 from mass_serve.kernels.low_rank import (
@@ -33,6 +33,7 @@ __all__ = [
     "OneTask",
     "SeveralTasks",
     "TaskBlocks",
+    "TaskDirections",
     "gate",
     "group_by_expert_set",
     "linear",

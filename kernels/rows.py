@@ -24,6 +24,8 @@ from mass_serve.kernels.activations import Activation, activate_
 
 COLUMN_MULTIPLE = 16
 ROW_MULTIPLE = 8
+# A matrix with more columns is not padded as a whole, which would copy it: its last columns are.
+COPIED_COLUMNS = 512
 # A product with at least this many rows for each thread leaves no thread with a short remainder.
 ROWS_PER_THREAD = 16
 # Rows or columns, whichever are more.
@@ -61,6 +63,9 @@ def add_product_(y: Tensor, x: Tensor, weight_t: Tensor) -> None:
 def product(x: Tensor, weight_t: Tensor) -> Tensor:
     """`x @ weight_t` [N, d_out] for x [N, d_in] and weight_t [d_in, d_out]."""
     rows, columns = x.shape[0], weight_t.shape[1]
+    if columns > COPIED_COLUMNS and (rest := columns % COLUMN_MULTIPLE):
+        parts = weight_t[:, :-rest], weight_t[:, -rest:]
+        return torch.cat([product(x, part) for part in parts], dim=1)
     row_padding, column_padding = padded_row_count(rows) - rows, padded_column_count(columns) - columns
     if column_padding:
         weight_t = F.pad(weight_t, (0, column_padding))

@@ -44,7 +44,7 @@ class EnergyEvidence:
     def __init__(self, subspaces: Sequence[LinearSubspaces], adapters: Tensor) -> None:
         """`adapters` [T] bool tells which tasks are."""
         ranks = torch.tensor([one.ranks for one in subspaces], dtype=torch.float32).view(-1, len(adapters))
-        widths = torch.tensor([one.projectors.shape[2] for one in subspaces], dtype=torch.float32)
+        widths = torch.tensor([one.directions.width for one in subspaces], dtype=torch.float32)
         self._adapters, self._ranks = adapters, ranks
         # A whole fine-tuning that left a matrix alone explains nothing there: none is compared there.
         self._compared = (ranks[:, ~adapters] > 0).all(1) & (ranks > 0).any(1)

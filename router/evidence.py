@@ -157,8 +157,8 @@ class EvidenceRouter:
         `early` and `late` are those of the linears where early and late energies are measured, and `adapters`
         [T] tells which tasks are.
         """
-        self.early_bases = {linear: one.projectors for linear, one in early.items()}
-        self.late_bases = {linear: one.projectors for linear, one in late.items()}
+        self.early_bases = {linear: one.directions for linear, one in early.items()}
+        self.late_bases = {linear: one.directions for linear, one in late.items()}
         self._subspaces, self._tasks = subspaces, len(adapters)
         of_adapters = torch.tensor(adapters)
         self._early = EnergyEvidence(list(early.values()), of_adapters)
@@ -209,17 +209,17 @@ class EvidenceRouter:
         early: Evidence,
         energies: Tensor,
         features: Tensor,
-        head_scores: Tensor,
+        cosines: Tensor,
         candidates: Tensor,
         pools: Tensor | None = None,
     ) -> Evidence:
         """Adds what the rest of the first pass tells.
 
-        That is late energies [B, K, T], the router's features [B, D], and the head scores [B, T, 3] of the
-        embeddings.
+        That is late energies [B, K, T], the router's features [B, D], and the largest cosine [B, T] of each
+        embedding to a class vector of each head.
         """
         residuals, late = self._subspaces.residuals(features), energies.cpu()
-        cosines = head_scores[:, :, 0].cpu()
+        cosines = cosines.cpu()
         late_share = (late if late.shape[1] else early.energies)[:, :, : self._tasks].mean(1)
         further = (late_share, explained_share(features, residuals), cosines)
         kinds = torch.cat([early.kinds, torch.stack(further, dim=1)], dim=1)

@@ -67,10 +67,11 @@ def select_expert_sets(coefficients: Tensor, threshold: float, top_k: int) -> li
     Where none is above it, the task with the largest coefficient alone. Equal coefficients count in task
     order. coefficients [B, T] -> B tuples of ascending task indices.
     """
-    return [_expert_set(row, threshold, top_k) for row in coefficients.tolist()]
+    ranked = coefficients.sort(dim=1, descending=True, stable=True)  # a stable sort keeps task order
+    values, tasks = ranked.values[:, :top_k].tolist(), ranked.indices[:, :top_k].tolist()
+    return [_expert_set(*row, threshold) for row in zip(values, tasks, strict=True)]
 
 
-def _expert_set(row: list[float], threshold: float, top_k: int) -> tuple[int, ...]:
-    ranked = sorted(range(len(row)), key=lambda task: -row[task])  # a stable sort keeps task order
-    kept = [task for task in ranked[:top_k] if row[task] > threshold]
-    return tuple(sorted(kept or ranked[:1]))
+def _expert_set(values: list[float], tasks: list[int], threshold: float) -> tuple[int, ...]:
+    kept = [task for value, task in zip(values, tasks, strict=True) if value > threshold]
+    return tuple(sorted(kept or tasks[:1]))

@@ -8,11 +8,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mass_serve.kernels import TaskDirections
 from mass_serve.router.projection import orthonormal_rows
 
 # Of the largest singular value. What rounding leaves of a change of lower rank is a thousand times less;
 # of fine-tuned matrices the last kept value was at least a fiftieth.
 LEAST_VALUE = 1e-3
+# Of the width D: so many directions are kept in float32, which whole fine-tunings of rank 1/T do not reach.
+# More are kept in float16. That changes each by 2e-4 of its length, and a score by less than 1e-3.
+MOST_FULL = 4
 # Of a change's energy: blocks that keep as much hold all of it but for rounding.
 WHOLE_CHANGE = 0.9999
 
@@ -21,34 +25,51 @@ WHOLE_CHANGE = 0.9999
 class LinearSubspaces:
     """The right singular vectors of T tasks' changes of one linear."""
 
-    # [T, R, D] float32: orthonormal rows, and zeros below those of a task with fewer than R. Where profiles
-    # are measured [2 T, R, D]: the same rows once more, times the root of their share of the singular values.
-    projectors: Tensor
-    ranks: tuple[int, ...]  # [T]: 0 where a task left the matrix alone
+    # Orthonormal rows of each task. Where profiles are measured their weights are its singular values, which
+    # sum to 1.
+    directions: TaskDirections
 
     @classmethod
     def of(
         cls, blocks: Sequence[Tensor], singular_values: Sequence[Tensor], *, profiled: bool
     ) -> LinearSubspaces:
         """Makes the subspaces of vh [R_t, D] and descending s [R_t] of each task."""
-        ranks = tuple(map(own_rank, singular_values))
-        room = blocks[0].new_zeros(len(ranks), max(ranks), blocks[0].shape[1], dtype=torch.float32)
-        scales = room.new_zeros(room.shape[:2])
-        for task, rank in enumerate(ranks):
-            if rank:
-                room[task, :rank] = orthonormal_rows(blocks[task][None, :rank])[0]
-                own = singular_values[task][:rank].float()
-                scales[task, :rank] = (own / own.sum()).sqrt()
-        if profiled:
-            room = torch.cat([room, room * scales.unsqueeze(2)])
-        return cls(room, ranks)
+        ranks = list(map(own_rank, singular_values))
+        rows = _orthonormal([block[:rank] for block, rank in zip(blocks, ranks, strict=True)])
+        if not profiled:
+            return cls._laid_down(rows)
+        values = [own[:rank].float() for own, rank in zip(singular_values, ranks, strict=True)]
+        return cls._laid_down(rows, [own / own.sum() for own in values])
 
     @classmethod
     def joined(cls, parts: Sequence[LinearSubspaces]) -> LinearSubspaces:
         """The subspaces of all tasks of several at one linear, none of which has profiles."""
-        bases = [basis for part in parts for basis in part.projectors]
-        ranks = tuple(rank for part in parts for rank in part.ranks)
-        return cls(torch.nn.utils.rnn.pad_sequence(bases, batch_first=True), ranks)
+        return cls._laid_down([rows for part in parts for rows in part.of_tasks()])
+
+    @classmethod
+    def _laid_down(cls, rows: Sequence[Tensor], weights: Sequence[Tensor] | None = None) -> LinearSubspaces:
+        many = sum(map(len, rows)) > MOST_FULL * rows[0].shape[1]
+        return cls(TaskDirections.of(rows, weights, torch.float16 if many else torch.float32))
+
+    @property
+    def ranks(self) -> tuple[int, ...]:
+        """The rank of each task, [T]: 0 where it left the matrix alone."""
+        return self.directions.ranks
+
+    def of_tasks(self) -> list[Tensor]:
+        """The orthonormal rows [R_t, D] of each task (views)."""
+        return list(torch.split(self.directions.rows[: sum(self.ranks)], list(self.ranks)))
+
+
+def _orthonormal(blocks: Sequence[Tensor]) -> list[Tensor]:
+    """An orthonormal basis [R_t, D], float32, of each block's rows; those of one rank are made together."""
+    bases = list(blocks)
+    for rank in {*map(len, blocks)}:
+        alike = [task for task, block in enumerate(blocks) if len(block) == rank]
+        together = orthonormal_rows(torch.stack([blocks[task] for task in alike]))
+        for task, basis in zip(alike, together, strict=True):
+            bases[task] = basis
+    return bases
 
 
 def own_rank(singular_values: Tensor) -> int:

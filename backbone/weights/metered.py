@@ -20,15 +20,15 @@ class MeteredWeights:
     def __init__(
         self,
         weights: EncoderWeights,
-        bases: Mapping[str, Tensor],
+        bases: Mapping[str, kernels.TaskDirections],
         layout: Layout,
         token_stride: int,
         token: Token | None = None,
     ) -> None:
         """`weights` are those of a layout's tokens.
 
-        `bases` holds, by linear, orthonormal rows [T, R, d_in] of each task's blocks, float32. Measured is
-        every `token_stride`-th token, or one `token` alone: the first, which is the class token, or the mean.
+        `bases` holds, by linear, the directions of each task. Measured is every `token_stride`-th token, or
+        one `token` alone: the first, which is the class token, or the mean.
         """
         self._weights = weights
         self._bases = bases

@@ -99,10 +99,12 @@ class Suite:
     def _of_batch(self, inputs: Tensor | Packed, truth: Tensor, targets: Tensor) -> dict[str, Tensor]:
         """The fields of a record of one batch."""
         begun = self.search.begin(inputs)
-        late, features, first_scores = self.search.measured(begun, self.search.end(begun))
+        ended = self.search.end(begun)
+        late, features, cosines = self.search.measured(begun, ended)
+        first_scores = torch.stack([head.scores(ended.embedding) for head in self.loaded.routed_heads], dim=1)
         every = torch.ones(len(truth), len(self.engine.tasks), dtype=torch.bool)
         early = self.search.router.early(begun.energies, every)
-        whole = self.search.router.whole(early, late, features, first_scores, every)
+        whole = self.search.router.whole(early, late, features, cosines, every)
         wanted = whole.scores.argsort(1, descending=True)[:, :LIKELIEST]
         tried = torch.cat([wanted, truth.unsqueeze(1)], dim=1).tolist()
         passes = [SecondPass(row, (task,)) for row, own in enumerate(tried) for task in sorted(set(own))]

@@ -1,14 +1,17 @@
 """Shares of energy within task subspaces in one Triton kernel.
 
-For the tokens z of one sample and the orthonormal rows P_t [R, D] of task t, in a program of their own:
+For the tokens z of one sample, the orthonormal rows p_i of task t, which are rows `offsets[t]:offsets[t + 1]`
+of the directions, and their weights w_i, in a program of their own:
 
-    energy_t = mean over z of |P_t z|^2 / |z|^2
+    energy_t  = mean over z of sum_i (p_i . z)^2 / |z|^2
+    profile_t = mean over z of sum_i w_i (p_i . z)^2 / |z|^2
 
-x [B, L, D] of any floating dtype, its tokens anywhere in memory as long as each is contiguous; projectors
-[T, R, D] float32 -> energies [B, T] float32. Only those are written, every element once. Products are in
-float32, summed from three of tf32, which is nearly float32: unlike in a residual nothing cancels here. Every
-sum runs in one fixed order, along D, then R, then L, and no tile depends on B, so that a sample's bits depend
-on that sample alone. One launch, no scratch and nothing read on the host: a CUDA graph may hold it.
+x [B, L, D] of any floating dtype, its tokens anywhere in memory as long as each is contiguous; rows [C, D]
+float32 or float16 -> energies [B, T] float32, or with weights [B, 2 T]. Only those are written, every element
+once. Products are in float32, summed from three of tf32, which is nearly float32: unlike in a residual
+nothing cancels here. Every sum runs in one fixed order, along D, then the rows, then L, and no tile depends
+on B, so that a sample's bits depend on that sample alone. One launch, no scratch and nothing read on the
+host: a CUDA graph may hold it.
 """
 
 from __future__ import annotations
@@ -18,10 +21,13 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from mass_serve.kernels.energies.directions import TaskDirections
+
 # Multiples of what the tensor cores take; not tuned on a GPU yet.
 BLOCK_ROWS = 32
-BLOCK_COLUMNS = 64
+BLOCK_COLUMNS = 64  # at most: a task of a lower rank has fewer
 BLOCK_SUM = 32
+LEAST_COLUMNS = 16
 ENERGY_WARPS = 4
 TINY: tl.constexpr = tl.constexpr(torch.finfo(torch.float32).tiny)
 
@@ -29,23 +35,28 @@ TINY: tl.constexpr = tl.constexpr(torch.finfo(torch.float32).tiny)
 @triton.jit
 def energies_kernel(
     x,
-    projectors,
+    directions,
+    weights,
+    offsets,
     energies,
     sample_stride,
     token_stride,
     tokens,
     width,
     num_tasks,
-    rank,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
     SUM: tl.constexpr,
+    PROFILED: tl.constexpr,
 ):
-    """`energies[b, t]` for the sample b and the task t of the program's two indices."""
+    """`energies[b, t]`, and its profile, for the sample b and the task t of the program's two indices."""
     sample, task = tl.program_id(0).to(tl.int64), tl.program_id(1).to(tl.int64)
-    basis = projectors + task * rank * width
+    first_row = tl.load(offsets + task)
+    rank = tl.load(offsets + task + 1) - first_row
+    basis = directions + first_row.to(tl.int64) * width
     rows, columns, sums = tl.arange(0, ROWS), tl.arange(0, COLUMNS), tl.arange(0, SUM)
     shares = tl.zeros((ROWS,), dtype=tl.float32)
+    profile = tl.zeros((ROWS,), dtype=tl.float32)
     for first in range(0, tokens, ROWS):
         own = x + sample * sample_stride + (first + rows).to(tl.int64)[:, None] * token_stride
         inside = first + rows < tokens
@@ -56,6 +67,7 @@ def energies_kernel(
             z = z.to(tl.float32)
             whole += tl.sum(z * z, axis=1)
         within = tl.zeros((ROWS,), dtype=tl.float32)
+        weighted = tl.zeros((ROWS,), dtype=tl.float32)
         for least in range(0, rank, COLUMNS):
             r = least + columns
             coordinates = tl.zeros((ROWS, COLUMNS), dtype=tl.float32)
@@ -68,30 +80,46 @@ def energies_kernel(
                     mask=(r < rank)[None, :] & of_width[:, None],
                     other=0.0,
                 )
-                coordinates = tl.dot(z.to(tl.float32), p, coordinates, input_precision="tf32x3")
-            within += tl.sum(coordinates * coordinates, axis=1)
+                coordinates = tl.dot(
+                    z.to(tl.float32), p.to(tl.float32), coordinates, input_precision="tf32x3"
+                )
+            squares = coordinates * coordinates
+            within += tl.sum(squares, axis=1)
+            if PROFILED:
+                w = tl.load(weights + first_row + r, mask=r < rank, other=0.0)
+                weighted += tl.sum(squares * w[None, :], axis=1)
         shares += within / tl.maximum(whole, TINY)
-    tl.store(energies + sample * num_tasks + task, tl.sum(shares) / tokens)
+        if PROFILED:
+            profile += weighted / tl.maximum(whole, TINY)
+    if PROFILED:
+        tl.store(energies + sample * 2 * num_tasks + task, tl.sum(shares) / tokens)
+        tl.store(energies + sample * 2 * num_tasks + num_tasks + task, tl.sum(profile) / tokens)
+    else:
+        tl.store(energies + sample * num_tasks + task, tl.sum(shares) / tokens)
 
 
-def subspace_energies(x: Tensor, projectors: Tensor) -> Tensor:
-    """The energies [B, T] of this module's docstring."""
+def subspace_energies(x: Tensor, directions: TaskDirections) -> Tensor:
+    """The energies of this module's docstring."""
     x = x if x.stride(2) == 1 else x.contiguous()
-    (samples, tokens, width), (num_tasks, rank, _) = x.shape, projectors.shape
-    energies = projectors.new_empty(samples, num_tasks)
-    energies_kernel[(samples, num_tasks)](
+    samples, tokens, width = x.shape
+    weights = directions.weights
+    energies = x.new_empty(samples, directions.columns, dtype=torch.float32)
+    largest = triton.next_power_of_2(max(directions.ranks))
+    energies_kernel[(samples, len(directions.ranks))](
         x,
-        projectors.contiguous(),
+        directions.rows,
+        directions.rows if weights is None else weights,
+        directions.offsets,
         energies,
         x.stride(0),
         x.stride(1),
         tokens,
         width,
-        num_tasks,
-        rank,
+        len(directions.ranks),
         ROWS=BLOCK_ROWS,
-        COLUMNS=BLOCK_COLUMNS,
+        COLUMNS=min(max(largest, LEAST_COLUMNS), BLOCK_COLUMNS),
         SUM=BLOCK_SUM,
+        PROFILED=weights is not None,
         num_warps=ENERGY_WARPS,
     )
     return energies

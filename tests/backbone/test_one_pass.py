@@ -21,7 +21,7 @@ from mass_serve.backbone import (
     run,
 )
 from mass_serve.backbone.architecture import AttentionPooling, Token
-from mass_serve.kernels import subspace_energies
+from mass_serve.kernels import TaskDirections, subspace_energies
 from mass_serve.model_store.readers.checkpoint import Checkpoint
 from tests import tiny
 from tests.encoders import ENCODERS
@@ -154,9 +154,10 @@ def tiny_pass() -> tuple[DenseWeights, Tensor, PassResult]:
     return weights, patches, run(tiny.CONFIG, weights, patches, probe=Probe(_bases(2), Feature(1, "mean")))
 
 
-def _bases(stop: int) -> dict[str, Tensor]:
+def _bases(stop: int) -> dict[str, TaskDirections]:
     columns = torch.linalg.qr(torch.randn(3, tiny.CONFIG.width, 5)).Q
-    return dict.fromkeys(tiny.CONFIG.early_linears(stop)[:-1], columns.transpose(1, 2).contiguous())
+    directions = TaskDirections.of(list(columns.transpose(1, 2)))
+    return dict.fromkeys(tiny.CONFIG.early_linears(stop)[:-1], directions)
 
 
 @pytest.mark.parametrize("start", [0, 1, 2, 3])
@@ -226,9 +227,9 @@ def test_energies_may_be_those_of_one_token(
         (None, "feature", Probe()),
         (2, "embedding", Probe(feature=Feature(1, "class"))),
         (None, 1, Probe(feature=Feature(1, "class"))),
-        (None, 1, Probe({"blocks.2.mlp.fc1": torch.zeros(1, 1, 64)})),
+        (None, 1, Probe({"blocks.2.mlp.fc1": TaskDirections.of([torch.zeros(1, 64)])})),
         # The last block's MLP has one token alone.
-        (None, "embedding", Probe({"blocks.2.mlp.fc1": torch.zeros(1, 1, 64)})),
+        (None, "embedding", Probe({"blocks.2.mlp.fc1": TaskDirections.of([torch.zeros(1, 64)])})),
     ],
 )
 def test_what_is_not_on_the_pass_cannot_be_measured(start: int | None, stop: Any, probe: Probe) -> None:

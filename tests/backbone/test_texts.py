@@ -24,6 +24,7 @@ from mass_serve.backbone import (
 )
 from mass_serve.backbone.passes import passes_for
 from mass_serve.backbone.weights.segmented import SegmentedWeights
+from mass_serve.kernels import TaskDirections
 from tests import tiny
 from tests.encoders import ROTARY_REACH, TEXT_ENCODERS
 
@@ -98,13 +99,14 @@ def test_every_segment_has_its_tasks_weights(name: str) -> None:
         torch.testing.assert_close(found[start:stop], wanted, atol=2e-4, rtol=1e-3)
 
 
-def _bases(architecture: Architecture, stop: int = 1) -> dict[str, Tensor]:
+def _bases(architecture: Architecture, stop: int = 1) -> dict[str, TaskDirections]:
     generator = torch.Generator().manual_seed(2)
     shapes = architecture.matrix_shapes()
-    return {
+    bases = {
         linear: torch.linalg.qr(torch.randn(2, shapes[weight_of(linear)][1], 4, generator=generator)).Q.mT
         for linear in architecture.early_linears(stop)
     }
+    return {linear: TaskDirections.of(list(basis)) for linear, basis in bases.items()}
 
 
 @pytest.mark.parametrize("token", ["class", "mean"])
@@ -137,8 +139,8 @@ def test_evidence_is_measured_on_every_real_token_and_no_other() -> None:
     places = [*accumulate(LENGTHS, initial=0)]
     for row, (start, stop) in enumerate(pairwise(places)):
         tokens = entering[start:stop]
-        within = (tokens @ bases[following].mT).square().sum(2) / tokens.square().sum(1)
-        torch.testing.assert_close(energies[row, -1], within.mean(1), atol=1e-5, rtol=1e-4)
+        along = (tokens @ bases[following].rows[:8].T).square() / tokens.square().sum(1, keepdim=True)
+        torch.testing.assert_close(energies[row, -1], along.mean(0).view(2, 4).sum(1), atol=1e-5, rtol=1e-4)
 
 
 @torch.inference_mode()

@@ -99,10 +99,10 @@ def test_fast_leaves_early_where_the_lead_is_large() -> None:
     for result in results:
         assert result.evidence is not None
         early = result.evidence.residuals is None
-        assert early == (result.residuals == ()) == (result.first_cosines == {})
+        assert early == (result.residuals is None) == (result.first_cosines == {})
         if early:
             assert float(result.evidence.leads) >= MODES["fast"].early_exit_lead
-    assert {result.residuals == () for result in results} == {True, False}
+    assert {result.residuals is None for result in results} == {True, False}
 
 
 @pytest.mark.usefixtures("all_resume")

@@ -224,13 +224,13 @@ def test_a_calibrated_router_multiplies_its_coefficients() -> None:
     calibrated = EvidenceRouter(subspaces, *linears, calibration)
     shares, features_ = evidence(samples, seed=9)[0], normal(samples, width, seed=2).float()
     energies, late = shares[:, :1], shares[:, 1:2]
-    head_scores = normal(samples, TASKS, 3, seed=3).float()
+    cosines = normal(samples, TASKS, seed=3).float()
     candidates = torch.tensor([[True, True, True], [True, False, True]] * 3)
     for kinds in (1, 4):
         before, after = plain.early(energies, candidates), calibrated.early(energies, candidates)
         if kinds == 4:
-            before = plain.whole(before, late, features_, head_scores, candidates)
-            after = calibrated.whole(after, late, features_, head_scores, candidates)
+            before = plain.whole(before, late, features_, cosines, candidates)
+            after = calibrated.whole(after, late, features_, cosines, candidates)
         discriminant = calibration.discriminant(kinds)
         power = discriminant.judge(after.kinds, candidates).added.exp()
         expected = before.routing_coefficients * power

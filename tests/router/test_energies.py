@@ -37,8 +37,8 @@ def every(tasks: int) -> Tensor:
 def test_each_task_has_its_own_directions_and_no_others() -> None:
     linear = subspaces([6, 2, 0], profiled=False)
     x = normal(SAMPLES, TOKENS, WIDTH, seed=3)
-    assert linear.projectors.shape == (3, 6, WIDTH)
-    energies = subspace_energies(x, linear.projectors)
+    assert linear.ranks == (6, 2, 0)
+    energies = subspace_energies(x, linear.directions)
     for task, rank in enumerate((6, 2)):
         inside = (x @ rows(rank, task).T).square().sum(2) / x.square().sum(2)
         torch.testing.assert_close(energies[:, task], inside.mean(1))
@@ -48,7 +48,7 @@ def test_each_task_has_its_own_directions_and_no_others() -> None:
 def test_a_profile_weighs_directions_by_their_singular_values() -> None:
     linear = subspaces([4, 3], profiled=True)
     x = normal(SAMPLES, TOKENS, WIDTH, seed=3)
-    _, weighted = subspace_energies(x, linear.projectors).chunk(2, dim=1)
+    _, weighted = subspace_energies(x, linear.directions).chunk(2, dim=1)
     for task, rank in enumerate((4, 3)):
         values = torch.linspace(2.0, 0.5, rank)
         along = (x @ rows(rank, task).T).square() / x.square().sum(2, keepdim=True)
@@ -91,9 +91,9 @@ def test_an_adapter_is_found_by_which_of_its_directions_are_used(task: int) -> N
     """Beside a whole fine-tuning whose directions explain more of any input."""
     linear = subspaces([8, 4, 4], profiled=True)
     judge = EnergyEvidence([linear], torch.tensor([False, True, True]))
-    null = subspace_energies(normal(64, TOKENS, WIDTH, seed=7), linear.projectors)
+    null = subspace_energies(normal(64, TOKENS, WIDTH, seed=7), linear.directions)
     judge.set_null(null.unsqueeze(1))
-    energies = subspace_energies(inputs_of_an_adapter(task), linear.projectors).unsqueeze(1)
+    energies = subspace_energies(inputs_of_an_adapter(task), linear.directions).unsqueeze(1)
     assert judge.scores(energies, every(3), WEIGHTS).argmax(1).eq(task).all()
     assert not judge.tells, "early evidence alone tells too little of adapters"
     likeness, to_noise = judge.likeness(energies), judge.likeness(null.unsqueeze(1)).mean(0)
@@ -113,7 +113,7 @@ def test_likeness_is_what_a_task_explains_beyond_drawn_inputs() -> None:
 def test_noise_speaks_for_no_adapter() -> None:
     linear = subspaces([4, 4], profiled=True)
     judge = EnergyEvidence([linear], torch.tensor([True, True]))
-    null = subspace_energies(normal(64, TOKENS, WIDTH, seed=7), linear.projectors).unsqueeze(1)
+    null = subspace_energies(normal(64, TOKENS, WIDTH, seed=7), linear.directions).unsqueeze(1)
     judge.set_null(null)
     scores = judge.scores(null, torch.ones(64, 2, dtype=torch.bool), WEIGHTS)
     assert scores.mean(0).abs().max() < 1e-3
@@ -122,7 +122,7 @@ def test_noise_speaks_for_no_adapter() -> None:
 def test_tasks_that_are_no_candidates_do_not_speak_for_adapters() -> None:
     linear = subspaces([8, 8, 4], profiled=True)
     judge = EnergyEvidence([linear], torch.tensor([False, False, True]))
-    energies = subspace_energies(normal(SAMPLES, TOKENS, WIDTH, seed=3), linear.projectors).unsqueeze(1)
+    energies = subspace_energies(normal(SAMPLES, TOKENS, WIDTH, seed=3), linear.directions).unsqueeze(1)
     mask = every(3)
     mask[:, 0] = False
     energies[:, 0, 0] = 0.9

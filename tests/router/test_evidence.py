@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mass_serve.kernels import subspace_energies
+from mass_serve.kernels import TaskDirections, subspace_energies
 from mass_serve.model_store.build_options import BuildOptions
 from mass_serve.model_store.format.entries import FIRST_MODE
 from mass_serve.router import (
@@ -76,7 +76,11 @@ def whole_evidence(
     router: EvidenceRouter, early: Evidence, mask: Tensor = EVERY, pools: Tensor | None = None, seed: int = 4
 ) -> Evidence:
     """The evidence of samples whose first pass went to its end."""
-    rest = shares(SAMPLES, LATE, TASKS, seed=8), normal(SAMPLES, WIDTH, seed=3), random_head_scores(seed)
+    rest = (
+        shares(SAMPLES, LATE, TASKS, seed=8),
+        normal(SAMPLES, WIDTH, seed=3),
+        random_head_scores(seed)[:, :, 0],
+    )
     return router.whole(early, *rest, mask, pools)
 
 
@@ -95,19 +99,18 @@ def test_energies_are_mean_shares_of_the_tokens_squared_length() -> None:
     bases, x = orthonormal_rows(normal(TASKS, RANK, WIDTH)), normal(SAMPLES, 7, WIDTH, seed=1)
     coordinates = np.einsum("bld,trd->bltr", x.double(), bases.double())
     expected = ((coordinates**2).sum(3) / (x.double().numpy() ** 2).sum(2)[..., None]).mean(1)
-    np.testing.assert_allclose(subspace_energies(x, bases), expected, rtol=1e-5)
+    np.testing.assert_allclose(subspace_energies(x, TaskDirections.of(list(bases))), expected, rtol=1e-5)
 
 
 def test_a_token_of_zeros_has_no_energy_anywhere() -> None:
-    assert (
-        subspace_energies(torch.zeros(1, 3, WIDTH), orthonormal_rows(normal(TASKS, RANK, WIDTH))).eq(0).all()
-    )
+    bases = TaskDirections.of(list(orthonormal_rows(normal(TASKS, RANK, WIDTH))))
+    assert subspace_energies(torch.zeros(1, 3, WIDTH), bases).eq(0).all()
 
 
 def test_a_token_within_a_subspace_has_all_its_energy_there() -> None:
     bases = orthonormal_rows(normal(TASKS, RANK, WIDTH))
     inside = (normal(1, 3, RANK, seed=2) @ bases[3]).float()
-    assert subspace_energies(inside, bases)[0, 3] == pytest.approx(1.0, abs=1e-5)
+    assert subspace_energies(inside, TaskDirections.of(list(bases)))[0, 3] == pytest.approx(1.0, abs=1e-5)
 
 
 def test_kinds_add_up_as_log_likelihoods(router: EvidenceRouter) -> None:
@@ -123,7 +126,7 @@ def test_kinds_add_up_as_log_likelihoods(router: EvidenceRouter) -> None:
 
 
 def test_a_kind_that_does_not_tell_tasks_apart_changes_nothing(router: EvidenceRouter) -> None:
-    energies, blind = shares(SAMPLES, KINDS, TASKS), torch.full((SAMPLES, TASKS, 3), 0.3)
+    energies, blind = shares(SAMPLES, KINDS, TASKS), torch.full((SAMPLES, TASKS), 0.3)
     rest = shares(SAMPLES, LATE, TASKS, seed=8), normal(SAMPLES, WIDTH, seed=3)
     whole = router.whole(router.early(energies, EVERY), *rest, blind, EVERY)
     coefficients = (WEIGHTS.share * log_shares(energies, rest[0])).softmax(1)
@@ -175,7 +178,7 @@ def test_equal_evidence_is_no_nan(router: EvidenceRouter) -> None:
     early = router.early(torch.full((1, KINDS, TASKS), 0.5), EVERY[:1])
     assert early.scores.std() == 0
     assert early.leads.eq(0).all()
-    rest = torch.full((1, LATE, TASKS), 0.5), torch.zeros(1, WIDTH), torch.zeros(1, TASKS, 3)
+    rest = torch.full((1, LATE, TASKS), 0.5), torch.zeros(1, WIDTH), torch.zeros(1, TASKS)
     whole = router.whole(early, *rest, EVERY[:1])
     assert whole.scores.isfinite().all()
     assert whole.likeness.isfinite().all()
@@ -250,16 +253,16 @@ def test_where_no_subspaces_can_be_compared_the_heads_decide() -> None:
     router = EvidenceRouter(subspaces, {"a": linear}, {"b": linear}, [False] * TASKS)
     early = router.early(shares(SAMPLES, 1, TASKS), EVERY)
     assert not (early.leads >= MODES["one_pass"].early_exit_lead).any()
-    rest = shares(SAMPLES, 1, TASKS, seed=8), normal(SAMPLES, WIDTH, seed=3), random_head_scores()
+    rest = shares(SAMPLES, 1, TASKS, seed=8), normal(SAMPLES, WIDTH, seed=3), random_head_scores()[:, :, 0]
     whole = router.whole(early, *rest, EVERY)
-    torch.testing.assert_close(whole.scores, WEIGHTS.cosine * near(rest[2][:, :, 0]))
+    torch.testing.assert_close(whole.scores, WEIGHTS.cosine * near(rest[2]))
     assert whole.likeness.eq(1).all()
 
 
 def test_an_encoder_of_two_blocks_has_no_late_evidence() -> None:
     router = router_of(("a",), ())
     early = router.early(shares(SAMPLES, 1, TASKS), EVERY)
-    nothing, blind = torch.empty(SAMPLES, 0, TASKS), torch.zeros(SAMPLES, TASKS, 3)
+    nothing, blind = torch.empty(SAMPLES, 0, TASKS), torch.zeros(SAMPLES, TASKS)
     whole = router.whole(early, nothing, normal(SAMPLES, WIDTH), blind, EVERY)
     torch.testing.assert_close(whole.scores, early.scores)
     assert whole.kinds.shape[1] == evidence_kinds(1)

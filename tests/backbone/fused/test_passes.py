@@ -25,7 +25,7 @@ from mass_serve.backbone import (
 from mass_serve.backbone.architecture import Token
 from mass_serve.backbone.planned_passes import PlannedPasses
 from mass_serve.backbone.shares import SAMPLES_PER_SHARE
-from mass_serve.kernels import group_by_expert_set
+from mass_serve.kernels import TaskDirections, group_by_expert_set
 from mass_serve.kernels.backend import backend
 from tests import tiny
 from tests.encoders import ENCODERS
@@ -57,10 +57,10 @@ def _passes(bank: ExpertBank) -> Passes:
     return passes_for(bank, bank.merged_parameters(list(bank.pretrained), range(4)), max_set_size=3)
 
 
-def _bases(bank: ExpertBank) -> dict[str, Tensor]:
+def _bases(bank: ExpertBank) -> dict[str, TaskDirections]:
     """Subspaces that a router would look at: orthonormal rows are not asked for here."""
     return {
-        linear: bank.blocks[weight_of(linear)].leading_rows(range(4)).float()
+        linear: TaskDirections.of(list(bank.blocks[weight_of(linear)].leading_rows(range(4)).float()))
         for linear in CONFIG.early_linears(STOP)
     }
 

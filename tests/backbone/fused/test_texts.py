@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from mass_serve.backbone import DenseWeights, Packed, Probe, passes_for, run, weight_of
+from mass_serve.kernels import TaskDirections
 from mass_serve.kernels.backend import backend
 from tests import tiny
 from tests.encoders import TEXT_ENCODERS
@@ -63,7 +64,7 @@ def test_a_pass_goes_on_from_where_it_stopped(name: str) -> None:
         bank = tiny.bank(architecture, moved, 3)
         sets = [bank.expert_set((task,), materialised=False) for task in (2, 0)]
         bases = {
-            linear: bank.blocks[weight_of(linear)].leading_rows(range(3)).float()
+            linear: TaskDirections.of(list(bank.blocks[weight_of(linear)].leading_rows(range(3)).float()))
             for linear in architecture.early_linears(1)
         }
         both = passes_for(bank, moved, 2)

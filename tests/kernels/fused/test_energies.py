@@ -6,16 +6,20 @@ import pytest
 import torch
 from torch import Tensor
 
-from mass_serve.kernels import subspace_energies
+from mass_serve.kernels import TaskDirections, subspace_energies
 from mass_serve.kernels.backend import backend
 from mass_serve.kernels.energies import reference
 from tests.interpreter import DEVICE, INTERPRETED
 from tests.kernels.projectors import random_projectors
 
 
+def _directions(projectors: Tensor, dtype: torch.dtype = torch.float32) -> TaskDirections:
+    return TaskDirections.of(list(projectors.float().to(DEVICE)), dtype=dtype)
+
+
 def _fused(x: Tensor, projectors: Tensor) -> Tensor:
     with backend("fused"):
-        return subspace_energies(x.to(DEVICE), projectors.float().to(DEVICE)).cpu()
+        return subspace_energies(x.to(DEVICE), _directions(projectors)).cpu()
 
 
 @pytest.mark.parametrize(
@@ -35,7 +39,8 @@ def test_it_is_the_mean_share_within_each_subspace(
     energies = _fused(x, basis)
     assert energies.dtype == torch.float32
     torch.testing.assert_close(energies.double(), wanted, atol=atol, rtol=rtol)
-    torch.testing.assert_close(energies, reference.subspace_energies(x, basis.float()), atol=atol, rtol=rtol)
+    wanted = reference.subspace_energies(x, TaskDirections.of(list(basis.float())))
+    torch.testing.assert_close(energies, wanted, atol=atol, rtol=rtol)
 
 
 def test_every_third_token_is_read_where_it_lies() -> None:
@@ -70,3 +75,16 @@ def test_no_samples_have_no_energies() -> None:
 
 def test_without_directions_there_is_no_energy() -> None:
     assert torch.equal(_fused(torch.randn(3, 5, 16), torch.zeros(2, 0, 16)), torch.zeros(3, 2))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_tasks_of_any_rank_have_their_profiles(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    ranks, x = (5, 0, 38, 16, 70), torch.randn(2, 9, 96)
+    rows = [random_projectors(1, rank, 96)[0].float().to(DEVICE) for rank in ranks]
+    weights = [torch.rand(rank, device=DEVICE) for rank in ranks]
+    directions = TaskDirections.of(rows, weights, dtype)
+    with backend("fused"):
+        found = subspace_energies(x.to(DEVICE), directions)
+    wanted = reference.subspace_energies(x.to(DEVICE), directions)
+    torch.testing.assert_close(found, wanted, atol=1e-6, rtol=1e-5)
