@@ -195,7 +195,7 @@ def test_a_question_that_contradicts_itself_is_refused(asking: dict[str, Any], w
 
 @pytest.mark.parametrize("answer", ["best", "each"])
 def test_a_task_that_is_not_served_is_refused(answer: Any) -> None:
-    with pytest.raises(ValueError, match="candidates must be among"):
+    with pytest.raises(ValueError, match="there is no task 'cats'; there are task0"):
         engine_of().classify(images(1), ["task0", "cats"], answer=answer)
 
 

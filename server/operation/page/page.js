@@ -1,24 +1,22 @@
 import { answerOf, comparison, inputOf, inWords } from "./answers.js";
-import { byId, element, image, name } from "./elements.js";
+import { byId, element, image } from "./elements.js";
 import { classify, command, getBlob, getJson } from "./server.js";
+import { asked as askedTasks, countCandidates, showTasks } from "./tasks.js";
 
 const AT_ONCE = 4; // requests side by side
 const MOST_INPUTS = 200;
-const MOST_LABELS = 300; // shown of a task
 const COMPARED = "compared"; // stands for every mode
-const MANY_TASKS = 10; // more of them have a filter
 
 let readsTexts = false; // else images
-let tasks = [];
 let modes = []; // of the search for a task, the server's own first
 let inputs = [];
 let running = new AbortController();
 
 function question() {
-  const ticked = [...document.querySelectorAll("#tasks input:checked")].map((box) => box.value);
   const kind = document.querySelector("[name=question]:checked").value;
-  const isSearch = kind !== "each" && ticked.length !== 1;
-  return { tasks: ticked, kind, mode: isSearch ? byId("mode").value : "" };
+  const numTasks = countCandidates();
+  const isSearch = kind !== "each" && numTasks !== 1;
+  return { tasks: askedTasks(), numTasks, kind, mode: isSearch ? byId("mode").value : "" };
 }
 
 // Asks about inputs, and shows each answer once it is there. Another call takes this one's place.
@@ -68,7 +66,7 @@ async function askGroup(group, places, asked, signal) {
     const each = results.length / group.length;
     group.forEach((place, at) => {
       const own = results.slice(at * each, (at + 1) * each);
-      const answer = answerOf(own, inputs[place], asked.tasks.length || tasks.length, inputs.length === 1);
+      const answer = answerOf(own, inputs[place], asked.numTasks, inputs.length === 1);
       places[place].append(element("div", {}, ...answer));
     });
     return inWords(results);
@@ -124,28 +122,6 @@ async function copyCommand() {
   byId("copied").textContent = copied ? "Copied." : "Selected: press Ctrl C.";
 }
 
-function taskRow({ name: called, revision, labels, each_token: eachToken, thresholds, individual_accuracy: accuracy }) {
-  const facts = [`${labels.length} labels`, `revision ${revision}`];
-  if (eachToken) facts.push("finds entities");
-  if (thresholds) facts.push("any number of them");
-  if (accuracy !== null) facts.push(`accuracy ${accuracy.toFixed(3)}`);
-  const details = element("details", {}, element("summary", {}, facts.join(", ")));
-  details.addEventListener("toggle", () => {
-    const more = labels.length > MOST_LABELS ? ` and ${labels.length - MOST_LABELS} more` : "";
-    const shown = labels.slice(0, MOST_LABELS).flatMap((label, place) => [place ? ", " : "", name(label)]);
-    details.append(element("p", {}, ...shown, more));
-  }, { once: true });
-  const box = element("input", { type: "checkbox", value: called });
-  return element("li", {}, element("label", { className: "choice" }, box, name(called)), details);
-}
-
-function tasksChanged() {
-  const { tasks: ticked } = question();
-  byId("all").hidden = !ticked.length;
-  byId("asked").textContent = ticked.length ? `Only ${ticked.join(", ")}.` : "All are asked. Tick some to ask them alone.";
-  ask();
-}
-
 async function showSamples() {
   const { images, texts } = await getJson("page/samples");
   const list = document.querySelector("#samples ul");
@@ -164,19 +140,18 @@ async function showSamples() {
 
 async function start() {
   try {
-    const served = await getJson("v1/tasks");
-    tasks = served.tasks;
+    // Labels of hundreds of tasks would be megabytes.
+    const served = await getJson("v1/tasks?labels=false");
     modes = served.modes;
     readsTexts = served.reads === "texts";
-    byId("summary").textContent = `${tasks.length} classifiers of ${served.reads} behind one encoder. Send ${readsTexts ? "a text" : "an image"}, and the server finds out whose it is. Store revision ${served.store_revision}.`;
+    byId("summary").textContent = `${served.tasks.length} classifiers of ${served.reads} behind one encoder. Send ${readsTexts ? "a text" : "an image"}, and the server finds out whose it is. Store revision ${served.store_revision}.`;
     byId("texts").hidden = !readsTexts;
     byId("images").hidden = readsTexts;
     byId("search").hidden = modes.length === 1;
     byId("mode").replaceChildren(
       ...modes.map((mode, at) => element("option", { value: at ? mode : "" }, at ? mode : `${mode}, as the server does`)),
       element("option", { value: COMPARED }, "each, to compare"));
-    byId("filter").hidden = tasks.length <= MANY_TASKS;
-    byId("tasks").replaceChildren(...tasks.map(taskRow));
+    showTasks(served, ask);
     showCommand();
     await showSamples();
   } catch (error) {
@@ -198,14 +173,6 @@ byId("lines").addEventListener("change", (event) => {
   byId("seconds-label").textContent = lines ? "Second texts, one on each line" : "Second text";
 });
 byId("question").addEventListener("change", ask);
-byId("tasks").addEventListener("change", tasksChanged);
-byId("all").addEventListener("click", () => {
-  for (const box of document.querySelectorAll("#tasks input")) box.checked = false;
-  tasksChanged();
-});
-byId("filter").addEventListener("input", (event) => {
-  for (const row of byId("tasks").children) row.hidden = !row.querySelector("input").value.toLowerCase().includes(event.target.value.toLowerCase());
-});
 byId("copy").addEventListener("click", copyCommand);
 
 for (const kind of ["dragenter", "dragover"]) document.addEventListener(kind, (event) => {
