@@ -18,6 +18,7 @@ from mass_serve.engine.loading import load_store
 from mass_serve.evaluation import EvaluationData, EvaluationDataError, Options, Report, files_of
 from mass_serve.evaluation import evaluate as run_evaluation
 from mass_serve.evaluation.baselines import NAMES as BASELINE_NAMES
+from mass_serve.evaluation.baselines import SLOW, USUAL
 from mass_serve.evaluation.changes import FinetunedModels
 from mass_serve.evaluation.data import of_whole_inputs
 from mass_serve.evaluation.evaluate import StoreBytes
@@ -53,7 +54,8 @@ def evaluate(
     baseline: Annotated[
         list[str] | None,
         typer.Option(
-            help="measure this baseline; repeat for several (default: all; some need --finetuned)",
+            help="measure this baseline; repeat for several (default: all but the slow ones,"
+            f" {', '.join(sorted(SLOW))}; some need --finetuned)",
             metavar="BASELINE",
         ),
     ] = None,
@@ -91,7 +93,7 @@ def evaluate(
         typer.echo(f"not measured, because they classify tokens: {', '.join(sorted(left_out))}", err=True)
     options = Options(
         changes=_finetuned_models(engine, finetuned or []),
-        baselines=[_baseline(name) for name in baseline] if baseline else BASELINE_NAMES,
+        baselines=[_baseline(name) for name in baseline] if baseline else USUAL,
         methods=[Routed(name, variants.engine(name)) for name in modes],
         unfamiliar=ood,
         curves=variants if curves else None,

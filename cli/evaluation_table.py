@@ -13,11 +13,16 @@ from mass_serve.evaluation.measures import Interval
 from mass_serve.evaluation.unfamiliar import Unfamiliar
 from mass_serve.merging.methods import (
     CONSENSUS,
+    DOGE,
+    ISO_C,
+    ISO_CTS,
+    OPCM,
     TALL_MASKS,
     TASK_ARITHMETIC,
     TIES,
     TSV_M,
     WEIGHT_AVERAGING,
+    WUDI,
 )
 
 ROUTED_HEADINGS = (
@@ -37,7 +42,12 @@ BASELINES = (
     INDIVIDUAL,
     TSV_C,
     TALL_MASKS.name,
+    ISO_CTS.name,
+    ISO_C.name,
+    WUDI.name,
     TSV_M.name,
+    DOGE.name,
+    OPCM.name,
     CONSENSUS.name,
     TIES.name,
     TASK_ARITHMETIC.name,

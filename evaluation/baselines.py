@@ -20,21 +20,27 @@ from mass_serve.evaluation.methods import AnyHead, Dense, Method, Parameters, Ta
 from mass_serve.evaluation.search import Search, Searched
 from mass_serve.merging.methods import (
     CONSENSUS,
+    DOGE,
+    ISO_C,
+    ISO_CTS,
     METHODS,
+    OPCM,
     TALL_MASKS,
     TASK_ARITHMETIC,
     TIES,
     TSV_M,
     WEIGHT_AVERAGING,
+    WUDI,
     MergingMethod,
+    merged_direction,
 )
 from mass_serve.merging.methods.tall_masks import stored_bytes
 from mass_serve.merging.methods.task_arithmetic import averaging_coefficient, moved
-from mass_serve.merging.methods.ties import ties_threshold
 
 # What is searched, as the papers do on validation data. TALL masks' grid is that of the paper's code.
 TASK_ARITHMETIC_COEFFICIENTS = tuple(i / 20 for i in range(1, 21))
 TIES_COEFFICIENTS = tuple(i / 5 for i in range(1, 16))
+ISOTROPIC_COEFFICIENTS = tuple(i / 4 for i in range(2, 11))
 CONSENSUS_COEFFICIENTS = tuple(i / 10 for i in range(1, 11))
 TALL_LAMBDAS = (0.2, 0.3, 0.4, 0.5, 0.6)
 PRETRAINED = "pretrained"  # as if nothing had been fine-tuned
@@ -46,6 +52,8 @@ ANY_HEAD = f"{TSV_M.name}_any_head"
 TITLES = {PRETRAINED: "pretrained", INDIVIDUAL: "individual", TSV_C: "TSV-C"} | {
     method.name: method.title for method in METHODS
 }
+# Merged as a whole before anything is answered, each of them once.
+WHOLE = (ISO_C, OPCM, ISO_CTS, DOGE, WUDI)
 # In the order of the report; the last four need the fine-tuned models.
 NAMES = (
     PRETRAINED,
@@ -53,11 +61,15 @@ NAMES = (
     TSV_C,
     WEIGHT_AVERAGING.name,
     TASK_ARITHMETIC.name,
+    *(method.name for method in WHOLE),
     INDIVIDUAL,
     TIES.name,
     TALL_MASKS.name,
     CONSENSUS.name,
 )
+# Those that are measured where none is named: the others decompose or descend for minutes on a CPU.
+SLOW = frozenset(method.name for method in WHOLE)
+USUAL = tuple(name for name in NAMES if name not in SLOW)
 
 
 @dataclass(frozen=True)
@@ -68,15 +80,32 @@ class Baseline:
     searched: Searched | None = None
 
 
+@dataclass(frozen=True)
+class _Vectors:
+    """The task vectors by the number of the task, as merging takes them."""
+
+    source: TaskChanges
+    of_tasks: tuple[str, ...]
+    names: tuple[str, ...]
+
+    @property
+    def tasks(self) -> int:
+        return len(self.of_tasks)
+
+    def change(self, task: int, name: str) -> Tensor:
+        return self.source.change(self.of_tasks[task], name)
+
+
 class Baselines:
     """Makes the baselines one after the other: a merged encoder is in memory only while it answers."""
 
     def __init__(
-        self, engine: Engine, changes: TaskChanges, search: Search, wanted: Collection[str] = NAMES
+        self, engine: Engine, changes: TaskChanges, search: Search, wanted: Collection[str] = USUAL
     ) -> None:
         self._engine, self._changes, self._search, self._wanted = engine, changes, search, frozenset(wanted)
         self._tasks = tuple(engine.tasks)
         self._pretrained = engine.bank.pretrained
+        self._vectors = _Vectors(changes, self._tasks, tuple(self._pretrained))
 
     def __iter__(self) -> Iterator[Baseline]:
         """Yields what is wanted and can be had: baselines that merge whole models need the fine-tuned ones.
@@ -91,6 +120,9 @@ class Baselines:
             yield Baseline(TaskKnown(TSV_C, self._engine))
         if self._wanted & {WEIGHT_AVERAGING.name, TASK_ARITHMETIC.name}:
             yield from self._task_arithmetic()
+        for method in WHOLE:
+            if self._can_be_had(method):
+                yield self._whole(method)
         if INDIVIDUAL in self._wanted and self._changes.source == "finetuned":
             yield Baseline(self._dense(INDIVIDUAL, functools.lru_cache(1)(self._individual)))
         if self._can_be_had(TIES):
@@ -120,9 +152,15 @@ class Baselines:
         if TASK_ARITHMETIC.name in self._wanted:
             yield self._searched(TASK_ARITHMETIC.name, TASK_ARITHMETIC_COEFFICIENTS, lambda _half: total)
 
+    def _whole(self, method: MergingMethod) -> Baseline:
+        """Makes the baseline of a method that merges whole models, searched how far where it says so."""
+        direction = functools.cache(lambda: merged_direction(method, self._vectors))
+        if "data" in method.needs:
+            return self._searched(method.name, ISOTROPIC_COEFFICIENTS, lambda _half: direction())
+        return Baseline(self._one(method.name, lambda: self._moved(direction(), method.coefficient)))
+
     def _ties(self) -> Baseline:
-        thresholds = torch.tensor([self._ties_threshold(task) for task in self._tasks])
-        direction = self._direction(lambda changes: TIES.merge(changes, thresholds.to(changes.device)))
+        direction = merged_direction(TIES, self._vectors)
         return self._searched(TIES.name, TIES_COEFFICIENTS, lambda _half: direction)
 
     def _masks(self) -> Iterator[Baseline]:
@@ -191,10 +229,6 @@ class Baselines:
             for name, multi_task in total.items()
         }
         return self._moved(kept, 1.0)
-
-    def _ties_threshold(self, task: str) -> float:
-        parts = [self._changes.change(task, name).flatten() for name in self._pretrained]
-        return ties_threshold(torch.cat(parts))
 
 
 def storage(name: str, parameters: int, tasks: int, encoder_bytes: int, experts_bytes: int) -> int:

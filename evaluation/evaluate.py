@@ -15,6 +15,7 @@ from mass_serve.evaluation.baselines import (
     NAMES,
     PRETRAINED,
     TSV_C,
+    USUAL,
     Baselines,
     storage,
 )
@@ -101,7 +102,7 @@ class Options:
     """The parts of a run that may be chosen."""
 
     changes: TaskChanges | None = None  # None: as the store's blocks have them
-    baselines: Sequence[str] = NAMES  # which to measure
+    baselines: Sequence[str] = USUAL  # which to measure
     methods: Sequence[Method] = ()  # those that route; none: the engine as it is, named "mass"
     unfamiliar: Path | None = None  # a folder of inputs that no task covers: root/<domain>/*
     curves: Variants | None = None  # of the same store: accuracy against tasks and rank too

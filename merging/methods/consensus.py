@@ -10,9 +10,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mass_serve.merging.methods.method import MergingMethod
+from mass_serve.merging.methods.method import MergingMethod, TaskVectors
 from mass_serve.merging.methods.tall_masks import tall_mask
+from mass_serve.merging.methods.task_arithmetic import TASK_ARITHMETIC
 
+# Where no data are there to search it on: the middle of the paper's grid.
+USUAL_LAMBDA = 0.4
 # How many tasks must want an element, as the paper has it.
 AGREEING_TASKS = 2
 
@@ -30,4 +33,16 @@ def consensus(changes: Tensor, tall_lambdas: Tensor) -> Tensor:
     return torch.where(torch.stack(masks).sum(0) >= AGREEING_TASKS, multi_task, 0.0)
 
 
-CONSENSUS = MergingMethod("consensus", "consensus", "2405.07813", frozenset({"finetuned", "data"}), consensus)
+def _usual_lambdas(vectors: TaskVectors) -> tuple[Tensor, ...]:
+    return (torch.full((vectors.tasks,), USUAL_LAMBDA),)
+
+
+CONSENSUS = MergingMethod(
+    "consensus",
+    "consensus",
+    "2405.07813",
+    frozenset({"finetuned", "data"}),
+    consensus,
+    coefficient=TASK_ARITHMETIC.coefficient,
+    further=_usual_lambdas,
+)

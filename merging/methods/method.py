@@ -2,15 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 from torch import Tensor
 
 # blocks: a store's singular blocks are enough; finetuned: the whole fine-tuned models; data: labelled images
 # of the tasks, on which a coefficient is searched.
 Need = Literal["blocks", "finetuned", "data"]
+
+
+class TaskVectors(Protocol):
+    """The task vectors of several tasks, one parameter at a time."""
+
+    @property
+    def tasks(self) -> int:
+        """T, how many there are."""
+        ...
+
+    @property
+    def names(self) -> Sequence[str]:
+        """The parameters, in order."""
+        ...
+
+    def change(self, task: int, name: str) -> Tensor:
+        """Returns `finetuned - pretrained` of one parameter of one task, in float32."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -25,3 +43,9 @@ class MergingMethod:
     # beside that, as its docstring has them, and gives the change [...] that is added to the pretrained
     # parameter, scaled by the method's coefficient where it has one.
     merge: Callable[..., Tensor]
+    # The coefficient where no data are there to search it on.
+    coefficient: float = 1.0
+    # What `merge` takes beside the changes, of whole task vectors.
+    further: Callable[[TaskVectors], tuple[Tensor, ...]] | None = None
+    # The whole change is scaled to the mean norm of the task vectors.
+    keeps_norm: bool = False

@@ -17,6 +17,11 @@ def summed_changes(changes: Tensor) -> Tensor:
     return changes.sum(0)
 
 
+def averaged_changes(changes: Tensor) -> Tensor:
+    """Computes the mean of the tasks' changes of one parameter, [T, ...] -> [...]."""
+    return changes.mean(0)
+
+
 def averaging_coefficient(tasks: int) -> float:
     """Returns the c = 1 / T with which task arithmetic is weight averaging."""
     return 1 / tasks
@@ -28,8 +33,13 @@ def moved(pretrained: Tensor, direction: Tensor, coefficient: float) -> Tensor:
 
 
 TASK_ARITHMETIC = MergingMethod(
-    "task_arithmetic", "arithmetic", "2212.04089", frozenset({"blocks", "data"}), summed_changes
+    "task_arithmetic",
+    "arithmetic",
+    "2212.04089",
+    frozenset({"blocks", "data"}),
+    summed_changes,
+    coefficient=0.4,  # that of arXiv:2306.01708, section 6, without data
 )
 WEIGHT_AVERAGING = MergingMethod(
-    "weight_averaging", "averaging", "2203.05482", frozenset({"blocks"}), summed_changes
+    "weight_averaging", "averaging", "2203.05482", frozenset({"blocks"}), averaged_changes
 )

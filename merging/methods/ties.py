@@ -13,7 +13,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mass_serve.merging.methods.method import MergingMethod
+from mass_serve.merging.methods.method import MergingMethod, TaskVectors
 
 # The share of a task vector that is kept, as the paper has it.
 KEPT_SHARE = 0.2
@@ -21,8 +21,23 @@ KEPT_SHARE = 0.2
 
 def ties_threshold(task_vector: Tensor) -> float:
     """Returns the magnitude from which on an element is among the largest 20 % of a whole task vector [P]."""
-    cut = task_vector.numel() - int(task_vector.numel() * KEPT_SHARE)
+    return kept_threshold(task_vector, KEPT_SHARE)
+
+
+def kept_threshold(task_vector: Tensor, share: float) -> float:
+    """Returns the magnitude from which on an element is among the largest of a whole task vector [P]."""
+    cut = task_vector.numel() - int(task_vector.numel() * share)
     return float(task_vector.abs().kthvalue(max(1, cut)).values)
+
+
+def ties_thresholds(vectors: TaskVectors) -> Tensor:
+    """The thresholds of whole task vectors, [T]; one of them is in memory at a time."""
+    return torch.tensor(
+        [
+            ties_threshold(torch.cat([vectors.change(task, name).flatten() for name in vectors.names]))
+            for task in range(vectors.tasks)
+        ]
+    )
 
 
 def ties(changes: Tensor, thresholds: Tensor) -> Tensor:
@@ -37,4 +52,11 @@ def ties(changes: Tensor, thresholds: Tensor) -> Tensor:
     return agreeing.sum(0) / (agreeing != 0).sum(0).clamp_min(1)
 
 
-TIES = MergingMethod("ties", "TIES", "2306.01708", frozenset({"finetuned", "data"}), ties)
+TIES = MergingMethod(
+    "ties",
+    "TIES",
+    "2306.01708",
+    frozenset({"finetuned", "data"}),
+    ties,
+    further=lambda vectors: (ties_thresholds(vectors),),
+)

@@ -110,12 +110,13 @@ def _evaluate(store: Path, data: Path, *more: str) -> str:
 def test_the_finetuned_models_give_every_baseline_and_curve(
     suite: Suite, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for grid in ("TASK_ARITHMETIC_COEFFICIENTS", "TIES_COEFFICIENTS", "CONSENSUS_COEFFICIENTS"):
-        monkeypatch.setattr(baselines, grid, (0.25, 0.5))
+    for grid in ("TASK_ARITHMETIC", "TIES", "CONSENSUS", "ISOTROPIC"):
+        monkeypatch.setattr(baselines, f"{grid}_COEFFICIENTS", (0.25, 0.5))
     store, journal, report = tmp_path / "store", tmp_path / "journal", tmp_path / "figures.json"
     _build(suite, store)
     finetuned = [part for t in suite.tasks for part in ("--finetuned", f"{t.name}={t.checkpoint}")]
-    command = ("--json", str(report), "--resume", str(journal), "--curves", *finetuned)
+    every = [part for name in baselines.NAMES for part in ("--baseline", name)]
+    command = ("--json", str(report), "--resume", str(journal), "--curves", *finetuned, *every)
     output = _evaluate(store, data, *command, "--plots", str(tmp_path / "plots"))
     first = report.read_text()
     figures = json.loads(first)
@@ -127,7 +128,7 @@ def test_the_finetuned_models_give_every_baseline_and_curve(
     assert stored["individual"]["bytes_ratio"] == 3
     # Pretrained, multi-task vector, and a bit for each of 32 of each of three tasks; files have headers too.
     assert stored["tall_masks"]["bytes_ratio"] == pytest.approx(2 + 3 / 32, abs=0.01)
-    assert stored["ties"]["searched"]["tried"] == [0.25, 0.5]
+    assert stored["ties"]["searched"]["tried"] == stored["iso_c"]["searched"]["tried"] == [0.25, 0.5]
     assert [point["tasks"] for point in figures["curves"]["tasks"]] == [1, 2, 3]
     assert figures["curves"]["tasks"][-1]["mass"]["accuracy"] == pytest.approx(figures["average"]["accuracy"])
     ranks = [point["rank"] for point in figures["curves"]["rank"]]

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-from pathlib import Path
-from types import ModuleType, SimpleNamespace
-from typing import Any
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -17,6 +13,7 @@ from mass_serve.merging.methods.consensus import consensus
 from mass_serve.merging.methods.tall_masks import tall_mask
 from mass_serve.merging.methods.ties import ties, ties_threshold
 from mass_serve.merging.methods.tsv_m import merged_delta
+from tests.merging.fusion_bench import fusion_bench
 
 PARAMETERS = 1000
 
@@ -70,39 +67,18 @@ def test_tall_masks_and_their_consensus(changes: Tensor) -> None:
     assert 0 < sum(value != 0 for value in agreed) < PARAMETERS
 
 
-def _fusion_bench(name: str, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """One file of FusionBench's algorithms, without the rest of the package, which needs much more."""
-    spec = importlib.util.find_spec("fusion_bench")
-    assert spec is not None
-    assert spec.submodule_search_locations
-    types = ModuleType("fusion_bench.utils.type")
-    types.StateDictType = dict  # type: ignore[attr-defined]
-    utils = ModuleType("fusion_bench.utils")
-    utils.state_dict_to_vector = lambda weights, **_: torch.cat(  # type: ignore[attr-defined]
-        [weight.flatten() for weight in weights.values()]
-    )
-    utils.vector_to_state_dict = None  # type: ignore[attr-defined]
-    for module in (types, utils):
-        monkeypatch.setitem(sys.modules, module.__name__, module)
-    path = Path(spec.submodule_search_locations[0]) / "method" / name
-    one = importlib.util.spec_from_file_location(path.stem, path)
-    assert one is not None
-    assert one.loader is not None
-    module = importlib.util.module_from_spec(one)
-    one.loader.exec_module(module)
-    return module
-
-
 @pytest.mark.optional("fusion_bench")
 def test_ties_is_fusion_benchs(changes: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
-    theirs = _fusion_bench("ties_merging/ties_merging_utils.py", monkeypatch)
+    theirs = fusion_bench("ties_merging/ties_merging_utils.py", monkeypatch)
     merged = theirs.ties_merging(changes, reset_thresh=20, merge_func="mean")
     torch.testing.assert_close(_ties(changes), merged, rtol=1e-6, atol=0)
 
 
 @pytest.mark.optional("fusion_bench")
 def test_masks_and_consensus_are_fusion_benchs(changes: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
-    theirs = _fusion_bench("tall_mask/utils.py", monkeypatch)
+    theirs = fusion_bench("tall_mask/utils.py", monkeypatch)
+    flattened = lambda weights, **_: torch.cat([weight.flatten() for weight in weights.values()])  # noqa: E731
+    monkeypatch.setattr(theirs, "state_dict_to_vector", flattened)
     pretrained = torch.zeros(PARAMETERS)
     masks = theirs.generate_task_masks(changes, changes, pretrained, tall_mask_lambda=0.4)
     ours = torch.stack([tall_mask(change, changes.sum(0), 0.4) for change in changes])
@@ -115,7 +91,7 @@ def test_masks_and_consensus_are_fusion_benchs(changes: Tensor, monkeypatch: pyt
 
 @pytest.mark.optional("fusion_bench")
 def test_tsv_m_is_fusion_benchs(monkeypatch: pytest.MonkeyPatch) -> None:
-    theirs = _fusion_bench("task_singular_vector/utils/TSVM_utils.py", monkeypatch)
+    theirs = fusion_bench("task_singular_vector/utils/TSVM_utils.py", monkeypatch)
     generator = torch.Generator().manual_seed(3)
     deltas = [torch.randn(48, 36, generator=generator) for _ in range(3)]
     merged = theirs.compute_and_sum_svd_mem_reduction([{"weight": delta} for delta in deltas])["weight"]
