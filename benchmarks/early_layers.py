@@ -27,8 +27,8 @@ from benchmarks.whole_fine_tunings import OwnInputs, WholeFineTunings, averaged,
 from mass_serve.backbone import Batch, Feature, Probe
 from mass_serve.engine.class_vectors import ClassVectors
 from mass_serve.engine.drawn_inputs import drawn_inputs
+from mass_serve.engine.evidence_search import EVIDENCE_SHARE
 from mass_serve.engine.exits import measured_prices
-from mass_serve.engine.search import EVIDENCE_SHARE
 from mass_serve.evaluation.measures import Z_95, Interval, mean_interval, wilson_interval
 from mass_serve.router import (
     FARTHEST_RESUMED,

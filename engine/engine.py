@@ -33,7 +33,8 @@ from mass_serve.engine.queries import (
     pool_numbers,
 )
 from mass_serve.engine.questions import AnswerKind, EmbeddingQuestion, Question
-from mass_serve.engine.search import SearchResult, task_search
+from mass_serve.engine.search import task_search
+from mass_serve.engine.search_result import SearchResult
 from mass_serve.engine.second_passes import SecondPass, SecondPassRunner
 from mass_serve.engine.set_cache import SetCache, SetKey
 from mass_serve.engine.stages import StageClock

@@ -13,12 +13,12 @@ from torch import Tensor
 from mass_serve.backbone import Packed, passes_for
 from mass_serve.engine import Engine
 from mass_serve.engine.drawn_inputs import drawn_inputs
+from mass_serve.engine.evidence_search import EvidenceSearch
 from mass_serve.engine.execution import Execution
 from mass_serve.engine.exits import measured_prices
 from mass_serve.engine.heads import apply_heads
 from mass_serve.engine.loading import LoadedStore, load_store
 from mass_serve.engine.options import GIB
-from mass_serve.engine.search import EvidenceSearch
 from mass_serve.engine.second_passes import SecondPass
 from mass_serve.evaluation.data import input_batches, of_whole_inputs
 from mass_serve.evaluation.inputs import Item, drawn, files_of

@@ -18,9 +18,9 @@ from torch import Tensor
 
 from mass_serve.backbone import DenseWeights, patchify, run
 from mass_serve.engine import Classification, Engine, Query
+from mass_serve.engine.evidence_search import EVIDENCE_SHARE
 from mass_serve.engine.execution import BUYING_OVER_RENTING, AdaptiveExecution, Execution
 from mass_serve.engine.loading import LoadedStore
-from mass_serve.engine.search import EVIDENCE_SHARE
 from mass_serve.engine.set_cache import SetCache, SetKey
 from mass_serve.router import MODES, ModeName, early_stop
 from tests import tiny
@@ -163,7 +163,7 @@ def test_where_nothing_resumes_a_second_pass_is_a_whole_one(mode: str, second_pa
 @pytest.fixture
 def all_resume(monkeypatch: pytest.MonkeyPatch) -> None:
     """However far a task's second passes end from whole ones."""
-    monkeypatch.setattr("mass_serve.engine.search.FARTHEST_RESUMED", math.inf)
+    monkeypatch.setattr("mass_serve.engine.evidence_search.FARTHEST_RESUMED", math.inf)
 
 
 @pytest.mark.usefixtures("all_resume")

@@ -11,11 +11,11 @@ from mass_serve.backbone import Probe, passes_for
 from mass_serve.backbone.architecture import Token
 from mass_serve.engine import Engine
 from mass_serve.engine.drawn_inputs import drawn_inputs
+from mass_serve.engine.evidence_search import EvidenceSearch
 from mass_serve.engine.execution import Execution
 from mass_serve.engine.exits import measured_prices
 from mass_serve.engine.loading import LoadedStore, load_store
 from mass_serve.engine.measuring import measured, unknown_prices
-from mass_serve.engine.search import EvidenceSearch
 from mass_serve.model_store.build_options import BuildOptions
 from mass_serve.model_store.build_store import build
 from mass_serve.model_store.format.file_names import MANIFEST_FILE
@@ -70,7 +70,7 @@ def test_a_store_that_has_its_prices_is_not_measured_again(
         asked.extend(tasks)
         return torch.full((len(tasks),), torch.inf)
 
-    monkeypatch.setattr("mass_serve.engine.search.measured_prices", asked_of)
+    monkeypatch.setattr("mass_serve.engine.evidence_search.measured_prices", asked_of)
     assert search_of(engine_of(loaded_from(priced))).resuming == resuming
     assert asked == []
     assert search_of(engine_of(loaded_from(plain))).resuming == frozenset()
@@ -81,7 +81,7 @@ def test_a_store_that_has_its_prices_is_not_measured_again(
 
 def test_a_recorded_price_decides(priced: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     prices = [price for price in prices_of(priced) if price is not None]
-    monkeypatch.setattr("mass_serve.engine.search.FARTHEST_RESUMED", min(prices))
+    monkeypatch.setattr("mass_serve.engine.evidence_search.FARTHEST_RESUMED", min(prices))
     cheapest = prices.index(min(prices))
     assert search_of(engine_of(loaded_from(priced))).resuming == {cheapest}
 

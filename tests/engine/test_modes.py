@@ -35,7 +35,7 @@ def answers(engine: Engine, question: Question) -> list[tuple[Any, ...]]:
 @pytest.fixture
 def all_resume(monkeypatch: pytest.MonkeyPatch) -> None:
     """However far a task's second passes end from whole ones, in modes that resume."""
-    monkeypatch.setattr("mass_serve.engine.search.FARTHEST_RESUMED", math.inf)
+    monkeypatch.setattr("mass_serve.engine.evidence_search.FARTHEST_RESUMED", math.inf)
 
 
 @pytest.mark.usefixtures("all_resume")

@@ -16,7 +16,7 @@ from mass_serve.engine.drawn_inputs import drawn_inputs
 from mass_serve.engine.execution import Execution
 from mass_serve.engine.exits import measured_prices
 from mass_serve.engine.loading import early_linears
-from mass_serve.engine.search import SearchResult
+from mass_serve.engine.search_result import SearchResult
 from mass_serve.engine.second_passes import SecondPass
 from mass_serve.engine.stages import StageClock
 from mass_serve.router import MODES, PAPER, ModeName, TaskSubspaces, early_stop
@@ -54,7 +54,7 @@ def test_every_sample_has_second_passes_under_its_own_number(mode: ModeName) -> 
 @pytest.fixture
 def all_resume(monkeypatch: pytest.MonkeyPatch) -> None:
     """However far a task's second passes end from whole ones."""
-    monkeypatch.setattr("mass_serve.engine.search.FARTHEST_RESUMED", math.inf)
+    monkeypatch.setattr("mass_serve.engine.evidence_search.FARTHEST_RESUMED", math.inf)
 
 
 @pytest.mark.usefixtures("all_resume")
@@ -77,7 +77,7 @@ def test_a_task_that_ends_far_from_whole_passes_begins_again(monkeypatch: pytest
     prices = measured_prices(loaded, passes, drawn_inputs(loaded), loaded.routed)
     nearest = int(prices.argmin())
     assert prices.min() > 0
-    monkeypatch.setattr("mass_serve.engine.search.FARTHEST_RESUMED", float(prices.min()))
+    monkeypatch.setattr("mass_serve.engine.evidence_search.FARTHEST_RESUMED", float(prices.min()))
     engine = Engine(loaded, Execution.LOW_RANK, 1 << 30)
     results, _ = searched(engine, list(range(12)))
     stop_share = early_stop(engine.architecture.depth) / engine.architecture.depth

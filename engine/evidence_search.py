@@ -1,0 +1,180 @@
+"""The search for tasks by combined evidence: early for all samples, the whole where that is not enough."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from mass_serve.backbone import Batch, Feature, Passes, PassResult, Probe
+from mass_serve.engine.class_vectors import ClassVectors
+from mass_serve.engine.drawn_inputs import NOISE_INPUTS, drawn_inputs
+from mass_serve.engine.exits import measured_prices, recorded_prices
+from mass_serve.engine.loading import LoadedStore, early_linears
+from mass_serve.engine.measured_tasks import MANY_TASKS, copied_tasks, likeliest, of_candidates
+from mass_serve.engine.search_result import SearchResult
+from mass_serve.engine.second_passes import SecondPass
+from mass_serve.engine.stages import StageClock
+from mass_serve.kernels.backend import backend_for
+from mass_serve.router import (
+    FARTHEST_RESUMED,
+    MODES,
+    Evidence,
+    EvidenceRouter,
+    ModeName,
+    TaskSubspaces,
+    early_stop,
+)
+
+# Counted, not measured: what early evidence adds to a block, three products with D x D bases for each token,
+# in multiply-accumulates of the block's twelve D x D products.
+EVIDENCE_SHARE = 3 / 12
+FEW = 16  # drawn inputs, half of them noise
+
+
+class EvidenceSearch:
+    """Early evidence for all samples; the whole of it for those of whom that is not enough."""
+
+    def __init__(self, loaded: LoadedStore, passes: Passes) -> None:
+        self._passes = passes
+        self._mode = MODES[loaded.mode]
+        self._stop = early_stop(loaded.architecture.depth)
+        self._early_share = self._stop / loaded.architecture.depth
+        self._evidence_share = self._early_share * EVIDENCE_SHARE / loaded.architecture.evidence_stride
+        self._class_vectors = ClassVectors(loaded.routed_heads)
+        adapters = loaded.adapters
+        self.router = EvidenceRouter(
+            TaskSubspaces(loaded.residual_blocks),
+            loaded.subspaces(early_linears(loaded.architecture)),
+            loaded.subspaces(loaded.architecture.late_linears(self._stop)),
+            adapters,
+            loaded.calibration,
+        )
+        self._restricts = len(adapters) > MANY_TASKS and loaded.calibration is None
+        self._copies = backend_for(loaded.device) == "reference"
+        feature = Feature(loaded.router.layer, loaded.router.token)
+        is_early = feature.layer < self._stop
+        self._early = Probe(self.router.early_bases, feature if is_early else None)
+        # The class token has much of its energy along few directions, whatever the input: no profile.
+        token = "mean" if any(adapters) else loaded.router.late_token or feature.token
+        self._late = Probe(self.router.late_bases, None if is_early else feature, token)
+        drawn = drawn_inputs(loaded)
+        # What the tasks explain of drawn inputs a few tell, their profiles all.
+        self._set_null(drawn if any(adapters) else drawn[NOISE_INPUTS - FEW // 2 : NOISE_INPUTS + FEW // 2])
+        prices = recorded_prices(loaded)
+        if self._mode.resumes and (unpriced := prices.isnan().nonzero().flatten().tolist()):
+            prices[unpriced] = measured_prices(loaded, passes, drawn, unpriced)
+        near = (prices <= FARTHEST_RESUMED).nonzero().flatten().tolist()
+        # The tasks whose second passes resume.
+        self.resuming: frozenset[int] = frozenset(near) if self._mode.resumes else frozenset()
+
+    @property
+    def nbytes(self) -> int:
+        return self.router.nbytes + self._class_vectors.nbytes
+
+    def search(
+        self,
+        samples: Sequence[int],
+        inputs: Batch,
+        candidates: Tensor,
+        pools: Tensor | None,
+        modes: Sequence[ModeName],
+        clock: StageClock,
+    ) -> list[SearchResult]:
+        with clock.stage("first_pass"):
+            begun = self.begin(inputs, candidates)
+        with clock.stage("route"):
+            early = self.router.early(begun.energies, candidates, pools)
+            if self._restricts:
+                candidates = likeliest(early.scores, candidates)
+            sure = torch.tensor([MODES[mode].early_exit_lead for mode in modes])
+            # Written so that a NaN does not leave early: it is found not to be finite at the end.
+            unsure = (~(early.leads >= sure)).nonzero().flatten()
+        evidence = early.samples()
+        if len(unsure):
+            rest = begun.of_samples(unsure)
+            rest_pools = None if pools is None else pools[unsure]
+            whole = self._whole_evidence(rest, early.select(unsure), candidates[unsure], rest_pools, clock)
+            for row, of_sample in zip(unsure.tolist(), whole.samples(), strict=True):
+                evidence[row] = of_sample
+        of_samples = zip(samples, begun.entering, evidence, modes, strict=True)
+        return [self._result(*of_sample) for of_sample in of_samples]
+
+    def _whole_evidence(
+        self,
+        begun: PassResult,
+        early: Evidence,
+        candidates: Tensor,
+        pools: Tensor | None,
+        clock: StageClock,
+    ) -> Evidence:
+        """Runs the rest of a first pass from where it was stopped, and adds what it tells."""
+        with clock.stage("first_pass"):
+            ended = self.end(begun, candidates)
+        with clock.stage("route"):
+            return self.router.whole(early, *self.measured(begun, ended), candidates, pools)
+
+    @torch.inference_mode()
+    def _set_null(self, drawn: Batch) -> None:
+        """Measures the energies of drawn inputs."""
+        begun = self.begin(drawn)
+        self.router.set_null(begun.energies, self.measured(begun, self.end(begun))[0])
+
+    def begin(self, inputs: Batch, candidates: Tensor | None = None) -> PassResult:
+        """The first pass up to where early evidence is judged, for candidates [B, T]; None: for all tasks."""
+
+        def run(probe: Probe) -> PassResult:
+            return self._passes.first(inputs, stop=self._stop, probe=probe)
+
+        return self._measuring(run, self._early, candidates)
+
+    def end(self, begun: PassResult, candidates: Tensor | None = None) -> PassResult:
+        """The rest of that pass."""
+
+        def run(probe: Probe) -> PassResult:
+            return self._passes.first(begun.entering, start=self._stop, probe=probe)
+
+        return self._measuring(run, self._late, candidates)
+
+    def _measuring(
+        self, run: Callable[[Probe], PassResult], probe: Probe, candidates: Tensor | None
+    ) -> PassResult:
+        """A part of a pass that measures what `engine.measured_tasks` says of the probe."""
+        if candidates is None or not (self._restricts and probe.bases):
+            return run(probe)
+        tasks = copied_tasks(candidates) if self._copies else None
+        return of_candidates(run(probe if tasks is None else probe.of_tasks(tasks)), candidates, tasks)
+
+    def measured(self, begun: PassResult, ended: PassResult) -> tuple[Tensor, Tensor, Tensor]:
+        """What both parts of a pass tell the router beside early energies.
+
+        That is late energies [B, K, T], the router's features [B, D] and the largest cosines [B, T].
+        """
+        energies = ended.energies if self._late.bases else begun.energies[:, :0]  # of no later block
+        feature = (ended if self._late.feature else begun).feature
+        return energies, feature, self._class_vectors.largest_cosines(ended.embedding)
+
+    def _result(self, sample: int, tokens: Tensor, evidence: Evidence, name: ModeName) -> SearchResult:
+        """The result for one sample, whose first pass had tokens [L, D] when early evidence was judged."""
+        mode = MODES[name]
+        tasks = evidence.second_pass_candidates(mode)
+        resuming = self.resuming if mode.resumes else frozenset()
+        whole = evidence.is_whole
+        passes = (1 if whole else self._early_share) + self._evidence_share
+        passes += sum(1 - self._early_share if task in resuming else 1 for task in tasks)
+        return SearchResult(
+            tuple(self._second_pass(sample, task, tokens if task in resuming else None) for task in tasks),
+            {task: float(evidence.routing_coefficients[task]) for task in tasks},
+            evidence.residuals,
+            evidence.likeness_to(tasks),
+            {task: float(evidence.kinds[-1, task]) for task in tasks} if whole else {},
+            passes=passes,
+            evidence=evidence,
+        )
+
+    def _second_pass(self, sample: int, task: int, tokens: Tensor | None) -> SecondPass:
+        """The second pass with one task's weights, which resumes with the tokens if there are any."""
+        if tokens is None:
+            return SecondPass(sample, (task,))
+        return SecondPass(sample, (task,), self._stop, tokens)
