@@ -30,6 +30,7 @@ from mass_serve.jobs import (
     run_job,
 )
 from mass_serve.model_store.errors import StoreError
+from mass_serve.router import ModeName
 from mass_serve.server.settings import Settings, SettingsError, load_settings
 from mass_serve.server.startup import store_source
 
@@ -64,6 +65,9 @@ def batch(
     answer: Annotated[
         AnswerKind, typer.Option(help="`each` for a row of every task, without routing")
     ] = "best",
+    mode: Annotated[
+        ModeName | None, typer.Option(help="of the search for the task (default: as the store says)")
+    ] = None,
     top: Annotated[int, typer.Option(min=1, help="labels in the column `top`")] = 1,
     embedding: Annotated[
         bool, typer.Option("--embedding", help="the pretrained encoder's embedding as a column, too")
@@ -79,7 +83,7 @@ def batch(
     the store come from the environment (MASS_DEVICE, MASS_MAX_BATCH_IMAGES, MASS_DECODE_WORKERS, ...).
     """
     try:
-        settings = load_settings({"store": store})
+        settings = load_settings({"store": store, "mode": mode})
         source = store_source(settings)
         engine = source.load()
         question = Question(tuple(task) if task else None, answer)

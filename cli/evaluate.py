@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -15,6 +15,7 @@ from mass_serve.cli.failing import EXIT_FAILED, fail
 from mass_serve.cli.progress_bars import progress_bars
 from mass_serve.engine import Engine
 from mass_serve.engine.loading import load_store
+from mass_serve.engine.named_tasks import named_tasks
 from mass_serve.evaluation import EvaluationData, EvaluationDataError, Options, Report, files_of
 from mass_serve.evaluation import evaluate as run_evaluation
 from mass_serve.evaluation.baselines import NAMES as BASELINE_NAMES
@@ -27,6 +28,7 @@ from mass_serve.evaluation.plots import write_plots
 from mass_serve.evaluation.variants import Variants
 from mass_serve.model_store.errors import StoreError
 from mass_serve.model_store.format.file_names import PRETRAINED_FILE
+from mass_serve.model_store.format.groups import groups_among
 from mass_serve.model_store.format.manifest import Manifest
 from mass_serve.model_store.sources import resolve
 from mass_serve.model_store.store import Store
@@ -47,6 +49,10 @@ def evaluate(
         Path | None, typer.Option("--json", help="write the figures here; - for standard output")
     ] = None,
     plots: Annotated[Path | None, typer.Option(help="write pictures of the figures here")] = None,
+    task: Annotated[
+        list[str] | None,
+        typer.Option(help="measure the store with these tasks alone, or those of @GROUP; may be repeated"),
+    ] = None,
     mode: Annotated[
         list[str] | None,
         typer.Option(help="search for the task so; repeat to compare (default: as the store says)"),
@@ -86,24 +92,25 @@ def evaluate(
     come from the environment (MASS_DEVICE, MASS_DTYPE, MASS_EXECUTION, ...).
     """
     modes = [_mode(name) for name in mode or []]
-    variants = _load(store, modes)
+    variants, manifest = _load(store, modes, task or [])
     engine = variants.engine()
-    labels = of_whole_inputs(engine.tasks)
-    if left_out := engine.tasks.keys() - labels.keys():
-        typer.echo(f"not measured, because they classify tokens: {', '.join(sorted(left_out))}", err=True)
+    labels = of_whole_inputs({one.name: one for one in manifest.tasks})
     options = Options(
         changes=_finetuned_models(engine, finetuned or []),
         baselines=[_baseline(name) for name in baseline] if baseline else USUAL,
         methods=[Routed(name, variants.engine(name)) for name in modes],
         unfamiliar=ood,
         curves=variants if curves else None,
-        store_bytes=_store_bytes(store),
+        store_bytes=_store_bytes(store, engine.tasks),
         settings={"execution": variants.execution.value, "mode": variants.loaded.mode},
     )
     try:
         with progress_bars() as progress:
             report = run_evaluation(
-                engine, EvaluationData(data, labels, files_of(engine), resume), progress, options
+                engine,
+                EvaluationData(data, labels, files_of(engine), resume, only=engine.tasks),
+                progress,
+                options,
             )
         _write(report, files_of(engine).noun, json_file, plots)
     except EvaluationDataError as error:
@@ -125,8 +132,8 @@ def _baseline(name: str) -> str:
     return name
 
 
-def _load(store: str, modes: Sequence[ModeName]) -> Variants:
-    """Loads the store in the first of the modes, with weights for all of them."""
+def _load(store: str, modes: Sequence[ModeName], names: Sequence[str]) -> tuple[Variants, Manifest]:
+    """Loads the named tasks in the first of the modes, with weights for all of them; without names all."""
     try:
         source = store_source(load_settings({"store": store}))
         # The paper's first pass reads less than the others'.
@@ -134,17 +141,24 @@ def _load(store: str, modes: Sequence[ModeName]) -> Variants:
         options = source.options
         manifest = Store.open(source.url, options.trusted_keys).manifest
         _leave_out(manifest)
+        measured = _measured(manifest, names)
         loaded = load_store(
             source.url,
             options.torch_device,
             options.torch_dtype,
             most,
-            manifest.token_tasks,
+            [task.name for task in manifest.tasks if task.name not in measured],
             trusted_keys=options.trusted_keys,
         )
     except (SettingsError, StoreError, ValueError) as error:
         fail(error)
-    return Variants(loaded, options.execution, options.set_cache_bytes)
+    return Variants(loaded, options.execution, options.set_cache_bytes), manifest
+
+
+def _measured(manifest: Manifest, names: Sequence[str]) -> Collection[str]:
+    """The tasks that are measured, all that are routed or those named. Raises UnknownTaskError."""
+    routed = [task.name for task in manifest.routed_tasks]
+    return named_tasks(names, routed, groups_among(manifest.groups, routed)) if names else routed
 
 
 def _leave_out(manifest: Manifest) -> None:
@@ -182,11 +196,11 @@ def _finetuned_models(engine: Engine, given: Sequence[str]) -> FinetunedModels |
         fail(error)
 
 
-def _store_bytes(url: str) -> StoreBytes:
+def _store_bytes(url: str, tasks: Collection[str]) -> StoreBytes:
     store = Store.open(url)
     return StoreBytes(
         encoder=store.files.size(PRETRAINED_FILE),
-        experts=sum(store.files.size(task.experts_file) for task in store.manifest.routed_tasks),
+        experts=sum(store.files.size(store.task(name).experts_file) for name in tasks),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,9 +46,11 @@ class EvaluationData:
         files: InputFiles,
         journal: Path | None = None,
         most: int | None = None,
+        only: Collection[str] | None = None,
     ) -> None:
         """`labels` has those of each task of the store; `journal` is the database to index in.
 
+        Inputs of other tasks than `only` these are passed over.
         Without `journal` it is a temporary one. With `most`, at most so many inputs of each task are drawn,
         of a list that is in memory. Raises EvaluationDataError for a folder that is missing or
         empty, or named as no task or class, and for a journal that was begun with other inputs.
@@ -61,6 +63,8 @@ class EvaluationData:
             self.database = open_journal(journal)
             weakref.finalize(self, self.database.close)
             labelled = files.labelled(root, labels)
+            if only is not None:
+                labelled = (one for one in labelled if one.task in only)
             changed = index_inputs(self.database, labelled if most is None else drawn(labelled, most))
         except sqlite3.DatabaseError as error:
             raise EvaluationDataError(f"{journal} cannot be used as a journal: {error}") from error

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mass_serve.engine import Question, ServingEngine
+from mass_serve.engine import ModeName, Question, ServingEngine
 from mass_serve.model_store.format.field_types import AUTO
 from mass_serve.model_store.format.groups import GROUP_MARK
-from mass_serve.server.errors import NotFoundError
+from mass_serve.server.errors import BadRequestError, NotFoundError
 from mass_serve.server.serving.named_tasks import with_known_tasks
 from mass_serve.server.serving.token_tasks import asks_of_tokens
 
@@ -28,10 +28,15 @@ class Model:
     num_tasks: int  # that residuals are of
     gives_residuals: bool  # with every answer
 
-    @property
-    def question(self) -> Question:
-        """Returns what is asked about every image, or text."""
-        return Question(self.tasks)
+    def question(self, mode: ModeName | None) -> Question:
+        """Returns what is asked about every input, its task searched for in a mode or in the server's own.
+
+        Raises BadRequestError for a mode that there is not.
+        """
+        try:
+            return Question(self.tasks, mode=mode)
+        except ValueError as error:
+            raise BadRequestError(str(error)) from error
 
 
 def model_names(engine: ServingEngine) -> list[str]:

@@ -18,6 +18,7 @@ from mass_serve.cli import batch
 from mass_serve.engine import Engine
 from mass_serve.inputs.images import ImageLimits, decode_image
 from mass_serve.jobs import run_job
+from mass_serve.model_store.group_revisions import add_to_group
 from tests.cli.test_serving import run
 from tests.imports import ROOT
 from tests.jobs.made import rows_in, write_images, write_lines
@@ -44,6 +45,28 @@ def test_a_folder_is_answered_as_the_engine_answers(built_of_all: Path, tmp_path
         assert [one["score"] for one in row["top"]] == scores[:2].tolist(), "the same bits"
         assert (row["label"], row["score"]) == (row["top"][0]["label"], row["top"][0]["score"])
         assert (row["familiarity"], row["unrouted"]) == (answer.familiarity, answer.unrouted)
+
+
+def test_a_mode_of_the_search(built_of_all: Path, tmp_path: Path) -> None:
+    [path] = write_images(tmp_path / "in", 1)
+    flags = ("--out", tmp_path / "out", "--mode", "one_pass")
+    assert run("batch", built_of_all, tmp_path / "in", *flags)[0] == 0
+    picture = decode_image(path.read_bytes(), ImageLimits(1 << 20))
+    [answer] = Engine.load(str(built_of_all)).classify([picture], mode="one_pass")
+    assert [row["familiarity"] for row in rows_in(tmp_path / "out")] == [answer.familiarity]
+    other = run("batch", built_of_all, tmp_path / "in", "--out", tmp_path / "out", "--mode", "exact")
+    assert other[0] == 1, "the answers of a job are of one mode"
+    assert "mode" in other[2]
+
+
+def test_a_group_of_tasks(store: Path, tmp_path: Path) -> None:
+    add_to_group(store, "numbers", ["digits", "street"])
+    write_images(tmp_path / "in", 2)
+    flags = ("--out", tmp_path / "out", "--task", "@numbers", "--answer", "each")
+    assert run("batch", store, tmp_path / "in", *flags)[0] == 0
+    assert [row["task"] for row in rows_in(tmp_path / "out")] == ["digits", "street"] * 2
+    code, _, errors = run("classify", "--store", store, "--task", "@roads", tmp_path / "in")
+    assert (code, errors) == (2, "error: there is no group '@roads'; the groups are: @numbers\n")
 
 
 def test_each_task_and_an_embedding(built_of_all: Path, tmp_path: Path) -> None:

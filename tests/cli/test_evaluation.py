@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import numpy as np
@@ -17,6 +18,8 @@ from typer.testing import CliRunner
 
 from mass_serve.cli.app import app
 from mass_serve.evaluation import baselines
+from mass_serve.model_store.group_revisions import add_to_group
+from mass_serve.model_store.revisions import remove_task
 from tests.model_store.readers.test_adapters import MODULE, save_adapter
 from tests.models import Suite
 
@@ -105,6 +108,28 @@ def test_what_is_missing_is_named_in_one_line(suite: Suite, data: Path, tmp_path
 def _evaluate(store: Path, data: Path, *more: str) -> str:
     result = CliRunner().invoke(app, ["eval", str(store), str(data), *more])
     return result.output if result.exit_code == 0 else f"exit {result.exit_code}: {result.output}"
+
+
+def test_a_group_is_measured_as_if_the_store_had_no_other_tasks(store: Path, data: Path) -> None:
+    add_to_group(store, "numbers", ["street", "digits"])
+
+    def figures_of(data: Path, *more: str) -> dict[str, Any]:
+        _evaluate(store, data, *more, "--baseline", "tsv_c", "--json", str(store.parent / "figures.json"))
+        figures: dict[str, Any] = json.loads((store.parent / "figures.json").read_text())
+        return figures
+
+    figures = figures_of(data, "--task", "@numbers")
+    assert sorted(figures["tasks"]) == ["digits", "street"]
+    remove_task(store, "signs")
+    shutil.copytree(data / "digits", store.parent / "data" / "digits")
+    shutil.copytree(data / "street", store.parent / "data" / "street")
+    assert figures["tasks"] == figures_of(store.parent / "data")["tasks"]
+
+
+def test_a_task_to_measure_that_there_is_not(store: Path, data: Path) -> None:
+    output = _evaluate(store, data, "--task", "@numbers")
+    assert output.startswith("exit 2")
+    assert "there is no group '@numbers'; the groups are: none" in output
 
 
 def test_the_finetuned_models_give_every_baseline_and_curve(

@@ -112,6 +112,21 @@ class TestGroups:
         )
         assert predicted["predictions"][0]["task"] in MEMBERS
 
+    @pytest.mark.parametrize("mode", ["exact", "one_pass"])
+    def test_every_protocol_of_models_takes_a_mode(self, many: RunningServer, mode: str) -> None:
+        ask = many.client.post
+        [native] = answered(ask("/v1/classify", content=PNG, params={"tasks": GROUP, "mode": mode}))[
+            "results"
+        ]
+        body: dict[str, Any] = {"instances": [{"b64": B64}], "parameters": {"mode": mode}}
+        assert answered(ask(f"/v1/models/{GROUP}:predict", json=body))["predictions"] == [native]
+        tensor = {"name": "image", "datatype": "BYTES", "shape": [1], "data": [B64]}
+        body = {"inputs": [tensor], "parameters": {"mode": mode}, "outputs": [{"name": "score"}]}
+        [score] = answered(ask(f"/v2/models/{GROUP}/infer", json=body))["outputs"]
+        assert score["data"] == [pytest.approx(native["score"])]
+        body["parameters"] = {"mode": "quick"}
+        assert "mode" in refusal(ask(f"/v2/models/{GROUP}/infer", json=body), 400)
+
     def test_lists_of_models_have_it(self, many: RunningServer) -> None:
         models = ["auto", *NAMES, GROUP]
         assert answered(many.client.get("/v2/models"))["models"] == models

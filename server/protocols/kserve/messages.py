@@ -55,6 +55,14 @@ class PredictParameters(BaseModel):
         Literal["none", "simple", "first", "average", "max"] | None,
         Field(description="how tokens become entities, simple by default"),
     ] = None
+    # Any text: `engine.ModeName` would bring torch, too.
+    mode: Annotated[
+        str | None,
+        Field(
+            description="how much the search for the task is worth, one of `modes` of /v1/tasks; of a model"
+            " that is one task it says nothing"
+        ),
+    ] = None
 
 
 class PredictInstances(BaseModel):

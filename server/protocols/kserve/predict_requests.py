@@ -17,7 +17,7 @@ from mass_serve.server.protocols.text_items import texts_of_json
 from mass_serve.server.serving.request_context import EncodedImages, Texts
 
 if TYPE_CHECKING:
-    from mass_serve.engine import Aggregation
+    from mass_serve.engine import Aggregation, ModeName
 
 # The function that reads large JSON in a worker process.
 FRAME_OF_INSTANCES = "mass_serve.server.protocols.kserve.predict_requests:frame_of_instances"
@@ -30,6 +30,7 @@ class PredictRequest:
     inputs: EncodedImages | Texts
     top_k: int
     aggregation: Aggregation
+    mode: ModeName | None
 
 
 def read_instances(body: bytes, limits: Limits) -> PredictRequest:
@@ -70,4 +71,5 @@ def _checked(
         inputs,
         checked_top_k(DEFAULT_TOP_K if top_k is None else top_k, limits.max_top_k),
         parameters["aggregation"] or "simple",
+        parameters["mode"],
     )

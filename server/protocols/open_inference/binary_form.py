@@ -90,6 +90,7 @@ def _options(asked: InferRequest) -> dict[str, Any]:
             "priority": asked.urgency.priority,
             "binary_data_output": asked.binary,
             "aggregation": asked.aggregation,
+            "mode": asked.mode,
         },
         "outputs": [
             {

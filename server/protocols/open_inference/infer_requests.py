@@ -6,7 +6,7 @@ import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -20,7 +20,7 @@ from mass_serve.server.serving.fair_queue import ORDINARY_PRIORITY
 from mass_serve.server.serving.request_context import Inputs, Urgency
 
 if TYPE_CHECKING:
-    from mass_serve.engine import Aggregation
+    from mass_serve.engine import Aggregation, ModeName
 
 # What the likeliest of the other tasks says that an image, or text, was tried with.
 ALTERNATIVE_OUTPUTS = ("alternative_label", "alternative_task", "alternative_coefficient")
@@ -95,6 +95,11 @@ class RequestParameters(Wire):
         Literal["none", "simple", "first", "average", "max"] | None,
         Field(description="how tokens become entities, of tasks that classify tokens"),
     ] = None
+    # Any text: `engine.ModeName` would bring torch, too.
+    mode: Annotated[
+        str | None,
+        Field(description="of the search for the task, one of `modes` of /v1/tasks; nothing to one task"),
+    ] = None
 
 
 class InferBody(Wire):
@@ -126,6 +131,7 @@ class InferRequest:
     urgency: Urgency
     binary: bool  # how an output is written of which nothing else is said
     aggregation: Aggregation | None  # how tokens become entities; None: as everywhere
+    mode: ModeName | None  # of the search for the task; None: the server's own
 
     @property
     def embeds(self) -> bool:
@@ -205,6 +211,7 @@ def read_infer_request(parsed: InferBody, binary: Sequence[memoryview], limits: 
         ),
         binary=parameters.binary_data_output,
         aggregation=parameters.aggregation,
+        mode=cast("ModeName | None", parameters.mode),  # whether it is one is told where it is asked
     )
 
 

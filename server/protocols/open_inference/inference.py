@@ -38,7 +38,12 @@ async def answered(
     answers = embeddings = None
     if asked.classifies:
         answers = await service.classify(
-            asked.inputs, model.question, context, asked.urgency, engine, tells_entities=model.each_token
+            asked.inputs,
+            model.question(asked.mode),
+            context,
+            asked.urgency,
+            engine,
+            tells_entities=model.each_token,
         )
     if asked.embeds:
         question = EmbeddingQuestion(model.task)

@@ -128,6 +128,8 @@ def test_openais_client_lists_the_models(server: RunningServer) -> None:
         ({"instances": [image(1)] * 9}, 413, "limit is 8"),
         ({"instances": [image(1)], "parameters": {"top_k": 0}}, 400, "top_k"),
         ({"instances": [image(1)], "parameters": {"top": 3}}, 400, "top"),
+        ({"instances": [image(1)], "parameters": {"mode": "quick"}}, 400, "not 'quick'"),
+        ({"instances": [image(1)], "parameters": {"mode": "paper"}}, 400, "in the mode exact or balanced"),
     ],
 )
 def test_bad_requests(server: RunningServer, body: dict[str, Any], status: int, words: str) -> None:
