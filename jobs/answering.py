@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
 
 from mass_serve.engine import (
@@ -30,6 +30,7 @@ from mass_serve.jobs.sources import JobInput, weight
 # Of files that wait to be decoded, or are.
 MOST_BYTES_AHEAD = 512 << 20
 NOT_FINITE = "The model's output is not finite; verify the store, or run the job in float32."
+NOBODY_ELSE = nullcontext()
 
 
 @dataclass(frozen=True)
@@ -64,16 +65,37 @@ def answer_all(engine: Engine, asked: Asked, stream: Stream) -> Generator[list[A
 
     Raises JobError where no input can be made ready on this machine, and what the device raises.
     """
+    with preparer_of(engine, asked) as preparer:
+        yield from answer_prepared(engine, asked, stream, preparer)
+
+
+def preparer_of(engine: Engine, asked: Asked) -> Preparer:
+    """Returns what makes inputs ready for a question."""
     placed = asked.question.asks_of_tokens(engine.tasks)
+    return Preparer.of(engine, asked.limits, asked.workers, placed=placed)
+
+
+def answer_prepared(
+    engine: Engine,
+    asked: Asked,
+    stream: Stream,
+    preparer: Preparer,
+    device: AbstractContextManager[object] = NOBODY_ELSE,
+) -> Generator[list[Answered], None, None]:
+    """Yields the answers as `answer_all` does, made ready by what several streams may share.
+
+    `device` is entered for each batch: a lock where several threads have one engine.
+    """
     sorted_batches = 1 if engine.tokenizer is None else SORTED_BATCHES
     limits = BatchLimits(asked.batch_inputs, asked.batch_tokens, sorted_batches)
-    with Preparer.of(engine, asked.limits, asked.workers, placed=placed) as preparer:
-        # All processes have work while what was taken together is on the device.
-        most = limits.window + 2 * asked.workers
-        ahead = Ahead(_pending(stream, preparer), most, MOST_BYTES_AHEAD, lambda one: weight(one[0].found))
-        with closing(ahead):
-            for batch in batches(map(_ready, ahead), limits):
-                yield _answered(engine, asked, batch)
+    # All processes have work while what was taken together is on the device.
+    most = limits.window + 2 * asked.workers
+    ahead = Ahead(_pending(stream, preparer), most, MOST_BYTES_AHEAD, lambda one: weight(one[0].found))
+    with closing(ahead):
+        for batch in batches(map(_ready, ahead), limits):
+            with device:
+                answered = _answered(engine, asked, batch)
+            yield answered
 
 
 def in_order(batches: Iterable[Sequence[Answered]]) -> Iterator[Answered]:

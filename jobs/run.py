@@ -5,10 +5,12 @@ done = run_job(engine, Job(["photos/"], Path("results"), ...), settings={}, told
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import TypeAlias
 
 from mass_serve.engine import Engine
 from mass_serve.jobs.answering import Answered, Asked, Stream, answer_all
@@ -44,6 +46,10 @@ class Job:
         }
 
 
+# Answers what a job reads, in any order, and closes what it is given.
+RowSource: TypeAlias = Callable[[Job, Stream], Generator[list[Result], None, None]]
+
+
 @dataclass(frozen=True)
 class JobProgress:
     """How far a job is."""
@@ -65,6 +71,13 @@ class Done:
 def run_job(
     engine: Engine, job: Job, settings: Mapping[str, object], told: Callable[[JobProgress], None]
 ) -> Done:
+    """Runs a job by one engine: see `run_job_by`."""
+    return run_job_by(partial(_engine_rows, engine), job, settings, told)
+
+
+def run_job_by(
+    rows: RowSource, job: Job, settings: Mapping[str, object], told: Callable[[JobProgress], None]
+) -> Done:
     """Runs a job to its end, or goes on with it.
 
     `settings` are what else the rows depend on, such as the store's revision. Raises JobError; whatever ends
@@ -77,20 +90,25 @@ def run_job(
         check_tables(listing, job.columns)
         if not results.has_ended:
             stream = inputs(listing, job.columns, results.start, frozenset(results.done))
-            _answer(engine, job, stream, results, _Meter(results.counts, listing.num_bytes, told))
+            meter = _Meter(results.counts, listing.num_bytes, told)
+            with closing(rows(job, stream)) as found:
+                for some in found:
+                    results.add(some)
+                    meter.add(some)
             results.end()
         return Done(results.counts, left_out)
 
 
-def _answer(engine: Engine, job: Job, stream: Stream, results: ResultsFolder, meter: _Meter) -> None:
+def _engine_rows(engine: Engine, job: Job, stream: Stream) -> Generator[list[Result], None, None]:
     with closing(answer_all(engine, job.asked, stream)) as batches:
         for batch in batches:
-            results.add([_result(one, job.rows) for one in batch])
-            meter.add(batch)
+            yield [result_of(one, job.rows) for one in batch]
 
 
-def _result(answered: Answered, form: RowForm) -> Result:
-    return Result(answered.input.at, form.rows(answered), failed=bool(answered.problem))
+def result_of(answered: Answered, form: RowForm) -> Result:
+    """Returns what is written of an input."""
+    one = answered.input
+    return Result(one.at, form.rows(answered), bool(answered.problem), one.bytes_read)
 
 
 class _Meter:
@@ -100,8 +118,8 @@ class _Meter:
         self._inputs, self._failed, self._read = before.inputs, before.failed, 0
         self._total, self._told = bytes_total, told
 
-    def add(self, batch: Sequence[Answered]) -> None:
-        self._inputs += len(batch)
-        self._failed += sum(bool(one.problem) for one in batch)
-        self._read = max(self._read, *(one.input.bytes_read for one in batch))
+    def add(self, results: Sequence[Result]) -> None:
+        self._inputs += len(results)
+        self._failed += sum(one.failed for one in results)
+        self._read = max(self._read, *(one.bytes_read for one in results))
         self._told(JobProgress(self._inputs, self._failed, self._read, self._total))

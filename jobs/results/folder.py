@@ -53,6 +53,7 @@ class Result:
     at: Position
     rows: Sequence[Row]
     failed: bool
+    bytes_read: int = 0  # of all sources, when the input is
 
 
 @dataclass(frozen=True)
