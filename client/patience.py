@@ -6,7 +6,10 @@ from dataclasses import dataclass, replace
 
 import httpx
 
-from mass_serve.client.responses import LATER
+from mass_serve.client.responses import LATER, is_of_proxy
+
+# A proxy has another server, or a new one soon.
+PROXY_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
@@ -18,12 +21,17 @@ class Patience:
 
     def after(self, response: httpx.Response) -> tuple[float, Patience] | None:
         """Returns how long to wait before the next try, and the patience left; None to take the response."""
-        if response.status_code not in LATER or self.tries <= 1:
-            return None
-        try:
-            wait = float(response.headers["Retry-After"])
-        except (KeyError, ValueError):
-            return None
-        if not 0 <= wait <= self.seconds:
+        wait = PROXY_SECONDS if is_of_proxy(response) else _told_wait(response)
+        if wait is None or self.tries <= 1 or not 0 <= wait <= self.seconds:
             return None
         return wait, replace(self, tries=self.tries - 1, seconds=self.seconds - wait)
+
+
+def _told_wait(response: httpx.Response) -> float | None:
+    """Returns the seconds after which a server says that it may answer."""
+    if response.status_code not in LATER:
+        return None
+    try:
+        return float(response.headers["Retry-After"])
+    except (KeyError, ValueError):
+        return None

@@ -53,6 +53,15 @@ def _kind(status: int) -> type[ClientError]:
     return RefusedError if status < 500 else FailedError
 
 
+def is_of_proxy(response: httpx.Response) -> bool:
+    """Tells whether a proxy says that the server behind it is gone, and no server anything.
+
+    What was asked may be asked again: no request of this client's changes anything.
+    """
+    is_json = response.headers.get("Content-Type", "").startswith("application/json")
+    return response.is_server_error and not is_json
+
+
 def _sentence(response: httpx.Response) -> str:
     try:
         return str(response.json()["error"])

@@ -16,14 +16,19 @@ SERVED = {"store_revision": "1", "reads": "images", "tasks": []}
 class Busy:
     """A transport that refuses so many requests with a status, and then answers."""
 
-    def __init__(self, times: int, status: int = 429, after: str | None = "0") -> None:
+    def __init__(
+        self, times: int, status: int = 429, after: str | None = "0", of_proxy: bool = False
+    ) -> None:
         self.left, self.status, self.after, self.asked = times, status, after, 0
+        self.of_proxy = of_proxy
 
     def __call__(self, request: httpx.Request) -> httpx.Response:  # noqa: ARG002 - the same for all
         self.asked += 1
         if self.left == 0:
             return httpx.Response(200, json=SERVED)
         self.left -= 1
+        if self.of_proxy:
+            return httpx.Response(self.status, text="Internal Server Error")
         headers = {} if self.after is None else {"Retry-After": self.after}
         return httpx.Response(self.status, json={"error": "Come later."}, headers=headers)
 
@@ -89,12 +94,20 @@ def test_what_would_be_refused_again_is_not_asked_again(ask: Ask, status: int, k
     assert busy.asked == 1
 
 
-@pytest.mark.parametrize("status", [200, 502])
+@both
+@pytest.mark.parametrize("status", [500, 502, 503, 504])
+def test_another_is_asked_where_a_proxy_lost_its_server(ask: Ask, status: int) -> None:
+    lost = Busy(2, status, of_proxy=True)
+    assert ask(lost, 5, 60)
+    assert lost.asked == 3
+
+
+@pytest.mark.parametrize("status", [200, 500, 502, 503])
 def test_what_is_no_server_of_ours_is_told(status: int) -> None:
     http = httpx.Client(transport=httpx.MockTransport(lambda _: httpx.Response(status, text="<html>")))
     with (
-        Client("http://server", http=http) as client,
-        pytest.raises(FailedError, match=f"{status}, and"),
+        Client("http://server", http=http, tries=1) as client,
+        pytest.raises((FailedError, BusyError), match=f"{status}, and"),
     ):
         client.tasks()
 
