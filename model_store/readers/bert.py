@@ -24,6 +24,7 @@ from mass_serve.model_store.readers.transformers_names import (
     checked_architecture,
     stacked_sources,
     weight_and_bias,
+    with_prefix,
 )
 
 DEFAULTS: dict[str, Any] = {
@@ -39,6 +40,7 @@ DEFAULTS: dict[str, Any] = {
     "position_embedding_type": "absolute",
     "is_decoder": False,
 }
+_PREFIX = "bert."
 WORDS = "embeddings.word_embeddings.weight"
 POSITIONS = "embeddings.position_embeddings.weight"
 TYPES = "embeddings.token_type_embeddings.weight"
@@ -70,7 +72,11 @@ class Bert:
         """
         keys = tuple(keys)
         classifies = weight_of(self.classifier) in keys
-        return names_without(keys, "bert.", _NOT_NEEDED if classifies else (*_NOT_NEEDED, _POOLER))
+        return names_without(keys, _PREFIX, _NOT_NEEDED if classifies else (*_NOT_NEEDED, _POOLER))
+
+    def key(self, name: str, description: Description) -> str:  # noqa: ARG002
+        """Returns the name in a file of transformers: `names` undone."""
+        return with_prefix(name, _PREFIX, (self.classifier,))
 
     def architecture(self, description: Description) -> Architecture:
         """Reads the encoder's sizes from config.json.

@@ -1,4 +1,8 @@
-"""What becomes of tensors of a checkpoint that are no parameter of ours as they are; in float32."""
+"""What becomes of tensors of a checkpoint that are no parameter of ours as they are; in float32.
+
+Those of the forms that models are exported in are reversible: `undone` gives tensors of which the same change
+makes the same parameter.
+"""
 
 from __future__ import annotations
 
@@ -27,6 +31,10 @@ class LayerScale:
     def __call__(self, stacked: Tensor, further: Sequence[Tensor]) -> Tensor:
         (gamma,) = further
         return gamma.float().view(-1, *[1] * (stacked.ndim - 1)) * stacked.float()
+
+    def undone(self, parameter: Tensor) -> tuple[Tensor, Sequence[Tensor]]:
+        """W as it is, by a layer scale of ones."""
+        return parameter, [torch.ones(self.width)]
 
 
 @dataclass(frozen=True)
@@ -57,6 +65,12 @@ class Positions:
             patches = grid.permute(0, 2, 3, 1).reshape(-1, self.width)
         return torch.cat([rows[:1], *(tokens.float()[0] for tokens in further), patches])
 
+    def undone(self, parameter: Tensor) -> tuple[Tensor, Sequence[Tensor]]:
+        """Positions for a grid of `side`, and the registers."""
+        before = 1 + self.num_registers
+        registers = [parameter[None, 1:before]] if self.registers is not None else []
+        return torch.cat([parameter[:1], parameter[before:]]), registers
+
 
 @dataclass(frozen=True)
 class DistilledPositions:
@@ -77,6 +91,10 @@ class DistilledPositions:
         rows = stacked.float()[0].clone()
         rows[1] += token.float()[0, 0]
         return rows
+
+    def undone(self, parameter: Tensor) -> tuple[Tensor, Sequence[Tensor]]:
+        """The positions as they are, and a distillation token of zeros."""
+        return parameter, [torch.zeros(1, 1, self.width)]
 
 
 @dataclass(frozen=True)
@@ -140,6 +158,12 @@ class TextPositions:
         positions = stacked.float()[self.start :]
         return positions + further[0].float()[0] if further else positions
 
+    def undone(self, parameter: Tensor) -> tuple[Tensor, Sequence[Tensor]]:
+        """The positions behind S rows of zeros, and types that add nothing."""
+        positions = torch.cat([torch.zeros(self.start, parameter.shape[1]), parameter])
+        types = [] if self.types is None else [torch.zeros(self.num_types, self.width)]
+        return positions, types
+
 
 @dataclass(frozen=True)
 class FurtherTypes:
@@ -152,3 +176,7 @@ class FurtherTypes:
     def __call__(self, stacked: Tensor, further: Sequence[Tensor]) -> Tensor:  # noqa: ARG002
         types = stacked.float()
         return types[1:] - types[0]
+
+    def undone(self, parameter: Tensor) -> tuple[Tensor, Sequence[Tensor]]:
+        """The types behind a first one that adds nothing."""
+        return torch.cat([torch.zeros(1, parameter.shape[1]), parameter]), []

@@ -13,25 +13,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mass_serve.backbone.architecture import AnyPooling, Architecture, bias_of, weight_of
+from mass_serve.backbone.architecture import AnyPooling, Architecture
 from mass_serve.merging import ThinDelta, task_vector
 from mass_serve.model_store.errors import CheckpointError
 from mass_serve.model_store.format.entries import HiddenSpec
-from mass_serve.model_store.format.heads import (
-    BIAS,
-    DENSE_BIAS,
-    DENSE_WEIGHT,
-    NORM_BIAS,
-    NORM_WEIGHT,
-    WEIGHT,
-)
+from mass_serve.model_store.format.heads import DENSE_BIAS, DENSE_WEIGHT, NORM_BIAS, NORM_WEIGHT
 from mass_serve.model_store.format.tensor_files import LARGEST_NUMBER, is_moderate
 from mass_serve.model_store.readers.adapters import AdaptedWeights, changed_parameters
 from mass_serve.model_store.readers.bert import Bert
 from mass_serve.model_store.readers.clip import ClipVision
 from mass_serve.model_store.readers.dinov2 import Dinov2
 from mass_serve.model_store.readers.distilbert import DistilBert
-from mass_serve.model_store.readers.family import Description, Family, Source
+from mass_serve.model_store.readers.family import Description, Family, Source, classifier_names
 from mass_serve.model_store.readers.json_files import ConfigFile, read_json_object
 from mass_serve.model_store.readers.modernbert import ModernBert
 from mass_serve.model_store.readers.open_clip_vision import OpenClipVision
@@ -257,12 +250,7 @@ class Checkpoint:
 
     def _classifier_keys(self, description: Description) -> dict[str, str]:
         """The parts of a classifier so described that are here, by what heads call them."""
-        linear, hidden = self._family.classifier, self._family.hidden_layer(description)
-        parts = {} if linear is None else {WEIGHT: weight_of(linear), BIAS: bias_of(linear)}
-        if hidden is not None:
-            parts |= {DENSE_WEIGHT: weight_of(hidden.dense), DENSE_BIAS: bias_of(hidden.dense)}
-            if hidden.norm is not None:
-                parts |= {NORM_WEIGHT: weight_of(hidden.norm), NORM_BIAS: bias_of(hidden.norm)}
+        parts = classifier_names(self._family, description)
         return {part: key for part, key in parts.items() if key in self._keys}
 
     def _check_keys(self) -> None:

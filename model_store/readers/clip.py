@@ -20,7 +20,7 @@ from mass_serve.model_store.errors import CheckpointError
 from mass_serve.model_store.format.architecture_v1 import FlatArchitecture
 from mass_serve.model_store.format.field_types import first_problem
 from mass_serve.model_store.readers.family import Description, LinearClassifier, Source
-from mass_serve.model_store.readers.transformers_names import stacked_sources, weight_and_bias
+from mass_serve.model_store.readers.transformers_names import stacked_sources, weight_and_bias, with_prefix
 
 VISION_DEFAULTS: dict[str, Any] = {
     "image_size": 224,
@@ -39,6 +39,9 @@ _ACTIVATIONS = ("quick_gelu", "gelu")  # named as ours
 _WITH_PROJECTION = {"CLIPVisionModelWithProjection", "CLIPModel"}
 _PROJECTION = "visual_projection"
 _LAST_NORM = "post_layernorm"
+_PREFIX = "vision_model."
+# In files, and here.
+_MISSPELT, _FIRST_NORM = "pre_layrnorm", "pre_layernorm"
 
 
 class ClipVision(LinearClassifier):
@@ -64,6 +67,10 @@ class ClipVision(LinearClassifier):
             unused = {weight_of(_LAST_NORM), bias_of(_LAST_NORM), weight_of(_PROJECTION)}
             return {key: None if name in unused else name for key, name in names.items()}
         return names
+
+    def key(self, name: str, description: Description) -> str:  # noqa: ARG002
+        """Returns the name in a file of transformers: `names` undone."""
+        return with_prefix(name, _PREFIX, (self.classifier, _PROJECTION)).replace(_FIRST_NORM, _MISSPELT)
 
     def architecture(self, description: Description) -> Architecture:
         """Reads the encoder's sizes from config.json: of a full CLIPModel the vision tower's.
@@ -105,7 +112,7 @@ def _name(key: str) -> str | None:
         return None
     if key.endswith(".position_ids"):
         return None
-    return key.removeprefix("vision_model.").replace("pre_layrnorm.", "pre_layernorm.")
+    return key.removeprefix(_PREFIX).replace(_MISSPELT, _FIRST_NORM)
 
 
 def _keys(architecture: Architecture) -> dict[str, tuple[str, ...]]:
@@ -115,7 +122,7 @@ def _keys(architecture: Architecture) -> dict[str, tuple[str, ...]]:
         weight_of(embedding.linear): ("embeddings.patch_embedding.weight",),
         embedding.class_token: ("embeddings.class_embedding",),
         embedding.positions: ("embeddings.position_embedding.weight",),
-        **weight_and_bias(embedding.norm, "pre_layernorm"),
+        **weight_and_bias(embedding.norm, _FIRST_NORM),
         **block_table(architecture),
         **weight_and_bias(pooling.norm, _LAST_NORM),
         weight_of(Pooling.linear): (weight_of(_PROJECTION),),

@@ -26,6 +26,7 @@ from mass_serve.model_store.readers.transformers_names import (
     square_edge,
     stacked_sources,
     weight_and_bias,
+    with_prefix,
 )
 
 DEFAULTS: dict[str, Any] = {
@@ -41,7 +42,7 @@ DEFAULTS: dict[str, Any] = {
     "use_swiglu_ffn": False,
     "num_channels": 3,
 }
-_WITH_REGISTERS = "dinov2_with_registers"
+_PLAIN, _WITH_REGISTERS = "dinov2", "dinov2_with_registers"
 _DEFAULTS_WITH_REGISTERS = DEFAULTS | {"patch_size": 16, "num_register_tokens": 4}
 # Beyond that nobody interpolates, and a configuration could ask for any amount of memory.
 _MOST_ENLARGED = 4
@@ -58,14 +59,18 @@ class Dinov2(LinearClassifier):
 
     def reads(self, config: Mapping[str, Any], keys: Iterable[str]) -> bool:  # noqa: ARG002
         """Tells a checkpoint by its `model_type`."""
-        return config.get("model_type") in ("dinov2", _WITH_REGISTERS)
+        return config.get("model_type") in (_PLAIN, _WITH_REGISTERS)
 
     def names(self, keys: Iterable[str]) -> dict[str, str | None]:
         """Strips the prefix; None for the mask token, which only pre-training needs."""
         bare = {
-            key: as_saved(key.removeprefix("dinov2.").removeprefix(f"{_WITH_REGISTERS}.")) for key in keys
+            key: as_saved(key.removeprefix(f"{_PLAIN}.").removeprefix(f"{_WITH_REGISTERS}.")) for key in keys
         }
         return {key: None if name == "embeddings.mask_token" else name for key, name in bare.items()}
+
+    def key(self, name: str, description: Description) -> str:
+        """Returns the name in a file of transformers: `names` undone."""
+        return with_prefix(name, f"{description.config['model_type']}.", (self.classifier,))
 
     def architecture(self, description: Description) -> Architecture:
         """Reads the encoder's sizes from config.json, and the image size where its preprocessing is.

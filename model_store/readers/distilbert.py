@@ -14,6 +14,7 @@ from mass_serve.model_store.readers.transformers_names import (
     checked_architecture,
     stacked_sources,
     weight_and_bias,
+    with_prefix,
 )
 
 DEFAULTS: dict[str, Any] = {
@@ -26,12 +27,14 @@ DEFAULTS: dict[str, Any] = {
     "max_position_embeddings": 512,
 }
 # BERT's words for the same.
-_AS_BERT = {
+AS_BERT = {
     "hidden_size": "dim",
+    "num_hidden_layers": "n_layers",
     "num_attention_heads": "n_heads",
     "intermediate_size": "hidden_dim",
     "hidden_act": "activation",
 }
+_PREFIX, _HIDDEN = "distilbert.", "pre_classifier"
 _LAYER_NORM_EPS = 1e-12  # of every DistilBERT: its configuration has none
 _NOT_NEEDED = ("vocab_",)  # the head of pre-training
 
@@ -46,7 +49,7 @@ class DistilBert:
     def hidden_layer(self, description: Description) -> HiddenNames | None:
         """Returns the layer before the classifier, with a ReLU behind it; none of a classifier of tokens."""
         spec = HiddenSpec(activation="relu", norm_eps=None)
-        return None if description.each_token else HiddenNames("pre_classifier", spec)
+        return None if description.each_token else HiddenNames(_HIDDEN, spec)
 
     def reads(self, config: Mapping[str, Any], keys: Iterable[str]) -> bool:  # noqa: ARG002
         """Tells a checkpoint by its `model_type`."""
@@ -54,12 +57,16 @@ class DistilBert:
 
     def names(self, keys: Iterable[str]) -> dict[str, str | None]:
         """Returns the encoder's parameters by the names of DistilBertModel, None for what is not needed."""
-        return names_without(keys, "distilbert.", _NOT_NEEDED)
+        return names_without(keys, _PREFIX, _NOT_NEEDED)
+
+    def key(self, name: str, description: Description) -> str:  # noqa: ARG002
+        """Returns the name in a file of transformers: `names` undone."""
+        return with_prefix(name, _PREFIX, (self.classifier, _HIDDEN))
 
     def architecture(self, description: Description) -> Architecture:
         """Reads the encoder's sizes from config.json. Raises CheckpointError for sizes that cannot be."""
         path, config = description.path, DEFAULTS | dict(description.config)
-        as_bert = {name: config[own] for name, own in _AS_BERT.items()}
+        as_bert = {name: config[own] for name, own in AS_BERT.items()}
         return checked_architecture(
             path,
             {
@@ -71,7 +78,7 @@ class DistilBert:
                     "types": 1,
                 },
                 "block": post_norm_block(path, {**as_bert, "layer_norm_eps": _LAYER_NORM_EPS}),
-                "depth": config["n_layers"],
+                "depth": as_bert["num_hidden_layers"],
                 "pooling": pooling_of(description),
             },
         )

@@ -5,13 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
-from mass_serve.backbone.architecture import Architecture
+from mass_serve.backbone.architecture import Architecture, bias_of, weight_of
 from mass_serve.model_store.errors import CheckpointError
 from mass_serve.model_store.format.entries import HiddenSpec
+from mass_serve.model_store.format.heads import (
+    BIAS,
+    DENSE_BIAS,
+    DENSE_WEIGHT,
+    NORM_BIAS,
+    NORM_WEIGHT,
+    WEIGHT,
+)
 from mass_serve.model_store.format.tensor_files import TensorSpec
 
 
@@ -25,6 +33,15 @@ class Change(Protocol):
 
     def __call__(self, stacked: Tensor, further: Sequence[Tensor]) -> Tensor:
         """Returns the parameter, in float32."""
+        ...
+
+
+@runtime_checkable
+class ReversibleChange(Change, Protocol):
+    """A change of which tensors are known that it makes a parameter of."""
+
+    def undone(self, parameter: Tensor) -> tuple[Tensor, Sequence[Tensor]]:
+        """Returns tensors in float32, stacked and further, of which the change makes the parameter."""
         ...
 
 
@@ -42,6 +59,20 @@ class Source:
         """The shape in the file of every tensor that the parameter is made of."""
         further = {} if self.change is None else self.change.tensors
         return {**dict.fromkeys(self.keys, self.shape), **further}
+
+    def undone(self, parameter: Tensor) -> dict[str, Tensor]:
+        """Returns the tensors in the file, in float32, that the parameter is made of again.
+
+        The change must be reversible.
+        """
+        stacked, further = parameter.float(), {}
+        if self.change is not None:
+            assert isinstance(self.change, ReversibleChange)
+            stacked, others = self.change.undone(stacked)
+            further = dict(zip(self.change.tensors, others, strict=True))
+        stacked = stacked.T if self.transposed else stacked
+        parts = stacked.reshape(len(self.keys), *self.shape)
+        return further | dict(zip(self.keys, parts, strict=True))
 
 
 @dataclass(frozen=True)
@@ -129,3 +160,22 @@ class Family(Protocol):
     def sources(self, architecture: Architecture, description: Description) -> dict[str, Source]:
         """Returns the place of every canonical parameter, whichever pooling the encoder is given."""
         ...
+
+
+class WritableFamily(Family, Protocol):
+    """A family whose models can be written as well: each of its changes is reversible."""
+
+    def key(self, name: str, description: Description) -> str:
+        """Returns the name that transformers' own classes give a tensor in a file: `names` undone."""
+        ...
+
+
+def classifier_names(family: Family, description: Description) -> dict[str, str]:
+    """The parts of a classifier so described: the family's names by what heads call them."""
+    linear, hidden = family.classifier, family.hidden_layer(description)
+    parts = {} if linear is None else {WEIGHT: weight_of(linear), BIAS: bias_of(linear)}
+    if hidden is not None:
+        parts |= {DENSE_WEIGHT: weight_of(hidden.dense), DENSE_BIAS: bias_of(hidden.dense)}
+        if hidden.norm is not None:
+            parts |= {NORM_WEIGHT: weight_of(hidden.norm), NORM_BIAS: bias_of(hidden.norm)}
+    return parts

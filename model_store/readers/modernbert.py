@@ -26,6 +26,7 @@ from mass_serve.model_store.readers.transformers_names import (
     checked_architecture,
     stacked_sources,
     weight_and_bias,
+    with_prefix,
 )
 
 DEFAULTS: dict[str, Any] = {
@@ -45,9 +46,10 @@ DEFAULTS: dict[str, Any] = {
     "classifier_activation": "gelu",
     "attention_bias": False,
 }
+_PREFIX, _HEAD = "model.", "head."
 _GLOBAL, _LOCAL = "full_attention", "sliding_attention"
-_POOLED = {"cls": "class", "mean": "mean"}
-_HEAD_ACTIVATIONS: Mapping[str, HeadActivation] = {
+CLASSIFIER_POOLINGS = {"cls": "class", "mean": "mean"}
+HEAD_ACTIVATIONS: Mapping[str, HeadActivation] = {
     **ACTIVATIONS,
     "silu": "silu",
     "tanh": "tanh",
@@ -66,13 +68,13 @@ class ModernBert:
         """Returns the prediction head: a linear, its activation and a LayerNorm."""
         config = DEFAULTS | dict(description.config)
         found = config["classifier_activation"]
-        if not isinstance(found, str) or found not in _HEAD_ACTIVATIONS:
+        if not isinstance(found, str) or found not in HEAD_ACTIVATIONS:
             raise CheckpointError(
-                f"{description.path}: classifier_activation must be {' or '.join(_HEAD_ACTIVATIONS)},"
+                f"{description.path}: classifier_activation must be {' or '.join(HEAD_ACTIVATIONS)},"
                 f" found {found!r}"
             )
-        spec = HiddenSpec(activation=_HEAD_ACTIVATIONS[found], norm_eps=config["norm_eps"])
-        return HiddenNames("head.dense", spec, "head.norm")
+        spec = HiddenSpec(activation=HEAD_ACTIVATIONS[found], norm_eps=config["norm_eps"])
+        return HiddenNames(f"{_HEAD}dense", spec, f"{_HEAD}norm")
 
     def reads(self, config: Mapping[str, Any], keys: Iterable[str]) -> bool:  # noqa: ARG002
         """Tells a checkpoint by its `model_type`."""
@@ -81,8 +83,12 @@ class ModernBert:
     def names(self, keys: Iterable[str]) -> dict[str, str | None]:
         """Returns the encoder's parameters by the names of ModernBertModel, None for what is not needed."""
         keys = tuple(keys)
-        unused = ("decoder.",) if weight_of(self.classifier) in keys else ("decoder.", "head.")
-        return names_without(keys, "model.", unused)
+        unused = ("decoder.",) if weight_of(self.classifier) in keys else ("decoder.", _HEAD)
+        return names_without(keys, _PREFIX, unused)
+
+    def key(self, name: str, description: Description) -> str:  # noqa: ARG002
+        """Returns the name in a file of transformers: `names` undone."""
+        return with_prefix(name, _PREFIX, (self.classifier, _HEAD))
 
     def architecture(self, description: Description) -> Architecture:
         """Reads the encoder's sizes from config.json.
@@ -120,19 +126,23 @@ class ModernBert:
 
     def sources(self, architecture: Architecture, description: Description) -> dict[str, Source]:
         """Returns the place of every canonical parameter; biases that are not there are zeros."""
-        sources = stacked_sources(architecture, _table(architecture))
-        return with_zero_biases(sources, architecture, description)
+        return with_zero_biases(self.all_sources(architecture), architecture, description)
+
+    def all_sources(self, architecture: Architecture) -> dict[str, Source]:
+        """Returns the place of every canonical parameter in a checkpoint that has each of them."""
+        return stacked_sources(architecture, _table(architecture))
 
 
 def _pooled(description: Description, config: Mapping[str, Any]) -> str:
     if told := pooled_as_told(description):
         return told
     found = config["classifier_pooling"]
-    if not isinstance(found, str) or found not in _POOLED:
+    if not isinstance(found, str) or found not in CLASSIFIER_POOLINGS:
         raise CheckpointError(
-            f"{description.path}: classifier_pooling must be {' or '.join(_POOLED)}, found {found!r}"
+            f"{description.path}: classifier_pooling must be {' or '.join(CLASSIFIER_POOLINGS)},"
+            f" found {found!r}"
         )
-    return _POOLED[found]
+    return CLASSIFIER_POOLINGS[found]
 
 
 def _rotary(description: Description, config: Mapping[str, Any]) -> dict[str, Any]:

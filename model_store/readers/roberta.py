@@ -15,12 +15,14 @@ from mass_serve.model_store.readers.bert import DEFAULTS as BERT_DEFAULTS
 from mass_serve.model_store.readers.bert import bert_sources, pooling_of, refuse_unserved
 from mass_serve.model_store.readers.family import Description, HiddenNames, Source
 from mass_serve.model_store.readers.text_names import names_without, positive_size, post_norm_block
-from mass_serve.model_store.readers.transformers_names import checked_architecture
+from mass_serve.model_store.readers.transformers_names import checked_architecture, with_prefix
 
 DEFAULTS: dict[str, Any] = {**BERT_DEFAULTS, "vocab_size": 50265, "pad_token_id": 1}
 # Of a bare model the pooler, and the head of pre-training.
 _NOT_NEEDED = ("lm_head.", "pooler.")
-_OF_TOKENS = {f"classifier.{part}": f"classifier.out_proj.{part}" for part in ("weight", "bias")}
+_PREFIX = "roberta."
+_CLASSIFIER = "classifier."
+_OF_TOKENS = {f"{_CLASSIFIER}{part}": f"{_CLASSIFIER}out_proj.{part}" for part in ("weight", "bias")}
 
 
 class Roberta:
@@ -33,7 +35,7 @@ class Roberta:
     def hidden_layer(self, description: Description) -> HiddenNames | None:
         """Returns the classifier's first layer, with tanh behind it; none of a classifier of tokens."""
         spec = HiddenSpec(activation="tanh", norm_eps=None)
-        return None if description.each_token else HiddenNames("classifier.dense", spec)
+        return None if description.each_token else HiddenNames(f"{_CLASSIFIER}dense", spec)
 
     def reads(self, config: Mapping[str, Any], keys: Iterable[str]) -> bool:  # noqa: ARG002
         """Tells a checkpoint by its `model_type`."""
@@ -44,8 +46,14 @@ class Roberta:
 
         The linear of a classifier of tokens, which has no layer before it, gets the name of the other's last.
         """
-        names = names_without(keys, "roberta.", _NOT_NEEDED)
+        names = names_without(keys, _PREFIX, _NOT_NEEDED)
         return {key: _OF_TOKENS.get(name, name) if name else None for key, name in names.items()}
+
+    def key(self, name: str, description: Description) -> str:
+        """Returns the name in a file of transformers: `names` undone."""
+        if description.each_token:
+            name = next((key for key, own in _OF_TOKENS.items() if own == name), name)
+        return with_prefix(name, _PREFIX, (_CLASSIFIER,))
 
     def architecture(self, description: Description) -> Architecture:
         """Reads the encoder's sizes from config.json.
@@ -84,4 +92,9 @@ def _start(description: Description) -> int:
     padding = (DEFAULTS | dict(description.config))["pad_token_id"]
     if type(padding) is not int or padding < 0:  # a bool is an int to Python
         raise CheckpointError(f"{description.path}: pad_token_id must be a whole number, found {padding!r}")
+    return padding_before(padding)
+
+
+def padding_before(padding: int) -> int:
+    """How many positions are of no token, with padding of that id."""
     return padding + 1

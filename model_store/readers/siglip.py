@@ -22,6 +22,7 @@ from mass_serve.model_store.readers.transformers_names import (
     square_edge,
     stacked_sources,
     weight_and_bias,
+    with_prefix,
 )
 
 DEFAULTS: dict[str, Any] = {
@@ -38,6 +39,7 @@ DEFAULTS: dict[str, Any] = {
 _VISION_ALONE = "siglip_vision_model"
 _NAFLEX = ("siglip2", "siglip2_vision_model")
 _TEXT = ("text_model.", "logit_scale", "logit_bias")
+_PREFIX = "vision_model."
 _HEAD = "head."
 _PROBE = f"{_HEAD}probe"
 
@@ -59,13 +61,17 @@ class Siglip(LinearClassifier):
 
         A model with a classifier has an attention pooling, too, which it does not use.
         """
-        bare = {key: key.removeprefix("vision_model.") for key in keys}
+        bare = {key: key.removeprefix(_PREFIX) for key in keys}
         classifies = weight_of(self.classifier) in bare.values()
         unused = (*_TEXT, _HEAD) if classifies else _TEXT
         return {
             key: None if name.startswith(unused) or name.endswith(".position_ids") else name
             for key, name in bare.items()
         }
+
+    def key(self, name: str, description: Description) -> str:  # noqa: ARG002
+        """Returns the name in a file of transformers: `names` undone."""
+        return with_prefix(name, _PREFIX, (self.classifier,))
 
     def architecture(self, description: Description) -> Architecture:
         """Reads the encoder's sizes from config.json: of a full SiglipModel the vision tower's.

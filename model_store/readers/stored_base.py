@@ -113,15 +113,11 @@ class _EncoderWeights(WeightFiles):
             key: TensorSpec(torch.float32, source.shape) for source in sources.values() for key in source.keys
         }
         self._read = read
-        self._place = {
-            key: (name, source, part)
-            for name, source in sources.items()
-            for part, key in enumerate(source.keys)
-        }
+        self._place = {key: (name, source) for name, source in sources.items() for key in source.keys}
 
     def read(self, key: str) -> Tensor:
-        name, source, part = self._place[key]
-        return self._read(name).float().reshape(len(source.keys), *source.shape)[part]
+        name, source = self._place[key]
+        return source.undone(self._read(name))[key]
 
 
 def _is_plain(source: Source) -> bool:

@@ -16,8 +16,8 @@ from mass_serve.model_store.readers.transformers_names import activation_of
 # Where sentence-transformers lists what comes after the encoder, and the kinds of it that are served. A
 # cosine head normalises by itself.
 MODULES_FILE = "modules.json"
-_POOLING, _SERVED = "Pooling", ("Transformer", "Pooling", "Normalize")
-_POOLED = {"pooling_mode_cls_token": "class", "pooling_mode_mean_tokens": "mean"}
+POOLING, _SERVED = "Pooling", ("Transformer", "Pooling", "Normalize")
+POOLED = {"pooling_mode_cls_token": "class", "pooling_mode_mean_tokens": "mean"}
 
 
 def names_without(keys: Iterable[str], prefix: str, unused: tuple[str, ...]) -> dict[str, str | None]:
@@ -67,24 +67,24 @@ def pooled_as_told(description: Description) -> str | None:
         raise CheckpointError(
             f"{path}: a module of the kind {other[0]} is not served, only {', '.join(_SERVED)}"
         )
-    if _POOLING not in kinds:
-        raise CheckpointError(f"{path} has no module of the kind {_POOLING}")
-    return _pooled_by(_config_of(path, kinds[_POOLING]))
+    if POOLING not in kinds:
+        raise CheckpointError(f"{path} has no module of the kind {POOLING}")
+    return _pooled_by(_config_of(path, kinds[POOLING]))
 
 
 def _config_of(modules: Path, folder: str) -> Path:
     if not folder.isprintable() or Path(folder).name != folder or not folder:
-        raise CheckpointError(f"{modules} must name the folder of its {_POOLING} in its own folder")
+        raise CheckpointError(f"{modules} must name the folder of its {POOLING} in its own folder")
     return modules.parent / folder / "config.json"
 
 
 def _pooled_by(path: Path) -> str:
     config = read_json_object(path)
     chosen = sorted(key for key, value in config.items() if key.startswith("pooling_mode_") and value is True)
-    if len(chosen) != 1 or chosen[0] not in _POOLED:
+    if len(chosen) != 1 or chosen[0] not in POOLED:
         found = ", ".join(chosen) or "none"
-        raise CheckpointError(f"{path}: one of {' and '.join(_POOLED)} must be true, found {found}")
-    return _POOLED[chosen[0]]
+        raise CheckpointError(f"{path}: one of {' and '.join(POOLED)} must be true, found {found}")
+    return POOLED[chosen[0]]
 
 
 def with_zero_biases(

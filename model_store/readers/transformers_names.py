@@ -22,6 +22,8 @@ ACTIVATIONS: Mapping[str, Activation] = {
     "gelu_pytorch_tanh": "gelu_tanh",
     "gelu_new": "gelu_tanh",
 }
+# The first of the names of each.
+ACTIVATION_NAMES: Mapping[Activation, str] = {own: name for name, own in reversed(tuple(ACTIVATIONS.items()))}
 # Modules as transformers 5 calls them in memory, and so PEFT in an adapter, and as checkpoints call them.
 _SAVED_AS = {
     ".attention.q_proj.": ".attention.attention.query.",
@@ -67,6 +69,11 @@ def as_saved(name: str) -> str:
     for module, saved in _SAVED_AS.items():
         name = name.replace(module, saved)
     return name
+
+
+def with_prefix(name: str, prefix: str, beside: tuple[str, ...]) -> str:
+    """The name of a tensor in a file: a prefix and its name, but for what is beside the encoder."""
+    return name if name.startswith(beside) else prefix + name
 
 
 def weight_and_bias(operation: str, *theirs: str) -> dict[str, tuple[str, ...]]:

@@ -7,6 +7,7 @@ whatever equals the defaults, so the defaults are part of the format.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -22,6 +23,7 @@ from mass_serve.model_store.readers.transformers_names import (
     square_edge,
     stacked_sources,
     weight_and_bias,
+    with_prefix,
 )
 
 DEFAULTS: dict[str, Any] = {
@@ -36,6 +38,7 @@ DEFAULTS: dict[str, Any] = {
     "qkv_bias": True,
     "num_channels": 3,
 }
+_MODEL_TYPES = ("vit", "deit")  # and so the prefixes
 _DISTILLATION = "embeddings.distillation_token"
 # The tanh pooler, the mask and decoder of pre-training, and the pair of classifiers whose mean DeiT's teacher
 # model gives, which no single head is.
@@ -57,12 +60,16 @@ class Vit(LinearClassifier):
 
     def reads(self, config: Mapping[str, Any], keys: Iterable[str]) -> bool:  # noqa: ARG002
         """Tells a checkpoint by its `model_type`."""
-        return config.get("model_type") in ("vit", "deit")
+        return config.get("model_type") in _MODEL_TYPES
 
     def names(self, keys: Iterable[str]) -> dict[str, str | None]:
         """Strips the prefix; None for what only pre-training needs."""
-        bare = {key: _as_saved(key.removeprefix("vit.").removeprefix("deit.")) for key in keys}
+        bare = {key: _as_saved(_without_prefix(key)) for key in keys}
         return {key: None if name.startswith(_NOT_NEEDED) else name for key, name in bare.items()}
+
+    def key(self, name: str, description: Description) -> str:
+        """Returns the name in a file of transformers: `names` undone."""
+        return with_prefix(name, _prefix(description.config["model_type"]), (self.classifier,))
 
     def architecture(self, description: Description) -> Architecture:
         """Reads the encoder's sizes from config.json. Raises CheckpointError for sizes that cannot be."""
@@ -127,6 +134,14 @@ def _table(architecture: Architecture) -> dict[str, tuple[str, ...]]:
             **weight_and_bias(block.fc2, f"{layer}.output.dense"),
         }
     return table
+
+
+def _prefix(model_type: str) -> str:
+    return f"{model_type}."
+
+
+def _without_prefix(key: str) -> str:
+    return functools.reduce(str.removeprefix, map(_prefix, _MODEL_TYPES), key)
 
 
 def _as_saved(name: str) -> str:
