@@ -15,7 +15,7 @@ from mass_serve.router.projection import orthonormal_rows
 # of fine-tuned matrices the last kept value was at least a fiftieth.
 LEAST_VALUE = 1e-3
 # Of the width D: so many directions are kept in float32, which whole fine-tunings of rank 1/T do not reach.
-# More are kept in float16. That changes each by 2e-4 of its length, and a score by less than 1e-3.
+# More are kept in float16. That changes a score by about 1e-3.
 MOST_FULL = 4
 # Of a change's energy: blocks that keep as much hold all of it but for rounding.
 WHOLE_CHANGE = 0.9999

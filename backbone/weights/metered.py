@@ -64,20 +64,18 @@ class MeteredWeights:
     def measure(self, name: str, x: Tensor) -> None:
         """Measures the tokens x, the input of the linear `name`, if that is one of those with bases."""
         if name in self._bases:
-            basis = self._bases[name]
-            energies = self._layout.reduced(
-                lambda tokens: kernels.subspace_energies(self._chosen(tokens), basis), x
-            )
-            self._measured.append((name, energies))
+            self._measured.append((name, self._energies(x, self._bases[name])))
 
-    def _chosen(self, tokens: Tensor) -> Tensor:
-        """Those of the tokens [b, n, D] that are measured."""
+    def _energies(self, x: Tensor, basis: kernels.TaskDirections) -> Tensor:
+        """The energies of every sample; those of one token are a single product, however long samples are."""
         match self._token:
             case "class":
-                return tokens[:, :1]
+                return kernels.subspace_energies(self._layout.firsts(x), basis)
             case "mean":
-                return tokens.mean(1, keepdim=True)
-        return tokens[:, :: self._token_stride]
+                means = self._layout.reduced(lambda tokens: tokens.mean(1, keepdim=True), x)
+                return kernels.subspace_energies(means, basis)
+        stride = self._token_stride
+        return self._layout.reduced(lambda tokens: kernels.subspace_energies(tokens[:, ::stride], basis), x)
 
     @property
     def energies(self) -> Tensor:
