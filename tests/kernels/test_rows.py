@@ -9,7 +9,18 @@ import torch
 
 from mass_serve.kernels.rows import add_product_, linear, product
 
-SHAPES = [(768, 96), (38, 768), (16, 128), (128, 384), (100, 36), (64, 1), (6, 24), (114, 114), (768, 38)]
+SHAPES = [
+    (768, 96),
+    (38, 768),
+    (16, 128),
+    (128, 384),
+    (100, 36),
+    (64, 1),
+    (6, 24),
+    (114, 114),
+    (768, 38),
+    (96, 520),
+]
 ROW_COUNTS = [*range(1, 36), 42, 47, 50, 51, 85, 119, 150, 197, 200, 257, 394]
 
 
@@ -42,6 +53,20 @@ def test_a_row_has_the_same_bits_in_every_product(
             assert torch.equal(product(x[part], weight.T), whole_product[part]), (rows, count)
             assert torch.equal(linear(x[part], weight, y[0]), whole_linear[part]), (rows, count)
             assert torch.equal(added, whole_sum[part]), (rows, count)
+
+
+@pytest.mark.parametrize("d_in", [100, 768])
+def test_a_column_has_the_same_bits_beside_any_others(d_in: int, threads: list[int]) -> None:
+    """Whoever needs a few columns of a wide matrix may copy them."""
+    generator = torch.Generator().manual_seed(d_in)
+    x, weight = (torch.randn(rows, d_in, generator=generator) for rows in (136, 2112))
+    for count in threads[:3]:
+        torch.set_num_threads(count)
+        for rows in (1, 8, 17, 136):
+            whole = product(x[:rows], weight.T)
+            for columns in (64, 320, 1024):
+                chosen = torch.randperm(len(weight), generator=generator)[:columns]
+                assert torch.equal(product(x[:rows], weight[chosen].T), whole[:, chosen]), (count, rows)
 
 
 def test_linear_without_bias_is_the_product() -> None:
