@@ -20,6 +20,18 @@ _UNFIT = {
 }
 
 
+def refuse_without_candidates(parameters: HuggingFaceParameters) -> None:
+    """Raises BadRequestError for what is said of candidates where there are none.
+
+    A `multi_label` of false is what clients send who say nothing.
+    """
+    for name in ("multi_label", "hypothesis_template"):
+        if getattr(parameters, name):
+            raise BadRequestError(
+                f"{name} is about candidate_labels, and there are none; send both, or neither."
+            )
+
+
 def question_of_candidates(
     parameters: HuggingFaceParameters, question: Question, engine: ServingEngine, most: int
 ) -> Question:

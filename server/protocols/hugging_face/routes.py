@@ -13,7 +13,10 @@ from fastapi.responses import Response
 from mass_serve.engine import Question, ServingEngine
 from mass_serve.model_store.format.field_types import AUTO
 from mass_serve.server.protocols.hugging_face.answers import TextAnswer, image_answer, text_answer
-from mass_serve.server.protocols.hugging_face.candidates import question_of_candidates
+from mass_serve.server.protocols.hugging_face.candidates import (
+    question_of_candidates,
+    refuse_without_candidates,
+)
 from mass_serve.server.protocols.hugging_face.image_requests import FRAME_OF_JSON, image_of_frame, read_image
 from mass_serve.server.protocols.hugging_face.messages import (
     HuggingFaceBody,
@@ -178,6 +181,7 @@ async def _among_candidates(
 ) -> Question:
     """Returns the question among tasks that know the candidates, if there are any."""
     if parameters.candidate_labels is None:
+        refuse_without_candidates(parameters)
         return question
     most = service.settings.max_top_k
     # On a thread: a store may have a million labels.

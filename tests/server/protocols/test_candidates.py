@@ -77,10 +77,16 @@ def test_a_label_that_no_task_has_is_told(server: RunningServer, text_server: Ru
         ({"candidate_labels": ["7"], "hypothesis_template": "a photo of {}"}, "hypothesis_template"),
         ({"candidate_labels": ["7"], "top_k": 1}, "top_k says nothing beside candidate_labels"),
         ({"candidate_labels": ["7"], "function_to_apply": "none"}, "function_to_apply says nothing"),
+        ({"multi_label": True}, "multi_label is about candidate_labels"),
+        ({"hypothesis_template": "a photo of {}"}, "hypothesis_template is about candidate_labels"),
     ],
 )
 def test_bad_candidates(server: RunningServer, parameters: dict[str, Any], words: str) -> None:
     refused(ask(server, **parameters), 400, words)
+
+
+def test_saying_nothing_of_candidates_is_no_mistake(server: RunningServer) -> None:
+    assert ask(server, multi_label=False, hypothesis_template=None).status_code == 200
 
 
 def test_a_candidate_that_is_named_twice_is_one(server: RunningServer) -> None:
