@@ -51,7 +51,7 @@ class EvidenceSearch:
             adapters,
             loaded.calibration,
         )
-        self._restricts = len(adapters) > MANY_TASKS and loaded.calibration is None
+        self._restricts = loaded.narrows and len(adapters) > MANY_TASKS and loaded.calibration is None
         self._copies = backend_for(loaded.device) == "reference"
         feature = Feature(loaded.router.layer, loaded.router.token)
         is_early = feature.layer < self._stop

@@ -87,6 +87,9 @@ class LoadedStore:
         tuple[str, str], ...
     ] = ()  # path and SHA-256 of the file that each task's blocks came from
     left_out: tuple[str, ...] = ()  # tasks of the store that are not here
+    narrows: bool = (
+        True  # among many tasks, only likely ones are measured to the end (`engine.measured_tasks`)
+    )
     groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # of each, the tasks that are here
 
     @property

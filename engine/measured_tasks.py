@@ -4,7 +4,8 @@ Up to MANY_TASKS all of them are, for every input. Beyond, an input's energies a
 and behind the first third of the first pass the MANY_TASKS that early evidence has ahead remain. What a task
 is not measured for is 0, whatever else is in the batch: an answer depends on its own input alone.
 
-Where a store is calibrated all are measured: its discriminant judges the evidence of all tasks together.
+Where a store is calibrated, or is about to be, all are measured: its discriminant judges the evidence of all
+tasks together.
 """
 
 from __future__ import annotations

@@ -118,9 +118,10 @@ def _teacher(url: str, device: torch.device, trusted_keys: Path | None = None) -
             " calibrate"
         )
     without = manifest.token_tasks
-    return load_store(
+    loaded = load_store(
         url, device, torch.float32, TEACHER, without, calibrated=False, trusted_keys=trusted_keys
     )
+    return replace(loaded, narrows=False)  # a calibration is fitted to the evidence of all tasks
 
 
 def _of_unknown_tasks(

@@ -17,6 +17,7 @@ import argparse
 import json
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -28,7 +29,6 @@ from benchmarks.tasks.aligned import AlignedTasks
 from benchmarks.timing import minima
 from mass_serve.backbone import DenseWeights, run
 from mass_serve.engine import Engine, Query
-from mass_serve.engine.evidence_search import EvidenceSearch
 from mass_serve.engine.execution import Execution
 from mass_serve.router import ModeName
 
@@ -66,11 +66,10 @@ def costs(engine: Engine, rounds: int) -> dict[str, float]:
 @torch.inference_mode()
 def right(tasks: int) -> dict[str, float]:
     """The share of inputs whose task is found, by mode; `exact_all` with late evidence for every task."""
-    aligned = AlignedTasks(ALIGNED_RANK)
-    engine = Engine(aligned.loaded(tasks, "exact"), Execution.LOW_RANK, 1 << 30)
-    count = max(2, INPUTS // tasks)
+    aligned, count = AlignedTasks(ALIGNED_RANK), max(2, INPUTS // tasks)
+    loaded = aligned.loaded(tasks, "exact")
 
-    def share(mode: ModeName) -> float:
+    def share(engine: Engine, mode: ModeName) -> float:
         found = 0
         for task in range(tasks):
             pixels, _ = aligned.inputs(task, count)
@@ -78,11 +77,11 @@ def right(tasks: int) -> dict[str, float]:
             found += sum(answer.task == f"task{task}" for answer in answers)
         return found / (count * tasks)
 
-    shares: dict[str, float] = {mode: share(mode) for mode in MODES}
-    search = engine._search
-    assert isinstance(search, EvidenceSearch)
-    search._restricts = False
-    return {**shares, "exact_all": share("exact"), "inputs": count * tasks}
+    served, measuring_all = (
+        Engine(replace(loaded, narrows=narrows), Execution.LOW_RANK, 1 << 30) for narrows in (True, False)
+    )
+    shares: dict[str, float] = {mode: share(served, mode) for mode in MODES}
+    return {**shares, "exact_all": share(measuring_all, "exact"), "inputs": count * tasks}
 
 
 def main() -> None:

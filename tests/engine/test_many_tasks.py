@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 import torch
@@ -87,3 +88,11 @@ def test_the_likeliest_are_so_many_of_the_candidates() -> None:
 
 def test_fewer_tasks_are_copied_than_all() -> None:
     assert len(FEW) <= COPIED_SHARE * TASKS < MANY_TASKS, "else the tests above ask for one path alone"
+
+
+def test_a_store_that_is_to_be_calibrated_has_the_evidence_of_all_tasks() -> None:
+    loaded = replace(tiny.loaded_store(TASKS, mode="exact"), narrows=False)
+    engine = Engine(loaded, Execution.LOW_RANK, 1 << 30)
+    for answer in engine.classify_batch([Query(pixels, FEW) for pixels in PIXELS]).all_answers():
+        assert answer.evidence is not None
+        assert (answer.evidence.energies > 0).all()
