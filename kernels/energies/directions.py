@@ -27,9 +27,7 @@ class TaskDirections:
     ranks: tuple[int, ...]  # [T]
     offsets: Tensor  # [T + 1] int32: task t has the rows offsets[t]:offsets[t + 1]
     owners: Tensor  # [sum of the ranks] int64: the task of each row
-    weights: (
-        Tensor | None
-    )  # [sum of the ranks] float32: what each row counts in a profile; None: there is none
+    weights: Tensor | None  # [sum of the ranks] float32: of each row in a profile; None: no profiles
 
     @classmethod
     def of(

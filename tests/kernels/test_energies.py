@@ -61,9 +61,11 @@ def test_hundreds_of_tasks_in_16_bits_are_what_they_are_in_32(monkeypatch: pytes
 
 def test_a_task_has_the_same_bits_beside_any_others() -> None:
     torch.manual_seed(0)
-    rows, x = list(random_projectors(300, 7, 96).float()), torch.randn(5, 6, 96)
-    whole = subspace_energies(x, TaskDirections.of(rows))
-    for own in ([3], [299, 0], [*range(0, 300, 7)], [*range(150)]):
-        assert torch.equal(
-            subspace_energies(x, TaskDirections.of([rows[task] for task in own])), whole[:, own]
-        )
+    rows = [random_projectors(1, task % 9, 96)[0].float() for task in range(300)]
+    directions = TaskDirections.of(rows, [torch.rand(len(own)) for own in rows], torch.float16)
+    x = torch.randn(5, 6, 96)
+    whole, profiles = subspace_energies(x, directions).chunk(2, dim=1)
+    for own in ([3], [0], [299, 1], [*range(0, 300, 7)], [*range(150)]):
+        found, weighted = subspace_energies(x, directions.select(torch.tensor(own))).chunk(2, dim=1)
+        assert torch.equal(found, whole[:, own])
+        assert torch.equal(weighted, profiles[:, own])
