@@ -21,6 +21,7 @@ from docs.openapi import http_sections
 from docs.rank_rules import rank_rules_table
 from docs.real_demo import real_alike_table, real_modes_table, real_sources_table, real_tasks_table
 from docs.routing import early_layers_table, late_token_table, routing_table
+from docs.scale import scale_replicas_table, scale_swap_table, scale_tasks_table
 from docs.suites import (
     calibrated_table,
     certainty_table,
@@ -51,6 +52,9 @@ SECTIONS: Mapping[str, Callable[[], str]] = {
     "commands": command_sections,
     "http": http_sections,
     "jobs": jobs_table,
+    "scale_replicas": scale_replicas_table,
+    "scale_tasks": scale_tasks_table,
+    "scale_swap": scale_swap_table,
     "rank_rules": rank_rules_table,
     "routing": routing_table,
     "late_token": late_token_table,
