@@ -11,15 +11,19 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
+import tritonclient.grpc as triton
 from huggingface_hub import InferenceClient
 from openai import OpenAI
 from PIL import Image
+from tritonclient.utils import InferenceServerException
 
 from mass_serve.client import Client
 from mass_serve.client.errors import RefusedError
 from mass_serve.server.operation.task_metrics import OTHERS
 from tests.many_tasks import EVEN, NAMES, NUM_TASKS
+from tests.server.rpc.servers import address
 from tests.server_processes import RunningServer, serving
 
 GROUP = f"@{EVEN}"
@@ -38,7 +42,8 @@ B64 = base64.b64encode(PNG).decode()
 
 @pytest.fixture(scope="module")
 def many(many_tasks: Path) -> Iterator[RunningServer]:
-    with serving(many_tasks, queue_images=NUM_TASKS, max_images_per_request=NUM_TASKS) as server:
+    limits: dict[str, Any] = {"queue_images": NUM_TASKS, "max_images_per_request": NUM_TASKS}
+    with serving(many_tasks, grpc_port=0, **limits) as server:
         server.wait_until_ready()
         yield server
 
@@ -126,6 +131,16 @@ class TestGroups:
         assert score["data"] == [pytest.approx(native["score"])]
         body["parameters"] = {"mode": "quick"}
         assert "mode" in refusal(ask(f"/v2/models/{GROUP}/infer", json=body), 400)
+
+    def test_grpc(self, many: RunningServer) -> None:
+        tensor = triton.InferInput("image", [1], "BYTES")
+        tensor.set_data_from_numpy(np.array([PNG], dtype=np.object_))
+        with triton.InferenceServerClient(address(many)) as client:
+            assert client.is_model_ready(GROUP)
+            answer = client.infer(GROUP, [tensor], parameters={"mode": "one_pass"})
+            assert answer.as_numpy("task")[0].decode() in MEMBERS
+            with pytest.raises(InferenceServerException, match="There is no group '@odd'"):
+                client.infer("@odd", [tensor])
 
     def test_lists_of_models_have_it(self, many: RunningServer) -> None:
         models = ["auto", *NAMES, GROUP]
