@@ -18,6 +18,7 @@ from mass_serve.cli import (
     group,
     head,
     inspect_store,
+    on_ray,
     serve,
     sign,
     task,
@@ -32,6 +33,7 @@ app = typer.Typer(
 )
 for command in (
     serve,
+    on_ray,
     check_config,
     classify,
     batch,

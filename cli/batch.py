@@ -12,11 +12,12 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from mass_serve.cli.answering_jobs import Answering, Here, OnRay
 from mass_serve.cli.arguments import StoreArgument
 from mass_serve.cli.failing import EXIT_FAILED, EXIT_USAGE, fail
 from mass_serve.cli.job_progress import job_progress
 from mass_serve.cli.questions import asked_of, checked_question
-from mass_serve.engine import Aggregation, AnswerKind, Engine, Question, StoreSource
+from mass_serve.engine import Aggregation, AnswerKind, Question, StoreSource
 from mass_serve.jobs import (
     IMAGE,
     TEXT,
@@ -27,11 +28,10 @@ from mass_serve.jobs import (
     Job,
     JobError,
     RowForm,
-    run_job,
 )
 from mass_serve.model_store.errors import StoreError
 from mass_serve.router import ModeName
-from mass_serve.server.settings import Settings, SettingsError, load_settings
+from mass_serve.server.settings import SettingsError, load_settings
 from mass_serve.server.startup import store_source
 
 
@@ -75,6 +75,16 @@ def batch(
     aggregation: Annotated[
         Aggregation, typer.Option(help="how tokens become entities, of tasks that classify tokens")
     ] = "simple",
+    ray_workers: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help=(
+                "answer by so many workers on a Ray cluster (extra `ray`), each with MASS_NUM_THREADS cores,"
+                " or one, and a GPU with MASS_DEVICE=cuda"
+            ),
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print what was done as JSON")] = False,
 ) -> None:
     """Answers any number of images or texts into a folder of results, and goes on where it was stopped.
@@ -85,22 +95,24 @@ def batch(
     try:
         settings = load_settings({"store": store, "mode": mode})
         source = store_source(settings)
-        engine = source.load()
+        answering: Answering = (
+            Here(settings, source) if ray_workers is None else OnRay(settings, source, ray_workers)
+        )
         question = Question(tuple(task) if task else None, answer)
     except (SettingsError, StoreError, ValueError) as error:
         fail(error)
-    question = checked_question(engine, question)
-    entities, texts = question.asks_of_tokens(engine.tasks), engine.tokenizer is not None
+    question = checked_question(answering, question)
+    entities, texts = question.asks_of_tokens(answering.tasks), answering.reads_texts
     job = Job(
         inputs=inputs,
         out=_folder(out),
         form=form,
         columns=Columns(texts, column or (TEXT if texts else IMAGE), id_column),
-        asked=asked_of(question, settings, embeds=embedding),
-        rows=RowForm(top, texts, entities, embedding, _is_multi_label(engine, question), aggregation),
+        asked=asked_of(question, answering.settings, embeds=embedding),
+        rows=RowForm(top, texts, entities, embedding, _is_multi_label(answering, question), aggregation),
     )
-    done = _run(engine, settings, job)
-    _tell(done, job, source, engine, as_json)
+    done = _run(answering, job)
+    _tell(done, job, source, answering.store_revision, as_json)
     if done.counts.failed:
         raise typer.Exit(EXIT_FAILED)
 
@@ -111,17 +123,20 @@ def _folder(out: str) -> Path:
     return Path(out)
 
 
-def _is_multi_label(engine: Engine, question: Question) -> bool:
+def _is_multi_label(answering: Answering, question: Question) -> bool:
     """Whether a task that may answer gives any number of labels."""
-    names = engine.tasks if question.tasks is None else question.tasks
-    return any(engine.tasks[name].head.is_multi_label for name in names)
+    tasks = answering.tasks
+    names = tasks if question.tasks is None else question.tasks
+    return any(tasks[name].head.is_multi_label for name in names)
 
 
-def _run(engine: Engine, settings: Settings, job: Job) -> Done:
+def _run(answering: Answering, job: Job) -> Done:
     """Runs a job; one that is stopped has its answers kept, and says how to go on."""
     try:
         with _ended_by_sigterm(), job_progress() as told:
-            return run_job(engine, job, _depends_on(engine, settings), told)
+            return answering.run(job, told)
+    except StoreError as error:
+        fail(error)
     except JobError as error:
         fail(error, EXIT_USAGE if isinstance(error, InputsError) else EXIT_FAILED)
     except KeyboardInterrupt:
@@ -142,24 +157,11 @@ def _ended_by_sigterm() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _depends_on(engine: Engine, settings: Settings) -> dict[str, object]:
-    """What the answers depend on beside the job: one job has one of each."""
-    weights = next(iter(engine.bank.pretrained.values()))
-    return {
-        "store_revision": engine.store_revision,
-        "device": weights.device.type,
-        "dtype": str(weights.dtype).removeprefix("torch."),
-        "execution": settings.execution.value,
-        "mode": settings.mode,
-        "embedding_pooling": settings.embedding_pooling,
-    }
-
-
-def _tell(done: Done, job: Job, source: StoreSource, engine: Engine, as_json: bool) -> None:
+def _tell(done: Done, job: Job, source: StoreSource, revision: str, as_json: bool) -> None:
     """Says what was done, and of which revision of the store."""
     if as_json:
         told = {"inputs": done.counts.inputs, "failed": done.counts.failed, "left_out": done.left_out}
-        typer.echo(json.dumps({**told, "store_revision": engine.store_revision, "out": str(job.out)}))
+        typer.echo(json.dumps({**told, "store_revision": revision, "out": str(job.out)}))
     else:
         typer.echo(f"{done.counts.inputs:,} inputs are answered in {job.out}", err=True)
     if done.left_out:
@@ -173,9 +175,9 @@ def _tell(done: Done, job: Job, source: StoreSource, engine: Engine, as_json: bo
         now = source.revision()
     except StoreError:  # it is gone, and was there when it was needed
         return
-    if now != engine.store_revision:
+    if now != revision:
         typer.echo(
-            f"the store has changed meanwhile: all results are of its revision {engine.store_revision}, and"
+            f"the store has changed meanwhile: all results are of its revision {revision}, and"
             f" it is at {now} now",
             err=True,
         )

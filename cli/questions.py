@@ -2,17 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
 from mass_serve.cli.failing import fail
-from mass_serve.engine import Engine, Question
+from mass_serve.engine import Question
 from mass_serve.jobs import Asked, Limits
+from mass_serve.model_store.format.entries import TaskEntry
 from mass_serve.server.settings import Settings
 
 
-def checked_question(engine: Engine, question: Question) -> Question:
+class HasTasks(Protocol):
+    """What is known of a store without its weights."""
+
+    @property
+    def tasks(self) -> Mapping[str, TaskEntry]:
+        """The tasks by name."""
+
+    @property
+    def groups(self) -> Mapping[str, Sequence[str]]:
+        """The tasks of each group."""
+
+
+def checked_question(store: HasTasks, question: Question) -> Question:
     """Returns a question with tasks in the place of names; ends the command where it cannot be asked."""
     try:
-        known = question.among(engine.tasks, engine.groups)
-        known.asks_of_tokens(engine.tasks)
+        known = question.among(store.tasks, store.groups)
+        known.asks_of_tokens(store.tasks)
     except ValueError as error:
         fail(error)
     return known

@@ -21,7 +21,7 @@ from mass_serve.backbone import (
 from mass_serve.engine.answers import AnswerMaker, AnyAnswer, BatchReport, Classification
 from mass_serve.engine.execution import Execution, form_chooser
 from mass_serve.engine.heads import apply_heads, apply_token_heads
-from mass_serve.engine.loading import LoadedStore, load_store
+from mass_serve.engine.loading import LoadedStore, PretrainedReader, load_store
 from mass_serve.engine.options import EmbeddingPooling, EngineOptions
 from mass_serve.engine.preprocessing import ImagePreprocessor
 from mass_serve.engine.queries import (
@@ -41,6 +41,7 @@ from mass_serve.engine.stages import StageClock
 from mass_serve.inputs.texts import Text, TextTokenizer, Tokens, check_texts
 from mass_serve.model_store.errors import StoreError
 from mass_serve.model_store.format.entries import TaskEntry
+from mass_serve.model_store.store import Store
 from mass_serve.router import MODES, PAPER, ModeName
 
 
@@ -91,11 +92,12 @@ class Engine:
         *,
         without: Collection[str] = (),
         previous: Engine | None = None,
+        read_pretrained: PretrainedReader = Store.load_pretrained,
     ) -> Engine:
         """Reads, verifies and loads a store, without those of its tasks that are named in `without`.
 
         Tensors that did not change are shared with `previous` instead of being read again, and the expert
-        sets that it has ready are made ready here.
+        sets that it has ready are made ready here. What `read_pretrained` returns is never written to.
 
         Raises `model_store.errors.StoreError` for a store that cannot be used and ValueError for options
         that do not fit it.
@@ -109,6 +111,7 @@ class Engine:
             without,
             before,
             trusted_keys=options.trusted_keys,
+            read_pretrained=read_pretrained,
         )
         engine = cls(loaded, options.execution, options.set_cache_bytes, options.embedding_pooling)
         if previous is not None:

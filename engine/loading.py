@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -59,6 +60,9 @@ from mass_serve.router import (
     mode_named,
     own_rank,
 )
+
+# Where the weights before fine-tuning are read: of the store itself, or of what several processes share.
+PretrainedReader: TypeAlias = Callable[[Store], Mapping[str, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -157,6 +161,7 @@ def load_store(
     previous: LoadedStore | None = None,
     calibrated: bool = True,
     trusted_keys: Path | None = None,
+    read_pretrained: PretrainedReader = Store.load_pretrained,
 ) -> LoadedStore:
     """Opens, verifies and loads the store at `url`, in its mode or in another, without some of its tasks.
 
@@ -167,7 +172,7 @@ def load_store(
     for a manifest with a mode that there is not, and ValueError for such a `mode` or if no task is left.
     """
     store = Store.open(url, trusted_keys)
-    return load_opened(store, device, dtype, mode, without, previous, calibrated)
+    return load_opened(store, device, dtype, mode, without, previous, calibrated, read_pretrained)
 
 
 def load_opened(
@@ -178,6 +183,7 @@ def load_opened(
     without: Collection[str] = (),
     previous: LoadedStore | None = None,
     calibrated: bool = True,
+    read_pretrained: PretrainedReader = Store.load_pretrained,
 ) -> LoadedStore:
     """Loads a store that is open: see `load_store`."""
     manifest = store.manifest
@@ -193,7 +199,7 @@ def load_opened(
     if previous is not None and (previous.pretrained_sha256, previous.dtype) != (digest, dtype):
         previous = None  # of another encoder: nothing of it can be shared
     if previous is None:
-        pretrained = {name: _placed(t, device, dtype) for name, t in store.load_pretrained().items()}
+        pretrained = {name: _placed(t, device, dtype) for name, t in read_pretrained(store).items()}
     else:
         pretrained = previous.pretrained
     experts = tuple((task.experts_file, task.files[task.experts_file]) for task in tasks)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mass_serve.engine.engine import Engine
+from mass_serve.engine.loading import PretrainedReader
 from mass_serve.engine.options import EngineOptions
 from mass_serve.engine.protocol import ServingEngine
 from mass_serve.model_store.store import Store
@@ -16,6 +17,7 @@ class StoreSource:
 
     url: str
     options: EngineOptions
+    read_pretrained: PretrainedReader = Store.load_pretrained
 
     def revision(self) -> str:
         """The store's revision now. Raises StoreError."""
@@ -25,4 +27,10 @@ class StoreSource:
         """Loads an engine of the store as it is now. Raises StoreError and ValueError."""
         # An engine of another kind has no tensors of this store's that could be shared.
         shared = previous if isinstance(previous, Engine) else None
-        return Engine.open(self.url, self.options, without=without, previous=shared)
+        return Engine.open(
+            self.url,
+            self.options,
+            without=without,
+            previous=shared,
+            read_pretrained=self.read_pretrained,
+        )

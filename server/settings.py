@@ -9,7 +9,7 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar, overload
 
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 from pydantic_settings import (
@@ -240,11 +240,18 @@ class Settings(EngineOptions, BaseSettings):
         return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, Path(path))
 
 
-def load_settings(flags: Mapping[str, object]) -> Settings:
+AnySettings = TypeVar("AnySettings", bound=Settings)
+
+
+@overload
+def load_settings(flags: Mapping[str, object]) -> Settings: ...
+@overload
+def load_settings(flags: Mapping[str, object], kind: type[AnySettings]) -> AnySettings: ...
+def load_settings(flags: Mapping[str, object], kind: type[Settings] = Settings) -> Settings:
     """Returns the settings in force, where a flag of None was not given. Raises SettingsError."""
     given = {name: value for name, value in flags.items() if value is not None}
     try:
-        settings = Settings(**given)  # type: ignore[arg-type]
+        settings = kind(**given)  # type: ignore[arg-type]
     except ValidationError as error:
         raise SettingsError(first_problem(error.errors(include_input=False, include_url=False))) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:

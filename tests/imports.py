@@ -19,6 +19,7 @@ FOLDERS = (
     "backbone",
     "model_store",
     "engine",
+    "distributed",
     "jobs",
     "evaluation",
     "server",

@@ -43,6 +43,13 @@ GENERATOR = ("openapi-python-client", "ruamel-yaml")
 # OpenAI's client, and what it imports beside what the tests have.
 OPENAI = ("openai", "jiter", "distro", "sniffio")
 
+# Ray, and what its Serve imports beside what the tests have; it asks for more, which other uses of it need.
+RAY = (
+    *("ray", "msgpack", "jsonschema", "jsonschema-specifications", "referencing", "rpds-py", "watchfiles"),
+    *("mmh3", "aiohttp-cors", "colorful", "opencensus", "opencensus-context", "smart-open", "py-spy", "six"),
+    *("opentelemetry-exporter-prometheus", "google-api-core", "google-auth"),
+)
+
 # A client of S3 and a server, without what the server needs for other services; botocore allows no newer
 # python-dateutil, and works with the one that is here.
 S3 = (
@@ -156,6 +163,12 @@ def _without_s3() -> str | None:
     return f"stores on S3 are held to a server: pip install --no-deps {' '.join(S3)}"
 
 
+def _without_ray() -> str | None:
+    if importlib.util.find_spec("ray") and importlib.util.find_spec("opencensus"):
+        return None
+    return f"replicas and workers run on Ray: pip install --no-deps {' '.join(RAY)}"
+
+
 def _without_browser() -> str | None:
     packages = all(importlib.util.find_spec(name) for name in ("playwright", "axe_playwright_python"))
     if packages and shutil.which("chromium") and shutil.which("curl"):
@@ -189,6 +202,7 @@ MISSING: dict[str, Callable[[], str | None]] = {
     "kubernetes": _without_kubernetes,
     "helm": _without_helm,
     "s3": _without_s3,
+    "ray": _without_ray,
     "browser": _without_browser,
     "real_demo": _without_real_demo,
 }

@@ -28,7 +28,8 @@ BELOW: dict[str, set[str]] = {
     "jobs": GROUND | PARTS | {"sandbox", "engine"},
     "evaluation": GROUND | PARTS | {"engine", "jobs"},
     "server": GROUND | PARTS | {"sandbox", "engine"},
-    "cli": GROUND | PARTS | {"engine", "jobs", "evaluation", "server"},
+    "distributed": GROUND | PARTS | {"sandbox", "engine", "jobs", "server"},
+    "cli": GROUND | PARTS | {"engine", "jobs", "evaluation", "server", "distributed"},
 }
 # What each may import beside the standard library and ourselves, also where an import waits in a function.
 THIRD_PARTY: dict[str, set[str]] = {
@@ -51,6 +52,7 @@ THIRD_PARTY: dict[str, set[str]] = {
         *("fastapi", "starlette", "uvicorn", "h11", "prometheus_client", "opentelemetry"),
         *("google", "grpc", "grpc_health", "grpc_reflection"),
     },
+    "distributed": {"ray", "torch", "fastapi", "starlette", "structlog", "pydantic"},
     "cli": {"pydantic", "rich", "structlog", "typer"},
 }
 OUTSIDE = {"benchmarks", "examples", "tests", "docs"}

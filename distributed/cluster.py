@@ -1,0 +1,18 @@
+"""The cluster that commands join, or start on this machine."""
+
+from __future__ import annotations
+
+import logging
+
+import ray
+
+
+def connect(*, shows_logs: bool = False) -> None:
+    """Joins the cluster that RAY_ADDRESS names or that runs here, and starts one here where there is none.
+
+    Raises ValueError where it cannot be joined.
+    """
+    try:
+        ray.init(include_dashboard=False, log_to_driver=shows_logs, logging_level=logging.WARNING)
+    except ConnectionError as error:
+        raise ValueError(f"the Ray cluster cannot be joined: {error}") from error
