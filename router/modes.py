@@ -34,14 +34,14 @@ PAPER: Literal["paper"] = "paper"  # the projection-residual router of arXiv:250
 # The lead of `fast` and the margin of `exact` were chosen by `python -m benchmarks.routing`.
 MODES: dict[ModeName, Mode] = {
     "one_pass": Mode(early_exit_lead=-math.inf, resumes=True, second_pass_margin=0.0),  # 1 pass
-    "fast": Mode(early_exit_lead=2.0, resumes=True, second_pass_margin=0.0),  # 1 to about 5/3
+    "fast": Mode(early_exit_lead=2.5, resumes=True, second_pass_margin=0.0),  # 1 to about 5/3
     "balanced": Mode(early_exit_lead=math.inf, resumes=False, second_pass_margin=0.0),  # 2
-    "exact": Mode(early_exit_lead=math.inf, resumes=False, second_pass_margin=3.0),  # 2 to 3
+    "exact": Mode(early_exit_lead=math.inf, resumes=False, second_pass_margin=2.0),  # 2 to 3
 }
 MODE_NAMES: tuple[ModeName, ...] = (PAPER, *MODES)
 # A task's second passes resume if they end no farther from whole ones: the mean cosine distance of the
 # embeddings of drawn noise (`engine.search`). Chosen by `python -m benchmarks.routing`.
-FARTHEST_RESUMED = 0.06
+FARTHEST_RESUMED = 0.04
 # One image gets at most so many second passes.
 MAX_SECOND_PASSES = 2
 

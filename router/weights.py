@@ -1,8 +1,7 @@
 """What each kind of evidence counts.
 
-Chosen by `python -m benchmarks.routing`, which also measures what they are worth on suites that they were not
-chosen on. That was on an earlier draw of the suites' inputs; on another draw the command chooses neighbours
-of these (docs/accuracy.md).
+Chosen by `python -m benchmarks.routing` on five suites, which also measures what they are worth on suites
+that they were not chosen on (docs/accuracy.md). So are the constants of `router.modes`.
 """
 
 from __future__ import annotations
@@ -21,4 +20,4 @@ class Weights:
     confidence: float  # of the logarithm of the label's probability in a second pass
 
 
-WEIGHTS = Weights(share=24.0, cosine=6.0, second_pass=18.0, confidence=1.5)
+WEIGHTS = Weights(share=24.0, cosine=6.0, second_pass=24.0, confidence=1.5)

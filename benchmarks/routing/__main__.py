@@ -4,7 +4,8 @@
 
 SUITES holds folders as `python -m examples.suites NAME --out SUITES/NAME` makes them. Constants are chosen on
 `tuning` parts and reported on `evaluation` parts. The last row of choices is that of all suites, which
-`router/weights.py` and `router/modes.py` have; where they have another, the command says so.
+`router/weights.py` and `router/modes.py` have; where they have another, the command says so. What is equally
+good is chosen by a rule, which `benchmarks/routing/choose.py` has.
 
 What was recorded of a suite is kept in DIR, and recorded anew where its store has changed; begin with another
 DIR where the evidence itself has.

@@ -66,9 +66,9 @@ class Outcome:
         return mean_interval([right / n for right, n in counts], [wilson_interval(*one) for one in counts])
 
     @property
-    def calibration_error(self) -> float:
-        """The mean squared distance of the coefficient to 1 where the task is right, to 0 where it is not."""
-        return float((self.coefficient - (self.task == self.truth).float()).square().mean())
+    def squared_errors(self) -> Tensor:
+        """The squared distance [N] of each coefficient to 1 where the task is right, to 0 otherwise."""
+        return (self.coefficient - (self.task == self.truth).float()).square()
 
 
 def known(record: Recorded) -> float:
