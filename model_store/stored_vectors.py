@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mass_serve.merging import DenseDelta, TaskChange, merged_parameter
 from mass_serve.merging.methods import TSV_M, MergingMethod, merged_direction
-from mass_serve.merging.threads import one_thread_per_operation
+from mass_serve.merging.threads import side_by_side
 from mass_serve.model_store.format.entries import TaskEntry
 from mass_serve.model_store.progress import Progress, silent
 from mass_serve.model_store.store import Store
@@ -60,12 +60,17 @@ def merged_changes(
     method: MergingMethod, vectors: StoredVectors, progress: Progress = silent
 ) -> dict[str, Tensor]:
     """Merges the change of every parameter: what is added to the pretrained ones, unscaled."""
-    with one_thread_per_operation():
-        if method is not TSV_M:
-            return merged_direction(method, vectors, functools.partial(progress, "merging"))
-        merged = {}
-        for done, (name, shape) in enumerate(vectors.shapes.items(), 1):
-            # TSV-M takes the blocks as they are.
-            merged[name] = merged_parameter(torch.zeros(shape), vectors.changes(name))
-            progress("merging", done, len(vectors.shapes))
-        return merged
+    if method is not TSV_M:
+        return merged_direction(method, vectors, functools.partial(progress, "merging"))
+
+    # TSV-M takes the blocks as they are.
+    def merge(name: str) -> Tensor:
+        return merged_parameter(torch.zeros(vectors.shapes[name]), vectors.changes(name))
+
+    merged = {}
+    for done, (name, change) in enumerate(
+        zip(vectors.names, side_by_side(merge, vectors.names), strict=True), 1
+    ):
+        merged[name] = change
+        progress("merging", done, len(vectors.names))
+    return merged

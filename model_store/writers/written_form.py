@@ -119,7 +119,7 @@ class WrittenForm:
         own = self.model.architecture
         if self.classifies and not self.model.classifies_tokens:
             return found == own
-        same = replace(found, pooling=own.pooling) == own
+        same = (found.embedding, found.block, found.depth) == (own.embedding, own.block, own.depth)
         return same and own.parameter_shapes().items() <= found.parameter_shapes().items()
 
     def _named(self) -> dict[str, TensorSpec]:
