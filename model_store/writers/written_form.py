@@ -98,21 +98,22 @@ class WrittenForm:
 
     def _fits(self) -> bool:
         """Tells whether the family's reader would read back this encoder, and the head that it has."""
-        model, family, specs = self.model, self.form.family, self.specs()
+        specs, family = self.specs(), self.form.family
         weights = {name: specs[key] for key, name in family.names(specs).items() if name is not None}
         described = replace(self.description, weights=weights)
         found = family.architecture(described)
-        if not self._same_encoder(found):
-            return False
-        read = family.sources(found, described)
-        if not {key for source in read.values() for key in source.needed} <= weights.keys():
-            return False
+        needed = {key for source in family.sources(found, described).values() for key in source.needed}
+        return self._same_encoder(found) and needed <= weights.keys() and self._takes_head(described)
+
+    def _takes_head(self, described: Description) -> bool:
+        """Tells whether the class, or a file beside it, is of the model's head."""
+        head = self.model.head
+        if head is None:
+            return True
         if not self.classifies:
-            is_of_file = model.head is None or model.head.kind in _OF_FILES
-            return is_of_file and not model.classifies_tokens and (model.head is None or bool(self.embedding))
-        assert model.head is not None
-        hidden = family.hidden_layer(described)
-        return model.head.kind != "cosine" and model.head.hidden == (hidden and hidden.spec)
+            return head.kind in _OF_FILES and not head.each_token and self.embedding is not None
+        hidden = self.form.family.hidden_layer(described)
+        return head.kind != "cosine" and head.hidden == (hidden and hidden.spec)
 
     def _same_encoder(self, found: Architecture) -> bool:
         """Tells whether it is the same encoder; a pooling matters to the class's own classifier alone."""
