@@ -38,7 +38,7 @@ TASK_ARITHMETIC = MergingMethod(
     "2212.04089",
     frozenset({"blocks", "data"}),
     summed_changes,
-    coefficient=0.4,  # that of arXiv:2306.01708, section 6, without data
+    coefficient=0.4,  # what arXiv:2306.01708 takes without validation data
 )
 WEIGHT_AVERAGING = MergingMethod(
     "weight_averaging", "averaging", "2203.05482", frozenset({"blocks"}), averaged_changes
