@@ -23,6 +23,8 @@ from mass_serve.backbone.one_pass import Feature, PassResult, Probe, run
 from mass_serve.backbone.packed import Batch, Packed, joined, lengths_of
 from mass_serve.backbone.parts.patch_embedding import patchify
 from mass_serve.backbone.passes import Passes, passes_for
+from mass_serve.backbone.resident_tasks import ResidentTasks
+from mass_serve.backbone.task_weights import TaskChanges
 from mass_serve.backbone.weights.dense import DenseWeights
 
 __all__ = [
@@ -46,7 +48,9 @@ __all__ = [
     "PatchEmbedding",
     "Pooling",
     "Probe",
+    "ResidentTasks",
     "RotaryAttention",
+    "TaskChanges",
     "WordEmbedding",
     "joined",
     "lengths_of",

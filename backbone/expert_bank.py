@@ -1,8 +1,8 @@
-"""What every task changed in the encoder, resident once, and the expert sets that are computed from it."""
+"""What every task changed in the encoder, in memory once, and the expert sets that are computed from it."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 
 import torch
@@ -10,9 +10,11 @@ from torch import Tensor
 
 from mass_serve.backbone.architecture import Architecture, bias_of, weight_of
 from mass_serve.backbone.expert_set import ExpertSet
-from mass_serve.kernels import BaseOnly, Delta, MaterialisedWeight, OneTask, SeveralTasks, TaskBlocks
+from mass_serve.backbone.resident_tasks import ResidentTasks
+from mass_serve.backbone.task_weights import TaskChanges, TaskWeights, ranks_by_parameter
+from mass_serve.kernels import BaseOnly, Delta, MaterialisedWeight, OneTask, SeveralTasks
 from mass_serve.kernels.backend import backend_for
-from mass_serve.merging import DenseDelta, TaskSingularVectors, core_factors, merged_parameter
+from mass_serve.merging import DenseDelta, TaskChange, TaskSingularVectors, core_factors, merged_parameter
 from mass_serve.merging.threads import side_by_side
 
 FACTOR_BYTES = 4  # core factors are float32 whatever the encoder is
@@ -21,9 +23,13 @@ FACTOR_BYTES = 4  # core factors are float32 whatever the encoder is
 class ExpertBank:
     """The task singular vectors and dense deltas of all tasks over one pretrained encoder.
 
-    `pretrained` holds every parameter of the encoder, in the dtype and on the device of the computation;
-    blocks are kept in the same dtype. Each task has a rank of its own in every parameter, 0 where it left
-    that alone, and the blocks take as much memory as their ranks say.
+    `pretrained` holds every parameter of the encoder, in the dtype and on the device of the computation.
+    Blocks of fewer bits stay as they are and are widened in the product; the fused kernels read blocks in the
+    dtype of the computation alone. Each task has a rank of its own in every parameter, 0 where it left that
+    alone, and the blocks take as much memory as their ranks say.
+
+    With a budget for `tasks`, their weights in memory, those that were not used for longest are dropped and
+    read again. Not dropped are the right sides of the `routing` parameters, which a router judges by.
 
     For the fused kernels the cores of several tasks are folded into the blocks (see
     `kernels.low_rank.fused`): that costs K (d_in + d_out) numbers a linear for each set, K its summed ranks.
@@ -34,8 +40,10 @@ class ExpertBank:
         architecture: Architecture,
         pretrained: Mapping[str, Tensor],
         task_ranks: Sequence[Mapping[str, int]],
+        resident_bytes: int | None = None,
+        routing: Collection[str] = (),
     ) -> None:
-        """Makes room for the tasks, which `set_task` and `take_tasks` fill.
+        """Makes places for the tasks, which `set_task` and `take_tasks` fill.
 
         `task_ranks[t]` holds the rank of task t in every parameter that has blocks, the same ones for all
         tasks. Raises ValueError for other ranks than 0 to min(d_out, d_in).
@@ -46,61 +54,55 @@ class ExpertBank:
         like = next(iter(pretrained.values()))
         self.device, self._dtype = like.device, like.dtype
         self._fused = backend_for(self.device) == "fused"
-        ranks = _ranks_by_parameter(task_ranks, pretrained)
-        # By parameter, as everything here:
-        self.blocks = {parameter: _room(pretrained[parameter], own) for parameter, own in ranks.items()}
-        self.singular_values = {  # [sum of the ranks] float32
-            parameter: torch.zeros(sum(own), device=self.device) for parameter, own in ranks.items()
-        }
-        self.dense_deltas = {  # [T, ...] float32
-            name: torch.zeros(self.num_tasks, *tensor.shape, device=self.device)
-            for name, tensor in pretrained.items()
-            if name not in ranks
-        }
+        # By parameter that has blocks: the rank of every task.
+        self.ranks = ranks_by_parameter(task_ranks, pretrained)
+        self.tasks = ResidentTasks(resident_bytes)
+        self._routing = frozenset(routing)
+        # Of each task, the right side V_t and the singular values of routing parameters.
+        self._routed_by: dict[int, dict[str, tuple[Tensor, Tensor]]] = {}
+        # Of each task, the parameters without blocks that it changed.
+        self._dense_changes: dict[int, frozenset[str]] = {}
 
     def set_task(
         self,
         task: int,
         singular_vectors: Mapping[str, TaskSingularVectors],
         dense_deltas: Mapping[str, Tensor],
+        read_again: Callable[[], TaskChanges] | None = None,
     ) -> None:
-        """Copies one task's change into the bank. Raises ValueError where it does not fit its room."""
-        for parameter in self.pretrained:
-            if parameter in self.blocks and parameter in singular_vectors:
-                self._set_block(task, parameter, singular_vectors[parameter])
-            elif parameter in self.dense_deltas and parameter in dense_deltas:
-                self._set_delta(task, parameter, dense_deltas[parameter])
-            else:
-                form = "blocks" if parameter in self.blocks else "delta"
-                raise ValueError(f"the task has no {form} for {parameter}")
+        """Takes one task's change into the bank. Raises ValueError where it does not fit its place.
+
+        With `read_again`, which gives the same once more, it may be dropped.
+        """
+        ranks = {name: of_tasks[task] for name, of_tasks in self.ranks.items()}
+        placed = partial(TaskWeights.of, pretrained=self.pretrained, ranks=ranks, narrow=not self._fused)
+        weights = placed((singular_vectors, dense_deltas))
+        right = {name: weights.blocks[name].vh for name in self._routing if name in weights.blocks}
+        self._routed_by[task] = {name: (vh, weights.singular_values[name]) for name, vh in right.items()}
+        self._dense_changes[task] = frozenset(weights.dense_deltas)
+        # Not of this bank: one that takes the task over must not keep this one alive.
+        read = None if read_again is None else partial(_read, read_again, placed, right)
+        self.tasks.put(task, weights, weights.nbytes(without=right), read)
 
     def take_tasks(self, other: ExpertBank, places: Mapping[int, int]) -> None:
-        """Copies tasks from a bank over the same encoder: its `places[t]` becomes task t here.
+        """Shares tasks of a bank over the same encoder: its `places[t]` becomes task t here.
 
         Raises ValueError where a task does not have the same ranks in both.
         """
         for mine, theirs in places.items():
-            vectors = {name: other.singular_vectors(name, [theirs])[0] for name in other.blocks}
-            self.set_task(mine, vectors, {name: own[theirs] for name, own in other.dense_deltas.items()})
+            for parameter in self.ranks.keys() | other.ranks.keys():
+                found, expected = (
+                    bank._rank(parameter, task) for bank, task in ((other, theirs), (self, mine))
+                )
+                if found != expected:
+                    raise ValueError(f"{parameter}: blocks of rank {found}, not {expected}")
+            self.tasks.take(mine, other.tasks, theirs)
+            self._routed_by[mine] = other._routed_by[theirs]
+            self._dense_changes[mine] = other._dense_changes[theirs]
 
-    def _set_block(self, task: int, parameter: str, block: TaskSingularVectors) -> None:
-        blocks = self.blocks[parameter]
-        place = blocks.places[task]
-        u_t, vh = blocks.u_t[place], blocks.vh[place]
-        if (block.u.T.shape, block.vh.shape) != (u_t.shape, vh.shape):
-            raise ValueError(
-                f"{parameter}: blocks {tuple(block.u.shape)} and {tuple(block.vh.shape)}, "
-                f"not {tuple(u_t.T.shape)} and {tuple(vh.shape)}"
-            )
-        u_t.copy_(block.u.T)
-        vh.copy_(block.vh)
-        self.singular_values[parameter][place] = block.s
-
-    def _set_delta(self, task: int, parameter: str, delta: Tensor) -> None:
-        room = self.dense_deltas[parameter][task]
-        if delta.shape != room.shape:
-            raise ValueError(f"{parameter}: delta {tuple(delta.shape)} for {tuple(room.shape)}")
-        room.copy_(delta)
+    def _rank(self, parameter: str, task: int) -> int | None:
+        ranks = self.ranks.get(parameter)
+        return None if ranks is None else ranks[task]
 
     def expert_set(self, tasks: tuple[int, ...], *, materialised: bool) -> ExpertSet:
         """The weights of a set, computed from the shared blocks (see `merging.methods.tsv_m`)."""
@@ -108,54 +110,69 @@ class ExpertBank:
 
     def expert_sets(self, sets: Sequence[tuple[int, ...]], *, materialised: bool) -> list[ExpertSet]:
         """The weights of several sets; low-rank ones together cost less than one after the other."""
-        vectors = [self.merged_parameters(self._vector_names(), tasks) for tasks in sets]
+        held = self._held({task for tasks in sets for task in tasks})
+        changed = [self._changed(self._vector_names(), tasks) for tasks in sets]
+        vectors = [
+            self._merged(names, [held[task] for task in tasks])
+            for names, tasks in zip(changed, sets, strict=True)
+        ]
         low_rank = [] if materialised else self.linears
 
         def of_linear(linear: str) -> list[Delta]:
-            return self._low_rank(linear, sets, [of_set.get(bias_of(linear)) for of_set in vectors])
+            biases = [self._bias(linear, of_set) for of_set in vectors]
+            return self._low_rank(linear, sets, held, biases)
 
         by_linear = dict(zip(low_rank, side_by_side(of_linear, low_rank), strict=True))
         experts = []
         for i, tasks in enumerate(sets):
             deltas = {linear: of_sets[i] for linear, of_sets in by_linear.items()}
             own = [linear for linear in self.architecture.linears if linear not in deltas]
-            deltas |= self._own_weights(own, tasks, vectors[i])
-            experts.append(ExpertSet(tasks, vectors[i], deltas, materialised))
+            deltas |= self._own_weights(own, tasks, held, vectors[i])
+            unchanged = {name: self.pretrained[name] for name in self._vector_names()}
+            experts.append(
+                ExpertSet(tasks, unchanged | vectors[i], deltas, materialised, frozenset(vectors[i]))
+            )
         return experts
 
     def merged(self, parameter: str, tasks: Sequence[int]) -> Tensor:
         """One parameter of the merged model of the tasks (see `merging.methods.tsv_m`), as pretrained's.
 
-        That of no task is the pretrained one.
+        That of no task is the pretrained one, and so is one that none of the tasks changed.
         """
-        pretrained = self.pretrained[parameter]
-        if not tasks:
-            return pretrained
-        if parameter in self.dense_deltas:
-            deltas = self.dense_deltas[parameter]
-            return merged_parameter(pretrained, [DenseDelta(deltas[task]) for task in tasks])
-        return merged_parameter(pretrained, self.singular_vectors(parameter, tasks))
+        return self.merged_parameters([parameter], tasks)[parameter]
 
     def merged_parameters(self, parameters: Collection[str], tasks: Sequence[int]) -> dict[str, Tensor]:
         """`merged` of several parameters, side by side on the threads there are."""
-        return dict(zip(parameters, side_by_side(partial(self.merged, tasks=tasks), parameters), strict=True))
+        held = self._held(tasks)
+        merged = self._merged(self._changed(parameters, tasks), [held[task] for task in tasks])
+        return {name: self._or_pretrained(merged, name) for name in parameters}
 
     def singular_vectors(self, parameter: str, tasks: Sequence[int]) -> list[TaskSingularVectors]:
         """The singular vectors of each task in one parameter that has blocks (views)."""
-        blocks, s = self.blocks[parameter], self.singular_values[parameter]
-        places = [blocks.places[task] for task in tasks]
-        return [TaskSingularVectors(blocks.u_t[place].T, s[place], blocks.vh[place]) for place in places]
+        return [self._singular_vectors(self.tasks.get(task), parameter) for task in tasks]
 
-    def leading_singular_values(self, parameter: str, tasks: Sequence[int]) -> Tensor:
-        """The first singular values of tasks in one parameter, as `TaskBlocks.leading_rows`: [n, R]."""
-        vectors = self.singular_vectors(parameter, tasks)
-        least = min(own.rank for own in vectors)
-        return torch.stack([own.s[:least] for own in vectors])
+    def right_singular_vectors(self, parameter: str, tasks: Sequence[int]) -> list[tuple[Tensor, Tensor]]:
+        """The rows V_t [R_t, d_in] and the singular values s [R_t] of each task in one parameter.
+
+        Those of routing parameters are always in memory.
+        """
+        return [self._right(parameter, task) for task in tasks]
+
+    def leading_rows(self, parameter: str, tasks: Sequence[int]) -> Tensor:
+        """The first rows of V_t of n tasks in one parameter, as many as all of them have: [n, R, d_in]."""
+        rows = [vh for vh, _ in self.right_singular_vectors(parameter, tasks)]
+        least = min(map(len, rows))
+        return torch.stack([own[:least].to(self._dtype) for own in rows])
+
+    def dense_delta(self, parameter: str, task: int) -> Tensor:
+        """What a task changed of a parameter that has no blocks, in float32."""
+        delta = self.tasks.get(task).dense_deltas.get(parameter)
+        return self._no_delta(parameter) if delta is None else delta
 
     def expert_set_nbytes(self, tasks: Sequence[int], *, materialised: bool) -> int:
         """How much memory the set of these tasks takes beside the shared blocks."""
-        numbers = sum(self.pretrained[name].numel() for name in self._vector_names())
-        size = numbers * self._dtype.itemsize
+        changed = self._changed(self._vector_names(), tasks)
+        size = sum(self.pretrained[name].numel() for name in changed) * self._dtype.itemsize
         for parameter in map(weight_of, self.architecture.linears):
             size += self._delta_nbytes(parameter, tasks, materialised=materialised)
         return size
@@ -163,12 +180,11 @@ class ExpertBank:
     def _delta_nbytes(self, parameter: str, tasks: Sequence[int], *, materialised: bool) -> int:
         """The memory of a set's change of one linear, but for its bias."""
         item, shape = self._dtype.itemsize, self.pretrained[parameter].shape
-        blocks = self.blocks.get(parameter)
-        if blocks is None:
+        if not self._is_changed(parameter, tasks):
+            return 0
+        if parameter not in self.ranks or materialised:
             return shape.numel() * item
-        ranks = [blocks.ranks[task] for task in blocks.changing(tasks)]
-        if materialised:
-            return shape.numel() * item if ranks else 0
+        ranks = [self.ranks[parameter][task] for task in self._changing(parameter, tasks)]
         if len(ranks) < 2:
             return sum(ranks) * item
         return sum(ranks) * sum(shape) * item if self._fused else 2 * sum(ranks) ** 2 * FACTOR_BYTES
@@ -176,59 +192,123 @@ class ExpertBank:
     @property
     def task_ranks(self) -> list[dict[str, int]]:
         """Each task's rank in every parameter that has blocks."""
-        return [
-            {name: blocks.ranks[task] for name, blocks in self.blocks.items()}
-            for task in range(self.num_tasks)
-        ]
+        return [{name: ranks[task] for name, ranks in self.ranks.items()} for task in range(self.num_tasks)]
 
     @property
     def linears(self) -> list[str]:
         """The linears whose weights have blocks."""
-        return [linear for linear in self.architecture.linears if weight_of(linear) in self.blocks]
+        return [linear for linear in self.architecture.linears if weight_of(linear) in self.ranks]
 
     @property
     def nbytes(self) -> int:
-        """The memory of the blocks and dense deltas of all tasks."""
-        blocks = sum(block.u_t.nbytes + block.vh.nbytes for block in self.blocks.values())
-        rest = (*self.singular_values.values(), *self.dense_deltas.values())
-        return blocks + sum(t.nbytes for t in rest)
+        """The memory of the blocks and dense deltas that are there now."""
+        return self.tasks.nbytes + sum(
+            vh.nbytes for own in self._routed_by.values() for vh, _ in own.values()
+        )
+
+    def _held(self, tasks: Collection[int]) -> dict[int, TaskWeights]:
+        """The weights of tasks, which stay in memory for as long as the caller has them."""
+        return {task: self.tasks.get(task) for task in tasks}
+
+    def _merged(self, parameters: Collection[str], tasks: Sequence[TaskWeights]) -> dict[str, Tensor]:
+        """The merged parameters of tasks that have changed them."""
+
+        def merged(parameter: str) -> Tensor:
+            return merged_parameter(
+                self.pretrained[parameter], [self._change(own, parameter) for own in tasks]
+            )
+
+        return dict(zip(parameters, side_by_side(merged, parameters), strict=True))
+
+    def _change(self, weights: TaskWeights, parameter: str) -> TaskChange:
+        if parameter in self.ranks:
+            return self._singular_vectors(weights, parameter)
+        delta = weights.dense_deltas.get(parameter)
+        return DenseDelta(self._no_delta(parameter) if delta is None else delta)
+
+    def _singular_vectors(self, weights: TaskWeights, parameter: str) -> TaskSingularVectors:
+        block = weights.blocks.get(parameter)
+        if block is not None:
+            return TaskSingularVectors(block.u_t.T, weights.singular_values[parameter], block.vh)
+        (d_out, d_in), like = self.pretrained[parameter].shape, self.pretrained[parameter]
+        return TaskSingularVectors(
+            like.new_empty(d_out, 0), like.new_empty(0).float(), like.new_empty(0, d_in)
+        )
+
+    def _right(self, parameter: str, task: int) -> tuple[Tensor, Tensor]:
+        if (kept := self._routed_by[task].get(parameter)) is not None:
+            return kept
+        if not self.ranks[parameter][task]:
+            like = self.pretrained[parameter]
+            return like.new_empty(0, like.shape[1]), like.new_empty(0).float()
+        (vectors,) = self.singular_vectors(parameter, [task])
+        return vectors.vh, vectors.s
+
+    def _no_delta(self, parameter: str) -> Tensor:
+        return torch.zeros_like(self.pretrained[parameter], dtype=torch.float32)
+
+    def _or_pretrained(self, changed: Mapping[str, Tensor], parameter: str) -> Tensor:
+        return changed[parameter] if parameter in changed else self.pretrained[parameter]
 
     def _low_rank(
-        self, linear: str, sets: Sequence[tuple[int, ...]], biases: Sequence[Tensor | None]
+        self,
+        linear: str,
+        sets: Sequence[tuple[int, ...]],
+        held: Mapping[int, TaskWeights],
+        biases: Sequence[Tensor | None],
     ) -> list[Delta]:
         """The low-rank change of each set in one linear, folded for the fused kernels."""
         parameter = weight_of(linear)
-        blocks = self.blocks[parameter]
-        changing = [blocks.changing(tasks) for tasks in sets]
+        changing = [self._changing(parameter, tasks) for tasks in sets]
         several = [tasks for tasks in changing if len(tasks) > 1]
-        factors = iter(core_factors(self.singular_vectors(parameter, range(self.num_tasks)), several))
+        places = {task: place for place, task in enumerate(sorted({t for tasks in several for t in tasks}))}
+        vectors = [self._singular_vectors(held[task], parameter) for task in places]
+        factors = iter(core_factors(vectors, [[places[task] for task in tasks] for tasks in several]))
         changes: list[Delta] = []
         for tasks, bias in zip(changing, biases, strict=True):
+            blocks = tuple(held[task].blocks[parameter] for task in tasks)
             if not tasks:
                 changes.append(BaseOnly(bias))
             elif len(tasks) == 1:
-                s = self.singular_values[parameter][blocks.places[tasks[0]]]
-                changes.append(OneTask(tasks[0], s.to(self._dtype), bias))
+                s = held[tasks[0]].singular_values[parameter]
+                changes.append(OneTask(blocks[0], s.to(self._dtype), bias))
             elif self._fused:
-                changes.append(SeveralTasks(tasks, *next(factors), bias).folded(blocks))
+                changes.append(SeveralTasks(blocks, *next(factors), bias).folded())
             else:
                 left, right = next(factors)
-                changes.append(SeveralTasks(tasks, left.float(), right.float(), bias))
+                changes.append(SeveralTasks(blocks, left.float(), right.float(), bias))
         return changes
 
     def _own_weights(
-        self, linears: Sequence[str], tasks: tuple[int, ...], vectors: Mapping[str, Tensor]
+        self,
+        linears: Sequence[str],
+        tasks: tuple[int, ...],
+        held: Mapping[int, TaskWeights],
+        vectors: Mapping[str, Tensor],
     ) -> dict[str, Delta]:
         """The change of one set in those linears, each a merged weight of its own where there is a change."""
-        changed = [name for name in map(weight_of, linears) if self._is_changed(name, tasks)]
-        weights, deltas = self.merged_parameters(changed, tasks), dict[str, Delta]()
+        changed = self._changed(list(map(weight_of, linears)), tasks)
+        weights, deltas = self._merged(changed, [held[task] for task in tasks]), dict[str, Delta]()
         for linear in linears:
-            weight, bias = weights.get(weight_of(linear)), vectors.get(bias_of(linear))
+            weight, bias = weights.get(weight_of(linear)), self._bias(linear, vectors)
             deltas[linear] = BaseOnly(bias) if weight is None else MaterialisedWeight(weight, bias)
         return deltas
 
+    def _bias(self, linear: str, changed: Mapping[str, Tensor]) -> Tensor | None:
+        return changed.get(bias_of(linear), self.pretrained.get(bias_of(linear)))
+
+    def _changed(self, parameters: Collection[str], tasks: Sequence[int]) -> list[str]:
+        return [name for name in parameters if self._is_changed(name, tasks)]
+
     def _is_changed(self, parameter: str, tasks: Sequence[int]) -> bool:
-        return parameter not in self.blocks or bool(self.blocks[parameter].changing(tasks))
+        if parameter in self.ranks:
+            return bool(self._changing(parameter, tasks))
+        return any(parameter in self._dense_changes[task] for task in tasks)
+
+    def _changing(self, parameter: str, tasks: Sequence[int]) -> tuple[int, ...]:
+        """Those of the tasks that do not leave a parameter with blocks alone."""
+        ranks = self.ranks[parameter]
+        return tuple(task for task in tasks if ranks[task])
 
     def _vector_names(self) -> list[str]:
         """Every parameter that is not the weight of a linear."""
@@ -236,23 +316,10 @@ class ExpertBank:
         return [name for name in self.pretrained if name not in weights]
 
 
-def _ranks_by_parameter(
-    task_ranks: Sequence[Mapping[str, int]], pretrained: Mapping[str, Tensor]
-) -> dict[str, tuple[int, ...]]:
-    """The ranks of all tasks in each parameter that has blocks. Raises ValueError where they do not fit."""
-    parameters = task_ranks[0].keys() if task_ranks else ()
-    for task, ranks in enumerate(task_ranks):
-        if unmatched := sorted(ranks.keys() ^ parameters):
-            raise ValueError(f"{unmatched[0]}: task {task} and task 0 must both have blocks, or both a delta")
-        for parameter, rank in ranks.items():
-            full = min(pretrained[parameter].shape)
-            if not 0 <= rank <= full:
-                raise ValueError(f"{parameter}: task {task} has rank {rank}, must be in 0..{full}")
-    return {parameter: tuple(ranks[parameter] for ranks in task_ranks) for parameter in parameters}
-
-
-def _room(like: Tensor, ranks: tuple[int, ...]) -> TaskBlocks:
-    """Room for blocks of those ranks of a matrix `like` [d_out, d_in]."""
-    d_out, d_in = like.shape
-    total = sum(ranks)
-    return TaskBlocks(like.new_zeros(total, d_out), like.new_zeros(total, d_in), ranks)
+def _read(
+    read_again: Callable[[], TaskChanges],
+    placed: Callable[[TaskChanges], TaskWeights],
+    right: Mapping[str, Tensor],
+) -> TaskWeights:
+    """A task's weights once more, with the right sides that have stayed in memory."""
+    return placed(read_again()).sharing(right)

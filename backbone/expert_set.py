@@ -7,56 +7,28 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from mass_serve.kernels import Delta, OneTask, SeveralTasks
+from mass_serve.kernels import Delta
 
 
 @dataclass(frozen=True, eq=False)
 class ExpertSet:
-    """The weights of one expert set, as far as they are not the shared blocks.
+    """The weights of one expert set. It holds its tasks' blocks, which stay in memory for as long as it does.
 
-    A linear that some of the tasks left alone has a change of the others. Raises ValueError where a change is
-    of tasks that the set does not have.
+    A linear that some of the tasks left alone has a change of the others.
     """
 
     tasks: tuple[int, ...]
-    vectors: dict[str, Tensor]  # every parameter but the linears' weights, whole (not its change)
-    deltas: dict[str, Delta]  # by linear; their biases are those of `vectors`
+    vectors: Mapping[str, Tensor]  # every parameter but the linears' weights, whole (not its change)
+    deltas: Mapping[str, Delta]  # by linear; their biases are those of `vectors`
     materialised: bool  # every linear has a weight of the set's own
-
-    def __post_init__(self) -> None:
-        for linear, delta in self.deltas.items():
-            if not set(_tasks_of(delta)) <= set(self.tasks):
-                raise ValueError(f"{linear}: a change of other tasks in the expert set {self.tasks}")
+    changed: frozenset[str]  # those of `vectors` that are not the pretrained ones
 
     def renumbered(self, tasks: tuple[int, ...]) -> ExpertSet:
         """The same weights for a bank that has the same tasks in the same order under other numbers."""
-        numbers = dict(zip(self.tasks, tasks, strict=True))
-        deltas = {linear: _renumbered(delta, numbers) for linear, delta in self.deltas.items()}
-        return ExpertSet(tasks, self.vectors, deltas, self.materialised)
+        return replace(self, tasks=tasks)
 
     @property
     def nbytes(self) -> int:
         """The memory that this set takes beside the shared blocks."""
         own = sum(delta.nbytes for delta in self.deltas.values())
-        return own + sum(vector.nbytes for vector in self.vectors.values())
-
-
-def _tasks_of(delta: Delta) -> tuple[int, ...]:
-    """The tasks whose blocks a change uses."""
-    match delta:
-        case OneTask(task=task):
-            return (task,)
-        case SeveralTasks(tasks=tasks):
-            return tasks
-        case _:
-            return ()
-
-
-def _renumbered(delta: Delta, numbers: Mapping[int, int]) -> Delta:
-    match delta:
-        case OneTask(task=task):
-            return replace(delta, task=numbers[task])
-        case SeveralTasks(tasks=tasks):
-            return replace(delta, tasks=tuple(numbers[task] for task in tasks))
-        case _:
-            return delta
+        return own + sum(self.vectors[name].nbytes for name in self.changed)

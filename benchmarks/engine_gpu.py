@@ -88,7 +88,7 @@ class Model:
         layer = ROUTER_LAYERS.get(architecture.depth, architecture.depth - 1)
         first = {n: weights[n].clone() for n in architecture.first_pass_parameters(weights, layer)}
         passes = passes_for(bank, first, max_set_size=min(3, tasks))
-        subspaces = bank.blocks[weight_of(architecture.residual_linear(layer))].leading_rows(range(tasks))
+        subspaces = bank.leading_rows(weight_of(architecture.residual_linear(layer)), range(tasks))
         router = SubspaceRouter(subspaces, temperature=1.0, threshold=0.2, top_k=3)
         return cls(name, architecture, bank, passes, router, Probe(feature=Feature(layer, "class")))
 
@@ -189,7 +189,7 @@ def measure_peers(model: Model, dense_model: object, batch: int, sets: int, run:
     # The loop runs one model again and again, which favours it: its weights stay in the cache.
     one_share = gpu_peers.dense_forward(dense_model, pixels[:share].clone())
     tasks = [sample * sets // batch for sample in range(batch)]
-    rank = max(model.bank.blocks[weight_of(model.architecture.linears[1])].ranks)
+    rank = max(model.bank.ranks[weight_of(model.architecture.linears[1])])
     label = f"{model.name} batch {batch} in {sets} sets"
     ours = second_pass(model, batch, 1, sets, "low_rank", run)
     loop = run.time({f"{label} ours": ours, f"{label} loop": lambda: [one_share() for _ in range(sets)]})

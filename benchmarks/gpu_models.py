@@ -12,6 +12,7 @@ from torch import Tensor
 from mass_serve.backbone import Architecture, Block, ExpertBank, ExpertSet, PatchEmbedding, Pooling
 from mass_serve.backbone.architecture import bias_of, weight_of
 from mass_serve.kernels import BaseOnly, Delta, FoldedSides, MaterialisedWeight, OneTask
+from mass_serve.merging import TaskSingularVectors
 
 BASE, LARGE = Block(768, 12, 3072, "quick_gelu", 1e-5), Block(1024, 16, 4096, "quick_gelu", 1e-5)
 VITS = {
@@ -44,33 +45,36 @@ def random_bank(architecture: Architecture, weights: dict[str, Tensor], tasks: i
     parameters = [weight_of(linear) for linear in architecture.linears]
     ranks = {parameter: max(1, min(weights[parameter].shape) // tasks) for parameter in parameters}
     bank = ExpertBank(architecture, weights, [ranks] * tasks)
-    for blocks in bank.blocks.values():
-        for rows in (blocks.u_t, blocks.vh):
-            rows.normal_().mul_(float(rows.shape[1]) ** -0.5)
+    dense = {name: torch.zeros_like(weight) for name, weight in weights.items() if name not in ranks}
+    for task in range(tasks):
+        bank.set_task(
+            task, {name: _random_vectors(weights[name], rank) for name, rank in ranks.items()}, dense
+        )
     return bank
 
 
 def random_expert_set(bank: ExpertBank, tasks: tuple[int, ...], form: Form) -> ExpertSet:
     """A set of those tasks; its numbers are random, its tensors have the sizes of a real one."""
-    vectors = {name: t for name, t in bank.pretrained.items() if name not in bank.blocks}
+    vectors = {name: t for name, t in bank.pretrained.items() if name not in bank.ranks}
     deltas = {
         linear: _random_delta(bank, linear, tasks, form, vectors.get(bias_of(linear)))
         for linear in bank.architecture.linears
     }
-    return ExpertSet(tasks, vectors, deltas, form == "materialised")
+    return ExpertSet(tasks, vectors, deltas, form == "materialised", frozenset())
 
 
 def _random_delta(
     bank: ExpertBank, linear: str, tasks: tuple[int, ...], form: Form, bias: Tensor | None
 ) -> Delta:
-    weight, blocks = bank.pretrained[weight_of(linear)], bank.blocks[weight_of(linear)]
-    rank = sum(blocks.ranks[task] for task in tasks)
+    weight, ranks = bank.pretrained[weight_of(linear)], bank.ranks[weight_of(linear)]
+    rank = sum(ranks[task] for task in tasks)
     if form == "base_only":
         return BaseOnly(bias)
     if form == "materialised":
         return MaterialisedWeight(weight.clone(), bias)
     if len(tasks) == 1:
-        return OneTask(tasks[0], torch.rand(rank, device=weight.device).to(weight.dtype), bias)
+        block = bank.tasks.get(tasks[0]).blocks[weight_of(linear)]
+        return OneTask(block, torch.rand(rank, device=weight.device).to(weight.dtype), bias)
     d_out, d_in = weight.shape
     return FoldedSides(_scaled_noise(weight, rank, d_in), _scaled_noise(weight, rank, d_out), bias)
 
@@ -90,6 +94,12 @@ def multiply_adds(architecture: Architecture, batch: int) -> int:
     block = tokens * width * (4 * width + 2 * architecture.block.mlp_width) + 2 * tokens**2 * width
     patches = (tokens - 1) * width * architecture.patches.patch_width
     return batch * (architecture.depth * block + patches)
+
+
+def _random_vectors(weight: Tensor, rank: int) -> TaskSingularVectors:
+    d_out, d_in = weight.shape
+    s = torch.ones(rank, device=weight.device)
+    return TaskSingularVectors(_scaled_noise(weight, rank, d_out).T, s, _scaled_noise(weight, rank, d_in))
 
 
 def _scaled_noise(like: Tensor, *shape: int) -> Tensor:

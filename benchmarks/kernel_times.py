@@ -79,7 +79,7 @@ class Case:
 
     def _plan(self) -> tuple[LinearPlace, SegmentPlan]:
         length = len(LinearField)
-        records = [record(length, {0: linear_fields(delta, self.weight, None)}) for delta in self.deltas]
+        records = [record(length, {0: linear_fields(delta, self.weight)}) for delta in self.deltas]
         plan = SegmentPlan(self.offsets[-1], len(records), length, self.x.device)
         plan.update(self.offsets, records, [False] * len(records))
         rank = len(self.cores[0])

@@ -14,8 +14,10 @@ def rebuild(bank: ExpertBank, tasks: Sequence[int]) -> dict[str, Tensor]:
     """A dense encoder for a set: both factors orthogonalised by an SVD of the concatenation, in float32."""
     parameters = {}
     for name, pretrained in bank.pretrained.items():
-        if name in bank.dense_deltas:
-            parameters[name] = pretrained + bank.dense_deltas[name][list(tasks)].mean(0)
+        if name not in bank.ranks:
+            parameters[name] = pretrained + torch.stack(
+                [bank.dense_delta(name, task) for task in tasks]
+            ).mean(0)
             continue
         vectors = bank.singular_vectors(name, tasks)
         u = torch.cat([own.u for own in vectors], dim=1)

@@ -1,15 +1,18 @@
-"""The memory of a loaded store, in a process of its own: `python -m benchmarks.resident_memory STORE`.
+"""What it takes to load a store, in a process of its own.
+
+    python -m benchmarks.resident_memory STORE [--resident-task-bytes N]
 
 `tensors`: the bytes of the tensors that stay, caches of expert sets apart. `resident`: what the process holds
-beyond the same process with nothing loaded.
+beyond the same process with nothing loaded. `load_seconds`: a processor's, of all threads.
 """
 
 from __future__ import annotations
 
+import argparse
 import ctypes
 import gc
 import json
-import sys
+import time
 
 import psutil
 import torch
@@ -26,11 +29,17 @@ def resident_bytes() -> int:
 
 def main() -> None:
     """The command."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
+    parser.add_argument("store")
+    parser.add_argument("--resident-task-bytes", type=int, help="memory for the weights of tasks")
+    asked = parser.parse_args()
     torch.ones(512, 512) @ torch.ones(512, 512)  # the arithmetic library's own buffers are not the store's
-    before = resident_bytes()
-    engine = Engine.load(sys.argv[1])
+    before, start = resident_bytes(), time.process_time()
+    engine = Engine.load(asked.store, resident_task_bytes=asked.resident_task_bytes)
+    seconds = time.process_time() - start
     tensors = sum(size for kind, size in engine.nbytes.items() if kind != "set_cache")
-    print(json.dumps({"tensors": tensors, "resident": resident_bytes() - before}))
+    resident = resident_bytes() - before
+    print(json.dumps({"tensors": tensors, "resident": resident, "load_seconds": seconds}))
 
 
 if __name__ == "__main__":

@@ -137,8 +137,8 @@ def _residuals(loaded: LoadedStore, passes: Passes, texts: Texts) -> dict[tuple[
     found: dict[tuple[int, Token], Tensor] = {}
     entering = texts.batches
     for layer in range(loaded.architecture.depth):
-        blocks = loaded.bank.blocks[weight_of(loaded.architecture.residual_linear(layer))]
-        subspaces = TaskSubspaces(blocks.leading_rows(loaded.routed))
+        parameter = weight_of(loaded.architecture.residual_linear(layer))
+        subspaces = TaskSubspaces(loaded.bank.leading_rows(parameter, loaded.routed))
         for token in loaded.architecture.tokens:
             probe = Probe(feature=Feature(layer, token))
             runs = [passes.first(batch, layer or None, layer + 1, probe) for batch in entering]

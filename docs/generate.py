@@ -33,6 +33,7 @@ from docs.suites import (
     unfamiliar_table,
 )
 from docs.tables import metrics_table, modes_table, settings_table
+from docs.task_residence import task_residence_table
 from docs.text_demo import (
     text_bytes_table,
     text_modes_table,
@@ -82,6 +83,7 @@ SECTIONS: Mapping[str, Callable[[], str]] = {
     "text_same": text_same_table,
     "text_bytes": text_bytes_table,
     "text_routing": text_routing_table,
+    "task_residence": task_residence_table,
     "text_speed": text_speed_table,
     "text_seconds": text_seconds_table,
     "text_memory": text_memory_table,

@@ -15,6 +15,7 @@ from mass_serve.backbone import (
     Batch,
     ClassificationHead,
     ExpertBank,
+    ResidentTasks,
     WordEmbedding,
     passes_for,
 )
@@ -64,7 +65,7 @@ class Engine:
         self.set_cache = SetCache(loaded.bank, set_cache_bytes)
         self._loaded = loaded
         self._embedding_pooling = embedding_pooling
-        self._task_names = tuple(self.tasks)
+        self._places = {name: place for place, name in enumerate(self.tasks)}
         largest_set = min(loaded.router.top_k, len(self.tasks))
         self._passes = passes_for(loaded.bank, loaded.first_pass, largest_set)
         self._search = task_search(loaded, self._passes)
@@ -112,6 +113,7 @@ class Engine:
             before,
             trusted_keys=options.trusted_keys,
             read_pretrained=read_pretrained,
+            resident_task_bytes=options.resident_task_bytes,
         )
         engine = cls(loaded, options.execution, options.set_cache_bytes, options.embedding_pooling)
         if previous is not None:
@@ -236,6 +238,18 @@ class Engine:
                 for sample, result in results.items()
             }
 
+    def prefetch(self, tasks: Collection[str]) -> None:
+        """Begins to read the weights of tasks that were dropped from memory; returns at once.
+
+        Any thread may call it, with names that are known here or not.
+        """
+        self.bank.tasks.prefetch([self._places[name] for name in tasks if name in self._places])
+
+    @property
+    def resident_tasks(self) -> ResidentTasks:
+        """The weights of tasks in memory, with what is counted of them."""
+        return self.bank.tasks
+
     @property
     def preprocessing(self) -> ImagePreprocessor:
         """How an image becomes the pixels of a `Query`. Raises StoreError where the store reads texts."""
@@ -343,11 +357,7 @@ class Engine:
         loaded, before = self._loaded, previous._loaded
         unchanged = before.same_tasks(loaded.experts) if loaded.pretrained is before.pretrained else {}
         same = {old: new for new, old in unchanged.items()}
-        now = {
-            old: self._task_names.index(name)
-            for old, name in enumerate(previous._task_names)
-            if name in self.tasks
-        }
+        now = {old: self._places[name] for name, old in previous._places.items() if name in self._places}
         for key, weights in previous.set_cache.ready().items():
             if not now.keys() >= set(key.expert_set):
                 continue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,12 +19,14 @@ from mass_serve.backbone import (
     HiddenLayer,
     Labelling,
     MultiLabel,
+    TaskChanges,
     WordEmbedding,
     weight_of,
 )
 from mass_serve.engine.heads import TaskHead
 from mass_serve.engine.preprocessing import ImagePreprocessor
 from mass_serve.inputs.texts import TextTokenizer, TokenizerError
+from mass_serve.merging.threads import side_by_side
 from mass_serve.model_store.errors import ManifestError, StoreError
 from mass_serve.model_store.format.calibration import (
     COVARIANCE,
@@ -34,6 +37,7 @@ from mass_serve.model_store.format.calibration import (
     is_calibration,
 )
 from mass_serve.model_store.format.entries import RouterSpec, TaskEntry
+from mass_serve.model_store.format.experts import TaskExperts
 from mass_serve.model_store.format.file_names import MANIFEST_FILE, PRETRAINED_FILE, TOKENIZER_FILE
 from mass_serve.model_store.format.groups import groups_among
 from mass_serve.model_store.format.heads import (
@@ -47,6 +51,7 @@ from mass_serve.model_store.format.heads import (
     HeadTensors,
 )
 from mass_serve.model_store.format.preprocessing import TextPreprocessing
+from mass_serve.model_store.kept_experts import KeptExperts
 from mass_serve.model_store.store import Store
 from mass_serve.router import (
     PAPER,
@@ -110,7 +115,7 @@ class LoadedStore:
     def residual_blocks(self) -> Tensor:
         """vh [T, R, D] of the linear that the router's feature enters, R the least rank of a task there."""
         linear = self.architecture.residual_linear(self.router.layer)
-        return self.bank.blocks[weight_of(linear)].leading_rows(self.routed)
+        return self.bank.leading_rows(weight_of(linear), self.routed)
 
     @property
     def adapters(self) -> tuple[bool, ...]:
@@ -120,7 +125,8 @@ class LoadedStore:
         filled up with directions that mean nothing.
         """
         return tuple(
-            head.entry.adapter or any(self._is_thin(task, linear) for linear in self._energy_linears)
+            head.entry.adapter
+            or any(self._is_thin(task, linear) for linear in energy_linears(self.architecture))
             for task, head in enumerate(self.routed_heads)
         )
 
@@ -129,22 +135,18 @@ class LoadedStore:
         profiled = any(self.adapters)
         found = {}
         for linear in linears:
-            vectors = self.bank.singular_vectors(weight_of(linear), self.routed)
-            blocks, values = [own.vh for own in vectors], [own.s for own in vectors]
+            blocks, values = zip(
+                *self.bank.right_singular_vectors(weight_of(linear), self.routed), strict=True
+            )
             found[linear] = LinearSubspaces.of(blocks, values, profiled=profiled)
         return found
-
-    @property
-    def _energy_linears(self) -> list[str]:
-        stop = early_stop(self.architecture.depth)
-        return [*early_linears(self.architecture), *self.architecture.late_linears(stop)]
 
     def _is_thin(self, task: int, linear: str) -> bool:
         """Tells whether a task changed a matrix in few directions, all of which its blocks hold."""
         parameter = weight_of(linear)
-        (vectors,) = self.bank.singular_vectors(parameter, [task])
+        ((vh, s),) = self.bank.right_singular_vectors(parameter, [task])
         kept, full_rank = self.routed_heads[task].entry.energy_kept, min(self.pretrained[parameter].shape)
-        return is_of_low_rank(vectors.rank, full_rank, kept) or 0 < own_rank(vectors.s) < vectors.rank
+        return is_of_low_rank(len(vh), full_rank, kept) or 0 < own_rank(s) < len(vh)
 
     def same_tasks(self, experts: Sequence[tuple[str, str]]) -> dict[int, int]:
         """Task of a store with these files -> the task here that came from the same."""
@@ -162,17 +164,21 @@ def load_store(
     calibrated: bool = True,
     trusted_keys: Path | None = None,
     read_pretrained: PretrainedReader = Store.load_pretrained,
+    resident_task_bytes: int | None = None,
 ) -> LoadedStore:
     """Opens, verifies and loads the store at `url`, in its mode or in another, without some of its tasks.
 
-    Of `previous`, the pretrained weights and the tokenizer are shared, and the blocks of unchanged tasks
-    copied: a new revision of one task then costs little to read, and two engines side by side need the
+    Of `previous`, the pretrained weights and the tokenizer are shared, and the weights of unchanged tasks
+    too: a new revision of one task then costs little to read, and two engines side by side need the
     encoder once. The store's calibration is left out unless `calibrated`. With a file of `trusted_keys` one
-    of them must have signed the store. Raises `model_store.errors.StoreError`, of which ManifestError is
+    of them must have signed the store. With `resident_task_bytes` so much memory is for the weights of tasks,
+    the others are read when they are used. Raises `model_store.errors.StoreError`, of which ManifestError is
     for a manifest with a mode that there is not, and ValueError for such a `mode` or if no task is left.
     """
     store = Store.open(url, trusted_keys)
-    return load_opened(store, device, dtype, mode, without, previous, calibrated, read_pretrained)
+    return load_opened(
+        store, device, dtype, mode, without, previous, calibrated, read_pretrained, resident_task_bytes
+    )
 
 
 def load_opened(
@@ -184,6 +190,7 @@ def load_opened(
     previous: LoadedStore | None = None,
     calibrated: bool = True,
     read_pretrained: PretrainedReader = Store.load_pretrained,
+    resident_task_bytes: int | None = None,
 ) -> LoadedStore:
     """Loads a store that is open: see `load_store`."""
     manifest = store.manifest
@@ -203,7 +210,9 @@ def load_opened(
     else:
         pretrained = previous.pretrained
     experts = tuple((task.experts_file, task.files[task.experts_file]) for task in tasks)
-    bank = ExpertBank(architecture, pretrained, [store.layout.ranks_of(task) for task in tasks])
+    ranks = [store.layout.ranks_of(task) for task in tasks]
+    routing = routing_parameters(architecture, manifest.router, mode)
+    bank = ExpertBank(architecture, pretrained, ranks, resident_task_bytes, routing)
     kept = {} if previous is None else previous.same_tasks(experts)
     if previous is not None:
         bank.take_tasks(previous.bank, kept)
@@ -228,16 +237,30 @@ def load_opened(
         heads=tuple(_task_head(store, task, device) for task in tasks),
         pretrained_sha256=digest,
         experts=experts,
-        left_out=tuple(task.name for task in manifest.tasks if task not in tasks),
+        left_out=tuple(task.name for task in manifest.tasks if task.name in without),
         groups=groups_among(manifest.groups, {task.name for task in tasks}),
     )
 
 
 def _read_tasks(store: Store, tasks: Sequence[tuple[int, TaskEntry]], bank: ExpertBank) -> None:
-    """Reads what tasks changed, one after the other, into their places in the bank."""
-    for place, task in tasks:
-        changes = store.load_experts(task.name)
-        bank.set_task(place, changes.singular_vectors, changes.dense_deltas)
+    """Reads what tasks changed into their places in the bank, as many at a time as there are threads.
+
+    Where not all of them may stay in memory, their files stay open.
+    """
+
+    def read(one: tuple[int, TaskEntry]) -> None:
+        place, task = one
+        if bank.tasks.budget_bytes is None:
+            bank.set_task(place, *_changes(store.load_experts(task.name)))
+            return
+        kept = KeptExperts(store, task.name)
+        bank.set_task(place, *_changes(kept.load()), read_again=lambda: _changes(kept.load()))
+
+    deque(side_by_side(read, tasks), maxlen=0)
+
+
+def _changes(experts: TaskExperts) -> TaskChanges:
+    return experts.singular_vectors, experts.dense_deltas
 
 
 def _preprocessor(
@@ -303,6 +326,20 @@ def _hidden_layer(stored: HeadTensors, own: Mapping[str, Tensor]) -> HiddenLayer
 def early_linears(architecture: Architecture) -> list[str]:
     """The linears where early evidence is measured."""
     return architecture.early_linears(early_stop(architecture.depth))
+
+
+def routing_parameters(architecture: Architecture, router: RouterSpec, mode: ModeName) -> frozenset[str]:
+    """The parameters by whose right sides a router judges: in the paper's mode those of one linear."""
+    linears = [architecture.residual_linear(router.layer)]
+    if mode != PAPER:
+        linears += energy_linears(architecture)
+    return frozenset(map(weight_of, linears))
+
+
+def energy_linears(architecture: Architecture) -> list[str]:
+    """The linears where early and late evidence is measured."""
+    late = architecture.late_linears(early_stop(architecture.depth))
+    return [*early_linears(architecture), *late]
 
 
 def runs_on_merged_base(router: RouterSpec, mode: ModeName) -> bool:

@@ -47,6 +47,12 @@ class EngineOptions(BaseModel):
     set_cache_bytes: int = Field(
         default=GIB, ge=0, description="memory for expert sets beside the shared blocks, in bytes"
     )
+    resident_task_bytes: int | None = Field(
+        default=None,
+        ge=0,
+        description="memory for the weights of tasks, in bytes; those that were not used for longest are read"
+        " from disk again (none: all stay in memory)",
+    )
     embedding_pooling: EmbeddingPooling = Field(
         default="own",
         description="what an embedding is: what the encoder pools itself (own), or the mean over all tokens",

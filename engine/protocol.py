@@ -9,7 +9,7 @@ Queues, protocols, metrics, gRPC and Ray are written against these; `engine.engi
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 
 from mass_serve.engine.answers import BatchReport
@@ -38,6 +38,22 @@ class SetCacheFigures(Protocol):
     @property
     def nbytes(self) -> int:
         """Bytes of the sets that are kept now."""
+
+
+class ResidentTaskFigures(Protocol):
+    """Holds what an engine counts of the weights of tasks in memory. Any thread may read it."""
+
+    @property
+    def hits(self) -> int:
+        """Uses of a task whose weights were in memory."""
+
+    @property
+    def misses(self) -> int:
+        """Uses of a task whose weights had to be read first."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the weights that are in memory now."""
 
 
 class ServingEngine(Protocol):
@@ -82,6 +98,13 @@ class ServingEngine(Protocol):
     @property
     def set_cache(self) -> SetCacheFigures:
         """The figures of its cache of expert sets."""
+
+    @property
+    def resident_tasks(self) -> ResidentTaskFigures:
+        """The figures of the weights of tasks in memory."""
+
+    def prefetch(self, tasks: Collection[str]) -> None:
+        """Begins to make these tasks ready and returns at once. Any thread may call it, with any names."""
 
     def classify_batch(self, queries: Sequence[AnyQuery]) -> BatchReport:
         """Answers all queries, in their order.

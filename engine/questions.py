@@ -39,6 +39,11 @@ class Question:
     same_task: bool = False  # all images are of one task, which is chosen by the evidence of all together
     mode: ModeName | None = None  # of the search for the task; None: that of whoever is asked
 
+    @property
+    def tasks_in_use(self) -> tuple[str, ...]:
+        """Names of the tasks that the inputs are certain to be tried with."""
+        return self.tasks or () if self.answer == "each" or len(self.tasks or ()) == 1 else ()
+
     def __post_init__(self) -> None:
         if self.answer not in get_args(AnswerKind):
             raise ValueError(f"answer must be 'best' or 'each', not {self.answer[:80]!r}.")
@@ -113,6 +118,11 @@ class EmbeddingQuestion:
     def tasks(self) -> tuple[str, ...] | None:
         """The task in question; None: the pretrained encoder."""
         return None if self.task is None else (self.task,)
+
+    @property
+    def tasks_in_use(self) -> tuple[str, ...]:
+        """Names of the tasks whose encoders are certain to be used."""
+        return self.tasks or ()
 
     def answers(self, images: int, served: Collection[str]) -> int:  # noqa: ARG002 - as of every question
         """How many answers there are to so many images."""

@@ -41,21 +41,27 @@ class SetCache:
         self.used = dict.fromkeys(FORMS, 0)  # segments computed, by the form of their set
         self.nbytes = 0
         self._sets: OrderedDict[SetKey, ExpertSet] = OrderedDict()
+        self._drops = -1  # of tasks from memory, so far as this has followed them
         self._changing = threading.Lock()
 
     def __contains__(self, key: SetKey) -> bool:
         return key in self._sets
 
     def get(self, keys: Sequence[SetKey]) -> list[ExpertSet]:
-        """The weights of different sets that fit the budget together, from the cache or computed."""
+        """The weights of different sets that fit the budget together, from the cache or computed.
+
+        Raises what reading a task raises that was dropped from memory.
+        """
         found: dict[SetKey, ExpertSet] = {}
         with self._changing:
+            self._let_go_of_dropped_tasks()
             for key in keys:
                 if key in self._sets:
                     self._sets.move_to_end(key)
                     found[key] = self._sets[key]
             missing = [key for key in keys if key not in found]
             self._make_room(sum(self._size(key) for key in missing), kept=len(found))
+        self.bank.tasks.touch({task for key in found if not key.materialised for task in key.expert_set})
         self.hits += len(found)
         self.misses += len(missing)
         for key in keys:
@@ -67,6 +73,8 @@ class SetCache:
                 found.update(zip(new, weights, strict=True))
         for key in missing:
             self.put(key, found[key])
+        with self._changing:
+            self._let_go_of_dropped_tasks()
         return [found[key] for key in keys]
 
     def put(self, key: SetKey, weights: ExpertSet) -> None:
@@ -82,16 +90,27 @@ class SetCache:
             return dict(self._sets)
 
     def waves(self, keys: Sequence[SetKey]) -> Iterator[range]:
-        """Splits the sets of a batch into runs that fit the budget together; a run has at least one set."""
-        start, used = 0, 0
+        """Splits the sets of a batch into runs that fit the budget together, and so do the weights of their
+        tasks the budget for those; a run has at least one set.
+        """
+        start, used, tasks = 0, 0, set[int]()
         for index, key in enumerate(keys):
-            size = self._size(key)
-            if index > start and used + size > self.budget_bytes:
+            size, more = self._size(key), tasks.union(key.expert_set)
+            if index > start and (used + size > self.budget_bytes or not self.bank.tasks.fit(more)):
                 yield range(start, index)
-                start, used = index, 0
-            used += size
+                start, used, more = index, 0, set(key.expert_set)
+            used, tasks = used + size, more
         if keys:
             yield range(start, len(keys))
+
+    def _let_go_of_dropped_tasks(self) -> None:
+        """Drops sets that hold weights of a task which are no longer to be in memory."""
+        if self._drops == self.bank.tasks.drops:
+            return
+        self._drops = self.bank.tasks.drops
+        for key in [key for key in self._sets if not key.materialised]:
+            if any(task not in self.bank.tasks for task in key.expert_set):
+                self.nbytes -= self._sets.pop(key).nbytes
 
     def _make_room(self, size: int, kept: int) -> None:
         """Drops sets, but not the `kept` last used ones, before others are computed: a peak counts too."""
@@ -101,4 +120,6 @@ class SetCache:
 
     def _size(self, key: SetKey) -> int:
         """The bytes that a set takes in its form, kept or not."""
+        if (ready := self._sets.get(key)) is not None:
+            return ready.nbytes
         return self.bank.expert_set_nbytes(key.expert_set, materialised=key.materialised)

@@ -104,7 +104,7 @@ def _against_rank(run: Run, variants: Variants, changes: TaskChanges) -> list[Ra
         points.append(
             RankPoint(
                 rank_share=share,
-                rank=max(engine.bank.blocks[weight_of(engine.architecture.residual_linear(0))].ranks),
+                rank=max(engine.bank.ranks[weight_of(engine.architecture.residual_linear(0))]),
                 mass=_figures(run, f"mass{suffix}", tasks),
                 tsv_m=_figures(run, f"tsv_m{suffix}", tasks),
                 tsv_c=_figures(run, f"tsv_c{suffix}", tasks),

@@ -52,11 +52,12 @@ class Variants:
         result = ExpertBank(bank.architecture, bank.pretrained, ranks)
         for task, head in enumerate(self.loaded.heads):
             vectors = {}
-            for parameter in bank.blocks:
+            for parameter in bank.ranks:
                 (stored,) = bank.singular_vectors(parameter, [task])
                 change = partial(changes.change, head.entry.name, parameter)
                 vectors[parameter] = _of_rank(stored, ranks[task][parameter], change)
-            result.set_task(task, vectors, {name: deltas[task] for name, deltas in bank.dense_deltas.items()})
+            dense = [name for name in bank.pretrained if name not in bank.ranks]
+            result.set_task(task, vectors, {name: bank.dense_delta(name, task) for name in dense})
         return self._engine(result, bank.num_tasks)
 
     def _engine(self, bank: ExpertBank, tasks: int) -> Engine:

@@ -17,7 +17,7 @@ from mass_serve.kernels.low_rank import (
     MaterialisedWeight,
     OneTask,
     SeveralTasks,
-    TaskBlocks,
+    TaskBlock,
     linear,
     segmented_linear,
 )
@@ -32,7 +32,7 @@ __all__ = [
     "MaterialisedWeight",
     "OneTask",
     "SeveralTasks",
-    "TaskBlocks",
+    "TaskBlock",
     "TaskDirections",
     "gate",
     "group_by_expert_set",

@@ -51,6 +51,8 @@ class Store:
         self.files = files
         self.manifest = manifest
         self.layout = ExpertLayout.of(manifest)
+        self._hashes = manifest.all_files()
+        self._tasks = {task.name: task for task in manifest.tasks}
 
     @classmethod
     def open(cls, url: str | os.PathLike[str], trusted_keys: Path | None = None) -> Store:
@@ -114,7 +116,12 @@ class Store:
     def load_experts(self, task_name: str) -> TaskExperts:
         """Loads what a task changes of the encoder. Raises TaskError for an unknown task."""
         entry = self.task(task_name)
-        tensors = dict(self._read(entry.experts_file, self._expert_shapes(entry)))
+        with self.opened(entry.experts_file) as file:
+            return self.experts_in(file, entry)
+
+    def experts_in(self, file: RegularFile, entry: TaskEntry) -> TaskExperts:
+        """Loads what a task changes of the encoder from its file, which is open."""
+        tensors = dict(self._read_open(file, entry.experts_file, self._expert_shapes(entry)))
         return experts_from_tensors(self.layout, tensors)
 
     def load_head(self, task_name: str) -> HeadTensors:
@@ -138,7 +145,7 @@ class Store:
 
     def task(self, name: str) -> TaskEntry:
         """Returns the manifest's entry of a task. Raises TaskError for an unknown one."""
-        entry = self.manifest.find_task(name)
+        entry = self._tasks.get(name)
         if entry is None:
             known = ", ".join(task.name for task in self.manifest.tasks)
             raise TaskError(f"there is no task {name!r} in {self.files.url}; it has {known}")
@@ -182,23 +189,27 @@ class Store:
 
         Raises IntegrityError; only after the last tensor is it known that none is to be raised.
         """
+        with self.opened(path) as file:
+            yield from self._read_open(file, path, shapes)
+
+    def _read_open(self, file: RegularFile, path: str, shapes: Shapes | None) -> Iterator[tuple[str, Tensor]]:
+        """Reads the file of a path, which is open, as `_read` does."""
         digest, immoderate = hashlib.sha256(), ""
-        with self._opened(path) as file:
-            try:
-                tensors = StoredTensors(path, TensorFile(file))
-                if shapes is not None:
-                    tensors.check_shapes(shapes)
-                for name, tensor in tensors.file.read_in_order(digest):
-                    immoderate = immoderate or ("" if is_moderate(tensor) else name)
-                    yield name, tensor
-            except TensorFileError as error:
-                self._check_hash(path, self._hash_of(path, file))  # which explains more
-                raise IntegrityError(f"{path} cannot be used: {error}") from error
-            except OSError as error:
-                raise self._unreadable(path, error) from error
-            except IntegrityError:
-                self._check_hash(path, self._hash_of(path, file))
-                raise
+        try:
+            tensors = StoredTensors(path, TensorFile(file))
+            if shapes is not None:
+                tensors.check_shapes(shapes)
+            for name, tensor in tensors.file.read_in_order(digest):
+                immoderate = immoderate or ("" if is_moderate(tensor) else name)
+                yield name, tensor
+        except TensorFileError as error:
+            self._check_hash(path, self._hash_of(path, file))  # which explains more
+            raise IntegrityError(f"{path} cannot be used: {error}") from error
+        except OSError as error:
+            raise self._unreadable(path, error) from error
+        except IntegrityError:
+            self._check_hash(path, self._hash_of(path, file))
+            raise
         self._check_hash(path, digest.hexdigest())
         if immoderate:
             raise IntegrityError(f"{path} cannot be used: {immoderate_numbers(immoderate)}")
@@ -206,7 +217,7 @@ class Store:
     @contextmanager
     def checked_file(self, path: str) -> Iterator[RegularFile]:
         """Opens a file of the store whose hash was found right; it is read through the same descriptor."""
-        with self._opened(path) as file:
+        with self.opened(path) as file:
             self._check_hash(path, self._hash_of(path, file))
             yield file
             if not file.is_as_it_was:
@@ -246,7 +257,7 @@ class Store:
         return {name: found[name] for name in shapes}
 
     def _check_hash(self, path: str, found: str) -> None:
-        if found != self.manifest.all_files()[path]:
+        if found != self._hashes[path]:
             raise IntegrityError(
                 f"{path} in {self.files.url} is damaged: its SHA-256 is not the one in the manifest"
             )
@@ -261,7 +272,8 @@ class Store:
         return IntegrityError(f"{path} in {self.files.url} cannot be read: {error.strerror or error}")
 
     @contextmanager
-    def _opened(self, path: str) -> Iterator[RegularFile]:
+    def opened(self, path: str) -> Iterator[RegularFile]:
+        """Opens a file of the store, whose content is not checked. Raises IntegrityError where it cannot."""
         with ExitStack() as stack:
             try:
                 file = stack.enter_context(self.files.opened(path))

@@ -70,11 +70,10 @@ class RecordLayout:
 
         def place(linear: str, field: int) -> LinearPlace:
             parameter = weight_of(linear)
-            blocks = bank.blocks.get(parameter)
-            ranks = [0] if blocks is None else sorted(blocks.ranks)
+            ranks = sorted(bank.ranks.get(parameter, (0,)))
             d_out, d_in = bank.pretrained[parameter].shape
             max_rank = sum(ranks[-max_set_size:])
-            return LinearPlace(field, d_out, d_in, ranks[-1], max_rank, blocks is not None)
+            return LinearPlace(field, d_out, d_in, ranks[-1], max_rank, parameter in bank.ranks)
 
         return cls._of(bank.architecture, bank.pretrained, place)
 
@@ -108,9 +107,7 @@ class RecordLayout:
     def dense_record(self, parameters: Mapping[str, Tensor]) -> Tensor:
         """The record [length] of plain weights. They must live as long as it is used."""
         linears = {
-            place.field: linear_fields(
-                BaseOnly(parameters.get(bias_of(name))), parameters[weight_of(name)], None
-            )
+            place.field: linear_fields(BaseOnly(parameters.get(bias_of(name))), parameters[weight_of(name)])
             for name, place in self.linears.items()
         }
         return record(self.length, linears | self._vector_fields(parameters))
@@ -119,8 +116,7 @@ class RecordLayout:
         """The record [length] of an expert set. It and the bank must live as long as the record is used."""
         linears: dict[int, Fields] = {}
         for name, place in self.linears.items():
-            weight, blocks = bank.pretrained[weight_of(name)], bank.blocks.get(weight_of(name))
-            linears[place.field] = linear_fields(expert_set.deltas[name], weight, blocks)
+            linears[place.field] = linear_fields(expert_set.deltas[name], bank.pretrained[weight_of(name)])
         return record(self.length, linears | self._vector_fields(expert_set.vectors))
 
     def _vector_fields(self, vectors: Mapping[str, Tensor]) -> dict[int, Fields]:

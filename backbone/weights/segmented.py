@@ -52,17 +52,13 @@ class SegmentedWeights:
         activation: Activation | None = None,
         skip: Tensor | None = None,
     ) -> Tensor:
-        parameter = weight_of(name)
-        weight, blocks = self.bank.pretrained[parameter], self.bank.blocks.get(parameter)
+        weight = self.bank.pretrained[weight_of(name)]
         deltas = [expert_set.deltas[name] for expert_set in self.expert_sets]
         if output_rows is not ALL_ROWS:
             weight = weight[output_rows]
-            blocks = None if blocks is None else blocks.output_rows(output_rows)
             deltas = [delta.output_rows(output_rows) for delta in deltas]
         rows = [offset * x.shape[1] for offset in self.segment_offsets]
-        y = kernels.segmented_linear(
-            x.flatten(0, 1), weight, blocks, deltas, rows, activation, token_rows(skip)
-        )
+        y = kernels.segmented_linear(x.flatten(0, 1), weight, deltas, rows, activation, token_rows(skip))
         return y.view(x.shape[0], x.shape[1], -1)
 
     def layer_norm(self, name: str, x: Tensor, eps: float) -> Tensor:
@@ -75,10 +71,9 @@ class SegmentedWeights:
         return kernels.segmented_positions(patches, first, self._vectors(positions), self.segment_offsets)
 
     def words(self, name: str, ids: Tensor) -> Tensor:
-        parameter = weight_of(name)
-        table, blocks = self.bank.pretrained[parameter], self.bank.blocks.get(parameter)
+        table = self.bank.pretrained[weight_of(name)]
         deltas = [expert_set.deltas[name] for expert_set in self.expert_sets]
-        return kernels.segmented_embedding(ids, table, blocks, deltas, self.segment_offsets).unsqueeze(1)
+        return kernels.segmented_embedding(ids, table, deltas, self.segment_offsets).unsqueeze(1)
 
     def add_rows(self, parameter: str, x: Tensor, places: Tensor) -> Tensor:
         tables = self._vectors(parameter)

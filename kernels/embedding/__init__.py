@@ -8,20 +8,20 @@ from torch import Tensor
 
 from mass_serve.kernels.backend import backend_for
 from mass_serve.kernels.embedding import reference
-from mass_serve.kernels.low_rank.deltas import Delta, TaskBlocks
+from mass_serve.kernels.low_rank.deltas import Delta
 
 __all__ = ["segmented_added_rows", "segmented_embedding"]
 
 
 def segmented_embedding(
-    ids: Tensor, table: Tensor, blocks: TaskBlocks | None, deltas: Sequence[Delta], row_offsets: Sequence[int]
+    ids: Tensor, table: Tensor, deltas: Sequence[Delta], row_offsets: Sequence[int]
 ) -> Tensor:
     """The rows y [N, D] of `kernels.embedding.reference`, by the form that fits the device of the table."""
     if backend_for(table.device) == "fused":
         from mass_serve.kernels.embedding import fused
 
-        return fused.segmented_embedding(ids, table, blocks, deltas, row_offsets)
-    return reference.segmented_embedding(ids, table, blocks, deltas, row_offsets)
+        return fused.segmented_embedding(ids, table, deltas, row_offsets)
+    return reference.segmented_embedding(ids, table, deltas, row_offsets)
 
 
 def segmented_added_rows(

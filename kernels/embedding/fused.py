@@ -25,7 +25,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from mass_serve.kernels.low_rank.deltas import Delta, MaterialisedWeight, TaskBlocks
+from mass_serve.kernels.low_rank.deltas import Delta, MaterialisedWeight
 from mass_serve.kernels.low_rank.fused import INTERPRETED, LinearPlace, folded, linear_fields
 from mass_serve.kernels.low_rank.triton_kernels import address
 from mass_serve.kernels.records import LinearField, PositionField, TileField, position_fields, record
@@ -139,15 +139,15 @@ def added_rows_kernel(
 
 
 def segmented_embedding(
-    ids: Tensor, table: Tensor, blocks: TaskBlocks | None, deltas: Sequence[Delta], row_offsets: Sequence[int]
+    ids: Tensor, table: Tensor, deltas: Sequence[Delta], row_offsets: Sequence[int]
 ) -> Tensor:
     """The same as `kernels.embedding.reference.segmented_embedding`, with a plan made for this one call."""
     if len(row_offsets) != len(deltas) + 1 or row_offsets[0] != 0 or row_offsets[-1] != len(ids):
         raise ValueError(
             f"{len(deltas)} segments over {len(ids)} rows do not fit offsets {tuple(row_offsets)}"
         )
-    deltas = [folded(delta, blocks) for delta in deltas]
-    records = [record(len(LinearField), {0: linear_fields(delta, table, blocks)}) for delta in deltas]
+    deltas = [folded(delta) for delta in deltas]
+    records = [record(len(LinearField), {0: linear_fields(delta, table)}) for delta in deltas]
     plan = SegmentPlan(len(ids), len(deltas), len(LinearField), table.device)
     plan.update(row_offsets, records, [isinstance(delta, MaterialisedWeight) for delta in deltas])
     vocabulary, width = table.shape

@@ -31,20 +31,15 @@ from mass_serve.kernels.low_rank.deltas import (
     MaterialisedWeight,
     OneTask,
     SeveralTasks,
-    TaskBlocks,
-    resident,
+    TaskBlock,
 )
 from mass_serve.kernels.rows import add_product_, product
 
 
 def segmented_embedding(
-    ids: Tensor, table: Tensor, blocks: TaskBlocks | None, deltas: Sequence[Delta], row_offsets: Sequence[int]
+    ids: Tensor, table: Tensor, deltas: Sequence[Delta], row_offsets: Sequence[int]
 ) -> Tensor:
-    """The rows y [N, D] of this module's docstring.
-
-    `blocks` may be None where no segment uses them. Raises ValueError for offsets that do not fit, and where
-    blocks are used that are not there.
-    """
+    """The rows y [N, D] of this module's docstring. Raises ValueError for offsets that do not fit."""
     if len(row_offsets) != len(deltas) + 1 or row_offsets[0] != 0 or row_offsets[-1] != len(ids):
         raise ValueError(
             f"{len(deltas)} segments over {len(ids)} rows do not fit offsets {tuple(row_offsets)}"
@@ -52,11 +47,11 @@ def segmented_embedding(
     y = table[ids]
     for delta, (start, stop) in zip(deltas, pairwise(row_offsets), strict=True):
         if start < stop:
-            _change_(y[start:stop], ids[start:stop], blocks, delta)
+            _change_(y[start:stop], ids[start:stop], delta)
     return y
 
 
-def _change_(y: Tensor, ids: Tensor, blocks: TaskBlocks | None, delta: Delta) -> None:
+def _change_(y: Tensor, ids: Tensor, delta: Delta) -> None:
     """Makes a segment's rows y [n, D] of the shared table's."""
     match delta:
         case BaseOnly():
@@ -65,27 +60,26 @@ def _change_(y: Tensor, ids: Tensor, blocks: TaskBlocks | None, delta: Delta) ->
             y.copy_(weight[ids])
         case FoldedSides(right=right, left=left):
             add_product_(y, left.T[ids], right)
-        case OneTask(task=task, singular_values=s):
-            own = resident(blocks)
-            add_product_(y, _rows_of(own, task, ids) * s, own.vh[own.places[task]])
+        case OneTask(block=block, singular_values=s):
+            add_product_(y, _rows_of(block, ids).to(y.dtype) * s, block.vh.to(y.dtype))
         case SeveralTasks():
-            _add_several_(y, ids, resident(blocks), delta)
+            _add_several_(y, ids, delta)
 
 
-def _add_several_(y: Tensor, ids: Tensor, blocks: TaskBlocks, delta: SeveralTasks) -> None:
+def _add_several_(y: Tensor, ids: Tensor, delta: SeveralTasks) -> None:
     """`y += ((U[ids] L) M) V`, task by task, so that the shared blocks are read where they lie."""
-    rows = [_rows_of(blocks, task, ids).float() for task in delta.tasks]
+    rows = [_rows_of(block, ids).float() for block in delta.blocks]
     mixed = product(product(torch.cat(rows, dim=1), delta.left), delta.right)  # [n, K]
     added = torch.zeros_like(y, dtype=torch.float32)
-    parts = mixed.split([own.shape[1] for own in rows], dim=1)  # type: ignore[no-untyped-call]
-    for part, task in zip(parts, delta.tasks, strict=True):
-        add_product_(added, part, blocks.vh[blocks.places[task]].float())
+    parts = mixed.split([block.rank for block in delta.blocks], dim=1)  # type: ignore[no-untyped-call]
+    for part, block in zip(parts, delta.blocks, strict=True):
+        add_product_(added, part, block.vh.float())
     y.add_(added)
 
 
-def _rows_of(blocks: TaskBlocks, task: int, ids: Tensor) -> Tensor:
-    """`U_t[ids]` [n, R_t]"""
-    return blocks.expand_operands[task][:, ids].T
+def _rows_of(block: TaskBlock, ids: Tensor) -> Tensor:
+    """`U_t[ids]` [n, R]"""
+    return block.u_t[:, ids].T
 
 
 def segmented_added_rows(

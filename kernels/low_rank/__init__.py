@@ -17,7 +17,7 @@ from mass_serve.kernels.low_rank.deltas import (
     MaterialisedWeight,
     OneTask,
     SeveralTasks,
-    TaskBlocks,
+    TaskBlock,
 )
 
 __all__ = [
@@ -27,7 +27,7 @@ __all__ = [
     "MaterialisedWeight",
     "OneTask",
     "SeveralTasks",
-    "TaskBlocks",
+    "TaskBlock",
     "linear",
     "segmented_linear",
 ]
@@ -36,7 +36,6 @@ __all__ = [
 def segmented_linear(
     x: Tensor,
     weight: Tensor,
-    blocks: TaskBlocks | None,
     deltas: Sequence[Delta],
     row_offsets: Sequence[int],
     activation: Activation | None = None,
@@ -46,8 +45,8 @@ def segmented_linear(
     if backend_for(x.device) == "fused":
         from mass_serve.kernels.low_rank import fused
 
-        return fused.segmented_linear(x, weight, blocks, deltas, row_offsets, activation, skip)
-    return reference.segmented_linear(x, weight, blocks, deltas, row_offsets, activation, skip)
+        return fused.segmented_linear(x, weight, deltas, row_offsets, activation, skip)
+    return reference.segmented_linear(x, weight, deltas, row_offsets, activation, skip)
 
 
 def linear(
@@ -62,5 +61,5 @@ def linear(
         from mass_serve.kernels.low_rank import fused
 
         delta = BaseOnly(bias)
-        return fused.segmented_linear(x, weight, None, [delta], (0, len(x)), activation, skip)
+        return fused.segmented_linear(x, weight, [delta], (0, len(x)), activation, skip)
     return rows.linear(x, weight, bias, activation, skip)

@@ -6,7 +6,7 @@
     W_i = W + left^T right             `FoldedSides`
     W_i                                `MaterialisedWeight`
 
-U_t and V_t are a task's resident blocks, U_i and V_i those of several tasks side by side. L, M and the folded
+U_t and V_t are a task's block, U_i and V_i those of several tasks side by side. L, M and the folded
 sides are those of `merging.methods.tsv_m` and of `folded_sides` here. Each form also has the segment's bias.
 """
 
@@ -14,67 +14,34 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from itertools import accumulate
 
 import torch
 from torch import Tensor
 
-from mass_serve.kernels.rows import padded_column_count
-
 
 @dataclass(frozen=True, eq=False)
-class TaskBlocks:
-    """The singular blocks of one matrix, of all tasks: resident once, shared by every expert set.
+class TaskBlock:
+    """The singular block of one task in one matrix: in memory once, shared by all expert sets with the task.
 
-    They lie one below the other. Task t has `ranks[t]` of the rows: from 0, where it left the matrix alone,
-    to all that the matrix has.
+    It may have fewer bits than what it is multiplied with, and is widened in the product.
     """
 
-    u_t: Tensor  # [K, d_out]: U_t^T of each task, K the sum of the ranks
-    vh: Tensor  # [K, d_in]: V_t of each task
-    ranks: tuple[int, ...]  # [T]
+    u_t: Tensor  # [R, d_out]: U_t^T
+    vh: Tensor  # [R, d_in]: V_t
 
-    @cached_property
-    def places(self) -> list[slice]:
-        """The rows of each task."""
-        ends = list(accumulate(self.ranks))
-        return [slice(end - rank, end) for end, rank in zip(ends, self.ranks, strict=True)]
+    @property
+    def rank(self) -> int:
+        """R, at least 1: a task has no block in a matrix that it left alone."""
+        return len(self.vh)
 
-    @cached_property
-    def expand_operands(self) -> list[Tensor]:
-        """U_t^T [R_t, d_out] of each task (views)."""
-        return [self.u_t[place] for place in self.places]
+    @property
+    def nbytes(self) -> int:
+        """The memory of both sides."""
+        return self.u_t.nbytes + self.vh.nbytes
 
-    @cached_property
-    def shrink_operands(self) -> list[tuple[Tensor, slice]]:
-        """For each task a matrix [d_in, n] (a view), and which of its columns are V_t^T.
-
-        A product needs a certain number of columns for stable rows (see `kernels.rows`). V_t's neighbours
-        in memory are rows of other tasks: taking a few of them along fills the columns up without a copy.
-        """
-        return [self._with_neighbours(place) for place in self.places]
-
-    def leading_rows(self, tasks: Sequence[int]) -> Tensor:
-        """The first rows of V_t of n tasks, as many as all of them have: [n, R, d_in]."""
-        places = [self.places[task] for task in tasks]
-        least = min(place.stop - place.start for place in places)
-        return torch.stack([self.vh[place.start : place.start + least] for place in places])
-
-    def changing(self, tasks: Sequence[int]) -> tuple[int, ...]:
-        """Those of the tasks that do not leave the matrix alone."""
-        return tuple(task for task in tasks if self.ranks[task])
-
-    def output_rows(self, rows: slice) -> TaskBlocks:
-        """The blocks of those rows of the matrix (a view)."""
-        return TaskBlocks(self.u_t[:, rows], self.vh, self.ranks)
-
-    def _with_neighbours(self, place: slice) -> tuple[Tensor, slice]:
-        total = len(self.vh)
-        columns = min(padded_column_count(place.stop - place.start), total)
-        start = min(place.start, total - columns)
-        own = slice(place.start - start, place.stop - start)
-        return self.vh[start : start + columns].T, own
+    def output_rows(self, rows: slice) -> TaskBlock:
+        """The block of those rows of the matrix (a view)."""
+        return TaskBlock(self.u_t[:, rows], self.vh)
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,43 +59,44 @@ class BaseOnly:
 
 @dataclass(frozen=True, eq=False)
 class OneTask:
-    """The blocks of one task."""
+    """The block of one task."""
 
-    task: int
-    singular_values: Tensor  # s [R_t], in the dtype of the blocks
+    block: TaskBlock
+    singular_values: Tensor  # s [R], in the dtype of the computation
     bias: Tensor | None  # b_i [d_out]; None in a linear without bias
 
     @property
     def nbytes(self) -> int:
-        """The memory of what it holds beside the bias."""
+        """The memory of what it holds beside the bias and the shared block."""
         return self.singular_values.nbytes
 
     def output_rows(self, rows: slice) -> OneTask:
         """The change of those rows of the matrix (views)."""
-        return OneTask(self.task, self.singular_values, _rows(self.bias, rows))
+        return OneTask(self.block.output_rows(rows), self.singular_values, _rows(self.bias, rows))
 
 
 @dataclass(frozen=True, eq=False)
 class SeveralTasks:
     """The blocks of several tasks, with the two factors of the core between them."""
 
-    tasks: tuple[int, ...]
+    blocks: tuple[TaskBlock, ...]
     left: Tensor  # L [K, K] float32, K the summed ranks
     right: Tensor  # M [K, K] float32
     bias: Tensor | None  # b_i [d_out]; None in a linear without bias
 
     @property
     def nbytes(self) -> int:
-        """The memory of what it holds beside the bias."""
+        """The memory of what it holds beside the bias and the shared blocks."""
         return self.left.nbytes + self.right.nbytes
 
     def output_rows(self, rows: slice) -> SeveralTasks:
         """The change of those rows of the matrix (views)."""
-        return SeveralTasks(self.tasks, self.left, self.right, _rows(self.bias, rows))
+        blocks = tuple(block.output_rows(rows) for block in self.blocks)
+        return SeveralTasks(blocks, self.left, self.right, _rows(self.bias, rows))
 
-    def folded(self, blocks: TaskBlocks) -> FoldedSides:
+    def folded(self) -> FoldedSides:
         """The same change with the core multiplied into the tasks' blocks."""
-        right, left = folded_sides(blocks, self.tasks, self.left, self.right)
+        right, left = folded_sides(self.blocks, self.left, self.right)
         return FoldedSides(right, left, self.bias)
 
 
@@ -170,21 +138,11 @@ class MaterialisedWeight:
 Delta = BaseOnly | OneTask | SeveralTasks | FoldedSides | MaterialisedWeight
 
 
-def folded_sides(
-    blocks: TaskBlocks, tasks: Sequence[int], left_core: Tensor, right_core: Tensor
-) -> tuple[Tensor, Tensor]:
+def folded_sides(blocks: Sequence[TaskBlock], left_core: Tensor, right_core: Tensor) -> tuple[Tensor, Tensor]:
     """`right = M V` [K, d_in] and `left = (U L)^T` [K, d_out], formed in float64; in the blocks' dtype."""
-    places = [blocks.places[task] for task in tasks]
-    u, vh = (torch.cat([rows[place] for place in places]).double() for rows in (blocks.u_t, blocks.vh))
-    dtype = blocks.vh.dtype
-    return (right_core.double() @ vh).to(dtype), (left_core.double().T @ u).to(dtype)
-
-
-def resident(blocks: TaskBlocks | None) -> TaskBlocks:
-    """The blocks of a linear in which a segment has tasks. Raises ValueError where there are none."""
-    if blocks is None:
-        raise ValueError("the segment's tasks have no blocks in this linear")
-    return blocks
+    u_t, vh = torch.cat([one.u_t for one in blocks]).double(), torch.cat([one.vh for one in blocks]).double()
+    dtype = blocks[0].vh.dtype
+    return (right_core.double() @ vh).to(dtype), (left_core.double().T @ u_t).to(dtype)
 
 
 def _rows(bias: Tensor | None, rows: slice) -> Tensor | None:

@@ -37,8 +37,7 @@ from mass_serve.kernels.low_rank.deltas import (
     MaterialisedWeight,
     OneTask,
     SeveralTasks,
-    TaskBlocks,
-    resident,
+    TaskBlock,
 )
 from mass_serve.kernels.low_rank.triton_kernels import expand_kernel, shrink_kernel
 from mass_serve.kernels.records import Fields, LinearField, address, record
@@ -63,11 +62,11 @@ class LinearPlace:
     shared_weight: bool  # segments without weights of their own all have the same W
 
 
-def linear_fields(delta: Delta, weight: Tensor, blocks: TaskBlocks | None) -> Fields:
+def linear_fields(delta: Delta, weight: Tensor) -> Fields:
     """A segment's fields in one linear (see `kernels.records`): addresses in tensors of the arguments.
 
-    Raises ValueError for weights that are not contiguous, for a core that is not folded, and for tasks
-    without blocks.
+    Raises ValueError for weights that are not contiguous, for a block of another dtype and for a core that
+    is not folded.
     """
     fields: Fields = {LinearField.WEIGHT: address(weight), LinearField.BIAS: address(delta.bias)}
     match delta:
@@ -77,13 +76,13 @@ def linear_fields(delta: Delta, weight: Tensor, blocks: TaskBlocks | None) -> Fi
             return fields | {LinearField.WEIGHT: address(delta.weight)}
         case FoldedSides():
             return fields | _sides(delta.left, delta.right)
-        case OneTask(task=task):
-            of_tasks = resident(blocks)
-            left, right = (rows[of_tasks.places[task]] for rows in (of_tasks.u_t, of_tasks.vh))
+        case OneTask(block=block):
+            if block.vh.dtype != weight.dtype:
+                raise ValueError(f"the kernels read blocks of {weight.dtype}, got {block.vh.dtype}")
             scale: Fields = {LinearField.SCALE: address(delta.singular_values)}
-            return fields | _sides(left, right) | scale
+            return fields | _sides(block.u_t, block.vh) | scale
         case SeveralTasks():
-            raise ValueError(f"the core of the expert set {delta.tasks} must be folded")
+            raise ValueError(f"the core of {len(delta.blocks)} tasks must be folded")
 
 
 def _sides(left: Tensor, right: Tensor) -> Fields:
@@ -95,13 +94,15 @@ def _sides(left: Tensor, right: Tensor) -> Fields:
     }
 
 
-def folded(delta: Delta, blocks: TaskBlocks | None) -> Delta:
+def folded(delta: Delta) -> Delta:
     """The same change, its core folded where it has one, in memory that is contiguous."""
     match delta:
         case SeveralTasks():
-            return delta.folded(resident(blocks))
+            return delta.folded()
         case FoldedSides():
             return replace(delta, left=delta.left.contiguous())
+        case OneTask(block=block):
+            return replace(delta, block=TaskBlock(block.u_t.contiguous(), block.vh))
         case _:
             return delta
 
@@ -109,7 +110,6 @@ def folded(delta: Delta, blocks: TaskBlocks | None) -> Delta:
 def segmented_linear(
     x: Tensor,
     weight: Tensor,
-    blocks: TaskBlocks | None,
     deltas: Sequence[Delta],
     row_offsets: Sequence[int],
     activation: Activation | None = None,
@@ -125,16 +125,26 @@ def segmented_linear(
         )
     # Sides of some output rows are no memory that a kernel could read: they are copied. Memory that is freed
     # when this returns is reused in the order of the launches.
-    blocks = None if blocks is None else replace(blocks, u_t=blocks.u_t.contiguous())
-    weight, deltas = weight.contiguous(), [folded(delta, blocks) for delta in deltas]
-    fields = [linear_fields(delta, weight, blocks) for delta in deltas]
+    rank = max(map(_largest_rank, deltas))
+    weight, deltas = weight.contiguous(), [folded(delta) for delta in deltas]
+    fields = [linear_fields(delta, weight) for delta in deltas]
     plan = SegmentPlan(x.shape[0], len(deltas), len(LinearField), x.device)
     own_weights = [isinstance(delta, MaterialisedWeight) for delta in deltas]
     plan.update(row_offsets, [record(len(LinearField), {0: own}) for own in fields], own_weights)
-    rank = 0 if blocks is None else max(blocks.ranks)
     max_rank = max(own.get(LinearField.RANK, 0) for own in fields)
     place = LinearPlace(0, weight.shape[0], weight.shape[1], rank or max_rank, max_rank, shared_weight=True)
     return planned_linear(x, plan, place, tokens=1, activation=activation, skip=skip)
+
+
+def _largest_rank(delta: Delta) -> int:
+    """The largest rank of a task's block in a change; 0 where there is none."""
+    match delta:
+        case OneTask(block=block):
+            return block.rank
+        case SeveralTasks(blocks=blocks):
+            return max(block.rank for block in blocks)
+        case _:
+            return 0
 
 
 def planned_linear(

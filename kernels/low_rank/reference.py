@@ -1,7 +1,7 @@
 """Segmented low-rank linear in plain PyTorch: the definition, and what runs on a CPU.
 
 For the rows `offsets[i]:offsets[i+1]`, by the type of their change (see `kernels.low_rank.deltas`), with the
-blocks of the tasks E_i side by side as U_i and V_i:
+blocks of its tasks side by side as U_i and V_i:
 
     y = x W^T + b_i                                      BaseOnly
     y = x W^T + b_i + ((x V_t^T) * s) U_t^T              OneTask
@@ -13,7 +13,8 @@ so that a segment's weight is `W + U_i C_i V_i` but for the first form: `C_i = L
 and `left_i^T = U_i L_i`. Then `y = act(y) + skip`, where an activation or a skip connection is given. What
 several tasks add by a core is computed in float32 between x and y: where two of them are nearly equal, large
 numbers cancel in it, but not in the folded sides, whose rows are orthogonal.
-x [N, d_in], y and skip [N, d_out], W [d_out, d_in], all of one floating dtype; nothing is mutated.
+x [N, d_in], y and skip [N, d_out], W [d_out, d_in], all of one floating dtype; blocks may be of another, of
+fewer bits, and are widened in the product. Nothing is mutated.
 Offsets start at 0, rise, and end at N; segments may be empty. A row's bits depend on that row and its
 segment's weights alone (see `kernels.rows`).
 """
@@ -24,6 +25,7 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from mass_serve.kernels.activations import Activation, activate_
@@ -34,16 +36,14 @@ from mass_serve.kernels.low_rank.deltas import (
     MaterialisedWeight,
     OneTask,
     SeveralTasks,
-    TaskBlocks,
-    resident,
+    TaskBlock,
 )
-from mass_serve.kernels.rows import add_product_, product
+from mass_serve.kernels.rows import add_product_, padded_column_count, product
 
 
 def segmented_linear(
     x: Tensor,
     weight: Tensor,
-    blocks: TaskBlocks | None,
     deltas: Sequence[Delta],
     row_offsets: Sequence[int],
     activation: Activation | None = None,
@@ -51,8 +51,7 @@ def segmented_linear(
 ) -> Tensor:
     """The segmented linear of this module's docstring: y [N, d_out].
 
-    `blocks` may be None where no segment uses them. Raises ValueError for offsets that do not fit, and where
-    blocks are used that are not there.
+    Raises ValueError for offsets that do not fit.
     """
     if len(row_offsets) != len(deltas) + 1 or row_offsets[0] != 0 or row_offsets[-1] != x.shape[0]:
         raise ValueError(
@@ -68,7 +67,7 @@ def segmented_linear(
         else:
             own_y.copy_(delta.bias)
         if len(own_x):
-            _add_change_(own_y, own_x, blocks, delta)
+            _add_change_(own_y, own_x, delta)
     for start, stop in _base_runs(deltas, row_offsets):
         add_product_(y[start:stop], x[start:stop], weight.T)
     if activation is not None:
@@ -88,7 +87,7 @@ def _base_runs(deltas: Sequence[Delta], row_offsets: Sequence[int]) -> Iterator[
         yield start, row_offsets[-1]
 
 
-def _add_change_(y: Tensor, x: Tensor, blocks: TaskBlocks | None, delta: Delta) -> None:
+def _add_change_(y: Tensor, x: Tensor, delta: Delta) -> None:
     """Adds to y [n, d_out] what the segment's product has beyond the bias and the shared weight's."""
     match delta:
         case BaseOnly():
@@ -98,31 +97,33 @@ def _add_change_(y: Tensor, x: Tensor, blocks: TaskBlocks | None, delta: Delta) 
         case FoldedSides(right=right, left=left):
             add_product_(y, product(x, right.T), left)
         case OneTask():
-            _add_one_(y, x, resident(blocks), delta)
+            _add_one_(y, x, delta)
         case SeveralTasks():
-            _add_several_(y, x, resident(blocks), delta)
+            _add_several_(y, x, delta)
 
 
-def _add_one_(y: Tensor, x: Tensor, blocks: TaskBlocks, delta: OneTask) -> None:
+def _add_one_(y: Tensor, x: Tensor, delta: OneTask) -> None:
     """`y += ((x V_t^T) * s) U_t^T`"""
-    shrunk = _shrink(x, blocks, delta.task).mul_(delta.singular_values)
-    add_product_(y, shrunk, blocks.expand_operands[delta.task])
+    shrunk = _shrink(x, delta.block).mul_(delta.singular_values)
+    add_product_(y, shrunk, delta.block.u_t.to(y.dtype))
 
 
-def _add_several_(y: Tensor, x: Tensor, blocks: TaskBlocks, delta: SeveralTasks) -> None:
+def _add_several_(y: Tensor, x: Tensor, delta: SeveralTasks) -> None:
     """`y += (((x V^T) M^T) L^T) U^T`, task by task, so that the shared blocks are read where they lie."""
     x = x.float()
-    mixed = torch.cat([_shrink(x, blocks, task) for task in delta.tasks], dim=1)  # [n, K]
+    mixed = torch.cat([_shrink(x, block) for block in delta.blocks], dim=1)  # [n, K]
     mixed = product(product(mixed, delta.right.T), delta.left.T)
     added = y if y.dtype == torch.float32 else torch.zeros_like(y, dtype=torch.float32)
-    parts = mixed.split([blocks.ranks[task] for task in delta.tasks], dim=1)  # type: ignore[no-untyped-call]
-    for part, task in zip(parts, delta.tasks, strict=True):
-        add_product_(added, part, blocks.expand_operands[task].float())
+    parts = mixed.split([block.rank for block in delta.blocks], dim=1)  # type: ignore[no-untyped-call]
+    for part, block in zip(parts, delta.blocks, strict=True):
+        add_product_(added, part, block.u_t.float())
     if added is not y:
         y.add_(added)
 
 
-def _shrink(x: Tensor, blocks: TaskBlocks, task: int) -> Tensor:
-    """`x V_t^T` [n, R_t] in the dtype of x."""
-    operand, columns = blocks.shrink_operands[task]
-    return product(x, operand.to(x.dtype))[:, columns]
+def _shrink(x: Tensor, block: TaskBlock) -> Tensor:
+    """`x V_t^T` [n, R] in the dtype of x."""
+    # A product needs a certain number of columns for stable rows: they are filled up before V_t is widened.
+    missing = padded_column_count(block.rank) - block.rank
+    vh = F.pad(block.vh, (0, 0, 0, missing)) if missing else block.vh
+    return product(x, vh.to(x.dtype).T)[:, : block.rank]

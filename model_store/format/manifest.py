@@ -204,14 +204,14 @@ class Manifest(StrictModel):
         """
         if self.calibration is None:
             return None
-        of = self.calibration.tasks
-        served = [task for task in self.routed_tasks if task.name in names]
+        of, wanted = self.calibration.tasks, frozenset(names)
+        served = [task for task in self.routed_tasks if task.name in wanted]
         if any(of.get(task.name) != task.revision for task in served):
             return None
         if self.router.first_pass == "merged_base" and len(served) != len(of):
             return None
-        order = list(of)
-        return tuple(order.index(task.name) for task in served)
+        places = {name: place for place, name in enumerate(of)}
+        return tuple(places[task.name] for task in served)
 
     def find_task(self, name: str) -> TaskEntry | None:
         """Returns the current revision of a task, or None for an unknown task."""

@@ -46,7 +46,7 @@ COEFFICIENT_BUCKETS = tuple(step / 10 for step in range(1, 11))
 PROTOCOLS = ("v1", "v2", "kserve_v1", "hugging_face", "grpc", "other")
 CODES = (200, 400, 401, 404, 405, 408, 413, 415, 421, 429, 499, 500, 503, 504, 505)
 QUESTIONS = (*get_args(AnswerKind), "same_task", EmbeddingQuestion.answer)
-CACHE_COUNTS = ("hits", "misses", *FORMS)
+CACHE_COUNTS = ("hits", "misses", *FORMS, "task_hits", "task_misses")
 STAGES = ("decode", "queue", "first_pass", "route", "second_pass", "heads")
 REASONS = (
     "queue_full",
@@ -286,7 +286,9 @@ class _EngineCollector(Collector):
         if engine is None:
             return earlier
         cache = engine.set_cache
+        tasks = engine.resident_tasks
         now = {"hits": cache.hits, "misses": cache.misses, **cache.used}
+        now |= {"task_hits": tasks.hits, "task_misses": tasks.misses}
         return {name: count + now[name] for name, count in earlier.items()}
 
     def collect(self) -> Iterator[Metric]:
@@ -302,6 +304,17 @@ class _EngineCollector(Collector):
             forms.add_metric((form,), counts[form])
         yield forms
         yield GaugeMetricFamily("mass_set_cache_bytes", "Memory that expert sets take.", value=cached)
+        yield CounterMetricFamily(
+            "mass_resident_task_hits", "Uses of a task that was in memory.", value=counts["task_hits"]
+        )
+        yield CounterMetricFamily(
+            "mass_resident_task_misses", "Uses of a task that was read first.", value=counts["task_misses"]
+        )
+        yield GaugeMetricFamily(
+            "mass_resident_task_bytes",
+            "Memory that the weights of tasks take, as far as they may be dropped.",
+            value=0 if engine is None else engine.resident_tasks.nbytes,
+        )
         memory = GaugeMetricFamily(
             "mass_device_memory_bytes", "Memory of the tensors on the device.", labels=("kind",)
         )

@@ -25,6 +25,7 @@ import structlog
 import torch
 
 from mass_serve.engine import AnyQuery, BatchReport, ServingEngine, unsplit
+from mass_serve.model_store.errors import StoreError
 from mass_serve.server.errors import (
     BatchFailedError,
     DeadlineError,
@@ -225,7 +226,7 @@ class Batcher:
         return [Share(ticket, queries) for ticket, queries in taken.items()]
 
     def _answer(self, shares: Sequence[Share]) -> None:
-        """Runs one batch, in halves where it does not fit the memory, and hands every ticket its part."""
+        """Runs one batch, in halves where it cannot run as a whole, and hands every ticket its part."""
         pending = [list(shares)]
         while pending:
             part = pending.pop()
@@ -241,7 +242,8 @@ class Batcher:
     def _run_batch(self, shares: Sequence[Share]) -> bool:
         """Runs the shares as one batch and answers their tickets, with errors where the engine raised.
 
-        Returns False where the device ran out of memory: then no ticket is answered. Raises what the engine
+        Returns False where the device ran out of memory, and where a task that one of several requests needs
+        cannot be read from the store again: then no ticket is answered. Raises what the engine
         raised where the device is lost for every later batch too.
         """
         queries = [query for share in shares for query in share.queries]
@@ -250,6 +252,9 @@ class Batcher:
         except Exception as error:
             if _is_out_of_memory(error):
                 log.warning("out of memory", inputs=len(queries))
+                return False
+            if isinstance(error, StoreError) and len(shares) > 1:
+                log.exception("a task cannot be read: the batch runs in halves", inputs=len(queries))
                 return False
             log.exception("batch failed", inputs=len(queries))
             for share in shares:

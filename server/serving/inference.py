@@ -77,6 +77,7 @@ class Inference:
             try:
                 self._rates.take(context.caller, question.answers(len(inputs), engine.tasks))
                 self._observer.question_admitted(question)
+                engine.prefetch(question.tasks_in_use)
                 started = time.monotonic()
                 ready = await _unless_refused(
                     self._preparer.prepared(inputs, surveys, engine, turn, placed=placed), answered

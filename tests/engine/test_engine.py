@@ -16,12 +16,13 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor
 
-from mass_serve.backbone import DenseWeights, patchify, run
+from mass_serve.backbone import DenseWeights, expert_bank, patchify, run
 from mass_serve.engine import Classification, Engine, Query
 from mass_serve.engine.evidence_search import EVIDENCE_SHARE
 from mass_serve.engine.execution import BUYING_OVER_RENTING, AdaptiveExecution, Execution
 from mass_serve.engine.loading import LoadedStore
 from mass_serve.engine.set_cache import SetCache, SetKey
+from mass_serve.merging import TaskChange, merged_parameter
 from mass_serve.router import MODES, ModeName, early_stop
 from tests import tiny
 from tests.encoders import ENCODERS
@@ -271,13 +272,12 @@ def test_materialised_execution_needs_room_for_a_set() -> None:
 def test_serving_low_rank_never_merges_a_linear(monkeypatch: pytest.MonkeyPatch) -> None:
     engine = _engine(threshold=0.15)
     merged: list[str] = []
-    original = type(engine.bank).merged
 
-    def watched(bank: object, parameter: str, tasks: Sequence[int]) -> Tensor:
-        merged.append(parameter)
-        return original(bank, parameter, tasks)  # type: ignore[arg-type]
+    def watched(pretrained: Tensor, changes: Sequence[TaskChange]) -> Tensor:
+        merged.extend(name for name, own in engine.bank.pretrained.items() if own is pretrained)
+        return merged_parameter(pretrained, changes)
 
-    monkeypatch.setattr(type(engine.bank), "merged", watched)
+    monkeypatch.setattr(expert_bank, "merged_parameter", watched)
     engine.classify_batch(_queries())
     linears = {f"{name}.weight" for name in engine.architecture.linears}
     assert merged

@@ -44,8 +44,9 @@ def _merged(loaded: LoadedStore, tasks: tuple[int, ...]) -> DenseWeights:
     """TSV-M of the tasks by its definition, in float64."""
     bank, merged = loaded.bank, {}
     for name, before in loaded.pretrained.items():
-        if name in bank.dense_deltas:
-            merged[name] = before.double() + bank.dense_deltas[name][list(tasks)].double().mean(0)
+        if name not in bank.ranks:
+            deltas = torch.stack([bank.dense_delta(name, task) for task in tasks])
+            merged[name] = before.double() + deltas.double().mean(0)
             continue
         own = bank.singular_vectors(name, tasks)
         u = torch.cat([vectors.u for vectors in own], dim=1).double()
@@ -129,7 +130,7 @@ def test_tasks_that_left_all_alone_are_served(mode: ModeName, calibrated: bool) 
     untouched = {name: tiny.of_rank(tensor, 0) for name, tensor in weights.items() if tensor.ndim == 2}
     deltas = {name: torch.zeros_like(tensor) for name, tensor in weights.items() if tensor.ndim != 2}
     bank = tiny.bank_of(tiny.CONFIG, weights, [(untouched, deltas)] * TASKS)
-    assert bank.nbytes == sum(TASKS * delta.nbytes for delta in deltas.values())
+    assert bank.nbytes == 0
     engine = _engine(replace(loaded, bank=bank, pretrained=weights, first_pass=weights))
     with torch.inference_mode():
         answers = engine.classify_batch([Query(p) for p in PIXELS]).all_answers()

@@ -152,9 +152,8 @@ def test_the_routers_feature_is_that_of_its_layer_before_and_after_early_evidenc
     pixels = tiny.preprocessing(architecture.patches.image_size).normalise(torch.stack(PIXELS[:5]))
     patches = patchify(pixels, architecture.patches.patch_size)
     feature = run(architecture, DenseWeights(loaded.first_pass), patches, stop="feature", probe=probe).feature
-    blocks = loaded.bank.blocks[weight_of(architecture.residual_linear(layer))].leading_rows(
-        range(loaded.bank.num_tasks)
-    )
+    parameter = weight_of(architecture.residual_linear(layer))
+    blocks = loaded.bank.leading_rows(parameter, range(loaded.bank.num_tasks))
     expected = TaskSubspaces(blocks).residuals(feature)
     found = torch.tensor([list(answer.residuals.values()) for answer in answers.all_answers()])
     torch.testing.assert_close(found, expected)

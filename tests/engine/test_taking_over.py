@@ -56,7 +56,7 @@ def parts(experts: ExpertSet) -> dict[str, Tensor]:
         for field, part in vars(delta).items()
         if isinstance(part, Tensor)
     }
-    return experts.vectors | changes
+    return {**experts.vectors, **changes}
 
 
 @pytest.mark.parametrize("execution", ["low_rank", "materialised"])

@@ -17,7 +17,7 @@ from mass_serve.kernels import (
     MaterialisedWeight,
     OneTask,
     SeveralTasks,
-    TaskBlocks,
+    TaskBlock,
 )
 from mass_serve.kernels.activations import Activation
 
@@ -26,30 +26,34 @@ TASKS = 5
 RAGGED_RANKS = [(5, 0, 1, 38, 16), (0, 17, 0, 1, 3), (31, 2, 0, 0, 0), (0, 0, 0, 0, 0)]
 
 
-def random_blocks(d_out: int, d_in: int, rank: int | Sequence[int], dtype: torch.dtype) -> TaskBlocks:
+def random_blocks(d_out: int, d_in: int, rank: int | Sequence[int], dtype: torch.dtype) -> list[TaskBlock]:
     """Blocks of TASKS tasks, of a size that neither drowns nor is drowned by the base product.
 
-    All are of one `rank`, or each of its own.
+    All are of one `rank`, or each of its own; one of rank 0 stands for a matrix that was left alone.
     """
     ranks = (rank,) * TASKS if isinstance(rank, int) else tuple(rank)
     u_t = torch.randn(sum(ranks), d_out, dtype=torch.float64) / d_out**0.5
     vh = torch.randn(sum(ranks), d_in, dtype=torch.float64) / d_in**0.5
-    return TaskBlocks(u_t.to(dtype), vh.to(dtype), ranks)
+    sides = zip(u_t.to(dtype).split(list(ranks)), vh.to(dtype).split(list(ranks)), strict=True)
+    return [TaskBlock(*own) for own in sides]
 
 
 def random_delta(
-    expert_set: tuple[int, ...], blocks: TaskBlocks, dtype: torch.dtype
-) -> OneTask | SeveralTasks:
+    expert_set: tuple[int, ...], blocks: Sequence[TaskBlock], dtype: torch.dtype
+) -> BaseOnly | OneTask | SeveralTasks:
     """A low-rank segment's change with a random core."""
-    d_out, k = blocks.u_t.shape[1], sum(blocks.ranks[task] for task in expert_set)
-    if len(expert_set) == 1:
-        core = torch.rand(k).to(dtype)
-        return OneTask(expert_set[0], core, torch.randn(d_out).to(dtype))
-    left, right = torch.randn(2, k, k) / max(1, k) ** 0.5
-    return SeveralTasks(expert_set, left, right, torch.randn(d_out).to(dtype))
+    own = tuple(blocks[task] for task in expert_set if blocks[task].rank)
+    bias = torch.randn(blocks[0].u_t.shape[1]).to(dtype)
+    if not own:
+        return BaseOnly(bias)
+    if len(own) == 1:
+        return OneTask(own[0], torch.rand(own[0].rank).to(dtype), bias)
+    k = sum(block.rank for block in own)
+    left, right = torch.randn(2, k, k) / k**0.5
+    return SeveralTasks(own, left, right, bias)
 
 
-def dense_weight(weight: Tensor, blocks: TaskBlocks, delta: Delta) -> Tensor:
+def dense_weight(weight: Tensor, delta: Delta) -> Tensor:
     """W + U C V in float64, written out, with C diagonal or the product of its factors."""
     match delta:
         case MaterialisedWeight():
@@ -58,28 +62,24 @@ def dense_weight(weight: Tensor, blocks: TaskBlocks, delta: Delta) -> Tensor:
             return weight.double()
         case FoldedSides():
             return weight.double() + delta.left.double().T @ delta.right.double()
-        case OneTask(task=task):
-            u, vh = _side_by_side(blocks, [task])
-            return weight.double() + u @ delta.singular_values.double().diag() @ vh
-        case SeveralTasks(tasks=tasks):
-            u, vh = _side_by_side(blocks, tasks)
+        case OneTask(block=block):
+            return (
+                weight.double()
+                + block.u_t.double().T @ delta.singular_values.double().diag() @ block.vh.double()
+            )
+        case SeveralTasks(blocks=blocks):
+            u, vh = (
+                torch.cat([own.u_t for own in blocks]).double().T,
+                torch.cat([own.vh for own in blocks]).double(),
+            )
             return weight.double() + u @ delta.left.double() @ delta.right.double() @ vh
 
 
-def _side_by_side(blocks: TaskBlocks, tasks: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """U [d_out, K] and V [K, d_in] of the tasks in float64."""
-    first = [sum(blocks.ranks[:task]) for task in tasks]
-    rows = [first[i] + row for i, task in enumerate(tasks) for row in range(blocks.ranks[task])]
-    return blocks.u_t[rows].double().T, blocks.vh[rows].double()
-
-
-def expected(
-    x: Tensor, weight: Tensor, blocks: TaskBlocks, deltas: Sequence[Delta], rows: Sequence[int]
-) -> Tensor:
+def expected(x: Tensor, weight: Tensor, deltas: Sequence[Delta], rows: Sequence[int]) -> Tensor:
     """The segmented product in float64, before any activation."""
     parts = []
     for delta, (start, stop) in zip(deltas, pairwise(rows), strict=True):
-        y = x[start:stop].double() @ dense_weight(weight, blocks, delta).T
+        y = x[start:stop].double() @ dense_weight(weight, delta).T
         parts.append(y if delta.bias is None else y + delta.bias.double())
     return torch.cat(parts)
 
@@ -105,7 +105,6 @@ class Case:
 
     x: Tensor
     weight: Tensor
-    blocks: TaskBlocks
     deltas: list[Delta]
     rows: tuple[int, ...]
 
@@ -127,21 +126,29 @@ class Case:
         for i in range(4, len(deltas), 5):
             deltas[i] = BaseOnly(deltas[i].bias)
         x, weight = torch.randn(rows[-1], d_in), torch.randn(d_out, d_in) / d_in**0.5
-        return cls(x.to(dtype), weight.to(dtype), blocks, deltas, rows)
+        return cls(x.to(dtype), weight.to(dtype), deltas, rows)
 
     def to(self, device: torch.device) -> Case:
         """The same on another device."""
-        blocks = TaskBlocks(self.blocks.u_t.to(device), self.blocks.vh.to(device), self.blocks.ranks)
-        deltas = [_delta_to(delta, device) for delta in self.deltas]
-        return Case(self.x.to(device), self.weight.to(device), blocks, deltas, self.rows)
+        deltas = [delta_to(delta, device) for delta in self.deltas]
+        return Case(self.x.to(device), self.weight.to(device), deltas, self.rows)
 
     def expected(self) -> Tensor:
         """The outcome in float64."""
-        return expected(self.x, self.weight, self.blocks, self.deltas, self.rows)
+        return expected(self.x, self.weight, self.deltas, self.rows)
 
 
-def _delta_to(delta: Delta, device: torch.device) -> Delta:
-    moved: dict[str, Any] = {
-        n: part.to(device) if isinstance(part, Tensor) else part for n, part in vars(delta).items()
-    }
-    return type(delta)(**moved)
+def delta_to(delta: Delta, device: torch.device) -> Delta:
+    """The same change on another device."""
+
+    def moved(part: Any) -> Any:
+        match part:
+            case Tensor():
+                return part.to(device)
+            case TaskBlock():
+                return TaskBlock(part.u_t.to(device), part.vh.to(device))
+            case tuple():
+                return tuple(map(moved, part))
+        return part
+
+    return type(delta)(**{name: moved(part) for name, part in vars(delta).items()})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mass_serve.kernels import segmented_linear, subspace_energies, subspace_residuals
+from mass_serve.kernels import TaskDirections, segmented_linear, subspace_energies, subspace_residuals
 from mass_serve.kernels.backend import backend, backend_for
 from tests.kernels.segmented import Case
 
@@ -35,9 +35,9 @@ def test_the_public_operations_run_what_was_chosen(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(fused, "segmented_linear", lambda *_: chosen)
     monkeypatch.setattr(residual, "subspace_residuals", lambda *_: chosen)
     monkeypatch.setattr(energies, "subspace_energies", lambda *_: chosen)
-    arguments = (case.x, case.weight, case.blocks, case.deltas, case.rows)
+    arguments = (case.x, case.weight, case.deltas, case.rows)
     with backend("fused"):
         assert segmented_linear(*arguments) is chosen
         assert subspace_residuals(case.x, torch.zeros(1, 1, 4)) is chosen
-        assert subspace_energies(case.x[None], torch.zeros(1, 1, 4)) is chosen
+        assert subspace_energies(case.x[None], TaskDirections.of([torch.zeros(1, 4)])) is chosen
     assert segmented_linear(*arguments) is not chosen

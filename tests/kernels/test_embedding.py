@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
@@ -13,12 +15,12 @@ from mass_serve.kernels import (
     MaterialisedWeight,
     OneTask,
     SeveralTasks,
-    TaskBlocks,
+    TaskBlock,
     segmented_added_rows,
     segmented_embedding,
 )
 
-ROWS, WIDTH, RANKS = 53, 40, (5, 0, 7)
+ROWS, WIDTH = 53, 40
 
 
 def _random(*shape: int, seed: int) -> Tensor:
@@ -26,11 +28,11 @@ def _random(*shape: int, seed: int) -> Tensor:
 
 
 TABLE = _random(ROWS, WIDTH, seed=0)
-BLOCKS = TaskBlocks(_random(sum(RANKS), ROWS, seed=1), _random(sum(RANKS), WIDTH, seed=2), RANKS)
-SEVERAL = SeveralTasks((0, 2), _random(12, 12, seed=4), _random(12, 12, seed=5), None)
+BLOCKS = tuple(TaskBlock(_random(rank, ROWS, seed=1), _random(rank, WIDTH, seed=2)) for rank in (5, 7))
+SEVERAL = SeveralTasks(BLOCKS, _random(12, 12, seed=4), _random(12, 12, seed=5), None)
 DELTAS: dict[str, Delta] = {
     "base": BaseOnly(None),
-    "one": OneTask(2, _random(7, seed=3), None),
+    "one": OneTask(BLOCKS[1], _random(7, seed=3), None),
     "several": SEVERAL,
     "folded": FoldedSides(_random(6, WIDTH, seed=6), _random(6, ROWS, seed=7), None),
     "own": MaterialisedWeight(_random(ROWS, WIDTH, seed=8), None),
@@ -39,13 +41,15 @@ DELTAS: dict[str, Delta] = {
 
 def _whole(delta: Delta) -> Tensor:
     """The segment's table, in float64."""
-    table, u, vh = TABLE.double(), BLOCKS.u_t.double().T, BLOCKS.vh.double()
+    table = TABLE.double()
     match delta:
-        case OneTask(task=task, singular_values=s):
-            place = BLOCKS.places[task]
-            return table + (u[:, place] * s.double()) @ vh[place]
-        case SeveralTasks(left=left, right=right):
-            return table + u @ left.double() @ right.double() @ vh
+        case OneTask(block=block, singular_values=s):
+            return table + (block.u_t.double().T * s.double()) @ block.vh.double()
+        case SeveralTasks(blocks=blocks, left=left, right=right):
+            u, vh = (
+                torch.cat(sides).double() for sides in zip(*((b.u_t, b.vh) for b in blocks), strict=True)
+            )
+            return table + u.T @ left.double() @ right.double() @ vh
         case FoldedSides(left=left, right=right):
             return table + left.double().T @ right.double()
         case MaterialisedWeight(weight=weight):
@@ -59,16 +63,15 @@ def test_every_form_of_change(dtype: torch.dtype, atol: float) -> None:
     ids = torch.randint(0, ROWS, (31,), generator=torch.Generator().manual_seed(9))
     offsets = [0, 4, 4, 15, 30, 31]
     deltas = list(DELTAS.values())
-    blocks = TaskBlocks(BLOCKS.u_t.to(dtype), BLOCKS.vh.to(dtype), RANKS)
     own = [
-        OneTask(2, deltas[1].singular_values.to(dtype), None)
+        OneTask(BLOCKS[1], deltas[1].singular_values.to(dtype), None)
         if isinstance(deltas[1], OneTask)
         else deltas[1],
         SEVERAL,
         FoldedSides(DELTAS["folded"].right.to(dtype), DELTAS["folded"].left.to(dtype), None),  # type: ignore[union-attr]
         MaterialisedWeight(DELTAS["own"].weight.to(dtype), None),  # type: ignore[union-attr]
     ]
-    found = segmented_embedding(ids, TABLE.to(dtype), blocks, [deltas[0], *own], offsets)
+    found = segmented_embedding(ids, TABLE.to(dtype), [deltas[0], *own], offsets)
     assert found.dtype == dtype
     wanted = torch.cat(
         [
@@ -82,18 +85,37 @@ def test_every_form_of_change(dtype: torch.dtype, atol: float) -> None:
 @pytest.mark.parametrize("name", DELTAS)
 def test_a_row_has_the_bits_that_it_has_alone(name: str) -> None:
     ids = torch.randint(0, ROWS, (40,), generator=torch.Generator().manual_seed(9))
-    whole = segmented_embedding(ids, TABLE, BLOCKS, [DELTAS[name]], [0, 40])
+    whole = segmented_embedding(ids, TABLE, [DELTAS[name]], [0, 40])
     for count in (1, 2, 3, 5, 7, 8, 13):
-        part = segmented_embedding(ids[:count], TABLE, BLOCKS, [DELTAS[name]], [0, count])
+        part = segmented_embedding(ids[:count], TABLE, [DELTAS[name]], [0, count])
         assert torch.equal(part, whole[:count])
 
 
 def test_what_does_not_fit_is_refused() -> None:
     ids = torch.zeros(3, dtype=torch.int64)
     with pytest.raises(ValueError, match="1 segments over 3 rows do not fit offsets"):
-        segmented_embedding(ids, TABLE, BLOCKS, [DELTAS["base"]], [0, 2])
-    with pytest.raises(ValueError, match="no blocks"):
-        segmented_embedding(ids, TABLE, None, [DELTAS["one"]], [0, 3])
+        segmented_embedding(ids, TABLE, [DELTAS["base"]], [0, 2])
+
+
+@pytest.mark.parametrize("name", ["one", "several"])
+def test_blocks_of_16_bits_give_the_bits_of_the_same_numbers_in_32(name: str) -> None:
+    ids = torch.arange(ROWS)
+    narrow = tuple(TaskBlock(block.u_t.bfloat16(), block.vh.bfloat16()) for block in BLOCKS)
+    wide = tuple(TaskBlock(block.u_t.float(), block.vh.float()) for block in narrow)
+    found, wanted = (
+        segmented_embedding(
+            ids,
+            TABLE,
+            [
+                OneTask(blocks[1], _random(7, seed=3), None)
+                if name == "one"
+                else replace(SEVERAL, blocks=blocks)
+            ],
+            [0, ROWS],
+        )
+        for blocks in (narrow, wide)
+    )
+    assert torch.equal(found, wanted)
 
 
 def test_rows_are_added_by_place_and_segment() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mass_serve.kernels import BaseOnly, Delta, MaterialisedWeight, segmented_linear
+from mass_serve.kernels import BaseOnly, Delta, MaterialisedWeight, TaskBlock, segmented_linear
 from tests.kernels.segmented import (
     RAGGED_RANKS,
     TASKS,
@@ -34,8 +34,8 @@ def test_it_is_the_dense_product_of_each_segment(
     blocks = random_blocks(d_out, d_in, rank, dtype)
     deltas = [random_delta(expert_set, blocks, dtype) for expert_set in sets]
     x, weight = torch.randn(rows[-1], d_in).to(dtype), torch.randn(d_out, d_in).to(dtype) / d_in**0.5
-    y = segmented_linear(x, weight, blocks, deltas, rows)
-    wanted = expected(x, weight, blocks, deltas, rows)
+    y = segmented_linear(x, weight, deltas, rows)
+    wanted = expected(x, weight, deltas, rows)
     torch.testing.assert_close(y.double(), wanted, atol=atol, rtol=rtol)
 
 
@@ -46,14 +46,14 @@ def test_every_task_has_a_rank_of_its_own(
     d_out: int, d_in: int, ranks: tuple[int, ...], dtype: torch.dtype, atol: float, rtol: float
 ) -> None:
     case = Case.random((0, 5, 11, 30, 31, 47, 60, 80, 81, 90), d_out, d_in, ranks, dtype)
-    y = segmented_linear(case.x, case.weight, case.blocks, case.deltas, case.rows)
+    y = segmented_linear(case.x, case.weight, case.deltas, case.rows)
     torch.testing.assert_close(y.double(), case.expected(), atol=atol, rtol=rtol)
 
 
 def test_a_task_without_a_rank_leaves_the_product_alone() -> None:
     case = Case.random((0, 24), 48, 32, (0, 3, 4, 0, 2), torch.float32)
-    changed = segmented_linear(case.x, case.weight, case.blocks, case.deltas, case.rows)
-    alone = segmented_linear(case.x, case.weight, None, [BaseOnly(case.deltas[0].bias)], case.rows)
+    changed = segmented_linear(case.x, case.weight, case.deltas, case.rows)
+    alone = segmented_linear(case.x, case.weight, [BaseOnly(case.deltas[0].bias)], case.rows)
     assert torch.equal(changed, alone)
 
 
@@ -61,12 +61,12 @@ def test_low_rank_and_materialised_segments_share_a_launch() -> None:
     torch.manual_seed(0)
     blocks, weight, x = random_blocks(24, 32, 4, torch.float32), torch.randn(24, 32), torch.randn(40, 32)
     low_rank = [random_delta(tasks, blocks, torch.float32) for tasks in ((0,), (1, 3))]
-    merged = [MaterialisedWeight(dense_weight(weight, blocks, d).float(), d.bias) for d in low_rank]
+    merged = [MaterialisedWeight(dense_weight(weight, d).float(), d.bias) for d in low_rank]
     mixed: list[Delta] = [low_rank[0], merged[1], merged[0], low_rank[1]]
     rows = (0, 8, 19, 19, 40)
-    y = segmented_linear(x, weight, blocks, mixed, rows)
-    torch.testing.assert_close(y.double(), expected(x, weight, blocks, mixed, rows), atol=1e-5, rtol=1e-4)
-    only_merged = segmented_linear(x, weight, None, [merged[0]], (0, 40))
+    y = segmented_linear(x, weight, mixed, rows)
+    torch.testing.assert_close(y.double(), expected(x, weight, mixed, rows), atol=1e-5, rtol=1e-4)
+    only_merged = segmented_linear(x, weight, [merged[0]], (0, 40))
     torch.testing.assert_close(only_merged, torch.addmm(merged[0].bias, x, merged[0].weight.T))  # type: ignore[arg-type]
 
 
@@ -79,11 +79,11 @@ def test_a_row_has_the_same_bits_alone_and_in_any_company(threads: int, ranks: t
     blocks, weight = random_blocks(96, 64, ranks, torch.float32), torch.randn(96, 64)
     deltas = [random_delta(s, blocks, torch.float32) for s in ((0,), (1, 2), (3,), (0, 2, 4))]
     x = torch.randn(4 * 34, 64)
-    y = segmented_linear(x, weight, blocks, deltas, (0, 34, 68, 102, 136))
+    y = segmented_linear(x, weight, deltas, (0, 34, 68, 102, 136))
     for i, delta in enumerate(deltas):
         for rows in (1, 3, 17, 34):
             part = slice(34 * i + 34 - rows, 34 * i + 34)
-            assert torch.equal(segmented_linear(x[part], weight, blocks, [delta], (0, rows)), y[part])
+            assert torch.equal(segmented_linear(x[part], weight, [delta], (0, rows)), y[part])
     torch.set_num_threads(before)
 
 
@@ -91,20 +91,29 @@ def test_output_rows_are_the_rows_of_the_whole_product() -> None:
     torch.manual_seed(2)
     blocks, weight, x = random_blocks(30, 16, 4, torch.float32), torch.randn(30, 16), torch.randn(16, 16)
     delta = random_delta((1, 2), blocks, torch.float32)
-    whole = segmented_linear(x, weight, blocks, [delta], (0, 16))
+    whole = segmented_linear(x, weight, [delta], (0, 16))
     rows = slice(10, 30)
-    part = segmented_linear(x, weight[rows], blocks.output_rows(rows), [delta.output_rows(rows)], (0, 16))
+    part = segmented_linear(x, weight[rows], [delta.output_rows(rows)], (0, 16))
     torch.testing.assert_close(part, whole[:, rows])
 
 
-def test_tasks_without_blocks_are_refused() -> None:
-    delta = random_delta((0, 1), random_blocks(4, 4, 1, torch.float32), torch.float32)
-    with pytest.raises(ValueError, match="blocks"):
-        segmented_linear(torch.randn(4, 4), torch.randn(4, 4), None, [delta], (0, 4))
+@pytest.mark.parametrize("tasks", [(0,), (1, 3)])
+@pytest.mark.parametrize("rank", [7, 16])
+def test_blocks_of_16_bits_give_the_bits_of_the_same_numbers_in_32(tasks: tuple[int, ...], rank: int) -> None:
+    torch.manual_seed(3)
+    x, weight = torch.randn(21, 32), torch.randn(48, 32)
+    narrow = random_blocks(48, 32, rank, torch.bfloat16)
+    wide = [TaskBlock(block.u_t.float(), block.vh.float()) for block in narrow]
+    torch.manual_seed(4)
+    delta = random_delta(tasks, narrow, torch.float32)
+    torch.manual_seed(4)
+    of_wide = random_delta(tasks, wide, torch.float32)
+    found, wanted = (segmented_linear(x, weight, [own], (0, 21)) for own in (delta, of_wide))
+    assert torch.equal(found, wanted)
 
 
 def test_offsets_that_do_not_cover_the_rows_are_refused() -> None:
     blocks = random_blocks(4, 4, 1, torch.float32)
     delta = random_delta((0,), blocks, torch.float32)
     with pytest.raises(ValueError, match="offsets"):
-        segmented_linear(torch.randn(4, 4), torch.randn(4, 4), blocks, [delta], (0, 3))
+        segmented_linear(torch.randn(4, 4), torch.randn(4, 4), [delta], (0, 3))

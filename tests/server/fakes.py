@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -13,6 +13,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from mass_serve.engine import AnyAnswer, AnyQuery, BatchReport, Classification, Embedding, Query
 from mass_serve.engine.preprocessing import ImagePreprocessor
 from mass_serve.inputs.texts import TextTokenizer
+from mass_serve.model_store.errors import IntegrityError
 from mass_serve.model_store.format.entries import HeadSpec, TaskEntry
 from mass_serve.model_store.format.preprocessing import Preprocessing
 from mass_serve.router import ModeName
@@ -23,7 +24,7 @@ EIGHT_PIXELS = Preprocessing(
 LABELS = tuple(str(n) for n in range(256))
 
 # The green value of the corner pixel makes the fake engine misbehave.
-FAIL, DIE, SLOW, HANG, NOT_FINITE, LARGE, STRANGE = 10, 20, 30, 40, 50, 60, 70
+FAIL, DIE, SLOW, HANG, NOT_FINITE, LARGE, STRANGE, UNREADABLE = 10, 20, 30, 40, 50, 60, 70, 80
 SLOW_SECONDS = 1.0
 HANG_SECONDS = 3600.0
 
@@ -59,6 +60,15 @@ class FakeSetCache:
 
 
 @dataclass
+class FakeResidentTasks:
+    """Figures of tasks of which one was dropped and read again."""
+
+    hits: int = 7
+    misses: int = 1
+    nbytes: int = 40
+
+
+@dataclass
 class FakeEngine:
     """Answers label n for an image whose corner has red n, or a text whose second token has that id.
 
@@ -80,6 +90,11 @@ class FakeEngine:
     gives_residuals: bool = True
     nbytes: dict[str, int] = field(default_factory=lambda: {"pretrained": 1000})
     set_cache: FakeSetCache = field(default_factory=FakeSetCache)
+    resident_tasks: FakeResidentTasks = field(default_factory=FakeResidentTasks)
+    prefetched: list[str] = field(default_factory=list)
+
+    def prefetch(self, tasks: Collection[str]) -> None:
+        self.prefetched.extend(tasks)
 
     def classify_batch(self, queries: Sequence[AnyQuery]) -> BatchReport:
         self.batches.append(len(queries))
@@ -92,6 +107,8 @@ class FakeEngine:
             time.sleep(HANG_SECONDS)
         if LARGE in greens and len(queries) > self.large_images:
             raise torch.OutOfMemoryError("asked to have no memory")
+        if UNREADABLE in greens:
+            raise IntegrityError("asked to be damaged")
         if FAIL in greens:
             raise RuntimeError("asked to fail")
         if DIE in greens:

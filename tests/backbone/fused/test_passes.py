@@ -60,7 +60,7 @@ def _passes(bank: ExpertBank) -> Passes:
 def _bases(bank: ExpertBank) -> dict[str, TaskDirections]:
     """Subspaces that a router would look at: orthonormal rows are not asked for here."""
     return {
-        linear: TaskDirections.of(list(bank.blocks[weight_of(linear)].leading_rows(range(4)).float()))
+        linear: TaskDirections.of(list(bank.leading_rows(weight_of(linear), range(4)).float()))
         for linear in CONFIG.early_linears(STOP)
     }
 

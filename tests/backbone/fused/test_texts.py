@@ -64,7 +64,7 @@ def test_a_pass_goes_on_from_where_it_stopped(name: str) -> None:
         bank = tiny.bank(architecture, moved, 3)
         sets = [bank.expert_set((task,), materialised=False) for task in (2, 0)]
         bases = {
-            linear: TaskDirections.of(list(bank.blocks[weight_of(linear)].leading_rows(range(3)).float()))
+            linear: TaskDirections.of(list(bank.leading_rows(weight_of(linear), range(3)).float()))
             for linear in architecture.early_linears(1)
         }
         both = passes_for(bank, moved, 2)

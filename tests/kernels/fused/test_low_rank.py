@@ -32,7 +32,7 @@ SHAPES = [
 def _fused(case: Case, **options: object) -> Tensor:
     moved = case.to(DEVICE)
     with backend("fused"):
-        y = segmented_linear(moved.x, moved.weight, moved.blocks, moved.deltas, moved.rows, **options)  # type: ignore[arg-type]
+        y = segmented_linear(moved.x, moved.weight, moved.deltas, moved.rows, **options)  # type: ignore[arg-type]
     return y.cpu()
 
 
@@ -40,7 +40,6 @@ def _reference(case: Case, **options: object) -> Tensor:
     return reference.segmented_linear(
         case.x,
         case.weight,
-        case.blocks,
         case.deltas,
         case.rows,
         **options,  # type: ignore[arg-type]
@@ -74,7 +73,7 @@ def test_every_task_has_a_rank_of_its_own(
 ) -> None:
     """Segments of one, of several and of no tasks, and a merged one: a rank each in one launch."""
     case = Case.random((0, 5, 11, 30, 31, 47, 60, 80), 72, 56, ranks, dtype)
-    own = dense_weight(case.weight, case.blocks, case.deltas[3]).to(dtype)
+    own = dense_weight(case.weight, case.deltas[3]).to(dtype)
     case.deltas[3] = MaterialisedWeight(own, case.deltas[3].bias)
     y = _fused(case)
     torch.testing.assert_close(y.double(), case.expected(), atol=atol, rtol=rtol)
@@ -106,10 +105,10 @@ def test_low_rank_folded_materialised_and_base_only_segments_share_a_launch(
     case = Case.random((0, 9, 30, 30, 47, 64, 70, 90), 80, 96, 12, dtype)
     low_rank = list(case.deltas)
     for i in (1, 3):
-        own = dense_weight(case.weight, case.blocks, low_rank[i]).to(dtype)
+        own = dense_weight(case.weight, low_rank[i]).to(dtype)
         case.deltas[i] = MaterialisedWeight(own, low_rank[i].bias)
     assert isinstance(low_rank[2], SeveralTasks)
-    case.deltas[5] = replace(low_rank[2].folded(case.blocks), bias=None)
+    case.deltas[5] = replace(low_rank[2].folded(), bias=None)
     y = _fused(case)
     torch.testing.assert_close(y.double(), case.expected(), atol=atol, rtol=rtol)
     torch.testing.assert_close(y, _reference(case), atol=atol, rtol=rtol)
@@ -123,7 +122,7 @@ def test_a_row_has_the_same_bits_alone_and_in_any_company(dtype: torch.dtype) ->
     for i, delta in enumerate(case.deltas):
         for rows in (1, 3, 34):
             part = slice(34 * i + 34 - rows, 34 * i + 34)
-            alone = Case(case.x[part], case.weight, case.blocks, [delta], (0, rows))
+            alone = Case(case.x[part], case.weight, [delta], (0, rows))
             assert torch.equal(_fused(alone), whole[part])
 
 
@@ -142,4 +141,4 @@ def test_rows_that_are_not_finite_harm_no_others() -> None:
 def test_offsets_that_do_not_cover_the_rows_are_refused() -> None:
     case = Case.random((0, 4), 4, 4, 1, torch.float32).to(DEVICE)
     with pytest.raises(ValueError, match="offsets"), backend("fused"):
-        segmented_linear(case.x, case.weight, case.blocks, case.deltas, (0, 3))
+        segmented_linear(case.x, case.weight, case.deltas, (0, 3))

@@ -31,23 +31,21 @@ def test_real_sizes(shape: tuple[int, int], rank: int, sets: int) -> None:
     case = Case.random(32, 197, shape, rank, sets, DEVICE)
     found = case_output(case.variants()["fused"])
     deltas, rows = case.deltas, tuple(197 * offset for offset in case.offsets)
-    wanted = segmented.expected(
-        case.x, case.weight, segmented.random_blocks(1, 1, 1, torch.float32), deltas, rows
-    )
+    wanted = segmented.expected(case.x, case.weight, deltas, rows)
     assert (found.double() - wanted).norm() < 5e-3 * wanted.norm()
 
 
 def test_a_graph_replays_with_the_segments_that_an_update_put_in() -> None:
     """The low-rank, the materialised and the base-only form change places between replays."""
     case = _on_device((0, 40, 100, 197), tasks=1)
-    merged = segmented.dense_weight(case.weight, case.blocks, case.deltas[0]).bfloat16()
+    merged = segmented.dense_weight(case.weight, case.deltas[0]).bfloat16()
     deltas: list[Delta] = [
         case.deltas[0],
         MaterialisedWeight(merged, case.deltas[0].bias),
         BaseOnly(case.deltas[1].bias),
     ]
     length = len(LinearField)
-    records = [record(length, {0: linear_fields(delta, case.weight, case.blocks)}) for delta in deltas]
+    records = [record(length, {0: linear_fields(delta, case.weight)}) for delta in deltas]
     plan = SegmentPlan(197, 3, length, DEVICE)
     place = LinearPlace(0, 768, 768, 96, 96, shared_weight=True)
     plan.update((0, 40, 100, 197), records, [False, True, False])
@@ -60,21 +58,21 @@ def test_a_graph_replays_with_the_segments_that_an_update_put_in() -> None:
         plan.update(cut, [records[i] for i in order], [i == 1 for i in order])
         y.fill_(float("nan"))
         graph.replay()
-        wanted = segmented.expected(case.x[: cut[-1]], case.weight, case.blocks, chosen, cut)
+        wanted = segmented.expected(case.x[: cut[-1]], case.weight, chosen, cut)
         assert (y[: cut[-1]].double() - wanted).norm() < 1e-2 * wanted.norm()
         assert torch.count_nonzero(y[cut[-1] :]) == 0
 
 
 def test_two_streams_do_not_disturb_each_other() -> None:
     cases = [_on_device((0, 500, 1500, 3000)), _on_device((0, 10, 2999, 3000), tasks=1)]
-    wanted = [segmented_linear(c.x, c.weight, c.blocks, c.deltas, c.rows) for c in cases]
+    wanted = [segmented_linear(c.x, c.weight, c.deltas, c.rows) for c in cases]
     torch.cuda.synchronize()
     streams = [torch.cuda.Stream() for _ in cases]  # type: ignore[no-untyped-call]
     found: list[list[torch.Tensor]] = [[], []]
     for _ in range(20):
         for i, (case, stream) in enumerate(zip(cases, streams, strict=True)):
             with torch.cuda.stream(stream):
-                found[i].append(segmented_linear(case.x, case.weight, case.blocks, case.deltas, case.rows))
+                found[i].append(segmented_linear(case.x, case.weight, case.deltas, case.rows))
     torch.cuda.synchronize()
     assert all(torch.equal(y, wanted[i]) for i in range(2) for y in found[i])
 

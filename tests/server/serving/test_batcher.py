@@ -27,7 +27,7 @@ from mass_serve.server.serving.batcher import Batcher
 from mass_serve.server.serving.caller import Caller
 from mass_serve.server.serving.fair_queue import ORDINARY_PRIORITY, Turn
 from mass_serve.server.serving.ticket import Ticket
-from tests.server.fakes import DIE, FAIL, LARGE, NOT_FINITE, FakeEngine
+from tests.server.fakes import DIE, FAIL, LARGE, NOT_FINITE, UNREADABLE, FakeEngine
 
 WAIT = 10.0
 
@@ -277,6 +277,16 @@ def test_a_batch_without_memory_is_answered_in_halves(bench: Bench) -> None:
     bench.open()
     assert [reds(ticket) for ticket in tickets] == [[1], [2, 3], [4]]
     assert bench.engine.batches == [1, 4, 2, 2]
+
+
+def test_a_request_whose_task_cannot_be_read_again_fails_alone(bench: Bench) -> None:
+    bench.occupy()
+    good, unreadable, other = bench.send(1), bench.send(2, green=UNREADABLE), bench.send(3, 4)
+    bench.open()
+    assert (reds(good), reds(other)) == ([1], [3, 4])
+    with pytest.raises(BatchFailedError):
+        unreadable.future.result(WAIT)
+    assert not bench.batcher.died
 
 
 def test_an_image_that_never_fits_the_memory_fails_alone(bench: Bench) -> None:

@@ -1,0 +1,26 @@
+"""The experts file of a task, kept open after its store was opened, to be read whenever it is needed."""
+
+from __future__ import annotations
+
+from mass_serve.model_store.format.experts import TaskExperts
+from mass_serve.model_store.storage.regular_files import RegularFile
+from mass_serve.model_store.store import Store
+
+
+class KeptExperts:
+    """What one task changes of the encoder, in a file that was opened once.
+
+    The file stays readable when its name is removed or becomes another file's. Its bytes are hashed each time
+    that they are read, so that nobody's write to it comes into use. It takes one open descriptor; of a remote
+    store the file is a copy on this machine, whose room on the disk is free again with the last use.
+    """
+
+    def __init__(self, store: Store, task_name: str) -> None:
+        """Opens the file. Raises IntegrityError where it is missing, and TaskError for an unknown task."""
+        self._store, self._entry = store, store.task(task_name)
+        with store.opened(self._entry.experts_file) as file:
+            self._file = RegularFile(file.duplicate())
+
+    def load(self) -> TaskExperts:
+        """Reads the file, into memory of its own. Raises IntegrityError where it is not what was written."""
+        return self._store.experts_in(self._file, self._entry)
