@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from typing import Protocol
 
 from mass_serve.cli.questions import HasTasks
@@ -71,12 +73,18 @@ class OnRay:
         except ModuleNotFoundError as error:
             raise ValueError(WITHOUT_RAY) from error
         cluster.connect()
+        self._leave = cluster.leave
         self._workers = workers.Workers(self.settings, count, self.store_revision)
 
     def run(self, job: Job, told: Told) -> Done:
         """Runs a job. Raises JobError and StoreError."""
         depends_on = _depends_on(self.settings, self.store_revision, self.settings.device)
-        return run_job_by(self._workers.rows, job, depends_on, told)
+        # Ray tells of a worker that died on standard output, which is the command's.
+        with redirect_stdout(sys.stderr):
+            try:
+                return run_job_by(self._workers.rows, job, depends_on, told)
+            finally:
+                self._leave()
 
 
 def _depends_on(settings: Settings, revision: str, device: str) -> dict[str, object]:

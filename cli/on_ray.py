@@ -37,11 +37,13 @@ def serve(flags: dict[str, Any]) -> None:
         fail(WITHOUT_RAY)
     try:
         cluster.connect(shows_logs=True)
-        serving.deploy(settings)
-    except (ValueError, RuntimeError) as error:
+    except ValueError as error:
         fail(error, EXIT_FAILED)
     try:
+        serving.deploy(settings)
         serving.wait_for_signal()
+    except RuntimeError as error:
+        fail(error, EXIT_FAILED)
     finally:
         serving.take_away()
 

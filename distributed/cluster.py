@@ -16,3 +16,8 @@ def connect(*, shows_logs: bool = False) -> None:
         ray.init(include_dashboard=False, log_to_driver=shows_logs, logging_level=logging.WARNING)
     except ConnectionError as error:
         raise ValueError(f"the Ray cluster cannot be joined: {error}") from error
+
+
+def leave() -> None:
+    """Leaves the cluster; one that `connect` started ends."""
+    ray.shutdown()

@@ -7,10 +7,10 @@ import threading
 from types import FrameType
 from typing import Any
 
-import ray
 from ray import serve
 from ray.serve.config import HTTPOptions
 
+from mass_serve.distributed.cluster import leave
 from mass_serve.distributed.deployment import application
 from mass_serve.distributed.settings import RaySettings
 
@@ -39,7 +39,7 @@ def wait_for_signal() -> None:
 def take_away() -> None:
     """Drains the replicas and ends them."""
     serve.delete(APPLICATION)
-    ray.shutdown()
+    leave()
 
 
 def _http_options(settings: RaySettings) -> dict[str, Any]:

@@ -96,11 +96,18 @@ def wait_for(what: str, condition: Callable[[], bool]) -> None:
 def metric(name: str, **labels: str) -> Mapping[str, float]:
     """The sum of a metric's samples with some labels, by replica."""
     found: dict[str, float] = defaultdict(float)
-    for family in text_string_to_metric_families(httpx.get(f"{URL}/metrics", timeout=60).text):
+    for family in text_string_to_metric_families(exposition()):
         for sample in family.samples:
             if sample.name == name and labels.items() <= sample.labels.items():
                 found[sample.labels["replica"]] += sample.value
     return found
+
+
+def exposition() -> str:
+    """What Prometheus is told; a replica that was killed may have been asked for it."""
+    while (response := httpx.get(f"{URL}/metrics", timeout=60)).status_code != 200:
+        time.sleep(0.2)
+    return response.text
 
 
 def ask_raw() -> dict[str, Any]:
