@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,7 @@ def assert_close(found: object, recorded: object, what: str) -> None:
     if isinstance(found, float):
         assert isinstance(recorded, str), what
         assert math.isclose(found, float.fromhex(recorded), rel_tol=CLOSE, abs_tol=CLOSE), what
-    elif isinstance(found, dict):
+    elif isinstance(found, Mapping):
         assert isinstance(recorded, dict), what
         assert list(found) == list(recorded), what
         for key, value in found.items():
