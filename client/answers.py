@@ -92,6 +92,7 @@ class Task:
     individual_accuracy: float | None
     # Of each label, of a task of any number of labels: the probability from which on it is given.
     thresholds: Sequence[float] | None = None
+    num_labels: int | None = None  # None: the server is of a version that does not count them
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,7 @@ class TaskList:
     modes: Sequence[str] = ()  # that may be asked for; the first is the default
     # Names for several tasks, and those of them that are served: `@retail` stands for all of `retail`.
     groups: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    num_tasks: int | None = None  # None: the server is of a version that does not count them
 
 
 @dataclass(frozen=True)
