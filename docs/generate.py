@@ -17,6 +17,7 @@ from pathlib import Path
 from docs.command_line import command_sections
 from docs.jobs import jobs_table
 from docs.measured import curves_table, few_labels_table, pooling_table, separability_table
+from docs.merged_models import merged_models_table
 from docs.openapi import http_sections
 from docs.rank_rules import rank_rules_table
 from docs.real_demo import real_alike_table, real_modes_table, real_sources_table, real_tasks_table
@@ -57,6 +58,7 @@ SECTIONS: Mapping[str, Callable[[], str]] = {
     "scale_tasks": scale_tasks_table,
     "scale_swap": scale_swap_table,
     "rank_rules": rank_rules_table,
+    "merged_models": merged_models_table,
     "routing": routing_table,
     "late_token": late_token_table,
     "early_layers": early_layers_table,
