@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+from collections import Counter
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,9 @@ from PIL import Image
 from benchmarks.random_adapters import random_adapter_store
 from mass_serve.engine import Classification, Engine, EngineOptions
 from mass_serve.model_store.errors import IntegrityError
+from mass_serve.model_store.storage.local import LocalFiles
+from mass_serve.model_store.storage.regular_files import RegularFile
+from mass_serve.model_store.store import Store
 from tests.tiny import CONFIG
 
 TASKS = 6
@@ -113,3 +118,19 @@ def test_an_engine_after_another_shares_the_tasks_in_memory(many: Path) -> None:
     assert all(first.bank.tasks.get(task) is second.bank.tasks.get(task) for task in both)
     for found, wanted in zip(answers(second), answers(first), strict=True):
         assert torch.equal(found.logits, wanted.logits)
+
+
+@pytest.mark.parametrize("budget", [None, 0])
+def test_a_load_opens_each_file_once(many: Path, budget: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: Counter[str] = Counter()
+    original = LocalFiles.opened
+
+    def counting(files: LocalFiles, path: str) -> AbstractContextManager[RegularFile]:
+        opened[path] += 1
+        return original(files, path)
+
+    monkeypatch.setattr(LocalFiles, "opened", counting)
+    engine = Engine.load(str(many), device="cpu", resident_task_bytes=budget)
+    answers(engine)
+    manifest = Store.open(str(many)).manifest
+    assert opened == dict.fromkeys(manifest.all_files(), 1)
