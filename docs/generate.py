@@ -16,6 +16,7 @@ from pathlib import Path
 
 from docs.command_line import command_sections
 from docs.jobs import jobs_table
+from docs.many_tasks import many_tasks_table
 from docs.measured import curves_table, few_labels_table, pooling_table, separability_table
 from docs.merged_models import merged_models_table
 from docs.openapi import http_sections
@@ -86,6 +87,7 @@ SECTIONS: Mapping[str, Callable[[], str]] = {
     "text_bytes": text_bytes_table,
     "text_routing": text_routing_table,
     "task_residence": task_residence_table,
+    "many_tasks": many_tasks_table,
     "text_speed": text_speed_table,
     "text_seconds": text_seconds_table,
     "text_memory": text_memory_table,
