@@ -19,6 +19,7 @@ from docs.jobs import jobs_table
 from docs.many_tasks import many_tasks_table
 from docs.measured import curves_table, few_labels_table, pooling_table, separability_table
 from docs.merged_models import merged_models_table
+from docs.on_ray import ray_measured_table, ray_settings_table
 from docs.openapi import http_sections
 from docs.rank_rules import rank_rules_table
 from docs.real_demo import real_alike_table, real_modes_table, real_sources_table, real_tasks_table
@@ -58,6 +59,8 @@ SECTIONS: Mapping[str, Callable[[], str]] = {
     "scale_replicas": scale_replicas_table,
     "scale_tasks": scale_tasks_table,
     "scale_swap": scale_swap_table,
+    "ray_settings": ray_settings_table,
+    "ray_measured": ray_measured_table,
     "rank_rules": rank_rules_table,
     "merged_models": merged_models_table,
     "routing": routing_table,

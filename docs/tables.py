@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from enum import StrEnum
 from typing import Any, Literal, get_args, get_origin
@@ -25,11 +25,15 @@ BOUNDS = (("ge", "at least"), ("gt", "above"), ("le", "at most"), ("lt", "below"
 
 def settings_table() -> str:
     """Every setting of `mass-serve serve`: default, allowed values, meaning."""
-    rows = [
+    return table(("setting", "default", "allowed", "meaning"), settings_rows(Settings.model_fields))
+
+
+def settings_rows(fields: Mapping[str, FieldInfo]) -> list[tuple[str, str, str, str]]:
+    """A row for each setting."""
+    return [
         (code(name), _default(name, field), _allowed(name, field), field.description or "")
-        for name, field in Settings.model_fields.items()
+        for name, field in fields.items()
     ]
-    return table(("setting", "default", "allowed", "meaning"), rows)
 
 
 def _default(name: str, field: FieldInfo) -> str:
