@@ -47,16 +47,21 @@ class TaskWeights:
             else:
                 raise ValueError(f"the task has no {'blocks' if name in ranks else 'delta'} for {name}")
 
+        # All are copies: what is given may share its memory with what is not kept.
         def side(rows: Tensor, like: Tensor) -> Tensor:
             stays = narrow and rows.dtype.itemsize < like.dtype.itemsize
-            return rows.to(like.device, rows.dtype if stays else like.dtype).contiguous()
+            dtype = rows.dtype if stays else like.dtype
+            return torch.empty(rows.shape, dtype=dtype, device=like.device).copy_(rows)
+
+        def small(numbers: Tensor, like: Tensor) -> Tensor:
+            return numbers.to(like.device, torch.float32, copy=True)
 
         changed = {name: (vectors[name], pretrained[name]) for name, rank in ranks.items() if rank}
         dense = {name: deltas[name] for name in pretrained if name not in ranks and deltas[name].any()}
         return cls(
             {name: TaskBlock(side(own.u.T, at), side(own.vh, at)) for name, (own, at) in changed.items()},
-            {name: own.s.to(at.device, torch.float32) for name, (own, at) in changed.items()},
-            {name: own.to(pretrained[name].device, torch.float32) for name, own in dense.items()},
+            {name: small(own.s, at) for name, (own, at) in changed.items()},
+            {name: small(own, pretrained[name]) for name, own in dense.items()},
         )
 
     def sharing(self, right: Mapping[str, Tensor]) -> TaskWeights:

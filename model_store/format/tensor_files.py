@@ -50,6 +50,8 @@ _BITS = {code: 8 * dtype.itemsize for code, dtype in DTYPES.items()} | _OTHER_BI
 # A hundred times what an encoder's takes. The header is parsed as a whole.
 LARGEST_HEADER_BYTES = 16 << 20
 LARGEST_RANK = 64  # torch has no more
+# A file's tensors are read by one call where they have at most so many bytes.
+MOST_AT_ONCE = 32 << 20
 _LENGTH_BYTES = 8
 _METADATA = "__metadata__"
 # Beyond it even the difference of two weights may overflow float32.
@@ -136,13 +138,36 @@ class TensorFile:
     def read_in_order(self, digest: Digest) -> Iterator[tuple[str, Tensor]]:
         """Reads every tensor in the order of the file, and adds the bytes that were read to a hash.
 
-        The hash is that of the file once the last tensor has come. Raises TensorFileError.
+        The hash is that of the file once the last tensor has come. The tensors of a file of at most
+        MOST_AT_ONCE bytes share their memory. Raises TensorFileError.
         """
         digest.update(self._head)
-        for name, _ in _in_order(self._places):
+        ordered = _in_order(self._places)
+        if ordered and ordered[-1][1].end <= MOST_AT_ONCE:
+            yield from self._read_at_once(digest, ordered)
+            return
+        for name, _ in ordered:
             tensor = self.read(name)
             digest.update(_bytes_of(tensor))
             yield name, tensor
+
+    def _read_at_once(
+        self, digest: Digest, ordered: list[tuple[str, _Place]]
+    ) -> Iterator[tuple[str, Tensor]]:
+        """Reads all tensors by one call: of an adapter's hundreds each has a few thousand numbers."""
+        content = torch.empty(ordered[-1][1].end, dtype=torch.uint8)
+        try:
+            self._file.read_into(_bytes_of(content), len(self._head))
+        except EOFError as error:
+            raise TensorFileError(f"its tensors cannot be read: {error}") from error
+        digest.update(_bytes_of(content))
+        for name, place in ordered:
+            if place.spec.dtype is None:
+                raise TensorFileError(f"{name} must be floating-point numbers")
+            own = content[place.start : place.end]
+            if place.start % place.spec.dtype.itemsize:
+                own = own.clone()  # a view of wider numbers must begin at a multiple of their size
+            yield name, own.view(place.spec.dtype).view(place.spec.shape)
 
 
 def immoderate_numbers(name: str) -> str:

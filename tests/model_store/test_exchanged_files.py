@@ -11,15 +11,16 @@ import fsspec
 import psutil
 import pytest
 import torch
-from torch import Tensor
 
 from mass_serve.model_store.errors import CheckpointError, IntegrityError
-from mass_serve.model_store.format.tensor_files import TensorFile
 from mass_serve.model_store.readers.checkpoint import Checkpoint
 from mass_serve.model_store.storage.local import LocalFiles
 from mass_serve.model_store.storage.opening import open_files
+from mass_serve.model_store.storage.regular_files import RegularFile
 from mass_serve.model_store.store import Store
 from tests.models import Suite
+
+HEADER_AT = 8  # bytes, behind the header's length
 
 
 def test_the_file_that_was_hashed_is_read(store: Path) -> None:
@@ -36,14 +37,14 @@ def test_the_file_that_was_hashed_is_read(store: Path) -> None:
 
 def before_reading(monkeypatch: pytest.MonkeyPatch, act: Callable[[], None]) -> None:
     """Lets something happen between the opening of a file and the reading of its first tensor."""
-    read, acts = TensorFile.read, [act]
+    read, acts = RegularFile.read_into, [act]
 
-    def act_and_read(file: TensorFile, name: str) -> Tensor:
-        if acts:
+    def act_and_read(file: RegularFile, buffer: memoryview, start: int) -> None:
+        if acts and start > HEADER_AT:
             acts.pop()()
-        return read(file, name)
+        read(file, buffer, start)
 
-    monkeypatch.setattr(TensorFile, "read", act_and_read)
+    monkeypatch.setattr(RegularFile, "read_into", act_and_read)
 
 
 def test_an_exchange_after_the_opening(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
