@@ -153,7 +153,10 @@ def serve(store: Path) -> dict[str, object]:
     told: dict[str, object] = {}
     wait_for("replicas", lambda: server.poll() is None and answers() and len(metric("mass_ready")) == 2)
     told["answers"] = [ask_raw() for _ in range(20)]
-    told["asked"] = metric("mass_requests_total", protocol="v1", code="200")
+    # Replicas tell of what they count every 2 seconds.
+    asked = {"protocol": "v1", "code": "200"}
+    wait_for("counts", lambda: sum(metric("mass_requests_total", **asked).values()) >= 20)
+    told["asked"] = metric("mass_requests_total", **asked)
     told["request_ids"] = httpx.get(f"{URL}/v1/tasks", headers={"X-Request-Id": "one"}).headers.get_list(
         "x-request-id"
     )
