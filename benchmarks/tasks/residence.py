@@ -1,6 +1,6 @@
 """What T tasks take: memory, the time to load them, and room on the disk.
 
-    python -m benchmarks.tasks.residence [--json FILE] [--tasks 8,100,500] [--work FOLDER]
+    python -m benchmarks.tasks.residence [--json FILE] [--tasks 2,8,20,100,500] [--work FOLDER]
 
 Stores are those of `benchmarks.random_adapters`: LoRA-like tasks of rank 16 over CLIP ViT-B/32. Each is
 loaded in a process of its own (`benchmarks.resident_memory`), once as it is and once with room for few tasks
@@ -46,7 +46,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--json", type=Path, help="write everything here")
-    parser.add_argument("--tasks", default="8,100,500", help="numbers of tasks, with commas between")
+    parser.add_argument("--tasks", default="2,8,20,100,500", help="numbers of tasks, with commas between")
     parser.add_argument("--work", type=Path, help="a folder for the stores, which are kept there")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
