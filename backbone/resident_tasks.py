@@ -132,6 +132,10 @@ class ResidentTasks:
 
     def _keep(self, task: int, weights: TaskWeights) -> None:
         self._drop(task)
+        if task in self._read and not self.fit([task]):
+            self._ahead.discard(task)
+            self.drops += 1  # at once, and no other in its place
+            return
         self._resident[task] = weights
         self.nbytes += self._sizes[task]
         if self.budget_bytes is not None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from mass_serve.model_store.format.experts import TaskExperts
-from mass_serve.model_store.storage.regular_files import RegularFile
 from mass_serve.model_store.store import Store
 
 
@@ -16,10 +15,9 @@ class KeptExperts:
     """
 
     def __init__(self, store: Store, task_name: str) -> None:
-        """Opens the file. Raises IntegrityError where it is missing, and TaskError for an unknown task."""
+        """Opens the file. Raises IntegrityError where it cannot, and TaskError for an unknown task."""
         self._store, self._entry = store, store.task(task_name)
-        with store.opened(self._entry.experts_file) as file:
-            self._file = RegularFile(file.duplicate())
+        self._file = store.kept_open(self._entry.experts_file)
 
     def load(self) -> TaskExperts:
         """Reads the file, into memory of its own. Raises IntegrityError where it is not what was written."""

@@ -6,6 +6,7 @@ many gigabytes is read once. A writer reads single tensors when it needs them, o
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -269,7 +270,8 @@ class Store:
             raise self._unreadable(path, error) from error
 
     def _unreadable(self, path: str, error: OSError) -> IntegrityError:
-        return IntegrityError(f"{path} in {self.files.url} cannot be read: {error.strerror or error}")
+        remedy = "; raise the limit of open files (ulimit -n)" if error.errno == errno.EMFILE else ""
+        return IntegrityError(f"{path} in {self.files.url} cannot be read: {error.strerror or error}{remedy}")
 
     @contextmanager
     def opened(self, path: str) -> Iterator[RegularFile]:
@@ -282,6 +284,14 @@ class Store:
             except OSError as error:
                 raise self._unreadable(path, error) from error
             yield file
+
+    def kept_open(self, path: str) -> RegularFile:
+        """Opens a file of the store that outlives its name. Raises IntegrityError where it cannot."""
+        with self.opened(path) as file:
+            try:
+                return RegularFile(file.duplicate())
+            except OSError as error:
+                raise self._unreadable(path, error) from error
 
 
 @dataclass(frozen=True)

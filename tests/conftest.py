@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import structlog
+from hypothesis import settings
 
 from tests import optional
 from tests.interpreter import InterpretedRuns
@@ -18,6 +19,11 @@ from tests.server_processes import RunningServer, StartServer, running
 
 if TYPE_CHECKING:
     from tests.models import Suite
+
+
+# How long an example takes on a loaded machine says nothing of it.
+settings.register_profile("any_machine", deadline=None)
+settings.load_profile("any_machine")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -48,6 +48,8 @@ OTHER_DESCRIPTORS = 100
 DESCRIPTORS_A_WORKER = 8
 # Beside those that decode: one for a large image, one that parses, and a spare.
 OTHER_WORKERS = 3
+# More than any two revisions of a store have tasks.
+TASK_DESCRIPTORS = 1 << 16
 # What accept() fails with where the process, or the machine, can have no more sockets.
 NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
@@ -154,7 +156,10 @@ def count_failed_accepts(loop: asyncio.AbstractEventLoop, observer: ServingObser
 
 
 def need_descriptors(settings: Settings) -> None:
-    """Lifts the limit on open files as far as connections need. Raises SettingsError where it stays low."""
+    """Lifts the limit on open files as far as connections need. Raises SettingsError where it stays low.
+
+    With `resident_task_bytes` the files of tasks stay open, too: it is lifted for those as far as it goes.
+    """
     soft, hard = (
         math.inf if limit == resource.RLIM_INFINITY else limit
         for limit in resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -163,9 +168,11 @@ def need_descriptors(settings: Settings) -> None:
     # Those that come in one turn of the loop are counted, and as many closed, in the next ones.
     others += 2 * ACCEPTED_AT_ONCE
     needed = settings.max_connections + settings.max_grpc_connections + others
-    if soft < needed <= hard:
+    of_tasks = 0 if settings.resident_task_bytes is None else TASK_DESCRIPTORS
+    wanted = int(min(needed + of_tasks, hard))
+    if soft < wanted and needed <= hard:
         most = resource.RLIM_INFINITY if math.isinf(hard) else int(hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, most))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
     if hard < needed:
         lower = f" or set max_connections to at most {hard - others}" if hard > others else ""
         raise SettingsError(

@@ -79,6 +79,16 @@ def test_a_task_larger_than_the_budget_is_read_for_each_use() -> None:
     assert (disk.read, tasks.nbytes) == ([1, 1], 0)
 
 
+def test_a_task_larger_than_the_budget_drops_no_other() -> None:
+    disk = Disk(2)
+    tasks = ResidentTasks(SIZE)
+    tasks.put(0, disk.weights[0], SIZE, disk.reader(0))
+    tasks.put(1, disk.weights[1], SIZE + 1, disk.reader(1))
+    assert tasks.get(1) is disk.weights[1]
+    assert resident(tasks, 2) == [0]
+    assert (disk.read, tasks.nbytes) == ([1], SIZE)
+
+
 def test_what_cannot_be_read_again_is_not_dropped() -> None:
     disk = Disk(2)
     tasks = ResidentTasks(SIZE)

@@ -71,7 +71,7 @@ def engine_and_answers(request: pytest.FixtureRequest) -> tuple[Engine, list[Cla
     return engine, engine.classify_batch(_queries()).all_answers()
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.randoms(use_true_random=False), st.integers(1, len(PIXELS)))
 def test_an_image_gets_the_same_bits_in_every_batch(
     engine_and_answers: tuple[Engine, list[Classification]], rng: random.Random, size: int

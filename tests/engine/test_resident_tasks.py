@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 from collections import Counter
 from contextlib import AbstractContextManager
@@ -98,6 +100,15 @@ def test_a_file_that_was_written_to_is_refused_and_harms_no_other_task(many: Pat
     with pytest.raises(IntegrityError, match=r"tasks/task1/.* is damaged"):
         engine.classify(images(1), ["task1"])
     assert engine.classify(images(1), ["task2"])[0].task == "task2"
+
+
+def test_too_few_open_files_are_told_with_what_to_do(many: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: RegularFile) -> int:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(RegularFile, "duplicate", full)
+    with pytest.raises(IntegrityError, match=r"tasks/.*Too many open files; .*ulimit -n"):
+        Engine.load(str(many), device="cpu", resident_task_bytes=0)
 
 
 def test_named_tasks_are_read_ahead(many: Path) -> None:

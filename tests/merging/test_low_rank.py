@@ -29,7 +29,7 @@ def test_truncated_svd_is_the_best_approximation(shape: tuple[int, int], rank: i
     torch.testing.assert_close(_matrix(vectors).double(), best, atol=1e-8, rtol=1e-4)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     rows=st.integers(1, 24),
     columns=st.integers(1, 24),

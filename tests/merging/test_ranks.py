@@ -58,7 +58,7 @@ class TestLevel:
         for noise in (1 - 1e-6, 1 + 1e-6):
             assert int((noise * self.ENERGIES / self.COSTS > level).sum()) == 3
 
-    @settings(max_examples=60, deadline=None)
+    @settings(max_examples=60)
     @given(seed=st.integers(0, 2**16), share=st.floats(0, 1.2))
     def test_is_spent_but_for_the_next_one(self, seed: int, share: float) -> None:
         generator = torch.Generator().manual_seed(seed)

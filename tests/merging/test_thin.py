@@ -20,7 +20,7 @@ def product(vectors: TaskSingularVectors) -> torch.Tensor:
     return (vectors.u * vectors.s) @ vectors.vh
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     rows=st.integers(1, 40), columns=st.integers(1, 40), rank=st.integers(0, 50), seed=st.integers(0, 2**16)
 )

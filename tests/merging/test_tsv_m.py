@@ -54,7 +54,7 @@ def test_merged_delta_is_the_definition(
     )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     seed=st.integers(0, 2**16),
     count=st.integers(2, 5),

@@ -19,7 +19,7 @@ import pytest
 
 from mass_serve.server.operation.metrics import Metrics
 from mass_serve.server.settings import SettingsError, load_settings
-from mass_serve.server.web.process import count_failed_accepts, need_descriptors
+from mass_serve.server.web.process import TASK_DESCRIPTORS, count_failed_accepts, need_descriptors
 from tests.pictures import picture
 from tests.server_processes import PATIENCE, ROOT, RunningServer, StartServer, running, wait_for
 
@@ -150,6 +150,18 @@ def test_the_soft_limit_is_raised_to_what_is_needed(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(resource, "getrlimit", lambda _: (4096, resource.RLIM_INFINITY))
     need_descriptors(settings)
     assert asked == [(1260, 4096)]
+
+
+@pytest.mark.parametrize("hard", [4096, resource.RLIM_INFINITY])
+def test_the_soft_limit_leaves_room_for_the_files_of_tasks(
+    hard: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = load_settings({"decode_workers": 1, "max_connections": 1000, "resident_task_bytes": 0})
+    asked: list[tuple[int, int]] = []
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (2000, hard))
+    monkeypatch.setattr(resource, "setrlimit", lambda _, limits: asked.append(limits))
+    need_descriptors(settings)
+    assert asked == [(4096 if hard == 4096 else 1260 + TASK_DESCRIPTORS, hard)]
 
 
 def test_connections_that_cannot_be_accepted_are_counted(start_server: StartServer) -> None:

@@ -207,7 +207,7 @@ def test_a_corrupt_header_is_the_callers_fault() -> None:
 SEEDS = [encode(two_colours(), image_format) for image_format in FORMATS]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     seed=st.sampled_from(SEEDS),
     edits=st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 255)), max_size=8),

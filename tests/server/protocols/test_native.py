@@ -422,7 +422,7 @@ def test_an_engine_failure_is_a_500_that_tells_nothing_of_the_inside(server: Run
     assert labels(server.client.post("/v1/classify", content=picture(2))) == ["2"]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     body=st.one_of(
         st.binary(max_size=300),
