@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 from docs.markup import table
 from docs.suites import RESULTS
@@ -20,9 +21,8 @@ def ray_settings_table() -> str:
 
 def ray_measured_table() -> str:
     """The rates of both, their ratios, and how busy the machine was."""
-    recorded = json.loads((RESULTS / "distributed_cpu.json").read_text(encoding="utf-8"))
+    recorded, ratios = _recorded(), halves_over_whole()
     rates, loads = recorded["images_a_second"], recorded["load_average"]
-    ratios = [two / one for one, two in zip(rates["whole"], rates["halves"], strict=True)]
     rows = [
         (f"one replica with {recorded['cores']} cores", f"{_range(rates['whole'])} images a second"),
         (f"two with {recorded['cores'] // 2} each", f"{_range(rates['halves'])} images a second"),
@@ -30,6 +30,16 @@ def ray_measured_table() -> str:
         ("load average of the machine meanwhile", _range(loads)),
     ]
     return table(("measured", ""), rows)
+
+
+def halves_over_whole() -> list[float]:
+    """Of each round, the rate of two replicas with half of the cores each over that of one with all."""
+    rates = _recorded()["images_a_second"]
+    return [two / one for one, two in zip(rates["whole"], rates["halves"], strict=True)]
+
+
+def _recorded() -> Any:
+    return json.loads((RESULTS / "distributed_cpu.json").read_text(encoding="utf-8"))
 
 
 def _range(values: list[float]) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 from benchmarks.random_models import VIT_B_32
 from docs.markup import table
+from docs.on_ray import halves_over_whole
 from docs.suites import RESULTS
 from mass_serve.backbone.architecture import weight_of
 from mass_serve.model_store.format.experts import ExpertLayout
@@ -50,6 +51,11 @@ def scale_replicas_table() -> str:
             f"{of_each}, in all {of_each * REGIONS}",
         ),
         (
+            "two replicas of Ray with half of the cores each, over one with all",
+            "measured, the lowest round",
+            f"{min(halves_over_whole()):.2f}",
+        ),
+        (
             "waiting in all queues at most",
             f"{servers} x `queue_images`",
             f"{servers * Settings.model_fields['queue_images'].default:,} images",
@@ -59,8 +65,9 @@ def scale_replicas_table() -> str:
 
 
 def scale_tasks_table() -> str:
-    """A row for each number of tasks: what a store and a server of so many adapters hold, and read."""
+    """A row for each number of tasks: what so many adapters hold, by arithmetic, and what was measured."""
     encoder, one = _encoder_bytes(), _adapter_bytes()
+    residence, cost = _recorded("tasks_residence_cpu"), _recorded("tasks_cost_cpu")
     rows = []
     for tasks in TASKS:
         blocks = tasks * one
@@ -73,10 +80,27 @@ def scale_tasks_table() -> str:
                 f"{whole / NETWORK:.1f} s",
                 f"{1 + 2 * tasks:,}",
                 f"{tasks * encoder / GIGABYTE:,.1f} GB",
+                *_loaded(residence.get(str(tasks))),
+                _found(cost.get(str(tasks))),
             )
         )
-    head = ("tasks", "blocks, heads apart", "with the encoder", "read at 10 Gbit/s", "files", "whole models")
+    head = (
+        *("tasks", "blocks, heads apart", "with the encoder", "read at 10 Gbit/s", "files", "whole models"),
+        *("a process, measured", "loads in, measured", "task found by `exact`, measured"),
+    )
     return table(head, rows)
+
+
+def _loaded(run: Any) -> tuple[str, str]:
+    """The memory of a process that has loaded a store, and the seconds that took; empty if not measured."""
+    if run is None:
+        return "", ""
+    return f"{run['all']['resident'] / GIGABYTE:.2f} GB", f"{run['all']['load_seconds']:.1f} s"
+
+
+def _found(run: Any) -> str:
+    """The share of inputs whose task is found; empty if it was not measured."""
+    return "" if run is None else f"{run['right']['exact']:.3f}"
 
 
 def scale_swap_table() -> str:
