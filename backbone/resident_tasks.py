@@ -25,12 +25,12 @@ class ResidentTasks:
         self.budget_bytes = budget_bytes
         self.hits = 0
         self.misses = 0
-        self.drops = 0
         self.nbytes = 0
         self._resident: OrderedDict[int, TaskWeights] = OrderedDict()
         self._sizes: dict[int, int] = {}
         self._read: dict[int, ReadTask] = {}
         self._reading: dict[int, Future[TaskWeights]] = {}
+        self._dropped: set[int] = set()
         self._ahead: set[int] = set()  # read before anybody asked for them, and not asked for since
         self._changing = threading.Lock()
         self._reader: ThreadPoolExecutor | None = None
@@ -53,8 +53,17 @@ class ResidentTasks:
             assert read is not None  # or it would not have been dropped
             with self._changing:
                 self._sizes[task], self._read[task] = size, read
+                self._dropped.add(task)
         else:
             self.put(task, weights, size, read)
+
+    def take_dropped(self) -> set[int]:
+        """The tasks that were dropped since this was asked last, also those that were read again since."""
+        if not self._dropped:
+            return set()
+        with self._changing:
+            dropped, self._dropped = self._dropped, set()
+        return dropped
 
     def size(self, task: int) -> int:
         """The bytes that a task counts, in memory or not."""
@@ -134,7 +143,7 @@ class ResidentTasks:
         self._drop(task)
         if task in self._read and not self.fit([task]):
             self._ahead.discard(task)
-            self.drops += 1  # at once, and no other in its place
+            self._dropped.add(task)  # at once, and no other in its place
             return
         self._resident[task] = weights
         self.nbytes += self._sizes[task]
@@ -143,7 +152,7 @@ class ResidentTasks:
                 if self.nbytes <= self.budget_bytes:
                     break
                 self._drop(oldest)
-                self.drops += 1
+                self._dropped.add(oldest)
 
     def _drop(self, task: int) -> None:
         if self._resident.pop(task, None) is not None:

@@ -41,7 +41,6 @@ class SetCache:
         self.used = dict.fromkeys(FORMS, 0)  # segments computed, by the form of their set
         self.nbytes = 0
         self._sets: OrderedDict[SetKey, ExpertSet] = OrderedDict()
-        self._drops = -1  # of tasks from memory, so far as this has followed them
         self._changing = threading.Lock()
 
     def __contains__(self, key: SetKey) -> bool:
@@ -104,12 +103,13 @@ class SetCache:
             yield range(start, len(keys))
 
     def _let_go_of_dropped_tasks(self) -> None:
-        """Drops sets that hold weights of a task which are no longer to be in memory."""
-        if self._drops == self.bank.tasks.drops:
-            return
-        self._drops = self.bank.tasks.drops
-        for key in [key for key in self._sets if not key.materialised]:
-            if any(task not in self.bank.tasks for task in key.expert_set):
+        """Drops sets that hold weights of a task which are no longer to be in memory.
+
+        Those of a task that was read again since are other ones: both would take memory.
+        """
+        dropped = self.bank.tasks.take_dropped()
+        for key in [key for key in self._sets if dropped and not key.materialised]:
+            if not dropped.isdisjoint(key.expert_set):
                 self.nbytes -= self._sets.pop(key).nbytes
 
     def _make_room(self, size: int, kept: int) -> None:

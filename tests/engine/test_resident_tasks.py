@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import shutil
+import weakref
 from collections import Counter
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -74,6 +76,20 @@ def test_sets_do_not_keep_what_was_dropped(many: Path) -> None:
     assert ready
     assert all(task in engine.resident_tasks for key in ready for task in key.expert_set)
     assert engine.set_cache.nbytes == sum(weights.nbytes for weights in ready.values())
+
+
+def test_sets_do_not_keep_what_was_dropped_and_read_again(many: Path) -> None:
+    budget = task_bytes(Engine.load(str(many), device="cpu")) // 3
+    engine = Engine.load(str(many), device="cpu", resident_task_bytes=budget)
+    engine.classify(images(1), [NAMES[0]])
+    before = [weakref.ref(block) for block in engine.resident_tasks.get(0).blocks.values()]
+    for task in (1, 2, 3, 0):  # as other questions would
+        engine.resident_tasks.get(task)
+    assert 0 in engine.resident_tasks
+    engine.classify(images(1), [NAMES[0]])
+    gc.collect()
+    assert [kept() for kept in before] == [None] * len(before)
+    assert any(key.expert_set == (0,) for key in engine.set_cache.ready())
 
 
 def test_a_store_that_is_replaced_or_removed_is_served_on(many: Path, tmp_path: Path) -> None:
