@@ -50,7 +50,7 @@ async def _lifespan(
 ) -> AsyncIterator[None]:
     """Starts the server and waits until it is ready: Ray sends requests to whatever has started.
 
-    Raises what loading the engine raised.
+    Raises RuntimeError where the store cannot be loaded.
     """
     async with own(app):
         tasks = [asyncio.create_task(work) for work in (_check(service), scrapes.keep_telling())]
@@ -58,7 +58,8 @@ async def _lifespan(
             while not service.ready and service.alive:
                 await asyncio.sleep(CHECK_SECONDS)
             if service.load_error is not None:
-                raise service.load_error
+                # Ray logs it with its traceback, again and again.
+                raise RuntimeError(f"the store cannot be loaded: {service.load_error}") from None
             yield
         finally:
             service.draining = True

@@ -8,9 +8,11 @@ from types import FrameType
 from typing import Any
 
 from ray import serve
+from ray.exceptions import RayError
 from ray.serve.config import HTTPOptions
+from ray.serve.exceptions import RayServeException
 
-from mass_serve.distributed.cluster import leave
+from mass_serve.distributed.cluster import leave, reason
 from mass_serve.distributed.deployment import application
 from mass_serve.distributed.settings import RaySettings
 
@@ -19,8 +21,11 @@ APPLICATION = "mass-serve"
 
 def deploy(settings: RaySettings) -> None:
     """Starts the replicas, and returns once one answers. Raises RuntimeError where none comes up."""
-    serve.start(http_options=HTTPOptions(**_http_options(settings)))
-    serve.run(application(settings), name=APPLICATION, route_prefix="/")
+    try:
+        serve.start(http_options=HTTPOptions(**_http_options(settings)))
+        serve.run(application(settings), name=APPLICATION, route_prefix="/")
+    except (RuntimeError, RayError, RayServeException) as error:
+        raise RuntimeError(f"no replica answers, and the log has what each said: {reason(error)}") from error
 
 
 def wait_for_signal() -> None:

@@ -17,8 +17,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import ObjectLostError, RayActorError, RayTaskError
 
+from mass_serve.distributed.cluster import reason
 from mass_serve.distributed.share import resources
 from mass_serve.distributed.worker import PORTIONS_AT_ONCE, Worker
 from mass_serve.jobs import Job, JobError, JobInput, Result, Stream
@@ -136,7 +137,7 @@ class Workers:
         worker, portion = self._busy.pop(done)
         try:
             results: list[Result] = ray.get(done)
-        except RayActorError as error:
+        except (RayActorError, ObjectLostError) as error:  # rows, too, are lost with the machine they are on
             self._again.append(_lost_once_more(portion, error))
             if not worker.is_lost:
                 worker.is_lost = True
@@ -179,4 +180,4 @@ def _told(error: Exception, what: str) -> Exception:
     cause = getattr(error, "cause", None)
     if isinstance(cause, JobError | StoreError):
         return cause
-    return JobError(f"{what}: {str(cause or error).strip().splitlines()[-1]}")
+    return JobError(f"{what}: {reason(error)}")
