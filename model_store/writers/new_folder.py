@@ -10,11 +10,17 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from mass_serve.model_store.errors import StoreExistsError
+from mass_serve.model_store.writing import writing_errors_explained
 
 
 def refuse_taken(folder: Path) -> None:
-    """Raises StoreExistsError unless a folder is new or empty: nothing is overwritten."""
-    if os.path.lexists(folder) and not (folder.is_dir() and not any(folder.iterdir())):
+    """Raises StoreExistsError unless a folder is new or empty: nothing is overwritten.
+
+    Raises StoreError where it cannot be looked into.
+    """
+    with writing_errors_explained(str(folder)):
+        taken = os.path.lexists(folder) and not (folder.is_dir() and not any(folder.iterdir()))
+    if taken:
         raise StoreExistsError(f"{folder} exists and is not an empty folder: choose another, or remove it")
 
 
@@ -25,7 +31,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
     Raises StoreExistsError where `folder` is not new or empty, at the beginning or at the end.
     """
     refuse_taken(folder)
-    target = folder.resolve()
+    target = Path(os.path.realpath(folder))  # of links that lead to themselves `resolve` makes no OSError
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent))
     try:

@@ -143,6 +143,27 @@ def test_an_empty_folder_is_taken(store: Store, tmp_path: Path) -> None:
     assert (tmp_path / "out" / "model.safetensors").exists()
 
 
+def test_a_folder_that_cannot_be_made_is_told(store: Store, tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    result = _export(store, "--task", "street", "--out", tmp_path / "loop" / "out")
+    assert result.exit_code == 2
+    assert "cannot be written" in " ".join(result.output.split())
+
+
+def test_a_folder_that_cannot_be_looked_into_is_told(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "out").mkdir()
+
+    def locked(_: Path) -> Any:  # as for a user who is not root
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "iterdir", locked)
+    result = _export(store, "--task", "street", "--out", tmp_path / "out")
+    assert result.exit_code == 2
+    assert "Permission denied" in " ".join(result.output.split())
+
+
 def test_a_full_disk_leaves_nothing(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = LocalFiles.writing
 
