@@ -128,8 +128,15 @@ def processes(name: str) -> list[psutil.Process]:
 
 
 def kill_one(name: str) -> None:
-    """Ends the first process under a name as nothing can prepare for."""
-    processes(name)[0].kill()
+    """Ends the first process under a name as nothing can prepare for, once there is one."""
+
+    def killed() -> bool:
+        found = processes(name)[:1]
+        for process in found:
+            process.kill()
+        return bool(found)
+
+    wait_for(name, killed)
 
 
 def command(*arguments: str) -> list[str]:
@@ -146,17 +153,16 @@ def cluster() -> Iterator[None]:
     yield  # its end is that of all processes here
 
 
-def serve(store: Path) -> dict[str, object]:
+def serve(store: Path) -> dict[str, Any]:
     """Two replicas: their answers, a new revision and a death under load, and their end."""
     flags = ("--min-replicas=2", "--max-replicas=2", "--store-poll-seconds=0.5", "--port=8124")
     server = subprocess.Popen(command("ray", "serve", str(store), *flags), stdout=subprocess.DEVNULL)
-    told: dict[str, object] = {}
+    told: dict[str, Any] = {}
     wait_for("replicas", lambda: server.poll() is None and answers() and len(metric("mass_ready")) == 2)
     told["answers"] = [ask_raw() for _ in range(20)]
-    # Replicas tell of what they count every 2 seconds.
-    asked = {"protocol": "v1", "code": "200"}
-    wait_for("counts", lambda: sum(metric("mass_requests_total", **asked).values()) >= 20)
-    told["asked"] = metric("mass_requests_total", **asked)
+    # A replica tells the others what it counts every few seconds.
+    wait_for("all counts", lambda: sum(asked().values()) >= len(told["answers"]))
+    told["asked"] = asked()
     told["request_ids"] = httpx.get(f"{URL}/v1/tasks", headers={"X-Request-Id": "one"}).headers.get_list(
         "x-request-id"
     )
@@ -172,8 +178,13 @@ def serve(store: Path) -> dict[str, object]:
     told["kill"] = killed.told
     server.terminate()
     told["exit_code"] = server.wait(DEADLINE_SECONDS)
-    told["left"] = len(processes("ray::ServeReplica"))
+    wait_for("the replicas' end", lambda: not processes("ray::ServeReplica"))
     return told
+
+
+def asked() -> Mapping[str, float]:
+    """The classifications that were answered, by replica."""
+    return metric("mass_requests_total", protocol="v1", code="200")
 
 
 def answers() -> bool:
@@ -201,9 +212,8 @@ def batch(folder: Path) -> dict[str, object]:
     told: dict[str, object] = {}
     subprocess.run(command(*plain, str(folder / "here")), check=True, stdout=subprocess.DEVNULL)
     first = subprocess.Popen(on_ray, stdout=subprocess.PIPE, text=True)
-    wait_for("a worker", lambda: bool(processes("ray::Worker.answer")) or first.poll() is not None)
-    told["was_running"] = first.poll() is None
     kill_one("ray::Worker.answer")
+    told["was_running"] = first.poll() is None
     told["told"] = json.loads(first.communicate()[0])
     told["exit_code"] = first.returncode
     shutil.move(folder / "workers", folder / "lost_worker")
