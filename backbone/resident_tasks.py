@@ -30,6 +30,7 @@ class ResidentTasks:
         self._sizes: dict[int, int] = {}
         self._read: dict[int, ReadTask] = {}
         self._reading: dict[int, Future[TaskWeights]] = {}
+        self._queued: dict[int, Future[None]] = {}  # those that the thread below is to read
         self._dropped: set[int] = set()
         self._ahead: set[int] = set()  # read before anybody asked for them, and not asked for since
         self._changing = threading.Lock()
@@ -85,8 +86,10 @@ class ResidentTasks:
                 self.hits += 1
                 return weights
             self.misses += 1
-            future, is_new = self._future(task)
-        if is_new:
+            future, is_own = self._future(task)
+            if (queued := self._queued.pop(task, None)) is not None:
+                is_own = queued.cancel()  # whoever waits does not wait behind those that nobody asked for
+        if is_own:
             self._read_now(task, future)
         return future.result()
 
@@ -108,15 +111,15 @@ class ResidentTasks:
         if self.budget_bytes is None:
             return
         with self._changing:
+            room = self.budget_bytes // 2 - sum(self._sizes[one] for one in self._ahead)
             for task in tasks:
                 if task in self._resident:
                     self._resident.move_to_end(task)
-                    continue
-                ahead = sum(self._sizes[one] for one in self._ahead) + self._sizes[task]
-                if task not in self._reading and ahead <= self.budget_bytes // 2:
+                elif task not in self._reading and self._sizes[task] <= room:
+                    room -= self._sizes[task]
                     self._ahead.add(task)
                     future, _ = self._future(task)
-                    self._thread().submit(self._read_now, task, future)
+                    self._queued[task] = self._thread().submit(self._read_now, task, future)
 
     def _future(self, task: int) -> tuple[Future[TaskWeights], bool]:
         """What is to become the weights of a task, and whether the caller is the one to read them."""
@@ -130,14 +133,18 @@ class ResidentTasks:
             weights = self._read[task]()
         except BaseException as error:  # it is the asking thread's
             with self._changing:
-                del self._reading[task]
+                self._ends_reading(task)
                 self._ahead.discard(task)
             future.set_exception(error)
             return
         with self._changing:
-            del self._reading[task]
+            self._ends_reading(task)
             self._keep(task, weights)
         future.set_result(weights)
+
+    def _ends_reading(self, task: int) -> None:
+        del self._reading[task]
+        self._queued.pop(task, None)
 
     def _keep(self, task: int, weights: TaskWeights) -> None:
         self._drop(task)

@@ -322,7 +322,10 @@ def _no_memory(inputs: int) -> NoMemoryError:
 
 def _batch_failed(error: Exception) -> BatchFailedError:
     """Makes a fresh exception for each ticket, because raising one changes it."""
-    failure = BatchFailedError("The engine failed on this request's batch; try again.")
+    said = "The engine failed on this request's batch; try again."
+    if isinstance(error, StoreError):  # another try reads the same file
+        said = "A task of this request cannot be read from its store any more: tell whoever runs the server."
+    failure = BatchFailedError(said)
     failure.__cause__ = error
     return failure
 

@@ -123,6 +123,27 @@ def test_tasks_read_ahead_do_not_drop_one_another() -> None:
     assert resident(tasks, 9) == [0, 1, 7, 8]
 
 
+def test_who_asks_does_not_wait_behind_those_that_are_read_ahead() -> None:
+    disk = Disk(4)
+    tasks = disk.loaded(2 * SIZE)
+    tasks.budget_bytes = 8 * SIZE
+    behind, begun, gate = disk.weights[1], threading.Event(), threading.Event()
+
+    def held() -> TaskWeights:
+        begun.set()
+        assert gate.wait(WAIT)
+        return disk.weights[0]
+
+    tasks.put(0, disk.weights[0], 100 * SIZE, held)  # is dropped at once, and read for each use
+    tasks.budget_bytes = 400 * SIZE
+    tasks.prefetch([0, 1])
+    assert begun.wait(WAIT)
+    assert tasks.get(1) is behind
+    gate.set()
+    assert tasks.get(0) is disk.weights[0]
+    assert disk.read == [1]
+
+
 def test_a_reading_that_fails_is_told_to_who_asks_and_tried_again() -> None:
     disk = Disk(2)
     tasks = ResidentTasks(SIZE)
