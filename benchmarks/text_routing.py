@@ -23,7 +23,8 @@ from mass_serve.backbone.architecture import Token
 from mass_serve.backbone.packed import Batch
 from mass_serve.engine import Engine
 from mass_serve.engine.execution import Execution
-from mass_serve.engine.loading import LoadedStore, early_linears, load_store
+from mass_serve.engine.loaded_store import LoadedStore, early_linears
+from mass_serve.engine.loading import load_store
 from mass_serve.engine.options import GIB
 from mass_serve.evaluation.data import input_batches
 from mass_serve.evaluation.inputs import InputFiles, Item, files_of

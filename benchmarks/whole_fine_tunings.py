@@ -13,7 +13,8 @@ from torch import Tensor
 from mass_serve.backbone import Batch, Passes, passes_for
 from mass_serve.engine import Engine
 from mass_serve.engine.execution import Execution
-from mass_serve.engine.loading import LoadedStore, load_opened
+from mass_serve.engine.loaded_store import LoadedStore
+from mass_serve.engine.loading import load_opened
 from mass_serve.engine.options import GIB
 from mass_serve.evaluation.data import input_batches, of_whole_inputs
 from mass_serve.evaluation.inputs import drawn, files_of

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from mass_serve.backbone import Batch, WordEmbedding
-from mass_serve.engine.loading import LoadedStore
+from mass_serve.engine.loaded_store import LoadedStore
 from mass_serve.engine.preprocessing import ImagePreprocessor
 from mass_serve.engine.queries import Query, TextQuery, batch_patches, batch_words
 from mass_serve.engine.shapes import pictures_of_shapes

@@ -22,7 +22,8 @@ from mass_serve.backbone import (
 from mass_serve.engine.answers import AnswerMaker, AnyAnswer, BatchReport, Classification
 from mass_serve.engine.execution import Execution, form_chooser
 from mass_serve.engine.heads import apply_heads, apply_token_heads
-from mass_serve.engine.loading import LoadedStore, PretrainedReader, load_store
+from mass_serve.engine.loaded_store import LoadedStore
+from mass_serve.engine.loading import PretrainedReader, load_store
 from mass_serve.engine.options import EmbeddingPooling, EngineOptions
 from mass_serve.engine.preprocessing import ImagePreprocessor
 from mass_serve.engine.queries import (

@@ -11,7 +11,7 @@ from mass_serve.backbone import Batch, Feature, Passes, PassResult, Probe
 from mass_serve.engine.class_vectors import ClassVectors
 from mass_serve.engine.drawn_inputs import NOISE_INPUTS, drawn_inputs
 from mass_serve.engine.exits import measured_prices, recorded_prices
-from mass_serve.engine.loading import LoadedStore, early_linears
+from mass_serve.engine.loaded_store import LoadedStore, early_linears
 from mass_serve.engine.measured_tasks import MANY_TASKS, copied_tasks, likeliest, of_candidates
 from mass_serve.engine.search_result import SearchResult
 from mass_serve.engine.second_passes import SecondPass

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from mass_serve.backbone import Batch, Passes
 from mass_serve.engine.drawn_inputs import NOISE_INPUTS
-from mass_serve.engine.loading import LoadedStore
+from mass_serve.engine.loaded_store import LoadedStore
 from mass_serve.router import early_stop
 
 

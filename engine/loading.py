@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
 
@@ -24,6 +23,7 @@ from mass_serve.backbone import (
     weight_of,
 )
 from mass_serve.engine.heads import TaskHead
+from mass_serve.engine.loaded_store import LoadedStore, early_linears, energy_linears
 from mass_serve.engine.preprocessing import ImagePreprocessor
 from mass_serve.inputs.texts import TextTokenizer, TokenizerError
 from mass_serve.merging.threads import side_by_side
@@ -57,101 +57,13 @@ from mass_serve.router import (
     PAPER,
     Calibration,
     Combination,
-    LinearSubspaces,
     ModeName,
-    early_stop,
     evidence_kinds,
-    is_of_low_rank,
     mode_named,
-    own_rank,
 )
 
 # Where the weights before fine-tuning are read: of the store itself, or of what several processes share.
 PretrainedReader: TypeAlias = Callable[[Store], Mapping[str, Tensor]]
-
-
-@dataclass(frozen=True)
-class LoadedStore:
-    """A store in memory. Task t is the t-th in `bank` and in `heads`.
-
-    The routed tasks come first, those that classify tokens behind them, and else they are in the manifest's
-    order: what the router knows of its tasks has their numbers.
-    """
-
-    store_revision: str
-    architecture: Architecture
-    preprocessing: ImagePreprocessor | TextTokenizer
-    router: RouterSpec  # as the manifest has it
-    mode: ModeName  # the manifest's, or the one that was asked for in its place
-    calibration: Calibration | None  # of the tasks that are here
-    device: torch.device
-    dtype: torch.dtype
-    pretrained: dict[str, Tensor]
-    first_pass: dict[str, Tensor]  # what the first pass reads: of the merged base, or of `pretrained`
-    first_pass_nbytes: int  # beyond `pretrained`
-    bank: ExpertBank
-    heads: tuple[TaskHead, ...]
-    pretrained_sha256: str = ""  # of the file that `pretrained` came from
-    experts: tuple[
-        tuple[str, str], ...
-    ] = ()  # path and SHA-256 of the file that each task's blocks came from
-    left_out: tuple[str, ...] = ()  # tasks of the store that are not here
-    narrows: bool = (
-        True  # among many tasks, only likely ones are measured to the end (`engine.measured_tasks`)
-    )
-    groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # of each, the tasks that are here
-
-    @property
-    def routed_heads(self) -> tuple[TaskHead, ...]:
-        """The heads of the routed tasks, T in number."""
-        return tuple(head for head in self.heads if not head.each_token)
-
-    @property
-    def routed(self) -> range:
-        """The numbers of the routed tasks."""
-        return range(len(self.routed_heads))
-
-    @property
-    def residual_blocks(self) -> Tensor:
-        """vh [T, R, D] of the linear that the router's feature enters, R the least rank of a task there."""
-        linear = self.architecture.residual_linear(self.router.layer)
-        return self.bank.leading_rows(weight_of(linear), self.routed)
-
-    @property
-    def adapters(self) -> tuple[bool, ...]:
-        """Tells of every routed task whether it is an adapter.
-
-        Stores say so. Of one that was merged into a model, blocks hold the whole change of low rank, or are
-        filled up with directions that mean nothing.
-        """
-        return tuple(
-            head.entry.adapter
-            or any(self._is_thin(task, linear) for linear in energy_linears(self.architecture))
-            for task, head in enumerate(self.routed_heads)
-        )
-
-    def subspaces(self, linears: Sequence[str]) -> dict[str, LinearSubspaces]:
-        """The routed tasks' subspaces by linear; with profiles where there is an adapter."""
-        profiled = any(self.adapters)
-        found = {}
-        for linear in linears:
-            blocks, values = zip(
-                *self.bank.right_singular_vectors(weight_of(linear), self.routed), strict=True
-            )
-            found[linear] = LinearSubspaces.of(blocks, values, profiled=profiled)
-        return found
-
-    def _is_thin(self, task: int, linear: str) -> bool:
-        """Tells whether a task changed a matrix in few directions, all of which its blocks hold."""
-        parameter = weight_of(linear)
-        ((vh, s),) = self.bank.right_singular_vectors(parameter, [task])
-        kept, full_rank = self.routed_heads[task].entry.energy_kept, min(self.pretrained[parameter].shape)
-        return is_of_low_rank(len(vh), full_rank, kept) or 0 < own_rank(s) < len(vh)
-
-    def same_tasks(self, experts: Sequence[tuple[str, str]]) -> dict[int, int]:
-        """Task of a store with these files -> the task here that came from the same."""
-        places = {file: task for task, file in enumerate(self.experts)}
-        return {task: places[file] for task, file in enumerate(experts) if file in places}
 
 
 def load_store(
@@ -323,23 +235,12 @@ def _hidden_layer(stored: HeadTensors, own: Mapping[str, Tensor]) -> HiddenLayer
     return HiddenLayer(own[DENSE_WEIGHT], own[DENSE_BIAS], stored.hidden.activation, norm)
 
 
-def early_linears(architecture: Architecture) -> list[str]:
-    """The linears where early evidence is measured."""
-    return architecture.early_linears(early_stop(architecture.depth))
-
-
 def routing_parameters(architecture: Architecture, router: RouterSpec, mode: ModeName) -> frozenset[str]:
     """The parameters by whose right sides a router judges: in the paper's mode those of one linear."""
     linears = [architecture.residual_linear(router.layer)]
     if mode != PAPER:
         linears += energy_linears(architecture)
     return frozenset(map(weight_of, linears))
-
-
-def energy_linears(architecture: Architecture) -> list[str]:
-    """The linears where early and late evidence is measured."""
-    late = architecture.late_linears(early_stop(architecture.depth))
-    return [*early_linears(architecture), *late]
 
 
 def runs_on_merged_base(router: RouterSpec, mode: ModeName) -> bool:

@@ -19,7 +19,8 @@ from mass_serve.backbone import Probe, passes_for
 from mass_serve.backbone.architecture import Token
 from mass_serve.engine.drawn_inputs import drawn_inputs
 from mass_serve.engine.exits import measured_prices
-from mass_serve.engine.loading import LoadedStore, load_opened, runs_on_merged_base
+from mass_serve.engine.loaded_store import LoadedStore
+from mass_serve.engine.loading import load_opened, runs_on_merged_base
 from mass_serve.model_store.measured import Measured
 from mass_serve.model_store.progress import Progress, silent
 from mass_serve.model_store.store import Store

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from mass_serve.backbone import Batch, Feature, Passes, Probe
-from mass_serve.engine.loading import LoadedStore
+from mass_serve.engine.loaded_store import LoadedStore
 from mass_serve.engine.search_result import SearchResult
 from mass_serve.engine.second_passes import SecondPass
 from mass_serve.engine.stages import StageClock

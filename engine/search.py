@@ -9,7 +9,7 @@ from torch import Tensor
 
 from mass_serve.backbone import Batch, Passes
 from mass_serve.engine.evidence_search import EvidenceSearch
-from mass_serve.engine.loading import LoadedStore
+from mass_serve.engine.loaded_store import LoadedStore
 from mass_serve.engine.paper_search import PaperSearch
 from mass_serve.engine.search_result import SearchResult
 from mass_serve.engine.stages import StageClock

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from mass_serve.engine import Classification, Engine
 from mass_serve.engine.execution import Execution
-from mass_serve.engine.loading import LoadedStore, known_mode, load_store
+from mass_serve.engine.loaded_store import LoadedStore
+from mass_serve.engine.loading import known_mode, load_store
 from mass_serve.engine.measuring import unknown_prices
 from mass_serve.engine.options import GIB
 from mass_serve.evaluation.calibration_inputs import CalibrationInputs

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator, Sequence
 
-from mass_serve.engine.loading import LoadedStore, early_linears
+from mass_serve.engine.loaded_store import LoadedStore, early_linears
 from mass_serve.router import CalibrationFit, evidence_kinds
 
 

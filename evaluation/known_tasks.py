@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mass_serve.engine import Engine
 from mass_serve.engine.execution import Execution
-from mass_serve.engine.loading import LoadedStore, early_linears
+from mass_serve.engine.loaded_store import LoadedStore, early_linears
 from mass_serve.engine.options import GIB
 from mass_serve.evaluation.calibration_inputs import Given
 from mass_serve.evaluation.fitting import empty_fit, of_the_others, together

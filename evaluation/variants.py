@@ -11,7 +11,8 @@ from torch import Tensor
 from mass_serve.backbone import ExpertBank
 from mass_serve.engine import Engine
 from mass_serve.engine.execution import Execution
-from mass_serve.engine.loading import LoadedStore, first_pass_names, runs_on_merged_base
+from mass_serve.engine.loaded_store import LoadedStore
+from mass_serve.engine.loading import first_pass_names, runs_on_merged_base
 from mass_serve.evaluation.changes import TaskChanges
 from mass_serve.merging import TaskSingularVectors, task_singular_vectors
 from mass_serve.router import PAPER, ModeName

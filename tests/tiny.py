@@ -19,7 +19,7 @@ from mass_serve.backbone import (
     Pooling,
 )
 from mass_serve.engine.heads import TaskHead
-from mass_serve.engine.loading import LoadedStore, early_linears
+from mass_serve.engine.loaded_store import LoadedStore, early_linears
 from mass_serve.engine.preprocessing import ImagePreprocessor
 from mass_serve.kernels.activations import Activation
 from mass_serve.merging import TaskSingularVectors, rank_for, task_singular_vectors

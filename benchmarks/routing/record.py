@@ -17,7 +17,8 @@ from mass_serve.engine.evidence_search import EvidenceSearch
 from mass_serve.engine.execution import Execution
 from mass_serve.engine.exits import measured_prices
 from mass_serve.engine.heads import apply_heads
-from mass_serve.engine.loading import LoadedStore, load_store
+from mass_serve.engine.loaded_store import LoadedStore
+from mass_serve.engine.loading import load_store
 from mass_serve.engine.options import GIB
 from mass_serve.engine.second_passes import SecondPass
 from mass_serve.evaluation.data import input_batches, of_whole_inputs

@@ -32,7 +32,7 @@ from mass_serve.backbone import (
 )
 from mass_serve.backbone.architecture import weight_of
 from mass_serve.engine.heads import TaskHead
-from mass_serve.engine.loading import LoadedStore
+from mass_serve.engine.loaded_store import LoadedStore
 from mass_serve.engine.preprocessing import ImagePreprocessor
 from mass_serve.merging import TaskSingularVectors
 from mass_serve.model_store.format.entries import HeadSpec, RouterSpec, TaskEntry

@@ -19,7 +19,8 @@ from mass_serve.engine import Engine
 from mass_serve.engine.drawn_inputs import drawn_inputs
 from mass_serve.engine.execution import Execution
 from mass_serve.engine.exits import measured_prices
-from mass_serve.engine.loading import LoadedStore, load_store
+from mass_serve.engine.loaded_store import LoadedStore
+from mass_serve.engine.loading import load_store
 from mass_serve.engine.options import GIB
 from mass_serve.router import FARTHEST_RESUMED, ModeName, early_stop
 from tests.examples.test_demo_store import DEMO_STORE, ROOT

@@ -20,7 +20,7 @@ from mass_serve.backbone import DenseWeights, expert_bank, patchify, run
 from mass_serve.engine import Classification, Engine, Query
 from mass_serve.engine.evidence_search import EVIDENCE_SHARE
 from mass_serve.engine.execution import BUYING_OVER_RENTING, AdaptiveExecution, Execution
-from mass_serve.engine.loading import LoadedStore
+from mass_serve.engine.loaded_store import LoadedStore
 from mass_serve.engine.set_cache import SetCache, SetKey
 from mass_serve.merging import TaskChange, merged_parameter
 from mass_serve.router import MODES, ModeName, early_stop

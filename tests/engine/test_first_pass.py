@@ -9,7 +9,8 @@ import torch
 
 from mass_serve.engine import Query
 from mass_serve.engine.execution import Execution
-from mass_serve.engine.loading import LoadedStore, load_store
+from mass_serve.engine.loaded_store import LoadedStore
+from mass_serve.engine.loading import load_store
 from mass_serve.evaluation.variants import Variants
 from mass_serve.model_store.build_options import BuildOptions
 from mass_serve.model_store.build_store import build

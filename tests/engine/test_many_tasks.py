@@ -11,7 +11,7 @@ import torch
 
 from mass_serve.engine import Classification, Engine, Query
 from mass_serve.engine.execution import Execution
-from mass_serve.engine.loading import early_linears
+from mass_serve.engine.loaded_store import early_linears
 from mass_serve.engine.measured_tasks import COPIED_SHARE, MANY_TASKS, likeliest
 from mass_serve.router import ModeName
 from tests import tiny

@@ -14,7 +14,8 @@ from mass_serve.engine.drawn_inputs import drawn_inputs
 from mass_serve.engine.evidence_search import EvidenceSearch
 from mass_serve.engine.execution import Execution
 from mass_serve.engine.exits import measured_prices
-from mass_serve.engine.loading import LoadedStore, load_store
+from mass_serve.engine.loaded_store import LoadedStore
+from mass_serve.engine.loading import load_store
 from mass_serve.engine.measuring import measured, unknown_prices
 from mass_serve.model_store.build_options import BuildOptions
 from mass_serve.model_store.build_store import build

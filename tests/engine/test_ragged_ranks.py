@@ -12,7 +12,7 @@ from torch import Tensor
 from mass_serve.backbone import DenseWeights, Feature, Probe, patchify, run, weight_of
 from mass_serve.engine import Classification, Engine, Query
 from mass_serve.engine.execution import AdaptiveExecution, Execution
-from mass_serve.engine.loading import LoadedStore, early_linears
+from mass_serve.engine.loaded_store import LoadedStore, early_linears
 from mass_serve.engine.set_cache import SetCache, SetKey
 from mass_serve.merging.methods.tsv_m import GRAM_CUTOFF
 from mass_serve.router import MODE_NAMES, MODES, PAPER, ModeName, early_stop

@@ -15,7 +15,7 @@ from mass_serve.engine import Engine, Query
 from mass_serve.engine.drawn_inputs import drawn_inputs
 from mass_serve.engine.execution import Execution
 from mass_serve.engine.exits import measured_prices
-from mass_serve.engine.loading import early_linears
+from mass_serve.engine.loaded_store import early_linears
 from mass_serve.engine.search_result import SearchResult
 from mass_serve.engine.second_passes import SecondPass
 from mass_serve.engine.stages import StageClock

@@ -20,7 +20,7 @@ from examples.demo_suite.tasks import TASKS
 from examples.suites.unseen import unseen
 from mass_serve.cli.app import app
 from mass_serve.engine import Engine, EngineOptions, Query
-from mass_serve.engine.loading import LoadedStore
+from mass_serve.engine.loaded_store import LoadedStore
 from mass_serve.evaluation.calibrate import _teacher
 from mass_serve.evaluation.calibrate import calibrate as run_calibration
 from mass_serve.evaluation.data import BATCH_INPUTS, input_batches
