@@ -76,7 +76,7 @@ class EngineOptions(BaseModel):
         A path is no word: where this machine keeps its files is not for everybody who reads metrics.
         """
         fields = type(self).model_fields.items()
-        words = [name for name, field in fields if Path not in get_args(field.annotation)]
+        words = [name for name, field in fields if not {Path, int} & {*get_args(field.annotation)}]
         options = {name: getattr(self, name) for name in words}
         return {
             name: str(value or "")

@@ -3,7 +3,20 @@
 from __future__ import annotations
 
 from expressions import HERE, LOADS, buckets, mean, of_sets, rate
-from panels import BATCHES, BYTES, COUNT, IMAGES, SECONDS, SETS, SHARE, Panel, Row, falling, rising
+from panels import (
+    BATCHES,
+    BYTES,
+    COUNT,
+    IMAGES,
+    SECONDS,
+    SETS,
+    SHARE,
+    TASKS_ASKED,
+    Panel,
+    Row,
+    falling,
+    rising,
+)
 
 ROUTING = Row(
     "Routing per task",
@@ -188,6 +201,21 @@ CACHE = Row(
             BYTES,
             [(f"mass_set_cache_bytes{HERE}", "{{instance}}")],
             width=6,
+        ),
+        Panel(
+            "Tasks found and read",
+            "Whose weights were in memory, and were read again: see the setting resident_task_bytes.",
+            TASKS_ASKED,
+            [
+                (rate("mass_resident_task_hits_total"), "found"),
+                (rate("mass_resident_task_misses_total"), "read"),
+            ],
+        ),
+        Panel(
+            "Tasks in memory",
+            "Weights of tasks; the bound is the setting resident_task_bytes.",
+            BYTES,
+            [(f"mass_resident_task_bytes{HERE}", "{{instance}}")],
         ),
     ],
 )

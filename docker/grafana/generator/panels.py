@@ -19,6 +19,7 @@ SHARE = "percentunit"
 COUNT = "short"
 IMAGES = "suffix: images/s"
 SETS = "suffix: sets/s"
+TASKS_ASKED = "suffix: tasks/s"
 BATCHES = "suffix: batches/s"
 TIMES = "suffix: times"
 

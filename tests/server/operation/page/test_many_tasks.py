@@ -14,6 +14,8 @@ from tests.server.operation.page.test_accessibility import PHONE, violations
 from tests.server.operation.page.test_images import choose, query
 from tests.server_processes import RunningServer, serving
 
+pytestmark = pytest.mark.optional("browser")
+
 GROUP = f"@{EVEN}"
 MOST_ROWS = 50
 
