@@ -164,9 +164,13 @@ def _without_s3() -> str | None:
 
 
 def _without_ray() -> str | None:
-    if importlib.util.find_spec("ray") and importlib.util.find_spec("opencensus"):
+    packages = all(importlib.util.find_spec(name) for name in ("ray", "opencensus"))
+    if packages and shutil.which("ip"):
         return None
-    return f"replicas and workers run on Ray: pip install --no-deps {' '.join(RAY)}"
+    return (
+        "replicas and workers run on Ray, in a network of their own: apt-get install iproute2;"
+        f" pip install --no-deps {' '.join(RAY)}"
+    )
 
 
 def _without_browser() -> str | None:
