@@ -175,7 +175,12 @@ def test_a_job_that_is_told_to_end_says_how_it_goes_on(
         "--out",
         str(out),
     )
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+    # Shells start what runs in the background with SIGINT ignored, and these tests may run there.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+    finally:
+        signal.signal(signal.SIGINT, before)
     _wait_for_answers(out, process)
     process.send_signal(number)
     _, errors = process.communicate(timeout=PATIENCE)
