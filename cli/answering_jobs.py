@@ -21,19 +21,19 @@ Told = Callable[[JobProgress], None]
 
 
 class Answering(HasTasks, Protocol):
-    """What a job is asked of."""
+    """Answers the inputs of a job."""
 
     @property
     def settings(self) -> Settings:
-        """How each engine is to be used."""
+        """Says how each engine is to be used."""
 
     @property
     def reads_texts(self) -> bool:
-        """Whether the store reads texts, and not images."""
+        """Tells whether the store reads texts, and not images."""
 
     @property
     def store_revision(self) -> str:
-        """The store's revision that answers."""
+        """Returns the store's revision that answers."""
 
     def run(self, job: Job, told: Told) -> Done:
         """Runs a job. Raises JobError and StoreError."""

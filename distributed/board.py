@@ -24,7 +24,7 @@ NAME = "board"
 
 
 class Board:
-    """What replicas tell each other."""
+    """Holds what replicas tell each other."""
 
     def __init__(self) -> None:
         self._turns = Turns()

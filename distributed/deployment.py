@@ -27,7 +27,7 @@ SPARE_SECONDS = 5.0
 
 
 class Replica:
-    """What Ray asks a replica, beside its requests."""
+    """Answers what Ray asks a replica, beside its requests."""
 
     def check_health(self) -> None:
         """Raises WorkerDiedError once only another process can help; Ray starts one then."""

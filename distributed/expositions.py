@@ -32,7 +32,7 @@ class Expositions:
 
     @property
     def current(self) -> dict[str, str]:
-        """What replicas count, by their names."""
+        """Returns what replicas count, by their names."""
         oldest = self._clock() - FORGET_SECONDS
         self._told = {name: told for name, told in self._told.items() if told[0] >= oldest}
         return {name: text for name, (_, text) in self._told.items()}

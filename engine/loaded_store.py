@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -70,7 +71,7 @@ class LoadedStore:
         linear = self.architecture.residual_linear(self.router.layer)
         return self.bank.leading_rows(weight_of(linear), self.routed)
 
-    @property
+    @cached_property
     def adapters(self) -> tuple[bool, ...]:
         """Tells of every routed task whether it is an adapter.
 

@@ -26,7 +26,7 @@ FEW = 256 << 20  # bytes for the weights of tasks
 
 
 def loaded(store: Path, *options: str) -> dict[str, Any]:
-    """What `benchmarks.resident_memory` finds."""
+    """Returns what `benchmarks.resident_memory` finds."""
     command = [sys.executable, "-m", "benchmarks.resident_memory", str(store), *options]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     found: dict[str, Any] = json.loads(done.stdout)
