@@ -35,6 +35,7 @@ from mass_serve.server.serving.batcher import Batcher
 from mass_serve.server.serving.caller import Caller
 from mass_serve.server.serving.decoders import LARGE, SMALL, Decoders
 from mass_serve.server.serving.fair_queue import FairQueue
+from mass_serve.server.serving.freed_memory import FreedMemory
 from mass_serve.server.serving.held_bytes import HeldBytes
 from mass_serve.server.serving.inference import Inference
 from mass_serve.server.serving.keys import Access
@@ -121,6 +122,7 @@ class Service:
         )
         self.draining = False
         self._bodies = HeldBytes(settings.max_held_bytes, settings.max_body_bytes)
+        self._freed_memory = FreedMemory(lambda: self.held_bytes)
         self._inference = Inference(settings, observer, preparer, self.batcher, self.rates, self.hold)
 
     @property
@@ -210,9 +212,10 @@ class Service:
         await self.refusals.slow_down(context.caller)
 
     def check(self) -> None:
-        """Gives a hung worker or load up; whoever keeps time calls this now and then."""
+        """Gives up a hung worker or load, and freed memory back; whoever keeps time calls it now and then."""
         self.store.check()
         self.batcher.fail_if_hung(self.settings.hang_timeout)
+        self._freed_memory.check()
 
     def ages(self) -> dict[str, float]:
         """For how many seconds the oldest work of each kind has been under way; 0 where there is none."""
@@ -248,6 +251,7 @@ class Service:
         await becomes_true(lambda: not self.store.running, STORE_END_SECONDS)
         self.sandbox.close()
         self.parsers.close()
+        self._freed_memory.close()
 
     async def classify(
         self,
