@@ -30,11 +30,13 @@ from mass_serve.router import MODE_NAMES, ModeName
 
 Value = TypeVar("Value")
 STORED_MODE = BuildOptions.model_fields["mode"]
+STORED_RATIO = BuildOptions.model_fields["compression_ratio"]
 
 
 class BuildFlags(BuildOptions):
-    """The options of a build, with the modes that there are: a store does not know them."""
+    """The options of a build, with the modes that there are, which a store does not know; a ratio is text."""
 
+    compression_ratio: str | None = Field(default=None, description=STORED_RATIO.description)
     mode: ModeName = Field(default=STORED_MODE.default, description=STORED_MODE.description)
 
 

@@ -35,8 +35,10 @@ class BuildOptions(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     # Of these four at most one is given.
-    compression_ratio: float | None = Field(
-        default=None, description="share of the rank kept per task (default: 1 / tasks)"
+    compression_ratio: float | str | None = Field(
+        default=None,
+        description="share of the rank kept per task; with N/T, such as 2/T, N over the number of tasks, also"
+        " when tasks are added (default: 1/T)",
     )
     rank: int | None = Field(
         default=None, description="singular vectors kept per task and matrix, in place of a ratio"

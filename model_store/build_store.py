@@ -18,7 +18,7 @@ from mass_serve.model_store.format.groups import Groups
 from mass_serve.model_store.format.journal import JOURNAL_FILE, Journal, load_journal
 from mass_serve.model_store.format.manifest import Manifest, MergedBaseForm
 from mass_serve.model_store.format.origin import Origin
-from mass_serve.model_store.format.rank_rules import BudgetRule, RatioRule
+from mass_serve.model_store.format.rank_rules import BudgetRule, rule_keys
 from mass_serve.model_store.format.tensor_files import TensorSpec, write_tensors
 from mass_serve.model_store.measured import MeasureStore, unmeasured, with_measured
 from mass_serve.model_store.merged_base import is_slow_to_rebuild
@@ -206,14 +206,12 @@ def _draft(
 ) -> Manifest:
     """Makes the manifest of the store, but for its merged base and its revision."""
     layout, factoring = plan.layout, plan.layout.factoring
-    rule = factoring.rule
     return Manifest(
         store_revision=_NO_REVISION,
         backbone=layout.backbone,
         preprocessing=plan.prepared.preprocessing,
         router=plan.router,
-        compression_ratio=rule.compression_ratio if isinstance(rule, RatioRule) else None,
-        rank_rule=None if isinstance(rule, RatioRule) else rule,
+        **rule_keys(factoring.rule),
         patch_embedding=factoring.patch_embedding,
         block_dtype=layout.block_dtype,
         factored_parameters=tuple(factoring.shapes),

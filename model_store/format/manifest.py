@@ -39,7 +39,7 @@ from mass_serve.model_store.format.file_names import (
 from mass_serve.model_store.format.groups import Groups, check_groups
 from mass_serve.model_store.format.origin import Origin
 from mass_serve.model_store.format.preprocessing import AnyPreprocessing, Preprocessing, TextPreprocessing
-from mass_serve.model_store.format.rank_rules import RatioRule, StoredRankRule
+from mass_serve.model_store.format.rank_rules import RatioBudget, RatioRule, StoredRankRule
 from mass_serve.model_store.format.strict_json import parse_json
 
 FORMAT_VERSION = 2  # the newest
@@ -58,6 +58,8 @@ class Manifest(StrictModel):
     router: RouterSpec
     # The rule by which tasks get their ranks: one of these is there. Format version 1 has the first alone.
     compression_ratio: Share | None = Field(default=None, exclude_if=is_none)
+    # Of that ratio, where it is `ratio_budget / T`. Format version 1 has no such key.
+    ratio_budget: RatioBudget | None = Field(default=None, exclude_if=is_none)
     rank_rule: StoredRankRule | None = Field(default=None, exclude_if=is_none)
     patch_embedding: PatchEmbeddingForm
     block_dtype: BlockDtype
@@ -121,6 +123,8 @@ class Manifest(StrictModel):
             raise ValueError("compression_ratio: Field required, or a rank_rule in its place")
         if self.compression_ratio is not None and self.rank_rule is not None:
             raise ValueError("rank_rule: must not be there beside a compression_ratio")
+        if self.compression_ratio is None and self.ratio_budget is not None:
+            raise ValueError("ratio_budget: must not be there without a compression_ratio")
         factoring = self.factoring
         if self.factored_parameters != tuple(factoring.shapes):
             raise ValueError("factored_parameters: must be the matrices of the backbone, in forward order")
@@ -173,7 +177,8 @@ class Manifest(StrictModel):
     @property
     def factoring(self) -> Factoring:
         """What the store factors, and the rule by which tasks get their ranks."""
-        rule = self.rank_rule or RatioRule.model_construct(compression_ratio=self.compression_ratio)
+        ratio, budget = self.compression_ratio, self.ratio_budget
+        rule = self.rank_rule or RatioRule.model_construct(compression_ratio=ratio, ratio_budget=budget)
         return Factoring(self.backbone, self.patch_embedding, rule)
 
     @property
@@ -255,7 +260,7 @@ def lowest_version(manifest: Manifest) -> int:
         manifest.pretrained_origin is not None,
         bool(manifest.groups),
         manifest.router.late_token is not None,
-        manifest.rank_rule is not None,
+        manifest.rank_rule is not None or manifest.ratio_budget is not None,
         any(task.ranks is not None or task.adapter for task in manifest.all_entries()),
         any(entry.head.hidden is not None or entry.head.each_token for entry in manifest.all_entries()),
         any(entry.head.is_multi_label for entry in manifest.all_entries()),

@@ -1,6 +1,7 @@
 """The rule by which a store chooses ranks: how many singular triplets each matrix of each task keeps.
 
     "compression_ratio": 0.125                                       the same share of every matrix
+    "compression_ratio": 0.125, "ratio_budget": 1                    1 / T of every matrix, T tasks now 8
     "rank_rule": {"kind": "rank", "rank": 16}                        the same number
     "rank_rule": {"kind": "energy", "share": 0.95}                   what keeps that share of its energy
     "rank_rule": {"kind": "budget", "times": 1.3, "level": 2e-7}     what is above a level in all of them
@@ -11,7 +12,7 @@ singular values (`merging.formats.ranks`).
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 from torch import Tensor
@@ -26,6 +27,8 @@ S_BYTES = 4  # singular values are float32 whatever the blocks are
 LARGEST_LEVEL = 1e72
 # A budget beyond keeps every triplet there is, of any store.
 LARGEST_BUDGET = 1e6
+# What the ratios of all tasks add up to.
+RatioBudget = Annotated[float, Field(gt=0, le=LARGEST_BUDGET)]
 
 
 def triplet_bytes(shape: Shape, item_bytes: int) -> int:
@@ -34,16 +37,27 @@ def triplet_bytes(shape: Shape, item_bytes: int) -> int:
 
 
 class RatioRule(StrictModel):
-    """`R = max(1, int(min(d_out, d_in) * compression_ratio))`, the rule of format version 1."""
+    """`R = max(1, int(min(d_out, d_in) * compression_ratio))`, the rule of format version 1.
+
+    With a `ratio_budget` N the ratio is N / T: when tasks are added, all are cut to a smaller one. Without,
+    the ratio is that of every task, whatever their number.
+    """
 
     compression_ratio: Share
+    ratio_budget: RatioBudget | None = None
+
+    @classmethod
+    def of_budget(cls, ratio_budget: float, num_tasks: int) -> RatioRule:
+        """Returns the rule whose ratio is `ratio_budget / num_tasks`, and at most 1."""
+        return cls(compression_ratio=min(1.0, ratio_budget / num_tasks), ratio_budget=ratio_budget)
 
     def prescribed(self, shape: Shape) -> int:
         """Returns the same share of the full rank of every matrix of this shape, at least 1."""
         return rank_for(shape, self.compression_ratio)
 
     def __str__(self) -> str:
-        return f"compression ratio {self.compression_ratio:.4g}"
+        budget = "" if self.ratio_budget is None else f" ({self.ratio_budget:g}/T)"
+        return f"compression ratio {self.compression_ratio:.4g}{budget}"
 
 
 class FixedRankRule(StrictModel):
@@ -103,3 +117,11 @@ RuleOfChanges = EnergyRule | BudgetRule
 RankRule = RuleOfSizes | RuleOfChanges
 # Of version 2; what version 1 has is a key of its own, `compression_ratio`.
 StoredRankRule = Annotated[FixedRankRule | EnergyRule | BudgetRule, Field(discriminator="kind")]
+
+
+def rule_keys(rule: RankRule) -> dict[str, Any]:
+    """Returns the keys of a manifest that say a rule; those of the other rules are None."""
+    if isinstance(rule, RatioRule):
+        ratio, budget = rule.compression_ratio, rule.ratio_budget
+        return {"compression_ratio": ratio, "ratio_budget": budget, "rank_rule": None}
+    return {"compression_ratio": None, "ratio_budget": None, "rank_rule": rule}

@@ -40,7 +40,7 @@ def own(tmp_path: Path) -> Suite:
 class TestDefaults:
     def test_are_the_papers(self, built: Path) -> None:
         manifest = Store.open(built).manifest
-        assert manifest.compression_ratio == 1 / 2
+        assert (manifest.compression_ratio, manifest.ratio_budget) == (1 / 2, 1)
         assert (manifest.merged_base, manifest.patch_embedding) == ("rebuilt", "factored")
         router = manifest.router
         assert (router.layer, router.token, router.temperature) == (1, "class", 1.0)
@@ -278,6 +278,10 @@ class TestRefuses:
         [
             ({"compression_ratio": 0.0}, "compression ratio must be above 0 and at most 1"),
             ({"compression_ratio": float("nan")}, "compression ratio must be above 0 and at most 1"),
+            *(
+                ({"compression_ratio": text}, f"or a number above 0 over T, .* such as 2/T, not {text}$")
+                for text in ("", "T", "/T", "0/T", "-1/T", "1/t", "nan/T", "1e3/T", "9999999/T", "1/8", "inf")
+            ),
             ({"router_layer": 2}, "router layer must be from 0 to 1, not 2"),
             ({"router_layer": -1}, "router layer must be from 0 to 1, not -1"),
             ({"temperature": 0.0}, "temperature: Input should be greater than or equal to 0.000001"),

@@ -114,6 +114,20 @@ class TestRules:
                 left_out += worth[found[name] :].tolist()
         assert min(kept) > max(left_out) * (1 - 1e-6)
 
+    @pytest.mark.parametrize(
+        ("given", "ratio", "budget"),
+        [("2/T", 2 / 3, 2), ("0.75/T", 0.25, 0.75), ("5/T", 1, 5), ("0.25", 0.25, None)],
+    )
+    def test_a_ratio_may_follow_from_the_number_of_tasks(
+        self, suite: Suite, tmp_path: Path, given: str, ratio: float, budget: float | None
+    ) -> None:
+        store = build(suite.pretrained, suite.tasks, tmp_path / "out", BuildOptions(compression_ratio=given))
+        assert (store.manifest.compression_ratio, store.manifest.ratio_budget) == (ratio, budget)
+        assert ranks(store, "digits")[QKV] == int(32 * ratio)
+        said = f"compression ratio {ratio:.4g}" + (f" ({budget:g}/T)" if budget else "")
+        assert str(store.manifest.factoring.rule) == said
+        assert parse_manifest(store.manifest.to_bytes()) == store.manifest
+
     def test_a_large_budget_keeps_everything(self, suite: Suite, tmp_path: Path) -> None:
         store = build(suite.pretrained, suite.tasks[:1], tmp_path / "out", BuildOptions(budget="100x"))
         shapes = store.manifest.backbone.matrix_shapes()
@@ -339,6 +353,10 @@ class TestManifests:
             (
                 lambda m: m.update(compression_ratio=0.5),
                 "rank_rule: must not be there beside a compression_ratio",
+            ),
+            (
+                lambda m: m.update(ratio_budget=1),
+                "ratio_budget: must not be there without a compression_ratio",
             ),
             (lambda m: m.pop("rank_rule"), "compression_ratio: Field required, or a rank_rule in its place"),
             (lambda m: m["rank_rule"].update(kind="taste"), "rank_rule: Input tag 'taste'"),

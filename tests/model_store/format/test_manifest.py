@@ -83,6 +83,7 @@ def of_version_1(m: dict[str, Any]) -> dict[str, Any]:
     """Takes away what only format version 2 can say."""
     flat = FlatArchitecture.of(NestedArchitecture(**m["backbone"]).architecture())
     m.update(format_version=1, backbone=flat.model_dump())
+    del m["ratio_budget"]
     for task in m["tasks"]:
         del task["distance"], task["energy_kept"]
     return m
@@ -179,7 +180,11 @@ CASES: list[tuple[str, Callable[[dict[str, Any]], object], str]] = [
         lambda m: m.update(calibration={"file": "pretrained.safetensors", "tasks": {}, "images": 1}),
         r"calibration\.file: .*must be calibration-",
     ),
-    ("rank", lambda m: m["tasks"][0].update(rank=3), "digits has rank 3, the compression ratio 0.5 gives 16"),
+    (
+        "rank",
+        lambda m: m["tasks"][0].update(rank=3),
+        r"digits has rank 3, the compression ratio 0.5 \(1/T\) gives 16",
+    ),
     ("ratio", lambda m: m.update(compression_ratio=0.0), "compression_ratio: .*greater than 0"),
     ("negative layer", lambda m: m["router"].update(layer=-1), r"router\.layer: .*greater than or equal"),
     ("layer", lambda m: m["router"].update(layer=2), r"router\.layer: 2 does not exist.* 0\.\.1"),

@@ -152,6 +152,7 @@ BOUNDS: list[tuple[tuple[str | int, ...], list[object], list[object]]] = [
     (("router", "head_choice"), ["max", "mean", "router"], ["", "min"]),
     (("router", "first_pass"), ["merged_base", "pretrained"], ["", "stored"]),
     (("compression_ratio",), [0.5, 0.5001], [0, -0.5, 1.0001]),
+    (("ratio_budget",), [], [1, 0, -1, 1e7, "1"]),
     (("block_dtype",), ["bfloat16", "float16", "float32"], ["float64", "int8"]),
     (("store_revision",), ["0" * 8, "f" * 64], ["0" * 7, "f" * 65, "ABCDEF12", "0000000g", ""]),
     (("format_version",), [1], [0, -1, 2, 3, 1.5, "1", None]),

@@ -133,6 +133,7 @@ def in_tasks(text: str) -> str:
         ("out: s\nrank: 0", "line 2, rank: the rank must be from 1 to 65536, not 0"),
         ("energy: 2", "line 1, energy: the energy must be above 0 and at most 1, not 2.0"),
         ("compression_ratio: -1", "line 1, compression_ratio: the compression ratio must be above 0"),
+        ("compression_ratio: 2/t", "line 1, compression_ratio: the compression ratio must be above 0"),
         (
             "budget: 9x9",
             "line 1, budget: the budget must be a number above 0 with an x behind it, such as 1.3x",
