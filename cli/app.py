@@ -13,6 +13,7 @@ from mass_serve.cli import (
     calibrate,
     check_config,
     classify,
+    compact,
     evaluate,
     export,
     group,
@@ -46,6 +47,7 @@ for command in (
     verify_store,
     sign,
     task,
+    compact,
     group,
 ):
     command.register(app)

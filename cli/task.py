@@ -82,7 +82,10 @@ def add(
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Adds a task to a store; the fine-tuned models of its other tasks are not needed."""
+    """Adds a task to a store; the fine-tuned models of its other tasks are not needed.
+
+    Where the store would be beyond its budget, the other tasks are cut to it, a new revision each.
+    """
     named = NamedTask(
         name,
         ModelName(checkpoint),
@@ -168,7 +171,8 @@ def _change(change: Callable[[Progress], Store], as_json: bool, added: str | Non
         if entry is not None:
             typer.echo(f"{entry.name}: {figures(entry)}")
         listed = in_a_line([f"{name} ({revision})" for name, revision in tasks.items()])
-        typer.echo(f"{store.files.url}: revision {store.manifest.store_revision}, tasks {listed}")
+        rule = store.layout.factoring.rule
+        typer.echo(f"{store.files.url}: revision {store.manifest.store_revision}, {rule}, tasks {listed}")
     if entry is not None:
         warn_of_distances([entry])
         warn_of_constant_routing(store)

@@ -1,4 +1,4 @@
-"""The table of what each rule for ranks keeps of the demo, from the recorded run."""
+"""The tables of what each rule for ranks keeps of the demo, and of a store that grew, from recorded runs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Any
 
 from docs.markup import code, table
 
-RECORDED = Path(__file__).parents[1] / "benchmarks" / "results" / "ranks_demo.json"
+RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
+RECORDED, GROWTH = RESULTS / "ranks_demo.json", RESULTS / "growth_twenty_tasks_demo.json"
 
 
 def rank_rules_table() -> str:
@@ -18,6 +19,24 @@ def rank_rules_table() -> str:
         *("task known", code("paper")),
     )
     return table(head, [_row(one) for one in json.loads(RECORDED.read_text())])
+
+
+def growth_table() -> str:
+    """A row for each way to make a store of twenty tasks: its size, and accuracies."""
+    head = ("store", "bytes", "ranks", "energy kept", "task known", code("exact"), code("paper"))
+    rows = []
+    for made, one in json.loads(GROWTH.read_text()).items():
+        least, median, largest = one["ranks"]
+        rows.append(
+            (
+                made,
+                f"{one['store_bytes']:,}",
+                f"{least} to {largest}, median {median:g}",
+                f"{one['energy_kept']:.4f}",
+                *(f"{one[what]:.4f}" for what in ("task_known", "exact", "paper")),
+            )
+        )
+    return table(head, rows)
 
 
 def _row(one: dict[str, Any]) -> tuple[str, ...]:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+from mass_serve.model_store.format.entries import TaskEntry
+from mass_serve.model_store.format.manifest import Manifest
+from mass_serve.model_store.merged_base import is_slow_to_rebuild
+from mass_serve.model_store.progress import Progress
 from mass_serve.model_store.storage.opening import open_files
 from mass_serve.model_store.store import Store
-from mass_serve.model_store.writing import is_ours, writing_errors_explained
+from mass_serve.model_store.writing import commit, is_ours, writing_errors_explained
 
 StoreUrl = str | os.PathLike[str]
 
@@ -32,3 +36,27 @@ def changing(url: StoreUrl) -> Iterator[Store]:
                 if path not in before and path not in named and is_ours(path):
                     files.delete(path)
             raise
+
+
+def with_earlier(manifest: Manifest, entry: TaskEntry) -> dict[str, tuple[TaskEntry, ...]]:
+    """Returns the history with `entry` as the latest earlier revision of its task."""
+    earlier = manifest.history.get(entry.name, ())
+    return {**manifest.history, entry.name: (*earlier, entry)}
+
+
+def commit_tasks(
+    store: Store,
+    tasks: Sequence[TaskEntry],
+    history: dict[str, tuple[TaskEntry, ...]],
+    progress: Progress,
+) -> Store:
+    """Makes the store consist of `tasks`; the merged base is written anew where it is stored."""
+    manifest = store.manifest
+    # The calibration stays: it is not used while it does not fit, and may fit again after a rollback.
+    files = {path: digest for path, digest in manifest.files.items() if path != manifest.merged_base_file}
+    update = {"tasks": tuple(tasks), "history": history, "files": files, "merged_base": "rebuilt"}
+    draft, form = manifest.model_copy(update=update), manifest.merged_base
+    ranks = [store.layout.ranks_of(task) for task in draft.routed_tasks]
+    if manifest.router.first_pass == "merged_base" and is_slow_to_rebuild(ranks):
+        form = "stored"  # the store may have outgrown what was chosen for it
+    return commit(store.files, draft, form, progress)

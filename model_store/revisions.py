@@ -12,7 +12,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from mass_serve.model_store.changing import StoreUrl, changing
+from mass_serve.model_store.changing import StoreUrl, changing, commit_tasks, with_earlier
+from mass_serve.model_store.compacting import within_budget
 from mass_serve.model_store.errors import StoreError, TaskError
 from mass_serve.model_store.format.calibration import MEANS, is_calibration
 from mass_serve.model_store.format.entries import CalibrationEntry, HeadSpec, TaskEntry
@@ -28,7 +29,6 @@ from mass_serve.model_store.format.manifest import Manifest
 from mass_serve.model_store.format.tensor_files import TensorSpec, write_tensors
 from mass_serve.model_store.format.thresholds import read_thresholds
 from mass_serve.model_store.measured import MeasureStore, unmeasured, with_measured
-from mass_serve.model_store.merged_base import is_slow_to_rebuild
 from mass_serve.model_store.plan import TaskInput, check_task_name, plan_task, refuse_other_spelling
 from mass_serve.model_store.prepared import Prepared
 from mass_serve.model_store.progress import Progress, silent
@@ -37,7 +37,7 @@ from mass_serve.model_store.readers.text_tokenizers import StoredTokenizer
 from mass_serve.model_store.store import Store
 from mass_serve.model_store.task_distance import measured_distances
 from mass_serve.model_store.writing import (
-    commit,
+    copy_file,
     is_ours,
     new_revision,
     publish,
@@ -64,7 +64,7 @@ def add_task(
     """
     with changing(url) as store:
         manifest = store.manifest
-        current = _replaced(manifest, task.name, replace)
+        _replaced(manifest, task.name, replace)
         with store.encoder_file(PRETRAINED_FILE) as pretrained:
             base = pretrained.read
             stored, origin = StoredBase(manifest.backbone, base), manifest.pretrained_origin
@@ -72,23 +72,24 @@ def add_task(
             # A head for each token takes what is not pooled yet.
             any_pooling = all(entry.head.each_token for entry in manifest.all_entries())
             planned = plan_task(task, stored, origin, prepared, allow_pickle, force, any_pooling=any_pooling)
-            changes = {task.name: planned.checkpoint.change}
-            distances = measured_distances(pretrained.specs, base, changes, force, progress)
-            entry = write_task(
-                store.files, store.layout, base, planned, distances[task.name], progress, exact
-            )
+            change = planned.checkpoint.change
+            distances = measured_distances(pretrained.specs, base, {task.name: change}, force, progress)
+            distance = distances[task.name]
+            store = within_budget(store, task.name, (change, distance), progress)
+            entry = write_task(store.files, store.layout, base, planned, distance, progress, exact)
         pooling = planned.checkpoint.architecture.pooling
         backbone = dataclasses.replace(manifest.backbone, pooling=pooling)
-        manifest = manifest.model_copy(update={"backbone": backbone})
+        manifest = store.manifest.model_copy(update={"backbone": backbone})
+        current = manifest.find_task(task.name)
         store = Store(store.files, manifest)
         if current is None:
             tasks, history = (*manifest.tasks, entry), manifest.history
         else:
             tasks = tuple(entry if earlier is current else earlier for earlier in manifest.tasks)
-            history = _with_earlier(manifest, current)
+            history = with_earlier(manifest, current)
         draft = manifest.model_copy(update={"tasks": tasks, "history": history})
         changed = with_measured(store.files, draft, measure, progress)
-        return _commit(store, changed.tasks, history, progress)
+        return commit_tasks(store, changed.tasks, history, progress)
 
 
 def _tokenizer(store: Store) -> StoredTokenizer | None:
@@ -124,7 +125,7 @@ def remove_task(url: StoreUrl, name: str, progress: Progress = silent) -> Store:
         if len(store.manifest.tasks) == 1:
             raise TaskError(f"task {name} is the only one: a store needs at least one task")
         tasks = tuple(task for task in store.manifest.tasks if task is not entry)
-        return _commit(store, tasks, _with_earlier(store.manifest, entry), progress)
+        return commit_tasks(store, tasks, with_earlier(store.manifest, entry), progress)
 
 
 def rollback_task(url: StoreUrl, name: str, progress: Progress = silent) -> Store:
@@ -142,9 +143,9 @@ def rollback_task(url: StoreUrl, name: str, progress: Progress = silent) -> Stor
         if earlier:
             history[name] = tuple(earlier)
         if manifest.find_task(name) is None:
-            return _commit(store, (*manifest.tasks, restored), history, progress)
+            return commit_tasks(store, (*manifest.tasks, restored), history, progress)
         tasks = tuple(restored if task.name == name else task for task in manifest.tasks)
-        return _commit(store, tasks, history, progress)
+        return commit_tasks(store, tasks, history, progress)
 
 
 def set_thresholds(url: StoreUrl, name: str, file: Path) -> Store:
@@ -167,7 +168,7 @@ def set_thresholds(url: StoreUrl, name: str, file: Path) -> Store:
         update: dict[str, object] = {
             "store_revision": new_revision(),
             "tasks": tuple(entry if earlier is current else earlier for earlier in manifest.tasks),
-            "history": _with_earlier(manifest, current),
+            "history": with_earlier(manifest, current),
         }
         calibration = manifest.calibration
         if calibration is not None and calibration.tasks.get(name) == current.revision:
@@ -181,8 +182,7 @@ def _copied(store: Store, task: TaskEntry, head: HeadSpec) -> TaskEntry:
     revision, files = new_revision(), {}
     for path, digest in task.files.items():
         copy = f"{task_folder(task.name, revision)}/{path.rpartition('/')[2]}"
-        with store.checked_file(path) as source, store.files.writing(copy) as target:
-            target.writelines(source.chunks())
+        copy_file(store, path, copy)
         files[copy] = digest
     # What was measured is of answers by the thresholds before.
     return task.model_copy(
@@ -256,27 +256,3 @@ def prune_store(url: StoreUrl) -> list[str]:
         for path in deleted:
             store.files.delete(path)
         return deleted
-
-
-def _with_earlier(manifest: Manifest, entry: TaskEntry) -> dict[str, tuple[TaskEntry, ...]]:
-    """Returns the history with `entry` as the latest earlier revision of its task."""
-    earlier = manifest.history.get(entry.name, ())
-    return {**manifest.history, entry.name: (*earlier, entry)}
-
-
-def _commit(
-    store: Store,
-    tasks: Sequence[TaskEntry],
-    history: dict[str, tuple[TaskEntry, ...]],
-    progress: Progress,
-) -> Store:
-    """Makes the store consist of `tasks`; the merged base is written anew where it is stored."""
-    manifest = store.manifest
-    # The calibration stays: it is not used while it does not fit, and may fit again after a rollback.
-    files = {path: digest for path, digest in manifest.files.items() if path != manifest.merged_base_file}
-    update = {"tasks": tuple(tasks), "history": history, "files": files, "merged_base": "rebuilt"}
-    draft, form = manifest.model_copy(update=update), manifest.merged_base
-    ranks = [store.layout.ranks_of(task) for task in draft.routed_tasks]
-    if manifest.router.first_pass == "merged_base" and is_slow_to_rebuild(ranks):
-        form = "stored"  # the store may have outgrown what was chosen for it
-    return commit(store.files, draft, form, progress)

@@ -96,7 +96,7 @@ def write_task(
     factored = factor_task(
         layout.of_task(distance), pretrained, task.checkpoint.change, stage, progress, exact
     )
-    ranks = None if factored.ranks == layout.factoring.prescribed() else factored.ranks
+    ranks = layout.factoring.own_ranks(factored.ranks)
     experts = _TensorFile(layout.tensor_specs(factored.ranks), factored.tensors)
     head = _TensorFile(task.head.specs(), task.head.tensors)
     hashes = experts.sha256(), head.sha256()
@@ -149,6 +149,12 @@ class _ExpertsInFile:
 
     def change(self, name: str) -> TaskChange:
         return self.layout.read_change(name, self.tensors.read)
+
+
+def copy_file(store: Store, path: str, copy: str) -> None:
+    """Copies a file of the store, whose hash is checked, to another name in it. Raises IntegrityError."""
+    with store.checked_file(path) as source, store.files.writing(copy) as target:
+        target.writelines(source.chunks())
 
 
 def commit(

@@ -15,7 +15,7 @@ from mass_serve.model_store.format.entries import TaskEntry
 from mass_serve.model_store.format.factoring import Factoring, Ranks
 from mass_serve.model_store.format.manifest import BlockDtype, Manifest
 from mass_serve.model_store.format.rank_choice import Delta, kept_singular_vectors, norm_of
-from mass_serve.model_store.format.rank_rules import BudgetRule
+from mass_serve.model_store.format.rank_rules import BudgetRule, RuleOfSizes, triplet_bytes
 from mass_serve.model_store.format.tensor_files import TensorSpec
 from mass_serve.model_store.progress import Progress, silent
 
@@ -41,6 +41,11 @@ class TaskExperts:
         """Returns the task's change of one parameter. Raises KeyError for an unknown name."""
         vectors = self.singular_vectors.get(name)
         return DenseDelta(self.dense_deltas[name]) if vectors is None else vectors
+
+    def leading(self, ranks: Ranks) -> TaskExperts:
+        """Returns the changes with as many of the leading triplets of each matrix."""
+        vectors = {name: own.leading(ranks[name]) for name, own in self.singular_vectors.items()}
+        return replace(self, singular_vectors=vectors)
 
 
 @dataclass(frozen=True)
@@ -85,6 +90,37 @@ class ExpertLayout:
             specs[f"{name}.s"] = TensorSpec(torch.float32, (ranks[name],))
             specs[f"{name}.vh"] = TensorSpec(block, (ranks[name], shape[1]))
         return specs
+
+    @property
+    def triplet_bytes(self) -> dict[str, int]:
+        """What one triplet of each factored parameter takes in an experts file."""
+        item = BLOCK_DTYPES[self.block_dtype].itemsize
+        return {name: triplet_bytes(shape, item) for name, shape in self.factoring.shapes.items()}
+
+    def kept_ranks(self, experts: TaskExperts) -> dict[str, int]:
+        """R of every factored parameter when the store's rule is applied to what is kept of a task."""
+        rule, costs = self.factoring.rule, self.triplet_bytes
+        ranks = {}
+        for name, shape in self.factoring.shapes.items():
+            s = experts.singular_vectors[name].s
+            if isinstance(rule, RuleOfSizes):
+                ranks[name] = min(len(s), rule.prescribed(shape))
+            else:
+                ranks[name] = rule.chosen(s.double().square(), costs[name])
+        return ranks
+
+    def change_tensors(self, name: str, change: TaskChange) -> dict[str, Tensor]:
+        """The tensors of an experts file that hold a task's change of one parameter."""
+        if isinstance(change, DenseDelta):
+            return {f"{name}.delta": change.values}
+        return {f"{name}.u": change.u, f"{name}.s": change.s, f"{name}.vh": change.vh}
+
+    def experts_tensors(self, experts: TaskExperts) -> dict[str, Tensor]:
+        """The tensors of a task's experts file."""
+        tensors: dict[str, Tensor] = {}
+        for name in self.backbone.parameter_shapes():
+            tensors |= self.change_tensors(name, experts.change(name))
+        return tensors
 
     def read_change(self, name: str, read: ReadParameter) -> TaskChange:
         """Reads a task's change of one parameter from the tensors of its experts file."""
@@ -142,14 +178,12 @@ def _change_tensors(
     layout: ExpertLayout, name: str, before: Tensor, delta: Delta, exact: bool
 ) -> dict[str, Tensor]:
     if name not in layout.factoring.shapes:
-        return {f"{name}.delta": delta.dense() if isinstance(delta, ThinDelta) else delta}
+        dense = delta.dense() if isinstance(delta, ThinDelta) else delta
+        return layout.change_tensors(name, DenseDelta(dense))
     block = BLOCK_DTYPES[layout.block_dtype]
-    vectors = kept_singular_vectors(before, delta, layout.factoring.rule, block.itemsize, exact)
-    return {
-        f"{name}.u": vectors.u.to(block),
-        f"{name}.s": vectors.s.float(),
-        f"{name}.vh": vectors.vh.to(block),
-    }
+    found = kept_singular_vectors(before, delta, layout.factoring.rule, block.itemsize, exact)
+    vectors = TaskSingularVectors(found.u.to(block), found.s.float(), found.vh.to(block))
+    return layout.change_tensors(name, vectors)
 
 
 def experts_from_tensors(layout: ExpertLayout, tensors: dict[str, Tensor]) -> TaskExperts:

@@ -47,6 +47,10 @@ class Factoring:
             return None
         return {name: self.rule.prescribed(shape) for name, shape in self.shapes.items()}
 
+    def own_ranks(self, ranks: Ranks) -> dict[str, int] | None:
+        """Returns ranks as a manifest has them: None where they are what the rule prescribes."""
+        return None if ranks == self.prescribed() else dict(ranks)
+
     def rank_of(self, own: Ranks | None) -> int:
         """Returns what a manifest calls a task's rank: the largest of its `own` ranks, where it has such,
         or else what is prescribed for the width x width matrices. Raises ValueError where nothing is.

@@ -51,6 +51,13 @@ class RatioRule(StrictModel):
         """Returns the rule whose ratio is `ratio_budget / num_tasks`, and at most 1."""
         return cls(compression_ratio=min(1.0, ratio_budget / num_tasks), ratio_budget=ratio_budget)
 
+    def for_tasks(self, num_tasks: int, slack: float = 1.0) -> RatioRule:
+        """Returns the rule for a store of T tasks: this one, unless its ratio is above `slack N / T`."""
+        if self.ratio_budget is None:
+            return self
+        within = self.of_budget(self.ratio_budget, num_tasks)
+        return within if self.compression_ratio > slack * within.compression_ratio else self
+
     def prescribed(self, shape: Shape) -> int:
         """Returns the same share of the full rank of every matrix of this shape, at least 1."""
         return rank_for(shape, self.compression_ratio)

@@ -65,6 +65,11 @@ class TensorSpec:
     dtype: torch.dtype | None  # None: one that we do not use, such as integers
     shape: tuple[int, ...]
 
+    @property
+    def nbytes(self) -> int:
+        """The bytes of its numbers. Raises ValueError for one that we do not use."""
+        return math.prod(self.shape) * _dtype(self).itemsize
+
 
 class Digest(Protocol):
     """A hash that bytes are added to, as hashlib makes them."""
@@ -284,7 +289,7 @@ def _header(specs: Mapping[str, TensorSpec], names: list[str]) -> bytes:
     start = 0
     for name in names:
         spec = specs[name]
-        end = start + math.prod(spec.shape) * _dtype(spec).itemsize
+        end = start + spec.nbytes
         header[name] = {
             "dtype": DTYPE_CODES[_dtype(spec)],
             "shape": list(spec.shape),

@@ -294,6 +294,42 @@ class TestVerify:
         failure("verify", tmp_path)
 
 
+class TestCompact:
+    def test_for_machines(self, store: Path) -> None:
+        revisions = {task.name: task.revision for task in Store.open(store).manifest.tasks}
+        compacted = run_json("compact", store, "--compression-ratio", "0.25/T")
+        opened = Store.open(store)
+        assert compacted["store_revision"] == opened.manifest.store_revision
+        assert compacted["cut"] == ["digits", "street"]
+        assert compacted["task_bytes"]["after"] < compacted["task_bytes"]["before"] / 2
+        # Prices are measured anew, of what is served.
+        assert all(task.exit_price is not None for task in opened.manifest.tasks)
+        assert run_json("task", "rollback", store, "digits")["tasks"]["digits"] == revisions["digits"]
+
+    def test_for_people(self, store: Path) -> None:
+        assert "0 of 2 tasks cut" in run("compact", store)[0]
+        stdout, stderr = run("compact", store, "--compression-ratio", "0.25")
+        assert "compression ratio 0.25, 2 of 2 tasks cut, all of them " in stdout
+        assert "earlier revisions stay until" in stdout
+        assert "cutting tasks" in stderr
+
+    def test_a_signed_store_has_to_be_signed_again(self, store: Path) -> None:
+        (store / "manifest.json.sig").write_bytes(b"of the revision before")
+        assert "sign it again" not in run("compact", store)[1]
+        assert "sign it again" in run("compact", store, "--compression-ratio", "0.25")[1]
+
+    @pytest.mark.parametrize(
+        ("ratio", "sentence"),
+        [
+            ("0", "above 0 and at most 1"),
+            ("much", "such as 2/T, not much"),
+            ("0.001", "less than one singular"),
+        ],
+    )
+    def test_mistakes(self, store: Path, ratio: str, sentence: str) -> None:
+        assert sentence in failure("compact", store, "--compression-ratio", ratio)
+
+
 class TestTask:
     def test_life_of_a_task(self, suite: Suite, store: Path) -> None:
         signs = suite.tasks[2].checkpoint
@@ -308,8 +344,13 @@ class TestTask:
         assert back["store_revision"] == Store.open(store).manifest.store_revision
         stdout, _ = run("task", "rollback", store, "digits")
         assert "digits" in stdout
-        assert len(run_json("task", "prune", store)["deleted"]) == 2
+        # The revision of signs that was rolled back, and those of digits and street before they were cut.
+        assert len(run_json("task", "prune", store)["deleted"]) == 3 * 2
         assert run_json("verify", store)["ok"]
+
+    def test_adding_says_what_all_tasks_keep(self, suite: Suite, store: Path) -> None:
+        stdout, _ = run("task", "add", store, "signs", suite.tasks[2].checkpoint)
+        assert "compression ratio 0.3333 (1/T), tasks digits" in stdout
 
     @pytest.mark.parametrize(
         ("arguments", "sentence"),

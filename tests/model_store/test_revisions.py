@@ -12,6 +12,7 @@ import torch
 from mass_serve.merging import merged_parameter
 from mass_serve.model_store.build_options import BuildOptions
 from mass_serve.model_store.build_store import build
+from mass_serve.model_store.compacting import compact_store
 from mass_serve.model_store.errors import CheckpointError, IntegrityError, StoreError, TaskError
 from mass_serve.model_store.format.file_names import MANIFEST_FILE
 from mass_serve.model_store.revisions import (
@@ -41,12 +42,11 @@ def assert_same_experts(left: Store, right: Store, name: str) -> None:
 
 
 def test_added_tasks_are_what_a_build_would_have_made(suite: Suite, store: Path, tmp_path: Path) -> None:
-    """At the ratio of the manifest, whatever the number of tasks has become."""
+    """Which takes the same share of each task; see `test_compacting`."""
     added = add_task(store, suite.tasks[2])
-    options = BuildOptions(compression_ratio=1 / 2)
-    together = build(suite.pretrained, suite.tasks, tmp_path / "together", options)
+    together = build(suite.pretrained, suite.tasks, tmp_path / "together")
     assert names(added) == names(together) == ["digits", "street", "signs"]
-    assert added.manifest.compression_ratio == 1 / 2
+    assert added.manifest.compression_ratio == 1 / 3
     for name in names(together):
         assert_same_experts(added, together, name)
     assert added.verify() == []
@@ -108,6 +108,7 @@ def test_unknown_tasks(store: Path, change: object) -> None:
 
 
 def test_prune_keeps_exactly_what_the_manifest_names(suite: Suite, store: Path) -> None:
+    compact_store(store, 1 / 2)  # by which a task that is added leaves the others as they are
     add_task(store, suite.tasks[2])
     remove_task(store, "digits")
     own_files = ("README.md", "tasks/notes.txt", "merged_base-backup.txt")
@@ -178,7 +179,7 @@ def test_a_store_that_outgrew_rebuilding_gets_its_merged_base_stored(
     store = tmp_path / "merged"
     built = build(suite.pretrained, suite.tasks[:2], store, BuildOptions(first_pass="merged_base"))
     assert built.manifest.merged_base == "rebuilt"
-    monkeypatch.setattr("mass_serve.model_store.revisions.is_slow_to_rebuild", lambda tasks: len(tasks) > 2)
+    monkeypatch.setattr("mass_serve.model_store.changing.is_slow_to_rebuild", lambda tasks: len(tasks) > 2)
     assert add_task(store, suite.tasks[2]).manifest.merged_base == "stored"
 
 
@@ -238,6 +239,7 @@ def test_a_second_calibration_replaces_the_first(store: Path) -> None:
 
 
 def test_a_calibration_is_used_for_its_tasks_alone(suite: Suite, store: Path) -> None:
+    compact_store(store, 1 / 2)  # by which tasks that are added leave the others as they are
     calibrated(store)
     three = add_task(store, suite.tasks[2]).manifest
     assert three.calibrated_tasks(["digits", "street", "signs"]) is None
