@@ -11,8 +11,16 @@ from torch import Tensor
 from mass_serve.backbone.architecture import Architecture, bias_of, weight_of
 from mass_serve.backbone.expert_set import ExpertSet
 from mass_serve.backbone.resident_tasks import ResidentTasks
-from mass_serve.backbone.task_weights import TaskChanges, TaskWeights, ranks_by_parameter
-from mass_serve.kernels import BaseOnly, Delta, MaterialisedWeight, OneTask, SeveralTasks
+from mass_serve.backbone.task_weights import KeptVectors, TaskChanges, TaskWeights, ranks_by_parameter
+from mass_serve.kernels import (
+    BaseOnly,
+    Delta,
+    MaterialisedWeight,
+    OneTask,
+    Rows,
+    SeveralTasks,
+    directions_of,
+)
 from mass_serve.kernels.backend import backend_for
 from mass_serve.merging import DenseDelta, TaskChange, TaskSingularVectors, core_factors, merged_parameter
 from mass_serve.merging.threads import side_by_side
@@ -24,9 +32,9 @@ class ExpertBank:
     """The task singular vectors and dense deltas of all tasks over one pretrained encoder.
 
     `pretrained` holds every parameter of the encoder, in the dtype and on the device of the computation.
-    Blocks of fewer bits stay as they are and are widened in the product; the fused kernels read blocks in the
-    dtype of the computation alone. Each task has a rank of its own in every parameter, 0 where it left that
-    alone, and the blocks take as much memory as their ranks say.
+    Blocks of fewer bits stay as they are and are widened in the product; the fused kernels read packed blocks
+    and those in the dtype of the computation alone. Each task has a rank of its own in every parameter, 0
+    where it left that alone, and the blocks take as much memory as their ranks say.
 
     With a budget for `tasks`, their weights in memory, those that were not used for longest are dropped and
     read again. Not dropped are the right sides of the `routing` parameters, which a router judges by.
@@ -59,14 +67,15 @@ class ExpertBank:
         self.tasks = ResidentTasks(resident_bytes)
         self._routing = frozenset(routing)
         # Of each task, the right side V_t and the singular values of routing parameters.
-        self._routed_by: dict[int, dict[str, tuple[Tensor, Tensor]]] = {}
+        self._routed_by: dict[int, dict[str, tuple[Rows, Tensor]]] = {}
+        self._packed: set[int] = set()
         # Of each task, the parameters without blocks that it changed.
         self._dense_changes: dict[int, frozenset[str]] = {}
 
     def set_task(
         self,
         task: int,
-        singular_vectors: Mapping[str, TaskSingularVectors],
+        singular_vectors: Mapping[str, KeptVectors],
         dense_deltas: Mapping[str, Tensor],
         read_again: Callable[[], TaskChanges] | None = None,
     ) -> None:
@@ -80,6 +89,8 @@ class ExpertBank:
         right = {name: weights.blocks[name].vh for name in self._routing if name in weights.blocks}
         self._routed_by[task] = {name: (vh, weights.singular_values[name]) for name, vh in right.items()}
         self._dense_changes[task] = frozenset(weights.dense_deltas)
+        if weights.is_packed:
+            self._packed.add(task)
         # Not of this bank: one that takes the task over must not keep this one alive.
         read = None if read_again is None else partial(_read, read_again, placed, right)
         self.tasks.put(task, weights, weights.nbytes(without=right), read)
@@ -99,6 +110,8 @@ class ExpertBank:
             self.tasks.take(mine, other.tasks, theirs)
             self._routed_by[mine] = other._routed_by[theirs]
             self._dense_changes[mine] = other._dense_changes[theirs]
+            if theirs in other._packed:
+                self._packed.add(mine)
 
     def _rank(self, parameter: str, task: int) -> int | None:
         ranks = self.ranks.get(parameter)
@@ -148,7 +161,7 @@ class ExpertBank:
         return {name: self._or_pretrained(merged, name) for name in parameters}
 
     def singular_vectors(self, parameter: str, tasks: Sequence[int]) -> list[TaskSingularVectors]:
-        """The singular vectors of each task in one parameter that has blocks (views)."""
+        """The singular vectors of each task in one parameter that has blocks (views, but of packed ones)."""
         return [self._singular_vectors(self.tasks.get(task), parameter) for task in tasks]
 
     def right_singular_vectors(self, parameter: str, tasks: Sequence[int]) -> list[tuple[Tensor, Tensor]]:
@@ -184,15 +197,21 @@ class ExpertBank:
             return 0
         if parameter not in self.ranks or materialised:
             return shape.numel() * item
-        ranks = [self.ranks[parameter][task] for task in self._changing(parameter, tasks)]
+        changing = self._changing(parameter, tasks)
+        ranks = [self.ranks[parameter][task] for task in changing]
         if len(ranks) < 2:
-            return sum(ranks) * item
+            return sum(ranks) * (FACTOR_BYTES if self._packed.intersection(changing) else item)
         return sum(ranks) * sum(shape) * item if self._fused else 2 * sum(ranks) ** 2 * FACTOR_BYTES
 
     @property
     def task_ranks(self) -> list[dict[str, int]]:
         """Each task's rank in every parameter that has blocks."""
         return [{name: ranks[task] for name, ranks in self.ranks.items()} for task in range(self.num_tasks)]
+
+    @property
+    def has_packed_blocks(self) -> bool:
+        """Whether blocks of any task are packed."""
+        return bool(self._packed)
 
     @property
     def linears(self) -> list[str]:
@@ -229,7 +248,8 @@ class ExpertBank:
     def _singular_vectors(self, weights: TaskWeights, parameter: str) -> TaskSingularVectors:
         block = weights.blocks.get(parameter)
         if block is not None:
-            return TaskSingularVectors(block.u_t.T, weights.singular_values[parameter], block.vh)
+            s = weights.singular_values[parameter]
+            return TaskSingularVectors(directions_of(block.u_t).T, s, directions_of(block.vh))
         (d_out, d_in), like = self.pretrained[parameter].shape, self.pretrained[parameter]
         return TaskSingularVectors(
             like.new_empty(d_out, 0), like.new_empty(0).float(), like.new_empty(0, d_in)
@@ -237,7 +257,8 @@ class ExpertBank:
 
     def _right(self, parameter: str, task: int) -> tuple[Tensor, Tensor]:
         if (kept := self._routed_by[task].get(parameter)) is not None:
-            return kept
+            vh, s = kept
+            return directions_of(vh), s
         if not self.ranks[parameter][task]:
             like = self.pretrained[parameter]
             return like.new_empty(0, like.shape[1]), like.new_empty(0).float()
@@ -271,12 +292,12 @@ class ExpertBank:
                 changes.append(BaseOnly(bias))
             elif len(tasks) == 1:
                 s = held[tasks[0]].singular_values[parameter]
-                changes.append(OneTask(blocks[0], s.to(self._dtype), bias))
+                changes.append(OneTask.of(blocks[0], s, bias, self._dtype))
             elif self._fused:
-                changes.append(SeveralTasks(blocks, *next(factors), bias).folded())
+                changes.append(SeveralTasks.of(blocks, *next(factors), bias).folded(self._dtype))
             else:
                 left, right = next(factors)
-                changes.append(SeveralTasks(blocks, left.float(), right.float(), bias))
+                changes.append(SeveralTasks.of(blocks, left.float(), right.float(), bias))
         return changes
 
     def _own_weights(
@@ -319,7 +340,7 @@ class ExpertBank:
 def _read(
     read_again: Callable[[], TaskChanges],
     placed: Callable[[TaskChanges], TaskWeights],
-    right: Mapping[str, Tensor],
+    right: Mapping[str, Rows],
 ) -> TaskWeights:
     """A task's weights once more, with the right sides that have stayed in memory."""
     return placed(read_again()).sharing(right)

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mass_serve.kernels import TaskBlock
-from mass_serve.merging import TaskSingularVectors
+from mass_serve.kernels import PackedRows, Rows, TaskBlock
+from mass_serve.merging import PackedSingularVectors, TaskSingularVectors
 
+# The singular vectors of one task in one parameter, in whichever format they are kept.
+KeptVectors = TaskSingularVectors | PackedSingularVectors[PackedRows]
 # The singular vectors and the dense deltas of one task, by parameter.
-TaskChanges = tuple[Mapping[str, TaskSingularVectors], Mapping[str, Tensor]]
+TaskChanges = tuple[Mapping[str, KeptVectors], Mapping[str, Tensor]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,8 +36,8 @@ class TaskWeights:
     ) -> TaskWeights:
         """Puts a task's changes on the device and into the dtype of the pretrained parameters.
 
-        With `narrow`, blocks that have fewer bits than that dtype stay as they are. Raises ValueError for
-        changes that are not of these parameters, and for blocks of other `ranks`.
+        With `narrow`, blocks that have fewer bits than that dtype stay as they are; packed ones do always.
+        Raises ValueError for changes that are not of these parameters, and for blocks of other `ranks`.
         """
         vectors, deltas = changes
         for name, before in pretrained.items():
@@ -53,18 +55,28 @@ class TaskWeights:
             dtype = rows.dtype if stays else like.dtype
             return torch.empty(rows.shape, dtype=dtype, device=like.device).copy_(rows)
 
+        def block(own: KeptVectors, like: Tensor) -> TaskBlock:
+            if isinstance(own, PackedSingularVectors):
+                return TaskBlock(own.u_t.to(like.device), own.vh.to(like.device))
+            return TaskBlock(side(own.u.T, like), side(own.vh, like))
+
         def small(numbers: Tensor, like: Tensor) -> Tensor:
             return numbers.to(like.device, torch.float32, copy=True)
 
         changed = {name: (vectors[name], pretrained[name]) for name, rank in ranks.items() if rank}
         dense = {name: deltas[name] for name in pretrained if name not in ranks and deltas[name].any()}
         return cls(
-            {name: TaskBlock(side(own.u.T, at), side(own.vh, at)) for name, (own, at) in changed.items()},
+            {name: block(own, at) for name, (own, at) in changed.items()},
             {name: small(own.s, at) for name, (own, at) in changed.items()},
             {name: small(own, pretrained[name]) for name, own in dense.items()},
         )
 
-    def sharing(self, right: Mapping[str, Tensor]) -> TaskWeights:
+    @property
+    def is_packed(self) -> bool:
+        """Whether any block is."""
+        return any(own.is_packed for own in self.blocks.values())
+
+    def sharing(self, right: Mapping[str, Rows]) -> TaskWeights:
         """The same, with equal right sides V_t that are in memory already in place of its own."""
         shared = {name: TaskBlock(own.u_t, right[name]) for name, own in self.blocks.items() if name in right}
         return TaskWeights({**self.blocks, **shared}, self.singular_values, self.dense_deltas)
@@ -76,8 +88,8 @@ class TaskWeights:
         return sum(own.nbytes for own in self.blocks.values()) + sum(t.nbytes for t in small) - shared
 
 
-def _check_block(parameter: str, block: TaskSingularVectors, before: Tensor, rank: int) -> None:
-    u, vh = tuple(block.u.shape), tuple(block.vh.shape)
+def _check_block(parameter: str, block: KeptVectors, before: Tensor, rank: int) -> None:
+    u, vh = (block.shape[0], block.rank), (block.rank, block.shape[1])
     if (u, vh) != (expected := ((before.shape[0], rank), (rank, before.shape[1]))):
         raise ValueError(f"{parameter}: blocks {u} and {vh}, not {expected[0]} and {expected[1]}")
 

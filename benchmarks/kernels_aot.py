@@ -44,6 +44,7 @@ MULTIPLES = {
     "h_width",
     "d_in",
     "d_out",
+    "half",
     "columns_of_y",
     "first_column",
     "width",
@@ -125,20 +126,21 @@ def product_variant(entry: Entry, **options: object) -> Compiled:
     num_warps, num_stages = tile.pop("num_warps"), tile.pop("num_stages")
     constants: dict[str, Any] = {name.upper(): size for name, size in tile.items()}
     precision = "tf32x3" if entry.dtype == "float32" else "ieee"
-    constants |= {"EVEN_K": True, "ALIGNED": True, "UPCAST": False, "PRECISION": precision}
+    constants |= {"EVEN_K": True, "ALIGNED": True, "PACKED": False, "UPCAST": False, "PRECISION": precision}
     if entry.kernel == "shrink":
         del constants["BLOCK_R"]
-        return compile_variant(shrink_kernel, entry.dtype, constants, num_warps, num_stages)
-    constants |= {"GROUP": 8, "LOW_RANK": True, "HAS_SKIP": False, "ACTIVATION": None} | options
+        return compile_variant(shrink_kernel, entry.dtype, constants | options, num_warps, num_stages)
+    constants |= {"GROUP": 8, "LOW_RANK": True, "RUN": 16, "HAS_SKIP": False, "ACTIVATION": None} | options
     return compile_variant(expand_kernel, entry.dtype, constants, num_warps, num_stages)
 
 
-def embedding_variant(dtype: str) -> Compiled:
+def embedding_variant(dtype: str, *, packed: bool = False) -> Compiled:
     """The kernel of words with low-rank changes, at width 768."""
     constants = {
         "ROWS": embedding.BLOCK_ROWS,
         "COLUMNS": embedding.BLOCK_COLUMNS,
         "SUM": embedding.BLOCK_RANK,
+        "PACKED": packed,
         "UPCAST": False,
         "PRECISION": "tf32x3" if dtype == "float32" else "ieee",
     }
@@ -158,6 +160,7 @@ def row_and_router_variants() -> list[Compiled]:
     return [
         embedding_variant("bfloat16"),
         embedding_variant("float32"),
+        embedding_variant("bfloat16", packed=True),
         compile_variant(embedding.added_rows_kernel, "bfloat16", {"BLOCK": 1024}, embedding.WARPS, 3),
         compile_variant(gate.gate_kernel, "bfloat16", gating, 4, 3),
         compile_variant(layer_norm_kernel, "bfloat16", {"BLOCK": 1024}, ROW_WARPS, 3),
@@ -169,14 +172,17 @@ def row_and_router_variants() -> list[Compiled]:
 
 
 def all_variants() -> list[Compiled]:
-    """Every entry of the table, with the activation or skip connection that its place in a block has."""
+    """Every entry of the table, with the activation or skip connection that its place in a block has.
+
+    Each is compiled for plain blocks, and once more for blocks that may be packed.
+    """
     variants = []
     for entry in read_table():
         options: dict[str, object] = {}
         if entry.kernel == "expand":
             options = {"ACTIVATION": "quick_gelu"} if entry.columns == 3072 else {}
             options |= {"HAS_SKIP": True} if entry.columns == 768 else {}
-        variants.append(product_variant(entry, **options))
+        variants += [product_variant(entry, **options, PACKED=packed) for packed in (False, True)]
     return variants + row_and_router_variants()
 
 

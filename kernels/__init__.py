@@ -21,6 +21,7 @@ from mass_serve.kernels.low_rank import (
     linear,
     segmented_linear,
 )
+from mass_serve.kernels.packed_rows import PackedRows, Rows, directions_of
 from mass_serve.kernels.positions import segmented_positions
 from mass_serve.kernels.residual import subspace_residuals
 from mass_serve.kernels.segments import group_by_expert_set
@@ -31,9 +32,12 @@ __all__ = [
     "FoldedSides",
     "MaterialisedWeight",
     "OneTask",
+    "PackedRows",
+    "Rows",
     "SeveralTasks",
     "TaskBlock",
     "TaskDirections",
+    "directions_of",
     "gate",
     "group_by_expert_set",
     "linear",

@@ -16,7 +16,7 @@ from torch import Tensor
 
 
 class LinearField(IntEnum):
-    """Holds what a segment has in one linear (see `kernels.low_rank.fused`): five addresses and a rank."""
+    """Holds what a segment has in one linear (see `kernels.low_rank.fused`): five addresses and two sizes."""
 
     WEIGHT = 0  # W_i [d_out, d_in]
     BIAS = 1  # b_i [d_out]
@@ -24,6 +24,7 @@ class LinearField(IntEnum):
     RIGHT = 3  # right_i [rank, d_in]
     SCALE = 4  # scale_i [rank]
     RANK = 5  # rows of left_i and right_i; 0 where there are none
+    BITS = 6  # of a number of left_i and right_i where they are packed (see `kernels.packed_rows`); 0: plain
 
 
 class NormField(IntEnum):

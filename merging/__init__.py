@@ -9,10 +9,13 @@ one.
 
 from mass_serve.merging.formats import (
     DenseDelta,
+    PackedSingularVectors,
+    RoundedVectors,
     TaskChange,
     TaskSingularVectors,
     ThinDelta,
     rank_for,
+    rounded,
     task_singular_vectors,
 )
 from mass_serve.merging.methods.tsv_m import (
@@ -23,12 +26,15 @@ from mass_serve.merging.task_vectors import task_vector
 
 __all__ = [
     "DenseDelta",
+    "PackedSingularVectors",
+    "RoundedVectors",
     "TaskChange",
     "TaskSingularVectors",
     "ThinDelta",
     "core_factors",
     "merged_parameter",
     "rank_for",
+    "rounded",
     "task_singular_vectors",
     "task_vector",
 ]

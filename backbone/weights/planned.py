@@ -73,7 +73,8 @@ class RecordLayout:
             ranks = sorted(bank.ranks.get(parameter, (0,)))
             d_out, d_in = bank.pretrained[parameter].shape
             max_rank = sum(ranks[-max_set_size:])
-            return LinearPlace(field, d_out, d_in, ranks[-1], max_rank, parameter in bank.ranks)
+            shared, packed = parameter in bank.ranks, bank.has_packed_blocks
+            return LinearPlace(field, d_out, d_in, ranks[-1], max_rank, shared, packed)
 
         return cls._of(bank.architecture, bank.pretrained, place)
 

@@ -28,6 +28,7 @@ from torch import Tensor
 from mass_serve.kernels.low_rank.deltas import Delta, MaterialisedWeight
 from mass_serve.kernels.low_rank.fused import INTERPRETED, LinearPlace, folded, linear_fields
 from mass_serve.kernels.low_rank.triton_kernels import address
+from mass_serve.kernels.low_rank.triton_packed import packed_places, packed_unit, unpacked
 from mass_serve.kernels.records import LinearField, PositionField, TileField, position_fields, record
 from mass_serve.kernels.segment_plan import SegmentPlan, Tiling
 
@@ -40,11 +41,56 @@ LEFT: tl.constexpr = tl.constexpr(LinearField.LEFT.value)
 RIGHT: tl.constexpr = tl.constexpr(LinearField.RIGHT.value)
 SCALE: tl.constexpr = tl.constexpr(LinearField.SCALE.value)
 RANK: tl.constexpr = tl.constexpr(LinearField.RANK.value)
+BITS: tl.constexpr = tl.constexpr(LinearField.BITS.value)
 TABLE: tl.constexpr = tl.constexpr(PositionField.POSITIONS.value)
 TILE_FIELDS: tl.constexpr = tl.constexpr(len(TileField))
 FIRST_ROW: tl.constexpr = tl.constexpr(TileField.FIRST_ROW.value)
 END_ROW: tl.constexpr = tl.constexpr(TileField.END_ROW.value)
 FIRST_SEGMENT: tl.constexpr = tl.constexpr(TileField.FIRST_SEGMENT.value)
+
+
+@triton.jit
+def packed_rows(
+    sums,
+    table,
+    own,
+    words,
+    columns,
+    inside,
+    wanted,
+    rank,
+    bits,
+    vocabulary,
+    width,
+    SUM: tl.constexpr,
+    element_type: tl.constexpr,
+    UPCAST: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """Adds `(left_i^T[ids] * scale_i) right_i` to the sums of a tile, where both sides are packed."""
+    left = address(table, own + LEFT, tl.int8, False)
+    right = address(table, own + RIGHT, tl.int8, False)
+    scale = address(table, own + SCALE, tl.float32, False)
+    left_bytes, left_byte, left_up = packed_places(words, vocabulary, (vocabulary + 1) // 2, bits, 1)
+    right_bytes, right_byte, right_up = packed_places(columns, width, (width + 1) // 2, bits, 1)
+    unit = packed_unit(bits, element_type)
+    for start in range(0, rank, SUM):
+        r = start + tl.arange(0, SUM)
+        of_rank = r < rank
+        wide = r.to(tl.int64)
+        chosen = left + wide[None, :] * left_bytes + left_byte[:, None]
+        a = tl.load(chosen, mask=inside[:, None] & of_rank[None, :], other=0)
+        a = unpacked(a, left_up[:, None], bits, element_type).to(tl.float32)
+        a *= tl.load(scale + r, mask=of_rank, other=0.0)[None, :] * (unit * unit)
+        b_mask = of_rank[:, None] & wanted[None, :]
+        b = tl.load(right + wide[:, None] * right_bytes + right_byte[None, :], mask=b_mask, other=0)
+        b = unpacked(b, right_up[None, :], bits, element_type)
+        if UPCAST:
+            b = b.to(tl.float32)
+        else:
+            a = a.to(element_type)
+        sums = tl.dot(a, b, sums, input_precision=PRECISION)
+    return sums
 
 
 @triton.jit
@@ -60,6 +106,7 @@ def embedding_kernel(
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
     SUM: tl.constexpr,
+    PACKED: tl.constexpr,
     UPCAST: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
@@ -87,7 +134,28 @@ def embedding_kernel(
         tl.float32
     )
     rank = tl.load(table + own + RANK).to(tl.int32)
-    if rank > 0:
+    bits = 0
+    if PACKED:
+        bits = tl.load(table + own + BITS).to(tl.int32)
+    if bits > 0:
+        sums = packed_rows(
+            sums,
+            table,
+            own,
+            words,
+            columns,
+            inside,
+            wanted,
+            rank,
+            bits,
+            vocabulary,
+            width,
+            SUM,
+            element_type,
+            UPCAST,
+            PRECISION,
+        )
+    elif rank > 0:
         left = address(table, own + LEFT, element_type, False)
         right = address(table, own + RIGHT, element_type, False)
         has_scale = tl.load(table + own + SCALE) != 0
@@ -146,13 +214,15 @@ def segmented_embedding(
         raise ValueError(
             f"{len(deltas)} segments over {len(ids)} rows do not fit offsets {tuple(row_offsets)}"
         )
-    deltas = [folded(delta) for delta in deltas]
-    records = [record(len(LinearField), {0: linear_fields(delta, table)}) for delta in deltas]
+    deltas = [folded(delta, table.dtype) for delta in deltas]
+    fields = [linear_fields(delta, table) for delta in deltas]
+    records = [record(len(LinearField), {0: own}) for own in fields]
     plan = SegmentPlan(len(ids), len(deltas), len(LinearField), table.device)
     plan.update(row_offsets, records, [isinstance(delta, MaterialisedWeight) for delta in deltas])
     vocabulary, width = table.shape
     # Of the ranks the kernel reads its own from the records.
-    place = LinearPlace(0, vocabulary, width, rank=0, max_rank=0, shared_weight=True)
+    packed = any(own.get(LinearField.BITS) for own in fields)
+    place = LinearPlace(0, vocabulary, width, rank=0, max_rank=0, shared_weight=True, packed=packed)
     return planned_embedding(ids, plan, place, table.dtype)
 
 
@@ -172,6 +242,7 @@ def planned_embedding(ids: Tensor, plan: SegmentPlan, place: LinearPlace, dtype:
         ROWS=BLOCK_ROWS,
         COLUMNS=BLOCK_COLUMNS,
         SUM=BLOCK_RANK,
+        PACKED=place.packed,
         UPCAST=INTERPRETED,
         PRECISION="tf32x3" if dtype == torch.float32 else "ieee",
         num_warps=WARPS,

@@ -33,6 +33,7 @@ from mass_serve.kernels.low_rank.deltas import (
     SeveralTasks,
     TaskBlock,
 )
+from mass_serve.kernels.packed_rows import PackedRows, numbers_of
 from mass_serve.kernels.rows import add_product_, product
 
 
@@ -61,25 +62,27 @@ def _change_(y: Tensor, ids: Tensor, delta: Delta) -> None:
         case FoldedSides(right=right, left=left):
             add_product_(y, left.T[ids], right)
         case OneTask(block=block, singular_values=s):
-            add_product_(y, _rows_of(block, ids).to(y.dtype) * s, block.vh.to(y.dtype))
+            add_product_(y, _rows_of(block, ids, y.dtype).mul_(s), numbers_of(block.vh, y.dtype))
         case SeveralTasks():
             _add_several_(y, ids, delta)
 
 
 def _add_several_(y: Tensor, ids: Tensor, delta: SeveralTasks) -> None:
     """`y += ((U[ids] L) M) V`, task by task, so that the shared blocks are read where they lie."""
-    rows = [_rows_of(block, ids).float() for block in delta.blocks]
+    rows = [_rows_of(block, ids, torch.float32) for block in delta.blocks]
     mixed = product(product(torch.cat(rows, dim=1), delta.left), delta.right)  # [n, K]
     added = torch.zeros_like(y, dtype=torch.float32)
     parts = mixed.split([block.rank for block in delta.blocks], dim=1)  # type: ignore[no-untyped-call]
     for part, block in zip(parts, delta.blocks, strict=True):
-        add_product_(added, part, block.vh.float())
+        add_product_(added, part, numbers_of(block.vh, torch.float32))
     y.add_(added)
 
 
-def _rows_of(block: TaskBlock, ids: Tensor) -> Tensor:
-    """`U_t[ids]` [n, R]"""
-    return block.u_t[:, ids].T
+def _rows_of(block: TaskBlock, ids: Tensor, dtype: torch.dtype) -> Tensor:
+    """`U_t[ids]` [n, R], in memory of its own."""
+    if isinstance(block.u_t, PackedRows):
+        return block.u_t.numbers_at(ids, dtype).T
+    return block.u_t[:, ids].T.to(dtype)
 
 
 def segmented_added_rows(

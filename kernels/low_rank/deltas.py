@@ -8,6 +8,10 @@
 
 U_t and V_t are a task's block, U_i and V_i those of several tasks side by side. L, M and the folded
 sides are those of `merging.methods.tsv_m` and of `folded_sides` here. Each form also has the segment's bias.
+
+Blocks may be packed (`kernels.packed_rows`). A product then multiplies by whole numbers, and what is between
+the two sides, s or L and M, is divided by how much longer those are than the directions: once for a segment's
+weights (`OneTask.of`, `SeveralTasks.of`), and never in a product.
 """
 
 from __future__ import annotations
@@ -18,6 +22,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mass_serve.kernels.packed_rows import PackedRows, Rows, lengths_of, numbers_of
+
 
 @dataclass(frozen=True, eq=False)
 class TaskBlock:
@@ -26,8 +32,8 @@ class TaskBlock:
     It may have fewer bits than what it is multiplied with, and is widened in the product.
     """
 
-    u_t: Tensor  # [R, d_out]: U_t^T
-    vh: Tensor  # [R, d_in]: V_t
+    u_t: Rows  # [R, d_out]: U_t^T
+    vh: Rows  # [R, d_in]: V_t
 
     @property
     def rank(self) -> int:
@@ -41,7 +47,13 @@ class TaskBlock:
 
     def output_rows(self, rows: slice) -> TaskBlock:
         """The block of those rows of the matrix (a view)."""
-        return TaskBlock(self.u_t[:, rows], self.vh)
+        u_t = self.u_t.of_columns(rows) if isinstance(self.u_t, PackedRows) else self.u_t[:, rows]
+        return TaskBlock(u_t, self.vh)
+
+    @property
+    def is_packed(self) -> bool:
+        """Whether its sides are whole numbers of few bits."""
+        return isinstance(self.vh, PackedRows)
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,8 +74,16 @@ class OneTask:
     """The block of one task."""
 
     block: TaskBlock
-    singular_values: Tensor  # s [R], in the dtype of the computation
+    # s [R] in the dtype of the computation; of a packed block in float32, over the lengths of its numbers
+    singular_values: Tensor
     bias: Tensor | None  # b_i [d_out]; None in a linear without bias
+
+    @classmethod
+    def of(cls, block: TaskBlock, s: Tensor, bias: Tensor | None, dtype: torch.dtype) -> OneTask:
+        """The change by a block and its singular values [R] float32, computed with in `dtype`."""
+        if block.is_packed:
+            return cls(block, s / (lengths_of(block.u_t) * lengths_of(block.vh)), bias)
+        return cls(block, s.to(dtype), bias)
 
     @property
     def nbytes(self) -> int:
@@ -80,9 +100,19 @@ class SeveralTasks:
     """The blocks of several tasks, with the two factors of the core between them."""
 
     blocks: tuple[TaskBlock, ...]
-    left: Tensor  # L [K, K] float32, K the summed ranks
-    right: Tensor  # M [K, K] float32
+    left: Tensor  # L [K, K] float32, K the summed ranks; its rows over the lengths of packed blocks' numbers
+    right: Tensor  # M [K, K] float32; its columns the same
     bias: Tensor | None  # b_i [d_out]; None in a linear without bias
+
+    @classmethod
+    def of(
+        cls, blocks: Sequence[TaskBlock], left: Tensor, right: Tensor, bias: Tensor | None
+    ) -> SeveralTasks:
+        """The change by blocks and the factors L and M of the core of their directions, of any dtype."""
+        if any(block.is_packed for block in blocks):
+            left = left / torch.cat([lengths_of(block.u_t) for block in blocks])[:, None]
+            right = right / torch.cat([lengths_of(block.vh) for block in blocks])
+        return cls(tuple(blocks), left, right, bias)
 
     @property
     def nbytes(self) -> int:
@@ -94,9 +124,9 @@ class SeveralTasks:
         blocks = tuple(block.output_rows(rows) for block in self.blocks)
         return SeveralTasks(blocks, self.left, self.right, _rows(self.bias, rows))
 
-    def folded(self) -> FoldedSides:
-        """The same change with the core multiplied into the tasks' blocks."""
-        right, left = folded_sides(self.blocks, self.left, self.right)
+    def folded(self, dtype: torch.dtype) -> FoldedSides:
+        """The same change with the core multiplied into the tasks' blocks, for computing in `dtype`."""
+        right, left = folded_sides(self.blocks, self.left, self.right, dtype)
         return FoldedSides(right, left, self.bias)
 
 
@@ -138,10 +168,12 @@ class MaterialisedWeight:
 Delta = BaseOnly | OneTask | SeveralTasks | FoldedSides | MaterialisedWeight
 
 
-def folded_sides(blocks: Sequence[TaskBlock], left_core: Tensor, right_core: Tensor) -> tuple[Tensor, Tensor]:
-    """`right = M V` [K, d_in] and `left = (U L)^T` [K, d_out], formed in float64; in the blocks' dtype."""
-    u_t, vh = torch.cat([one.u_t for one in blocks]).double(), torch.cat([one.vh for one in blocks]).double()
-    dtype = blocks[0].vh.dtype
+def folded_sides(
+    blocks: Sequence[TaskBlock], left_core: Tensor, right_core: Tensor, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """`right = M V` [K, d_in] and `left = (U L)^T` [K, d_out] in `dtype`, formed in float64."""
+    u_t = torch.cat([numbers_of(one.u_t, torch.float64) for one in blocks])
+    vh = torch.cat([numbers_of(one.vh, torch.float64) for one in blocks])
     return (right_core.double() @ vh).to(dtype), (left_core.double().T @ u_t).to(dtype)
 
 

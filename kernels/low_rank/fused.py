@@ -7,7 +7,8 @@ For the rows `offsets[i]:offsets[i+1]`:
 
 where one task's `right_i`, `left_i^T` and `scale_i` are its resident block V, U and singular values; a set of
 several tasks has its core folded into both sides (`right_i = M_i V_i`, `left_i^T = U_i L_i`, no scale); a
-materialised segment has its own W_i and rank 0, and a base-only one the shared W and rank 0. Folding into
+materialised segment has its own W_i and rank 0, and a base-only one the shared W and rank 0. A packed block
+stays packed, and is unpacked in registers on its way into a product, its scale in float32. Folding into
 both sides costs memory for each set, K (d_in + d_out) numbers a linear, and saves two products of K^2 a row
 and their launches; the folded rows are orthogonal, so that they may be rounded to 16 bits where the blocks of
 nearly equal tasks under a core could not.
@@ -22,6 +23,7 @@ a tile multiply its experts' weights by 0.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -40,6 +42,7 @@ from mass_serve.kernels.low_rank.deltas import (
     TaskBlock,
 )
 from mass_serve.kernels.low_rank.triton_kernels import expand_kernel, shrink_kernel
+from mass_serve.kernels.packed_rows import PackedRows, bytes_of_row
 from mass_serve.kernels.records import Fields, LinearField, address, record
 from mass_serve.kernels.segment_plan import SegmentPlan, Tiling
 from mass_serve.kernels.tile_shapes import TileShape, tile_shape
@@ -60,6 +63,7 @@ class LinearPlace:
     rank: int  # the largest of a task's blocks; 0 where no segment ever has any
     max_rank: int  # the largest of a set
     shared_weight: bool  # segments without weights of their own all have the same W
+    packed: bool = False  # blocks of some tasks are
 
 
 def linear_fields(delta: Delta, weight: Tensor) -> Fields:
@@ -77,12 +81,20 @@ def linear_fields(delta: Delta, weight: Tensor) -> Fields:
         case FoldedSides():
             return fields | _sides(delta.left, delta.right)
         case OneTask(block=block):
-            if block.vh.dtype != weight.dtype:
-                raise ValueError(f"the kernels read blocks of {weight.dtype}, got {block.vh.dtype}")
-            scale: Fields = {LinearField.SCALE: address(delta.singular_values)}
-            return fields | _sides(block.u_t, block.vh) | scale
+            return fields | _block_fields(block, weight) | {LinearField.SCALE: address(delta.singular_values)}
         case SeveralTasks():
             raise ValueError(f"the core of {len(delta.blocks)} tasks must be folded")
+
+
+def _block_fields(block: TaskBlock, weight: Tensor) -> Fields:
+    """The fields of a task's block."""
+    left, right = block.u_t, block.vh
+    if isinstance(left, PackedRows) and isinstance(right, PackedRows):
+        return _sides(left.codes, right.codes) | {LinearField.BITS: right.bits}
+    if not isinstance(right, Tensor) or right.dtype != weight.dtype:
+        raise ValueError(f"the kernels read packed blocks and those of {weight.dtype}, got another")
+    assert isinstance(left, Tensor)  # both sides are of one kind
+    return _sides(left, right)
 
 
 def _sides(left: Tensor, right: Tensor) -> Fields:
@@ -94,11 +106,11 @@ def _sides(left: Tensor, right: Tensor) -> Fields:
     }
 
 
-def folded(delta: Delta) -> Delta:
+def folded(delta: Delta, dtype: torch.dtype) -> Delta:
     """The same change, its core folded where it has one, in memory that is contiguous."""
     match delta:
         case SeveralTasks():
-            return delta.folded()
+            return delta.folded(dtype)
         case FoldedSides():
             return replace(delta, left=delta.left.contiguous())
         case OneTask(block=block):
@@ -126,13 +138,16 @@ def segmented_linear(
     # Sides of some output rows are no memory that a kernel could read: they are copied. Memory that is freed
     # when this returns is reused in the order of the launches.
     rank = max(map(_largest_rank, deltas))
-    weight, deltas = weight.contiguous(), [folded(delta) for delta in deltas]
+    weight, deltas = weight.contiguous(), [folded(delta, weight.dtype) for delta in deltas]
     fields = [linear_fields(delta, weight) for delta in deltas]
     plan = SegmentPlan(x.shape[0], len(deltas), len(LinearField), x.device)
     own_weights = [isinstance(delta, MaterialisedWeight) for delta in deltas]
     plan.update(row_offsets, [record(len(LinearField), {0: own}) for own in fields], own_weights)
     max_rank = max(own.get(LinearField.RANK, 0) for own in fields)
-    place = LinearPlace(0, weight.shape[0], weight.shape[1], rank or max_rank, max_rank, shared_weight=True)
+    packed = any(own.get(LinearField.BITS) for own in fields)
+    place = LinearPlace(
+        0, weight.shape[0], weight.shape[1], rank or max_rank, max_rank, shared_weight=True, packed=packed
+    )
     return planned_linear(x, plan, place, tokens=1, activation=activation, skip=skip)
 
 
@@ -182,6 +197,7 @@ def planned_linear(
         h.shape[1],
         place.d_in,
         place.d_out,
+        bytes_of_row(place.d_out, 4),
         y.shape[1],
         first,
         BLOCK_M=tile.block_m,
@@ -190,6 +206,8 @@ def planned_linear(
         GROUP=GROUP,
         ALIGNED=_aligned(x, place.d_in, place.d_out, first),
         LOW_RANK=place.max_rank > 0,
+        PACKED=place.packed,
+        RUN=math.gcd(ALIGNMENT, bytes_of_row(place.d_out, 4), place.d_out, first),
         HAS_SKIP=skip is not None,
         ACTIVATION=activation,
         **_common(x, tile, place),
@@ -212,9 +230,11 @@ def _shrink(x: Tensor, plan: SegmentPlan, place: LinearPlace, tokens: int) -> Te
         place.field,
         h.shape[1],
         place.d_in,
+        bytes_of_row(place.d_in, 4),
         BLOCK_M=tile.block_m,
         BLOCK_N=tile.block_n,
         ALIGNED=_aligned(x, place.d_in),
+        PACKED=place.packed,
         **_common(x, tile, place),
     )
     return h

@@ -14,7 +14,7 @@ and `left_i^T = U_i L_i`. Then `y = act(y) + skip`, where an activation or a ski
 several tasks add by a core is computed in float32 between x and y: where two of them are nearly equal, large
 numbers cancel in it, but not in the folded sides, whose rows are orthogonal.
 x [N, d_in], y and skip [N, d_out], W [d_out, d_in], all of one floating dtype; blocks may be of another, of
-fewer bits, and are widened in the product. Nothing is mutated.
+fewer bits, or packed, and are widened just before the product, one side at a time. Nothing is mutated.
 Offsets start at 0, rise, and end at N; segments may be empty. A row's bits depend on that row and its
 segment's weights alone (see `kernels.rows`).
 """
@@ -25,7 +25,6 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from mass_serve.kernels.activations import Activation, activate_
@@ -38,6 +37,7 @@ from mass_serve.kernels.low_rank.deltas import (
     SeveralTasks,
     TaskBlock,
 )
+from mass_serve.kernels.packed_rows import numbers_of, with_more_rows
 from mass_serve.kernels.rows import add_product_, padded_column_count, product
 
 
@@ -105,7 +105,7 @@ def _add_change_(y: Tensor, x: Tensor, delta: Delta) -> None:
 def _add_one_(y: Tensor, x: Tensor, delta: OneTask) -> None:
     """`y += ((x V_t^T) * s) U_t^T`"""
     shrunk = _shrink(x, delta.block).mul_(delta.singular_values)
-    add_product_(y, shrunk, delta.block.u_t.to(y.dtype))
+    add_product_(y, shrunk, numbers_of(delta.block.u_t, y.dtype))
 
 
 def _add_several_(y: Tensor, x: Tensor, delta: SeveralTasks) -> None:
@@ -116,7 +116,7 @@ def _add_several_(y: Tensor, x: Tensor, delta: SeveralTasks) -> None:
     added = y if y.dtype == torch.float32 else torch.zeros_like(y, dtype=torch.float32)
     parts = mixed.split([block.rank for block in delta.blocks], dim=1)  # type: ignore[no-untyped-call]
     for part, block in zip(parts, delta.blocks, strict=True):
-        add_product_(added, part, block.u_t.float())
+        add_product_(added, part, numbers_of(block.u_t, torch.float32))
     if added is not y:
         y.add_(added)
 
@@ -125,5 +125,4 @@ def _shrink(x: Tensor, block: TaskBlock) -> Tensor:
     """`x V_t^T` [n, R] in the dtype of x."""
     # A product needs a certain number of columns for stable rows: they are filled up before V_t is widened.
     missing = padded_column_count(block.rank) - block.rank
-    vh = F.pad(block.vh, (0, 0, 0, missing)) if missing else block.vh
-    return product(x, vh.to(x.dtype).T)[:, : block.rank]
+    return product(x, numbers_of(with_more_rows(block.vh, missing), x.dtype).T)[:, : block.rank]

@@ -4,6 +4,7 @@ import triton
 import triton.language as tl
 
 from mass_serve.kernels.activations import TANH_CUBE, TANH_SLOPE
+from mass_serve.kernels.low_rank.triton_packed import packed_places, packed_product, packed_unit, unpacked
 from mass_serve.kernels.records import LinearField, TileField
 
 WEIGHT: tl.constexpr = tl.constexpr(LinearField.WEIGHT.value)
@@ -12,6 +13,7 @@ LEFT: tl.constexpr = tl.constexpr(LinearField.LEFT.value)
 RIGHT: tl.constexpr = tl.constexpr(LinearField.RIGHT.value)
 SCALE: tl.constexpr = tl.constexpr(LinearField.SCALE.value)
 RANK: tl.constexpr = tl.constexpr(LinearField.RANK.value)
+BITS: tl.constexpr = tl.constexpr(LinearField.BITS.value)
 SLOPE: tl.constexpr = tl.constexpr(TANH_SLOPE)
 SLOPE_CUBE: tl.constexpr = tl.constexpr(TANH_SLOPE * TANH_CUBE)
 TILE_FIELDS: tl.constexpr = tl.constexpr(len(TileField))
@@ -71,17 +73,20 @@ def shrink_kernel(
     field,
     h_width,
     d_in,
+    half,
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
     EVEN_K: tl.constexpr,
     ALIGNED: tl.constexpr,
+    PACKED: tl.constexpr,
     UPCAST: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
     """`h = scale_i * (x right_i^T)` for the rows `offsets[i]:offsets[i+1]`, tile by tile.
 
-    x [N, d_in], h [N, h_width] of one dtype; right_i [rank_i, d_in], scale_i [rank_i] or none. h is mutated:
+    x [N, d_in], h [N, h_width] of one dtype; right_i [rank_i, d_in], scale_i [rank_i] or none. With PACKED
+    some right_i may be packed, their scale_i in float32; `half` is what a row of 4 bits takes. h is mutated:
     in the blocks of BLOCK_N columns that hold a column below rank_i, zeros stand beyond rank_i. Sums are in
     float32, along d_in in blocks of BLOCK_K from the first to the last.
     """
@@ -97,15 +102,27 @@ def shrink_kernel(
     if block * BLOCK_N >= rank:
         return
     element_type: tl.constexpr = x.dtype.element_ty
-    right = address(table, record + RIGHT, element_type, ALIGNED)
     x += first_row.to(tl.int64) * d_in
-    right += block.to(tl.int64) * BLOCK_N * d_in
     rows, columns = tl.arange(0, BLOCK_M), tl.arange(0, BLOCK_N)
     inside, of_rank = rows < end_row - first_row, columns < rank - block * BLOCK_N
-    sums = product(x, right, inside, of_rank, d_in, BLOCK_M, BLOCK_N, BLOCK_K, EVEN_K, UPCAST, PRECISION)
-    if tl.load(table + record + SCALE) != 0:
-        scale = address(table, record + SCALE, element_type, False)
-        sums *= tl.load(scale + block * BLOCK_N + columns, mask=of_rank, other=0.0).to(tl.float32)[None, :]
+    bits = 0
+    if PACKED:
+        bits = tl.load(table + record + BITS).to(tl.int32)
+    if bits > 0:
+        row_bytes = tl.where(bits == 8, d_in, half)
+        codes = address(table, record + RIGHT, tl.int8, ALIGNED) + block.to(tl.int64) * BLOCK_N * row_bytes
+        sums = packed_product(
+            x, codes, inside, of_rank, d_in, half, bits, BLOCK_M, BLOCK_N, BLOCK_K, UPCAST, PRECISION
+        )
+        wide = address(table, record + SCALE, tl.float32, False) + block * BLOCK_N
+        unit = packed_unit(bits, element_type)
+        sums *= (tl.load(wide + columns, mask=of_rank, other=0.0) * (unit * unit))[None, :]
+    else:
+        right = address(table, record + RIGHT, element_type, ALIGNED) + block.to(tl.int64) * BLOCK_N * d_in
+        sums = product(x, right, inside, of_rank, d_in, BLOCK_M, BLOCK_N, BLOCK_K, EVEN_K, UPCAST, PRECISION)
+        if tl.load(table + record + SCALE) != 0:
+            scale = address(table, record + SCALE, element_type, False) + block * BLOCK_N
+            sums *= tl.load(scale + columns, mask=of_rank, other=0.0).to(tl.float32)[None, :]
     h += first_row.to(tl.int64) * h_width + block * BLOCK_N
     tl.store(h + rows[:, None] * h_width + columns[None, :], sums.to(element_type), mask=inside[:, None])
 
@@ -146,6 +163,7 @@ def expand_kernel(
     h_width,
     d_in,
     d_out,
+    half,
     columns_of_y,
     first_column,
     BLOCK_M: tl.constexpr,
@@ -156,6 +174,8 @@ def expand_kernel(
     EVEN_K: tl.constexpr,
     ALIGNED: tl.constexpr,
     LOW_RANK: tl.constexpr,
+    PACKED: tl.constexpr,
+    RUN: tl.constexpr,
     HAS_SKIP: tl.constexpr,
     ACTIVATION: tl.constexpr,
     UPCAST: tl.constexpr,
@@ -165,6 +185,7 @@ def expand_kernel(
 
     Columns `first_column:first_column + columns_of_y` of the product. x [N, d_in], h [N, h_width], y and
     skip [N, columns_of_y] of one dtype; W_i [d_out, d_in], left_i [rank_i, d_out], b_i [d_out] or none.
+    With PACKED some left_i may be packed: `half` is what a row of 4 bits takes, RUN that of `packed_places`.
     y is mutated, every element of it written once: zeros in the tail. All rows of a tile have one W_i; where
     they are of several segments, each segment adds its own part to its rows and 0 to the others. Everything
     is summed in float32 in one accumulator: along d_in, along the rank, then the bias.
@@ -218,17 +239,35 @@ def expand_kernel(
         own = inside & (rows >= start_of_own) & (rows < end_of_own)
         if LOW_RANK:
             rank = tl.load(table + record + RANK).to(tl.int32)
-            left = address(table, record + LEFT, element_type, ALIGNED) + first_column
-            shrunk = h
-            for start in range(0, rank, BLOCK_R):
-                b_mask = (r < rank - start)[:, None] & wanted[None, :]
-                a = tl.load(shrunk + rows[:, None] * h_width + r[None, :], mask=own[:, None], other=0.0)
-                b = tl.load(left + r[:, None] * d_out + columns[None, :], mask=b_mask, other=0.0)
-                shrunk += BLOCK_R
-                left += BLOCK_R * d_out
-                if UPCAST:
-                    a, b = a.to(tl.float32), b.to(tl.float32)
-                sums = tl.dot(a, b, sums, input_precision=PRECISION)
+            bits = 0
+            if PACKED:
+                bits = tl.load(table + record + BITS).to(tl.int32)
+            if bits > 0:
+                row_bytes, byte, up = packed_places(first_column + columns, d_out, half, bits, RUN)
+                codes = address(table, record + LEFT, tl.int8, ALIGNED)
+                shrunk = h
+                for start in range(0, rank, BLOCK_R):
+                    b_mask = (r < rank - start)[:, None] & wanted[None, :]
+                    a = tl.load(shrunk + rows[:, None] * h_width + r[None, :], mask=own[:, None], other=0.0)
+                    b = tl.load(codes + r[:, None] * row_bytes + byte[None, :], mask=b_mask, other=0)
+                    b = unpacked(b, up[None, :], bits, element_type)
+                    shrunk += BLOCK_R
+                    codes += BLOCK_R * row_bytes
+                    if UPCAST:
+                        a, b = a.to(tl.float32), b.to(tl.float32)
+                    sums = tl.dot(a, b, sums, input_precision=PRECISION)
+            else:
+                left = address(table, record + LEFT, element_type, ALIGNED) + first_column
+                shrunk = h
+                for start in range(0, rank, BLOCK_R):
+                    b_mask = (r < rank - start)[:, None] & wanted[None, :]
+                    a = tl.load(shrunk + rows[:, None] * h_width + r[None, :], mask=own[:, None], other=0.0)
+                    b = tl.load(left + r[:, None] * d_out + columns[None, :], mask=b_mask, other=0.0)
+                    shrunk += BLOCK_R
+                    left += BLOCK_R * d_out
+                    if UPCAST:
+                        a, b = a.to(tl.float32), b.to(tl.float32)
+                    sums = tl.dot(a, b, sums, input_precision=PRECISION)
         if tl.load(table + record + BIAS) != 0:
             bias = address(table, record + BIAS, element_type, False) + first_column
             added = tl.load(bias + columns, mask=wanted, other=0.0).to(tl.float32)

@@ -2,6 +2,8 @@
 
 from mass_serve.merging.formats.dense import DenseDelta
 from mass_serve.merging.formats.low_rank import TaskSingularVectors, rank_for, task_singular_vectors
+from mass_serve.merging.formats.packed import PackedSingularVectors
+from mass_serve.merging.formats.rounding import RoundedVectors, rounded
 from mass_serve.merging.formats.thin import ThinDelta
 
 # What one task changed of one parameter, in whichever format it is kept.
@@ -9,9 +11,12 @@ TaskChange = TaskSingularVectors | DenseDelta
 
 __all__ = [
     "DenseDelta",
+    "PackedSingularVectors",
+    "RoundedVectors",
     "TaskChange",
     "TaskSingularVectors",
     "ThinDelta",
     "rank_for",
+    "rounded",
     "task_singular_vectors",
 ]

@@ -31,6 +31,11 @@ class TaskSingularVectors:
         """R, the number of singular vectors kept."""
         return self.s.shape[0]
 
+    @property
+    def shape(self) -> tuple[int, int]:
+        """The shape [d_out, d_in] of the matrix."""
+        return self.u.shape[0], self.vh.shape[1]
+
     def leading(self, rank: int) -> TaskSingularVectors:
         """Returns the largest `rank` triplets, or all of them where there are fewer."""
         return TaskSingularVectors(self.u[:, :rank], self.s[:rank], self.vh[:rank])

@@ -20,6 +20,7 @@ from mass_serve.kernels import (
     TaskBlock,
 )
 from mass_serve.kernels.activations import Activation
+from mass_serve.kernels.packed_rows import Bits, PackedRows, Rows, numbers_of
 
 TASKS = 5
 # Of the tasks, in one matrix: none, one, odd, less than a tile and more, at the ends and between.
@@ -38,6 +39,32 @@ def random_blocks(d_out: int, d_in: int, rank: int | Sequence[int], dtype: torch
     return [TaskBlock(*own) for own in sides]
 
 
+def in_dtype(block: TaskBlock, dtype: torch.dtype) -> TaskBlock:
+    """The numbers of a block in another dtype."""
+    return TaskBlock(numbers_of(block.u_t, dtype), numbers_of(block.vh, dtype))
+
+
+def packed(block: TaskBlock, bits: Bits) -> TaskBlock:
+    """Nearly the same directions in few bits."""
+    most = (1 << bits - 1) - 1
+
+    def rounded(rows: Rows) -> PackedRows:
+        assert isinstance(rows, Tensor)
+        largest = rows.float().abs().amax(dim=1, keepdim=True)
+        return PackedRows.of((rows.float() / largest * most).round().to(torch.int8), bits)
+
+    return TaskBlock(rounded(block.u_t), rounded(block.vh))
+
+
+def partly_packed(blocks: Sequence[TaskBlock]) -> list[TaskBlock]:
+    """Blocks of TASKS tasks of 4 bits, plain, of 8 bits, of 4 and of 8."""
+    kinds: tuple[Bits | None, ...] = (4, None, 8, 4, 8)
+    return [
+        block if bits is None or not block.rank else packed(block, bits)
+        for block, bits in zip(blocks, kinds, strict=True)
+    ]
+
+
 def random_delta(
     expert_set: tuple[int, ...], blocks: Sequence[TaskBlock], dtype: torch.dtype
 ) -> BaseOnly | OneTask | SeveralTasks:
@@ -47,10 +74,10 @@ def random_delta(
     if not own:
         return BaseOnly(bias)
     if len(own) == 1:
-        return OneTask(own[0], torch.rand(own[0].rank).to(dtype), bias)
+        return OneTask.of(own[0], torch.rand(own[0].rank), bias, dtype)
     k = sum(block.rank for block in own)
     left, right = torch.randn(2, k, k) / k**0.5
-    return SeveralTasks(own, left, right, bias)
+    return SeveralTasks.of(own, left, right, bias)
 
 
 def dense_weight(weight: Tensor, delta: Delta) -> Tensor:
@@ -63,14 +90,13 @@ def dense_weight(weight: Tensor, delta: Delta) -> Tensor:
         case FoldedSides():
             return weight.double() + delta.left.double().T @ delta.right.double()
         case OneTask(block=block):
-            return (
-                weight.double()
-                + block.u_t.double().T @ delta.singular_values.double().diag() @ block.vh.double()
-            )
+            return weight.double() + numbers_of(
+                block.u_t, torch.float64
+            ).T @ delta.singular_values.double().diag() @ numbers_of(block.vh, torch.float64)
         case SeveralTasks(blocks=blocks):
             u, vh = (
-                torch.cat([own.u_t for own in blocks]).double().T,
-                torch.cat([own.vh for own in blocks]).double(),
+                torch.cat([numbers_of(own.u_t, torch.float64) for own in blocks]).T,
+                torch.cat([numbers_of(own.vh, torch.float64) for own in blocks]),
             )
             return weight.double() + u @ delta.left.double() @ delta.right.double() @ vh
 
@@ -117,11 +143,15 @@ class Case:
         rank: int | Sequence[int],
         dtype: torch.dtype,
         tasks: int = 3,
+        *,
+        partly: bool = False,
     ) -> Case:
-        """Low-rank segments of one to `tasks` tasks; every fifth base only."""
+        """Low-rank segments of one to `tasks` tasks; every fifth base only. `partly`: some are packed."""
         torch.manual_seed(d_out + d_in)
         sets = [((i % TASKS,), (0, 1 + i % 4), (0, 2, 4))[i % tasks] for i in range(len(rows) - 1)]
         blocks = random_blocks(d_out, d_in, rank, dtype)
+        if partly:
+            blocks = partly_packed(blocks)
         deltas: list[Delta] = [random_delta(expert_set, blocks, dtype) for expert_set in sets]
         for i in range(4, len(deltas), 5):
             deltas[i] = BaseOnly(deltas[i].bias)

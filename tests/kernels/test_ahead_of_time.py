@@ -23,10 +23,11 @@ def _fits(one: Compiled) -> bool:
 
 
 @pytest.mark.parametrize(("kernel", "columns"), [("expand", 768), ("expand", 2304), ("shrink", 38)])
-def test_the_products_use_the_tensor_cores_and_spill_nothing(kernel: str, columns: int) -> None:
+@pytest.mark.parametrize("packed", [False, True])
+def test_the_products_use_the_tensor_cores_and_spill_nothing(kernel: str, columns: int, packed: bool) -> None:
     table = [entry for entry in read_table() if entry.dtype == "bfloat16" and entry.d_in == 768]
     (entry,) = (entry for entry in table if (entry.kernel, entry.columns) == (kernel, columns))
-    compiled = product_variant(entry)
+    compiled = product_variant(entry, PACKED=packed)
     assert compiled.tensor_core == "wgmma"
     assert _fits(compiled)
 
@@ -49,5 +50,5 @@ def test_an_unknown_activation_does_not_compile() -> None:
 
 def test_the_other_kernels_spill_nothing() -> None:
     compiled = row_and_router_variants()
-    assert len(compiled) == 9
+    assert len(compiled) == 10
     assert all(_fits(one) for one in compiled)

@@ -19,6 +19,7 @@ from mass_serve.kernels import (
     segmented_added_rows,
     segmented_embedding,
 )
+from tests.kernels.segmented import dense_weight, in_dtype
 
 ROWS, WIDTH = 53, 40
 
@@ -41,21 +42,7 @@ DELTAS: dict[str, Delta] = {
 
 def _whole(delta: Delta) -> Tensor:
     """The segment's table, in float64."""
-    table = TABLE.double()
-    match delta:
-        case OneTask(block=block, singular_values=s):
-            return table + (block.u_t.double().T * s.double()) @ block.vh.double()
-        case SeveralTasks(blocks=blocks, left=left, right=right):
-            u, vh = (
-                torch.cat(sides).double() for sides in zip(*((b.u_t, b.vh) for b in blocks), strict=True)
-            )
-            return table + u.T @ left.double() @ right.double() @ vh
-        case FoldedSides(left=left, right=right):
-            return table + left.double().T @ right.double()
-        case MaterialisedWeight(weight=weight):
-            return weight.double()
-        case _:
-            return table
+    return dense_weight(TABLE, delta)
 
 
 @pytest.mark.parametrize(("dtype", "atol"), [(torch.float32, 2e-4), (torch.bfloat16, 1.0)])
@@ -100,8 +87,8 @@ def test_what_does_not_fit_is_refused() -> None:
 @pytest.mark.parametrize("name", ["one", "several"])
 def test_blocks_of_16_bits_give_the_bits_of_the_same_numbers_in_32(name: str) -> None:
     ids = torch.arange(ROWS)
-    narrow = tuple(TaskBlock(block.u_t.bfloat16(), block.vh.bfloat16()) for block in BLOCKS)
-    wide = tuple(TaskBlock(block.u_t.float(), block.vh.float()) for block in narrow)
+    narrow = tuple(in_dtype(block, torch.bfloat16) for block in BLOCKS)
+    wide = tuple(in_dtype(block, torch.float32) for block in narrow)
     found, wanted = (
         segmented_embedding(
             ids,

@@ -5,13 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mass_serve.kernels import BaseOnly, Delta, MaterialisedWeight, TaskBlock, segmented_linear
+from mass_serve.kernels import BaseOnly, Delta, MaterialisedWeight, segmented_linear
 from tests.kernels.segmented import (
     RAGGED_RANKS,
     TASKS,
     Case,
     dense_weight,
     expected,
+    in_dtype,
     random_blocks,
     random_delta,
 )
@@ -103,7 +104,7 @@ def test_blocks_of_16_bits_give_the_bits_of_the_same_numbers_in_32(tasks: tuple[
     torch.manual_seed(3)
     x, weight = torch.randn(21, 32), torch.randn(48, 32)
     narrow = random_blocks(48, 32, rank, torch.bfloat16)
-    wide = [TaskBlock(block.u_t.float(), block.vh.float()) for block in narrow]
+    wide = [in_dtype(block, torch.float32) for block in narrow]
     torch.manual_seed(4)
     delta = random_delta(tasks, narrow, torch.float32)
     torch.manual_seed(4)

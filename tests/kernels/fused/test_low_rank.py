@@ -108,7 +108,7 @@ def test_low_rank_folded_materialised_and_base_only_segments_share_a_launch(
         own = dense_weight(case.weight, low_rank[i]).to(dtype)
         case.deltas[i] = MaterialisedWeight(own, low_rank[i].bias)
     assert isinstance(low_rank[2], SeveralTasks)
-    case.deltas[5] = replace(low_rank[2].folded(), bias=None)
+    case.deltas[5] = replace(low_rank[2].folded(dtype), bias=None)
     y = _fused(case)
     torch.testing.assert_close(y.double(), case.expected(), atol=atol, rtol=rtol)
     torch.testing.assert_close(y, _reference(case), atol=atol, rtol=rtol)
