@@ -19,6 +19,7 @@ from mass_serve.cli import (
     group,
     head,
     inspect_store,
+    next_revision,
     on_ray,
     serve,
     sign,
@@ -48,6 +49,7 @@ for command in (
     sign,
     task,
     compact,
+    next_revision,
     group,
 ):
     command.register(app)

@@ -16,6 +16,7 @@ from mass_serve.cli.store_summary import (
     warn_of_unknown_mode,
 )
 from mass_serve.model_store.errors import StoreError
+from mass_serve.model_store.next_revision import find_next
 from mass_serve.model_store.store import Store
 
 
@@ -29,7 +30,7 @@ def inspect(
     """Shows what a store holds, without reading its weights."""
     try:
         opened = Store.open(store)
-        print_summary(opened, as_json, every_task)
+        print_summary(opened, as_json, every_task, find_next(store))
     except StoreError as error:
         fail(error)
     warn_of_unknown_mode(opened.manifest)

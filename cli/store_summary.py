@@ -26,14 +26,21 @@ MOST_TASKS_SHOWN = 50
 MOST_NAMES_IN_A_LINE = 20
 
 
-def print_summary(store: Store, as_json: bool, every_task: bool = False) -> None:
-    """Prints what a store holds, without reading its weights: of many tasks the first, or `every_task`."""
+def print_summary(
+    store: Store, as_json: bool, every_task: bool = False, following: Store | None = None
+) -> None:
+    """Prints what a store holds, without reading its weights: of many tasks the first, or `every_task`.
+
+    `following` is its next revision.
+    """
     manifest = store.manifest
+    next_revision = None if following is None else following.manifest.store_revision
     sizes = {path: store.files.size(path) for path in manifest.all_files()}
     if as_json:
         content = {
             "store": store.files.url,
             "bytes": sum(sizes.values()),
+            "next_revision": next_revision,
             "manifest": manifest.model_dump(mode="json"),
         }
         typer.echo(json.dumps(content, indent=2))
@@ -53,6 +60,8 @@ def print_summary(store: Store, as_json: bool, every_task: bool = False) -> None
         typer.echo(line)
     if removed := [name for name in manifest.history if manifest.find_task(name) is None]:
         typer.echo(f"removed, kept until `task prune`: {in_a_line(removed)}")
+    if following is not None and store.files.url != following.files.url:
+        typer.echo(f"next revision, not in service: {next_revision}, which is {following.files.url}")
 
 
 def group_lines(manifest: Manifest) -> list[str]:

@@ -52,6 +52,10 @@ class ClusterSource:
         with _turn(self.replica):
             return self.own.load(without, previous)
 
+    def next(self) -> ClusterSource:
+        """The source of the store's next revision, whose loads have turns of their own."""
+        return replace(self, own=self.own.next(), replica=f"{self.replica} next")
+
 
 @contextmanager
 def _turn(replica: str) -> Iterator[None]:

@@ -15,6 +15,7 @@ from mass_serve.engine.answers import (
 )
 from mass_serve.engine.engine import Engine
 from mass_serve.engine.entities import Aggregation, Entity
+from mass_serve.engine.flips import Flip, flip
 from mass_serve.engine.named_tasks import UnknownTaskError
 from mass_serve.engine.options import EngineOptions
 from mass_serve.engine.protocol import EngineSource, ServingEngine
@@ -40,6 +41,7 @@ __all__ = [
     "EngineOptions",
     "EngineSource",
     "Entity",
+    "Flip",
     "ModeName",
     "PreparedInput",
     "Query",
@@ -50,5 +52,6 @@ __all__ = [
     "TextQuery",
     "TokenClassification",
     "UnknownTaskError",
+    "flip",
     "unsplit",
 ]

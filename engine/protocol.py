@@ -124,3 +124,6 @@ class EngineSource(Protocol):
 
         Raises StoreError, and ValueError for options that do not fit the store.
         """
+
+    def next(self) -> EngineSource:
+        """Where engines of the store's next revision come from; while it has none, of the store itself."""

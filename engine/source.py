@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mass_serve.engine.engine import Engine
 from mass_serve.engine.loading import PretrainedReader
 from mass_serve.engine.options import EngineOptions
 from mass_serve.engine.protocol import ServingEngine
+from mass_serve.model_store.next_revision import next_url
 from mass_serve.model_store.store import Store
 
 
@@ -34,3 +35,7 @@ class StoreSource:
             previous=shared,
             read_pretrained=self.read_pretrained,
         )
+
+    def next(self) -> StoreSource:
+        """The source of the store's next revision, read and shared as the store's own."""
+        return replace(self, url=next_url(self.url))

@@ -29,11 +29,13 @@ from mass_serve.model_store.format.manifest import Manifest
 from mass_serve.model_store.format.tensor_files import TensorSpec, write_tensors
 from mass_serve.model_store.format.thresholds import read_thresholds
 from mass_serve.model_store.measured import MeasureStore, unmeasured, with_measured
+from mass_serve.model_store.next_revision import find_next, next_url
 from mass_serve.model_store.plan import TaskInput, check_task_name, plan_task, refuse_other_spelling
 from mass_serve.model_store.prepared import Prepared
 from mass_serve.model_store.progress import Progress, silent
 from mass_serve.model_store.readers.stored_base import StoredBase
 from mass_serve.model_store.readers.text_tokenizers import StoredTokenizer
+from mass_serve.model_store.storage.next_files import NextFiles
 from mass_serve.model_store.store import Store
 from mass_serve.model_store.task_distance import measured_distances
 from mass_serve.model_store.writing import (
@@ -237,9 +239,12 @@ def prune_store(url: StoreUrl) -> list[str]:
     """Forgets all earlier revisions and deletes every file that the store no longer names.
 
     Removed tasks leave their groups, too, and groups of none but such are gone. Returns the deleted paths.
-    Readers that opened an earlier version may fail afterwards.
+    Readers that opened an earlier version may fail afterwards. Raises StoreError for a store that has a next
+    revision, which shares files with earlier ones, and for a next revision itself.
     """
     with changing(url) as store:
+        if isinstance(store.files, NextFiles) or find_next(url) is not None:
+            raise StoreError(f"{next_url(url)} has files of earlier revisions: promote or discard it first")
         if store.manifest.history:
             groups = groups_among(store.manifest.groups, {task.name for task in store.manifest.tasks})
             update = {

@@ -35,6 +35,7 @@ from mass_serve.model_store.format.tensor_files import TensorSpec, file_contents
 from mass_serve.model_store.plan import PlannedTask
 from mass_serve.model_store.progress import Progress, silent
 from mass_serve.model_store.storage.files import PARTIAL_SUFFIX, StoreFiles
+from mass_serve.model_store.storage.next_files import is_next_file
 from mass_serve.model_store.store import Store, StoredTensors
 
 _REVISION = "[0-9a-f]{8,64}"
@@ -61,7 +62,7 @@ def is_ours(path: str) -> bool:
     """Tells whether a file in a store's folder is one that writing a store makes, complete or partial."""
     name = path.removesuffix(PARTIAL_SUFFIX)
     fixed = (MANIFEST_FILE, SIGNATURE_FILE, JOURNAL_FILE, PRETRAINED_FILE, TOKENIZER_FILE)
-    return name in fixed or bool(_REVISION_FILE.fullmatch(name))
+    return name in fixed or is_next_file(name) or bool(_REVISION_FILE.fullmatch(name))
 
 
 @contextmanager

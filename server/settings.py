@@ -86,6 +86,15 @@ class Settings(EngineOptions, BaseSettings):
     load_timeout: PositiveSeconds = Field(
         600.0, description="seconds of one load after which it counts as hung: the first ends the process"
     )
+    shadow_share: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description=(
+            "share of the inputs that the store's next revision answers silently, too, to be compared in"
+            " metrics; 0 loads none"
+        ),
+    )
     inference_keys_file: Path | None = Field(
         None, description="file of keys, one a line, of which requests need one; re-read when it changes"
     )

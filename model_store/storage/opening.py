@@ -7,11 +7,17 @@ from pathlib import Path
 
 from mass_serve.model_store.storage.files import StoreFiles
 from mass_serve.model_store.storage.local import LocalFiles
+from mass_serve.model_store.storage.next_files import NEXT, NextFiles
 
 
 def open_files(url: str | os.PathLike[str]) -> StoreFiles:
-    """Opens the files at a local path, a `file://` URL or any other URL that fsspec knows."""
+    """Opens the files at a local path, a `file://` URL or any other URL that fsspec knows.
+
+    With `#next` behind it they are those of the store's next revision.
+    """
     text = os.fspath(url)
+    if text.endswith(NEXT):
+        return NextFiles(open_files(text.removesuffix(NEXT)))
     if "://" not in text:
         return LocalFiles(Path(text))
     protocol, _, rest = text.partition("://")

@@ -31,9 +31,11 @@ from mass_serve.engine import (
     BatchReport,
     Classification,
     EmbeddingQuestion,
+    Flip,
     ServingEngine,
 )
 from mass_serve.server.operation.guarding_metrics import GuardingMetrics
+from mass_serve.server.operation.shadow_metrics import ShadowMetrics
 from mass_serve.server.operation.task_metrics import TaskMetrics
 from mass_serve.server.settings import Settings
 
@@ -80,6 +82,7 @@ class Metrics(GuardingMetrics):
         super().__init__(self.registry)
         ProcessCollector(registry=self.registry)
         self._tasks = TaskMetrics(self.registry, max_task_labels)
+        self._shadow = ShadowMetrics(self.registry)
         self._make_request_metrics()
         self._make_routing_metrics()
         self._make_batch_metrics()
@@ -262,6 +265,24 @@ class Metrics(GuardingMetrics):
             if answer.familiarity is not None:  # it was routed
                 self.expert_set_size.observe(len(answer.expert_set))
                 self.top_coefficient.observe(max(answer.coefficients.values()))
+
+    def shadow_serves(self, revision: str | None) -> None:
+        """Shows which revision answers silently."""
+        self._shadow.serves(revision)
+
+    def shadow_compared(self, task: str, found: Flip | None) -> None:
+        """Counts an answer of the next revision by the task that has won, and how it differs."""
+        self._tasks.compared(task, is_flipped=found is not None)
+        if found is not None:
+            self._shadow.flipped(found)
+
+    def shadow_dropped(self, inputs: int) -> None:
+        """Counts inputs that the next revision is not asked."""
+        self._shadow.dropped(inputs)
+
+    def shadow_failed(self, what: str) -> None:
+        """Counts a failure of the next revision."""
+        self._shadow.failed(what)
 
     def render(self) -> bytes:
         """Returns the exposition that a scrape reads."""

@@ -58,9 +58,23 @@ class TaskMetrics:
             registry=registry,
         )
 
+        self._compared = Counter(
+            "mass_shadow_compared",
+            "Images that the next revision has answered, too, by the task that won.",
+            ("task",),
+            registry=registry,
+        )
+        self._flipped = Counter(
+            "mass_shadow_flipped",
+            "Images that the next revision answers otherwise, by the task that won.",
+            ("task",),
+            registry=registry,
+        )
+
     @property
     def _all(self) -> tuple[MetricWrapperBase, ...]:
-        return self._images, self._routed, self._unrouted, self._seconds
+        of_shadow = self._compared, self._flipped
+        return self._images, self._routed, self._unrouted, self._seconds, *of_shadow
 
     def serve(self, tasks: Collection[str]) -> None:
         """Opens the series of the tasks that are served from now on, and ends those of tasks that are not."""
@@ -86,6 +100,11 @@ class TaskMetrics:
         if answer.familiarity is not None:
             for task in answer.expert_set:
                 self._routed.labels(self._label(task)).inc()
+
+    def compared(self, task: str, *, is_flipped: bool) -> None:
+        """Counts an answer of the next revision beside this task's, which it may not share."""
+        self._compared.labels(self._label(task)).inc()
+        self._flipped.labels(self._label(task)).inc(is_flipped)
 
     def loaded(self, engine: ServingEngine | None) -> Iterator[Metric]:
         """Yields which revisions of tasks are served, and how many tasks."""

@@ -19,12 +19,12 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import structlog
 import torch
 
-from mass_serve.engine import AnyQuery, BatchReport, ServingEngine, unsplit
+from mass_serve.engine import AnyAnswer, AnyQuery, BatchReport, ServingEngine, unsplit
 from mass_serve.model_store.errors import StoreError
 from mass_serve.server.errors import (
     BatchFailedError,
@@ -41,6 +41,9 @@ from mass_serve.server.serving.observer import ServingObserver
 from mass_serve.server.serving.request_context import Batch
 from mass_serve.server.serving.ticket import Share, Ticket, halves, size_of, tokens_of
 
+# Takes an engine, what it was asked in one batch, and what it has answered.
+Answered = Callable[[ServingEngine, Sequence[AnyQuery], Sequence[AnyAnswer | None]], None]
+
 log = structlog.get_logger(__name__)
 
 
@@ -56,8 +59,11 @@ class Batcher:
         max_batch_tokens: int,
         max_batch_seconds: float,
         batch_delay: float = 0.0,
+        answered: Answered | None = None,
     ) -> None:
+        """`answered` is told of each batch on the device's thread, once its callers have their answers."""
         self._observer = observer
+        self._answered = answered
         self._ledgers = ledgers
         self._max_batch_images = max_batch_images
         self._max_batch_tokens = max_batch_tokens
@@ -81,6 +87,11 @@ class Batcher:
     def running(self) -> bool:
         """Tells whether the worker has not ended yet."""
         return self._worker.is_alive()
+
+    @property
+    def is_idle(self) -> bool:
+        """Tells whether nothing is on the device and nothing waits for it; asked without the lock."""
+        return self._batch_began is None and not self._queued
 
     @property
     def oldest_seconds(self) -> float:
@@ -266,6 +277,8 @@ class Batcher:
         answers, batch = iter(report.answers), Batch()
         for share in shares:
             share.ticket.extend([next(answers) for _ in share.queries], batch, report.stage_seconds)
+        if self._answered is not None:
+            self._answered(shares[0].ticket.engine, queries, report.answers)
         return True
 
     def _on_the_device(self, engine: ServingEngine, queries: Sequence[AnyQuery]) -> BatchReport:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
 
-from mass_serve.engine import AnyQuestion, BatchReport, ServingEngine
+from mass_serve.engine import AnyQuestion, BatchReport, Flip, ServingEngine
 
 
 class ServingObserver(Protocol):
@@ -38,6 +38,18 @@ class ServingObserver(Protocol):
 
     def load_failed(self) -> None:
         """An attempt to load the store failed."""
+
+    def shadow_serves(self, revision: str | None) -> None:
+        """From now on this is the revision that answers silently; None: there is none."""
+
+    def shadow_compared(self, task: str, found: Flip | None) -> None:
+        """The next revision has answered an input too that this task has, and differs so, or not at all."""
+
+    def shadow_dropped(self, inputs: int) -> None:
+        """So many inputs found the shadow's queue full."""
+
+    def shadow_failed(self, what: str) -> None:
+        """The next revision could not be loaded, or not be asked: "load", "answer" or "no_task"."""
 
     def connection_dropped(self, reason: str) -> None:
         """A connection was closed before its time, or could not be taken."""

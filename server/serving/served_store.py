@@ -9,7 +9,6 @@ and when it comes back all goes on.
 
 from __future__ import annotations
 
-import os
 import queue
 import threading
 import time
@@ -17,6 +16,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, InvalidStateError
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import structlog
 import torch
@@ -31,13 +31,10 @@ from mass_serve.server.errors import (
     NotFoundError,
     ServiceError,
 )
+from mass_serve.server.serving.failed_load import FailedLoad
 from mass_serve.server.serving.observer import ServingObserver
+from mass_serve.server.serving.standing_back import stand_back
 
-# A revision that could not be loaded is tried again after so many seconds, then after twice as many, ...
-FIRST_RETRY_SECONDS = 10.0
-LAST_RETRY_SECONDS = 300.0
-# The most there is: 10 made the other tasks' p99 1.9 times what it was, 19 made it 1.6 times.
-LOADING_NICENESS = 19
 # Of hundreds the log names the first.
 MOST_TASKS_LOGGED = 20
 
@@ -64,27 +61,28 @@ class Reload:
             self.done.set_exception(error)
 
 
-@dataclass(frozen=True)
-class FailedLoad:
-    """Why the newest revision is not the one that serves."""
+class Beside(Protocol):
+    """What lives beside the engine in service, of the same store."""
 
-    revision: str | None  # None: not even that could be told
-    error: Exception
-    attempts: int
-    at: float  # of `time.monotonic`
+    def give_way(self) -> None:
+        """Another engine is about to be loaded."""
 
-    def is_due(self) -> bool:
-        """Tells whether it has waited long enough to be tried again."""
-        wait = min(LAST_RETRY_SECONDS, FIRST_RETRY_SECONDS * 2.0 ** (self.attempts - 1))
-        return time.monotonic() >= self.at + wait
+    def poll(self) -> None:
+        """The store was read, and may have changed in other ways, too."""
 
 
 class ServedStore:
     """The engine in service and the thread that replaces it. Every method may be called from any thread."""
 
     def __init__(
-        self, source: EngineSource, observer: ServingObserver, poll_seconds: float, load_timeout: float
+        self,
+        source: EngineSource,
+        observer: ServingObserver,
+        poll_seconds: float,
+        load_timeout: float,
+        beside: Beside | None = None,
     ) -> None:
+        """`beside` is told of polls and loads, on the loading thread."""
         self.engine: ServingEngine | None = None
         self.unloaded: frozenset[str] = frozenset()
         self.failure: FailedLoad | None = None
@@ -92,6 +90,7 @@ class ServedStore:
         self._observer = observer
         self._poll_seconds = poll_seconds or None
         self._load_timeout = load_timeout
+        self._beside = beside
         self._told_of_hanging = False
         self._poll_waits: Reload | None = None  # among those asked for, not yet begun
         self._busy_since: float | None = None  # None while the store is not read
@@ -208,7 +207,7 @@ class ServedStore:
     def _run(self) -> None:
         with self._reading():
             self._load(Reload())
-        _stand_back()
+        stand_back()
         while self.engine is not None:
             try:
                 change = self._asked.get(timeout=self._poll_seconds)
@@ -229,12 +228,14 @@ class ServedStore:
 
     @contextmanager
     def _reading(self) -> Iterator[None]:
-        """Shows since when the store is being read."""
+        """Shows since when the store is being read, and tells of it afterwards."""
         self._busy_since = time.monotonic()
         try:
             yield
         finally:
             self._busy_since = None
+        if self._beside is not None:
+            self._beside.poll()
 
     def _refuse_the_rest(self) -> None:
         """Answers everything asked for but not begun, as nobody shall wait for a thread that has ended."""
@@ -253,11 +254,7 @@ class ServedStore:
         except Exception as error:
             # Polling costs nothing, so it goes on; the same failure again is counted only once in a while.
             before = self.failure
-            if (
-                before is None
-                or (before.revision, str(before.error)) != (None, str(error))
-                or before.is_due()
-            ):
+            if before is None or not before.is_of(None, error) or before.is_due():
                 self._fail(None, error)
             return
         if revision == self.engine.store_revision:
@@ -271,6 +268,8 @@ class ServedStore:
         revision = None
         try:
             revision = self._source.revision()
+            if self._beside is not None:
+                self._beside.give_way()
             engine = self._source.load(change.without(self.unloaded), self.engine)
             _warm_up(engine)
         except Exception as error:
@@ -295,9 +294,8 @@ class ServedStore:
     def _fail(self, revision: str | None, error: Exception) -> None:
         """Keeps what serves and says so; the same failure again is counted, and not told again."""
         before = self.failure
-        again = before is not None and (before.revision, str(before.error)) == (revision, str(error))
-        attempts = before.attempts + 1 if before is not None and before.revision == revision else 1
-        self.failure = FailedLoad(revision, error, attempts, time.monotonic())
+        again = before is not None and before.is_of(revision, error)
+        self.failure = FailedLoad.after(before, revision, error)
         self._observer.load_failed()
         if self.engine is not None and not again:
             log.error(
@@ -307,15 +305,6 @@ class ServedStore:
                 # A store's error tells all by itself.
                 exc_info=None if isinstance(error, StoreError) else error,
             )
-
-
-def _stand_back() -> None:
-    """Lets this thread, and those it starts, have the processor when the one that serves leaves it over.
-
-    On Linux priorities belong to threads, whatever POSIX says of processes.
-    """
-    torch.set_num_threads(1)  # of this thread alone; the one that serves has settled its own
-    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOADING_NICENESS)
 
 
 def _warm_up(engine: ServingEngine) -> None:

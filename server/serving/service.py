@@ -55,6 +55,7 @@ from mass_serve.server.serving.request_context import (
     Urgency,
 )
 from mass_serve.server.serving.served_store import ServedStore
+from mass_serve.server.serving.shadow import Shadow
 from mass_serve.server.serving.tokenisers import LONG_TEXTS, TEXTS, Tokenisers
 from mass_serve.server.serving.wrong_keys import WrongKeys
 from mass_serve.server.settings import Settings
@@ -111,7 +112,10 @@ class Service:
         self.parsers = Parsers(self.sandbox)
         tokenisers = Tokenisers(self.sandbox, self.parsers, settings.text_limits)
         preparer = Preparer(settings, self.decoders, tokenisers, self.parsers)
-        self.store = ServedStore(source, observer, settings.store_poll_seconds, settings.load_timeout)
+        self.shadow = self._shadow(source) if settings.shadow_share else None
+        self.store = ServedStore(
+            source, observer, settings.store_poll_seconds, settings.load_timeout, self.shadow
+        )
         self.batcher = Batcher(
             observer,
             self.ledgers,
@@ -119,11 +123,22 @@ class Service:
             max_batch_tokens=settings.max_batch_tokens,
             max_batch_seconds=settings.max_batch_seconds,
             batch_delay=settings.batch_delay,
+            answered=None if self.shadow is None else self.shadow.offer,
         )
         self.draining = False
         self._bodies = HeldBytes(settings.max_held_bytes, settings.max_body_bytes)
         self._freed_memory = FreedMemory(lambda: self.held_bytes)
         self._inference = Inference(settings, observer, preparer, self.batcher, self.rates, self.hold)
+
+    def _shadow(self, source: EngineSource) -> Shadow:
+        """Makes what asks the store's next revision, too."""
+        return Shadow(
+            source,
+            self.observer,
+            self.settings.shadow_share,
+            active=lambda: self.store.engine,
+            has_room=lambda: self.batcher.is_idle,
+        )
 
     @property
     def ready(self) -> bool:
@@ -148,7 +163,8 @@ class Service:
     @property
     def busy(self) -> bool:
         """Tells whether a thread is still at work; none can be interrupted."""
-        return self.store.running or self.batcher.running or self.parsers.busy
+        of_shadow = self.shadow is not None and self.shadow.running
+        return self.store.running or self.batcher.running or self.parsers.busy or of_shadow
 
     @property
     def engine(self) -> ServingEngine:
@@ -170,6 +186,8 @@ class Service:
     def start(self) -> None:
         """Loads in the background, so that liveness and readiness are answered meanwhile."""
         self.sandbox.start()
+        if self.shadow is not None:
+            self.shadow.start()
         self.store.start()
 
     def _learn_pace(self, lane: str, cost: float, seconds: float) -> None:
@@ -243,6 +261,8 @@ class Service:
         A process whose address space is full can start none, and shall end all the same.
         """
         self.store.close()
+        if self.shadow is not None:
+            self.shadow.close()
         await becomes_true(
             lambda: self.batcher.close(0.0) or self.batcher.died, self.settings.request_timeout
         )

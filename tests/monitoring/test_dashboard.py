@@ -23,6 +23,7 @@ ROWS = (
     "Errors",
     "Guards",
     "Store revisions",
+    "Next revision",
 )
 GRID_WIDTH = 24
 

@@ -14,6 +14,9 @@ from pathlib import Path
 
 import httpx
 
+from mass_serve.model_store.next_revision import next_url
+from mass_serve.model_store.revisions import remove_task
+
 ROOT = Path(__file__).parents[2]
 IMAGES = ROOT / "examples" / "images"
 # Some images of every task are below this, and some above it.
@@ -114,11 +117,15 @@ KINDS: list[tuple[Send, set[int]]] = [
 
 
 def discerning_store(path: Path) -> Path:
-    """The demo store with a bound to what it believes, which it has not by itself."""
+    """The demo store with a bound to what it believes, which it has not by itself, and a next revision.
+
+    That one lacks a task that no request names.
+    """
     shutil.copytree(ROOT / "server" / "demo_store", path)
     manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
     manifest["router"]["unrouted_below"] = UNROUTED_BELOW
     (path / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    remove_task(next_url(path), "hebrew")
     return path
 
 

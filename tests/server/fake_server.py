@@ -1,13 +1,15 @@
 """A real server process around the fake engine: `python -m tests.server.fake_server LOAD_SECONDS`.
 
 Settings come from MASS_ variables. The first line of the log tells the address. While there is a file of the
-name in FAKE_STORE_HANGS, reads of the store hang. With FAKE_READS_TEXTS the store is one of texts.
+name in FAKE_STORE_HANGS, reads of the store hang. With FAKE_READS_TEXTS the store is one of texts. While
+there is a file of the name in FAKE_NEXT_HANGS, the store has a next revision that hangs on every batch.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +32,7 @@ class FakeSource:
     seconds: float
     hangs_while: Path | None = None  # there is this file
     reads_texts: bool = False
+    next_hangs_while: Path | None = None  # there is this file
 
     def revision(self) -> str:
         while self.hangs_while is not None and self.hangs_while.exists():
@@ -43,12 +46,39 @@ class FakeSource:
             torch.linalg.svd(torch.randn(600, 600))
         return FakeEngine(tokenizer=words() if self.reads_texts else None)
 
+    def next(self) -> FakeNext:
+        """The source of the engine that hangs."""
+        return FakeNext(self)
+
+
+@dataclass(frozen=True)
+class FakeNext:
+    """What the store may become: an engine that never answers."""
+
+    store: FakeSource
+
+    def revision(self) -> str:
+        hangs = self.store.next_hangs_while
+        return self.store.revision() if hangs is None or not hangs.exists() else "fake-2"
+
+    def load(self, without: frozenset[str], previous: ServingEngine | None) -> FakeEngine:  # noqa: ARG002 - the fake is always the same
+        return FakeEngine(gate=threading.Event(), store_revision="fake-2")
+
+    def next(self) -> FakeNext:
+        return self
+
 
 def main() -> int:
     """Serves until stopped."""
     hangs = os.environ.get("FAKE_STORE_HANGS")
     reads_texts = "FAKE_READS_TEXTS" in os.environ
-    source = FakeSource(float(sys.argv[1]), Path(hangs) if hangs else None, reads_texts)
+    next_hangs = os.environ.get("FAKE_NEXT_HANGS")
+    source = FakeSource(
+        float(sys.argv[1]),
+        Path(hangs) if hangs else None,
+        reads_texts,
+        Path(next_hangs) if next_hangs else None,
+    )
     settings = load_settings({})
     configure_logs(settings)
     listener = listen(settings.host, settings.port)

@@ -27,6 +27,8 @@ LABELS = tuple(str(n) for n in range(256))
 FAIL, DIE, SLOW, HANG, NOT_FINITE, LARGE, STRANGE, UNREADABLE = 10, 20, 30, 40, 50, 60, 70, 80
 SLOW_SECONDS = 1.0
 HANG_SECONDS = 3600.0
+# Longer than any test waits for what it waits for.
+GATE_SECONDS = 120.0
 
 
 def task_entry(name: str, labels: Sequence[str], accuracy: float | None = None) -> TaskEntry:
@@ -99,7 +101,7 @@ class FakeEngine:
     def classify_batch(self, queries: Sequence[AnyQuery]) -> BatchReport:
         self.batches.append(len(queries))
         if self.gate is not None:
-            assert self.gate.wait(20)
+            assert self.gate.wait(GATE_SECONDS)
         greens = set(map(_green, queries))
         if SLOW in greens:
             time.sleep(SLOW_SECONDS)

@@ -11,6 +11,7 @@ from typing import Any
 from expressions import HERE, LOADS
 from guard_rows import GUARDS
 from model_rows import BATCHING, CACHE, COEFFICIENTS, MEMORY, ROUTING, SET_SIZES, STORE
+from next_rows import NEXT
 from panels import DATA_SOURCE
 from service_rows import ERRORS, LATENCY, OVERVIEW, TRAFFIC
 
@@ -27,6 +28,7 @@ ROWS = [
     ERRORS,
     GUARDS,
     STORE,
+    NEXT,
 ]
 
 

@@ -21,7 +21,7 @@ from mass_serve.server.errors import (
     NotFoundError,
 )
 from mass_serve.server.operation.metrics import Metrics
-from mass_serve.server.serving import served_store
+from mass_serve.server.serving import failed_load
 from mass_serve.server.serving.served_store import ServedStore
 from tests.server.fakes import FakeEngine
 from tests.server_processes import wait_for
@@ -57,6 +57,9 @@ class Source:
         engine.left_out = tuple(sorted(without & engine.tasks.keys()))
         engine.tasks = {name: task for name, task in engine.tasks.items() if name not in without}
         return engine
+
+    def next(self) -> Source:
+        return self
 
 
 @pytest.fixture(autouse=True)
@@ -128,7 +131,7 @@ def test_a_failed_load_changes_nothing_and_is_told(
 def test_a_failed_load_is_tried_again_and_ever_later(
     store: ServedStore, source: Source, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(served_store, "FIRST_RETRY_SECONDS", 0.05)
+    monkeypatch.setattr(failed_load, "FIRST_RETRY_SECONDS", 0.05)
     source.damage = OSError("the disk is full")
     source.current = "r2"
     wait_for(lambda: len(source.loads) == 4)

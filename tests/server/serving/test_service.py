@@ -44,6 +44,9 @@ class FakeSource:
     def load(self, without: frozenset[str], previous: ServingEngine | None) -> FakeEngine:  # noqa: ARG002
         return self.engine
 
+    def next(self) -> FakeSource:
+        return self
+
 
 @dataclass
 class Bench:

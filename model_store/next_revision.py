@@ -1,0 +1,116 @@
+"""A store's next revision: made and looked at beside the store, which it becomes when it is promoted.
+
+    add_task("my-store#next", task, replace=True)  # nobody who reads `my-store` sees it
+    promote("my-store")                            # or discard("my-store")
+
+It is a store like any other to whoever reads `my-store#next`. One that was made from an earlier revision of
+the store than the present one would undo what has changed since, and cannot be promoted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from mass_serve.model_store.changing import StoreUrl
+from mass_serve.model_store.errors import ManifestError, StoreError
+from mass_serve.model_store.format.file_names import MANIFEST_FILE, SIGNATURE_FILE
+from mass_serve.model_store.format.manifest import parse_manifest
+from mass_serve.model_store.storage.files import StoreFiles
+from mass_serve.model_store.storage.next_files import NEXT, NextFiles, is_next_file
+from mass_serve.model_store.storage.opening import open_files
+from mass_serve.model_store.store import Store
+from mass_serve.model_store.writing import is_ours, writing_errors_explained
+
+
+def next_url(url: StoreUrl) -> str:
+    """Returns the URL of the next revision of the store at `url`."""
+    return open_files(url).url.removesuffix(NEXT) + NEXT
+
+
+def find_next(url: StoreUrl) -> Store | None:
+    """Opens the next revision of the store at `url`; None where there is none. Raises StoreError."""
+    files = NextFiles(_own_files(url))
+    Store.open_files(files.store)
+    return Store.open_files(files) if files.is_there else None
+
+
+def promote(url: StoreUrl, revision: str | None = None) -> Store:
+    """Makes a store's next revision the store, atomically, with the signature that it may have.
+
+    Raises StoreError where there is none, or it is another than `revision`, and StoreLockedError.
+    """
+    with _next_files(url) as files:
+        _refuse_missing(files)
+        manifest = parse_manifest(content := files.read_bytes(MANIFEST_FILE))
+        if revision not in (None, manifest.store_revision):
+            raise StoreError(
+                f"{files.url} was changed meanwhile, from revision {revision} to {manifest.store_revision}:"
+                " compare it again"
+            )
+        signature = files.read_bytes(SIGNATURE_FILE) if files.exists(SIGNATURE_FILE) else None
+        files.store.write_bytes(MANIFEST_FILE, content)
+        if signature is not None:
+            files.store.write_bytes(SIGNATURE_FILE, signature)
+        _delete(files.store, _next_manifests(files.store))
+        return Store(files.store, manifest)
+
+
+def discard(url: StoreUrl) -> Store:
+    """Deletes what there is of a store's next revisions, be they of earlier ones, and returns the store.
+
+    Raises StoreError where there is none, and StoreLockedError.
+    """
+    with _next_files(url) as files:
+        store = Store.open_files(files.store)
+        found = _next_manifests(files.store)
+        if not found:
+            _refuse_missing(files)
+        theirs = {path for name in found for path in _named_files(files.store, name)}
+        _delete(files.store, found)  # first: no manifest may name files that are gone
+        _delete(files.store, sorted(path for path in theirs - {*store.manifest.all_files()} if is_ours(path)))
+        return store
+
+
+@contextmanager
+def _next_files(url: StoreUrl) -> Iterator[NextFiles]:
+    """Gives the files of the next revision of a store that there is, under its lock."""
+    files = NextFiles(_own_files(url))
+    Store.open_files(files.store)  # before the lock, so that none is left where no store is
+    with writing_errors_explained(files.store.url), files.lock():
+        yield files
+
+
+def _own_files(url: StoreUrl) -> StoreFiles:
+    files = open_files(url)
+    return files.store if isinstance(files, NextFiles) else files
+
+
+def _refuse_missing(files: NextFiles) -> None:
+    if files.is_there:
+        return
+    if _next_manifests(files.store):
+        raise StoreError(
+            f"{files.store.url} was changed since its next revision was made: discard that, and make it again"
+        )
+    raise StoreError(
+        f"{files.store.url} has no next revision: make one with the commands that change a store,"
+        f" such as `task add {files.url} NAME MODEL`"
+    )
+
+
+def _next_manifests(files: StoreFiles) -> list[str]:
+    """Returns the manifests, and their signatures, of next revisions of this and of earlier revisions."""
+    return [path for path in files.list() if is_next_file(path)]
+
+
+def _named_files(files: StoreFiles, manifest: str) -> Sequence[str]:
+    try:
+        return [*parse_manifest(files.read_bytes(manifest)).all_files()]
+    except ManifestError:  # a signature, or of a later version of this program
+        return []
+
+
+def _delete(files: StoreFiles, paths: Sequence[str]) -> None:
+    for path in paths:
+        files.delete(path)
