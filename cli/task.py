@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +12,8 @@ import typer
 from mass_serve.cli import choose_thresholds
 from mass_serve.cli.arguments import JsonOption, StoreArgument
 from mass_serve.cli.failing import fail
+from mass_serve.cli.flips import LIMIT_HELP, UnlabelledOption, limit_of, print_flips
+from mass_serve.cli.judged_change import Judge, not_activated
 from mass_serve.cli.progress_bars import progress_bars
 from mass_serve.cli.store_summary import (
     figures,
@@ -23,6 +25,7 @@ from mass_serve.cli.store_summary import (
 from mass_serve.engine.measuring import unknown_prices
 from mass_serve.model_store.build_options import BuildOptions
 from mass_serve.model_store.errors import StoreError
+from mass_serve.model_store.next_revision import promote
 from mass_serve.model_store.progress import Progress
 from mass_serve.model_store.recipes import ModelName, NamedTask, task_input
 from mass_serve.model_store.revisions import (
@@ -80,12 +83,30 @@ def add(
         bool,
         typer.Option("--force", help="take it if implausibly far from the base, or an adapter of another"),
     ] = False,
+    eval_data: Annotated[
+        Path | None,
+        typer.Option(
+            help="labelled inputs of all tasks, as eval takes them: the store as it is and as it would be are"
+            " asked about them before the new revision is activated",
+            metavar="DATA",
+        ),
+    ] = None,
+    unlabelled: UnlabelledOption = False,
+    max_negative_flips: Annotated[
+        str | None,
+        typer.Option(
+            help="with --eval-data: activate only where no more inputs turn from right to wrong;"
+            f" {LIMIT_HELP} (default: 0)",
+            metavar="N|SHARE",
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Adds a task to a store; the fine-tuned models of its other tasks are not needed.
 
     Where the store would be beyond its budget, the other tasks are cut to it, a new revision each.
     """
+    judge = _judge(eval_data, unlabelled, max_negative_flips)
     named = NamedTask(
         name,
         ModelName(checkpoint),
@@ -99,10 +120,14 @@ def add(
     def change(progress: Progress) -> Store:
         # Before anything is fetched: that can take long.
         refuse_task(store, name, replace)
+        place = store if judge is None else judge.place_of_change(store)
         task = task_input(named, None, allow_pickle, progress)
-        return add_task(store, task, replace, allow_pickle, progress, exact, force, unknown_prices)
+        return add_task(place, task, replace, allow_pickle, progress, exact, force, unknown_prices)
 
-    _change(change, as_json, name)
+    if judge is None:
+        _change(change, as_json, name)
+    else:
+        _change_if_few_flip(store, judge, change, as_json, name)
 
 
 @commands.command()
@@ -148,13 +173,48 @@ def prune(store: StoreArgument, as_json: JsonOption = False) -> None:
         remind_to_sign(after)
 
 
+def _judge(data: Path | None, unlabelled: bool, limit: str | None) -> Judge | None:
+    """Returns what a change is to be judged by; None where nobody asked for that."""
+    if data is not None:
+        return Judge(data, unlabelled, limit_of(limit or "0"))
+    if unlabelled or limit is not None:
+        fail("--unlabelled and --max-negative-flips are about --eval-data: give it, too")
+    return None
+
+
 def _change(change: Callable[[Progress], Store], as_json: bool, added: str | None = None) -> None:
     """Runs a change and prints what the store then is, and what was measured of an added task."""
+    _print(_changed(change), as_json, added)
+
+
+def _change_if_few_flip(
+    url: str, judge: Judge, change: Callable[[Progress], Store], as_json: bool, added: str
+) -> None:
+    """Makes a change beside the store, prints what flips, and activates it unless too many do."""
+    store = _changed(change)
+    found = judge.flips(url)
+    if not as_json:
+        print_flips(found)
+    complaint = judge.limit.complaint(found.comparison)
+    if complaint is None:
+        store = _changed(lambda _: promote(url, found.after))
+    _print(store, as_json, added, {"flips": found.content, "activated": complaint is None})
+    if complaint is not None:
+        not_activated(url, complaint)
+
+
+def _changed(change: Callable[[Progress], Store]) -> Store:
     try:
         with progress_bars() as progress:
-            store = change(progress)
+            return change(progress)
     except StoreError as error:
         fail(error)
+
+
+def _print(
+    store: Store, as_json: bool, added: str | None = None, more: Mapping[str, object] | None = None
+) -> None:
+    """Prints what a store is after a change, and as JSON what `more` there is to say of that."""
     tasks = {task.name: task.revision for task in store.manifest.tasks}
     entry = None if added is None else store.task(added)
     if as_json:
@@ -166,7 +226,7 @@ def _change(change: Callable[[Progress], Store], as_json: bool, added: str | Non
         if entry is not None:
             measured = ("distance", "energy_kept", "exit_price")
             content |= {name: getattr(entry, name) for name in measured}
-        typer.echo(json.dumps(content))
+        typer.echo(json.dumps(content | dict(more or {})))
     else:
         if entry is not None:
             typer.echo(f"{entry.name}: {figures(entry)}")
