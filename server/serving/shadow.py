@@ -5,10 +5,10 @@
     shadow.poll()                           # there may be another next revision
     shadow.offer(engine, queries, answers)  # what the active engine has just answered
 
-It has one thread, which comes behind every other for the processor, loads what the store's next revision is,
-shares with the active engine whatever both have, and then asks it input by input, each when the device has
-nothing else to do. Callers have their answers before, so nothing of this can fail or delay one: `offer` waits
-for no lock, which so slow a thread may hold for long. What finds its short queue full is dropped and counted.
+It has one thread, which loads what the store's next revision is, shares with the active engine whatever both
+have, and then asks it input by input, each when the device has nothing else to do. Callers have their answers
+before, and `offer` waits for no lock, so nothing of this can fail one. What finds the short queue full is
+dropped and counted.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import structlog
+import torch
 
 from mass_serve.engine import (
     AnyAnswer,
@@ -35,7 +36,6 @@ from mass_serve.engine import (
 )
 from mass_serve.server.serving.failed_load import FailedLoad
 from mass_serve.server.serving.observer import ServingObserver
-from mass_serve.server.serving.standing_back import stand_back
 
 # Inputs; an image's pixels take 150 kB.
 MOST_WAITING = 64
@@ -161,7 +161,9 @@ class Shadow:
         self._queue.put(sample)
 
     def _run(self) -> None:
-        stand_back()
+        # One thread of torch's, and no lower priority: where other processes want the processor, one of the
+        # least priority is stopped while it has the interpreter's lock, and callers waited for seconds.
+        torch.set_num_threads(1)
         while not self._closing:
             sample = self._queue.get()  # None: something else has changed
             while not self._closing and (self._polled or not self._is_due(sample)):

@@ -1,4 +1,4 @@
-"""Threads that let all others go first: those that load, and those whose work nobody waits for."""
+"""Threads that let all others go first."""
 
 from __future__ import annotations
 
