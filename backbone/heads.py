@@ -51,28 +51,35 @@ class ClassificationHead:
     logit_scale: float | None = None  # the multiplier itself, not its logarithm
     hidden: HiddenLayer | None = None
     labelling: Labelling = MULTI_CLASS  # what its logits say of the labels
+    means: Tensor | None = None  # [C, P] of a linear head whose rows are no directions that classes lie in
 
     def __post_init__(self) -> None:
         if (self.bias is None) == (self.logit_scale is None):
             raise ValueError("a head is either cosine (logit_scale) or linear (bias)")
         if self.logit_scale is not None:
             object.__setattr__(self, "weight", F.normalize(self.weight.float(), dim=1))
+        if self.means is not None:
+            object.__setattr__(self, "means", F.normalize(self.means.float(), dim=1))
 
     def to(self, device: torch.device) -> ClassificationHead:
         """The same head on another device."""
         bias = None if self.bias is None else self.bias.to(device)
         hidden = None if self.hidden is None else self.hidden.to(device)
         weight = self.weight.to(device)
-        return ClassificationHead(weight, bias, self.logit_scale, hidden, self.labelling)
+        means = None if self.means is None else self.means.to(device)
+        return ClassificationHead(weight, bias, self.logit_scale, hidden, self.labelling, means)
 
     @property
     def nbytes(self) -> int:
         """The memory of its matrices."""
-        return self.weight.nbytes + (0 if self.hidden is None else self.hidden.weight.nbytes)
+        hidden = 0 if self.hidden is None else self.hidden.weight.nbytes
+        return self.weight.nbytes + hidden + (0 if self.means is None else self.means.nbytes)
 
     @property
     def directions(self) -> Tensor:
-        """The class vectors, [C, P]: the rows of the weight at unit length, in float32."""
+        """The class vectors [C, P], float32: the means, or the rows of the weight, at unit length."""
+        if self.means is not None:
+            return self.means
         return self.weight if self.bias is None else F.normalize(self.weight.float(), dim=1)
 
     def cosines(self, embeddings: Tensor) -> Tensor:

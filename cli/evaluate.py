@@ -200,7 +200,7 @@ def _store_bytes(url: str, tasks: Collection[str]) -> StoreBytes:
     store = Store.open(url)
     return StoreBytes(
         encoder=store.files.size(PRETRAINED_FILE),
-        experts=sum(store.files.size(store.task(name).experts_file) for name in tasks),
+        experts=sum(store.files.size(file) for name in tasks if (file := store.task(name).changes_file)),
     )
 
 

@@ -117,7 +117,8 @@ def warn_of_constant_routing(store: Store) -> None:
     """
     manifest = store.manifest
     router, parameter = manifest.router, weight_of(manifest.backbone.residual_linear(manifest.router.layer))
-    blind = [task.name for task in manifest.routed_tasks if not store.layout.ranks_of(task)[parameter]]
+    with_blocks = [task for task in manifest.routed_tasks if task.combination is None]
+    blind = [task.name for task in with_blocks if not store.layout.ranks_of(task)[parameter]]
     if router.mode == PAPER and blind and len(manifest.routed_tasks) > 1:
         typer.echo(
             f"warning: {' and '.join(blind)} left {parameter} alone, by which the mode {PAPER} routes: "

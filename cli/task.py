@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from mass_serve.cli import choose_thresholds
+from mass_serve.cli import choose_thresholds, create_task
 from mass_serve.cli.arguments import JsonOption, StoreArgument
 from mass_serve.cli.failing import fail
 from mass_serve.cli.flips import LIMIT_HELP, UnlabelledOption, limit_of, print_flips
@@ -41,7 +41,8 @@ from mass_serve.model_store.store import Store
 NameArgument = Annotated[str, typer.Argument(help="task", metavar="NAME")]
 
 commands = typer.Typer(
-    help="Add, remove, roll back and prune the tasks of a store; their thresholds.", no_args_is_help=True
+    help="Add, create, remove, roll back and prune the tasks of a store; their thresholds.",
+    no_args_is_help=True,
 )
 
 
@@ -241,5 +242,6 @@ def _print(
 
 def register(app: typer.Typer) -> None:
     """Adds the group of commands."""
+    create_task.register(commands)
     choose_thresholds.register(commands)
     app.add_typer(commands, name="task")

@@ -67,9 +67,24 @@ class LoadedStore:
 
     @property
     def residual_blocks(self) -> Tensor:
-        """vh [T, R, D] of the linear that the router's feature enters, R the least rank of a task there."""
-        linear = self.architecture.residual_linear(self.router.layer)
-        return self.bank.leading_rows(weight_of(linear), self.routed)
+        """vh [T, R, D] of the linear that the router's feature enters, R the least rank of a task there.
+
+        Those of created tasks are 0.
+        """
+        parameter = weight_of(self.architecture.residual_linear(self.router.layer))
+        if not any(self.created):
+            return self.bank.leading_rows(parameter, self.routed)
+        with_own = [task for task in self.routed if not self.created[task]]
+        width = self.pretrained[parameter].shape[1]
+        own = self.bank.leading_rows(parameter, with_own) if with_own else torch.empty(0, 0, width)
+        rows = own.new_zeros(len(self.routed), *own.shape[1:])
+        rows[with_own] = own
+        return rows
+
+    @cached_property
+    def created(self) -> tuple[bool, ...]:
+        """Tells of every routed task whether it has no directions of its own, being made of other tasks'."""
+        return tuple(head.entry.combination is not None for head in self.routed_heads)
 
     @cached_property
     def adapters(self) -> tuple[bool, ...]:
@@ -85,18 +100,26 @@ class LoadedStore:
         )
 
     def subspaces(self, linears: Sequence[str]) -> dict[str, LinearSubspaces]:
-        """The routed tasks' subspaces by linear; with profiles where there is an adapter."""
+        """The routed tasks' subspaces by linear; with profiles where there is an adapter.
+
+        A created task has none: those of its blocks are of the tasks that it is made of.
+        """
         profiled = any(self.adapters)
         found = {}
         for linear in linears:
-            blocks, values = zip(
-                *self.bank.right_singular_vectors(weight_of(linear), self.routed), strict=True
-            )
+            of_tasks = self.bank.right_singular_vectors(weight_of(linear), self.routed)
+            own = [
+                (vh[:0], s[:0]) if created else (vh, s)
+                for (vh, s), created in zip(of_tasks, self.created, strict=True)
+            ]
+            blocks, values = zip(*own, strict=True)
             found[linear] = LinearSubspaces.of(blocks, values, profiled=profiled)
         return found
 
     def _is_thin(self, task: int, linear: str) -> bool:
         """Tells whether a task changed a matrix in few directions, all of which its blocks hold."""
+        if self.created[task]:
+            return False
         parameter = weight_of(linear)
         ((vh, s),) = self.bank.right_singular_vectors(parameter, [task])
         kept, full_rank = self.routed_heads[task].entry.energy_kept, min(self.pretrained[parameter].shape)

@@ -27,6 +27,7 @@ from mass_serve.engine.loaded_store import LoadedStore, early_linears, energy_li
 from mass_serve.engine.preprocessing import ImagePreprocessor
 from mass_serve.inputs.texts import TextTokenizer, TokenizerError
 from mass_serve.merging.threads import side_by_side
+from mass_serve.model_store.combined_experts import load_experts, source_of
 from mass_serve.model_store.errors import ManifestError, StoreError
 from mass_serve.model_store.format.calibration import (
     COVARIANCE,
@@ -42,6 +43,7 @@ from mass_serve.model_store.format.file_names import MANIFEST_FILE, PRETRAINED_F
 from mass_serve.model_store.format.groups import groups_among
 from mass_serve.model_store.format.heads import (
     BIAS,
+    CLASS_MEANS,
     DENSE_BIAS,
     DENSE_WEIGHT,
     LOGIT_SCALE,
@@ -51,7 +53,7 @@ from mass_serve.model_store.format.heads import (
     HeadTensors,
 )
 from mass_serve.model_store.format.preprocessing import TextPreprocessing
-from mass_serve.model_store.kept_experts import KeptExperts
+from mass_serve.model_store.kept_experts import kept_experts
 from mass_serve.model_store.store import Store
 from mass_serve.router import (
     PAPER,
@@ -121,7 +123,7 @@ def load_opened(
         pretrained = {name: _placed(t, device, dtype) for name, t in read_pretrained(store).items()}
     else:
         pretrained = previous.pretrained
-    experts = tuple((task.experts_file, task.files[task.experts_file]) for task in tasks)
+    experts = tuple(source_of(store, task) for task in tasks)
     ranks = [store.layout.ranks_of(task) for task in tasks]
     routing = routing_parameters(architecture, manifest.router, mode)
     bank = ExpertBank(architecture, pretrained, ranks, resident_task_bytes, routing)
@@ -163,9 +165,9 @@ def _read_tasks(store: Store, tasks: Sequence[tuple[int, TaskEntry]], bank: Expe
     def read(one: tuple[int, TaskEntry]) -> None:
         place, task = one
         if bank.tasks.budget_bytes is None:
-            bank.set_task(place, *_changes(store.load_experts(task.name)))
+            bank.set_task(place, *_changes(load_experts(store, task.name)))
             return
-        kept = KeptExperts(store, task.name)
+        kept = kept_experts(store, task.name)
         bank.set_task(place, *_changes(kept.load()), read_again=lambda: _changes(kept.load()))
 
     deque(side_by_side(read, tasks), maxlen=0)
@@ -218,7 +220,7 @@ def classification_head(stored: HeadTensors) -> ClassificationHead:
     own = {name: _placed(t, torch.device("cpu"), torch.float32) for name, t in stored.tensors.items()}
     scale = float(own[LOGIT_SCALE]) if LOGIT_SCALE in own else None
     hidden, labelling = _hidden_layer(stored, own), _labelling(stored)
-    return ClassificationHead(own[WEIGHT], own.get(BIAS), scale, hidden, labelling)
+    return ClassificationHead(own[WEIGHT], own.get(BIAS), scale, hidden, labelling, own.get(CLASS_MEANS))
 
 
 def _labelling(stored: HeadTensors) -> Labelling:

@@ -48,6 +48,8 @@ def compact_store(
     for a rule without a budget; IntegrityError; StoreLockedError.
     """
     with changing(url) as store:
+        if not any(task.has_blocks for task in store.manifest.tasks):
+            return store
         cut = _cut_to(store, _wanted_rule(store, compression_ratio, progress), progress)
         if cut.manifest == store.manifest:
             return store
@@ -56,7 +58,7 @@ def compact_store(
 
 
 def _wanted_rule(store: Store, compression_ratio: float | str | None, progress: Progress) -> RankRule:
-    rule, tasks = store.layout.factoring.rule, store.manifest.tasks
+    rule, tasks = store.layout.factoring.rule, [task for task in store.manifest.tasks if task.has_blocks]
     if compression_ratio is not None:
         return _leaving_a_vector(ratio_rule(compression_ratio, len(tasks)), store.manifest.backbone.width)
     if isinstance(rule, RatioRule) and rule.ratio_budget is None:
@@ -86,7 +88,7 @@ def within_budget(store: Store, name: str, added: TaskMove, progress: Progress) 
     """
     rule = store.layout.factoring.rule
     if isinstance(rule, RatioRule | BudgetRule):
-        others = [task for task in store.manifest.tasks if task.name != name]
+        others = [task for task in store.manifest.tasks if task.has_blocks and task.name != name]
         within = rule_within_budget(store, rule, others, added, SLACK, progress)
         return store if within == rule else _cut_to(store, within, progress, leaving=name)
     return store
@@ -122,7 +124,12 @@ def _said_by(store: Store, rule: RankRule) -> Manifest:
 
 
 def _cut(store: Store, task: TaskEntry) -> TaskEntry | None:
-    """Writes a new revision of a task by the store's rule; None where it keeps no more than that."""
+    """Writes a new revision of a task by the store's rule; None where it keeps no more than that.
+
+    A created task has nothing to cut: it follows the tasks that it is made of.
+    """
+    if not task.has_blocks:
+        return None
     layout, own = store.layout, store.layout.ranks_of(task)
     prescribed = layout.factoring.prescribed()
     if prescribed is not None and all(own[name] <= rank for name, rank in prescribed.items()):

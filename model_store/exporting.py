@@ -10,6 +10,7 @@ from torch import Tensor
 from mass_serve.merging import merged_parameter
 from mass_serve.merging.methods import METHODS, TALL_MASKS, MergingMethod
 from mass_serve.merging.methods.task_arithmetic import moved
+from mass_serve.model_store.combined_experts import load_experts
 from mass_serve.model_store.errors import IntegrityError, StoreError, TaskError
 from mass_serve.model_store.format.preprocessing import TextPreprocessing
 from mass_serve.model_store.format.tensor_files import is_moderate
@@ -28,15 +29,14 @@ def task_model(store: Store, task: str, progress: Progress = silent) -> PlainMod
 
     Raises TaskError for an unknown task.
     """
-    entry, experts = store.task(task), store.load_experts(task)
+    entry, experts = store.task(task), load_experts(store, task)
 
     def parameter(name: str, before: Tensor) -> Tensor:
         return merged_parameter(before, [experts.change(name)])
 
     parameters = _parameters(store, parameter, progress)
-    return PlainModel(
-        store.manifest.backbone, parameters, _inputs(store), store.load_head(task), entry.labels
-    )
+    head = store.load_head(task).without_means()
+    return PlainModel(store.manifest.backbone, parameters, _inputs(store), head, entry.labels)
 
 
 def merged_model(
@@ -65,7 +65,11 @@ def merged_model(
     if not all(map(is_moderate, parameters.values())):
         raise StoreError(f"with the coefficient {scale:g} the merged weights overflow: give a smaller one")
     model = PlainModel(store.manifest.backbone, parameters, _inputs(store))
-    return model if own is None else replace(model, head=store.load_head(own.name), labels=own.labels)
+    return (
+        model
+        if own is None
+        else replace(model, head=store.load_head(own.name).without_means(), labels=own.labels)
+    )
 
 
 def _parameters(store: Store, made: Callable[[str, Tensor], Tensor], progress: Progress) -> dict[str, Tensor]:

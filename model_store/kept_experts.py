@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mass_serve.model_store.combined_experts import Combination
 from mass_serve.model_store.format.experts import TaskExperts
 from mass_serve.model_store.store import Store
 
@@ -22,3 +26,24 @@ class KeptExperts:
     def load(self) -> TaskExperts:
         """Reads the file, into memory of its own. Raises IntegrityError where it is not what was written."""
         return self._store.experts_in(self._file, self._entry)
+
+
+@dataclass(frozen=True)
+class KeptCombination:
+    """What a created task changes of the encoder, from the files of the tasks that it is made of."""
+
+    combination: Combination
+    others: Sequence[KeptExperts]
+
+    def load(self) -> TaskExperts:
+        """Reads the files of the others, and combines them. Raises IntegrityError."""
+        return self.combination.experts([other.load() for other in self.others])
+
+
+def kept_experts(store: Store, task_name: str) -> KeptExperts | KeptCombination:
+    """Opens what there is to read of a task's change. Raises IntegrityError, and TaskError."""
+    entry = store.task(task_name)
+    if entry.combination is None:
+        return KeptExperts(store, task_name)
+    others = [KeptExperts(store, other) for other in entry.combination.tasks]
+    return KeptCombination(Combination.of(store, entry), others)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from mass_serve.model_store.changing import StoreUrl, changing, commit_tasks, with_earlier
 from mass_serve.model_store.compacting import within_budget
+from mass_serve.model_store.dependants import refuse_dependants
 from mass_serve.model_store.errors import StoreError, TaskError
 from mass_serve.model_store.format.calibration import MEANS, is_calibration
 from mass_serve.model_store.format.entries import CalibrationEntry, HeadSpec, TaskEntry
@@ -66,7 +67,8 @@ def add_task(
     """
     with changing(url) as store:
         manifest = store.manifest
-        _replaced(manifest, task.name, replace)
+        if _replaced(manifest, task.name, replace) is not None:
+            refuse_dependants(manifest, task.name, "replaced")
         with store.encoder_file(PRETRAINED_FILE) as pretrained:
             base = pretrained.read
             stored, origin = StoredBase(manifest.backbone, base), manifest.pretrained_origin
@@ -124,6 +126,7 @@ def remove_task(url: StoreUrl, name: str, progress: Progress = silent) -> Store:
     """
     with changing(url) as store:
         entry = store.task(name)
+        refuse_dependants(store.manifest, name, "removed")
         if len(store.manifest.tasks) == 1:
             raise TaskError(f"task {name} is the only one: a store needs at least one task")
         tasks = tuple(task for task in store.manifest.tasks if task is not entry)
@@ -140,6 +143,7 @@ def rollback_task(url: StoreUrl, name: str, progress: Progress = silent) -> Stor
         manifest = store.manifest
         if name not in manifest.history:
             raise TaskError(f"task {name} has no earlier revision in {store.files.url}")
+        refuse_dependants(manifest, name, "rolled back")
         *earlier, restored = manifest.history[name]
         history = {key: entries for key, entries in manifest.history.items() if key != name or earlier}
         if earlier:

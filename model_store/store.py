@@ -26,7 +26,7 @@ from mass_serve.model_store.format.file_names import (
     PRETRAINED_FILE,
     TOKENIZER_FILE,
 )
-from mass_serve.model_store.format.heads import HeadTensors, head_from_tensors
+from mass_serve.model_store.format.heads import HeadTensors, created_head, head_from_tensors
 from mass_serve.model_store.format.journal import JOURNAL_FILE
 from mass_serve.model_store.format.manifest import Manifest, parse_manifest
 from mass_serve.model_store.format.tensor_files import (
@@ -131,7 +131,9 @@ class Store:
 
     def _load_head(self, entry: TaskEntry) -> HeadTensors:
         try:
-            head = head_from_tensors(dict(self._read(entry.head_file)), entry.head.hidden)
+            tensors = dict(self._read(entry.head_file))
+            created = entry.combination is not None
+            head = created_head(tensors) if created else head_from_tensors(tensors, entry.head.hidden)
         except ValueError as error:
             raise IntegrityError(f"{entry.head_file} cannot be used: {error}") from error
         backbone = self.manifest.backbone
@@ -178,7 +180,10 @@ class Store:
             shaped = manifest.calibration is None or path != manifest.calibration.file
             yield partial(self._read_through, path, manifest.backbone.parameter_shapes() if shaped else None)
         for entry in manifest.all_entries():
-            yield partial(self._read_through, entry.experts_file, self._expert_shapes(entry))
+            if entry.combination is None:
+                yield partial(self._read_through, entry.experts_file, self._expert_shapes(entry))
+            elif entry.changes_file is not None:
+                yield partial(self._read_through, entry.changes_file, None)
             yield partial(self._load_head, entry)
 
     def _read_through(self, path: str, shapes: Shapes | None) -> None:

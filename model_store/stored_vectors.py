@@ -13,6 +13,7 @@ from torch import Tensor
 from mass_serve.merging import DenseDelta, TaskChange, merged_parameter
 from mass_serve.merging.methods import TSV_M, MergingMethod, merged_direction
 from mass_serve.merging.threads import side_by_side
+from mass_serve.model_store.combined_experts import opened_changes
 from mass_serve.model_store.format.entries import TaskEntry
 from mass_serve.model_store.progress import Progress, silent
 from mass_serve.model_store.store import Store
@@ -51,8 +52,7 @@ class StoredVectors:
 def stored_vectors(store: Store, tasks: Sequence[TaskEntry]) -> Iterator[StoredVectors]:
     """Opens the blocks of some tasks. Raises IntegrityError."""
     with ExitStack() as stack:
-        opened = [stack.enter_context(store.experts_file(task)) for task in tasks]
-        read = [functools.partial(store.layout.read_change, read=tensors.read) for tensors in opened]
+        read = [stack.enter_context(opened_changes(store, task)) for task in tasks]
         yield StoredVectors(store.manifest.backbone.parameter_shapes(), read)
 
 

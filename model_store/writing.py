@@ -14,8 +14,9 @@ from itertools import count
 
 from torch import Tensor
 
-from mass_serve.merging import TaskChange, merged_parameter
+from mass_serve.merging import merged_parameter
 from mass_serve.merging.threads import one_thread_per_operation
+from mass_serve.model_store.combined_experts import opened_changes
 from mass_serve.model_store.errors import StoreError
 from mass_serve.model_store.format.entries import TaskEntry
 from mass_serve.model_store.format.experts import ExpertLayout, ReadParameter, factor_task
@@ -36,12 +37,12 @@ from mass_serve.model_store.plan import PlannedTask
 from mass_serve.model_store.progress import Progress, silent
 from mass_serve.model_store.storage.files import PARTIAL_SUFFIX, StoreFiles
 from mass_serve.model_store.storage.next_files import is_next_file
-from mass_serve.model_store.store import Store, StoredTensors
+from mass_serve.model_store.store import Store
 
 _REVISION = "[0-9a-f]{8,64}"
 _REVISION_FILE = re.compile(
     rf"({MERGED_BASE_PREFIX}|{CALIBRATION_PREFIX}){_REVISION}\.safetensors"
-    rf"|{TASKS_PREFIX}[^/]+/{_REVISION}/(experts|head)\.safetensors"
+    rf"|{TASKS_PREFIX}[^/]+/{_REVISION}/(experts|coefficients|head)\.safetensors"
 )
 
 
@@ -141,17 +142,6 @@ class _TensorFile:
         return digest.hexdigest()
 
 
-@dataclass(frozen=True)
-class _ExpertsInFile:
-    """The changes of one task, read when asked for."""
-
-    layout: ExpertLayout
-    tensors: StoredTensors
-
-    def change(self, name: str) -> TaskChange:
-        return self.layout.read_change(name, self.tensors.read)
-
-
 def copy_file(store: Store, path: str, copy: str) -> None:
     """Copies a file of the store, whose hash is checked, to another name in it. Raises IntegrityError."""
     with store.checked_file(path) as source, store.files.writing(copy) as target:
@@ -195,15 +185,11 @@ def _write_merged_base(store: Store, path: str, progress: Progress) -> str:
     with ExitStack() as stack:
         stack.enter_context(one_thread_per_operation())
         pretrained = stack.enter_context(store.encoder_file(PRETRAINED_FILE))
-        experts = [
-            _ExpertsInFile(store.layout, stack.enter_context(store.experts_file(task)))
-            for task in store.manifest.routed_tasks
-        ]
+        read = [stack.enter_context(opened_changes(store, task)) for task in store.manifest.routed_tasks]
 
         def merged(name: str) -> Tensor:
             progress("merging all tasks", next(done), len(names))
-            changes = [expert.change(name) for expert in experts]
-            return merged_parameter(pretrained.read(name), changes)
+            return merged_parameter(pretrained.read(name), [change(name) for change in read])
 
         file = stack.enter_context(store.files.writing(path))
         digest = write_tensors(file, pretrained.specs, merged)

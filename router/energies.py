@@ -16,6 +16,10 @@ there (null): noise, and pictures of shapes. Where adapters are among the tasks,
 added, and what an adapter explains, which tells nothing, counts as much as what the best whole fine-tuning
 explains: it speaks neither for nor against.
 
+A task without directions at any of the linears, which was created of other tasks or left the encoder alone,
+explains what the best of the others does, too, and has the best profile of them: energies speak neither for
+nor against it.
+
 How much an input is like a task's own is told in the same units, whatever the task is: by how far explained_t
 (of an adapter profile_t) is beyond what it is for drawn inputs (see `EnergyEvidence.likeness`).
 """
@@ -46,16 +50,20 @@ class EnergyEvidence:
         ranks = torch.tensor([one.ranks for one in subspaces], dtype=torch.float32).view(-1, len(adapters))
         widths = torch.tensor([one.directions.width for one in subspaces], dtype=torch.float32)
         self._adapters, self._ranks = adapters, ranks
+        self._without = (ranks == 0).all(0)  # tasks without directions
+        self._unexplained = adapters | self._without
         # A whole fine-tuning that left a matrix alone explains nothing there: none is compared there.
-        self._compared = (ranks[:, ~adapters] > 0).all(1) & (ranks > 0).any(1)
+        self._compared = (ranks[:, ~self._unexplained] > 0).all(1) & (ranks > 0).any(1)
+        if int((~self._without).sum()) < min(2, len(adapters)):
+            self._compared = torch.zeros_like(self._compared)  # there is none to compare the one task with
         self._by_chance = ((ranks / widths.unsqueeze(1)) + LEAST_SHARE).log()
         self._null = torch.zeros_like(ranks)
         self._drawn = torch.zeros(len(adapters))
 
     @property
     def tells(self) -> bool:
-        """Whether there is a linear where whole fine-tunings, and no adapters, are compared."""
-        return bool(self._compared.any()) and not bool(self._adapters.any())
+        """Whether there is a linear where all tasks are compared, being whole fine-tunings."""
+        return bool(self._compared.any()) and not bool(self._unexplained.any())
 
     def set_null(self, energies: Tensor) -> None:
         """Takes the energies [N, K, T] or [N, K, 2 T] of drawn inputs for what others are measured from."""
@@ -66,15 +74,19 @@ class EnergyEvidence:
     def scores(self, energies: Tensor, candidates: Tensor, weights: Weights) -> Tensor:
         """The scores [B, T] by energies [B, K, T], or [B, K, 2 T] where profiles are measured."""
         explained = self._explained(energies)
+        if not self._unexplained.any():
+            return weights.share * explained
+        explained = _neutral(explained, self._unexplained, candidates)
         if not self._adapters.any():
             return weights.share * explained
-        return weights.share * (self._neutral(explained, candidates) + self._profile(energies))
+        profile = _neutral(self._profile(energies), self._without, candidates)
+        return weights.share * (explained + profile)
 
     def likeness(self, energies: Tensor) -> Tensor:
         """How much inputs are like those of each task, [B, T] from 0 to 1; 1 where nothing is compared.
 
         `((1 + z / (1 + |z|)) / 2)^2` with z = 4 x, where x is explained_t less its mean over drawn inputs, or
-        the profile of an adapter.
+        the profile of an adapter. A task without directions is as like as the likest of the others.
         """
         beyond = self._explained(energies) - self._drawn
         if self._adapters.any():
@@ -82,7 +94,7 @@ class EnergyEvidence:
         elif not self._compared.any():
             return torch.ones_like(beyond)
         # And no sigmoid, whose bits depend on the place of an element in its tensor.
-        z = LIKENESS_SLOPE * beyond
+        z = LIKENESS_SLOPE * _neutral(beyond, self._without, torch.ones_like(beyond, dtype=torch.bool))
         return ((1 + z / (1 + z.abs())) / 2) ** LIKENESS_POWER
 
     def variation(self, energies: Tensor) -> float:
@@ -100,11 +112,6 @@ class EnergyEvidence:
             return torch.zeros(len(energies), len(self._adapters))
         return ((shares + LEAST_SHARE).log() - self._by_chance[self._compared]).mean(1)
 
-    def _neutral(self, explained: Tensor, candidates: Tensor) -> Tensor:
-        """Explained [B, T] with a candidate's largest for adapters, 0 where all candidates are such."""
-        others = explained.masked_fill(self._adapters | ~candidates, -torch.inf).amax(1, keepdim=True)
-        return torch.where(self._adapters, others.nan_to_num(neginf=0.0), explained)
-
     def _profile(self, energies: Tensor) -> Tensor:
         """The profile_t [B, T] of every task."""
         linears = (self._ranks > 0).sum(0).clamp_min(1)
@@ -117,3 +124,12 @@ class EnergyEvidence:
         # Shares along single directions are a hundredth of those of a subspace.
         ratios = (weighted + LEAST_SHARE**2).log() - (mean + LEAST_SHARE**2).log()
         return torch.where(self._ranks > 0, ratios, 0.0)
+
+
+def _neutral(evidence: Tensor, untold: Tensor, candidates: Tensor) -> Tensor:
+    """Evidence [B, T] with the largest of the other candidates for the tasks `untold` [T] by it.
+
+    It is 0 where all candidates are such.
+    """
+    others = evidence.masked_fill(untold | ~candidates, -torch.inf).amax(1, keepdim=True)
+    return torch.where(untold, others.nan_to_num(neginf=0.0), evidence)

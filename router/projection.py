@@ -34,8 +34,12 @@ class TaskSubspaces:
     """The subspace of every task at one linear, and how far features lie outside of each."""
 
     def __init__(self, task_blocks: Tensor) -> None:
-        """`task_blocks` [T, R, D] holds vh of every task, of the linear that the features enter."""
-        self.projectors = orthonormal_rows(task_blocks)  # [T, R, D] float32
+        """`task_blocks` [T, R, D] holds vh of every task, of the linear that the features enter.
+
+        A task whose block is 0 has no subspace, and explains nothing.
+        """
+        has_own = task_blocks.flatten(1).any(1).view(-1, 1, 1)
+        self.projectors = orthonormal_rows(task_blocks) * has_own  # [T, R, D] float32
 
     @property
     def nbytes(self) -> int:

@@ -97,6 +97,23 @@ class HeadSpec(StrictModel):
         return self
 
 
+class CombinationSpec(StrictModel):
+    """What a created task changes of the encoder: the changes of other tasks, scaled and summed.
+
+    It holds whatever revisions those have: the store keeps out others that are not the same tasks in fewer
+    or more singular vectors. None: the encoder is the pretrained one.
+    """
+
+    tasks: tuple[TaskName, ...]
+
+    @field_validator("tasks")
+    @classmethod
+    def _each_once(cls, tasks: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(tasks)) != len(tasks):
+            raise ValueError("a task is there twice")
+        return tasks
+
+
 class TaskEntry(StrictModel):
     """One revision of one task. Its files are never overwritten; a new revision has its own folder."""
 
@@ -119,6 +136,8 @@ class TaskEntry(StrictModel):
     adapter: bool = Field(default=False, exclude_if=not_)
     # Of what was fetched by its name: checkpoint, head, labels. Format version 1 has no such key.
     origins: tuple[Origin, ...] = Field(default=(), exclude_if=().__eq__)
+    # Of a task that was created of labelled inputs, in place of blocks. Format version 1 has no such key.
+    combination: CombinationSpec | None = Field(default=None, exclude_if=is_none)
 
     @field_validator("labels")
     @classmethod
@@ -139,7 +158,7 @@ class TaskEntry(StrictModel):
 
     @model_validator(mode="after")
     def _files_are_its_own(self) -> TaskEntry:
-        expected = {self.experts_file, self.head_file}
+        expected = {self.head_file} | ({self.changes_file} if self.changes_file else set())
         if set(self.files) != expected:
             raise ValueError(f"the files of task {self.name} must be {', '.join(sorted(expected))}")
         return self
@@ -148,6 +167,23 @@ class TaskEntry(StrictModel):
     def experts_file(self) -> str:
         """The path of the singular blocks and dense deltas within the store."""
         return f"{task_folder(self.name, self.revision)}/experts.safetensors"
+
+    @property
+    def has_blocks(self) -> bool:
+        """Whether the task has an experts file; one that was created is a combination of others'."""
+        return self.combination is None
+
+    @property
+    def coefficients_file(self) -> str:
+        """The path of a created task's coefficients within the store."""
+        return f"{task_folder(self.name, self.revision)}/coefficients.safetensors"
+
+    @property
+    def changes_file(self) -> str | None:
+        """The path of what the task itself keeps of its change; None where it changes nothing."""
+        if self.combination is None:
+            return self.experts_file
+        return self.coefficients_file if self.combination.tasks else None
 
     @property
     def head_file(self) -> str:

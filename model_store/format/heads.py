@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,8 @@ ID2LABEL = "id2label"  # the labels by row in a config.json
 
 WEIGHT = "weight"  # [C, P], a row for each class
 BIAS = "bias"  # [C], in a linear head
+# [C, P], of a created task: unit vectors that the router compares embeddings of the first pass with
+CLASS_MEANS = "class_means"
 LOGIT_SCALE = "logit_scale"  # one number, the multiplier itself, in a cosine head
 # What a classification model of Hugging Face has before the names of its head.
 _CLASSIFIER = "classifier."
@@ -40,7 +42,8 @@ class HeadTensors:
     `norm(activation(dense x + dense bias))` in place of x.
     """
 
-    tensors: dict[str, Tensor]  # float32: WEIGHT, and LOGIT_SCALE or BIAS; of a stack, its hidden layer's
+    # float32: WEIGHT, and LOGIT_SCALE or BIAS; of a stack, its hidden layer's; of a created task CLASS_MEANS
+    tensors: dict[str, Tensor]
     hidden: HiddenSpec | None = None  # of a stack
     each_token: bool = False  # x is the last hidden state of a token, and not the embedding of an input
     thresholds: tuple[float, ...] | None = None  # of each label, where an input may have any number of them
@@ -66,6 +69,11 @@ class HeadTensors:
         """C and P: how many classes there are, and how many numbers x has."""
         entering = WEIGHT if self.hidden is None else DENSE_WEIGHT
         return self.tensors[WEIGHT].shape[0], self.tensors[entering].shape[1]
+
+    def without_means(self) -> HeadTensors:
+        """The head for who has no router."""
+        tensors = {key: tensor for key, tensor in self.tensors.items() if key != CLASS_MEANS}
+        return replace(self, tensors=tensors)
 
     def specs(self) -> dict[str, TensorSpec]:
         """The specs of the tensors, for writing them."""
@@ -115,6 +123,22 @@ def head_from_tensors(tensors: dict[str, Tensor], hidden: HiddenSpec | None = No
         if list(kept[key].shape) != shape:
             raise ValueError(f"{key} has shape {list(kept[key].shape)}, expected {shape}")
     return HeadTensors(linear.tensors | kept, hidden)
+
+
+def created_head(tensors: dict[str, Tensor]) -> HeadTensors:
+    """Checks that tensors make up the head of a created task: a linear one, with its classes' means.
+
+    Raises ValueError.
+    """
+    means = _moderate({key: tensor for key, tensor in tensors.items() if key == CLASS_MEANS})
+    linear = _plain_head({key: tensor for key, tensor in tensors.items() if key not in means})
+    shapes = [list(tensor.shape) for tensor in means.values()]
+    if linear.kind != "linear" or shapes != [list(linear.tensors[WEIGHT].shape)]:
+        raise ValueError(
+            f"the head of a created task needs {WEIGHT}, {BIAS} and {CLASS_MEANS}, which has the shape of"
+            f" {WEIGHT}; found {', '.join(sorted(tensors)) or 'nothing'}"
+        )
+    return HeadTensors(linear.tensors | means)
 
 
 def _plain_head(tensors: dict[str, Tensor]) -> HeadTensors:

@@ -153,6 +153,18 @@ class Manifest(StrictModel):
         return self
 
     @model_validator(mode="after")
+    def _combinations_are_of_tasks(self) -> Manifest:
+        with_blocks = {task.name for task in self.tasks if task.combination is None}
+        for task in self.tasks:
+            if task.combination is None:
+                continue
+            if unknown := [name for name in task.combination.tasks if name not in with_blocks]:
+                raise ValueError(
+                    f"tasks: {task.name} is a combination of {unknown[0]}, which has no blocks here"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _history_is_by_name(self) -> Manifest:
         for name, entries in self.history.items():
             if not entries or any(entry.name != name for entry in entries):
@@ -264,6 +276,7 @@ def lowest_version(manifest: Manifest) -> int:
         any(task.ranks is not None or task.adapter for task in manifest.all_entries()),
         any(entry.head.hidden is not None or entry.head.each_token for entry in manifest.all_entries()),
         any(entry.head.is_multi_label for entry in manifest.all_entries()),
+        any(entry.combination is not None for entry in manifest.all_entries()),
         any(entry.origins or entry.name != entry.name.lower() for entry in manifest.all_entries()),
     )
     return 2 if any(of_version_2) else 1

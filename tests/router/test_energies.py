@@ -143,3 +143,28 @@ def test_a_change_is_of_low_rank_where_few_directions_hold_all_of_it() -> None:
     assert not is_of_low_rank(8, 64, 0.999), "cut"
     assert not is_of_low_rank(64, 64, 1.0), "nothing could be cut"
     assert not is_of_low_rank(8, 64, None), "unknown, of format version 1"
+
+
+def test_energies_speak_neither_for_nor_against_a_task_without_directions() -> None:
+    """It was created of other tasks: as good as the best of them that is a candidate, and as like."""
+    linear, alone = subspaces([6, 4, 0], profiled=False), subspaces([6, 4], profiled=False)
+    energies = subspace_energies(normal(SAMPLES, TOKENS, WIDTH, seed=3), linear.directions)[:, None]
+    evidence = EnergyEvidence([linear], torch.tensor([False, False, False]))
+    of_others = EnergyEvidence([alone], torch.tensor([False, False]))
+    expected = of_others.scores(energies[..., :2], every(2), WEIGHTS)
+    found = evidence.scores(energies, every(3), WEIGHTS)
+    torch.testing.assert_close(found[:, :2], expected)
+    torch.testing.assert_close(found[:, 2], expected.amax(1))
+    without_first = torch.tensor([False, True, True]).expand(SAMPLES, -1)
+    torch.testing.assert_close(evidence.scores(energies, without_first, WEIGHTS)[:, 2], expected[:, 1])
+    like = evidence.likeness(energies)
+    torch.testing.assert_close(like[:, 2], like[:, :2].amax(1))
+    assert of_others.tells
+    assert not evidence.tells  # so that no image takes another task before the heads were asked
+
+
+def test_a_task_without_directions_has_the_best_profile_beside_adapters() -> None:
+    linear = subspaces([6, 4, 0], profiled=True)
+    energies = subspace_energies(normal(SAMPLES, TOKENS, WIDTH, seed=3), linear.directions)[:, None]
+    scores = EnergyEvidence([linear], torch.tensor([True, True, False])).scores(energies, every(3), WEIGHTS)
+    torch.testing.assert_close(scores[:, 2], scores[:, :2].amax(1))

@@ -245,12 +245,15 @@ def test_samples_are_the_rows_of_the_batch(router: EvidenceRouter) -> None:
 
 
 def test_where_no_subspaces_can_be_compared_the_heads_decide() -> None:
-    """A task left the matrices alone: nobody leaves the pass early, and nothing is unlike any task."""
-    blocks = [torch.empty(0, WIDTH), *normal(TASKS - 1, RANK, WIDTH)]
-    values = [torch.empty(0), *torch.ones(TASKS - 1, RANK)]
-    linear = LinearSubspaces.of(blocks, values, profiled=False)
+    """Of two tasks each left a matrix alone: none leaves the pass early, and nothing is unlike any task."""
+
+    def left_alone_by(task: int) -> LinearSubspaces:
+        blocks, values = list(normal(TASKS, RANK, WIDTH)), list(torch.ones(TASKS, RANK))
+        blocks[task], values[task] = torch.empty(0, WIDTH), torch.empty(0)
+        return LinearSubspaces.of(blocks, values, profiled=False)
+
     subspaces = TaskSubspaces(normal(TASKS, RANK, WIDTH))
-    router = EvidenceRouter(subspaces, {"a": linear}, {"b": linear}, [False] * TASKS)
+    router = EvidenceRouter(subspaces, {"a": left_alone_by(0)}, {"b": left_alone_by(1)}, [False] * TASKS)
     early = router.early(shares(SAMPLES, 1, TASKS), EVERY)
     assert not (early.leads >= MODES["one_pass"].early_exit_lead).any()
     rest = shares(SAMPLES, 1, TASKS, seed=8), normal(SAMPLES, WIDTH, seed=3), random_head_scores()[:, :, 0]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from mass_serve.router import SubspaceRouter
-from mass_serve.router.projection import orthonormal_rows
+from mass_serve.router.projection import TaskSubspaces, explained_share, orthonormal_rows
 
 
 def test_rounded_blocks_still_give_an_exact_projector() -> None:
@@ -51,3 +51,14 @@ def test_without_directions_no_task_is_likelier_than_another() -> None:
         router.residuals(torch.randn(3, 32)), torch.ones(3, 4, dtype=torch.bool)
     )
     torch.testing.assert_close(coefficients, torch.full((3, 4), 0.25))
+
+
+def test_a_task_whose_block_is_0_explains_nothing() -> None:
+    generator = torch.Generator().manual_seed(0)
+    blocks = torch.stack([torch.randn(4, 16, generator=generator), torch.zeros(4, 16)])
+    features = torch.randn(5, 16, generator=generator)
+    residuals = TaskSubspaces(blocks).residuals(features)
+    torch.testing.assert_close(residuals[:, 1], features.norm(dim=1))
+    assert explained_share(features, residuals)[:, 1].lt(1e-6).all()
+    alone = TaskSubspaces(blocks[:1]).residuals(features)
+    torch.testing.assert_close(residuals[:, :1], alone)

@@ -1,0 +1,21 @@
+"""The created tasks that a task has to stay for."""
+
+from __future__ import annotations
+
+from mass_serve.model_store.errors import TaskError
+from mass_serve.model_store.format.manifest import Manifest
+
+
+def refuse_dependants(manifest: Manifest, name: str, how: str) -> None:
+    """Raises TaskError where a created task is made of that one, which is to be `how`."""
+    made_of_it = {
+        entry.name
+        for entry in manifest.all_entries()
+        if entry.combination is not None and name in entry.combination.tasks
+    }
+    if made_of_it:
+        raise TaskError(
+            f"task {name} cannot be {how}: {' and '.join(sorted(made_of_it))}, now or in an earlier revision,"
+            " was made of its blocks by `task create`. Take that out with `task remove` and `task prune`"
+            " first, and create it again afterwards"
+        )
