@@ -38,16 +38,26 @@ def calibrate(
             help="the names in DATA are tasks: DATA/<task>/*.png, or of texts DATA/<task>.jsonl",
         ),
     ] = False,
+    labelled: Annotated[
+        bool,
+        typer.Option(
+            "--labelled",
+            help="those within are classes, too, as `eval` takes them: DATA/<task>/<class>/*.png, or of texts"
+            " DATA/<task>.jsonl with labels",
+        ),
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Fits the search for the task to your images or texts, without labels; writes a new store revision.
 
     They should be like those that will be asked about, of every task. Names of files and folders
-    are not looked at, nor labels, but with --task-folders: then about 30 of each task are enough, and
-    with fewer little is gained. A running server takes the new revision over by itself.
+    are not looked at, nor labels, but with --task-folders or --labelled: then about 30 of each task are
+    enough, and with fewer little is gained. A running server takes the new revision over by itself.
     """
     if not data.exists():
         fail(f"{data} does not exist")
+    if task_folders and labelled:
+        fail("--labelled says the tasks, too: leave --task-folders out")
     try:
         source = store_source(load_settings({"store": store}))
         with progress_bars() as progress:
@@ -60,6 +70,7 @@ def calibrate(
                 progress,
                 options.trusted_keys,
                 task_folders=task_folders,
+                labelled=labelled,
             )
     except (SettingsError, StoreError, EvaluationDataError, FloatingPointError) as error:
         fail(error)

@@ -17,7 +17,13 @@ from pathlib import Path
 from docs.command_line import command_sections
 from docs.jobs import jobs_table
 from docs.many_tasks import many_tasks_table
-from docs.measured import curves_table, few_labels_table, pooling_table, separability_table
+from docs.measured import (
+    created_tasks_table,
+    curves_table,
+    few_labels_table,
+    pooling_table,
+    separability_table,
+)
 from docs.merged_models import merged_models_table
 from docs.on_ray import ray_measured_table, ray_settings_table
 from docs.openapi import http_sections
@@ -77,6 +83,7 @@ SECTIONS: Mapping[str, Callable[[], str]] = {
     "unfamiliar": unfamiliar_table,
     "calibrated": calibrated_table,
     "few_labels": few_labels_table,
+    "created_tasks": created_tasks_table,
     "pooling": pooling_table,
     "separability": separability_table,
     "real_sources": real_sources_table,

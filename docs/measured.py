@@ -55,6 +55,23 @@ def separability_table() -> str:
     return table(head, rows)
 
 
+def created_tasks_table() -> str:
+    """A row a task that was taken out of the demo and created again."""
+    head = (
+        *("task", "classes", "kept", "seconds", "bytes", "held out: plain", "combination"),
+        *("accuracy by name", "linear probe", "its own routed to it", "the others, before", "with it"),
+    )
+    return table(head, [_created(name, one) for name, one in _recorded("created_tasks")["demo"].items()])
+
+
+def _created(name: str, one: Any) -> tuple[str, ...]:
+    kept = f"combination of {one['combined_of']}" if one["combined_of"] else "plain head"
+    shares = ("held_out_plain", "held_out_combined", "accuracy", "linear_probe")
+    routed = ("routed_own", "routed_others_before", "routed_others")
+    costs = (f"{one['seconds']:.0f}", f"{one['bytes']:,}")
+    return (code(name), str(one["classes"]), kept, *costs, *(three(one[key]) for key in (*shares, *routed)))
+
+
 def curves_table() -> str:
     """A row a number of tasks: the store with these alone."""
     head = ("tasks", "added", "individual", "`exact`", "95 %", "TSV-C, task known", "TSV-M, head known")

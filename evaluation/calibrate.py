@@ -17,6 +17,7 @@ from mass_serve.engine.loading import known_mode, load_store
 from mass_serve.engine.measuring import unknown_prices
 from mass_serve.engine.options import GIB
 from mass_serve.evaluation.calibration_inputs import CalibrationInputs
+from mass_serve.evaluation.data import of_whole_inputs
 from mass_serve.evaluation.errors import EvaluationDataError
 from mass_serve.evaluation.fitting import empty_fit, of_the_others, together
 from mass_serve.evaluation.inputs import files_of
@@ -60,10 +61,12 @@ def calibrate(
     trusted_keys: Path | None = None,
     *,
     task_folders: bool = False,
+    labelled: bool = False,
 ) -> Calibrated:
     """Fits a store to the inputs in a folder and writes a new revision of it.
 
-    With `task_folders` the names in the folder are tasks, and no answer is taken for the truth.
+    With `task_folders` the names in the folder are tasks, and no answer is taken for the truth of which task
+    an input is of; with `labelled` those of the folders within are classes, and none of which class it is.
     `unrouted_share` of such inputs will be answered as unrouted in the store's mode: familiarity below theirs
     is believed of no task. Raises StoreError, and EvaluationDataError for inputs that are too few.
     """
@@ -74,7 +77,11 @@ def calibrate(
         raise StoreError(f"{url} was changed meanwhile: calibrate it again")
     names = [head.entry.name for head in loaded.routed_heads]
     files = files_of(Engine(loaded, Execution.LOW_RANK, GIB))
-    if task_folders:
+    if labelled:
+        routed = {head.entry.name: head.entry for head in loaded.routed_heads}
+        inputs = CalibrationInputs.of_labelled(root, files, of_whole_inputs(routed))
+        calibration, others = _of_known_tasks(loaded, inputs, progress)
+    elif task_folders:
         inputs = CalibrationInputs.of_task_folders(root, files, names)
         calibration, others = _of_known_tasks(loaded, inputs, progress)
     else:
@@ -90,9 +97,10 @@ def calibrate(
     written = calibrate_store(
         store, _tensors(calibration), names, len(inputs.items), below, unknown_prices, progress
     )
-    least = 1 if task_folders else LEAST_IMAGES
+    known = task_folders or labelled
+    least = 1 if known else LEAST_IMAGES
     unknown = tuple(name for name, count in inputs_of.items() if count < least)
-    return Calibrated(written, len(inputs.items), inputs_of, task_folders, files.noun, unknown, below, mode)
+    return Calibrated(written, len(inputs.items), inputs_of, known, files.noun, unknown, below, mode)
 
 
 def _tensors(calibration: Calibration) -> dict[str, Tensor]:

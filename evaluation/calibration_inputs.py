@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mass_serve.evaluation.data import input_batches
 from mass_serve.evaluation.errors import EvaluationDataError
-from mass_serve.evaluation.inputs import InputFiles, Item, items_by_name
+from mass_serve.evaluation.inputs import InputFiles, Item, Target, TaskLabels, items_by_name
 from mass_serve.evaluation.inputs.class_folders import refuse_unknown_task
 from mass_serve.model_store.progress import Progress
 
@@ -25,6 +25,7 @@ class Given:
 
     inputs: list[Tensor]
     tasks: list[str]  # of each; empty where nobody said which
+    targets: list[Target | None]  # the labels of each where they were said, empty where no task was
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class CalibrationInputs:
     files: InputFiles
     items: Sequence[Item]
     tasks: Mapping[Item, str]  # empty where nobody said which task an input is of
+    targets: Mapping[Item, Target] = field(default_factory=dict)  # empty where nobody said its labels
 
     @classmethod
     def of_unknown_tasks(cls, place: Path, files: InputFiles) -> CalibrationInputs:
@@ -51,13 +53,30 @@ class CalibrationInputs:
         found = items_by_name(root, files)
         for name in found:
             refuse_unknown_task(root / name, name, names)
-        if missing := [name for name in names if name not in found]:
-            raise EvaluationDataError(
-                f"{root} has no {files.noun} of {', '.join(missing)}: give some of every task that is"
-                " routed to, or calibrate without --task-folders"
-            )
+        _refuse_missing(root, files, names, found, "--task-folders")
         tasks = {item: name for name, items in found.items() for item in items}
         return cls(root, files, list(tasks), tasks)
+
+    @classmethod
+    def of_labelled(
+        cls, root: Path, files: InputFiles, labels: Mapping[str, TaskLabels]
+    ) -> CalibrationInputs:
+        """The inputs in root/<task>/<class>/, or as evaluation takes them, of every task that has `labels`.
+
+        Raises EvaluationDataError for a place that is named as no task or no class of it, and where a task
+        has none.
+        """
+        if not root.is_dir():
+            raise EvaluationDataError(f"{root} is no folder; expected {root}/{files.labelled_form}")
+        found = sorted(files.labelled(root, labels), key=lambda one: (one.task, one.item.place))
+        _refuse_missing(root, files, list(labels), {one.task for one in found}, "--labelled")
+        return cls(
+            root,
+            files,
+            [one.item for one in found],
+            {one.item: one.task for one in found},
+            {one.item: one.target for one in found},
+        )
 
     @property
     def folds(self) -> list[list[Item]]:
@@ -73,9 +92,21 @@ class CalibrationInputs:
             nonlocal done
             for inputs in input_batches(self.files, self.root, fold):
                 own, fold = fold[: len(inputs)], fold[len(inputs) :]
-                yield Given(inputs, [self.tasks[item] for item in own if self.tasks])
+                tasks = [self.tasks[item] for item in own if self.tasks]
+                yield Given(inputs, tasks, [self.targets.get(item) for item in own if self.tasks])
                 done += len(inputs)
                 progress(stage, done, len(self.items))
 
         for fold in self.folds:
             yield of_fold(fold)
+
+
+def _refuse_missing(
+    root: Path, files: InputFiles, names: Sequence[str], found: Collection[str], option: str
+) -> None:
+    """Raises EvaluationDataError where a task that is routed to has no inputs."""
+    if missing := [name for name in names if name not in found]:
+        raise EvaluationDataError(
+            f"{root} has no {files.noun} of {', '.join(missing)}: give some of every task that is"
+            f" routed to, or calibrate without {option}"
+        )

@@ -30,7 +30,7 @@ class Observed:
     early: Tensor  # [n, T]: logarithms of the routing coefficients by early evidence alone
     whole: Tensor  # [n, T]
     tasks: Tensor  # [n] int64
-    classes: Tensor  # [n] int64: what its own task says of each
+    classes: Tensor  # [n] int64: of each the class that was said, or what its own task says it is
 
     def add_to(self, fit: CalibrationFit) -> None:
         """Counts every input as one of its own task."""
@@ -58,7 +58,12 @@ class Observer:
             _log_coefficients(self._evidence(EARLY_MODE, batch)),
             _log_coefficients(whole),
             torch.tensor([self._names.index(task) for task in batch.tasks]),
-            torch.tensor([int(answer.logits.argmax()) for answer in answers]),
+            torch.tensor(
+                [
+                    target[0] if target is not None and len(target) == 1 else int(answer.logits.argmax())
+                    for target, answer in zip(batch.targets, answers, strict=True)
+                ]
+            ),
         )
 
     def _evidence(self, mode: ModeName, batch: Given) -> list[Evidence]:

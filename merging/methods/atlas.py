@@ -11,21 +11,33 @@ that of any other task does.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from mass_serve.merging.formats import DenseDelta, TaskChange, TaskSingularVectors, task_singular_vectors
+from mass_serve.merging.formats import (
+    DenseDelta,
+    PackedSingularVectors,
+    TaskChange,
+    TaskSingularVectors,
+    task_singular_vectors,
+)
 
 
-def scaled_change(changes: Sequence[TaskChange], coefficients: Sequence[float], rank: int) -> TaskChange:
+def scaled_change(
+    changes: Sequence[TaskChange | PackedSingularVectors[Any]], coefficients: Sequence[float], rank: int
+) -> TaskChange:
     """Computes `sum of c_t delta_t` of one parameter, factored to `rank` where the changes are, in float32.
 
     Raises ValueError for no change, and for changes of one parameter in two formats.
     """
     if not changes:
         raise ValueError("a task that is made of others needs at least one of them")
-    blocks = [change for change in changes if isinstance(change, TaskSingularVectors)]
+    unpacked = [
+        change.unpacked() if isinstance(change, PackedSingularVectors) else change for change in changes
+    ]
+    blocks = [change for change in unpacked if isinstance(change, TaskSingularVectors)]
     if not blocks:
         deltas = [change.values.float() for change in changes if isinstance(change, DenseDelta)]
         scales = torch.tensor(coefficients).view(-1, *[1] * deltas[0].ndim)

@@ -188,3 +188,37 @@ def test_weights_that_are_no_numbers_are_refused(store: Path, calibrated: tuple[
     calibrate_store(Store.open(store), tensors, NAMES, 64, 0.0)
     with pytest.raises(StoreError, match="weights holds NaN"):
         Engine.load(str(store))
+
+
+def test_folders_within_name_classes_and_no_answer_is_taken_for_one(store: Path, tmp_path: Path) -> None:
+    """Even where the pictures are of another class."""
+    root = tmp_path / "labelled"
+    for task in TASKS:
+        (root / task.name / task.labels[2]).mkdir(parents=True)
+        for number, path in enumerate(pictures(task.name, FITTED)[:OF_EACH]):
+            shutil.copy(path, root / task.name / task.labels[2] / f"{number}.png")
+    result = CliRunner().invoke(app, ["calibrate", str(store), str(root), "--labelled", "--json"])
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["images_of"] == dict.fromkeys(NAMES, OF_EACH)
+    tensors = Store.open(store).load_calibration()
+    assert tensors is not None
+    for row, name in enumerate(NAMES):
+        of_classes = tensors["images"][tensors["owner"][row] > 0].tolist()
+        labels = Store.open(store).task(name).labels
+        expected = [OF_EACH if label == TASKS[row].labels[2] else 0 for label in labels]
+        assert of_classes == expected
+
+
+def test_labels_that_are_wrong_or_missing_are_named(store: Path, few: Path, tmp_path: Path) -> None:
+    def said(data: Path, *options: str) -> str:
+        result = CliRunner().invoke(app, ["calibrate", str(store), str(data), "--labelled", *options])
+        assert result.exit_code == 2, result.output
+        return " ".join(result.stderr.split())
+
+    assert "is named as no class of" in said(few)
+    some = tmp_path / "some" / "digits" / "zero"
+    some.mkdir(parents=True)
+    shutil.copy(pictures("digits", FITTED)[0], some / "0.png")
+    assert "has no images of street" in said(tmp_path / "some")
+    assert "calibrate without --labelled" in said(tmp_path / "some")
+    assert "leave --task-folders out" in said(few, "--task-folders")
