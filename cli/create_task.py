@@ -37,10 +37,17 @@ def create(
     task costs kilobytes. A running server takes it over by itself.
     """
     try:
-        options = store_source(load_settings({"store": store})).options
+        source = store_source(load_settings({"store": store}))
+        options = source.options
         with progress_bars() as progress:
             created = run_creation(
-                store, name, images, options.torch_device, progress, options.trusted_keys, replace=replace
+                source.url,
+                name,
+                images,
+                options.torch_device,
+                progress,
+                options.trusted_keys,
+                replace=replace,
             )
     except (SettingsError, StoreError, EvaluationDataError) as error:
         fail(error)

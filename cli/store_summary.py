@@ -56,7 +56,7 @@ def print_summary(
     console.print(_task_table(store, shown, sizes))
     if more := len(manifest.tasks) - len(shown):
         typer.echo(f"{more:,} more tasks, which --all and --json show; {_of_all(manifest.tasks)}")
-    for line in group_lines(manifest):
+    for line in (*group_lines(manifest), *_created_lines(shown)):
         typer.echo(line)
     if removed := [name for name in manifest.history if manifest.find_task(name) is None]:
         typer.echo(f"removed, kept until `task prune`: {in_a_line(removed)}")
@@ -69,6 +69,15 @@ def group_lines(manifest: Manifest) -> list[str]:
     served = {task.name for task in manifest.tasks}
     return [
         f"group {name}: {in_a_line(_in_group(members, served))}" for name, members in manifest.groups.items()
+    ]
+
+
+def _created_lines(tasks: Iterable[TaskEntry]) -> list[str]:
+    """Returns a line for each task that was created of labelled images, with what it is made of."""
+    return [
+        f"created {task.name}: {'a combination of ' + in_a_line(one.tasks) if one.tasks else 'a head alone'}"
+        for task in tasks
+        if (one := task.combination) is not None
     ]
 
 

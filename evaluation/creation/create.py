@@ -100,6 +100,8 @@ def create(
     images = learner.images
     folds, targets = folds_of(images.rows_of_classes), images.targets
     frozen = learner.embeddings(learner.loaded.pretrained, "embedding images")
+    if not bool(frozen.isfinite().all()):
+        raise EvaluationDataError(f"the encoder of {url} gives numbers that are not finite for {root}")
     plain = held_out(lambda _known: frozen, targets, folds)
     combined: HeldOut | None = None
     if learner.changes is not None:

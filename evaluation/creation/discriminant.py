@@ -23,6 +23,8 @@ SHRINKAGES = (0.3, 0.6, 0.8, 0.95, 1.0)
 # k, of which the likeliest is taken.
 SCALES: tuple[float, ...] = tuple(2.0 ** (power / 2) for power in range(-20, 9))
 
+JUDGED_ROWS = 512  # inputs whose logits are in memory at a time: of 10,000 classes 40 MB
+
 
 @dataclass(frozen=True)
 class ClassMeans:
@@ -73,9 +75,12 @@ class Judged:
     def of(cls, head: tuple[Tensor, Tensor], embeddings: Tensor, targets: Tensor) -> Judged:
         """Asks a head about embeddings [n, P] of the classes `targets` [n]."""
         weight, bias = head
-        logits = embeddings.double() @ weight.T + bias
-        losses = [F.cross_entropy(scale * logits, targets, reduction="sum") for scale in SCALES]
-        return cls(logits.argmax(1) == targets, torch.stack(losses))
+        right, losses = [], torch.zeros(len(SCALES), dtype=torch.float64)
+        for x, own in zip(*(torch.split(one, JUDGED_ROWS) for one in (embeddings, targets)), strict=True):
+            logits = x.double() @ weight.T + bias
+            right.append(logits.argmax(1) == own)
+            losses += torch.stack([F.cross_entropy(k * logits, own, reduction="sum") for k in SCALES])
+        return cls(torch.cat(right), losses)
 
     def with_others(self, other: Judged) -> Judged:
         """The two together."""

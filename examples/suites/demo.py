@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 from examples.demo_suite.fonts import require_fonts
-from examples.demo_suite.gallery import EXAMPLES, write_gallery
+from examples.demo_suite.gallery import EXAMPLES, FURTHER, write_gallery
 from examples.demo_suite.pretraining import Report
 from examples.demo_suite.tasks import TASKS
 from examples.suites.encoders import SHIPPED
@@ -14,7 +14,8 @@ from examples.suites.unseen import write_unseen
 
 # Numbers of the held-out pictures of each label: the first twelve ship with the repository.
 TUNING = range(12, 22)
-FEW = range(22, 38)  # for `python -m benchmarks.created_tasks`: 16 of each label
+# For `python -m benchmarks.created_tasks`: what a task is created from, and what it is then asked about.
+CREATED = {"few": range(22, 38), "further": range(FURTHER, FURTHER + 60)}
 
 
 def make_demo(out: Path, report: Report) -> Path:
@@ -29,6 +30,7 @@ def make_demo(out: Path, report: Report) -> Path:
     report("Writing pictures to tune on, and some that no task covers")
     for task in TASKS:
         write_gallery(out / "tuning", task, TUNING)
-        write_gallery(out / "few", task, FEW)
+        for gallery, numbers in CREATED.items():
+            write_gallery(out / gallery, task, numbers)
     write_unseen(out / "ood")
     return out / "store"

@@ -78,6 +78,8 @@ def test_what_is_said_names_what_was_kept(store: Path, images: Path) -> None:
     said = run(store, "colours", images)
     assert "colours: 3 labels, 15 images" in said
     assert "kept: the pretrained encoder" in said
+    inspected = CliRunner().invoke(app, ["inspect", str(store)])
+    assert "created colours: a head alone" in inspected.stdout
     assert str(store) in said
 
 

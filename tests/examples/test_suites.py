@@ -144,6 +144,7 @@ def test_the_demo_is_tuned_on_pictures_that_do_not_ship(
     monkeypatch.setattr(unseen, "PICTURES", 1)
     monkeypatch.setattr(demo, "TASKS", DEMO_TASKS[-2:])
     monkeypatch.setattr(demo, "TUNING", range(12, 14))
+    monkeypatch.setattr(demo, "CREATED", {"few": range(2), "further": range(2)})
     store = Store.open(make_demo(tmp_path, quiet))
     tuning = {path.read_bytes() for path in (tmp_path / "tuning").rglob("*.png")}
     assert len(tuning) == 2 * sum(len(task.labels) for task in DEMO_TASKS[-2:])
