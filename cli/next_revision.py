@@ -12,6 +12,7 @@ from mass_serve.cli.failing import fail
 from mass_serve.cli.store_summary import remind_to_sign
 from mass_serve.model_store import next_revision
 from mass_serve.model_store.errors import StoreError
+from mass_serve.model_store.format.file_names import SIGNATURE_FILE
 from mass_serve.model_store.store import Store
 
 commands = typer.Typer(
@@ -30,11 +31,14 @@ def promote(
 ) -> None:
     """Makes the next revision the store, at once; servers take it over by themselves."""
     try:
+        following = next_revision.find_next(store)
+        is_signed = following is not None and following.files.exists(SIGNATURE_FILE)
         promoted = next_revision.promote(store, revision)
     except StoreError as error:
         fail(error)
     _print(promoted, as_json)
-    remind_to_sign(promoted)
+    if not is_signed:
+        remind_to_sign(promoted)
 
 
 @commands.command()

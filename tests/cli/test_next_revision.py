@@ -52,5 +52,7 @@ def test_a_next_revision_is_signed_before_it_is_promoted(store: Path, tmp_path: 
     assert Store.open(store, public).manifest.find_task("street"), "the store is still the one signed"
     run("sign", f"{store}#next", "--key", private)
     signed = Store.open(f"{store}#next", public).manifest
-    run("next", "promote", store)
+    assert "sign it again" not in run("next", "promote", store)[1]
     assert Store.open(store, public).manifest == signed
+    run("task", "rollback", f"{store}#next", "street")
+    assert "sign it again" in run("next", "promote", store)[1]
