@@ -92,7 +92,7 @@ def _depends_on(settings: Settings, revision: str, device: str) -> dict[str, obj
     return {
         "store_revision": revision,
         "device": device,
-        "dtype": settings.dtype,
+        "dtype": settings.engine_options.chosen_dtype,
         "execution": settings.execution.value,
         "mode": settings.mode,
         "embedding_pooling": settings.embedding_pooling,

@@ -16,6 +16,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from mass_serve.engine.execution import Execution
+from mass_serve.kernels.bfloat16 import multiplies_bfloat16
 from mass_serve.router import MODE_NAMES, ModeName
 
 GIB = 1 << 30
@@ -33,9 +34,10 @@ class EngineOptions(BaseModel):
         default="auto",
         description=f"auto (cuda where there is one), {', '.join(DEVICES[1:-1])} or {DEVICES[-1]}",
     )
-    dtype: Literal["float32", "bfloat16"] = Field(
+    dtype: Literal["auto", "float32", "bfloat16"] = Field(
         default="float32",
-        description="arithmetic of the encoder: float32 or bfloat16; heads and router are float32",
+        description="arithmetic of the encoder: float32, bfloat16, or auto (bfloat16 where the device"
+        " multiplies it itself); heads and router are float32",
     )
     execution: Execution = Field(
         default=Execution.LOW_RANK,
@@ -77,7 +79,7 @@ class EngineOptions(BaseModel):
         """
         fields = type(self).model_fields.items()
         words = [name for name, field in fields if not {Path, int} & {*get_args(field.annotation)}]
-        options = {name: getattr(self, name) for name in words}
+        options = {name: getattr(self, name) for name in words} | {"dtype": self.chosen_dtype}
         return {
             name: str(value or "")
             for name, value in options.items()
@@ -105,4 +107,11 @@ class EngineOptions(BaseModel):
     @property
     def torch_dtype(self) -> torch.dtype:
         """The dtype of the encoder."""
-        return torch.bfloat16 if self.dtype == "bfloat16" else torch.float32
+        return torch.bfloat16 if self.chosen_dtype == "bfloat16" else torch.float32
+
+    @property
+    def chosen_dtype(self) -> str:
+        """The name of the dtype, chosen by the device where that was left open. Raises as `torch_device`."""
+        if self.dtype != "auto":
+            return self.dtype
+        return "bfloat16" if multiplies_bfloat16(self.torch_device) else "float32"

@@ -77,3 +77,34 @@ def test_paths_are_no_labels() -> None:
     told = EngineOptions(trusted_keys=Path("/etc/keys/public.pem")).labels
     assert told == EngineOptions().labels
     assert "trusted_keys" not in told
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "found"),
+    [
+        ({"avx512_bf16": True}, torch.bfloat16),
+        ({"amx_bf16": True, "avx512_bf16": False}, torch.bfloat16),
+        ({"architecture": "aarch64", "bf16": True}, torch.bfloat16),
+        ({"avx512_f": True, "avx512_bf16": False}, torch.float32),
+        ({}, torch.float32),
+    ],
+)
+def test_the_dtype_that_a_processor_is_fast_in(
+    capabilities: dict[str, object], found: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    options = EngineOptions(device="cpu", dtype="auto")
+    assert options.torch_dtype == found
+    assert options.labels["dtype"] == str(found).removeprefix("torch.")
+    assert EngineOptions(device="cpu").torch_dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("capability", "found"), [((7, 5), torch.float32), ((8, 0), torch.bfloat16), ((9, 0), torch.bfloat16)]
+)
+def test_the_dtype_that_a_gpu_is_fast_in(
+    capability: tuple[int, int], found: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_devices(monkeypatch, 1)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _device: capability)
+    assert EngineOptions(dtype="auto").torch_dtype == found

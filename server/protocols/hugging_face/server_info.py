@@ -63,7 +63,7 @@ def server_info(task: str, engine: ServingEngine, settings: Settings) -> ServerI
     return ServerInfo(
         model_id=task,
         model_sha=engine.tasks[task].revision if task in engine.tasks else engine.store_revision,
-        model_dtype=settings.engine_options.dtype,
+        model_dtype=settings.engine_options.chosen_dtype,
         model_type=ModelType(classifier=_labels(labels)),
         max_concurrent_requests=settings.max_connections,
         max_input_length=engine.tokenizer.max_tokens,
