@@ -28,6 +28,10 @@ def create(
         typer.Argument(help="folder of images in folders named as their classes", metavar="IMAGES"),
     ],
     replace: Annotated[bool, typer.Option("--replace", help="make a new revision of a task")] = False,
+    head_alone: Annotated[
+        bool,
+        typer.Option("--head-alone", help="try no combination, which takes most of the time"),
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Learns a task from a handful of labelled images, IMAGES/<class>/*.png; no fine-tuned model is needed.
@@ -48,6 +52,7 @@ def create(
                 progress,
                 options.trusted_keys,
                 replace=replace,
+                head_alone=head_alone,
             )
     except (SettingsError, StoreError, EvaluationDataError) as error:
         fail(error)
@@ -78,7 +83,7 @@ def _print_lines(created: Created, name: str) -> None:
     typer.echo(f"  guessing                {created.chance:.3f}")
     typer.echo(f"  pretrained encoder      {created.plain:.3f}")
     if created.combined is None:
-        typer.echo("  combination of tasks    not tried: too few images, or no task to combine here")
+        typer.echo(f"  combination of tasks    not tried: {created.untried}")
     else:
         typer.echo(f"  combination of tasks    {created.combined:.3f}")
     others = f"a combination of {in_a_line(created.others)}"

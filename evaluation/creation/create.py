@@ -37,7 +37,8 @@ class Created:
     images: int
     chance: float  # the share of the largest class
     plain: float  # accuracy on held-out folds, by the pretrained encoder
-    combined: float | None  # by a combination of other tasks; None where none could be learned
+    combined: float | None  # by a combination of other tasks; None where none was tried
+    untried: str | None  # why not
     others: tuple[str, ...]  # of whom a combination was kept; none: the pretrained encoder was
 
 
@@ -49,7 +50,8 @@ class Learner:
     images: LabelledImages
     pixels: Pixels
     others: tuple[str, ...]
-    changes: Changes | None  # None: the store has no task whose changes could be combined
+    changes: Changes | None  # that are combined; None: no combination is tried
+    untried: str | None  # why not
     progress: Progress
 
     def embeddings(self, parameters: Mapping[str, Tensor], stage: str) -> Tensor:
@@ -87,16 +89,19 @@ def create(
     trusted_keys: Path | None = None,
     *,
     replace: bool = False,
+    head_alone: bool = False,
 ) -> Created:
     """Adds a task to a store, learned from the images of `root/<class>/`.
 
     Of a head on the pretrained encoder, and one on a combination of other tasks' changes, the better one is
-    kept, by images that each was not learned from. Raises StoreError, and EvaluationDataError for images that
-    are too few, cannot be read, or are no better told apart than by chance.
+    kept, by images that each was not learned from; with `head_alone` the first is all that is tried.
+
+    Raises StoreError, and EvaluationDataError for images that are too few, cannot be read, or are no better
+    told apart than by chance.
     """
     refuse_task(url, name, replace)
     store = Store.open(url, trusted_keys)
-    learner = _learner(store, name, root, device, progress, trusted_keys)
+    learner = _learner(store, name, root, device, progress, trusted_keys, head_alone=head_alone)
     images = learner.images
     folds, targets = folds_of(images.rows_of_classes), images.targets
     frozen = learner.embeddings(learner.loaded.pretrained, "embedding images")
@@ -123,12 +128,20 @@ def create(
         chance,
         plain.accuracy,
         None if combined is None else combined.accuracy,
+        learner.untried,
         task.others,
     )
 
 
 def _learner(
-    store: Store, name: str, root: Path, device: torch.device, progress: Progress, trusted_keys: Path | None
+    store: Store,
+    name: str,
+    root: Path,
+    device: torch.device,
+    progress: Progress,
+    trusted_keys: Path | None,
+    *,
+    head_alone: bool,
 ) -> Learner:
     url, router = store.files.url, store.manifest.router
     if store.manifest.backbone.reads_text:
@@ -150,11 +163,22 @@ def _learner(
         for place, head in enumerate(loaded.heads)
         if head.entry.combination is None and head.entry.name != name
     }
-    fewest = int(images.targets.bincount().min())
+    untried = "it was not asked for" if head_alone else _why_untried(loaded, images, others)
     changes = None
-    if others and fewest >= LEAST_IMAGES and not loaded.architecture.block.is_gated:
+    if untried is None:
         changes = Changes.of(loaded, list(others.values()), combined_ranks(store, tuple(others)))
-    return Learner(loaded, images, pixels, tuple(others), changes, progress)
+    return Learner(loaded, images, pixels, tuple(others), changes, untried, progress)
+
+
+def _why_untried(loaded: LoadedStore, images: LabelledImages, others: Mapping[str, int]) -> str | None:
+    """Says why no combination can be learned; None where one can."""
+    if not others:
+        return "the store has no other task"
+    if int(images.targets.bincount().min()) < LEAST_IMAGES:
+        return f"a class has fewer than {LEAST_IMAGES} images"
+    if loaded.architecture.block.is_gated:
+        return "the encoder's MLPs are gated"
+    return None
 
 
 def _new_task(learner: Learner, name: str, best: HeldOut, frozen: Tensor, *, is_combined: bool) -> NewTask:

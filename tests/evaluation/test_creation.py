@@ -83,6 +83,12 @@ def test_what_is_said_names_what_was_kept(store: Path, images: Path) -> None:
     assert str(store) in said
 
 
+def test_a_head_alone_is_all_that_is_tried_where_it_is_asked_for(store: Path, images: Path) -> None:
+    said = run(store, "colours", images, "--head-alone")
+    assert "combination of tasks    not tried: it was not asked for" in said
+    assert "kept: the pretrained encoder" in said
+
+
 def test_created_again_with_replace(store: Path, images: Path) -> None:
     run(store, "colours", images)
     first = Store.open(store).task("colours").revision
@@ -165,10 +171,10 @@ def test_a_store_in_the_papers_mode_is_refused(store: Path, images: Path) -> Non
 def test_created_tasks_answer_and_are_told_apart_without_any_other(store: Path, images: Path) -> None:
     run(store, "colours", images)
     blue = Image.new("RGB", (32, 32), COLOURS["blue"])
-    alone = Engine.open(str(store), EngineOptions(), without=["digits", "street"])
+    alone = Engine.open(str(store), EngineOptions(), without=["digits", "street", "signs"])
     assert label(alone.classify([blue])[0]) == "blue"
     run(store, "more", images)
-    both = Engine.open(str(store), EngineOptions(), without=["digits", "street"])
+    both = Engine.open(str(store), EngineOptions(), without=["digits", "street", "signs"])
     for mode in ("one_pass", "fast", "balanced", "exact"):
         assert label(both.classify([blue], mode=mode)[0]) == "blue"
 
