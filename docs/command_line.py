@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import typer
-
 from docs.markup import code, plain, table
-from mass_serve.cli.app import app
+from mass_serve.cli.app import COMMANDS
 
 # The shell's completion is typer's own, and --help is everywhere.
 NOT_SHOWN = {"help", "install_completion", "show_completion"}
@@ -16,7 +14,8 @@ NOT_SHOWN = {"help", "install_completion", "show_completion"}
 
 def command_sections() -> str:
     """A section for each command."""
-    return "\n\n".join(_sections(typer.main.get_command(app), "mass-serve"))
+    sections = (_sections(one.load(name), f"mass-serve {name}") for name, one in COMMANDS.items())
+    return "\n\n".join(section for own in sections for section in own)
 
 
 def _sections(command: Any, name: str) -> Iterator[str]:
