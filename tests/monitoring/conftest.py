@@ -92,7 +92,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
     keys.write_text(traffic.BOUNDED, encoding="utf-8")
     command = [sys.executable, "-m", "mass_serve.cli", "serve", str(store), "--port", str(port)]
     with (
-        _process([*command, "--admin-keys-file", str(keys), "--shadow-share", "0.5"]),
+        _process([*command, "--admin-keys-file", str(keys), "--shadow-share", "0.1"]),
         _process(_prometheus_command(program, folder, port, prometheus_port)),
         _client(port) as server,
         _client(prometheus_port) as prometheus,
