@@ -19,12 +19,14 @@ from torch import Tensor
 from benchmarks.random_models import CLASSES, VIT_B_32, random_parameters
 from mass_serve.backbone.architecture import Architecture, weight_of
 from mass_serve.engine.measuring import measured
+from mass_serve.merging import TaskSingularVectors
 from mass_serve.merging.threads import side_by_side
+from mass_serve.model_store.format.block_formats import BlockFormat
 from mass_serve.model_store.format.entries import HeadSpec, RouterSpec, TaskEntry
-from mass_serve.model_store.format.experts import BLOCK_DTYPES, ExpertLayout
+from mass_serve.model_store.format.experts import ExpertLayout
 from mass_serve.model_store.format.factoring import Factoring
 from mass_serve.model_store.format.file_names import PRETRAINED_FILE, task_folder
-from mass_serve.model_store.format.manifest import BlockDtype, Manifest
+from mass_serve.model_store.format.manifest import Manifest
 from mass_serve.model_store.format.preprocessing import Preprocessing
 from mass_serve.model_store.format.rank_rules import FixedRankRule
 from mass_serve.model_store.format.tensor_files import TensorSpec, write_tensors
@@ -46,7 +48,7 @@ def random_adapter_store(
     rank: int,
     architecture: Architecture = VIT_B_32,
     *,
-    block_dtype: BlockDtype = "bfloat16",
+    block_format: BlockFormat = "bfloat16",
     mode: ModeName = "exact",
     seed: int = 0,
     progress: Progress = silent,
@@ -59,7 +61,8 @@ def random_adapter_store(
     """
     generator = torch.Generator().manual_seed(seed)
     files = open_files(out)
-    layout = ExpertLayout(Factoring(architecture, "factored", FixedRankRule(rank=rank)), block_dtype)
+    factoring = Factoring(architecture, "factored", FixedRankRule(rank=rank))
+    layout = ExpertLayout(factoring, "bfloat16").of_format(block_format)
     pretrained = random_parameters(architecture, generator)
     norms = {name: float(weight.norm()) for name, weight in pretrained.items()}
     drawing = _Drawing(files, layout, norms, rank, generator)
@@ -70,7 +73,8 @@ def random_adapter_store(
         router=RouterSpec(mode=mode, layer=default_router_layer(architecture.depth), first_pass="pretrained"),
         rank_rule=FixedRankRule(rank=rank),
         patch_embedding="factored",
-        block_dtype=block_dtype,
+        block_dtype=layout.block_dtype,
+        block_format=layout.own_format,
         factored_parameters=tuple(layout.factoring.shapes),
         merged_base="rebuilt",
         files={PRETRAINED_FILE: _write(files, PRETRAINED_FILE, pretrained)},
@@ -127,11 +131,12 @@ class _Drawing:
             },
             ranks=ranks,
             adapter=True,
+            block_format=self.layout.own_format,
         )
 
     def _blocks(self, ranks: Mapping[str, int]) -> dict[str, Tensor]:
         """Draws orthonormal u and vh, and s, of every matrix of some rank."""
-        shapes, block = self.layout.factoring.shapes, BLOCK_DTYPES[self.layout.block_dtype]
+        shapes = self.layout.factoring.shapes
         drawn = {
             key: [torch.randn(size, rank, generator=self.generator) for size in shapes[key]]
             for key, rank in ranks.items()
@@ -139,10 +144,10 @@ class _Drawing:
         }
 
         def of_parameter(key: str) -> dict[str, Tensor]:
-            u, v = (torch.linalg.qr(side)[0].to(block) for side in drawn[key])
+            u, v = (torch.linalg.qr(side)[0] for side in drawn[key])
             s = torch.arange(1, ranks[key] + 1) ** -0.5
             s *= CHANGE * self.norms[key] / s.norm()
-            return {f"{key}.u": u, f"{key}.s": s, f"{key}.vh": v.T}
+            return self.layout.change_tensors(key, TaskSingularVectors(u, s, v.T))
 
         tensors: dict[str, Tensor] = {}
         for of_one in side_by_side(of_parameter, drawn):

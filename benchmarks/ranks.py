@@ -27,8 +27,6 @@ from mass_serve.evaluation.methods import Routed
 from mass_serve.evaluation.variants import Variants
 from mass_serve.model_store.build_options import BuildOptions
 from mass_serve.model_store.build_store import build
-from mass_serve.model_store.format.experts import BLOCK_DTYPES
-from mass_serve.model_store.format.rank_rules import triplet_bytes
 from mass_serve.model_store.plan import TaskInput
 from mass_serve.model_store.store import Store
 from mass_serve.router import ModeName
@@ -110,9 +108,8 @@ def measured(rule: dict[str, Any], store: Store, data: Path) -> Row:
 
 
 def _block_bytes(store: Store) -> int:
-    item, shapes = BLOCK_DTYPES[store.layout.block_dtype].itemsize, store.layout.factoring.shapes
     return sum(
-        rank * triplet_bytes(shapes[name], item)
+        rank * store.layout_of(task).triplet_bytes[name]
         for task in store.manifest.tasks
         for name, rank in store.layout.ranks_of(task).items()
     )

@@ -68,6 +68,10 @@ COMMANDS = {
         "mass_serve.cli.compact",
         "Cuts the tasks of a store to its budget; their fine-tuned models are not needed.",
     ),
+    "convert": LazyCommand(
+        "mass_serve.cli.convert",
+        "Keeps the blocks of a store in another format; the fine-tuned models are not needed.",
+    ),
     "next": LazyCommand(
         "mass_serve.cli.next_revision",
         "The next revision of a store: every command takes it as STORE#next, and servers do not serve it.",

@@ -42,7 +42,7 @@ def compact(
         fail(error)
     revisions = {task.name: task.revision for task in before.manifest.tasks}
     cut = [task.name for task in after.manifest.tasks if task.revision != revisions.get(task.name)]
-    sizes = [_task_bytes(one) for one in (before, after)]
+    sizes = [task_bytes(one) for one in (before, after)]
     if as_json:
         content = {
             "store": after.files.url,
@@ -63,7 +63,7 @@ def compact(
         remind_to_sign(after)
 
 
-def _task_bytes(store: Store) -> int:
+def task_bytes(store: Store) -> int:
     """What the current revisions of all tasks take."""
     return sum(store.files.size(path) for task in store.manifest.tasks for path in task.files)
 

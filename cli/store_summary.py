@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 
 import typer
@@ -162,8 +163,16 @@ def _encoder(manifest: Manifest) -> str:
         f"router at block {manifest.router.layer}{_late_token(manifest)}; "
         f"mode {manifest.router.mode}, first pass {manifest.router.first_pass}; "
         f"merged base {manifest.merged_base}; "
-        f"blocks {manifest.block_dtype}, {manifest.factoring.rule}"
+        f"blocks {_block_formats(manifest)}, {manifest.factoring.rule}"
     )
+
+
+def _block_formats(manifest: Manifest) -> str:
+    """The formats of the tasks' blocks, the store's own first, with how many tasks have another."""
+    own = manifest.block_format or manifest.block_dtype
+    counts = Counter(task.block_format or manifest.block_dtype for task in manifest.tasks)
+    others = [f"{name} of {count} tasks" for name, count in sorted(counts.items()) if name != own]
+    return " and ".join([own, *others])
 
 
 def _late_token(manifest: Manifest) -> str:

@@ -12,9 +12,10 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from mass_serve.backbone.architecture import Token
+from mass_serve.model_store.format.block_formats import BlockDtype, BlockFormat
 from mass_serve.model_store.format.entries import FirstPass, HeadChoice, RouterSpec
 from mass_serve.model_store.format.factoring import PatchEmbeddingForm
-from mass_serve.model_store.format.manifest import BlockDtype, MergedBaseForm
+from mass_serve.model_store.format.manifest import MergedBaseForm
 
 
 def _as_in_manifest(name: str, description: str) -> Any:
@@ -78,6 +79,9 @@ class BuildOptions(BaseModel):
         description="tokens of a text that are read (default: what the pretrained model's files say)",
     )
     block_dtype: BlockDtype = Field(default="bfloat16", description="dtype of the singular blocks")
+    format: BlockFormat | None = Field(
+        default=None, description="how the singular blocks are kept, in few bits too (default: --block-dtype)"
+    )
     merged_base: Literal["auto", MergedBaseForm] = Field(
         default="auto", description="stored, or rebuilt at load; auto: what is quicker"
     )

@@ -214,6 +214,7 @@ def _draft(
         **rule_keys(factoring.rule),
         patch_embedding=factoring.patch_embedding,
         block_dtype=layout.block_dtype,
+        block_format=layout.own_format,
         factored_parameters=tuple(factoring.shapes),
         merged_base="rebuilt",
         files={PRETRAINED_FILE: journal.files()[PRETRAINED_FILE], **tokenizer},

@@ -84,7 +84,7 @@ def opened_changes(store: Store, entry: TaskEntry) -> Iterator[Callable[[str], T
     with ExitStack() as stack:
         if entry.combination is None:
             tensors = stack.enter_context(store.experts_file(entry))
-            yield partial(store.layout.read_change, read=tensors.read)
+            yield partial(store.layout_of(entry).read_change, read=tensors.read)
             return
         tasks = map(store.task, entry.combination.tasks)
         others = [stack.enter_context(opened_changes(store, task)) for task in tasks]

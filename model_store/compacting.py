@@ -130,7 +130,7 @@ def _cut(store: Store, task: TaskEntry) -> TaskEntry | None:
     """
     if not task.has_blocks:
         return None
-    layout, own = store.layout, store.layout.ranks_of(task)
+    layout, own = store.layout_of(task), store.layout.ranks_of(task)
     prescribed = layout.factoring.prescribed()
     if prescribed is not None and all(own[name] <= rank for name, rank in prescribed.items()):
         return None

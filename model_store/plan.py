@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from mass_serve.backbone.architecture import Architecture
 from mass_serve.model_store.build_options import BuildOptions
 from mass_serve.model_store.errors import CheckpointError, StoreError, TaskError
+from mass_serve.model_store.format.block_formats import BlockFormat
 from mass_serve.model_store.format.entries import FIRST_MODE, FirstPass, RouterSpec
 from mass_serve.model_store.format.experts import ExpertLayout
 from mass_serve.model_store.format.factoring import Factoring
@@ -56,6 +57,7 @@ class TaskInput:
     # says so.
     multi_label: bool = False
     thresholds: Path | None = None
+    block_format: BlockFormat | None = None  # None: the store's
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,7 @@ class PlannedTask:
     individual_accuracy: float | None
     input_files: tuple[Path, ...]
     origins: tuple[Origin, ...]
+    block_format: BlockFormat | None  # None: the store's
 
 
 @dataclass(frozen=True)
@@ -129,7 +132,8 @@ def plan_build(
     planned = tuple(_plan(task, base.architecture, prepared, opened) for task in tasks)
     base = with_pooling_of(base, {task.name: task.checkpoint for task in planned if not task.head.each_token})
     planned = tuple(_pooled_as(base.architecture, task) for task in planned)
-    layout = ExpertLayout(Factoring(base.architecture, options.patch_embedding, rule), options.block_dtype)
+    factoring = Factoring(base.architecture, options.patch_embedding, rule)
+    layout = ExpertLayout(factoring, options.block_dtype).of_format(options.format)
     if isinstance(rule, BudgetRule):
         refuse_small_budget(layout, rule.times * base.nbytes)
     return BuildPlan(
@@ -222,6 +226,7 @@ def _plan(
         individual_accuracy=task.individual_accuracy,
         input_files=files,
         origins=task.origins,
+        block_format=task.block_format,
     )
 
 
@@ -335,7 +340,10 @@ def _fingerprint(
         "tokenizer": None if prepared.tokenizer is None else prepared.tokenizer.sha256,
         "pretrained": [_identity(path) for path in pretrained.input_files],
         "tasks": [
-            [task.name, task.individual_accuracy, task.head.thresholds, *map(_identity, task.input_files)]
+            [
+                *(task.name, task.individual_accuracy, task.head.thresholds, task.block_format),
+                *map(_identity, task.input_files),
+            ]
             for task in tasks
         ],
     }

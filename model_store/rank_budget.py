@@ -99,7 +99,7 @@ def _stored_spectra(store: Store, task: TaskEntry) -> list[Spectrum]:
     vectors, square = store.load_experts(task.name).singular_vectors, _square(task.distance)
     return [
         (vectors[name].s.double().square() / square, cost)
-        for name, cost in store.layout.triplet_bytes.items()
+        for name, cost in store.layout_of(task).triplet_bytes.items()
     ]
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -33,8 +33,7 @@ from mass_serve.model_store.format.tensor_files import (
     TensorFile,
     TensorFileError,
     TensorSpec,
-    immoderate_numbers,
-    is_moderate,
+    unusable_numbers,
 )
 from mass_serve.model_store.progress import Progress, silent
 from mass_serve.model_store.signing import TrustedKeys, signed_manifest
@@ -122,8 +121,13 @@ class Store:
 
     def experts_in(self, file: RegularFile, entry: TaskEntry) -> TaskExperts:
         """Loads what a task changes of the encoder from its file, which is open."""
-        tensors = dict(self._read_open(file, entry.experts_file, self._expert_shapes(entry)))
-        return experts_from_tensors(self.layout, tensors)
+        layout = self.layout_of(entry)
+        shapes, whole = self._expert_shapes(entry), layout.packed_tensors
+        return experts_from_tensors(layout, dict(self._read_open(file, entry.experts_file, shapes, whole)))
+
+    def layout_of(self, entry: TaskEntry) -> ExpertLayout:
+        """Returns the layout of the experts file of one of the store's tasks."""
+        return self.layout.of_entry(entry)
 
     def load_head(self, task_name: str) -> HeadTensors:
         """Loads a task's classification head. Raises TaskError for an unknown task."""
@@ -181,32 +185,38 @@ class Store:
             yield partial(self._read_through, path, manifest.backbone.parameter_shapes() if shaped else None)
         for entry in manifest.all_entries():
             if entry.combination is None:
-                yield partial(self._read_through, entry.experts_file, self._expert_shapes(entry))
+                whole = self.layout_of(entry).packed_tensors
+                yield partial(self._read_through, entry.experts_file, self._expert_shapes(entry), whole)
             elif entry.changes_file is not None:
                 yield partial(self._read_through, entry.changes_file, None)
             yield partial(self._load_head, entry)
 
-    def _read_through(self, path: str, shapes: Shapes | None) -> None:
-        for _ in self._read(path, shapes):
+    def _read_through(self, path: str, shapes: Shapes | None, whole: Collection[str] = ()) -> None:
+        for _ in self._read(path, shapes, whole):
             pass  # it is kept no longer than until the next comes
 
-    def _read(self, path: str, shapes: Shapes | None = None) -> Iterator[tuple[str, Tensor]]:
+    def _read(
+        self, path: str, shapes: Shapes | None = None, whole: Collection[str] = ()
+    ) -> Iterator[tuple[str, Tensor]]:
         """Reads a file of tensors of finite numbers, of these shapes if any are said, in the file's order.
 
-        Raises IntegrityError; only after the last tensor is it known that none is to be raised.
+        The tensors `whole` hold whole numbers. Raises IntegrityError; only after the last tensor is it known
+        that none is to be raised.
         """
         with self.opened(path) as file:
-            yield from self._read_open(file, path, shapes)
+            yield from self._read_open(file, path, shapes, whole)
 
-    def _read_open(self, file: RegularFile, path: str, shapes: Shapes | None) -> Iterator[tuple[str, Tensor]]:
+    def _read_open(
+        self, file: RegularFile, path: str, shapes: Shapes | None, whole: Collection[str] = ()
+    ) -> Iterator[tuple[str, Tensor]]:
         """Reads the file of a path, which is open, as `_read` does."""
-        digest, immoderate = hashlib.sha256(), ""
+        digest, problem = hashlib.sha256(), ""
         try:
-            tensors = StoredTensors(path, TensorFile(file))
+            tensors = StoredTensors(path, TensorFile(file, whole=whole))
             if shapes is not None:
                 tensors.check_shapes(shapes)
             for name, tensor in tensors.file.read_in_order(digest):
-                immoderate = immoderate or ("" if is_moderate(tensor) else name)
+                problem = problem or unusable_numbers(name, tensor)
                 yield name, tensor
         except TensorFileError as error:
             self._check_hash(path, self._hash_of(path, file))  # which explains more
@@ -217,8 +227,8 @@ class Store:
             self._check_hash(path, self._hash_of(path, file))
             raise
         self._check_hash(path, digest.hexdigest())
-        if immoderate:
-            raise IntegrityError(f"{path} cannot be used: {immoderate_numbers(immoderate)}")
+        if problem:
+            raise IntegrityError(f"{path} cannot be used: {problem}")
 
     @contextmanager
     def checked_file(self, path: str) -> Iterator[RegularFile]:
@@ -230,11 +240,11 @@ class Store:
                 raise IntegrityError(f"{path} in {self.files.url} was changed while it was read")
 
     @contextmanager
-    def tensors(self, path: str) -> Iterator[StoredTensors]:
-        """Opens a checked file of tensors, whatever their names and shapes."""
+    def tensors(self, path: str, whole: Collection[str] = ()) -> Iterator[StoredTensors]:
+        """Opens a checked file of tensors, whatever their names and shapes; those of `whole` numbers."""
         with self.checked_file(path) as file:
             try:
-                tensors = TensorFile(file)
+                tensors = TensorFile(file, whole=whole)
             except TensorFileError as error:
                 raise IntegrityError(f"{path} cannot be used: {error}") from error
             yield StoredTensors(path, tensors)
@@ -249,12 +259,12 @@ class Store:
     @contextmanager
     def experts_file(self, entry: TaskEntry) -> Iterator[StoredTensors]:
         """Opens a checked file that holds a task's blocks and deltas, of the manifest's ranks."""
-        with self.tensors(entry.experts_file) as tensors:
+        with self.tensors(entry.experts_file, self.layout_of(entry).packed_tensors) as tensors:
             tensors.check_shapes(self._expert_shapes(entry))
             yield tensors
 
     def _expert_shapes(self, entry: TaskEntry) -> Shapes:
-        specs = self.layout.tensor_specs(self.layout.ranks_of(entry))
+        specs = self.layout_of(entry).tensor_specs(self.layout.ranks_of(entry))
         return {key: spec.shape for key, spec in specs.items()}
 
     def _load_encoder(self, path: str) -> dict[str, Tensor]:

@@ -95,6 +95,7 @@ def write_task(
     With `named_by_content` its name is that of `revision_of`.
     """
     stage = f"factoring {task.name}"
+    layout = layout if task.block_format is None else layout.of_format(task.block_format)
     factored = factor_task(
         layout.of_task(distance), pretrained, task.checkpoint.change, stage, progress, exact
     )
@@ -122,6 +123,7 @@ def write_task(
         ranks=ranks,
         adapter=task.checkpoint.is_adapter,
         origins=task.origins,
+        block_format=layout.own_format,
     )
 
 
@@ -142,9 +144,12 @@ class _TensorFile:
         return digest.hexdigest()
 
 
-def copy_file(store: Store, path: str, copy: str) -> None:
-    """Copies a file of the store, whose hash is checked, to another name in it. Raises IntegrityError."""
-    with store.checked_file(path) as source, store.files.writing(copy) as target:
+def copy_file(store: Store, path: str, copy: str, files: StoreFiles | None = None) -> None:
+    """Copies a file of the store, whose hash is checked, to another name in it, or in `files`.
+
+    Raises IntegrityError.
+    """
+    with store.checked_file(path) as source, (files or store.files).writing(copy) as target:
         target.writelines(source.chunks())
 
 

@@ -10,6 +10,7 @@ from pydantic import Field, field_validator, model_validator
 from mass_serve.backbone.architecture import Token
 from mass_serve.kernels.activations import HeadActivation
 from mass_serve.model_store.format.architecture_v1 import Epsilon
+from mass_serve.model_store.format.block_formats import BlockFormat
 from mass_serve.model_store.format.field_types import (
     LARGEST_SIZE,
     Label,
@@ -134,6 +135,8 @@ class TaskEntry(StrictModel):
     ranks: dict[str, Rank] | None = Field(default=None, exclude_if=is_none)
     # Its directions are where an adapter began, at random. Format version 1 has no such key.
     adapter: bool = Field(default=False, exclude_if=not_)
+    # How its blocks are kept, where not in the store's `block_dtype`. Format version 1 has no such key.
+    block_format: BlockFormat | None = Field(default=None, exclude_if=is_none)
     # Of what was fetched by its name: checkpoint, head, labels. Format version 1 has no such key.
     origins: tuple[Origin, ...] = Field(default=(), exclude_if=().__eq__)
     # Of a task that was created of labelled inputs, in place of blocks. Format version 1 has no such key.

@@ -9,22 +9,25 @@ import torch
 from torch import Tensor
 
 from mass_serve.backbone.architecture import Architecture
-from mass_serve.merging import DenseDelta, TaskChange, TaskSingularVectors, ThinDelta
+from mass_serve.merging import DenseDelta, TaskChange, ThinDelta
 from mass_serve.merging.threads import side_by_side
+from mass_serve.model_store.format.block_formats import (
+    BLOCK_FORMS,
+    BlockDtype,
+    BlockFormat,
+    StoredVectors,
+    unpacked,
+)
 from mass_serve.model_store.format.entries import TaskEntry
 from mass_serve.model_store.format.factoring import Factoring, Ranks
-from mass_serve.model_store.format.manifest import BlockDtype, Manifest
+from mass_serve.model_store.format.manifest import Manifest
 from mass_serve.model_store.format.rank_choice import Delta, kept_singular_vectors, norm_of
-from mass_serve.model_store.format.rank_rules import BudgetRule, RuleOfSizes, triplet_bytes
+from mass_serve.model_store.format.rank_rules import BudgetRule, RuleOfSizes
 from mass_serve.model_store.format.tensor_files import TensorSpec
 from mass_serve.model_store.progress import Progress, silent
 
-BLOCK_DTYPES: dict[BlockDtype, torch.dtype] = {
-    "bfloat16": torch.bfloat16,
-    "float16": torch.float16,
-    "float32": torch.float32,
-}
-
+# What a task changed of one parameter, as it is stored.
+StoredChange = StoredVectors | DenseDelta
 ReadParameter = Callable[[str], Tensor]
 # From the name of a parameter and what it was before to `finetuned - pretrained`.
 ReadChange = Callable[[str, Tensor], Delta]
@@ -34,13 +37,17 @@ ReadChange = Callable[[str, Tensor], Delta]
 class TaskExperts:
     """All changes of one task, in memory."""
 
-    singular_vectors: dict[str, TaskSingularVectors]  # u, vh in the store's block dtype, s float32
+    singular_vectors: dict[str, StoredVectors]  # in the task's format
     dense_deltas: dict[str, Tensor]  # float32, of the parameter's shape
 
-    def change(self, name: str) -> TaskChange:
-        """Returns the task's change of one parameter. Raises KeyError for an unknown name."""
+    def stored_change(self, name: str) -> StoredChange:
+        """Returns the task's change of one parameter, as stored. Raises KeyError for an unknown name."""
         vectors = self.singular_vectors.get(name)
         return DenseDelta(self.dense_deltas[name]) if vectors is None else vectors
+
+    def change(self, name: str) -> TaskChange:
+        """Returns the same in floating-point numbers."""
+        return _unpacked(self.stored_change(name))
 
     def leading(self, ranks: Ranks) -> TaskExperts:
         """Returns the changes with as many of the leading triplets of each matrix."""
@@ -50,15 +57,35 @@ class TaskExperts:
 
 @dataclass(frozen=True)
 class ExpertLayout:
-    """The layout of every experts file of one store."""
+    """The layout of experts files: of a store's new tasks, or of one task (`of_entry`)."""
 
     factoring: Factoring
-    block_dtype: BlockDtype
+    block_dtype: BlockDtype  # of blocks whose task says no format
+    own_format: BlockFormat | None = None  # None: that
 
     @classmethod
     def of(cls, manifest: Manifest) -> ExpertLayout:
-        """The layout that a manifest prescribes."""
-        return cls(manifest.factoring, manifest.block_dtype)
+        """The layout that a manifest prescribes for a task that is added."""
+        return cls(manifest.factoring, manifest.block_dtype, manifest.block_format)
+
+    def of_format(self, own: BlockFormat | None) -> ExpertLayout:
+        """The layout in another format; None: blocks of `block_dtype`."""
+        return replace(self, own_format=None if own == self.block_dtype else own)
+
+    def of_entry(self, task: TaskEntry) -> ExpertLayout:
+        """The layout of the experts file of a task of the store."""
+        return self.of_format(task.block_format)
+
+    @property
+    def block_format(self) -> BlockFormat:
+        """The format of the blocks."""
+        return self.own_format or self.block_dtype
+
+    @property
+    def packed_tensors(self) -> frozenset[str]:
+        """The names of the tensors that hold whole numbers."""
+        specs = self.tensor_specs(dict.fromkeys(self.factoring.shapes, 1))
+        return frozenset(name for name, spec in specs.items() if spec.dtype == torch.int8)
 
     @property
     def backbone(self) -> Architecture:
@@ -79,23 +106,21 @@ class ExpertLayout:
         return ranks
 
     def tensor_specs(self, ranks: Ranks) -> dict[str, TensorSpec]:
-        """The tensors of an experts file: `NAME.u`, `NAME.s`, `NAME.vh` or `NAME.delta`."""
-        block = BLOCK_DTYPES[self.block_dtype]
-        specs = {}
+        """The tensors of an experts file: those of the format for blocks, or `NAME.delta`."""
+        form, factored = BLOCK_FORMS[self.block_format], self.factoring.shapes
+        specs: dict[str, TensorSpec] = {}
         for name, shape in self.backbone.parameter_shapes().items():
-            if name not in ranks:
+            if name in ranks:
+                specs |= form.specs(name, factored[name], ranks[name])
+            else:
                 specs[f"{name}.delta"] = TensorSpec(torch.float32, shape)
-                continue
-            specs[f"{name}.u"] = TensorSpec(block, (shape[0], ranks[name]))
-            specs[f"{name}.s"] = TensorSpec(torch.float32, (ranks[name],))
-            specs[f"{name}.vh"] = TensorSpec(block, (ranks[name], shape[1]))
         return specs
 
     @property
     def triplet_bytes(self) -> dict[str, int]:
         """What one triplet of each factored parameter takes in an experts file."""
-        item = BLOCK_DTYPES[self.block_dtype].itemsize
-        return {name: triplet_bytes(shape, item) for name, shape in self.factoring.shapes.items()}
+        form = BLOCK_FORMS[self.block_format]
+        return {name: form.triplet_bytes(shape) for name, shape in self.factoring.shapes.items()}
 
     def kept_ranks(self, experts: TaskExperts) -> dict[str, int]:
         """R of every factored parameter when the store's rule is applied to what is kept of a task."""
@@ -109,24 +134,36 @@ class ExpertLayout:
                 ranks[name] = rule.chosen(s.double().square(), costs[name])
         return ranks
 
-    def change_tensors(self, name: str, change: TaskChange) -> dict[str, Tensor]:
-        """The tensors of an experts file that hold a task's change of one parameter."""
+    def kept(self, vectors: StoredVectors) -> StoredVectors:
+        """The same singular vectors in this format, whichever they were in before."""
+        return BLOCK_FORMS[self.block_format].kept(vectors)
+
+    def change_tensors(self, name: str, change: StoredChange) -> dict[str, Tensor]:
+        """The tensors of an experts file that hold a task's change of one parameter, in this format."""
         if isinstance(change, DenseDelta):
             return {f"{name}.delta": change.values}
-        return {f"{name}.u": change.u, f"{name}.s": change.s, f"{name}.vh": change.vh}
+        return BLOCK_FORMS[self.block_format].tensors(name, self.kept(change))
 
     def experts_tensors(self, experts: TaskExperts) -> dict[str, Tensor]:
         """The tensors of a task's experts file."""
         tensors: dict[str, Tensor] = {}
         for name in self.backbone.parameter_shapes():
-            tensors |= self.change_tensors(name, experts.change(name))
+            tensors |= self.change_tensors(name, experts.stored_change(name))
         return tensors
 
-    def read_change(self, name: str, read: ReadParameter) -> TaskChange:
+    def read_stored(self, name: str, read: ReadParameter) -> StoredChange:
         """Reads a task's change of one parameter from the tensors of its experts file."""
         if name not in self.factoring.shapes:
             return DenseDelta(read(f"{name}.delta"))
-        return TaskSingularVectors(read(f"{name}.u"), read(f"{name}.s"), read(f"{name}.vh"))
+        return BLOCK_FORMS[self.block_format].read(name, self.factoring.shapes[name], read)
+
+    def read_change(self, name: str, read: ReadParameter) -> TaskChange:
+        """Reads the same in floating-point numbers."""
+        return _unpacked(self.read_stored(name, read))
+
+
+def _unpacked(change: StoredChange) -> TaskChange:
+    return change if isinstance(change, DenseDelta) else unpacked(change)
 
 
 @dataclass(frozen=True)
@@ -135,7 +172,8 @@ class FactoredTask:
 
     tensors: dict[str, Tensor]  # of its experts file
     ranks: dict[str, int]  # of every factored parameter, in forward order
-    energy_kept: float  # sum of s^2 over ||delta||_F^2 of all factored parameters; 1 where nothing changed
+    # Before any rounding: sum of s^2 over ||delta||_F^2 of all factored parameters; 1 where nothing changed.
+    energy_kept: float
 
 
 def factor_task(
@@ -156,42 +194,35 @@ def factor_task(
     ranks: dict[str, int] = {}
     kept = energy = 0.0
 
-    def factor(name: str) -> tuple[dict[str, Tensor], float]:
+    def factor(name: str) -> tuple[dict[str, Tensor], Tensor | None, float]:
         before = pretrained(name)
         delta = change(name, before)
-        return _change_tensors(layout, name, before, delta, exact), norm_of(delta) ** 2
+        if name not in layout.factoring.shapes:
+            dense = delta.dense() if isinstance(delta, ThinDelta) else delta
+            return layout.change_tensors(name, DenseDelta(dense)), None, 0.0
+        cost = layout.triplet_bytes[name]
+        found = kept_singular_vectors(before, delta, layout.factoring.rule, cost, exact)
+        return layout.change_tensors(name, found), found.s, norm_of(delta) ** 2
 
     progress(stage, 0, len(names))
-    for done, (name, (changed, of_change)) in enumerate(
+    for done, (name, (changed, s, of_change)) in enumerate(
         zip(names, side_by_side(factor, names), strict=True), 1
     ):
-        if (s := changed.get(f"{name}.s")) is not None:
+        if s is not None:
             ranks[name] = len(s)
-            kept, energy = kept + norm_of(s) ** 2, energy + of_change
+            kept, energy = kept + norm_of(s.float()) ** 2, energy + of_change
         tensors |= changed
         progress(stage, done, len(names))
     # Rounding may make the kept more than there was.
     return FactoredTask(tensors, ranks, min(1.0, kept / energy) if energy else 1.0)
 
 
-def _change_tensors(
-    layout: ExpertLayout, name: str, before: Tensor, delta: Delta, exact: bool
-) -> dict[str, Tensor]:
-    if name not in layout.factoring.shapes:
-        dense = delta.dense() if isinstance(delta, ThinDelta) else delta
-        return layout.change_tensors(name, DenseDelta(dense))
-    block = BLOCK_DTYPES[layout.block_dtype]
-    found = kept_singular_vectors(before, delta, layout.factoring.rule, block.itemsize, exact)
-    vectors = TaskSingularVectors(found.u.to(block), found.s.float(), found.vh.to(block))
-    return layout.change_tensors(name, vectors)
-
-
 def experts_from_tensors(layout: ExpertLayout, tensors: dict[str, Tensor]) -> TaskExperts:
     """Makes a task's changes from all tensors of its experts file."""
     changes = {
-        name: layout.read_change(name, tensors.__getitem__) for name in layout.backbone.parameter_shapes()
+        name: layout.read_stored(name, tensors.__getitem__) for name in layout.backbone.parameter_shapes()
     }
     return TaskExperts(
-        {name: change for name, change in changes.items() if isinstance(change, TaskSingularVectors)},
+        {name: change for name, change in changes.items() if not isinstance(change, DenseDelta)},
         {name: change.values for name, change in changes.items() if isinstance(change, DenseDelta)},
     )

@@ -18,6 +18,7 @@ from mass_serve.backbone.architecture import PatchEmbedding
 from mass_serve.model_store.errors import ManifestError
 from mass_serve.model_store.format.architecture_v1 import StoredArchitecture, is_flat
 from mass_serve.model_store.format.architecture_v2 import NestedStoredArchitecture
+from mass_serve.model_store.format.block_formats import BlockDtype, BlockFormat
 from mass_serve.model_store.format.entries import CalibrationEntry, RouterSpec, TaskEntry, is_none
 from mass_serve.model_store.format.factoring import Factoring, PatchEmbeddingForm
 from mass_serve.model_store.format.field_types import (
@@ -44,7 +45,6 @@ from mass_serve.model_store.format.strict_json import parse_json
 
 FORMAT_VERSION = 2  # the newest
 
-BlockDtype = Literal["bfloat16", "float16", "float32"]
 MergedBaseForm = Literal["stored", "rebuilt"]
 
 
@@ -62,7 +62,9 @@ class Manifest(StrictModel):
     ratio_budget: RatioBudget | None = Field(default=None, exclude_if=is_none)
     rank_rule: StoredRankRule | None = Field(default=None, exclude_if=is_none)
     patch_embedding: PatchEmbeddingForm
-    block_dtype: BlockDtype
+    block_dtype: BlockDtype  # of the blocks of every task whose entry has no `block_format`
+    # That of tasks that are added, where it is not `block_dtype`. Format version 1 has no such key.
+    block_format: BlockFormat | None = Field(default=None, exclude_if=is_none)
     factored_parameters: tuple[str, ...]
     merged_base: MergedBaseForm
     files: dict[RelativePath, Sha256]  # of pretrained; tokenizer, merged base, calibration where there are
@@ -274,6 +276,8 @@ def lowest_version(manifest: Manifest) -> int:
         manifest.router.late_token is not None,
         manifest.rank_rule is not None or manifest.ratio_budget is not None,
         any(task.ranks is not None or task.adapter for task in manifest.all_entries()),
+        manifest.block_format is not None,
+        any(entry.block_format is not None for entry in manifest.all_entries()),
         any(entry.head.hidden is not None or entry.head.each_token for entry in manifest.all_entries()),
         any(entry.head.is_multi_label for entry in manifest.all_entries()),
         any(entry.combination is not None for entry in manifest.all_entries()),

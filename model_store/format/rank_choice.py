@@ -16,7 +16,7 @@ from torch import Tensor
 
 from mass_serve.merging import TaskSingularVectors, ThinDelta, task_singular_vectors
 from mass_serve.merging.formats.ranks import energies_of
-from mass_serve.model_store.format.rank_rules import RankRule, RuleOfSizes, triplet_bytes
+from mass_serve.model_store.format.rank_rules import RankRule, RuleOfSizes
 
 Delta = Tensor | ThinDelta
 
@@ -24,12 +24,12 @@ FLOAT32_ROUNDING = torch.finfo(torch.float32).eps  # twice 2^-24
 
 
 def kept_singular_vectors(
-    before: Tensor, delta: Delta, rule: RankRule, item_bytes: int, exact: bool = False
+    before: Tensor, delta: Delta, rule: RankRule, cost: int, exact: bool = False
 ) -> TaskSingularVectors:
     """Computes the leading singular triplets of a change [d_out, d_in], as many as a rule keeps.
 
     A thin change has no more than its own rank, a dense one of `before` no more than stands out of rounding.
-    `item_bytes` are those of one number of a block; with `exact` a dense change is decomposed as a whole
+    `cost` is what a triplet takes in bytes; with `exact` a dense change is decomposed as a whole
     (`merging.task_singular_vectors`).
     """
     rows, columns = delta.shape
@@ -37,7 +37,7 @@ def kept_singular_vectors(
     if isinstance(rule, RuleOfSizes):
         rank = rule.prescribed(shape)
     else:
-        rank = rule.chosen(energies_of_change(delta), triplet_bytes(shape, item_bytes))
+        rank = rule.chosen(energies_of_change(delta), cost)
     if isinstance(delta, ThinDelta):
         return delta.singular_vectors().leading(rank)
     vectors = task_singular_vectors(delta, rank, exact)

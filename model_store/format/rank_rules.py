@@ -22,18 +22,12 @@ from mass_serve.merging.formats.ranks import rank_above, rank_keeping
 from mass_serve.model_store.format.field_types import Share, Size, StrictModel
 
 Shape = tuple[int, int]
-S_BYTES = 4  # singular values are float32 whatever the blocks are
 # Energies are at most those of a base of a trillion numbers, none of which is beyond 1e30.
 LARGEST_LEVEL = 1e72
 # A budget beyond keeps every triplet there is, of any store.
 LARGEST_BUDGET = 1e6
 # What the ratios of all tasks add up to.
 RatioBudget = Annotated[float, Field(gt=0, le=LARGEST_BUDGET)]
-
-
-def triplet_bytes(shape: Shape, item_bytes: int) -> int:
-    """Returns what one triplet of a matrix takes in a store: a column of u, a row of vh and a number s."""
-    return sum(shape) * item_bytes + S_BYTES
 
 
 class RatioRule(StrictModel):

@@ -19,8 +19,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, BinaryIO, Protocol
 
@@ -37,6 +37,8 @@ DTYPE_CODES = {
     torch.bfloat16: "BF16",
 }
 DTYPES = {code: dtype for dtype, code in DTYPE_CODES.items()}
+# Of the whole numbers that packed blocks are; in other files such numbers are not read.
+_WHOLE_CODE = "I8"
 # Those that a file may have beside ours, such as the position ids of a checkpoint; they are not read.
 _OTHER_BITS = {
     **dict.fromkeys(("F4",), 4),
@@ -62,7 +64,7 @@ LARGEST_NUMBER = 1e30
 class TensorSpec:
     """One tensor as a file's header describes it."""
 
-    dtype: torch.dtype | None  # None: one that we do not use, such as integers
+    dtype: torch.dtype | None  # None: one that we do not use, such as integers of other files
     shape: tuple[int, ...]
 
     @property
@@ -89,6 +91,11 @@ class _Place:
     spec: TensorSpec
     start: int
     end: int
+    is_whole: bool  # of whole numbers of 8 bits
+
+    def holding_whole_numbers(self) -> _Place:
+        """The same, where whole numbers are expected, and nothing else."""
+        return replace(self, spec=replace(self.spec, dtype=torch.int8 if self.is_whole else None))
 
 
 class TensorLayout:
@@ -107,22 +114,28 @@ class TensorLayout:
 class TensorFile:
     """An open safetensors file whose header was found to be right. Threads may read at once."""
 
-    def __init__(self, file: RegularFile, layout: TensorLayout | None = None) -> None:
+    def __init__(
+        self, file: RegularFile, layout: TensorLayout | None = None, whole: Collection[str] = ()
+    ) -> None:
         """Reads the header, unless it is known from an earlier time that the file was open.
 
-        Raises TensorFileError.
+        The tensors `whole` hold whole numbers of 8 bits, all others floating-point numbers. Raises
+        TensorFileError.
         """
         self._file = file
         self.layout = layout or TensorLayout(file)
-        self.specs = self.layout.specs
-        self._head, self._places = self.layout.head, self.layout.places
+        self._whole = frozenset(whole)
+        self._head = self.layout.head
+        self._places = {
+            name: place.holding_whole_numbers() if name in self._whole else place
+            for name, place in self.layout.places.items()
+        }
+        self.specs = {name: place.spec for name, place in self._places.items()}
 
     def read(self, name: str) -> Tensor:
         """Reads one tensor, into memory of its own. Raises TensorFileError, and KeyError for another name."""
         place = self._places[name]
-        if place.spec.dtype is None:
-            raise TensorFileError(f"{name} must be floating-point numbers")
-        tensor = torch.empty(place.spec.shape, dtype=place.spec.dtype)
+        tensor = torch.empty(place.spec.shape, dtype=self._dtype_of(name))
         try:
             self._file.read_into(_bytes_of(tensor), len(self._head) + place.start)
         except EOFError as error:
@@ -132,8 +145,8 @@ class TensorFile:
     def read_finite(self, name: str) -> Tensor:
         """Reads one tensor. Raises TensorFileError where it holds what nobody can compute with."""
         tensor = self.read(name)
-        if not is_moderate(tensor):
-            raise TensorFileError(immoderate_numbers(name))
+        if problem := unusable_numbers(name, tensor):
+            raise TensorFileError(problem)
         return tensor
 
     def read_all(self) -> dict[str, Tensor]:
@@ -167,17 +180,26 @@ class TensorFile:
             raise TensorFileError(f"its tensors cannot be read: {error}") from error
         digest.update(_bytes_of(content))
         for name, place in ordered:
-            if place.spec.dtype is None:
-                raise TensorFileError(f"{name} must be floating-point numbers")
-            own = content[place.start : place.end]
-            if place.start % place.spec.dtype.itemsize:
+            dtype, own = self._dtype_of(name), content[place.start : place.end]
+            if place.start % dtype.itemsize:
                 own = own.clone()  # a view of wider numbers must begin at a multiple of their size
-            yield name, own.view(place.spec.dtype).view(place.spec.shape)
+            yield name, own.view(dtype).view(place.spec.shape)
+
+    def _dtype_of(self, name: str) -> torch.dtype:
+        if (dtype := self._places[name].spec.dtype) is None:
+            kind = "whole numbers of 8 bits" if name in self._whole else "floating-point numbers"
+            raise TensorFileError(f"{name} must be {kind}")
+        return dtype
 
 
-def immoderate_numbers(name: str) -> str:
-    """Says what is wrong with a tensor that is not moderate."""
-    return f"{name} holds NaN, Inf or a number beyond {LARGEST_NUMBER:g}"
+def unusable_numbers(name: str, tensor: Tensor) -> str:
+    """Says what is wrong with the numbers of a tensor; nothing where they can be computed with.
+
+    Whole numbers are in rows, each of which stands for a direction, and floating-point ones are moderate.
+    """
+    if tensor.dtype == torch.int8:
+        return "" if bool(tensor.any(dim=1).all()) else f"{name} has a row of zeros, which is no direction"
+    return "" if is_moderate(tensor) else f"{name} holds NaN, Inf or a number beyond {LARGEST_NUMBER:g}"
 
 
 def is_moderate(tensor: Tensor) -> bool:
@@ -233,7 +255,7 @@ def _place(name: str, described: Any) -> _Place:
     start, end = offsets
     if 8 * (end - start) != math.prod(shape) * _BITS[code]:
         raise ValueError(f"{name} does not have as many bytes as its shape takes")
-    return _Place(TensorSpec(DTYPES.get(code), tuple(shape)), start, end)
+    return _Place(TensorSpec(DTYPES.get(code), tuple(shape)), start, end, code == _WHOLE_CODE)
 
 
 def _are_sizes(value: object) -> bool:
@@ -291,7 +313,7 @@ def _header(specs: Mapping[str, TensorSpec], names: list[str]) -> bytes:
         spec = specs[name]
         end = start + spec.nbytes
         header[name] = {
-            "dtype": DTYPE_CODES[_dtype(spec)],
+            "dtype": (DTYPE_CODES | {torch.int8: _WHOLE_CODE})[_dtype(spec)],
             "shape": list(spec.shape),
             "data_offsets": [start, end],
         }
@@ -303,5 +325,5 @@ def _header(specs: Mapping[str, TensorSpec], names: list[str]) -> bytes:
 
 def _dtype(spec: TensorSpec) -> torch.dtype:
     if spec.dtype is None:
-        raise ValueError("only floating-point tensors are written")
+        raise ValueError("only floating-point numbers and whole ones of 8 bits are written")
     return spec.dtype

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mass_serve.model_store.errors import CheckpointError, RecipeError, StoreError
+from mass_serve.model_store.format.block_formats import BlockFormat
 from mass_serve.model_store.format.heads import HEAD_FILE, LABELS_FILE
 from mass_serve.model_store.format.thresholds import THRESHOLDS_FILE
 from mass_serve.model_store.plan import TaskInput
@@ -60,6 +61,7 @@ class NamedTask:
     individual_accuracy: float | None = None
     multi_label: bool = False
     thresholds: ModelName | None = None
+    block_format: BlockFormat | None = None  # None: the store's
 
 
 def named_inputs(
@@ -100,6 +102,7 @@ def task_input(task: NamedTask, pretrained: Path | None, allow_pickle: bool, pro
         tuple(one.origin for one in found if one.origin is not None),
         task.multi_label,
         thresholds,
+        task.block_format,
     )
 
 

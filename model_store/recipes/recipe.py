@@ -25,6 +25,7 @@ from pydantic_core import ErrorDetails
 
 from mass_serve.model_store.build_options import RANK_OPTIONS, BuildOptions
 from mass_serve.model_store.errors import RecipeError, StoreError, TaskError
+from mass_serve.model_store.format.block_formats import BlockFormat
 from mass_serve.model_store.format.field_types import StrictModel
 from mass_serve.model_store.format.groups import Groups
 from mass_serve.model_store.plan import check_task_name
@@ -68,6 +69,7 @@ class _Task(StrictModel):
     individual_accuracy: Annotated[float, Field(ge=0, le=1)] | None = None
     multi_label: bool = False
     thresholds: _Text | None = None
+    format: BlockFormat | None = None
 
     @field_validator("name")
     @classmethod
@@ -181,6 +183,7 @@ class _Names:
             individual_accuracy=task.individual_accuracy,
             multi_label=task.multi_label,
             thresholds=self._name(task.thresholds, *steps, "thresholds"),
+            block_format=task.format,
         )
 
     def _words(self, words: _Words, *steps: Step) -> HeadWords:

@@ -15,7 +15,7 @@ from mass_serve.backbone.architecture import Block, BlockNames, weight_of
 from mass_serve.model_store.errors import CheckpointError
 from mass_serve.model_store.format.field_types import first_problem
 from mass_serve.model_store.format.heads import LARGEST_LOGIT_SCALE
-from mass_serve.model_store.format.tensor_files import immoderate_numbers, is_moderate
+from mass_serve.model_store.format.tensor_files import unusable_numbers
 from mass_serve.model_store.readers.json_files import read_json_object
 from mass_serve.model_store.readers.weight_files import WeightFiles, open_weights
 from mass_serve.model_store.words.form import LOGIT_SCALE, Form, Settings, Table
@@ -153,8 +153,8 @@ class _Tower:
         if self.weights.specs[key].dtype is None:
             raise CheckpointError(f"{self.path}: {key} must be float64, float32, float16 or bfloat16")
         tensor = self.weights.read(key)
-        if not is_moderate(tensor):
-            raise CheckpointError(f"{self.path}: {immoderate_numbers(key)}")
+        if problem := unusable_numbers(key, tensor):
+            raise CheckpointError(f"{self.path}: {problem}")
         return tensor.float()
 
 

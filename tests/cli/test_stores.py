@@ -330,6 +330,38 @@ class TestCompact:
         assert sentence in failure("compact", store, "--compression-ratio", ratio)
 
 
+class TestConvert:
+    def test_for_machines(self, store: Path) -> None:
+        revisions = {task.name: task.revision for task in Store.open(store).manifest.tasks}
+        converted = run_json("convert", store, "--format", "int4")
+        opened = Store.open(store)
+        assert converted["store_revision"] == opened.manifest.store_revision
+        assert (converted["format"], converted["converted"]) == ("int4", ["digits", "street"])
+        assert converted["task_bytes"]["after"] < converted["task_bytes"]["before"] / 1.5
+        # Prices are measured anew, of what is served.
+        assert all(task.exit_price is not None for task in opened.manifest.tasks)
+        assert run_json("task", "rollback", store, "digits")["tasks"]["digits"] == revisions["digits"]
+        assert "blocks int4 and bfloat16 of 1 tasks" in run("inspect", store)[0]
+
+    def test_for_people(self, store: Path, tmp_path: Path) -> None:
+        stdout, stderr = run("convert", store, "--format", "int8", "--out", tmp_path / "small")
+        assert f"{tmp_path / 'small'}: revision " in stdout
+        assert "blocks int8, 2 of 2 tasks converted, all of them " in stdout
+        assert "earlier revisions" not in stdout
+        assert "converting tasks" in stderr
+        assert "earlier revisions stay until" in run("convert", store, "--format", "int8")[0]
+        assert "0 of 2 tasks converted" in run("convert", store, "--format", "int8")[0]
+
+    def test_a_signed_store_has_to_be_signed_again(self, store: Path) -> None:
+        (store / "manifest.json.sig").write_bytes(b"of the revision before")
+        assert "sign it again" not in run("convert", store, "--format", "bfloat16")[1]
+        assert "sign it again" in run("convert", store, "--format", "int4")[1]
+
+    def test_mistakes(self, store: Path) -> None:
+        assert "there is a store at" in failure("convert", store, "--format", "int4", "--out", store)
+        assert "there is no store" in failure("convert", store / "gone", "--format", "int4")
+
+
 class TestTask:
     def test_life_of_a_task(self, suite: Suite, store: Path) -> None:
         signs = suite.tasks[2].checkpoint

@@ -27,6 +27,7 @@ import torch
 from mass_serve.model_store.build_options import BuildOptions
 from mass_serve.model_store.build_store import build
 from mass_serve.model_store.compacting import compact_store
+from mass_serve.model_store.converting import convert_store
 from mass_serve.model_store.errors import ManifestError, StoreError
 from mass_serve.model_store.plan import TaskInput
 from mass_serve.model_store.revisions import add_task, prune_store, remove_task, rollback_task
@@ -151,6 +152,7 @@ def operations(pretrained: Path, tasks: list[TaskInput]) -> dict[str, tuple[Oper
         "build": (build_two, []),
         "add": (lambda store: add_task(store, tasks[2]), [build_two]),
         "compact": (lambda store: compact_store(store, 0.25), [build_two]),
+        "convert": (lambda store: convert_store(store, "int4"), [build_two]),
         "replace": (replace_first, [build_two]),
         "remove": (remove_first, [build_two]),
         "rollback": (lambda store: rollback_task(store, tasks[0].name), [build_two, replace_first]),

@@ -21,6 +21,7 @@ from mass_serve.model_store.build_options import BuildOptions
 from mass_serve.model_store.build_store import build, refuse_taken
 from mass_serve.model_store.errors import CheckpointError, StoreError, StoreExistsError, TaskError
 from mass_serve.model_store.format import rank_choice
+from mass_serve.model_store.format.block_formats import unpacked
 from mass_serve.model_store.format.factoring import Factoring
 from mass_serve.model_store.format.preprocessing import Preprocessing
 from mass_serve.model_store.format.rank_rules import RatioRule
@@ -101,7 +102,7 @@ def test_options_reach_the_manifest(suite: Suite, tmp_path: Path) -> None:
     assert store.manifest.tasks[0].rank == 8
     loaded = store.load_experts("digits")
     assert loaded.dense_deltas["patch_embedding.weight"].shape == (32, 192)
-    assert loaded.singular_vectors["projection.weight"].u.dtype == torch.float32
+    assert unpacked(loaded.singular_vectors["projection.weight"]).u.dtype == torch.float32
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])

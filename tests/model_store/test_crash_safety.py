@@ -15,7 +15,16 @@ from tests.models import make_suite
 ROOT = Path(__file__).parents[2]
 # How many files each writes: every one takes a write, an fsync, a rename and an fsync of its folder.
 # The third task that is added has the other two cut.
-FILES_WRITTEN = {"build": 11, "add": 8, "compact": 6, "replace": 4, "remove": 2, "rollback": 2, "prune": 1}
+FILES_WRITTEN = {
+    "build": 11,
+    "add": 8,
+    "compact": 6,
+    "convert": 6,
+    "replace": 4,
+    "remove": 2,
+    "rollback": 2,
+    "prune": 1,
+}
 
 
 @pytest.fixture(scope="module")

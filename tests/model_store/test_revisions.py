@@ -14,6 +14,7 @@ from mass_serve.model_store.build_options import BuildOptions
 from mass_serve.model_store.build_store import build
 from mass_serve.model_store.compacting import compact_store
 from mass_serve.model_store.errors import CheckpointError, IntegrityError, StoreError, TaskError
+from mass_serve.model_store.format.block_formats import unpacked
 from mass_serve.model_store.format.file_names import MANIFEST_FILE
 from mass_serve.model_store.revisions import (
     add_task,
@@ -33,10 +34,11 @@ def names(store: Store) -> list[str]:
 def assert_same_experts(left: Store, right: Store, name: str) -> None:
     ours, theirs = left.load_experts(name), right.load_experts(name)
     assert ours.dense_deltas.keys() == theirs.dense_deltas.keys()
-    for parameter, vectors in ours.singular_vectors.items():
-        assert torch.equal(vectors.u, theirs.singular_vectors[parameter].u)
-        assert torch.equal(vectors.s, theirs.singular_vectors[parameter].s)
-        assert torch.equal(vectors.vh, theirs.singular_vectors[parameter].vh)
+    for parameter, found in ours.singular_vectors.items():
+        vectors, expected = unpacked(found), unpacked(theirs.singular_vectors[parameter])
+        assert torch.equal(vectors.u, expected.u)
+        assert torch.equal(vectors.s, expected.s)
+        assert torch.equal(vectors.vh, expected.vh)
     for parameter, delta in ours.dense_deltas.items():
         assert torch.equal(delta, theirs.dense_deltas[parameter])
 

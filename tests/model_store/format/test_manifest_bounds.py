@@ -154,6 +154,8 @@ BOUNDS: list[tuple[tuple[str | int, ...], list[object], list[object]]] = [
     (("compression_ratio",), [0.5, 0.5001], [0, -0.5, 1.0001]),
     (("ratio_budget",), [], [1, 0, -1, 1e7, "1"]),
     (("block_dtype",), ["bfloat16", "float16", "float32"], ["float64", "int8"]),
+    (("block_format",), [], ["int2", "", 4, "int4"]),  # the last for version 2 alone
+    (("tasks", 0, "block_format"), [], ["int2", "", 4, "int4"]),
     (("store_revision",), ["0" * 8, "f" * 64], ["0" * 7, "f" * 65, "ABCDEF12", "0000000g", ""]),
     (("format_version",), [1], [0, -1, 2, 3, 1.5, "1", None]),
     (("tasks", 0, "individual_accuracy"), [0, 1, None], [-1e-9, 1.0001, "1"]),

@@ -128,6 +128,11 @@ def in_tasks(text: str) -> str:
             "block_dtype: int8",
             "line 1, block_dtype: Input should be 'bfloat16', 'float16' or 'float32', found",
         ),
+        (
+            "format: int3",
+            "line 1, format: Input should be 'bfloat16', 'float16', 'float32', 'int8' or 'int4'",
+        ),
+        ("tasks:\n  - {name: a, checkpoint: c, format: int2}", "line 2, tasks.0.format: Input should be"),
         ("mode: sometimes", "line 1, mode: must be one of paper, one_pass, "),
         ("mode: sometimes", ', not "sometimes"'),
         ("out: s\nrank: 0", "line 2, rank: the rank must be from 1 to 65536, not 0"),
