@@ -21,7 +21,8 @@ from docs.measured import (
     created_tasks_table,
     curves_table,
     few_labels_table,
-    pooling_table,
+    groups_table,
+    mixed_groups_table,
     separability_table,
 )
 from docs.merged_models import merged_models_table
@@ -84,7 +85,8 @@ SECTIONS: Mapping[str, Callable[[], str]] = {
     "calibrated": calibrated_table,
     "few_labels": few_labels_table,
     "created_tasks": created_tasks_table,
-    "pooling": pooling_table,
+    "groups": groups_table,
+    "mixed_groups": mixed_groups_table,
     "separability": separability_table,
     "real_sources": real_sources_table,
     "real_tasks": real_tasks_table,

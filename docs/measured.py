@@ -1,4 +1,4 @@
-"""The tables of further measurements on suites: few labels, pooling, separability, tasks added one by one."""
+"""The tables of further measurements on suites: few labels, groups, separability, tasks added one by one."""
 
 from __future__ import annotations
 
@@ -27,20 +27,50 @@ def _few(name: str, suite: Any) -> Iterator[tuple[str, ...]]:
         yield (code(name), code(mode), three(plain["normalised_accuracy"]), *map(three, drawn))
 
 
-def pooling_table() -> str:
-    """A row a mode and number of images in a request."""
-    head = ("mode", "images in a request", "task right", "accuracy", "passes")
+def groups_table() -> str:
+    """A row a suite, mode and number of inputs of one task that are answered together."""
+    head = (
+        *("suite", "mode", "inputs together", "task right", "accuracy", "share of individual"),
+        *("split, though of one task", "passes"),
+    )
     rows = [
         (
-            code(one["mode"]),
-            str(one["size"]),
+            code(suite),
+            code(mode),
+            size,
             three(one["task_right"]),
             three(one["accuracy"]),
+            three(one["normalised_accuracy"]),
+            three(one["split"]),
             f"{one['passes']:.2f}",
         )
-        for one in _recorded("pooling_demo")
+        for suite, mode, size, one in _groups("one_task")
     ]
     return table(head, rows)
+
+
+def mixed_groups_table() -> str:
+    """A row a suite, mode and number of inputs that are said to be of one task and are of two."""
+    head = ("suite", "mode", "of another task", "noticed", "task right", "share of individual")
+    rows = [
+        (
+            code(suite),
+            code(mode),
+            kind,
+            three(one["split"]),
+            three(one["task_right"]),
+            three(one["normalised_accuracy"]),
+        )
+        for suite, mode, kind, one in _groups("two_tasks")
+    ]
+    return table(head, rows)
+
+
+def _groups(kind: str) -> Iterator[tuple[str, str, str, Any]]:
+    for suite, found in _recorded("groups").items():
+        for mode, kinds in found["modes"].items():
+            for size, one in kinds[kind].items():
+                yield suite, mode, size, one
 
 
 def separability_table() -> str:

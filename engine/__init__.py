@@ -18,8 +18,9 @@ from mass_serve.engine.entities import Aggregation, Entity
 from mass_serve.engine.flips import Flip, flip
 from mass_serve.engine.named_tasks import UnknownTaskError
 from mass_serve.engine.options import EngineOptions
+from mass_serve.engine.priors import Priors
 from mass_serve.engine.protocol import EngineSource, ServingEngine
-from mass_serve.engine.queries import AnyQuery, Query, TextQuery, unsplit
+from mass_serve.engine.queries import AnyQuery, Pool, Query, TextQuery, unsplit
 from mass_serve.engine.questions import AnswerKind, AnyQuestion, EmbeddingQuestion, PreparedInput, Question
 from mass_serve.engine.set_cache import FORMS
 from mass_serve.engine.source import StoreSource
@@ -43,7 +44,9 @@ __all__ = [
     "Entity",
     "Flip",
     "ModeName",
+    "Pool",
     "PreparedInput",
+    "Priors",
     "Query",
     "Question",
     "ServingEngine",

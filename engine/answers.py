@@ -18,7 +18,7 @@ from mass_serve.engine.search_result import SearchResult, final_coefficients
 from mass_serve.engine.second_passes import SecondPass
 from mass_serve.inputs.texts import Places
 from mass_serve.model_store.format.entries import HeadChoice, RouterSpec
-from mass_serve.router import Evidence, familiarity
+from mass_serve.router import Evidence, Prior, familiarity
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,10 @@ class Classification(TaskAnswer):
     evidence: Evidence | None = None  # what the tasks were judged by; None of one that was named
     # The other tasks of the expert set, the likeliest first; a task that was named has none.
     alternatives: tuple[Alternative, ...] = ()
+    # Of the inputs that were said to be of one task: those of one part are, by their evidence. 0 is the part
+    # of the first, or of the newest that its stream remembers. None: it was judged by itself, or the paper's
+    # router judged, which has no parts.
+    part: int | None = None
 
 
 @dataclass(frozen=True)
@@ -147,19 +151,20 @@ class AnswerMaker:
         return {one.entry.name: task for task, one in enumerate(self.heads) if not one.each_token}
 
     def answers(
-        self, found: Sequence[SearchResult], results: Mapping[int, Sequence[HeadResult]], pools: Tensor | None
+        self, found: Sequence[SearchResult], results: Mapping[int, Sequence[HeadResult]], prior: Prior | None
     ) -> dict[int, Classification | None]:
-        """The answers for the samples that have `results`; None where a logit of their pool is not finite.
+        """The answers for the samples that have `results`; None where a logit of their part is not finite.
 
-        `found` and `results` are by the sample's number in the batch, as the answers are, and `pools` [B]
-        numbers the pool that each sample of the batch is of.
+        `found` and `results` are by the sample's number in the batch, as the answers are, and `prior` knows
+        the pool that each sample of the batch is of.
         """
-        members: dict[int, list[int]] = defaultdict(list)
+        members: dict[tuple[int, int | None], list[int]] = defaultdict(list)
         for sample in results:
-            members[sample if pools is None else int(pools[sample])].append(sample)
+            pool = sample if prior is None else int(prior.pools[sample])
+            members[pool, found[sample].part].append(sample)
         answers: dict[int, Classification | None] = {}
         for samples in members.values():
-            own = self._of_one_pool([found[at] for at in samples], [results[at] for at in samples])
+            own = self._of_one_part([found[at] for at in samples], [results[at] for at in samples])
             answers.update(zip(samples, own, strict=True))
         return answers
 
@@ -207,7 +212,7 @@ class AnswerMaker:
             places=places,
         )
 
-    def _of_one_pool(
+    def _of_one_part(
         self, found: Sequence[SearchResult], results: Sequence[Sequence[HeadResult]]
     ) -> list[Classification | None]:
         """The answers for samples of one task: one head answers for all."""
@@ -244,6 +249,7 @@ class AnswerMaker:
             unrouted=likeness is not None and likeness < self.router.unrouted_below,
             passes=found.passes,
             evidence=found.evidence,
+            part=found.part,
             alternatives=tuple(
                 self._alternative(one, coefficients[one.task])
                 for one in sorted(others, key=lambda one: -coefficients[one.task])

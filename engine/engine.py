@@ -26,13 +26,14 @@ from mass_serve.engine.loaded_store import LoadedStore
 from mass_serve.engine.loading import PretrainedReader, load_store
 from mass_serve.engine.options import EmbeddingPooling, EngineOptions
 from mass_serve.engine.preprocessing import ImagePreprocessor
+from mass_serve.engine.priors import Priors
 from mass_serve.engine.queries import (
     AnyQuery,
     TextQuery,
     batch_patches,
     batch_words,
     candidate_mask,
-    pool_numbers,
+    prior_of,
 )
 from mass_serve.engine.questions import AnswerKind, EmbeddingQuestion, Question
 from mass_serve.engine.search import task_search
@@ -44,7 +45,7 @@ from mass_serve.inputs.texts import Text, TextTokenizer, Tokens, check_texts
 from mass_serve.model_store.errors import StoreError
 from mass_serve.model_store.format.entries import TaskEntry
 from mass_serve.model_store.store import Store
-from mass_serve.router import MODES, PAPER, ModeName
+from mass_serve.router import MODES, PAPER, ModeName, Prior
 
 
 class Engine:
@@ -129,6 +130,7 @@ class Engine:
         answer: AnswerKind = "best",
         same_task: bool = False,
         mode: ModeName | None = None,
+        priors: Mapping[str, float] | None = None,
     ) -> list[Classification]:
         """Classifies RGB images or, where the store reads those, texts, among `tasks` or all, in their order.
 
@@ -137,8 +139,10 @@ class Engine:
 
         With `answer="each"` nothing is routed: each input has the answer of every task, in the order of
         `tasks`, and that of the next input follows. `same_task` says that all inputs are of one task. Their
-        evidence is summed before that is chosen, `sum over inputs b of evidence[b, t]` for task t. `mode` is
-        one of `modes`: how much computing the search for the task is worth this time.
+        evidence is summed before that is chosen, `sum over inputs b of evidence[b, t]` for task t; where it
+        contradicts that they are of one task, they are split, and the answers' `part` says so. `mode` is one
+        of `modes`: how much computing the search for the task is worth this time. `priors` are probabilities
+        of tasks before an input is looked at; those that are not named share what is left of 1.
 
         A task that classifies tokens answers where it is named alone, where it is the only one, and with
         `answer="each"`: its answer is a `TokenClassification`, which knows the entities in the text.
@@ -147,7 +151,8 @@ class Engine:
         not read, InputError for a text without a word, and FloatingPointError where the model's output is not
         finite.
         """
-        question = Question(None if tasks is None else tuple(tasks), answer, same_task, mode)
+        given = None if priors is None else Priors.of(priors)
+        question = Question(None if tasks is None else tuple(tasks), answer, same_task, mode, given)
         question = question.among(self.tasks, self.groups)
         prepared = self._prepared(inputs, placed=question.asks_of_tokens(self.tasks))
         return self.classify_batch(question.queries(prepared, self.tasks)).all_answers()
@@ -174,14 +179,15 @@ class Engine:
         if not queries:
             return BatchReport([], {}, [], fallbacks=0)
         clock = StageClock(self._loaded.device)
-        candidates, pools = candidate_mask(queries, self.tasks), pool_numbers(queries)
+        candidates = candidate_mask(queries, self.tasks)
+        prior = prior_of(queries, candidates, self.tasks)
         inputs = self._inputs(queries)
-        found = self._search_tasks(queries, inputs, candidates, pools, clock)
+        found = self._search_tasks(queries, inputs, candidates, prior, clock)
         second_passes = [one for result in found for one in result.second_passes]
         embedded = {row for row, query in enumerate(queries) if query.embeds}
         answers: dict[int, AnyAnswer | None] = {}
         if whole := [one for one in second_passes if not one.each_token]:
-            answers |= self._classes(found, whole, embedded, inputs, pools, clock)
+            answers |= self._classes(found, whole, embedded, inputs, prior, clock)
         if of_tokens := [one for one in second_passes if one.each_token]:
             answers |= self._classes_of_tokens(found, of_tokens, embedded, queries, inputs, clock)
         return BatchReport(
@@ -199,7 +205,7 @@ class Engine:
         second_passes: Sequence[SecondPass],
         embedded: Collection[int],
         inputs: Batch,
-        pools: Tensor | None,
+        prior: Prior | None,
         clock: StageClock,
     ) -> Mapping[int, AnyAnswer | None]:
         """The answers for the samples that these second passes give an embedding, which some want alone."""
@@ -210,7 +216,7 @@ class Engine:
             own = [second_passes[row] for row in rows]
             results = apply_heads(self._loaded.heads, own, embeddings[rows])
             wanted = self._answers.embeddings(second_passes, embedded, embeddings)
-            return wanted | self._answers.answers(found, results, pools)
+            return wanted | self._answers.answers(found, results, prior)
 
     def _classes_of_tokens(
         self,
@@ -318,7 +324,7 @@ class Engine:
         queries: Sequence[AnyQuery],
         inputs: Batch,
         candidates: Tensor,
-        pools: Tensor | None,
+        prior: Prior | None,
         clock: StageClock,
     ) -> list[SearchResult]:
         """A result for every sample; one that has a single candidate, or none, needs no search."""
@@ -334,7 +340,7 @@ class Engine:
         routed = (candidates.sum(1) > 1).nonzero().flatten()
         if len(routed):
             samples = routed.tolist()
-            of_routed = None if pools is None else pools[routed]
+            of_routed = None if prior is None else prior.select(routed).of_tasks(len(every_task))
             among = candidates[routed][:, : len(every_task)]
             modes = self._modes([queries[sample].mode for sample in samples])
             found = self._search.search(samples, inputs[routed], among, of_routed, modes, clock)

@@ -23,6 +23,7 @@ from mass_serve.router import (
     Evidence,
     EvidenceRouter,
     ModeName,
+    Prior,
     TaskSubspaces,
     early_stop,
 )
@@ -78,24 +79,23 @@ class EvidenceSearch:
         samples: Sequence[int],
         inputs: Batch,
         candidates: Tensor,
-        pools: Tensor | None,
+        prior: Prior | None,
         modes: Sequence[ModeName],
         clock: StageClock,
     ) -> list[SearchResult]:
         with clock.stage("first_pass"):
             begun = self.begin(inputs, candidates)
         with clock.stage("route"):
-            early = self.router.early(begun.energies, candidates, pools)
+            early = self.router.early(begun.energies, candidates, prior)
             if self._restricts:
                 candidates = likeliest(early.scores, candidates)
-            sure = torch.tensor([MODES[mode].early_exit_lead for mode in modes])
-            # Written so that a NaN does not leave early: it is found not to be finite at the end.
-            unsure = (~(early.leads >= sure)).nonzero().flatten()
+                candidates = candidates if prior is None else prior.widened(candidates)
+            unsure = (~_leaves_early(early, modes)).nonzero().flatten()
         evidence = early.samples()
         if len(unsure):
             rest = begun.of_samples(unsure)
-            rest_pools = None if pools is None else pools[unsure]
-            whole = self._whole_evidence(rest, early.select(unsure), candidates[unsure], rest_pools, clock)
+            of_rest = None if prior is None else prior.select(unsure)
+            whole = self._whole_evidence(rest, early.select(unsure), candidates[unsure], of_rest, clock)
             for row, of_sample in zip(unsure.tolist(), whole.samples(), strict=True):
                 evidence[row] = of_sample
         of_samples = zip(samples, begun.entering, evidence, modes, strict=True)
@@ -106,14 +106,14 @@ class EvidenceSearch:
         begun: PassResult,
         early: Evidence,
         candidates: Tensor,
-        pools: Tensor | None,
+        prior: Prior | None,
         clock: StageClock,
     ) -> Evidence:
         """Runs the rest of a first pass from where it was stopped, and adds what it tells."""
         with clock.stage("first_pass"):
             ended = self.end(begun, candidates)
         with clock.stage("route"):
-            return self.router.whole(early, *self.measured(begun, ended), candidates, pools)
+            return self.router.whole(early, *self.measured(begun, ended), candidates, prior)
 
     @torch.inference_mode()
     def _set_null(self, drawn: Batch) -> None:
@@ -171,6 +171,7 @@ class EvidenceSearch:
             {task: float(evidence.kinds[-1, task]) for task in tasks} if whole else {},
             passes=passes,
             evidence=evidence,
+            part=None if evidence.gains.isneginf() else int(evidence.parts),
         )
 
     def _second_pass(self, sample: int, task: int, tokens: Tensor | None) -> SecondPass:
@@ -178,3 +179,14 @@ class EvidenceSearch:
         if tokens is None:
             return SecondPass(sample, (task,))
         return SecondPass(sample, (task,), self._stop, tokens)
+
+
+def _leaves_early(early: Evidence, modes: Sequence[ModeName]) -> Tensor:
+    """Which samples [n] need no more than early evidence.
+
+    In a pool that may be of several tasks, which a split that gains anything says, no sample leaves early
+    unless its mode has no more evidence.
+    """
+    needed = torch.tensor([MODES[mode].early_exit_lead for mode in modes])
+    # Written so that a NaN does not leave early: it is found not to be finite at the end.
+    return (early.leads >= needed) & ((early.gains <= 0) | needed.isneginf())

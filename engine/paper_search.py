@@ -11,7 +11,7 @@ from mass_serve.engine.loaded_store import LoadedStore
 from mass_serve.engine.search_result import SearchResult
 from mass_serve.engine.second_passes import SecondPass
 from mass_serve.engine.stages import StageClock
-from mass_serve.router import ModeName, SubspaceRouter, explained_share
+from mass_serve.router import ModeName, Prior, SubspaceRouter, explained_share
 
 # Counted, not measured, in multiply-accumulates of a block's twelve D x D products for every token.
 # Self-attention's share of them: four of the twelve.
@@ -42,7 +42,7 @@ class PaperSearch:
         samples: Sequence[int],
         inputs: Batch,
         candidates: Tensor,
-        pools: Tensor | None,
+        prior: Prior | None,
         modes: Sequence[ModeName],  # noqa: ARG002 - there is none but the paper's
         clock: StageClock,
     ) -> list[SearchResult]:
@@ -50,7 +50,7 @@ class PaperSearch:
             features = self._passes.first(inputs, stop="feature", probe=self._probe).feature
         with clock.stage("route"):
             residuals = self._router.residuals(features)
-            coefficients = self._router.coefficients(residuals, candidates, pools)
+            coefficients = self._router.coefficients(residuals, candidates, prior)
             expert_sets = self._router.expert_sets(coefficients)
             explained = explained_share(features, residuals)
         of_samples = zip(samples, expert_sets, coefficients, residuals, explained, strict=True)

@@ -10,9 +10,17 @@ from torch import Tensor
 
 from mass_serve.backbone import Packed, WordEmbedding, patchify
 from mass_serve.engine.preprocessing import ImagePreprocessor
+from mass_serve.engine.priors import Priors, log_prior_rows
 from mass_serve.inputs.texts import Places
 from mass_serve.model_store.format.entries import TaskEntry
-from mass_serve.router import ModeName
+from mass_serve.router import ModeName, Prior, Remembered
+
+
+@dataclass(frozen=True, eq=False)
+class Pool:
+    """Inputs that are said to be of one task, which the evidence of all of them chooses."""
+
+    remembered: Remembered | None = None  # the evidence of earlier inputs of their stream
 
 
 @dataclass(frozen=True)
@@ -22,12 +30,11 @@ class Query:
     # [3, crop, crop], RGB: uint8 as `ImagePreprocessor.preprocess` gives it, or float32 and normalised
     pixels: Tensor
     candidates: tuple[str, ...] | None = None  # names of the tasks to choose from; see `choice`
-    # Queries with the same object here are known to be of one task, which the evidence of all of them
-    # chooses; a batch has all or none. None: the query is by itself.
-    pool: object | None = None
+    pool: Pool | None = None  # of which a batch has all queries or none; None: the query is by itself
     # Wanted is the embedding and no class: that of the candidate, or of the pretrained encoder without one.
     embeds: bool = False
     mode: ModeName | None = None  # of the search among the candidates; None: that of the engine
+    priors: Priors | None = None  # of the candidates; None: all are as likely
 
 
 @dataclass(frozen=True)
@@ -36,10 +43,11 @@ class TextQuery:
 
     words: Tensor  # [n, 2] int64: the id and the type of each of its tokens
     candidates: tuple[str, ...] | None = None  # as of an image
-    pool: object | None = None  # as of an image
+    pool: Pool | None = None  # as of an image
     places: Places | None = None  # of its tokens, for who wants to know the entities in it
     embeds: bool = False  # as of an image
     mode: ModeName | None = None  # as of an image
+    priors: Priors | None = None  # as of an image
 
 
 AnyQuery = Query | TextQuery
@@ -56,21 +64,24 @@ def unsplit(queries: Sequence[AnyQuery]) -> list[list[AnyQuery]]:
     return runs
 
 
-def pool_numbers(queries: Sequence[AnyQuery]) -> Tensor | None:
-    """Numbers that queries of one pool share, [B] int64; None where every query is by itself.
+def prior_of(queries: Sequence[AnyQuery], candidates: Tensor, tasks: Mapping[str, TaskEntry]) -> Prior | None:
+    """What is known of the queries beforehand, with candidates [B, T]; None where that is nothing.
 
-    Raises ValueError for a pool whose queries have different candidates or modes.
+    Raises ValueError for a pool whose queries have different candidates, modes or priors.
     """
-    if all(query.pool is None for query in queries):
+    log_priors = log_prior_rows([query.priors for query in queries], candidates, list(tasks))
+    if log_priors is None and all(query.pool is None for query in queries):
         return None
-    firsts: dict[int, int] = {}
+    firsts: dict[Pool, int] = {}
     numbers = []
     for row, query in enumerate(queries):
-        number = row if query.pool is None else firsts.setdefault(id(query.pool), row)
-        if (query.candidates, query.mode) != (queries[number].candidates, queries[number].mode):
-            raise ValueError("queries of one pool must have the same candidates and the same mode")
+        number = row if query.pool is None else firsts.setdefault(query.pool, row)
+        first = queries[number]
+        if (query.candidates, query.mode, query.priors) != (first.candidates, first.mode, first.priors):
+            raise ValueError("queries of one pool must have the same candidates, mode and priors")
         numbers.append(number)
-    return torch.tensor(numbers)
+    remembered = {row: pool.remembered for pool, row in firsts.items() if pool.remembered is not None}
+    return Prior(torch.tensor(numbers), remembered, log_priors)
 
 
 def choice(candidates: Iterable[str] | None, tasks: Mapping[str, TaskEntry]) -> tuple[str, ...]:

@@ -16,10 +16,11 @@ import torch
 from torch import Tensor
 
 from mass_serve.engine.named_tasks import TasksOfGroups, named_tasks
-from mass_serve.engine.queries import AnyQuery, Query, TextQuery, choice
+from mass_serve.engine.priors import Priors
+from mass_serve.engine.queries import AnyQuery, Pool, Query, TextQuery, choice
 from mass_serve.inputs.texts import Tokens
 from mass_serve.model_store.format.entries import TaskEntry
-from mass_serve.router import ModeName, mode_named
+from mass_serve.router import ModeName, Remembered, mode_named
 
 # One answer for an image, of the task that it is found to be of; or one of each task, without routing.
 AnswerKind = Literal["best", "each"]
@@ -38,6 +39,8 @@ class Question:
     answer: AnswerKind = "best"
     same_task: bool = False  # all images are of one task, which is chosen by the evidence of all together
     mode: ModeName | None = None  # of the search for the task; None: that of whoever is asked
+    priors: Priors | None = None  # of the tasks in question; None: all are as likely
+    remembered: Remembered | None = None  # the evidence of earlier inputs that are of the same task
 
     @property
     def tasks_in_use(self) -> tuple[str, ...]:
@@ -63,6 +66,10 @@ class Question:
             raise ValueError(
                 "same_task helps to choose one task, and with answer 'each' all answer; leave one out."
             )
+        if self.priors is not None:
+            raise ValueError(
+                "priors help to choose one task, and with answer 'each' all answer; leave one out."
+            )
         for name, count in Counter(self.tasks).items():
             if count > 1:
                 raise ValueError(
@@ -72,9 +79,19 @@ class Question:
     def among(self, served: Collection[str], groups: TasksOfGroups) -> Question:
         """The same question with tasks in the place of names: those that are served, and those of groups.
 
-        Raises UnknownTaskError.
+        The prior of a group is shared by its tasks. Raises UnknownTaskError, and ValueError for the prior of
+        a task that is not in question.
         """
-        return self if self.tasks is None else replace(self, tasks=named_tasks(self.tasks, served, groups))
+        tasks = None if self.tasks is None else named_tasks(self.tasks, served, groups)
+        priors = None if self.priors is None else _of_tasks(self.priors, served, groups)
+        if priors is not None and tasks is not None:
+            for name in priors.names:
+                if name not in tasks:
+                    raise ValueError(
+                        f"'priors' has {name[:80]!a}, which is not among the 'tasks'; name it there, too, or"
+                        " leave its prior out."
+                    )
+        return replace(self, tasks=tasks, priors=priors)
 
     def asks_of_tokens(self, served: Mapping[str, TaskEntry]) -> bool:
         """Tells whether tasks that classify tokens are asked, among the tasks that are served.
@@ -101,8 +118,9 @@ class Question:
             names = served if self.tasks is None else self.tasks
             return [_query(one, (name,)) for one in inputs for name in names]
         candidates = None if self.tasks is None else tuple(dict.fromkeys(self.tasks))
-        pool = object() if self.same_task and len(inputs) > 1 else None
-        return [_query(one, candidates, pool, self.mode) for one in inputs]
+        is_pool = self.same_task and (len(inputs) > 1 or self.remembered is not None)
+        pool = Pool(self.remembered) if is_pool else None
+        return [_query(one, candidates, pool, self.mode, self.priors) for one in inputs]
 
 
 @dataclass(frozen=True)
@@ -113,6 +131,7 @@ class EmbeddingQuestion:
     answer: ClassVar[str] = "embedding"
     same_task: ClassVar[bool] = False
     mode: ClassVar[None] = None
+    priors: ClassVar[None] = None
 
     @property
     def tasks(self) -> tuple[str, ...] | None:
@@ -136,12 +155,24 @@ class EmbeddingQuestion:
 AnyQuestion = Question | EmbeddingQuestion
 
 
+def _of_tasks(priors: Priors, served: Collection[str], groups: TasksOfGroups) -> Priors:
+    """The same priors of tasks alone; one that is named by itself and in a group has the sum."""
+    shares: dict[str, float] = {}
+    for name, share in priors.shares:
+        members = named_tasks([name], served, groups)
+        for member in members:
+            shares[member] = shares.get(member, 0.0) + share / len(members)
+    return Priors.of(shares)
+
+
 def _query(
     one: PreparedInput,
     candidates: tuple[str, ...] | None,
-    pool: object | None = None,
+    pool: Pool | None = None,
     mode: ModeName | None = None,
+    priors: Priors | None = None,
 ) -> AnyQuery:
     if isinstance(one, Tokens):
-        return TextQuery(torch.from_numpy(one.words), candidates, pool, one.places, mode=mode)
-    return Query(one, candidates, pool, mode=mode)
+        words = torch.from_numpy(one.words)
+        return TextQuery(words, candidates, pool, one.places, mode=mode, priors=priors)
+    return Query(one, candidates, pool, mode=mode, priors=priors)

@@ -13,7 +13,7 @@ from mass_serve.engine.loaded_store import LoadedStore
 from mass_serve.engine.paper_search import PaperSearch
 from mass_serve.engine.search_result import SearchResult
 from mass_serve.engine.stages import StageClock
-from mass_serve.router import PAPER, ModeName, mode_named
+from mass_serve.router import PAPER, ModeName, Prior, mode_named
 
 
 class TaskSearch(Protocol):
@@ -28,15 +28,16 @@ class TaskSearch(Protocol):
         samples: Sequence[int],
         inputs: Batch,
         candidates: Tensor,
-        pools: Tensor | None,
+        prior: Prior | None,
         modes: Sequence[ModeName],
         clock: StageClock,
     ) -> list[SearchResult]:
         """A result for each of n `samples`, which are their rows in the batch.
 
         `inputs` are the patches [n, L - 1, 3 p p] or words of the samples, and the mask `candidates` [n, T]
-        (bool, CPU) says which tasks each may have. Samples of one pool, as `pools` [n] numbers them, get the
-        same tasks. `modes` are those of the samples. Times the stages `first_pass` and `route`.
+        (bool, CPU) says which tasks each may have. Samples of one pool of the prior get the same tasks, but
+        where their evidence contradicts that they are of one. `modes` are those of the samples. Times the
+        stages `first_pass` and `route`.
         """
 
 
@@ -58,7 +59,7 @@ class NoSearch:
         samples: Sequence[int],
         inputs: Batch,  # noqa: ARG002 - as of every search
         candidates: Tensor,  # noqa: ARG002
-        pools: Tensor | None,  # noqa: ARG002
+        prior: Prior | None,  # noqa: ARG002
         modes: Sequence[ModeName],  # noqa: ARG002
         clock: StageClock,  # noqa: ARG002
     ) -> list[SearchResult]:

@@ -29,6 +29,8 @@ class SearchResult:
     is_fallback: bool = False  # no task was above the threshold: it got the likeliest one
     passes: float = 1.0  # through the encoder, the first and the second together
     evidence: Evidence | None = None  # of this sample; None of the paper's router, and where a task was named
+    # Of its pool (`router.parts`): samples of one pool and part have one task. None: the sample is by itself.
+    part: int | None = None
 
     @classmethod
     def named(cls, sample: int, task: int, *, each_token: bool = False) -> SearchResult:
@@ -48,10 +50,10 @@ class SearchResult:
 
 
 def final_coefficients(
-    pool: Sequence[SearchResult], results: Sequence[Sequence[HeadResult]]
+    part: Sequence[SearchResult], results: Sequence[Sequence[HeadResult]]
 ) -> Mapping[int, float]:
     """The coefficients of samples that are of one task, given what the heads say of their second passes."""
-    if len(pool[0].second_passes) == 1:
-        return pool[0].coefficients
-    evidence = [one.evidence for one in pool if one.evidence is not None]
+    if len(part[0].second_passes) == 1:
+        return part[0].coefficients
+    evidence = [one.evidence for one in part if one.evidence is not None]
     return after_second_passes(evidence, [{one.task: one.head_scores for one in own} for own in results])

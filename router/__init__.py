@@ -19,10 +19,14 @@ from mass_serve.router.modes import (
     early_stop,
     mode_named,
 )
+from mass_serve.router.parts import CONTRADICTION, Parts, parts_of
+from mass_serve.router.prior import Prior, Remembered
 from mass_serve.router.projection import SubspaceRouter, TaskSubspaces, explained_share
+from mass_serve.router.streams import StreamEvidence
 from mass_serve.router.subspaces import LinearSubspaces, is_of_low_rank, own_rank
 
 __all__ = [
+    "CONTRADICTION",
     "FARTHEST_RESUMED",
     "LEAST_IMAGES",
     "MODES",
@@ -37,6 +41,10 @@ __all__ = [
     "HeadGeometry",
     "LinearSubspaces",
     "ModeName",
+    "Parts",
+    "Prior",
+    "Remembered",
+    "StreamEvidence",
     "SubspaceRouter",
     "TaskSubspaces",
     "after_second_passes",
@@ -48,4 +56,5 @@ __all__ = [
     "is_of_low_rank",
     "mode_named",
     "own_rank",
+    "parts_of",
 ]

@@ -16,8 +16,9 @@ task's own weights (`router.head_scores`), as far as the heads told the tasks ap
 sure the head is. Where a store was calibrated, what a discriminant makes of the same evidence counts too
 (`router.discriminant`).
 
-Samples that are known to be of one task are judged together: their scores are summed over the pool
-(`router.pooled`), as the evidence of independent samples adds up, before anything is selected by them.
+Samples that are said to be of one task are judged together: their scores are summed, as the evidence of
+independent samples adds up, before anything is selected by them (`router.parts`). Logarithms of priors are
+added to what was summed, once.
 """
 
 from __future__ import annotations
@@ -34,8 +35,10 @@ from mass_serve.router.discriminant import Discriminant, Judgement
 from mass_serve.router.energies import EnergyEvidence
 from mass_serve.router.head_scores import nearness
 from mass_serve.router.modes import MAX_SECOND_PASSES, Mode
+from mass_serve.router.parts import parts_of
+from mass_serve.router.prior import Prior, with_log_priors
 from mass_serve.router.projection import TaskSubspaces, explained_share
-from mass_serve.router.selection import pooled, spread
+from mass_serve.router.selection import spread
 from mass_serve.router.subspaces import LinearSubspaces
 from mass_serve.router.weights import WEIGHTS, Weights
 
@@ -56,17 +59,21 @@ class Evidence:
     what the methods after that one are for.
     """
 
-    scores: Tensor  # [B, T] float32: sums of evidence, calibrated, over the sample's pool
+    # [B, T] float32: sums of evidence, calibrated, over the sample's part of its pool, with its prior
+    scores: Tensor
     routing_coefficients: Tensor  # [B, T] float32
     likeness: Tensor  # [B, T] float32, 0 to 1: to inputs of each task, by the energies (`router.energies`)
     typicality: (
         Tensor  # [B, T] float32, 0 to 1: of the evidence (`router.discriminant`); 1 without calibration
     )
     kinds: Tensor  # [B, K, T] float32: the evidence itself, shares and cosines
-    # [B] float32: how far the pool's best task is ahead of the next before calibration, which sharpens what
+    # [B] float32: how far the part's best task is ahead of the next before calibration, which sharpens what
     # it does not always make surer; inf where there is no other.
     leads: Tensor
     energies: Tensor  # [B, K, T] float32, or [B, K, 2 T]: as they were measured (`router.energies`)
+    own: Tensor  # [B, T] float32: the calibrated evidence of the sample alone, without its prior
+    parts: Tensor  # [B] int64: of its pool, the part that the sample is judged with (`router.parts`)
+    gains: Tensor  # [B] float32: what the best split of its pool gains; -inf of a sample by itself
     residuals: Tensor | None = None  # [B, T] float32: the paper's; None in early evidence
     # [B, 2] float32: what the last two head scores of a second pass count; how clearly a class stands out the
     # more, the more the heads differed over the tasks in the first pass. None in early evidence
@@ -82,6 +89,9 @@ class Evidence:
             self.kinds[rows],
             self.leads[rows],
             self.energies[rows],
+            self.own[rows],
+            self.parts[rows],
+            self.gains[rows],
             None if self.residuals is None else self.residuals[rows],
             None if self.head_units is None else self.head_units[rows],
         )
@@ -125,16 +135,16 @@ class Evidence:
 
 
 def after_second_passes(
-    pool: Sequence[Evidence], head_scores: Sequence[Mapping[int, Tensor]]
+    part: Sequence[Evidence], head_scores: Sequence[Mapping[int, Tensor]]
 ) -> dict[int, float]:
-    """The routing coefficients of several tasks, once each sample of a pool had a second pass with each.
+    """The routing coefficients of several tasks, once each sample of a part had a second pass with each.
 
     `head_scores` are those of each sample (`Evidence.second_pass_scores`), all of the same tasks, which share
-    what their coefficients were together: `softmax(scores + sum over the pool of what was added)`.
+    what their coefficients were together: `softmax(scores + sum over the part of what was added)`.
     """
-    tasks, first = list(head_scores[0]), pool[0]
+    tasks, first = list(head_scores[0]), part[0]
     scores = first.scores[tasks]
-    for evidence, own in zip(pool, head_scores, strict=True):
+    for evidence, own in zip(part, head_scores, strict=True):
         scores = scores + evidence.second_pass_scores(own)
     together = float(first.routing_coefficients[tasks].sum())
     shares: list[float] = scores.softmax(0).tolist()
@@ -182,26 +192,28 @@ class EvidenceRouter:
         other._weights = weights
         return other
 
-    def early(self, energies: Tensor, candidates: Tensor, pools: Tensor | None = None) -> Evidence:
-        """Judges samples by early energies [B, K, T] alone, among `candidates` [B, T] bool on the CPU.
-
-        Samples of one pool, as `pools` [B] numbers them, are judged together.
-        """
+    def early(self, energies: Tensor, candidates: Tensor, prior: Prior | None = None) -> Evidence:
+        """Judges samples by early energies [B, K, T] alone, among `candidates` [B, T] bool on the CPU."""
         energies = energies.cpu()
         kinds = energies[:, :, : self._tasks]
         scores = self._early.scores(energies, candidates, self._weights)
         judged = _judged(kinds, candidates, self._early_discriminant)
-        calibrated = pooled(_calibrated(scores, candidates, judged), pools)
+        own = _calibrated(scores, candidates, judged)
+        parts = parts_of(own, prior)
+        summed = with_log_priors(parts.summed(own), prior)
         # NaN: without early evidence no task leads, and every image gets the whole.
-        leads = _leads(pooled(scores, pools), calibrated)
+        leads = _leads(with_log_priors(parts.summed(scores), prior), summed)
         return Evidence(
-            calibrated,
-            calibrated.softmax(1),
+            summed,
+            summed.softmax(1),
             self._early.likeness(energies),
             judged.typicality,
             kinds,
             leads if self._early.tells else torch.full_like(leads, torch.nan),
             energies,
+            own,
+            parts.numbers,
+            parts.gains,
         )
 
     def whole(
@@ -211,7 +223,7 @@ class EvidenceRouter:
         features: Tensor,
         cosines: Tensor,
         candidates: Tensor,
-        pools: Tensor | None = None,
+        prior: Prior | None = None,
     ) -> Evidence:
         """Adds what the rest of the first pass tells.
 
@@ -226,15 +238,20 @@ class EvidenceRouter:
         near, both = nearness(cosines), torch.cat([early.energies, late], dim=1)
         scores = self._both.scores(both, candidates, self._weights) + self._weights.cosine * near
         judged = _judged(kinds, candidates, self._whole_discriminant)
-        calibrated = pooled(_calibrated(scores, candidates, judged), pools)
+        own = _calibrated(scores, candidates, judged)
+        parts = parts_of(own, prior)
+        summed = with_log_priors(parts.summed(own), prior)
         return Evidence(
-            calibrated,
-            calibrated.softmax(1),
+            summed,
+            summed.softmax(1),
             self._both.likeness(both),
             judged.typicality,
             kinds,
-            _leads(pooled(scores, pools), calibrated),
+            _leads(with_log_priors(parts.summed(scores), prior), summed),
             both,
+            own,
+            parts.numbers,
+            parts.gains,
             residuals,
             self._head_units(near, candidates),
         )

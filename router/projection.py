@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from mass_serve.kernels import subspace_residuals
+from mass_serve.router.prior import Prior
 from mass_serve.router.selection import routing_coefficients, select_expert_sets
 
 
@@ -69,12 +70,12 @@ class SubspaceRouter(TaskSubspaces):
         self.threshold = threshold
         self._temperature, self._top_k = temperature, top_k
 
-    def coefficients(self, residuals: Tensor, candidates: Tensor, pools: Tensor | None = None) -> Tensor:
+    def coefficients(self, residuals: Tensor, candidates: Tensor, prior: Prior | None = None) -> Tensor:
         """The routing coefficients [B, T] among the tasks of the mask `candidates` [B, T] (bool, CPU).
 
         Rows of one pool share theirs (`router.pooled`).
         """
-        return routing_coefficients(residuals, candidates, self._temperature, pools)
+        return routing_coefficients(residuals, candidates, self._temperature, prior)
 
     def expert_sets(self, coefficients: Tensor) -> list[tuple[int, ...]]:
         """The expert set, sorted, of each row of routing coefficients [B, T]."""

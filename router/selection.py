@@ -7,20 +7,24 @@ from collections import Counter
 import torch
 from torch import Tensor
 
+from mass_serve.router.prior import Prior, with_log_priors
+
 STD_EPSILON = 1e-6
 
 
 def routing_coefficients(
-    residuals: Tensor, candidates: Tensor, temperature: float, pools: Tensor | None = None
+    residuals: Tensor, candidates: Tensor, temperature: float, prior: Prior | None = None
 ) -> Tensor:
     """Softmax over candidates of the standardised negative residuals, [B, T] float32.
 
-    `logits = -residuals`, `standardised`, `pooled` and divided by `temperature`. residuals [B, T] float32;
-    candidates [B, T] bool, at least one in each row. Tasks that are no candidates get 0.
+    `logits = -residuals`, `standardised`, `pooled`, divided by `temperature` and with log priors added.
+    residuals [B, T] float32; candidates [B, T] bool, at least one in each row. Tasks that are no candidates
+    get 0.
     """
     if not bool(candidates.any(1).all()):
         raise ValueError("every sample needs at least one candidate task")
-    logits = pooled(standardised(-residuals, candidates), pools) / temperature
+    pools = None if prior is None else prior.pools
+    logits = with_log_priors(pooled(standardised(-residuals, candidates), pools) / temperature, prior)
     return logits.masked_fill(~candidates, float("-inf")).softmax(1)
 
 

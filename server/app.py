@@ -90,6 +90,8 @@ def create_app(settings: Settings, source: EngineSource) -> FastAPI:
     service = Service(settings, source, metrics, parsing)
     metrics.watch_readiness(lambda: service.ready)
     metrics.watch_queue(service.places)
+    metrics.watch_streams(lambda: len(service.streams))
+    metrics.watch_learned_priors(service.learned_priors)
     metrics.watch_ages(service.ages)
     metrics.ages_are_bounded(service.age_limits())
     metrics.watch_held_bytes(lambda: service.held_bytes)

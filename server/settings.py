@@ -27,6 +27,8 @@ from mass_serve.server.errors import first_problem
 
 Count = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+# More than 10,000 inputs of a stream would be megabytes of evidence; of counts it makes no difference.
+HalfLife = Annotated[float, Field(ge=1, le=10_000, allow_inf_nan=False)]
 PositiveSeconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 MIB = 1 << 20
@@ -161,6 +163,20 @@ class Settings(EngineOptions, BaseSettings):
         64, description="images, or texts, in one request; where each task answers, answers in one request"
     )
     max_top_k: Count = Field(1000, description="largest top_k that a caller may ask for")
+
+    max_streams: int = Field(
+        1000, ge=0, description="streams whose evidence is remembered; 0 refuses requests that name one"
+    )
+    stream_half_life: HalfLife = Field(
+        8.0, description="inputs of a stream after which an earlier one's evidence counts half"
+    )
+    learned_priors_half_life: HalfLife | None = Field(
+        None,
+        description=(
+            "inputs after which an earlier one counts half in priors that are learned from all traffic; by"
+            " default none are learned"
+        ),
+    )
 
     request_timeout: PositiveSeconds = Field(30.0, description="seconds until a request is answered with 504")
     max_connections: Count = Field(

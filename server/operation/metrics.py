@@ -34,6 +34,7 @@ from mass_serve.engine import (
     Flip,
     ServingEngine,
 )
+from mass_serve.server.operation.group_metrics import GroupMetrics
 from mass_serve.server.operation.guarding_metrics import GuardingMetrics
 from mass_serve.server.operation.shadow_metrics import ShadowMetrics
 from mass_serve.server.operation.task_metrics import TaskMetrics
@@ -64,7 +65,7 @@ REASONS = (
 )
 
 
-class Metrics(GuardingMetrics):
+class Metrics(GuardingMetrics, GroupMetrics):
     """Counts what the service reports, under names that start with `mass_`: a `ServingObserver`."""
 
     def __init__(
@@ -79,10 +80,11 @@ class Metrics(GuardingMetrics):
         # They are a time stamp beside every counter, which nobody reads.
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry()
-        super().__init__(self.registry)
+        GuardingMetrics.__init__(self, self.registry)
         ProcessCollector(registry=self.registry)
         self._tasks = TaskMetrics(self.registry, max_task_labels)
         self._shadow = ShadowMetrics(self.registry)
+        GroupMetrics.__init__(self, self.registry, self._tasks)
         self._make_request_metrics()
         self._make_routing_metrics()
         self._make_batch_metrics()

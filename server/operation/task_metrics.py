@@ -7,7 +7,7 @@ tasks.took(["digits"], 0.02)
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from itertools import islice
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
@@ -120,6 +120,16 @@ class TaskMetrics:
             family.add_metric((OTHERS, engine.store_revision), 1)
         yield family
         yield GaugeMetricFamily("mass_tasks", "Tasks that are served.", value=len(tasks))
+
+    def summed(self, name: str, documentation: str, values: Mapping[str, float]) -> Metric:
+        """A gauge of a value for each task, which those of OTHERS have together."""
+        sums: dict[str, float] = {}
+        for task, value in values.items():
+            sums[self._label(task)] = sums.get(self._label(task), 0.0) + value
+        family = GaugeMetricFamily(name, documentation, labels=("task",))
+        for label, value in sums.items():
+            family.add_metric((label,), value)
+        return family
 
     def _label(self, task: str) -> str:
         return task if task in self._named else OTHERS

@@ -39,6 +39,14 @@ class Routing(BaseModel):
     familiarity: float | None = Field(
         description="0 to 1, how much the input is like those of the task; null where one task was named"
     )
+    part: int | None = Field(
+        default=None,
+        exclude_if=_is_none,
+        description=(
+            "of inputs that were said to be of one task: those with one number are, by their evidence; 0 is"
+            " the first one's, or that of the stream so far, and others contradict it"
+        ),
+    )
 
 
 class AlternativeAnswer(BaseModel):
@@ -135,6 +143,7 @@ def image_result(answer: Classification, top_k: int) -> ImageResult:
             coefficients=answer.coefficients,
             residuals={task: answer.residuals[task] for task in answer.expert_set if answer.residuals},
             familiarity=answer.familiarity,
+            part=answer.part,
         ),
         unrouted=answer.unrouted,
     )

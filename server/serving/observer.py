@@ -30,6 +30,15 @@ class ServingObserver(Protocol):
     def tasks_answered(self, tasks: Sequence[str], seconds: float) -> None:
         """One request has its answers, each by a task, so long after its body ended."""
 
+    def inputs_split(self) -> None:
+        """The inputs of a request were said to be of one task, and were found to be of several."""
+
+    def stream_began_anew(self) -> None:
+        """A stream's inputs contradict what was remembered of it, which is forgotten."""
+
+    def stream_dropped(self) -> None:
+        """A stream was forgotten, because there are too many."""
+
     def batch_ran(self, report: BatchReport, tokens: int) -> None:
         """The engine has answered a batch of so many tokens; of images it has none."""
 

@@ -6,7 +6,7 @@ answers = await service.classify(EncodedImages([data]), Question(), RequestConte
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TypeVar
 
@@ -39,6 +39,7 @@ from mass_serve.server.serving.freed_memory import FreedMemory
 from mass_serve.server.serving.held_bytes import HeldBytes
 from mass_serve.server.serving.inference import Inference
 from mass_serve.server.serving.keys import Access
+from mass_serve.server.serving.learned_priors import LearnedPriors
 from mass_serve.server.serving.named_tasks import with_known_tasks
 from mass_serve.server.serving.observer import ServingObserver
 from mass_serve.server.serving.parsers import LANE, Parsers
@@ -56,6 +57,7 @@ from mass_serve.server.serving.request_context import (
 )
 from mass_serve.server.serving.served_store import ServedStore
 from mass_serve.server.serving.shadow import Shadow
+from mass_serve.server.serving.streams import Streams
 from mass_serve.server.serving.tokenisers import LONG_TEXTS, TEXTS, Tokenisers
 from mass_serve.server.serving.wrong_keys import WrongKeys
 from mass_serve.server.settings import Settings
@@ -125,6 +127,9 @@ class Service:
             batch_delay=settings.batch_delay,
             answered=None if self.shadow is None else self.shadow.offer,
         )
+        self.streams = Streams(settings.max_streams, settings.stream_half_life, observer)
+        half_life = settings.learned_priors_half_life
+        self._learned_priors = None if half_life is None else LearnedPriors(half_life)
         self.draining = False
         self._bodies = HeldBytes(settings.max_held_bytes, settings.max_body_bytes)
         self._freed_memory = FreedMemory(lambda: self.held_bytes)
@@ -213,6 +218,12 @@ class Service:
         self.rates.check(caller)
         self.batcher.refuse_when_full(caller, self.store.engine)
 
+    def learned_priors(self) -> Mapping[str, float]:
+        """How likely each task is by the traffic so far; empty where that is not learned."""
+        engine = self.store.engine
+        learned = self._learned_priors
+        return {} if engine is None or learned is None else learned.shares(engine.tasks)
+
     def places(self) -> tuple[int, int]:
         """How much of what the store reads is admitted and waits, and how much may: images, or tokens."""
         return self.batcher.places(self.store.engine)
@@ -282,17 +293,29 @@ class Service:
         engine: ServingEngine | None = None,
         *,
         tells_entities: bool = False,
+        stream: str | None = None,
     ) -> Answers:
         """Answers the question about images or texts, by `engine` or by the one in service.
 
         Tasks that classify tokens are asked for those who can tell of what they find (`tells_entities`).
+        The inputs are the next ones of the caller's `stream` of that name, if there is one.
 
         Raises the errors of `server.errors`.
         """
         engine = engine or self.engine
         question = with_known_tasks(question, engine)
-        found, ready = await self._inference.run(inputs, question, context, urgency, engine, tells_entities)
+        of_stream = None if stream is None else self.streams.of(context.caller, stream, engine, question)
+        asked = question if of_stream is None else of_stream.question
+        if self._learned_priors is not None:
+            asked = self._learned_priors.asked(asked, engine)
+        found, ready = await self._inference.run(inputs, asked, context, urgency, engine, tells_entities)
         classifications = [answer for answer in found if isinstance(answer, Classification)]
+        if of_stream is not None:
+            of_stream.answered(classifications)
+        if self._learned_priors is not None:
+            self._learned_priors.learn(question, engine, classifications)
+        if any(answer.part for answer in classifications):
+            self.observer.inputs_split()
         took = time.monotonic() - context.since
         self.observer.tasks_answered([answer.task for answer in classifications], took)
         return Answers(engine.store_revision, classifications, ready.cut)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mass_serve.engine import Classification, Engine, Query
+from mass_serve.engine import Classification, Engine, Pool, Query
 from mass_serve.engine.execution import Execution
 from mass_serve.router import PAPER, ModeName
 from tests import tiny
@@ -13,16 +13,16 @@ from tests import tiny
 PIXELS = tiny.pixels(12)
 
 
-def answers(mode: ModeName, pools: list[object] | None = None) -> tuple[Engine, list[Classification]]:
+def answers(mode: ModeName, pools: list[Pool] | None = None) -> tuple[Engine, list[Classification]]:
     engine = Engine(tiny.loaded_store(mode=mode, threshold=0.15), Execution.LOW_RANK, 1 << 30)
     queries = [Query(one, pool=pools[row // 2] if pools else None) for row, one in enumerate(PIXELS)]
     return engine, engine.classify_batch(queries).all_answers()
 
 
-@pytest.mark.parametrize("pools", [None, [object() for _ in range(6)]])
+@pytest.mark.parametrize("pools", [None, [Pool() for _ in range(6)]])
 @pytest.mark.parametrize("mode", ["exact", PAPER])
 def test_all_others_of_the_expert_set_are_alternatives_the_likeliest_first(
-    mode: ModeName, pools: list[object] | None
+    mode: ModeName, pools: list[Pool] | None
 ) -> None:
     engine, found = answers(mode, pools)
     for answer in found:

@@ -78,7 +78,7 @@ def test_the_papers_router_is_by_itself() -> None:
 def test_a_pool_has_one_mode() -> None:
     engine = engine_of("fast")
     first, second, *_ = Question(same_task=True, mode="exact").queries(PIXELS, engine.tasks)
-    with pytest.raises(ValueError, match="the same candidates and the same mode"):
+    with pytest.raises(ValueError, match="the same candidates, mode and priors"):
         engine.classify_batch([first, replace(second, mode="fast")])
     pooled = answers(engine, Question(same_task=True, mode="exact"))
     assert pooled == answers(engine_of("exact"), Question(same_task=True))

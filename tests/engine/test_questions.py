@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from mass_serve.engine import Classification, Engine, Query, Question, unsplit
+from mass_serve.engine import Classification, Engine, Pool, Query, Question, unsplit
 from mass_serve.engine.execution import Execution
 from mass_serve.router import MODE_NAMES, ModeName
 from tests import tiny
@@ -112,20 +113,44 @@ def test_same_task_of_one_image_is_the_ordinary_answer_to_the_last_bit(
         (other,) = asked(engine, Question(tasks), [image])
         assert same_bits(one, other)
         # A pool of one, too, which no question makes.
-        (alone,) = engine.classify_batch([Query(image, tasks, pool=object())]).all_answers()
+        (alone,) = engine.classify_batch([Query(image, tasks, pool=Pool())]).all_answers()
         assert same_bits(alone, other)
 
 
 @pytest.mark.parametrize("mode", MODE_NAMES)
 @pytest.mark.parametrize("calibrated", [False, True])
-def test_one_expert_set_is_chosen_for_all_and_one_task_answers(mode: ModeName, calibrated: bool) -> None:
+def test_one_expert_set_is_chosen_for_each_part_and_one_task_answers(
+    mode: ModeName, calibrated: bool
+) -> None:
     engine = engine_of(mode, calibrated=calibrated)
     own = {answer.task for answer in asked(engine, Question(), PIXELS)}
     assert len(own) > 1, "by themselves they are found to be of several tasks"
     pooled = asked(engine, Question(same_task=True), PIXELS)
-    assert len({(answer.task, answer.expert_set) for answer in pooled}) == 1
-    assert len({tuple(answer.coefficients.items()) for answer in pooled}) == 1
+    parts = Counter(answer.part for answer in pooled)
+    assert pooled[0].part == (None if mode == "paper" else 0)
+    assert len(parts) < len(own), "so few parts that tasks were chosen together"
+    for part in parts:
+        of_part = [answer for answer in pooled if answer.part == part]
+        assert len({(answer.task, answer.expert_set) for answer in of_part}) == 1
+        assert len({tuple(answer.coefficients.items()) for answer in of_part}) == 1
     assert len({answer.familiarity for answer in pooled}) > 1, "that stays each image's own"
+
+
+def test_inputs_of_two_tasks_are_answered_as_each_part_is_by_itself() -> None:
+    engine = engine_of("balanced")
+    pooled = asked(engine, Question(same_task=True), PIXELS)
+    parts = {answer.part for answer in pooled}
+    assert len(parts) > 1
+    for part in parts:
+        rows = [row for row, answer in enumerate(pooled) if answer.part == part]
+        alone = asked(engine, Question(same_task=True), [PIXELS[row] for row in rows])
+        assert all(same_bits(pooled[row], one) for row, one in zip(rows, alone, strict=True))
+        assert {one.part for one in alone} <= {0, None}, "what is alone has no part"
+
+
+def test_the_papers_router_splits_nothing() -> None:
+    answers = asked(engine_of("paper"), Question(same_task=True), PIXELS)
+    assert {answer.part for answer in answers} == {None}
 
 
 @pytest.mark.parametrize("mode", MODE_NAMES)
@@ -169,7 +194,7 @@ def test_an_image_whose_output_is_not_finite_leaves_its_pool_without_an_answer()
 
 
 def test_a_pool_is_never_split_and_other_queries_always_are() -> None:
-    pool, other = object(), object()
+    pool, other = Pool(), Pool()
     keys = [None, None, pool, pool, other, None, other]
     runs = unsplit([Query(PIXELS[0], None, key) for key in keys])
     assert [len(run) for run in runs] == [1, 1, 2, 1, 1, 1]
@@ -200,7 +225,7 @@ def test_a_task_that_is_not_served_is_refused(answer: Any) -> None:
 
 
 def test_a_pool_has_one_set_of_candidates() -> None:
-    pool = object()
+    pool = Pool()
     with pytest.raises(ValueError, match="same candidates"):
         engine_of().classify_batch([Query(PIXELS[0], None, pool), Query(PIXELS[1], ("task0",), pool)])
 

@@ -17,6 +17,7 @@ ROWS = (
     "Routing per task",
     "Coefficient distribution",
     "Set sizes",
+    "Inputs judged together",
     "Batching and queue",
     "Cache",
     "Memory",

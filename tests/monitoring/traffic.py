@@ -47,6 +47,11 @@ def v1_each(client: httpx.Client, image: bytes) -> httpx.Response:
     return client.post("/v1/classify?answer=each&tasks=digits,textures", content=image)
 
 
+def v1_stream(client: httpx.Client, image: bytes) -> httpx.Response:
+    """The next image of a stream."""
+    return client.post("/v1/classify?stream=camera", content=image)
+
+
 def v1_many(client: httpx.Client, image: bytes) -> httpx.Response:
     """A request that takes the whole queue."""
     encoded = {"b64": base64.b64encode(image).decode()}
@@ -104,6 +109,7 @@ KINDS: list[tuple[Send, set[int]]] = [
     (v1, {200, 429}),
     (v1_one_task, {200, 429}),
     (v1_each, {200, 429}),
+    (v1_stream, {200, 429}),
     (v1_bounded, {200, 429}),
     (v2, {200, 429}),
     (v2_late, {429, 504}),

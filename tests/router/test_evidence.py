@@ -21,10 +21,12 @@ from mass_serve.router import (
     EvidenceRouter,
     LinearSubspaces,
     ModeName,
+    Prior,
     TaskSubspaces,
     after_second_passes,
     early_stop,
     evidence_kinds,
+    parts,
 )
 from mass_serve.router.head_scores import nearness
 from mass_serve.router.projection import orthonormal_rows
@@ -73,7 +75,7 @@ def router() -> EvidenceRouter:
 
 
 def whole_evidence(
-    router: EvidenceRouter, early: Evidence, mask: Tensor = EVERY, pools: Tensor | None = None, seed: int = 4
+    router: EvidenceRouter, early: Evidence, mask: Tensor = EVERY, prior: Prior | None = None, seed: int = 4
 ) -> Evidence:
     """The evidence of samples whose first pass went to its end."""
     rest = (
@@ -81,7 +83,7 @@ def whole_evidence(
         normal(SAMPLES, WIDTH, seed=3),
         random_head_scores(seed)[:, :, 0],
     )
-    return router.whole(early, *rest, mask, pools)
+    return router.whole(early, *rest, mask, prior)
 
 
 def softmax(values: Any) -> Any:
@@ -272,10 +274,17 @@ def test_an_encoder_of_two_blocks_has_no_late_evidence() -> None:
     assert torch.equal(whole.likeness, early.likeness)
 
 
+@pytest.fixture
+def unsplit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No pool is split: evidence drawn at random contradicts itself."""
+    monkeypatch.setattr(parts, "CONTRADICTION", math.inf)
+
+
+@pytest.mark.usefixtures("unsplit")
 def test_evidence_of_a_pool_is_the_sum_of_its_samples(router: EvidenceRouter) -> None:
-    energies, pools = shares(SAMPLES, KINDS, TASKS), torch.tensor([0, 1, 0, 3, 0, 1])
-    early, alone = router.early(energies, EVERY, pools), router.early(energies, EVERY)
-    whole, whole_alone = whole_evidence(router, early, pools=pools), whole_evidence(router, alone)
+    energies, prior = shares(SAMPLES, KINDS, TASKS), Prior(torch.tensor([0, 1, 0, 3, 0, 1]))
+    early, alone = router.early(energies, EVERY, prior), router.early(energies, EVERY)
+    whole, whole_alone = whole_evidence(router, early, prior=prior), whole_evidence(router, alone)
     for together, single in ((early, alone), (whole, whole_alone)):
         for members in ([0, 2, 4], [1, 5], [3]):
             expected = single.scores[members].sum(0)
@@ -289,10 +298,11 @@ def test_evidence_of_a_pool_is_the_sum_of_its_samples(router: EvidenceRouter) ->
         assert torch.equal(together.scores[3], single.scores[3])
 
 
+@pytest.mark.usefixtures("unsplit")
 def test_second_passes_of_a_pool_count_together(router: EvidenceRouter) -> None:
-    pools = torch.zeros(SAMPLES, dtype=torch.long)
-    early = router.early(shares(SAMPLES, KINDS, TASKS), EVERY, pools)
-    whole = whole_evidence(router, early, pools=pools).samples()
+    prior = Prior(torch.zeros(SAMPLES, dtype=torch.long))
+    early = router.early(shares(SAMPLES, KINDS, TASKS), EVERY, prior)
+    whole = whole_evidence(router, early, prior=prior).samples()
     seen = [dict(zip((1, 4), random_head_scores(seed)[0, :2], strict=True)) for seed in range(SAMPLES)]
     added = torch.stack([one.second_pass_scores(own) for one, own in zip(whole, seen, strict=True)]).sum(0)
     shared = (whole[0].scores[[1, 4]] + added).softmax(0)

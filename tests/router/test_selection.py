@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mass_serve.router import SubspaceRouter
+from mass_serve.router import Prior, SubspaceRouter
 from mass_serve.router.selection import pooled, routing_coefficients, select_expert_sets
 
 rows = st.lists(st.floats(0.0, 100.0, width=32), min_size=1, max_size=20)
@@ -110,7 +110,7 @@ def test_what_is_no_candidate_of_a_pool_stays_none() -> None:
         torch.tensor([[1.0, 2.0, 0.0], [3.0, 2.5, 0.0]]),
         torch.tensor([[True, True, False]] * 2),
         1.0,
-        torch.zeros(2, dtype=torch.long),
+        Prior(torch.zeros(2, dtype=torch.long)),
     )
     assert coefficients[:, 2].eq(0).all()
     # Each of two candidates is 1 / sqrt(2) from the mean: one image for either, and the sums are equal.

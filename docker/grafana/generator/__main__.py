@@ -9,6 +9,7 @@ import json
 from typing import Any
 
 from expressions import HERE, LOADS
+from group_rows import GROUPS
 from guard_rows import GUARDS
 from model_rows import BATCHING, CACHE, COEFFICIENTS, MEMORY, ROUTING, SET_SIZES, STORE
 from next_rows import NEXT
@@ -22,6 +23,7 @@ ROWS = [
     ROUTING,
     COEFFICIENTS,
     SET_SIZES,
+    GROUPS,
     BATCHING,
     CACHE,
     MEMORY,

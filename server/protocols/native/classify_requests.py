@@ -6,7 +6,7 @@ Clients send images with no content type, or with whatever their HTTP library pu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -47,6 +47,14 @@ MODE = (
 )
 NAMES = "`@retail` is all of the group `retail`, and where that is one task nothing is searched for"
 SAME_TASK = "all inputs are of one task, which is chosen by the evidence of all together"
+STREAM = (
+    "the name of a stream, such as a camera, whose next inputs these are: the evidence of its last inputs"
+    " counts, too, and each caller has its own; implies same_task"
+)
+PRIORS = (
+    "probabilities of tasks, or of groups of them, before an input is looked at: the tasks that are not named"
+    " share what is left of 1"
+)
 AGGREGATION = (
     "how entities are made of the tokens that a task classifies: simple, the default, none, first, average or"
     " max, as in transformers"
@@ -71,6 +79,8 @@ class ClassifyBody(BaseModel):
     # Written out: `engine.AnswerKind` would bring torch to the processes that read large bodies.
     answer: Literal["best", "each"] | None = Field(None, description=ANSWER)
     same_task: bool | None = Field(None, description=SAME_TASK)
+    stream: str | None = Field(None, description=STREAM)
+    priors: dict[str, float] | None = Field(None, fail_fast=True, description=PRIORS)
     # Any text: `engine.ModeName` would bring torch, too.
     mode: str | None = Field(None, description=MODE)
     aggregation: Literal["none", "simple", "first", "average", "max"] | None = Field(
@@ -88,6 +98,7 @@ class ClassifyForm(BaseModel):
     top_k: int | None = Field(None, ge=1)
     answer: Literal["best", "each"] | None = Field(None, description=ANSWER)
     same_task: bool | None = Field(None, description=SAME_TASK)
+    stream: str | None = Field(None, description=STREAM)
     mode: str | None = Field(None, description=MODE)
 
 
@@ -101,7 +112,9 @@ class Options:
     same_task: bool | None = None
     aggregation: Aggregation | None = None
     mode: ModeName | None = None
-    texts: Sequence[Text] | None = None  # in a body alone
+    stream: str | None = None
+    priors: Mapping[str, float] | None = None  # in JSON alone, and so are texts
+    texts: Sequence[Text] | None = None
 
     def over(self, others: Options) -> Options:
         """Returns these options, and the others where these say nothing."""
@@ -120,6 +133,8 @@ class ClassifyRequest:
     same_task: bool
     aggregation: Aggregation
     mode: ModeName | None
+    stream: str | None
+    priors: Mapping[str, float] | None
 
 
 def parse_request(body: bytes, content_type: str, query: Options, limits: Limits) -> ClassifyRequest:
@@ -153,9 +168,11 @@ def _checked(files: Sequence[bytes], options: Options, query: Options, limits: L
         asked.tasks,
         checked_top_k(DEFAULT_TOP_K if asked.top_k is None else asked.top_k, limits.max_top_k),
         "best" if asked.answer is None else asked.answer,
-        bool(asked.same_task),
+        bool(asked.same_task) or asked.stream is not None,
         "simple" if asked.aggregation is None else asked.aggregation,
         asked.mode,
+        asked.stream,
+        asked.priors,
     )
 
 
@@ -217,7 +234,13 @@ def _truth(text: str) -> bool:
 
 
 # The fields of a form that stand there once, by how they are read; of several the last counts.
-FIELDS: dict[str, Callable[[str], Any]] = {"top_k": _integer, "answer": str, "same_task": _truth, "mode": str}
+FIELDS: dict[str, Callable[[str], Any]] = {
+    "top_k": _integer,
+    "answer": str,
+    "same_task": _truth,
+    "stream": str,
+    "mode": str,
+}
 
 
 def split_names(values: Sequence[str]) -> list[str]:

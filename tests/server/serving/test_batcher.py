@@ -11,7 +11,7 @@ from functools import partial
 import pytest
 import torch
 
-from mass_serve.engine import AnyAnswer, AnyQuery, BatchReport, Classification, Query
+from mass_serve.engine import AnyAnswer, AnyQuery, BatchReport, Classification, Pool, Query
 from mass_serve.server.errors import (
     BatchFailedError,
     DeadlineError,
@@ -32,7 +32,7 @@ from tests.server.fakes import DIE, FAIL, LARGE, NOT_FINITE, UNREADABLE, FakeEng
 WAIT = 10.0
 
 
-def queries(*reds: int, green: int = 0, pool: object | None = None) -> list[Query]:
+def queries(*reds: int, green: int = 0, pool: Pool | None = None) -> list[Query]:
     pixels = [torch.tensor([red, green, 0], dtype=torch.uint8).view(3, 1, 1) for red in reds]
     return [Query(one, pool=pool) for one in pixels]
 
@@ -75,7 +75,7 @@ class Bench:
         engine: FakeEngine | None = None,
         caller: str = "a",
         share: float = 1.0,
-        pool: object | None = None,
+        pool: Pool | None = None,
     ) -> Ticket:
         deadline = time.monotonic() + seconds
         turn = Turn(caller, priority, share)
@@ -134,7 +134,7 @@ def test_a_request_larger_than_a_batch_is_split(bench: Bench) -> None:
 
 def test_a_pool_goes_into_one_batch_and_waits_for_one_with_room(bench: Bench) -> None:
     bench.occupy()
-    first, second = bench.send(1, 2, 3, pool=object()), bench.send(4, 5, 6, pool=object())
+    first, second = bench.send(1, 2, 3, pool=Pool()), bench.send(4, 5, 6, pool=Pool())
     single = bench.send(7)
     bench.open()
     assert [reds(ticket) for ticket in (first, second, single)] == [[1, 2, 3], [4, 5, 6], [7]]
@@ -144,7 +144,7 @@ def test_a_pool_goes_into_one_batch_and_waits_for_one_with_room(bench: Bench) ->
 def test_a_pool_is_not_cut_where_batches_are_kept_short_for_a_slow_device(bench: Bench) -> None:
     bench.ledger.device_took(1, 30.0)
     bench.occupy()
-    first, pool = bench.send(1, seconds=3600), bench.send(2, 3, 4, 5, pool=object(), seconds=3600)
+    first, pool = bench.send(1, seconds=3600), bench.send(2, 3, 4, 5, pool=Pool(), seconds=3600)
     bench.open()
     assert (reds(first), reds(pool)) == ([1], [2, 3, 4, 5])
     assert 4 in bench.engine.batches
@@ -153,7 +153,7 @@ def test_a_pool_is_not_cut_where_batches_are_kept_short_for_a_slow_device(bench:
 def test_a_pool_counts_as_many_images_as_it_has_where_a_batch_waits_to_be_full() -> None:
     bench = Bench(batch_delay=WAIT)
     bench.open()
-    assert reds(bench.send(1, 2, 3, 4, pool=object())) == [1, 2, 3, 4]
+    assert reds(bench.send(1, 2, 3, 4, pool=Pool())) == [1, 2, 3, 4]
     assert bench.batcher.close(WAIT)
 
 
@@ -162,7 +162,7 @@ def test_callers_take_turns_with_one_whose_images_are_pooled(bench: Bench) -> No
     bench.occupy()
     order: list[str] = []
     for _ in range(2):
-        for caller, reds_, pool in (("pooling", (1, 2, 3), object()), ("single", (4,), None)):
+        for caller, reds_, pool in (("pooling", (1, 2, 3), Pool()), ("single", (4,), None)):
             ticket = bench.send(*reds_, caller=caller, pool=pool)
             ticket.future.add_done_callback(partial(lambda name, _: order.append(name), caller))
     bench.open()
@@ -303,7 +303,7 @@ def test_an_image_that_never_fits_the_memory_fails_alone(bench: Bench) -> None:
 def test_a_pool_that_does_not_fit_the_memory_fails_alone_and_whole(bench: Bench) -> None:
     bench.engine.large_images = 1
     bench.occupy()
-    good, pool = bench.send(1), bench.send(2, 3, green=LARGE, pool=object())
+    good, pool = bench.send(1), bench.send(2, 3, green=LARGE, pool=Pool())
     bench.open()
     assert reds(good) == [1]
     with pytest.raises(NoMemoryError, match="2 inputs of the same_task at once; send fewer"):

@@ -11,7 +11,7 @@ import pytest
 import torch
 from tokenizers import Tokenizer, models
 
-from mass_serve.engine import AnyQuery, BatchReport, TextQuery
+from mass_serve.engine import AnyQuery, BatchReport, Pool, TextQuery
 from mass_serve.inputs.texts import TextTokenizer
 from mass_serve.server.errors import QueueFullError
 from mass_serve.server.operation.metrics import Metrics
@@ -25,7 +25,7 @@ from tests.server.serving.test_batcher import WAIT, queries, reds, turn
 TOKENIZER = TextTokenizer(Tokenizer(models.WordLevel({"a": 0}, unk_token="a")).to_str().encode(), 50)
 
 
-def text(label: int, tokens: int, pool: object | None = None) -> TextQuery:
+def text(label: int, tokens: int, pool: Pool | None = None) -> TextQuery:
     """A text of so many tokens, which the fake engine gives that label."""
     words = torch.zeros(tokens, 2, dtype=torch.int64)
     words[1, 0] = label
@@ -101,7 +101,7 @@ def test_a_batch_has_as_many_texts_as_their_tokens_allow(bench: Bench) -> None:
 
 def test_texts_of_one_pool_stay_together_also_where_they_are_too_many(bench: Bench) -> None:
     bench.occupy()
-    pool = object()
+    pool = Pool()
     pooled = bench.send(*(text(label, 40, pool) for label in range(3)))
     bench.open()
     assert reds(pooled) == [0, 1, 2]
