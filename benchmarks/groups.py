@@ -55,7 +55,7 @@ class Answered:
     task_right: bool
     right: bool  # the label, too
     passes: float
-    part: int
+    part: int | None
 
 
 Group = Sequence[Input]
@@ -88,6 +88,22 @@ def groups_of_two_tasks(inputs: Sequence[Input], size: int, strangers: int) -> I
 def _by_task(inputs: Sequence[Input]) -> dict[str, list[Input]]:
     names = dict.fromkeys(one.task for one in inputs)
     return {name: [one for one in inputs if one.task == name] for name in names}
+
+
+def known_accuracy(engine: Engine, inputs: Sequence[Input]) -> float:
+    """How often the label is right where the task is named, averaged over tasks: what no routing exceeds."""
+    shares = []
+    for name, own in _by_task(inputs).items():
+        right = []
+        for at in range(0, len(own), AT_ONCE):
+            some = own[at : at + AT_ONCE]
+            queries = Question((name,)).queries([one.prepared for one in some], engine.tasks)
+            answers = engine.classify_batch(queries).all_answers()
+            right += [
+                int(answer.logits.argmax()) == one.label for one, answer in zip(some, answers, strict=True)
+            ]
+        shares.append(fmean(right))
+    return fmean(shares)
 
 
 def answered(engine: Engine, groups: Iterator[Group]) -> list[list[Answered]]:
@@ -147,6 +163,7 @@ def measured(suite: Path) -> dict[str, Any]:
         known = [entry.individual_accuracy for entry in engine.tasks.values()]
         individual = fmean(one for one in known if one is not None)
         found |= {"tasks": len(engine.tasks), "inputs": len(inputs), "individual": round(individual, PLACES)}
+        found["task_named"] = round(known_accuracy(engine, inputs) / individual, PLACES)
         found["modes"][mode] = {
             "one_task": {
                 str(size): figures(answered(engine, groups_of_one_task(inputs, size)), individual)

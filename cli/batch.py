@@ -58,6 +58,15 @@ def batch(
     id_column: Annotated[
         str | None, typer.Option(help="column of tables that results name inputs by (default: file and row)")
     ] = None,
+    group_column: Annotated[
+        str | None,
+        typer.Option(
+            help="column of tables with a group: rows that follow each other with one group are of one task"
+        ),
+    ] = None,
+    group_by_folder: Annotated[
+        bool, typer.Option("--group-by-folder", help="files of one folder are of one task")
+    ] = False,
     task: Annotated[
         list[str] | None,
         typer.Option(help="choose among these, or those of @GROUP; may be repeated"),
@@ -92,7 +101,10 @@ def batch(
     Inputs that cannot be read have rows that say why, and the command ends with 1 then. Settings other than
     the store come from the environment (MASS_DEVICE, MASS_MAX_BATCH_IMAGES, MASS_DECODE_WORKERS, ...).
     """
+    grouped = group_by_folder or group_column is not None
     try:
+        if grouped:
+            _check_groups(group_by_folder and group_column is not None, answer, ray_workers)
         settings = load_settings({"store": store, "mode": mode})
         source = store_source(settings)
         answering: Answering = (
@@ -107,14 +119,31 @@ def batch(
         inputs=inputs,
         out=_folder(out),
         form=form,
-        columns=Columns(texts, column or (TEXT if texts else IMAGE), id_column),
-        asked=asked_of(question, answering.settings, embeds=embedding),
-        rows=RowForm(top, texts, entities, embedding, _is_multi_label(answering, question), aggregation),
+        columns=Columns(
+            texts, column or (TEXT if texts else IMAGE), id_column, group_column, by_folder=group_by_folder
+        ),
+        asked=asked_of(question, answering.settings, embeds=embedding, grouped=grouped),
+        rows=RowForm(
+            top, texts, entities, embedding, _is_multi_label(answering, question), aggregation, grouped
+        ),
     )
     done = _run(answering, job)
     _tell(done, job, source, answering.store_revision, as_json)
     if done.counts.failed:
         raise typer.Exit(EXIT_FAILED)
+
+
+def _check_groups(both: bool, answer: AnswerKind, ray_workers: int | None) -> None:
+    """Raises ValueError where inputs cannot be judged in groups."""
+    if both:
+        raise ValueError("--group-column and --group-by-folder say different things: give one of them")
+    if answer == "each":
+        raise ValueError("groups help to choose one task, and with --answer each all answer: leave one out")
+    if ray_workers is not None:
+        raise ValueError(
+            "groups are not answered by --ray-workers, which divide inputs without looking at them:"
+            " leave it out"
+        )
 
 
 def _folder(out: str) -> Path:

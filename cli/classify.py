@@ -73,6 +73,10 @@ def classify(
         bool,
         typer.Option("--same-task", help="all inputs are of one task: choose it by all of them together"),
     ] = False,
+    group_by_folder: Annotated[
+        bool,
+        typer.Option("--group-by-folder", help="files of one folder are of one task, found by them together"),
+    ] = False,
     aggregation: Annotated[
         Aggregation, typer.Option(help="how tokens become entities, of tasks that classify tokens")
     ] = "simple",
@@ -86,15 +90,25 @@ def classify(
     except (SettingsError, StoreError, ValueError) as error:
         fail(error)
     question = checked_question(engine, question)
-    given = _given(engine, files or [], _paired(text or [], text_pair or []), lines or [])
+    if group_by_folder:
+        _check_folders(question, has_texts=bool(text or lines))
+    given = _given(engine, files or [], _paired(text or [], text_pair or []), lines or [], group_by_folder)
+    asked = asked_of(question, settings, grouped=group_by_folder)
     try:
-        with closing(answer_all(engine, asked_of(question, settings), given.stream())) as batches:
+        with closing(answer_all(engine, asked, given.stream())) as batches:
             answered = _of_one_task(batches, settings) if question.same_task else batches
             complete = _print(given, in_order(answered), Shown(top, aggregation), as_json)
     except JobError as error:
         fail(error, EXIT_FAILED)
     if not complete:
         raise typer.Exit(EXIT_FAILED)
+
+
+def _check_folders(question: Question, *, has_texts: bool) -> None:
+    if question.answer == "each" or question.same_task:
+        fail("--group-by-folder chooses one task for each folder: leave --same-task and --answer each out")
+    if has_texts:
+        fail("--group-by-folder is of files: leave --text and --lines out")
 
 
 def _paired(texts: Sequence[str], seconds: Sequence[str]) -> Sequence[Text]:
@@ -109,18 +123,18 @@ def _paired(texts: Sequence[str], seconds: Sequence[str]) -> Sequence[Text]:
 
 
 def _given(
-    engine: Engine, files: Sequence[Path], texts: Sequence[Text], lines: Sequence[Path]
+    engine: Engine, files: Sequence[Path], texts: Sequence[Text], lines: Sequence[Path], by_folder: bool
 ) -> GivenInputs:
     """All inputs, which must be of the kind that the store reads."""
     if engine.tokenizer is not None:
         if not (files or texts or lines):
             fail("the store reads texts, and none is given: give --text TEXT, --lines FILE or a text file")
-        return GivenInputs(Columns(reads_texts=True, input=TEXT), texts, files, lines)
+        return GivenInputs(Columns(reads_texts=True, input=TEXT, by_folder=by_folder), texts, files, lines)
     if texts or lines:
         fail("the store reads images, and a text is given: give image files, or a store that reads texts")
     if not files:
         fail("the store reads images, and none is given: give image files")
-    return GivenInputs(Columns(reads_texts=False, input=IMAGE), files=files)
+    return GivenInputs(Columns(reads_texts=False, input=IMAGE, by_folder=by_folder), files=files)
 
 
 def _of_one_task(batches: Iterable[Sequence[Answered]], settings: Settings) -> list[list[Answered]]:
@@ -160,7 +174,8 @@ def _print_line(name: str, found: ImageResult | TokenResult) -> None:
 
     Of a task that classifies tokens it is `label text score`. Of one of any number of labels it is all that
     reach their thresholds, or `(no label)`. What is unlike the inputs of every task ends in
-    `(none of these)`; what is near to another task too, in `(or task: label coefficient)`.
+    `(none of these)`; what is of another task than the first one that it was to be of one with, in
+    `(unlike the first of its group)`; what is near to another task too, in `(or task: label coefficient)`.
     """
     if isinstance(found, TokenResult):
         labels = [f"{one.label} {on_one_line(one.text)} {one.score:.3f}" for one in found.entities]
@@ -180,7 +195,8 @@ def _told(one: AlternativeAnswer) -> str:
 def _doubts(found: ImageResult) -> str:
     """What speaks against an answer, in a column of its own; nothing where nothing does."""
     others = [f"or {one.task}: {_told(one)} {one.coefficient:.3f}" for one in found.alternatives]
-    doubts = [*(["none of these"] if found.unrouted else []), *others]
+    unlike = ["unlike the first of its group"] if found.routing.part else []
+    doubts = [*(["none of these"] if found.unrouted else []), *unlike, *others]
     return f"\t({'; '.join(doubts)})" if doubts else ""
 
 

@@ -34,7 +34,8 @@ class GivenInputs:
     def stream(self) -> Stream:
         """Yields the inputs, each read when it is wanted."""
         for number, (name, found) in enumerate(self._named()):
-            yield JobInput(name, found, Position(number))
+            folder = str(Path(name).parent) if self.columns.by_folder else None
+            yield JobInput(name, found, Position(number), group=folder)
 
     def described(self, one: JobInput) -> dict[str, str | None]:
         """What JSON says of an input: where it is from, and of a text what it is."""

@@ -34,7 +34,7 @@ def checked_question(store: HasTasks, question: Question) -> Question:
     return known
 
 
-def asked_of(question: Question, settings: Settings, *, embeds: bool = False) -> Asked:
+def asked_of(question: Question, settings: Settings, *, embeds: bool = False, grouped: bool = False) -> Asked:
     """What is asked about every input, with the settings' batches, processes and limits."""
     return Asked(
         question,
@@ -43,4 +43,5 @@ def asked_of(question: Question, settings: Settings, *, embeds: bool = False) ->
         settings.max_batch_tokens,
         settings.decode_workers,
         Limits(settings.image_limits, settings.text_limits),
+        grouped,
     )

@@ -27,6 +27,8 @@ class Routing:
     familiarity: (
         float | None
     )  # 0 to 1: how much the input is like those of the task; None where one was named
+    # Of inputs that were said to be of one task: those with one number are; None of an input by itself.
+    part: int | None = None
 
 
 @dataclass(frozen=True)

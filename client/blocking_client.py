@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, TypeVar, overload
 
@@ -38,6 +39,8 @@ class Client(BaseClient[httpx.Client]):
         tasks: Names | None = ...,
         top_k: int | None = ...,
         same_task: bool = ...,
+        stream: str | None = ...,
+        priors: Mapping[str, float] | None = ...,
         mode: str | None = ...,
     ) -> list[Answer]: ...
 
@@ -49,6 +52,8 @@ class Client(BaseClient[httpx.Client]):
         tasks: Names | None = ...,
         top_k: int | None = ...,
         same_task: bool = ...,
+        stream: str | None = ...,
+        priors: Mapping[str, float] | None = ...,
         mode: str | None = ...,
     ) -> Answer: ...
 
@@ -59,15 +64,19 @@ class Client(BaseClient[httpx.Client]):
         tasks: Names | None = None,
         top_k: int | None = None,
         same_task: bool = False,
+        stream: str | None = None,
+        priors: Mapping[str, float] | None = None,
         mode: str | None = None,
     ) -> Answer | list[Answer]:
         """Returns the answer to an input, or those to a list of them.
 
         A str is a text where the server reads texts, else the path of an image. `tasks` are the candidates,
-        all by default; `same_task` says that all inputs are of one task, found by their evidence together.
-        `mode` is one of the server's `modes`, how much the search for the task is worth.
+        all by default; `same_task` says that all inputs are of one task, found by their evidence together,
+        and `stream` that they are the next ones of the stream of that name. `priors` are probabilities of
+        tasks before an input is looked at; those that are not named share what is left of 1. `mode` is one
+        of the server's `modes`, how much the search for the task is worth.
         """
-        question = Question(tasks, top_k, same_task=same_task, mode=mode)
+        question = Question(tasks, top_k, same_task=same_task, stream=stream, priors=priors, mode=mode)
         return self._run(self._exchanges.classify(inputs, question))
 
     @overload

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, TypeVar
 
@@ -27,6 +27,8 @@ class Question:
     top_k: int | None = None
     each: bool = False
     same_task: bool = False
+    stream: str | None = None
+    priors: Mapping[str, float] | None = None
     mode: str | None = None
     aggregation: Aggregation | None = None
 
@@ -43,6 +45,8 @@ class Question:
             "top_k": None if self.top_k is None else str(self.top_k),
             "answer": "each" if self.each else None,
             "same_task": "true" if self.same_task else None,
+            "stream": self.stream,
+            "priors": None if self.priors is None else _as_text(self.priors),
             "mode": self.mode,
             "aggregation": self.aggregation,
         }
@@ -122,6 +126,10 @@ class Exchanges:
         if self._reads_texts is None and any(isinstance(one, str) for one in inputs):
             yield from self._served(WITHOUT_LABELS)
         return bool(self._reads_texts)
+
+
+def _as_text(priors: Mapping[str, float]) -> str:
+    return ",".join(f"{name}:{share!r}" for name, share in priors.items())
 
 
 def _as_given(inputs: Input | list[Any], found: list[T]) -> T | list[T]:

@@ -30,12 +30,13 @@ def _few(name: str, suite: Any) -> Iterator[tuple[str, ...]]:
 def groups_table() -> str:
     """A row a suite, mode and number of inputs of one task that are answered together."""
     head = (
-        *("suite", "mode", "inputs together", "task right", "accuracy", "share of individual"),
+        *("suite", "task named", "mode", "inputs together", "task right", "accuracy", "share of individual"),
         *("split, though of one task", "passes"),
     )
     rows = [
         (
             code(suite),
+            three(_recorded("groups")[suite]["task_named"]),
             code(mode),
             size,
             three(one["task_right"]),

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, closing, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mass_serve.engine import (
     AnyAnswer,
+    AnyQuery,
     Classification,
     Embedding,
     EmbeddingQuestion,
@@ -24,6 +25,7 @@ from mass_serve.inputs.errors import InputError
 from mass_serve.inputs.texts import TokenizerError, Tokens
 from mass_serve.jobs.ahead import Ahead
 from mass_serve.jobs.batches import SORTED_BATCHES, BatchLimits, Ready, batches
+from mass_serve.jobs.groups import batches_of_groups, runs_in
 from mass_serve.jobs.preparing import DEFAULT_LIMITS, Limits, NotPreparedError, Preparer
 from mass_serve.jobs.sources import JobInput, weight
 
@@ -43,6 +45,7 @@ class Asked:
     batch_tokens: int = 16_384
     workers: int = 1  # processes that decode
     limits: Limits = DEFAULT_LIMITS
+    grouped: bool = False  # inputs of one group are of one task, and judged together
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +95,8 @@ def answer_prepared(
     most = limits.window + 2 * asked.workers
     ahead = Ahead(_pending(stream, preparer), most, MOST_BYTES_AHEAD, lambda one: weight(one[0].found))
     with closing(ahead):
-        for batch in batches(map(_ready, ahead), limits):
+        put_together = batches_of_groups if asked.grouped else batches
+        for batch in put_together(map(_ready, ahead), limits):
             with device:
                 answered = _answered(engine, asked, batch)
             yield answered
@@ -127,7 +131,7 @@ def _answered(engine: Engine, asked: Asked, batch: Sequence[Ready]) -> list[Answ
     """Answers a batch, in so many calls of the engine that none has more queries than it may have inputs."""
     usable = [one for one in batch if one.prepared is not None]
     inputs = [one.prepared for one in usable if one.prepared is not None]
-    queries = asked.question.queries(inputs, engine.tasks)
+    queries = _queries(engine, asked, batch)
     if asked.embeds:
         queries += EmbeddingQuestion().queries(inputs, engine.tasks)
     answers: list[AnyAnswer | None] = []
@@ -140,6 +144,16 @@ def _answered(engine: Engine, asked: Asked, batch: Sequence[Ready]) -> list[Answ
     return unusable + [
         _of_input(one, own, vector, asked.embeds)
         for one, own, vector in zip(usable, classes, embeddings, strict=True)
+    ]
+
+
+def _queries(engine: Engine, asked: Asked, batch: Sequence[Ready]) -> list[AnyQuery]:
+    """What is asked about the inputs of a batch that are ready; those of a run are asked about together."""
+    question = replace(asked.question, same_task=True) if asked.grouped else asked.question
+    return [
+        query
+        for run in (runs_in(batch) if asked.grouped else [batch])
+        for query in question.queries([one.prepared for one in run if one.prepared is not None], engine.tasks)
     ]
 
 

@@ -33,7 +33,9 @@ class Job:
     def settings(self) -> dict[str, object]:
         """Returns what of all this the rows depend on."""
         question = self.asked.question
+        group = {"group": self.columns.group or "folder"} if self.asked.grouped else {}
         return {
+            **group,
             "inputs": list(self.inputs),
             "column": self.columns.input,
             "id_column": self.columns.id,

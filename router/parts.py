@@ -22,9 +22,10 @@ from torch import Tensor
 from mass_serve.router.prior import Prior, Remembered
 from mass_serve.router.selection import pooled
 
-# In nats: who says that inputs are of one task is believed until their evidence is e^8 to one against it.
-# Chosen by `python -m benchmarks.groups.choose` on the `tuning` part of the suites that it measures.
-CONTRADICTION = 8.0
+# In nats: who says that inputs are of one task is believed until their evidence is e^10 to one against it,
+# for single inputs are surer of a wrong task than they should be. Chosen on the `tuning` part of the suites
+# that `python -m benchmarks.groups` measures; with 8, one request in 16 of one task was split at worst.
+CONTRADICTION = 10.0
 
 
 @dataclass(frozen=True)

@@ -47,6 +47,7 @@ def _schema(pyarrow: Any, columns: Sequence[str]) -> Any:
         "familiarity": number,
         "unrouted": pyarrow.bool_(),
         "cut": pyarrow.int64(),
+        "part": pyarrow.int64(),
         "entities": pyarrow.list_(pyarrow.struct(placed)),
         "embedding": pyarrow.list_(pyarrow.float32()),
     }

@@ -13,6 +13,7 @@ from mass_serve.jobs.answering import Answered
 Row: TypeAlias = dict[str, object]
 SCORED = ("id", "task", "label", "score", "top", "familiarity", "unrouted")
 LABELS, CUT, ENTITIES, EMBEDDING, PROBLEM = "labels", "cut", "entities", "embedding", "error"
+PART = "part"
 
 
 @dataclass(frozen=True)
@@ -25,11 +26,13 @@ class RowForm:
     embedding: bool
     multi_label: bool = False  # a task may give any number of labels
     aggregation: Aggregation = "simple"
+    grouped: bool = False  # inputs of one group are judged together
 
     @property
     def columns(self) -> tuple[str, ...]:
         """Their names, in their order."""
         wanted = (
+            (PART, self.grouped),
             (LABELS, self.multi_label),
             (CUT, self.texts),
             (ENTITIES, self.entities),
@@ -61,6 +64,7 @@ class RowForm:
         top = _scored(answer, order)
         return {
             **self._given(answer),
+            **({PART: answer.part} if self.grouped else {}),
             "task": answer.task,
             "label": top[0]["label"],
             "score": top[0]["score"],

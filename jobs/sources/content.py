@@ -27,6 +27,7 @@ class Read:
     found: Found
     id: str | None = None  # as the source calls it
     share: float = 1.0  # how much of the source is read when this is
+    group: str | None = None  # inputs with one are of one task
 
 
 def read_whole(file: BinaryIO) -> bytes:

@@ -9,7 +9,7 @@ from typing import BinaryIO
 from mass_serve.inputs.errors import InputTooLargeError, InvalidTextError
 from mass_serve.jobs.sources.content import MOST_BYTES, PASSED, Found, Read
 from mass_serve.jobs.sources.opening import Opened
-from mass_serve.jobs.sources.values import Columns, found_in, id_in
+from mass_serve.jobs.sources.values import Columns, found_in, group_in, id_in
 
 # An image in base64 takes a third more than its bytes.
 MOST_LINE_BYTES = 2 * MOST_BYTES
@@ -25,8 +25,8 @@ def read_lines(opened: Opened, start: int, columns: Columns) -> Iterator[Read]:
         if row < start:
             yield Read(row, PASSED)
         else:
-            found, own_id = _parsed(line, opened, columns)
-            yield Read(row, found, own_id or f"{name}:{number}", opened.share)
+            found, own_id, group = _parsed(line, opened, columns)
+            yield Read(row, found, own_id or f"{name}:{number}", opened.share, group)
         row += 1
 
 
@@ -43,13 +43,14 @@ def _lines(file: BinaryIO) -> Iterator[tuple[int, bytes | None]]:
         number += 1
 
 
-def _parsed(line: bytes | None, opened: Opened, columns: Columns) -> tuple[Found, str | None]:
-    """Returns the input of a line, and what the line calls it."""
+def _parsed(line: bytes | None, opened: Opened, columns: Columns) -> tuple[Found, str | None, str | None]:
+    """Returns the input of a line, what the line calls it, and the group that it is of."""
     if line is None:
-        return InputTooLargeError(f"The line has more than {MOST_LINE_BYTES >> 20} MiB, the limit."), None
+        problem = f"The line has more than {MOST_LINE_BYTES >> 20} MiB, the limit."
+        return InputTooLargeError(problem), None, None
     try:
         value = json.loads(line)
     except (ValueError, RecursionError) as error:
-        return InvalidTextError(f"The line is no JSON: {error}."), None
+        return InvalidTextError(f"The line is no JSON: {error}."), None, None
     row = value if isinstance(value, dict) else {columns.input: value}
-    return found_in(row, columns, opened.read_beside), id_in(row, columns)
+    return found_in(row, columns, opened.read_beside), id_in(row, columns), group_in(row, columns)

@@ -9,7 +9,7 @@ from mass_serve.inputs.errors import CorruptInputError, InputError, InvalidTextE
 from mass_serve.jobs.errors import InputsError
 from mass_serve.jobs.sources.content import PASSED, Read
 from mass_serve.jobs.sources.opening import Opened
-from mass_serve.jobs.sources.values import Columns, found_in, id_in
+from mass_serve.jobs.sources.values import Columns, found_in, group_in, id_in
 
 if TYPE_CHECKING:
     import pyarrow.parquet as parquet
@@ -39,9 +39,9 @@ def check_columns(file: BinaryIO, name: str, columns: Columns) -> None:
         schema = pyarrow.parquet.read_schema(file)
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError):
         return
-    for wanted in filter(None, (columns.input, columns.id)):
+    options = {columns.group: "--group-column", columns.id: "--id-column", columns.input: "--column"}
+    for wanted, option in ((name, option) for name, option in options.items() if name):
         if wanted not in schema.names:
-            option = "--column" if wanted == columns.input else "--id-column"
             raise InputsError(
                 f"{name} has no column {wanted!r}, but {', '.join(schema.names[:20])}: name one with {option}"
             )
@@ -103,7 +103,7 @@ def _read_group(
                 yield Read(row, values, place, share)
             else:
                 found = found_in(values, columns, opened.read_beside)
-                yield Read(row, found, id_in(values, columns) or place, share)
+                yield Read(row, found, id_in(values, columns) or place, share, group_in(values, columns))
             row += 1
 
 

@@ -34,6 +34,7 @@ class JobInput:
     found: Found
     at: Position
     bytes_read: int = 0  # of all sources, when it is
+    group: str | None = None  # inputs with one that follow each other are of one task
 
 
 def check_tables(listing: Listing, columns: Columns) -> None:
@@ -65,8 +66,16 @@ def inputs(
             if number not in done:
                 at = Position(number, source.number, read.row)
                 bytes_read = source.before + int(read.share * source.size)
-                yield JobInput(read.id or source.name, read.found, at, bytes_read)
+                name = read.id or source.name
+                yield JobInput(name, read.found, at, bytes_read, _group(read, name, source, columns))
             number += 1
+
+
+def _group(read: Read, name: str, source: Source, columns: Columns) -> str | None:
+    """The group that an input is of: what a table's column says, or the folder of a file."""
+    if columns.by_folder and _kind(source, columns) in ("whole", "tar"):
+        return name.rpartition("/")[0]
+    return read.group
 
 
 def inputs_below(argument: str, columns: Columns) -> Iterator[JobInput]:

@@ -21,11 +21,13 @@ class Columns:
     reads_texts: bool
     input: str  # of the images or texts
     id: str | None = None  # of what results call them by; None: their place
+    group: str | None = None  # of the group that they are of; None: no column says that
+    by_folder: bool = False  # files of one folder are a group
 
     @property
     def names(self) -> list[str]:
         """Those that are looked for; the second texts of pairs need not be there."""
-        return [self.input, *([PAIR] if self.reads_texts else []), *([self.id] if self.id else [])]
+        return [self.input, *([PAIR] if self.reads_texts else []), *filter(None, (self.id, self.group))]
 
 
 def found_in(row: Mapping[str, object], columns: Columns, read_file: Callable[[str], bytes]) -> Found:
@@ -44,7 +46,16 @@ def found_in(row: Mapping[str, object], columns: Columns, read_file: Callable[[s
 
 def id_in(row: Mapping[str, object], columns: Columns) -> str | None:
     """Returns what a row calls its input; None where it has no name for it."""
-    value = None if columns.id is None else row.get(columns.id)
+    return _told(row, columns.id)
+
+
+def group_in(row: Mapping[str, object], columns: Columns) -> str | None:
+    """Returns the group that a row's input is of; None where it is by itself."""
+    return _told(row, columns.group)
+
+
+def _told(row: Mapping[str, object], column: str | None) -> str | None:
+    value = None if column is None else row.get(column)
     # Half of a surrogate pair is written as an escape, for Parquet and strict readers of JSON have no other.
     return None if value is None else str(value).encode("utf-8", "backslashreplace").decode()
 

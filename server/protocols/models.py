@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mass_serve.engine import ModeName, Question, ServingEngine
+from mass_serve.engine import ModeName, Priors, Question, ServingEngine
 from mass_serve.model_store.format.field_types import AUTO
 from mass_serve.model_store.format.groups import GROUP_MARK
 from mass_serve.server.errors import BadRequestError, NotFoundError
+from mass_serve.server.protocols.together import Together
 from mass_serve.server.serving.named_tasks import with_known_tasks
 from mass_serve.server.serving.token_tasks import asks_of_tokens
+
+BY_ITSELF = Together()
 
 
 @dataclass(frozen=True)
@@ -28,13 +31,14 @@ class Model:
     num_tasks: int  # that residuals are of
     gives_residuals: bool  # with every answer
 
-    def question(self, mode: ModeName | None) -> Question:
+    def question(self, mode: ModeName | None, together: Together = BY_ITSELF) -> Question:
         """Returns what is asked about every input, its task searched for in a mode or in the server's own.
 
-        Raises BadRequestError for a mode that there is not.
+        Raises BadRequestError for a mode that there is not, and for priors that are none.
         """
         try:
-            return Question(self.tasks, mode=mode)
+            priors = None if together.priors is None else Priors.of(together.priors)
+            return Question(self.tasks, same_task=together.is_one_task, mode=mode, priors=priors)
         except ValueError as error:
             raise BadRequestError(str(error)) from error
 

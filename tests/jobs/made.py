@@ -59,14 +59,15 @@ def job(inputs: Sequence[Path | str], out: Path, engine: Engine, **changes: Any)
     texts = engine.tokenizer is not None
     question = Question(changes.pop("tasks", None), changes.pop("answer", "best"))
     form: Form = changes.pop("form", "jsonl")
-    columns = Columns(
-        texts, changes.pop("column", "text" if texts else "image"), changes.pop("id_column", None)
-    )
+    group, by_folder = changes.pop("group", None), changes.pop("by_folder", False)
+    column, id_column = changes.pop("column", "text" if texts else "image"), changes.pop("id_column", None)
+    columns = Columns(texts, column, id_column, group, by_folder)
+    grouped = by_folder or group is not None
     embeds = changes.pop("embeds", False)
-    asked = Asked(question, embeds, BATCH, workers=2)
+    asked = Asked(question, embeds, BATCH, workers=2, grouped=grouped)
     multi_label = changes.pop("multi_label", False)
     entities = question.asks_of_tokens(engine.tasks)
-    rows = RowForm(changes.pop("top", 1), texts, entities, embeds, multi_label)
+    rows = RowForm(changes.pop("top", 1), texts, entities, embeds, multi_label, grouped=grouped)
     assert not changes
     return Job([str(one) for one in inputs], out, form, columns, asked, rows)
 

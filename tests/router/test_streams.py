@@ -11,7 +11,7 @@ from mass_serve.router import StreamEvidence
 HALF_LIFE = 4.0
 
 
-def of_task(task: int, lead: float = 6.0) -> Tensor:
+def of_task(task: int, lead: float = 12.0) -> Tensor:
     evidence = torch.zeros(3)
     evidence[task] = lead
     return evidence

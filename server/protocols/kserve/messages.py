@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, PlainValidator
 from mass_serve.inputs.texts import Text
 from mass_serve.server.protocols.image_items import ImageItem
 from mass_serve.server.protocols.text_items import TextPair, read_text
+from mass_serve.server.protocols.together import PRIORS, SAME_TASK, STREAM
 
 
 class NamedImage(BaseModel):
@@ -63,6 +64,9 @@ class PredictParameters(BaseModel):
             " that is one task it says nothing"
         ),
     ] = None
+    same_task: Annotated[bool | None, Field(description=SAME_TASK)] = None
+    stream: Annotated[str | None, Field(description=STREAM)] = None
+    priors: Annotated[dict[str, float] | None, Field(fail_fast=True, description=PRIORS)] = None
 
 
 class PredictInstances(BaseModel):

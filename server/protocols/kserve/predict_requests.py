@@ -14,6 +14,7 @@ from mass_serve.server.protocols.image_items import ImageItem, files_of_items
 from mass_serve.server.protocols.kserve.messages import PredictInstances, PredictParameters
 from mass_serve.server.protocols.limits import DEFAULT_TOP_K, Limits, check_count, checked_top_k
 from mass_serve.server.protocols.text_items import texts_of_json
+from mass_serve.server.protocols.together import Together
 from mass_serve.server.serving.request_context import EncodedImages, Texts
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ class PredictRequest:
     top_k: int
     aggregation: Aggregation
     mode: ModeName | None
+    together: Together
 
 
 def read_instances(body: bytes, limits: Limits) -> PredictRequest:
@@ -72,4 +74,5 @@ def _checked(
         checked_top_k(DEFAULT_TOP_K if top_k is None else top_k, limits.max_top_k),
         parameters["aggregation"] or "simple",
         parameters["mode"],
+        Together(bool(parameters["same_task"]), parameters["stream"], parameters["priors"]),
     )

@@ -89,7 +89,12 @@ async def _answer(body: bytes, model: str, service: Service, context: RequestCon
     engine = service.engine
     found = find_model(engine, model, None)
     answers = await service.classify(
-        asked.inputs, found.question(asked.mode), context, engine=engine, tells_entities=found.each_token
+        asked.inputs,
+        found.question(asked.mode, asked.together),
+        context,
+        engine=engine,
+        tells_entities=found.each_token,
+        stream=asked.together.stream,
     )
     labels = num_labels(answers.classifications, asked.top_k)
     written = partial(predictions, asked, answers)

@@ -31,6 +31,14 @@ from mass_serve.server.protocols.image_items import ImageItem, files_of_items
 from mass_serve.server.protocols.limits import DEFAULT_TOP_K, Limits, check_count, checked_top_k
 from mass_serve.server.protocols.native.multipart_forms import Part, parse_multipart
 from mass_serve.server.protocols.text_items import TextItem, texts_of_json
+from mass_serve.server.protocols.together import (
+    PRIORS,
+    PRIORS_AS_TEXT,
+    SAME_TASK,
+    STREAM,
+    Together,
+    priors_of_text,
+)
 from mass_serve.server.serving.request_context import EncodedImages, Texts
 
 if TYPE_CHECKING:
@@ -46,15 +54,6 @@ MODE = (
     " the first is the default; where one task is named nothing is searched for, and it says nothing"
 )
 NAMES = "`@retail` is all of the group `retail`, and where that is one task nothing is searched for"
-SAME_TASK = "all inputs are of one task, which is chosen by the evidence of all together"
-STREAM = (
-    "the name of a stream, such as a camera, whose next inputs these are: the evidence of its last inputs"
-    " counts, too, and each caller has its own; implies same_task"
-)
-PRIORS = (
-    "probabilities of tasks, or of groups of them, before an input is looked at: the tasks that are not named"
-    " share what is left of 1"
-)
 AGGREGATION = (
     "how entities are made of the tokens that a task classifies: simple, the default, none, first, average or"
     " max, as in transformers"
@@ -99,6 +98,7 @@ class ClassifyForm(BaseModel):
     answer: Literal["best", "each"] | None = Field(None, description=ANSWER)
     same_task: bool | None = Field(None, description=SAME_TASK)
     stream: str | None = Field(None, description=STREAM)
+    priors: str | None = Field(None, description=PRIORS_AS_TEXT)
     mode: str | None = Field(None, description=MODE)
 
 
@@ -113,13 +113,17 @@ class Options:
     aggregation: Aggregation | None = None
     mode: ModeName | None = None
     stream: str | None = None
-    priors: Mapping[str, float] | None = None  # in JSON alone, and so are texts
-    texts: Sequence[Text] | None = None
+    priors: Mapping[str, float] | None = None
+    texts: Sequence[Text] | None = None  # in a body alone
 
     def over(self, others: Options) -> Options:
         """Returns these options, and the others where these say nothing."""
-        own = {name: value for name, value in asdict(self).items() if value is not None}
-        return replace(others, **own)
+        return replace(others, **self.said)
+
+    @property
+    def said(self) -> dict[str, Any]:
+        """The options that say something, by name."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 @dataclass(frozen=True)
@@ -130,11 +134,9 @@ class ClassifyRequest:
     tasks: Sequence[str] | None
     top_k: int
     answer: AnswerKind
-    same_task: bool
     aggregation: Aggregation
     mode: ModeName | None
-    stream: str | None
-    priors: Mapping[str, float] | None
+    together: Together
 
 
 def parse_request(body: bytes, content_type: str, query: Options, limits: Limits) -> ClassifyRequest:
@@ -150,13 +152,13 @@ def parse_request(body: bytes, content_type: str, query: Options, limits: Limits
 def files_of_json(body: memoryview, most_values: bytes) -> bytes:
     """Returns the files of a JSON body and its options, for `request_of_files`. Raises as `parse_request`."""
     files, options = _read_json(bytes(body), int(most_values))
-    return framed_files(asdict(options), files)
+    return framed_files(options.said, files)
 
 
 def request_of_files(frame: bytearray, query: Options, limits: Limits) -> ClassifyRequest:
     """Reads what `files_of_json` made of a body. Raises as `parse_request` does."""
     options, files = unframed_files(frame)
-    if options["texts"] is not None:
+    if "texts" in options:
         options["texts"] = texts_of_json(options["texts"])
     return _checked(files, Options(**options), query, limits)
 
@@ -168,11 +170,9 @@ def _checked(files: Sequence[bytes], options: Options, query: Options, limits: L
         asked.tasks,
         checked_top_k(DEFAULT_TOP_K if asked.top_k is None else asked.top_k, limits.max_top_k),
         "best" if asked.answer is None else asked.answer,
-        bool(asked.same_task) or asked.stream is not None,
         "simple" if asked.aggregation is None else asked.aggregation,
         asked.mode,
-        asked.stream,
-        asked.priors,
+        Together(bool(asked.same_task), asked.stream, asked.priors),
     )
 
 
@@ -239,6 +239,7 @@ FIELDS: dict[str, Callable[[str], Any]] = {
     "answer": str,
     "same_task": _truth,
     "stream": str,
+    "priors": priors_of_text,
     "mode": str,
 }
 

@@ -17,8 +17,6 @@ from mass_serve.server.protocols.native.classify_requests import (
     FILES_OF_JSON,
     MODE,
     NAMES,
-    SAME_TASK,
-    STREAM,
     ClassifyBody,
     ClassifyForm,
     ClassifyRequest,
@@ -30,6 +28,7 @@ from mass_serve.server.protocols.native.classify_requests import (
 from mass_serve.server.protocols.native.messages import ClassifyAnswer
 from mass_serve.server.protocols.reading import limits_of, request_of
 from mass_serve.server.protocols.results import results
+from mass_serve.server.protocols.together import PRIORS_AS_TEXT, SAME_TASK, STREAM, priors_of_text
 from mass_serve.server.protocols.writing import num_labels, written_answer
 from mass_serve.server.serving.request_context import RequestContext
 from mass_serve.server.serving.service import Service
@@ -76,15 +75,16 @@ async def classify(
     same_task: Annotated[bool | None, Query(description=SAME_TASK)] = None,
     aggregation: Annotated[Aggregation | None, Query(description=AGGREGATION)] = None,
     stream: Annotated[str | None, Query(description=STREAM)] = None,
+    priors: Annotated[str | None, Query(description=PRIORS_AS_TEXT)] = None,
     mode: Annotated[ModeName | None, Query(description=MODE)] = None,
 ) -> Response:
     """Classifies images, or texts where the store reads those, without being told their task.
 
     The body is an image file, a multipart form with one or more `images`, or JSON with base64; of texts it is
-    JSON with `texts`. `tasks`, `top_k`, `answer`, `same_task`, `stream` and `mode` may be
-    query parameters or part of a form or JSON body, which wins; `priors` are in JSON alone. The order of the
-    results is that of the inputs; with answer `each` every input has a result for each task, in the order in
-    which they are named or that of `/v1/tasks`, and those of the next input follow.
+    JSON with `texts`. `tasks`, `top_k`, `answer`, `same_task`, `stream`, `priors` and `mode` may be
+    query parameters or part of a form or JSON body, which wins. The order of the results is that of the
+    inputs; with answer `each` every input has a result for each task, in the order in which they are named
+    or that of `/v1/tasks`, and those of the next input follow.
 
     A task that classifies the tokens of a text answers with `entities`, made of them by `aggregation`; it is
     asked where it is named alone, or with answer `each`.
@@ -93,7 +93,8 @@ async def classify(
     `labels`; `label` is the likeliest, whether it does or not.
     """
     named = None if tasks is None else split_names(tasks)
-    query = Options(named, top_k, answer, same_task, aggregation, mode, stream)
+    likely = None if priors is None else priors_of_text(priors)
+    query = Options(named, top_k, answer, same_task, aggregation, mode, stream, likely)
     content_type = request.headers.get("content-type", "")
     answered = partial(_answer, content_type=content_type, query=query, service=service, context=context)
     return await answered_in_json(request, service, answered)
@@ -113,7 +114,7 @@ async def _answer(
         of_frame=lambda frame: request_of_files(frame, query, limits),
     )
     answers = await service.classify(
-        asked.inputs, _question(asked), context, tells_entities=True, stream=asked.stream
+        asked.inputs, _question(asked), context, tells_entities=True, stream=asked.together.stream
     )
 
     def written() -> str:
@@ -132,11 +133,11 @@ def _question(asked: ClassifyRequest) -> Question:
     """Returns what is asked. Raises BadRequestError for what contradicts itself."""
     tasks = None if asked.tasks is None else tuple(asked.tasks)
     try:
-        if asked.stream is not None and asked.answer == "each":
+        if asked.together.stream is not None and asked.answer == "each":
             raise ValueError(
                 "'stream' helps to choose one task, and with answer 'each' all answer; leave one out."
             )
-        priors = None if asked.priors is None else Priors.of(asked.priors)
-        return Question(tasks, asked.answer, asked.same_task, asked.mode, priors)
+        priors = None if asked.together.priors is None else Priors.of(asked.together.priors)
+        return Question(tasks, asked.answer, asked.together.is_one_task, asked.mode, priors)
     except ValueError as error:
         raise BadRequestError(str(error)) from error

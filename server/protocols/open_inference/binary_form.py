@@ -22,6 +22,7 @@ from mass_serve.server.protocols.open_inference.infer_requests import (
     parse_infer_request,
 )
 from mass_serve.server.protocols.open_inference.tensors import joined_strings
+from mass_serve.server.protocols.together import text_of_priors
 from mass_serve.server.serving.request_context import EncodedImages, Inputs, Texts
 
 # Parsing less takes a few milliseconds, which is less than another process costs.
@@ -91,6 +92,9 @@ def _options(asked: InferRequest) -> dict[str, Any]:
             "binary_data_output": asked.binary,
             "aggregation": asked.aggregation,
             "mode": asked.mode,
+            "same_task": asked.together.same_task,
+            "stream": asked.together.stream,
+            "priors": None if asked.together.priors is None else text_of_priors(asked.together.priors),
         },
         "outputs": [
             {

@@ -16,6 +16,13 @@ from mass_serve.server.protocols.bodies import parse_json
 from mass_serve.server.protocols.limits import Limits
 from mass_serve.server.protocols.open_inference.infer_inputs import read_inputs
 from mass_serve.server.protocols.open_inference.tensors import WireTensor
+from mass_serve.server.protocols.together import (
+    PRIORS_AS_TEXT,
+    SAME_TASK,
+    STREAM,
+    Together,
+    priors_of_text,
+)
 from mass_serve.server.serving.fair_queue import ORDINARY_PRIORITY
 from mass_serve.server.serving.request_context import Inputs, Urgency
 
@@ -100,6 +107,9 @@ class RequestParameters(Wire):
         str | None,
         Field(description="of the search for the task, one of `modes` of /v1/tasks; nothing to one task"),
     ] = None
+    same_task: Annotated[bool | None, Field(description=SAME_TASK)] = None
+    stream: Annotated[str | None, Field(description=STREAM)] = None
+    priors: Annotated[str | None, Field(description=PRIORS_AS_TEXT)] = None
 
 
 class InferBody(Wire):
@@ -132,6 +142,7 @@ class InferRequest:
     binary: bool  # how an output is written of which nothing else is said
     aggregation: Aggregation | None  # how tokens become entities; None: as everywhere
     mode: ModeName | None  # of the search for the task; None: the server's own
+    together: Together
 
     @property
     def embeds(self) -> bool:
@@ -212,6 +223,11 @@ def read_infer_request(parsed: InferBody, binary: Sequence[memoryview], limits: 
         binary=parameters.binary_data_output,
         aggregation=parameters.aggregation,
         mode=cast("ModeName | None", parameters.mode),  # whether it is one is told where it is asked
+        together=Together(
+            bool(parameters.same_task),
+            parameters.stream,
+            None if parameters.priors is None else priors_of_text(parameters.priors),
+        ),
     )
 
 

@@ -39,11 +39,12 @@ async def answered(
     if asked.classifies:
         answers = await service.classify(
             asked.inputs,
-            model.question(asked.mode),
+            model.question(asked.mode, asked.together),
             context,
             asked.urgency,
             engine,
             tells_entities=model.each_token,
+            stream=asked.together.stream,
         )
     if asked.embeds:
         question = EmbeddingQuestion(model.task)

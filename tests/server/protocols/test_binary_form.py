@@ -53,6 +53,8 @@ def pairs(shape: list[int], *columns: list[str]) -> bytes:
         pairs([2, 1], ["é", "a, b"], ["c", "é, d"]),
         request("text", "BYTES", [1], ["a"], parameters={"aggregation": "max", "binary_data_output": True}),
         request("text", "BYTES", [1], ["a"], parameters={"mode": "fast"}),
+        request("text", "BYTES", [1], ["a"], parameters={"same_task": True, "stream": "a b"}),
+        request("text", "BYTES", [1], ["a"], parameters={"priors": "cars:0.1,@retail:0.75"}),
         request("pixel_values", "UINT8", [2, 4, 4, 3], PIXELS),
         request("pixel_values", "FP32", [2, 3, 4, 4], FLOATS, parameters={"timeout": 1_500_000}),
         request("image", "BYTES", [1], FILES[:1], parameters={"timeout": 1 << 62, "priority": 1}),
@@ -71,7 +73,7 @@ def pairs(shape: list[int], *columns: list[str]) -> bytes:
 )
 def test_the_request_stays_the_same(body: bytes) -> None:
     before, after = parse_infer_request(body, None, LIMITS), converted(body)
-    for name in ("id", "batch_shape", "outputs", "binary", "aggregation", "mode"):
+    for name in ("id", "batch_shape", "outputs", "binary", "aggregation", "mode", "together"):
         assert getattr(before, name) == getattr(after, name)
     assert before.urgency.priority == after.urgency.priority
     assert (before.urgency.timeout or 0) == pytest.approx(after.urgency.timeout or 0, rel=1e-9)

@@ -541,7 +541,17 @@ def test_the_description_is_complete_and_promises_no_422(server: RunningServer) 
         "multipart/form-data",
     }
     names = {parameter["name"] for parameter in operation["parameters"]}
-    assert names == {"tasks", "top_k", "answer", "same_task", "stream", "aggregation", "mode", "X-Request-Id"}
+    assert names == {
+        "tasks",
+        "top_k",
+        "answer",
+        "same_task",
+        "stream",
+        "priors",
+        "aggregation",
+        "mode",
+        "X-Request-Id",
+    }
     assert {"200", "400", "404", "413", "415", "429", "500", "503", "504"} <= set(operation["responses"])
     statuses = {s for path in description["paths"].values() for op in path.values() for s in op["responses"]}
     assert "422" not in statuses
