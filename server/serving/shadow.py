@@ -149,7 +149,9 @@ class Shadow:
         for run in unsplit(queries):
             own = [next(rest) for _ in run]
             classified = [one for one in own if isinstance(one, Classification)]
-            if len(classified) == len(run) and self._chooser.chooses_next():
+            # What is remembered of a stream is evidence of the tasks of this revision alone.
+            remembers = run[0].pool is not None and run[0].pool.remembered is not None
+            if len(classified) == len(run) and not remembers and self._chooser.chooses_next():
                 self._put(Sample(loaded, run, classified))
 
     def _put(self, sample: Sample) -> None:

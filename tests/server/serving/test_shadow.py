@@ -13,8 +13,9 @@ import pytest
 import structlog
 import torch
 
-from mass_serve.engine import AnyQuery, BatchReport, Query, ServingEngine
+from mass_serve.engine import AnyQuery, BatchReport, Pool, Query, ServingEngine
 from mass_serve.model_store.errors import IntegrityError
+from mass_serve.router import Remembered
 from mass_serve.server.operation.metrics import Metrics
 from mass_serve.server.serving import failed_load
 from mass_serve.server.serving.shadow import MOST_WAITING, Shadow
@@ -42,7 +43,7 @@ def _otherwise(query: AnyQuery) -> AnyQuery:
 
 
 def image(
-    red: int, green: int = 0, candidates: tuple[str, ...] | None = None, pool: object | None = None
+    red: int, green: int = 0, candidates: tuple[str, ...] | None = None, pool: Pool | None = None
 ) -> Query:
     return Query(torch.tensor([red, green, 0], dtype=torch.uint8).view(3, 1, 1), candidates, pool)
 
@@ -181,10 +182,18 @@ def test_a_share_is_chosen_evenly_and_always_the_same(source: Source) -> None:
 
 def test_inputs_whose_evidence_is_pooled_are_asked_together(bench: Bench) -> None:
     bench.load()
-    pool = object()
+    pool = Pool()
     bench.ask(image(0, pool=pool), image(7, pool=pool), image(8, pool=pool), image(9))
     wait_for(lambda: bench.compared == 4)
     assert bench.source.engine.batches == [3, 1]
+
+
+def test_what_is_remembered_of_a_stream_is_not_asked_of_another_revision(bench: Bench) -> None:
+    bench.load()
+    remembered = Remembered(torch.zeros(1, 2), torch.ones(1))
+    bench.ask(image(0, pool=Pool(remembered)), image(7, pool=Pool()), image(8))
+    wait_for(lambda: bench.compared == 2)
+    assert bench.source.engine.batches == [1, 1]
 
 
 def test_a_hung_shadow_drops_what_its_queue_has_no_room_for(source: Source) -> None:
