@@ -24,7 +24,7 @@ from mass_serve.router.selection import pooled
 
 # In nats: who says that inputs are of one task is believed until their evidence is e^10 to one against it,
 # for single inputs are surer of a wrong task than they should be. Chosen on the `tuning` part of the suites
-# that `python -m benchmarks.groups` measures; with 8, one request in 16 of one task was split at worst.
+# that `python -m benchmarks.groups` measures: with 8, almost twice as many that are of one task are split.
 CONTRADICTION = 10.0
 
 

@@ -135,9 +135,10 @@ def test_texts_have_groups_too(text_engine: Engine, tmp_path: Path) -> None:
         assert [row["task"] for row in rows[start : start + 3]] == expected
 
 
+@pytest.mark.optional("parquet")
 def test_a_column_that_parquet_has_not_is_told(engine: Engine, tmp_path: Path) -> None:
-    pyarrow = pytest.importorskip("pyarrow")
-    parquet = pytest.importorskip("pyarrow.parquet")
-    parquet.write_table(pyarrow.table({"image": [b"1"]}), tmp_path / "t.parquet")
+    import pyarrow.parquet
+
+    pyarrow.parquet.write_table(pyarrow.table({"image": [b"1"]}), tmp_path / "t.parquet")
     with pytest.raises(InputsError, match=r"no column 'camera'.*--group-column"):
         run([tmp_path / "t.parquet"], tmp_path / "out", engine, group="camera")
