@@ -3,11 +3,11 @@
     python -m benchmarks.created_tasks SUITES --only demo --records DIR --json FIGURES
 
 Of the suite's store each task in turn is taken out, and created again from the labelled images of `few`. It
-answers the images of `tuning` and `evaluation`, with the task named; beside it stand the head on the
-pretrained encoder alone, and what is usual, a linear probe: multinomial logistic regression of the
-pretrained encoder's standardised embeddings, its L2 penalty chosen on the same folds. Then the images of
-`evaluation` of all tasks are routed: how many of its own the new task gets, and how many of the others' it
-takes away from those that got them before. DIR keeps the stores; docs/accuracy.md shows FIGURES, which are
+answers the images of `further`, with the task named; beside it stands what is usual, a linear probe:
+multinomial logistic regression of the pretrained encoder's standardised embeddings, its L2 penalty chosen on
+the same folds. Then the images of `evaluation` of all tasks are routed: how many of its own the new task
+gets, and how many of the others' it takes away from those that got them before; and once more, with the store
+calibrated by the labelled images of `tuning`. DIR keeps the stores; docs/accuracy.md shows FIGURES, which are
 `benchmarks/results/created_tasks.json`.
 """
 
@@ -25,15 +25,16 @@ from torch import Tensor
 from benchmarks.by_suite import asked_suites
 from mass_serve.engine import Engine
 from mass_serve.engine.questions import EmbeddingQuestion
+from mass_serve.evaluation.calibrate import calibrate
 from mass_serve.evaluation.creation import Created, create
 from mass_serve.evaluation.creation.held_out import folds_of
 from mass_serve.evaluation.creation.labelled import LabelledImages
 from mass_serve.evaluation.inputs import files_of
+from mass_serve.model_store.progress import silent
 from mass_serve.model_store.revisions import remove_task
 from mass_serve.model_store.store import Store
 
 PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # of the probe's squared weights
-ANSWERED = ("tuning", "evaluation")
 CREATED = "created"
 
 
@@ -55,6 +56,8 @@ class Figures:
     routed_others: float  # of the other tasks' images, those that are routed to theirs
     routed_others_before: float  # the same without the new task
     taken: int  # of the others' images, those that the new task gets
+    calibrated_own: float  # the same, once `calibrate --labelled` had the images of `tuning`
+    calibrated_others: float
 
 
 def probe_accuracy(known: LabelledImages, own: Tensor, others: Tensor, targets: Tensor) -> float:
@@ -116,6 +119,9 @@ class Measured:
         routed, others = self._routed(engine), self._routed(self.before)
         mine = routed.pop(self.task)
         del others[self.task]
+        self._calibrate()
+        calibrated = self._routed(Engine.load(str(self.folder)))
+        mine_calibrated = calibrated.pop(self.task)
         return Figures(
             classes=len(created.labels),
             images=created.images,
@@ -127,20 +133,31 @@ class Measured:
             answered=len(pixels),
             accuracy=round(float((given == targets).double().mean()), 4),
             linear_probe=round(probed, 4),
-            routed_own=round(mine.count(CREATED) / len(mine), 4),
+            routed_own=_share(mine),
             routed_others=_right(routed),
             routed_others_before=_right(others),
             taken=sum(names.count(CREATED) for names in routed.values()),
+            calibrated_own=_share(mine_calibrated),
+            calibrated_others=_right(calibrated),
         )
+
+    def _calibrate(self) -> None:
+        """Calibrates the store by the images of `tuning`, those of the task under its new name."""
+        labelled = self.folder.with_name(f"{self.task}-labelled")
+        shutil.rmtree(labelled, ignore_errors=True)
+        labelled.mkdir()
+        for folder in (self.suite / "tuning").iterdir():
+            name = CREATED if folder.name == self.task else folder.name
+            (labelled / name).symlink_to(folder.resolve())
+        calibrate(str(self.folder), labelled, 0.01, torch.device("cpu"), silent, labelled=True)
 
     def _pixels(self, created: Created) -> tuple[list[Tensor], Tensor]:
         """The images with labels that answers are measured on, and the class of each."""
         pixels, targets = [], []
-        for part in ANSWERED:
-            for number, label in enumerate(created.labels):
-                of_class = self._read(self.suite / part / self.task / label)
-                pixels += of_class
-                targets += [number] * len(of_class)
+        for number, label in enumerate(created.labels):
+            of_class = self._read(self.suite / "further" / self.task / label)
+            pixels += of_class
+            targets += [number] * len(of_class)
         return pixels, torch.tensor(targets)
 
     def _read(self, folder: Path) -> list[Tensor]:
@@ -158,6 +175,10 @@ class Measured:
             queries = [self.files.query(one) for one in self._read(folder)]
             found[folder.name] = [one.task for one in engine.classify_batch(queries).all_answers()]
         return found
+
+
+def _share(names: list[str]) -> float:
+    return round(names.count(CREATED) / len(names), 4)
 
 
 def _right(routed: dict[str, list[str]]) -> float:
@@ -183,7 +204,8 @@ def main() -> None:
                 f"{suite.name} without {task}: {one.accuracy:.3f}, a linear probe {one.linear_probe:.3f};"
                 f" of {one.combined_of} tasks, {one.bytes:,} bytes in {one.seconds:.0f} s;"
                 f" routed right {one.routed_own:.3f}, the others {one.routed_others:.3f}"
-                f" (before {one.routed_others_before:.3f})",
+                f" (before {one.routed_others_before:.3f});"
+                f" calibrated {one.calibrated_own:.3f} and {one.calibrated_others:.3f}",
                 flush=True,
             )
         asked.record(suite.name, {task: asdict(one) for task, one in found.items()})

@@ -91,6 +91,7 @@ def created_tasks_table() -> str:
     head = (
         *("task", "classes", "kept", "seconds", "bytes", "held out: plain", "combination"),
         *("accuracy by name", "linear probe", "its own routed to it", "the others, before", "with it"),
+        *("calibrated: its own", "the others"),
     )
     return table(head, [_created(name, one) for name, one in _recorded("created_tasks")["demo"].items()])
 
@@ -98,7 +99,10 @@ def created_tasks_table() -> str:
 def _created(name: str, one: Any) -> tuple[str, ...]:
     kept = f"combination of {one['combined_of']}" if one["combined_of"] else "plain head"
     shares = ("held_out_plain", "held_out_combined", "accuracy", "linear_probe")
-    routed = ("routed_own", "routed_others_before", "routed_others")
+    routed = (
+        *("routed_own", "routed_others_before", "routed_others"),
+        *("calibrated_own", "calibrated_others"),
+    )
     costs = (f"{one['seconds']:.0f}", f"{one['bytes']:,}")
     return (code(name), str(one["classes"]), kept, *costs, *(three(one[key]) for key in (*shares, *routed)))
 
