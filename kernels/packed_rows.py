@@ -109,7 +109,7 @@ class PackedRows:
             self.codes[:, max(0, start - half) :],
         )
         high = high[:, : max(0, stop - max(start, half))]
-        return (torch.cat([low << 4, high], dim=1) >> 4).to(dtype)
+        return torch.cat([low << 4, high], dim=1).bitwise_right_shift_(4).to(dtype)
 
     def numbers_at(self, columns: Tensor, dtype: torch.dtype) -> Tensor:
         """The whole numbers [R, n] of the columns that `columns` [n] int64 names."""

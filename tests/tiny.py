@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -23,6 +23,7 @@ from mass_serve.engine.loaded_store import LoadedStore, early_linears
 from mass_serve.engine.preprocessing import ImagePreprocessor
 from mass_serve.kernels.activations import Activation
 from mass_serve.merging import TaskSingularVectors, rank_for, task_singular_vectors
+from mass_serve.model_store.format.block_formats import BLOCK_FORMS, BlockFormat, StoredVectors
 from mass_serve.model_store.format.entries import HeadChoice, HeadSpec, RouterSpec, TaskEntry
 from mass_serve.model_store.format.file_names import task_folder
 from mass_serve.model_store.format.preprocessing import Preprocessing
@@ -90,7 +91,7 @@ def bank(config: Architecture, weights: dict[str, Tensor], tasks: int, *, dense:
     return bank_of(config, weights, [_factored(config, task, tasks, dense) for task in range(tasks)])
 
 
-Change = tuple[dict[str, TaskSingularVectors], dict[str, Tensor]]  # of one task
+Change = tuple[Mapping[str, StoredVectors], dict[str, Tensor]]  # of one task
 
 
 def bank_of(config: Architecture, weights: dict[str, Tensor], changes: Sequence[Change]) -> ExpertBank:
@@ -127,6 +128,20 @@ def ragged_bank(config: Architecture, weights: dict[str, Tensor], tasks: int, le
         matrices = [name for name, delta in deltas.items() if delta.ndim == 2]
         ranks = {name: (5 * task + 3 * i) % 9 if i % 5 else 0 for i, name in enumerate(matrices)}
         vectors = {name: of_rank(deltas.pop(name), least + rank) for name, rank in ranks.items()}
+        changes.append((vectors, deltas))
+    return bank_of(config, weights, changes)
+
+
+def packed_bank(config: Architecture, weights: dict[str, Tensor], tasks: int) -> ExpertBank:
+    """A bank of random tasks with ranks of their own: of 4 bits, plain, of 8 bits, of 4 and so on."""
+    formats: tuple[BlockFormat, ...] = ("int4", "bfloat16", "int8")
+    changes: list[Change] = []
+    for task in range(tasks):
+        deltas = task_changes(config, task)
+        matrices = [name for name, delta in deltas.items() if delta.ndim == 2]
+        form = BLOCK_FORMS[formats[task % len(formats)]]
+        ranks = {name: (5 * task + 3 * i) % 9 for i, name in enumerate(matrices)}
+        vectors = {name: form.kept(of_rank(deltas.pop(name), rank)) for name, rank in ranks.items()}
         changes.append((vectors, deltas))
     return bank_of(config, weights, changes)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor
@@ -43,10 +45,14 @@ def _forward(bank: ExpertBank, sets: list[tuple[int, ...]], patches: Tensor, *, 
     return embeddings
 
 
-@pytest.fixture(scope="module", params=["one rank", "ranks of their own"])
+@pytest.fixture(scope="module", params=["one rank", "ranks of their own", "packed and plain"])
 def bank(request: pytest.FixtureRequest) -> ExpertBank:
-    make = tiny.bank if request.param == "one rank" else tiny.ragged_bank
-    return make(CONFIG, tiny.pretrained(CONFIG), tasks=4)
+    makers: dict[str, Callable[..., ExpertBank]] = {
+        "one rank": tiny.bank,
+        "ranks of their own": tiny.ragged_bank,
+        "packed and plain": tiny.packed_bank,
+    }
+    return makers[request.param](CONFIG, tiny.pretrained(CONFIG), tasks=4)
 
 
 @pytest.fixture(scope="module")
@@ -173,6 +179,30 @@ def test_a_task_of_other_ranks_is_not_taken(bank: ExpertBank) -> None:
 def test_a_set_of_one_task_takes_a_small_part_of_the_encoder(bank: ExpertBank) -> None:
     encoder = sum(tensor.nbytes for tensor in bank.pretrained.values())
     assert bank.expert_set((0,), materialised=False).nbytes < 0.06 * encoder
+
+
+def test_packed_blocks_stay_packed() -> None:
+    bank = tiny.packed_bank(CONFIG, tiny.pretrained(CONFIG), tasks=3)
+    name = next(name for name, ranks in bank.ranks.items() if ranks[0])
+    block = bank.tasks.get(0).blocks[name]
+    d_out, d_in = bank.pretrained[name].shape
+    assert block.nbytes == block.rank * ((d_out + 1) // 2 + (d_in + 1) // 2)
+    assert bank.has_packed_blocks
+    # What is asked of them is in numbers of length 1 a row, the same as is merged.
+    (vectors,) = bank.singular_vectors(name, [0])
+    torch.testing.assert_close(vectors.vh.norm(dim=1), torch.ones(block.rank))
+    ((right, s),) = bank.right_singular_vectors(name, [0])
+    assert torch.equal(right, vectors.vh)
+    merged = bank.pretrained[name] + (vectors.u * s) @ right
+    torch.testing.assert_close(bank.merged(name, (0,)), merged, atol=1e-6, rtol=1e-5)
+
+
+def test_a_bank_that_takes_packed_tasks_has_packed_blocks() -> None:
+    bank = tiny.packed_bank(CONFIG, tiny.pretrained(CONFIG), tasks=3)
+    for task, packed in ((0, True), (1, False), (2, True)):
+        other = ExpertBank(CONFIG, bank.pretrained, [bank.task_ranks[task]])
+        other.take_tasks(bank, {0: task})
+        assert other.has_packed_blocks == packed
 
 
 def test_a_task_that_does_not_fit_is_refused() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import pytest
@@ -108,16 +108,25 @@ def test_the_fused_passes_agree_with_the_reference(dtype: torch.dtype, tolerance
 @torch.inference_mode()
 def test_tasks_of_ranks_of_their_own_share_a_fused_pass() -> None:
     """And linears that all tasks, or some of a set's, left alone, and a set of no task: it is pretrained."""
+    _assert_ragged_tasks_share_a_pass(tiny.ragged_bank)
+
+
+@torch.inference_mode()
+def test_tasks_of_packed_and_plain_blocks_share_a_fused_pass() -> None:
+    _assert_ragged_tasks_share_a_pass(tiny.packed_bank)
+
+
+def _assert_ragged_tasks_share_a_pass(bank_of_tasks: Callable[..., ExpertBank]) -> None:
     torch.manual_seed(0)
     mix: list[tuple[int, ...]] = [(), (0,), (0, 1), (0, 1, 3), (2,), (3,)]
     patches = patchify(torch.randn(len(mix), 3, 16, 16), CONFIG.patches.patch_size)
     weights = tiny.pretrained(CONFIG)
-    reference_bank = tiny.ragged_bank(CONFIG, weights, tasks=4)
+    reference_bank = bank_of_tasks(CONFIG, weights, tasks=4)
     wanted_sets = [reference_bank.expert_set(tasks, materialised=False) for tasks in mix]
     wanted = _second(passes_for(reference_bank, weights, 3), wanted_sets, range(len(mix) + 1), patches)
     with backend("fused"):
         moved = {name: tensor.to(DEVICE) for name, tensor in weights.items()}
-        bank = tiny.ragged_bank(CONFIG, moved, tasks=4)
+        bank = bank_of_tasks(CONFIG, moved, tasks=4)
         sets = [bank.expert_set(tasks, materialised=tasks == (2,)) for tasks in mix]
         assert all(
             own.nbytes == bank.expert_set_nbytes(tasks, materialised=tasks == (2,))
