@@ -136,6 +136,7 @@ def plan_build(
     layout = ExpertLayout(factoring, options.block_dtype).of_format(options.format)
     if isinstance(rule, BudgetRule):
         refuse_small_budget(layout, rule.times * base.nbytes)
+        _refuse_other_formats(tasks)
     return BuildPlan(
         pretrained=base,
         prepared=prepared,
@@ -177,6 +178,14 @@ def plan_task(
     if not any_pooling or own.parameter_shapes() != stored.architecture.parameter_shapes():
         refuse_other_pooling(task.name, own, stored.architecture, "the heads of the store's tasks")
     return planned
+
+
+def _refuse_other_formats(tasks: Sequence[TaskInput]) -> None:
+    """Raises TaskError for a task with a format of its own: a budget is found for bytes of one."""
+    if own := next((task for task in tasks if task.block_format is not None), None):
+        raise TaskError(
+            f"task {own.name}: a budget is of blocks in one format: leave out the task's, or give another rule"
+        )
 
 
 def _pooled_as(architecture: Architecture, task: PlannedTask) -> PlannedTask:

@@ -18,6 +18,7 @@ from PIL import Image
 from benchmarks.random_adapters import random_adapter_store
 from mass_serve.engine import Classification, Engine, EngineOptions
 from mass_serve.model_store.errors import IntegrityError
+from mass_serve.model_store.format.block_formats import BlockFormat
 from mass_serve.model_store.storage.local import LocalFiles
 from mass_serve.model_store.storage.regular_files import RegularFile
 from mass_serve.model_store.store import Store
@@ -65,6 +66,24 @@ def test_the_bits_are_the_same_whatever_stays_in_memory(many: Path, share: float
     assert task_bytes(few) <= budget
     assert (few.resident_tasks.misses > 0) == (share < 1)
     assert whole.resident_tasks.misses == 0
+
+
+@pytest.mark.parametrize(("block_format", "share"), [("int8", 0.55), ("int4", 0.3)])
+def test_packed_tasks_take_less_and_have_the_same_bits_however_many_stay(
+    many: Path, tmp_path: Path, block_format: BlockFormat, share: float
+) -> None:
+    random_adapter_store(tmp_path / "s", TASKS, rank=4, architecture=CONFIG, block_format=block_format)
+    whole = Engine.load(str(tmp_path / "s"), device="cpu")
+    assert task_bytes(whole) < share * task_bytes(Engine.load(str(many), device="cpu"))
+    few = Engine.load(str(tmp_path / "s"), device="cpu", resident_task_bytes=task_bytes(whole) // 2)
+    for found, wanted in zip(answers(few), answers(whole), strict=True):
+        assert (found.task, found.expert_set) == (wanted.task, wanted.expert_set)
+        assert torch.equal(found.logits, wanted.logits)
+    assert few.resident_tasks.misses > 0
+    # Nor do they depend on the batch.
+    together = whole.classify(images(5))
+    for alone, wanted in zip((whole.classify([image]) for image in images(5)), together, strict=True):
+        assert torch.equal(alone[0].logits, wanted.logits)
 
 
 def test_sets_do_not_keep_what_was_dropped(many: Path) -> None:

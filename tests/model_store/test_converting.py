@@ -17,7 +17,7 @@ from mass_serve.model_store.build_options import BuildOptions
 from mass_serve.model_store.build_store import build
 from mass_serve.model_store.compacting import compact_store
 from mass_serve.model_store.converting import convert_store
-from mass_serve.model_store.errors import IntegrityError, StoreExistsError, StoreLockedError
+from mass_serve.model_store.errors import IntegrityError, StoreExistsError, StoreLockedError, TaskError
 from mass_serve.model_store.exporting import task_model
 from mass_serve.model_store.format.block_formats import BlockFormat
 from mass_serve.model_store.format.file_names import MANIFEST_FILE
@@ -91,6 +91,12 @@ class TestBuilding:
         store = build(suite.pretrained, tasks, tmp_path / "s", BuildOptions(format="int4"))
         assert formats(store) == {"digits": "int4", "street": None}
         assert store.verify() == []
+
+    def test_a_budget_is_of_one_format(self, suite: Suite, tmp_path: Path) -> None:
+        digits = suite.tasks[0]
+        task = TaskInput(digits.name, digits.checkpoint, block_format="int8")
+        with pytest.raises(TaskError, match="task digits: a budget is of blocks in one format"):
+            build(suite.pretrained, [task], tmp_path / "s", BuildOptions(budget="0.3x"))
 
     def test_a_budget_has_more_triplets_of_few_bits(self, suite: Suite, tmp_path: Path) -> None:
         plain, packed = (
