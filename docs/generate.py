@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from docs.block_formats import block_formats_table, packed_speed_table
 from docs.command_line import command_sections
 from docs.jobs import jobs_table
 from docs.many_tasks import many_tasks_table
@@ -69,6 +70,8 @@ SECTIONS: Mapping[str, Callable[[], str]] = {
     "ray_settings": ray_settings_table,
     "ray_measured": ray_measured_table,
     "rank_rules": rank_rules_table,
+    "block_formats": block_formats_table,
+    "packed_speed": packed_speed_table,
     "growth": growth_table,
     "merged_models": merged_models_table,
     "routing": routing_table,

@@ -10,6 +10,7 @@ from PIL import Image
 
 from benchmarks.random_adapters import CHANGE, random_adapter_store
 from mass_serve.engine import Engine
+from mass_serve.merging import TaskSingularVectors
 from mass_serve.model_store.task_distance import measured_distances
 from tests.tiny import CONFIG
 
@@ -28,7 +29,8 @@ def test_what_a_drawn_adapter_changed_is_as_its_entry_says(tmp_path: Path) -> No
     store = random_adapter_store(tmp_path / "store", tasks=2, rank=RANK, architecture=CONFIG)
     pretrained, task = store.load_pretrained(), store.manifest.tasks[1]
     experts = store.load_experts(task.name)
-    changed = {name: own for name, own in experts.singular_vectors.items() if own.rank}
+    vectors = experts.singular_vectors.items()
+    changed = {name: own for name, own in vectors if isinstance(own, TaskSingularVectors) and own.rank}
     assert task.adapter
     assert {own.rank for own in changed.values()} == {RANK}
     deltas = {name: (own.u.float() * own.s) @ own.vh.float() for name, own in changed.items()}
