@@ -139,7 +139,8 @@ def _load(store: str, modes: Sequence[ModeName], names: Sequence[str]) -> tuple[
         # The paper's first pass reads less than the others'.
         most = next((mode for mode in modes if mode != PAPER), PAPER if modes else source.options.mode)
         options = source.options
-        manifest = Store.open(source.url, options.trusted_keys).manifest
+        opened = Store.open(source.url, options.trusted_keys)
+        manifest = opened.manifest
         _leave_out(manifest)
         measured = _measured(manifest, names)
         loaded = load_store(
@@ -150,9 +151,10 @@ def _load(store: str, modes: Sequence[ModeName], names: Sequence[str]) -> tuple[
             [task.name for task in manifest.tasks if task.name not in measured],
             trusted_keys=options.trusted_keys,
         )
+        merged_base = opened.load_merged_base() if manifest.merged_base_method and PAPER in modes else None
     except (SettingsError, StoreError, ValueError) as error:
         fail(error)
-    return Variants(loaded, options.execution, options.set_cache_bytes), manifest
+    return Variants(loaded, options.execution, options.set_cache_bytes, merged_base), manifest
 
 
 def _measured(manifest: Manifest, names: Sequence[str]) -> Collection[str]:

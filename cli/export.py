@@ -14,13 +14,12 @@ from mass_serve.cli.failing import fail
 from mass_serve.cli.progress_bars import progress_bars
 from mass_serve.merging.methods import MergingMethod
 from mass_serve.model_store.errors import StoreError
-from mass_serve.model_store.exporting import MERGEABLE, merged_model, task_model
+from mass_serve.model_store.exporting import merged_model, task_model
 from mass_serve.model_store.format.heads import HEAD_FILE
+from mass_serve.model_store.merged_base import MERGEABLE
 from mass_serve.model_store.store import Store
 from mass_serve.model_store.writers import write_model
 from mass_serve.model_store.writers.new_folder import refuse_taken
-
-_METHODS = {method.name: method for method in MERGEABLE}
 
 
 def export(
@@ -29,7 +28,7 @@ def export(
     task: Annotated[str | None, typer.Option(help="the model of this task", metavar="NAME")] = None,
     merged: Annotated[
         str | None,
-        typer.Option(help=f"one model of all tasks, merged by {', '.join(_METHODS)}", metavar="METHOD"),
+        typer.Option(help=f"one model of all tasks, merged by {', '.join(MERGEABLE)}", metavar="METHOD"),
     ] = None,
     head: Annotated[
         str | None,
@@ -76,9 +75,9 @@ def export(
 
 
 def _method(name: str) -> MergingMethod:
-    if name not in _METHODS:
-        fail(f"--merged {name!r} must be one of {', '.join(_METHODS)}")
-    return _METHODS[name]
+    if name not in MERGEABLE:
+        fail(f"--merged {name!r} must be one of {', '.join(MERGEABLE)}")
+    return MERGEABLE[name]
 
 
 def register(app: typer.Typer) -> None:

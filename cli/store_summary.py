@@ -162,7 +162,7 @@ def _encoder(manifest: Manifest) -> str:
         f"{encoder.depth} blocks of width {encoder.width}, pooling {encoder.pooling.pooled}; "
         f"router at block {manifest.router.layer}{_late_token(manifest)}; "
         f"mode {manifest.router.mode}, first pass {manifest.router.first_pass}; "
-        f"merged base {manifest.merged_base}; "
+        f"merged base {manifest.merged_base}{_merged_by(manifest)}; "
         f"blocks {_block_formats(manifest)}, {manifest.factoring.rule}"
     )
 
@@ -173,6 +173,11 @@ def _block_formats(manifest: Manifest) -> str:
     counts = Counter(task.block_format or manifest.block_dtype for task in manifest.tasks)
     others = [f"{name} of {count} tasks" for name, count in sorted(counts.items()) if name != own]
     return " and ".join([own, *others])
+
+
+def _merged_by(manifest: Manifest) -> str:
+    method = manifest.merged_base_method
+    return "" if method is None else f", merged by {method}"
 
 
 def _late_token(manifest: Manifest) -> str:

@@ -26,6 +26,7 @@ from docs.measured import (
     mixed_groups_table,
     separability_table,
 )
+from docs.merged_bases import merged_bases_table
 from docs.merged_models import merged_models_table
 from docs.on_ray import ray_measured_table, ray_settings_table
 from docs.openapi import http_sections
@@ -73,6 +74,7 @@ SECTIONS: Mapping[str, Callable[[], str]] = {
     "block_formats": block_formats_table,
     "packed_speed": packed_speed_table,
     "growth": growth_table,
+    "merged_bases": merged_bases_table,
     "merged_models": merged_models_table,
     "routing": routing_table,
     "late_token": late_token_table,

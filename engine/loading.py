@@ -275,14 +275,15 @@ def _first_pass_weights(store: Store, bank: ExpertBank, mode: ModeName, merged: 
     """Returns what the first pass reads.
 
     That is the store's merged base or, where not all of its routed tasks are here, one of the first `merged`
-    tasks of the bank; with 0 of them `pretrained`.
+    tasks of the bank; with 0 of them `pretrained`. One by another method than TSV-M stays that of all tasks,
+    as to merge by it can take minutes.
     """
     architecture = bank.architecture
     names = first_pass_names(architecture, bank, store.manifest.router.layer, mode)
     if not merged:
         return {name: tensor for name, tensor in bank.pretrained.items() if name in names}
     complete = merged == len(store.manifest.routed_tasks)
-    stored = store.load_merged_base() if complete else None
+    stored = store.load_merged_base() if complete or store.manifest.merged_base_method else None
     if stored is None:
         return bank.merged_parameters(names, range(merged))
     like = next(iter(bank.pretrained.values()))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -25,6 +25,8 @@ class Variants:
     loaded: LoadedStore
     execution: Execution
     set_cache_bytes: int
+    # Of the store, where a method of its own merged it; else it is rebuilt from the blocks.
+    merged_base: Mapping[str, Tensor] | None = None
 
     def engine(self, mode: ModeName | None = None) -> Engine:
         """An engine of the store as it is, in another mode if one is given."""
@@ -32,9 +34,14 @@ class Variants:
         on_merged_base = runs_on_merged_base(loaded.router, PAPER)
         if mode == PAPER and on_merged_base and not loaded.first_pass_nbytes:
             names = first_pass_names(loaded.architecture, loaded.bank, loaded.router.layer, PAPER)
-            merged = loaded.bank.merged_parameters(names, range(loaded.bank.num_tasks))
-            loaded = replace(loaded, first_pass=merged)
+            loaded = replace(loaded, first_pass=self._merged_base(names))
         return Engine(replace(loaded, mode=mode or loaded.mode), self.execution, self.set_cache_bytes)
+
+    def _merged_base(self, names: Collection[str]) -> dict[str, Tensor]:
+        if self.merged_base is None:
+            return self.loaded.bank.merged_parameters(names, range(self.loaded.bank.num_tasks))
+        like = next(iter(self.loaded.pretrained.values()))
+        return {name: self.merged_base[name].to(like.device, like.dtype) for name in names}
 
     def of_first_tasks(self, count: int) -> Engine:
         """An engine of the first `count` tasks, at the rank that they have in the store."""

@@ -7,7 +7,7 @@ What a manifest has a default of its own for, its model says (`format.entries.Ro
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -15,7 +15,7 @@ from mass_serve.backbone.architecture import Token
 from mass_serve.model_store.format.block_formats import BlockDtype, BlockFormat
 from mass_serve.model_store.format.entries import FirstPass, HeadChoice, RouterSpec
 from mass_serve.model_store.format.factoring import PatchEmbeddingForm
-from mass_serve.model_store.format.manifest import MergedBaseForm
+from mass_serve.model_store.merged_base import MERGEABLE
 
 
 def _as_in_manifest(name: str, description: str) -> Any:
@@ -82,8 +82,10 @@ class BuildOptions(BaseModel):
     format: BlockFormat | None = Field(
         default=None, description="how the singular blocks are kept, in few bits too (default: --block-dtype)"
     )
-    merged_base: Literal["auto", MergedBaseForm] = Field(
-        default="auto", description="stored, or rebuilt at load; auto: what is quicker"
+    merged_base: str = Field(
+        default="auto",
+        description="stored, or rebuilt at load; auto: what is quicker; or stored, merged by one of"
+        f" {', '.join(MERGEABLE)}",
     )
     allow_pickle: bool = Field(default=False, description="read .pt and .bin checkpoints")
     force: bool = Field(

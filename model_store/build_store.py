@@ -206,7 +206,7 @@ def _draft(
 ) -> Manifest:
     """Makes the manifest of the store, but for its merged base and its revision."""
     layout, factoring = plan.layout, plan.layout.factoring
-    return Manifest(
+    draft = Manifest(
         store_revision=_NO_REVISION,
         backbone=layout.backbone,
         preprocessing=plan.prepared.preprocessing,
@@ -222,6 +222,7 @@ def _draft(
         pretrained_origin=origin,
         groups=plan.groups,
     )
+    return draft.model_copy(update={"merged_base_method": plan.merged_base_method})
 
 
 def _merged_base_form(plan: BuildPlan, draft: Manifest) -> MergedBaseForm:

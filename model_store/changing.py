@@ -57,6 +57,7 @@ def commit_tasks(
     update = {"tasks": tuple(tasks), "history": history, "files": files, "merged_base": "rebuilt"}
     draft, form = manifest.model_copy(update=update), manifest.merged_base
     ranks = [store.layout.ranks_of(task) for task in draft.routed_tasks]
-    if manifest.router.first_pass == "merged_base" and is_slow_to_rebuild(ranks):
-        form = "stored"  # the store may have outgrown what was chosen for it
+    outgrown = manifest.router.first_pass == "merged_base" and is_slow_to_rebuild(ranks)
+    if outgrown or manifest.merged_base_method is not None:
+        form = "stored"  # before, it may have been quick to rebuild, or there was nothing to merge
     return commit(store.files, draft, form, progress)

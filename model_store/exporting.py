@@ -8,7 +8,7 @@ from dataclasses import replace
 from torch import Tensor
 
 from mass_serve.merging import merged_parameter
-from mass_serve.merging.methods import METHODS, TALL_MASKS, MergingMethod
+from mass_serve.merging.methods import MergingMethod
 from mass_serve.merging.methods.task_arithmetic import moved
 from mass_serve.model_store.combined_experts import load_experts
 from mass_serve.model_store.errors import IntegrityError, StoreError, TaskError
@@ -19,9 +19,6 @@ from mass_serve.model_store.readers.text_tokenizers import StoredTokenizer
 from mass_serve.model_store.store import Store
 from mass_serve.model_store.stored_vectors import merged_changes, stored_vectors
 from mass_serve.model_store.writers import PlainInputs, PlainModel, TextInputs
-
-# Those that make one model of several; TALL masks make one for each task.
-MERGEABLE: tuple[MergingMethod, ...] = tuple(method for method in METHODS if method is not TALL_MASKS)
 
 
 def task_model(store: Store, task: str, progress: Progress = silent) -> PlainModel:

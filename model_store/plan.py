@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -28,9 +28,9 @@ from mass_serve.model_store.format.field_types import (
 )
 from mass_serve.model_store.format.groups import Groups, check_groups
 from mass_serve.model_store.format.heads import HeadTensors
-from mass_serve.model_store.format.manifest import MergedBaseForm
 from mass_serve.model_store.format.origin import Origin
 from mass_serve.model_store.format.rank_rules import BudgetRule
+from mass_serve.model_store.merged_base import FormChoice, merged_base_choice
 from mass_serve.model_store.prepared import Prepared, check_prepares_alike, prepared_as
 from mass_serve.model_store.rank_budget import refuse_small_budget
 from mass_serve.model_store.rank_options import rank_rule
@@ -82,7 +82,8 @@ class BuildPlan:
     prepared: Prepared
     router: RouterSpec
     layout: ExpertLayout
-    merged_base: Literal["auto", MergedBaseForm]
+    merged_base: FormChoice
+    merged_base_method: str | None  # None: TSV-M
     exact: bool  # decompose whole matrices
     tasks: tuple[PlannedTask, ...]
     groups: Groups
@@ -122,6 +123,7 @@ def plan_build(
     prepared = prepared_as(base, options)
     _refuse_averaging(base.architecture, options)
     rule = rank_rule(options, len(tasks))
+    merged_base, method = merged_base_choice(options.merged_base)
 
     def opened(task: TaskInput) -> Checkpoint:
         # Who names the base by a folder says that it is the adapter's, where that has no other here.
@@ -142,7 +144,8 @@ def plan_build(
         prepared=prepared,
         router=_router(base.architecture, options),
         layout=layout,
-        merged_base=options.merged_base,
+        merged_base=merged_base,
+        merged_base_method=method,
         exact=options.exact,
         tasks=planned,
         groups=groups,
@@ -184,7 +187,8 @@ def _refuse_other_formats(tasks: Sequence[TaskInput]) -> None:
     """Raises TaskError for a task with a format of its own: a budget is found for bytes of one."""
     if own := next((task for task in tasks if task.block_format is not None), None):
         raise TaskError(
-            f"task {own.name}: a budget is of blocks in one format: leave out the task's, or give another rule"
+            f"task {own.name}: a budget is of blocks in one format: leave out the task's, or give another"
+            " rule"
         )
 
 

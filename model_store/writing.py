@@ -8,15 +8,11 @@ import json
 import re
 import secrets
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import count
 
 from torch import Tensor
 
-from mass_serve.merging import merged_parameter
-from mass_serve.merging.threads import one_thread_per_operation
-from mass_serve.model_store.combined_experts import opened_changes
 from mass_serve.model_store.errors import StoreError
 from mass_serve.model_store.format.entries import TaskEntry
 from mass_serve.model_store.format.experts import ExpertLayout, ReadParameter, factor_task
@@ -32,7 +28,8 @@ from mass_serve.model_store.format.file_names import (
 )
 from mass_serve.model_store.format.journal import JOURNAL_FILE
 from mass_serve.model_store.format.manifest import Manifest, MergedBaseForm, parse_manifest
-from mass_serve.model_store.format.tensor_files import TensorSpec, file_contents, write_tensors
+from mass_serve.model_store.format.tensor_files import TensorSpec, file_contents
+from mass_serve.model_store.merged_base import write_merged_base
 from mass_serve.model_store.plan import PlannedTask
 from mass_serve.model_store.progress import Progress, silent
 from mass_serve.model_store.storage.files import PARTIAL_SUFFIX, StoreFiles
@@ -170,7 +167,7 @@ def commit(
     update: dict[str, object] = {"store_revision": revision}
     path = f"{MERGED_BASE_PREFIX}{revision}.safetensors"
     if form == "stored" and draft.routed_tasks:
-        digest = _write_merged_base(Store(files, draft), path, progress)
+        digest = write_merged_base(Store(files, draft), path, progress)
         update |= {"merged_base": form, "files": {**draft.files, path: digest}}
     return publish(files, draft.model_copy(update=update))
 
@@ -181,22 +178,3 @@ def publish(files: StoreFiles, draft: Manifest) -> Store:
     manifest = parse_manifest(draft.to_bytes())
     files.write_bytes(MANIFEST_FILE, manifest.to_bytes())
     return Store(files, manifest)
-
-
-def _write_merged_base(store: Store, path: str, progress: Progress) -> str:
-    """Merges the routed tasks from their blocks, holding one parameter at a time. Returns the SHA-256."""
-    names = list(store.manifest.backbone.parameter_shapes())
-    done = count()
-    with ExitStack() as stack:
-        stack.enter_context(one_thread_per_operation())
-        pretrained = stack.enter_context(store.encoder_file(PRETRAINED_FILE))
-        read = [stack.enter_context(opened_changes(store, task)) for task in store.manifest.routed_tasks]
-
-        def merged(name: str) -> Tensor:
-            progress("merging all tasks", next(done), len(names))
-            return merged_parameter(pretrained.read(name), [change(name) for change in read])
-
-        file = stack.enter_context(store.files.writing(path))
-        digest = write_tensors(file, pretrained.specs, merged)
-    progress("merging all tasks", len(names), len(names))
-    return digest

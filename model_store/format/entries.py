@@ -31,6 +31,8 @@ Threshold = Annotated[float, Field(ge=0, le=1)]
 Rank = Annotated[int, Field(ge=0, le=LARGEST_SIZE)]
 # Which modes there are is the router's affair (`router.ModeName`); a store only has the name of one.
 StoredModeName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
+# And which merging methods there are that of `merging.methods`.
+StoredMethodName = StoredModeName
 # The mode of a store whose manifest names none: the projection-residual router of arXiv:2504.05342.
 FIRST_MODE = "paper"
 

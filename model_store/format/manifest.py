@@ -19,7 +19,13 @@ from mass_serve.model_store.errors import ManifestError
 from mass_serve.model_store.format.architecture_v1 import StoredArchitecture, is_flat
 from mass_serve.model_store.format.architecture_v2 import NestedStoredArchitecture
 from mass_serve.model_store.format.block_formats import BlockDtype, BlockFormat
-from mass_serve.model_store.format.entries import CalibrationEntry, RouterSpec, TaskEntry, is_none
+from mass_serve.model_store.format.entries import (
+    CalibrationEntry,
+    RouterSpec,
+    StoredMethodName,
+    TaskEntry,
+    is_none,
+)
 from mass_serve.model_store.format.factoring import Factoring, PatchEmbeddingForm
 from mass_serve.model_store.format.field_types import (
     RelativePath,
@@ -67,6 +73,8 @@ class Manifest(StrictModel):
     block_format: BlockFormat | None = Field(default=None, exclude_if=is_none)
     factored_parameters: tuple[str, ...]
     merged_base: MergedBaseForm
+    # By which it is merged, and stored; none: by TSV-M. Format version 1 has no such key.
+    merged_base_method: StoredMethodName | None = Field(default=None, exclude_if=is_none)
     files: dict[RelativePath, Sha256]  # of pretrained; tokenizer, merged base, calibration where there are
     tasks: Annotated[tuple[TaskEntry, ...], Field(min_length=1)]
     calibration: CalibrationEntry | None = None
@@ -145,6 +153,8 @@ class Manifest(StrictModel):
                 f"files: there must be one {MERGED_BASE_PREFIX}*.safetensors where merged_base is stored, "
                 "and only there"
             )
+        if self.merged_base_method is not None and not merged_base and self.routed_tasks:
+            raise ValueError("merged_base: must be stored where it has a merged_base_method")
         if merged_base and not self.routed_tasks:
             raise ValueError("merged_base: must be rebuilt where no task is routed: it is of those")
         known = {PRETRAINED_FILE, *merged_base, *([self.calibration.file] if self.calibration else [])}
@@ -273,6 +283,7 @@ def lowest_version(manifest: Manifest) -> int:
         any(_is_measured(task) for task in manifest.all_entries()),
         manifest.pretrained_origin is not None,
         bool(manifest.groups),
+        manifest.merged_base_method is not None,
         manifest.router.late_token is not None,
         manifest.rank_rule is not None or manifest.ratio_budget is not None,
         any(task.ranks is not None or task.adapter for task in manifest.all_entries()),

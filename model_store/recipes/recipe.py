@@ -28,6 +28,7 @@ from mass_serve.model_store.errors import RecipeError, StoreError, TaskError
 from mass_serve.model_store.format.block_formats import BlockFormat
 from mass_serve.model_store.format.field_types import StrictModel
 from mass_serve.model_store.format.groups import Groups
+from mass_serve.model_store.merged_base import merged_base_choice
 from mass_serve.model_store.plan import check_task_name
 from mass_serve.model_store.rank_options import refuse_two_rules, rule_of_option
 from mass_serve.model_store.recipes.document import Document, Step, read_document
@@ -110,6 +111,15 @@ class _Content(BuildOptions):
         except StoreError as error:
             raise ValueError(str(error)) from error
         return value
+
+    @field_validator("merged_base")
+    @classmethod
+    def _is_a_form_or_method(cls, text: str) -> str:
+        try:
+            merged_base_choice(text)
+        except StoreError as error:
+            raise ValueError(str(error)) from error
+        return text
 
     @field_validator("mode")
     @classmethod

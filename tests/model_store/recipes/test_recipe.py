@@ -138,6 +138,7 @@ def in_tasks(text: str) -> str:
         ("out: s\nrank: 0", "line 2, rank: the rank must be from 1 to 65536, not 0"),
         ("energy: 2", "line 1, energy: the energy must be above 0 and at most 1, not 2.0"),
         ("compression_ratio: -1", "line 1, compression_ratio: the compression ratio must be above 0"),
+        ("merged_base: kept", "line 1, merged_base: the merged base must be auto, stored, rebuilt or one of"),
         ("compression_ratio: 2/t", "line 1, compression_ratio: the compression ratio must be above 0"),
         (
             "budget: 9x9",
