@@ -30,7 +30,7 @@ from docs.merged_bases import merged_bases_table
 from docs.merged_models import merged_models_table
 from docs.on_ray import ray_measured_table, ray_settings_table
 from docs.openapi import http_sections
-from docs.rank_rules import growth_table, rank_rules_table
+from docs.rank_rules import allocation_table, growth_table, rank_rules_table
 from docs.real_demo import real_alike_table, real_modes_table, real_sources_table, real_tasks_table
 from docs.routing import early_layers_table, late_token_table, routing_table
 from docs.scale import scale_replicas_table, scale_swap_table, scale_tasks_table
@@ -71,6 +71,7 @@ SECTIONS: Mapping[str, Callable[[], str]] = {
     "ray_settings": ray_settings_table,
     "ray_measured": ray_measured_table,
     "rank_rules": rank_rules_table,
+    "rank_allocation": allocation_table,
     "block_formats": block_formats_table,
     "packed_speed": packed_speed_table,
     "growth": growth_table,

@@ -1,4 +1,4 @@
-"""The tables of what each rule for ranks keeps of the demo, and of a store that grew, from recorded runs."""
+"""The tables of what rules and ways to choose ranks keep, and of a store that grew, from recorded runs."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from docs.markup import code, table
 
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
 RECORDED, GROWTH = RESULTS / "ranks_demo.json", RESULTS / "growth_twenty_tasks_demo.json"
+ALLOCATION = RESULTS / "rank_allocation.json"
 
 
 def rank_rules_table() -> str:
@@ -19,6 +20,22 @@ def rank_rules_table() -> str:
         *("task known", code("paper")),
     )
     return table(head, [_row(one) for one in json.loads(RECORDED.read_text())])
+
+
+def allocation_table() -> str:
+    """A row for each suite and way to choose ranks within the same bytes: accuracies."""
+    head = ("suite", "ranks by", "blocks, of one encoder", "task known", code("exact"))
+    rows = [
+        (
+            code(suite),
+            way,
+            f"{one['blocks']:.3f}",
+            *(f"{one[what]:.3f}" for what in ("task_known", "exact")),
+        )
+        for suite, ways in json.loads(ALLOCATION.read_text()).items()
+        for way, one in ways.items()
+    ]
+    return table(head, rows)
 
 
 def growth_table() -> str:
