@@ -8,9 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from typer.main import get_command
-
-from mass_serve.cli.app import app
+from mass_serve.cli.app import COMMANDS
 from mass_serve.server.settings import Settings, load_settings
 from tests.docker.material import DOCKER, seconds
 
@@ -27,11 +25,10 @@ def read() -> configparser.ConfigParser:
 
 def test_the_commands_are_the_programs() -> None:
     service = read()["Service"]
-    commands = getattr(get_command(app), "commands", {})
     for key, expected in (("ExecStartPre", "check-config"), ("ExecStart", "serve")):
         program, command, *flags = service[key].split()
         assert (program, command) == (PROGRAM, expected)
-        known = {flag for parameter in commands[command].params for flag in parameter.opts}
+        known = {flag for parameter in COMMANDS[command].load(command).params for flag in parameter.opts}
         assert {flag for flag in flags if flag.startswith("--")} <= known
     variables = dict(one.split("=", 1) for one in service["Environment"].split())
     known = {f"MASS_{name.upper()}" for name in Settings.model_fields}

@@ -15,11 +15,10 @@ from typing import Any
 
 import httpx
 import pytest
-import typer
 
 from benchmarks.http_overhead import start_server
 from docs.tables import metric_rows
-from mass_serve.cli.app import app
+from mass_serve.cli.app import COMMANDS
 from mass_serve.server.settings import Settings
 from tests.docs.pages import EVERYTHING, README, ROOT, TEXTS, blocks, commands
 
@@ -76,8 +75,8 @@ def _assert_alike(given: Any, shown: Any, key: str = "") -> None:
 
 def _command(words: list[str]) -> Any:
     """The command that some words begin with. Raises KeyError for one that there is not."""
-    found: Any = typer.main.get_command(app)
-    for word in words:
+    found: Any = COMMANDS[words[0]].load(words[0])
+    for word in words[1:]:
         if not hasattr(found, "commands"):
             break
         found = found.commands[word]
