@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+
 from mass_serve.cli.app import COMMANDS
 from mass_serve.server.settings import Settings, load_settings
 from tests.docker.material import DOCKER, seconds
