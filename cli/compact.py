@@ -59,6 +59,8 @@ def compact(
         )
         if cut:
             typer.echo("earlier revisions stay until `mass-serve task prune`")
+        if cut and before.manifest.calibration is not None:
+            typer.echo("the calibration is of the blocks before: run `mass-serve calibrate` again", err=True)
     if after.manifest.store_revision != before.manifest.store_revision:
         remind_to_sign(after)
 

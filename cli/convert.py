@@ -41,7 +41,7 @@ def convert(
     except StoreError as error:
         fail(error)
     revisions = {task.name: task.revision for task in before.manifest.tasks}
-    converted = [task.name for task in after.manifest.tasks if task.revision != revisions[task.name]]
+    converted = [task.name for task in after.manifest.tasks if task.revision != revisions.get(task.name)]
     sizes = [task_bytes(one) for one in (before, after)]
     if as_json:
         content = {

@@ -47,7 +47,7 @@ class Limit:
 
     def at_most(self, inputs: int) -> int:
         """The number for so many inputs."""
-        return math.floor(self.number * inputs if self.is_share else self.number)
+        return math.floor(round(self.number * inputs, 6) if self.is_share else self.number)
 
     def complaint(self, found: Comparison) -> str | None:
         """Says that too many flip; None where they do not."""

@@ -127,7 +127,7 @@ def warn_of_constant_routing(store: Store) -> None:
     """
     manifest = store.manifest
     router, parameter = manifest.router, weight_of(manifest.backbone.residual_linear(manifest.router.layer))
-    with_blocks = [task for task in manifest.routed_tasks if task.combination is None]
+    with_blocks = [task for task in manifest.routed_tasks if task.has_blocks]
     blind = [task.name for task in with_blocks if not store.layout.ranks_of(task)[parameter]]
     if router.mode == PAPER and blind and len(manifest.routed_tasks) > 1:
         typer.echo(
@@ -170,7 +170,7 @@ def _encoder(manifest: Manifest) -> str:
 def _block_formats(manifest: Manifest) -> str:
     """The formats of the tasks' blocks, the store's own first, with how many tasks have another."""
     own = manifest.block_format or manifest.block_dtype
-    counts = Counter(task.block_format or manifest.block_dtype for task in manifest.tasks)
+    counts = Counter(task.block_format or manifest.block_dtype for task in manifest.tasks if task.has_blocks)
     others = [f"{name} of {count} tasks" for name, count in sorted(counts.items()) if name != own]
     return " and ".join([own, *others])
 

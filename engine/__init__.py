@@ -24,10 +24,11 @@ from mass_serve.engine.queries import AnyQuery, Pool, Query, TextQuery, unsplit
 from mass_serve.engine.questions import AnswerKind, AnyQuestion, EmbeddingQuestion, PreparedInput, Question
 from mass_serve.engine.set_cache import FORMS
 from mass_serve.engine.source import StoreSource
-from mass_serve.router import ModeName
+from mass_serve.router import PAPER, ModeName, StreamEvidence
 
 __all__ = [
     "FORMS",
+    "PAPER",
     "Aggregation",
     "Alternative",
     "AnswerKind",
@@ -51,6 +52,7 @@ __all__ = [
     "Question",
     "ServingEngine",
     "StoreSource",
+    "StreamEvidence",
     "TaskAnswer",
     "TextQuery",
     "TokenClassification",

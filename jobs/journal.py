@@ -24,7 +24,8 @@ class JournalError(Exception):
 def open_journal(path: Path | None) -> sqlite3.Connection:
     """Opens a journal, or begins one; without a path it is a temporary one. Raises sqlite3.Error."""
     # SQLite keeps a database without a name in a temporary file of its own.
-    database = sqlite3.connect("" if path is None else path)
+    # One thread uses it at a time; another may be the one that lets go of the last reference.
+    database = sqlite3.connect("" if path is None else path, check_same_thread=False)
     try:
         # Nothing waits for the disk: of the last answers a machine that fails loses some, a process none.
         database.execute("PRAGMA journal_mode = WAL")

@@ -26,6 +26,7 @@ from mass_serve.model_store.plan import BuildPlan, TaskInput, plan_build
 from mass_serve.model_store.progress import Progress, silent
 from mass_serve.model_store.rank_budget import level_of_budget
 from mass_serve.model_store.storage.files import LOCK_FILE, PARTIAL_SUFFIX, StoreFiles
+from mass_serve.model_store.storage.next_files import NextFiles
 from mass_serve.model_store.storage.opening import open_files
 from mass_serve.model_store.storage.regular_files import sha256_of
 from mass_serve.model_store.store import Store
@@ -87,6 +88,8 @@ def refuse_taken(out: str | os.PathLike[str]) -> None:
 
 
 def _refuse_taken(files: StoreFiles) -> None:
+    if isinstance(files, NextFiles):
+        raise StoreExistsError(f"{files.url} is the next revision of a store, and a new store needs a folder")
     if load_journal(files) is not None:
         return
     if files.exists(MANIFEST_FILE):

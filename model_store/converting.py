@@ -21,11 +21,13 @@ from mass_serve.model_store.format.file_names import (
     task_folder,
 )
 from mass_serve.model_store.format.groups import groups_among
+from mass_serve.model_store.format.journal import load_journal
 from mass_serve.model_store.format.manifest import Manifest
 from mass_serve.model_store.format.tensor_files import write_tensors
 from mass_serve.model_store.measured import MeasureStore, unmeasured, with_measured
 from mass_serve.model_store.progress import Progress, silent
 from mass_serve.model_store.storage.files import LOCK_FILE, StoreFiles
+from mass_serve.model_store.storage.next_files import NextFiles
 from mass_serve.model_store.storage.opening import open_files
 from mass_serve.model_store.store import Store
 from mass_serve.model_store.writing import commit, copy_file, is_ours, new_revision, writing_errors_explained
@@ -92,7 +94,13 @@ def _converted_to(
 
 def _refuse_taken(files: StoreFiles) -> None:
     """Raises StoreExistsError unless there is nothing but what a conversion that was killed has left."""
+    if isinstance(files, NextFiles):
+        raise StoreExistsError(f"{files.url} is the next revision of a store, and a new store needs a folder")
     with writing_errors_explained(files.url):
+        if load_journal(files) is not None:
+            raise StoreExistsError(
+                f"{files.url} holds an unfinished build: finish it, or choose another folder"
+            )
         if files.exists(MANIFEST_FILE):
             raise StoreExistsError(f"there is a store at {files.url} already: choose another folder")
         if foreign := [path for path in files.list() if path != LOCK_FILE and not is_ours(path)]:

@@ -170,7 +170,7 @@ class Settings(EngineOptions, BaseSettings):
     stream_half_life: HalfLife = Field(
         8.0, description="inputs of a stream after which an earlier one's evidence counts half"
     )
-    learned_priors_half_life: HalfLife | None = Field(
+    priors_half_life: HalfLife | None = Field(
         None,
         description=(
             "inputs after which an earlier one counts half in priors that are learned from all traffic; by"

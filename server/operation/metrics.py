@@ -274,9 +274,9 @@ class Metrics(GuardingMetrics, GroupMetrics):
 
     def shadow_compared(self, task: str, found: Flip | None) -> None:
         """Counts an answer of the next revision by the task that has won, and how it differs."""
-        self._tasks.compared(task, is_flipped=found is not None)
         if found is not None:
             self._shadow.flipped(found)
+        self._tasks.compared(task, is_flipped=found is not None)
 
     def shadow_dropped(self, inputs: int) -> None:
         """Counts inputs that the next revision is not asked."""

@@ -103,8 +103,9 @@ class TaskMetrics:
 
     def compared(self, task: str, *, is_flipped: bool) -> None:
         """Counts an answer of the next revision beside this task's, which it may not share."""
-        self._compared.labels(self._label(task)).inc()
+        # In this order no scrape sees an answer compared that is yet to be counted as flipped.
         self._flipped.labels(self._label(task)).inc(is_flipped)
+        self._compared.labels(self._label(task)).inc()
 
     def loaded(self, engine: ServingEngine | None) -> Iterator[Metric]:
         """Yields which revisions of tasks are served, and how many tasks."""

@@ -128,7 +128,7 @@ class Service:
             answered=None if self.shadow is None else self.shadow.offer,
         )
         self.streams = Streams(settings.max_streams, settings.stream_half_life, observer)
-        half_life = settings.learned_priors_half_life
+        half_life = settings.priors_half_life
         self._learned_priors = None if half_life is None else LearnedPriors(half_life)
         self.draining = False
         self._bodies = HeldBytes(settings.max_held_bytes, settings.max_body_bytes)

@@ -178,6 +178,7 @@ class Shadow:
                 self._num_taken += len(sample.queries)
                 if sample.of is self._loaded and not self._closing:
                     self._compare(sample)
+                sample = None  # it would hold its engine until the next one comes
 
     def _is_due(self, sample: Sample | None) -> bool:
         """Tells whether an input may be asked about now, or need not be at all."""

@@ -16,8 +16,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from mass_serve.engine import Classification, Question, ServingEngine
-from mass_serve.router import PAPER, StreamEvidence
+from mass_serve.engine import PAPER, Classification, Question, ServingEngine, StreamEvidence
 from mass_serve.server.errors import BadRequestError
 from mass_serve.server.serving.caller import Caller
 from mass_serve.server.serving.observer import ServingObserver

@@ -36,7 +36,7 @@ GROUPS = Row(
         ),
         Panel(
             "Learned priors",
-            "How likely each task is by the traffic so far; nothing unless learned_priors_half_life is set.",
+            "How likely each task is by the traffic so far; nothing unless priors_half_life is set.",
             SHARE,
             [(f"avg by (task) (mass_learned_prior{HERE})", "{{task}}")],
             stacked=True,

@@ -84,8 +84,8 @@ def test_a_revision_that_hangs_delays_nobody(tmp_path: Path) -> None:
         with ThreadPoolExecutor(4) as pool:
             answers = list(pool.map(lambda _: classify(server, picture(7)).json(), range(MOST_WAITING + 20)))
         assert {answer["results"][0]["label"] for answer in answers} == {"7"}
-        # All but the one that hangs and those that wait for it.
-        wait_for(lambda: server.metric("mass_shadow_dropped_total") == 19)
+        # All but those that wait and the one that hangs, which may have left the queue after it was full.
+        wait_for(lambda: server.metric("mass_shadow_dropped_total") in (19, 20))
         assert by_task(server, "mass_shadow_compared_total") == 0
         assert server.client.get("/livez").status_code == 200
         server.process.send_signal(signal.SIGTERM)
