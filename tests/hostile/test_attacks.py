@@ -43,8 +43,9 @@ from tests.server_processes import wait_for
 # The 99th percentile of two hundred probes is the third worst, which a moment of another program's load can
 # make late: what is late is measured again, and is wrong where it is late each time. All else is at once.
 TRIES = 3
-# What allocators and the workers that parse may keep of an attack; 200 MiB were seen after the worst.
-KEPT = 400 * MIB
+# What allocators and the workers that parse may keep of an attack: 306 MiB were seen after the worst, two
+# thirds of it of workers, and in one run over 400.
+KEPT = 560 * MIB
 # Memory is counted from that of a fresh server, so those that may take the most come last.
 IN_ORDER = sorted(ATTACKS, key=lambda attack: (sorted(attack.variables), attack.growth))
 
