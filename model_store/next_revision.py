@@ -17,7 +17,7 @@ from mass_serve.model_store.errors import ManifestError, StoreError
 from mass_serve.model_store.format.file_names import MANIFEST_FILE, SIGNATURE_FILE
 from mass_serve.model_store.format.manifest import parse_manifest
 from mass_serve.model_store.storage.files import StoreFiles
-from mass_serve.model_store.storage.next_files import NEXT, NextFiles, is_next_file
+from mass_serve.model_store.storage.next_files import NEXT, NextFiles, is_next_file, signature_of
 from mass_serve.model_store.storage.opening import open_files
 from mass_serve.model_store.store import Store
 from mass_serve.model_store.writing import is_ours, writing_errors_explained
@@ -36,11 +36,15 @@ def find_next(url: StoreUrl) -> Store | None:
 
 
 def promote(url: StoreUrl, revision: str | None = None) -> Store:
-    """Makes a store's next revision the store, atomically, with the signature that it may have.
+    """Makes a store's next revision the store, with the signature that it may have.
 
-    Raises StoreError where there is none, or it is another than `revision`, and StoreLockedError.
+    The manifest is replaced at once, and the signature after it: where that was interrupted, the next call
+    does the rest. Raises StoreError where there is no next revision, or it is another than `revision`, and
+    StoreLockedError.
     """
     with _next_files(url) as files:
+        if _finish_promotion(files.store) and not files.is_there:
+            return Store.open_files(files.store)
         _refuse_missing(files)
         manifest = parse_manifest(content := files.read_bytes(MANIFEST_FILE))
         if revision not in (None, manifest.store_revision):
@@ -48,10 +52,8 @@ def promote(url: StoreUrl, revision: str | None = None) -> Store:
                 f"{files.url} was changed meanwhile, from revision {revision} to {manifest.store_revision}:"
                 " compare it again"
             )
-        signature = files.read_bytes(SIGNATURE_FILE) if files.exists(SIGNATURE_FILE) else None
         files.store.write_bytes(MANIFEST_FILE, content)
-        if signature is not None:
-            files.store.write_bytes(SIGNATURE_FILE, signature)
+        _finish_promotion(files.store)
         _delete(files.store, _next_manifests(files.store))
         return Store(files.store, manifest)
 
@@ -70,6 +72,18 @@ def discard(url: StoreUrl) -> Store:
         _delete(files.store, found)  # first: no manifest may name files that are gone
         _delete(files.store, sorted(path for path in theirs - {*store.manifest.all_files()} if is_ours(path)))
         return store
+
+
+def _finish_promotion(store: StoreFiles) -> bool:
+    """Gives a store the signature of the next revision that it has become, and tells whether it is one."""
+    content = store.read_bytes(MANIFEST_FILE)
+    promoted = [path for path in _next_manifests(store) if store.read_bytes(path) == content]
+    for path in promoted:
+        signed = store.exists(signature := signature_of(path))
+        if signed:
+            store.write_bytes(SIGNATURE_FILE, store.read_bytes(signature))
+        _delete(store, [path, signature] if signed else [path])
+    return bool(promoted)
 
 
 @contextmanager

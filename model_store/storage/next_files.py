@@ -28,6 +28,11 @@ def is_next_file(path: str) -> bool:
     return bool(_MANIFEST.fullmatch(path.removesuffix(_SIGNATURE_ENDING)))
 
 
+def signature_of(manifest: str) -> str:
+    """Returns the name of the signature of a next revision's manifest."""
+    return manifest + _SIGNATURE_ENDING
+
+
 class NextFiles(StoreFiles):
     """The files of a store's next revision, over those of the store."""
 
@@ -85,4 +90,4 @@ class NextFiles(StoreFiles):
         own = self.manifest_file
         if own is None:
             raise StoreError(f"there is no store at {self.store.url} that could have a next revision")
-        return own if path == MANIFEST_FILE else own + _SIGNATURE_ENDING
+        return own if path == MANIFEST_FILE else signature_of(own)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mass_serve.model_store.errors import StoreError, TaskError
-from mass_serve.model_store.format.file_names import MANIFEST_FILE
+from mass_serve.model_store.format.file_names import MANIFEST_FILE, SIGNATURE_FILE
 from mass_serve.model_store.next_revision import discard, find_next, next_url, promote
 from mass_serve.model_store.revisions import add_task, prune_store, remove_task, rollback_task
 from mass_serve.model_store.store import Store
@@ -83,6 +83,20 @@ def test_another_next_revision_than_was_looked_at_is_not_promoted(suite: Suite, 
     with pytest.raises(StoreError, match=r"#next was changed meanwhile, from revision \w+ to \w+: compare"):
         promote(store, first.manifest.store_revision)
     assert (store / MANIFEST_FILE).read_bytes() == before
+
+
+def test_a_promotion_that_was_interrupted_is_finished(suite: Suite, store: Path) -> None:
+    """The manifest was replaced, and the signature not yet."""
+    made = add_task(next_url(store), suite.tasks[2])
+    (following,) = store.glob("next-*.json")
+    (store / f"{following.name}.sig").write_bytes(b"of the next one")
+    (store / SIGNATURE_FILE).write_bytes(b"of the one before")
+    (store / MANIFEST_FILE).write_bytes(following.read_bytes())
+    assert promote(store).manifest == made.manifest
+    assert (store / SIGNATURE_FILE).read_bytes() == b"of the next one"
+    assert not [*store.glob("next-*")]
+    with pytest.raises(StoreError, match="has no next revision"):
+        promote(store)
 
 
 def test_pruning_waits_for_the_next_revision(suite: Suite, store: Path) -> None:
