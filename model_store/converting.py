@@ -8,6 +8,8 @@ What is served meanwhile stays valid: every file is a new one, and the manifest 
 
 from __future__ import annotations
 
+from typing import Any
+
 from mass_serve.merging.threads import side_by_side
 from mass_serve.model_store.changing import StoreUrl, changing, commit_tasks, with_earlier
 from mass_serve.model_store.errors import StoreExistsError
@@ -23,6 +25,7 @@ from mass_serve.model_store.format.file_names import (
 from mass_serve.model_store.format.groups import groups_among
 from mass_serve.model_store.format.journal import load_journal
 from mass_serve.model_store.format.manifest import Manifest
+from mass_serve.model_store.format.rank_rules import BudgetRule, rule_keys
 from mass_serve.model_store.format.tensor_files import write_tensors
 from mass_serve.model_store.measured import MeasureStore, unmeasured, with_measured
 from mass_serve.model_store.progress import Progress, silent
@@ -64,6 +67,7 @@ def _converted_in_place(
         for before in _others(manifest, layout):
             history = with_earlier(manifest.model_copy(update={"history": history}), before)
         update = {"tasks": entries, "history": history, "block_format": layout.own_format}
+        update |= _rule_keys(store.layout, layout)
         draft = with_measured(store.files, manifest.model_copy(update=update), measure, progress)
         return commit_tasks(Store(store.files, draft), draft.tasks, draft.history, progress)
 
@@ -87,6 +91,7 @@ def _converted_to(
             "calibration": None,
             "merged_base": "rebuilt",
             "groups": groups_among(manifest.groups, {task.name for task in entries}),
+            **_rule_keys(store.layout, layout),
         }
         draft = with_measured(files, manifest.model_copy(update=update), measure, progress)
         return commit(files, draft, manifest.merged_base, progress)
@@ -105,6 +110,15 @@ def _refuse_taken(files: StoreFiles) -> None:
             raise StoreExistsError(f"there is a store at {files.url} already: choose another folder")
         if foreign := [path for path in files.list() if path != LOCK_FILE and not is_ours(path)]:
             raise StoreExistsError(f"{files.url} holds other files ({foreign[0]}): choose an empty folder")
+
+
+def _rule_keys(before: ExpertLayout, after: ExpertLayout) -> dict[str, Any]:
+    """The keys of the rule for ranks: a budget's level is of a byte, and triplets take other bytes now."""
+    rule = before.factoring.rule
+    if isinstance(rule, BudgetRule):
+        old, new = (sum(layout.triplet_bytes.values()) for layout in (before, after))
+        rule = rule.model_copy(update={"level": rule.level * old / new})
+    return rule_keys(rule)
 
 
 def _others(manifest: Manifest, layout: ExpertLayout) -> list[TaskEntry]:

@@ -8,7 +8,6 @@ from torch import Tensor
 
 from mass_serve.model_store.changing import changing, commit_tasks, with_earlier
 from mass_serve.model_store.combined_experts import COEFFICIENTS
-from mass_serve.model_store.dependants import refuse_dependants
 from mass_serve.model_store.errors import StoreError
 from mass_serve.model_store.format.entries import CombinationSpec, TaskEntry
 from mass_serve.model_store.format.file_names import task_folder
@@ -55,7 +54,6 @@ def create_task(
         if before is None:
             tasks, history = (*manifest.tasks, entry), manifest.history
         else:
-            refuse_dependants(manifest, task.name, "replaced")
             tasks = tuple(entry if one is before else one for one in manifest.tasks)
             history = with_earlier(manifest, before)
         draft = manifest.model_copy(update={"tasks": tasks, "history": history})

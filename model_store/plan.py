@@ -138,7 +138,7 @@ def plan_build(
     layout = ExpertLayout(factoring, options.block_dtype).of_format(options.format)
     if isinstance(rule, BudgetRule):
         refuse_small_budget(layout, rule.times * base.nbytes)
-        _refuse_other_formats(tasks)
+        refuse_other_formats(tasks)
     return BuildPlan(
         pretrained=base,
         prepared=prepared,
@@ -183,7 +183,7 @@ def plan_task(
     return planned
 
 
-def _refuse_other_formats(tasks: Sequence[TaskInput]) -> None:
+def refuse_other_formats(tasks: Sequence[TaskInput]) -> None:
     """Raises TaskError for a task with a format of its own: a budget is found for bytes of one."""
     if own := next((task for task in tasks if task.block_format is not None), None):
         raise TaskError(

@@ -27,11 +27,18 @@ from mass_serve.model_store.format.file_names import (
 )
 from mass_serve.model_store.format.groups import groups_among
 from mass_serve.model_store.format.manifest import Manifest
+from mass_serve.model_store.format.rank_rules import BudgetRule
 from mass_serve.model_store.format.tensor_files import TensorSpec, write_tensors
 from mass_serve.model_store.format.thresholds import read_thresholds
 from mass_serve.model_store.measured import MeasureStore, unmeasured, with_measured
 from mass_serve.model_store.next_revision import find_next, next_url
-from mass_serve.model_store.plan import TaskInput, check_task_name, plan_task, refuse_other_spelling
+from mass_serve.model_store.plan import (
+    TaskInput,
+    check_task_name,
+    plan_task,
+    refuse_other_formats,
+    refuse_other_spelling,
+)
 from mass_serve.model_store.prepared import Prepared
 from mass_serve.model_store.progress import Progress, silent
 from mass_serve.model_store.readers.stored_base import StoredBase
@@ -67,8 +74,9 @@ def add_task(
     """
     with changing(url) as store:
         manifest = store.manifest
-        if _replaced(manifest, task.name, replace) is not None:
-            refuse_dependants(manifest, task.name, "replaced")
+        _refuse_name(manifest, task.name, replace)
+        if isinstance(store.layout.factoring.rule, BudgetRule):
+            refuse_other_formats([task])
         with store.encoder_file(PRETRAINED_FILE) as pretrained:
             base = pretrained.read
             stored, origin = StoredBase(manifest.backbone, base), manifest.pretrained_origin
@@ -103,11 +111,10 @@ def _tokenizer(store: Store) -> StoredTokenizer | None:
 
 def refuse_task(url: StoreUrl, name: str, replace: bool = False) -> None:
     """Raises TaskError where `add_task` would for the name alone; to ask before long work."""
-    _replaced(Store.open(url).manifest, name, replace)
+    _refuse_name(Store.open(url).manifest, name, replace)
 
 
-def _replaced(manifest: Manifest, name: str, replace: bool) -> TaskEntry | None:
-    """Returns the entry that a task of this name is to replace; None for a new one."""
+def _refuse_name(manifest: Manifest, name: str, replace: bool) -> None:
     check_task_name(name)
     # Of removed tasks too: their folders are there until they are pruned.
     refuse_other_spelling([*(entry.name for entry in manifest.all_entries()), name])
@@ -116,7 +123,7 @@ def _replaced(manifest: Manifest, name: str, replace: bool) -> TaskEntry | None:
     current = manifest.find_task(name)
     if current is not None and not replace:
         raise TaskError(f"task {name} exists already: pass --replace for a new revision of it")
-    return current
+    refuse_dependants(manifest, name, "replaced")
 
 
 def remove_task(url: StoreUrl, name: str, progress: Progress = silent) -> Store:

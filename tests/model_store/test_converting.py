@@ -120,6 +120,18 @@ class TestBuilding:
 
 
 class TestConverting:
+    def test_a_budget_goes_on_holding_later_tasks_to_what_the_others_were(
+        self, suite: Suite, tmp_path: Path
+    ) -> None:
+        """A triplet of int4 takes a quarter of the bytes: at the same level far more would pass."""
+        store = build(suite.pretrained, suite.tasks[:2], tmp_path / "s", BuildOptions(budget="0.3x"))
+        convert_store(store.files.url, "int4")
+        grown = add_task(store.files.url, suite.tasks[2])
+        before, after, added = (
+            sum(grown.layout.ranks_of(grown.task(name)).values()) for name in ("digits", "street", "signs")
+        )
+        assert added < 1.5 * max(before, after)
+
     @pytest.mark.parametrize("block_format", ["int8", "int4"])
     def test_makes_new_revisions_and_keeps_the_earlier_ones(
         self, store: Path, built: Path, block_format: BlockFormat
