@@ -24,11 +24,11 @@ class LearnedPriors:
         self._counts: dict[str, float] = {}
         self._lock = threading.Lock()
 
-    def shares(self, tasks: Collection[str]) -> Mapping[str, float]:
-        """The probability of each of these tasks."""
+    def shares(self, tasks: Collection[str], unseen: float = 0.0) -> Mapping[str, float]:
+        """The probability of each of these tasks, where others together have a count of `unseen`."""
         with self._lock:
             counts = {name: self._counts.get(name, 0.0) + FIRST_COUNT for name in tasks}
-        total = sum(counts.values())
+        total = sum(counts.values()) + unseen
         return {name: count / total for name, count in counts.items()}
 
     def asked(self, question: Question, engine: ServingEngine) -> Question:
@@ -36,7 +36,10 @@ class LearnedPriors:
         if question.priors is not None or question.answer == "each":
             return question
         names = engine.tasks if question.tasks is None else question.tasks
-        return replace(question, priors=Priors.of(self.shares(names))) if len(names) > 1 else question
+        if len(names) < 2:
+            return question
+        # What is left is of a task that the next revision alone may have, which is asked silently, too.
+        return replace(question, priors=Priors.of(self.shares(names, unseen=FIRST_COUNT)))
 
     def learn(self, question: Question, engine: ServingEngine, answers: Sequence[Classification]) -> None:
         """Counts the inputs of a request whose tasks were searched for among all."""

@@ -102,6 +102,7 @@ class Shadow:
         self._chooser = EverySoOften(share)
         self._loaded: Loaded | None = None
         self._ending = threading.Lock()  # of what is loaded: two threads may let go of it
+        self._num_ended = 0  # how often it was let go of
         self._failure: FailedLoad | None = None
         self._queue: queue.SimpleQueue[Sample | None] = queue.SimpleQueue()
         # Inputs. Each number is written by one thread alone.
@@ -129,6 +130,7 @@ class Shadow:
         """Lets go of the engine, so that another active one can be loaded and no more than two are there."""
         with self._ending:
             ended, self._loaded = self._loaded, None
+            self._num_ended += 1
         if ended is not None:
             self._observer.shadow_serves(None)
             log.info("shadow ended", store_revision=ended.engine.store_revision, **ended.counts)
@@ -205,12 +207,14 @@ class Shadow:
             self._load_failed(revision, error)
 
     def _load(self, revision: str, active: ServingEngine) -> None:
-        started = time.monotonic()
+        started, num_ended = time.monotonic(), self._num_ended
         engine = self._next.load(frozenset(active.left_out), active)
         self._failure = None
-        if active is not self._active():  # its successor's load did not see this one, and polls afterwards
-            return
-        self._loaded = Loaded(engine, weakref.ref(active))
+        with self._ending:
+            # Where another active engine has come, or is being loaded, that polls afterwards.
+            if num_ended != self._num_ended or active is not self._active():
+                return
+            self._loaded = Loaded(engine, weakref.ref(active))
         self._observer.shadow_serves(revision)
         log.info("shadow ready", store_revision=revision, seconds=round(time.monotonic() - started, 3))
 

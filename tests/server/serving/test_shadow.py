@@ -6,7 +6,7 @@ import gc
 import logging
 import threading
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import pytest
@@ -56,6 +56,7 @@ class Source:
     following: str | None = "r2"  # None: there is none
     engine: FakeEngine = field(default_factory=Following)
     damage: Exception | None = None
+    loading: Callable[[], object] = lambda: None  # is called in each load
     polls: int = 0
     loads: list[tuple[str, frozenset[str]]] = field(default_factory=list)
 
@@ -82,6 +83,7 @@ class Next:
     def load(self, without: frozenset[str], previous: ServingEngine | None) -> ServingEngine:
         assert self.of.following is not None
         self.of.loads.append((self.of.following, without))
+        self.of.loading()
         if self.of.damage is not None:
             raise self.of.damage
         self.of.engine.store_revision = self.of.following
@@ -268,6 +270,25 @@ def test_it_gives_way_to_another_active_engine_and_is_loaded_anew(bench: Bench, 
     wait_for(lambda: gc.collect() >= 0 and before() is None)
     assert source.loads == [("r2", frozenset()), ("r2", frozenset({"street"}))]
     assert bench.compared == 0
+
+
+def test_a_thread_that_waits_holds_no_engine(bench: Bench, source: Source) -> None:
+    bench.load()
+    bench.ask(image(0))
+    wait_for(lambda: bench.compared == 1)
+    before = weakref.ref(source.engine)
+    source.engine = Following()
+    bench.shadow.give_way()
+    wait_for(lambda: gc.collect() >= 0 and before() is None)
+
+
+def test_an_engine_is_not_kept_that_was_to_give_way_while_it_was_loaded(bench: Bench, source: Source) -> None:
+    source.loading = bench.shadow.give_way
+    bench.poll()
+    wait_for(lambda: source.loads == [("r2", frozenset())])
+    bench.shadow.close()
+    wait_for(lambda: not bench.shadow.running)
+    assert bench.value("mass_shadow_loaded", revision="r2") is None
 
 
 def test_a_revision_that_cannot_be_loaded_is_tried_again_later(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -181,6 +182,13 @@ def test_what_is_learned_does_not_confirm_itself(alike: list[Tensor]) -> None:
         learned.learn(Question(), engine, answers_of(engine, learned.asked(Question(), engine), alike))
         blank.learn(Question(), engine, answers_of(engine, Question(), alike))
     assert learned.shares(engine.tasks) == pytest.approx(blank.shares(engine.tasks))
+
+
+def test_a_task_that_only_the_next_revision_has_is_left_its_share() -> None:
+    asked = LearnedPriors(100).asked(Question(), engine_of())
+    assert asked.priors is not None
+    logs = asked.priors.log_priors(["task0", "task1", "task2", "task3", "new"])
+    assert list(logs.values()) == pytest.approx([math.log(1 / 5)] * 5)
 
 
 def test_old_traffic_is_forgotten() -> None:
