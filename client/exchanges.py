@@ -129,7 +129,7 @@ class Exchanges:
 
 
 def _as_text(priors: Mapping[str, float]) -> str:
-    return ",".join(f"{name}:{share!r}" for name, share in priors.items())
+    return ",".join(f"{name}:{float(share)!r}" for name, share in priors.items())
 
 
 def _as_given(inputs: Input | list[Any], found: list[T]) -> T | list[T]:

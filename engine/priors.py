@@ -1,6 +1,6 @@
 """Priors: how likely tasks are before an input is looked at, as a caller says it.
 
-checked_priors({"cars": 0.8})  # cars in four inputs of five; the other candidates share the rest
+Priors.of({"cars": 0.8})  # cars in four inputs of five; the other candidates share the rest
 """
 
 from __future__ import annotations
@@ -66,8 +66,14 @@ def log_prior_rows(
     """
     rows = torch.zeros(candidates.shape)
     given = [(row, one) for row, one in enumerate(priors) if one is not None]
+    before = None
     for row, one in given:
-        among = candidates[row].nonzero().flatten()
-        values = one.log_priors([tasks[task] for task in among.tolist()])
-        rows[row, among] = torch.tensor(list(values.values()))
+        # The inputs of a request share its priors, and follow each other.
+        if before is not None and before[1] is one and torch.equal(candidates[before[0]], candidates[row]):
+            rows[row] = rows[before[0]]
+        else:
+            among = candidates[row].nonzero().flatten()
+            values = one.log_priors([tasks[task] for task in among.tolist()])
+            rows[row, among] = torch.tensor(list(values.values()))
+        before = row, one
     return rows if given else None

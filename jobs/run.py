@@ -33,9 +33,8 @@ class Job:
     def settings(self) -> dict[str, object]:
         """Returns what of all this the rows depend on."""
         question = self.asked.question
-        group = {"group": self.columns.group or "folder"} if self.asked.grouped else {}
         return {
-            **group,
+            **self._groups,
             "inputs": list(self.inputs),
             "column": self.columns.input,
             "id_column": self.columns.id,
@@ -45,6 +44,18 @@ class Job:
             "columns": list(self.rows.columns),
             "top": self.rows.top,
             "aggregation": self.rows.aggregation,
+        }
+
+    @property
+    def _groups(self) -> dict[str, object]:
+        """What inputs are judged together by: a long group is divided where a batch has no more room."""
+        if not self.asked.grouped:
+            return {}
+        return {
+            "group_column": self.columns.group,
+            "group_by_folder": self.columns.by_folder,
+            "batch_inputs": self.asked.batch_inputs,
+            "batch_tokens": self.asked.batch_tokens,
         }
 
 

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from mass_serve.client import AsyncClient, Client, RefusedError
+from mass_serve.client.exchanges import Question
 from tests.client.test_images import url
 from tests.pictures import picture
 from tests.server_processes import RunningServer
@@ -69,3 +70,8 @@ def test_the_key_and_the_address_are_those_that_were_given() -> None:
     http = httpx.Client(transport=httpx.MockTransport(answered))
     with Client("http://server/below/", key="a-key", http=http) as client:
         assert client.tasks().store_revision == "1"
+
+
+def test_priors_may_be_of_numpy() -> None:
+    asked = Question(priors={"cars": np.float64(0.25)}).query
+    assert asked == {"priors": "cars:0.25"}

@@ -16,10 +16,11 @@ from hypothesis import strategies as st
 from mass_serve.engine import Engine
 from mass_serve.inputs.images import ImageLimits, decode_image
 from mass_serve.inputs.texts import Tokens
-from mass_serve.jobs import InputsError, JobInput, Position
+from mass_serve.jobs import InputsError, JobError, JobInput, Position
 from mass_serve.jobs.batches import BatchLimits, Ready
 from mass_serve.jobs.groups import batches_of_groups, runs_in
 from mass_serve.jobs.results import folder
+from tests.jobs import made
 from tests.jobs.made import BATCH, answers, rows_in, run, write_images, write_lines
 
 LIMITS = ImageLimits(max_pixels=1_000_000)
@@ -112,6 +113,15 @@ def test_a_job_that_was_killed_writes_the_same_bytes(
     assert len(names) == 5
     for name in names:
         assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_a_job_is_not_gone_on_with_where_its_runs_would_be_others(
+    table: Path, engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run([table], tmp_path / "out", engine, group="camera")
+    monkeypatch.setattr(made, "BATCH", BATCH + 1)
+    with pytest.raises(JobError, match=f"begun with batch_inputs {BATCH}, and this run has {BATCH + 1}"):
+        run([table], tmp_path / "out", engine, group="camera")
 
 
 def test_files_of_one_folder_are_a_group(engine: Engine, tmp_path: Path) -> None:
