@@ -210,7 +210,7 @@ class ExpertBank:
 
     @property
     def has_packed_blocks(self) -> bool:
-        """Whether blocks of any task are packed."""
+        """Tells whether any task has packed blocks."""
         return bool(self._packed)
 
     @property
