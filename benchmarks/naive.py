@@ -20,8 +20,8 @@ def rebuild(bank: ExpertBank, tasks: Sequence[int]) -> dict[str, Tensor]:
             ).mean(0)
             continue
         vectors = bank.singular_vectors(name, tasks)
-        u = torch.cat([own.u for own in vectors], dim=1)
-        vh = torch.cat([own.vh for own in vectors], dim=0)
+        u = torch.cat([own.u.float() for own in vectors], dim=1)
+        vh = torch.cat([own.vh.float() for own in vectors], dim=0)
         s = torch.cat([own.s for own in vectors])
         if len(tasks) > 1:
             left, _, right = torch.linalg.svd(u, full_matrices=False)

@@ -199,7 +199,7 @@ class Metrics(GuardingMetrics, GroupMetrics):
         labels = {"version": __version__, **options}
         build = Gauge(
             "mass_build_info",
-            "Always 1; the labels are the version and the engine's options as they were given.",
+            "Always 1; the labels are the version and the engine's options, the dtype as it was chosen.",
             tuple(labels),
             registry=self.registry,
         )
