@@ -61,9 +61,13 @@ def build(folder: Path, pretrained: Path, finetuned: list[Path], mode: str = "pa
 
 
 def store_ratio(store: Path, pretrained: Path) -> float:
-    """Bytes of a store, heads apart, over those of the float32 encoder."""
+    """Bytes of a store over those of the float32 encoder, without heads and a merged base.
+
+    Only the paper's mode has a merged base, one encoder more, where that is slow to rebuild.
+    """
     manifest = Store.open(store).manifest
-    files = [path for path in manifest.all_files() if not path.endswith("head.safetensors")]
+    apart = {manifest.merged_base_file, *(task.head_file for task in manifest.tasks)}
+    files = [path for path in manifest.all_files() if path not in apart]
     size = sum((store / path).stat().st_size for path in [*files, "manifest.json"])
     return size / (pretrained / "model.safetensors").stat().st_size
 

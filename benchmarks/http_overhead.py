@@ -45,8 +45,10 @@ def start_server(store: Path) -> tuple[subprocess.Popen[str], str]:
         "--log-format",
         "json",
     ]
+    # The same batch as the engine's: as it is set, the server divides one that takes longer than a second.
+    whole = ("--max-batch-images", str(BATCH), "--max-batch-seconds", "30")
     process = subprocess.Popen(
-        [*command, "--max-batch-images", str(BATCH)],
+        [*command, *whole],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

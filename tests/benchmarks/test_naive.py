@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from benchmarks import naive
 from mass_serve.engine import Engine, Query
@@ -15,6 +16,7 @@ def test_it_rebuilds_what_sets_compute(built_of_all: Path) -> None:
     size = engine.architecture.patches.image_size
     pixels = torch.randint(0, 256, (2, 3, size, size), dtype=torch.uint8)
     inputs = engine._inputs([Query(one) for one in pixels])
+    assert isinstance(inputs, Tensor)
     sets = [(0, 1), (1, 2)]
     experts = engine.bank.expert_sets(sets, materialised=False)
     ours = engine._passes.second(inputs, experts, (0, 1, 2))
