@@ -16,12 +16,12 @@ import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from mass_serve.backbone import DenseWeights, ExpertBank, run
+from benchmarks.entered_rows import EnteredRows
+from mass_serve.backbone import ExpertBank, run
 from mass_serve.backbone.architecture import weight_of
 from mass_serve.engine import Engine
 from mass_serve.engine.drawn_inputs import drawn_inputs
@@ -39,26 +39,16 @@ SET_CACHE_BYTES = 256 << 20
 Energies = dict[str, Tensor]  # of a task, by matrix
 
 
-class Watched(DenseWeights):
-    """Weights that add up the second moments of what enters each linear."""
-
-    def __init__(self, parameters: Mapping[str, Tensor]) -> None:
-        super().__init__(parameters)
-        self.moments: dict[str, Tensor] = {}
-
-    def linear(self, name: str, x: Tensor, **how: Any) -> Tensor:
-        """As the encoder's, and watched."""
-        rows = x.flatten(0, 1).double()
-        self.moments[weight_of(name)] = self.moments.get(weight_of(name), 0) + rows.T @ rows
-        return super().linear(name, x, **how)
-
-
 @torch.inference_mode()
 def second_moments(loaded: LoadedStore) -> dict[str, Tensor]:
     """What enters each matrix [d_in, d_in]: none of matrices that are no linear ones."""
-    watched = Watched(loaded.pretrained)
-    run(loaded.architecture, watched, drawn_inputs(loaded))
-    return watched.moments
+    weights = EnteredRows(loaded.pretrained)
+    run(loaded.architecture, weights, drawn_inputs(loaded))
+    moments = {}
+    for linear in weights.linears():
+        rows = weights.entered(linear).double()
+        moments[weight_of(linear)] = rows.T @ rows
+    return moments
 
 
 def task_energies(loaded: LoadedStore, moments: Mapping[str, Tensor]) -> list[Energies]:

@@ -10,20 +10,18 @@ their number, and nothing of real ones.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from benchmarks.entered_rows import EnteredRows
 from benchmarks.random_models import random_parameters
 from mass_serve.backbone import (
     Architecture,
     Block,
     ClassificationHead,
-    DenseWeights,
     ExpertBank,
     PatchEmbedding,
     Pooling,
@@ -51,18 +49,6 @@ BLUR = 0.5  # of class vectors: noise of so many times the spread of embeddings
 CHANGE = 0.05  # Frobenius norm of what a task changed of a matrix, over that of the matrix
 
 
-class _Recording(DenseWeights):
-    """Weights that keep what entered each linear: tokens [N, D]."""
-
-    def __init__(self, parameters: Mapping[str, Tensor]) -> None:
-        super().__init__(parameters)
-        self.entered: dict[str, Tensor] = {}
-
-    def linear(self, name: str, x: Tensor, **options: Any) -> Tensor:
-        self.entered[name] = x.flatten(0, 1)
-        return super().linear(name, x, **options)
-
-
 @dataclass(frozen=True)
 class AlignedTasks:
     """T tasks, drawn one by one from a seed: those of fewer tasks are the first of more."""
@@ -80,7 +66,7 @@ class AlignedTasks:
         ranks = {name: self.rank if name in in_blocks else 0 for name in architecture.matrix_shapes()}
         bank, heads = ExpertBank(architecture, pretrained, [ranks] * tasks), []
         for task in range(tasks):
-            weights = _Recording(pretrained)
+            weights = EnteredRows(pretrained)
             pixels, labels = self.inputs(task, SEEN * CLASSES, made_of=True)
             embeddings = run(
                 architecture, weights, patchify(pixels, architecture.patches.patch_size)
@@ -89,7 +75,7 @@ class AlignedTasks:
             vectors = {name: _nothing(shape) for name, shape in architecture.matrix_shapes().items()}
             for linear in adapted:
                 weight = pretrained[weight_of(linear)]
-                vectors[weight_of(linear)] = _one_step(weight, weights.entered[linear], self.rank, own)
+                vectors[weight_of(linear)] = _one_step(weight, weights.entered(linear), self.rank, own)
             unchanged = {
                 name: torch.zeros_like(tensor) for name, tensor in pretrained.items() if name not in vectors
             }
