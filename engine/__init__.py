@@ -16,6 +16,7 @@ from mass_serve.engine.answers import (
 from mass_serve.engine.engine import Engine
 from mass_serve.engine.entities import Aggregation, Entity
 from mass_serve.engine.flips import Flip, flip
+from mass_serve.engine.kept_answers import kept, nbytes_of
 from mass_serve.engine.named_tasks import UnknownTaskError
 from mass_serve.engine.options import EngineOptions
 from mass_serve.engine.priors import Priors
@@ -58,5 +59,7 @@ __all__ = [
     "TokenClassification",
     "UnknownTaskError",
     "flip",
+    "kept",
+    "nbytes_of",
     "unsplit",
 ]

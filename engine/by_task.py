@@ -14,6 +14,15 @@ class ByTask(Mapping[str, float]):
         """`places` holds the number of each task, in their order; answers of one engine share it."""
         self._places, self._values = places, values
 
+    @property
+    def tensor(self) -> Tensor:
+        """The values [T]."""
+        return self._values
+
+    def copied(self) -> ByTask:
+        """The same mapping over values of its own, where these are a part of a larger tensor."""
+        return ByTask(self._places, self._values.clone())
+
     def __getitem__(self, name: str) -> float:
         return float(self._values[self._places[name]])
 

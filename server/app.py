@@ -90,6 +90,7 @@ def create_app(settings: Settings, source: EngineSource) -> FastAPI:
     service = Service(settings, source, metrics, parsing)
     metrics.watch_readiness(lambda: service.ready)
     metrics.watch_queue(service.places)
+    metrics.watch_answer_cache(lambda: service.answer_cache.nbytes)
     metrics.watch_streams(lambda: len(service.streams))
     metrics.watch_learned_priors(service.learned_priors)
     metrics.watch_ages(service.ages)

@@ -144,6 +144,11 @@ class Settings(EngineOptions, BaseSettings):
         1.0, description="seconds that a batch should take on the device, which whoever comes meanwhile waits"
     )
     batch_delay: Seconds = Field(0.0, description="seconds to wait for a batch to fill")
+    answer_cache_bytes: int = Field(
+        0,
+        ge=0,
+        description="memory for answers to inputs that come again, in bytes; 0 keeps none",
+    )
     queue_images: Count = Field(256, description="images that may wait; beyond it requests get 429")
     queue_tokens: Count = Field(
         262_144, description="tokens of texts that may wait; beyond it requests get 429"

@@ -27,6 +27,7 @@ from mass_serve import __version__
 from mass_serve.engine import (
     FORMS,
     AnswerKind,
+    AnyAnswer,
     AnyQuestion,
     BatchReport,
     Classification,
@@ -34,6 +35,7 @@ from mass_serve.engine import (
     Flip,
     ServingEngine,
 )
+from mass_serve.server.operation.answer_cache_metrics import AnswerCacheMetrics
 from mass_serve.server.operation.group_metrics import GroupMetrics
 from mass_serve.server.operation.guarding_metrics import GuardingMetrics
 from mass_serve.server.operation.shadow_metrics import ShadowMetrics
@@ -65,7 +67,7 @@ REASONS = (
 )
 
 
-class Metrics(GuardingMetrics, GroupMetrics):
+class Metrics(GuardingMetrics, GroupMetrics, AnswerCacheMetrics):
     """Counts what the service reports, under names that start with `mass_`: a `ServingObserver`."""
 
     def __init__(
@@ -81,6 +83,7 @@ class Metrics(GuardingMetrics, GroupMetrics):
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry()
         GuardingMetrics.__init__(self, self.registry)
+        AnswerCacheMetrics.__init__(self, self.registry)
         ProcessCollector(registry=self.registry)
         self._tasks = TaskMetrics(self.registry, max_task_labels)
         self._shadow = ShadowMetrics(self.registry)
@@ -260,6 +263,11 @@ class Metrics(GuardingMetrics, GroupMetrics):
         self.fallbacks.inc(report.fallbacks)
         self.stages_took(report.stage_seconds)
         self._observe_answers([one for one in report.answers if isinstance(one, Classification)])
+
+    def answers_recalled(self, answers: Sequence[AnyAnswer], missed: int) -> None:
+        """Counts answers that were known already, as those of a batch, and those that were not."""
+        self.recalled(len(answers), missed)
+        self._observe_answers([one for one in answers if isinstance(one, Classification)])
 
     def _observe_answers(self, answers: Sequence[Classification]) -> None:
         for answer in answers:

@@ -137,11 +137,14 @@ class Batcher:
         ticket.future.add_done_callback(lambda _: self._forget(ticket))
         return ticket
 
-    def submit(self, ticket: Ticket, queries: Sequence[AnyQuery]) -> None:
-        """Hands over the inputs of an admitted ticket, whose size is known by now."""
+    def submit(self, ticket: Ticket, queries: Sequence[AnyQuery], spared: int = 0) -> None:
+        """Hands over the inputs of an admitted ticket, whose size is known by now.
+
+        Others of its inputs, of `spared` places, are answered already.
+        """
         size = size_of(queries)
         with self._changed:
-            self._ledgers.of(ticket.engine).size_was(ticket.size, size)
+            self._ledgers.of(ticket.engine).size_was(ticket.size, size + spared)
             ticket.submit(len(queries), size)
             if ticket.future.done():
                 return

@@ -14,13 +14,14 @@ from typing import Any, TypeVar
 
 from mass_serve.engine import AnyAnswer, AnyQuestion, Question, ServingEngine
 from mass_serve.server.errors import DeadlineError
+from mass_serve.server.serving.answer_cache import AnswerCache
 from mass_serve.server.serving.batcher import Batcher
 from mass_serve.server.serving.observer import ServingObserver
 from mass_serve.server.serving.preparing import Prepared, Preparer, refuse_other_inputs
 from mass_serve.server.serving.rates import Rates
 from mass_serve.server.serving.request_context import EncodedImages, Inputs, RequestContext, Urgency
 from mass_serve.server.serving.sizes import check_known_size, checked_size
-from mass_serve.server.serving.ticket import Ticket
+from mass_serve.server.serving.ticket import Ticket, size_of
 from mass_serve.server.serving.token_tasks import asks_of_tokens
 from mass_serve.server.settings import Settings
 
@@ -36,6 +37,7 @@ class Inference:
         observer: ServingObserver,
         preparer: Preparer,
         batcher: Batcher,
+        cache: AnswerCache,
         rates: Rates,
         hold: Callable[[int, RequestContext], None],
     ) -> None:
@@ -44,6 +46,7 @@ class Inference:
         self._observer = observer
         self._preparer = preparer
         self._batcher = batcher
+        self._cache = cache
         self._rates = rates
         self._hold = hold
 
@@ -85,8 +88,13 @@ class Inference:
                 context.stage_seconds["decode"] = time.monotonic() - started
                 queries = question.queries(ready.inputs, engine.tasks)
                 check_known_size(question, queries, inputs, self._settings)
-                self._batcher.submit(ticket, queries)
-                return await answered, ready
+                recalled = await self._cache.recall(queries, engine, context.caller)
+                context.recalled = recalled.count
+                found: list[AnyAnswer] = []
+                if missing := recalled.missing:
+                    self._batcher.submit(ticket, missing, spared=size_of(recalled.spared))
+                    found = await answered
+                return recalled.completed(found), ready
             finally:
                 ticket.future.cancel()  # gives the places back if decoding failed or the caller left
                 answered.cancel()  # or an error that nobody awaits any more would be logged

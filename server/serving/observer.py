@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
 
-from mass_serve.engine import AnyQuestion, BatchReport, Flip, ServingEngine
+from mass_serve.engine import AnyAnswer, AnyQuestion, BatchReport, Flip, ServingEngine
 
 
 class ServingObserver(Protocol):
@@ -41,6 +41,9 @@ class ServingObserver(Protocol):
 
     def batch_ran(self, report: BatchReport, tokens: int) -> None:
         """The engine has answered a batch of so many tokens; of images it has none."""
+
+    def answers_recalled(self, answers: Sequence[AnyAnswer], missed: int) -> None:
+        """These answers were known already, and so many that may be kept were not."""
 
     def engine_loaded(self, engine: ServingEngine, seconds: float) -> None:
         """A load took so long, and this engine is about to take over."""

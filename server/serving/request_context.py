@@ -103,6 +103,7 @@ class RequestContext:
     caller: Caller = UNKNOWN
     trace_id: str | None = None  # of the trace that the caller says it is a part of
     images: int = 0
+    recalled: int = 0  # answers that were known already
     body_bytes: int = 0  # as they came
     held_bytes: int = 0  # of its body, and of what that becomes
     holder: str | None = None  # the caller's name when the first of them came
@@ -122,7 +123,8 @@ class RequestContext:
         """Returns what its log line tells of it."""
         key = {} if self.caller.key_name is None else {"key": self.caller.key_name}
         stages = {f"{stage}_seconds": round(spent, 6) for stage, spent in self.stage_seconds.items()}
-        return {"images": self.images, **key, **stages}
+        recalled = {"recalled": self.recalled} if self.recalled else {}
+        return {"images": self.images, **recalled, **key, **stages}
 
 
 def sane_request_id(given: str) -> str:

@@ -31,6 +31,7 @@ from mass_serve.server.errors import (
     ServiceError,
 )
 from mass_serve.server.serving.admission import Ledger, Ledgers
+from mass_serve.server.serving.answer_cache import AnswerCache
 from mass_serve.server.serving.batcher import Batcher
 from mass_serve.server.serving.caller import Caller
 from mass_serve.server.serving.decoders import LARGE, SMALL, Decoders
@@ -133,7 +134,10 @@ class Service:
         self.draining = False
         self._bodies = HeldBytes(settings.max_held_bytes, settings.max_body_bytes)
         self._freed_memory = FreedMemory(lambda: self.held_bytes)
-        self._inference = Inference(settings, observer, preparer, self.batcher, self.rates, self.hold)
+        self.answer_cache = AnswerCache(settings.answer_cache_bytes, self.parsers, observer)
+        self._inference = Inference(
+            settings, observer, preparer, self.batcher, self.answer_cache, self.rates, self.hold
+        )
 
     def _shadow(self, source: EngineSource) -> Shadow:
         """Makes what asks the store's next revision, too."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from expressions import HERE, LOADS, buckets, mean, of_sets, rate
 from panels import (
+    ANSWERS,
     BATCHES,
     BYTES,
     COUNT,
@@ -216,6 +217,21 @@ CACHE = Row(
             "Weights of tasks; the bound is the setting resident_task_bytes.",
             BYTES,
             [(f"mass_resident_task_bytes{HERE}", "{{instance}}")],
+        ),
+        Panel(
+            "Answers known already",
+            "To inputs that came again, and those that were computed: none without answer_cache_bytes.",
+            ANSWERS,
+            [
+                (rate("mass_answer_cache_hits_total"), "known"),
+                (rate("mass_answer_cache_misses_total"), "computed"),
+            ],
+        ),
+        Panel(
+            "Answers in memory",
+            "Kept for inputs that come again; the bound is the setting answer_cache_bytes.",
+            BYTES,
+            [(f"mass_answer_cache_bytes{HERE}", "{{instance}}")],
         ),
     ],
 )
