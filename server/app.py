@@ -35,6 +35,7 @@ from mass_serve.server.serving.tls import TlsFiles
 from mass_serve.server.settings import Settings, SettingsError
 from mass_serve.server.web.answering import AnsweringMiddleware
 from mass_serve.server.web.cross_origin import CrossOrigin
+from mass_serve.server.web.direct_routes import DirectRoutes, direct_routes
 from mass_serve.server.web.error_handlers import install_error_handlers
 from mass_serve.server.web.middleware import RequestMiddleware
 from mass_serve.server.web.openapi import DescribedApplication
@@ -136,6 +137,8 @@ def create_app(settings: Settings, source: EngineSource) -> FastAPI:
     for routes in ROUTES:
         app.include_router(routes.router)
     install_error_handlers(app, service)
+    direct = [route for routes in ROUTES for route in direct_routes(routes.router.routes)]
+    app.add_middleware(DirectRoutes, routes=direct, handlers=app.exception_handlers)
     app.add_middleware(AnsweringMiddleware, service=service)
     if settings.cors_origins:
         app.add_middleware(CrossOrigin, origins=settings.cors_origins)

@@ -32,6 +32,7 @@ from mass_serve.server.protocols.vectors import BYTES_A_VALUE
 from mass_serve.server.serving.named_tasks import with_known_tasks
 from mass_serve.server.serving.request_context import Embeddings, RequestContext
 from mass_serve.server.serving.service import Service
+from mass_serve.server.web.direct_routes import DirectRoute
 from mass_serve.server.web.openapi import described_body, schema_of
 from mass_serve.server.web.receiving import (
     FOR_INFERENCE,
@@ -42,7 +43,7 @@ from mass_serve.server.web.receiving import (
 )
 from mass_serve.server.web.responses import error_responses
 
-router = APIRouter(tags=["embeddings"], dependencies=FOR_INFERENCE)
+router = APIRouter(tags=["embeddings"], dependencies=FOR_INFERENCE, route_class=DirectRoute)
 
 BODIES = (EmbeddingsBody, EmbedBody)
 RESPONSES = error_responses(400, 401, 404, 408, 413, 415, 429, 500, 503, 504)

@@ -32,6 +32,7 @@ from mass_serve.server.serving.named_tasks import with_known_tasks
 from mass_serve.server.serving.request_context import EncodedImages, RequestContext, Texts
 from mass_serve.server.serving.service import Service
 from mass_serve.server.serving.token_tasks import asks_of_tokens
+from mass_serve.server.web.direct_routes import DirectRoute
 from mass_serve.server.web.openapi import IMAGE_FILE, described_body, schema_of
 from mass_serve.server.web.receiving import (
     FOR_INFERENCE,
@@ -42,7 +43,7 @@ from mass_serve.server.web.receiving import (
 )
 from mass_serve.server.web.responses import error_responses
 
-router = APIRouter(tags=["hugging_face"], dependencies=FOR_INFERENCE)
+router = APIRouter(tags=["hugging_face"], dependencies=FOR_INFERENCE, route_class=DirectRoute)
 
 BODIES = (HuggingFaceBody, TextClassificationBody, PredictBody)
 REQUEST_BODY = described_body(

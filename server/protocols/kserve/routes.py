@@ -26,6 +26,7 @@ from mass_serve.server.protocols.reading import limits_of, request_of
 from mass_serve.server.protocols.writing import num_labels, written_answer
 from mass_serve.server.serving.request_context import RequestContext
 from mass_serve.server.serving.service import Service
+from mass_serve.server.web.direct_routes import DirectRoute
 from mass_serve.server.web.openapi import described_body, schema_of
 from mass_serve.server.web.paths import part_before_colon
 from mass_serve.server.web.receiving import (
@@ -37,7 +38,7 @@ from mass_serve.server.web.receiving import (
 )
 from mass_serve.server.web.responses import error_responses, readiness
 
-router = APIRouter(prefix="/v1/models", tags=["kserve"], dependencies=FOR_INFERENCE)
+router = APIRouter(prefix="/v1/models", tags=["kserve"], dependencies=FOR_INFERENCE, route_class=DirectRoute)
 
 MODEL = part_before_colon("model")
 BODIES = (PredictInstances,)

@@ -32,6 +32,7 @@ from mass_serve.server.protocols.together import PRIORS_AS_TEXT, SAME_TASK, STRE
 from mass_serve.server.protocols.writing import num_labels, written_answer
 from mass_serve.server.serving.request_context import RequestContext
 from mass_serve.server.serving.service import Service
+from mass_serve.server.web.direct_routes import DirectRoute
 from mass_serve.server.web.openapi import IMAGE_FILE, described_body, schema_of
 from mass_serve.server.web.receiving import (
     FOR_INFERENCE,
@@ -42,7 +43,7 @@ from mass_serve.server.web.receiving import (
 )
 from mass_serve.server.web.responses import error_responses
 
-router = APIRouter(tags=["classification"], dependencies=FOR_INFERENCE)
+router = APIRouter(tags=["classification"], dependencies=FOR_INFERENCE, route_class=DirectRoute)
 
 BODIES = (ClassifyBody, ClassifyForm)
 # The body is read and told apart by this service, not by the framework, so the description is given by hand.

@@ -35,6 +35,7 @@ from mass_serve.server.protocols.open_inference.model_statistics import Statisti
 from mass_serve.server.protocols.reading import limits_of
 from mass_serve.server.serving.request_context import RequestContext
 from mass_serve.server.serving.service import Service
+from mass_serve.server.web.direct_routes import DirectRoute
 from mass_serve.server.web.openapi import BINARY, described_body, optional_header, schema_of
 from mass_serve.server.web.receiving import (
     FOR_INFERENCE,
@@ -47,7 +48,7 @@ from mass_serve.server.web.receiving import (
 from mass_serve.server.web.responses import error_responses, readiness
 
 
-def _statistics(request: Request) -> Statistics:
+async def _statistics(request: Request) -> Statistics:
     statistics: Statistics = request.app.state.statistics
     return statistics
 
@@ -66,7 +67,7 @@ CurrentStatistics = Annotated[Statistics, Depends(_statistics)]
 CurrentVersion = Annotated[str | None, Depends(_version)]
 OF_A_VERSION = [Depends(_named_version)]
 
-router = APIRouter(prefix="/v2", tags=["open_inference"], dependencies=FOR_INFERENCE)
+router = APIRouter(prefix="/v2", tags=["open_inference"], dependencies=FOR_INFERENCE, route_class=DirectRoute)
 
 CONFIGURED_TYPES = {"BYTES": "TYPE_STRING", "FP32": "TYPE_FP32", "INT32": "TYPE_INT32", "BOOL": "TYPE_BOOL"}
 JSON_LENGTH = "Inference-Header-Content-Length"
