@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from contextlib import suppress
 
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
@@ -18,37 +19,53 @@ def configure_logs(settings: Settings) -> None:
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         *([add_trace] if settings.tracing else []),
-        structlog.stdlib.add_log_level,
+        structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
+    last: list[Processor] = [
+        structlog.processors.format_exc_info,
+        _hide_credentials,
+        *_renderers(settings.log_format),
+    ]
+    level = logging.getLevelNamesMapping()[settings.log_level.upper()]
+    # Not by way of the standard library's loggers: the record that they make of a line takes as long as all
+    # else about it, and a request has a line.
     structlog.configure(
-        processors=[
-            structlog.stdlib.filter_by_level,
-            *shared,
-            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
-        ],
-        logger_factory=structlog.stdlib.LoggerFactory(),
+        processors=[*shared, *last],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=_Lines,
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
-            processors=[
-                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                structlog.processors.format_exc_info,
-                _hide_credentials,
-                *_renderers(settings.log_format),
-            ],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
         )
     )
     root = logging.getLogger()
     root.handlers = [handler]
-    root.setLevel(settings.log_level.upper())
+    root.setLevel(level)
     # uvicorn reports each start and stop of its own; this service does so itself.
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
     # It warns of each malformed form: callers, who are told of theirs, could fill the log.
     logging.getLogger("python_multipart").setLevel(logging.ERROR)
+
+
+class _Lines:
+    """Writes lines to standard error, and goes on where nobody reads them any more."""
+
+    def __init__(self, *_: object) -> None:
+        """Takes what `structlog.get_logger` was called with: the name of a module, which no line tells."""
+        self._file = sys.stderr
+
+    def msg(self, line: str) -> None:
+        """Writes a line in one piece, which those of other threads cannot cut."""
+        with suppress(OSError, ValueError):  # the latter says that the file is closed
+            self._file.write(line + "\n")
+            self._file.flush()
+
+    debug = info = warning = error = critical = msg
 
 
 def _hide_credentials(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:

@@ -1,6 +1,7 @@
-"""Bodies made into requests, on a thread or, of much JSON, by a worker process first.
+"""Bodies made into requests: images and a little JSON at once, others on a thread, much JSON outside first.
 
-Both would hold the event loop up, and a full server must refuse at once: so never on a decoding thread.
+What takes longer would hold the event loop up, and a full server must refuse at once: so never on a decoding
+thread.
 """
 
 from __future__ import annotations
@@ -8,13 +9,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
-from mass_serve.server.protocols.bodies import is_large_json
+from mass_serve.server.protocols.bodies import is_form, is_json, is_large_json
 from mass_serve.server.protocols.limits import Limits
 from mass_serve.server.serving.request_context import RequestContext
 from mass_serve.server.serving.service import Service
 from mass_serve.server.settings import Settings
 
 R = TypeVar("R")
+
+# The worst JSON of that length takes a millisecond; the way to a thread and back takes a tenth of it, and
+# the interpreter's lock.
+JSON_BYTES_AT_ONCE = 1 << 12
 
 
 def limits_of(settings: Settings) -> Limits:
@@ -37,6 +42,8 @@ async def request_of(
     Of large JSON the function named by `outside` makes a frame in a worker process, and `of_frame` a request
     of that. Raises what these do, and what `Parsers.run_outside` and `Service.hold` raise.
     """
+    if _is_read_at_once(body, content_type):
+        return read(body)
     turn, parsers = context.caller.turn(), service.parsers
     if not is_large_json(body, content_type):
         return await parsers.run(turn, len(body), read, body)
@@ -44,3 +51,10 @@ async def request_of(
     frame = await parsers.run_outside(outside, body, most_values, turn)
     service.hold(len(frame), context)
     return await parsers.run(turn, len(frame), of_frame, frame)
+
+
+def _is_read_at_once(body: bytes, content_type: str) -> bool:
+    """Tells whether a body is an image file by itself, or little JSON."""
+    if is_form(body, content_type):
+        return False
+    return len(body) <= JSON_BYTES_AT_ONCE or not is_json(body, content_type)
