@@ -105,7 +105,7 @@ def over_the_engine(folder: Path, options: Options) -> Figures:
         build(
             pretrained, [TaskInput(path.name, path) for path in finetuned], folder / "store", BuildOptions()
         )
-    engine = Engine.load(str(folder / "store"))
+    engine = Engine.load(str(folder / "store"), dtype="float32")
     files = list(jpegs(options.images, (224, 224)))
     with tarfile.open(folder / "images.tar", "w") as archive:
         for number, data in enumerate(files):
@@ -124,7 +124,7 @@ def over_the_engine(folder: Path, options: Options) -> Figures:
 
 def over_one_by_one(folder: Path, options: Options) -> Figures:
     """A job over what `classify` did before: all files decoded on one thread, and answered then."""
-    engine = Engine.load(demo_store())
+    engine = Engine.load(demo_store(), dtype="float32")
     photographs = folder / "photographs"
     photographs.mkdir(exist_ok=True)
     for number, data in enumerate(jpegs(options.photographs, PHOTOGRAPH)):
@@ -150,7 +150,7 @@ def memory(folder: Path, options: Options) -> Figures:
         for length in generator.integers(1, 12, options.texts):
             words = " ".join(f"w{word}" for word in generator.integers(FIRST_WORD, 500, length))
             file.write(json.dumps({"text": words}) + "\n")
-    engine = Engine.load(str(store))
+    engine = Engine.load(str(store), dtype="float32")
     resident: dict[int, int] = {}
     step = max(1, options.texts // 10)
 

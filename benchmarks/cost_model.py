@@ -71,7 +71,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the figures here")
     parser.add_argument("--rounds", type=int, default=7)
     options = parser.parse_args()
-    figures = measure(Engine.load(str(options.store)), options.rounds)
+    figures = measure(Engine.load(str(options.store), dtype="float32"), options.rounds)
     for name, value in figures.items():
         print(f"{name:28s} {value:10.4f}")
     if options.json is not None:

@@ -101,7 +101,7 @@ class Measured:
         shutil.rmtree(self.folder, ignore_errors=True)
         shutil.copytree(suite / "store", self.folder)
         remove_task(self.folder, task)
-        self.before = Engine.load(str(self.folder))
+        self.before = Engine.load(str(self.folder), dtype="float32")
         self.files = files_of(self.before)
 
     def figures(self) -> Figures:
@@ -109,7 +109,7 @@ class Measured:
         begun = time.monotonic()
         created = create(str(self.folder), CREATED, self.suite / "few" / self.task, torch.device("cpu"))
         seconds = time.monotonic() - begun
-        engine = Engine.load(str(self.folder))
+        engine = Engine.load(str(self.folder), dtype="float32")
         known = LabelledImages.below(self.suite / "few" / self.task, engine.preprocessing)
         pixels, targets = self._pixels(created)
         answers = engine.classify_batch([self.files.query(one, (CREATED,)) for one in pixels]).all_answers()
@@ -120,7 +120,7 @@ class Measured:
         mine = routed.pop(self.task)
         del others[self.task]
         self._calibrate()
-        calibrated = self._routed(Engine.load(str(self.folder)))
+        calibrated = self._routed(Engine.load(str(self.folder), dtype="float32"))
         mine_calibrated = calibrated.pop(self.task)
         return Figures(
             classes=len(created.labels),

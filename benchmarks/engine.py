@@ -211,7 +211,7 @@ def measure(folder: Path, rounds: int, figures: Figures) -> None:
         measure_store(tasks, store, pretrained, figures)
         if tasks == 2:
             continue
-        engine = Engine.load(str(store))
+        engine = Engine.load(str(store), dtype="float32")
         measure_passes(tasks, engine, pretrained, queries, rounds, figures)
         if tasks == 8:
             rebuilt = rebuild_times(engine, queries, max(3, rounds // 3))

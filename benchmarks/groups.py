@@ -27,7 +27,6 @@ from benchmarks.by_suite import asked_suites
 from mass_serve.engine import Engine, Question
 from mass_serve.evaluation.data import input_batches, of_whole_inputs
 from mass_serve.evaluation.inputs import drawn, files_of
-from mass_serve.inputs.texts import Tokens
 from mass_serve.router import ModeName
 
 MODES: tuple[ModeName, ...] = ("exact", "fast")
@@ -42,7 +41,7 @@ PLACES = 4
 class Input:
     """One input, ready for the engine, and what it is."""
 
-    prepared: Tensor | Tokens
+    prepared: Tensor
     task: str
     label: int
 

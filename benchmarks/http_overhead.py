@@ -44,6 +44,8 @@ def start_server(store: Path) -> tuple[subprocess.Popen[str], str]:
         "0",
         "--log-format",
         "json",
+        "--dtype",
+        "float32",
     ]
     # The same batch as the engine's: as it is set, the server divides one that takes longer than a second.
     whole = ("--max-batch-images", str(BATCH), "--max-batch-seconds", "30")

@@ -35,7 +35,7 @@ def main() -> None:
     asked = parser.parse_args()
     torch.ones(512, 512) @ torch.ones(512, 512)  # the arithmetic library's own buffers are not the store's
     before, start = resident_bytes(), time.process_time()
-    engine = Engine.load(asked.store, resident_task_bytes=asked.resident_task_bytes)
+    engine = Engine.load(asked.store, dtype="float32", resident_task_bytes=asked.resident_task_bytes)
     seconds = time.process_time() - start
     tensors = sum(size for kind, size in engine.nbytes.items() if kind != "set_cache")
     resident = resident_bytes() - before

@@ -84,7 +84,7 @@ def balanced(tasks: npt.NDArray[np.str_], answers: Sequence[str]) -> float:
 
 def measure(store: str, root: Path, pairs: int) -> Iterator[Separability]:
     """Yields figures of all tasks first, then of the pairs that `exact` confuses most."""
-    engines = {mode: Engine.load(store, mode=mode) for mode in MODES}
+    engines = {mode: Engine.load(store, dtype="float32", mode=mode) for mode in MODES}
     files = files_of(engines["exact"])
     found = {place.stem: files.below(root, place.name) for place in root.iterdir()}
     names = tuple(name for name in engines["exact"].tasks if found.get(name))

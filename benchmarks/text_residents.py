@@ -42,7 +42,7 @@ def held(kind: str, *paths: Path) -> dict[str, Any]:
 
 def engine(path: str) -> tuple[Serve, dict[str, int]]:
     """A store in the engine, and the bytes of its tensors by kind."""
-    loaded = Engine.load(path, device="cpu")
+    loaded = Engine.load(path, device="cpu", dtype="float32")
     names = list(loaded.tasks)
 
     def serve(texts: Sequence[Tensor]) -> object:

@@ -160,7 +160,7 @@ def measure(folder: Path, rounds: int, path: Path | None) -> None:
     onnx = folder / "bert" / "task0.onnx"
     if not onnx.exists():
         export_onnx(task, onnx)
-    engine = Engine.load(str(store), device="cpu")
+    engine = Engine.load(str(store), device="cpu", dtype="float32")
     ratios, raw = dict[str, float](), dict[str, float]()
     for part in (
         partial(equal_lengths, engine, task, onnx, rounds),

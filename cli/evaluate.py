@@ -78,6 +78,12 @@ def evaluate(
             help="images or texts that no task covers, OOD/<domain>/*.png: can they be told?", metavar="OOD"
         ),
     ] = None,
+    dtype: Annotated[
+        str | None,
+        typer.Option(
+            help="arithmetic of the encoder, as of `serve`; measure two to compare them", metavar="DTYPE"
+        ),
+    ] = None,
     curves: Annotated[
         bool, typer.Option("--curves", help="accuracy against tasks added one by one, and against rank")
     ] = False,
@@ -92,7 +98,7 @@ def evaluate(
     come from the environment (MASS_DEVICE, MASS_DTYPE, MASS_EXECUTION, ...).
     """
     modes = [_mode(name) for name in mode or []]
-    variants, manifest = _load(store, modes, task or [])
+    variants, manifest = _load(store, modes, task or [], dtype)
     engine = variants.engine()
     labels = of_whole_inputs({one.name: one for one in manifest.tasks})
     options = Options(
@@ -132,10 +138,12 @@ def _baseline(name: str) -> str:
     return name
 
 
-def _load(store: str, modes: Sequence[ModeName], names: Sequence[str]) -> tuple[Variants, Manifest]:
+def _load(
+    store: str, modes: Sequence[ModeName], names: Sequence[str], dtype: str | None
+) -> tuple[Variants, Manifest]:
     """Loads the named tasks in the first of the modes, with weights for all of them; without names all."""
     try:
-        source = store_source(load_settings({"store": store}))
+        source = store_source(load_settings({"store": store, "dtype": dtype}))
         # The paper's first pass reads less than the others'.
         most = next((mode for mode in modes if mode != PAPER), PAPER if modes else source.options.mode)
         options = source.options

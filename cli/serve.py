@@ -31,7 +31,10 @@ def serve(flags: dict[str, Any]) -> None:
     configure_logs(settings)
     listener = _listen_or_fail(settings)
     structlog.get_logger(__name__).info(
-        "loading", store=settings.store or "the demo store", url=_url(listener, settings)
+        "loading",
+        store=settings.store or "the demo store",
+        url=_url(listener, settings),
+        dtype=settings.engine_options.chosen_dtype,
     )
     try:
         code = run(app, settings, listener)

@@ -108,6 +108,7 @@ class TaskList:
     # Names for several tasks, and those of them that are served: `@retail` stands for all of `retail`.
     groups: Mapping[str, Sequence[str]] = field(default_factory=dict)
     num_tasks: int | None = None  # None: the server is of a version that does not count them
+    dtype: str | None = None  # arithmetic of the encoder; None: the server is of a version that does not say
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from docs.many_tasks import many_tasks_table
 from docs.measured import (
     created_tasks_table,
     curves_table,
+    dtypes_table,
     few_labels_table,
     groups_table,
     mixed_groups_table,
@@ -89,6 +90,7 @@ SECTIONS: Mapping[str, Callable[[], str]] = {
     "head_choices": head_choices_table,
     "unfamiliar": unfamiliar_table,
     "calibrated": calibrated_table,
+    "dtypes": dtypes_table,
     "few_labels": few_labels_table,
     "created_tasks": created_tasks_table,
     "groups": groups_table,

@@ -27,6 +27,24 @@ def _few(name: str, suite: Any) -> Iterator[tuple[str, ...]]:
         yield (code(name), code(mode), three(plain["normalised_accuracy"]), *map(three, drawn))
 
 
+def dtypes_table() -> str:
+    """A row a suite and dtype: accuracy with the task named and without, and what is answered otherwise."""
+    head = ("suite", "dtype", "inputs", "task named", "`exact`", "task and label as in float32")
+    rows = [
+        (
+            code(suite),
+            code(dtype),
+            f"{one['inputs']:,}",
+            three(one["named"]),
+            three(one["exact"]),
+            three(one["as_float32"]),
+        )
+        for suite, found in in_order("dtypes")
+        for dtype, one in found.items()
+    ]
+    return table(head, rows)
+
+
 def groups_table() -> str:
     """A row a suite, mode and number of inputs of one task that are answered together."""
     head = (

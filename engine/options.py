@@ -35,7 +35,7 @@ class EngineOptions(BaseModel):
         description=f"auto (cuda where there is one), {', '.join(DEVICES[1:-1])} or {DEVICES[-1]}",
     )
     dtype: Literal["auto", "float32", "bfloat16"] = Field(
-        default="float32",
+        default="auto",
         description="arithmetic of the encoder: float32, bfloat16, or auto (bfloat16 where the device"
         " multiplies it itself); heads and router are float32",
     )

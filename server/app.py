@@ -129,7 +129,7 @@ def create_app(settings: Settings, source: EngineSource) -> FastAPI:
     )
     app.state.service = service
     app.state.scrapes = scrapes
-    app.state.task_lists = task_routes.TaskLists(service.parsers)
+    app.state.task_lists = task_routes.TaskLists(service.parsers, settings.engine_options.chosen_dtype)
     app.state.statistics = statistics
     app.state.beside = beside
     app.state.tls = tls

@@ -36,6 +36,14 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     optional.need(item)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _float32() -> Iterator[None]:
+    """What tests expect is float32's, whatever this machine multiplies faster (see `server_processes`)."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("torch.cpu.get_capabilities", dict)
+        yield
+
+
 @pytest.fixture(scope="session")
 def suite(tmp_path_factory: pytest.TempPathFactory) -> Suite:
     """A tiny pretrained model and three fine-tuned ones; read only."""

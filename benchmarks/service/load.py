@@ -34,7 +34,7 @@ class EngineAlone:
     """The same mix of pictures and tasks in full batches, with nothing around it."""
 
     def __init__(self, store: Path) -> None:
-        self._engine = Engine.load(str(store))
+        self._engine = Engine.load(str(store), dtype="float32")
         self.targets: list[str | None] = [None, *self._engine.tasks]
         preprocess = self._engine.preprocessing.preprocess
         pixels = [preprocess(decode_image(data, ImageLimits(10**8))) for data in photographs(PICTURES)]

@@ -49,7 +49,7 @@ def running_server(
     variables: Mapping[str, str] | None = None,
     patience: float = PATIENCE,
 ) -> Iterator[Server]:
-    """A server for a store (or the demo store), ready, with its ordinary settings but for `flags`.
+    """A server for a store (or the demo store), ready, with its ordinary settings, float32 and `flags`.
 
     `checkout` is the folder of another version to start; `variables` are added to the environment, of which
     it gets nothing else that is called MASS_. One that does not end within `patience` is killed.
@@ -59,6 +59,7 @@ def running_server(
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MASS_")}
     if checkout is not None:
         environment["PYTHONPATH"] = str(checkout)
+    environment["MASS_DTYPE"] = "float32"  # what all figures are of, on whichever machine
     environment.update(variables or {})
     with tempfile.TemporaryFile("w+") as log:  # a pipe that nobody reads would stop the server
         process = subprocess.Popen(

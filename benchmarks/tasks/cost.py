@@ -104,7 +104,7 @@ def main() -> None:
             store = work / f"store{tasks}"
             if not (store / "manifest.json").exists():
                 random_adapter_store(store, tasks, RANK, VIT_B_32)
-            engine = Engine.load(str(store), mode="exact")
+            engine = Engine.load(str(store), dtype="float32", mode="exact")
             found[str(tasks)] = {"cost": costs(engine, asked.rounds), "right": right(tasks)}
             del engine
             print(tasks, json.dumps(found[str(tasks)]), flush=True)

@@ -24,7 +24,7 @@ def latencies(store: Path, model: Path, pictures: Path) -> dict[str, dict[str, f
     """
     dense: Any = Dinov2ForImageClassification.from_pretrained(model)
     dense.eval()
-    engines = {mode: Engine.load(str(store), device="cpu", mode=mode) for mode in MODES}
+    engines = {mode: Engine.load(str(store), device="cpu", dtype="float32", mode=mode) for mode in MODES}
     images = _mixed(pictures, max(BATCHES))
     variants: dict[str, Callable[[int], object]] = {
         "individual": lambda count: dense(_pixels(engines["exact"], images[:count])),

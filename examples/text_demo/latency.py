@@ -26,7 +26,7 @@ def latencies(store: Path, model: Path, texts: Path) -> dict[str, dict[str, floa
     dense: Any = BertForSequenceClassification.from_pretrained(model)
     dense.eval()
     tokenizer = load_tokenizer(model)
-    engines = {mode: Engine.load(str(store), device="cpu", mode=mode) for mode in MODES}
+    engines = {mode: Engine.load(str(store), device="cpu", dtype="float32", mode=mode) for mode in MODES}
     mixed = _mixed(texts, max(BATCHES))
 
     def alone(count: int) -> object:
@@ -45,7 +45,7 @@ def latencies(store: Path, model: Path, texts: Path) -> dict[str, dict[str, floa
 
 def memory(store: Path, models: list[Path]) -> dict[str, int]:
     """Bytes on disk and in memory: of the store, and of the models on their own."""
-    engine = Engine.load(str(store), device="cpu", mode="exact")
+    engine = Engine.load(str(store), device="cpu", dtype="float32", mode="exact")
     return {
         "store": sum(path.stat().st_size for path in store.rglob("*") if path.is_file()),
         "models": sum((model / "model.safetensors").stat().st_size for model in models),

@@ -93,10 +93,10 @@ def test_the_dtype_that_a_processor_is_fast_in(
     capabilities: dict[str, object], found: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
-    options = EngineOptions(device="cpu", dtype="auto")
+    options = EngineOptions(device="cpu")
     assert options.torch_dtype == found
     assert options.labels["dtype"] == str(found).removeprefix("torch.")
-    assert EngineOptions(device="cpu").torch_dtype == torch.float32
+    assert EngineOptions(device="cpu", dtype="float32").torch_dtype == torch.float32
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,7 @@ class TaskList(BaseModel):
     """The tasks that are served, or those of them that were asked for."""
 
     store_revision: str
+    dtype: str = Field(description="arithmetic of the encoder")
     reads: Literal["images", "texts"]
     modes: list[str] = Field(description="that a request may ask for; the first is the default")
     num_tasks: int = Field(description="all that were asked for, also where `limit` leaves some out")

@@ -44,8 +44,10 @@ class Selection:
 class TaskLists:
     """Writes the lists of all of an engine's tasks once: a store may have a million labels."""
 
-    def __init__(self, parsers: Parsers) -> None:
+    def __init__(self, parsers: Parsers, dtype: str) -> None:
+        """`dtype` is that of the engines, which have the same options for good."""
         self._parsers = parsers
+        self._dtype = dtype
         # Not the engine itself, which shall go when another has taken its place.
         self._engine: ref[ServingEngine] | None = None
         self._written: dict[Selection, asyncio.Future[str]] = {}
@@ -53,26 +55,30 @@ class TaskLists:
     async def of(self, engine: ServingEngine, wanted: Selection) -> str:
         """Returns the list in JSON. Raises NotFoundError for a name of nothing that is served."""
         if not wanted.is_whole:
-            return await self._parsers.run(ITSELF.turn(), 0, _written, engine, wanted)
+            return await self._write(engine, wanted)
         if self._engine is None or self._engine() is not engine:
             self._engine, self._written = ref(engine), {}
         writing = self._written.get(wanted)
         if writing is None or _failed(writing):
-            writing = asyncio.ensure_future(self._parsers.run(ITSELF.turn(), 0, _written, engine, wanted))
+            writing = asyncio.ensure_future(self._write(engine, wanted))
             self._written[wanted] = writing
         return await asyncio.shield(writing)  # others may wait for it when this one leaves
+
+    async def _write(self, engine: ServingEngine, wanted: Selection) -> str:
+        return await self._parsers.run(ITSELF.turn(), 0, _written, engine, self._dtype, wanted)
 
 
 def _failed(writing: asyncio.Future[str]) -> bool:
     return writing.done() and (writing.cancelled() or writing.exception() is not None)
 
 
-def _written(engine: ServingEngine, wanted: Selection) -> str:
+def _written(engine: ServingEngine, dtype: str, wanted: Selection) -> str:
     names = with_known_tasks(Question(wanted.names), engine).tasks or tuple(engine.tasks)
     end = None if wanted.limit is None else wanted.offset + wanted.limit
     reads: Literal["images", "texts"] = "images" if engine.tokenizer is None else "texts"
     served = TaskList(
         store_revision=engine.store_revision,
+        dtype=dtype,
         reads=reads,
         modes=list(engine.modes),
         num_tasks=len(names),
