@@ -38,9 +38,10 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _float32() -> Iterator[None]:
-    """What tests expect is float32's, whatever this machine multiplies faster (see `server_processes`)."""
+    """What tests expect is float32's, whatever this machine multiplies faster."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("torch.cpu.get_capabilities", dict)
+        patch.setenv("MASS_DTYPE", "float32")  # in processes that tests start, too
         yield
 
 
