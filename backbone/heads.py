@@ -89,6 +89,16 @@ class ClassificationHead:
         """
         return kernels.linear(F.normalize(self._entering(embeddings), dim=1), self.directions)
 
+    def logits_and_cosines(self, embeddings: Tensor) -> tuple[Tensor, Tensor]:
+        """What `logits` and `cosines` give, which are one product where they can be."""
+        z = self._entering(embeddings)
+        unit = F.normalize(z, dim=1)
+        cosines = kernels.linear(unit, self.directions)
+        if self.logit_scale is None:
+            return kernels.linear(z, self.weight, self.bias), cosines
+        same = self.directions is self.weight
+        return (cosines if same else kernels.linear(unit, self.weight)) * self.logit_scale, cosines
+
     def logits(self, embeddings: Tensor) -> Tensor:
         """The logits [n, C] of embeddings [n, P], in float32."""
         z = self._entering(embeddings)

@@ -143,7 +143,7 @@ class Stop:
         ended = passes.first(begun.entering, start=self.block, probe=self._late_probe)
         feature = (ended if self._late_probe.feature else begun).feature
         cosines = ClassVectors(self.suite.loaded.routed_heads).largest_cosines(ended.embedding)
-        whole = self.router.whole(early, ended.energies, feature, cosines, every)
+        whole = self.router.whole(early.energies, ended.energies, feature, cosines, every)
         by_early, by_whole = early.scores.argmax(1), whole.scores.argmax(1)
         begin, evidence = self._shares
         second_pass = 1 - self.near * begin

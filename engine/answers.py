@@ -216,7 +216,7 @@ class AnswerMaker:
         self, found: Sequence[SearchResult], results: Sequence[Sequence[HeadResult]]
     ) -> list[Classification | None]:
         """The answers for samples of one task: one head answers for all."""
-        if not all(one.logits.isfinite().all() for of_sample in results for one in of_sample):
+        if not all(one.is_finite for of_sample in results for one in of_sample):
             return [None] * len(found)
         coefficients = final_coefficients(found, results)
         place = self._winner(found[0], results, coefficients)
@@ -282,6 +282,8 @@ class AnswerMaker:
         label and others any number, it is the largest coefficient.
         """
         places = range(len(results[0]))
+        if len(places) == 1:
+            return 0
         choice = self.router.head_choice
         kinds = {type(self.heads[one.task].head.labelling) for one in results[0]}
         # Logits of different embeddings cannot be compared, nor those whose softmax is taken with those whose

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -85,6 +86,22 @@ class EvidenceSearch:
     ) -> list[SearchResult]:
         with clock.stage("first_pass"):
             begun = self.begin(inputs, candidates)
+        if self._restricts or any(MODES[mode].early_exit_lead < math.inf for mode in modes):
+            evidence = self._evidence(begun, candidates, prior, modes, clock)
+        else:  # early evidence by itself would decide nothing
+            evidence = self._whole_evidence(begun, candidates, prior, clock)
+        of_samples = zip(samples, begun.entering, evidence, modes, strict=True)
+        return [self._result(*of_sample) for of_sample in of_samples]
+
+    def _evidence(
+        self,
+        begun: PassResult,
+        candidates: Tensor,
+        prior: Prior | None,
+        modes: Sequence[ModeName],
+        clock: StageClock,
+    ) -> list[Evidence]:
+        """The evidence of samples of which some may need no more than the early one."""
         with clock.stage("route"):
             early = self.router.early(begun.energies, candidates, prior)
             if self._restricts:
@@ -93,27 +110,21 @@ class EvidenceSearch:
             unsure = (~_leaves_early(early, modes)).nonzero().flatten()
         evidence = early.samples()
         if len(unsure):
-            rest = begun.of_samples(unsure)
             of_rest = None if prior is None else prior.select(unsure)
-            whole = self._whole_evidence(rest, early.select(unsure), candidates[unsure], of_rest, clock)
-            for row, of_sample in zip(unsure.tolist(), whole.samples(), strict=True):
+            whole = self._whole_evidence(begun.of_samples(unsure), candidates[unsure], of_rest, clock)
+            for row, of_sample in zip(unsure.tolist(), whole, strict=True):
                 evidence[row] = of_sample
-        of_samples = zip(samples, begun.entering, evidence, modes, strict=True)
-        return [self._result(*of_sample) for of_sample in of_samples]
+        return evidence
 
     def _whole_evidence(
-        self,
-        begun: PassResult,
-        early: Evidence,
-        candidates: Tensor,
-        prior: Prior | None,
-        clock: StageClock,
-    ) -> Evidence:
-        """Runs the rest of a first pass from where it was stopped, and adds what it tells."""
+        self, begun: PassResult, candidates: Tensor, prior: Prior | None, clock: StageClock
+    ) -> list[Evidence]:
+        """Runs the rest of a first pass from where it was stopped, and judges by all that it tells."""
         with clock.stage("first_pass"):
             ended = self.end(begun, candidates)
         with clock.stage("route"):
-            return self.router.whole(early, *self.measured(begun, ended), candidates, prior)
+            measured = self.measured(begun, ended)
+            return self.router.whole(begun.energies, *measured, candidates, prior).samples()
 
     @torch.inference_mode()
     def _set_null(self, drawn: Batch) -> None:

@@ -36,8 +36,13 @@ class TaskHead:
 
     def scores(self, embeddings: Tensor) -> Tensor:
         """The head scores [n, 3] of embeddings [n, P] (see `router.head_scores`)."""
-        confidence = self.head.labelling.log_confidence(self.head.logits(embeddings)).unsqueeze(1)
-        return torch.cat([self.geometry.scores(self.head.cosines(embeddings)), confidence], dim=1)
+        return self.logits_and_scores(embeddings)[1]
+
+    def logits_and_scores(self, embeddings: Tensor) -> tuple[Tensor, Tensor]:
+        """The logits [n, C] and the head scores [n, 3] of embeddings [n, P]."""
+        logits, cosines = self.head.logits_and_cosines(embeddings)
+        confidence = self.head.labelling.log_confidence(logits).unsqueeze(1)
+        return logits, torch.cat([self.geometry.scores(cosines), confidence], dim=1)
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,7 @@ class HeadResult:
     task: int
     logits: Tensor  # [C] float32 on the CPU
     head_scores: Tensor  # [3] float32 on the CPU: see `router.head_scores`
+    is_finite: bool  # every logit is
 
 
 @dataclass(frozen=True)
@@ -68,9 +74,10 @@ def apply_heads(
     for task in sorted({task for one in second_passes for task in one.expert_set}):
         rows = [row for row, one in enumerate(second_passes) if task in one.expert_set]
         own = embeddings[rows]
-        logits, scores = heads[task].head.logits(own).cpu(), heads[task].scores(own).cpu()
-        for row, row_logits, row_scores in zip(rows, logits, scores, strict=True):
-            results[second_passes[row].sample].append(HeadResult(task, row_logits, row_scores))
+        logits, scores = (of_all.cpu() for of_all in heads[task].logits_and_scores(own))
+        finite = logits.isfinite().all(1).tolist()
+        for row, *of_row in zip(rows, logits.unbind(), scores.unbind(), finite, strict=True):
+            results[second_passes[row].sample].append(HeadResult(task, *of_row))
     return results
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -72,10 +73,15 @@ class Combination:
 
         log_probabilities [B, T], kinds [B, K, T].
         """
-        # A sum of products and no matrix product: a row has the same bits in every batch.
-        of_kinds = (self.kinds.unsqueeze(1) * _units(kinds, candidates)).sum(1)
-        together = self.probability * log_probabilities + of_kinds + self.offsets
+        together = self.probability * log_probabilities + self.offsets
+        if self._weighs_kinds:
+            # A sum of products and no matrix product: a row has the same bits in every batch.
+            together = together + (self.kinds.unsqueeze(1) * _units(kinds, candidates)).sum(1)
         return torch.where(candidates, together, 0.0)
+
+    @cached_property
+    def _weighs_kinds(self) -> bool:
+        return bool(self.kinds.any())
 
 
 def fit_combination(
@@ -190,4 +196,4 @@ def _added(numbers: Tensor, features: Tensor) -> Tensor:
 
 def _units(kinds: Tensor, candidates: Tensor) -> Tensor:
     """The nearness of evidence [B, K, T], each kind standardised over a row's candidates."""
-    return torch.stack([standardised(kind, candidates) for kind in nearness(kinds).unbind(1)], dim=1)
+    return standardised(nearness(kinds), candidates.unsqueeze(1))

@@ -79,26 +79,25 @@ class Evidence:
     # more, the more the heads differed over the tasks in the first pass. None in early evidence
     head_units: Tensor | None = None
 
-    def select(self, rows: Tensor | int) -> Evidence:
-        """The evidence of the samples that `rows` [n] int64 numbers, or of the one sample of that number."""
-        return Evidence(
-            self.scores[rows],
-            self.routing_coefficients[rows],
-            self.likeness[rows],
-            self.typicality[rows],
-            self.kinds[rows],
-            self.leads[rows],
-            self.energies[rows],
-            self.own[rows],
-            self.parts[rows],
-            self.gains[rows],
-            None if self.residuals is None else self.residuals[rows],
-            None if self.head_units is None else self.head_units[rows],
-        )
-
     def samples(self) -> list[Evidence]:
         """The evidence of every sample by itself."""
-        return [self.select(row) for row in range(len(self.scores))]
+        residuals = [None] * len(self.scores) if self.residuals is None else self.residuals.unbind()
+        units = [None] * len(self.scores) if self.head_units is None else self.head_units.unbind()
+        everywhere = (
+            self.scores,
+            self.routing_coefficients,
+            self.likeness,
+            self.typicality,
+            self.kinds,
+            self.leads,
+            self.energies,
+            self.own,
+            self.parts,
+            self.gains,
+        )
+        # A tensor is taken apart at once: an index for each sample and field costs more than a small pass.
+        rows = zip(*(tensor.unbind() for tensor in everywhere), residuals, units, strict=True)
+        return [Evidence(*row) for row in rows]
 
     @property
     def is_whole(self) -> bool:
@@ -218,24 +217,25 @@ class EvidenceRouter:
 
     def whole(
         self,
-        early: Evidence,
+        early: Tensor,
         energies: Tensor,
         features: Tensor,
         cosines: Tensor,
         candidates: Tensor,
         prior: Prior | None = None,
     ) -> Evidence:
-        """Adds what the rest of the first pass tells.
+        """Judges samples by all that a first pass tells, among `candidates` [B, T] bool on the CPU.
 
-        That is late energies [B, K, T], the router's features [B, D], and the largest cosine [B, T] of each
-        embedding to a class vector of each head.
+        That is early and late energies [B, K, T], the router's features [B, D], and the largest cosine
+        [B, T] of each embedding to a class vector of each head.
         """
         residuals, late = self._subspaces.residuals(features), energies.cpu()
         cosines = cosines.cpu()
-        late_share = (late if late.shape[1] else early.energies)[:, :, : self._tasks].mean(1)
+        early = early.cpu()
+        late_share = (late if late.shape[1] else early)[:, :, : self._tasks].mean(1)
         further = (late_share, explained_share(features, residuals), cosines)
-        kinds = torch.cat([early.kinds, torch.stack(further, dim=1)], dim=1)
-        near, both = nearness(cosines), torch.cat([early.energies, late], dim=1)
+        kinds = torch.cat([early[:, :, : self._tasks], torch.stack(further, dim=1)], dim=1)
+        near, both = nearness(cosines), torch.cat([early, late], dim=1)
         scores = self._both.scores(both, candidates, self._weights) + self._weights.cosine * near
         judged = _judged(kinds, candidates, self._whole_discriminant)
         own = _calibrated(scores, candidates, judged)

@@ -29,11 +29,12 @@ def routing_coefficients(
 
 
 def standardised(evidence: Tensor, candidates: Tensor) -> Tensor:
-    """Evidence [B, T] with mean 0 and unbiased standard deviation 1 (+ 1e-6) over each row's candidates.
+    """Evidence [..., T] with mean 0 and unbiased standard deviation 1 (+ 1e-6) over each row's candidates.
 
-    0 for tasks that are no candidates, and for a single candidate: it has no spread to standardise by.
+    Candidates are of the same shape, or of one that expands to it. It is 0 for tasks that are no candidates,
+    and for a single candidate, which has no spread to standardise by.
     """
-    return _centred(evidence, candidates) / (spread(evidence, candidates) + STD_EPSILON).unsqueeze(1)
+    return _centred(evidence, candidates) / (spread(evidence, candidates) + STD_EPSILON).unsqueeze(-1)
 
 
 def pooled(evidence: Tensor, pools: Tensor | None) -> Tensor:
@@ -53,15 +54,15 @@ def pooled(evidence: Tensor, pools: Tensor | None) -> Tensor:
 
 
 def spread(evidence: Tensor, candidates: Tensor) -> Tensor:
-    """The unbiased standard deviation [B] of each row over its candidates."""
-    count = candidates.sum(1)
-    return (_centred(evidence, candidates).square().sum(1) / (count - 1).clamp_min(1)).sqrt()
+    """The unbiased standard deviation [...] of each row of evidence [..., T] over its candidates."""
+    count = candidates.sum(-1)
+    return (_centred(evidence, candidates).square().sum(-1) / (count - 1).clamp_min(1)).sqrt()
 
 
 def _centred(evidence: Tensor, candidates: Tensor) -> Tensor:
-    """Evidence [B, T] less its mean over each row's candidates, 0 for the other tasks."""
+    """Evidence [..., T] less its mean over each row's candidates, 0 for the other tasks."""
     kept = torch.where(candidates, evidence, 0.0)
-    mean = kept.sum(1, keepdim=True) / candidates.sum(1, keepdim=True)
+    mean = kept.sum(-1, keepdim=True) / candidates.sum(-1, keepdim=True)
     return torch.where(candidates, kept - mean, 0.0)
 
 

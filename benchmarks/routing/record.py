@@ -105,7 +105,7 @@ class Suite:
         first_scores = torch.stack([head.scores(ended.embedding) for head in self.loaded.routed_heads], dim=1)
         every = torch.ones(len(truth), len(self.engine.tasks), dtype=torch.bool)
         early = self.search.router.early(begun.energies, every)
-        whole = self.search.router.whole(early, late, features, cosines, every)
+        whole = self.search.router.whole(early.energies, late, features, cosines, every)
         wanted = whole.scores.argsort(1, descending=True)[:, :LIKELIEST]
         tried = torch.cat([wanted, truth.unsqueeze(1)], dim=1).tolist()
         passes = [SecondPass(row, (task,)) for row, own in enumerate(tried) for task in sorted(set(own))]

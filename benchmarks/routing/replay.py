@@ -87,7 +87,7 @@ def replay(suite: Suite, record: Recorded, constants: Constants, name: ModeName)
     router = suite.search.router.weighing(constants.weights)
     every = torch.ones(record.first_scores.shape[:2], dtype=torch.bool)
     early = router.early(record.early, every)
-    whole = router.whole(early, record.late, record.features, record.first_scores[:, :, 0], every)
+    whole = router.whole(early.energies, record.late, record.features, record.first_scores[:, :, 0], every)
     exits = early.leads >= mode.early_exit_lead
     task = torch.where(exits, early.scores.argmax(1), whole.scores.argmax(1))
     coefficients = torch.where(exits.unsqueeze(1), early.routing_coefficients, whole.routing_coefficients)

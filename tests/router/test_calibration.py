@@ -229,8 +229,8 @@ def test_a_calibrated_router_multiplies_its_coefficients() -> None:
     for kinds in (1, 4):
         before, after = plain.early(energies, candidates), calibrated.early(energies, candidates)
         if kinds == 4:
-            before = plain.whole(before, late, features_, cosines, candidates)
-            after = calibrated.whole(after, late, features_, cosines, candidates)
+            before = plain.whole(before.energies, late, features_, cosines, candidates)
+            after = calibrated.whole(after.energies, late, features_, cosines, candidates)
         discriminant = calibration.discriminant(kinds)
         power = discriminant.judge(after.kinds, candidates).added.exp()
         expected = before.routing_coefficients * power
@@ -241,10 +241,10 @@ def test_a_calibrated_router_multiplies_its_coefficients() -> None:
             after.typicality, discriminant.judge(after.kinds, candidates).typicality, atol=1e-6
         )
         assert before.typicality.eq(1).all()
-        some = after.select(torch.tensor([4, 1]))
+        of_samples = after.samples()
         for name in ("scores", "likeness", "typicality", "kinds", "leads"):
-            np.testing.assert_array_equal(getattr(some, name), getattr(after, name)[[4, 1]])
-        likeness = after.samples()[3].likeness_to([0, 2])
+            np.testing.assert_array_equal(getattr(of_samples[4], name), getattr(after, name)[4])
+        likeness = of_samples[3].likeness_to([0, 2])
         expected = after.likeness[3] * after.typicality[3]
         assert likeness == pytest.approx({0: float(expected[0]), 2: float(expected[2])})
 

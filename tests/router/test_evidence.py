@@ -83,7 +83,7 @@ def whole_evidence(
         normal(SAMPLES, WIDTH, seed=3),
         random_head_scores(seed)[:, :, 0],
     )
-    return router.whole(early, *rest, mask, prior)
+    return router.whole(early.energies, *rest, mask, prior)
 
 
 def softmax(values: Any) -> Any:
@@ -130,7 +130,7 @@ def test_kinds_add_up_as_log_likelihoods(router: EvidenceRouter) -> None:
 def test_a_kind_that_does_not_tell_tasks_apart_changes_nothing(router: EvidenceRouter) -> None:
     energies, blind = shares(SAMPLES, KINDS, TASKS), torch.full((SAMPLES, TASKS), 0.3)
     rest = shares(SAMPLES, LATE, TASKS, seed=8), normal(SAMPLES, WIDTH, seed=3)
-    whole = router.whole(router.early(energies, EVERY), *rest, blind, EVERY)
+    whole = router.whole(energies, *rest, blind, EVERY)
     coefficients = (WEIGHTS.share * log_shares(energies, rest[0])).softmax(1)
     torch.testing.assert_close(whole.routing_coefficients, coefficients, atol=1e-5, rtol=1e-4)
     added = whole.samples()[0].second_pass_scores({0: torch.zeros(3), 1: torch.tensor([0.9, 0.9, 0.0])})
@@ -181,7 +181,7 @@ def test_equal_evidence_is_no_nan(router: EvidenceRouter) -> None:
     assert early.scores.std() == 0
     assert early.leads.eq(0).all()
     rest = torch.full((1, LATE, TASKS), 0.5), torch.zeros(1, WIDTH), torch.zeros(1, TASKS)
-    whole = router.whole(early, *rest, EVERY[:1])
+    whole = router.whole(early.energies, *rest, EVERY[:1])
     assert whole.scores.isfinite().all()
     assert whole.likeness.isfinite().all()
     after = after_second_passes(whole.samples(), [{0: torch.zeros(3), 1: torch.zeros(3)}])
@@ -259,7 +259,7 @@ def test_where_no_subspaces_can_be_compared_the_heads_decide() -> None:
     early = router.early(shares(SAMPLES, 1, TASKS), EVERY)
     assert not (early.leads >= MODES["one_pass"].early_exit_lead).any()
     rest = shares(SAMPLES, 1, TASKS, seed=8), normal(SAMPLES, WIDTH, seed=3), random_head_scores()[:, :, 0]
-    whole = router.whole(early, *rest, EVERY)
+    whole = router.whole(early.energies, *rest, EVERY)
     torch.testing.assert_close(whole.scores, WEIGHTS.cosine * near(rest[2]))
     assert whole.likeness.eq(1).all()
 
@@ -268,7 +268,7 @@ def test_an_encoder_of_two_blocks_has_no_late_evidence() -> None:
     router = router_of(("a",), ())
     early = router.early(shares(SAMPLES, 1, TASKS), EVERY)
     nothing, blind = torch.empty(SAMPLES, 0, TASKS), torch.zeros(SAMPLES, TASKS)
-    whole = router.whole(early, nothing, normal(SAMPLES, WIDTH), blind, EVERY)
+    whole = router.whole(early.energies, nothing, normal(SAMPLES, WIDTH), blind, EVERY)
     torch.testing.assert_close(whole.scores, early.scores)
     assert whole.kinds.shape[1] == evidence_kinds(1)
     assert torch.equal(whole.likeness, early.likeness)
