@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 import sys
 
 
 def main() -> None:
     """Runs a command."""
+    # torch alone makes so many objects that to look through all of them for garbage takes a tenth of a second,
+    # several times while it is imported. The command begins with it (`lazy_commands.LazyCommand.load`).
+    gc.disable()
     if "serve" in sys.argv[1:]:
         # SIGHUP means "poll the store" and has no effect until there is a server. It is ignored before
         # anything else is imported, because that takes seconds in which the signal would end the process.

@@ -5,6 +5,7 @@ app = typer.Typer(cls=lazy_group({"serve": LazyCommand("mass_serve.cli.serve", "
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
@@ -25,7 +26,18 @@ class LazyCommand:
         """Imports the module and returns the command, which Typer has no public type for."""
         own = typer.Typer()
         import_module(self.module).register(own)
+        _collect_garbage_of_commands()
         return typer.main.get_group(own).commands[name]
+
+
+def _collect_garbage_of_commands() -> None:
+    """Where the program has put the search for garbage off, it begins, and leaves out what was imported.
+
+    That stays for as long as the process does, and to search it would hold up whoever waits for an answer.
+    """
+    if not gc.isenabled():
+        gc.freeze()
+        gc.enable()
 
 
 def lazy_group(commands: Mapping[str, LazyCommand]) -> type[TyperGroup]:

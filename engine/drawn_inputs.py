@@ -20,27 +20,29 @@ LONGEST_TEXT = 48  # in tokens
 STEEPEST = 2.0  # the largest power of 1/f that the spectrum of an image has
 
 
-def drawn_inputs(loaded: LoadedStore) -> Batch:
+def drawn_inputs(loaded: LoadedStore, num_shapes: int = SHAPE_INPUTS) -> Batch:
     """Inputs as passes take them: images of noise and then of shapes, or texts of random words.
 
-    The noise has spectra from white to 1/f^2.
+    The noise has spectra from white to 1/f^2. With fewer shapes they are the first ones, the same every time:
+    large ones take long to draw.
     """
     generator = torch.Generator().manual_seed(SEED)
     embedding, like = loaded.architecture.embedding, next(iter(loaded.first_pass.values()))
     if isinstance(embedding, WordEmbedding):
         longest = min(LONGEST_TEXT, embedding.max_tokens)
-        texts = [TextQuery(words) for words in _texts(embedding.vocabulary, longest, generator)]
+        num_texts = NOISE_INPUTS + num_shapes
+        texts = [TextQuery(words) for words in _texts(num_texts, embedding.vocabulary, longest, generator)]
         return batch_words(texts, embedding, like.device)
     assert isinstance(loaded.preprocessing, ImagePreprocessor)  # of a store that reads images
     noise = _noise(embedding.image_size, generator)
-    shapes = pictures_of_shapes(SHAPE_INPUTS, embedding.image_size, generator)
+    shapes = pictures_of_shapes(num_shapes, embedding.image_size, generator)
     images = [Query(pixels) for pixels in (*noise, *shapes)]
     return batch_patches(images, loaded.preprocessing, embedding.patch_size, like)
 
 
-def _texts(vocabulary: int, longest: int, generator: torch.Generator) -> Iterator[Tensor]:
-    """Yields words [n, 2] int64 of texts of all lengths up to the longest."""
-    for _ in range(NOISE_INPUTS + SHAPE_INPUTS):
+def _texts(count: int, vocabulary: int, longest: int, generator: torch.Generator) -> Iterator[Tensor]:
+    """Yields words [n, 2] int64 of so many texts of all lengths up to the longest."""
+    for _ in range(count):
         length = int(torch.randint(1, longest + 1, (1,), generator=generator))
         ids = torch.randint(vocabulary, (length, 1), generator=generator)
         yield torch.cat([ids, torch.zeros_like(ids)], dim=1)

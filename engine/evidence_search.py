@@ -61,9 +61,9 @@ class EvidenceSearch:
         # The class token has much of its energy along few directions, whatever the input: no profile.
         token = "mean" if any(adapters) else loaded.router.late_token or feature.token
         self._late = Probe(self.router.late_bases, None if is_early else feature, token)
-        drawn = drawn_inputs(loaded)
         # What the tasks explain of drawn inputs a few tell, their profiles all.
-        self._set_null(drawn if any(adapters) else drawn[NOISE_INPUTS - FEW // 2 : NOISE_INPUTS + FEW // 2])
+        drawn = drawn_inputs(loaded) if any(adapters) else drawn_inputs(loaded, FEW // 2)
+        self._set_null(drawn if any(adapters) else drawn[NOISE_INPUTS - FEW // 2 :])
         prices = recorded_prices(loaded)
         if self._mode.resumes and (unpriced := prices.isnan().nonzero().flatten().tolist()):
             prices[unpriced] = measured_prices(loaded, passes, drawn, unpriced)

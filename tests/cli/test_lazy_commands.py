@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
@@ -55,3 +56,14 @@ def test_what_is_told_of_a_command_is_what_it_says(name: str) -> None:
 
 def test_a_command_that_there_is_not_is_refused_with_one_that_there_is() -> None:
     assert "Did you mean 'build'?" in run("buidl", code=2)[1]
+
+
+def test_garbage_is_looked_for_from_when_a_command_is_imported_on_but_not_in_what_was_imported() -> None:
+    gc.disable()  # as the program does
+    try:
+        COMMANDS["inspect"].load("inspect")
+        assert gc.isenabled()
+        assert gc.get_freeze_count() > 0
+    finally:
+        gc.enable()
+        gc.unfreeze()
