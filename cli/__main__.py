@@ -9,8 +9,8 @@ import sys
 
 def main() -> None:
     """Runs a command."""
-    # torch alone makes so many objects that to look through all of them for garbage takes a tenth of a second,
-    # several times while it is imported. The command begins with it (`lazy_commands.LazyCommand.load`).
+    # To look through all that torch makes takes a tenth of a second, several times while it is imported.
+    # Garbage is looked for once the command is there (`lazy_commands.LazyCommand.load`).
     gc.disable()
     if "serve" in sys.argv[1:]:
         # SIGHUP means "poll the store" and has no effect until there is a server. It is ignored before
