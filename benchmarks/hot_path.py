@@ -1,11 +1,11 @@
 """What the engine adds to the passes through its encoder, on the demo store, as ratios within one run.
 
-    python -m benchmarks.hot_path [--rounds N] [--mode MODE] [--json FILE]
+    python -m benchmarks.hot_path [--rounds N] [--mode MODE] [--dtype DTYPE] [--json FILE]
 
-A pass is one through a dense model of the same sizes. The demo's encoder is small: what is done once for each
-operation, batch or image weighs most there. Beside the ratio to the passes that answers say they took, it has
-what goes to the dense arithmetic's companions: routing and heads, and the experts of the second pass. All
-times are the processor seconds of one thread, the least of many rounds. Takes half a minute.
+A pass is one through a dense model of the same sizes, in the same dtype. The demo's encoder is small: what is
+done once for each operation, batch or image weighs most there. In the time of an answer, and not in that of
+its passes, are the router, the heads, and what the experts add to the second pass. All times are processor
+seconds of one thread, the least of many rounds, and batches and passes take turns. Takes half a minute.
 """
 
 from __future__ import annotations
@@ -60,10 +60,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="What the engine adds to its passes, on the demo store.")
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--mode", choices=MODE_NAMES, default="exact")
+    parser.add_argument("--dtype", choices=("auto", "float32", "bfloat16"), default="auto")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    engine = Engine.load(demo_store(), device="cpu", mode=arguments.mode)
+    engine = Engine.load(demo_store(), device="cpu", mode=arguments.mode, dtype=arguments.dtype)
     # The smaller a batch is, the more of them are needed for as steady a figure.
     found = {size: over_passes(engine, size, arguments.rounds * (32 // size)) for size in BATCHES}
     print(f"{'batch':>5} {'passes':>7} {'time, in passes':>16} {'over its passes':>16}")
