@@ -1,8 +1,9 @@
-"""Memory that bodies have left behind: the C library keeps it for later, until it is told to give it back.
+"""Memory that bodies and loads have left behind: the C library keeps it until it is told to give it back.
 
 It takes bodies of up to 32 MiB out of one heap, where whatever small comes to lie behind them keeps all of
 their room from the system: half a gigabyte after sixty bodies of 30 MiB. Whoever bounds the memory of a
-container counts that. `malloc_trim` gives back every page that is free (glibc's manual; other libraries
+container counts that. A load has what passes over drawn inputs need, and copies of what is kept in another
+dtype. `malloc_trim` gives back every page that is free (glibc's manual; other libraries
 give back by themselves or not at all, and have no such function).
 """
 

@@ -36,7 +36,7 @@ from mass_serve.server.serving.batcher import Batcher
 from mass_serve.server.serving.caller import Caller
 from mass_serve.server.serving.decoders import LARGE, SMALL, Decoders
 from mass_serve.server.serving.fair_queue import FairQueue
-from mass_serve.server.serving.freed_memory import FreedMemory
+from mass_serve.server.serving.freed_memory import WORTH_GIVING_BACK, FreedMemory
 from mass_serve.server.serving.held_bytes import HeldBytes
 from mass_serve.server.serving.inference import Inference
 from mass_serve.server.serving.keys import Access
@@ -133,7 +133,7 @@ class Service:
         self._learned_priors = None if half_life is None else LearnedPriors(half_life)
         self.draining = False
         self._bodies = HeldBytes(settings.max_held_bytes, settings.max_body_bytes)
-        self._freed_memory = FreedMemory(lambda: self.held_bytes)
+        self._freed_memory = FreedMemory(self._memory_to_be_freed)
         self.answer_cache = AnswerCache(settings.answer_cache_bytes, self.parsers, observer)
         self._inference = Inference(
             settings, observer, preparer, self.batcher, self.answer_cache, self.rates, self.hold
@@ -208,6 +208,10 @@ class Service:
     def held_bytes(self) -> int:
         """The bytes of all bodies that are held now, by what they become."""
         return self._bodies.total
+
+    def _memory_to_be_freed(self) -> int:
+        """The bytes of bodies and, while a store is loaded, as much as that is sure to leave behind."""
+        return self.held_bytes + (WORTH_GIVING_BACK if self.store.load_seconds else 0)
 
     def hold(self, nbytes: int, context: RequestContext) -> None:
         """Counts bytes that a request is about to take, from any thread; raises as `HeldBytes.hold` does."""

@@ -21,7 +21,7 @@ from mass_serve.server.errors import (
     QueueFullError,
 )
 from mass_serve.server.operation.metrics import Metrics
-from mass_serve.server.serving import service
+from mass_serve.server.serving import freed_memory, service
 from mass_serve.server.serving.admission import Ledger
 from mass_serve.server.serving.caller import Caller
 from mass_serve.server.serving.decoders import LARGE, SMALL, survey_files
@@ -386,5 +386,26 @@ def test_a_caller_who_leaves_leaves_nothing_behind() -> None:
             await asking
         assert not bench.service.ledgers.images.open
         assert bench.service.ledgers.images.waiting == 0
+
+    with_service(test)
+
+
+def test_memory_that_a_load_leaves_behind_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    given_back = threading.Event()
+    monkeypatch.setattr(freed_memory, "_malloc_trim", lambda: given_back.set)
+
+    async def test(bench: Bench) -> None:
+        loading = asyncio.wrap_future(bench.service.store.reload())
+        await bench.until(lambda: bench.engine.batches)  # the new engine is warmed up
+        bench.service.check()
+        assert not given_back.is_set()
+        bench.gate.set()
+        await loading
+
+        def is_given_back() -> bool:
+            bench.service.check()
+            return given_back.is_set()
+
+        await bench.until(is_given_back)
 
     with_service(test)
