@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from mass_serve.inputs.images import ImageLimits, decode_surveyed, survey
 from mass_serve.inputs.preprocessing import Resizing
 from mass_serve.model_store.format.preprocessing import Preprocessing
 
@@ -37,7 +38,14 @@ class ImagePreprocessor:
         """What is done to an image where it is decoded, without torch."""
         described = self.described
         square, half_even = described.resize == "square", described.crop_rounding == "half_even"
-        return Resizing(self.size, self.crop, described.interpolation, square, half_even)
+        scaled = described.decode == "scaled"
+        return Resizing(self.size, self.crop, described.interpolation, square, half_even, scaled)
+
+    def preprocess_file(self, data: bytes, limits: ImageLimits) -> Tensor:
+        """Decodes an image file to pixels [3, crop, crop] uint8. Raises InputError for what is none."""
+        resizing = self.resizing
+        decoded = decode_surveyed(data, survey(data, limits), resizing.least_edge)
+        return torch.from_numpy(resizing.pixels(decoded.image, decoded.box))
 
     def preprocess(self, image: Image.Image) -> Tensor:
         """Resizes and crops an RGB image of any size to pixels [3, crop, crop] uint8."""

@@ -15,6 +15,7 @@ from mass_serve.backbone.architecture import Token
 from mass_serve.model_store.format.block_formats import BlockDtype, BlockFormat
 from mass_serve.model_store.format.entries import FirstPass, HeadChoice, RouterSpec
 from mass_serve.model_store.format.factoring import PatchEmbeddingForm
+from mass_serve.model_store.format.preprocessing import EXACT, Decode
 from mass_serve.model_store.merged_base import MERGEABLE
 
 
@@ -77,6 +78,11 @@ class BuildOptions(BaseModel):
     max_tokens: int | None = Field(
         default=None,
         description="tokens of a text that are read (default: what the pretrained model's files say)",
+    )
+    decode: Decode = Field(
+        default=EXACT,
+        description="how much of a large JPEG is decoded; scaled: a half, quarter or eighth of its size,"
+        " which is faster and changes pixels a little",
     )
     block_dtype: BlockDtype = Field(default="bfloat16", description="dtype of the singular blocks")
     format: BlockFormat | None = Field(

@@ -13,6 +13,7 @@ from mass_serve.backbone.architecture import WordEmbedding
 from mass_serve.model_store.build_options import BuildOptions
 from mass_serve.model_store.errors import CheckpointError, StoreError
 from mass_serve.model_store.format.preprocessing import (
+    EXACT,
     RIGHT,
     AnyPreprocessing,
     Preprocessing,
@@ -41,10 +42,13 @@ class Prepared:
 def prepared_as(checkpoint: Checkpoint, options: BuildOptions) -> Prepared:
     """Reads how the inputs of a model are prepared. Raises CheckpointError where its files do not say so.
 
-    Nor may they be of another model, unless by `force`. Raises StoreError for `max_tokens` out of range.
+    Nor may they be of another model, unless by `force`. Raises StoreError for `max_tokens` out of range, and
+    for options of images where it reads texts, or the other way round.
     """
     embedding = checkpoint.architecture.embedding
     if isinstance(embedding, WordEmbedding):
+        if options.decode != EXACT:
+            raise StoreError("texts are not decoded: the pretrained model reads texts, leave decode out")
         tokenizer = read_tokenizer(checkpoint.folder, embedding.vocabulary, embedding.num_types)
         if not options.force:
             check_uses_table(checkpoint.folder, tokenizer, embedding.vocabulary)
@@ -53,7 +57,8 @@ def prepared_as(checkpoint: Checkpoint, options: BuildOptions) -> Prepared:
         return Prepared(TextPreprocessing(kind="text", max_tokens=max_tokens, cut_end=cut_end), tokenizer)
     if options.max_tokens is not None:
         raise StoreError("texts cannot have max_tokens: the pretrained model reads images")
-    return Prepared(read_preprocessing(checkpoint.folder, embedding.image_size), None)
+    described = read_preprocessing(checkpoint.folder, embedding.image_size)
+    return Prepared(described.model_copy(update={"decode": options.decode}), None)
 
 
 def _max_tokens(folder: Path, embedding: WordEmbedding, tokenizer: StoredTokenizer, asked: int | None) -> int:
@@ -77,7 +82,8 @@ def check_prepares_alike(task: str, finetuned: Checkpoint, prepared: Prepared) -
     """Raises CheckpointError where a fine-tuned model prepares inputs otherwise than its store does.
 
     One that does not say how does it as the pretrained one. Forms of one model differ in how they round half
-    a pixel of the crop, and may be mixed nevertheless; of texts a store reads as many tokens for all tasks.
+    a pixel of the crop, and may be mixed nevertheless; how much of a file is decoded none of them says. Of
+    texts a store reads as many tokens for all tasks.
     """
     if isinstance(embedding := finetuned.architecture.embedding, WordEmbedding):
         if isinstance(prepared.preprocessing, TextPreprocessing):
@@ -91,7 +97,7 @@ def check_prepares_alike(task: str, finetuned: Checkpoint, prepared: Prepared) -
     pretrained = prepared.preprocessing
     own = read_preprocessing(finetuned.folder, finetuned.architecture.patches.image_size)
     for field in Preprocessing.model_fields:
-        if field == "crop_rounding":
+        if field in ("crop_rounding", "decode"):
             continue
         found, expected = getattr(own, field), getattr(pretrained, field)
         if found != expected:

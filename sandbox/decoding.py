@@ -12,7 +12,7 @@ from PIL import Image
 from mass_serve.inputs.images import FORMATS, ImageSurvey, decode_surveyed
 from mass_serve.inputs.preprocessing import INTERPOLATIONS, Resizing
 
-OPTIONS = struct.Struct("<BIIIIB??")
+OPTIONS = struct.Struct("<BIIIIB???")
 NAMES = tuple(INTERPOLATIONS)
 
 
@@ -29,21 +29,22 @@ class DecodeOptions:
         size = image.width, image.height
         name = NAMES.index(resizing.interpolation)
         form, target = FORMATS.index(image.format), (resizing.size, resizing.crop)
-        return OPTIONS.pack(form, *size, *target, name, resizing.square, resizing.half_even)
+        how = resizing.square, resizing.half_even, resizing.scaled
+        return OPTIONS.pack(form, *size, *target, name, *how)
 
     @classmethod
     def unpacked(cls, options: bytes) -> DecodeOptions:
         """Reads the bytes of `packed`."""
-        form, width, height, size, crop, name, square, half_even = OPTIONS.unpack(options)
+        form, width, height, size, crop, name, *how = OPTIONS.unpack(options)
         surveyed = ImageSurvey(FORMATS[form], width, height, work=0)
-        return cls(surveyed, Resizing(size, crop, NAMES[name], square, half_even))
+        return cls(surveyed, Resizing(size, crop, NAMES[name], *how))
 
 
 def decode(data: memoryview, options: bytes) -> memoryview:
     """Returns the pixels [3, crop, crop] uint8 of an image file. Raises CorruptInputError, MemoryError."""
     asked = DecodeOptions.unpacked(options)
-    image = decode_surveyed(data, asked.surveyed)
-    return asked.resizing.pixels(image).data.cast("B")
+    decoded = decode_surveyed(data, asked.surveyed, asked.resizing.least_edge)
+    return asked.resizing.pixels(decoded.image, decoded.box).data.cast("B")
 
 
 def _warm() -> None:

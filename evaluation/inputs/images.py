@@ -19,7 +19,7 @@ from mass_serve.evaluation.inputs.image_tables import item_of_file, listed_image
 from mass_serve.evaluation.inputs.item import Item, Labelled
 from mass_serve.evaluation.inputs.row_labels import TaskLabels
 from mass_serve.inputs.errors import InputError
-from mass_serve.inputs.images import FORMATS, ImageLimits, decode_image
+from mass_serve.inputs.images import FORMATS, ImageLimits
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 # Files on the user's own disk may be larger than what a server accepts from strangers.
@@ -54,7 +54,7 @@ class ImageFiles:
         """The pixels [3, crop, crop] uint8 of a file."""
         path = root / item.place
         try:
-            return self.preprocessing.preprocess(decode_image(path.read_bytes(), LIMITS))
+            return self.preprocessing.preprocess_file(path.read_bytes(), LIMITS)
         except (OSError, InputError) as error:
             raise EvaluationDataError(f"{path}: {error}") from error
 

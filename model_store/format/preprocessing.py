@@ -20,6 +20,9 @@ SHORTEST_EDGE: Resize = "shortest_edge"
 # What half of an odd margin around the crop becomes: transformers rounds it down, torchvision to even.
 CropRounding = Literal["down", "half_even"]
 DOWN: CropRounding = "down"
+# How much of a JPEG is decoded: all of it, or a half, quarter or eighth of its edges where that is enough.
+Decode = Literal["exact", "scaled"]
+EXACT: Decode = "exact"
 # Which end of a text with too many tokens is cut off.
 CutEnd = Literal["right", "left"]
 RIGHT: CutEnd = "right"
@@ -36,14 +39,15 @@ class Preprocessing(StrictModel):
     interpolation: Interpolation
     mean: tuple[Mean, Mean, Mean]
     std: tuple[Deviation, Deviation, Deviation]
-    # Format version 1 has neither of these keys.
+    # Format version 1 has none of these keys.
     resize: Resize = Field(default=SHORTEST_EDGE, exclude_if=SHORTEST_EDGE.__eq__)
     crop_rounding: CropRounding = Field(default=DOWN, exclude_if=DOWN.__eq__)
+    decode: Decode = Field(default=EXACT, exclude_if=EXACT.__eq__)
 
     @property
     def needs_version_2(self) -> bool:
         """Tells whether format version 1 has no words for it."""
-        return self.resize != SHORTEST_EDGE or self.crop_rounding != DOWN
+        return (self.resize, self.crop_rounding, self.decode) != (SHORTEST_EDGE, DOWN, EXACT)
 
     @model_validator(mode="after")
     def _size_is_moderate(self) -> Preprocessing:

@@ -48,6 +48,14 @@ class TestDefaults:
         assert (router.threshold, router.top_k, router.head_choice) == (0.2, 3, "max")
         assert (router.mode, router.first_pass) == ("exact", "pretrained")
 
+    def test_files_are_decoded_as_the_build_says(self, suite: Suite, tmp_path: Path) -> None:
+        store = build(suite.pretrained, suite.tasks[:2], tmp_path / "store", BuildOptions(decode="scaled"))
+        described = store.manifest.preprocessing
+        assert isinstance(described, Preprocessing)
+        assert described.decode == "scaled"
+        more = add_task(tmp_path / "store", suite.tasks[2])
+        assert more.manifest.preprocessing == described, "no model says how files are decoded"
+
     def test_the_papers_router_looks_at_the_merged_base(self, suite: Suite, tmp_path: Path) -> None:
         store = build(suite.pretrained, suite.tasks[:2], tmp_path / "store", BuildOptions(mode="paper"))
         assert store.manifest.router.first_pass == "merged_base"

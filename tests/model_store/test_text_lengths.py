@@ -88,6 +88,11 @@ def test_a_store_keeps_how_much_it_reads(models: texts.Finetuned, tmp_path: Path
     assert tokenizer.tokens(LONG, "right").words[:, 0].tolist() == [2, *range(5, 13), 3]
 
 
+def test_texts_are_not_decoded(models: texts.Finetuned) -> None:
+    with pytest.raises(StoreError, match="leave decode out"):
+        described(models, decode="scaled")
+
+
 @pytest.mark.parametrize("asked", [0, 2, -1, texts.MAX_TOKENS + 1])
 def test_an_option_out_of_range_is_refused(asked: int, models: texts.Finetuned) -> None:
     with pytest.raises(StoreError, match=f"max_tokens must be from 3, .* to 80, .* not {asked}"):

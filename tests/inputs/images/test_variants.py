@@ -45,7 +45,7 @@ def test_every_mode_and_option() -> None:
     seen = set()
     for name, data in variants():
         found = survey(data, LIMITS)
-        assert decode_surveyed(data, found).size == (found.width, found.height), name
+        assert decode_surveyed(data, found).image.size == (found.width, found.height), name
         seen.add(name.split(" (")[0])
     assert len(seen) > 30
     assert {"PNG I;16", "PNG 1", "PNG P", "JPEG CMYK", "GIF P", "BMP 1", "TIFF F", "WEBP RGBA"} <= seen

@@ -124,11 +124,13 @@ def test_the_lowest_version_that_says_everything_is_written() -> None:
     golden = _parse(GOLDEN_MANIFEST)
     square = golden.preprocessing.model_copy(update={"resize": "square"})
     rounded = golden.preprocessing.model_copy(update={"crop_rounding": "half_even"})
+    scaled = golden.preprocessing.model_copy(update={"decode": "scaled"})
     averaging = replace(golden.backbone, pooling=Pooling(None, "mean"))
     for update, version in (
         ({}, 1),
         ({"preprocessing": square}, 2),
         ({"preprocessing": rounded}, 2),
+        ({"preprocessing": scaled}, 2),
         ({"backbone": averaging}, 2),
     ):
         manifest = golden.model_copy(update=update)

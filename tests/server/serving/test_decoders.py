@@ -73,7 +73,7 @@ def test_the_order_is_kept_and_the_bits_are_those_of_this_process() -> None:
         noise = encode(Image.effect_noise((300, 200), 90), "JPEG")
         (here,) = await decoded(made, [noise])
         surveyed = survey_files([noise], LIMITS)[0]
-        assert torch.equal(here, PREPROCESSING.preprocess(decode_surveyed(noise, surveyed)))
+        assert torch.equal(here, PREPROCESSING.preprocess(decode_surveyed(noise, surveyed).image))
 
     with_decoders(test)
 
