@@ -35,6 +35,7 @@ from docs.rank_rules import allocation_table, growth_table, rank_rules_table
 from docs.real_demo import real_alike_table, real_modes_table, real_sources_table, real_tasks_table
 from docs.routing import early_layers_table, late_token_table, routing_table
 from docs.scale import scale_replicas_table, scale_swap_table, scale_tasks_table
+from docs.scaled_decoding import scaled_decoding_table
 from docs.suites import (
     calibrated_table,
     certainty_table,
@@ -75,6 +76,7 @@ SECTIONS: Mapping[str, Callable[[], str]] = {
     "rank_allocation": allocation_table,
     "block_formats": block_formats_table,
     "packed_speed": packed_speed_table,
+    "scaled_decoding": scaled_decoding_table,
     "growth": growth_table,
     "merged_bases": merged_bases_table,
     "merged_models": merged_models_table,
