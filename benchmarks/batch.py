@@ -102,9 +102,8 @@ def over_the_engine(folder: Path, options: Options) -> Figures:
     """A job over the engine alone, on images that cost little to decode."""
     if not (folder / "store" / MANIFEST_FILE).exists():
         pretrained, finetuned = write_checkpoints(folder / "checkpoints", VIT_B_32, TASKS)
-        build(
-            pretrained, [TaskInput(path.name, path) for path in finetuned], folder / "store", BuildOptions()
-        )
+        inputs = [TaskInput(path.name, path) for path in finetuned]
+        build(pretrained, inputs, folder / "store", BuildOptions(format="bfloat16"))
     engine = Engine.load(str(folder / "store"), dtype="float32")
     files = list(jpegs(options.images, (224, 224)))
     with tarfile.open(folder / "images.tar", "w") as archive:

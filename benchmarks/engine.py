@@ -51,6 +51,8 @@ def build(folder: Path, pretrained: Path, finetuned: list[Path], mode: str = "pa
         "build",
         "--mode",
         mode,
+        "--format",
+        "bfloat16",  # as in all figures that are recorded; benchmarks.packed_speed has the other formats
         "--pretrained",
         str(pretrained),
         *tasks,

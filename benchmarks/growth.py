@@ -51,7 +51,8 @@ def main() -> None:
     parser.add_argument("--budget", help="in place of a compression ratio", metavar="X")
     parser.add_argument("--json", type=Path, metavar="FILE")
     given = parser.parse_args()
-    options = BuildOptions(budget=given.budget) if given.budget else BuildOptions(compression_ratio="1/T")
+    rule = {"budget": given.budget} if given.budget else {"compression_ratio": "1/T"}
+    options = BuildOptions(format="bfloat16", **rule)
     rows = compared(given.models, given.data, options)
     if given.json is not None:
         given.json.write_text(json.dumps({name: asdict(row) for name, row in rows.items()}, indent=2) + "\n")

@@ -55,7 +55,7 @@ def store_of(folder: Path, config: Any, tasks: int) -> tuple[Path, Path]:
     if not (folder / "store" / MANIFEST_FILE).exists():
         pretrained, finetuned = write_text_checkpoints(folder, config, tasks)
         inputs = [TaskInput(path.name, path) for path in finetuned]
-        build(pretrained, inputs, folder / "store", BuildOptions())
+        build(pretrained, inputs, folder / "store", BuildOptions(format="bfloat16"))
     return folder / "store", folder / "task0"
 
 

@@ -1,9 +1,9 @@
 """Accuracy and size by the rule that chooses ranks: `python -m benchmarks.ranks MODELS DATA [--json FILE]`.
 
-MODELS is what `make demo` leaves in `.demo`, or `python -m examples.suites` in a drawn suite's folder:
-`pretrained`, `tasks/<name>`, `heads/<name>.safetensors` and `labels/<name>.json`. DATA is what `mass-serve
-eval` takes. A store of the tasks that are in both is built for every rule and measured with the task known
-and, in the modes `exact` and `paper`, unknown.
+MODELS is what `make demo` leaves in `.demo`, or `python -m examples.suites` in a suite's folder:
+`pretrained`, `tasks/<name>`, and `heads/<name>.safetensors` and `labels/<name>.json` where a model has them
+not itself. DATA is what `mass-serve eval` takes. A store of the tasks that are in both is built for every
+rule and measured with the task known and, in the modes `exact` and `paper`, unknown. Blocks are of 16 bits.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from mass_serve.engine.execution import Execution
 from mass_serve.engine.loading import load_store
 from mass_serve.evaluation import EvaluationData, Options, evaluate, files_of, with_individual_accuracies
 from mass_serve.evaluation.data import of_whole_inputs
+from mass_serve.evaluation.figures import known_mean
 from mass_serve.evaluation.methods import Routed
 from mass_serve.evaluation.variants import Variants
 from mass_serve.model_store.build_options import BuildOptions
@@ -62,48 +63,61 @@ class Row:
     store_bytes: int
     ranks: tuple[int, float, int]  # the least, the median and the largest of all tasks and matrices
     energy_kept: float  # average over the tasks
-    individual: float
+    individual: float | None  # None: not measured
     task_known: float
     exact: float
-    paper: float
+    exact_share: float | None  # of the individual accuracy, the average over the tasks
+    paper: float | None  # None: not measured
 
 
 def inputs_of(models: Path, data: Path) -> list[TaskInput]:
     """The tasks of a folder that training left, as far as there is data of them."""
+    measured_on = {entry.name.removesuffix(".jsonl") for entry in data.iterdir()}
     return [
         TaskInput(
             folder.name,
             folder,
-            head=models / "heads" / f"{folder.name}.safetensors",
-            labels=models / "labels" / f"{folder.name}.json",
+            head=_if_there(models / "heads" / f"{folder.name}.safetensors"),
+            labels=_if_there(models / "labels" / f"{folder.name}.json"),
         )
         for folder in sorted((models / "tasks").iterdir())
-        if (data / folder.name).exists()
+        if folder.name in measured_on
     ]
 
 
-def measured(rule: dict[str, Any], store: Store, data: Path) -> Row:
-    """Measures one store."""
+def _if_there(file: Path) -> Path | None:
+    return file if file.exists() else None
+
+
+def measured(
+    rule: dict[str, Any],
+    store: Store,
+    data: Path,
+    modes: Sequence[ModeName] = MODES,
+    most: int | None = None,
+) -> Row:
+    """Measures one store in `modes`, `exact` among them, by at most so many inputs of a task."""
     loaded = load_store(store.files.url, torch.device("cpu"), torch.float32, "exact")
     variants = Variants(loaded, Execution.LOW_RANK, SET_CACHE_BYTES)
     labels = of_whole_inputs({task.name: task for task in store.manifest.tasks})
-    options = Options(baselines=[TASK_KNOWN], methods=[Routed(mode, variants.engine(mode)) for mode in MODES])
+    options = Options(baselines=[TASK_KNOWN], methods=[Routed(mode, variants.engine(mode)) for mode in modes])
     engine = variants.engine()
-    report = evaluate(engine, EvaluationData(data, labels, files_of(engine)), options=options)
+    report = evaluate(engine, EvaluationData(data, labels, files_of(engine), most=most), options=options)
     known = report["average"]["baselines"][TASK_KNOWN]
     assert known is not None
     ranks = [rank for task in store.manifest.tasks for rank in store.layout.ranks_of(task).values()]
-    manifest = store.manifest
+    manifest, methods = store.manifest, report["methods"]
     return Row(
         rule=rule,
         blocks=_block_bytes(store) / sum(tensor.nbytes for tensor in store.load_pretrained().values()),
         store_bytes=sum(store.files.size(path) for path in manifest.all_files()),
         ranks=(min(ranks), statistics.median(ranks), max(ranks)),
         energy_kept=statistics.mean(task.energy_kept or 0.0 for task in manifest.tasks),
-        individual=statistics.mean(task.individual_accuracy or 0.0 for task in manifest.tasks),
+        individual=known_mean([task.individual_accuracy for task in manifest.tasks]),
         task_known=known,
-        exact=report["methods"]["exact"]["average"]["accuracy"],
-        paper=report["methods"]["paper"]["average"]["accuracy"],
+        exact=methods["exact"]["average"]["accuracy"],
+        exact_share=methods["exact"]["average"]["normalised_accuracy"],
+        paper=methods["paper"]["average"]["accuracy"] if "paper" in methods else None,
     )
 
 
@@ -122,7 +136,7 @@ def compared(models: Path, data: Path, rules: Sequence[dict[str, Any]]) -> list[
     rows = []
     for rule in rules:
         with tempfile.TemporaryDirectory() as folder:
-            store = build(pretrained, tasks, Path(folder) / "store", BuildOptions(**rule))
+            store = build(pretrained, tasks, Path(folder) / "store", BuildOptions(format="bfloat16", **rule))
             rows.append(measured(rule, store, data))
         print(_line(rows[-1]), flush=True)
     return rows
