@@ -21,6 +21,7 @@ from mass_serve.backbone.heads import ClassificationHead, HiddenLayer
 from mass_serve.backbone.labelling import MULTI_CLASS, Labelling, MultiClass, MultiLabel
 from mass_serve.backbone.one_pass import Feature, PassResult, Probe, run
 from mass_serve.backbone.packed import Batch, Packed, joined, lengths_of
+from mass_serve.backbone.parameters import FormedParameters, Parameters, forms_of, named, nbytes_of, quantised
 from mass_serve.backbone.parts.patch_embedding import patchify
 from mass_serve.backbone.passes import Passes, passes_for
 from mass_serve.backbone.resident_tasks import ResidentTasks
@@ -38,11 +39,13 @@ __all__ = [
     "ExpertBank",
     "ExpertSet",
     "Feature",
+    "FormedParameters",
     "HiddenLayer",
     "Labelling",
     "MultiClass",
     "MultiLabel",
     "Packed",
+    "Parameters",
     "PassResult",
     "Passes",
     "PatchEmbedding",
@@ -52,10 +55,14 @@ __all__ = [
     "RotaryAttention",
     "TaskChanges",
     "WordEmbedding",
+    "forms_of",
     "joined",
     "lengths_of",
+    "named",
+    "nbytes_of",
     "passes_for",
     "patchify",
+    "quantised",
     "run",
     "weight_of",
 ]

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from mass_serve.backbone.architecture import Architecture, bias_of, weight_of
 from mass_serve.backbone.expert_set import ExpertSet
+from mass_serve.backbone.parameters import Parameters, forms_of
 from mass_serve.backbone.resident_tasks import ResidentTasks
 from mass_serve.backbone.task_weights import KeptVectors, TaskChanges, TaskWeights, ranks_by_parameter
 from mass_serve.kernels import (
@@ -31,7 +32,8 @@ FACTOR_BYTES = 4  # core factors are float32 whatever the encoder is
 class ExpertBank:
     """The task singular vectors and dense deltas of all tasks over one pretrained encoder.
 
-    `pretrained` holds every parameter of the encoder, in the dtype and on the device of the computation.
+    `pretrained` holds every parameter of the encoder, in the dtype and on the device of the computation, of
+    which some may be quantised (see `backbone.parameters`).
     Blocks of fewer bits stay as they are and are widened in the product; the fused kernels read packed blocks
     and those in the dtype of the computation alone. Each task has a rank of its own in every parameter, 0
     where it left that alone, and the blocks take as much memory as their ranks say.
@@ -46,7 +48,7 @@ class ExpertBank:
     def __init__(
         self,
         architecture: Architecture,
-        pretrained: Mapping[str, Tensor],
+        pretrained: Parameters,
         task_ranks: Sequence[Mapping[str, int]],
         resident_bytes: int | None = None,
         routing: Collection[str] = (),
@@ -58,12 +60,13 @@ class ExpertBank:
         """
         self.architecture = architecture
         self.pretrained = pretrained
+        self.forms = forms_of(pretrained)  # as products read them
         self.num_tasks = len(task_ranks)
-        like = next(iter(pretrained.values()))
+        like = next(iter(self.forms.values()))
         self.device, self._dtype = like.device, like.dtype
         self._fused = backend_for(self.device) == "fused"
         # By parameter that has blocks: the rank of every task.
-        self.ranks = ranks_by_parameter(task_ranks, pretrained)
+        self.ranks = ranks_by_parameter(task_ranks, self.forms)
         self.tasks = ResidentTasks(resident_bytes)
         self._routing = frozenset(routing)
         # Of each task, the right side V_t and the singular values of routing parameters.
@@ -84,7 +87,7 @@ class ExpertBank:
         With `read_again`, which gives the same once more, it may be dropped.
         """
         ranks = {name: of_tasks[task] for name, of_tasks in self.ranks.items()}
-        placed = partial(TaskWeights.of, pretrained=self.pretrained, ranks=ranks, narrow=not self._fused)
+        placed = partial(TaskWeights.of, pretrained=self.forms, ranks=ranks, narrow=not self._fused)
         weights = placed((singular_vectors, dense_deltas))
         right = {name: weights.blocks[name].vh for name in self._routing if name in weights.blocks}
         self._routed_by[task] = {name: (vh, weights.singular_values[name]) for name, vh in right.items()}
@@ -185,14 +188,14 @@ class ExpertBank:
     def expert_set_nbytes(self, tasks: Sequence[int], *, materialised: bool) -> int:
         """How much memory the set of these tasks takes beside the shared blocks."""
         changed = self._changed(self._vector_names(), tasks)
-        size = sum(self.pretrained[name].numel() for name in changed) * self._dtype.itemsize
+        size = sum(self.forms[name].shape.numel() for name in changed) * self._dtype.itemsize
         for parameter in map(weight_of, self.architecture.linears):
             size += self._delta_nbytes(parameter, tasks, materialised=materialised)
         return size
 
     def _delta_nbytes(self, parameter: str, tasks: Sequence[int], *, materialised: bool) -> int:
         """The memory of a set's change of one linear, but for its bias."""
-        item, shape = self._dtype.itemsize, self.pretrained[parameter].shape
+        item, shape = self._dtype.itemsize, self.forms[parameter].shape
         if not self._is_changed(parameter, tasks):
             return 0
         if parameter not in self.ranks or materialised:
@@ -250,23 +253,23 @@ class ExpertBank:
         if block is not None:
             s = weights.singular_values[parameter]
             return TaskSingularVectors(directions_of(block.u_t).T, s, directions_of(block.vh))
-        (d_out, d_in), like = self.pretrained[parameter].shape, self.pretrained[parameter]
-        return TaskSingularVectors(
-            like.new_empty(d_out, 0), like.new_empty(0).float(), like.new_empty(0, d_in)
-        )
+        d_out, d_in = self.forms[parameter].shape
+        return TaskSingularVectors(self._empty(d_out, 0), self._empty(0).float(), self._empty(0, d_in))
 
     def _right(self, parameter: str, task: int) -> tuple[Tensor, Tensor]:
         if (kept := self._routed_by[task].get(parameter)) is not None:
             vh, s = kept
             return directions_of(vh), s
         if not self.ranks[parameter][task]:
-            like = self.pretrained[parameter]
-            return like.new_empty(0, like.shape[1]), like.new_empty(0).float()
+            return self._empty(0, self.forms[parameter].shape[1]), self._empty(0).float()
         (vectors,) = self.singular_vectors(parameter, [task])
         return vectors.vh, vectors.s
 
+    def _empty(self, *shape: int) -> Tensor:
+        return torch.empty(shape, dtype=self._dtype, device=self.device)
+
     def _no_delta(self, parameter: str) -> Tensor:
-        return torch.zeros_like(self.pretrained[parameter], dtype=torch.float32)
+        return torch.zeros(self.forms[parameter].shape, device=self.device)
 
     def _or_pretrained(self, changed: Mapping[str, Tensor], parameter: str) -> Tensor:
         return changed[parameter] if parameter in changed else self.pretrained[parameter]

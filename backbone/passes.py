@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 from torch import Tensor
@@ -11,6 +11,7 @@ from mass_serve.backbone.expert_bank import ExpertBank
 from mass_serve.backbone.expert_set import ExpertSet
 from mass_serve.backbone.one_pass import PassResult, Probe, Stop, run
 from mass_serve.backbone.packed import Batch
+from mass_serve.backbone.parameters import Parameters
 from mass_serve.backbone.weights.dense import DenseWeights
 from mass_serve.backbone.weights.segmented import SegmentedWeights
 from mass_serve.kernels.backend import backend_for
@@ -36,7 +37,7 @@ class Passes(Protocol):
         ...
 
 
-def passes_for(bank: ExpertBank, first_pass_weights: Mapping[str, Tensor], max_set_size: int) -> Passes:
+def passes_for(bank: ExpertBank, first_pass_weights: Parameters, max_set_size: int) -> Passes:
     """The passes over a bank's encoder: planned where the bank's tensors are on a GPU.
 
     `first_pass_weights` holds the parameters that the first passes asked for will read; no expert set has
@@ -53,7 +54,7 @@ def passes_for(bank: ExpertBank, first_pass_weights: Mapping[str, Tensor], max_s
 class EagerPasses:
     """The passes launched operation by operation."""
 
-    def __init__(self, bank: ExpertBank, first_pass_weights: Mapping[str, Tensor]) -> None:
+    def __init__(self, bank: ExpertBank, first_pass_weights: Parameters) -> None:
         self._bank = bank
         self._first_pass_weights = DenseWeights(first_pass_weights)
 

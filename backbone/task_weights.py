@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mass_serve.kernels import PackedRows, Rows, TaskBlock
+from mass_serve.kernels import PackedRows, Rows, TaskBlock, Weight
 from mass_serve.merging import PackedSingularVectors, TaskSingularVectors
 
 # The singular vectors of one task in one parameter, in whichever format they are kept.
@@ -29,7 +29,7 @@ class TaskWeights:
     def of(
         cls,
         changes: TaskChanges,
-        pretrained: Mapping[str, Tensor],
+        pretrained: Mapping[str, Weight],
         ranks: Mapping[str, int],
         *,
         narrow: bool,
@@ -50,17 +50,17 @@ class TaskWeights:
                 raise ValueError(f"the task has no {'blocks' if name in ranks else 'delta'} for {name}")
 
         # All are copies: what is given may share its memory with what is not kept.
-        def side(rows: Tensor, like: Tensor) -> Tensor:
+        def side(rows: Tensor, like: Weight) -> Tensor:
             stays = narrow and rows.dtype.itemsize < like.dtype.itemsize
             dtype = rows.dtype if stays else like.dtype
             return torch.empty(rows.shape, dtype=dtype, device=like.device).copy_(rows)
 
-        def block(own: KeptVectors, like: Tensor) -> TaskBlock:
+        def block(own: KeptVectors, like: Weight) -> TaskBlock:
             if isinstance(own, PackedSingularVectors):
                 return TaskBlock(own.u_t.to(like.device), own.vh.to(like.device))
             return TaskBlock(side(own.u.T, like), side(own.vh, like))
 
-        def small(numbers: Tensor, like: Tensor) -> Tensor:
+        def small(numbers: Tensor, like: Weight) -> Tensor:
             return numbers.to(like.device, torch.float32, copy=True)
 
         changed = {name: (vectors[name], pretrained[name]) for name, rank in ranks.items() if rank}
@@ -88,14 +88,14 @@ class TaskWeights:
         return sum(own.nbytes for own in self.blocks.values()) + sum(t.nbytes for t in small) - shared
 
 
-def _check_block(parameter: str, block: KeptVectors, before: Tensor, rank: int) -> None:
+def _check_block(parameter: str, block: KeptVectors, before: Weight, rank: int) -> None:
     u, vh = (block.shape[0], block.rank), (block.rank, block.shape[1])
     if (u, vh) != (expected := ((before.shape[0], rank), (rank, before.shape[1]))):
         raise ValueError(f"{parameter}: blocks {u} and {vh}, not {expected[0]} and {expected[1]}")
 
 
 def ranks_by_parameter(
-    task_ranks: Sequence[Mapping[str, int]], pretrained: Mapping[str, Tensor]
+    task_ranks: Sequence[Mapping[str, int]], pretrained: Mapping[str, Weight]
 ) -> dict[str, tuple[int, ...]]:
     """Returns the ranks of all tasks by parameter. Raises ValueError where no parameter can have them."""
     parameters = task_ranks[0].keys() if task_ranks else ()

@@ -10,6 +10,7 @@ from typing import Any
 
 import ray
 import structlog
+import torch
 from ray.exceptions import RayError
 from torch import Tensor
 
@@ -104,9 +105,11 @@ class SharedWeights:
     def read(self, store: Store) -> dict[str, Tensor]:
         """Returns the weights in the engine's dtype, or reads the file where the board does not have them.
 
-        Raises StoreError.
+        Those of whole numbers are quantised from the file, and each replica has its own. Raises StoreError.
         """
         options, digest = self.options, store.manifest.files[PRETRAINED_FILE]
+        if options.torch_dtype == torch.int8:
+            return store.load_pretrained()
         dtype = str(options.torch_dtype).removeprefix("torch.")
         found = _asked("weights", self.url, options.trusted_keys, digest, dtype)
         try:

@@ -17,6 +17,7 @@ from mass_serve.backbone import (
     ExpertBank,
     ResidentTasks,
     WordEmbedding,
+    nbytes_of,
     passes_for,
 )
 from mass_serve.engine.answers import AnswerMaker, AnyAnswer, BatchReport, Classification
@@ -60,6 +61,7 @@ class Engine:
     ) -> None:
         self.store_revision: str = loaded.store_revision
         self.architecture: Architecture = loaded.architecture
+        self.dtype: torch.dtype = loaded.dtype  # of the encoder's weights
         self.bank: ExpertBank = loaded.bank
         self.tasks: Mapping[str, TaskEntry] = {head.entry.name: head.entry for head in loaded.heads}
         self.groups: Mapping[str, tuple[str, ...]] = loaded.groups
@@ -293,7 +295,7 @@ class Engine:
     def nbytes(self) -> dict[str, int]:
         """The memory of the tensors that stay on the device, by kind."""
         return {
-            "pretrained": sum(t.nbytes for t in self._loaded.pretrained.values()),
+            "pretrained": nbytes_of(self._loaded.pretrained),
             "first_pass": self._loaded.first_pass_nbytes,
             "experts": self.bank.nbytes + self._search.nbytes,
             "heads": sum(one.head.nbytes for one in self._loaded.heads),

@@ -41,7 +41,7 @@ class AdaptiveExecution:
         self._bank = bank
         self._paid: Counter[tuple[int, ...]] = Counter()
         names = [weight_of(linear) for linear in bank.linears]
-        self._linears = [(tuple(bank.pretrained[name].shape), bank.ranks[name]) for name in names]
+        self._linears = [(tuple(bank.forms[name].shape), bank.ranks[name]) for name in names]
 
     def key(self, expert_set: tuple[int, ...], tokens: int) -> SetKey:
         """The form in which samples of so many tokens run with this set now; counts what they cost."""

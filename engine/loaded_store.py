@@ -9,7 +9,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from mass_serve.backbone import Architecture, ExpertBank, weight_of
+from mass_serve.backbone import Architecture, ExpertBank, Parameters, weight_of
 from mass_serve.engine.heads import TaskHead
 from mass_serve.engine.preprocessing import ImagePreprocessor
 from mass_serve.inputs.texts import TextTokenizer
@@ -39,9 +39,9 @@ class LoadedStore:
     mode: ModeName  # the manifest's, or the one that was asked for in its place
     calibration: Calibration | None  # of the tasks that are here
     device: torch.device
-    dtype: torch.dtype
-    pretrained: dict[str, Tensor]
-    first_pass: dict[str, Tensor]  # what the first pass reads: of the merged base, or of `pretrained`
+    dtype: torch.dtype  # of the encoder's weights; beside int8, all else has the device's `wide_dtype`
+    pretrained: Parameters
+    first_pass: Parameters  # what the first pass reads: of the merged base, or of `pretrained`
     first_pass_nbytes: int  # beyond `pretrained`
     bank: ExpertBank
     heads: tuple[TaskHead, ...]
@@ -75,7 +75,7 @@ class LoadedStore:
         if not any(self.created):
             return self.bank.leading_rows(parameter, self.routed)
         with_own = [task for task in self.routed if not self.created[task]]
-        width = self.pretrained[parameter].shape[1]
+        width = self.bank.forms[parameter].shape[1]
         own = self.bank.leading_rows(parameter, with_own) if with_own else torch.empty(0, 0, width)
         rows = own.new_zeros(len(self.routed), *own.shape[1:])
         rows[with_own] = own
@@ -122,7 +122,7 @@ class LoadedStore:
             return False
         parameter = weight_of(linear)
         ((vh, s),) = self.bank.right_singular_vectors(parameter, [task])
-        kept, full_rank = self.routed_heads[task].entry.energy_kept, min(self.pretrained[parameter].shape)
+        kept, full_rank = self.routed_heads[task].entry.energy_kept, min(self.bank.forms[parameter].shape)
         return is_of_low_rank(len(vh), full_rank, kept) or 0 < own_rank(s) < len(vh)
 
     def same_tasks(self, experts: Sequence[tuple[str, str]]) -> dict[int, int]:

@@ -18,14 +18,20 @@ from mass_serve.backbone import (
     HiddenLayer,
     Labelling,
     MultiLabel,
+    Parameters,
     TaskChanges,
     WordEmbedding,
+    named,
+    nbytes_of,
+    quantised,
     weight_of,
 )
 from mass_serve.engine.heads import TaskHead
 from mass_serve.engine.loaded_store import LoadedStore, early_linears, energy_linears
 from mass_serve.engine.preprocessing import ImagePreprocessor
 from mass_serve.inputs.texts import TextTokenizer, TokenizerError
+from mass_serve.kernels.backend import backend_for
+from mass_serve.kernels.bfloat16 import wide_dtype
 from mass_serve.merging.threads import side_by_side
 from mass_serve.model_store.combined_experts import load_experts, source_of
 from mass_serve.model_store.errors import ManifestError, StoreError
@@ -120,7 +126,7 @@ def load_opened(
     if previous is not None and (previous.pretrained_sha256, previous.dtype) != (digest, dtype):
         previous = None  # of another encoder: nothing of it can be shared
     if previous is None:
-        pretrained = {name: _placed(t, device, dtype) for name, t in read_pretrained(store).items()}
+        pretrained = _placed_all(read_pretrained(store), architecture, device, dtype)
     else:
         pretrained = previous.pretrained
     experts = tuple(source_of(store, task) for task in tasks)
@@ -134,7 +140,7 @@ def load_opened(
     calibrated = calibrated and mode != PAPER  # the paper's router has no use for it
     routed = [task for task in tasks if not task.head.each_token]
     on_merged_base = bool(routed) and runs_on_merged_base(manifest.router, mode)
-    first_pass = _first_pass_weights(store, bank, mode, len(routed) if on_merged_base else 0)
+    first_pass = _first_pass_weights(store, bank, dtype, mode, len(routed) if on_merged_base else 0)
     return LoadedStore(
         store_revision=manifest.store_revision,
         architecture=architecture,
@@ -146,7 +152,7 @@ def load_opened(
         dtype=dtype,
         pretrained=pretrained,
         first_pass=first_pass,
-        first_pass_nbytes=sum(t.nbytes for t in first_pass.values()) if on_merged_base else 0,
+        first_pass_nbytes=nbytes_of(first_pass) if on_merged_base else 0,
         bank=bank,
         heads=tuple(_task_head(store, task, device) for task in tasks),
         pretrained_sha256=digest,
@@ -210,6 +216,19 @@ def _tokenizer(
     return TextTokenizer(*wanted)
 
 
+def _placed_all(
+    parameters: Mapping[str, Tensor], architecture: Architecture, device: torch.device, dtype: torch.dtype
+) -> Parameters:
+    """The parameters of an encoder on the device in the dtype."""
+    if dtype != torch.int8:
+        return {name: _placed(tensor, device, dtype) for name, tensor in parameters.items()}
+    if backend_for(device) == "fused":
+        raise ValueError(
+            f"dtype: int8 is computed on a CPU, and the device is {device.type}: use bfloat16, or auto"
+        )
+    return quantised(parameters, architecture, wide_dtype(device))
+
+
 def _placed(tensor: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
     """The tensor on the device in the dtype; the same one where it is so already."""
     return tensor.to(device, dtype)
@@ -271,7 +290,9 @@ def known_mode(router: RouterSpec) -> ModeName:
         raise ManifestError(f"{MANIFEST_FILE} is not valid: router.{error}") from error
 
 
-def _first_pass_weights(store: Store, bank: ExpertBank, mode: ModeName, merged: int) -> dict[str, Tensor]:
+def _first_pass_weights(
+    store: Store, bank: ExpertBank, dtype: torch.dtype, mode: ModeName, merged: int
+) -> Parameters:
     """Returns what the first pass reads.
 
     That is the store's merged base or, where not all of its routed tasks are here, one of the first `merged`
@@ -281,13 +302,13 @@ def _first_pass_weights(store: Store, bank: ExpertBank, mode: ModeName, merged: 
     architecture = bank.architecture
     names = first_pass_names(architecture, bank, store.manifest.router.layer, mode)
     if not merged:
-        return {name: tensor for name, tensor in bank.pretrained.items() if name in names}
+        return named(bank.pretrained, names)
     complete = merged == len(store.manifest.routed_tasks)
     stored = store.load_merged_base() if complete or store.manifest.merged_base_method else None
     if stored is None:
-        return bank.merged_parameters(names, range(merged))
-    like = next(iter(bank.pretrained.values()))
-    return {name: _placed(stored[name], like.device, like.dtype) for name in stored if name in names}
+        stored = bank.merged_parameters(names, range(merged))
+    wanted = {name: tensor for name, tensor in stored.items() if name in names}
+    return _placed_all(wanted, architecture, bank.device, dtype)
 
 
 def _calibration(store: Store, names: Sequence[str]) -> Calibration | None:

@@ -16,7 +16,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from mass_serve.engine.execution import Execution
-from mass_serve.kernels.bfloat16 import multiplies_bfloat16
+from mass_serve.kernels.bfloat16 import wide_dtype
 from mass_serve.router import MODE_NAMES, ModeName
 
 GIB = 1 << 30
@@ -34,10 +34,11 @@ class EngineOptions(BaseModel):
         default="auto",
         description=f"auto (cuda where there is one), {', '.join(DEVICES[1:-1])} or {DEVICES[-1]}",
     )
-    dtype: Literal["auto", "float32", "bfloat16"] = Field(
+    dtype: Literal["auto", "float32", "bfloat16", "int8"] = Field(
         default="auto",
-        description="arithmetic of the encoder: float32, bfloat16, or auto (bfloat16 where the device"
-        " multiplies it itself); heads and router are float32",
+        description="arithmetic of the encoder: float32, bfloat16, auto (bfloat16 where the device"
+        " multiplies it itself), or int8 (what all tasks share in whole numbers, the rest as auto); heads and"
+        " router are float32",
     )
     execution: Execution = Field(
         default=Execution.LOW_RANK,
@@ -106,12 +107,13 @@ class EngineOptions(BaseModel):
 
     @property
     def torch_dtype(self) -> torch.dtype:
-        """The dtype of the encoder."""
-        return torch.bfloat16 if self.chosen_dtype == "bfloat16" else torch.float32
+        """The dtype of the encoder's weights. Raises as `torch_device`."""
+        chosen: torch.dtype = getattr(torch, self.chosen_dtype)
+        return chosen
 
     @property
     def chosen_dtype(self) -> str:
         """The name of the dtype, chosen by the device where that was left open. Raises as `torch_device`."""
         if self.dtype != "auto":
             return self.dtype
-        return "bfloat16" if multiplies_bfloat16(self.torch_device) else "float32"
+        return str(wide_dtype(self.torch_device)).removeprefix("torch.")

@@ -167,7 +167,7 @@ def _settings(engine: Engine, changes: TaskChanges, options: Options) -> dict[st
         "store_revision": engine.store_revision,
         "tasks": list(engine.tasks),
         "device": like.device.type,
-        "dtype": str(like.dtype).removeprefix("torch."),
+        "dtype": str(engine.dtype).removeprefix("torch."),
         "task_vectors": changes.source,
         "finetuned_models": changes.identity,
     }
@@ -211,7 +211,7 @@ def _baseline_report(
     average = figures.pop("average")
     size = None
     if store_bytes is not None:
-        parameters = sum(weight.numel() for weight in engine.bank.pretrained.values())
+        parameters = sum(form.shape.numel() for form in engine.bank.forms.values())
         size = storage(name, parameters, len(engine.tasks), store_bytes.encoder, store_bytes.experts)
     sources = {PRETRAINED: "pretrained", TSV_M.name: "store", TSV_C: "store"}
     return BaselineReport(

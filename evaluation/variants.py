@@ -8,7 +8,7 @@ from functools import partial
 
 from torch import Tensor
 
-from mass_serve.backbone import ExpertBank
+from mass_serve.backbone import ExpertBank, FormedParameters, forms_of
 from mass_serve.engine import Engine
 from mass_serve.engine.execution import Execution
 from mass_serve.engine.loaded_store import LoadedStore
@@ -54,7 +54,7 @@ class Variants:
         """An engine of all tasks at `share` times the store's rank; above 1 from what fine-tuning changed."""
         bank = self.loaded.bank
         ranks = [
-            {name: _rank_at(share, rank, bank.pretrained[name].shape) for name, rank in of_task.items()}
+            {name: _rank_at(share, rank, bank.forms[name].shape) for name, rank in of_task.items()}
             for of_task in bank.task_ranks
         ]
         result = ExpertBank(bank.architecture, bank.pretrained, ranks)
@@ -71,13 +71,16 @@ class Variants:
     def _engine(self, bank: ExpertBank, tasks: int) -> Engine:
         """An engine of the first `tasks` tasks as `bank` has them, its first pass merged of these alone."""
         loaded = self.loaded
-        first_pass = {
-            name: weight if weight is loaded.pretrained[name] else bank.merged(name, range(tasks))
-            for name, weight in loaded.first_pass.items()
-        }
+        first_pass, pretrained = forms_of(loaded.first_pass), forms_of(loaded.pretrained)
+        merged = [name for name, weight in first_pass.items() if weight is not pretrained[name]]
+        own = bank.merged_parameters(merged, range(tasks))
         # What inputs told of the evidence is not true of another rank or other tasks.
         changed = replace(
-            loaded, bank=bank, heads=loaded.heads[:tasks], first_pass=first_pass, calibration=None
+            loaded,
+            bank=bank,
+            heads=loaded.heads[:tasks],
+            first_pass=FormedParameters({**first_pass, **own}),
+            calibration=None,
         )
         return Engine(changed, self.execution, self.set_cache_bytes)
 

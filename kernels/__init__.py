@@ -23,6 +23,7 @@ from mass_serve.kernels.low_rank import (
 )
 from mass_serve.kernels.packed_rows import PackedRows, Rows, directions_of
 from mass_serve.kernels.positions import segmented_positions
+from mass_serve.kernels.quantised import QuantisedWeight, Weight
 from mass_serve.kernels.residual import subspace_residuals
 from mass_serve.kernels.segments import group_by_expert_set
 
@@ -33,10 +34,12 @@ __all__ = [
     "MaterialisedWeight",
     "OneTask",
     "PackedRows",
+    "QuantisedWeight",
     "Rows",
     "SeveralTasks",
     "TaskBlock",
     "TaskDirections",
+    "Weight",
     "directions_of",
     "gate",
     "group_by_expert_set",

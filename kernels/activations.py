@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
-import torch.nn.functional as F
+import torch
 from torch import Tensor
 
 Activation = Literal["quick_gelu", "gelu", "gelu_tanh", "silu"]
@@ -21,7 +21,7 @@ TANH_CUBE = 0.044715
 
 
 def activate_(x: Tensor, activation: HeadActivation) -> Tensor:
-    """The activation of x, which may be overwritten; computed in float32.
+    """Makes x its activation, which is computed in float32, and returns it.
 
         quick_gelu(x) = x sigmoid(1.702 x)
         gelu(x)       = x (1 + erf(x / sqrt(2))) / 2
@@ -33,15 +33,16 @@ def activate_(x: Tensor, activation: HeadActivation) -> Tensor:
     Sigmoid is spelled out: on a CPU its vector loop and its remainder loop round differently, as tanh's do,
     so an element's bits would depend on its place in memory; those of exp do not.
     """
-    if activation == "gelu":
-        return F.gelu(x.float()).to(x.dtype)  # bfloat16's own remainder loop rounds differently on a CPU
     if activation == "relu":
         return x.relu_()
     if activation == "tanh":
         return x.copy_(x.float().mul_(-2.0).exp_().add_(1.0).reciprocal_().mul_(2.0).sub_(1.0))
     rows = x.view(-1, x.shape[-1])
     for part in rows.split(max(1, CHUNK // rows.shape[1])):  # type: ignore[no-untyped-call]
-        part.div_(_negative_exponent(part.float(), activation).exp_().add_(1.0))
+        if activation == "gelu":  # bfloat16's own remainder loop rounds differently on a CPU
+            part.copy_(torch.ops.aten.gelu_(part.float()))
+        else:
+            part.div_(_negative_exponent(part.float(), activation).exp_().add_(1.0))
     return x
 
 

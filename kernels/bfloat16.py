@@ -15,3 +15,8 @@ def multiplies_bfloat16(device: torch.device) -> bool:
         return torch.cuda.get_device_capability(device) >= _FIRST_CUDA_CAPABILITY
     capabilities = torch.cpu.get_capabilities()
     return any(capabilities.get(flag, False) for flag in _CPU_FLAGS)
+
+
+def wide_dtype(device: torch.device) -> torch.dtype:
+    """The dtype of `auto`, and of all that is not in whole numbers beside weights that are."""
+    return torch.bfloat16 if multiplies_bfloat16(device) else torch.float32

@@ -15,8 +15,10 @@ from mass_serve.backbone import (
     ClassificationHead,
     ExpertBank,
     MultiLabel,
+    Parameters,
     PatchEmbedding,
     Pooling,
+    quantised,
 )
 from mass_serve.engine.heads import TaskHead
 from mass_serve.engine.loaded_store import LoadedStore, early_linears
@@ -86,7 +88,7 @@ def task_changes(config: Architecture, task: int, scale: float = 0.2) -> dict[st
     }
 
 
-def bank(config: Architecture, weights: dict[str, Tensor], tasks: int, *, dense: str = "-") -> ExpertBank:
+def bank(config: Architecture, weights: Parameters, tasks: int, *, dense: str = "-") -> ExpertBank:
     """A bank of random tasks at rank 1 / T; parameters whose name starts with `dense` are not factored."""
     return bank_of(config, weights, [_factored(config, task, tasks, dense) for task in range(tasks)])
 
@@ -94,7 +96,7 @@ def bank(config: Architecture, weights: dict[str, Tensor], tasks: int, *, dense:
 Change = tuple[Mapping[str, StoredVectors], dict[str, Tensor]]  # of one task
 
 
-def bank_of(config: Architecture, weights: dict[str, Tensor], changes: Sequence[Change]) -> ExpertBank:
+def bank_of(config: Architecture, weights: Parameters, changes: Sequence[Change]) -> ExpertBank:
     """A bank of these tasks."""
     ranks = [{name: own.rank for name, own in vectors.items()} for vectors, _ in changes]
     result = ExpertBank(config, weights, ranks)
@@ -117,7 +119,7 @@ def _factored(config: Architecture, task: int, tasks: int, dense: str) -> Change
     return vectors, deltas
 
 
-def ragged_bank(config: Architecture, weights: dict[str, Tensor], tasks: int, least: int = 0) -> ExpertBank:
+def ragged_bank(config: Architecture, weights: Parameters, tasks: int, least: int = 0) -> ExpertBank:
     """A bank of random tasks with ranks of their own in every matrix, from `least` on.
 
     With `least` 0 every fifth matrix is left alone by all tasks, and others by some.
@@ -132,7 +134,7 @@ def ragged_bank(config: Architecture, weights: dict[str, Tensor], tasks: int, le
     return bank_of(config, weights, changes)
 
 
-def packed_bank(config: Architecture, weights: dict[str, Tensor], tasks: int) -> ExpertBank:
+def packed_bank(config: Architecture, weights: Parameters, tasks: int) -> ExpertBank:
     """A bank of random tasks with ranks of their own: of 4 bits, plain, of 8 bits, of 4 and so on."""
     formats: tuple[BlockFormat, ...] = ("int4", "bfloat16", "int8")
     changes: list[Change] = []
@@ -185,7 +187,10 @@ def loaded_store(
 
     All tasks have one rank, or with a `least_rank` each its own from there on.
     """
-    weights = pretrained(config, dtype)
+    whole = dtype == torch.int8
+    weights: Parameters = pretrained(config, torch.float32 if whole else dtype)
+    if whole:
+        weights = quantised(weights, config, torch.bfloat16)
     if least_rank is None:
         experts = bank(config, weights, tasks)
     else:
@@ -199,6 +204,7 @@ def loaded_store(
         first_pass="pretrained",
     )
     names = config.first_pass_parameters(weights, router.layer) if mode == "paper" else weights.keys()
+    merged = experts.merged_parameters(names, range(tasks))
     return LoadedStore(
         store_revision="tiny",
         architecture=config,
@@ -209,7 +215,7 @@ def loaded_store(
         device=torch.device("cpu"),
         dtype=dtype,
         pretrained=weights,
-        first_pass={name: experts.merged(name, range(tasks)) for name in names},
+        first_pass=quantised(merged, config, torch.bfloat16) if whole else merged,
         first_pass_nbytes=0,
         bank=experts,
         heads=tuple(_head(config, task, task in multi_label) for task in range(tasks)),

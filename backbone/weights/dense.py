@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch.nn.functional as F
 from torch import Tensor
 
 from mass_serve import kernels
 from mass_serve.backbone.architecture import bias_of, weight_of
+from mass_serve.backbone.parameters import Parameters, forms_of
 from mass_serve.backbone.weights.protocol import ALL_ROWS, token_rows
 from mass_serve.kernels.activations import Activation
+from mass_serve.kernels.quantised import rows_of
 
 
 class DenseWeights:
     """`EncoderWeights` of the pretrained encoder, the merged base, or any single model."""
 
-    def __init__(self, parameters: Mapping[str, Tensor]) -> None:
+    def __init__(self, parameters: Parameters) -> None:
         """`parameters` holds, by canonical name, every parameter that a pass reads."""
         self.parameters = parameters
+        self._forms = forms_of(parameters)
 
     @property
     def divisible(self) -> bool:
@@ -39,7 +42,7 @@ class DenseWeights:
         activation: Activation | None = None,
         skip: Tensor | None = None,
     ) -> Tensor:
-        weight, bias = self.parameters[weight_of(name)], self.parameters.get(bias_of(name))
+        weight, bias = self._forms[weight_of(name)], self.parameters.get(bias_of(name))
         bias = None if bias is None else bias[output_rows]
         y = kernels.linear(x.flatten(0, 1), weight[output_rows], bias, activation, token_rows(skip))
         return y.view(x.shape[0], x.shape[1], -1)
@@ -53,7 +56,7 @@ class DenseWeights:
         return kernels.segmented_positions(patches, first, [self.parameters[positions]], [0, len(patches)])
 
     def words(self, name: str, ids: Tensor) -> Tensor:
-        return self.parameters[weight_of(name)][ids].unsqueeze(1)
+        return rows_of(self._forms[weight_of(name)], ids).unsqueeze(1)
 
     def add_rows(self, parameter: str, x: Tensor, places: Tensor) -> Tensor:
         table = self.parameters[parameter]

@@ -52,7 +52,7 @@ class SegmentedWeights:
         activation: Activation | None = None,
         skip: Tensor | None = None,
     ) -> Tensor:
-        weight = self.bank.pretrained[weight_of(name)]
+        weight = self.bank.forms[weight_of(name)]
         deltas = [expert_set.deltas[name] for expert_set in self.expert_sets]
         if output_rows is not ALL_ROWS:
             weight = weight[output_rows]
@@ -71,7 +71,7 @@ class SegmentedWeights:
         return kernels.segmented_positions(patches, first, self._vectors(positions), self.segment_offsets)
 
     def words(self, name: str, ids: Tensor) -> Tensor:
-        table = self.bank.pretrained[weight_of(name)]
+        table = self.bank.forms[weight_of(name)]
         deltas = [expert_set.deltas[name] for expert_set in self.expert_sets]
         return kernels.segmented_embedding(ids, table, deltas, self.segment_offsets).unsqueeze(1)
 

@@ -11,9 +11,9 @@ blocks of the tasks E_i side by side as U_i and V_i:
 
 so that a segment's table is `W + U_i C_i V_i`, and only its rows that are asked for are ever formed. What
 several tasks add by a core is computed in float32, as in the low-rank linear. ids [N] int64 from 0 to V - 1,
-W [V, D], y [N, D] of one floating dtype; nothing is mutated, and there are no biases. Offsets start at 0,
-rise, and end at N; segments may be empty. A row's bits depend on its id and its segment's table alone (see
-`kernels.rows`).
+W [V, D], y [N, D] of one floating dtype, but that W may be quantised (see `kernels.quantised`); nothing is
+mutated, and there are no biases. Offsets start at 0, rise, and end at N; segments may be empty. A row's bits
+depend on its id and its segment's table alone (see `kernels.rows`).
 """
 
 from __future__ import annotations
@@ -34,18 +34,19 @@ from mass_serve.kernels.low_rank.deltas import (
     TaskBlock,
 )
 from mass_serve.kernels.packed_rows import PackedRows, numbers_of
+from mass_serve.kernels.quantised import Weight, rows_of
 from mass_serve.kernels.rows import add_product_, product
 
 
 def segmented_embedding(
-    ids: Tensor, table: Tensor, deltas: Sequence[Delta], row_offsets: Sequence[int]
+    ids: Tensor, table: Weight, deltas: Sequence[Delta], row_offsets: Sequence[int]
 ) -> Tensor:
     """The rows y [N, D] of this module's docstring. Raises ValueError for offsets that do not fit."""
     if len(row_offsets) != len(deltas) + 1 or row_offsets[0] != 0 or row_offsets[-1] != len(ids):
         raise ValueError(
             f"{len(deltas)} segments over {len(ids)} rows do not fit offsets {tuple(row_offsets)}"
         )
-    y = table[ids]
+    y = rows_of(table, ids)
     for delta, (start, stop) in zip(deltas, pairwise(row_offsets), strict=True):
         if start < stop:
             _change_(y[start:stop], ids[start:stop], delta)

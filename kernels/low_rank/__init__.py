@@ -19,6 +19,7 @@ from mass_serve.kernels.low_rank.deltas import (
     SeveralTasks,
     TaskBlock,
 )
+from mass_serve.kernels.quantised import QuantisedWeight, Weight
 
 __all__ = [
     "BaseOnly",
@@ -35,14 +36,14 @@ __all__ = [
 
 def segmented_linear(
     x: Tensor,
-    weight: Tensor,
+    weight: Weight,
     deltas: Sequence[Delta],
     row_offsets: Sequence[int],
     activation: Activation | None = None,
     skip: Tensor | None = None,
 ) -> Tensor:
     """y [N, d_out] of `kernels.low_rank.reference`, by the form that fits the device of x."""
-    if backend_for(x.device) == "fused":
+    if isinstance(weight, Tensor) and backend_for(x.device) == "fused":
         from mass_serve.kernels.low_rank import fused
 
         return fused.segmented_linear(x, weight, deltas, row_offsets, activation, skip)
@@ -51,15 +52,12 @@ def segmented_linear(
 
 def linear(
     x: Tensor,
-    weight: Tensor,
+    weight: Weight,
     bias: Tensor | None = None,
     activation: Activation | None = None,
     skip: Tensor | None = None,
 ) -> Tensor:
     """`y = act(x W^T + b) + skip` [N, d_out]: the segmented linear of one base-only segment."""
-    if backend_for(x.device) == "fused":
-        from mass_serve.kernels.low_rank import fused
-
-        delta = BaseOnly(bias)
-        return fused.segmented_linear(x, weight, [delta], (0, len(x)), activation, skip)
+    if isinstance(weight, QuantisedWeight) or backend_for(x.device) == "fused":
+        return segmented_linear(x, weight, [BaseOnly(bias)], (0, len(x)), activation, skip)
     return rows.linear(x, weight, bias, activation, skip)

@@ -13,8 +13,9 @@ so that a segment's weight is `W + U_i C_i V_i` but for the first form: `C_i = L
 and `left_i^T = U_i L_i`. Then `y = act(y) + skip`, where an activation or a skip connection is given. What
 several tasks add by a core is computed in float32 between x and y: where two of them are nearly equal, large
 numbers cancel in it, but not in the folded sides, whose rows are orthogonal.
-x [N, d_in], y and skip [N, d_out], W [d_out, d_in], all of one floating dtype; blocks may be of another, of
-fewer bits, or packed, and are widened just before the product, one side at a time. Nothing is mutated.
+x [N, d_in], y and skip [N, d_out], W [d_out, d_in], all of one floating dtype, but that W may be quantised
+(see `kernels.quantised`); blocks may be of another dtype, of fewer bits, or packed, and are widened just
+before the product, one side at a time. Nothing is mutated.
 Offsets start at 0, rise, and end at N; segments may be empty. A row's bits depend on that row and its
 segment's weights alone (see `kernels.rows`).
 """
@@ -22,7 +23,7 @@ segment's weights alone (see `kernels.rows`).
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
+from itertools import groupby, pairwise
 
 import torch
 from torch import Tensor
@@ -38,12 +39,13 @@ from mass_serve.kernels.low_rank.deltas import (
     TaskBlock,
 )
 from mass_serve.kernels.packed_rows import numbers_of, with_more_rows
+from mass_serve.kernels.quantised import QuantisedWeight, Weight, add_quantised_product_
 from mass_serve.kernels.rows import add_product_, padded_column_count, product
 
 
 def segmented_linear(
     x: Tensor,
-    weight: Tensor,
+    weight: Weight,
     deltas: Sequence[Delta],
     row_offsets: Sequence[int],
     activation: Activation | None = None,
@@ -68,23 +70,30 @@ def segmented_linear(
             own_y.copy_(delta.bias)
         if len(own_x):
             _add_change_(own_y, own_x, delta)
-    for start, stop in _base_runs(deltas, row_offsets):
-        add_product_(y[start:stop], x[start:stop], weight.T)
-    if activation is not None:
-        y = activate_(y, activation)
+    for run, has_base in _runs(deltas, row_offsets):
+        _finish_(y[run], x[run], weight if has_base else None, activation)
     return y if skip is None else y.add_(skip)
 
 
-def _base_runs(deltas: Sequence[Delta], row_offsets: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """Row ranges of neighbouring segments that share the base product: one call for each run."""
-    start = row_offsets[0]
-    for delta, segment_start, stop in zip(deltas, row_offsets, row_offsets[1:], strict=False):
-        if isinstance(delta, MaterialisedWeight):
-            if segment_start > start:
-                yield start, segment_start
-            start = stop
-    if row_offsets[-1] > start:
-        yield start, row_offsets[-1]
+def _finish_(y: Tensor, x: Tensor, weight: Weight | None, activation: Activation | None) -> None:
+    """`y = act(y + x W^T)`, in place; `y = act(y)` without a weight."""
+    match weight:
+        case QuantisedWeight():
+            add_quantised_product_(y, x, weight, activation)
+            return
+        case Tensor():
+            add_product_(y, x, weight.T)
+    if activation is not None:
+        activate_(y, activation)
+
+
+def _runs(deltas: Sequence[Delta], row_offsets: Sequence[int]) -> Iterator[tuple[slice, bool]]:
+    """Rows of neighbouring segments that share the base product, or have none: one call for each run."""
+    segments = zip(deltas, pairwise(row_offsets), strict=True)
+    for materialised, run in groupby(segments, lambda one: isinstance(one[0], MaterialisedWeight)):
+        bounds = [bound for _, bounds in run for bound in bounds]
+        if bounds[-1] > bounds[0]:
+            yield slice(bounds[0], bounds[-1]), not materialised
 
 
 def _add_change_(y: Tensor, x: Tensor, delta: Delta) -> None:

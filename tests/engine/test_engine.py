@@ -55,6 +55,9 @@ KINDS: dict[str, dict[str, Any]] = {
     "low_rank": {},
     "materialised": {"execution": "materialised"},
     "bfloat16": {"dtype": torch.bfloat16},
+    "int8": {"dtype": torch.int8},
+    "int8_exact": {"dtype": torch.int8, "mode": "exact"},
+    "int8_materialised": {"dtype": torch.int8, "execution": "materialised"},
     "narrow_heads": {"config": tiny.architecture(32, 8, 32, 2, 4, 64, "quick_gelu", 1e-5, 16)},
     "fast": {"mode": "fast"},
     "exact": {"mode": "exact"},
@@ -85,7 +88,7 @@ def test_an_image_gets_the_same_bits_in_every_batch(
 
 
 @pytest.mark.parametrize(
-    "kind", ["low_rank", "bfloat16", "narrow_heads", "one_head", "fast", "exact", *ENCODERS]
+    "kind", ["low_rank", "bfloat16", "int8", "narrow_heads", "one_head", "fast", "exact", *ENCODERS]
 )
 def test_the_bits_do_not_depend_on_the_number_of_threads(kind: str) -> None:
     before = torch.get_num_threads()

@@ -9,9 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from mass_serve.backbone import forms_of, nbytes_of, weight_of
 from mass_serve.engine.engine import Engine
 from mass_serve.engine.execution import Execution
 from mass_serve.engine.loading import load_store
+from mass_serve.kernels import QuantisedWeight
+from mass_serve.kernels.backend import backend
 from mass_serve.model_store.errors import ManifestError
 from mass_serve.model_store.format.file_names import MANIFEST_FILE
 from mass_serve.router import MODE_NAMES
@@ -45,3 +48,34 @@ def test_the_manifests_tasks_and_router_are_kept_as_they_are(store: Path) -> Non
     assert found.router.model_dump() == manifest["router"]
     assert found.mode == "fast"
     assert [head.entry.model_dump(mode="json") for head in found.heads] == manifest["tasks"]
+
+
+def test_weights_in_whole_numbers_take_a_byte_each_and_no_wide_copy_stays(store: Path) -> None:
+    plain, whole = (load_store(str(store), CPU, dtype) for dtype in (FLOAT32, torch.int8))
+    weights = {weight_of(linear) for linear in plain.architecture.linears}
+    for name, form in forms_of(whole.pretrained).items():
+        numbers = plain.pretrained[name]
+        assert isinstance(form, QuantisedWeight) == (name in weights)
+        if isinstance(form, QuantisedWeight):
+            assert form.nbytes == numbers.numel() + 4 * len(numbers)
+        steps = numbers.abs().amax(-1, keepdim=True) / 127
+        assert ((whole.pretrained[name].float() - numbers).abs() <= steps).all()
+    assert forms_of(whole.first_pass).items() <= forms_of(whole.pretrained).items()
+
+
+def test_a_merged_base_is_in_whole_numbers_too(store: Path) -> None:
+    found = load_store(str(store), CPU, torch.int8, "paper")
+    assert any(isinstance(form, QuantisedWeight) for form in forms_of(found.first_pass).values())
+    assert 0 < found.first_pass_nbytes <= nbytes_of(found.pretrained)
+
+
+def test_an_encoder_is_shared_by_engines_of_one_dtype_alone(store: Path) -> None:
+    first = load_store(str(store), CPU, torch.int8)
+    assert load_store(str(store), CPU, torch.int8, previous=first).pretrained is first.pretrained
+    wide = next(iter(first.pretrained.values())).dtype
+    assert load_store(str(store), CPU, wide, previous=first).pretrained is not first.pretrained
+
+
+def test_whole_numbers_are_refused_where_fused_kernels_would_read_them(store: Path) -> None:
+    with backend("fused"), pytest.raises(ValueError, match=r"^dtype: int8 .* use bfloat16, or auto$"):
+        load_store(str(store), CPU, torch.int8)

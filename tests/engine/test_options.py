@@ -97,6 +97,8 @@ def test_the_dtype_that_a_processor_is_fast_in(
     assert options.torch_dtype == found
     assert options.labels["dtype"] == str(found).removeprefix("torch.")
     assert EngineOptions(device="cpu", dtype="float32").torch_dtype == torch.float32
+    whole = EngineOptions(device="cpu", dtype="int8")
+    assert (whole.torch_dtype, whole.labels["dtype"]) == (torch.int8, "int8")
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ FORMS = [
     ("low_rank", torch.float32),
     ("materialised", torch.float32),
     ("low_rank", torch.bfloat16),
+    ("low_rank", torch.int8),
 ]
 
 
@@ -154,7 +155,7 @@ def test_the_papers_router_splits_nothing() -> None:
 
 
 @pytest.mark.parametrize("mode", MODE_NAMES)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int8])
 def test_a_pool_has_the_same_bits_in_any_company(mode: ModeName, dtype: torch.dtype) -> None:
     engine = engine_of(mode, dtype=dtype)
     ours = Question(same_task=True).queries(PIXELS[:5], engine.tasks)

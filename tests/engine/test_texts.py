@@ -93,7 +93,7 @@ def _bits(engine: Engine, words: list[Tensor]) -> list[tuple[Any, ...]]:
 
 
 @pytest.mark.parametrize("mode", MODE_NAMES)
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int8"])
 def test_a_text_has_the_same_bits_whatever_else_is_in_the_batch(
     case: tuple[texts.Finetuned, Path], mode: str, dtype: str
 ) -> None:

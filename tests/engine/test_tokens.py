@@ -88,7 +88,7 @@ def test_entities_are_those_of_transformers_pipeline(case: tuple[str, texts.Fine
         assert found == [(one["entity_group"], one["start"], one["end"]) for one in wanted]
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int8"])
 def test_a_text_has_the_same_bits_whatever_else_is_in_the_batch(
     case: tuple[str, texts.Finetuned, Path], dtype: str
 ) -> None:

@@ -1,0 +1,60 @@
+"""An encoder's parameters by name: plain to whoever reads them, in whichever form products read them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+
+import torch
+from torch import Tensor
+
+from mass_serve.backbone.architecture import Architecture, weight_of
+from mass_serve.kernels import QuantisedWeight, Weight
+
+Parameters = Mapping[str, Tensor]
+
+
+class FormedParameters(Parameters):
+    """Parameters of which some lie in memory in a form that products read (see `kernels.quantised`).
+
+    Read by name they are plain tensors, such a one in memory of its own and as exact as its form is: that is
+    for merging and measuring. Products read `forms_of` them.
+    """
+
+    def __init__(self, forms: Mapping[str, Weight]) -> None:
+        self.forms = forms
+
+    def __getitem__(self, name: str) -> Tensor:
+        form = self.forms[name]
+        return form if isinstance(form, Tensor) else form.widened()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.forms)
+
+    def __len__(self) -> int:
+        return len(self.forms)
+
+
+def quantised(parameters: Parameters, architecture: Architecture, dtype: torch.dtype) -> FormedParameters:
+    """The parameters with linears and tables of words in whole numbers of 8 bits, all else in `dtype`."""
+    weights = set(map(weight_of, architecture.linears))
+    forms = {
+        name: QuantisedWeight.of(own, dtype) if name in weights else own.to(dtype)
+        for name, own in parameters.items()
+    }
+    return FormedParameters(forms)
+
+
+def forms_of(parameters: Parameters) -> Mapping[str, Weight]:
+    """The parameters as they lie in memory."""
+    return parameters.forms if isinstance(parameters, FormedParameters) else parameters
+
+
+def named(parameters: Parameters, names: Collection[str]) -> Parameters:
+    """Those of the parameters that have these names, the same ones in memory."""
+    found = {name: form for name, form in forms_of(parameters).items() if name in names}
+    return FormedParameters(found)
+
+
+def nbytes_of(parameters: Parameters) -> int:
+    """The memory of the parameters."""
+    return sum(form.nbytes for form in forms_of(parameters).values())

@@ -1,0 +1,128 @@
+"""Weights and rows of whole numbers: exact sums, bounded errors, and the same bits in any batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor
+
+from mass_serve.kernels import QuantisedWeight, linear, segmented_embedding
+from mass_serve.kernels.activations import ACTIVATIONS, Activation, activate_
+from mass_serve.kernels.low_rank.deltas import BaseOnly, Delta, MaterialisedWeight
+from mass_serve.kernels.low_rank.reference import segmented_linear
+from mass_serve.kernels.quantised import LARGEST, exact_product, multiplies_int8, rows_of
+
+SHAPES = [(768, 96), (38, 768), (16, 128), (100, 36), (64, 2), (3072, 70), (1025, 5)]  # d_in, d_out
+NEEDS_VNNI = pytest.mark.skipif(not multiplies_int8(), reason="the processor has no products of int8")
+
+
+def without_vnni(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
+
+
+@pytest.fixture
+def threads() -> Iterator[list[int]]:
+    before = torch.get_num_threads()
+    yield [1, 2, 3, 16]
+    torch.set_num_threads(before)
+
+
+def random(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def test_a_weight_is_within_half_a_step_of_what_it_was() -> None:
+    weight = random(40, 77)
+    weight[3] = 0
+    quantised = QuantisedWeight.of(weight, torch.float32)
+    steps = weight.abs().amax(1, keepdim=True) / LARGEST
+    assert ((quantised.widened() - weight).abs() <= 0.501 * steps).all()
+    assert int(quantised.codes.min()) >= -LARGEST  # -128 would overflow where products are summed in pairs
+    assert quantised.shape == weight.shape
+    assert quantised.nbytes == 40 * 77 + 40 * 4
+
+
+@pytest.mark.parametrize("has_vnni", [pytest.param(True, marks=NEEDS_VNNI), False])
+@pytest.mark.parametrize(("d_in", "d_out"), SHAPES)
+def test_sums_are_exact_also_of_the_largest_numbers(
+    d_in: int, d_out: int, has_vnni: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not has_vnni:
+        without_vnni(monkeypatch)
+    largest = torch.full((9, d_in), LARGEST, dtype=torch.int8)
+    largest[::2] *= -1
+    drawn = torch.randint(-LARGEST, LARGEST + 1, (d_out, d_in), generator=torch.Generator().manual_seed(1))
+    for weight in (torch.full((d_out, d_in), LARGEST, dtype=torch.int8), drawn.to(torch.int8)):
+        assert torch.equal(exact_product(largest, weight).long(), largest.long() @ weight.long().T)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("activation", [None, *ACTIVATIONS])
+def test_a_linear_is_that_of_the_widened_numbers(activation: Activation | None, dtype: torch.dtype) -> None:
+    x, bias, skip = random(300, 64).to(dtype), random(48, seed=1).to(dtype), random(300, 48, seed=2).to(dtype)
+    weight = QuantisedWeight.of(random(48, 64, seed=3) / 8, dtype)
+    rows = QuantisedWeight.of(x, dtype)
+    wanted = (rows.codes.double() * rows.scales[:, None]) @ (weight.codes.double() * weight.scales[:, None]).T
+    wanted += bias
+    if activation is not None:
+        wanted = activate_(wanted.float(), activation).double()
+    found = linear(x, weight, bias, activation, skip)
+    assert found.dtype == dtype
+    tolerance = 1e-5 if dtype == torch.float32 else 3e-2
+    torch.testing.assert_close(found.double(), wanted + skip, atol=tolerance, rtol=tolerance)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("d_in", "d_out"), SHAPES)
+def test_a_row_has_the_same_bits_in_every_product(
+    d_in: int, d_out: int, dtype: torch.dtype, threads: list[int]
+) -> None:
+    x, bias = random(600, d_in).to(dtype), random(d_out).to(dtype)
+    weight = QuantisedWeight.of(random(d_out, d_in), dtype)
+    torch.set_num_threads(1)
+    whole = linear(x, weight, bias, "gelu")
+    for count in threads:
+        torch.set_num_threads(count)
+        for rows in (*range(1, 20), 50, 197, 257, 513):
+            start = 7 * rows % (len(x) - rows)
+            part = slice(start, start + rows)
+            assert torch.equal(linear(x[part], weight, bias, "gelu"), whole[part]), (rows, count)
+
+
+@NEEDS_VNNI
+def test_processors_with_and_without_products_of_int8_agree_to_the_last_bit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    x, weight = random(33, 3072), QuantisedWeight.of(random(20, 3072, seed=1), torch.float32)
+    fast = linear(x, weight)
+    without_vnni(monkeypatch)
+    assert torch.equal(linear(x, weight), fast)
+
+
+def test_segments_with_weights_of_their_own_stand_between_others() -> None:
+    x, bias = random(30, 24), random(10)
+    shared, own = QuantisedWeight.of(random(10, 24, seed=1), torch.float32), random(10, 24, seed=2)
+    deltas: list[Delta] = [BaseOnly(bias), MaterialisedWeight(own, bias), BaseOnly(None), BaseOnly(bias)]
+    y = segmented_linear(x, shared, deltas, (0, 7, 20, 20, 30), "gelu")
+    expected = linear(x, shared, bias, "gelu")
+    expected[7:20] = torch.nn.functional.gelu(x[7:20] @ own.T + bias)
+    torch.testing.assert_close(y, expected)
+
+
+def test_rows_that_are_not_finite_stay_so_and_spoil_no_others() -> None:
+    x, weight = random(6, 32), QuantisedWeight.of(random(8, 32, seed=1), torch.float32)
+    whole = linear(x, weight)
+    x[2, 5], x[4, 0] = torch.inf, torch.nan
+    found = linear(x, weight)
+    assert not found[[2, 4]].isfinite().any()
+    assert torch.equal(found[[0, 1, 3, 5]], whole[[0, 1, 3, 5]])
+
+
+def test_rows_of_a_table_and_of_an_output_are_those_of_the_whole() -> None:
+    table = QuantisedWeight.of(random(50, 12), torch.bfloat16)
+    ids = torch.tensor([3, 49, 3, 0])
+    assert torch.equal(rows_of(table, ids), table.widened()[ids])
+    assert torch.equal(segmented_embedding(ids, table, [BaseOnly(None)], (0, 4)), table.widened()[ids])
+    assert torch.equal(table[5:20].widened(), table.widened()[5:20])
