@@ -21,7 +21,15 @@ from mass_serve.backbone.heads import ClassificationHead, HiddenLayer
 from mass_serve.backbone.labelling import MULTI_CLASS, Labelling, MultiClass, MultiLabel
 from mass_serve.backbone.one_pass import Feature, PassResult, Probe, run
 from mass_serve.backbone.packed import Batch, Packed, joined, lengths_of
-from mass_serve.backbone.parameters import FormedParameters, Parameters, forms_of, named, nbytes_of, quantised
+from mass_serve.backbone.parameters import (
+    FormedParameters,
+    Parameters,
+    forms_of,
+    named,
+    nbytes_of,
+    quantised,
+    reordered,
+)
 from mass_serve.backbone.parts.patch_embedding import patchify
 from mass_serve.backbone.passes import Passes, passes_for
 from mass_serve.backbone.resident_tasks import ResidentTasks
@@ -63,6 +71,7 @@ __all__ = [
     "passes_for",
     "patchify",
     "quantised",
+    "reordered",
     "run",
     "weight_of",
 ]

@@ -64,6 +64,8 @@ class ExpertBank:
         self.num_tasks = len(task_ranks)
         like = next(iter(self.forms.values()))
         self.device, self._dtype = like.device, like.dtype
+        # Nothing, in the dtype and on the device of the computation.
+        self.like = torch.empty(0, dtype=self._dtype, device=self.device)
         self._fused = backend_for(self.device) == "fused"
         # By parameter that has blocks: the rank of every task.
         self.ranks = ranks_by_parameter(task_ranks, self.forms)
@@ -254,19 +256,17 @@ class ExpertBank:
             s = weights.singular_values[parameter]
             return TaskSingularVectors(directions_of(block.u_t).T, s, directions_of(block.vh))
         d_out, d_in = self.forms[parameter].shape
-        return TaskSingularVectors(self._empty(d_out, 0), self._empty(0).float(), self._empty(0, d_in))
+        empty = self.like.new_empty
+        return TaskSingularVectors(empty(d_out, 0), empty(0).float(), empty(0, d_in))
 
     def _right(self, parameter: str, task: int) -> tuple[Tensor, Tensor]:
         if (kept := self._routed_by[task].get(parameter)) is not None:
             vh, s = kept
             return directions_of(vh), s
         if not self.ranks[parameter][task]:
-            return self._empty(0, self.forms[parameter].shape[1]), self._empty(0).float()
+            return self.like.new_empty(0, self.forms[parameter].shape[1]), self.like.new_empty(0).float()
         (vectors,) = self.singular_vectors(parameter, [task])
         return vectors.vh, vectors.s
-
-    def _empty(self, *shape: int) -> Tensor:
-        return torch.empty(shape, dtype=self._dtype, device=self.device)
 
     def _no_delta(self, parameter: str) -> Tensor:
         return torch.zeros(self.forms[parameter].shape, device=self.device)

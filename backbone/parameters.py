@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 
 from mass_serve.backbone.architecture import Architecture, weight_of
-from mass_serve.kernels import QuantisedWeight, Weight
+from mass_serve.kernels import QuantisedWeight, ReorderedWeight, Table, Weight
 
 Parameters = Mapping[str, Tensor]
 
 
 class FormedParameters(Parameters):
-    """Parameters of which some lie in memory in a form that products read (see `kernels.quantised`).
+    """Parameters of which some lie in memory in a form that products read (see `kernels.weights`).
 
     Read by name they are plain tensors, such a one in memory of its own and as exact as its form is: that is
     for merging and measuring. Products read `forms_of` them.
@@ -42,6 +42,23 @@ def quantised(parameters: Parameters, architecture: Architecture, dtype: torch.d
         for name, own in parameters.items()
     }
     return FormedParameters(forms)
+
+
+def reordered(parameters: Parameters, architecture: Architecture, dtype: torch.dtype) -> FormedParameters:
+    """The parameters in `dtype`, weights of linears but no tables of words in the order of the products."""
+    weights = set(map(weight_of, architecture.linears))
+    if architecture.reads_text:
+        weights -= set(map(weight_of, architecture.embedding.linears))
+    placed = ((name, own.to(dtype)) for name, own in parameters.items())
+    forms = {name: ReorderedWeight.of(own) if name in weights else own for name, own in placed}
+    return FormedParameters(forms)
+
+
+def table_of(forms: Mapping[str, Weight], name: str) -> Table:
+    """The table of words `name`, which is never reordered."""
+    table = forms[weight_of(name)]
+    assert not isinstance(table, ReorderedWeight)
+    return table
 
 
 def forms_of(parameters: Parameters) -> Mapping[str, Weight]:

@@ -316,7 +316,7 @@ class Engine:
 
     def _inputs(self, queries: Sequence[AnyQuery]) -> Batch:
         """Returns what both passes read: words, packed, or normalised patches [B, L - 1, 3 p p]."""
-        like, embedding = next(iter(self.bank.pretrained.values())), self.architecture.embedding
+        like, embedding = self.bank.like, self.architecture.embedding
         if isinstance(embedding, WordEmbedding):
             return batch_words(queries, embedding, like.device)
         return batch_patches(queries, self.preprocessing, embedding.patch_size, like)

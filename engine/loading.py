@@ -24,6 +24,7 @@ from mass_serve.backbone import (
     named,
     nbytes_of,
     quantised,
+    reordered,
     weight_of,
 )
 from mass_serve.engine.heads import TaskHead
@@ -32,6 +33,7 @@ from mass_serve.engine.preprocessing import ImagePreprocessor
 from mass_serve.inputs.texts import TextTokenizer, TokenizerError
 from mass_serve.kernels.backend import backend_for
 from mass_serve.kernels.bfloat16 import wide_dtype
+from mass_serve.kernels.reordered import gains_by_reordering
 from mass_serve.merging.threads import side_by_side
 from mass_serve.model_store.combined_experts import load_experts, source_of
 from mass_serve.model_store.errors import ManifestError, StoreError
@@ -126,7 +128,8 @@ def load_opened(
     if previous is not None and (previous.pretrained_sha256, previous.dtype) != (digest, dtype):
         previous = None  # of another encoder: nothing of it can be shared
     if previous is None:
-        pretrained = _placed_all(read_pretrained(store), architecture, device, dtype)
+        is_shared = read_pretrained is not Store.load_pretrained
+        pretrained = _placed_all(read_pretrained(store), architecture, device, dtype, is_shared)
     else:
         pretrained = previous.pretrained
     experts = tuple(source_of(store, task) for task in tasks)
@@ -217,16 +220,27 @@ def _tokenizer(
 
 
 def _placed_all(
-    parameters: Mapping[str, Tensor], architecture: Architecture, device: torch.device, dtype: torch.dtype
+    parameters: Mapping[str, Tensor],
+    architecture: Architecture,
+    device: torch.device,
+    dtype: torch.dtype,
+    is_shared: bool = False,
 ) -> Parameters:
-    """The parameters of an encoder on the device in the dtype."""
-    if dtype != torch.int8:
-        return {name: _placed(tensor, device, dtype) for name, tensor in parameters.items()}
-    if backend_for(device) == "fused":
-        raise ValueError(
-            f"dtype: int8 is computed on a CPU, and the device is {device.type}: use bfloat16, or auto"
-        )
-    return quantised(parameters, architecture, wide_dtype(device))
+    """The parameters of an encoder on the device in the dtype, in the form in which products are fastest.
+
+    What is shared with other processes stays where it is. Raises ValueError for a dtype that the device does
+    not compute in.
+    """
+    is_fused = backend_for(device) == "fused"
+    if dtype == torch.int8:
+        if is_fused:
+            raise ValueError(
+                f"dtype: int8 is computed on a CPU, and the device is {device.type}: use bfloat16, or auto"
+            )
+        return quantised(parameters, architecture, wide_dtype(device))
+    if not is_fused and not is_shared and gains_by_reordering(device, dtype):
+        return reordered(parameters, architecture, dtype)
+    return {name: _placed(tensor, device, dtype) for name, tensor in parameters.items()}
 
 
 def _placed(tensor: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:

@@ -23,9 +23,11 @@ from mass_serve.kernels.low_rank import (
 )
 from mass_serve.kernels.packed_rows import PackedRows, Rows, directions_of
 from mass_serve.kernels.positions import segmented_positions
-from mass_serve.kernels.quantised import QuantisedWeight, Weight
+from mass_serve.kernels.quantised import QuantisedWeight
+from mass_serve.kernels.reordered import ReorderedWeight
 from mass_serve.kernels.residual import subspace_residuals
 from mass_serve.kernels.segments import group_by_expert_set
+from mass_serve.kernels.weights import Table, Weight
 
 __all__ = [
     "BaseOnly",
@@ -35,8 +37,10 @@ __all__ = [
     "OneTask",
     "PackedRows",
     "QuantisedWeight",
+    "ReorderedWeight",
     "Rows",
     "SeveralTasks",
+    "Table",
     "TaskBlock",
     "TaskDirections",
     "Weight",

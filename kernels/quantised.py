@@ -63,15 +63,6 @@ class QuantisedWeight:
         return self.codes.float().mul_(self.scales.unsqueeze(1)).to(self.dtype)
 
 
-# A linear's weight, or a table, as products read it.
-Weight = Tensor | QuantisedWeight
-
-
-def rows_of(weight: Weight, rows: Tensor) -> Tensor:
-    """The rows [n, d_in] that `rows` [n] int64 numbers, in memory of their own."""
-    return weight[rows].widened() if isinstance(weight, QuantisedWeight) else weight[rows]
-
-
 def add_quantised_product_(
     y: Tensor, x: Tensor, weight: QuantisedWeight, activation: Activation | None = None
 ) -> None:

@@ -9,10 +9,10 @@ from torch import Tensor
 
 from mass_serve import kernels
 from mass_serve.backbone.architecture import bias_of, weight_of
-from mass_serve.backbone.parameters import Parameters, forms_of
+from mass_serve.backbone.parameters import Parameters, forms_of, table_of
 from mass_serve.backbone.weights.protocol import ALL_ROWS, token_rows
 from mass_serve.kernels.activations import Activation
-from mass_serve.kernels.quantised import rows_of
+from mass_serve.kernels.weights import rows_of
 
 
 class DenseWeights:
@@ -56,7 +56,7 @@ class DenseWeights:
         return kernels.segmented_positions(patches, first, [self.parameters[positions]], [0, len(patches)])
 
     def words(self, name: str, ids: Tensor) -> Tensor:
-        return rows_of(self._forms[weight_of(name)], ids).unsqueeze(1)
+        return rows_of(table_of(self._forms, name), ids).unsqueeze(1)
 
     def add_rows(self, parameter: str, x: Tensor, places: Tensor) -> Tensor:
         table = self.parameters[parameter]

@@ -10,6 +10,7 @@ from mass_serve import kernels
 from mass_serve.backbone.architecture import bias_of, weight_of
 from mass_serve.backbone.expert_bank import ExpertBank
 from mass_serve.backbone.expert_set import ExpertSet
+from mass_serve.backbone.parameters import table_of
 from mass_serve.backbone.weights.protocol import ALL_ROWS, token_rows
 from mass_serve.kernels.activations import Activation
 
@@ -71,7 +72,7 @@ class SegmentedWeights:
         return kernels.segmented_positions(patches, first, self._vectors(positions), self.segment_offsets)
 
     def words(self, name: str, ids: Tensor) -> Tensor:
-        table = self.bank.forms[weight_of(name)]
+        table = table_of(self.bank.forms, name)
         deltas = [expert_set.deltas[name] for expert_set in self.expert_sets]
         return kernels.segmented_embedding(ids, table, deltas, self.segment_offsets).unsqueeze(1)
 

@@ -9,13 +9,13 @@ from torch import Tensor
 from mass_serve.kernels.backend import backend_for
 from mass_serve.kernels.embedding import reference
 from mass_serve.kernels.low_rank.deltas import Delta
-from mass_serve.kernels.quantised import Weight
+from mass_serve.kernels.weights import Table
 
 __all__ = ["segmented_added_rows", "segmented_embedding"]
 
 
 def segmented_embedding(
-    ids: Tensor, table: Weight, deltas: Sequence[Delta], row_offsets: Sequence[int]
+    ids: Tensor, table: Table, deltas: Sequence[Delta], row_offsets: Sequence[int]
 ) -> Tensor:
     """The rows y [N, D] of `kernels.embedding.reference`, by the form that fits the device of the table."""
     if isinstance(table, Tensor) and backend_for(table.device) == "fused":

@@ -34,12 +34,12 @@ from mass_serve.kernels.low_rank.deltas import (
     TaskBlock,
 )
 from mass_serve.kernels.packed_rows import PackedRows, numbers_of
-from mass_serve.kernels.quantised import Weight, rows_of
 from mass_serve.kernels.rows import add_product_, product
+from mass_serve.kernels.weights import Table, rows_of
 
 
 def segmented_embedding(
-    ids: Tensor, table: Weight, deltas: Sequence[Delta], row_offsets: Sequence[int]
+    ids: Tensor, table: Table, deltas: Sequence[Delta], row_offsets: Sequence[int]
 ) -> Tensor:
     """The rows y [N, D] of this module's docstring. Raises ValueError for offsets that do not fit."""
     if len(row_offsets) != len(deltas) + 1 or row_offsets[0] != 0 or row_offsets[-1] != len(ids):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from mass_serve.kernels import rows
-from mass_serve.kernels.activations import Activation
+from mass_serve.kernels.activations import Activation, activate_
 from mass_serve.kernels.backend import backend_for
 from mass_serve.kernels.low_rank import reference
 from mass_serve.kernels.low_rank.deltas import (
@@ -19,7 +19,8 @@ from mass_serve.kernels.low_rank.deltas import (
     SeveralTasks,
     TaskBlock,
 )
-from mass_serve.kernels.quantised import QuantisedWeight, Weight
+from mass_serve.kernels.reordered import ReorderedWeight
+from mass_serve.kernels.weights import Weight
 
 __all__ = [
     "BaseOnly",
@@ -58,6 +59,21 @@ def linear(
     skip: Tensor | None = None,
 ) -> Tensor:
     """`y = act(x W^T + b) + skip` [N, d_out]: the segmented linear of one base-only segment."""
-    if isinstance(weight, QuantisedWeight) or backend_for(x.device) == "fused":
+    if isinstance(weight, ReorderedWeight):
+        return _reordered_linear(x, weight, bias, activation, skip)
+    if not isinstance(weight, Tensor) or backend_for(x.device) == "fused":
         return segmented_linear(x, weight, [BaseOnly(bias)], (0, len(x)), activation, skip)
     return rows.linear(x, weight, bias, activation, skip)
+
+
+def _reordered_linear(
+    x: Tensor,
+    weight: ReorderedWeight,
+    bias: Tensor | None,
+    activation: Activation | None,
+    skip: Tensor | None,
+) -> Tensor:
+    if activation is None:
+        return weight.product(x, bias, skip)
+    y = activate_(weight.product(x, bias), activation)
+    return y if skip is None else y.add_(skip)

@@ -13,8 +13,8 @@ so that a segment's weight is `W + U_i C_i V_i` but for the first form: `C_i = L
 and `left_i^T = U_i L_i`. Then `y = act(y) + skip`, where an activation or a skip connection is given. What
 several tasks add by a core is computed in float32 between x and y: where two of them are nearly equal, large
 numbers cancel in it, but not in the folded sides, whose rows are orthogonal.
-x [N, d_in], y and skip [N, d_out], W [d_out, d_in], all of one floating dtype, but that W may be quantised
-(see `kernels.quantised`); blocks may be of another dtype, of fewer bits, or packed, and are widened just
+x [N, d_in], y and skip [N, d_out], W [d_out, d_in], all of one floating dtype, but that W may be in any
+form of `kernels.weights`; blocks may be of another dtype, of fewer bits, or packed, and are widened just
 before the product, one side at a time. Nothing is mutated.
 Offsets start at 0, rise, and end at N; segments may be empty. A row's bits depend on that row and its
 segment's weights alone (see `kernels.rows`).
@@ -28,7 +28,7 @@ from itertools import groupby, pairwise
 import torch
 from torch import Tensor
 
-from mass_serve.kernels.activations import Activation, activate_
+from mass_serve.kernels.activations import Activation
 from mass_serve.kernels.low_rank.deltas import (
     BaseOnly,
     Delta,
@@ -39,8 +39,8 @@ from mass_serve.kernels.low_rank.deltas import (
     TaskBlock,
 )
 from mass_serve.kernels.packed_rows import numbers_of, with_more_rows
-from mass_serve.kernels.quantised import QuantisedWeight, Weight, add_quantised_product_
 from mass_serve.kernels.rows import add_product_, padded_column_count, product
+from mass_serve.kernels.weights import Weight, finished
 
 
 def segmented_linear(
@@ -70,21 +70,12 @@ def segmented_linear(
             own_y.copy_(delta.bias)
         if len(own_x):
             _add_change_(own_y, own_x, delta)
-    for run, has_base in _runs(deltas, row_offsets):
-        _finish_(y[run], x[run], weight if has_base else None, activation)
+    finish = [
+        finished(y[run], x[run], weight if has_base else None, activation)
+        for run, has_base in _runs(deltas, row_offsets)
+    ]
+    y = finish[0] if len(finish) == 1 else torch.cat([y[:0], *finish])
     return y if skip is None else y.add_(skip)
-
-
-def _finish_(y: Tensor, x: Tensor, weight: Weight | None, activation: Activation | None) -> None:
-    """`y = act(y + x W^T)`, in place; `y = act(y)` without a weight."""
-    match weight:
-        case QuantisedWeight():
-            add_quantised_product_(y, x, weight, activation)
-            return
-        case Tensor():
-            add_product_(y, x, weight.T)
-    if activation is not None:
-        activate_(y, activation)
 
 
 def _runs(deltas: Sequence[Delta], row_offsets: Sequence[int]) -> Iterator[tuple[slice, bool]]:

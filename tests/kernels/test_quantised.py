@@ -12,7 +12,8 @@ from mass_serve.kernels import QuantisedWeight, linear, segmented_embedding
 from mass_serve.kernels.activations import ACTIVATIONS, Activation, activate_
 from mass_serve.kernels.low_rank.deltas import BaseOnly, Delta, MaterialisedWeight
 from mass_serve.kernels.low_rank.reference import segmented_linear
-from mass_serve.kernels.quantised import LARGEST, exact_product, multiplies_int8, rows_of
+from mass_serve.kernels.quantised import LARGEST, exact_product, multiplies_int8
+from mass_serve.kernels.weights import rows_of
 
 SHAPES = [(768, 96), (38, 768), (16, 128), (100, 36), (64, 2), (3072, 70), (1025, 5)]  # d_in, d_out
 NEEDS_VNNI = pytest.mark.skipif(not multiplies_int8(), reason="the processor has no products of int8")
