@@ -16,6 +16,7 @@ from pathlib import Path
 
 from docs.block_formats import block_formats_table, packed_speed_table
 from docs.command_line import command_sections
+from docs.http_peers import http_peers_table
 from docs.jobs import jobs_table
 from docs.many_tasks import many_tasks_table
 from docs.measured import (
@@ -77,6 +78,7 @@ SECTIONS: Mapping[str, Callable[[], str]] = {
     "block_formats": block_formats_table,
     "packed_speed": packed_speed_table,
     "scaled_decoding": scaled_decoding_table,
+    "http_peers": http_peers_table,
     "growth": growth_table,
     "merged_bases": merged_bases_table,
     "merged_models": merged_models_table,

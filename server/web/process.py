@@ -192,6 +192,9 @@ def run(app: FastAPI, settings: Settings, listener: socket.socket) -> int:
     sys.setswitchinterval(SWITCH_SECONDS)
     config = uvicorn.Config(
         app,
+        # Not uvloop, which uvicorn takes where it finds it. It saves 6 % of the loop's time, takes all new
+        # connections before it looks at anybody else, and tells nobody of an accept() without a descriptor.
+        loop="asyncio",
         http=_connections(settings, service.observer, app.state.tls),  # type: ignore[arg-type]
         # In whole seconds, which is what uvicorn's type says and more than enough.
         timeout_keep_alive=math.ceil(settings.idle_timeout),

@@ -1,0 +1,34 @@
+"""mosec with the dense classifier, batched: `python -m benchmarks.http.mosec_server --port P`."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import mosec
+
+from benchmarks.http.dense import BATCH, DenseClassifier
+
+
+class Classifier(mosec.Worker):
+    """Decodes and answers in the worker process; its front end is written in Rust."""
+
+    def __init__(self) -> None:
+        self.classifier = DenseClassifier()
+
+    def deserialize(self, data: bytes) -> Any:
+        return self.classifier.pixels(json.loads(data)["images"][0]["b64"])
+
+    def forward(self, data: list[Any]) -> list[dict[str, object]]:
+        return self.classifier.answers(data)
+
+
+def main() -> None:
+    """Serves until it is stopped."""
+    server = mosec.Server()
+    server.append_worker(Classifier, num=1, max_batch_size=BATCH, max_wait_time=5)
+    server.run()
+
+
+if __name__ == "__main__":
+    main()
