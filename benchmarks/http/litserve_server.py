@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import litserve
 from torch import Tensor
 
-from benchmarks.http.dense import BATCH, DenseClassifier
+from benchmarks.http.dense import BATCH, DECODERS, DenseClassifier, pixels
 
 
 class ClassifierAPI(litserve.LitAPI):
@@ -17,7 +17,7 @@ class ClassifierAPI(litserve.LitAPI):
 
     # LitServe reads JSON where nothing says what a request is.
     def decode_request(self, request) -> Tensor:  # type: ignore[no-untyped-def]
-        return self.classifier.pixels(request["images"][0]["b64"])
+        return pixels(request["images"][0]["b64"])
 
     def batch(self, inputs: Sequence[Tensor]) -> Sequence[Tensor]:
         return inputs
@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument("--port", type=int)
     options = parser.parse_args()
     api = ClassifierAPI(max_batch_size=BATCH, batch_timeout=0.005)
-    server = litserve.LitServer(api, accelerator="cpu", workers_per_device=1)
+    server = litserve.LitServer(api, accelerator="cpu", workers_per_device=DECODERS)
     server.run(host=options.address, port=options.port, generate_client_file=False, log_level="warning")
 
 

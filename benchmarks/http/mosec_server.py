@@ -7,17 +7,24 @@ from typing import Any
 
 import mosec
 
-from benchmarks.http.dense import BATCH, DenseClassifier
+from benchmarks.http.dense import BATCH, DECODERS, DenseClassifier, pixels
+
+
+class Decoder(mosec.Worker):
+    """Makes images into pixels, in a process of its own as mosec's examples do it."""
+
+    def deserialize(self, data: bytes) -> Any:
+        return json.loads(data)["images"][0]["b64"]
+
+    def forward(self, data: str) -> Any:
+        return pixels(data)
 
 
 class Classifier(mosec.Worker):
-    """Decodes and answers in the worker process; its front end is written in Rust."""
+    """Answers batches; the front end is written in Rust."""
 
     def __init__(self) -> None:
         self.classifier = DenseClassifier()
-
-    def deserialize(self, data: bytes) -> Any:
-        return self.classifier.pixels(json.loads(data)["images"][0]["b64"])
 
     def forward(self, data: list[Any]) -> list[dict[str, object]]:
         return self.classifier.answers(data)
@@ -26,6 +33,7 @@ class Classifier(mosec.Worker):
 def main() -> None:
     """Serves until it is stopped."""
     server = mosec.Server()
+    server.append_worker(Decoder, num=DECODERS)
     server.append_worker(Classifier, num=1, max_batch_size=BATCH, max_wait_time=5)
     server.run()
 
