@@ -5,8 +5,8 @@
 All get the same JSON, one image in base64 each: small PNGs, and JPEGs of 224 and of 1024 pixels. Ours serves
 the demo store and is asked for one named task of eight; the others have transformers' encoder of the same
 sizes and one head, in their recommended way: batches of up to 32 images, two processes that decode, one
-thread of torch in each that has the model. They take turns, so that a noisy machine disturbs all alike. Processor times are those
-of all of a server's processes; the load generator runs on the same cores.
+thread of torch in each that has the model. They take turns, so that a noisy machine disturbs all alike.
+Processor times are those of all of a server's processes; the load generator runs on the same cores.
 """
 
 from __future__ import annotations
