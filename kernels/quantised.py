@@ -20,7 +20,7 @@ from mass_serve.kernels.activations import Activation, activate_
 
 LARGEST = 127  # of 8 bits, and the same on both sides of 0
 # What a product reads and writes for so many rows stays in the cache.
-ROWS_AT_ONCE = 256
+ROWS_AT_ONCE = 512
 # Sums of so many products of two such numbers are below 2^24, to which float32 counts exactly.
 EXACT_COLUMNS = 1024
 
