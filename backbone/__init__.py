@@ -15,6 +15,7 @@ from mass_serve.backbone.architecture import (
     WordEmbedding,
     weight_of,
 )
+from mass_serve.backbone.device_turn import device_turn
 from mass_serve.backbone.expert_bank import ExpertBank
 from mass_serve.backbone.expert_set import ExpertSet
 from mass_serve.backbone.heads import ClassificationHead, HiddenLayer
@@ -63,6 +64,7 @@ __all__ = [
     "RotaryAttention",
     "TaskChanges",
     "WordEmbedding",
+    "device_turn",
     "forms_of",
     "joined",
     "lengths_of",

@@ -36,6 +36,13 @@ class Passes(Protocol):
         """The last hidden states of all tokens, packed or [B, L, D], of passes as `second` runs them."""
         ...
 
+    def graph_sizes(self, largest: int) -> Sequence[int]:
+        """The batch sizes that have a graph of each kind of pass, from the first batch of that size on.
+
+        They are those that batches of up to `largest` images are computed at; none where there are no graphs.
+        """
+        ...
+
 
 def passes_for(bank: ExpertBank, first_pass_weights: Parameters, max_set_size: int) -> Passes:
     """The passes over a bank's encoder: planned where the bank's tensors are on a GPU.
@@ -72,3 +79,6 @@ class EagerPasses:
     def states(self, x: Batch, expert_sets: Sequence[ExpertSet], offsets: Sequence[int]) -> Batch:
         weights = SegmentedWeights(self._bank, expert_sets, offsets)
         return run(self._bank.architecture, weights, x, stop="states").states
+
+    def graph_sizes(self, largest: int) -> Sequence[int]:  # noqa: ARG002 - there is none, however large
+        return ()

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from weakref import WeakKeyDictionary
 
-import torch
 from torch import Tensor
 
 from mass_serve.backbone.expert_bank import ExpertBank
 from mass_serve.backbone.expert_set import ExpertSet
+from mass_serve.backbone.graphs import Graphs
 from mass_serve.backbone.one_pass import PassResult, Probe, Stop, run
 from mass_serve.backbone.packed import Batch, Packed
-from mass_serve.backbone.planned_pass import PlannedPass
+from mass_serve.backbone.planned_pass import BATCH_SIZES, PlannedPass
 from mass_serve.backbone.weights.planned import PlannedWeights, RecordLayout
 from mass_serve.kernels.segment_plan import SegmentPlan
 
@@ -29,7 +30,7 @@ class PlannedPasses:
         self._records: WeakKeyDictionary[ExpertSet, Tensor] = WeakKeyDictionary()
         self._planned: dict[tuple[object, ...], PlannedPass] = {}
         # One thread runs them, one at a time: the graphs of all kinds of pass share the same memory.
-        self._graph_pool = torch.cuda.graph_pool_handle() if bank.device.type == "cuda" else None
+        self._graphs = Graphs(bank.device) if bank.device.type == "cuda" else None
 
     def first(
         self, x: Batch, start: int | None = None, stop: Stop = "embedding", probe: Probe | None = None
@@ -46,6 +47,10 @@ class PlannedPasses:
 
     def states(self, x: Batch, expert_sets: Sequence[ExpertSet], offsets: Sequence[int]) -> Batch:
         return self._with_experts(x, expert_sets, offsets, None, "states").states
+
+    def graph_sizes(self, largest: int) -> Sequence[int]:
+        has_graphs = self._graphs is not None and not self._bank.architecture.reads_text
+        return BATCH_SIZES[: bisect_left(BATCH_SIZES, largest) + 1] if has_graphs else ()
 
     def _with_experts(
         self,
@@ -87,7 +92,7 @@ class PlannedPasses:
         key = (kind, start, stop, probe.key)
         if key not in self._planned:
             self._planned[key] = PlannedPass(
-                self._bank.architecture, layout, start, stop, probe, self._graph_pool
+                self._bank.architecture, layout, start, stop, probe, self._graphs
             )
         return self._planned[key]
 

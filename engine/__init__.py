@@ -13,6 +13,7 @@ from mass_serve.engine.answers import (
     TaskAnswer,
     TokenClassification,
 )
+from mass_serve.engine.cached_memory import release_cached_memory
 from mass_serve.engine.engine import Engine
 from mass_serve.engine.entities import Aggregation, Entity
 from mass_serve.engine.flips import Flip, flip
@@ -61,5 +62,6 @@ __all__ = [
     "flip",
     "kept",
     "nbytes_of",
+    "release_cached_memory",
     "unsplit",
 ]

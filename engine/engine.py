@@ -17,11 +17,13 @@ from mass_serve.backbone import (
     ExpertBank,
     ResidentTasks,
     WordEmbedding,
+    device_turn,
     nbytes_of,
     passes_for,
 )
 from mass_serve.engine.answers import AnswerMaker, AnyAnswer, BatchReport, Classification
 from mass_serve.engine.execution import Execution, form_chooser
+from mass_serve.engine.graph_capture import capture_graphs
 from mass_serve.engine.heads import apply_heads, apply_token_heads
 from mass_serve.engine.loaded_store import LoadedStore
 from mass_serve.engine.loading import PretrainedReader, load_store
@@ -172,6 +174,13 @@ class Engine:
         width = self.architecture.embedding_dim if is_pooled else self.architecture.width
         return torch.stack(rows) if rows else torch.empty(0, width)
 
+    def capture_graphs(self, max_batch: int) -> None:
+        """Captures the passes' graphs for batches of up to `max_batch` images; nothing where there are none.
+
+        Else the first batch of each size and kind waits for its own. Any thread may call it.
+        """
+        capture_graphs(self._loaded, self._passes, self._search, max_batch, self._embedding_pooling)
+
     @torch.inference_mode()
     def classify_batch(self, queries: Sequence[AnyQuery]) -> BatchReport:
         """Answers every query.
@@ -180,6 +189,11 @@ class Engine:
         """
         if not queries:
             return BatchReport([], {}, [], fallbacks=0)
+        with device_turn(self._loaded.device):
+            return self._answered(queries)
+
+    def _answered(self, queries: Sequence[AnyQuery]) -> BatchReport:
+        """The report of a batch that has queries."""
         clock = StageClock(self._loaded.device)
         candidates = candidate_mask(queries, self.tasks)
         prior = prior_of(queries, candidates, self.tasks)
@@ -194,7 +208,7 @@ class Engine:
             answers |= self._classes_of_tokens(found, of_tokens, embedded, queries, inputs, clock)
         return BatchReport(
             answers=[answers[sample] for sample in range(len(queries))],
-            stage_seconds=clock.seconds,
+            stage_seconds=clock.seconds(),
             expert_sets=[
                 self._answers.names(tasks) for tasks in sorted({p.expert_set for p in second_passes})
             ],
@@ -376,4 +390,5 @@ class Engine:
             if expert_set == tuple(same.get(task) for task in key.expert_set):
                 self.set_cache.put(new, weights.renumbered(expert_set))
             else:
-                self.set_cache.get([new])
+                with device_turn(loaded.device):
+                    self.set_cache.get([new])

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
-from mass_serve.backbone import Batch, Feature, Passes, PassResult, Probe
+from mass_serve.backbone import Batch, Feature, Passes, PassResult, Probe, device_turn
 from mass_serve.engine.class_vectors import ClassVectors
 from mass_serve.engine.drawn_inputs import NOISE_INPUTS, drawn_inputs
 from mass_serve.engine.exits import measured_prices, recorded_prices
@@ -116,6 +116,11 @@ class EvidenceSearch:
                 evidence[row] = of_sample
         return evidence
 
+    def warm_up(self, inputs: Batch) -> Mapping[int, Batch]:
+        begun = self.begin(inputs)
+        self.end(begun)
+        return {self._stop: begun.entering} if self.resuming else {}
+
     def _whole_evidence(
         self, begun: PassResult, candidates: Tensor, prior: Prior | None, clock: StageClock
     ) -> list[Evidence]:
@@ -129,8 +134,9 @@ class EvidenceSearch:
     @torch.inference_mode()
     def _set_null(self, drawn: Batch) -> None:
         """Measures the energies of drawn inputs."""
-        begun = self.begin(drawn)
-        self.router.set_null(begun.energies, self.measured(begun, self.end(begun))[0])
+        with device_turn(drawn.device):
+            begun = self.begin(drawn)
+            self.router.set_null(begun.energies, self.measured(begun, self.end(begun))[0])
 
     def begin(self, inputs: Batch, candidates: Tensor | None = None) -> PassResult:
         """The first pass up to where early evidence is judged, for candidates [B, T]; None: for all tasks."""

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from mass_serve.backbone import Batch, Passes
+from mass_serve.backbone import Batch, Passes, device_turn
 from mass_serve.engine.drawn_inputs import NOISE_INPUTS
 from mass_serve.engine.loaded_store import LoadedStore
 from mass_serve.router import early_stop
@@ -36,10 +36,12 @@ def measured_prices(
     """
     noise, offsets = drawn[:NOISE_INPUTS], [0, NOISE_INPUTS]
     stop = early_stop(loaded.architecture.depth) if stop is None else stop
-    entering, found = passes.first(noise, stop=stop).entering, []
+    with device_turn(loaded.device):
+        entering, found = passes.first(noise, stop=stop).entering, list[Tensor]()
     for task in tasks:
-        sets = [loaded.bank.expert_set((task,), materialised=False)]
-        whole = passes.second(noise, sets, offsets).float()
-        resumed = passes.second(entering, sets, offsets, stop).float()
-        found.append(1 - torch.cosine_similarity(whole, resumed).mean())
-    return torch.stack(found).clamp_min(0).cpu()
+        with device_turn(loaded.device):
+            sets = [loaded.bank.expert_set((task,), materialised=False)]
+            whole = passes.second(noise, sets, offsets).float()
+            resumed = passes.second(entering, sets, offsets, stop).float()
+            found.append((1 - torch.cosine_similarity(whole, resumed).mean()).cpu())
+    return torch.stack(found).clamp_min(0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
@@ -55,6 +55,10 @@ class PaperSearch:
             explained = explained_share(features, residuals)
         of_samples = zip(samples, expert_sets, coefficients, residuals, explained, strict=True)
         return [self._result(*of_sample) for of_sample in of_samples]
+
+    def warm_up(self, inputs: Batch) -> Mapping[int, Batch]:
+        self._passes.first(inputs, stop="feature", probe=self._probe)
+        return {}
 
     def _result(
         self,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from torch import Tensor
@@ -40,6 +40,12 @@ class TaskSearch(Protocol):
         stages `first_pass` and `route`.
         """
 
+    def warm_up(self, inputs: Batch) -> Mapping[int, Batch]:
+        """Runs each kind of first pass that a search of those inputs may run.
+
+        Returns, by block, the tokens that second passes may resume with.
+        """
+
 
 def task_search(loaded: LoadedStore, passes: Passes) -> TaskSearch:
     """Builds the task search for the store's mode. Raises ValueError for a mode that there is not."""
@@ -64,3 +70,6 @@ class NoSearch:
         clock: StageClock,  # noqa: ARG002
     ) -> list[SearchResult]:
         raise ValueError(f"{len(samples)} inputs are to be routed, and no task of the store is")
+
+    def warm_up(self, inputs: Batch) -> Mapping[int, Batch]:  # noqa: ARG002 - as of every search
+        return {}

@@ -19,6 +19,8 @@ class StoreSource:
     url: str
     options: EngineOptions
     read_pretrained: PretrainedReader = Store.load_pretrained
+    # Images: an engine comes with the graphs of batches of up to so many, where its passes have graphs.
+    max_batch: int = 0
 
     def revision(self) -> str:
         """The store's revision now. Raises StoreError."""
@@ -28,13 +30,16 @@ class StoreSource:
         """Loads an engine of the store as it is now. Raises StoreError and ValueError."""
         # An engine of another kind has no tensors of this store's that could be shared.
         shared = previous if isinstance(previous, Engine) else None
-        return Engine.open(
+        engine = Engine.open(
             self.url,
             self.options,
             without=without,
             previous=shared,
             read_pretrained=self.read_pretrained,
         )
+        if self.max_batch:
+            engine.capture_graphs(self.max_batch)
+        return engine
 
     def next(self) -> StoreSource:
         """The source of the store's next revision, read and shared as the store's own."""

@@ -12,6 +12,7 @@ from mass_serve.router.familiarity import familiarity
 from mass_serve.router.head_scores import HeadGeometry
 from mass_serve.router.modes import (
     FARTHEST_RESUMED,
+    MAX_SECOND_PASSES,
     MODE_NAMES,
     MODES,
     PAPER,
@@ -29,6 +30,7 @@ __all__ = [
     "CONTRADICTION",
     "FARTHEST_RESUMED",
     "LEAST_IMAGES",
+    "MAX_SECOND_PASSES",
     "MODES",
     "MODE_NAMES",
     "PAPER",

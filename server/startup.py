@@ -27,4 +27,4 @@ def store_source(settings: Settings) -> StoreSource:
         options.torch_device  # noqa: B018 - found absent now, not after the load has begun
     except ValueError as error:
         raise SettingsError(str(error)) from error
-    return StoreSource(settings.store or demo_store(), options)
+    return StoreSource(settings.store or demo_store(), options, max_batch=settings.max_batch_images)

@@ -24,7 +24,7 @@ from collections.abc import Callable, Sequence
 import structlog
 import torch
 
-from mass_serve.engine import AnyAnswer, AnyQuery, BatchReport, ServingEngine, unsplit
+from mass_serve.engine import AnyAnswer, AnyQuery, BatchReport, ServingEngine, release_cached_memory, unsplit
 from mass_serve.model_store.errors import StoreError
 from mass_serve.server.errors import (
     BatchFailedError,
@@ -246,7 +246,7 @@ class Batcher:
             part = pending.pop()
             if self._run_batch(part):
                 continue
-            _release_cached_memory()
+            release_cached_memory()  # in pieces of other sizes than a smaller batch has
             smaller = halves(part)
             if len(smaller) > 1:
                 pending.extend(reversed(smaller))
@@ -319,12 +319,6 @@ def _is_out_of_memory(error: Exception) -> bool:
     # On a CPU torch has no type of its own for it, only the words of its allocator.
     cpu_allocator_failed = isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or cpu_allocator_failed
-
-
-def _release_cached_memory() -> None:
-    """Lets a smaller batch have what the allocator keeps in pieces of other sizes."""
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
 
 
 def _no_memory(inputs: int) -> NoMemoryError:

@@ -34,7 +34,7 @@ OF_THE_ENGINE = {
         *("TokenClassification", "TaskAnswer", "Aggregation", "Entity"),
         *("Alternative", "Embedding", "EmbeddingQuestion", "AnyAnswer", "AnyQuestion"),
         *("Priors", "PAPER", "StreamEvidence", "Flip", "flip", "kept", "nbytes_of"),
-        "UnknownTaskError",
+        *("UnknownTaskError", "release_cached_memory"),
     )
 }
 # How bytes become inputs, and where strangers' bytes do.
