@@ -26,6 +26,7 @@ from mass_serve.kernels.backend import backend_for
 from mass_serve.merging import DenseDelta, TaskChange, TaskSingularVectors, core_factors, merged_parameter
 from mass_serve.merging.threads import side_by_side
 
+MOST_SETS_KNOWN = 4096  # whose sizes are kept
 FACTOR_BYTES = 4  # core factors are float32 whatever the encoder is
 
 
@@ -76,6 +77,8 @@ class ExpertBank:
         self._packed: set[int] = set()
         # Of each task, the parameters without blocks that it changed.
         self._dense_changes: dict[int, frozenset[str]] = {}
+        # What `expert_set_nbytes` has found: it looks at every parameter, and is asked for every batch.
+        self._set_nbytes: dict[tuple[tuple[int, ...], bool], int] = {}
 
     def set_task(
         self,
@@ -96,6 +99,7 @@ class ExpertBank:
         self._dense_changes[task] = frozenset(weights.dense_deltas)
         if weights.is_packed:
             self._packed.add(task)
+        self._set_nbytes.clear()
         # Not of this bank: one that takes the task over must not keep this one alive.
         read = None if read_again is None else partial(_read, read_again, placed, right)
         self.tasks.put(task, weights, weights.nbytes(without=right), read)
@@ -117,6 +121,7 @@ class ExpertBank:
             self._dense_changes[mine] = other._dense_changes[theirs]
             if theirs in other._packed:
                 self._packed.add(mine)
+        self._set_nbytes.clear()
 
     def _rank(self, parameter: str, task: int) -> int | None:
         ranks = self.ranks.get(parameter)
@@ -189,6 +194,14 @@ class ExpertBank:
 
     def expert_set_nbytes(self, tasks: Sequence[int], *, materialised: bool) -> int:
         """How much memory the set of these tasks takes beside the shared blocks."""
+        key = tuple(tasks), materialised
+        if key not in self._set_nbytes:
+            if len(self._set_nbytes) >= MOST_SETS_KNOWN:
+                self._set_nbytes.clear()
+            self._set_nbytes[key] = self._nbytes_of_set(tasks, materialised=materialised)
+        return self._set_nbytes[key]
+
+    def _nbytes_of_set(self, tasks: Sequence[int], *, materialised: bool) -> int:
         changed = self._changed(self._vector_names(), tasks)
         size = sum(self.forms[name].shape.numel() for name in changed) * self._dtype.itemsize
         for parameter in map(weight_of, self.architecture.linears):

@@ -12,7 +12,7 @@ from mass_serve.backbone.architecture import Architecture
 from mass_serve.backbone.graphs import Graphs
 from mass_serve.backbone.one_pass import PassResult, Probe, Stop, run
 from mass_serve.backbone.weights.planned import PlannedWeights, RecordLayout
-from mass_serve.kernels.segment_plan import SegmentPlan
+from mass_serve.kernels.segment_plan import SegmentPlan, Tiling
 
 # A batch is computed at the next of these sizes, above the last at its own; its tail costs next to nothing.
 BATCH_SIZES = (1, 4, 8, 16, 32, 64, 128, 256)
@@ -52,6 +52,7 @@ class PlannedPass:
         self._probe = probe
         self._prepared: dict[int, Prepared] = {}
         self._graphs = graphs
+        self._tilings: Sequence[Tiling] = ()
 
     @torch.inference_mode()
     def __call__(
@@ -77,11 +78,20 @@ class PlannedPass:
         return output.each(lambda tensor: tensor[:samples].clone())
 
     def _prepare(self, size: int, x: Tensor) -> Prepared:
-        plan = SegmentPlan(size, size, self._layout.length, x.device)
+        tilings = () if self._graphs is None else self._tilings or self._learn_tilings(x)
+        plan = SegmentPlan(size, size, self._layout.length, x.device, tilings=tilings)
         prepared = Prepared(plan, x.new_zeros(size, *x.shape[1:]))
         if size <= BATCH_SIZES[-1]:
             self._prepared[size] = prepared
         return prepared
+
+    def _learn_tilings(self, x: Tensor) -> Sequence[Tiling]:
+        """Runs one sample, to see what a plan is asked for: tilings do not depend on the batch."""
+        plan = SegmentPlan(1, 1, self._layout.length, x.device)
+        plan.update([0, 0], [torch.zeros(self._layout.length, dtype=torch.int64)], [False])
+        self._launch(Prepared(plan, x.new_zeros(1, *x.shape[1:])))
+        self._tilings = plan.tilings
+        return self._tilings
 
     def _launch(self, prepared: Prepared) -> PassResult:
         weights = PlannedWeights(self._layout, prepared.plan)

@@ -23,7 +23,6 @@ from mass_serve.backbone import (
 )
 from mass_serve.engine.answers import AnswerMaker, AnyAnswer, BatchReport, Classification
 from mass_serve.engine.execution import Execution, form_chooser
-from mass_serve.engine.graph_capture import capture_graphs
 from mass_serve.engine.heads import apply_heads, apply_token_heads
 from mass_serve.engine.loaded_store import LoadedStore
 from mass_serve.engine.loading import PretrainedReader, load_store
@@ -44,7 +43,9 @@ from mass_serve.engine.search_result import SearchResult
 from mass_serve.engine.second_passes import SecondPass, SecondPassRunner
 from mass_serve.engine.set_cache import SetCache, SetKey
 from mass_serve.engine.stages import StageClock
+from mass_serve.engine.warm_up import warm_up
 from mass_serve.inputs.texts import Text, TextTokenizer, Tokens, check_texts
+from mass_serve.kernels.transfers import rows_of
 from mass_serve.model_store.errors import StoreError
 from mass_serve.model_store.format.entries import TaskEntry
 from mass_serve.model_store.store import Store
@@ -174,12 +175,12 @@ class Engine:
         width = self.architecture.embedding_dim if is_pooled else self.architecture.width
         return torch.stack(rows) if rows else torch.empty(0, width)
 
-    def capture_graphs(self, max_batch: int) -> None:
-        """Captures the passes' graphs for batches of up to `max_batch` images; nothing where there are none.
+    def warm_up(self, max_batch: int) -> None:
+        """Makes a GPU ready for batches of up to `max_batch` images; nothing on a CPU.
 
-        Else the first batch of each size and kind waits for its own. Any thread may call it.
+        Else the first batch of each kind and size waits for its kernels and graphs. Any thread may call it.
         """
-        capture_graphs(self._loaded, self._passes, self._search, max_batch, self._embedding_pooling)
+        warm_up(self._loaded, self._passes, self._search, max_batch, self._embedding_pooling)
 
     @torch.inference_mode()
     def classify_batch(self, queries: Sequence[AnyQuery]) -> BatchReport:
@@ -230,7 +231,7 @@ class Engine:
         with clock.stage("heads"):
             rows = [row for row, one in enumerate(second_passes) if one.sample not in embedded]
             own = [second_passes[row] for row in rows]
-            results = apply_heads(self._loaded.heads, own, embeddings[rows])
+            results = apply_heads(self._loaded.heads, own, rows_of(embeddings, rows))
             wanted = self._answers.embeddings(second_passes, embedded, embeddings)
             return wanted | self._answers.answers(found, results, prior)
 
@@ -359,7 +360,8 @@ class Engine:
             of_routed = None if prior is None else prior.select(routed).of_tasks(len(every_task))
             among = candidates[routed][:, : len(every_task)]
             modes = self._modes([queries[sample].mode for sample in samples])
-            found = self._search.search(samples, inputs[routed], among, of_routed, modes, clock)
+            own = inputs if len(samples) == len(queries) else inputs[routed]
+            found = self._search.search(samples, own, among, of_routed, modes, clock)
             for sample, result in zip(samples, found, strict=True):
                 results[sample] = result
         return results

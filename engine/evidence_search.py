@@ -46,6 +46,7 @@ class EvidenceSearch:
         self._evidence_share = self._early_share * EVIDENCE_SHARE / loaded.architecture.evidence_stride
         self._class_vectors = ClassVectors(loaded.routed_heads)
         adapters = loaded.adapters
+        self._num_tasks = len(adapters)
         self.router = EvidenceRouter(
             TaskSubspaces(loaded.residual_blocks),
             loaded.subspaces(early_linears(loaded.architecture)),
@@ -110,15 +111,17 @@ class EvidenceSearch:
             unsure = (~_leaves_early(early, modes)).nonzero().flatten()
         evidence = early.samples()
         if len(unsure):
+            rest = begun if len(unsure) == len(evidence) else begun.of_samples(unsure)
             of_rest = None if prior is None else prior.select(unsure)
-            whole = self._whole_evidence(begun.of_samples(unsure), candidates[unsure], of_rest, clock)
+            whole = self._whole_evidence(rest, candidates[unsure], of_rest, clock)
             for row, of_sample in zip(unsure.tolist(), whole, strict=True):
                 evidence[row] = of_sample
         return evidence
 
     def warm_up(self, inputs: Batch) -> Mapping[int, Batch]:
         begun = self.begin(inputs)
-        self.end(begun)
+        candidates = torch.ones(len(inputs), self._num_tasks, dtype=torch.bool)
+        self.router.whole(begun.energies, *self.measured(begun, self.end(begun)), candidates)
         return {self._stop: begun.entering} if self.resuming else {}
 
     def _whole_evidence(

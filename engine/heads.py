@@ -12,6 +12,7 @@ from torch import Tensor
 
 from mass_serve.backbone import ClassificationHead, MultiLabel, Packed
 from mass_serve.engine.second_passes import SecondPass
+from mass_serve.kernels.transfers import downloaded, rows_of
 from mass_serve.model_store.format.entries import TaskEntry
 from mass_serve.router import HeadGeometry
 
@@ -70,13 +71,18 @@ def apply_heads(
 
     embeddings [n, P], one of each second pass. One product a task: a head sees all its samples at once.
     """
+    tasks = sorted({task for one in second_passes for task in one.expert_set})
+    if not tasks:
+        return {}
+    rows = [[row for row, one in enumerate(second_passes) if task in one.expert_set] for task in tasks]
+    found: list[Tensor] = []
+    for task, own in zip(tasks, (rows_of(embeddings, of_task) for of_task in rows), strict=True):
+        found += heads[task].logits_and_scores(own)
+    found = downloaded(*found)
     results: dict[int, list[HeadResult]] = defaultdict(list)
-    for task in sorted({task for one in second_passes for task in one.expert_set}):
-        rows = [row for row, one in enumerate(second_passes) if task in one.expert_set]
-        own = embeddings[rows]
-        logits, scores = (of_all.cpu() for of_all in heads[task].logits_and_scores(own))
+    for task, of_task, logits, scores in zip(tasks, rows, found[::2], found[1::2], strict=True):
         finite = logits.isfinite().all(1).tolist()
-        for row, *of_row in zip(rows, logits.unbind(), scores.unbind(), finite, strict=True):
+        for row, *of_row in zip(of_task, logits.unbind(), scores.unbind(), finite, strict=True):
             results[second_passes[row].sample].append(HeadResult(task, *of_row))
     return results
 

@@ -11,6 +11,7 @@ from mass_serve.engine.loaded_store import LoadedStore
 from mass_serve.engine.search_result import SearchResult
 from mass_serve.engine.second_passes import SecondPass
 from mass_serve.engine.stages import StageClock
+from mass_serve.kernels.transfers import downloaded
 from mass_serve.router import ModeName, Prior, SubspaceRouter, explained_share
 
 # Counted, not measured, in multiply-accumulates of a block's twelve D x D products for every token.
@@ -47,9 +48,9 @@ class PaperSearch:
         clock: StageClock,
     ) -> list[SearchResult]:
         with clock.stage("first_pass"):
-            features = self._passes.first(inputs, stop="feature", probe=self._probe).feature
+            features = self._features(inputs)
         with clock.stage("route"):
-            residuals = self._router.residuals(features)
+            residuals, features = downloaded(self._router.residuals(features), features)
             coefficients = self._router.coefficients(residuals, candidates, prior)
             expert_sets = self._router.expert_sets(coefficients)
             explained = explained_share(features, residuals)
@@ -57,8 +58,11 @@ class PaperSearch:
         return [self._result(*of_sample) for of_sample in of_samples]
 
     def warm_up(self, inputs: Batch) -> Mapping[int, Batch]:
-        self._passes.first(inputs, stop="feature", probe=self._probe)
+        self._router.residuals(self._features(inputs))
         return {}
+
+    def _features(self, inputs: Batch) -> Tensor:
+        return self._passes.first(inputs, stop="feature", probe=self._probe).feature
 
     def _result(
         self,

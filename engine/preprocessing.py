@@ -10,6 +10,7 @@ from torch import Tensor
 
 from mass_serve.inputs.images import ImageLimits, decode_surveyed, survey
 from mass_serve.inputs.preprocessing import Resizing
+from mass_serve.kernels.transfers import uploaded
 from mass_serve.model_store.format.preprocessing import Preprocessing
 
 
@@ -53,6 +54,7 @@ class ImagePreprocessor:
 
     def normalise(self, pixels: Tensor) -> Tensor:
         """Computes `(x / 255 - mean) / std` of pixels [..., 3, H, W] uint8, in float32 on their device."""
-        mean = torch.tensor(self.described.mean, device=pixels.device).view(3, 1, 1)
-        std = torch.tensor(self.described.std, device=pixels.device).view(3, 1, 1)
-        return (pixels.float() / 255.0 - mean) / std
+        described = torch.tensor([self.described.mean, self.described.std])
+        mean, std = uploaded(described, pixels.device).view(2, 3, 1, 1)
+        normalised: Tensor = (pixels.float() / 255.0 - mean) / std
+        return normalised

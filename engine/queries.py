@@ -12,6 +12,7 @@ from mass_serve.backbone import Packed, WordEmbedding, patchify
 from mass_serve.engine.preprocessing import ImagePreprocessor
 from mass_serve.engine.priors import Priors, log_prior_rows
 from mass_serve.inputs.texts import Places
+from mass_serve.kernels.transfers import rows_of, uploaded
 from mass_serve.model_store.format.entries import TaskEntry
 from mass_serve.router import ModeName, Prior, Remembered
 
@@ -170,10 +171,14 @@ def batch_patches(
     for dtype in (torch.uint8, torch.float32):
         rows = [row for row, image in enumerate(images) if image.dtype == dtype]
         if rows:
-            pixels = torch.stack([images[row] for row in rows]).to(like.device)
-            normalised[rows] = preprocessing.normalise(pixels) if dtype == torch.uint8 else pixels
+            pixels = uploaded(torch.stack([images[row] for row in rows]), like.device)
+            pixels = preprocessing.normalise(pixels) if dtype == torch.uint8 else pixels
+            if len(rows) == len(images):
+                normalised = pixels
+            else:
+                normalised[rows] = pixels
     patches = patchify(normalised.to(like.dtype), patch_size)
     if len(images) == len(queries):
         return patches
-    rows_of = {id(image): row for row, image in enumerate(images)}
-    return patches[[rows_of[id(query.pixels)] for query in of_images]]
+    places = {id(image): row for row, image in enumerate(images)}
+    return rows_of(patches, [places[id(query.pixels)] for query in of_images])

@@ -41,7 +41,7 @@ class TaskSearch(Protocol):
         """
 
     def warm_up(self, inputs: Batch) -> Mapping[int, Batch]:
-        """Runs each kind of first pass that a search of those inputs may run.
+        """Runs each kind of first pass that a search of those inputs may run, and judges by it.
 
         Returns, by block, the tokens that second passes may resume with.
         """

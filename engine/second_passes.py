@@ -12,6 +12,7 @@ from torch import Tensor
 from mass_serve.backbone import Batch, ExpertSet, Packed, Passes, joined, lengths_of
 from mass_serve.engine.set_cache import SetCache, SetKey
 from mass_serve.kernels import group_by_expert_set
+from mass_serve.kernels.transfers import rows_of
 
 
 @dataclass(frozen=True)
@@ -63,8 +64,8 @@ class SecondPassRunner:
             order += grouped
         embeddings = joined(parts)
         assert isinstance(embeddings, Tensor)
-        places = torch.tensor(order, dtype=torch.long, device=embeddings.device)
-        return torch.empty_like(embeddings).index_copy_(0, places, embeddings)
+        places = sorted(range(len(order)), key=order.__getitem__)
+        return rows_of(embeddings, places)
 
     def states(self, second_passes: Sequence[SecondPass], inputs: Batch) -> list[Tensor]:
         """The last hidden states [L, D] of second passes for each token, of B samples as above."""
@@ -113,5 +114,6 @@ def _inputs(second_passes: Sequence[SecondPass], inputs: Batch) -> Batch:
     """Returns what second passes begin with, all of them with the batch's inputs or all with tokens."""
     tokens = [one.tokens for one in second_passes if one.tokens is not None]
     if not tokens:
-        return inputs[[one.sample for one in second_passes]]
+        samples = [one.sample for one in second_passes]
+        return rows_of(inputs, samples) if isinstance(inputs, Tensor) else inputs[samples]
     return Packed.of(tokens) if isinstance(inputs, Packed) else torch.stack(tokens)

@@ -19,7 +19,7 @@ class StoreSource:
     url: str
     options: EngineOptions
     read_pretrained: PretrainedReader = Store.load_pretrained
-    # Images: an engine comes with the graphs of batches of up to so many, where its passes have graphs.
+    # Images: an engine on a GPU comes ready for batches of up to so many; 0: it gets ready as it answers.
     max_batch: int = 0
 
     def revision(self) -> str:
@@ -38,7 +38,7 @@ class StoreSource:
             read_pretrained=self.read_pretrained,
         )
         if self.max_batch:
-            engine.capture_graphs(self.max_batch)
+            engine.warm_up(self.max_batch)
         return engine
 
     def next(self) -> StoreSource:

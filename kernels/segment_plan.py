@@ -9,12 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 import torch
 from torch import Tensor
 
 from mass_serve.kernels.records import TileField
+from mass_serve.kernels.transfers import uploaded
+
+ALIGNMENT = 4  # int32s: an address that is no multiple of 16 bytes is another kernel to Triton
+INTS_OF_AN_ADDRESS = 2
 
 
 @dataclass(frozen=True)
@@ -29,7 +33,8 @@ class Tiling:
 class SegmentPlan:
     """The segments of a pass over at most `samples` samples in at most `max_segments` segments.
 
-    Samples beyond the last segment are the tail: kernels write zeros there.
+    Samples beyond the last segment are the tail: kernels write zeros there. What the device needs of the next
+    pass lies in one piece of its memory, and is sent there in one copy.
     """
 
     def __init__(
@@ -38,23 +43,44 @@ class SegmentPlan:
         max_segments: int,
         record_length: int,
         device: torch.device,
+        *,
+        tilings: Sequence[Tiling] = (),
         table: Tensor | None = None,
     ) -> None:
-        """`table` is another plan's, where this one has the same records."""
+        """`tilings` are those that the pass is known to ask for; any other is sent when it is asked for.
+
+        `table` is another plan's, where this one has the same records.
+        """
         self.samples = samples
         self.max_segments = max_segments
         self.device = device
+        heights = [self._height(tiling) for tiling in tilings]
+        sizes = [max_segments + 1, samples, *(height * len(TileField) for height in heights)]
+        starts = [*accumulate(map(_aligned, sizes), initial=0)]
+        own_table = 0 if table is not None else max_segments * record_length * INTS_OF_AN_ADDRESS
+        memory = torch.zeros(starts[-1] + own_table, dtype=torch.int32, device=device)
+        offsets, of_samples, *maps = (memory[at : at + size] for at, size in zip(starts, sizes, strict=False))
+        self._memory, self._starts = memory, starts
         # [max_segments + 1] int32, in samples; the unused ones repeat the last
-        self.offsets = torch.zeros(max_segments + 1, dtype=torch.int32, device=device)
+        self.offsets = offsets
         # [samples] int32; -1 in the tail
-        self.sample_segments = torch.full((samples,), -1, dtype=torch.int32, device=device)
+        self.sample_segments = of_samples.fill_(-1)
         # [max_segments, record_length] int64: each segment's record
-        shape = max_segments, record_length
-        self.table = torch.zeros(shape, dtype=torch.int64, device=device) if table is None else table
+        if table is None:
+            table = memory[starts[-1] :].view(torch.int64).view(max_segments, record_length)
+        self.table = table
         self._own_weights: list[bool] = []
         self._runs: list[tuple[int, int]] = []
         self._segments: list[tuple[int, int]] = []
-        self._tiles: dict[Tiling, Tensor] = {}
+        self._known = list(tilings)
+        self._tiles = {
+            tiling: own.view(-1, len(TileField)) for tiling, own in zip(tilings, maps, strict=True)
+        }
+
+    @property
+    def tilings(self) -> list[Tiling]:
+        """Those that have been asked for, or were known."""
+        return list(self._tiles)
 
     def update(
         self, segment_offsets: Sequence[int], records: Sequence[Tensor], own_weights: Sequence[bool]
@@ -69,8 +95,7 @@ class SegmentPlan:
             raise ValueError(f"{count} segments, at most {self.max_segments}, offsets {segment_offsets}")
         if segment_offsets[0] != 0 or segment_offsets[-1] > self.samples:
             raise ValueError(f"offsets must lead from 0 to at most {self.samples}, got {segment_offsets}")
-        self._copy(self.table[:count], torch.stack(list(records)))
-        self._cut(segment_offsets, own_weights)
+        self._cut(segment_offsets, own_weights, records)
 
     def of_tokens(self, token_offsets: Sequence[int]) -> SegmentPlan:
         """The plan of a pass whose samples are the tokens of this one's, by the same records.
@@ -78,32 +103,43 @@ class SegmentPlan:
         Tokens `token_offsets[i]:token_offsets[i + 1]` are sample i's, and belong to its segment.
         """
         length = self.table.shape[1]
-        plan = SegmentPlan(token_offsets[-1], self.max_segments, length, self.device, self.table)
+        plan = SegmentPlan(token_offsets[-1], self.max_segments, length, self.device, table=self.table)
         ends = [0, *(stop for _, stop in self._segments)]
-        plan._cut([token_offsets[end] for end in ends], self._own_weights)
+        plan._cut([token_offsets[end] for end in ends], self._own_weights, [])
         return plan
 
-    def _cut(self, segment_offsets: Sequence[int], own_weights: Sequence[bool]) -> None:
-        """Takes where the segments lie."""
+    def _cut(
+        self, segment_offsets: Sequence[int], own_weights: Sequence[bool], records: Sequence[Tensor]
+    ) -> None:
+        """Takes where the segments lie, and what they need where this plan has a table of its own."""
         padding = [segment_offsets[-1]] * (self.max_segments - len(own_weights))
-        offsets = torch.tensor([*segment_offsets, *padding], dtype=torch.int32)
         self._own_weights = list(own_weights)
         self._segments = list(pairwise(segment_offsets))
         self._runs = _runs(self._segments, own_weights)
-        self._copy(self.offsets, offsets)
         sizes = torch.tensor([stop - start for start, stop in self._segments])
         of_samples = torch.full((self.samples,), -1, dtype=torch.int32)
         numbers = torch.arange(len(sizes), dtype=torch.int32)
         of_samples[: segment_offsets[-1]] = numbers.repeat_interleave(sizes)
-        self._copy(self.sample_segments, of_samples)
+        offsets = torch.tensor([*segment_offsets, *padding], dtype=torch.int32)
+        maps = [self._tile_map(tiling).flatten() for tiling in self._known]
+        rows = [torch.stack(list(records)).view(torch.int32).flatten()] if records else []
+        sent = torch.zeros(self._starts[-1] + sum(map(len, rows)), dtype=torch.int32)
+        for start, part in zip(self._starts, (offsets, of_samples, *maps, *rows), strict=False):
+            sent[start : start + len(part)] = part
+        self._copy(self._memory[: len(sent)], sent)
         for tiling, tiles in self._tiles.items():
-            self._copy(tiles, self._tile_map(tiling))
+            if tiling not in self._known:
+                self._copy(tiles, self._tile_map(tiling))
 
     def tiles(self, tiling: Tiling) -> Tensor:
         """The map of the pass's tiles, [capacity, len(TileField)] int32."""
         if tiling not in self._tiles:
-            self._tiles[tiling] = self._tile_map(tiling).to(self.device)
+            self._tiles[tiling] = uploaded(self._tile_map(tiling), self.device)
         return self._tiles[tiling]
+
+    def _height(self, tiling: Tiling) -> int:
+        """How many tiles there are at most."""
+        return -(-self.samples * tiling.tokens // tiling.block) + self.max_segments + 1
 
     def _tile_map(self, tiling: Tiling) -> Tensor:
         spans = self._segments if tiling.per_segment else self._runs
@@ -116,8 +152,7 @@ class SegmentPlan:
         stop = torch.minimum(first + tiling.block, bounds[span, 1])
         ends = torch.tensor([segment[1] for segment in self._segments], dtype=torch.int64) * tiling.tokens
         in_tail = span == len(spans)
-        rows = -(-self.samples * tiling.tokens // tiling.block) + self.max_segments + 1
-        tiles = torch.zeros(rows, len(TileField), dtype=torch.int32)
+        tiles = torch.zeros(self._height(tiling), len(TileField), dtype=torch.int32)
         used_tiles = tiles[: len(span)]
         used_tiles[:, TileField.FIRST_ROW] = first
         used_tiles[:, TileField.END_ROW] = stop
@@ -143,3 +178,7 @@ def _runs(segments: Sequence[tuple[int, int]], own_weights: Sequence[bool]) -> l
             runs.append((start, stop))
         joinable = not own
     return runs
+
+
+def _aligned(size: int) -> int:
+    return -(-size // ALIGNMENT) * ALIGNMENT

@@ -17,6 +17,7 @@ import torch
 
 TABLE = Path(__file__).with_name("tile_shapes.json")
 Kernel = Literal["expand", "shrink"]
+BARRIER_BYTES = 1024  # at most, beside what the stages of a loop hold
 
 
 @dataclass(frozen=True)
@@ -47,8 +48,12 @@ class Entry:
 def tile_shape(
     kernel: Kernel, dtype: torch.dtype, columns: int, d_in: int, device: torch.device
 ) -> TileShape:
-    """The entry for that product, or the nearest one: same kernel and dtype, then device, then shape."""
-    return _nearest(kernel, str(dtype).removeprefix("torch."), columns, d_in, _device_name(device))
+    """The entry for that product, or the nearest one: same kernel and dtype, then device, then shape.
+
+    It is one of those that fit the device's shared memory.
+    """
+    name = str(dtype).removeprefix("torch.")
+    return nearest_tile(kernel, name, columns, d_in, _device_name(device), shared_bytes(device))
 
 
 def read_table(path: Path = TABLE) -> list[Entry]:
@@ -58,13 +63,37 @@ def read_table(path: Path = TABLE) -> list[Entry]:
 
 
 @cache
-def _nearest(kernel: Kernel, dtype: str, columns: int, d_in: int, device: str) -> TileShape:
+def nearest_tile(
+    kernel: Kernel, dtype: str, columns: int, d_in: int, device: str, room: int | None
+) -> TileShape:
+    """The tile of `tile_shape` for a device of that name with `room` bytes of shared memory for a block.
+
+    None: it is not known, and any tile fits.
+    """
+
+    def fits(tile: TileShape) -> bool:
+        stages = tile.num_stages * (tile.block_m + tile.block_n) * tile.block_k
+        return room is None or stages * getattr(torch, dtype).itemsize + BARRIER_BYTES <= room
+
     def distance(entry: Entry) -> tuple[bool, float]:
         shape = abs(math.log2(entry.columns / columns)) + abs(math.log2(entry.d_in / d_in))
         return entry.device != device, shape
 
     entries = [entry for entry in _table() if (entry.kernel, entry.dtype) == (kernel, dtype)]
+    entries = [entry for entry in entries if fits(entry.tile)]
     return min(entries, key=distance).tile
+
+
+@cache
+def shared_bytes(device: torch.device) -> int | None:
+    """How much shared memory a block of a kernel may have on a device; None on a CPU."""
+    if device.type != "cuda":
+        return None
+    from triton.runtime import driver  # where there is a GPU, there is Triton
+
+    index = torch.cuda.current_device() if device.index is None else device.index
+    found: int = driver.active.utils.get_device_properties(index)["max_shared_mem"]
+    return found
 
 
 @cache

@@ -30,6 +30,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mass_serve.kernels.transfers import downloaded
 from mass_serve.router.calibration import Calibration
 from mass_serve.router.discriminant import Discriminant, Judgement
 from mass_serve.router.energies import EnergyEvidence
@@ -229,9 +230,8 @@ class EvidenceRouter:
         That is early and late energies [B, K, T], the router's features [B, D], and the largest cosine
         [B, T] of each embedding to a class vector of each head.
         """
-        residuals, late = self._subspaces.residuals(features), energies.cpu()
-        cosines = cosines.cpu()
-        early = early.cpu()
+        residuals = self._subspaces.residuals(features)
+        early, late, residuals, cosines, features = downloaded(early, energies, residuals, cosines, features)
         late_share = (late if late.shape[1] else early)[:, :, : self._tasks].mean(1)
         further = (late_share, explained_share(features, residuals), cosines)
         kinds = torch.cat([early[:, :, : self._tasks], torch.stack(further, dim=1)], dim=1)

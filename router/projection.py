@@ -48,8 +48,8 @@ class TaskSubspaces:
         return self.projectors.nbytes
 
     def residuals(self, features: Tensor) -> Tensor:
-        """`|| z - vh_t^T vh_t z ||_2` of features z [B, D] and every task: [B, T], float32 on the CPU."""
-        return subspace_residuals(features, self.projectors).cpu()
+        """`|| z - vh_t^T vh_t z ||_2` of features z [B, D] and every task: [B, T] float32."""
+        return subspace_residuals(features, self.projectors)
 
 
 class SubspaceRouter(TaskSubspaces):

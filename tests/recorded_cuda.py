@@ -31,6 +31,7 @@ import torch
 import triton
 from torch import Tensor
 
+from mass_serve.kernels import tile_shapes
 from tests.device_tensors import DeviceTensor, MakingOnDevice
 
 # What the kernels write, by the names of their arguments.
@@ -45,6 +46,8 @@ class RecordedCuda:
         self.counts: Counter[str] = Counter()
         self.forbidden: list[str] = []
         self.capturers: list[str] = []  # the threads of captures, by name
+        # What Triton would have compiled: a kernel once for each kind of arguments.
+        self.variants: set[tuple[Any, ...]] = set()
         self._is_capturing = False
         self._lock = threading.Lock()
 
@@ -74,9 +77,10 @@ class RecordedCuda:
         """Ends it."""
         self._is_capturing = False
 
-    def launch(self, kernel: Any, args: tuple[Any, ...]) -> None:
+    def launch(self, kernel: Any, args: tuple[Any, ...], constants: dict[str, Any]) -> None:
         """Counts a launch, and fills what the kernel would write."""
         self.counts["launches"] += 1
+        self.variants.add(_variant(kernel, args, constants))
         for name, value in zip(kernel.arg_names, args, strict=False):
             if name in WRITTEN and isinstance(value, DeviceTensor):
                 value.held.copy_(torch.linspace(0.1, 0.9, value.shape[-1]).expand(value.shape))
@@ -148,8 +152,8 @@ def recorded_cuda() -> Iterator[RecordedCuda]:
         made = make_tensor(data, **kwargs)
         return made if device is None else made.to(device)
 
-    def launch(kernel: Any, *args: Any, **_: Any) -> None:
-        cuda.launch(kernel, args)
+    def launch(kernel: Any, *args: Any, grid: Any, warmup: bool, **constants: Any) -> None:  # noqa: ARG001
+        cuda.launch(kernel, args, constants)
 
     making = MakingOnDevice()  # type: ignore[no-untyped-call]
     with pytest.MonkeyPatch.context() as patch, torch.inference_mode(), making:
@@ -158,8 +162,27 @@ def recorded_cuda() -> Iterator[RecordedCuda]:
         patch.setattr(threading.Thread, "run", run)
         patch.setattr(torch, "tensor", tensor)
         patch.setattr(triton.JITFunction, "run", launch)
+        patch.setattr(tile_shapes, "shared_bytes", lambda _: 227 << 10)
         yield cuda
     DeviceTensor.pinned.clear()
+
+
+def _variant(kernel: Any, args: tuple[Any, ...], constants: dict[str, Any]) -> tuple[Any, ...]:
+    """A kernel and what Triton makes its code for.
+
+    That is, of an argument that it specialises, whether it is 1 or divisible by 16, and of a constant its
+    value.
+    """
+
+    def kind(parameter: Any, value: Any) -> object:
+        if isinstance(value, Tensor):
+            return value.dtype, value.data_ptr() % 16 == 0
+        if parameter.do_not_specialize or isinstance(value, float):
+            return type(value)
+        return "1" if value == 1 else value % 16 == 0
+
+    kinds = tuple(kind(parameter, value) for parameter, value in zip(kernel.params, args, strict=False))
+    return kernel.fn.__name__, *kinds, *sorted(constants.items(), key=str)
 
 
 def _stand_ins(cuda: RecordedCuda) -> dict[str, Any]:

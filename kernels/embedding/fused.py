@@ -93,7 +93,7 @@ def packed_rows(
     return sums
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["record_length", "field", "vocabulary"])
 def embedding_kernel(
     ids,
     y,
@@ -177,7 +177,7 @@ def embedding_kernel(
     tl.store(places, sums.to(element_type), mask=everything)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["record_length", "field"])
 def added_rows_kernel(
     x,
     y,

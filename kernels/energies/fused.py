@@ -32,7 +32,7 @@ ENERGY_WARPS = 8  # with 4, profiles spill registers on sm_90a
 TINY: tl.constexpr = tl.constexpr(torch.finfo(torch.float32).tiny)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["tokens", "num_tasks"])
 def energies_kernel(
     x,
     directions,

@@ -17,7 +17,7 @@ from mass_serve.kernels.low_rank.triton_kernels import activate
 BLOCK = 1024
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["elements"])
 def gate_kernel(x, y, elements, width, ACTIVATION: tl.constexpr, BLOCK: tl.constexpr):
     """BLOCK elements of this module's docstring."""
     places = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)

@@ -24,7 +24,7 @@ WEIGHT: tl.constexpr = tl.constexpr(NormField.WEIGHT.value)
 BIAS: tl.constexpr = tl.constexpr(NormField.BIAS.value)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["record_length", "field", "tokens"])
 def layer_norm_kernel(
     x,
     y,

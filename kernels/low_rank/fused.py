@@ -140,7 +140,9 @@ def segmented_linear(
     rank = max(map(_largest_rank, deltas))
     weight, deltas = weight.contiguous(), [folded(delta, weight.dtype) for delta in deltas]
     fields = [linear_fields(delta, weight) for delta in deltas]
-    plan = SegmentPlan(x.shape[0], len(deltas), len(LinearField), x.device)
+    tile = tile_shape("expand", x.dtype, weight.shape[0], weight.shape[1], x.device)
+    tilings = [Tiling(1, tile.block_m, per_segment=False)]
+    plan = SegmentPlan(x.shape[0], len(deltas), len(LinearField), x.device, tilings=tilings)
     own_weights = [isinstance(delta, MaterialisedWeight) for delta in deltas]
     plan.update(row_offsets, [record(len(LinearField), {0: own}) for own in fields], own_weights)
     max_rank = max(own.get(LinearField.RANK, 0) for own in fields)

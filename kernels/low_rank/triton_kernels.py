@@ -63,7 +63,7 @@ def product(
     return sums
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["record_length", "field"])
 def shrink_kernel(
     x,
     h,
@@ -147,7 +147,7 @@ def activate(sums, ACTIVATION: tl.constexpr):
     return sums
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_tiles", "record_length", "field", "tokens"])
 def expand_kernel(
     x,
     h,

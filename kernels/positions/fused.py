@@ -26,7 +26,7 @@ CLASS_TOKEN: tl.constexpr = tl.constexpr(PositionField.CLASS_TOKEN.value)
 POSITIONS: tl.constexpr = tl.constexpr(PositionField.POSITIONS.value)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["record_length", "field", "tokens", "before"])
 def positions_kernel(
     patches,
     y,

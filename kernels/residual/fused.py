@@ -22,7 +22,7 @@ BLOCK_COLUMNS = 32
 BLOCK_SUM = 32
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["batch"])
 def coefficients_kernel(
     z, projectors, c, batch, width, columns_of_c, ROWS: tl.constexpr, COLUMNS: tl.constexpr, SUM: tl.constexpr
 ):
@@ -47,7 +47,7 @@ def coefficients_kernel(
     )
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["batch", "num_tasks"])
 def residuals_kernel(
     z,
     projectors,

@@ -1,0 +1,31 @@
+"""Between the host and a device, with as few copies and waits as there can be."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def uploaded(tensor: Tensor, device: torch.device) -> Tensor:
+    """The host's tensor on a device; on a GPU in order with the kernels, and the host does not wait."""
+    if device.type != "cuda":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
+
+
+def downloaded(*tensors: Tensor) -> list[Tensor]:
+    """Tensors of one device on the CPU, in float32; from a GPU in one copy, which the host waits for once."""
+    if tensors[0].device.type == "cpu":
+        return [tensor.float() for tensor in tensors]
+    together = torch.cat([tensor.float().flatten() for tensor in tensors]).cpu()
+    parts = together.split([tensor.numel() for tensor in tensors])  # type: ignore[no-untyped-call]
+    return [part.view(tensor.shape) for part, tensor in zip(parts, tensors, strict=True)]
+
+
+def rows_of(x: Tensor, rows: Sequence[int]) -> Tensor:
+    """`x[rows]`; x itself where those are all of its rows in their order."""
+    if list(rows) == list(range(len(x))):
+        return x
+    return x[uploaded(torch.tensor(rows, dtype=torch.int64), x.device)]

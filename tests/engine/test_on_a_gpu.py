@@ -1,0 +1,74 @@
+"""What an engine asks of a GPU, counted by one that is not there (`tests.recorded_cuda`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from mass_serve.engine import Engine, EngineOptions, StoreSource
+from mass_serve.router import MODE_NAMES, ModeName
+from tests.recorded_cuda import RecordedCuda, recorded_cuda
+
+MAX_BATCH = 8
+SIZES = (1, 3, 5, MAX_BATCH)
+
+
+@pytest.fixture
+def cuda() -> Iterator[RecordedCuda]:
+    with recorded_cuda() as cuda:
+        yield cuda
+
+
+def ready(store: Path, mode: ModeName | None = None) -> Engine:
+    return StoreSource(str(store), EngineOptions(device="cuda:0", mode=mode), max_batch=MAX_BATCH).load()
+
+
+def pictures(count: int) -> list[Image.Image]:
+    return [Image.linear_gradient("L").convert("RGB") for _ in range(count)]
+
+
+def counted(cuda: RecordedCuda, run: Callable[[], object]) -> dict[str, int]:
+    """What a run asked of the device."""
+    before = cuda.counts.copy()
+    run()
+    return dict(cuda.counts - before)
+
+
+@pytest.mark.parametrize("mode", MODE_NAMES)
+def test_an_engine_that_is_ready_compiles_and_captures_nothing(
+    built_of_all: Path, cuda: RecordedCuda, mode: ModeName
+) -> None:
+    engine = ready(built_of_all, mode)
+    variants, captures = set(cuda.variants), cuda.counts["captures"]
+    for size in SIZES:
+        engine.classify(pictures(size))
+        engine.classify(pictures(size), tasks=["signs"])
+    engine.classify(pictures(2), answer="each")
+    engine.embed(pictures(3), "digits")
+    assert cuda.variants == variants
+    assert cuda.counts["captures"] == captures
+
+
+def test_texts_of_other_lengths_compile_nothing(text_store: Path, cuda: RecordedCuda) -> None:
+    engine = ready(text_store)
+    engine.classify(["one"])
+    engine.classify(["one", "two"], answer="each")
+    variants = set(cuda.variants)
+    for count in (1, 2, 5):
+        engine.classify([" ".join(["word"] * length) for length in range(1, count + 1)])
+    assert cuda.variants == variants
+
+
+def test_a_batch_costs_few_copies_and_waits(built_of_all: Path, cuda: RecordedCuda) -> None:
+    engine = ready(built_of_all, "exact")
+    images = pictures(MAX_BATCH)
+    engine.classify(images)
+    asked = counted(cuda, lambda: engine.classify(images))
+    assert asked["replays"] == 3  # the first pass in two parts, and the second
+    # Pixels and their scale, a plan of each pass and of each product of class vectors and heads.
+    assert asked["uploads"] <= 2 + 3 + 1 + len(engine.tasks)
+    assert asked["downloads"] == 2  # evidence, and what the heads say
+    assert asked["waits"] == asked["downloads"] + 1  # for the events that time the stages
