@@ -1,4 +1,4 @@
-"""mosec with the dense classifier, batched: `python -m benchmarks.http.mosec_server --port P`."""
+"""mosec with the dense classifier, batched: `python -m benchmarks.http_peers.mosec_server --port P`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import mosec
 
-from benchmarks.http.dense import BATCH, DECODERS, DenseClassifier, pixels
+from benchmarks.http_peers.dense import BATCH, DECODERS, DenseClassifier, pixels
 
 
 class Decoder(mosec.Worker):

@@ -1,4 +1,4 @@
-"""LitServe with the dense classifier, batched: `python -m benchmarks.http.litserve_server --port P`."""
+"""LitServe with the dense classifier, batched: `python -m benchmarks.http_peers.litserve_server --port P`."""
 
 import argparse
 from collections.abc import Sequence
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import litserve
 from torch import Tensor
 
-from benchmarks.http.dense import BATCH, DECODERS, DenseClassifier, pixels
+from benchmarks.http_peers.dense import BATCH, DECODERS, DenseClassifier, pixels
 
 
 class ClassifierAPI(litserve.LitAPI):

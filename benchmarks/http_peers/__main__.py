@@ -1,6 +1,6 @@
 """Requests a second of this server beside LitServe and mosec, in one run.
 
-    python -m benchmarks.http [--json FILE] [--seconds N] [--rounds N] [--clients N]
+    python -m benchmarks.http_peers [--json FILE] [--seconds N] [--rounds N] [--clients N]
 
 All get the same JSON, one image in base64 each: small PNGs, and JPEGs of 224 and of 1024 pixels. Ours serves
 the demo store and is asked for one named task of eight; the others have transformers' encoder of the same
@@ -39,7 +39,7 @@ from benchmarks.service.processes import PATIENCE, running_server
 from mass_serve.server.protocols.bodies import MOST_JSON_HERE
 
 OURS = "mass-serve"
-PEERS = {"LitServe": "benchmarks.http.litserve_server", "mosec": "benchmarks.http.mosec_server"}
+PEERS = {"LitServe": "benchmarks.http_peers.litserve_server", "mosec": "benchmarks.http_peers.mosec_server"}
 PATHS = {OURS: "/v1/classify?tasks=digits", "LitServe": "/predict", "mosec": "/inference"}
 PICTURES = 16
 WARM_UP_SECONDS = 2.0
