@@ -37,7 +37,9 @@ def test_a_product_uses_the_matrix_cores_and_spills_nothing(architecture: str, k
 @pytest.mark.parametrize("packed", [False, True])
 def test_products_of_other_sizes_do_too(encoder: str, packed: bool) -> None:
     d_out, d_in = ENCODERS[encoder].linears["fc1" if encoder == "ModernBERT" else "patches"]
-    assert problems(product_variant("expand", d_out, d_in, packed=packed), H200) == []
+    kernels: tuple[Kernel, ...] = ("expand", "shrink")
+    for kernel in kernels:
+        assert problems(product_variant(kernel, d_out, d_in, packed=packed), H200) == []
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
