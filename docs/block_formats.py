@@ -14,7 +14,12 @@ RECORDED = {
     "eight tasks, the demo's encoder": "block_formats_demo.json",
     "the same on a weak encoder": "block_formats_weak_demo.json",
     "the twenty tasks": "block_formats_twenty_tasks_demo.json",
+    "`near_duplicates`": "block_formats_near_duplicates.json",
+    "`real_vision`": "block_formats_real_vision.json",
+    "`real_text`": "block_formats_real_text.json",
 }
+# What formats that were not taken keep, by suite.
+OTHERS = {"eight tasks": "other_formats_demo.json", "twenty tasks": "other_formats_twenty_tasks_demo.json"}
 SPEED = RESULTS / "packed_speed_cpu.json"
 
 
@@ -24,11 +29,7 @@ def block_formats_table() -> str:
         *("suite", "format", "rank", "blocks, of a 16-bit encoder", "individual", "task known"),
         *(code("exact"), code("paper")),
     )
-    rows = [
-        _row(suite, one)
-        for suite, name in RECORDED.items()
-        for one in json.loads((RESULTS / name).read_text(encoding="utf-8"))
-    ]
+    rows = [_row(suite, one) for suite, name in RECORDED.items() for one in _recorded(name)]
     return table(head, rows)
 
 
@@ -36,11 +37,61 @@ def _row(suite: str, one: dict[str, Any]) -> tuple[str, ...]:
     accuracies = (one[what] for what in ("individual", "task_known", "exact", "paper"))
     return (
         suite,
-        code(one["rule"]["format"]),
-        code(one["rule"]["compression_ratio"]),
+        *_choice(one),
         f"{one['blocks_over_16_bit_encoder']:.2f}",
-        *(f"{accuracy:.3f}" for accuracy in accuracies),
+        *("" if accuracy is None else f"{accuracy:.3f}" for accuracy in accuracies),
     )
+
+
+def _choice(one: dict[str, Any]) -> tuple[str, str]:
+    return code(one["rule"]["format"]), code(one["rule"]["compression_ratio"])
+
+
+def other_formats_table() -> str:
+    """A row for each budget and format: how far off changes are, and the accuracy by suite."""
+    suites = {suite: _recorded(name) for suite, name in OTHERS.items()}
+    rows = [
+        (
+            code(ones[0]["ratio"]) if ones[0]["ratio"] else "",
+            ones[0]["format"],
+            *(figure for one in ones for figure in (_off(one["error"]), f"{one['task_known']:.3f}")),
+        )
+        for ones in zip(*suites.values(), strict=True)
+    ]
+    titles = (f"{suite}: {what}" for suite in suites for what in ("off by", "task known"))
+    return table(("bytes of `int4` at", "format", *titles), rows)
+
+
+def _off(error: float | None) -> str:
+    return "" if error is None else f"{error:.2f}"
+
+
+def store_sizes_table() -> str:
+    """A row for each number of tasks, format and rank: a whole store over its encoder."""
+    rows = [
+        (
+            str(one["tasks"]),
+            code(one["format"]),
+            code(one["ratio"]),
+            f"{one['over_16_bit_encoder']:.2f}",
+            f"{one['over_32_bit_encoder']:.2f}",
+        )
+        for one in _recorded("store_sizes.json")
+    ]
+    return table(("tasks", "format", "rank", "over an encoder in 16 bits", "in 32 bits"), rows)
+
+
+def exact_times_table() -> str:
+    """A row for each number of inputs together: processor time of `exact` by format and rank."""
+    recorded = _recorded("block_format_times_cpu.json")
+    choices = [name for name in recorded[0] if name not in ("together", "seconds")]
+    rows = [(str(one["together"]), *(f"{one[name]:.2f}" for name in choices)) for one in recorded]
+    return table(("inputs together", *(code(name.replace(" ", "`, `")) for name in choices)), rows)
+
+
+def _recorded(name: str) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = json.loads((RESULTS / name).read_text(encoding="utf-8"))
+    return rows
 
 
 def packed_speed_table() -> str:

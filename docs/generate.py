@@ -14,7 +14,13 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from docs.block_formats import block_formats_table, packed_speed_table
+from docs.block_formats import (
+    block_formats_table,
+    exact_times_table,
+    other_formats_table,
+    packed_speed_table,
+    store_sizes_table,
+)
 from docs.command_line import command_sections
 from docs.http_peers import http_peers_table
 from docs.jobs import jobs_table
@@ -76,9 +82,12 @@ SECTIONS: Mapping[str, Callable[[], str]] = {
     "rank_rules": rank_rules_table,
     "rank_allocation": allocation_table,
     "block_formats": block_formats_table,
+    "other_formats": other_formats_table,
+    "store_sizes": store_sizes_table,
     "packed_speed": packed_speed_table,
     "scaled_decoding": scaled_decoding_table,
     "http_peers": http_peers_table,
+    "exact_times": exact_times_table,
     "growth": growth_table,
     "merged_bases": merged_bases_table,
     "merged_models": merged_models_table,

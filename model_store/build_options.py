@@ -24,6 +24,10 @@ def _as_in_manifest(name: str, description: str) -> Any:
     return Field(default=RouterSpec.model_fields[name].default, description=description)
 
 
+# A quarter of the bytes of 16 bits, at the same accuracy in what was measured (benchmarks/block_formats.py).
+DEFAULT_FORMAT: BlockFormat = "int4"
+# Of blocks that no format of their own describes.
+DEFAULT_DTYPE: BlockDtype = "bfloat16"
 # The options that choose ranks, each in another way.
 RANK_OPTIONS = ("compression_ratio", "rank", "energy", "budget")
 
@@ -84,9 +88,12 @@ class BuildOptions(BaseModel):
         description="how much of a large JPEG is decoded; scaled: a half, quarter or eighth of its size,"
         " which is faster and changes pixels a little",
     )
-    block_dtype: BlockDtype = Field(default="bfloat16", description="dtype of the singular blocks")
+    block_dtype: BlockDtype | None = Field(
+        default=None, description="dtype of the singular blocks, in place of --format"
+    )
     format: BlockFormat | None = Field(
-        default=None, description="how the singular blocks are kept, in few bits too (default: --block-dtype)"
+        default=None,
+        description=f"how the singular blocks are kept (default: --block-dtype, or {DEFAULT_FORMAT})",
     )
     merged_base: str = Field(
         default="auto",
@@ -102,3 +109,8 @@ class BuildOptions(BaseModel):
         default=False,
         description="decompose whole matrices; by default their leading part, with a measured bound",
     )
+
+    @property
+    def block_format(self) -> BlockFormat:
+        """How the singular blocks are kept: as the format says, or else the dtype, or else by default."""
+        return self.format or self.block_dtype or DEFAULT_FORMAT

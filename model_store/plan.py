@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from mass_serve.backbone.architecture import Architecture
-from mass_serve.model_store.build_options import BuildOptions
+from mass_serve.model_store.build_options import DEFAULT_DTYPE, BuildOptions
 from mass_serve.model_store.errors import CheckpointError, StoreError, TaskError
 from mass_serve.model_store.format.block_formats import BlockFormat
 from mass_serve.model_store.format.entries import FIRST_MODE, FirstPass, RouterSpec
@@ -135,7 +135,8 @@ def plan_build(
     base = with_pooling_of(base, {task.name: task.checkpoint for task in planned if not task.head.each_token})
     planned = tuple(_pooled_as(base.architecture, task) for task in planned)
     factoring = Factoring(base.architecture, options.patch_embedding, rule)
-    layout = ExpertLayout(factoring, options.block_dtype).of_format(options.format)
+    dtype = options.block_dtype or DEFAULT_DTYPE
+    layout = ExpertLayout(factoring, dtype).of_format(options.block_format)
     if isinstance(rule, BudgetRule):
         refuse_small_budget(layout, rule.times * base.nbytes)
         refuse_other_formats(tasks)

@@ -26,7 +26,8 @@ def build_store(trained: Path, tasks: tuple[Task, ...], evaluation: Path) -> Pat
         )
         for task in tasks
     ]
-    options, pretrained = BuildOptions(), trained / "pretrained"
+    # The shipped store and the figures on the pages are of blocks that were not rounded.
+    options, pretrained = BuildOptions(format="bfloat16"), trained / "pretrained"
     inputs = with_individual_accuracies(pretrained, inputs, options, evaluation)
     build(pretrained, inputs, out, options, measure=measured)
     return out

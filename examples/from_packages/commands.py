@@ -47,7 +47,8 @@ def build_store(
     if not store.exists():
         tasks = [f"--task={task}={folder}" for task, folder in models.items()]
         measured = ["--eval-data", str(data / "evaluation")]
-        arguments = ["--pretrained", str(pretrained), *tasks, *measured, *options]
+        plain = ["--format", "bfloat16"]  # the figures on the pages are of blocks that were not rounded
+        arguments = ["--pretrained", str(pretrained), *tasks, *measured, *plain, *options]
         mass_serve(["build", *arguments, "--out", str(store)], report)
     return store
 

@@ -36,7 +36,7 @@ def shares_pretrained(found: LoadedStore) -> bool:
 def papers(suite: Suite, tmp_path_factory: pytest.TempPathFactory) -> LoadedStore:
     """A store as the paper has it."""
     folder = tmp_path_factory.mktemp("papers") / "store"
-    build(suite.pretrained, suite.tasks, folder, BuildOptions(mode="paper"))
+    build(suite.pretrained, suite.tasks, folder, BuildOptions(mode="paper", format="bfloat16"))
     return loaded(folder)
 
 

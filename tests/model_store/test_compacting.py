@@ -60,7 +60,7 @@ class TestGrowing:
     def test_a_grown_store_is_what_a_build_would_have_made(
         self, suite: Suite, tmp_path: Path, ratio: str
     ) -> None:
-        options = BuildOptions(compression_ratio=ratio)
+        options = BuildOptions(compression_ratio=ratio, format="bfloat16")
         build(suite.pretrained, suite.tasks[:1], tmp_path / "grown", options)
         for task in suite.tasks[1:]:
             add_task(tmp_path / "grown", task)

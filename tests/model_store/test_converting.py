@@ -32,6 +32,14 @@ from tests.models import Suite
 ERRORS: dict[BlockFormat, float] = {"int8": 0.02, "int4": 0.25}
 
 
+@pytest.fixture(scope="module")
+def built(suite: Suite, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store of two tasks whose blocks are not packed; read only."""
+    folder = tmp_path_factory.mktemp("plain") / "store"
+    build(suite.pretrained, suite.tasks[:2], folder, BuildOptions(format="bfloat16"))
+    return folder
+
+
 def changes(store: Store, task: str) -> dict[str, Tensor]:
     """Each factored change of a task as one matrix."""
     experts = store.load_experts(task)
@@ -55,6 +63,22 @@ def formats(store: Store) -> dict[str, str | None]:
 
 
 class TestBuilding:
+    def test_what_is_not_said_is_four_bits(self, suite: Suite, tmp_path: Path) -> None:
+        chosen = {
+            name: build(suite.pretrained, suite.tasks[:1], tmp_path / name, options)
+            for name, options in {
+                "nothing": BuildOptions(),
+                "format": BuildOptions(format="bfloat16"),
+                "dtype": BuildOptions(block_dtype="float16"),
+            }.items()
+        }
+        kept = {name: store.layout.of_entry(store.task("digits")) for name, store in chosen.items()}
+        assert {name: layout.block_format for name, layout in kept.items()} == {
+            "nothing": "int4",
+            "format": "bfloat16",
+            "dtype": "float16",
+        }
+
     @pytest.mark.parametrize("block_format", ["int8", "int4"])
     def test_blocks_are_those_of_a_plain_store_but_for_rounding(
         self, suite: Suite, built: Path, tmp_path: Path, block_format: BlockFormat
@@ -92,6 +116,19 @@ class TestBuilding:
         assert formats(store) == {"digits": "int4", "street": None}
         assert store.verify() == []
 
+    def test_a_grown_store_is_as_near_as_one_that_was_built(self, suite: Suite, tmp_path: Path) -> None:
+        """What is cut was rounded with the triplets that are gone."""
+        build(suite.pretrained, suite.tasks[:1], tmp_path / "grown", BuildOptions(format="int4"))
+        for task in suite.tasks[1:]:
+            grown = add_task(tmp_path / "grown", task)
+        built, exact = (
+            build(suite.pretrained, suite.tasks, tmp_path / name, BuildOptions(format=name))
+            for name in ("int4", "float32")
+        )
+        ours, theirs, true = (changes(store, "digits") for store in (grown, built, exact))
+        for name, change in true.items():
+            assert (ours[name] - change).norm() < 1.1 * (theirs[name] - change).norm() + 1e-6, name
+
     def test_a_budget_is_of_one_format(self, suite: Suite, tmp_path: Path) -> None:
         digits = suite.tasks[0]
         task = TaskInput(digits.name, digits.checkpoint, block_format="int8")
@@ -124,7 +161,8 @@ class TestConverting:
         self, suite: Suite, tmp_path: Path
     ) -> None:
         """A triplet of int4 takes a quarter of the bytes: at the same level far more would pass."""
-        store = build(suite.pretrained, suite.tasks[:2], tmp_path / "s", BuildOptions(budget="0.3x"))
+        options = BuildOptions(budget="0.3x", format="bfloat16")
+        store = build(suite.pretrained, suite.tasks[:2], tmp_path / "s", options)
         convert_store(store.files.url, "int4")
         grown = add_task(store.files.url, suite.tasks[2])
         before, after, added = (

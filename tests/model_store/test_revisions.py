@@ -46,7 +46,8 @@ def assert_same_experts(left: Store, right: Store, name: str) -> None:
 def test_added_tasks_are_what_a_build_would_have_made(suite: Suite, store: Path, tmp_path: Path) -> None:
     """Which takes the same share of each task; see `test_compacting`."""
     added = add_task(store, suite.tasks[2])
-    together = build(suite.pretrained, suite.tasks, tmp_path / "together")
+    options = BuildOptions(format="bfloat16")  # as the store's
+    together = build(suite.pretrained, suite.tasks, tmp_path / "together", options)
     assert names(added) == names(together) == ["digits", "street", "signs"]
     assert added.manifest.compression_ratio == 1 / 3
     for name in names(together):

@@ -15,6 +15,7 @@ from torch import Tensor
 from transformers import CLIPForImageClassification
 
 from mass_serve.merging import ThinDelta
+from mass_serve.model_store.build_options import BuildOptions
 from mass_serve.model_store.build_store import build
 from mass_serve.model_store.errors import CheckpointError
 from mass_serve.model_store.plan import TaskInput
@@ -223,7 +224,7 @@ def test_a_base_of_16_bit_may_be_changed_in_parts_of_qkv(dtype: torch.dtype, tmp
 def test_a_store_of_an_adapter_and_a_whole_model(suite: Suite, tmp_path: Path) -> None:
     adapter = save_adapter(tmp_path / "adapter", suite.pretrained)
     tasks = [TaskInput("small", adapter), suite.tasks[0]]
-    store = build(suite.pretrained, tasks, tmp_path / "out")
+    store = build(suite.pretrained, tasks, tmp_path / "out", BuildOptions(format="bfloat16"))
     with store.experts_file(store.task("small")) as experts:
         changed = {
             name.removesuffix(".s")
