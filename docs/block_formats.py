@@ -18,6 +18,7 @@ RECORDED = {
     "`real_vision`": "block_formats_real_vision.json",
     "`real_text`": "block_formats_real_text.json",
 }
+CALIBRATED = "block_formats_calibrated_twenty_tasks_demo.json"
 # What formats that were not taken keep, by suite.
 OTHERS = {"eight tasks": "other_formats_demo.json", "twenty tasks": "other_formats_twenty_tasks_demo.json"}
 SPEED = RESULTS / "packed_speed_cpu.json"
@@ -45,6 +46,20 @@ def _row(suite: str, one: dict[str, Any]) -> tuple[str, ...]:
 
 def _choice(one: dict[str, Any]) -> tuple[str, str]:
     return code(one["rule"]["format"]), code(one["rule"]["compression_ratio"])
+
+
+def calibrated_formats_table() -> str:
+    """A row for each format and rank: the share of the individual accuracy, and once calibrated."""
+    rows = [
+        (
+            *_choice(one),
+            f"{one['individual']:.3f}",
+            *(f"{one[what]:.3f}" for what in ("exact", "exact_share", "calibrated_share")),
+        )
+        for one in _recorded(CALIBRATED)
+    ]
+    head = ("format", "rank", "individual", code("exact"), "share of individual", "share, calibrated")
+    return table(head, rows)
 
 
 def other_formats_table() -> str:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from docs.block_formats import (
     block_formats_table,
+    calibrated_formats_table,
     exact_times_table,
     other_formats_table,
     packed_speed_table,
@@ -82,6 +83,7 @@ SECTIONS: Mapping[str, Callable[[], str]] = {
     "rank_rules": rank_rules_table,
     "rank_allocation": allocation_table,
     "block_formats": block_formats_table,
+    "calibrated_formats": calibrated_formats_table,
     "other_formats": other_formats_table,
     "store_sizes": store_sizes_table,
     "packed_speed": packed_speed_table,
