@@ -85,14 +85,14 @@ def main() -> None:
         for choice in CHOICES
     }
     queries = first_inputs(next(iter(engines.values())), given.data)
-    recorded = []
+    recorded = {}
     for together in (1, INPUTS):
         times = minima(
             {name: answering(engine, queries, together) for name, engine in engines.items()}, given.rounds
         )
         first = next(iter(times.values()))
         ratios = {name: seconds / first for name, seconds in times.items()}
-        recorded.append({"together": together, "seconds": first, **ratios})
+        recorded[f"{together} at a time"] = {"together": together, "seconds": first, **ratios}
         print(f"{together} at a time: {first:.2f} s, {ratios}", flush=True)
     if given.json is not None:
         given.json.write_text(json.dumps(recorded, indent=2) + "\n")

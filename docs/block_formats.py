@@ -21,6 +21,7 @@ RECORDED = {
 CALIBRATED = "block_formats_calibrated_twenty_tasks_demo.json"
 # What formats that were not taken keep, by suite.
 OTHERS = {"eight tasks": "other_formats_demo.json", "twenty tasks": "other_formats_twenty_tasks_demo.json"}
+EXACT_TIMES = RESULTS / "block_format_times_cpu.json"
 SPEED = RESULTS / "packed_speed_cpu.json"
 
 
@@ -98,7 +99,7 @@ def store_sizes_table() -> str:
 
 def exact_times_table() -> str:
     """A row for each number of inputs together: processor time of `exact` by format and rank."""
-    recorded = _recorded("block_format_times_cpu.json")
+    recorded = list(json.loads(EXACT_TIMES.read_text(encoding="utf-8")).values())
     choices = [name for name in recorded[0] if name not in ("together", "seconds")]
     rows = [(str(one["together"]), *(f"{one[name]:.2f}" for name in choices)) for one in recorded]
     return table(("inputs together", *(code(name.replace(" ", "`, `")) for name in choices)), rows)
