@@ -33,7 +33,7 @@ from mass_serve.model_store.plan import TaskInput
 from mass_serve.model_store.revisions import add_task, prune_store, remove_task, rollback_task
 from mass_serve.model_store.store import Store
 
-OPTIONS = BuildOptions(merged_base="stored")
+OPTIONS = BuildOptions(merged_base="stored", format="bfloat16")  # a conversion has something to do
 Operation = Callable[[Path], object]
 
 
