@@ -35,8 +35,13 @@ class FormedParameters(Parameters):
 
 
 def quantised(parameters: Parameters, architecture: Architecture, dtype: torch.dtype) -> FormedParameters:
-    """The parameters with linears and tables of words in whole numbers of 8 bits, all else in `dtype`."""
+    """The parameters with linears and tables of words in whole numbers of 8 bits, all else in `dtype`.
+
+    Patches are embedded in `dtype`: that matrix is small, and what it rounds away of pixels is gone for good.
+    """
     weights = set(map(weight_of, architecture.linears))
+    if not architecture.reads_text:
+        weights -= set(map(weight_of, architecture.embedding.linears))
     forms = {
         name: QuantisedWeight.of(own, dtype) if name in weights else own.to(dtype)
         for name, own in parameters.items()
