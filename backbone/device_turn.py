@@ -51,8 +51,9 @@ class Turns:
             try:
                 self._changed.wait_for(lambda: self._owner is None and self._waiting[0] == thread)
                 self._owner = thread
-            finally:  # also where waiting was interrupted
+            finally:  # also where waiting was interrupted: then the next in line would not be told
                 self._waiting.remove(thread)
+                self._changed.notify_all()
 
 
 _TURNS = Turns()  # of the process: PyTorch has one capture in it at a time, whatever the device

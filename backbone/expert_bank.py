@@ -195,11 +195,12 @@ class ExpertBank:
     def expert_set_nbytes(self, tasks: Sequence[int], *, materialised: bool) -> int:
         """How much memory the set of these tasks takes beside the shared blocks."""
         key = tuple(tasks), materialised
-        if key not in self._set_nbytes:
+        nbytes = self._set_nbytes.get(key)
+        if nbytes is None:
             if len(self._set_nbytes) >= MOST_SETS_KNOWN:
                 self._set_nbytes.clear()
-            self._set_nbytes[key] = self._nbytes_of_set(tasks, materialised=materialised)
-        return self._set_nbytes[key]
+            nbytes = self._set_nbytes[key] = self._nbytes_of_set(tasks, materialised=materialised)
+        return nbytes
 
     def _nbytes_of_set(self, tasks: Sequence[int], *, materialised: bool) -> int:
         changed = self._changed(self._vector_names(), tasks)

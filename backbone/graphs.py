@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TypeVar
 
 import torch
@@ -41,7 +42,10 @@ class Graphs:
                 graph.capture_begin(self._pool, capture_error_mode="thread_local")
                 try:
                     result = launch()
-                finally:
-                    graph.capture_end()
+                except BaseException:
+                    with suppress(RuntimeError):  # what went wrong is the launch
+                        graph.capture_end()
+                    raise
+                graph.capture_end()
             calling.wait_stream(self._stream)
         return graph, result

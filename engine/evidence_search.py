@@ -208,5 +208,7 @@ def _leaves_early(early: Evidence, modes: Sequence[ModeName]) -> Tensor:
     unless its mode has no more evidence.
     """
     needed = torch.tensor([MODES[mode].early_exit_lead for mode in modes])
-    # Written so that a NaN does not leave early: it is found not to be finite at the end.
-    return (early.leads >= needed) & ((early.gains <= 0) | needed.isneginf())
+    # Written so that a NaN does not leave early: it is found not to be finite at the end. An infinite lead
+    # does not either where a mode has no early exit, as among samples of such modes alone nobody asks.
+    leads = (early.leads >= needed) & ~needed.isposinf()
+    return leads & ((early.gains <= 0) | needed.isneginf())

@@ -123,13 +123,14 @@ def load_opened(
         raise ValueError(f"{store.files.url} has no task that is not unloaded: load one of them")
     mode = known_mode(manifest.router) if mode is None else mode_named(mode)
     architecture = manifest.backbone
+    _check_dtype(device, dtype)
     digest = manifest.files[PRETRAINED_FILE]
     before = previous
     if previous is not None and (previous.pretrained_sha256, previous.dtype) != (digest, dtype):
         previous = None  # of another encoder: nothing of it can be shared
     if previous is None:
         is_shared = read_pretrained is not Store.load_pretrained
-        pretrained = _placed_all(read_pretrained(store), architecture, device, dtype, is_shared)
+        pretrained = placed_parameters(read_pretrained(store), architecture, device, dtype, is_shared)
     else:
         pretrained = previous.pretrained
     experts = tuple(source_of(store, task) for task in tasks)
@@ -219,7 +220,15 @@ def _tokenizer(
     return TextTokenizer(*wanted)
 
 
-def _placed_all(
+def _check_dtype(device: torch.device, dtype: torch.dtype) -> None:
+    """Raises ValueError for a dtype that the device does not compute in."""
+    if dtype == torch.int8 and backend_for(device) == "fused":
+        raise ValueError(
+            f"dtype: int8 is computed on a CPU, and the device is {device.type}: use bfloat16, or auto"
+        )
+
+
+def placed_parameters(
     parameters: Mapping[str, Tensor],
     architecture: Architecture,
     device: torch.device,
@@ -228,16 +237,11 @@ def _placed_all(
 ) -> Parameters:
     """The parameters of an encoder on the device in the dtype, in the form in which products are fastest.
 
-    What is shared with other processes stays where it is. Raises ValueError for a dtype that the device does
-    not compute in.
+    What is shared with other processes stays where it is.
     """
-    is_fused = backend_for(device) == "fused"
     if dtype == torch.int8:
-        if is_fused:
-            raise ValueError(
-                f"dtype: int8 is computed on a CPU, and the device is {device.type}: use bfloat16, or auto"
-            )
         return quantised(parameters, architecture, wide_dtype(device))
+    is_fused = backend_for(device) == "fused"
     if not is_fused and not is_shared and gains_by_reordering(device, dtype):
         return reordered(parameters, architecture, dtype)
     return {name: _placed(tensor, device, dtype) for name, tensor in parameters.items()}
@@ -322,7 +326,7 @@ def _first_pass_weights(
     if stored is None:
         stored = bank.merged_parameters(names, range(merged))
     wanted = {name: tensor for name, tensor in stored.items() if name in names}
-    return _placed_all(wanted, architecture, bank.device, dtype)
+    return placed_parameters(wanted, architecture, bank.device, dtype)
 
 
 def _calibration(store: Store, names: Sequence[str]) -> Calibration | None:

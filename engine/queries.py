@@ -166,17 +166,18 @@ def batch_patches(
             found = f"{query.pixels.dtype} {tuple(query.pixels.shape)}"
             raise ValueError(f"pixels must be uint8 or float32 {expected}, got {found}")
     images = list({id(query.pixels): query.pixels for query in of_images}.values())
-    normalised = torch.empty(len(images), *expected, device=like.device)
+    mixed = len({image.dtype for image in images}) > 1
+    normalised = torch.empty(len(images) if mixed else 0, *expected, device=like.device)
     # Bytes and numbers that are normalised already are sent to the device as one tensor of each.
     for dtype in (torch.uint8, torch.float32):
         rows = [row for row, image in enumerate(images) if image.dtype == dtype]
         if rows:
             pixels = uploaded(torch.stack([images[row] for row in rows]), like.device)
             pixels = preprocessing.normalise(pixels) if dtype == torch.uint8 else pixels
-            if len(rows) == len(images):
-                normalised = pixels
-            else:
+            if mixed:
                 normalised[rows] = pixels
+            else:
+                normalised = pixels
     patches = patchify(normalised.to(like.dtype), patch_size)
     if len(images) == len(queries):
         return patches

@@ -8,11 +8,11 @@ from functools import partial
 
 from torch import Tensor
 
-from mass_serve.backbone import ExpertBank, FormedParameters, forms_of
+from mass_serve.backbone import ExpertBank, FormedParameters, Parameters, forms_of
 from mass_serve.engine import Engine
 from mass_serve.engine.execution import Execution
 from mass_serve.engine.loaded_store import LoadedStore
-from mass_serve.engine.loading import first_pass_names, runs_on_merged_base
+from mass_serve.engine.loading import first_pass_names, placed_parameters, runs_on_merged_base
 from mass_serve.evaluation.changes import TaskChanges
 from mass_serve.merging import TaskSingularVectors, task_singular_vectors
 from mass_serve.router import PAPER, ModeName
@@ -37,11 +37,16 @@ class Variants:
             loaded = replace(loaded, first_pass=self._merged_base(names))
         return Engine(replace(loaded, mode=mode or loaded.mode), self.execution, self.set_cache_bytes)
 
-    def _merged_base(self, names: Collection[str]) -> dict[str, Tensor]:
+    def _merged_base(self, names: Collection[str]) -> Parameters:
+        bank = self.loaded.bank
         if self.merged_base is None:
-            return self.loaded.bank.merged_parameters(names, range(self.loaded.bank.num_tasks))
-        like = next(iter(self.loaded.pretrained.values()))
-        return {name: self.merged_base[name].to(like.device, like.dtype) for name in names}
+            return self._placed(bank.merged_parameters(names, range(bank.num_tasks)))
+        return self._placed({name: self.merged_base[name] for name in names})
+
+    def _placed(self, parameters: Mapping[str, Tensor]) -> Parameters:
+        """Parameters in the form in which a server of this store would have them."""
+        loaded = self.loaded
+        return placed_parameters(parameters, loaded.architecture, loaded.device, loaded.dtype)
 
     def of_first_tasks(self, count: int) -> Engine:
         """An engine of the first `count` tasks, at the rank that they have in the store."""
@@ -73,7 +78,7 @@ class Variants:
         loaded = self.loaded
         first_pass, pretrained = forms_of(loaded.first_pass), forms_of(loaded.pretrained)
         merged = [name for name, weight in first_pass.items() if weight is not pretrained[name]]
-        own = bank.merged_parameters(merged, range(tasks))
+        own = forms_of(self._placed(bank.merged_parameters(merged, range(tasks))))
         # What inputs told of the evidence is not true of another rank or other tasks.
         changed = replace(
             loaded,

@@ -31,7 +31,8 @@ def activate_(x: Tensor, activation: HeadActivation) -> Tensor:
         relu(x)       = max(x, 0)
 
     Sigmoid is spelled out: on a CPU its vector loop and its remainder loop round differently, as tanh's do,
-    so an element's bits would depend on its place in memory; those of exp do not.
+    so an element's bits would depend on its place in memory; those of exp do not. The error function of a
+    tensor of a single element is rounded otherwise than that of the same element among others.
     """
     if activation == "relu":
         return x.relu_()

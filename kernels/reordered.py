@@ -4,7 +4,7 @@
 
 Measured on one thread of a processor with AVX512, [N, 768] by [768, 3072]: float32 products take 0.82 of the
 time of plain ones for N = 400 and 0.70 for N = 50, those of bfloat16 0.89 and 0.76. A row's bits depend on
-neither the number of rows, from 2 on, nor that of threads: `tests/kernels/test_reordered.py` measures that.
+neither the number of rows, from 8 on, nor that of threads: `tests/kernels/test_reordered.py` measures that.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from mass_serve.kernels.bfloat16 import multiplies_bfloat16
 
-LEAST_ROWS = 8  # a single one is summed in another order
+LEAST_ROWS = 8  # one is summed in another order, and a few more are no slower as eight
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +54,8 @@ class ReorderedWeight:
 
     def __getitem__(self, rows: slice) -> ReorderedWeight:
         """The weight of some output rows, whose products cost as much as those of the whole."""
-        return replace(self, rows=self._rows[rows])
+        chosen = self._rows[rows]
+        return self if chosen == self._rows else replace(self, rows=chosen)
 
     def widened(self) -> Tensor:
         """W [d_out, d_in] as a plain tensor, in memory of its own."""
@@ -87,7 +88,11 @@ class ReorderedWeight:
 
 
 def gains_by_reordering(device: torch.device, dtype: torch.dtype) -> bool:
-    """Tells whether products with reordered weights are faster there, and as stable as measured."""
+    """Tells whether products with reordered weights are faster there, and as stable as measured.
+
+    That was measured on processors with AVX512 and no AMX; where there is AMX, oneDNN does without it
+    (`kernels.matrix_libraries`).
+    """
     if device.type != "cpu" or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return False
     if not torch.cpu.get_capabilities().get("avx512_f", False):

@@ -68,7 +68,7 @@ def nearest_tile(
 ) -> TileShape:
     """The tile of `tile_shape` for a device of that name with `room` bytes of shared memory for a block.
 
-    None: it is not known, and any tile fits.
+    None: it is not known, and any tile fits. Raises ValueError where none does.
     """
 
     def fits(tile: TileShape) -> bool:
@@ -81,17 +81,22 @@ def nearest_tile(
 
     entries = [entry for entry in _table() if (entry.kernel, entry.dtype) == (kernel, dtype)]
     entries = [entry for entry in entries if fits(entry.tile)]
+    if not entries:
+        raise ValueError(f"no tile of the {kernel} kernel in {dtype} fits {room} bytes of shared memory")
     return min(entries, key=distance).tile
 
 
-@cache
 def shared_bytes(device: torch.device) -> int | None:
     """How much shared memory a block of a kernel may have on a device; None on a CPU."""
     if device.type != "cuda":
         return None
+    return _shared_bytes(torch.cuda.current_device() if device.index is None else device.index)
+
+
+@cache
+def _shared_bytes(index: int) -> int:
     from triton.runtime import driver  # where there is a GPU, there is Triton
 
-    index = torch.cuda.current_device() if device.index is None else device.index
     found: int = driver.active.utils.get_device_properties(index)["max_shared_mem"]
     return found
 

@@ -7,9 +7,9 @@ What a manifest has a default of its own for, its model says (`format.entries.Ro
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from mass_serve.backbone.architecture import Token
 from mass_serve.model_store.format.block_formats import BlockDtype, BlockFormat
@@ -109,6 +109,12 @@ class BuildOptions(BaseModel):
         default=False,
         description="decompose whole matrices; by default their leading part, with a measured bound",
     )
+
+    @model_validator(mode="after")
+    def _blocks_are_kept_in_one_way(self) -> Self:
+        if self.format is not None and self.block_dtype not in (None, self.format):
+            raise ValueError(f"format {self.format} and block_dtype {self.block_dtype}: give one of them")
+        return self
 
     @property
     def block_format(self) -> BlockFormat:

@@ -36,8 +36,6 @@ UPRIGHT = {
 # The orientations whose upright image has the first row as a column, ends on its left where the first
 # column was, and ends above where the first row was.
 TRANSPOSED, FROM_THE_RIGHT, FROM_BELOW = {5, 6, 7, 8}, {2, 3, 6, 7}, {3, 4, 7, 8}
-# The parts of its size that a JPEG's decoder can make.
-SHRINKS = (8, 4, 2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +64,7 @@ def decode_surveyed(
     """
     try:
         image = Image.open(BytesIO(data), formats=(surveyed.format,))
-        part = 1 if least_edge is None else _shrunk(image, least_edge)
+        part = 1 if least_edge is None else _part_to_decode(image, least_edge)
         image.load()
         _check_size(image, surveyed, part)
         orientation = _orientation(image)
@@ -85,11 +83,12 @@ def decode_surveyed(
         ) from error
 
 
-def _shrunk(image: Image.Image, least_edge: int) -> int:
+def _part_to_decode(image: Image.Image, least_edge: int) -> int:
     """Tells the decoder of a JPEG to make a part of its size alone; returns 2, 4 or 8 for that, 1 for all."""
     short, long = sorted(image.size)
     # Of strips most is cut off before they are resized.
-    if image.format != "JPEG" or long > LONGEST_SHAPE * short:
+    # Of several pictures in a JPEG, which cameras make, Pillow says MPO; the first is what is decoded.
+    if image.format not in ("JPEG", "MPO") or long > LONGEST_SHAPE * short:
         return 1
     part = next((part for part in PARTS if short // part >= least_edge), 1)
     if part > 1:

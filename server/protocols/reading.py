@@ -57,4 +57,7 @@ def _is_read_at_once(body: bytes, content_type: str) -> bool:
     """Tells whether a body is an image file by itself, or little JSON."""
     if is_form(body, content_type):
         return False
-    return len(body) <= JSON_BYTES_AT_ONCE or not is_json(body, content_type)
+    if len(body) <= JSON_BYTES_AT_ONCE:
+        return True
+    # What is said to be JSON may be parsed as that although it is none.
+    return "json" not in content_type.lower() and not is_json(body, content_type)

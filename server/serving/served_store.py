@@ -94,6 +94,7 @@ class ServedStore:
         self._told_of_hanging = False
         self._poll_waits: Reload | None = None  # among those asked for, not yet begun
         self._busy_since: float | None = None  # None while the store is not read
+        self.is_loading = False  # an engine is made, and more than a revision read
         self._open: set[Reload] = set()  # asked for, and not yet done
         self._asked: queue.SimpleQueue[Reload | None] = queue.SimpleQueue()
         self._ended = False
@@ -270,12 +271,15 @@ class ServedStore:
             revision = self._source.revision()
             if self._beside is not None:
                 self._beside.give_way()
+            self.is_loading = True
             engine = self._source.load(change.without(self.unloaded), self.engine)
             _warm_up(engine)
         except Exception as error:
             self._fail(revision, error)
             change.fail(error)
             return
+        finally:
+            self.is_loading = False
         seconds = time.monotonic() - started
         self.unloaded = frozenset(engine.left_out)
         self._observer.engine_loaded(engine, seconds)

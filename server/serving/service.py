@@ -211,7 +211,7 @@ class Service:
 
     def _memory_to_be_freed(self) -> int:
         """The bytes of bodies and, while a store is loaded, as much as that is sure to leave behind."""
-        return self.held_bytes + (WORTH_GIVING_BACK if self.store.load_seconds else 0)
+        return self.held_bytes + (WORTH_GIVING_BACK if self.store.is_loading else 0)
 
     def hold(self, nbytes: int, context: RequestContext) -> None:
         """Counts bytes that a request is about to take, from any thread; raises as `HeldBytes.hold` does."""

@@ -98,7 +98,8 @@ async def _answer(scope: Scope, receive: Receive, send: Send) -> None:
 def called_with_request(function: Callable[..., Any] | None) -> Source:
     """Returns a function of a request that calls this one, of which every parameter comes from a request.
 
-    A parameter is the request, a text that is part of the path, one `Query()` with a default, or what another
+    A parameter is the request, a text that is part of the path, one `Query()` with a default and neither
+    bounds nor a name of its own, or what another
     function, `Depends()`, makes of the request. Raises TypeError for any other, and for a plain function: the
     framework would run it on a thread.
     """
@@ -108,7 +109,7 @@ def called_with_request(function: Callable[..., Any] | None) -> Source:
     queries: dict[str, tuple[Any, Any]] = {}
     for name, parameter in inspect.signature(function, eval_str=True).parameters.items():
         mark = next((one for one in get_args(parameter.annotation)[1:] if isinstance(one, MARKS)), None)
-        if isinstance(mark, params.Query) and parameter.default is not parameter.empty:
+        if isinstance(mark, params.Query) and _is_plain(mark) and parameter.default is not parameter.empty:
             queries[name] = get_args(parameter.annotation)[0], parameter.default
         elif mark is None and _is_kind_of(parameter.annotation, HTTPConnection):
             sources[name] = _request
@@ -132,6 +133,10 @@ def called_with_request(function: Callable[..., Any] | None) -> Source:
 
 def _is_coroutine_function(function: Callable[..., Any]) -> bool:
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)
+
+
+def _is_plain(mark: params.Query) -> bool:
+    return not mark.metadata and mark.alias is None and mark.validation_alias is None
 
 
 def _is_kind_of(annotation: Any, kind: type) -> bool:

@@ -14,10 +14,13 @@ from benchmarks.aot_compile import H200
 from benchmarks.gpu_targets import ENCODERS, TARGETS
 from benchmarks.kernels_aot import problems, product_variant, row_and_router_variants
 from mass_serve.kernels.activations import ACTIVATIONS, Activation
+from mass_serve.kernels.embedding.fused import added_rows_kernel, embedding_kernel
 from mass_serve.kernels.energies.fused import energies_kernel
+from mass_serve.kernels.gate.fused import gate_kernel
 from mass_serve.kernels.layer_norm.fused import layer_norm_kernel
 from mass_serve.kernels.low_rank.triton_kernels import expand_kernel, shrink_kernel
 from mass_serve.kernels.positions.fused import positions_kernel
+from mass_serve.kernels.residual.fused import coefficients_kernel, residuals_kernel
 from mass_serve.kernels.tile_shapes import Kernel
 
 pytestmark = [
@@ -60,10 +63,15 @@ def test_the_other_kernels_spill_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    "kernel", [expand_kernel, shrink_kernel, layer_norm_kernel, positions_kernel, energies_kernel]
+    "kernel",
+    [
+        *(expand_kernel, shrink_kernel, layer_norm_kernel, positions_kernel, energies_kernel),
+        *(embedding_kernel, added_rows_kernel, gate_kernel, coefficients_kernel, residuals_kernel),
+    ],
+    ids=lambda kernel: kernel.__name__,
 )
 def test_what_follows_from_a_batch_specialises_no_kernel(kernel: object) -> None:
-    varying = {"num_tiles", "record_length", "field", "tokens", "num_tasks"}
+    varying = {"num_tiles", "record_length", "field", "tokens", "num_tasks", "batch", "elements", "before"}
     parameters = {one.name: one.do_not_specialize for one in kernel.params}  # type: ignore[attr-defined]
     assert all(parameters[name] for name in varying & parameters.keys())
     assert varying & parameters.keys()

@@ -54,6 +54,12 @@ def test_a_row_has_the_same_bits_in_every_product(
             assert torch.equal(weight.product(x[part], None, added[part]), whole_sum[part]), (rows, count)
 
 
+def test_a_slice_of_all_rows_is_the_weight_itself() -> None:
+    weight = ReorderedWeight.of(random(48, 64))
+    assert weight[:] is weight
+    assert weight[8:][:] is not weight
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("rows", [1, 5, 40])
 def test_a_linear_is_that_of_the_plain_weight(rows: int, dtype: torch.dtype) -> None:

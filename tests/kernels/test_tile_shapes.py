@@ -7,7 +7,8 @@ from dataclasses import asdict, fields
 import pytest
 import torch
 
-from mass_serve.kernels.tile_shapes import TileShape, read_table, tile_shape
+from benchmarks.gpu_targets import TARGETS
+from mass_serve.kernels.tile_shapes import Kernel, TileShape, nearest_tile, read_table, tile_shape
 
 CPU = torch.device("cpu")
 
@@ -24,6 +25,15 @@ def test_an_entry_is_found_for_its_own_product() -> None:
 @pytest.mark.parametrize("columns", [1, 38, 4096])
 def test_every_product_has_a_tile(kernel: str, dtype: torch.dtype, columns: int) -> None:
     assert tile_shape(kernel, dtype, columns, 1000, CPU).block_m > 0  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kernel", ["expand", "shrink"])
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_every_product_has_a_tile_where_there_is_the_least_memory(kernel: Kernel, dtype: str) -> None:
+    least = min(target.shared_bytes for target in TARGETS.values())
+    assert nearest_tile(kernel, dtype, 768, 768, "a small GPU", least).block_m > 0
+    with pytest.raises(ValueError, match=f"no tile of the {kernel} kernel in {dtype} fits 1024 bytes"):
+        nearest_tile(kernel, dtype, 768, 768, "a small GPU", 1024)
 
 
 def test_what_lies_behind_a_rank_is_written_before_it_is_read() -> None:

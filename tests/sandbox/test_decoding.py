@@ -60,6 +60,25 @@ def test_a_scaled_jpeg_is_nearly_the_exact_one(
     assert np.abs(exact - scaled).max() <= 16
 
 
+def test_the_first_of_several_pictures_in_a_jpeg_is_scaled_as_one_alone() -> None:
+    """Cameras write such files, and add a preview or a depth map."""
+    coarse = Image.fromarray(np.random.default_rng(0).integers(0, 256, (6, 9, 3), dtype=np.uint8))
+    image, other = coarse.resize((401, 301), Image.Resampling.BICUBIC), Image.new("RGB", (40, 30))
+    surveyed = ImageSurvey("JPEG", image.width, image.height, work=0)
+    resizing = Resizing(24, 20, "bicubic", scaled=True)
+    files = BytesIO(), BytesIO()
+    image.save(files[0], "JPEG", quality=95)
+    image.save(files[1], "MPO", quality=95, save_all=True, append_images=[other])
+    alone, first = (
+        np.frombuffer(
+            decode(memoryview(file.getvalue()), DecodeOptions(surveyed, resizing).packed()), np.uint8
+        )
+        for file in files
+    )
+    assert np.array_equal(alone, first)
+    assert not np.array_equal(first, resizing.pixels(image).ravel())
+
+
 def test_other_formats_are_decoded_whole() -> None:
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (200, 200, 3), dtype=np.uint8))
     stream = BytesIO()

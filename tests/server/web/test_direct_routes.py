@@ -107,6 +107,16 @@ def test_a_parameter_that_no_request_has_is_told_at_once() -> None:
         called_with_request(unclear)
 
 
+@pytest.mark.parametrize("mark", [Query(ge=1), Query(alias="num"), Query(max_length=3)])
+def test_bounds_and_names_of_parameters_are_not_passed_over(mark: object) -> None:
+    async def bounded(number: Annotated[int, mark] = 5) -> Response:  # type: ignore[valid-type]
+        raise AssertionError(number)
+
+    bounded.__annotations__["number"] = Annotated[int, mark]
+    with pytest.raises(TypeError, match="'number'"):
+        called_with_request(bounded)
+
+
 def plain(request: Request) -> str:
     return request.method
 
