@@ -26,11 +26,11 @@ class LazyCommand:
         """Imports the module and returns the command, which Typer has no public type for."""
         own = typer.Typer()
         import_module(self.module).register(own)
-        _collect_garbage_of_commands()
+        _resume_garbage_collection()
         return typer.main.get_group(own).commands[name]
 
 
-def _collect_garbage_of_commands() -> None:
+def _resume_garbage_collection() -> None:
     """Where the program has put the search for garbage off, it begins, and leaves out what was imported.
 
     That stays for as long as the process does, and to search it would hold up whoever waits for an answer.

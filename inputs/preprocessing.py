@@ -59,8 +59,8 @@ class Resizing:
         if image.size != target:
             image = image.resize(target, INTERPOLATIONS[self.interpolation], box)
         left, top = (self._half(edge - self.crop) for edge in target)
-        box = (left, top, left + self.crop, top + self.crop)
-        pixels = np.asarray(image.crop(box), dtype=np.uint8)  # a crop beyond the border is black
+        cut = (left, top, left + self.crop, top + self.crop)
+        pixels = np.asarray(image.crop(cut), dtype=np.uint8)  # a crop beyond the border is black
         return np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
     def _half(self, margin: int) -> int:
