@@ -105,7 +105,7 @@ def main() -> None:
     parser.add_argument("--times", type=int, nargs="+", default=[4, 16], help="edge over the store's size")
     parser.add_argument("--json", type=Path, help="write the figures here")
     options = parser.parse_args()
-    engine = Engine.load(options.store)
+    engine = Engine.load(options.store, dtype="float32")
     found = []
     for times in options.times:
         found.append(compared(engine, options.data, times))

@@ -63,6 +63,7 @@ def recipe(encoder: str, count: int) -> str:
         f"out: stores/{encoder}-{count}-tasks",
         "mode: paper",
         "patch_embedding: averaged # as the paper's code has it",
+        "format: bfloat16 # by default blocks are rounded to 4 bits, which the paper's are not",
         "allow_pickle: true # OpenAI's repositories may hold pickles alone; safetensors are preferred",
         "tasks:",
     ]
