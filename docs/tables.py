@@ -41,7 +41,7 @@ def _default(name: str, field: FieldInfo) -> str:
         return "depends on the machine"
     if field.default is None:
         return "none"
-    if name.endswith("_bytes"):
+    if name.endswith("_bytes") and field.default:
         for unit, called in UNITS:
             if field.default % unit == 0:
                 return f"{field.default // unit} {called}"

@@ -144,7 +144,7 @@ class Metrics(GuardingMetrics, GroupMetrics, AnswerCacheMetrics):
 
         self.fallbacks = Counter(
             "mass_routing_fallback",
-            "Routed images for which no task was above the threshold.",
+            "Routed images for which no task was above the threshold; kept answers are not counted.",
             registry=self.registry,
         )
 

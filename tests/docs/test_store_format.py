@@ -144,5 +144,12 @@ def test_the_calibrations_tensors_are_the_programs() -> None:
         )
 
 
+def test_what_version_2_alone_has_is_named_where_versions_are_told_apart() -> None:
+    keys = re.findall(r"^\| `(\w+)` \|.*\bversion 2\b.*\balone\b", FORMAT, re.MULTILINE)
+    assert len(keys) > 15
+    told = re.findall(r"`([a-z_]+)`", section(FORMAT, "versions"))
+    assert [key for key in keys if key not in told] == []
+
+
 def test_the_name_of_a_task_is_the_programs() -> None:
     assert f"`{TASK_NAME_PATTERN.strip('^$')}`" in FORMAT
