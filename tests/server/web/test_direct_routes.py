@@ -109,7 +109,7 @@ def test_a_parameter_that_no_request_has_is_told_at_once() -> None:
 
 @pytest.mark.parametrize("mark", [Query(ge=1), Query(alias="num"), Query(max_length=3)])
 def test_bounds_and_names_of_parameters_are_not_passed_over(mark: object) -> None:
-    async def bounded(number: Annotated[int, mark] = 5) -> Response:  # type: ignore[valid-type]
+    async def bounded(number: Annotated[int, mark] = 5) -> Response:
         raise AssertionError(number)
 
     bounded.__annotations__["number"] = Annotated[int, mark]
