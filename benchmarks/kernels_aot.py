@@ -1,6 +1,6 @@
 """Compiles the kernels for GPUs that are not here, and fails on what would make them slow or not run at all.
 
-    python -m benchmarks.kernels_aot --json benchmarks/results/kernels_aot.json
+    python -m benchmarks.kernels_aot [--json FILE]
     python -m benchmarks.kernels_aot --architecture sm_90a --architecture gfx942 --encoder ViT-L/14
 
 For each architecture: the linears of each encoder in bfloat16, with the tile that the table has for it, for
