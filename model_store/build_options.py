@@ -89,7 +89,7 @@ class BuildOptions(BaseModel):
         " which is faster and changes pixels a little",
     )
     block_dtype: BlockDtype | None = Field(
-        default=None, description="dtype of the singular blocks, in place of --format"
+        default=None, description="dtype of the singular blocks, in place of --format (not beside it)"
     )
     format: BlockFormat | None = Field(
         default=None,

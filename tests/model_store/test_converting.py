@@ -96,11 +96,14 @@ class TestBuilding:
         assert store.verify() == []
 
     def test_a_format_of_floating_point_numbers_is_that_dtype(self, suite: Suite, tmp_path: Path) -> None:
-        options = BuildOptions(format="float16", block_dtype="float32")
-        store = build(suite.pretrained, suite.tasks[:1], tmp_path / "s", options)
+        store = build(suite.pretrained, suite.tasks[:1], tmp_path / "s", BuildOptions(format="float16"))
         vectors = store.load_experts("digits").singular_vectors[QKV]
         assert isinstance(vectors, TaskSingularVectors)
         assert vectors.u.dtype == torch.float16
+
+    def test_two_ways_to_keep_blocks_are_refused(self) -> None:
+        with pytest.raises(ValueError, match="format int4 and block_dtype float32: give one of them"):
+            BuildOptions(format="int4", block_dtype="float32")
 
     def test_the_same_build_has_the_same_bytes(self, suite: Suite, tmp_path: Path) -> None:
         first, second = (
