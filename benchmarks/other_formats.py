@@ -272,7 +272,7 @@ def suite_of(models: Path, data: Path) -> Suite:
     """Reads the models and the data."""
     tasks = inputs_of(models, data)
     with tempfile.TemporaryDirectory() as folder:
-        store = build(models / "pretrained", tasks, Path(folder) / "store", BuildOptions())
+        store = build(models / "pretrained", tasks, Path(folder) / "store", BuildOptions(format="bfloat16"))
         loaded = load_store(store.files.url, torch.device("cpu"), torch.float32, "exact")
         engine = Engine(loaded, Execution.LOW_RANK, SET_CACHE_BYTES)
     return Suite(engine, {task.name: task.checkpoint for task in tasks}, data)

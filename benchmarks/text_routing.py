@@ -117,7 +117,7 @@ def _words(loaded: LoadedStore, texts: Texts) -> Tensor:
 
 
 def _batches(files: InputFiles, loaded: LoadedStore, root: Path, items: Sequence[Item]) -> Iterator[Batch]:
-    like = next(iter(loaded.pretrained.values()))
+    like = loaded.bank.like
     for inputs in input_batches(files, root, items):
         yield files.batch(loaded.architecture, inputs, like)
 

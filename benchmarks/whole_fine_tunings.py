@@ -64,7 +64,7 @@ class WholeFineTunings:
         """Yields the `evaluation` part in batches of one task, at most `MOST` inputs of each."""
         files = files_of(Engine(self.loaded, Execution.LOW_RANK, GIB))
         labels = of_whole_inputs({task.name: task for task in self.store.manifest.tasks})
-        root, like = self.folder / "evaluation", next(iter(self.loaded.pretrained.values()))
+        root, like = self.folder / "evaluation", self.loaded.bank.like
         labelled = (one for one in files.labelled(root, labels) if one.task in self.tasks)
         chosen = drawn(labelled, MOST)
         for number, task in enumerate(self.tasks):

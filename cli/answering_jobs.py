@@ -53,7 +53,7 @@ class Here:
 
     def run(self, job: Job, told: Told) -> Done:
         """Runs a job. Raises JobError."""
-        device = next(iter(self._engine.bank.pretrained.values())).device.type
+        device = self._engine.bank.device.type
         return run_job(self._engine, job, _depends_on(self.settings, self.store_revision, device), told)
 
 

@@ -17,7 +17,7 @@ from mass_serve.engine.cached_memory import release_cached_memory
 from mass_serve.engine.engine import Engine
 from mass_serve.engine.entities import Aggregation, Entity
 from mass_serve.engine.flips import Flip, flip
-from mass_serve.engine.kept_answers import kept, nbytes_of
+from mass_serve.engine.kept_answers import answer_nbytes, kept
 from mass_serve.engine.named_tasks import UnknownTaskError
 from mass_serve.engine.options import EngineOptions
 from mass_serve.engine.priors import Priors
@@ -59,9 +59,9 @@ __all__ = [
     "TextQuery",
     "TokenClassification",
     "UnknownTaskError",
+    "answer_nbytes",
     "flip",
     "kept",
-    "nbytes_of",
     "release_cached_memory",
     "unsplit",
 ]

@@ -45,7 +45,7 @@ from mass_serve.engine.set_cache import SetCache, SetKey
 from mass_serve.engine.stages import StageClock
 from mass_serve.engine.warm_up import warm_up
 from mass_serve.inputs.texts import Text, TextTokenizer, Tokens, check_texts
-from mass_serve.kernels.transfers import rows_of
+from mass_serve.kernels.transfers import selected_rows
 from mass_serve.model_store.errors import StoreError
 from mass_serve.model_store.format.entries import TaskEntry
 from mass_serve.model_store.store import Store
@@ -231,7 +231,7 @@ class Engine:
         with clock.stage("heads"):
             rows = [row for row, one in enumerate(second_passes) if one.sample not in embedded]
             own = [second_passes[row] for row in rows]
-            results = apply_heads(self._loaded.heads, own, rows_of(embeddings, rows))
+            results = apply_heads(self._loaded.heads, own, selected_rows(embeddings, rows))
             wanted = self._answers.embeddings(second_passes, embedded, embeddings)
             return wanted | self._answers.answers(found, results, prior)
 

@@ -3,7 +3,7 @@
 What an answer holds are rows of tensors of its whole batch: who keeps one would keep them all.
 
     mine = kept(answer)
-    room -= nbytes_of(mine)
+    room -= answer_nbytes(mine)
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def kept(answer: AnyAnswer) -> AnyAnswer:
     )
 
 
-def nbytes_of(answer: AnyAnswer) -> int:
+def answer_nbytes(answer: AnyAnswer) -> int:
     """About how much memory an answer takes that was `kept`."""
     return ANSWER_BYTES + sum(TENSOR_BYTES + tensor.nbytes for tensor in _tensors(answer))
 

@@ -12,7 +12,7 @@ from mass_serve.backbone import Packed, WordEmbedding, patchify
 from mass_serve.engine.preprocessing import ImagePreprocessor
 from mass_serve.engine.priors import Priors, log_prior_rows
 from mass_serve.inputs.texts import Places
-from mass_serve.kernels.transfers import rows_of, uploaded
+from mass_serve.kernels.transfers import selected_rows, uploaded
 from mass_serve.model_store.format.entries import TaskEntry
 from mass_serve.router import ModeName, Prior, Remembered
 
@@ -166,20 +166,18 @@ def batch_patches(
             found = f"{query.pixels.dtype} {tuple(query.pixels.shape)}"
             raise ValueError(f"pixels must be uint8 or float32 {expected}, got {found}")
     images = list({id(query.pixels): query.pixels for query in of_images}.values())
-    mixed = len({image.dtype for image in images}) > 1
-    normalised = torch.empty(len(images) if mixed else 0, *expected, device=like.device)
     # Bytes and numbers that are normalised already are sent to the device as one tensor of each.
+    order, parts = [], []
     for dtype in (torch.uint8, torch.float32):
         rows = [row for row, image in enumerate(images) if image.dtype == dtype]
         if rows:
             pixels = uploaded(torch.stack([images[row] for row in rows]), like.device)
-            pixels = preprocessing.normalise(pixels) if dtype == torch.uint8 else pixels
-            if mixed:
-                normalised[rows] = pixels
-            else:
-                normalised = pixels
+            parts.append(preprocessing.normalise(pixels) if dtype == torch.uint8 else pixels)
+            order += rows
+    normalised = parts[0] if len(parts) == 1 else torch.cat(parts)
+    normalised = selected_rows(normalised, sorted(range(len(order)), key=order.__getitem__))
     patches = patchify(normalised.to(like.dtype), patch_size)
     if len(images) == len(queries):
         return patches
     places = {id(image): row for row, image in enumerate(images)}
-    return rows_of(patches, [places[id(query.pixels)] for query in of_images])
+    return selected_rows(patches, [places[id(query.pixels)] for query in of_images])

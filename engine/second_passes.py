@@ -12,7 +12,7 @@ from torch import Tensor
 from mass_serve.backbone import Batch, ExpertSet, Packed, Passes, joined, lengths_of
 from mass_serve.engine.set_cache import SetCache, SetKey
 from mass_serve.kernels import group_by_expert_set
-from mass_serve.kernels.transfers import rows_of
+from mass_serve.kernels.transfers import selected_rows
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class SecondPassRunner:
         embeddings = joined(parts)
         assert isinstance(embeddings, Tensor)
         places = sorted(range(len(order)), key=order.__getitem__)
-        return rows_of(embeddings, places)
+        return selected_rows(embeddings, places)
 
     def states(self, second_passes: Sequence[SecondPass], inputs: Batch) -> list[Tensor]:
         """The last hidden states [L, D] of second passes for each token, of B samples as above."""
@@ -115,5 +115,5 @@ def _inputs(second_passes: Sequence[SecondPass], inputs: Batch) -> Batch:
     tokens = [one.tokens for one in second_passes if one.tokens is not None]
     if not tokens:
         samples = [one.sample for one in second_passes]
-        return rows_of(inputs, samples) if isinstance(inputs, Tensor) else inputs[samples]
+        return selected_rows(inputs, samples) if isinstance(inputs, Tensor) else inputs[samples]
     return Packed.of(tokens) if isinstance(inputs, Packed) else torch.stack(tokens)

@@ -23,7 +23,7 @@ def warm_up(
     """
     if backend_for(loaded.device) == "reference":
         return
-    architecture, like = loaded.architecture, next(iter(loaded.pretrained.values()))
+    architecture, like = loaded.architecture, loaded.bank.like
     with device_turn(loaded.device):
         for head in loaded.heads:
             width = architecture.width if head.each_token else architecture.embedding_dim

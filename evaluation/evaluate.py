@@ -162,7 +162,7 @@ def _unfamiliar(run: Run, engine: Engine, first: Method, options: Options) -> Un
 
 def _settings(engine: Engine, changes: TaskChanges, options: Options) -> dict[str, object]:
     """Everything that the answers depend on beside the inputs: a journal is of one such setting."""
-    like = next(iter(engine.bank.pretrained.values()))
+    like = engine.bank.like
     own = {
         "store_revision": engine.store_revision,
         "tasks": list(engine.tasks),

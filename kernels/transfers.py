@@ -24,7 +24,7 @@ def downloaded(*tensors: Tensor) -> list[Tensor]:
     return [part.view(tensor.shape) for part, tensor in zip(parts, tensors, strict=True)]
 
 
-def rows_of(x: Tensor, rows: Sequence[int]) -> Tensor:
+def selected_rows(x: Tensor, rows: Sequence[int]) -> Tensor:
     """`x[rows]`; x itself where those are all of its rows in their order."""
     if list(rows) == list(range(len(x))):
         return x

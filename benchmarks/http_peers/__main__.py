@@ -23,7 +23,7 @@ import sys
 import time
 from base64 import b64encode
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from io import BytesIO
 from itertools import cycle
@@ -111,12 +111,10 @@ def _wait_for_an_answer(target: Target) -> None:
     body = body_of(pictures()["PNG of 32 pixels"][0])
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
-        try:
+        with suppress(httpx.TransportError):  # it does not listen yet
             answer = httpx.post(f"http://127.0.0.1:{target.port}{PATHS[target.name]}", content=body)
             if answer.status_code == httpx.codes.OK:
                 return
-        except httpx.TransportError:
-            pass
         time.sleep(0.5)
     raise TimeoutError(f"{target.name} does not answer; pip install 'mass-serve[peers]'")
 

@@ -91,7 +91,7 @@ class Suite:
             own = chosen[done : done + len(tensors)]
             truth = torch.tensor([names.index(one.task) for one in own])
             targets = torch.tensor([one.target[0] for one in own])  # of tasks that give one label
-            like = next(iter(self.loaded.pretrained.values()))
+            like = self.loaded.bank.like
             parts.append(self._of_batch(files.batch(self.engine.architecture, tensors, like), truth, targets))
             done += len(tensors)
         return Recorded(**{name: torch.cat([part[name] for part in parts]) for name in parts[0]})

@@ -156,7 +156,7 @@ def _learner(
         raise StoreError(f"{url} was changed meanwhile: create the task again")
     assert isinstance(loaded.preprocessing, ImagePreprocessor)
     images = LabelledImages.below(root, loaded.preprocessing)
-    like = next(iter(loaded.pretrained.values()))
+    like = loaded.bank.like
     pixels = Pixels(images, loaded.architecture, like)
     others = {
         head.entry.name: place

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from mass_serve.engine import AnyAnswer, AnyQuery, Query, ServingEngine, TextQuery, kept, nbytes_of
+from mass_serve.engine import AnyAnswer, AnyQuery, Query, ServingEngine, TextQuery, answer_nbytes, kept
 from mass_serve.server.serving.caller import Caller
 from mass_serve.server.serving.observer import ServingObserver
 from mass_serve.server.serving.parsers import Parsers
@@ -97,7 +97,7 @@ class AnswerCache:
     def keep(self, key: bytes, answer: AnyAnswer) -> None:
         """Takes an answer, if there is room for it, and drops others for it."""
         own = kept(answer)
-        size = nbytes_of(own)
+        size = answer_nbytes(own)
         if key in self._answers or size > self._budget_bytes:
             return
         while self.nbytes + size > self._budget_bytes:

@@ -99,9 +99,8 @@ def called_with_request(function: Callable[..., Any] | None) -> Source:
     """Returns a function of a request that calls this one, of which every parameter comes from a request.
 
     A parameter is the request, a text that is part of the path, one `Query()` with a default and neither
-    bounds nor a name of its own, or what another
-    function, `Depends()`, makes of the request. Raises TypeError for any other, and for a plain function: the
-    framework would run it on a thread.
+    bounds nor a name of its own, or what another function, `Depends()`, makes of the request. Raises
+    TypeError for any other, and for a plain function: the framework would run it on a thread.
     """
     if function is None or not _is_coroutine_function(function):
         raise TypeError(f"{function!r} must be a coroutine function to be a part of a direct route")

@@ -61,5 +61,7 @@ def test_a_cpu_is_everybodys() -> None:
 
     other = threading.Thread(target=meet)
     other.start()
-    meet()
-    other.join()
+    meet()  # raises where the other cannot come in
+    other.join(10)
+    assert not other.is_alive()
+    assert not both.broken

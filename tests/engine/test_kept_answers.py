@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mass_serve.engine import AnyAnswer, Engine, Query, kept, nbytes_of
+from mass_serve.engine import AnyAnswer, Engine, Query, answer_nbytes, kept
 from mass_serve.engine.by_task import ByTask
 from mass_serve.engine.execution import Execution
 from mass_serve.router import PAPER, ModeName
@@ -45,4 +45,4 @@ def test_a_kept_answer_has_the_same_numbers_and_nothing_of_its_batch(mode: ModeN
         assert all(torch.equal(*both) for both in zip(before, after, strict=True))
         assert all(one.untyped_storage().nbytes() == one.nbytes for one in after)
         assert {one.data_ptr() for one in before}.isdisjoint(one.data_ptr() for one in after)
-        assert nbytes_of(mine) > sum(one.nbytes for one in after)
+        assert answer_nbytes(mine) > sum(one.nbytes for one in after)

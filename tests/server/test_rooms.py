@@ -33,7 +33,7 @@ OF_THE_ENGINE = {
         *("Question", "AnswerKind", "ModeName", "AnyQuery", "TextQuery", "unsplit"),
         *("TokenClassification", "TaskAnswer", "Aggregation", "Entity"),
         *("Alternative", "Embedding", "EmbeddingQuestion", "AnyAnswer", "AnyQuestion"),
-        *("Priors", "PAPER", "StreamEvidence", "Flip", "flip", "kept", "nbytes_of"),
+        *("Priors", "PAPER", "StreamEvidence", "Flip", "flip", "kept", "answer_nbytes"),
         *("UnknownTaskError", "release_cached_memory"),
     )
 }
