@@ -135,7 +135,8 @@ def plan_build(
     base = with_pooling_of(base, {task.name: task.checkpoint for task in planned if not task.head.each_token})
     planned = tuple(_pooled_as(base.architecture, task) for task in planned)
     factoring = Factoring(base.architecture, options.patch_embedding, rule)
-    layout = ExpertLayout(factoring, DEFAULT_DTYPE).of_format(options.block_format)
+    dtype = options.block_dtype or DEFAULT_DTYPE
+    layout = ExpertLayout(factoring, dtype).of_format(options.block_format)
     if isinstance(rule, BudgetRule):
         refuse_small_budget(layout, rule.times * base.nbytes)
         refuse_other_formats(tasks)
