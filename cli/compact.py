@@ -10,7 +10,7 @@ from mass_serve.cli.arguments import JsonOption, StoreArgument
 from mass_serve.cli.failing import fail
 from mass_serve.cli.progress_bars import progress_bars
 from mass_serve.cli.rewritten_tasks import print_rewritten
-from mass_serve.engine.measuring import unknown_prices
+from mass_serve.engine.measuring import unknown_measures
 from mass_serve.model_store.compacting import compact_store
 from mass_serve.model_store.errors import StoreError
 from mass_serve.model_store.store import Store
@@ -35,7 +35,7 @@ def compact(
     try:
         before = Store.open(store)
         with progress_bars() as progress:
-            after = compact_store(store, compression_ratio, progress, unknown_prices)
+            after = compact_store(store, compression_ratio, progress, unknown_measures)
     except StoreError as error:
         fail(error)
     print_rewritten(before, after, "cut", str(after.layout.factoring.rule), as_json)

@@ -10,7 +10,7 @@ from mass_serve.cli.arguments import JsonOption, StoreArgument
 from mass_serve.cli.failing import fail
 from mass_serve.cli.progress_bars import progress_bars
 from mass_serve.cli.rewritten_tasks import print_rewritten
-from mass_serve.engine.measuring import unknown_prices
+from mass_serve.engine.measuring import unknown_measures
 from mass_serve.model_store.converting import convert_store
 from mass_serve.model_store.errors import StoreError
 from mass_serve.model_store.format.block_formats import BlockFormat
@@ -34,7 +34,7 @@ def convert(
     try:
         before = Store.open(store)
         with progress_bars() as progress:
-            after = convert_store(store, block_format, out, progress, unknown_prices)
+            after = convert_store(store, block_format, out, progress, unknown_measures)
     except StoreError as error:
         fail(error)
     kept = after.layout.block_format

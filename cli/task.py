@@ -22,7 +22,7 @@ from mass_serve.cli.store_summary import (
     warn_of_constant_routing,
     warn_of_distances,
 )
-from mass_serve.engine.measuring import unknown_prices
+from mass_serve.engine.measuring import unknown_measures
 from mass_serve.model_store.build_options import BuildOptions
 from mass_serve.model_store.errors import StoreError
 from mass_serve.model_store.next_revision import promote
@@ -123,7 +123,7 @@ def add(
         refuse_task(store, name, replace)
         place = store if judge is None else judge.place_of_change(store)
         task = task_input(named, None, allow_pickle, progress)
-        return add_task(place, task, replace, allow_pickle, progress, exact, force, unknown_prices)
+        return add_task(place, task, replace, allow_pickle, progress, exact, force, unknown_measures)
 
     if judge is None:
         _change(change, as_json, name)

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from mass_serve.backbone import Batch, Feature, Passes, PassResult, Probe, device_turn
 from mass_serve.engine.class_vectors import ClassVectors
-from mass_serve.engine.drawn_inputs import NOISE_INPUTS, drawn_inputs
+from mass_serve.engine.drawn_energies import inputs_to_measure_from, kept_energies, late_token
+from mass_serve.engine.drawn_inputs import drawn_inputs
 from mass_serve.engine.exits import measured_prices, recorded_prices
 from mass_serve.engine.loaded_store import LoadedStore, early_linears
 from mass_serve.engine.measured_tasks import MANY_TASKS, copied_tasks, likeliest, of_candidates
@@ -21,6 +22,7 @@ from mass_serve.kernels.backend import backend_for
 from mass_serve.router import (
     FARTHEST_RESUMED,
     MODES,
+    DrawnEnergies,
     Evidence,
     EvidenceRouter,
     ModeName,
@@ -32,7 +34,6 @@ from mass_serve.router import (
 # Counted, not measured: what early evidence adds to a block, three products with D x D bases for each token,
 # in multiply-accumulates of the block's twelve D x D products.
 EVIDENCE_SHARE = 3 / 12
-FEW = 16  # drawn inputs, half of them noise
 
 
 class EvidenceSearch:
@@ -59,15 +60,12 @@ class EvidenceSearch:
         feature = Feature(loaded.router.layer, loaded.router.token)
         is_early = feature.layer < self._stop
         self._early = Probe(self.router.early_bases, feature if is_early else None)
-        # The class token has much of its energy along few directions, whatever the input: no profile.
-        token = "mean" if any(adapters) else loaded.router.late_token or feature.token
-        self._late = Probe(self.router.late_bases, None if is_early else feature, token)
-        # What the tasks explain of drawn inputs a few tell, their profiles all.
-        drawn = drawn_inputs(loaded) if any(adapters) else drawn_inputs(loaded, FEW // 2)
-        self._set_null(drawn if any(adapters) else drawn[NOISE_INPUTS - FEW // 2 :])
+        self._late = Probe(self.router.late_bases, None if is_early else feature, late_token(loaded))
+        self.drawn_energies = kept_energies(loaded) or self._measured_energies(loaded)
+        self.router.measure_from(self.drawn_energies)
         prices = recorded_prices(loaded)
         if self._mode.resumes and (unpriced := prices.isnan().nonzero().flatten().tolist()):
-            prices[unpriced] = measured_prices(loaded, passes, drawn, unpriced)
+            prices[unpriced] = measured_prices(loaded, passes, drawn_inputs(loaded, num_shapes=0), unpriced)
         near = (prices <= FARTHEST_RESUMED).nonzero().flatten().tolist()
         # The tasks whose second passes resume.
         self.resuming: frozenset[int] = frozenset(near) if self._mode.resumes else frozenset()
@@ -135,11 +133,11 @@ class EvidenceSearch:
             return self.router.whole(begun.energies, *measured, candidates, prior).samples()
 
     @torch.inference_mode()
-    def _set_null(self, drawn: Batch) -> None:
-        """Measures the energies of drawn inputs."""
-        with device_turn(drawn.device):
-            begun = self.begin(drawn)
-            self.router.set_null(begun.energies, self.measured(begun, self.end(begun))[0])
+    def _measured_energies(self, loaded: LoadedStore) -> DrawnEnergies:
+        """What energies drawn inputs have on average."""
+        with device_turn(loaded.device):
+            begun = self.begin(inputs_to_measure_from(loaded))
+            return self.router.drawn(begun.energies, self.measured(begun, self.end(begun))[0])
 
     def begin(self, inputs: Batch, candidates: Tensor | None = None) -> PassResult:
         """The first pass up to where early evidence is judged, for candidates [B, T]; None: for all tasks."""

@@ -14,7 +14,7 @@ from mass_serve.engine import Classification, Engine
 from mass_serve.engine.execution import Execution
 from mass_serve.engine.loaded_store import LoadedStore
 from mass_serve.engine.loading import known_mode, load_store
-from mass_serve.engine.measuring import unknown_prices
+from mass_serve.engine.measuring import unknown_measures
 from mass_serve.engine.options import GIB
 from mass_serve.evaluation.calibration_inputs import CalibrationInputs
 from mass_serve.evaluation.data import of_whole_inputs
@@ -95,7 +95,7 @@ def calibrate(
         below = float(np.quantile(familiarity, unrouted_share, method="lower"))
     inputs_of = dict(zip(names, calibration.task_images.tolist(), strict=True))
     written = calibrate_store(
-        store, _tensors(calibration), names, len(inputs.items), below, unknown_prices, progress
+        store, _tensors(calibration), names, len(inputs.items), below, unknown_measures, progress
     )
     known = task_folders or labelled
     least = 1 if known else LEAST_IMAGES

@@ -152,6 +152,7 @@ def _cut(store: Store, task: TaskEntry) -> TaskEntry | None:
         "rank": layout.factoring.rank_of(said),
         "energy_kept": None if task.energy_kept is None else task.energy_kept * _kept_share(experts, cut),
         "exit_price": None,  # of the revision before
+        "drawn_energies": None,
     }
     return task.model_copy(update=update)
 

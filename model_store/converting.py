@@ -157,6 +157,7 @@ def _write_converted(store: Store, files: StoreFiles, task: TaskEntry, layout: E
         "files": {path: digest, head: task.files[task.head_file]},
         "block_format": layout.own_format,
         "exit_price": None,  # of the revision before
+        "drawn_energies": None,
     }
     return task.model_copy(update=update)
 

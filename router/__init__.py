@@ -6,7 +6,7 @@ set. `EvidenceRouter` adds two further kinds of evidence; the `MODES` say how mu
 
 from mass_serve.router.calibration import LEAST_IMAGES, Calibration, CalibrationFit
 from mass_serve.router.combination import Combination, fit_combination
-from mass_serve.router.energies import EnergyEvidence
+from mass_serve.router.energies import DrawnEnergies, EnergyEvidence
 from mass_serve.router.evidence import Evidence, EvidenceRouter, after_second_passes, evidence_kinds
 from mass_serve.router.familiarity import familiarity
 from mass_serve.router.head_scores import HeadGeometry
@@ -37,6 +37,7 @@ __all__ = [
     "Calibration",
     "CalibrationFit",
     "Combination",
+    "DrawnEnergies",
     "EnergyEvidence",
     "Evidence",
     "EvidenceRouter",

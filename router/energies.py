@@ -27,6 +27,7 @@ How much an input is like a task's own is told in the same units, whatever the t
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -40,6 +41,18 @@ from mass_serve.router.weights import Weights
 # `real_vision` and `real_text`: a larger power tells more on real encoders and less on the demo.
 LIKENESS_SLOPE = 4.0
 LIKENESS_POWER = 2
+
+
+@dataclass(frozen=True)
+class DrawnEnergies:
+    """Means over drawn inputs, from which others are measured; of T tasks at K linears."""
+
+    shares: Tensor  # [K, T] float32: of log(e_lt)
+    profiles: Tensor  # [K, T] float32: of what profile_t averages over l, which is null_lt; 0 without
+
+    def at(self, linears: slice) -> DrawnEnergies:
+        """Those at some of the linears."""
+        return DrawnEnergies(self.shares[linears], self.profiles[linears])
 
 
 class EnergyEvidence:
@@ -65,11 +78,19 @@ class EnergyEvidence:
         """Whether there is a linear where all tasks are compared, being whole fine-tunings."""
         return bool(self._compared.any()) and not bool(self._unexplained.any())
 
-    def set_null(self, energies: Tensor) -> None:
-        """Takes the energies [N, K, T] or [N, K, 2 T] of drawn inputs for what others are measured from."""
-        self._drawn = self._explained(energies).mean(0)
-        if self._adapters.any():
-            self._null = self._profiles(energies).mean(0)
+    def drawn(self, energies: Tensor) -> DrawnEnergies:
+        """What drawn inputs with these energies [N, K, T], or [N, K, 2 T], have."""
+        shares = (energies[:, :, : len(self._adapters)] + LEAST_SHARE).log().mean(0)
+        has_profiles = bool(self._adapters.any())
+        return DrawnEnergies(
+            shares, self._profiles(energies).mean(0) if has_profiles else torch.zeros_like(shares)
+        )
+
+    def measure_from(self, drawn: DrawnEnergies) -> None:
+        """Takes what drawn inputs have for what others are measured from."""
+        self._null = drawn.profiles
+        if self._compared.any():
+            self._drawn = (drawn.shares - self._by_chance)[self._compared].mean(0)
 
     def scores(self, energies: Tensor, candidates: Tensor, weights: Weights) -> Tensor:
         """The scores [B, T] by energies [B, K, T], or [B, K, 2 T] where profiles are measured."""

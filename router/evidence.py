@@ -33,7 +33,7 @@ from torch import Tensor
 from mass_serve.kernels.transfers import downloaded
 from mass_serve.router.calibration import Calibration
 from mass_serve.router.discriminant import Discriminant, Judgement
-from mass_serve.router.energies import EnergyEvidence
+from mass_serve.router.energies import DrawnEnergies, EnergyEvidence
 from mass_serve.router.head_scores import nearness
 from mass_serve.router.modes import MAX_SECOND_PASSES, Mode
 from mass_serve.router.parts import parts_of
@@ -169,7 +169,7 @@ class EvidenceRouter:
         """
         self.early_bases = {linear: one.directions for linear, one in early.items()}
         self.late_bases = {linear: one.directions for linear, one in late.items()}
-        self._subspaces, self._tasks = subspaces, len(adapters)
+        self._subspaces, self._tasks, self._num_early = subspaces, len(adapters), len(early)
         of_adapters = torch.tensor(adapters)
         self._early = EnergyEvidence(list(early.values()), of_adapters)
         self._both = EnergyEvidence([*early.values(), *late.values()], of_adapters)
@@ -262,10 +262,14 @@ class EvidenceRouter:
         confidence = torch.full_like(spreads, self._weights.confidence)
         return torch.stack([self._weights.second_pass * spreads, confidence], dim=1)
 
-    def set_null(self, early: Tensor, late: Tensor) -> None:
-        """Takes the energies [N, K, T] or [N, K, 2 T] of drawn inputs for what others are measured from."""
-        self._early.set_null(early.cpu())
-        self._both.set_null(torch.cat([early, late], dim=1).cpu())
+    def drawn(self, early: Tensor, late: Tensor) -> DrawnEnergies:
+        """What drawn inputs with these energies [N, K, T], or [N, K, 2 T], have; early linears come first."""
+        return self._both.drawn(torch.cat([early, late], dim=1).cpu())
+
+    def measure_from(self, drawn: DrawnEnergies) -> None:
+        """Takes what drawn inputs have for what others are measured from."""
+        self._early.measure_from(drawn.at(slice(self._num_early)))
+        self._both.measure_from(drawn)
 
 
 def _judged(kinds: Tensor, candidates: Tensor, discriminant: Discriminant | None) -> Judgement:

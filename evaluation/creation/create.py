@@ -13,7 +13,7 @@ from torch import Tensor
 from mass_serve.backbone import DenseWeights, run
 from mass_serve.engine.loaded_store import LoadedStore
 from mass_serve.engine.loading import known_mode, load_store
-from mass_serve.engine.measuring import unknown_prices
+from mass_serve.engine.measuring import unknown_measures
 from mass_serve.engine.preprocessing import ImagePreprocessor
 from mass_serve.evaluation.creation.discriminant import ClassMeans
 from mass_serve.evaluation.creation.held_out import HeldOut, folds_of, held_out
@@ -120,7 +120,7 @@ def create(
     best = plain if combined is None or combined.accuracy <= plain.accuracy else combined
     _refuse_chance(best.accuracy, chance, images)
     task = _new_task(learner, name, best, frozen, is_combined=best is combined)
-    written = create_task(store, task, replace, unknown_prices, progress)
+    written = create_task(store, task, replace, unknown_measures, progress)
     return Created(
         written,
         images.labels,

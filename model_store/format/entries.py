@@ -28,6 +28,8 @@ HeadChoice = Literal["max", "mean", "router"]
 HeadKind = Literal["cosine", "linear", "stack"]
 # Of a label's probability.
 Threshold = Annotated[float, Field(ge=0, le=1)]
+# A mean of logarithms of shares of energy, or of their ratios.
+LogShare = Annotated[float, Field(ge=-1e3, le=1e3)]
 Rank = Annotated[int, Field(ge=0, le=LARGEST_SIZE)]
 # Which modes there are is the router's affair (`router.ModeName`); a store only has the name of one.
 StoredModeName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
@@ -100,6 +102,21 @@ class HeadSpec(StrictModel):
         return self
 
 
+class DrawnEnergiesSpec(StrictModel):
+    """What energies drawn inputs have in a task's subspaces, at each linear (`engine.drawn_energies`)."""
+
+    of: Sha256  # of what they were measured with; where that is another now, they are not used
+    shares: tuple[LogShare, ...]
+    # Where a task of the store is an adapter.
+    profiles: tuple[LogShare, ...] = Field(default=(), exclude_if=().__eq__)
+
+    @model_validator(mode="after")
+    def _both_are_of_the_linears(self) -> DrawnEnergiesSpec:
+        if self.profiles and len(self.shares) != len(self.profiles):
+            raise ValueError("drawn_energies: there must be as many profiles as shares")
+        return self
+
+
 class CombinationSpec(StrictModel):
     """What a created task changes of the encoder: the changes of other tasks, scaled and summed.
 
@@ -131,6 +148,8 @@ class TaskEntry(StrictModel):
     energy_kept: Annotated[float, Field(ge=0, le=1)] | None = Field(default=None, exclude_if=is_none)
     # How far second passes that resume end from whole ones, a cosine distance (`engine.exits`).
     exit_price: Annotated[float, Field(ge=0, le=2)] | None = Field(default=None, exclude_if=is_none)
+    # Of inputs that are of no task (`engine.drawn_energies`); format version 1 has no such key.
+    drawn_energies: DrawnEnergiesSpec | None = Field(default=None, exclude_if=is_none)
     files: dict[RelativePath, Sha256]
     # Of every factored parameter, in forward order, where they are not what the store's rule prescribes.
     # Format version 1 has no such key.

@@ -298,7 +298,8 @@ def lowest_version(manifest: Manifest) -> int:
 
 
 def _is_measured(task: TaskEntry) -> bool:
-    return (task.distance, task.energy_kept, task.exit_price) != (None, None, None)
+    measured = task.distance, task.energy_kept, task.exit_price, task.drawn_energies
+    return any(one is not None for one in measured)
 
 
 def parse_manifest(content: bytes) -> Manifest:

@@ -16,7 +16,7 @@ from mass_serve.engine.execution import Execution
 from mass_serve.engine.exits import measured_prices
 from mass_serve.engine.loaded_store import LoadedStore
 from mass_serve.engine.loading import load_store
-from mass_serve.engine.measuring import measured, unknown_prices
+from mass_serve.engine.measuring import measured, unknown_measures
 from mass_serve.model_store.build_options import BuildOptions
 from mass_serve.model_store.build_store import build
 from mass_serve.model_store.format.file_names import MANIFEST_FILE
@@ -91,7 +91,7 @@ def test_a_price_stays_with_its_revision(suite: Suite, tmp_path: Path) -> None:
     first, second, third = suite.tasks
     store = build(suite.pretrained, [first, second], tmp_path / "store", FAST)
     assert prices_of(store) == [None, None]
-    store = add_task(store.files.url, third, measure=unknown_prices)
+    store = add_task(store.files.url, third, measure=unknown_measures)
     prices = prices_of(store)
     assert None not in prices, "an old store's tasks are measured too"
     replaced = add_task(store.files.url, third, replace=True)

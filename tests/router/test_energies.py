@@ -92,7 +92,7 @@ def test_an_adapter_is_found_by_which_of_its_directions_are_used(task: int) -> N
     linear = subspaces([8, 4, 4], profiled=True)
     judge = EnergyEvidence([linear], torch.tensor([False, True, True]))
     null = subspace_energies(normal(64, TOKENS, WIDTH, seed=7), linear.directions)
-    judge.set_null(null.unsqueeze(1))
+    judge.measure_from(judge.drawn(null.unsqueeze(1)))
     energies = subspace_energies(inputs_of_an_adapter(task), linear.directions).unsqueeze(1)
     assert judge.scores(energies, every(3), WEIGHTS).argmax(1).eq(task).all()
     assert not judge.tells, "early evidence alone tells too little of adapters"
@@ -104,7 +104,7 @@ def test_an_adapter_is_found_by_which_of_its_directions_are_used(task: int) -> N
 def test_likeness_is_what_a_task_explains_beyond_drawn_inputs() -> None:
     judge = EnergyEvidence([subspaces([8, 4], profiled=False)], torch.tensor([False, False]))
     drawn, energies = normal(9, 1, 2, seed=7).sigmoid(), normal(SAMPLES, 1, 2, seed=4).sigmoid()
-    judge.set_null(drawn)
+    judge.measure_from(judge.drawn(drawn))
     beyond = np.log(energies.numpy()[:, 0]) - np.log(drawn.numpy()[:, 0]).mean(0)
     expected = ((1 + 4 * beyond / (1 + np.abs(4 * beyond))) / 2) ** 2
     np.testing.assert_allclose(judge.likeness(energies), expected, atol=1e-4)
@@ -114,7 +114,7 @@ def test_noise_speaks_for_no_adapter() -> None:
     linear = subspaces([4, 4], profiled=True)
     judge = EnergyEvidence([linear], torch.tensor([True, True]))
     null = subspace_energies(normal(64, TOKENS, WIDTH, seed=7), linear.directions).unsqueeze(1)
-    judge.set_null(null)
+    judge.measure_from(judge.drawn(null))
     scores = judge.scores(null, torch.ones(64, 2, dtype=torch.bool), WEIGHTS)
     assert scores.mean(0).abs().max() < 1e-3
 
