@@ -181,6 +181,11 @@ class ExpertBank:
         """
         return [self._right(parameter, task) for task in tasks]
 
+    def singular_values(self, parameter: str, task: int) -> Tensor:
+        """The singular values s [R_t] of a task in one parameter, as `right_singular_vectors` has them."""
+        kept = self._routed_by[task].get(parameter)
+        return self._right(parameter, task)[1] if kept is None else kept[1]
+
     def leading_rows(self, parameter: str, tasks: Sequence[int]) -> Tensor:
         """The first rows of V_t of n tasks in one parameter, as many as all of them have: [n, R, d_in]."""
         rows = [vh for vh, _ in self.right_singular_vectors(parameter, tasks)]

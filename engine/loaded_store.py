@@ -13,6 +13,7 @@ from mass_serve.backbone import Architecture, ExpertBank, Parameters, weight_of
 from mass_serve.engine.heads import TaskHead
 from mass_serve.engine.preprocessing import ImagePreprocessor
 from mass_serve.inputs.texts import TextTokenizer
+from mass_serve.merging.threads import side_by_side
 from mass_serve.model_store.format.entries import RouterSpec
 from mass_serve.router import (
     Calibration,
@@ -104,26 +105,27 @@ class LoadedStore:
 
         A created task has none: those of its blocks are of the tasks that it is made of.
         """
-        profiled = any(self.adapters)
-        found = {}
-        for linear in linears:
+        profiled, all_created = any(self.adapters), self.created
+
+        def of_linear(linear: str) -> LinearSubspaces:
             of_tasks = self.bank.right_singular_vectors(weight_of(linear), self.routed)
             own = [
                 (vh[:0], s[:0]) if created else (vh, s)
-                for (vh, s), created in zip(of_tasks, self.created, strict=True)
+                for (vh, s), created in zip(of_tasks, all_created, strict=True)
             ]
             blocks, values = zip(*own, strict=True)
-            found[linear] = LinearSubspaces.of(blocks, values, profiled=profiled)
-        return found
+            return LinearSubspaces.of(blocks, values, profiled=profiled)
+
+        return dict(zip(linears, side_by_side(of_linear, linears), strict=True))
 
     def _is_thin(self, task: int, linear: str) -> bool:
         """Tells whether a task changed a matrix in few directions, all of which its blocks hold."""
         if self.created[task]:
             return False
         parameter = weight_of(linear)
-        ((vh, s),) = self.bank.right_singular_vectors(parameter, [task])
+        s = self.bank.singular_values(parameter, task)
         kept, full_rank = self.routed_heads[task].entry.energy_kept, min(self.bank.forms[parameter].shape)
-        return is_of_low_rank(len(vh), full_rank, kept) or 0 < own_rank(s) < len(vh)
+        return is_of_low_rank(len(s), full_rank, kept) or 0 < own_rank(s) < len(s)
 
     def same_tasks(self, experts: Sequence[tuple[str, str]]) -> dict[int, int]:
         """Task of a store with these files -> the task here that came from the same."""

@@ -19,6 +19,20 @@ def test_rounded_blocks_still_give_an_exact_projector() -> None:
     torch.testing.assert_close(back, rounded.double(), atol=1e-6, rtol=1e-5)
 
 
+def test_rows_that_depend_on_each_other_have_a_basis_and_change_no_other_tasks() -> None:
+    torch.manual_seed(0)
+    blocks = torch.linalg.qr(torch.randn(4, 64, 6)).Q.mT.contiguous()
+    alone = orthonormal_rows(blocks[:1])
+    blocks[1, 3] = blocks[1, 2] + 1e-6 * blocks[1, 3]
+    blocks[2, 4:] = 0
+    blocks[3] = 0
+    bases = orthonormal_rows(blocks)
+    identity = torch.eye(6).expand(4, -1, -1)
+    torch.testing.assert_close(bases @ bases.mT, identity, atol=1e-6, rtol=0)
+    torch.testing.assert_close(blocks @ bases.mT @ bases, blocks, atol=1e-6, rtol=0)
+    assert bases[:1].equal(alone)
+
+
 def test_a_feature_goes_to_the_subspace_it_lies_in() -> None:
     torch.manual_seed(1)
     blocks = torch.linalg.qr(torch.randn(5, 96, 12)).Q.transpose(1, 2).contiguous()
