@@ -31,7 +31,8 @@ def orthonormal_rows(blocks: Tensor) -> Tensor:
     dependent = (failed != 0) | (pivots < LEAST_PIVOT * rows.norm(dim=2)).any(1)
     if dependent.any():
         basis[dependent] = torch.linalg.qr(rows[dependent].mT).Q.mT
-    return basis.float().contiguous()
+    found: Tensor = basis.float().contiguous()
+    return found
 
 
 def explained_share(features: Tensor, residuals: Tensor) -> Tensor:
