@@ -11,11 +11,11 @@ import typer
 from mass_serve.cli.failing import fail
 from mass_serve.cli.setting_flags import with_setting_flags
 from mass_serve.model_store.errors import StoreError
-from mass_serve.server.app import create_app
+from mass_serve.server.fronts.listening import listen_together
+from mass_serve.server.fronts.serving import prepared
 from mass_serve.server.operation.logs import configure_logs
 from mass_serve.server.settings import Settings, SettingsError, load_settings
 from mass_serve.server.startup import store_source
-from mass_serve.server.web.process import listen, run
 
 
 def serve(flags: dict[str, Any]) -> None:
@@ -25,27 +25,27 @@ def serve(flags: dict[str, Any]) -> None:
     """
     try:
         settings = load_settings(flags)
-        app = create_app(settings, store_source(settings))
+        serves = prepared(settings, store_source(settings))
     except SettingsError as error:
         fail(error)
     configure_logs(settings)
-    listener = _listen_or_fail(settings)
+    listeners = _listen_or_fail(settings)
     structlog.get_logger(__name__).info(
         "loading",
         store=settings.store or "the demo store",
-        url=_url(listener, settings),
+        url=_url(listeners[0], settings),
         dtype=settings.engine_options.chosen_dtype,
     )
     try:
-        code = run(app, settings, listener)
+        code = serves(listeners)
     except (SettingsError, StoreError, ValueError, FloatingPointError) as error:
         fail(error)
     raise typer.Exit(code)
 
 
-def _listen_or_fail(settings: Settings) -> socket.socket:
+def _listen_or_fail(settings: Settings) -> list[socket.socket]:
     try:
-        return listen(settings.host, settings.port)
+        return listen_together(settings.host, settings.port, settings.front_ends)
     except OSError as error:
         fail(
             f"cannot listen on {settings.host} port {settings.port}: {error.strerror}; choose another --port"

@@ -1,4 +1,4 @@
-"""The metrics of all replicas as one page for Prometheus, each sample with the name of its replica.
+"""What all replicas count, as they tell it, for one page for Prometheus.
 
 Whoever is asked for `/metrics` behind a balancer is one of several, and any other the next time: counters
 would jump. So each replica tells the board what it counts, and whoever is asked answers for all of them.
@@ -7,9 +7,8 @@ would jump. So each replica tells the board what it counts, and whoever is asked
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
-LABEL = "replica"
 TELL_SECONDS = 2.0
 # A replica that has not told for so long has ended.
 FORGET_SECONDS = 15.0
@@ -36,32 +35,3 @@ class Expositions:
         oldest = self._clock() - FORGET_SECONDS
         self._told = {name: told for name, told in self._told.items() if told[0] >= oldest}
         return {name: text for name, (_, text) in self._told.items()}
-
-
-def merged(expositions: Mapping[str, str]) -> str:
-    """Joins expositions in Prometheus' text format, of each metric all replicas' samples together."""
-    headers: dict[str, list[str]] = {}
-    samples: dict[str, list[str]] = {}
-    for replica, text in sorted(expositions.items()):
-        name = ""
-        for line in text.splitlines():
-            if line.startswith("# HELP "):
-                name = line.split(" ", 3)[2]
-                headers.setdefault(name, [])
-            if line.startswith("#"):
-                if line not in headers[name]:
-                    headers[name].append(line)
-            elif line:
-                samples.setdefault(name, []).append(_labelled(line, replica))
-    return "".join(
-        f"{line}\n" for name, lines in headers.items() for line in (*lines, *samples.get(name, ()))
-    )
-
-
-def _labelled(sample: str, replica: str) -> str:
-    """Adds the replica to a sample's labels."""
-    name, brace, labels = sample.partition("{")
-    if brace and " " not in name:
-        return f'{name}{{{LABEL}="{replica}",{labels}'
-    name, _, value = sample.partition(" ")
-    return f'{name}{{{LABEL}="{replica}"}} {value}'

@@ -16,10 +16,11 @@ from starlette.types import ASGIApp, Lifespan, Message, Receive, Scope, Send
 
 from mass_serve.distributed.board import board
 from mass_serve.distributed.cluster_source import ClusterSource
-from mass_serve.distributed.expositions import TELL_SECONDS, merged
+from mass_serve.distributed.expositions import TELL_SECONDS
 from mass_serve.distributed.settings import RaySettings
 from mass_serve.distributed.share import within_share
 from mass_serve.server.app import create_app
+from mass_serve.server.operation.expositions import merged
 from mass_serve.server.operation.logs import configure_logs
 from mass_serve.server.operation.metrics_routes import Scrapes
 from mass_serve.server.serving.service import Service
@@ -100,7 +101,7 @@ class ReplicaScrapes:
 
     async def text(self) -> bytes:
         """Returns the exposition of all replicas; of this one alone where there is no board."""
-        return merged(await self._exchange()).encode()
+        return merged(await self._exchange(), "replica").encode()
 
     async def keep_telling(self) -> None:
         """Tells the board again and again."""

@@ -14,6 +14,7 @@ ELSEWHERE = {
     "admin_keys_file": (
         "loading and unloading would reach one replica of several; change the store, which all of them poll"
     ),
+    "front_ends": "each replica is one; raise min_replicas instead",
     "grpc_port": "Ray's proxy takes gRPC by its own schema alone; use HTTP",
 }
 
@@ -30,7 +31,7 @@ class RaySettings(Settings):
     @model_validator(mode="after")
     def _holds_on_a_cluster(self) -> RaySettings:
         for name, why in ELSEWHERE.items():
-            if getattr(self, name):
+            if getattr(self, name) != type(self).model_fields[name].default:
                 raise ValueError(f"{name} cannot be used on Ray: {why}")
         if self.min_replicas > self.max_replicas:
             raise ValueError(

@@ -21,7 +21,7 @@ from mass_serve.engine.kept_answers import answer_nbytes, kept
 from mass_serve.engine.named_tasks import UnknownTaskError
 from mass_serve.engine.options import EngineOptions
 from mass_serve.engine.priors import Priors
-from mass_serve.engine.protocol import EngineSource, ServingEngine
+from mass_serve.engine.protocol import DeviceLostError, EngineSource, ServingEngine
 from mass_serve.engine.queries import AnyQuery, Pool, Query, TextQuery, unsplit
 from mass_serve.engine.questions import AnswerKind, AnyQuestion, EmbeddingQuestion, PreparedInput, Question
 from mass_serve.engine.set_cache import FORMS
@@ -39,6 +39,7 @@ __all__ = [
     "AnyQuestion",
     "BatchReport",
     "Classification",
+    "DeviceLostError",
     "Embedding",
     "EmbeddingQuestion",
     "Engine",

@@ -20,6 +20,10 @@ from mass_serve.model_store.format.entries import TaskEntry
 from mass_serve.router import ModeName
 
 
+class DeviceLostError(RuntimeError):
+    """The device is gone: no later batch of this process can be answered either."""
+
+
 class SetCacheFigures(Protocol):
     """Holds what an engine counts of its cache of expert sets. Any thread may read it."""
 
@@ -109,7 +113,8 @@ class ServingEngine(Protocol):
     def classify_batch(self, queries: Sequence[AnyQuery]) -> BatchReport:
         """Answers all queries, in their order.
 
-        Raises ValueError for a query that does not fit the store, and whatever the device raises.
+        Raises ValueError for a query that does not fit the store, and whatever the device raises:
+        DeviceLostError where it will never answer again.
         """
 
 

@@ -86,7 +86,7 @@ def create_app(settings: Settings, source: EngineSource) -> FastAPI:
     Raises SettingsError for settings that do not fit this machine.
     """
     metrics = Metrics(settings.engine_options.labels, settings.max_task_labels)
-    others = _grpc(settings)
+    others = transports(settings)
     parsing = [*PARSING, *(function for transport in others for function in transport.PARSING)]
     service = Service(settings, source, metrics, parsing)
     metrics.watch_readiness(lambda: service.ready)
@@ -128,6 +128,7 @@ def create_app(settings: Settings, source: EngineSource) -> FastAPI:
         redirect_slashes=False,  # a redirect names the host that the caller named, whoever that is
     )
     app.state.service = service
+    app.state.metrics = metrics
     app.state.scrapes = scrapes
     app.state.task_lists = task_routes.TaskLists(service.parsers, settings.engine_options.chosen_dtype)
     app.state.statistics = statistics
@@ -147,8 +148,8 @@ def create_app(settings: Settings, source: EngineSource) -> FastAPI:
     return app
 
 
-def _grpc(settings: Settings) -> list[type[Transport]]:
-    """Returns gRPC beside HTTP, where it has a port. Raises SettingsError without its packages."""
+def transports(settings: Settings) -> list[type[Transport]]:
+    """Returns what serves beside HTTP: gRPC, if it has a port. Raises SettingsError without its packages."""
     if settings.grpc_port is None:
         return []
     try:

@@ -153,6 +153,9 @@ class Settings(EngineOptions, BaseSettings):
     queue_tokens: Count = Field(
         262_144, description="tokens of texts that may wait; beyond it requests get 429"
     )
+    front_ends: Count = Field(
+        1, description="processes that speak HTTP and gRPC before the one of the device; 1: that one does"
+    )
     decode_workers: Count = Field(
         default_factory=lambda: min(8, os.cpu_count() or 1),
         description="processes that decode images, or make tokens of what a thread does not",

@@ -116,7 +116,9 @@ class Transport:
 def _options(settings: Settings) -> dict[str, int]:
     """Returns gRPC's own limits, which are those of HTTP where both have such."""
     return {
-        "grpc.so_reuseport": 0,  # or a second process would be given half of the connections, unnoticed
+        # Alone, or another server would be given half of the connections, unnoticed. Front ends share a port
+        # that their parent has made sure of.
+        "grpc.so_reuseport": int(settings.front_ends > 1),
         "grpc.max_receive_message_length": settings.max_body_bytes,
         "grpc.max_send_message_length": -1,
         "grpc.max_allowed_incoming_connections": settings.max_grpc_connections,

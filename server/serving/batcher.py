@@ -24,7 +24,15 @@ from collections.abc import Callable, Sequence
 import structlog
 import torch
 
-from mass_serve.engine import AnyAnswer, AnyQuery, BatchReport, ServingEngine, release_cached_memory, unsplit
+from mass_serve.engine import (
+    AnyAnswer,
+    AnyQuery,
+    BatchReport,
+    DeviceLostError,
+    ServingEngine,
+    release_cached_memory,
+    unsplit,
+)
 from mass_serve.model_store.errors import StoreError
 from mass_serve.server.errors import (
     BatchFailedError,
@@ -165,6 +173,11 @@ class Batcher:
         if not self.died and began is not None and time.monotonic() - began > limit_seconds:
             self._die(TimeoutError(f"a batch has not ended in {limit_seconds:g} seconds"))
 
+    def give_up(self, error: BaseException) -> None:
+        """Fails all that wait, where it is known elsewhere that the device will not answer again."""
+        if not self.died:
+            self._die(error)
+
     def close(self, timeout: float) -> bool:
         """Admits no more, answers what was admitted, and ends the worker; False if that took too long."""
         with self._changed:
@@ -263,8 +276,10 @@ class Batcher:
         queries = [query for share in shares for query in share.queries]
         try:
             report = self._on_the_device(shares[0].ticket.engine, queries)
+        except DeviceLostError:
+            raise  # no batch is to blame
         except Exception as error:
-            if _is_out_of_memory(error):
+            if is_out_of_memory(error):
                 log.warning("out of memory", inputs=len(queries))
                 return False
             if isinstance(error, StoreError) and len(shares) > 1:
@@ -273,7 +288,7 @@ class Batcher:
             log.exception("batch failed", inputs=len(queries))
             for share in shares:
                 share.ticket.fail(_batch_failed(error))
-            if _device_is_lost(error):
+            if is_device_lost(error):
                 raise
             return True
         self._observer.batch_ran(report, tokens_of(queries))
@@ -314,7 +329,7 @@ class Batcher:
             )
 
 
-def _is_out_of_memory(error: Exception) -> bool:
+def is_out_of_memory(error: BaseException) -> bool:
     """Tells whether the device had no memory for a batch."""
     # On a CPU torch has no type of its own for it, only the words of its allocator.
     cpu_allocator_failed = isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
@@ -340,6 +355,6 @@ def _batch_failed(error: Exception) -> BatchFailedError:
     return failure
 
 
-def _device_is_lost(error: Exception) -> bool:
+def is_device_lost(error: BaseException) -> bool:
     """Tells whether every later batch would fail too: CUDA words lasting errors so, but not out-of-memory."""
     return isinstance(error, RuntimeError) and "CUDA error" in str(error)

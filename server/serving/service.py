@@ -132,6 +132,7 @@ class Service:
         half_life = settings.priors_half_life
         self._learned_priors = None if half_life is None else LearnedPriors(half_life)
         self.draining = False
+        self.waits_for_others = False  # other processes on the same port are not ready yet
         self._bodies = HeldBytes(settings.max_held_bytes, settings.max_body_bytes)
         self._freed_memory = FreedMemory(self._memory_to_be_freed)
         self.answer_cache = AnswerCache(settings.answer_cache_bytes, self.parsers, observer)
@@ -152,7 +153,8 @@ class Service:
     @property
     def ready(self) -> bool:
         """Tells whether new requests should be sent here."""
-        return self.store.engine is not None and self.sandbox.works and self.alive and not self.draining
+        works = self.store.engine is not None and self.sandbox.works and self.alive
+        return works and not self.draining and not self.waits_for_others
 
     @property
     def alive(self) -> bool:
@@ -253,6 +255,10 @@ class Service:
         self.store.check()
         self.batcher.fail_if_hung(self.settings.hang_timeout)
         self._freed_memory.check()
+
+    def lose_device(self, error: Exception) -> None:
+        """Fails all that wait, and is not alive any more: the device is in a process that has lost it."""
+        self.batcher.give_up(error)
 
     def ages(self) -> dict[str, float]:
         """For how many seconds the oldest work of each kind has been under way; 0 where there is none."""

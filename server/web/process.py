@@ -181,7 +181,12 @@ def need_descriptors(settings: Settings) -> None:
         )
 
 
-def run(app: FastAPI, settings: Settings, listener: socket.socket) -> int:
+def run(
+    app: FastAPI,
+    settings: Settings,
+    listener: socket.socket,
+    server: Callable[[uvicorn.Config, Service, float, Sequence[Beside]], DrainingServer] = DrainingServer,
+) -> int:
     """Serves until told to stop. Returns the exit code: 0, or 1 after the worker died.
 
     Raises what loading the engine raised, and SettingsError where too few files may be open. Ends the process
@@ -208,16 +213,16 @@ def run(app: FastAPI, settings: Settings, listener: socket.socket) -> int:
         timeout_graceful_shutdown=math.ceil(settings.request_timeout) + 1,
     )
     signal.signal(signal.SIGHUP, lambda *_: service.store.reload())
-    DrainingServer(config, service, settings.drain_seconds, app.state.beside).run(sockets=[listener])
+    server(config, service, settings.drain_seconds, app.state.beside).run(sockets=[listener])
     load_error = service.load_error
     if isinstance(load_error, LoadTimeoutError):
         log.error(str(load_error))
-        _leave_at_once(1)
+        leave_at_once(1)
     if load_error is not None:
         raise load_error
     code = 0 if service.alive else 1
     if service.busy:
-        _leave_at_once(code)
+        leave_at_once(code)
     return code
 
 
@@ -238,7 +243,7 @@ def _connections(
     return secure
 
 
-def _leave_at_once(code: int) -> NoReturn:
+def leave_at_once(code: int) -> NoReturn:
     """Ends the process without tearing the interpreter down, which aborts while a thread is inside torch."""
     logging.shutdown()
     sys.stdout.flush()

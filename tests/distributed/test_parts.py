@@ -12,11 +12,12 @@ import torch
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from mass_serve.distributed.expositions import FORGET_SECONDS, Expositions, merged
+from mass_serve.distributed.expositions import FORGET_SECONDS, Expositions
 from mass_serve.distributed.settings import load_ray_settings
 from mass_serve.distributed.share import resources, with_whole_paths, within_share
 from mass_serve.distributed.turns import LEASE_SECONDS, Turns
 from mass_serve.distributed.weights import as_arrays, as_tensors
+from mass_serve.server.operation.expositions import merged
 from mass_serve.server.settings import SettingsError
 from mass_serve.server.startup import demo_store
 
@@ -38,7 +39,7 @@ def counted(requests: int) -> str:
 
 
 def test_metrics_of_replicas_are_told_apart() -> None:
-    families = list(text_string_to_metric_families(merged({"a": counted(3), "b": counted(5)})))
+    families = list(text_string_to_metric_families(merged({"a": counted(3), "b": counted(5)}, "replica")))
     names = [family.name for family in families]
     assert len(names) == len(set(names)), "Prometheus takes each metric once"
     samples = {

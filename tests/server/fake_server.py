@@ -18,10 +18,10 @@ import structlog
 import torch
 
 from mass_serve.engine import ServingEngine
-from mass_serve.server.app import create_app
+from mass_serve.server.fronts.listening import listen_together
+from mass_serve.server.fronts.serving import prepared
 from mass_serve.server.operation.logs import configure_logs
 from mass_serve.server.settings import load_settings
-from mass_serve.server.web.process import listen, run
 from tests.server.fakes import FakeEngine, words
 
 
@@ -81,9 +81,9 @@ def main() -> int:
     )
     settings = load_settings({})
     configure_logs(settings)
-    listener = listen(settings.host, settings.port)
-    structlog.get_logger(__name__).error("listening", url=f"http://127.0.0.1:{listener.getsockname()[1]}")
-    return run(create_app(settings, source), settings, listener)
+    listeners = listen_together(settings.host, settings.port, settings.front_ends)
+    structlog.get_logger(__name__).error("listening", url=f"http://127.0.0.1:{listeners[0].getsockname()[1]}")
+    return prepared(settings, source)(listeners)
 
 
 if __name__ == "__main__":
