@@ -21,6 +21,7 @@ ROOMS: dict[str, set[str]] = {
     "operation": BASE | {"serving", "web"},
     "rpc": BASE | {"serving", "protocols"},
     "app": BASE | {"serving", "web", "protocols", "operation", "rpc"},
+    "fronts": BASE | {"serving", "web", "operation", "app"},
 }
 WEB_FRAMEWORKS = {"fastapi", "starlette", "uvicorn", "h11"}
 # Rooms that every transport shares, be it HTTP or not.
@@ -34,13 +35,14 @@ OF_THE_ENGINE = {
         *("TokenClassification", "TaskAnswer", "Aggregation", "Entity"),
         *("Alternative", "Embedding", "EmbeddingQuestion", "AnyAnswer", "AnyQuestion"),
         *("Priors", "PAPER", "StreamEvidence", "Flip", "flip", "kept", "answer_nbytes"),
-        *("UnknownTaskError", "release_cached_memory"),
+        *("UnknownTaskError", "DeviceLostError", "Pool", "release_cached_memory"),
     )
 }
 # How bytes become inputs, and where strangers' bytes do.
 INPUTS = {"inputs", "sandbox"}
-# Where options are read and where a source is made of them, and nowhere else.
-OF_THE_OPTIONS = {
+# Where options are read, where a source is made of them, and where an engine is described to another process.
+OF_ONE_ROOM = {
+    "fronts": {f"{PACKAGE}.engine.preprocessing.ImagePreprocessor"},
     "settings": {f"{PACKAGE}.engine.options.EngineOptions"},
     "startup": {f"{PACKAGE}.engine.StoreSource"},
 }
@@ -80,7 +82,7 @@ def forbidden(module: str, name: str) -> bool:
     if imported.partition(".")[0] == "server":
         return _forbidden_room(module, imported)
     if imported.partition(".")[0] == "engine":
-        return name not in OF_THE_ENGINE | OF_THE_OPTIONS.get(room, set())
+        return name not in OF_THE_ENGINE | OF_ONE_ROOM.get(room, set())
     return not below(imported, OF_THE_STORE | INPUTS)
 
 
