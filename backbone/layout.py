@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import accumulate
 from typing import Protocol
 
 import torch
@@ -19,6 +20,33 @@ from torch import Tensor
 
 from mass_serve.backbone.packed import Batch, Packed
 from mass_serve.backbone.weights.protocol import BatchWeights, EncoderWeights
+
+# Of the tokens [b, n, D] of samples: the places [b, k] int64 of k tokens of each, ascending, and for every
+# token which of these k, from 0, stands for it, [b, n] int64.
+Choose = Callable[[Tensor], tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Some tokens of every sample, and which of them stands for each of its tokens."""
+
+    rows: Tensor  # [K] int64: their rows among all tokens, sample by sample
+    standing: Tensor  # [N] int64: for every token, which of these K stands for it
+    lengths: tuple[int, ...]  # [B]: how many each sample has, K together
+    is_even: bool  # samples are equally long
+
+    def taken(self, x: Tensor) -> Tensor:
+        """Those of the tokens x: [B, k, D], or [K, 1, D]."""
+        rows = x.flatten(0, 1)[self.rows]
+        return rows.view(len(self.lengths), -1, x.shape[2]) if self.is_even else rows.unsqueeze(1)
+
+    def shared(self, y: Tensor, x: Tensor) -> Tensor:
+        """For every token of x, in its place, the one of the chosen tokens y that stands for it."""
+        return y.flatten(0, 1)[self.standing].view(x.shape)
+
+    def weights(self, of_samples: BatchWeights) -> EncoderWeights:
+        """Their weights, of those that their samples have."""
+        return of_samples if self.is_even else of_samples.of_tokens((0, *accumulate(self.lengths)))
 
 
 class Layout(Protocol):
@@ -37,6 +65,10 @@ class Layout(Protocol):
 
         What there is `of_samples` [B, ...] is handed to it, too.
         """
+        ...
+
+    def chosen(self, choose: Choose, x: Tensor) -> Chosen:
+        """The tokens that `choose` takes of every sample."""
         ...
 
     def places(self, x: Tensor) -> Tensor:
@@ -59,6 +91,13 @@ class EqualLengths:
 
     def reduced(self, compute: Callable[..., Tensor], x: Tensor, *of_samples: Tensor) -> Tensor:
         return compute(x, *of_samples)
+
+    def chosen(self, choose: Choose, x: Tensor) -> Chosen:
+        places, standing = choose(x)
+        samples, count = places.shape
+        sample = torch.arange(samples, device=x.device).unsqueeze(1)
+        rows, of_all = places + sample * x.shape[1], standing + sample * count
+        return Chosen(rows.flatten(), of_all.flatten(), (count,) * samples, is_even=True)
 
     def places(self, x: Tensor) -> Tensor:
         return torch.arange(x.shape[1], device=x.device)
@@ -98,6 +137,23 @@ class AnyLengths:
             for group in self._groups
         ]
         return _in_places(computed, [group.samples for group in self._groups])
+
+    def chosen(self, choose: Choose, x: Tensor) -> Chosen:
+        of_groups = [choose(self._tokens(group, x)) for group in self._groups]
+        counts = {
+            group.length: places.shape[1] for group, (places, _) in zip(self._groups, of_groups, strict=True)
+        }
+        lengths = tuple(counts[length] for length in self._lengths)
+        starts = torch.tensor([0, *accumulate(lengths)][:-1], device=self._device)
+        rows, standing = [], []
+        for group, (places, own) in zip(self._groups, of_groups, strict=True):
+            rows.append(group.rows.view(own.shape).gather(1, places).flatten())
+            standing.append((own + starts[group.samples].unsqueeze(1)).flatten())
+        # Samples are one behind the other, as are the tokens of each.
+        in_order = torch.cat(rows).sort().values
+        return Chosen(
+            in_order, _in_places(standing, [group.rows for group in self._groups]), lengths, is_even=False
+        )
 
     def places(self, x: Tensor) -> Tensor:  # noqa: ARG002 - the lengths say it
         return self._places
@@ -142,7 +198,7 @@ class Tokens:
     x: Tensor  # [B, n, D], or [N, 1, D]
     layout: Layout
     weights: EncoderWeights  # of the tokens
-    sample_weights: EncoderWeights  # of what is one vector [B, 1, D] of each sample
+    sample_weights: BatchWeights  # of what is one vector [B, 1, D] of each sample
 
     @classmethod
     def of(cls, batch: Batch, weights: BatchWeights) -> Tokens:

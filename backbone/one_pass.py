@@ -27,12 +27,13 @@ from mass_serve.backbone.architecture import (
     Token,
     WordEmbedding,
 )
-from mass_serve.backbone.layout import Layout, Tokens
+from mass_serve.backbone.layout import Chosen, Layout, Tokens
 from mass_serve.backbone.packed import Batch, Packed, joined
 from mass_serve.backbone.parts.attention_pooling import attention_pool
 from mass_serve.backbone.parts.block import attention, class_attention, enter_attention, enter_mlp, mlp
 from mass_serve.backbone.parts.patch_embedding import embed
 from mass_serve.backbone.parts.pooling import pool
+from mass_serve.backbone.parts.shared_mlp import shared_mlp, with_own_mlp
 from mass_serve.backbone.parts.word_embedding import embed_words
 from mass_serve.backbone.shares import in_shares
 from mass_serve.backbone.weights.metered import MeteredWeights
@@ -147,11 +148,14 @@ def run(
     start: int | None = None,
     stop: Stop = "embedding",
     probe: Probe | None = None,
+    mlp_share: float = 1.0,
 ) -> PassResult:
     """Runs a pass: gives tokens, states or embedding by its stop, and what the probe has.
 
     x are patches [B, L - N, 3 p p] or words (packed, [N, 2]), or with `start` the tokens that enter that
     block. A pass that stops before a block measures that block's own qkv too, whose input costs no attention.
+    With an `mlp_share` below 1 that share of the patches, or words, alone has an MLP of its own in all blocks
+    but the last (see `backbone.parts.shared_mlp`).
 
     Raises ValueError for tokens that are to stop at a block that they do not start before, and where the
     probe asks for something that is not on the pass.
@@ -160,7 +164,7 @@ def run(
     blocks = _blocks_of(architecture, start, stop, probe)
 
     def of_share(weights: BatchWeights, x: Batch) -> PassResult:
-        return _run(architecture, weights, x, blocks, stop, probe, embedded=start is not None)
+        return _run(architecture, weights, x, blocks, stop, probe, mlp_share, embedded=start is not None)
 
     if not weights.divisible:
         return of_share(weights, x)
@@ -194,6 +198,7 @@ def _run(
     blocks: Sequence[BlockNames],
     stop: Stop,
     probe: Probe,
+    mlp_share: float,
     *,
     embedded: bool,
 ) -> PassResult:
@@ -206,7 +211,10 @@ def _run(
     tokens = replace(tokens, weights=meter)
     if not embedded:
         tokens = tokens.each(_embed(architecture, meter, x, eps))
-    tokens = _through_blocks(architecture, blocks, tokens, stop, probe.feature, found)
+    own = None
+    if mlp_share < 1:
+        own = with_own_mlp(tokens, _before_patches(architecture), mlp_share)
+    tokens = _through_blocks(architecture, blocks, tokens, stop, probe.feature, found, own, meter)
     if isinstance(stop, int):
         found["tokens"] = tokens.layout.batch(tokens.x)
         following = BlockNames(stop)
@@ -250,6 +258,8 @@ def _through_blocks(
     stop: Stop,
     feature: Feature | None,
     found: dict[Output, Batch],
+    own: Chosen | None,
+    meter: MeteredWeights,
 ) -> Tokens:
     """Returns what leaves the last block: all tokens, or the class token where no more is asked for.
 
@@ -268,9 +278,16 @@ def _through_blocks(
         entering = enter_mlp(block, names, tokens)
         if feature is not None and names.index == feature.layer:
             found["feature"] = _feature(tokens.layout, entering, is_mean=is_mean)
-        if not (is_last and stop == "feature"):
+        if own is not None and not is_last:
+            tokens = shared_mlp(block, names, tokens, entering, own, meter)
+        elif not (is_last and stop == "feature"):
             tokens = mlp(block, names, tokens, entering)
     return tokens
+
+
+def _before_patches(architecture: Architecture) -> int:
+    """How many tokens stand before the patches; of a text, its first word, which may stand for it."""
+    return 1 if architecture.reads_text else architecture.embedding.tokens_before_patches
 
 
 def _feature(layout: Layout, entering: Tensor, *, is_mean: bool) -> Tensor:

@@ -18,10 +18,15 @@ from mass_serve.kernels.backend import backend_for
 
 
 class Passes(Protocol):
-    """The first and the second pass of one store. x, start, stop and probe are those of `one_pass.run`."""
+    """The first and the second pass of one store. The parameters are those of `one_pass.run`."""
 
     def first(
-        self, x: Batch, start: int | None = None, stop: Stop = "embedding", probe: Probe | None = None
+        self,
+        x: Batch,
+        start: int | None = None,
+        stop: Stop = "embedding",
+        probe: Probe | None = None,
+        mlp_share: float = 1.0,
     ) -> PassResult:
         """A pass, or a part of one, on the first pass's weights."""
         ...
@@ -66,9 +71,14 @@ class EagerPasses:
         self._first_pass_weights = DenseWeights(first_pass_weights)
 
     def first(
-        self, x: Batch, start: int | None = None, stop: Stop = "embedding", probe: Probe | None = None
+        self,
+        x: Batch,
+        start: int | None = None,
+        stop: Stop = "embedding",
+        probe: Probe | None = None,
+        mlp_share: float = 1.0,
     ) -> PassResult:
-        return run(self._bank.architecture, self._first_pass_weights, x, start, stop, probe)
+        return run(self._bank.architecture, self._first_pass_weights, x, start, stop, probe, mlp_share)
 
     def second(
         self, x: Batch, expert_sets: Sequence[ExpertSet], offsets: Sequence[int], start: int | None = None

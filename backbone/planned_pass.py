@@ -40,6 +40,7 @@ class PlannedPass:
         start: int | None,
         stop: Stop,
         probe: Probe,
+        mlp_share: float,
         graphs: Graphs | None,
     ) -> None:
         """`graphs` captures the passes; None: they are launched every time. Passes that share it run one at a
@@ -50,6 +51,7 @@ class PlannedPass:
         self._start = start
         self._stop: Stop = stop
         self._probe = probe
+        self._mlp_share = mlp_share
         self._prepared: dict[int, Prepared] = {}
         self._graphs = graphs
         self._tilings: Sequence[Tiling] = ()
@@ -95,4 +97,5 @@ class PlannedPass:
 
     def _launch(self, prepared: Prepared) -> PassResult:
         weights = PlannedWeights(self._layout, prepared.plan)
-        return run(self._architecture, weights, prepared.x, self._start, self._stop, self._probe)
+        of_pass = self._start, self._stop, self._probe, self._mlp_share
+        return run(self._architecture, weights, prepared.x, *of_pass)

@@ -33,12 +33,17 @@ class PlannedPasses:
         self._graphs = Graphs(bank.device) if bank.device.type == "cuda" else None
 
     def first(
-        self, x: Batch, start: int | None = None, stop: Stop = "embedding", probe: Probe | None = None
+        self,
+        x: Batch,
+        start: int | None = None,
+        stop: Stop = "embedding",
+        probe: Probe | None = None,
+        mlp_share: float = 1.0,
     ) -> PassResult:
         segments = (0, len(x)), [self._plain_record], [False]
         if isinstance(x, Packed):
-            return self._of_texts(self._plain, x, *segments, start, stop, probe)
-        return self._pass("first", self._plain, start, stop, probe or Probe())(x, *segments)
+            return self._of_texts(self._plain, x, *segments, start, stop, probe, mlp_share)
+        return self._pass("first", self._plain, start, stop, probe or Probe(), mlp_share)(x, *segments)
 
     def second(
         self, x: Batch, expert_sets: Sequence[ExpertSet], offsets: Sequence[int], start: int | None = None
@@ -76,6 +81,7 @@ class PlannedPasses:
         start: int | None,
         stop: Stop,
         probe: Probe | None = None,
+        mlp_share: float = 1.0,
     ) -> PassResult:
         """A pass over texts, launched from a plan for these lengths: they make other shapes in every batch.
 
@@ -83,16 +89,23 @@ class PlannedPasses:
         """
         plan = SegmentPlan(len(x), len(records), layout.length, x.device)
         plan.update(offsets, records, own_weights)
-        return run(self._bank.architecture, PlannedWeights(layout, plan), x, start, stop, probe)
+        weights = PlannedWeights(layout, plan)
+        return run(self._bank.architecture, weights, x, start, stop, probe, mlp_share)
 
     def _pass(
-        self, kind: str, layout: RecordLayout, start: int | None, stop: Stop, probe: Probe
+        self,
+        kind: str,
+        layout: RecordLayout,
+        start: int | None,
+        stop: Stop,
+        probe: Probe,
+        mlp_share: float = 1.0,
     ) -> PlannedPass:
         """The plans and graphs of that kind of pass, made when it is asked for first."""
-        key = (kind, start, stop, probe.key)
+        key = (kind, start, stop, probe.key, mlp_share)
         if key not in self._planned:
             self._planned[key] = PlannedPass(
-                self._bank.architecture, layout, start, stop, probe, self._graphs
+                self._bank.architecture, layout, start, stop, probe, mlp_share, self._graphs
             )
         return self._planned[key]
 

@@ -161,7 +161,7 @@ def _encoder(manifest: Manifest) -> str:
         f"encoder: {_input(manifest)}, "
         f"{encoder.depth} blocks of width {encoder.width}, pooling {encoder.pooling.pooled}; "
         f"router at block {manifest.router.layer}{_late_token(manifest)}; "
-        f"mode {manifest.router.mode}, first pass {manifest.router.first_pass}; "
+        f"mode {manifest.router.mode}, first pass {manifest.router.first_pass}{_late_mlps(manifest)}; "
         f"merged base {manifest.merged_base}{_merged_by(manifest)}; "
         f"blocks {_block_formats(manifest)}, {manifest.factoring.rule}"
     )
@@ -183,6 +183,11 @@ def _merged_by(manifest: Manifest) -> str:
 def _late_token(manifest: Manifest) -> str:
     token = manifest.router.late_token
     return "" if token is None else f", late energies of the {token} token"
+
+
+def _late_mlps(manifest: Manifest) -> str:
+    share = manifest.router.late_mlp_share
+    return "" if share == 1 else f" with MLPs of {share:g} of the tokens behind its first third"
 
 
 def _input(manifest: Manifest) -> str:

@@ -83,6 +83,7 @@ def _rounded(numbers: Tensor) -> tuple[float, ...]:
 def _identity(loaded: LoadedStore, task: int) -> str:
     """The SHA-256 of all that the energies of a task depend on, the manifest's sizes apart."""
     _, experts = loaded.experts[task]
+    share = loaded.router.late_mlp_share
     of = (
         VERSION,
         loaded.router.first_pass,
@@ -91,5 +92,6 @@ def _identity(loaded: LoadedStore, task: int) -> str:
         energy_linears(loaded.architecture),
         late_token(loaded),
         any(loaded.adapters),
+        *(() if share == 1 else (share,)),
     )
     return hashlib.sha256(json.dumps(of).encode()).hexdigest()

@@ -34,6 +34,7 @@ from mass_serve.router import (
 # Counted, not measured: what early evidence adds to a block, three products with D x D bases for each token,
 # in multiply-accumulates of the block's twelve D x D products.
 EVIDENCE_SHARE = 3 / 12
+MLP_SHARE = 8 / 12  # of a block's products, those of its MLP
 
 
 class EvidenceSearch:
@@ -42,9 +43,13 @@ class EvidenceSearch:
     def __init__(self, loaded: LoadedStore, passes: Passes) -> None:
         self._passes = passes
         self._mode = MODES[loaded.mode]
-        self._stop = early_stop(loaded.architecture.depth)
-        self._early_share = self._stop / loaded.architecture.depth
+        depth = loaded.architecture.depth
+        self._stop = early_stop(depth)
+        self._early_share = self._stop / depth
         self._evidence_share = self._early_share * EVIDENCE_SHARE / loaded.architecture.evidence_stride
+        self._mlp_share = loaded.router.late_mlp_share
+        sharing = max(0, depth - 1 - self._stop) / depth
+        self._whole_share = 1 - sharing * MLP_SHARE * (1 - self._mlp_share)
         self._class_vectors = ClassVectors(loaded.routed_heads)
         adapters = loaded.adapters
         self._num_tasks = len(adapters)
@@ -151,7 +156,9 @@ class EvidenceSearch:
         """The rest of that pass."""
 
         def run(probe: Probe) -> PassResult:
-            return self._passes.first(begun.entering, start=self._stop, probe=probe)
+            return self._passes.first(
+                begun.entering, start=self._stop, probe=probe, mlp_share=self._mlp_share
+            )
 
         return self._measuring(run, self._late, candidates)
 
@@ -179,7 +186,7 @@ class EvidenceSearch:
         tasks = evidence.second_pass_candidates(mode)
         resuming = self.resuming if mode.resumes else frozenset()
         whole = evidence.is_whole
-        passes = (1 if whole else self._early_share) + self._evidence_share
+        passes = (self._whole_share if whole else self._early_share) + self._evidence_share
         passes += sum(1 - self._early_share if task in resuming else 1 for task in tasks)
         return SearchResult(
             tuple(self._second_pass(sample, task, tokens if task in resuming else None) for task in tasks),

@@ -76,6 +76,9 @@ class BuildOptions(BaseModel):
         default=None,
         description="weights of the first pass (default: pretrained; with --mode paper merged_base)",
     )
+    late_mlp_share: float = _as_in_manifest(
+        "late_mlp_share", "patches or words with an MLP of their own in the rest of a first pass"
+    )
     patch_embedding: PatchEmbeddingForm = Field(
         default="factored", description="how the patch convolution is kept"
     )

@@ -327,6 +327,7 @@ def _router(architecture: Architecture, options: BuildOptions) -> RouterSpec:
             top_k=options.top_k,
             head_choice=options.head_choice,
             first_pass=_first_pass(options),
+            late_mlp_share=options.late_mlp_share,
         )
     except ValidationError as error:
         raise StoreError(f"the router cannot be configured so: {first_problem(error)}") from error

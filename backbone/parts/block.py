@@ -31,6 +31,7 @@ from mass_serve.backbone.parts.scaled_dot_product import (
     join_heads,
     split_heads,
 )
+from mass_serve.backbone.weights.protocol import EncoderWeights
 from mass_serve.kernels.activations import Activation
 
 
@@ -78,12 +79,20 @@ def enter_mlp(part: Block, names: BlockNames, tokens: Tokens) -> Tensor:
 
 def mlp(part: Block, names: BlockNames, tokens: Tokens, entering: Tensor) -> Tokens:
     """The tokens and the MLP of every one, from `enter_mlp`'s output."""
-    weights = tokens.weights
+    hidden = hidden_layer(part, names, tokens.weights, entering)
+    return leave_mlp(part, names, tokens, tokens.weights.linear(names.fc2, hidden, skip=tokens.x))
+
+
+def hidden_layer(part: Block, names: BlockNames, weights: EncoderWeights, entering: Tensor) -> Tensor:
+    """What enters the MLP's fc2, of what enters its fc1."""
     if part.is_gated:
-        hidden = _gated(weights.linear(names.fc1, entering), part.activation)
-    else:
-        hidden = weights.linear(names.fc1, entering, activation=part.activation)
-    return _leave(part, names.norm2, tokens.each(weights.linear(names.fc2, hidden, skip=tokens.x)))
+        return _gated(weights.linear(names.fc1, entering), part.activation)
+    return weights.linear(names.fc1, entering, activation=part.activation)
+
+
+def leave_mlp(part: Block, names: BlockNames, tokens: Tokens, x: Tensor) -> Tokens:
+    """The tokens x as they leave the block, behind the MLP and its skip connection."""
+    return _leave(part, names.norm2, tokens.each(x))
 
 
 def _leave(part: Block, norm: str, tokens: Tokens) -> Tokens:

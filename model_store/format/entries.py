@@ -58,6 +58,9 @@ class RouterSpec(StrictModel):
     top_k: Annotated[int, Field(ge=1, le=4096)] = 3
     head_choice: HeadChoice = "max"
     first_pass: FirstPass = "merged_base"
+    # Of the patches or words, how many have an MLP of their own behind the first third of a first pass (see
+    # `backbone.parts.shared_mlp`). Format version 1 has no such key.
+    late_mlp_share: Annotated[float, Field(gt=0, le=1)] = Field(default=1.0, exclude_if=(1.0).__eq__)
     unrouted_below: Annotated[float, Field(ge=0, le=1)] = 0.0  # of familiarity; 0: every answer is believed
 
 

@@ -284,7 +284,7 @@ def lowest_version(manifest: Manifest) -> int:
         manifest.pretrained_origin is not None,
         bool(manifest.groups),
         manifest.merged_base_method is not None,
-        manifest.router.late_token is not None,
+        manifest.router.late_token is not None or manifest.router.late_mlp_share < 1,
         manifest.rank_rule is not None or manifest.ratio_budget is not None,
         any(task.ranks is not None or task.adapter for task in manifest.all_entries()),
         manifest.block_format is not None,

@@ -88,6 +88,7 @@ def test_options_reach_the_manifest(suite: Suite, tmp_path: Path) -> None:
         top_k=1,
         head_choice="router",
         first_pass="pretrained",
+        late_mlp_share=0.5,
         patch_embedding="averaged",
         block_dtype="float32",
         merged_base="stored",
@@ -104,6 +105,7 @@ def test_options_reach_the_manifest(suite: Suite, tmp_path: Path) -> None:
         "top_k": 1,
         "head_choice": "router",
         "first_pass": "pretrained",
+        "late_mlp_share": 0.5,
         "unrouted_below": 0.0,
     }
     assert store.manifest.tasks[0].individual_accuracy == 0.875

@@ -201,6 +201,25 @@ def test_every_choice_of_parts_is_planned_and_agrees(name: str) -> None:
     assert _near(second, wanted_second, 1e-5)
 
 
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 3e-2)])
+@torch.inference_mode()
+def test_a_pass_whose_tokens_share_mlps_is_planned_and_agrees(dtype: torch.dtype, tolerance: float) -> None:
+    torch.manual_seed(0)
+    config = replace(CONFIG, depth=3)
+    patches = patchify(torch.randn(5, 3, 16, 16).to(dtype), config.patches.patch_size)
+    weights = tiny.pretrained(config, dtype)
+    reference = passes_for(tiny.bank(config, weights, tasks=2), weights, 1)
+    begun = reference.first(patches, stop=STOP)
+    wanted = reference.first(begun.tokens, start=STOP, mlp_share=0.5).embedding
+    with backend("fused"):
+        moved = {parameter: tensor.to(DEVICE) for parameter, tensor in weights.items()}
+        fused = passes_for(tiny.bank(config, moved, tasks=2), moved, 1)
+        found = fused.first(begun.tokens.to(DEVICE), start=STOP, mlp_share=0.5).embedding
+        whole = fused.first(begun.tokens.to(DEVICE), start=STOP).embedding
+    assert _near(found, wanted, tolerance)
+    assert not _near(whole, wanted, tolerance)
+
+
 @torch.inference_mode()
 def test_a_pass_is_planned_once_for_equal_probes() -> None:
     with backend("fused"):

@@ -40,15 +40,17 @@ def test_the_second_pass_agrees_with_the_reference(name: str) -> None:
     torch.testing.assert_close(found, wanted, atol=1e-4, rtol=1e-3)
 
 
+@pytest.mark.parametrize("mlp_share", [1.0, 0.5])
 @torch.inference_mode()
-def test_the_first_pass_agrees_with_the_reference() -> None:
-    architecture = replace(TEXT_ENCODERS["bert"], depth=1)
+def test_the_first_pass_agrees_with_the_reference(mlp_share: float) -> None:
+    architecture = replace(TEXT_ENCODERS["bert"], depth=2)
     weights = tiny.pretrained(architecture)
-    wanted = run(architecture, DenseWeights(weights), TEXTS).embedding
+    wanted = run(architecture, DenseWeights(weights), TEXTS, mlp_share=mlp_share).embedding
     with backend("fused"):
         moved = {parameter: tensor.to(DEVICE) for parameter, tensor in weights.items()}
         texts = Packed(TEXTS.rows.to(DEVICE), LENGTHS)
-        found = passes_for(tiny.bank(architecture, moved, 1), moved, 1).first(texts).embedding.cpu()
+        passes = passes_for(tiny.bank(architecture, moved, 1), moved, 1)
+        found = passes.first(texts, mlp_share=mlp_share).embedding.cpu()
     torch.testing.assert_close(found, wanted, atol=1e-4, rtol=1e-3)
 
 

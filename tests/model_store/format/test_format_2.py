@@ -249,6 +249,19 @@ def test_the_bytes_of_the_token_of_late_energies() -> None:
     assert b"late_token" not in golden.to_bytes()
 
 
+def test_the_bytes_of_the_share_of_mlps_behind_the_first_third() -> None:
+    golden = _parse(GOLDEN_MANIFEST)
+    router = golden.router.model_copy(update={"late_mlp_share": 0.5})
+    content = golden.model_copy(update={"router": router}).to_bytes()
+    assert content.startswith(b'{\n  "format_version": 2,\n')
+    assert b'    "late_mlp_share": 0.5,\n' in content
+    assert parse_manifest(content).router == router
+    assert b"late_mlp_share" not in golden.to_bytes()
+    for wrong in (0, 1.1, "1"):
+        with pytest.raises(ManifestError, match=r"router\.late_mlp_share"):
+            _parse(_changed("router", "late_mlp_share", value=wrong))
+
+
 @pytest.mark.parametrize(
     ("key", "value"),
     [
