@@ -9,6 +9,7 @@ from torch import Tensor
 
 from mass_serve.backbone.architecture import Architecture, weight_of
 from mass_serve.kernels import QuantisedWeight, ReorderedWeight, Table, Weight
+from mass_serve.kernels.reordered import gains_by_reordering
 
 Parameters = Mapping[str, Tensor]
 
@@ -39,14 +40,20 @@ def quantised(parameters: Parameters, architecture: Architecture, dtype: torch.d
 
     Patches are embedded in `dtype`: that matrix is small, and what it rounds away of pixels is gone for good.
     """
-    weights = set(map(weight_of, architecture.linears))
-    if not architecture.reads_text:
-        weights -= set(map(weight_of, architecture.embedding.linears))
-    forms = {
-        name: QuantisedWeight.of(own, dtype) if name in weights else own.to(dtype)
-        for name, own in parameters.items()
-    }
-    return FormedParameters(forms)
+    embedding = set(map(weight_of, architecture.embedding.linears))
+    linears = set(map(weight_of, architecture.linears)) - embedding
+
+    def form(name: str, own: Tensor) -> Weight:
+        if name in linears:
+            return QuantisedWeight.of(own, dtype).ordered()
+        if name not in embedding:
+            return own.to(dtype)
+        if architecture.reads_text:
+            return QuantisedWeight.of(own, dtype)
+        placed = own.to(dtype)
+        return ReorderedWeight.of(placed) if gains_by_reordering(own.device, dtype) else placed
+
+    return FormedParameters({name: form(name, own) for name, own in parameters.items()})
 
 
 def reordered(parameters: Parameters, architecture: Architecture, dtype: torch.dtype) -> FormedParameters:

@@ -7,10 +7,14 @@
 for the rows W_j, which are output channels, and the rows x_i, which are tokens. Weights are quantised once,
 and rows in every product, each by itself. Sums of whole numbers are exact in any order, so a row's bits
 depend on no other row, and neither on the number of rows nor on that of threads: nothing is padded here.
+
+Where the processor sums products of int8 in 32 bits, C is in the order in which oneDNN reads it. oneDNN
+multiplies unsigned numbers by signed ones: rows are `Q + 128` there, and 128 is its zero point.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -19,30 +23,43 @@ from torch import Tensor
 from mass_serve.kernels.activations import Activation, activate_
 
 LARGEST = 127  # of 8 bits, and the same on both sides of 0
-# What a product reads and writes for so many rows stays in the cache.
-ROWS_AT_ONCE = 512
+ZERO_POINT = 128
+# What is computed at a time has at most so many numbers: its temporaries stay in the processor's cache, and
+# the C library does not give their memory back to the system after every operation.
+NUMBERS_AT_ONCE = 1 << 19
 # Sums of so many products of two such numbers are below 2^24, to which float32 counts exactly.
 EXACT_COLUMNS = 1024
 
 
 @dataclass(frozen=True, eq=False)
 class QuantisedWeight:
-    """A weight W [d_out, d_in], or a table of as many rows, in whole numbers of 8 bits."""
+    """A weight W [d_out, d_in], a table of as many rows, or some of its output rows, in numbers of 8 bits."""
 
-    codes: Tensor  # C, int8 [d_out, d_in]
-    scales: Tensor  # s, float32 [d_out]
+    codes: Tensor  # C, int8 [d_out, d_in]; where they are ordered, the whole C^T as oneDNN has it
+    scales: Tensor  # s, float32 [d_out]; where the numbers are ordered, of the whole weight
     dtype: torch.dtype  # of what is multiplied by it, and of what it is widened to
+    ordered_rows: range | None = None  # neighbours, of ordered numbers; None: they lie as they are numbered
 
     @classmethod
     def of(cls, weight: Tensor, dtype: torch.dtype) -> QuantisedWeight:
-        """Quantises a weight of any floating dtype."""
-        codes, scales = _quantised(weight.float())
-        return cls(codes, scales.flatten(), dtype)
+        """Quantises a weight of any floating dtype, whose rows can be looked up."""
+        weight = weight.float()
+        scales = _scales(weight)
+        return cls((weight / scales).round_().to(torch.int8), scales.flatten(), dtype)
+
+    def ordered(self) -> QuantisedWeight:
+        """The weight in the order of oneDNN's products, where they are exact: it is then multiplied alone."""
+        if self.ordered_rows is not None or not multiplies_int8():
+            return self
+        codes = torch.ops.onednn.qlinear_prepack(self.codes.contiguous(), None)
+        return replace(self, codes=codes, ordered_rows=range(len(self.scales)))
 
     @property
     def shape(self) -> torch.Size:
         """[d_out, d_in]"""
-        return self.codes.shape
+        if self.ordered_rows is None:
+            return self.codes.shape
+        return torch.Size((len(self.ordered_rows), len(self.codes)))
 
     @property
     def device(self) -> torch.device:
@@ -51,42 +68,43 @@ class QuantisedWeight:
 
     @property
     def nbytes(self) -> int:
-        """The memory of the numbers and their scales."""
+        """The memory of the numbers and their scales, of ordered ones those of the whole weight."""
         return self.codes.nbytes + self.scales.nbytes
 
     def __getitem__(self, rows: slice | Tensor) -> QuantisedWeight:
-        """The weight of some output rows: a view for a slice, a copy for numbers [n] int64."""
-        return replace(self, codes=self.codes[rows], scales=self.scales[rows])
+        """The weight of some output rows: a view for a slice, a copy for numbers [n] int64.
+
+        Of ordered numbers there are slices alone, whose products cost as much as those of the whole.
+        """
+        if self.ordered_rows is None:
+            return replace(self, codes=self.codes[rows], scales=self.scales[rows])
+        assert isinstance(rows, slice)
+        return replace(self, ordered_rows=self.ordered_rows[rows])
 
     def widened(self) -> Tensor:
         """`diag(s) C` [d_out, d_in] in `dtype`, in memory of its own."""
-        return self.codes.float().mul_(self.scales.unsqueeze(1)).to(self.dtype)
+        codes, scales = self.codes, self.scales
+        if self.ordered_rows is not None:
+            rows = slice(self.ordered_rows.start, self.ordered_rows.stop)
+            codes, scales = codes.to_dense().T[rows], scales[rows]
+        return codes.float().mul_(scales.unsqueeze(1)).to(self.dtype).contiguous()
 
 
-def add_quantised_product_(
-    y: Tensor, x: Tensor, weight: QuantisedWeight, activation: Activation | None = None
+def quantised_product_(
+    y: Tensor, x: Tensor, weight: QuantisedWeight, added: Tensor | None, activation: Activation | None = None
 ) -> None:
-    """`y = act(y + x W^T)`, in place: y [N, d_out] and x [N, d_in] of one floating dtype.
+    """`y = act(x W^T + added)` for x [N, d_in], y [N, d_out], and added [N, d_out], or [d_out], of one dtype.
 
-    Everything between the whole numbers and y is computed in float32, and rounded once.
+    `added` may be y itself. What is between the whole numbers and y is computed in float32, and rounded once.
     """
-    for start in range(0, len(x), ROWS_AT_ONCE):
-        own_y, own_x = y[start : start + ROWS_AT_ONCE], x[start : start + ROWS_AT_ONCE]
-        codes, scales = _quantised(own_x.float())
-        sums = exact_product(codes, weight.codes).float()
-        sums.mul_(scales).mul_(weight.scales).add_(own_y.float())
-        own_y.copy_(sums if activation is None else activate_(sums, activation))
-
-
-def exact_product(codes: Tensor, weight: Tensor) -> Tensor:
-    """`Q C^T` [N, d_out] int32 of int8 numbers [N, d_in] and [d_out, d_in], none of which is -128."""
-    if multiplies_int8():
-        return torch._int_mm(codes, weight.T)
-    sums = torch.zeros(len(codes), len(weight), dtype=torch.int32)
-    for start in range(0, codes.shape[1], EXACT_COLUMNS):
-        columns = slice(start, start + EXACT_COLUMNS)
-        sums += (codes[:, columns].float() @ weight[:, columns].float().T).int()
-    return sums
+    codes, scales = _quantised(x)
+    if added is not None and added.ndim == 1:
+        added = added.float().expand(y.shape)
+    for rows in _parts(y):
+        sums = _scaled_sums(codes[rows], weight).mul_(scales[rows])
+        if added is not None:
+            sums.add_(added[rows].float())
+        y[rows] = sums if activation is None else activate_(sums, activation)
 
 
 def multiplies_int8() -> bool:
@@ -94,7 +112,43 @@ def multiplies_int8() -> bool:
     return bool(torch.cpu.get_capabilities().get("avx512_vnni", False))
 
 
+def _scaled_sums(codes: Tensor, weight: QuantisedWeight) -> Tensor:
+    """`(Q C^T) diag(s)` [n, d_out] of `Q + 128` [n, d_in] uint8: exact sums, rounded to float32."""
+    if (rows := weight.ordered_rows) is not None:
+        whole = len(weight.scales)
+        found: Tensor = torch.ops.onednn.qlinear_pointwise(
+            *(codes, 1.0, ZERO_POINT, weight.codes, weight.scales, torch.zeros(whole, dtype=torch.int64)),
+            *(None, 1.0, 0, torch.float32, "none", [], ""),
+        )
+        return found if len(rows) == whole else found[:, rows.start : rows.stop].contiguous()
+    sums = torch.zeros(len(codes), len(weight.codes), dtype=torch.int32)
+    for start in range(0, codes.shape[1], EXACT_COLUMNS):
+        columns = slice(start, start + EXACT_COLUMNS)
+        own = codes[:, columns].float().sub_(ZERO_POINT)
+        sums += (own @ weight.codes[:, columns].float().T).int()
+    return sums.float().mul_(weight.scales)
+
+
 def _quantised(x: Tensor) -> tuple[Tensor, Tensor]:
-    """The codes [N, d] int8 and scales [N, 1] float32 of rows [N, d] float32; a row of zeros stays one."""
-    scales = (x.abs().amax(1, keepdim=True) / LARGEST).clamp_min_(torch.finfo(torch.float32).tiny)
-    return (x / scales).round_().to(torch.int8), scales
+    """`Q + 128` [N, d] uint8 and r [N, 1] float32 of rows [N, d]."""
+    codes = torch.empty(x.shape, dtype=torch.uint8)
+    scales = torch.empty(len(x), 1)
+    for rows in _parts(x):
+        own = x[rows].float()
+        scales[rows] = _scales(own)
+        # Behind the half, the conversion's cutting rounds: no number is negative.
+        codes[rows] = torch.div(own, scales[rows]).add_(ZERO_POINT + 0.5)
+    return codes, scales
+
+
+def _scales(x: Tensor) -> Tensor:
+    """The scales [N, 1] of rows [N, d] float32; a row of zeros stays one."""
+    largest = torch.maximum(x.amax(1, keepdim=True), x.amin(1, keepdim=True).neg_())
+    return largest.div_(LARGEST).clamp_min_(torch.finfo(torch.float32).tiny)
+
+
+def _parts(x: Tensor) -> Iterator[slice]:
+    """Yields slices of the rows of x, of at most NUMBERS_AT_ONCE numbers or of one row."""
+    step = max(1, NUMBERS_AT_ONCE // x.shape[1])
+    for start in range(0, len(x), step):
+        yield slice(start, start + step)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from mass_serve.kernels.activations import Activation, activate_
-from mass_serve.kernels.quantised import QuantisedWeight, add_quantised_product_
+from mass_serve.kernels.quantised import QuantisedWeight, quantised_product_
 from mass_serve.kernels.reordered import ReorderedWeight
 from mass_serve.kernels.rows import add_product_
 
@@ -22,7 +22,7 @@ def finished(y: Tensor, x: Tensor, weight: Weight | None, activation: Activation
     """`act(y + x W^T)` [N, d_out], or `act(y)` without a weight; y may be overwritten."""
     match weight:
         case QuantisedWeight():  # which rounds once, behind the activation
-            add_quantised_product_(y, x, weight, activation)
+            quantised_product_(y, x, weight, y, activation)
             return y
         case ReorderedWeight():
             y = weight.product(x, added=y)

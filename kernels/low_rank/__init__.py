@@ -19,6 +19,7 @@ from mass_serve.kernels.low_rank.deltas import (
     SeveralTasks,
     TaskBlock,
 )
+from mass_serve.kernels.quantised import QuantisedWeight, quantised_product_
 from mass_serve.kernels.reordered import ReorderedWeight
 from mass_serve.kernels.weights import Weight
 
@@ -61,7 +62,11 @@ def linear(
     """`y = act(x W^T + b) + skip` [N, d_out]: the segmented linear of one base-only segment."""
     if isinstance(weight, ReorderedWeight):
         return _reordered_linear(x, weight, bias, activation, skip)
-    if not isinstance(weight, Tensor) or backend_for(x.device) == "fused":
+    if isinstance(weight, QuantisedWeight):
+        y = x.new_empty(len(x), weight.shape[0])
+        quantised_product_(y, x, weight, bias, activation)
+        return y if skip is None else y.add_(skip)
+    if backend_for(x.device) == "fused":
         return segmented_linear(x, weight, [BaseOnly(bias)], (0, len(x)), activation, skip)
     return rows.linear(x, weight, bias, activation, skip)
 

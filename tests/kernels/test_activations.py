@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 
@@ -34,14 +36,25 @@ def test_a_gate_multiplies_the_activated_half_by_the_other(
     )
 
 
+@pytest.fixture(params=[1, 2, 3, 16])
+def threads(request: pytest.FixtureRequest) -> Iterator[int]:
+    before = torch.get_num_threads()
+    yield request.param
+    torch.set_num_threads(before)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("activation", ACTIVATIONS)
-def test_a_row_has_the_same_bits_in_every_batch(activation: Activation, dtype: torch.dtype) -> None:
+def test_a_row_has_the_same_bits_in_every_batch(
+    activation: Activation, dtype: torch.dtype, threads: int
+) -> None:
     """Also where a width is no multiple of what a processor computes at once, and with several chunks."""
     torch.manual_seed(0)
-    for rows, width in ((40, 38), (9, 1 << 16)):
+    for rows, width in ((40, 38), (9, 1 << 16), (21, 9974)):
+        torch.set_num_threads(1)
         x = torch.randn(rows, width).to(dtype)
         whole, gated = activate_(x.clone(), activation), gate(x, activation)
+        torch.set_num_threads(threads)
         for count in range(1, rows):
             part = slice(rows - count, rows)
             assert torch.equal(activate_(x[part].clone(), activation), whole[part])

@@ -12,15 +12,14 @@ from mass_serve.kernels import QuantisedWeight, linear, segmented_embedding
 from mass_serve.kernels.activations import ACTIVATIONS, Activation, activate_
 from mass_serve.kernels.low_rank.deltas import BaseOnly, Delta, MaterialisedWeight
 from mass_serve.kernels.low_rank.reference import segmented_linear
-from mass_serve.kernels.quantised import LARGEST, exact_product, multiplies_int8
+from mass_serve.kernels.quantised import LARGEST, multiplies_int8
 from mass_serve.kernels.weights import rows_of
 
 SHAPES = [(768, 96), (38, 768), (16, 128), (100, 36), (64, 2), (3072, 70), (1025, 5)]  # d_in, d_out
 NEEDS_VNNI = pytest.mark.skipif(not multiplies_int8(), reason="the processor has no products of int8")
 
 
-def without_vnni(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
+FORMS = [pytest.param(True, marks=NEEDS_VNNI, id="ordered"), pytest.param(False, id="plain")]
 
 
 @pytest.fixture
@@ -28,6 +27,11 @@ def threads() -> Iterator[list[int]]:
     before = torch.get_num_threads()
     yield [1, 2, 3, 16]
     torch.set_num_threads(before)
+
+
+def quantised(weight: Tensor, dtype: torch.dtype, *, ordered: bool) -> QuantisedWeight:
+    plain = QuantisedWeight.of(weight, dtype)
+    return plain.ordered() if ordered else plain
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:
@@ -45,27 +49,30 @@ def test_a_weight_is_within_half_a_step_of_what_it_was() -> None:
     assert quantised.nbytes == 40 * 77 + 40 * 4
 
 
-@pytest.mark.parametrize("has_vnni", [pytest.param(True, marks=NEEDS_VNNI), False])
+@pytest.mark.parametrize("ordered", FORMS)
 @pytest.mark.parametrize(("d_in", "d_out"), SHAPES)
-def test_sums_are_exact_also_of_the_largest_numbers(
-    d_in: int, d_out: int, has_vnni: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if not has_vnni:
-        without_vnni(monkeypatch)
-    largest = torch.full((9, d_in), LARGEST, dtype=torch.int8)
-    largest[::2] *= -1
+def test_sums_are_exact_also_of_the_largest_numbers(d_in: int, d_out: int, ordered: bool) -> None:
+    x = torch.full((9, d_in), float(LARGEST))
+    x[::2] *= -1
     drawn = torch.randint(-LARGEST, LARGEST + 1, (d_out, d_in), generator=torch.Generator().manual_seed(1))
-    for weight in (torch.full((d_out, d_in), LARGEST, dtype=torch.int8), drawn.to(torch.int8)):
-        assert torch.equal(exact_product(largest, weight).long(), largest.long() @ weight.long().T)
+    drawn[:, 0] = LARGEST  # so that the scale is 1
+    for numbers in (torch.full((d_out, d_in), LARGEST), drawn):
+        weight = quantised(numbers.float(), torch.float32, ordered=ordered)
+        assert torch.equal(linear(x, weight), (x.long() @ numbers.long().T).float())
 
 
+@pytest.mark.parametrize("ordered", FORMS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("activation", [None, *ACTIVATIONS])
-def test_a_linear_is_that_of_the_widened_numbers(activation: Activation | None, dtype: torch.dtype) -> None:
+def test_a_linear_is_that_of_the_widened_numbers(
+    activation: Activation | None, dtype: torch.dtype, ordered: bool
+) -> None:
     x, bias, skip = random(300, 64).to(dtype), random(48, seed=1).to(dtype), random(300, 48, seed=2).to(dtype)
-    weight = QuantisedWeight.of(random(48, 64, seed=3) / 8, dtype)
-    rows = QuantisedWeight.of(x, dtype)
-    wanted = (rows.codes.double() * rows.scales[:, None]) @ (weight.codes.double() * weight.scales[:, None]).T
+    weight = quantised(random(48, 64, seed=3) / 8, dtype, ordered=ordered)
+    rows, numbers = QuantisedWeight.of(x, dtype), QuantisedWeight.of(random(48, 64, seed=3) / 8, dtype)
+    wanted = (rows.codes.double() * rows.scales[:, None]) @ (
+        numbers.codes.double() * numbers.scales[:, None]
+    ).T
     wanted += bias
     if activation is not None:
         wanted = activate_(wanted.float(), activation).double()
@@ -75,13 +82,14 @@ def test_a_linear_is_that_of_the_widened_numbers(activation: Activation | None, 
     torch.testing.assert_close(found.double(), wanted + skip, atol=tolerance, rtol=tolerance)
 
 
+@pytest.mark.parametrize("ordered", FORMS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize(("d_in", "d_out"), SHAPES)
 def test_a_row_has_the_same_bits_in_every_product(
-    d_in: int, d_out: int, dtype: torch.dtype, threads: list[int]
+    d_in: int, d_out: int, dtype: torch.dtype, ordered: bool, threads: list[int]
 ) -> None:
     x, bias = random(600, d_in).to(dtype), random(d_out).to(dtype)
-    weight = QuantisedWeight.of(random(d_out, d_in), dtype)
+    weight = quantised(random(d_out, d_in), dtype, ordered=ordered)
     torch.set_num_threads(1)
     whole = linear(x, weight, bias, "gelu")
     for count in threads:
@@ -93,13 +101,31 @@ def test_a_row_has_the_same_bits_in_every_product(
 
 
 @NEEDS_VNNI
-def test_processors_with_and_without_products_of_int8_agree_to_the_last_bit(
+@pytest.mark.parametrize(("d_in", "d_out"), SHAPES)
+def test_processors_with_and_without_products_of_int8_agree_to_the_last_bit(d_in: int, d_out: int) -> None:
+    x, weight = random(33, d_in), QuantisedWeight.of(random(d_out, d_in, seed=1), torch.float32)
+    assert torch.equal(linear(x, weight.ordered(), activation="gelu"), linear(x, weight, activation="gelu"))
+
+
+@NEEDS_VNNI
+def test_ordered_numbers_are_the_same_numbers_and_so_are_some_of_their_rows() -> None:
+    x, weight = random(5, 24), QuantisedWeight.of(random(40, 24, seed=1), torch.float32)
+    ordered = weight.ordered()
+    assert ordered.shape == weight.shape
+    assert ordered.nbytes == weight.nbytes
+    assert torch.equal(ordered.widened(), weight.widened())
+    part = ordered[8:32][4:]
+    assert part.shape == (20, 24)
+    assert torch.equal(part.widened(), weight.widened()[12:32])
+    assert torch.equal(linear(x, part, activation="gelu"), linear(x, weight, activation="gelu")[:, 12:32])
+
+
+def test_a_processor_without_products_of_int8_keeps_the_numbers_as_they_lie(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    x, weight = random(33, 3072), QuantisedWeight.of(random(20, 3072, seed=1), torch.float32)
-    fast = linear(x, weight)
-    without_vnni(monkeypatch)
-    assert torch.equal(linear(x, weight), fast)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
+    weight = QuantisedWeight.of(random(4, 8), torch.float32)
+    assert weight.ordered() is weight
 
 
 def test_segments_with_weights_of_their_own_stand_between_others() -> None:
@@ -112,8 +138,9 @@ def test_segments_with_weights_of_their_own_stand_between_others() -> None:
     torch.testing.assert_close(y, expected)
 
 
-def test_rows_that_are_not_finite_stay_so_and_spoil_no_others() -> None:
-    x, weight = random(6, 32), QuantisedWeight.of(random(8, 32, seed=1), torch.float32)
+@pytest.mark.parametrize("ordered", FORMS)
+def test_rows_that_are_not_finite_stay_so_and_spoil_no_others(ordered: bool) -> None:
+    x, weight = random(6, 32), quantised(random(8, 32, seed=1), torch.float32, ordered=ordered)
     whole = linear(x, weight)
     x[2, 5], x[4, 0] = torch.inf, torch.nan
     found = linear(x, weight)
