@@ -20,7 +20,7 @@ def http_peers_table() -> str:
         (
             *(kind, server, f"{one['requests_per_second']:.0f}", f"{one['processor_milliseconds']:.2f} ms"),
             *(f"{one[key]:.0f} ms" for key in ("milliseconds_p50", "milliseconds_p99")),
-            f"{found['over_best_peer']:.2f}" if server == "mass-serve" else "",
+            f"{found['over_best_peer'][server]:.2f}" if server in found["over_best_peer"] else "",
         )
         for kind, found in json.loads(RECORDED.read_text(encoding="utf-8")).items()
         for server, one in found["servers"].items()

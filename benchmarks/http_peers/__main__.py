@@ -3,10 +3,11 @@
     python -m benchmarks.http_peers [--json FILE] [--seconds N] [--rounds N] [--clients N]
 
 All get the same JSON, one image in base64 each: small PNGs, and JPEGs of 224 and of 1024 pixels. Ours serves
-the demo store and is asked for one named task of eight; the others have transformers' encoder of the same
-sizes and one head, in their recommended way: batches of up to 32 images, two processes that decode, one
-thread of torch in each that has the model. They take turns, so that a noisy machine disturbs all alike.
-Processor times are those of all of a server's processes; the load generator runs on the same cores.
+the demo store and is asked for one named task of eight, as one process and with two front ends; the others
+have transformers' encoder of the same sizes and one head, in their recommended way: batches of up to 32
+images, two processes that decode, one thread of torch in each that has the model. They take turns, so that a
+noisy machine disturbs all alike. Processor times are those of all of a server's processes; the load generator
+runs on the same cores.
 """
 
 from __future__ import annotations
@@ -38,9 +39,14 @@ from benchmarks.service.generator import Connection
 from benchmarks.service.processes import PATIENCE, running_server
 from mass_serve.server.protocols.bodies import MOST_JSON_HERE
 
-OURS = "mass-serve"
+# Ours by their flags.
+OURS = {"mass-serve": (), "mass-serve, 2 front ends": ("--front-ends", "2")}
 PEERS = {"LitServe": "benchmarks.http_peers.litserve_server", "mosec": "benchmarks.http_peers.mosec_server"}
-PATHS = {OURS: "/v1/classify?tasks=digits", "LitServe": "/predict", "mosec": "/inference"}
+PATHS = {
+    **dict.fromkeys(OURS, "/v1/classify?tasks=digits"),
+    "LitServe": "/predict",
+    "mosec": "/inference",
+}
 PICTURES = 16
 WARM_UP_SECONDS = 2.0
 
@@ -107,6 +113,13 @@ def peer(name: str) -> Iterator[Target]:
         process.wait(PATIENCE)
 
 
+@contextmanager
+def own(name: str) -> Iterator[Target]:
+    """Starts this server, and waits until it is ready."""
+    with running_server(None, "--num-threads", "1", "--log-format", "json", *OURS[name]) as server:
+        yield Target(name, server.port, psutil.Process(server.process.pid))
+
+
 def _wait_for_an_answer(target: Target) -> None:
     body = body_of(pictures()["PNG of 32 pixels"][0])
     deadline = time.monotonic() + PATIENCE
@@ -157,8 +170,7 @@ async def loaded(target: Target, files: Sequence[bytes], seconds: float, clients
 def measured(seconds: float, rounds: int, clients: int) -> Iterator[tuple[str, dict[str, dict[str, float]]]]:
     """Yields, for each kind of picture, the medians of every server."""
     with ExitStack() as stack:
-        server = stack.enter_context(running_server(None, "--num-threads", "1", "--log-format", "json"))
-        targets = [Target(OURS, server.port, psutil.Process(server.process.pid))]
+        targets = [stack.enter_context(own(name)) for name in OURS]
         targets += [stack.enter_context(peer(name)) for name in PEERS]
         for kind, files in pictures().items():
             for target in targets:
@@ -176,9 +188,10 @@ def _medians(loads: Sequence[Load]) -> dict[str, float]:
     }
 
 
-def over_best_peer(found: Mapping[str, Mapping[str, float]]) -> float:
-    """Returns our requests a second over those of the better of the others."""
-    return found[OURS]["requests_per_second"] / max(found[name]["requests_per_second"] for name in PEERS)
+def over_best_peer(found: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """Returns the requests a second of each of ours over those of the better of the others."""
+    best = max(found[name]["requests_per_second"] for name in PEERS)
+    return {name: found[name]["requests_per_second"] / best for name in OURS}
 
 
 def main() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import queue
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError
@@ -14,7 +15,7 @@ import structlog
 
 from mass_serve.engine import AnyQuery, ServingEngine
 from mass_serve.server.fronts.answer_form import dumps
-from mass_serve.server.fronts.frames import Channel, Frame, Kind, Part, WrongFrameError
+from mass_serve.server.fronts.frames import Channel, Frame, Kind, WrongFrameError
 from mass_serve.server.fronts.query_form import unpacked
 from mass_serve.server.fronts.remote_engine import Description
 
@@ -46,23 +47,27 @@ class Desk:
         self._changing: set[int] = set()  # the numbers of its questions for another engine
         self._asking = threading.Lock()
         self._rendering: Future[bytes] | None = None
+        # A front end that does not read shall hold up nobody but itself.
+        self._unsent: queue.SimpleQueue[tuple[Kind, int, object] | None] = queue.SimpleQueue()
+        self._speaking = threading.Thread(target=self._speak, name=f"{name} answers", daemon=True)
 
     def start(self) -> None:
-        """Begins to listen."""
+        """Begins to listen and to speak."""
+        self._speaking.start()
         threading.Thread(target=self._listen, name=self.name, daemon=True).start()
 
     def close(self) -> None:
         """Ends the channel, which the front end takes for an end of the service."""
-        self._channel.close()
+        self._unsent.put(None)
+        self._channel.hang_up()
 
-    def tell(self, kind: Kind, number: int = 0, *parts: Part) -> None:
-        """Says something to the front end, which may have ended."""
-        with suppress(OSError):
-            self._channel.send(kind, number, *parts)
+    def tell(self, kind: Kind, number: int = 0, said: object = None) -> None:
+        """Says something to the front end, which may have ended; returns at once."""
+        self._unsent.put((kind, number, said))
 
     def answer(self, number: int, found: object) -> None:
         """Answers what was asked with that number, with a result or an error."""
-        self.tell(Kind.ANSWER, number, dumps(found))
+        self.tell(Kind.ANSWER, number, found)
 
     def hold(self, engine: ServingEngine) -> int:
         """Keeps an engine that the front end may ask, and returns its handle."""
@@ -82,13 +87,21 @@ class Desk:
                 self.tell(Kind.RENDER)
             return self._rendering
 
+    def _speak(self) -> None:
+        with suppress(OSError):
+            while (message := self._unsent.get()) is not None:
+                kind, number, said = message
+                self._channel.send(kind, number, dumps(said))
+
     def _listen(self) -> None:
         try:
             while (frame := self._channel.receive()) is not None:
                 self._hear(frame)
         except (WrongFrameError, ValueError, LookupError, TypeError) as error:
             log.error("a front end says what makes no sense", front_end=self.name, error=str(error))
-            self._channel.close()
+        self.close()
+        self._speaking.join()
+        self._channel.close()
         self._held.clear()
 
     def _hear(self, frame: Frame) -> None:

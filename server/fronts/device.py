@@ -115,9 +115,8 @@ class Device:
         with self._numbering:
             is_new, self._told = news != self._told, news
         if is_new and number:
-            trouble = (news[1] or "").encode()
             for desk in self.desks.copy():
-                desk.tell(Kind.NEWS, number, trouble)
+                desk.tell(Kind.NEWS, number, news[1])
 
     def close(self) -> None:
         """Ends the threads, as far as they can be."""

@@ -84,6 +84,10 @@ class Channel:
         return None if body is None else Frame(Kind(kind), number, body)
 
     def close(self) -> None:
+        """Gives the socket back; nobody may be using it any more."""
+        self._socket.close()
+
+    def hang_up(self) -> None:
         """Ends the connection for both sides, and wakes who receives."""
         try:
             self._socket.shutdown(socket.SHUT_RDWR)

@@ -7,7 +7,6 @@ whoever stops the service tells the device's process, and a signal to all at onc
 from __future__ import annotations
 
 import asyncio
-import pickle
 import signal
 import socket
 import sys
@@ -46,7 +45,7 @@ class News:
     """Tells which engine serves in the device's process, and why no newer one does."""
 
     number: int
-    trouble: bytes = b""
+    trouble: str | None = None
 
 
 class Orders:
@@ -64,7 +63,7 @@ class Orders:
         """Takes a message."""
         match frame.kind:
             case Kind.NEWS:
-                self.news = News(frame.number, bytes(frame.body))
+                self.news = News(frame.number, loads(frame.body))
             case Kind.STOP:
                 self.stops.append(bool(frame.number))
             case Kind.ALL_SERVE:
@@ -146,7 +145,7 @@ def main(listener: socket.socket, connected: socket.socket) -> int:
     first = channel.receive()
     if first is None:
         return 1
-    begin: Beginning = pickle.loads(first.body)
+    begin: Beginning = loads(first.body)
     settings = begin.settings
     configure_logs(settings)
     structlog.contextvars.bind_contextvars(process=begin.name)

@@ -52,7 +52,15 @@ def unpacked(body: bytearray) -> tuple[int, list[AnyQuery]]:
             place += _aligned(tensors[-1].nbytes)
         pools: dict[int, Pool] = {}
         return int(head["handle"]), [_query(asked, tensors, pools) for asked in head["queries"]]
-    except (struct.error, LookupError, TypeError, AttributeError, RuntimeError, ArithmeticError) as error:
+    except (
+        struct.error,
+        LookupError,
+        TypeError,
+        AttributeError,
+        RuntimeError,
+        ArithmeticError,
+        ValueError,
+    ) as error:
         raise ValueError("the queries cannot be read") from error
 
 

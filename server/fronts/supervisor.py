@@ -8,7 +8,6 @@ all of them say so and end, and this process with them.
 
 from __future__ import annotations
 
-import pickle
 import signal
 import socket
 import subprocess
@@ -111,7 +110,7 @@ class Supervisor:
                 process_group=0,  # ctrl-C is this process's alone
             )
         desk = self._device.open_desk(Channel(ours), name)
-        desk.tell(Kind.BEGIN, 0, pickle.dumps(Beginning(name, self._settings, joins=self._device.all_serve)))
+        desk.tell(Kind.BEGIN, 0, Beginning(name, self._settings, joins=self._device.all_serve))
         return Child(process, desk, time.monotonic())
 
     def _pass_orders_on(self) -> None:

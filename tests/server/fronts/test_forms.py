@@ -23,6 +23,7 @@ from mass_serve.engine import (
 from mass_serve.model_store.errors import IntegrityError
 from mass_serve.server.errors import NotFoundError
 from mass_serve.server.fronts.answer_form import dumps, loads
+from mass_serve.server.fronts.desk import Desk
 from mass_serve.server.fronts.frames import HEAD, MAGIC, Channel, Kind, WrongFrameError
 from mass_serve.server.fronts.listening import listen_together
 from mass_serve.server.fronts.query_form import LENGTH, packed, unpacked
@@ -162,7 +163,7 @@ def test_frames_arrive_whole_and_others_are_refused() -> None:
         one.sendall(HEAD.pack(MAGIC, Kind.BATCH, 1, 1 << 40))
         with pytest.raises(WrongFrameError):
             theirs.receive()
-        ours.close()
+        ours.hang_up()
         assert theirs.receive() is None
 
 
@@ -197,3 +198,47 @@ def test_an_engine_is_described_whole() -> None:
     described = loads(bytearray(dumps(Description.of(engine, handle=1, number=2))))
     assert described == Description.of(engine, handle=1, number=2)
     assert list(described.tasks) == ["digits", "signs"]
+
+
+class NothingBehind:
+    """What a desk has behind it that nobody asks anything."""
+
+    def submit(self, *_: object) -> None:
+        raise AssertionError
+
+    def description(self, *_: object) -> Description:
+        raise AssertionError
+
+    def exposition(self) -> bytes:
+        raise AssertionError
+
+
+def test_a_front_end_that_reads_nothing_holds_nobody_up() -> None:
+    ours, theirs = socket.socketpair()
+    with theirs:
+        desk = Desk(Channel(ours), "front_end_1", NothingBehind())
+        desk.start()
+        large = torch.zeros(1 << 20)
+        for number in range(10):  # returns, though no socket takes so much
+            desk.answer(number, large)
+        frame = Channel(theirs).receive()
+        assert frame is not None
+        assert loads(frame.body).equal(large)
+        desk.close()
+
+
+def test_a_front_end_that_says_nonsense_is_cut_off() -> None:
+    ours, theirs = socket.socketpair()
+    with theirs:
+        desk = Desk(Channel(ours), "front_end_1", NothingBehind())
+        desk.start()
+        channel = Channel(theirs)
+        channel.send(Kind.BATCH, 3, b"no queries")
+        frame = channel.receive()
+        assert frame is not None
+        assert frame.number == 3
+        with pytest.raises(ValueError, match="cannot be read"):
+            loads(frame.body)
+        channel.send(Kind.STOP)  # is not for a front end to say
+        assert channel.receive() is None
+        desk.close()
