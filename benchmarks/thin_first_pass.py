@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -93,6 +93,8 @@ class ThinSearch(EvidenceSearch):
         self.tokens, self.kept, self.seconds = 0, 0, 0.0
         router = loaded.router.model_copy(update={"late_mlp_share": variant.mlp_share})
         super().__init__(replace(loaded, router=router), passes)
+        if variant.choose is not None:  # what the store keeps of drawn inputs is of all their tokens
+            self.router.measure_from(self._measured_energies(loaded))
         if self._from_the_start:  # what it has where early evidence is judged is not what others have
             self.resuming = frozenset()
         self.tokens, self.kept, self.seconds = 0, 0, 0.0
@@ -141,31 +143,29 @@ def _kept(batch: Batch, choose: Choose) -> Batch:
     return EqualLengths().chosen(choose, batch).taken(batch)
 
 
-class Remembered:
-    """Runs second passes of numbered batches once: equal ones have equal bits, whatever the variant."""
+@dataclass(frozen=True)
+class Remembered(SecondPassRunner):
+    """Runs the second passes of one batch once: equal ones have equal bits, whatever the variant."""
 
-    def __init__(self, runner: SecondPassRunner) -> None:
-        self._runner = runner
-        self._embeddings: dict[tuple[int, int, tuple[int, ...], bool], Tensor] = {}
-        self.batch = 0
+    embeddings: dict[tuple[int, tuple[int, ...], bool], Tensor] = field(default_factory=dict)
 
     def run(self, second_passes: Sequence[SecondPass], inputs: Batch) -> Tensor:
         """Their embeddings [n, P]."""
-        keys = [(self.batch, one.sample, one.expert_set, one.resumes) for one in second_passes]
+        keys = [(one.sample, one.expert_set, one.resumes) for one in second_passes]
         missing = {
-            key: one for key, one in zip(keys, second_passes, strict=True) if key not in self._embeddings
+            key: one for key, one in zip(keys, second_passes, strict=True) if key not in self.embeddings
         }
         if missing:
-            rows = self._runner.run(list(missing.values()), inputs)
-            self._embeddings |= dict(zip(missing, rows, strict=True))
-        return torch.stack([self._embeddings[key] for key in keys])
+            rows = super().run(list(missing.values()), inputs)
+            self.embeddings.update(zip(missing, rows, strict=True))
+        return torch.stack([self.embeddings[key] for key in keys])
 
 
 def measured(suite: Path) -> dict[str, Any]:
     """The figures of one suite by variant."""
     engines = {mode: variants_of(suite / "store", calibrated=False).engine(mode) for mode in MODES}
     first = engines[MODES[0]]
-    remembered = Remembered(first._second_passes)
+    runner = first._second_passes
     inputs = inputs_of(first, suite / "evaluation")
     tried = variants(reads_text=first.architecture.reads_text)
     searches = {
@@ -173,8 +173,8 @@ def measured(suite: Path) -> dict[str, Any]:
         for name, variant in tried.items()
     }
     said: dict[str, dict[ModeName, Said]] = {name: {mode: [] for mode in MODES} for name in tried}
-    for number, some in enumerate(_batches(inputs)):
-        remembered.batch = number
+    for some in _batches(inputs):
+        remembered = Remembered(**vars(runner))
         queries = [files_of(first).query(one.prepared, None) for one in some]
         for name in tried:
             for mode, engine in engines.items():
@@ -204,11 +204,9 @@ def _figures(
 ) -> dict[str, float]:
     whole = MODES[0]  # the mode in which every input has a whole first pass
     own = searches[name][whole]
-    figures = {
-        **{mode: accuracy(said[name][mode], inputs) for mode in MODES},
-        "products": own.products,
-        "seconds": own.seconds / searches["all"][whole].seconds,
-    }
+    figures: dict[str, float] = {mode: accuracy(said[name][mode], inputs) for mode in MODES}
+    figures["products"] = own.products
+    figures["seconds"] = own.seconds / searches["all"][whole].seconds
     return {key: round(value, PLACES) for key, value in figures.items()}
 
 

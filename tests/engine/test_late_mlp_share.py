@@ -13,6 +13,7 @@ from mass_serve.engine import AnyAnswer, Classification, Engine, Query, TextQuer
 from mass_serve.engine.execution import Execution
 from mass_serve.engine.loaded_store import LoadedStore
 from mass_serve.engine.loading import load_store
+from mass_serve.engine.measuring import measured
 from mass_serve.model_store.build_options import BuildOptions
 from mass_serve.model_store.build_store import build
 from mass_serve.model_store.store import Store
@@ -42,7 +43,8 @@ def of_images(mode: ModeName, share: float) -> tuple[LoadedStore, list[Query]]:
 def text_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("texts")
     models = texts.finetuned(folder, "Bert", num_hidden_layers=6)
-    build(models.pretrained, models.tasks, folder / "store", BuildOptions(late_mlp_share=0.5, force=True))
+    options = BuildOptions(late_mlp_share=0.5, force=True)
+    build(models.pretrained, models.tasks, folder / "store", options, measure=measured)
     return folder / "store"
 
 
