@@ -36,7 +36,7 @@ def bank_of(
     shapes = VIT_B_32.matrix_shapes()
     ranks = {name: rank_for(shape, share) for name, shape in shapes.items()}
     vectors = {
-        name: BLOCK_FORMS[block_format].kept(_random(shapes[name], rank, generator))
+        name: BLOCK_FORMS[block_format].kept(random_vectors(shapes[name], rank, generator))
         for name, rank in ranks.items()
     }
     bank = ExpertBank(VIT_B_32, pretrained, [ranks])
@@ -44,7 +44,7 @@ def bank_of(
     return bank
 
 
-def _random(shape: tuple[int, int], rank: int, generator: torch.Generator) -> TaskSingularVectors:
+def random_vectors(shape: tuple[int, int], rank: int, generator: torch.Generator) -> TaskSingularVectors:
     u, vh = (torch.randn(*sides, generator=generator) for sides in ((shape[0], rank), (rank, shape[1])))
     return TaskSingularVectors(u / shape[0] ** 0.5, torch.full((rank,), 0.1), vh / shape[1] ** 0.5)
 

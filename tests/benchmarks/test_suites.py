@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from benchmarks import few_labels, late_token
+from benchmarks import few_labels, late_token, thin_first_pass
 from benchmarks.accuracy import __main__ as accuracy
 from benchmarks.accuracy import curves, unfamiliar
 from examples.suites.unseen import unseen
@@ -121,3 +121,21 @@ def test_the_late_token_that_varies_more_is_chosen(suites: Path, monkeypatch: py
     assert len(demo["tasks"]) == 8
     assert demo["chosen"] == max(demo["variation"], key=demo["variation"].__getitem__)
     assert all(right > 0.5 for right in demo["right"].values())
+
+
+def test_first_passes_that_compute_less_are_measured_beside_whole_ones(
+    suites: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = suites.parent / "thin.json"
+    monkeypatch.setattr(sys, "argv", ["thin_first_pass", str(suites), "--json", str(written)])
+    thin_first_pass.main()
+    demo = json.loads(written.read_text())["demo"]
+    assert demo["inputs"] == 8 * LABELS * 2
+    found = demo["variants"]
+    assert (found["all"]["products"], found["all"]["seconds"]) == (1, 1)
+    # Of six blocks two are as ever, and the last has every MLP; of 16 patches a checkerboard has 8.
+    assert found["own MLPs 1/2"]["products"] == round(1 - 3 / 6 * 8 / 12 / 2, 4)
+    assert found["every second"]["products"] == round(1 - 4 / 6 * 8 / 17, 4)
+    assert found["every second, from the start"]["products"] == round(9 / 17, 4)
+    assert all(own["exact"] > 0.7 for own in found.values())
+    assert found["own MLPs 3/4"]["exact"] > 0.9
