@@ -35,7 +35,8 @@ class ReorderedWeight:
     @property
     def shape(self) -> torch.Size:
         """[d_out, d_in]"""
-        return torch.Size((len(self._rows), self.ordered.shape[1]))
+        shape = self.ordered.shape
+        return shape if self.rows is None else torch.Size((len(self.rows), shape[1]))
 
     @property
     def dtype(self) -> torch.dtype:
@@ -54,6 +55,8 @@ class ReorderedWeight:
 
     def __getitem__(self, rows: slice) -> ReorderedWeight:
         """The weight of some output rows, whose products cost as much as those of the whole."""
+        if rows == slice(None) and self.rows is None:  # as most products ask for
+            return self
         chosen = self._rows[rows]
         return self if chosen == self._rows else replace(self, rows=chosen)
 
@@ -63,7 +66,7 @@ class ReorderedWeight:
 
     def product(self, x: Tensor, bias: Tensor | None = None, added: Tensor | None = None) -> Tensor:
         """`x W^T + bias + added` [N, d_out] for x [N, d_in], bias [d_out] and added [N, d_out]."""
-        missing = max(0, LEAST_ROWS - len(x))
+        missing = max(0, LEAST_ROWS - x.shape[0])
         if missing or self.rows is not None:
             return self._padded_product(x, bias, added, missing)
         y: Tensor
@@ -84,7 +87,7 @@ class ReorderedWeight:
 
     @property
     def _rows(self) -> range:
-        return range(len(self.ordered)) if self.rows is None else self.rows
+        return range(self.ordered.shape[0]) if self.rows is None else self.rows
 
 
 def gains_by_reordering(device: torch.device, dtype: torch.dtype) -> bool:

@@ -15,7 +15,7 @@ sets them.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 import torch.nn.functional as F
@@ -61,6 +61,20 @@ def add_product_(y: Tensor, x: Tensor, weight_t: Tensor) -> None:
         y.copy_(padded[:rows])
 
 
+def put_sum_(y: Tensor, start: Tensor, x: Tensor, weight_t: Tensor) -> None:
+    """`y = start + x @ weight_t` for start [d_out], in place: the bits of `add_product_` to rows of it."""
+    rows, columns = x.shape[0], weight_t.shape[1]
+    if columns % COLUMN_MULTIPLE:
+        torch.add(start, product(x, weight_t), out=y)
+        return
+    padding = padded_row_count(rows) - rows
+    with _threads_for(rows + padding, columns):
+        if padding:
+            y.copy_(torch.addmm(start, F.pad(x, (0, 0, 0, padding)), weight_t)[:rows])
+        else:
+            torch.addmm(start, x, weight_t, out=y)
+
+
 def product(x: Tensor, weight_t: Tensor) -> Tensor:
     """`x @ weight_t` [N, d_out] for x [N, d_in] and weight_t [d_in, d_out]."""
     rows, columns = x.shape[0], weight_t.shape[1]
@@ -95,14 +109,18 @@ def linear(
     return y if skip is None else y.add_(skip)
 
 
-@contextmanager
-def _threads_for(rows: int, columns: int) -> Iterator[None]:
+_ALL_THREADS = nullcontext()
+
+
+def _threads_for(rows: int, columns: int) -> AbstractContextManager[None]:
     """Inside the block no more threads compute than a product of that shape has work for."""
     threads = torch.get_num_threads()
     fewer = max(1, max(rows, columns) // SIZE_PER_THREAD)
-    if fewer >= threads:
-        yield
-        return
+    return _ALL_THREADS if fewer >= threads else _fewer_threads(fewer, threads)
+
+
+@contextmanager
+def _fewer_threads(fewer: int, threads: int) -> Iterator[None]:
     torch.set_num_threads(fewer)
     try:
         yield

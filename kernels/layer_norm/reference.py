@@ -22,6 +22,6 @@ def segmented_layer_norm(
     x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], row_offsets: Sequence[int], eps: float
 ) -> Tensor:
     """The LayerNorm of this module's docstring."""
-    rows = x.split([stop - start for start, stop in pairwise(row_offsets)])  # type: ignore[no-untyped-call]
+    rows = x.split_with_sizes([stop - start for start, stop in pairwise(row_offsets)])
     parts = zip(rows, weights, biases, strict=True)
     return torch.cat([F.layer_norm(part, x.shape[-1:], weight, bias, eps) for part, weight, bias in parts])

@@ -38,7 +38,7 @@ class TaskBlock:
     @property
     def rank(self) -> int:
         """R, at least 1: a task has no block in a matrix that it left alone."""
-        return len(self.vh)
+        return self.vh.shape[0]
 
     @property
     def nbytes(self) -> int:

@@ -39,7 +39,7 @@ from mass_serve.kernels.low_rank.deltas import (
     TaskBlock,
 )
 from mass_serve.kernels.packed_rows import numbers_of, with_more_rows
-from mass_serve.kernels.rows import add_product_, padded_column_count, product
+from mass_serve.kernels.rows import add_product_, padded_column_count, product, put_sum_
 from mass_serve.kernels.weights import Weight, finished
 
 
@@ -61,15 +61,10 @@ def segmented_linear(
         )
     y = x.new_empty(x.shape[0], weight.shape[0])
     sizes = [stop - start for start, stop in pairwise(row_offsets)]
-    segments = list(zip(deltas, x.split(sizes), y.split(sizes), strict=True))  # type: ignore[no-untyped-call]
     # The base product comes last: what it adds to, a segment's rows, then leave the cache only once.
-    for delta, own_x, own_y in segments:
-        if delta.bias is None:
-            own_y.zero_()
-        else:
-            own_y.copy_(delta.bias)
-        if len(own_x):
-            _add_change_(own_y, own_x, delta)
+    for delta, own_x, own_y in zip(deltas, x.split_with_sizes(sizes), y.split_with_sizes(sizes), strict=True):
+        if own_x.shape[0]:
+            _begin_(own_y, own_x, delta)
     finish = [
         finished(y[run], x[run], weight if has_base else None, activation)
         for run, has_base in _runs(deltas, row_offsets)
@@ -87,6 +82,18 @@ def _runs(deltas: Sequence[Delta], row_offsets: Sequence[int]) -> Iterator[tuple
             yield slice(bounds[0], bounds[-1]), not materialised
 
 
+def _begin_(y: Tensor, x: Tensor, delta: Delta) -> None:
+    """Makes y [n, d_out] the segment's bias and what its product has beyond the shared weight's."""
+    if isinstance(delta, OneTask) and delta.bias is not None:
+        put_sum_(y, delta.bias, _scaled(x, delta), numbers_of(delta.block.u_t, y.dtype))
+        return
+    if delta.bias is None:
+        y.zero_()
+    else:
+        y.copy_(delta.bias)
+    _add_change_(y, x, delta)
+
+
 def _add_change_(y: Tensor, x: Tensor, delta: Delta) -> None:
     """Adds to y [n, d_out] what the segment's product has beyond the bias and the shared weight's."""
     match delta:
@@ -97,15 +104,14 @@ def _add_change_(y: Tensor, x: Tensor, delta: Delta) -> None:
         case FoldedSides(right=right, left=left):
             add_product_(y, product(x, right.T), left)
         case OneTask():
-            _add_one_(y, x, delta)
+            add_product_(y, _scaled(x, delta), numbers_of(delta.block.u_t, y.dtype))
         case SeveralTasks():
             _add_several_(y, x, delta)
 
 
-def _add_one_(y: Tensor, x: Tensor, delta: OneTask) -> None:
-    """`y += ((x V_t^T) * s) U_t^T`"""
-    shrunk = _shrink(x, delta.block).mul_(delta.singular_values)
-    add_product_(y, shrunk, numbers_of(delta.block.u_t, y.dtype))
+def _scaled(x: Tensor, delta: OneTask) -> Tensor:
+    """`(x V_t^T) * s` [n, R]"""
+    return _shrink(x, delta.block).mul_(delta.singular_values)
 
 
 def _add_several_(y: Tensor, x: Tensor, delta: SeveralTasks) -> None:
@@ -124,5 +130,7 @@ def _add_several_(y: Tensor, x: Tensor, delta: SeveralTasks) -> None:
 def _shrink(x: Tensor, block: TaskBlock) -> Tensor:
     """`x V_t^T` [n, R] in the dtype of x."""
     # A product needs a certain number of columns for stable rows: they are filled up before V_t is widened.
-    missing = padded_column_count(block.rank) - block.rank
-    return product(x, numbers_of(with_more_rows(block.vh, missing), x.dtype).T)[:, : block.rank]
+    rank = block.rank
+    if missing := padded_column_count(rank) - rank:
+        return product(x, numbers_of(with_more_rows(block.vh, missing), x.dtype).T)[:, :rank]
+    return product(x, numbers_of(block.vh, x.dtype).T)

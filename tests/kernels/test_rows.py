@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from mass_serve.kernels.rows import add_product_, linear, product
+from mass_serve.kernels.rows import add_product_, linear, product, put_sum_
 
 SHAPES = [
     (768, 96),
@@ -53,6 +53,10 @@ def test_a_row_has_the_same_bits_in_every_product(
             assert torch.equal(product(x[part], weight.T), whole_product[part]), (rows, count)
             assert torch.equal(linear(x[part], weight, y[0]), whole_linear[part]), (rows, count)
             assert torch.equal(added, whole_sum[part]), (rows, count)
+            put, onto = torch.empty_like(added), y[0].expand_as(added).clone()
+            put_sum_(put, y[0], x[part], weight.T)
+            add_product_(onto, x[part], weight.T)
+            assert torch.equal(put, onto), (rows, count)
 
 
 @pytest.mark.parametrize("d_in", [100, 768])
