@@ -16,7 +16,7 @@ from mass_serve.cli.store_summary import (
     warn_of_unknown_mode,
 )
 from mass_serve.model_store.errors import StoreError
-from mass_serve.model_store.next_revision import find_next
+from mass_serve.model_store.next_store import find_next
 from mass_serve.model_store.store import Store
 
 

@@ -13,6 +13,7 @@ from mass_serve.cli.store_summary import remind_to_sign
 from mass_serve.model_store import next_revision
 from mass_serve.model_store.errors import StoreError
 from mass_serve.model_store.format.file_names import SIGNATURE_FILE
+from mass_serve.model_store.next_store import find_next
 from mass_serve.model_store.store import Store
 
 commands = typer.Typer(
@@ -31,7 +32,7 @@ def promote(
 ) -> None:
     """Makes the next revision the store, at once; servers take it over by themselves."""
     try:
-        following = next_revision.find_next(store)
+        following = find_next(store)
         is_signed = following is not None and following.files.exists(SIGNATURE_FILE)
         promoted = next_revision.promote(store, revision)
     except StoreError as error:

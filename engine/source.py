@@ -8,7 +8,7 @@ from mass_serve.engine.engine import Engine
 from mass_serve.engine.loading import PretrainedReader
 from mass_serve.engine.options import EngineOptions
 from mass_serve.engine.protocol import ServingEngine
-from mass_serve.model_store.next_revision import next_url
+from mass_serve.model_store.next_store import next_url
 from mass_serve.model_store.store import Store
 
 

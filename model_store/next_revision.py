@@ -16,23 +16,11 @@ from mass_serve.model_store.changing import StoreUrl
 from mass_serve.model_store.errors import ManifestError, StoreError
 from mass_serve.model_store.format.file_names import MANIFEST_FILE, SIGNATURE_FILE
 from mass_serve.model_store.format.manifest import parse_manifest
+from mass_serve.model_store.next_store import files_of_store
 from mass_serve.model_store.storage.files import StoreFiles
-from mass_serve.model_store.storage.next_files import NEXT, NextFiles, is_next_file, signature_of
-from mass_serve.model_store.storage.opening import open_files
+from mass_serve.model_store.storage.next_files import NextFiles, is_next_file, signature_of
 from mass_serve.model_store.store import Store
 from mass_serve.model_store.writing import is_ours, writing_errors_explained
-
-
-def next_url(url: StoreUrl) -> str:
-    """Returns the URL of the next revision of the store at `url`."""
-    return open_files(url).url.removesuffix(NEXT) + NEXT
-
-
-def find_next(url: StoreUrl) -> Store | None:
-    """Opens the next revision of the store at `url`; None where there is none. Raises StoreError."""
-    files = NextFiles(_own_files(url))
-    Store.open_files(files.store)
-    return Store.open_files(files) if files.is_there else None
 
 
 def promote(url: StoreUrl, revision: str | None = None) -> Store:
@@ -89,15 +77,10 @@ def _finish_promotion(store: StoreFiles) -> bool:
 @contextmanager
 def _next_files(url: StoreUrl) -> Iterator[NextFiles]:
     """Gives the files of the next revision of a store that there is, under its lock."""
-    files = NextFiles(_own_files(url))
+    files = NextFiles(files_of_store(url))
     Store.open_files(files.store)  # before the lock, so that none is left where no store is
     with writing_errors_explained(files.store.url), files.lock():
         yield files
-
-
-def _own_files(url: StoreUrl) -> StoreFiles:
-    files = open_files(url)
-    return files.store if isinstance(files, NextFiles) else files
 
 
 def _refuse_missing(files: NextFiles) -> None:

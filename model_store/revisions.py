@@ -31,7 +31,7 @@ from mass_serve.model_store.format.rank_rules import BudgetRule
 from mass_serve.model_store.format.tensor_files import TensorSpec, write_tensors
 from mass_serve.model_store.format.thresholds import read_thresholds
 from mass_serve.model_store.measured import MeasureStore, unmeasured, with_measured
-from mass_serve.model_store.next_revision import find_next, next_url
+from mass_serve.model_store.next_store import find_next, next_url
 from mass_serve.model_store.plan import (
     TaskInput,
     check_task_name,

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from mass_serve.engine import Engine
-from mass_serve.model_store.next_revision import find_next
+from mass_serve.model_store.next_store import find_next
 from mass_serve.model_store.store import Store
 from tests.cli.test_stores import failure, run, run_json
 from tests.models import Suite

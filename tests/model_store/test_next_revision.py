@@ -9,7 +9,8 @@ import pytest
 
 from mass_serve.model_store.errors import StoreError, TaskError
 from mass_serve.model_store.format.file_names import MANIFEST_FILE, SIGNATURE_FILE
-from mass_serve.model_store.next_revision import discard, find_next, next_url, promote
+from mass_serve.model_store.next_revision import discard, promote
+from mass_serve.model_store.next_store import find_next, next_url
 from mass_serve.model_store.revisions import add_task, prune_store, remove_task, rollback_task
 from mass_serve.model_store.store import Store
 from tests.models import Suite

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import httpx
 
-from mass_serve.model_store.next_revision import next_url
+from mass_serve.model_store.next_store import next_url
 from mass_serve.model_store.revisions import remove_task
 
 ROOT = Path(__file__).parents[2]

@@ -10,7 +10,8 @@ from pathlib import Path
 import httpx
 from PIL import Image
 
-from mass_serve.model_store.next_revision import discard, next_url, promote
+from mass_serve.model_store.next_revision import discard, promote
+from mass_serve.model_store.next_store import next_url
 from mass_serve.model_store.revisions import add_task
 from mass_serve.server.serving.shadow import MOST_WAITING
 from tests.models import Suite
