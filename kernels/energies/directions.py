@@ -84,11 +84,13 @@ class TaskDirections:
 
     def sums(self, along: Tensor) -> Tensor:
         """The sums over each task's rows of what lies along each [B, C], [B, T]; then the weighted ones."""
-        own = along[:, : len(self.owners)]
-        each = [own] if self.weights is None else [own, own * self.weights]
-        owners = self.owners.expand(len(along), -1)
-        room = along.new_zeros(len(along), len(self.ranks))
-        return torch.cat([room.scatter_add(1, owners, values) for values in each], dim=1)
+        samples, count = along.shape[0], self.owners.shape[0]
+        own, owners = along[:, :count], self.owners.expand(samples, -1)
+        room = along.new_zeros(samples, len(self.ranks))
+        plain = room.scatter_add(1, owners, own)
+        if self.weights is None:
+            return plain
+        return torch.cat([plain, room.scatter_add(1, owners, own * self.weights)], dim=1)
 
 
 def _padded(rows: int) -> int:

@@ -36,6 +36,7 @@ def subspace_energies(x: Tensor, directions: TaskDirections) -> Tensor:
         shares = product(z, rows.float().T).square_()
         return shares.view(samples, tokens, len(rows)).mean(1)
 
-    return directions.sums(
-        torch.cat([along(rows) for rows in torch.split(directions.rows, ROWS_AT_ONCE)], dim=1)
-    )
+    if directions.rows.shape[0] <= ROWS_AT_ONCE:
+        return directions.sums(along(directions.rows))
+    parts = [along(rows) for rows in torch.split(directions.rows, ROWS_AT_ONCE)]
+    return directions.sums(torch.cat(parts, dim=1))

@@ -67,3 +67,12 @@ def test_garbage_is_looked_for_from_when_a_command_is_imported_on_but_not_in_wha
     finally:
         gc.enable()
         gc.unfreeze()
+
+
+def test_a_server_imports_nothing_that_reads_checkpoints_or_writes_stores() -> None:
+    code = "import sys, mass_serve.cli.serve; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    imported, folder = done.stdout.split(), "mass_serve.model_store"
+    assert f"{folder}.store" in imported
+    assert f"{folder}.writing" not in imported
+    assert not [name for name in imported if name.startswith(f"{folder}.readers")]
