@@ -6,12 +6,15 @@ import re
 import subprocess
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import triton
-from triton.compiler import ASTSource
+from triton.compiler import ASTSource, CompilationError
+from triton.runtime.errors import PTXASError
 
+from benchmarks.aot_loops import PRODUCT, product_loops
+from benchmarks.aot_occupancy import blocks_per_multiprocessor
 from benchmarks.gpu_targets import TARGETS, Target
 
 H200 = TARGETS["sm_90a"]
@@ -46,60 +49,108 @@ TENSORS = {"x", "h", "y", "skip", "patches", "z"}
 
 
 @dataclass(frozen=True)
+class Variant:
+    """One way to compile a kernel."""
+
+    kernel: Any  # as `triton.jit` makes it
+    dtype: str
+    constants: Mapping[str, Any]
+    num_warps: int
+    num_stages: int = 3
+    max_registers: int = 0  # of a thread; 0: the compiler chooses
+    sizes: Mapping[str, int] = field(default_factory=dict)  # of MULTIPLES, those that are no multiple of 16
+    blocks: int = 1  # that a multiprocessor must hold at once
+    gathers: bool = False  # reads single numbers, or rows that begin anywhere: its loads may be narrow
+
+    @property
+    def name(self) -> str:
+        """The kernel's."""
+        return str(self.kernel.fn.__name__)
+
+    def described(self) -> dict[str, Any]:
+        """What tells it from others, for a record."""
+        return {
+            "kernel": self.name,
+            "dtype": self.dtype,
+            "constants": dict(self.constants),
+            "sizes": dict(self.sizes),
+            "num_warps": self.num_warps,
+            "num_stages": self.num_stages,
+            "max_registers": self.max_registers,
+        }
+
+
+@dataclass(frozen=True)
 class Compiled:
     """Holds what one variant of a kernel takes."""
 
-    kernel: str
-    constants: dict[str, Any]
-    num_warps: int
-    num_stages: int
     registers: int  # of a thread
-    spilled_bytes: int  # stores and loads of a thread
+    spilled_bytes: int  # of a thread's memory that hold registers
     shared_bytes: int  # of a block
-    has_matrix_instruction: bool  # the one that the target is fast with
+    blocks: int  # that a multiprocessor holds at once
+    matrix_instructions: int  # of any kind
+    fast_matrix_instructions: int  # of the kind that the target is fast with
+    narrowest_load: int  # bytes, of global memory in loops that multiply matrices; 0 where nothing is loaded
 
 
-def compile_variant(
-    kernel: Any,
-    dtype: str,
-    constants: Mapping[str, Any],
-    num_warps: int,
-    num_stages: int,
-    target: Target = H200,
-    sizes: Mapping[str, int] | None = None,
-) -> Compiled:
-    """Compiles one variant and reads what the target's assembler says of it.
+class CompileError(Exception):
+    """Says why a variant does not compile."""
 
-    `sizes` are those of MULTIPLES that a variant does not have as a multiple of 16.
-    """
-    names = kernel.arg_names
-    signature = {name: "constexpr" if name in constants else _type(name, dtype) for name in names}
-    multiples = {name for name in MULTIPLES if (sizes or {}).get(name, 0) % 16 == 0}
+
+def compile_variant(variant: Variant, target: Target = H200) -> Compiled:
+    """Compiles one variant and reads what it takes of the target. Raises CompileError."""
+    names = variant.kernel.arg_names
+    signature = {
+        name: "constexpr" if name in variant.constants else _type(name, variant.dtype) for name in names
+    }
+    multiples = {name for name in MULTIPLES if variant.sizes.get(name, 0) % 16 == 0}
     aligned = [name for name in names if name in multiples or signature[name].startswith("*")]
     attributes = {(names.index(name),): [["tt.divisibility", 16]] for name in aligned}
-    values = {(names.index(name),): value for name, value in constants.items()}
-    source = ASTSource(kernel, signature, values, attributes)
-    options = {"num_warps": num_warps, "num_stages": num_stages}
-    built: Any = triton.compile(source, target=target.gpu, options=options)
-    registers, spilled, text = _of_amd(built) if not target.ptxas else _of_nvidia(built, target)
+    values = {(names.index(name),): value for name, value in variant.constants.items()}
+    source = ASTSource(variant.kernel, signature, values, attributes)
+    options = {"num_warps": variant.num_warps, "num_stages": variant.num_stages}
+    options |= {"maxnreg": variant.max_registers} if variant.max_registers else {}
+    try:
+        built: Any = triton.compile(source, target=target.gpu, options=options)
+        registers, spilled, text = _of_nvidia(built) if target.is_nvidia else _of_amd(built)
+    # Of a kernel by the first, of a pass by the second, of the assembler by the third.
+    except (CompilationError, RuntimeError, PTXASError) as error:
+        raise CompileError(_last_cause(error)) from error
+    blocks = blocks_per_multiprocessor(
+        target,
+        num_warps=variant.num_warps,
+        registers=registers,
+        shared_bytes=built.metadata.shared,
+        tensor_columns=getattr(built.metadata, "tmem_size", 0),
+    )
+    loads = [size for loop in product_loops(text) for size in loop.loads]
     return Compiled(
-        kernel.fn.__name__,
-        dict(constants),
-        num_warps,
-        num_stages,
         registers,
         spilled,
         built.metadata.shared,
-        target.matrix_instruction in text,
+        blocks,
+        len(PRODUCT.findall(text)),
+        text.count(target.matrix_instruction),
+        min(loads, default=0),
     )
 
 
-def _of_nvidia(built: Any, target: Target) -> tuple[int, int, str]:
-    """Registers of a thread, bytes that it spills, and the assembly."""
-    ptx: str = built.asm["ptx"]
-    report = _ptxas_report(ptx, target)
-    spills = [int(number) for number in re.findall(r"(\d+) bytes spill", report)]
-    return int(re.findall(r"Used (\d+) registers", report)[0]), sum(spills), ptx
+def _last_cause(error: BaseException) -> str:
+    """The last line of what an error came of: Triton's own says where, and not what."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return f"{type(error).__name__}: {str(error).strip().rpartition(chr(10))[2]}"
+
+
+def _of_nvidia(built: Any) -> tuple[int, int, str]:
+    """Registers of a thread, bytes of its stack, where registers are spilled, and the assembly."""
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(built.asm["cubin"])
+        file.flush()
+        command = [triton.knobs.nvidia.cuobjdump.path, "--dump-resource-usage", file.name]
+        usage = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    ((registers, stack),) = re.findall(r"REG:(\d+) STACK:(\d+)", usage)
+    return int(registers), int(stack), built.asm["ptx"]
 
 
 def _of_amd(built: Any) -> tuple[int, int, str]:
@@ -114,19 +165,3 @@ def _type(name: str, dtype: str) -> str:
     if name in TENSORS:
         return TYPES[dtype]
     return "fp32" if name == "eps" else POINTERS.get(name, "i32")
-
-
-def _ptxas_report(ptx: str, target: Target) -> str:
-    with tempfile.NamedTemporaryFile("w", suffix=".ptx") as file:
-        file.write(ptx)
-        file.flush()
-        path = _assembler(target)
-        command = [path, "-v", f"-arch={target.ptxas}", file.name, "-o", "/dev/null"]
-        return subprocess.run(command, check=True, capture_output=True, text=True).stderr
-
-
-def _assembler(target: Target) -> str:
-    """Triton brings a newer assembler for the GPUs from sm_100 on."""
-    nvidia = triton.knobs.nvidia
-    path: str = (nvidia.ptxas_blackwell if target.gpu.arch >= 100 else nvidia.ptxas).path
-    return path

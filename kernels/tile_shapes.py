@@ -15,6 +15,8 @@ from typing import Literal
 
 import torch
 
+from mass_serve.kernels.gpu_architecture import architecture_of
+
 TABLE = Path(__file__).with_name("tile_shapes.json")
 Kernel = Literal["expand", "shrink"]
 BARRIER_BYTES = 1024  # at most, beside what the stages of a loop hold
@@ -30,30 +32,34 @@ class TileShape:
     block_r: int  # the same of the rank
     num_warps: int
     num_stages: int
+    max_registers: int = 0  # of a thread, so that more blocks fit a multiprocessor; 0: the compiler chooses
 
 
 @dataclass(frozen=True)
 class Entry:
     """A tile shape and what it was chosen for."""
 
-    device: str  # as torch.cuda.get_device_name gives it
+    device: str  # as torch.cuda.get_device_name gives it, or an architecture
     kernel: str
     dtype: str
     columns: int  # of y: d_out, or the rank
     d_in: int
     tile: TileShape
+    blocks: int  # that a multiprocessor holds at the least, whatever else the product does
     source: str  # how it was found
 
 
 def tile_shape(
     kernel: Kernel, dtype: torch.dtype, columns: int, d_in: int, device: torch.device
 ) -> TileShape:
-    """The entry for that product, or the nearest one: same kernel and dtype, then device, then shape.
+    """The tile of the entry for that product, or of the nearest one.
 
-    It is one of those that fit the device's shared memory.
+    Nearest is one of the same kernel and dtype that fits the device's shared memory: first for the device,
+    then for its architecture, then for the shape.
     """
     name = str(dtype).removeprefix("torch.")
-    return nearest_tile(kernel, name, columns, d_in, _device_name(device), shared_bytes(device))
+    devices = (_device_name(device), architecture_of(device))
+    return nearest_entry(kernel, name, columns, d_in, devices, shared_bytes(device)).tile
 
 
 def read_table(path: Path = TABLE) -> list[Entry]:
@@ -63,27 +69,28 @@ def read_table(path: Path = TABLE) -> list[Entry]:
 
 
 @cache
-def nearest_tile(
-    kernel: Kernel, dtype: str, columns: int, d_in: int, device: str, room: int | None
-) -> TileShape:
-    """The tile of `tile_shape` for a device of that name with `room` bytes of shared memory for a block.
+def nearest_entry(
+    kernel: Kernel, dtype: str, columns: int, d_in: int, devices: tuple[str, ...], room: int | None
+) -> Entry:
+    """The entry of `tile_shape` for a device with `room` bytes of shared memory for a block.
 
-    None: it is not known, and any tile fits. Raises ValueError where none does.
+    `devices` are what the device is called, the narrowest name first. None as room: it is not known, and any
+    tile fits. Raises ValueError where none does.
     """
 
     def fits(tile: TileShape) -> bool:
         stages = tile.num_stages * (tile.block_m + tile.block_n) * tile.block_k
         return room is None or stages * getattr(torch, dtype).itemsize + BARRIER_BYTES <= room
 
-    def distance(entry: Entry) -> tuple[bool, float]:
+    def distance(entry: Entry) -> tuple[int, float]:
         shape = abs(math.log2(entry.columns / columns)) + abs(math.log2(entry.d_in / d_in))
-        return entry.device != device, shape
+        return devices.index(entry.device) if entry.device in devices else len(devices), shape
 
     entries = [entry for entry in _table() if (entry.kernel, entry.dtype) == (kernel, dtype)]
     entries = [entry for entry in entries if fits(entry.tile)]
     if not entries:
         raise ValueError(f"no tile of the {kernel} kernel in {dtype} fits {room} bytes of shared memory")
-    return min(entries, key=distance).tile
+    return min(entries, key=distance)
 
 
 def shared_bytes(device: torch.device) -> int | None:

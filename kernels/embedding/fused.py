@@ -10,10 +10,11 @@ several tasks has its core folded into both sides, and no scale (see `kernels.lo
 these are); a materialised segment has its own W_i and rank 0, and a base-only one the shared W and rank 0.
 
 ids and places [N] int64; W_i [V, D], left_i [rank, V], scale_i [rank], right_i [rank, D], table_i [n, D], x
-and y [N, D], of one dtype: bfloat16, float16, or float32 (a product is then summed from three of tf32). Sums
-are in float32. Only y is written, every element once, by plain stores; rows in the plan's tail come out as
-zeros, and segments may be empty. Ids must be within V and places within n: nothing checks them here. A row's
-bits depend on its id and its segment's table alone: tiles have one shape, and a rank is summed in one order.
+and y [N, D], of one dtype: bfloat16, float16, or float32 (see `kernels.gpu_architecture.product_precision`).
+Sums are in float32. Only y is written, every element once, by plain stores; rows in the plan's tail come out
+as zeros, and segments may be empty. Ids must be within V and places within n: nothing checks them here. A
+row's bits depend on its id and its segment's table alone: tiles have one shape, and a rank is summed in one
+order.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from mass_serve.kernels.gpu_architecture import architecture_of, product_precision
 from mass_serve.kernels.low_rank.deltas import Delta, MaterialisedWeight
 from mass_serve.kernels.low_rank.fused import INTERPRETED, LinearPlace, folded, linear_fields
 from mass_serve.kernels.low_rank.triton_kernels import address
@@ -68,9 +70,9 @@ def packed_rows(
     PRECISION: tl.constexpr,
 ):
     """Adds `(left_i^T[ids] * scale_i) right_i` to the sums of a tile, where both sides are packed."""
-    left = address(table, own + LEFT, tl.int8, False)
-    right = address(table, own + RIGHT, tl.int8, False)
-    scale = address(table, own + SCALE, tl.float32, False)
+    left = address(table, own + LEFT, tl.int8, 1)
+    right = address(table, own + RIGHT, tl.int8, 1)
+    scale = address(table, own + SCALE, tl.float32, 1)
     left_bytes, left_byte, left_up = packed_places(words, vocabulary, (vocabulary + 1) // 2, bits, 1)
     right_bytes, right_byte, right_up = packed_places(columns, width, (width + 1) // 2, bits, 1)
     unit = packed_unit(bits, element_type)
@@ -129,7 +131,7 @@ def embedding_kernel(
         return
     own = segment.to(tl.int64) * record_length + field
     words = tl.load(ids + rows, mask=inside, other=0)
-    weight = address(table, own + WEIGHT, element_type, False)
+    weight = address(table, own + WEIGHT, element_type, 1)
     sums = tl.load(weight + words[:, None] * width + columns[None, :], mask=everything, other=0.0).to(
         tl.float32
     )
@@ -156,10 +158,10 @@ def embedding_kernel(
             PRECISION,
         )
     elif rank > 0:
-        left = address(table, own + LEFT, element_type, False)
-        right = address(table, own + RIGHT, element_type, False)
+        left = address(table, own + LEFT, element_type, 1)
+        right = address(table, own + RIGHT, element_type, 1)
         has_scale = tl.load(table + own + SCALE) != 0
-        scale = address(table, own + SCALE, element_type, False)
+        scale = address(table, own + SCALE, element_type, 1)
         for start in range(0, rank, SUM):
             r = start + tl.arange(0, SUM)
             of_rank = r < rank
@@ -201,7 +203,7 @@ def added_rows_kernel(
     values = tl.load(x + own, mask=inside, other=0.0).to(tl.float32)
     place = tl.load(places + row)
     if place >= 0:
-        rows = address(table, segment.to(tl.int64) * record_length + field + TABLE, y.dtype.element_ty, False)
+        rows = address(table, segment.to(tl.int64) * record_length + field + TABLE, y.dtype.element_ty, 1)
         values += tl.load(rows + place * width + columns, mask=inside, other=0.0).to(tl.float32)
     tl.store(y + own, values.to(y.dtype.element_ty), mask=inside)
 
@@ -244,7 +246,7 @@ def planned_embedding(ids: Tensor, plan: SegmentPlan, place: LinearPlace, dtype:
         SUM=BLOCK_RANK,
         PACKED=place.packed,
         UPCAST=INTERPRETED,
-        PRECISION="tf32x3" if dtype == torch.float32 else "ieee",
+        PRECISION=product_precision(dtype, architecture_of(ids.device)),
         num_warps=WARPS,
     )
     return y

@@ -8,7 +8,7 @@ of the directions, and their weights w_i, in a program of their own:
 
 x [B, L, D] of any floating dtype, its tokens anywhere in memory as long as each is contiguous; rows [C, D]
 float32 or float16 -> energies [B, T] float32, or with weights [B, 2 T]. Only those are written, every element
-once. Products are in float32, summed from three of tf32, which is nearly float32: unlike in a residual
+once. Products are nearly in float32 (see `kernels.gpu_architecture.product_precision`): unlike in a residual
 nothing cancels here. Every sum runs in one fixed order, along D, then the rows, then L, and no tile depends
 on B, so that a sample's bits depend on that sample alone. One launch, no scratch and nothing read on the
 host: a CUDA graph may hold it.
@@ -22,13 +22,14 @@ import triton.language as tl
 from torch import Tensor
 
 from mass_serve.kernels.energies.directions import TaskDirections
+from mass_serve.kernels.gpu_architecture import architecture_of, product_precision, warps_of
 
 # Multiples of what the tensor cores take; not tuned on a GPU yet.
 BLOCK_ROWS = 32
 BLOCK_COLUMNS = 64  # at most: a task of a lower rank has fewer
-BLOCK_SUM = 32
+BLOCK_SUM = 64
 LEAST_COLUMNS = 16
-ENERGY_WARPS = 8  # with 4, profiles spill registers on sm_90a
+THREADS = 256  # with 128, profiles spill registers on sm_90
 TINY: tl.constexpr = tl.constexpr(torch.finfo(torch.float32).tiny)
 
 
@@ -48,6 +49,7 @@ def energies_kernel(
     COLUMNS: tl.constexpr,
     SUM: tl.constexpr,
     PROFILED: tl.constexpr,
+    PRECISION: tl.constexpr,
 ):
     """`energies[b, t]`, and its profile, for the sample b and the task t of the program's two indices."""
     sample, task = tl.program_id(0).to(tl.int64), tl.program_id(1).to(tl.int64)
@@ -81,7 +83,7 @@ def energies_kernel(
                     other=0.0,
                 )
                 coordinates = tl.dot(
-                    z.to(tl.float32), p.to(tl.float32), coordinates, input_precision="tf32x3"
+                    z.to(tl.float32), p.to(tl.float32), coordinates, input_precision=PRECISION
                 )
             squares = coordinates * coordinates
             within += tl.sum(squares, axis=1)
@@ -104,6 +106,7 @@ def subspace_energies(x: Tensor, directions: TaskDirections) -> Tensor:
     samples, tokens, width = x.shape
     weights = directions.weights
     energies = x.new_empty(samples, directions.columns, dtype=torch.float32)
+    architecture = architecture_of(x.device)
     largest = triton.next_power_of_2(max(directions.ranks))
     energies_kernel[(samples, len(directions.ranks))](
         x,
@@ -120,6 +123,7 @@ def subspace_energies(x: Tensor, directions: TaskDirections) -> Tensor:
         COLUMNS=min(max(largest, LEAST_COLUMNS), BLOCK_COLUMNS),
         SUM=BLOCK_SUM,
         PROFILED=weights is not None,
-        num_warps=ENERGY_WARPS,
+        PRECISION=product_precision(torch.float32, architecture),
+        num_warps=warps_of(THREADS, architecture),
     )
     return energies

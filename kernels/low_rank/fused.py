@@ -13,12 +13,12 @@ both sides costs memory for each set, K (d_in + d_out) numbers a linear, and sav
 and their launches; the folded rows are orthogonal, so that they may be rounded to 16 bits where the blocks of
 nearly equal tasks under a core could not.
 
-x [N, d_in], y and skip [N, d_out], of one dtype: bfloat16, float16, or float32 (a product is then summed
-from three of tf32, which is nearly float32). Only y and the scratch h are written, by plain stores. The first
-offset is 0, the last at most N; the rows beyond it, the tail, come out as zeros; segments may be empty. A
-row's bits depend on that row and its segment's weights alone: there are no atomics, the tiles follow from the
-weight's shape, and every element is summed in one fixed order. Weights must be finite: a row's neighbours in
-a tile multiply its experts' weights by 0.
+x [N, d_in], y and skip [N, d_out], of one dtype: bfloat16, float16, or float32 (see
+`kernels.gpu_architecture.product_precision`). Only y and the scratch h are written, by plain stores. The
+first offset is 0, the last at most N; the rows beyond it, the tail, come out as zeros; segments may be empty.
+A row's bits depend on that row and its segment's weights alone: there are no atomics, the tiles follow from
+the weight's shape, and every element is summed in one fixed order. Weights must be finite: a row's neighbours
+in a tile multiply its experts' weights by 0.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ import triton
 from torch import Tensor
 
 from mass_serve.kernels.activations import Activation
+from mass_serve.kernels.gpu_architecture import architecture_of, product_precision
 from mass_serve.kernels.low_rank.deltas import (
     BaseOnly,
     Delta,
@@ -206,10 +207,10 @@ def planned_linear(
         BLOCK_N=tile.block_n,
         BLOCK_R=tile.block_r,
         GROUP=GROUP,
-        ALIGNED=_aligned(x, place.d_in, place.d_out, first),
+        ALIGN_OUT=alignment(x.element_size(), place.d_out, first),
         LOW_RANK=place.max_rank > 0,
         PACKED=place.packed,
-        RUN=math.gcd(ALIGNMENT, bytes_of_row(place.d_out, 4), place.d_out, first),
+        RUN=alignment(1, place.d_out, bytes_of_row(place.d_out, 4), first),
         HAS_SKIP=skip is not None,
         ACTIVATION=activation,
         **_common(x, tile, place),
@@ -235,25 +236,28 @@ def _shrink(x: Tensor, plan: SegmentPlan, place: LinearPlace, tokens: int) -> Te
         bytes_of_row(place.d_in, 4),
         BLOCK_M=tile.block_m,
         BLOCK_N=tile.block_n,
-        ALIGNED=_aligned(x, place.d_in),
         PACKED=place.packed,
+        RUN=alignment(1, place.d_in, bytes_of_row(place.d_in, 4)),
         **_common(x, tile, place),
     )
     return h
 
 
 def _common(x: Tensor, tile: TileShape, place: LinearPlace) -> dict[str, object]:
-    return {
+    # AMD's compiler has no such option, and no tile of its GPUs such a limit.
+    limit = {"maxnreg": tile.max_registers} if tile.max_registers else {}
+    return limit | {
         "BLOCK_K": tile.block_k,
         "EVEN_K": place.d_in % tile.block_k == 0,
+        "ALIGN_IN": alignment(x.element_size(), place.d_in),
         # The interpreter's bfloat16 arithmetic is wrong; its casts are right.
         "UPCAST": INTERPRETED,
-        "PRECISION": "tf32x3" if x.dtype == torch.float32 else "ieee",
+        "PRECISION": product_precision(x.dtype, architecture_of(x.device)),
         "num_warps": tile.num_warps,
         "num_stages": tile.num_stages,
     }
 
 
-def _aligned(x: Tensor, *sizes: int) -> bool:
-    """Tells whether every row and weight begins at a multiple of 16 bytes. Allocations do."""
-    return all(size * x.element_size() % ALIGNMENT == 0 for size in sizes)
+def alignment(itemsize: int, *lengths: int) -> int:
+    """Returns of how many bytes every row begins at a multiple, at most ALIGNMENT. Allocations do at any."""
+    return math.gcd(ALIGNMENT, *(itemsize * length for length in lengths))

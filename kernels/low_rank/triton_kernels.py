@@ -24,10 +24,16 @@ LAST_SEGMENT: tl.constexpr = tl.constexpr(TileField.LAST_SEGMENT.value)
 
 
 @triton.jit
-def address(table, place, element_type: tl.constexpr, ALIGNED: tl.constexpr):
-    """The pointer that stands at that place of a record."""
-    pointer = tl.load(table + place).to(tl.pointer_type(element_type))
-    return tl.multiple_of(pointer, 16) if ALIGNED else pointer
+def address(table, place, element_type: tl.constexpr, ALIGNMENT: tl.constexpr):
+    """The pointer that stands at that place of a record, a multiple of ALIGNMENT bytes."""
+    return tl.multiple_of(tl.load(table + place).to(tl.pointer_type(element_type)), ALIGNMENT)
+
+
+@triton.jit
+def row_length(length, element_type: tl.constexpr, ALIGNMENT: tl.constexpr):
+    """The same length of rows that begin at multiples of ALIGNMENT bytes, which the compiler then knows."""
+    numbers: tl.constexpr = ALIGNMENT // (element_type.primitive_bitwidth // 8)
+    return length // numbers * numbers
 
 
 @triton.jit
@@ -78,17 +84,19 @@ def shrink_kernel(
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
     EVEN_K: tl.constexpr,
-    ALIGNED: tl.constexpr,
+    ALIGN_IN: tl.constexpr,
     PACKED: tl.constexpr,
+    RUN: tl.constexpr,
     UPCAST: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
     """`h = scale_i * (x right_i^T)` for the rows `offsets[i]:offsets[i+1]`, tile by tile.
 
     x [N, d_in], h [N, h_width] of one dtype; right_i [rank_i, d_in], scale_i [rank_i] or none. With PACKED
-    some right_i may be packed, their scale_i in float32; `half` is what a row of 4 bits takes. h is mutated:
-    in the blocks of BLOCK_N columns that hold a column below rank_i, zeros stand beyond rank_i. Sums are in
-    float32, along d_in in blocks of BLOCK_K from the first to the last.
+    some right_i may be packed, their scale_i in float32; `half` is what a row of 4 bits takes. Rows of x and
+    of plain right_i begin at multiples of ALIGN_IN bytes, those of packed ones at multiples of RUN. h is
+    mutated: in the blocks of BLOCK_N columns that hold a column below rank_i, zeros stand beyond rank_i. Sums
+    are in float32, along d_in in blocks of BLOCK_K from the first to the last.
     """
     tile, block = tl.program_id(0), tl.program_id(1)
     tiles += TILE_FIELDS * tile
@@ -102,6 +110,8 @@ def shrink_kernel(
     if block * BLOCK_N >= rank:
         return
     element_type: tl.constexpr = x.dtype.element_ty
+    if not EVEN_K:
+        d_in = row_length(d_in, element_type, ALIGN_IN)
     x += first_row.to(tl.int64) * d_in
     rows, columns = tl.arange(0, BLOCK_M), tl.arange(0, BLOCK_N)
     inside, of_rank = rows < end_row - first_row, columns < rank - block * BLOCK_N
@@ -110,18 +120,18 @@ def shrink_kernel(
         bits = tl.load(table + record + BITS).to(tl.int32)
     if bits > 0:
         row_bytes = tl.where(bits == 8, d_in, half)
-        codes = address(table, record + RIGHT, tl.int8, ALIGNED) + block.to(tl.int64) * BLOCK_N * row_bytes
+        codes = address(table, record + RIGHT, tl.int8, RUN) + block.to(tl.int64) * BLOCK_N * row_bytes
         sums = packed_product(
-            x, codes, inside, of_rank, d_in, half, bits, BLOCK_M, BLOCK_N, BLOCK_K, UPCAST, PRECISION
+            x, codes, inside, of_rank, d_in, half, bits, BLOCK_M, BLOCK_N, BLOCK_K, RUN, UPCAST, PRECISION
         )
-        wide = address(table, record + SCALE, tl.float32, False) + block * BLOCK_N
+        wide = address(table, record + SCALE, tl.float32, 1) + block * BLOCK_N
         unit = packed_unit(bits, element_type)
         sums *= (tl.load(wide + columns, mask=of_rank, other=0.0) * (unit * unit))[None, :]
     else:
-        right = address(table, record + RIGHT, element_type, ALIGNED) + block.to(tl.int64) * BLOCK_N * d_in
+        right = address(table, record + RIGHT, element_type, ALIGN_IN) + block.to(tl.int64) * BLOCK_N * d_in
         sums = product(x, right, inside, of_rank, d_in, BLOCK_M, BLOCK_N, BLOCK_K, EVEN_K, UPCAST, PRECISION)
         if tl.load(table + record + SCALE) != 0:
-            scale = address(table, record + SCALE, element_type, False) + block * BLOCK_N
+            scale = address(table, record + SCALE, element_type, 1) + block * BLOCK_N
             sums *= tl.load(scale + columns, mask=of_rank, other=0.0).to(tl.float32)[None, :]
     h += first_row.to(tl.int64) * h_width + block * BLOCK_N
     tl.store(h + rows[:, None] * h_width + columns[None, :], sums.to(element_type), mask=inside[:, None])
@@ -145,6 +155,18 @@ def activate(sums, ACTIVATION: tl.constexpr):
     if ACTIVATION == "gelu":
         return 0.5 * sums * (1.0 + tl.erf(sums * 0.7071067811865476))
     return sums
+
+
+@triton.jit
+def finish(sums, y, skip, inside, width, stride, HAS_SKIP: tl.constexpr, ACTIVATION: tl.constexpr):
+    """`y = act(sums) + skip` for the rows `inside` and the first `width` columns of a tile."""
+    rows, columns = tl.arange(0, sums.shape[0]), tl.arange(0, sums.shape[1])
+    places = rows[:, None] * stride + columns[None, :]
+    wanted = inside[:, None] & (columns < width)[None, :]
+    sums = activate(sums, ACTIVATION)
+    if HAS_SKIP:
+        sums += tl.load(skip + places, mask=wanted, other=0.0).to(tl.float32)
+    tl.store(y + places, sums.to(y.dtype.element_ty), mask=wanted)
 
 
 @triton.jit(do_not_specialize=["num_tiles", "record_length", "field", "tokens"])
@@ -172,7 +194,8 @@ def expand_kernel(
     BLOCK_R: tl.constexpr,
     GROUP: tl.constexpr,
     EVEN_K: tl.constexpr,
-    ALIGNED: tl.constexpr,
+    ALIGN_IN: tl.constexpr,
+    ALIGN_OUT: tl.constexpr,
     LOW_RANK: tl.constexpr,
     PACKED: tl.constexpr,
     RUN: tl.constexpr,
@@ -186,6 +209,7 @@ def expand_kernel(
     Columns `first_column:first_column + columns_of_y` of the product. x [N, d_in], h [N, h_width], y and
     skip [N, columns_of_y] of one dtype; W_i [d_out, d_in], left_i [rank_i, d_out], b_i [d_out] or none.
     With PACKED some left_i may be packed: `half` is what a row of 4 bits takes, RUN that of `packed_places`.
+    Rows of x and W_i begin at multiples of ALIGN_IN bytes, wanted columns of left_i at those of ALIGN_OUT.
     y is mutated, every element of it written once: zeros in the tail. All rows of a tile have one W_i; where
     they are of several segments, each segment adds its own part to its rows and 0 to the others. Everything
     is summed in float32 in one accumulator: along d_in, along the rank, then the bias.
@@ -216,7 +240,9 @@ def expand_kernel(
         return
     first_column += block * BLOCK_N
     record = segment.to(tl.int64) * record_length + field
-    weight = address(table, record + WEIGHT, element_type, ALIGNED)
+    if not EVEN_K:
+        d_in = row_length(d_in, element_type, ALIGN_IN)
+    weight = address(table, record + WEIGHT, element_type, ALIGN_IN)
     weight += first_column.to(tl.int64) * d_in
     sums = product(
         x + first_row.to(tl.int64) * d_in,
@@ -244,7 +270,7 @@ def expand_kernel(
                 bits = tl.load(table + record + BITS).to(tl.int32)
             if bits > 0:
                 row_bytes, byte, up = packed_places(first_column + columns, d_out, half, bits, RUN)
-                codes = address(table, record + LEFT, tl.int8, ALIGNED)
+                codes = address(table, record + LEFT, tl.int8, RUN)
                 shrunk = h
                 for start in range(0, rank, BLOCK_R):
                     b_mask = (r < rank - start)[:, None] & wanted[None, :]
@@ -257,7 +283,7 @@ def expand_kernel(
                         a, b = a.to(tl.float32), b.to(tl.float32)
                     sums = tl.dot(a, b, sums, input_precision=PRECISION)
             else:
-                left = address(table, record + LEFT, element_type, ALIGNED) + first_column
+                left = address(table, record + LEFT, element_type, ALIGN_OUT) + first_column
                 shrunk = h
                 for start in range(0, rank, BLOCK_R):
                     b_mask = (r < rank - start)[:, None] & wanted[None, :]
@@ -269,11 +295,15 @@ def expand_kernel(
                         a, b = a.to(tl.float32), b.to(tl.float32)
                     sums = tl.dot(a, b, sums, input_precision=PRECISION)
         if tl.load(table + record + BIAS) != 0:
-            bias = address(table, record + BIAS, element_type, False) + first_column
+            bias = address(table, record + BIAS, element_type, 1) + first_column
             added = tl.load(bias + columns, mask=wanted, other=0.0).to(tl.float32)
             sums += tl.where(own[:, None], added[None, :], 0.0)
         record += record_length
-    sums = activate(sums, ACTIVATION)
-    if HAS_SKIP:
-        sums += tl.load(skip + corner + places, mask=everything, other=0.0).to(tl.float32)
-    tl.store(y + corner + places, sums.to(element_type), mask=everything)
+    # In two halves: what the second needs takes no registers while the first is finished.
+    halves = tl.permute(tl.reshape(sums, (BLOCK_M, 2, BLOCK_N // 2)), (0, 2, 1))
+    left_half, right_half = tl.split(halves)
+    wide = columns_of_y - block * BLOCK_N
+    finish(left_half, y + corner, skip + corner, inside, wide, columns_of_y, HAS_SKIP, ACTIVATION)
+    corner += BLOCK_N // 2
+    wide -= BLOCK_N // 2
+    finish(right_half, y + corner, skip + corner, inside, wide, columns_of_y, HAS_SKIP, ACTIVATION)

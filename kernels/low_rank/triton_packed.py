@@ -23,12 +23,19 @@ def packed_unit(bits, element_type: tl.constexpr):
 
 
 @triton.jit
+def packed_row_bytes(width, half, bits, RUN: tl.constexpr):
+    """The bytes of a packed row of `width` numbers: a multiple of RUN, which the compiler then knows."""
+    row_bytes = tl.where(bits == 8, width, half)
+    return row_bytes // RUN * RUN if RUN < 16 else row_bytes
+
+
+@triton.jit
 def packed_places(columns, width, half, bits, RUN: tl.constexpr):
     """Of columns of packed rows of `width` numbers: bytes of a row, and the byte and shift of each column.
 
     RUN neighbours, from a multiple of RUN on, have neighbouring bytes.
     """
-    row_bytes = tl.where(bits == 8, width, half)
+    row_bytes = packed_row_bytes(width, half, bits, RUN)
     is_high = columns >= row_bytes
     byte = tl.where(is_high, columns - row_bytes, columns)
     up = tl.where((bits == 4) & (columns < row_bytes), 4, 0)
@@ -47,6 +54,7 @@ def packed_product(
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
+    RUN: tl.constexpr,
     UPCAST: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
@@ -55,7 +63,7 @@ def packed_product(
     They are unpacked in registers, the numbers in the low bits of all bytes first.
     """
     element_type: tl.constexpr = x.dtype.element_ty
-    row_bytes = tl.where(bits == 8, d_in, half)
+    row_bytes = packed_row_bytes(d_in, half, bits, RUN)
     k = tl.arange(0, BLOCK_K)
     a_places = tl.arange(0, BLOCK_M)[:, None] * d_in + k[None, :]
     b_places = tl.arange(0, BLOCK_N)[None, :] * row_bytes + k[:, None]

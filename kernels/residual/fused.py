@@ -17,9 +17,12 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from mass_serve.kernels.gpu_architecture import architecture_of, warps_of
+
 BLOCK_ROWS = 16
 BLOCK_COLUMNS = 32
-BLOCK_SUM = 32
+BLOCK_SUM = 64
+THREADS = 128
 
 
 @triton.jit(do_not_specialize=["batch"])
@@ -98,7 +101,8 @@ def subspace_residuals(z: Tensor, projectors: Tensor) -> Tensor:
     c = projectors.new_empty(batch, num_tasks * rank)
     residuals = projectors.new_empty(batch, num_tasks)
     row_blocks = triton.cdiv(batch, BLOCK_ROWS)
-    blocks = {"ROWS": BLOCK_ROWS, "COLUMNS": BLOCK_COLUMNS, "SUM": BLOCK_SUM, "num_warps": 4}
+    warps = warps_of(THREADS, architecture_of(z.device))
+    blocks = {"ROWS": BLOCK_ROWS, "COLUMNS": BLOCK_COLUMNS, "SUM": BLOCK_SUM, "num_warps": warps}
     coefficients_kernel[(row_blocks, triton.cdiv(c.shape[1], BLOCK_COLUMNS))](
         z, projectors, c, batch, width, c.shape[1], **blocks
     )

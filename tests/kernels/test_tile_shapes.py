@@ -8,16 +8,27 @@ import pytest
 import torch
 
 from benchmarks.gpu_targets import TARGETS
-from mass_serve.kernels.tile_shapes import Kernel, TileShape, nearest_tile, read_table, tile_shape
+from mass_serve.kernels.tile_shapes import Kernel, TileShape, nearest_entry, read_table, tile_shape
 
 CPU = torch.device("cpu")
 
 
 def test_an_entry_is_found_for_its_own_product() -> None:
     for entry in read_table():
-        if entry.device == "NVIDIA H200":
-            found = tile_shape(entry.kernel, getattr(torch, entry.dtype), entry.columns, entry.d_in, CPU)  # type: ignore[arg-type]
-            assert found == entry.tile
+        devices = (entry.device, "sm_90")
+        assert nearest_entry(entry.kernel, entry.dtype, entry.columns, entry.d_in, devices, None) == entry
+
+
+def test_a_device_of_no_entry_takes_that_of_its_architecture() -> None:
+    found = nearest_entry("expand", "bfloat16", 768, 768, ("a new card", "sm_80"), None)
+    assert found.device == "sm_80"
+
+
+@pytest.mark.parametrize("architecture", [target.architecture for target in TARGETS.values()])
+@pytest.mark.parametrize("kernel", ["expand", "shrink"])
+def test_every_architecture_has_tiles_of_its_own_in_16_bits(architecture: str, kernel: Kernel) -> None:
+    for dtype in ("bfloat16", "float16"):
+        assert nearest_entry(kernel, dtype, 768, 768, (architecture,), None).device == architecture
 
 
 @pytest.mark.parametrize("kernel", ["expand", "shrink"])
@@ -31,9 +42,9 @@ def test_every_product_has_a_tile(kernel: str, dtype: torch.dtype, columns: int)
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
 def test_every_product_has_a_tile_where_there_is_the_least_memory(kernel: Kernel, dtype: str) -> None:
     least = min(target.shared_bytes for target in TARGETS.values())
-    assert nearest_tile(kernel, dtype, 768, 768, "a small GPU", least).block_m > 0
+    assert nearest_entry(kernel, dtype, 768, 768, ("a small GPU",), least).tile.block_m > 0
     with pytest.raises(ValueError, match=f"no tile of the {kernel} kernel in {dtype} fits 1024 bytes"):
-        nearest_tile(kernel, dtype, 768, 768, "a small GPU", 1024)
+        nearest_entry(kernel, dtype, 768, 768, ("a small GPU",), 1024)
 
 
 def test_what_lies_behind_a_rank_is_written_before_it_is_read() -> None:
@@ -47,6 +58,7 @@ def test_what_lies_behind_a_rank_is_written_before_it_is_read() -> None:
 def test_every_entry_says_how_it_was_found_and_has_whole_tiles() -> None:
     for entry in read_table():
         assert entry.source
+        assert entry.blocks >= 1
         sizes = {name: size for name, size in asdict(entry.tile).items() if name.startswith("block")}
         assert all(size >= 16 and size & (size - 1) == 0 for size in sizes.values()), sizes
     assert {field.name for field in fields(TileShape)} == set(asdict(read_table()[0].tile))

@@ -1,0 +1,163 @@
+"""Which variants of the kernels the gate compiles: those that the linears and rows of encoders ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any
+
+import torch
+import triton
+
+from benchmarks.aot_compile import H200, Variant
+from benchmarks.gpu_targets import ENCODERS, Sizes, Target
+from mass_serve.kernels.embedding import fused as embedding
+from mass_serve.kernels.energies import fused as energies
+from mass_serve.kernels.gate import fused as gate
+from mass_serve.kernels.gpu_architecture import product_precision, warps_of
+from mass_serve.kernels.layer_norm.fused import ROW_WARPS, layer_norm_kernel
+from mass_serve.kernels.low_rank.fused import GROUP, alignment
+from mass_serve.kernels.low_rank.triton_kernels import expand_kernel, shrink_kernel
+from mass_serve.kernels.packed_rows import bytes_of_row
+from mass_serve.kernels.positions.fused import TOKEN_WARPS, positions_kernel
+from mass_serve.kernels.residual import fused as residual
+from mass_serve.kernels.tile_shapes import Entry, Kernel, nearest_entry
+
+OF_EVERY_DTYPE = "ViT-L/14"  # the encoder whose products are compiled in all of them, others in the first
+DTYPES = ("bfloat16", "float16", "float32")
+TASKS = 8  # whose blocks have a rank of 1/8 of a matrix's
+
+
+def all_variants(encoders: list[str], target: Target) -> Iterator[Variant]:
+    """Yields the products of those encoders and all other kernels, each once."""
+    seen: set[str] = set()
+    widths = sorted({ENCODERS[name].width for name in encoders})
+    variants = [one for name in encoders for one in product_variants(ENCODERS[name], target)]
+    for one in [*variants, *(other for width in widths for other in row_variants(width, target))]:
+        if (key := str(one.described())) not in seen:
+            seen.add(key)
+            yield one
+    yield from router_variants(target)
+
+
+def product_variants(encoder: Sizes, target: Target = H200) -> Iterator[Variant]:
+    """Yields both kernels of each linear, with the activation or skip connection that it has."""
+    for name, (d_out, d_in) in encoder.linears.items():
+        options: dict[str, Any] = {"ACTIVATION": encoder.activation} if name == "fc1" else {}
+        options |= {"HAS_SKIP": True} if name in ("out", "fc2") else {}
+        for dtype in DTYPES if encoder == ENCODERS[OF_EVERY_DTYPE] else DTYPES[:1]:
+            for packed in (False, True):
+                yield product_variant("shrink", d_out, d_in, dtype=dtype, packed=packed, target=target)
+                yield product_variant(
+                    "expand", d_out, d_in, dtype=dtype, packed=packed, target=target, **options
+                )
+
+
+def product_variant(
+    kernel: Kernel,
+    d_out: int,
+    d_in: int,
+    *,
+    dtype: str = "bfloat16",
+    packed: bool = False,
+    target: Target = H200,
+    **options: object,
+) -> Variant:
+    """The shrink or expand kernel of a linear, with the tile that the table has for that target."""
+    columns = min(d_out, d_in) // TASKS if kernel == "shrink" else d_out
+    names = (target.architecture,)
+    entry = nearest_entry(kernel, dtype, columns, d_in, names, target.shared_bytes)
+    constants = _constants(entry, dtype, d_in, packed, target)
+    side = d_in if kernel == "shrink" else d_out
+    constants["RUN"] = alignment(1, side, bytes_of_row(side, 4))
+    sizes = {"d_in": d_in, "d_out": d_out, "columns_of_y": d_out, "half": bytes_of_row(side, 4)}
+    if kernel == "shrink":
+        del constants["BLOCK_R"]
+        compiled = shrink_kernel
+    else:
+        constants |= {"ALIGN_OUT": alignment(_itemsize(dtype), d_out), "GROUP": GROUP, "LOW_RANK": True}
+        constants |= {"HAS_SKIP": False, "ACTIVATION": None}
+        compiled = expand_kernel
+    odd = {name: size for name, size in sizes.items() if size % 16}
+    tile = entry.tile
+    constants |= options
+    return Variant(
+        compiled,
+        dtype,
+        constants,
+        tile.num_warps,
+        tile.num_stages,
+        tile.max_registers,
+        odd,
+        blocks=entry.blocks,
+    )
+
+
+def _constants(entry: Entry, dtype: str, d_in: int, packed: bool, target: Target) -> dict[str, Any]:
+    blocks = {name.upper(): size for name, size in asdict(entry.tile).items() if name.startswith("block")}
+    return blocks | {
+        "EVEN_K": d_in % entry.tile.block_k == 0,
+        "ALIGN_IN": alignment(_itemsize(dtype), d_in),
+        "PACKED": packed,
+        "UPCAST": False,
+        "PRECISION": _precision(dtype, target),
+    }
+
+
+def _precision(dtype: str, target: Target) -> str:
+    return product_precision(getattr(torch, dtype), target.architecture)
+
+
+def _itemsize(dtype: str) -> int:
+    size: int = getattr(torch, dtype).itemsize
+    return size
+
+
+def embedding_variant(dtype: str, *, packed: bool = False, target: Target = H200) -> Variant:
+    """The kernel of words with low-rank changes. A word is a column of a side, of which it reads numbers."""
+    constants = {
+        "ROWS": embedding.BLOCK_ROWS,
+        "COLUMNS": embedding.BLOCK_COLUMNS,
+        "SUM": embedding.BLOCK_RANK,
+        "PACKED": packed,
+        "UPCAST": False,
+        "PRECISION": _precision(dtype, target),
+    }
+    return Variant(embedding.embedding_kernel, dtype, constants, embedding.WARPS, gathers=True)
+
+
+def row_variants(width: int, target: Target = H200) -> Iterator[Variant]:
+    """Yields the kernels of rows of that width, in every dtype."""
+    row = {"BLOCK": triton.next_power_of_2(width)}
+    for dtype in DTYPES:
+        yield Variant(embedding.added_rows_kernel, dtype, row, embedding.WARPS)
+        yield Variant(layer_norm_kernel, dtype, row, ROW_WARPS)
+        yield Variant(positions_kernel, dtype, row, TOKEN_WARPS)
+        yield Variant(gate.gate_kernel, dtype, {"ACTIVATION": "silu", "BLOCK": gate.BLOCK}, 4)
+        for packed in (False, True):
+            yield embedding_variant(dtype, packed=packed, target=target)
+
+
+def router_variants(target: Target = H200) -> Iterator[Variant]:
+    """Yields the kernels of the router's evidence, which take features of every dtype."""
+    architecture = target.architecture
+    of_residuals = {
+        "ROWS": residual.BLOCK_ROWS,
+        "COLUMNS": residual.BLOCK_COLUMNS,
+        "SUM": residual.BLOCK_SUM,
+    }
+    of_energies = {
+        "ROWS": energies.BLOCK_ROWS,
+        "COLUMNS": energies.BLOCK_COLUMNS,
+        "SUM": energies.BLOCK_SUM,
+        "PRECISION": _precision("float32", target),
+    }
+    for dtype in DTYPES:
+        warps = warps_of(residual.THREADS, architecture)
+        yield Variant(residual.coefficients_kernel, dtype, of_residuals, warps)
+        # A row of coefficients has as many numbers as all ranks together.
+        yield Variant(residual.residuals_kernel, dtype, of_residuals, warps, gathers=True)
+        for profiled in (False, True):
+            constants = of_energies | {"PROFILED": profiled}
+            warps = warps_of(energies.THREADS, architecture)
+            yield Variant(energies.energies_kernel, dtype, constants, warps)

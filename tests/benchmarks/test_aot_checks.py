@@ -1,0 +1,143 @@
+"""The gate of compiled kernels fails on each thing that it is there for."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from benchmarks import kernels_aot
+from benchmarks.aot_compile import H200, Compiled, Variant
+from benchmarks.aot_loops import Loop, loaded_bytes, product_loops
+from benchmarks.aot_occupancy import blocks_per_multiprocessor
+from benchmarks.aot_variants import product_variant
+from benchmarks.gpu_targets import TARGETS
+
+GOOD = Compiled(
+    registers=128,
+    spilled_bytes=0,
+    shared_bytes=98304,
+    blocks=2,
+    matrix_instructions=12,
+    fast_matrix_instructions=12,
+    narrowest_load=16,
+)
+
+
+def _expand(**options: object) -> Variant:
+    return product_variant("expand", 3072, 768, **options)  # type: ignore[arg-type]
+
+
+def test_a_variant_with_nothing_wrong_has_no_problem() -> None:
+    assert kernels_aot.problems(_expand(), GOOD, H200) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"spilled_bytes": 8}, "8 bytes of registers are spilled"),
+        ({"shared_bytes": 300_000}, "300000 bytes of shared memory are more than there are"),
+        ({"matrix_instructions": 0}, "there is no matrix instruction"),
+        ({"fast_matrix_instructions": 0}, "there is no wgmma.mma_async"),
+        ({"narrowest_load": 8}, "a main loop loads 8 bytes at a time, not 16"),
+        ({"blocks": 1}, "a multiprocessor holds 1 blocks, not 2"),
+    ],
+)
+def test_each_problem_is_named(change: dict[str, int], problem: str) -> None:
+    assert kernels_aot.problems(_expand(), replace(GOOD, **change), H200) == [problem]
+
+
+def test_float32_needs_a_matrix_instruction_of_any_kind() -> None:
+    compiled = replace(GOOD, fast_matrix_instructions=0)
+    assert kernels_aot.problems(_expand(dtype="float32"), compiled, H200) == []
+
+
+@pytest.mark.parametrize(
+    ("d_in", "options", "bytes_"),
+    [
+        (768, {}, 16),
+        (588, {}, 8),
+        (588, {"dtype": "float32"}, 16),
+        (768, {"packed": True}, 8),
+        (768, {"packed": True, "dtype": "float32"}, 4),
+        (588, {"packed": True}, 4),
+    ],
+)
+def test_loads_are_as_wide_as_the_rows_allow(d_in: int, options: dict[str, object], bytes_: int) -> None:
+    variant = product_variant("expand", 1024, d_in, **options)  # type: ignore[arg-type]
+    assert kernels_aot.widest_load(variant) == bytes_
+
+
+# The example of the CUDA C++ Programming Guide: blocks of 512 threads with 64 registers each fit twice, and
+# with one register more there is room for one.
+@pytest.mark.parametrize(("registers", "blocks"), [(64, 2), (65, 1)])
+def test_registers_limit_how_many_blocks_there_are(registers: int, blocks: int) -> None:
+    found = blocks_per_multiprocessor(H200, num_warps=16, registers=registers, shared_bytes=0)
+    assert found == blocks
+
+
+@pytest.mark.parametrize(
+    ("architecture", "taken", "blocks"),
+    [
+        ("sm_90a", {"num_warps": 4, "registers": 32, "shared_bytes": 0}, 16),  # 64 warps
+        ("sm_89", {"num_warps": 4, "registers": 32, "shared_bytes": 0}, 12),  # 48 warps
+        ("sm_89", {"num_warps": 1, "registers": 32, "shared_bytes": 0}, 24),  # slots
+        ("sm_90a", {"num_warps": 4, "registers": 32, "shared_bytes": 113 << 10}, 2),
+        ("sm_90a", {"num_warps": 4, "registers": 32, "shared_bytes": (113 << 10) + 1}, 1),
+        ("sm_100", {"num_warps": 4, "registers": 32, "shared_bytes": 0, "tensor_columns": 256}, 2),
+        ("gfx942", {"num_warps": 4, "registers": 128, "shared_bytes": 32 << 10}, 2),
+        ("gfx942", {"num_warps": 4, "registers": 129, "shared_bytes": 0}, 3),
+    ],
+)
+def test_each_resource_limits_how_many_blocks_there_are(
+    architecture: str, taken: dict[str, int], blocks: int
+) -> None:
+    assert blocks_per_multiprocessor(TARGETS[architecture], **taken) == blocks
+
+
+@pytest.mark.parametrize(
+    ("instruction", "size"),
+    [
+        ("cp.async.cg.shared.global [ %r88 + 0 ], [ %rd41 + 0 ], 0x10, %r89;", 16),
+        ("@%p2 cp.async.ca.shared.global [ %r88 + 0 ], [ %rd41 + 0 ], 0x4, 0x4;", 4),
+        ("@%p1 ld.global.v4.b32 { %r1, %r2, %r3, %r4 }, [ %rd1 + 0 ];", 16),
+        ("ld.global.L1::evict_last.b16 { %rs1 }, [ %rd1 + 0 ];", 2),
+        ("ld.shared.v4.b32 {%r1, %r2, %r3, %r4}, [%r5];", 0),
+        ("global_load_dwordx4 v[6:9], v[4:5], off", 16),
+        ("buffer_load_ushort v36, v93, s[4:7], 0 offen", 2),
+        ("global_load_sbyte v1, v[2:3], off", 1),
+        ("s_load_dwordx2 s[2:3], s[0:1], 0x0", 0),
+    ],
+)
+def test_what_an_instruction_loads(instruction: str, size: int) -> None:
+    assert loaded_bytes(instruction) == size
+
+
+PTX = """
+    ld.global.b32 { %r1 }, [ %rd1 + 0 ];
+$L__BB0_1: // the segments
+    ld.global.b64 { %rd3 }, [ %rd2 + 0 ];
+    @%p1 bra $L__BB0_4;
+$L__BB0_2: // along d_in
+    cp.async.cg.shared.global [ %r8 + 0 ], [ %rd4 + 0 ], 0x8, %r9;
+    @%p2 bra $L__BB0_3;
+    mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {}, {}, {}, {};
+$L__BB0_3:
+    cp.async.cg.shared.global [ %r8 + 0 ], [ %rd4 + 0 ], 0x10, %r9;
+    @%p3 bra $L__BB0_2;
+$L__BB0_4: // nothing is multiplied
+    ld.global.b16 { %rs1 }, [ %rd5 + 0 ];
+    @%p4 bra $L__BB0_4;
+    @%p5 bra $L__BB0_1;
+    ret;
+"""
+
+
+def test_the_loads_of_a_main_loop_are_those_of_the_innermost_loop_that_multiplies() -> None:
+    (loop,) = product_loops(PTX)
+    assert loop.loads == {8: 1, 16: 1}
+
+
+def test_without_a_product_there_is_no_main_loop() -> None:
+    assert product_loops(PTX.replace("mma.sync", "fma.rn")) == []
+    assert Loop(("ret;",)).loads == {}
