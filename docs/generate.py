@@ -66,6 +66,7 @@ from docs.text_demo import (
     text_unfamiliar_table,
 )
 from docs.text_speed import text_memory_table, text_seconds_table, text_speed_table
+from docs.thin_first_pass import thin_first_pass_table, thin_first_pass_times_table
 
 PAGES = Path(__file__).parent
 SECTIONS: Mapping[str, Callable[[], str]] = {
@@ -96,6 +97,8 @@ SECTIONS: Mapping[str, Callable[[], str]] = {
     "routing": routing_table,
     "late_token": late_token_table,
     "early_layers": early_layers_table,
+    "thin_first_pass": thin_first_pass_table,
+    "thin_first_pass_times": thin_first_pass_times_table,
     "demo_tasks": demo_tasks_table,
     "certainty": certainty_table,
     "curves": curves_table,
