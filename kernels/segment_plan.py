@@ -138,8 +138,8 @@ class SegmentPlan:
         return self._tiles[tiling]
 
     def _height(self, tiling: Tiling) -> int:
-        """How many tiles there are at most."""
-        return -(-self.samples * tiling.tokens // tiling.block) + self.max_segments + 1
+        """How many tiles there are at most: of each segment and of the tail one may not be full."""
+        return -(-self.samples * tiling.tokens // tiling.block) + self.max_segments
 
     def _tile_map(self, tiling: Tiling) -> Tensor:
         spans = self._segments if tiling.per_segment else self._runs

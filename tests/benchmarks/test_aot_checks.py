@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import product
 
 import pytest
 
@@ -10,8 +11,8 @@ from benchmarks import kernels_aot
 from benchmarks.aot_compile import H200, Compiled, Variant
 from benchmarks.aot_loops import Loop, loaded_bytes, product_loops
 from benchmarks.aot_occupancy import blocks_per_multiprocessor
-from benchmarks.aot_variants import product_variant
-from benchmarks.gpu_targets import TARGETS
+from benchmarks.aot_variants import DTYPES, all_variants, product_variant
+from benchmarks.gpu_targets import ENCODERS, TARGETS
 
 GOOD = Compiled(
     registers=128,
@@ -26,6 +27,17 @@ GOOD = Compiled(
 
 def _expand(**options: object) -> Variant:
     return product_variant("expand", 3072, 768, **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_the_gate_compiles_each_product_once_in_every_form(name: str) -> None:
+    variants = list(all_variants(list(ENCODERS), TARGETS[name]))
+    assert len({str(one.described()) for one in variants}) == len(variants)
+    forms = {(one.name, one.dtype, one.constants["PACKED"]) for one in variants if "PACKED" in one.constants}
+    kernels = ("expand_kernel", "shrink_kernel", "embedding_kernel")
+    assert forms == set(product(kernels, DTYPES, (False, True)))
+    activations = {one.constants["ACTIVATION"] for one in variants if one.name == "expand_kernel"}
+    assert activations == {None, "gelu", "quick_gelu"}
 
 
 def test_a_variant_with_nothing_wrong_has_no_problem() -> None:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from mass_serve.kernels.records import TileField
 from mass_serve.kernels.segment_plan import SegmentPlan, Tiling
 from tests.kernels.splits import PATTERNS, offsets
 
@@ -44,6 +45,26 @@ def test_tiles_cover_every_row_once_and_name_its_segments(pattern: str, tiling: 
             assert (first_segment, last_segment) == (segment_of[first], segment_of[stop - 1])
             inner = {segment for segment in range(first_segment, last_segment + 1) if segment >= 0}
             assert len(inner) <= 1 or not (tiling.per_segment or any(own[i] for i in inner))
+
+
+@pytest.mark.parametrize("tokens", [1, 7, 50, 257])
+@pytest.mark.parametrize("segments", [1, 3])
+def test_nearly_all_tiles_that_are_launched_have_rows(tokens: int, segments: int) -> None:
+    samples, block = 64 * 128 // tokens, 128
+    plan = _plan(samples, segments)
+    cut = [samples * i // segments for i in range(segments + 1)]
+    plan.update(cut, _records(segments), [False] * segments)
+    for per_segment in (False, True):
+        tiles = plan.tiles(Tiling(tokens, block, per_segment))
+        used = int((tiles[:, TileField.END_ROW] > tiles[:, TileField.FIRST_ROW]).sum())
+        assert used / len(tiles) >= 0.95
+
+
+def test_a_plan_has_room_for_the_most_tiles_that_segments_can_make() -> None:
+    plan = _plan(samples=7, capacity=6)
+    plan.update(range(7), _records(6), [True] * 6)  # a tile for each, and one for the tail
+    tiles = plan.tiles(Tiling(17, 16, per_segment=True))
+    assert sorted(_rows_of_tiles(tiles)) == list(range(7 * 17))
 
 
 def test_an_update_changes_the_tensors_in_place_and_leaves_nothing_of_before() -> None:
