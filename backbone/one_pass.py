@@ -247,7 +247,7 @@ def _last_states(architecture: Architecture, tokens: Tokens, eps: float) -> Tens
 def _pool(architecture: Architecture, tokens: Tokens, eps: float) -> Tensor:
     part = architecture.pooling
     if isinstance(part, AttentionPooling):
-        return attention_pool(part, tokens.weights, tokens.x, eps)
+        return attention_pool(part, tokens, eps)
     return pool(part, architecture.embedding.tokens_before_patches, tokens, eps)
 
 

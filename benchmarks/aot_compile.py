@@ -30,6 +30,9 @@ MULTIPLES = {
     "width",
     "sample_stride",
     "token_stride",
+    "q_stride",
+    "kv_stride",
+    "y_stride",
 }
 POINTERS = {
     "ids": "*i64",
@@ -45,7 +48,7 @@ POINTERS = {
     "residuals": "*fp32",
     "energies": "*fp32",
 }
-TENSORS = {"x", "h", "y", "skip", "patches", "z"}
+TENSORS = {"x", "h", "y", "skip", "patches", "z", "q", "k", "v"}
 
 
 @dataclass(frozen=True)

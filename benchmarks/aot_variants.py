@@ -11,6 +11,7 @@ import triton
 
 from benchmarks.aot_compile import H200, Variant
 from benchmarks.gpu_targets import ENCODERS, Sizes, Target
+from mass_serve.kernels.attention import fused as attention
 from mass_serve.kernels.embedding import fused as embedding
 from mass_serve.kernels.energies import fused as energies
 from mass_serve.kernels.gate import fused as gate
@@ -38,6 +39,7 @@ def all_variants(encoders: list[str], target: Target) -> Iterator[Variant]:
             seen.add(key)
             yield one
     yield from router_variants(target)
+    yield from attention_variants(target)
 
 
 def product_variants(encoder: Sizes, target: Target = H200) -> Iterator[Variant]:
@@ -161,3 +163,25 @@ def router_variants(target: Target = H200) -> Iterator[Variant]:
             constants = of_energies | {"PROFILED": profiled}
             warps = warps_of(energies.THREADS, architecture)
             yield Variant(energies.energies_kernel, dtype, constants, warps)
+
+
+def attention_variants(target: Target = H200) -> Iterator[Variant]:
+    """Yields attention for images and texts, for all tokens and the first alone, near keys and all."""
+    for dtype in DTYPES:
+        yield attention_variant(dtype, 64, target=target)
+    for width in (32, 80):
+        yield attention_variant("bfloat16", width, target=target)
+    yield attention_variant("bfloat16", 64, target=target, RAGGED=True)
+    yield attention_variant("bfloat16", 64, local=True, target=target, RAGGED=True)
+    yield attention_variant("bfloat16", 64, target=target, FIRST=True, BLOCK_M=attention.LEAST)
+
+
+def attention_variant(
+    dtype: str, width: int, *, local: bool = False, target: Target = H200, **options: object
+) -> Variant:
+    """The attention of all tokens of equally long samples, in heads of that width."""
+    own = getattr(torch, dtype)
+    constants = attention.constants_of(width, own, target.architecture, local=local)
+    constants |= {"BLOCK_M": attention.BLOCK_QUERIES[own], "FIRST": False, "RAGGED": False, "UPCAST": False}
+    warps, stages = attention.ATTENTION_WARPS, attention.ATTENTION_STAGES
+    return Variant(attention.attention_kernel, dtype, constants | options, warps, stages)

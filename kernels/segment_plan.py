@@ -46,21 +46,34 @@ class SegmentPlan:
         *,
         tilings: Sequence[Tiling] = (),
         table: Tensor | None = None,
+        token_offsets: Sequence[int] = (),
     ) -> None:
         """`tilings` are those that the pass is known to ask for; any other is sent when it is asked for.
 
-        `table` is another plan's, where this one has the same records.
+        `table` is another plan's, where this one has the same records, and `token_offsets` are those of its
+        samples, where this one's are their tokens.
         """
         self.samples = samples
         self.max_segments = max_segments
         self.device = device
         heights = [self._height(tiling) for tiling in tilings]
-        sizes = [max_segments + 1, samples, *(height * len(TileField) for height in heights)]
+        sizes = [
+            max_segments + 1,
+            samples,
+            len(token_offsets),
+            *(height * len(TileField) for height in heights),
+        ]
         starts = [*accumulate(map(_aligned, sizes), initial=0)]
         own_table = 0 if table is not None else max_segments * record_length * INTS_OF_AN_ADDRESS
         memory = torch.zeros(starts[-1] + own_table, dtype=torch.int32, device=device)
-        offsets, of_samples, *maps = (memory[at : at + size] for at, size in zip(starts, sizes, strict=False))
+        pieces = (memory[at : at + size] for at, size in zip(starts, sizes, strict=False))
+        offsets, of_samples, of_tokens, *maps = pieces
         self._memory, self._starts = memory, starts
+        self._token_offsets = torch.tensor(token_offsets, dtype=torch.int32)
+        # [B + 1] int32, where each of B samples begins if this plan's are their tokens; else None
+        self.token_offsets = of_tokens if token_offsets else None
+        # tokens of the longest of them; 0 where there are none
+        self.longest = max((stop - start for start, stop in pairwise(token_offsets)), default=0)
         # [max_segments + 1] int32, in samples; the unused ones repeat the last
         self.offsets = offsets
         # [samples] int32; -1 in the tail
@@ -103,7 +116,14 @@ class SegmentPlan:
         Tokens `token_offsets[i]:token_offsets[i + 1]` are sample i's, and belong to its segment.
         """
         length = self.table.shape[1]
-        plan = SegmentPlan(token_offsets[-1], self.max_segments, length, self.device, table=self.table)
+        plan = SegmentPlan(
+            token_offsets[-1],
+            self.max_segments,
+            length,
+            self.device,
+            table=self.table,
+            token_offsets=token_offsets,
+        )
         ends = [0, *(stop for _, stop in self._segments)]
         plan._cut([token_offsets[end] for end in ends], self._own_weights, [])
         return plan
@@ -124,7 +144,8 @@ class SegmentPlan:
         maps = [self._tile_map(tiling).flatten() for tiling in self._known]
         rows = [torch.stack(list(records)).view(torch.int32).flatten()] if records else []
         sent = torch.zeros(self._starts[-1] + sum(map(len, rows)), dtype=torch.int32)
-        for start, part in zip(self._starts, (offsets, of_samples, *maps, *rows), strict=False):
+        parts = (offsets, of_samples, self._token_offsets, *maps, *rows)
+        for start, part in zip(self._starts, parts, strict=False):
             sent[start : start + len(part)] = part
         self._copy(self._memory[: len(sent)], sent)
         for tiling, tiles in self._tiles.items():

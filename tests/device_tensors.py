@@ -80,7 +80,7 @@ class DeviceTensor(Tensor):
             return operate(aten.copy_.default, args, own)
         if func is Tensor.cpu:
             return operate(aten.to.device, (args[0], torch.device("cpu"), args[0].dtype), {})
-        if func in OF_ONE_SIDE or func is torch.nn.functional.scaled_dot_product_attention:
+        if func in OF_ONE_SIDE:
             result = func(*map(held_of, args), **{name: held_of(value) for name, value in own.items()})
             return args[0] if result is args[0].held else DeviceTensor(result)
         with torch._C.DisableTorchFunctionSubclass():

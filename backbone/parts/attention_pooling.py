@@ -9,17 +9,17 @@ from __future__ import annotations
 from torch import Tensor
 
 from mass_serve.backbone.architecture import AttentionPooling
-from mass_serve.backbone.parts.scaled_dot_product import attend_once, join_heads, split_heads
-from mass_serve.backbone.weights.protocol import EncoderWeights
+from mass_serve.backbone.layout import Tokens
+from mass_serve.backbone.parts.attention import attend_from_first
 
 
-def attention_pool(part: AttentionPooling, weights: EncoderWeights, x: Tensor, eps: float) -> Tensor:
-    """The embeddings [B, D] of x [B, L, D]."""
+def attention_pool(part: AttentionPooling, tokens: Tokens, eps: float) -> Tensor:
+    """The embeddings [B, D] of tokens [B, L, D]."""
+    weights, x = tokens.weights, tokens.x
     normed, width = weights.layer_norm(part.norm, x, eps), x.shape[-1]
     probe = weights.add_positions(None, part.probe, x[:, :0])  # a table of one token, before no patches
     q = weights.linear(part.qkv, probe, output_rows=slice(0, width))
-    k, v = weights.linear(part.qkv, normed, output_rows=slice(width, 3 * width)).chunk(2, dim=-1)
-    heads = (split_heads(projected, part.num_attention_heads) for projected in (q, k, v))
-    y = weights.linear(part.out, join_heads(attend_once(*heads)))
+    kv = weights.linear(part.qkv, normed, output_rows=slice(width, 3 * width))
+    y = weights.linear(part.out, attend_from_first(tokens, q, kv, part.num_attention_heads))
     hidden = weights.linear(part.fc1, weights.layer_norm(part.mlp_norm, y, eps), activation=part.activation)
     return weights.linear(part.fc2, hidden, skip=y)[:, 0]

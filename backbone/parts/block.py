@@ -11,26 +11,18 @@ Post-norm (arXiv:1706.03762, section 3.1):
 
 q and k are rotated by their places where positions are rotary (see `backbone.parts.rotary`), and a local
 block's softmax is over the near tokens alone. Every operation gives a sample the same bits whatever else is
-in the batch (see `kernels.rows` and `backbone.parts.scaled_dot_product`).
+in the batch (see `kernels.rows` and `kernels.attention`).
 """
 
 from __future__ import annotations
-
-from functools import partial
 
 from torch import Tensor
 
 from mass_serve import kernels
 from mass_serve.backbone.architecture import Block, BlockNames
 from mass_serve.backbone.layout import Tokens
+from mass_serve.backbone.parts.attention import attend_from_first, attend_within
 from mass_serve.backbone.parts.rotary import rotate_
-from mass_serve.backbone.parts.scaled_dot_product import (
-    attend,
-    attend_near,
-    attend_once,
-    join_heads,
-    split_heads,
-)
 from mass_serve.backbone.weights.protocol import EncoderWeights
 from mass_serve.kernels.activations import Activation
 
@@ -41,7 +33,7 @@ def attention(part: Block, names: BlockNames, tokens: Tokens) -> Tokens:
     qkv = weights.linear(names.qkv, enter_attention(part, names, tokens))
     if part.rotary is not None:
         rotate_(_heads(qkv, part)[..., :2, :, :], tokens.places, part.rotary.theta(names.index))
-    attended = tokens.layout.each(partial(_self_attention, part, names.index), qkv)
+    attended = attend_within(tokens, qkv, part.num_attention_heads, _reach(part, names.index))
     y = tokens.each(weights.linear(names.out, attended, skip=tokens.x))
     return _leave(part, names.norm1, y)
 
@@ -54,7 +46,7 @@ def class_attention(part: Block, names: BlockNames, tokens: Tokens) -> Tokens:
     kv = tokens.weights.linear(names.qkv, entering, output_rows=slice(width, 3 * width))
     if part.rotary is not None:  # the query's place is 0: it is not turned
         rotate_(_heads(kv, part)[..., :1, :, :], tokens.places, part.rotary.theta(names.index))
-    attended = tokens.layout.reduced(partial(_class_attention, part, names.index), kv, q)
+    attended = attend_from_first(tokens, q, kv, part.num_attention_heads, _reach(part, names.index))
     skip = tokens.layout.firsts(tokens.x).contiguous()
     y = tokens.one_each(tokens.sample_weights.linear(names.out, attended, skip=skip))
     return _leave(part, names.norm1, y)
@@ -102,20 +94,9 @@ def _leave(part: Block, norm: str, tokens: Tokens) -> Tokens:
     return tokens.each(tokens.weights.layer_norm(norm, tokens.x, part.layer_norm_eps))
 
 
-def _self_attention(part: Block, index: int, qkv: Tensor) -> Tensor:
-    """The attention of all tokens of samples, from [b, n, 3 D] to [b, n, D]."""
-    q, k, v = (split_heads(projected, part.num_attention_heads) for projected in qkv.chunk(3, dim=-1))
-    if part.rotary is None or part.rotary.is_global(index):
-        return join_heads(attend(q, k, v))
-    return join_heads(attend_near(q, k, v, part.rotary.reach))
-
-
-def _class_attention(part: Block, index: int, kv: Tensor, q: Tensor) -> Tensor:
-    """The attention of the first token q [b, 1, D], from k and v side by side [b, n, 2 D]: [b, 1, D]."""
-    k, v = (split_heads(projected, part.num_attention_heads) for projected in kv.chunk(2, dim=-1))
-    if part.rotary is not None and not part.rotary.is_global(index):
-        k, v = (own[:, :, : part.rotary.reach + 1] for own in (k, v))
-    return join_heads(attend_once(split_heads(q, part.num_attention_heads), k, v))
+def _reach(part: Block, index: int) -> int | None:
+    """How many places away the keys of a block's queries may be; None: as many as there are."""
+    return None if part.rotary is None or part.rotary.is_global(index) else part.rotary.reach
 
 
 def _gated(x: Tensor, activation: Activation) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 from mass_serve import kernels
 from mass_serve.backbone.architecture import Token
 from mass_serve.backbone.layout import Layout
-from mass_serve.backbone.weights.protocol import ALL_ROWS, EncoderWeights
+from mass_serve.backbone.weights.protocol import ALL_ROWS, Attention, EncoderWeights
 from mass_serve.kernels.activations import Activation
 
 
@@ -60,6 +60,10 @@ class MeteredWeights:
 
     def add_rows(self, parameter: str, x: Tensor, places: Tensor) -> Tensor:
         return self._weights.add_rows(parameter, x, places)
+
+    @property
+    def attention(self) -> Attention | None:
+        return self._weights.attention
 
     def measure(self, name: str, x: Tensor) -> None:
         """Measures the tokens x, the input of the linear `name`, if that is one of those with bases."""

@@ -20,6 +20,7 @@ from mass_serve.backbone.expert_set import ExpertSet
 from mass_serve.backbone.weights.protocol import ALL_ROWS
 from mass_serve.kernels import BaseOnly
 from mass_serve.kernels.activations import Activation
+from mass_serve.kernels.attention.fused import first_attention, planned_attention
 from mass_serve.kernels.embedding.fused import planned_added_rows, planned_embedding
 from mass_serve.kernels.layer_norm.fused import planned_layer_norm
 from mass_serve.kernels.low_rank.fused import LinearPlace, linear_fields, planned_linear
@@ -136,6 +137,19 @@ class RecordLayout:
         return tokens | norms
 
 
+@dataclass(frozen=True)
+class PlannedAttention:
+    """`Attention` within the samples of a plan."""
+
+    plan: SegmentPlan
+
+    def of_all(self, qkv: Tensor, heads: int, reach: int | None) -> Tensor:
+        return planned_attention(qkv, self.plan, heads=heads, reach=reach)
+
+    def of_firsts(self, q: Tensor, kv: Tensor, heads: int, reach: int | None) -> Tensor:
+        return first_attention(q, kv, self.plan, heads=heads, reach=reach)
+
+
 class PlannedWeights:
     """`EncoderWeights` by the records of a plan, for a batch of all of the plan's samples."""
 
@@ -192,3 +206,7 @@ class PlannedWeights:
     ) -> Tensor:
         field, length = self.layout.positions[positions]
         return planned_positions(patches, self.plan, field=field, length=length)
+
+    @property
+    def attention(self) -> PlannedAttention:
+        return PlannedAttention(self.plan)

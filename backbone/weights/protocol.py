@@ -12,6 +12,18 @@ from mass_serve.kernels.activations import Activation
 ALL_ROWS = slice(None)
 
 
+class Attention(Protocol):
+    """The attention within the samples of a pass (see `kernels.attention`)."""
+
+    def of_all(self, qkv: Tensor, heads: int, reach: int | None) -> Tensor:
+        """That of every token, [B, n, D] of qkv [B, n, 3 D]; keys at most `reach` places away, or all."""
+        ...
+
+    def of_firsts(self, q: Tensor, kv: Tensor, heads: int, reach: int | None) -> Tensor:
+        """That of one query of each sample at its first place, [B, 1, D] of q [B, 1, D], kv [B, n, 2 D]."""
+        ...
+
+
 class EncoderWeights(Protocol):
     """The weights of a batch as operations, named as `backbone.architecture` names them.
 
@@ -48,6 +60,11 @@ class EncoderWeights(Protocol):
 
     def add_rows(self, parameter: str, x: Tensor, places: Tensor) -> Tensor:
         """`x + table[places]` [B, 1, D] of x [B, 1, D]; x alone where a place is -1."""
+        ...
+
+    @property
+    def attention(self) -> Attention | None:
+        """The attention that such weights come with; None: PyTorch's, for each length by itself."""
         ...
 
 

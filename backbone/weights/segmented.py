@@ -82,3 +82,7 @@ class SegmentedWeights:
 
     def _vectors(self, parameter: str) -> list[Tensor]:
         return [expert_set.vectors[parameter] for expert_set in self.expert_sets]
+
+    @property
+    def attention(self) -> None:
+        return None

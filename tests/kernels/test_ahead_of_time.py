@@ -11,10 +11,17 @@ from dataclasses import replace
 import pytest
 
 from benchmarks.aot_compile import H200, Variant
-from benchmarks.aot_variants import product_variant, router_variants, row_variants
+from benchmarks.aot_variants import (
+    attention_variant,
+    attention_variants,
+    product_variant,
+    router_variants,
+    row_variants,
+)
 from benchmarks.gpu_targets import ENCODERS, TARGETS, Target
 from benchmarks.kernels_aot import checked
 from mass_serve.kernels.activations import ACTIVATIONS, Activation
+from mass_serve.kernels.attention.fused import attention_kernel
 from mass_serve.kernels.embedding.fused import added_rows_kernel, embedding_kernel
 from mass_serve.kernels.energies.fused import energies_kernel
 from mass_serve.kernels.gate.fused import gate_kernel
@@ -104,16 +111,29 @@ def test_the_other_kernels_compile_well() -> None:
     assert [_problems(one) for one in variants] == [[]] * len(variants)
 
 
+@pytest.mark.parametrize("architecture", TARGETS)
+def test_attention_compiles_well_for_every_architecture(architecture: str) -> None:
+    target = TARGETS[architecture]
+    assert _problems(attention_variant("bfloat16", 64, target=target), target) == []
+
+
+def test_every_kind_of_attention_does() -> None:
+    variants = list(attention_variants())
+    assert [_problems(one) for one in variants] == [[]] * len(variants)
+
+
 @pytest.mark.parametrize(
     "kernel",
     [
         *(expand_kernel, shrink_kernel, layer_norm_kernel, positions_kernel, energies_kernel),
         *(embedding_kernel, added_rows_kernel, gate_kernel, coefficients_kernel, residuals_kernel),
+        attention_kernel,
     ],
     ids=lambda kernel: kernel.__name__,
 )
 def test_what_follows_from_a_batch_specialises_no_kernel(kernel: object) -> None:
     varying = {"num_tiles", "record_length", "field", "tokens", "num_tasks", "batch", "elements", "before"}
+    varying |= {"blocks"}
     parameters = {one.name: one.do_not_specialize for one in kernel.params}  # type: ignore[attr-defined]
     assert all(parameters[name] for name in varying & parameters.keys())
     assert varying & parameters.keys()

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
-from mass_serve.backbone.parts.scaled_dot_product import SHORTEST_RUN, attend_near
+from mass_serve.kernels.attention.reference import SHORTEST_RUN, attend_near
 
 
 def _random(samples: int, length: int, dtype: torch.dtype = torch.float32) -> list[Tensor]:
