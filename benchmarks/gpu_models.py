@@ -45,7 +45,10 @@ def random_bank(architecture: Architecture, weights: dict[str, Tensor], tasks: i
     parameters = [weight_of(linear) for linear in architecture.linears]
     ranks = {parameter: max(1, min(weights[parameter].shape) // tasks) for parameter in parameters}
     bank = ExpertBank(architecture, weights, [ranks] * tasks)
-    dense = {name: torch.zeros_like(weight) for name, weight in weights.items() if name not in ranks}
+    # On the CPU, where it is seen that they are nothing: weights may be on no device at all.
+    dense = {
+        name: torch.zeros_like(weight, device="cpu") for name, weight in weights.items() if name not in ranks
+    }
     for task in range(tasks):
         bank.set_task(
             task, {name: _random_vectors(weights[name], rank) for name, rank in ranks.items()}, dense

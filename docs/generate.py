@@ -41,6 +41,7 @@ from docs.on_ray import ray_measured_table, ray_settings_table
 from docs.openapi import http_sections
 from docs.rank_rules import allocation_table, growth_table, rank_rules_table
 from docs.real_demo import real_alike_table, real_modes_table, real_sources_table, real_tasks_table
+from docs.roofline import roofline_table
 from docs.routing import early_layers_table, late_token_table, routing_table
 from docs.scale import scale_replicas_table, scale_swap_table, scale_tasks_table
 from docs.scaled_decoding import scaled_decoding_table
@@ -89,6 +90,7 @@ SECTIONS: Mapping[str, Callable[[], str]] = {
     "store_sizes": store_sizes_table,
     "packed_speed": packed_speed_table,
     "scaled_decoding": scaled_decoding_table,
+    "roofline": roofline_table,
     "http_peers": http_peers_table,
     "exact_times": exact_times_table,
     "growth": growth_table,

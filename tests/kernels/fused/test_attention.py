@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 
 import pytest
 import torch
@@ -25,8 +26,12 @@ def _plan(samples: int, used: int) -> SegmentPlan:
 
 
 def _of_texts(lengths: Sequence[int]) -> SegmentPlan:
-    offsets = [sum(lengths[:i]) for i in range(len(lengths) + 1)]
-    return _plan(len(lengths), len(lengths)).of_tokens(offsets)
+    return _plan(len(lengths), len(lengths)).of_tokens([0, *accumulate(lengths)])
+
+
+def _of_each(x: Tensor, lengths: Sequence[int]) -> list[Tensor]:
+    """The tokens [n, D] of each text, of x [N, 1, D]."""
+    return [x[stop - length : stop, 0] for length, stop in zip(lengths, accumulate(lengths), strict=True)]
 
 
 def _wanted(qkv: Tensor, heads: int, reach: int | None = None) -> Tensor:
@@ -75,11 +80,11 @@ def test_texts_of_any_lengths_attend_to_the_near_tokens(reach: int | None, dtype
     lengths = (3, 1, 300, 64)
     qkv = torch.randn(sum(lengths), 1, 3 * 32, device=DEVICE).to(dtype)
     plan = _of_texts(lengths)
-    found = planned_attention(qkv, plan, heads=2, reach=reach)[:, 0].split(list(lengths))
-    first_rows = plan.token_offsets[:-1].long()
+    found = _of_each(planned_attention(qkv, plan, heads=2, reach=reach), lengths)
+    first_rows = torch.tensor([0, *accumulate(lengths)][:-1], device=DEVICE)
     firsts = first_attention(qkv[first_rows, :, :32], qkv[:, :, 32:], plan, heads=2, reach=reach)
     atol = 1e-5 if dtype == torch.float32 else 1e-2
-    for own, first, of_text in zip(found, firsts, qkv[:, 0].split(list(lengths)), strict=True):
+    for own, first, of_text in zip(found, firsts, _of_each(qkv, lengths), strict=True):
         wanted = _wanted(of_text, 2, reach)
         torch.testing.assert_close(own.double().cpu(), wanted, atol=atol, rtol=atol)
         torch.testing.assert_close(first.double().cpu(), wanted[:1], atol=atol, rtol=atol)
@@ -92,8 +97,9 @@ def test_a_text_has_the_same_bits_whatever_stands_beside_it(dtype: torch.dtype, 
     lengths = (5, 150, 1, 70)
     texts = [torch.randn(length, 1, 3 * 32, device=DEVICE).to(dtype) for length in lengths]
     together = planned_attention(torch.cat(texts), _of_texts(lengths), heads=1, reach=reach)
-    for own, text in zip(together.split(list(lengths)), texts, strict=True):
-        assert torch.equal(planned_attention(text, _of_texts([len(text)]), heads=1, reach=reach), own)
+    for own, text in zip(_of_each(together, lengths), texts, strict=True):
+        alone = planned_attention(text, _of_texts([len(text)]), heads=1, reach=reach)
+        assert torch.equal(alone[:, 0], own)
 
 
 @pytest.mark.parametrize("samples", [1, 4])

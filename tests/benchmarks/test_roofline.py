@@ -1,0 +1,50 @@
+"""The roofline model counts what a pass launches, and its recorded figures are those of the code."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks.gpu_models import VITS, multiply_adds
+from benchmarks.kernel_work import work_of
+from benchmarks.launches import Launch, Operation
+from benchmarks.roofline import GPUS, MODEL, TARGETS, Passes, ratios, seconds
+
+RESULT = Path(__file__).parents[2] / "benchmarks" / "results" / "roofline.json"
+
+
+def _operations(launched: list[Launch | Operation]) -> float:
+    return sum(work_of(one).operations for one in launched if isinstance(one, Launch))
+
+
+@pytest.fixture(scope="module")
+def passes() -> Passes:
+    return Passes(8)
+
+
+def test_a_dense_pass_computes_what_its_products_are_and_little_beside(passes: Passes) -> None:
+    wanted = 2 * multiply_adds(VITS[MODEL], 64)
+    # The last block's queries of all tokens but one are left out; tiles and keys are whole ones.
+    assert 0.9 * wanted < _operations(passes.dense(64)) < 1.1 * wanted
+
+
+def test_padded_samples_cost_no_products(passes: Passes) -> None:
+    whole, padded = _operations(passes.second(64, 1, 1)), _operations(passes.second(40, 1, 1))
+    assert padded / whole == pytest.approx(40 / 64, rel=0.05)
+
+
+def test_more_tasks_in_a_set_cost_more(passes: Passes) -> None:
+    gpu = GPUS["H200 SXM"]
+    dense, *sets = (passes.dense(64), passes.second(64, 1, 8), passes.second(64, 3, 8))
+    took = [seconds(one, gpu) for one in (dense, *sets)]
+    assert took == sorted(took)
+
+
+@pytest.mark.slow
+def test_the_recorded_figures_are_those_of_the_code() -> None:
+    """Else `python -m benchmarks.roofline --json benchmarks/results/roofline.json` was not run."""
+    for name, recorded in json.loads(RESULT.read_text(encoding="utf-8"))["gpus"].items():
+        assert ratios(GPUS[name]) == pytest.approx(recorded["ratios"])
+        assert recorded["ratios"].keys() >= TARGETS.keys()
