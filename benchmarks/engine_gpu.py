@@ -1,16 +1,19 @@
-"""Both passes on one GPU over the best dense ViT of the same size in the same run, and other servers' ways.
+"""An engine and its passes on one GPU over the best dense ViT in the same run, and other servers' ways.
 
     python -m benchmarks.engine_gpu --json benchmarks/results/engine_gpu.json
 
-Needs torch, triton, transformers and peft; weights are random, in bfloat16. The dense model D is
-transformers' CLIP encoder, graphed, or compiled and graphed, whichever is faster at that batch size.
-Without an NVIDIA GPU it ends with exit code 2.
+Needs torch, triton, transformers and peft, and for whole batches of an engine, a reload under load and images
+from JPEGs (`benchmarks.served_gpu`) what the package needs, too; weights are random, in bfloat16. The dense
+model D is transformers' CLIP encoder, graphed, or compiled and graphed, whichever is faster at that batch
+size. Without an NVIDIA GPU it ends with exit code 2.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -22,7 +25,7 @@ from torch import Tensor
 
 from benchmarks import gpu_models, gpu_peers
 from benchmarks.gpu_models import VITS, Form, random_mix
-from benchmarks.gpu_timing import ceilings, medians, need_cuda
+from benchmarks.gpu_timing import card, ceilings, graphed, medians, need_cuda
 from mass_serve.backbone import (
     Architecture,
     ExpertBank,
@@ -45,6 +48,9 @@ HEADLINE_MODEL, HEADLINE_BATCH = "B/16", 64
 # Seconds for each figure, enough for a median: a pass takes milliseconds.
 BUDGET = 0.2
 WARM_UP = 3
+SERVED_TASKS = 8
+RELOAD_SECONDS = 2.0  # of batches before a reload begins
+DECODED_BATCHES = 20
 # bfloat16 rounds every activation; another order of summation moves an embedding by no more than this.
 AGREEMENT = 0.05
 
@@ -181,8 +187,25 @@ def measure_model(
             run.ratios[name] = run.time({name: variant})[name] / d
 
 
+def shrink_and_expand(model: Model, batch: int, sets: int, run: Run) -> Callable[[], object]:
+    """The same second pass as servers of adapters make it: a base product for all rows, then two small ones.
+
+    Those are of each segment by itself, as PyTorch multiplies, and all of it is replayed from a graph.
+    """
+    mix, patches = random_mix(model.bank, batch, 1, sets, "low_rank"), model.patches(batch, run)
+    with backend("reference"):
+        passes = passes_for(model.bank, model.bank.pretrained, max_set_size=1)
+
+    @torch.inference_mode()
+    def separate() -> object:
+        with backend("reference"):
+            return passes.second(patches, mix.expert_sets, mix.offsets)
+
+    return graphed(separate, run.device)
+
+
 def measure_peers(model: Model, dense_model: object, batch: int, sets: int, run: Run) -> dict[str, float]:
-    """PEFT's mixed batch and a loop over dense models of each set, over our second pass."""
+    """PEFT's mixed batch, shrink and expand, and a loop over dense models of each set, over our pass."""
     size = model.architecture.patches.image_size
     pixels = torch.randn(batch, 3, size, size, device=run.device, dtype=run.dtype)
     share = -(-batch // sets)
@@ -192,11 +215,17 @@ def measure_peers(model: Model, dense_model: object, batch: int, sets: int, run:
     rank = max(model.bank.ranks[weight_of(model.architecture.linears[1])])
     label = f"{model.name} batch {batch} in {sets} sets"
     ours = second_pass(model, batch, 1, sets, "low_rank", run)
-    loop = run.time({f"{label} ours": ours, f"{label} loop": lambda: [one_share() for _ in range(sets)]})
+    variants = {
+        f"{label} ours": ours,
+        f"{label} loop": lambda: [one_share() for _ in range(sets)],
+        f"{label} shrink and expand": shrink_and_expand(model, batch, sets, run),
+    }
+    loop = run.time(variants)
     mixed = gpu_peers.peft_forward(dense_model, pixels, tasks, rank)
     peft = run.time({f"{label} ours beside peft": ours, f"{label} peft": mixed})
     return {
         "loop_speedup": loop[f"{label} loop"] / loop[f"{label} ours"],
+        "shrink_and_expand_speedup": loop[f"{label} shrink and expand"] / loop[f"{label} ours"],
         "peft_speedup": peft[f"{label} peft"] / peft[f"{label} ours beside peft"],
     }
 
@@ -236,7 +265,32 @@ def measure(run: Run) -> dict[str, object]:
                 peer = gpu_peers.dense_model(VITS[name], run.dtype, run.device)
                 figures = headline(run) | measure_peers(model, peer, HEADLINE_BATCH, 20, run)
             torch.cuda.empty_cache()
+        if name == HEADLINE_MODEL:
+            with torch.inference_mode(False):  # engines enter it themselves
+                figures |= measure_served(dense[HEADLINE_BATCH], run)
     return {**figures, "ceilings": limits, "ratios": run.ratios, "raw_seconds": run.raw}
+
+
+def measure_served(dense: float, run: Run) -> dict[str, float]:
+    """What an engine does with a store of the headline's sizes; a dense pass takes `dense` seconds."""
+    from benchmarks import served_gpu
+    from benchmarks.engine import build
+    from benchmarks.random_models import write_checkpoints
+
+    device, workers = str(run.device), os.cpu_count() or 1
+    with tempfile.TemporaryDirectory() as folder:
+        pretrained, finetuned = write_checkpoints(Path(folder), VITS[HEADLINE_MODEL], SERVED_TASKS)
+        store, _ = build(Path(folder), pretrained, finetuned, "exact")
+        times = served_gpu.batch_seconds(store, device, (1, HEADLINE_BATCH), run.budget, run.warm_up)
+        figures = {
+            f"{name} over dense": seconds / dense
+            for name, seconds in times.items()
+            if name.endswith(f"batch {HEADLINE_BATCH}")
+        }
+        figures |= served_gpu.reload_under_load(store, device, HEADLINE_BATCH, RELOAD_SECONDS)
+        figures |= served_gpu.images_per_second(store, device, HEADLINE_BATCH, DECODED_BATCHES, workers)
+    run.raw |= times
+    return figures
 
 
 @torch.inference_mode()
@@ -249,7 +303,7 @@ def main() -> None:
     start = time.perf_counter()
     content = measure(Run(device, torch.bfloat16))
     content["environment"] = {
-        "device": torch.cuda.get_device_name(device),
+        "card": card(device),
         "torch": torch.__version__,
         "triton": triton.__version__,
         "seconds": time.perf_counter() - start,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -19,6 +20,15 @@ def need_cuda() -> torch.device:
         return torch.device("cuda")
     print("this benchmark measures an NVIDIA GPU, and PyTorch finds none here", file=sys.stderr)
     sys.exit(NO_GPU)
+
+
+def card(device: torch.device) -> dict[str, str]:
+    """What the driver says of the GPU: its name and version, and the clocks that it has now and may have."""
+    names = ("name", "driver_version", "clocks.sm", "clocks.max.sm", "clocks.mem", "power.limit")
+    command = ["nvidia-smi", f"--query-gpu={','.join(names)}", "--format=csv,noheader"]
+    number = torch.cuda.current_device() if device.index is None else device.index
+    done = subprocess.run([*command, f"--id={number}"], check=True, capture_output=True, text=True)
+    return dict(zip(names, (value.strip() for value in done.stdout.split(",")), strict=True))
 
 
 def seconds(run: Callable[[], object], device: torch.device) -> float:
