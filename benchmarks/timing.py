@@ -19,16 +19,18 @@ def medians(variants: Mapping[str, Callable[[], object]], rounds: int) -> dict[s
     return {name: statistics.median(values) for name, values in times.items()}
 
 
-def minima(variants: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """The least processor seconds of each variant over `rounds` rounds, after one round to warm up.
+def minima(
+    variants: Mapping[str, Callable[[], object]], rounds: int, *, warm_up: bool = True
+) -> dict[str, float]:
+    """The least processor seconds of each variant over `rounds` rounds, after one round to warm up or none.
 
     All threads of this process count: beside other work, what one thread computes takes the same seconds.
     """
     times: dict[str, list[float]] = {name: [] for name in variants}
-    for round_number in range(rounds + 1):
+    for round_number in range(rounds + warm_up):
         for name, run in variants.items():
             start = time.process_time()
             run()
-            if round_number:
+            if round_number >= warm_up:
                 times[name].append(time.process_time() - start)
     return {name: min(values) for name, values in times.items()}

@@ -23,6 +23,7 @@ from docs.block_formats import (
     store_sizes_table,
 )
 from docs.command_line import command_sections
+from docs.engine_times import engine_dense_table, engine_times_table
 from docs.http_peers import http_peers_table
 from docs.jobs import jobs_table
 from docs.many_tasks import many_tasks_table
@@ -91,6 +92,8 @@ SECTIONS: Mapping[str, Callable[[], str]] = {
     "packed_speed": packed_speed_table,
     "scaled_decoding": scaled_decoding_table,
     "roofline": roofline_table,
+    "engine_dense": engine_dense_table,
+    "engine_times": engine_times_table,
     "http_peers": http_peers_table,
     "exact_times": exact_times_table,
     "growth": growth_table,

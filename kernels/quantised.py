@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -117,7 +118,7 @@ def _scaled_sums(codes: Tensor, weight: QuantisedWeight) -> Tensor:
     if (rows := weight.ordered_rows) is not None:
         whole = len(weight.scales)
         found: Tensor = torch.ops.onednn.qlinear_pointwise(
-            *(codes, 1.0, ZERO_POINT, weight.codes, weight.scales, torch.zeros(whole, dtype=torch.int64)),
+            *(codes, 1.0, ZERO_POINT, weight.codes, weight.scales, _zero_points(whole)),
             *(None, 1.0, 0, torch.float32, "none", [], ""),
         )
         return found if len(rows) == whole else found[:, rows.start : rows.stop].contiguous()
@@ -129,15 +130,21 @@ def _scaled_sums(codes: Tensor, weight: QuantisedWeight) -> Tensor:
     return sums.float().mul_(weight.scales)
 
 
+@cache
+def _zero_points(channels: int) -> Tensor:
+    """The zero points of weights, as oneDNN is told them: [d_out] int64."""
+    return torch.zeros(channels, dtype=torch.int64)
+
+
 def _quantised(x: Tensor) -> tuple[Tensor, Tensor]:
     """`Q + 128` [N, d] uint8 and r [N, 1] float32 of rows [N, d]."""
     codes = torch.empty(x.shape, dtype=torch.uint8)
     scales = torch.empty(len(x), 1)
     for rows in _parts(x):
-        own = x[rows].float()
+        own = x[rows].to(torch.float32, copy=True)
         scales[rows] = _scales(own)
         # Behind the half, the conversion's cutting rounds: no number is negative.
-        codes[rows] = torch.div(own, scales[rows]).add_(ZERO_POINT + 0.5)
+        codes[rows] = own.div_(scales[rows]).add_(ZERO_POINT + 0.5)
     return codes, scales
 
 

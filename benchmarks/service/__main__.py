@@ -24,7 +24,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.engine import build
+from benchmarks.engine.stores import build
 from benchmarks.random_models import VIT_B_32, write_checkpoints
 from benchmarks.service import hot_swap
 from benchmarks.service.load import Measurement, Results
