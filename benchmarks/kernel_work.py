@@ -70,10 +70,10 @@ def _expand(grid: tuple[int, ...], own: Mapping[str, Any]) -> Work:  # noqa: ARG
 def _attention(grid: tuple[int, ...], own: Mapping[str, Any]) -> Work:
     samples, heads = int((own["sample_segments"] >= 0).sum()), grid[1]
     queries = 1 if own["FIRST"] else own["tokens"]
-    tiles = ceil(queries / own["BLOCK_Q"])
+    tiles = ceil(queries / own["BLOCK_M"])
     keys = ceil(own["tokens"] / own["BLOCK_K"]) * own["BLOCK_K"]
     programs = samples * heads * tiles
-    operations = 4.0 * programs * own["BLOCK_Q"] * keys * own["BLOCK_D"]
+    operations = 4.0 * programs * own["BLOCK_M"] * keys * own["BLOCK_D"]
     numbers = 2 * samples * heads * own["HEAD"] * (queries + own["tokens"])
     return Work(_at_rate(operations, own), numbers * own["q"].element_size(), programs)
 

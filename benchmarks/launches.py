@@ -18,7 +18,11 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from benchmarks.gpu_targets import TARGETS
+from mass_serve.kernels import tile_shapes
 from mass_serve.kernels.backend import backend
+
+HOPPER = TARGETS["sm_90a"]
 
 
 @dataclass(frozen=True)
@@ -75,14 +79,20 @@ def _nbytes(tensor: Tensor) -> int:
 
 @contextmanager
 def recorded() -> Iterator[list[Launch | Operation]]:
-    """Inside the block fused kernels are noted and not run."""
+    """Inside the block fused kernels are noted and not run, with the tiles that an H100 or H200 has."""
     found: list[Launch | Operation] = []
 
     def launch(kernel: Any, *args: Any, grid: Any, warmup: bool, **constants: Any) -> None:  # noqa: ARG001
         arguments = dict(zip(kernel.arg_names, args, strict=False)) | constants
         found.append(Launch(kernel.fn.__name__, tuple(grid), arguments))
 
-    with patch.object(triton.JITFunction, "run", launch), backend("fused"), _Operations(found):
+    with (
+        patch.object(triton.JITFunction, "run", launch),
+        patch.object(tile_shapes, "architecture_of", lambda _: HOPPER.architecture),
+        patch.object(tile_shapes, "shared_bytes", lambda _: HOPPER.shared_bytes),
+        backend("fused"),
+        _Operations(found),
+    ):
         yield found
 
 

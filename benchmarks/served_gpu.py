@@ -51,7 +51,7 @@ def batch_seconds(
     return times
 
 
-def _variants(engines: Mapping[ModeName, Engine], batch: int) -> dict[str, Callable[[], object]]:
+def _variants(engines: Mapping[ModeName, Engine], batch: int) -> Mapping[str, Callable[[], object]]:
     """A batch in each mode by that mode's engine, and one whose images have tasks named, each in turn."""
     engine = engines["exact"]
     pixels, names = [query.pixels for query in random_queries(engine, batch)], list(engine.tasks)

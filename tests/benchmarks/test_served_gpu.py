@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import served_gpu
+from mass_serve.engine import StoreSource
 from mass_serve.model_store.errors import StoreError
 from mass_serve.router import MODE_NAMES
 from mass_serve.server.startup import demo_store
@@ -34,7 +35,7 @@ def test_a_load_that_fails_beside_the_batches_ends_the_benchmark(monkeypatch: py
             raise StoreError("the store is gone")
         return engine
 
-    monkeypatch.setattr(served_gpu.StoreSource, "load", load)
+    monkeypatch.setattr(StoreSource, "load", load)
     with pytest.raises(StoreError, match="gone"):
         served_gpu.reload_under_load(STORE, "cpu", batch=2, least_seconds=0.0)
 
