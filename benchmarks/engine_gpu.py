@@ -274,7 +274,7 @@ def measure(run: Run) -> dict[str, object]:
 def measure_served(dense: float, run: Run) -> dict[str, float]:
     """What an engine does with a store of the headline's sizes; a dense pass takes `dense` seconds."""
     from benchmarks import served_gpu
-    from benchmarks.engine import build
+    from benchmarks.engine.stores import build
     from benchmarks.random_models import write_checkpoints
 
     device, workers = str(run.device), os.cpu_count() or 1
