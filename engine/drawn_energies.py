@@ -24,7 +24,7 @@ from mass_serve.router import DrawnEnergies
 
 FEW = 16  # drawn inputs, half of them noise
 # Of the way in which energies of drawn inputs are measured: another number where numbers become others.
-VERSION = 1
+VERSION = 2
 # Of a number that is kept: as many as tell every float32 from the next.
 DIGITS = 9
 
@@ -50,15 +50,20 @@ def inputs_to_measure_from(loaded: LoadedStore) -> Batch:
 def kept_energies(loaded: LoadedStore) -> DrawnEnergies | None:
     """What the manifest keeps of the routed tasks; None where one has nothing that counts."""
     linears = len(energy_linears(loaded.architecture))
+    profiles = linears if any(loaded.adapters) else 0
     zeros, columns = (0.0,) * linears, []
     for task, head in enumerate(loaded.routed_heads):
         spec = head.entry.drawn_energies
         if loaded.created[task]:  # it has no directions, and nothing is measured from it
             columns.append((zeros, zeros))
-        elif spec is not None and spec.of == _identity(loaded, task) and len(spec.shares) == linears:
-            columns.append((spec.shares, spec.profiles or zeros))
-        else:
+        elif (
+            spec is None
+            or spec.of != _identity(loaded, task)
+            or (len(spec.shares), len(spec.profiles)) != (linears, profiles)
+        ):
             return None
+        else:
+            columns.append((spec.shares, spec.profiles or zeros))
     return DrawnEnergies(*torch.tensor(columns).movedim(0, -1))
 
 
@@ -81,12 +86,13 @@ def _rounded(numbers: Tensor) -> tuple[float, ...]:
 
 
 def _identity(loaded: LoadedStore, task: int) -> str:
-    """The SHA-256 of all that the energies of a task depend on, the manifest's sizes apart."""
+    """The SHA-256 of all that the energies of a task depend on."""
     _, experts = loaded.experts[task]
     share = loaded.router.late_mlp_share
     of = (
         VERSION,
         loaded.router.first_pass,
+        loaded.encoder,
         loaded.pretrained_sha256,
         experts,
         energy_linears(loaded.architecture),
@@ -94,4 +100,4 @@ def _identity(loaded: LoadedStore, task: int) -> str:
         any(loaded.adapters),
         *(() if share == 1 else (share,)),
     )
-    return hashlib.sha256(json.dumps(of).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(of, sort_keys=True).encode()).hexdigest()

@@ -47,6 +47,8 @@ class LoadedStore:
     bank: ExpertBank
     heads: tuple[TaskHead, ...]
     pretrained_sha256: str = ""  # of the file that `pretrained` came from
+    # The manifest's backbone and preprocessing, as version 2 writes them.
+    encoder: Mapping[str, object] = field(default_factory=dict)
     experts: tuple[
         tuple[str, str], ...
     ] = ()  # path and SHA-256 of the file that each task's blocks came from

@@ -60,6 +60,7 @@ from mass_serve.model_store.format.heads import (
     WEIGHT,
     HeadTensors,
 )
+from mass_serve.model_store.format.manifest import encoder_of
 from mass_serve.model_store.format.preprocessing import TextPreprocessing
 from mass_serve.model_store.kept_experts import kept_experts
 from mass_serve.model_store.store import Store
@@ -160,6 +161,7 @@ def load_opened(
         bank=bank,
         heads=tuple(_task_head(store, task, device) for task in tasks),
         pretrained_sha256=digest,
+        encoder=encoder_of(manifest),
         experts=experts,
         left_out=tuple(task.name for task in manifest.tasks if task.name in without),
         groups=groups_among(manifest.groups, {task.name for task in tasks}),

@@ -55,7 +55,9 @@ def least_alike(before: int, share: float, x: Tensor) -> tuple[Tensor, Tensor]:
     chosen = units.gather(1, places.unsqueeze(-1).expand(-1, -1, x.shape[2]))
     cosines = (units @ chosen.transpose(1, 2)).float()
     # The first of equal ones; argmax takes any.
-    return places, cosines.sort(dim=2, descending=True, stable=True).indices[:, :, 0]
+    standing = cosines.sort(dim=2, descending=True, stable=True).indices[:, :, 0]
+    own = torch.arange(places.shape[1], device=x.device).expand(len(x), -1)
+    return places, standing.scatter(1, places, own)  # whatever rounding says of nearly parallel ones
 
 
 def _unit(x: Tensor) -> Tensor:

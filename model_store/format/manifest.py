@@ -266,6 +266,12 @@ class Manifest(StrictModel):
         return (form.model_dump_json(indent=2) + "\n").encode()
 
 
+def encoder_of(manifest: Manifest) -> dict[str, object]:
+    """Returns a manifest's `backbone` and `preprocessing` as version 2 writes them, whichever it is of."""
+    form = ManifestOf2.model_construct(**dict(manifest))
+    return form.model_dump(mode="json", include={"backbone", "preprocessing"})
+
+
 class ManifestOf2(Manifest):
     """The content of manifest.json in format version 2: the backbone is an object for each of its parts."""
 

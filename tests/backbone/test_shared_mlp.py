@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from mass_serve.backbone import Architecture, Batch, DenseWeights, Packed, PassResult, Probe, run
+from mass_serve.backbone.parts.shared_mlp import least_alike
 from mass_serve.kernels import TaskDirections
 from tests import tiny
 from tests.encoders import ENCODERS, TEXT_ENCODERS
@@ -95,3 +96,11 @@ def test_the_others_have_the_mlp_of_the_token_that_is_most_like_them() -> None:
             assert (nearest == token) == (token in own)
             close = torch.allclose(found[sample][token], plain[sample][token], atol=1e-4)
             assert close == (token in own)
+
+
+def test_a_chosen_token_stands_for_itself_beside_one_that_is_nearly_parallel() -> None:
+    x = torch.eye(5).unsqueeze(0)
+    x[0, 2] = 3 * x[0, 1] + 1e-9 * x[0, 2]
+    places, standing = least_alike(1, 1.0, x)
+    assert places.tolist() == [[0, 1, 2, 3, 4]]
+    assert standing.tolist() == [[0, 1, 2, 3, 4]]

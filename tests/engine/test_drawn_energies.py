@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -79,6 +80,30 @@ def test_a_record_of_other_weights_does_not_count(suite: Suite, tmp_path: Path) 
     store = build(suite.pretrained, suite.tasks, tmp_path / "store", OPTIONS, measure=measured)
     assert kept_by(store) is not None
     assert kept_by(rewritten(store, drawn_energies=store.manifest.tasks[0].drawn_energies)) is None
+
+
+@pytest.mark.parametrize("key", ["backbone", "preprocessing"])
+def test_a_record_of_another_encoder_does_not_count(suite: Suite, tmp_path: Path, key: str) -> None:
+    store = build(suite.pretrained, suite.tasks, tmp_path / "store", OPTIONS, measure=measured)
+    assert kept_by(store) is not None
+    manifest = json.loads(store.files.read_bytes(MANIFEST_FILE))
+    if key == "backbone":
+        manifest["backbone"]["block"]["activation"] = "gelu"
+    else:
+        manifest["preprocessing"]["mean"] = [0.1, 0.2, 0.3]
+    store.files.write_bytes(MANIFEST_FILE, json.dumps(manifest).encode())
+    assert kept_by(Store.open(store.files.url)) is None
+
+
+def test_a_record_without_the_profiles_that_an_adapter_asks_for_does_not_count(
+    suite: Suite, with_adapter: list[TaskInput], tmp_path: Path
+) -> None:
+    store = build(suite.pretrained, with_adapter, tmp_path / "store", OPTIONS, measure=measured)
+    assert kept_by(store) is not None
+    manifest = json.loads(store.files.read_bytes(MANIFEST_FILE))
+    del manifest["tasks"][0]["drawn_energies"]["profiles"]
+    store.files.write_bytes(MANIFEST_FILE, json.dumps(manifest).encode())
+    assert kept_by(Store.open(store.files.url)) is None
 
 
 def test_a_record_of_other_linears_does_not_count(suite: Suite, tmp_path: Path) -> None:
