@@ -15,6 +15,7 @@ import json
 import os
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -187,10 +188,10 @@ def measure_model(
             run.ratios[name] = run.time({name: variant})[name] / d
 
 
-def shrink_and_expand(model: Model, batch: int, sets: int, run: Run) -> Callable[[], object]:
-    """The same second pass as servers of adapters make it: a base product for all rows, then two small ones.
+def product_for_each_segment(model: Model, batch: int, sets: int, run: Run) -> Callable[[], object]:
+    """The same second pass in PyTorch's own products: a base product for all rows, then two for each segment.
 
-    Those are of each segment by itself, as PyTorch multiplies, and all of it is replayed from a graph.
+    All of it is replayed from a graph. Servers of adapters make the two in one launch each for all segments.
     """
     mix, patches = random_mix(model.bank, batch, 1, sets, "low_rank"), model.patches(batch, run)
     with backend("reference"):
@@ -205,27 +206,30 @@ def shrink_and_expand(model: Model, batch: int, sets: int, run: Run) -> Callable
 
 
 def measure_peers(model: Model, dense_model: object, batch: int, sets: int, run: Run) -> dict[str, float]:
-    """PEFT's mixed batch, shrink and expand, and a loop over dense models of each set, over our pass."""
+    """PEFT's mixed batch, products for each segment, and a loop over dense models of each set, over ours."""
     size = model.architecture.patches.image_size
     pixels = torch.randn(batch, 3, size, size, device=run.device, dtype=run.dtype)
-    share = -(-batch // sets)
     # The loop runs one model again and again, which favours it: its weights stay in the cache.
-    one_share = gpu_peers.dense_forward(dense_model, pixels[:share].clone())
+    shares = Counter(batch // sets + (place < batch % sets) for place in range(sets))
+    forward_of = {
+        share: gpu_peers.dense_forward(dense_model, pixels[:share].clone()) for share in shares if share
+    }
+    loop_of_models = [forward for share, forward in forward_of.items() for _ in range(shares[share])]
     tasks = [sample * sets // batch for sample in range(batch)]
     rank = max(model.bank.ranks[weight_of(model.architecture.linears[1])])
     label = f"{model.name} batch {batch} in {sets} sets"
     ours = second_pass(model, batch, 1, sets, "low_rank", run)
     variants = {
         f"{label} ours": ours,
-        f"{label} loop": lambda: [one_share() for _ in range(sets)],
-        f"{label} shrink and expand": shrink_and_expand(model, batch, sets, run),
+        f"{label} loop": lambda: [forward() for forward in loop_of_models],
+        f"{label} segments": product_for_each_segment(model, batch, sets, run),
     }
     loop = run.time(variants)
     mixed = gpu_peers.peft_forward(dense_model, pixels, tasks, rank)
     peft = run.time({f"{label} ours beside peft": ours, f"{label} peft": mixed})
     return {
         "loop_speedup": loop[f"{label} loop"] / loop[f"{label} ours"],
-        "shrink_and_expand_speedup": loop[f"{label} shrink and expand"] / loop[f"{label} ours"],
+        "product_for_each_segment_speedup": loop[f"{label} segments"] / loop[f"{label} ours"],
         "peft_speedup": peft[f"{label} peft"] / peft[f"{label} ours beside peft"],
     }
 

@@ -108,9 +108,19 @@ def quantised_product_(
         y[rows] = sums if activation is None else activate_(sums, activation)
 
 
+@cache
 def multiplies_int8() -> bool:
-    """Tells whether the processor sums products of int8 in 32 bits; elsewhere oneDNN's overflow 16 bits."""
-    return bool(torch.cpu.get_capabilities().get("avx512_vnni", False))
+    """Tells whether oneDNN sums products of int8 in 32 bits: elsewhere they overflow 16, without a word.
+
+    The processor alone does not tell, as ONEDNN_MAX_CPU_ISA may keep oneDNN from using what it has.
+    """
+    if not torch.cpu.get_capabilities().get("avx512_vnni", False):
+        return False
+    codes, scales = torch.full((16, 64), LARGEST, dtype=torch.int8), torch.ones(16)
+    in_order = torch.ops.onednn.qlinear_prepack(codes, None)
+    weight = QuantisedWeight(in_order, scales, torch.float32, range(16))
+    sums = _scaled_sums(torch.full((2, 64), ZERO_POINT + LARGEST, dtype=torch.uint8), weight)
+    return bool((sums == 64 * LARGEST**2).all())
 
 
 def _scaled_sums(codes: Tensor, weight: QuantisedWeight) -> Tensor:

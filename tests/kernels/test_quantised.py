@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
 import torch
 from torch import Tensor
 
-from mass_serve.kernels import QuantisedWeight, linear, segmented_embedding
+from mass_serve.kernels import QuantisedWeight, linear, quantised, segmented_embedding
 from mass_serve.kernels.activations import ACTIVATIONS, Activation, activate_
 from mass_serve.kernels.low_rank.deltas import BaseOnly, Delta, MaterialisedWeight
 from mass_serve.kernels.low_rank.reference import segmented_linear
@@ -124,6 +127,7 @@ def test_a_processor_without_products_of_int8_keeps_the_numbers_as_they_lie(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
+    monkeypatch.setattr(quantised, "multiplies_int8", multiplies_int8.__wrapped__)
     weight = QuantisedWeight.of(random(4, 8), torch.float32)
     assert weight.ordered() is weight
 
@@ -154,3 +158,18 @@ def test_rows_of_a_table_and_of_an_output_are_those_of_the_whole() -> None:
     assert torch.equal(rows_of(table, ids), table.widened()[ids])
     assert torch.equal(segmented_embedding(ids, table, [BaseOnly(None)], (0, 4)), table.widened()[ids])
     assert torch.equal(table[5:20].widened(), table.widened()[5:20])
+
+
+@pytest.mark.parametrize("instructions", ["AVX2", "AVX512_CORE", "DEFAULT"])
+def test_products_are_right_whatever_onednn_may_use(instructions: str) -> None:
+    program = """
+import torch
+from mass_serve.kernels.quantised import QuantisedWeight, quantised_product_
+
+weight, x = torch.full((32, 256), 1.0), torch.full((3, 256), -1.0)
+y = torch.empty(3, 32)
+quantised_product_(y, x, QuantisedWeight.of(weight, torch.float32).ordered(), None)
+assert torch.allclose(y, torch.full((3, 32), -256.0)), y
+"""
+    environment = os.environ | {"ONEDNN_MAX_CPU_ISA": instructions}
+    subprocess.run([sys.executable, "-c", program], env=environment, check=True, timeout=120)

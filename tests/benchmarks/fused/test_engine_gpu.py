@@ -54,13 +54,15 @@ def test_the_peers_serve_the_same_batch() -> None:
     model = Model.random("tiny", TINY, 4, run)
     dense = gpu_peers.dense_model(TINY, run.dtype, run.device)
     speedups = engine_gpu.measure_peers(model, dense, batch=4, sets=2, run=run)
-    assert set(speedups) == {"loop_speedup", "peft_speedup", "shrink_and_expand_speedup"}
+    assert set(speedups) == {"loop_speedup", "peft_speedup", "product_for_each_segment_speedup"}
     assert all(speedup > 0 for speedup in speedups.values())
 
 
-def test_shrink_and_expand_gives_a_pass_of_the_same_batch() -> None:
+def test_a_product_for_each_segment_gives_a_pass_of_the_same_batch() -> None:
     run = Run(DEVICE, torch.float32, budget=0.0, warm_up=0)
-    found = engine_gpu.shrink_and_expand(Model.random("tiny", TINY, 4, run), batch=4, sets=2, run=run)()
+    found = engine_gpu.product_for_each_segment(
+        Model.random("tiny", TINY, 4, run), batch=4, sets=2, run=run
+    )()
     assert isinstance(found, torch.Tensor)
     assert found.shape == (4, 32)
     assert found.isfinite().all()
