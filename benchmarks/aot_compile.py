@@ -63,6 +63,7 @@ class Variant:
     max_registers: int = 0  # of a thread; 0: the compiler chooses
     sizes: Mapping[str, int] = field(default_factory=dict)  # of MULTIPLES, those that are no multiple of 16
     blocks: int = 1  # that a multiprocessor must hold at once
+    pointers: Mapping[str, str] = field(default_factory=dict)  # of POINTERS, those of another type
     gathers: bool = False  # reads single numbers, or rows that begin anywhere: its loads may be narrow
 
     @property
@@ -103,9 +104,7 @@ class CompileError(Exception):
 def compile_variant(variant: Variant, target: Target = H200) -> Compiled:
     """Compiles one variant and reads what it takes of the target. Raises CompileError."""
     names = variant.kernel.arg_names
-    signature = {
-        name: "constexpr" if name in variant.constants else _type(name, variant.dtype) for name in names
-    }
+    signature = {name: "constexpr" if name in variant.constants else _type(name, variant) for name in names}
     multiples = {name for name in MULTIPLES if variant.sizes.get(name, 0) % 16 == 0}
     aligned = [name for name in names if name in multiples or signature[name].startswith("*")]
     attributes = {(names.index(name),): [["tt.divisibility", 16]] for name in aligned}
@@ -164,7 +163,7 @@ def _of_amd(built: Any) -> tuple[int, int, str]:
     return int(registers), 4 * int(spilled), assembly
 
 
-def _type(name: str, dtype: str) -> str:
+def _type(name: str, variant: Variant) -> str:
     if name in TENSORS:
-        return TYPES[dtype]
-    return "fp32" if name == "eps" else POINTERS.get(name, "i32")
+        return TYPES[variant.dtype]
+    return "fp32" if name == "eps" else variant.pointers.get(name, POINTERS.get(name, "i32"))

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict
+from itertools import product
 from typing import Any
 
 import torch
 import triton
 
-from benchmarks.aot_compile import H200, Variant
+from benchmarks.aot_compile import H200, TYPES, Variant
 from benchmarks.gpu_targets import ENCODERS, Sizes, Target
 from mass_serve.kernels.attention import fused as attention
 from mass_serve.kernels.embedding import fused as embedding
@@ -148,21 +149,23 @@ def router_variants(target: Target = H200) -> Iterator[Variant]:
         "COLUMNS": residual.BLOCK_COLUMNS,
         "SUM": residual.BLOCK_SUM,
     }
-    of_energies = {
+    of_energies: dict[str, Any] = {
         "ROWS": energies.BLOCK_ROWS,
         "COLUMNS": energies.BLOCK_COLUMNS,
         "SUM": energies.BLOCK_SUM,
-        "PRECISION": _precision("float32", target),
+        "UPCAST": False,
     }
     for dtype in DTYPES:
         warps = warps_of(residual.THREADS, architecture)
         yield Variant(residual.coefficients_kernel, dtype, of_residuals, warps)
         # A row of coefficients has as many numbers as all ranks together.
         yield Variant(residual.residuals_kernel, dtype, of_residuals, warps, gathers=True)
-        for profiled in (False, True):
-            constants = of_energies | {"PROFILED": profiled}
-            warps = warps_of(energies.THREADS, architecture)
-            yield Variant(energies.energies_kernel, dtype, constants, warps)
+        warps = warps_of(energies.THREADS, architecture)
+        for profiled, in_parts in product((False, True), (False, True) if dtype == "bfloat16" else (False,)):
+            constants = of_energies | {"PROFILED": profiled, "IN_PARTS": in_parts}
+            constants |= {"PRECISION": _precision(dtype if in_parts else "float32", target)}
+            pointers = {"directions": TYPES[dtype]} if in_parts else {}
+            yield Variant(energies.energies_kernel, dtype, constants, warps, pointers=pointers)
 
 
 def attention_variants(target: Target = H200) -> Iterator[Variant]:

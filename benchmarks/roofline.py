@@ -128,7 +128,9 @@ class Passes:
     def _directions(self, linears: Sequence[str]) -> dict[str, TaskDirections]:
         tasks = range(self._bank.num_tasks)
         return {
-            linear: TaskDirections.of(list(self._bank.leading_rows(weight_of(linear), tasks).float()))
+            linear: TaskDirections.of(
+                list(self._bank.leading_rows(weight_of(linear), tasks)), dtype=torch.bfloat16
+            )
             for linear in linears
         }
 

@@ -13,6 +13,7 @@ from mass_serve.backbone import Architecture, ExpertBank, Parameters, weight_of
 from mass_serve.engine.heads import TaskHead
 from mass_serve.engine.preprocessing import ImagePreprocessor
 from mass_serve.inputs.texts import TextTokenizer
+from mass_serve.kernels.backend import backend_for
 from mass_serve.merging.threads import side_by_side
 from mass_serve.model_store.format.entries import RouterSpec
 from mass_serve.router import (
@@ -108,6 +109,7 @@ class LoadedStore:
         A created task has none: those of its blocks are of the tasks that it is made of.
         """
         profiled, all_created = any(self.adapters), self.created
+        in_parts = self.dtype == torch.bfloat16 and backend_for(self.device) == "fused"
 
         def of_linear(linear: str) -> LinearSubspaces:
             of_tasks = self.bank.right_singular_vectors(weight_of(linear), self.routed)
@@ -116,7 +118,7 @@ class LoadedStore:
                 for (vh, s), created in zip(of_tasks, all_created, strict=True)
             ]
             blocks, values = zip(*own, strict=True)
-            return LinearSubspaces.of(blocks, values, profiled=profiled)
+            return LinearSubspaces.of(blocks, values, profiled=profiled, in_parts=in_parts)
 
         return dict(zip(linears, side_by_side(of_linear, linears), strict=True))
 

@@ -7,7 +7,7 @@ in Triton kernels, and `backend.py` says which of them runs: the fused one on CU
 
 from mass_serve.kernels import matrix_libraries  # noqa: F401 - before anything that could make a product
 from mass_serve.kernels.embedding import segmented_added_rows, segmented_embedding
-from mass_serve.kernels.energies import TaskDirections, subspace_energies
+from mass_serve.kernels.energies import TaskDirections, subspace_energies, widened
 from mass_serve.kernels.gate import gate
 from mass_serve.kernels.layer_norm import segmented_layer_norm
 from mass_serve.kernels.low_rank import (
@@ -55,4 +55,5 @@ __all__ = [
     "segmented_positions",
     "subspace_energies",
     "subspace_residuals",
+    "widened",
 ]

@@ -8,14 +8,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mass_serve.kernels import TaskDirections
+from mass_serve.kernels import TaskDirections, widened
 from mass_serve.router.projection import orthonormal_rows
 
 # Of the largest singular value. What rounding leaves of a change of lower rank is a thousand times less;
 # of fine-tuned matrices the last kept value was at least a fiftieth.
 LEAST_VALUE = 1e-3
 # Of the width D: so many directions are kept in float32, which whole fine-tunings of rank 1/T do not reach.
-# More are kept in float16. That changes a score by about 1e-3.
+# More are kept in float16. That changes a score by about 1e-3, and so many parts of bfloat16 would take twice
+# the memory.
 MOST_FULL = 4
 # Of a change's energy: blocks that keep as much hold all of it but for rounding.
 WHOLE_CHANGE = 0.9999
@@ -31,15 +32,23 @@ class LinearSubspaces:
 
     @classmethod
     def of(
-        cls, blocks: Sequence[Tensor], singular_values: Sequence[Tensor], *, profiled: bool
+        cls,
+        blocks: Sequence[Tensor],
+        singular_values: Sequence[Tensor],
+        *,
+        profiled: bool,
+        in_parts: bool = False,
     ) -> LinearSubspaces:
-        """Makes the subspaces of vh [R_t, D] and descending s [R_t] of each task."""
+        """Makes the subspaces of vh [R_t, D] and descending s [R_t] of each task.
+
+        With `in_parts` they are kept in two parts of bfloat16, for a GPU on which inputs are bfloat16.
+        """
         ranks = list(map(own_rank, singular_values))
         rows = _orthonormal([block[:rank] for block, rank in zip(blocks, ranks, strict=True)])
         if not profiled:
-            return cls._laid_down(rows)
+            return cls._laid_down(rows, in_parts=in_parts)
         values = [own[:rank].float() for own, rank in zip(singular_values, ranks, strict=True)]
-        return cls._laid_down(rows, [own / own.sum() for own in values])
+        return cls._laid_down(rows, [own / own.sum() for own in values], in_parts=in_parts)
 
     @classmethod
     def joined(cls, parts: Sequence[LinearSubspaces]) -> LinearSubspaces:
@@ -47,9 +56,12 @@ class LinearSubspaces:
         return cls._laid_down([rows for part in parts for rows in part.of_tasks()])
 
     @classmethod
-    def _laid_down(cls, rows: Sequence[Tensor], weights: Sequence[Tensor] | None = None) -> LinearSubspaces:
+    def _laid_down(
+        cls, rows: Sequence[Tensor], weights: Sequence[Tensor] | None = None, *, in_parts: bool = False
+    ) -> LinearSubspaces:
         many = sum(map(len, rows)) > MOST_FULL * rows[0].shape[1]
-        return cls(TaskDirections.of(rows, weights, torch.float16 if many else torch.float32))
+        full = torch.bfloat16 if in_parts else torch.float32
+        return cls(TaskDirections.of(rows, weights, torch.float16 if many else full))
 
     @property
     def ranks(self) -> tuple[int, ...]:
@@ -57,8 +69,8 @@ class LinearSubspaces:
         return self.directions.ranks
 
     def of_tasks(self) -> list[Tensor]:
-        """The orthonormal rows [R_t, D] of each task (views)."""
-        return list(torch.split(self.directions.rows[: sum(self.ranks)], list(self.ranks)))
+        """The orthonormal rows [R_t, D] float32 of each task."""
+        return list(torch.split(widened(self.directions.rows[: sum(self.ranks)]), list(self.ranks)))
 
 
 def _orthonormal(blocks: Sequence[Tensor]) -> list[Tensor]:

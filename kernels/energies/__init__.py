@@ -6,9 +6,9 @@ from torch import Tensor
 
 from mass_serve.kernels.backend import backend_for
 from mass_serve.kernels.energies import reference
-from mass_serve.kernels.energies.directions import TaskDirections
+from mass_serve.kernels.energies.directions import TaskDirections, widened
 
-__all__ = ["TaskDirections", "subspace_energies"]
+__all__ = ["TaskDirections", "subspace_energies", "widened"]
 
 
 def subspace_energies(x: Tensor, directions: TaskDirections) -> Tensor:

@@ -19,10 +19,13 @@ ROW_MULTIPLE = 64
 class TaskDirections:
     """Orthonormal rows of T tasks, one task's below the other's, as many as each has.
 
-    They are laid down once, in a shape that a product takes without a copy.
+    They are laid down once, in a shape that a product takes without a copy. In bfloat16 a row p has two
+    parts, one behind the other, which are added: high = bf16(p) and low = bf16(p - high), together within
+    2^-16 |p| of it. They take the memory of float32, and two products of the tensor cores.
     """
 
-    # [C, D] float32 or float16; C is the sum of the ranks, with zeros up to a multiple of 64
+    # [C, D] float32 or float16, or [C, 2 D] bfloat16, the two parts of each row; C is the sum of the ranks,
+    # with zeros up to a multiple of 64
     rows: Tensor
     ranks: tuple[int, ...]  # [T]
     offsets: Tensor  # [T + 1] int32: task t has the rows offsets[t]:offsets[t + 1]
@@ -39,8 +42,10 @@ class TaskDirections:
         """Lays down the rows [R_t, D] of each task, and the weights [R_t] of them, kept in `dtype`."""
         ranks = tuple(map(len, rows))
         ends = [*accumulate(ranks, initial=0)]
-        together = rows[0].new_zeros(_padded(ends[-1]), rows[0].shape[1], dtype=dtype)
-        together[: ends[-1]] = torch.cat(list(rows))
+        own = torch.cat(list(rows))
+        kept = _in_parts(own) if dtype == torch.bfloat16 else own
+        together = kept.new_zeros(_padded(ends[-1]), kept.shape[1], dtype=dtype)
+        together[: ends[-1]] = kept
         return cls(
             together,
             ranks,
@@ -52,7 +57,12 @@ class TaskDirections:
     @property
     def width(self) -> int:
         """D, the width of what is measured."""
-        return self.rows.shape[1]
+        return self.rows.shape[1] // (2 if self.in_parts else 1)
+
+    @property
+    def in_parts(self) -> bool:
+        """Tells whether rows are kept in two parts of bfloat16."""
+        return self.rows.dtype == torch.bfloat16
 
     @property
     def columns(self) -> int:
@@ -72,7 +82,7 @@ class TaskDirections:
         starts = torch.tensor([*accumulate(self.ranks, initial=0)])[tasks]
         places = torch.arange(total) + (starts - ends + ranks).repeat_interleave(ranks)
         places = places.to(self.rows.device)
-        rows = self.rows.new_zeros(_padded(total), self.width)
+        rows = self.rows.new_zeros(_padded(total), self.rows.shape[1])
         torch.index_select(self.rows, 0, places, out=rows[:total])
         return TaskDirections(
             rows,
@@ -91,6 +101,21 @@ class TaskDirections:
         if self.weights is None:
             return plain
         return torch.cat([plain, room.scatter_add(1, owners, own * self.weights)], dim=1)
+
+
+def widened(rows: Tensor) -> Tensor:
+    """Rows of `TaskDirections` as [n, D] float32, their parts added."""
+    if rows.dtype != torch.bfloat16:
+        return rows.float()
+    high, low = rows.float().chunk(2, dim=1)
+    return high + low
+
+
+def _in_parts(rows: Tensor) -> Tensor:
+    """Rows [n, D] as their two parts, [n, 2 D] bfloat16."""
+    wide = rows.float()
+    high = wide.bfloat16()
+    return torch.cat([high, (wide - high.float()).bfloat16()], dim=1)
 
 
 def _padded(rows: int) -> int:

@@ -7,11 +7,12 @@ of the directions, and their weights w_i, in a program of their own:
     profile_t = mean over z of sum_i w_i (p_i . z)^2 / |z|^2
 
 x [B, L, D] of any floating dtype, its tokens anywhere in memory as long as each is contiguous; rows [C, D]
-float32 or float16 -> energies [B, T] float32, or with weights [B, 2 T]. Only those are written, every element
-once. Products are nearly in float32 (see `kernels.gpu_architecture.product_precision`): unlike in a residual
-nothing cancels here. Every sum runs in one fixed order, along D, then the rows, then L, and no tile depends
-on B, so that a sample's bits depend on that sample alone. One launch, no scratch and nothing read on the
-host: a CUDA graph may hold it.
+float32 or float16, or where x is bfloat16 their two parts [C, 2 D] -> energies [B, T] float32, or with
+weights [B, 2 T]. Only those are written, every element once. Products are nearly in float32: of bfloat16 one
+with each part, else by `kernels.gpu_architecture.product_precision`. Unlike in a residual nothing cancels
+here. Every sum runs in one fixed order, along D, of each tile of D the high parts before the low, then the
+rows, then L, and no tile depends on B, so that a sample's bits depend on that sample alone. One launch, no
+scratch and nothing read on the host: a CUDA graph may hold it.
 """
 
 from __future__ import annotations
@@ -49,13 +50,16 @@ def energies_kernel(
     COLUMNS: tl.constexpr,
     SUM: tl.constexpr,
     PROFILED: tl.constexpr,
+    IN_PARTS: tl.constexpr,
+    UPCAST: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
     """`energies[b, t]`, and its profile, for the sample b and the task t of the program's two indices."""
     sample, task = tl.program_id(0).to(tl.int64), tl.program_id(1).to(tl.int64)
     first_row = tl.load(offsets + task)
     rank = tl.load(offsets + task + 1) - first_row
-    basis = directions + first_row.to(tl.int64) * width
+    row_stride = width * 2 if IN_PARTS else width
+    basis = directions + first_row.to(tl.int64) * row_stride
     rows, columns, sums = tl.arange(0, ROWS), tl.arange(0, COLUMNS), tl.arange(0, SUM)
     shares = tl.zeros((ROWS,), dtype=tl.float32)
     profile = tl.zeros((ROWS,), dtype=tl.float32)
@@ -77,14 +81,15 @@ def energies_kernel(
                 d = start + sums
                 of_width = d < width
                 z = tl.load(own + d[None, :], mask=inside[:, None] & of_width[None, :], other=0.0)
-                p = tl.load(
-                    basis + r[None, :] * width + d[:, None],
-                    mask=(r < rank)[None, :] & of_width[:, None],
-                    other=0.0,
-                )
-                coordinates = tl.dot(
-                    z.to(tl.float32), p.to(tl.float32), coordinates, input_precision=PRECISION
-                )
+                places = basis + r[None, :] * row_stride + d[:, None]
+                of_rows = (r < rank)[None, :] & of_width[:, None]
+                p = tl.load(places, mask=of_rows, other=0.0)
+                if UPCAST or not IN_PARTS:
+                    z, p = z.to(tl.float32), p.to(tl.float32)
+                coordinates = tl.dot(z, p, coordinates, input_precision=PRECISION)
+                if IN_PARTS:
+                    low = tl.load(places + width, mask=of_rows, other=0.0)
+                    coordinates = tl.dot(z, low.to(z.dtype), coordinates, input_precision=PRECISION)
             squares = coordinates * coordinates
             within += tl.sum(squares, axis=1)
             if PROFILED:
@@ -100,8 +105,13 @@ def energies_kernel(
         tl.store(energies + sample * num_tasks + task, tl.sum(shares) / tokens)
 
 
+INTERPRETED = not isinstance(energies_kernel, triton.JITFunction)
+
+
 def subspace_energies(x: Tensor, directions: TaskDirections) -> Tensor:
-    """The energies of this module's docstring."""
+    """The energies of this module's docstring. Raises ValueError for parts with x of another dtype."""
+    if directions.in_parts and x.dtype != torch.bfloat16:
+        raise ValueError(f"directions in parts of bfloat16 measure bfloat16, and x is {x.dtype}")
     x = x if x.stride(2) == 1 else x.contiguous()
     samples, tokens, width = x.shape
     weights = directions.weights
@@ -123,7 +133,9 @@ def subspace_energies(x: Tensor, directions: TaskDirections) -> Tensor:
         COLUMNS=min(max(largest, LEAST_COLUMNS), BLOCK_COLUMNS),
         SUM=BLOCK_SUM,
         PROFILED=weights is not None,
-        PRECISION=product_precision(torch.float32, architecture),
+        IN_PARTS=directions.in_parts,
+        UPCAST=INTERPRETED,
+        PRECISION=product_precision(x.dtype if directions.in_parts else torch.float32, architecture),
         num_warps=warps_of(THREADS, architecture),
     )
     return energies

@@ -19,7 +19,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mass_serve.kernels.energies.directions import TaskDirections
+from mass_serve.kernels.energies.directions import TaskDirections, widened
 from mass_serve.kernels.rows import product
 
 # What a product reads and writes for so many rows stays in the cache; a multiple of `ROW_MULTIPLE`.
@@ -33,7 +33,7 @@ def subspace_energies(x: Tensor, directions: TaskDirections) -> Tensor:
     z = z / z.square().sum(1, keepdim=True).clamp_min(torch.finfo(torch.float32).tiny).sqrt_()
 
     def along(rows: Tensor) -> Tensor:
-        shares = product(z, rows.float().T).square_()
+        shares = product(z, widened(rows).T).square_()
         return shares.view(samples, tokens, len(rows)).mean(1)
 
     if directions.rows.shape[0] <= ROWS_AT_ONCE:

@@ -14,6 +14,7 @@ from mass_serve.engine import Classification, Engine, Query
 from mass_serve.engine.execution import AdaptiveExecution, Execution
 from mass_serve.engine.loaded_store import LoadedStore, early_linears
 from mass_serve.engine.set_cache import SetCache, SetKey
+from mass_serve.kernels.backend import Backend, backend
 from mass_serve.merging.methods.tsv_m import GRAM_CUTOFF
 from mass_serve.router import MODE_NAMES, MODES, PAPER, ModeName, early_stop
 from tests import tiny
@@ -180,6 +181,29 @@ def test_every_task_has_the_subspaces_of_its_own_ranks() -> None:
     for linear, subspaces in loaded.subspaces(linears).items():
         assert subspaces.ranks == tuple(of_task[f"{linear}.weight"] for of_task in loaded.bank.task_ranks)
         assert subspaces.directions.weights is None, "no profiles where there is no adapter"
+
+
+@pytest.mark.parametrize(
+    ("dtype", "where", "in_parts"),
+    [
+        (torch.bfloat16, "fused", True),
+        (torch.float16, "fused", False),
+        (torch.float32, "fused", False),
+        (torch.bfloat16, "reference", False),
+    ],
+)
+def test_directions_are_in_parts_where_a_gpu_has_an_encoder_in_bfloat16(
+    dtype: torch.dtype, where: Backend, in_parts: bool
+) -> None:
+    loaded = replace(_loaded("exact", least_rank=0), dtype=dtype)
+    linears = early_linears(tiny.CONFIG)
+    exact = loaded.subspaces(linears)
+    with backend(where):
+        found = loaded.subspaces(linears)
+    for linear, own in found.items():
+        assert own.directions.in_parts is in_parts
+        for kept, wanted in zip(own.of_tasks(), exact[linear].of_tasks(), strict=True):
+            torch.testing.assert_close(kept, wanted, atol=0, rtol=2**-16)
 
 
 @pytest.mark.parametrize("mode", MODES)

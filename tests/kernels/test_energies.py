@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mass_serve.kernels import TaskDirections, subspace_energies
+from mass_serve.kernels import TaskDirections, subspace_energies, widened
 from mass_serve.kernels.energies import reference
 from tests.kernels.projectors import random_projectors
 
@@ -57,6 +57,19 @@ def test_hundreds_of_tasks_in_16_bits_are_what_they_are_in_32(monkeypatch: pytes
     in_half = subspace_energies(x, TaskDirections.of(rows, dtype=torch.float16))
     monkeypatch.setattr(reference, "ROWS_AT_ONCE", 1 << 20)
     assert torch.equal(subspace_energies(x, TaskDirections.of(rows)), in_half)
+
+
+def test_two_parts_of_bfloat16_hold_directions_to_16_bits() -> None:
+    torch.manual_seed(0)
+    rows = list(random_projectors(3, 9, 100).float())
+    directions = TaskDirections.of(rows, dtype=torch.bfloat16)
+    assert (directions.width, directions.nbytes) == (100, TaskDirections.of(rows).nbytes)
+    torch.testing.assert_close(widened(directions.rows)[:27], torch.cat(rows), atol=0, rtol=2**-16)
+    x = torch.randn(5, 6, 100)
+    exact = subspace_energies(x, TaskDirections.of(rows))
+    torch.testing.assert_close(subspace_energies(x, directions), exact, atol=1e-6, rtol=2e-5)
+    own = directions.select(torch.tensor([2, 0]))
+    assert torch.equal(subspace_energies(x, own), subspace_energies(x, directions)[:, [2, 0]])
 
 
 def test_a_task_has_the_same_bits_beside_any_others() -> None:

@@ -77,13 +77,38 @@ def test_without_directions_there_is_no_energy() -> None:
     assert torch.equal(_fused(torch.randn(3, 5, 16), torch.zeros(2, 0, 16)), torch.zeros(3, 2))
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize(
+    ("tokens", "rank", "width"), [(1, 1, 7), (17, 16, 64), (33, 38, 129), (5, 96, 768), (1, 38, 2049)]
+)
+def test_bfloat16_is_measured_by_two_parts_of_each_direction(tokens: int, rank: int, width: int) -> None:
+    torch.manual_seed(width)
+    basis, x = random_projectors(3, rank, width), (10 * torch.randn(2, tokens, width)).bfloat16()
+    within = (x.double()[:, None] @ basis.transpose(1, 2)).square().sum(3)  # [B, T, L]
+    wanted = (within / x.double().square().sum(2)[:, None]).mean(2)
+    directions = _directions(basis, torch.bfloat16)
+    with backend("fused"):
+        energies = subspace_energies(x.to(DEVICE), directions)
+    torch.testing.assert_close(energies.cpu().double(), wanted, atol=1e-6, rtol=2e-5)
+    torch.testing.assert_close(energies, reference.subspace_energies(x.to(DEVICE), directions))
+    one_part = reference.subspace_energies(x.to(DEVICE), _directions(basis.bfloat16())).cpu().double()
+    far = (one_part - wanted).abs().max()
+    assert far > 20 * (energies.cpu().double() - wanted).abs().max(), "the low parts count"
+
+
+def test_two_parts_of_bfloat16_measure_nothing_else() -> None:
+    directions = _directions(random_projectors(2, 3, 16), torch.bfloat16)
+    with backend("fused"), pytest.raises(ValueError, match=r"measure bfloat16, and x is torch\.float32"):
+        subspace_energies(torch.randn(1, 2, 16, device=DEVICE), directions)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 def test_tasks_of_any_rank_have_their_profiles(dtype: torch.dtype) -> None:
     torch.manual_seed(0)
     ranks, x = (5, 0, 38, 16, 70), torch.randn(2, 9, 96)
     rows = [random_projectors(1, rank, 96)[0].float().to(DEVICE) for rank in ranks]
     weights = [torch.rand(rank, device=DEVICE) for rank in ranks]
     directions = TaskDirections.of(rows, weights, dtype)
+    x = x.bfloat16() if directions.in_parts else x
     with backend("fused"):
         found = subspace_energies(x.to(DEVICE), directions)
     wanted = reference.subspace_energies(x.to(DEVICE), directions)

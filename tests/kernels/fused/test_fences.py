@@ -94,7 +94,10 @@ def test_the_routers_kernels_touch_nothing_else() -> None:
     projectors = random_projectors(3, 38, 129).float().to(DEVICE)
     _same_between_fences(subspace_residuals, torch.randn(5, 129, device=DEVICE), projectors)
     directions = TaskDirections.of(list(projectors), list(torch.rand(3, 38, device=DEVICE)))
-    _same_between_fences(subspace_energies, torch.randn(2, 33, 129, device=DEVICE), directions)
+    x = torch.randn(2, 33, 129, device=DEVICE)
+    _same_between_fences(subspace_energies, x, directions)
+    in_parts = TaskDirections.of(list(projectors), list(torch.rand(3, 38, device=DEVICE)), torch.bfloat16)
+    _same_between_fences(subspace_energies, x.bfloat16(), in_parts)
 
 
 @triton.jit  # type: ignore[untyped-decorator]
