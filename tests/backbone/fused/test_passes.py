@@ -58,9 +58,13 @@ def _passes(bank: ExpertBank) -> Passes:
 
 
 def _bases(bank: ExpertBank) -> dict[str, TaskDirections]:
-    """Subspaces that a router would look at: orthonormal rows are not asked for here."""
+    """Subspaces that a router would look at, in the dtype that a GPU has them in.
+
+    Orthonormal rows are not asked for here.
+    """
+    dtype = next(iter(bank.pretrained.values())).dtype
     return {
-        linear: TaskDirections.of(list(bank.leading_rows(weight_of(linear), range(4)).float()))
+        linear: TaskDirections.of(list(bank.leading_rows(weight_of(linear), range(4)).float()), dtype=dtype)
         for linear in CONFIG.early_linears(STOP)
     }
 
