@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
@@ -52,6 +52,8 @@ class ClassificationHead:
     hidden: HiddenLayer | None = None
     labelling: Labelling = MULTI_CLASS  # what its logits say of the labels
     means: Tensor | None = None  # [C, P] of a linear head whose rows are no directions that classes lie in
+    # The class vectors [C, P], float32: the means, or the rows of the weight, at unit length.
+    directions: Tensor = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if (self.bias is None) == (self.logit_scale is None):
@@ -60,6 +62,7 @@ class ClassificationHead:
             object.__setattr__(self, "weight", F.normalize(self.weight.float(), dim=1))
         if self.means is not None:
             object.__setattr__(self, "means", F.normalize(self.means.float(), dim=1))
+        object.__setattr__(self, "directions", self._directions())
 
     def to(self, device: torch.device) -> ClassificationHead:
         """The same head on another device."""
@@ -73,11 +76,9 @@ class ClassificationHead:
     def nbytes(self) -> int:
         """The memory of its matrices."""
         hidden = 0 if self.hidden is None else self.hidden.weight.nbytes
-        return self.weight.nbytes + hidden + (0 if self.means is None else self.means.nbytes)
+        return self.weight.nbytes + hidden + (0 if self.directions is self.weight else self.directions.nbytes)
 
-    @property
-    def directions(self) -> Tensor:
-        """The class vectors [C, P], float32: the means, or the rows of the weight, at unit length."""
+    def _directions(self) -> Tensor:
         if self.means is not None:
             return self.means
         return self.weight if self.bias is None else F.normalize(self.weight.float(), dim=1)

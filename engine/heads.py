@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mass_serve.backbone import ClassificationHead, MultiLabel, Packed
 from mass_serve.engine.second_passes import SecondPass
-from mass_serve.kernels.transfers import downloaded, selected_rows
+from mass_serve.kernels.transfers import downloaded, gathered_rows
 from mass_serve.model_store.format.entries import TaskEntry
 from mass_serve.router import HeadGeometry
 
@@ -76,7 +76,7 @@ def apply_heads(
         return {}
     rows = [[row for row, one in enumerate(second_passes) if task in one.expert_set] for task in tasks]
     found: list[Tensor] = []
-    for task, own in zip(tasks, (selected_rows(embeddings, of_task) for of_task in rows), strict=True):
+    for task, own in zip(tasks, gathered_rows(embeddings, rows), strict=True):
         found += heads[task].logits_and_scores(own)
     found = downloaded(*found)
     results: dict[int, list[HeadResult]] = defaultdict(list)

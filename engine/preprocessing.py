@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from PIL import Image
@@ -54,7 +55,12 @@ class ImagePreprocessor:
 
     def normalise(self, pixels: Tensor) -> Tensor:
         """Computes `(x / 255 - mean) / std` of pixels [..., 3, H, W] uint8, in float32 on their device."""
-        described = torch.tensor([self.described.mean, self.described.std])
-        mean, std = uploaded(described, pixels.device).view(2, 3, 1, 1)
+        mean, std = _mean_and_std(self.described.mean, self.described.std, pixels.device)
         normalised: Tensor = (pixels.float() / 255.0 - mean) / std
         return normalised
+
+
+@lru_cache(maxsize=16)
+def _mean_and_std(mean: tuple[float, ...], std: tuple[float, ...], device: torch.device) -> Tensor:
+    """Both [2, 3, 1, 1] on a device, where they stay: no batch sends them again."""
+    return uploaded(torch.tensor([mean, std]), device).view(2, 3, 1, 1)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
+from operator import is_
 
 import torch
 from torch import Tensor
@@ -82,6 +83,7 @@ class SegmentPlan:
         if table is None:
             table = memory[starts[-1] :].view(torch.int64).view(max_segments, record_length)
         self.table = table
+        self._taken: tuple[list[int], list[bool], list[Tensor]] | None = None
         self._own_weights: list[bool] = []
         self._runs: list[tuple[int, int]] = []
         self._segments: list[tuple[int, int]] = []
@@ -101,14 +103,18 @@ class SegmentPlan:
         """Takes the segments of the next pass.
 
         `records` [record_length] int64 on the CPU are laid out as `kernels.records` says; `own_weights` is
-        true where a segment's linears have weight matrices of their own. Waits for nothing on the device.
+        true where a segment's linears have weight matrices of their own. Waits for nothing on the device, and
+        sends nothing where the last pass had the same segments.
         """
         count = len(records)
         if len(segment_offsets) != count + 1 or count > self.max_segments:
             raise ValueError(f"{count} segments, at most {self.max_segments}, offsets {segment_offsets}")
         if segment_offsets[0] != 0 or segment_offsets[-1] > self.samples:
             raise ValueError(f"offsets must lead from 0 to at most {self.samples}, got {segment_offsets}")
-        self._cut(segment_offsets, own_weights, records)
+        if not self._has_taken(segment_offsets, own_weights, records):
+            self._taken = None  # until all of it is sent
+            self._cut(segment_offsets, own_weights, records)
+            self._taken = list(segment_offsets), list(own_weights), list(records)
 
     def of_tokens(self, token_offsets: Sequence[int]) -> SegmentPlan:
         """The plan of a pass whose samples are the tokens of this one's, by the same records.
@@ -127,6 +133,19 @@ class SegmentPlan:
         ends = [0, *(stop for _, stop in self._segments)]
         plan._cut([token_offsets[end] for end in ends], self._own_weights, [])
         return plan
+
+    def _has_taken(
+        self, segment_offsets: Sequence[int], own_weights: Sequence[bool], records: Sequence[Tensor]
+    ) -> bool:
+        """Tells whether these are the segments that the device has already.
+
+        Records are kept and never written to, so that the same tensor says the same.
+        """
+        if self._taken is None:
+            return False
+        offsets, own, taken = self._taken
+        same = offsets == list(segment_offsets) and own == list(own_weights)
+        return same and all(map(is_, taken, records))
 
     def _cut(
         self, segment_offsets: Sequence[int], own_weights: Sequence[bool], records: Sequence[Tensor]

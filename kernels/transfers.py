@@ -24,6 +24,12 @@ def downloaded(*tensors: Tensor) -> list[Tensor]:
     return [part.view(tensor.shape) for part, tensor in zip(parts, tensors, strict=True)]
 
 
+def gathered_rows(x: Tensor, parts: Sequence[Sequence[int]]) -> list[Tensor]:
+    """`x[rows]` for each of several lists of rows, of which a device is told in one copy."""
+    together = selected_rows(x, [row for rows in parts for row in rows])
+    return list(together.split([len(rows) for rows in parts]))  # type: ignore[no-untyped-call]
+
+
 def selected_rows(x: Tensor, rows: Sequence[int]) -> Tensor:
     """`x[rows]`; x itself where those are all of its rows in their order."""
     if list(rows) == list(range(len(x))):

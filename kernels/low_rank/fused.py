@@ -26,6 +26,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import torch
 import triton
@@ -51,6 +52,9 @@ from mass_serve.kernels.tile_shapes import TileShape, tile_shape
 # Tiles of rows that share the columns of W in the cache.
 GROUP = 8
 ALIGNMENT = 16  # bytes: what one load instruction takes
+# Heads have few rows, and the same numbers of them again and again: their plans are kept, a few KB each.
+KEPT_PLANS = 1024
+KEPT_ROWS = 256
 INTERPRETED = not isinstance(expand_kernel, triton.JITFunction)
 
 
@@ -152,6 +156,37 @@ def segmented_linear(
         0, weight.shape[0], weight.shape[1], rank or max_rank, max_rank, shared_weight=True, packed=packed
     )
     return planned_linear(x, plan, place, tokens=1, activation=activation, skip=skip)
+
+
+def linear(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    activation: Activation | None = None,
+    skip: Tensor | None = None,
+) -> Tensor:
+    """`y = act(x W^T + b) + skip` [N, d_out]: `segmented_linear` of one base-only segment.
+
+    What its plan says follows from N and two addresses, so one that is kept is never out of date.
+    """
+    weight = weight.contiguous()
+    d_out, d_in = weight.shape
+    tile = tile_shape("expand", x.dtype, d_out, d_in, x.device)
+    make_plan = _kept_plan if len(x) <= KEPT_ROWS else _plan
+    plan = make_plan(len(x), address(weight), address(bias), tile.block_m, x.device)
+    place = LinearPlace(0, d_out, d_in, 0, 0, shared_weight=True)
+    return planned_linear(x, plan, place, tokens=1, activation=activation, skip=skip)
+
+
+def _plan(rows: int, weight: int, bias: int, block_m: int, device: torch.device) -> SegmentPlan:
+    """The plan of rows by one weight; `weight` and `bias` are addresses."""
+    plan = SegmentPlan(rows, 1, len(LinearField), device, tilings=[Tiling(1, block_m, per_segment=False)])
+    fields: Fields = {LinearField.WEIGHT: weight, LinearField.BIAS: bias}
+    plan.update([0, rows], [record(len(LinearField), {0: fields})], [False])
+    return plan
+
+
+_kept_plan = lru_cache(KEPT_PLANS)(_plan)
 
 
 def _largest_rank(delta: Delta) -> int:

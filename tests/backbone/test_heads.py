@@ -44,7 +44,7 @@ def test_a_hidden_layer_comes_before_the_classes(activation: HeadActivation) -> 
     for count in range(1, 9):
         assert torch.equal(head.logits(z[:count]), head.logits(z)[:count])
     assert head.to(torch.device("cpu")).logits(z).equal(head.logits(z))
-    assert head.nbytes == (5 * 7 + 7 * 12) * 4
+    assert head.nbytes == (2 * 5 * 7 + 7 * 12) * 4  # the rows of the weight also at unit length
 
 
 def test_one_label_is_the_likeliest_and_its_confidence_its_probability() -> None:

@@ -68,7 +68,30 @@ def test_a_batch_costs_few_copies_and_waits(built_of_all: Path, cuda: RecordedCu
     engine.classify(images)
     asked = counted(cuda, lambda: engine.classify(images))
     assert asked["replays"] == 3  # the first pass in two parts, and the second
-    # Pixels and their scale, a plan of each pass and of each product of class vectors and heads.
-    assert asked["uploads"] <= 2 + 3 + 1 + len(engine.tasks)
-    assert asked["downloads"] == 2  # evidence, and what the heads say
-    assert asked["waits"] == asked["downloads"] + 1  # for the events that time the stages
+    assert asked["uploads"] == 1  # the pixels: the plans are those of the batch before
+    assert asked["downloads"] == asked["waits"] == 2  # evidence, and what the heads say
+
+
+def test_what_a_batch_of_another_size_adds_is_a_plan_for_each_pass(
+    built_of_all: Path, cuda: RecordedCuda
+) -> None:
+    engine = ready(built_of_all, "exact")
+    images = pictures(MAX_BATCH)
+    for size in (MAX_BATCH, MAX_BATCH - 1):  # the first of each also makes plans for the products of heads
+        engine.classify(images[:size])
+    asked = counted(cuda, lambda: engine.classify(images))
+    assert asked["uploads"] == 1 + 3
+    assert asked["waits"] == 2
+
+
+def test_a_batch_of_many_tasks_tells_the_device_of_rows_in_few_copies(
+    built_of_all: Path, cuda: RecordedCuda
+) -> None:
+    engine = ready(built_of_all, "exact")
+    images = pictures(MAX_BATCH)
+    engine.classify(images, answer="each")
+    asked = counted(cuda, lambda: engine.classify(images, answer="each"))
+    # Pixels, the images that are in it for every task, and the rows of second passes in their order, back in
+    # the images', and by head.
+    assert asked["uploads"] <= 1 + 1 + 3
+    assert asked["downloads"] == asked["waits"] == 1

@@ -26,12 +26,11 @@ def test_a_stage_that_is_entered_again_adds_up() -> None:
     assert seconds["route"] == seconds["second_pass"] == 0
 
 
-def test_on_a_gpu_events_mark_the_stages_and_nothing_waits_before_the_end() -> None:
+def test_on_a_gpu_events_mark_the_stages_and_nothing_waits_for_them() -> None:
     with recorded_cuda() as cuda:
         clock = StageClock(torch.device("cuda:0"))
         _run(clock)
-        assert cuda.counts["waits"] == 0
         seconds = clock.seconds()
-        assert cuda.counts["waits"] == 1
+        assert cuda.counts["waits"] == 0
     assert seconds["first_pass"] >= 0.004
     assert seconds["route"] == 0

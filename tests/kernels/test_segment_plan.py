@@ -102,3 +102,26 @@ def test_the_tokens_of_a_plans_samples_are_a_plan_of_the_same_records(own_weight
     assert torch.equal(of_tokens.table, other.table)
     for tiling in TILINGS[:4]:
         assert torch.equal(of_tokens.tiles(tiling), other.tiles(tiling))
+
+
+def test_an_update_takes_what_is_new_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    plan, (first, second) = _plan(samples=4, capacity=2), _records(2)
+    sent: list[Tensor] = []
+    copy = SegmentPlan._copy
+
+    def counted(self: SegmentPlan, target: Tensor, source: Tensor) -> None:
+        sent.append(source)
+        copy(self, target, source)
+
+    monkeypatch.setattr(SegmentPlan, "_copy", counted)
+    plan.update([0, 3], [first], [False])
+    plan.update([0, 3], [first], [False])
+    assert len(sent) == 1
+    plan.update([0, 3], [second], [False])
+    assert plan.table[0].tolist() == second.tolist()
+    plan.update([0, 2], [second], [False])
+    assert plan.sample_segments.tolist() == [0, 0, -1, -1]
+    plan.update([0, 2, 4], [second, first], [False, False])
+    assert plan.sample_segments.tolist() == [0, 0, 1, 1]
+    assert plan.table.tolist() == [second.tolist(), first.tolist()]
+    assert len(sent) == 4

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mass_serve.kernels import MaterialisedWeight, SeveralTasks, segmented_linear
+from mass_serve.kernels import MaterialisedWeight, SeveralTasks, linear, segmented_linear
 from mass_serve.kernels.activations import ACTIVATIONS, Activation
 from mass_serve.kernels.backend import backend
 from mass_serve.kernels.low_rank import reference
@@ -142,3 +142,23 @@ def test_offsets_that_do_not_cover_the_rows_are_refused() -> None:
     case = Case.random((0, 4), 4, 4, 1, torch.float32).to(DEVICE)
     with pytest.raises(ValueError, match="offsets"), backend("fused"):
         segmented_linear(case.x, case.weight, case.deltas, (0, 3))
+
+
+def test_a_linear_by_one_weight_has_a_plan_that_fits_whatever_was_asked_before() -> None:
+    generator = torch.Generator().manual_seed(0)
+    weight, bias = (torch.randn(shape, generator=generator).to(DEVICE) for shape in ((40, 24), (40,)))
+    x = torch.randn(300, 24, generator=generator).to(DEVICE)
+
+    def check(rows: int, bias: Tensor | None) -> None:
+        with backend("fused"):
+            y = linear(x[:rows], weight, bias)
+        expected = torch.nn.functional.linear(
+            x[:rows].cpu(), weight.cpu(), None if bias is None else bias.cpu()
+        )
+        torch.testing.assert_close(y.cpu(), expected, atol=2e-5, rtol=1e-4)
+
+    for rows in (3, 17, 3, 300):  # of 300 rows no plan is kept
+        check(rows, bias)
+        check(rows, None)
+    weight.mul_(-2)  # other numbers in the same memory
+    check(3, bias)
