@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import queue
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
@@ -43,6 +44,7 @@ class Desk:
         self._channel, self._behind = channel, behind
         self._held: dict[int, ServingEngine] = {}
         self._handles = count(1)
+        self.heard: float | None = None  # when its event loop has told last that it turns
         self.serves = 0  # the number of its engine; 0 while it has none
         self._changing: set[int] = set()  # the numbers of its questions for another engine
         self._asking = threading.Lock()
@@ -116,6 +118,8 @@ class Desk:
                 self._prefetch(frame)
             case Kind.FORGET:
                 self._held.pop(frame.number, None)
+            case Kind.ALIVE:
+                self.heard = time.monotonic()
             case Kind.SERVES:
                 self.serves = frame.number
             case Kind.RENDERED:

@@ -2,7 +2,7 @@
 
 device = Device(settings, source)
 device.start()
-desk = device.open_desk(channel)  # for each front end
+desk = device.open_desk(channel, beginning)  # for each front end
 
 Batches are answered in the order in which they come. A front end sends one at a time, so that none waits for
 more than one of each other. What a front end sends is data, and what is wrong in it harms only itself.
@@ -23,6 +23,7 @@ import torch
 from mass_serve.engine import AnyQuery, EngineSource, ServingEngine, release_cached_memory
 from mass_serve.model_store.errors import StoreError
 from mass_serve.server.errors import DrainingError
+from mass_serve.server.fronts.beginning import Beginning
 from mass_serve.server.fronts.desk import Desk
 from mass_serve.server.fronts.expositions import exposition_of_all
 from mass_serve.server.fronts.frames import Channel, Kind
@@ -82,10 +83,15 @@ class Device:
         """Tells whether a thread is still at work; none can be interrupted."""
         return self.store.running or self._worker.is_alive()
 
-    def open_desk(self, channel: Channel, name: str) -> Desk:
-        """Listens to a front end, until its channel is closed."""
-        desk = Desk(channel, name, self)
-        self.desks.append(desk)
+    def open_desk(self, channel: Channel, beginning: Beginning) -> Desk:
+        """Listens to a front end, until its channel is closed; how it begins is the first that it is told."""
+        desk = Desk(channel, beginning.name, self)
+        desk.tell(Kind.BEGIN, 0, beginning)
+        with self._numbering:
+            number, trouble = self._told
+            if number:
+                desk.tell(Kind.NEWS, number, trouble)
+            self.desks.append(desk)
         desk.start()
         return desk
 
@@ -114,9 +120,9 @@ class Device:
         news = number, self.store.trouble
         with self._numbering:
             is_new, self._told = news != self._told, news
-        if is_new and number:
-            for desk in self.desks.copy():
-                desk.tell(Kind.NEWS, number, news[1])
+            if is_new and number:
+                for desk in self.desks:
+                    desk.tell(Kind.NEWS, number, news[1])
 
     def close(self) -> None:
         """Ends the threads, as far as they can be."""
@@ -142,19 +148,19 @@ class Device:
 
         What is `wanted` may be that it has other tasks before ("load", "unload"), or that a newer revision is
         looked for ("polls"). Raises NotFoundError and BadRequestError for tasks, what a load has raised, and
-        StoreError where the newest revision does not serve ("tells_trouble").
+        StoreError where a newer revision than the front end "has" already does not serve.
         """
         before = self._first()
         for name in wanted["unload"]:
             self.store.unload_task(name).result()
         for name in wanted["load"]:
             self.store.load_task(name).result()
-        if wanted["polls"] and self._source.revision() != before.store_revision:
+        if wanted["polls"] and self._may_differ(before):
             self.store.reload().result()
-        if wanted["tells_trouble"] and (trouble := self.store.trouble) is not None:
-            raise StoreError(trouble)
         number, engine = self.current()
         assert engine is not None
+        if wanted["has"] == number and (trouble := self.store.trouble) is not None:
+            raise StoreError(trouble)
         self.tell_news()
         if wanted["polls"] or wanted["load"] or wanted["unload"]:
             self._wait_for_others(desk, number)
@@ -172,6 +178,10 @@ class Device:
                 raise DrainingError("The server is shutting down.")
             time.sleep(POLL_SECONDS)
         return engine
+
+    def _may_differ(self, served: ServingEngine) -> bool:
+        """Tells whether a load may change something: the engine, or why there is no newer one."""
+        return self.store.trouble is not None or self._source.revision() != served.store_revision
 
     def _wait_for_others(self, desk: Desk, number: int) -> None:
         """Returns when the other front ends have that engine, too: then whoever asks any of them gets it.

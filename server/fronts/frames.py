@@ -33,6 +33,7 @@ class Kind(IntEnum):
     FORGET = 5  # an engine is not asked any more
     SERVES = 6  # the engine of that number has taken over
     RENDERED = 7  # the metrics of this process, as it was asked for
+    ALIVE = 8  # its event loop turns
 
     # From the device's process.
     BEGIN = 20  # what the front end needs to start

@@ -1,12 +1,13 @@
-"""One front end: `python -m mass_serve.server.fronts.front_end LISTENER CHANNEL`.
+"""One front end, which the device's process starts with a socket to listen on and one to talk to it.
 
-The device's process starts it, and both are descriptors of sockets. It hears of nobody else what to do:
-whoever stops the service tells the device's process, and a signal to all at once must not count twice.
+It hears of nobody else what to do: whoever stops the service tells the device's process, and a signal to all
+at once must not count twice.
 """
 
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 import socket
 import sys
@@ -15,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import partial
+from typing import NoReturn
 
 import structlog
 import uvicorn
@@ -22,11 +24,10 @@ from fastapi import FastAPI
 from starlette.types import Lifespan
 
 from mass_serve.engine import DeviceLostError
-from mass_serve.model_store.errors import StoreError
 from mass_serve.model_store.storage.files import without_credentials
 from mass_serve.server.app import create_app
 from mass_serve.server.fronts.answer_form import loads
-from mass_serve.server.fronts.beginning import Beginning
+from mass_serve.server.fronts.beginning import SIGNALS, Beginning
 from mass_serve.server.fronts.frames import Channel, Frame, Kind
 from mass_serve.server.fronts.link import Link
 from mass_serve.server.fronts.remote_engine import RemoteEngine, RemoteSource
@@ -37,7 +38,7 @@ from mass_serve.server.serving.service import Service
 from mass_serve.server.settings import SettingsError
 from mass_serve.server.web.process import Beside, DrainingServer, run
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+ALIVE_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -84,17 +85,28 @@ class FrontServer(DrainingServer):
         *,
         orders: Orders,
         source: RemoteSource,
+        joins: bool,
     ) -> None:
-        super().__init__(config, service, grace_seconds, beside)
+        super().__init__(config, service, grace_seconds, beside, beside_last=joins)
         self._orders, self._source = orders, source
         self._acted_on = News(0)
         self._told_serves = 0
+        self._living: asyncio.Task[None] | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Starts to listen, and to tell that the event loop turns, until that ends."""
+        self._living = asyncio.create_task(self._tell_life())
+        await super().startup(sockets)
+
+    async def _tell_life(self) -> None:
+        while True:
+            self._orders.link.tell(Kind.ALIVE)
+            await asyncio.sleep(ALIVE_SECONDS)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Leaves signals to the device's process."""
-        for number in SIGNALS:
-            signal.signal(number, signal.SIG_IGN)
+        ignore_signals()
         yield
 
     async def on_tick(self, counter: int) -> bool:
@@ -105,21 +117,35 @@ class FrontServer(DrainingServer):
             self._service.lose_device(DeviceLostError("the process that has the device has ended"))
         if self._orders.all_serve:
             self._service.waits_for_others = False
-        engine = self._service.store.engine
-        if isinstance(engine, RemoteEngine):
-            self._follow(engine.described.number)
+        self._follow()
         return await super().on_tick(counter)
 
-    def _follow(self, number: int) -> None:
-        """Says which engine serves here, and takes another where there is news."""
+    def _follow(self) -> None:
+        """Says which engine serves here, and takes another, or its trouble, where there is news."""
+        store, news = self._service.store, self._orders.news
+        loads = store.oldest_asked_seconds > 0
+        engine = store.engine
+        if not isinstance(engine, RemoteEngine):
+            return
+        number = engine.described.number
         if number != self._told_serves:
             self._told_serves = number
             self._orders.link.tell(Kind.SERVES, number)
-        news, before = self._orders.news, self._acted_on
-        if news.number > max(number, before.number) or news.trouble != before.trouble:
-            self._source.told()
-            self._service.store.reload()
+            self._acted_on = News(number)  # a load that has succeeded knows of no trouble
+        if loads or not self._is_due(news, number):
+            return
+        self._source.told()
         self._acted_on = news
+        store.reload()
+
+    def _is_due(self, news: News, number: int) -> bool:
+        """Tells whether another load would bring what is news, or is worth another try."""
+        if news.number < number:  # of before an answer that was quicker
+            return False
+        if news != self._acted_on:
+            return True
+        failure = self._service.store.failure
+        return news.number > number and failure is not None and failure.is_due()
 
 
 class FrontScrapes:
@@ -137,7 +163,7 @@ class FrontScrapes:
 def main(listener: socket.socket, connected: socket.socket) -> int:
     """Serves until told to stop. Returns the exit code, as `run` does.
 
-    Raises SettingsError, and what loading the first engine has raised in the device's process.
+    Raises SettingsError for what only this process can find wrong.
     """
     for one in (listener, connected):
         one.set_inheritable(False)
@@ -161,7 +187,16 @@ def main(listener: socket.socket, connected: socket.socket) -> int:
     with ThreadPoolExecutor(1, "render") as renderer:
         orders = Orders(link, lambda: renderer.submit(tell_metrics, link, metrics))
         link.start(orders.hear)
-        return run(app, settings, listener, partial(FrontServer, orders=orders, source=source))
+        # What was imported stays, and to search it for garbage would hold up whoever waits for an answer.
+        gc.freeze()
+        gc.enable()
+        try:
+            server = partial(FrontServer, orders=orders, source=source, joins=begin.joins)
+            return run(app, settings, listener, server)
+        except Exception:
+            if service.load_error is None:
+                raise
+            return 1  # the device's process says what it was
 
 
 @asynccontextmanager
@@ -181,12 +216,18 @@ def tell_metrics(link: Link, metrics: Metrics) -> None:
     link.tell(Kind.RENDERED, 0, metrics.render())
 
 
-if __name__ == "__main__":
+def ignore_signals() -> None:
+    """Has no signal end this process, even if it came while all was imported."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+
+
+def start(*descriptors: int) -> NoReturn:
+    """Is the program: serves with the sockets of these descriptors, and ends the process."""
+    ignore_signals()
+    listener, connected = (socket.socket(fileno=descriptor) for descriptor in descriptors)
     try:
-        sys.exit(main(*(socket.socket(fileno=int(descriptor)) for descriptor in sys.argv[1:3])))
+        sys.exit(main(listener, connected))
     except SettingsError as error:
         sys.exit(f"error: {without_credentials(str(error))}")
-    except (StoreError, ValueError, FloatingPointError):
-        sys.exit(1)  # of the first load: the device's process says what it was

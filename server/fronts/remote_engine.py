@@ -157,7 +157,7 @@ class RemoteSource:
         told, self._is_told = self._is_told, False
         wanted = {
             "polls": previous is not None and not told,
-            "tells_trouble": previous is not None,
+            "has": previous.described.number if isinstance(previous, RemoteEngine) else 0,
             "unload": sorted(without - left_out),
             "load": sorted(left_out - without),
         }

@@ -59,7 +59,7 @@ def _run_front_ends(
     Raises what loading the engine raised, and SettingsError where too few files may be open or gRPC's port is
     taken. Ends the process with 1 where the first load hangs: the thread that reads cannot be ended.
     """
-    need_descriptors(settings)
+    need_descriptors(share)
     sys.setswitchinterval(SWITCH_SECONDS)
     with ExitStack() as stack:
         if settings.grpc_port is not None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 from mass_serve.server.settings import Settings, SettingsError
 
 # Bounds on what all front ends hold together.
@@ -13,8 +15,13 @@ DIVIDED = (
     "decode_workers",
     "answer_cache_bytes",
 )
-# A single request must fit, whatever the share is.
-LEAST = {"queue_images": "max_images_per_request", "max_held_bytes": "max_body_bytes"}
+# A single request must fit, whatever the share is: its images, or texts of one token a character with the
+# marks around each, and its body as it came, unpacked, parsed and decoded.
+LEAST: Mapping[str, Callable[[Settings], int]] = {
+    "queue_images": lambda settings: settings.max_images_per_request,
+    "queue_tokens": lambda settings: settings.max_text_characters + 4 * settings.max_images_per_request,
+    "max_held_bytes": lambda settings: 4 * settings.max_body_bytes,
+}
 
 
 def check_front_ends(settings: Settings) -> None:
@@ -37,7 +44,7 @@ def share_of(settings: Settings) -> Settings:
     count = settings.front_ends
     shares = {name: -(-getattr(settings, name) // count) for name in DIVIDED}
     for name, least in LEAST.items():
-        shares[name] = max(shares[name], getattr(settings, least))
+        shares[name] = min(max(shares[name], least(settings)), getattr(settings, name))
     return settings.model_copy(
         update={
             **shares,

@@ -131,7 +131,9 @@ class ServedStore:
     def trouble(self) -> str | None:
         """Why the newest revision is not the one that serves, in words; None where it is."""
         if self.hangs:
-            return f"The store has not answered for {self.load_seconds:.0f} seconds; check where it lies."
+            # The same words for as long as it lasts: whoever follows this sees nothing new in it.
+            seconds = f"{self._load_timeout:g} seconds"
+            return f"The store has not answered for more than {seconds}; check where it lies."
         return None if self.failure is None else str(self.failure.error)
 
     def check(self) -> None:

@@ -39,7 +39,7 @@ def checked_size(question: AnyQuestion, inputs: Inputs, engine: ServingEngine, s
         )
     if isinstance(inputs, Texts):
         tokens = sum(map(tokenizer_of(engine).guessed_tokens, inputs.texts))
-        return _fitting_the_queue(tokens * question.answers(1, engine.tasks), settings.queue_tokens)
+        return _fitting_the_queue(tokens * question.answers(1, engine.tasks), settings)
     if question.same_task:
         _check_fits_a_batch(count, settings.max_batch_images, "images")
     return answers
@@ -53,11 +53,13 @@ def check_known_size(
         _check_fits_a_batch(size_of(queries), settings.max_batch_tokens, "tokens")
 
 
-def _fitting_the_queue(tokens: int, most: int) -> int:
+def _fitting_the_queue(tokens: int, settings: Settings) -> int:
+    most = settings.queue_tokens
     if tokens > most:
+        bound = "queue_tokens" if settings.front_ends == 1 else "this front end's part of queue_tokens"
         raise TooLargeError(
             f"The texts may have {tokens} tokens, each as often as tasks answer it, and the queue has room"
-            f" for {most} (queue_tokens); send fewer at a time, or shorter ones."
+            f" for {most} ({bound}); send fewer at a time, or shorter ones."
         )
     return tokens
 

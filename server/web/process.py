@@ -93,8 +93,12 @@ class DrainingServer(uvicorn.Server):
         service: Service,
         grace_seconds: float,
         beside: Sequence[Beside] = (),
+        *,
+        beside_last: bool = False,
     ) -> None:
+        """The transports `beside` listen before anything is loaded, or last, once the application is up."""
         super().__init__(config)
+        self._beside_last = beside_last
         self._service = service
         self._beside = beside
         self._stopping: list[asyncio.Task[None]] = []
@@ -114,11 +118,17 @@ class DrainingServer(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Starts to listen, and to hear of connections that could not be taken."""
         count_failed_accepts(asyncio.get_running_loop(), self._service.observer)
-        for transport in self._beside:
-            await transport.start()
+        if not self._beside_last:
+            await self._start_beside()
         await super().startup(sockets)
+        if self._beside_last and not self.should_exit:
+            await self._start_beside()
         for listener in sockets or []:
             listener.listen(BACKLOG)  # the loop knows one number for this and for ACCEPTED_AT_ONCE
+
+    async def _start_beside(self) -> None:
+        for transport in self._beside:
+            await transport.start()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Drains all transports at once; the application's end waits for each of them."""
@@ -156,7 +166,9 @@ def count_failed_accepts(loop: asyncio.AbstractEventLoop, observer: ServingObser
 
 
 def need_descriptors(settings: Settings) -> None:
-    """Lifts the limit on open files as far as connections need. Raises SettingsError where it stays low.
+    """Lifts the limit on open files as far as connections of this process need, of several front ends of one.
+
+    Raises SettingsError where it stays low.
 
     With `resident_task_bytes` the files of tasks stay open, too: it is lifted for those as far as it goes.
     """
@@ -174,9 +186,10 @@ def need_descriptors(settings: Settings) -> None:
         most = resource.RLIM_INFINITY if math.isinf(hard) else int(hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
     if hard < needed:
-        lower = f" or set max_connections to at most {hard - others}" if hard > others else ""
+        most_connections = (hard - others) * settings.front_ends
+        lower = f" or set max_connections to at most {most_connections}" if hard > others else ""
         raise SettingsError(
-            f"max_connections: {settings.max_connections} connections need {needed} open files, and this"
+            f"max_connections: {settings.max_connections} connections need {needed} open files, and a"
             f" process may have {hard}; raise that limit (ulimit -Hn){lower}"
         )
 

@@ -184,6 +184,10 @@ def test_front_ends_together_have_what_one_has() -> None:
     assert (share.queue_images, share.decode_workers) == (250, 2)
     small = share_of(load_settings({"front_ends": 8, "queue_images": 64, "max_images_per_request": 64}))
     assert small.queue_images == 64, "a request of any size is admitted"
+    many = share_of(load_settings({"front_ends": 64}))
+    assert many.queue_tokens > many.max_text_characters
+    assert many.max_held_bytes >= 4 * many.max_body_bytes
+    assert share_of(load_settings({"front_ends": 2, "queue_tokens": 1000})).queue_tokens == 1000
 
 
 @pytest.mark.parametrize("setting", [{"max_streams": 5}, {"priors_half_life": 100}, {"shadow_share": 0.5}])

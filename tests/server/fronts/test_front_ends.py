@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -22,7 +23,16 @@ from prometheus_client.parser import text_string_to_metric_families
 from mass_serve.model_store.revisions import remove_task
 from tests.pictures import encode, picture
 from tests.server.fakes import DIE, HANG, LARGE, NOT_FINITE, SLOW
-from tests.server_processes import PATIENCE, RunningServer, demo_server, running, serving, wait_for
+from tests.server_processes import (
+    PATIENCE,
+    ROOT,
+    RunningServer,
+    demo_server,
+    running,
+    server_process,
+    serving,
+    wait_for,
+)
 
 PICTURE = encode(Image.linear_gradient("L").convert("RGB"))
 ADMIN = {"Authorization": "Bearer admin"}
@@ -34,11 +44,15 @@ ROUNDS = 4
 
 def front_ends(server: RunningServer) -> list[psutil.Process]:
     """The processes that speak HTTP."""
-    return [
-        child
-        for child in psutil.Process(server.process.pid).children()
-        if any(part.endswith("front_end") for part in child.cmdline())
-    ]
+    return [child for child in psutil.Process(server.process.pid).children() if is_front_end(child)]
+
+
+def is_front_end(process: psutil.Process) -> bool:
+    """Whether it is one, and still lives."""
+    try:
+        return any("fronts.front_end" in part for part in process.cmdline())
+    except psutil.NoSuchProcess:
+        return False
 
 
 def ask(server: RunningServer, path: str = "/v1/classify", **given: Any) -> httpx.Response:
@@ -175,6 +189,40 @@ def test_a_front_end_that_dies_is_started_anew_and_the_others_serve_on() -> None
         assert victim.pid not in pids
         assert len(pids) == 2
         assert "started anew" in server.log()
+
+
+def test_a_front_end_that_hangs_is_replaced_and_does_not_hold_the_end_up() -> None:
+    with running(0.0, {"front_ends": 2, "drain_seconds": 0, "request_timeout": 2}) as server:
+        server.wait_until_ready()
+        victim, other = front_ends(server)
+        victim.suspend()
+        wait_for(lambda: not victim.is_running() and len(front_ends(server)) == 2)
+        with all_gone(server):
+            other.suspend()
+            server.process.send_signal(signal.SIGTERM)
+            assert server.process.wait(PATIENCE) == 1
+        assert "a front end hangs" in server.log()
+
+
+def test_sigterm_to_all_while_they_start_ends_the_service_well() -> None:
+    with running(0.0, {"front_ends": 2, "drain_seconds": 0}) as server:
+        wait_for(lambda: len(front_ends(server)) == 2)
+        family = [psutil.Process(server.process.pid), *front_ends(server)]
+        with all_gone(server):
+            for process in family:
+                process.send_signal(signal.SIGTERM)
+            assert server.process.wait(PATIENCE) == 0
+        assert "has ended" not in server.log()
+
+
+def test_no_file_of_the_working_directory_is_executed(tmp_path: Path) -> None:
+    (tmp_path / "uvicorn.py").write_text("raise SystemExit('executed')")
+    (tmp_path / "signal.py").write_text("raise SystemExit('executed')")
+    # As the installed program starts, which has the folder of itself where `-m` has the working directory.
+    command = [sys.executable, "-P", "-m", "mass_serve.cli", "serve"]
+    with server_process(command, {"front_ends": 2}, {"PYTHONPATH": str(ROOT)}, tmp_path) as server:
+        server.wait_until_ready()
+        assert "executed" not in server.log()
 
 
 def test_front_ends_end_with_the_process_of_the_device() -> None:

@@ -1,0 +1,148 @@
+"""The process of the device as front ends hear it: which engine serves, and what is wrong with the store."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from typing import Any
+
+import pytest
+
+from mass_serve.engine import ServingEngine
+from mass_serve.model_store.errors import ManifestError, StoreError
+from mass_serve.server.fronts.answer_form import loads
+from mass_serve.server.fronts.beginning import Beginning
+from mass_serve.server.fronts.device import Device
+from mass_serve.server.fronts.frames import Channel, Frame, Kind
+from mass_serve.server.fronts.link import Link
+from mass_serve.server.fronts.remote_engine import RemoteEngine, RemoteSource
+from mass_serve.server.settings import load_settings
+from tests.server.fakes import FakeEngine
+from tests.server_processes import wait_for
+
+
+class ChangingSource:
+    """A store whose revision changes, is broken, or hangs."""
+
+    def __init__(self) -> None:
+        self.newest = "r1"
+        self.is_broken = False
+        self.answers = threading.Event()
+        self.answers.set()
+
+    def revision(self) -> str:
+        self.answers.wait()
+        return self.newest
+
+    def load(self, without: frozenset[str], previous: ServingEngine | None) -> FakeEngine:  # noqa: ARG002 - the fake is always the same
+        if self.is_broken:
+            raise ManifestError(f"{self.newest} is broken")
+        return FakeEngine(store_revision=self.newest)
+
+    def next(self) -> ChangingSource:
+        return self
+
+
+class Front:
+    """A front end's side of a channel."""
+
+    def __init__(self, device: Device, name: str) -> None:
+        ours, theirs = socket.socketpair()
+        self.desk = device.open_desk(Channel(ours), Beginning(name, load_settings({}), joins=False))
+        self.said: list[tuple[Kind, int, Any]] = []
+        self._channel = Channel(theirs)
+        self._link = Link(self._channel)
+        self._source = RemoteSource(self._link, prefetches=False)
+        self._link.start(self._hear)
+        self.engine: RemoteEngine = self._source.load(frozenset(), None)
+        self.revision = self.engine.store_revision
+        self._link.tell(Kind.SERVES, self.engine.described.number)
+
+    def _hear(self, frame: Frame) -> None:
+        self.said.append((frame.kind, frame.number, loads(frame.body)))
+
+    def news(self) -> list[tuple[int, str | None]]:
+        return [(number, trouble) for kind, number, trouble in self.said if kind is Kind.NEWS]
+
+    def close(self) -> None:
+        self.desk.close()
+        wait_for(lambda: self._link.is_lost)
+        self._channel.close()
+
+    def follow(self) -> None:
+        """Takes what serves, as when it is told of news."""
+        self._source.told()
+        self.engine = self._source.load(frozenset(), self.engine)
+        self.revision = self.engine.store_revision
+
+
+@contextmanager
+def ticking(source: ChangingSource, **settings: object) -> Iterator[Device]:
+    """A device whose process keeps time."""
+    device = Device(load_settings({"front_ends": 2, "store_poll_seconds": 0.01, **settings}), source)
+    device.start()
+    ended = threading.Event()
+
+    def tick() -> None:
+        while not ended.is_set():
+            device.check()
+            time.sleep(0.01)
+
+    ticks = threading.Thread(target=tick)
+    ticks.start()
+    try:
+        yield device
+    finally:
+        ended.set()
+        ticks.join()
+        source.answers.set()
+        for desk in device.desks.copy():
+            device.close_desk(desk)
+        device.close()
+
+
+def test_a_front_end_takes_what_serves_though_the_revision_after_it_is_broken() -> None:
+    source = ChangingSource()
+    with ticking(source) as device, closing(Front(device, "front_end_1")) as front:
+        assert front.revision == "r1"
+        source.newest = "r2"
+        wait_for(lambda: (2, None) in front.news())
+        source.is_broken, source.newest = True, "r3"
+        wait_for(lambda: (2, "r3 is broken") in front.news())
+        front.follow()
+        assert front.revision == "r2"
+        with pytest.raises(StoreError, match="r3 is broken"):
+            front.follow()
+
+
+def test_a_store_that_hangs_is_news_once() -> None:
+    source = ChangingSource()
+    with ticking(source, load_timeout=0.2) as device, closing(Front(device, "front_end_1")) as front:
+        source.answers.clear()
+        wait_for(lambda: len(front.news()) > 0 and front.news()[-1][1] is not None)
+        told = len(front.news())
+        time.sleep(1.2)  # another second than the one before, whichever unit the words have
+        assert len(front.news()) == told
+        source.answers.set()
+        wait_for(lambda: front.news()[-1][1] is None)
+
+
+def test_how_it_begins_is_the_first_that_a_front_end_is_told_and_trouble_the_next() -> None:
+    source = ChangingSource()
+    with ticking(source) as device, closing(Front(device, "front_end_1")) as first:
+        source.is_broken, source.newest = True, "r2"
+        wait_for(lambda: (1, "r2 is broken") in first.news())
+        for _ in range(20):
+            ours, theirs = socket.socketpair()
+            scrape = threading.Thread(target=device.exposition)
+            scrape.start()
+            desk = device.open_desk(Channel(ours), Beginning("front_end_2", load_settings({}), joins=False))
+            channel = Channel(theirs)
+            frames = [channel.receive() for _ in range(2)]
+            assert [frame.kind for frame in frames if frame is not None] == [Kind.BEGIN, Kind.NEWS]
+            device.close_desk(desk)
+            scrape.join()
+            channel.close()
