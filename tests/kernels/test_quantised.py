@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from mass_serve.kernels import QuantisedWeight, linear, quantised, segmented_embedding
+from mass_serve.kernels import QuantisedWeight, linear, segmented_embedding
+from mass_serve.kernels import quantised as quantised_products
 from mass_serve.kernels.activations import ACTIVATIONS, Activation, activate_
 from mass_serve.kernels.low_rank.deltas import BaseOnly, Delta, MaterialisedWeight
 from mass_serve.kernels.low_rank.reference import segmented_linear
@@ -127,7 +128,7 @@ def test_a_processor_without_products_of_int8_keeps_the_numbers_as_they_lie(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
-    monkeypatch.setattr(quantised, "multiplies_int8", multiplies_int8.__wrapped__)
+    monkeypatch.setattr(quantised_products, "multiplies_int8", multiplies_int8.__wrapped__)
     weight = QuantisedWeight.of(random(4, 8), torch.float32)
     assert weight.ordered() is weight
 
