@@ -6,9 +6,9 @@ import signal
 from contextlib import ExitStack
 
 from tests.pictures import picture
-from tests.server.fronts.test_front_ends import CONNECTIONS, all_gone, front_ends, samples
+from tests.server.fronts.test_front_ends import CONNECTIONS, all_gone, samples
 from tests.server.rpc.servers import address, channel, grpc_server, image_request, method
-from tests.server_processes import PATIENCE, running, wait_for
+from tests.server_processes import PATIENCE, running
 
 
 def test_front_ends_share_the_port_of_grpc() -> None:
@@ -30,17 +30,3 @@ def test_front_ends_share_the_port_of_grpc() -> None:
         with all_gone(server):
             server.process.send_signal(signal.SIGTERM)
             assert server.process.wait(PATIENCE) == 0
-
-
-def test_one_that_is_started_anew_takes_no_calls_before_it_is_ready() -> None:
-    with grpc_server(front_ends=2) as server:
-        victim = front_ends(server)[0]
-        victim.kill()
-        wait_for(lambda: victim not in front_ends(server))
-        is_back = False
-        while not is_back:
-            is_back = len(samples(server, "mass_ready")) == 3
-            for number in range(CONNECTIONS):
-                with channel(server) as connection:
-                    asked = image_request(picture(number))
-                    assert method(connection, "ModelInfer")(asked, timeout=PATIENCE).outputs
