@@ -3,8 +3,8 @@
     python -m benchmarks.tune_kernels
 
 For every linear of the three ViTs, in bfloat16: each candidate is checked against PyTorch's product and timed
-from a CUDA graph; the fastest is written with what it was measured on. Entries of other devices stay. Serving
-only reads the table. Without an NVIDIA GPU it ends with exit code 2.
+from a CUDA graph; the fastest is written at once, with what it was measured on. Entries of other devices
+stay. Serving only reads the table. Without an NVIDIA GPU it ends with exit code 2.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pathlib import Path
 from unittest import mock
 
 import torch
+from triton.errors import TritonError
 
 from benchmarks.gpu_models import VITS, relative_error
 from benchmarks.gpu_timing import graphed, medians, need_cuda
@@ -29,26 +30,30 @@ SAMPLES = 64
 SETS = 8
 TASKS = 20
 BUDGET = 0.05
+MOST_REGISTERS = 255  # that a thread may have
 
 
 def candidates(kernel: str) -> Iterator[TileShape]:
-    """Tiles that fit the multiprocessor's shared memory."""
+    """Tiles that fit the multiprocessor's shared memory, and whose sums fit their threads' registers."""
     sizes = (
         ((64, 128), (64, 128, 256), (64,)) if kernel == "expand" else ((64, 128), (32, 64, 128), (64, 128))
     )
     for m, n, k, warps, stages in product(*sizes, (4, 8), (3, 4)):
-        if 2 * stages * k * (m + n) <= 200 * 1024:
-            yield TileShape(m, n, k, 32, warps, stages)
-            if warps == 8:  # two blocks of them have all registers
-                yield TileShape(m, n, k, 32, warps, stages, max_registers=128)
+        if 2 * stages * k * (m + n) > 200 * 1024:
+            continue
+        # Of eight warps with half of the registers, two blocks have all that there are.
+        for limit in (0, 128) if warps == 8 else (0,):
+            if m * n // (32 * warps) < (limit or MOST_REGISTERS):
+                yield TileShape(m, n, k, 32, warps, stages, max_registers=limit)
 
 
 def fastest(
     case: Case, kernel: str, tiles: Sequence[TileShape], budget: float = BUDGET
-) -> tuple[TileShape, float]:
+) -> tuple[TileShape, float] | None:
     """The tile of `kernel` with which the case takes the least time, and that time in seconds.
 
-    Candidates that do not compile, for want of shared memory, or compute something else are out.
+    Candidates that do not compile, for want of registers or of shared memory, or compute something else are
+    out. None where all are.
     """
     wanted = case_output(case.variants()["separate"])
     times: dict[TileShape, float] = {}
@@ -61,30 +66,29 @@ def fastest(
             run = case.variants()["fused"]
             try:
                 right = relative_error(case_output(run), wanted) < AGREEMENT
-            except RuntimeError as error:
+            except (RuntimeError, TritonError) as error:
                 print(f"{tile}: {error}")
                 continue
             if right:
                 times[tile] = medians({"": graphed(run, case.x.device)}, case.x.device, budget)[""]
-    best = min(times, key=lambda tile: times[tile])
-    return best, times[best]
+    return min(times.items(), key=lambda timed: timed[1], default=None)
 
 
-def tune(device: torch.device, name: str) -> list[Entry]:
-    """The entries of this device, both kernels, every linear."""
-    entries = {}
+def tune(device: torch.device, name: str) -> Iterator[Entry]:
+    """Yields the entries of this device, both kernels, every linear, as they are found."""
     for architecture in VITS.values():
         for shape in linears(architecture).values():
             rank = min(shape) // TASKS
             case = Case.random(SAMPLES, architecture.num_tokens, shape, rank, SETS, device)
             for kernel, columns in (("shrink", rank), ("expand", shape[0])):
-                tile, seconds = fastest(case, kernel, list(candidates(kernel)))
+                found = fastest(case, kernel, list(candidates(kernel)))
+                if found is None:
+                    print(f"no tile of the {kernel} kernel computes {columns} columns of {shape[1]} numbers")
+                    continue
+                tile, seconds = found
                 source = f"fastest of the candidates at {len(case.x)} rows: {1e6 * seconds:.1f} us"
                 # What was measured to be the fastest promises no number of blocks.
-                entry = Entry(name, kernel, "bfloat16", columns, shape[1], tile, blocks=1, source=source)
-                entries[kernel, columns, shape[1]] = entry
-                print(entry, flush=True)
-    return list(entries.values())
+                yield Entry(name, kernel, "bfloat16", columns, shape[1], tile, blocks=1, source=source)
 
 
 def merged(before: Sequence[Entry], found: Sequence[Entry]) -> list[Entry]:
@@ -104,7 +108,9 @@ def main() -> None:
     """The command."""
     argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0]).parse_args()
     device = need_cuda()
-    write_table(merged(read_table(), tune(device, torch.cuda.get_device_name(device))))
+    for entry in tune(device, torch.cuda.get_device_name(device)):
+        print(entry, flush=True)
+        write_table(merged(read_table(), [entry]))
 
 
 if __name__ == "__main__":

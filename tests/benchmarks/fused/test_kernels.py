@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from triton.runtime.errors import OutOfResources, PTXASError
 
 from benchmarks import kernel_times as benchmark
 from benchmarks import tune_kernels
@@ -42,9 +43,41 @@ def test_the_variants_agree_and_are_timed() -> None:
 def test_tuning_takes_the_fastest_of_those_that_compute_the_product() -> None:
     good = tile_shape("shrink", torch.bfloat16, 6, 32, DEVICE)
     tiles = [good, replace(good, block_m=32)]
-    found, seconds = tune_kernels.fastest(_case(), "shrink", tiles, budget=0.0)
-    assert found in tiles
-    assert seconds > 0
+    found = tune_kernels.fastest(_case(), "shrink", tiles, budget=0.0)
+    assert found is not None
+    assert found[0] in tiles
+    assert found[1] > 0
+
+
+@pytest.mark.parametrize(
+    "error", [PTXASError("registers"), OutOfResources(300_000, 200_000, "memory"), RuntimeError("CUDA")]
+)
+def test_tuning_goes_on_after_a_tile_that_does_not_compile(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good = tile_shape("shrink", torch.bfloat16, 6, 32, DEVICE)
+    bad = replace(good, block_m=32)
+    # PyTorch's product, both tiles; once more PyTorch's product, and a tile alone
+    failures = iter([None, error, None, None, error])
+
+    def case_output(run: Callable[[], object]) -> torch.Tensor:
+        if (failure := next(failures)) is not None:
+            raise failure
+        return benchmark.case_output(run)
+
+    monkeypatch.setattr(tune_kernels, "case_output", case_output)
+    found = tune_kernels.fastest(_case(), "shrink", [bad, good], budget=0.0)
+    assert found is not None
+    assert found[0] == good
+    assert tune_kernels.fastest(_case(), "shrink", [bad], budget=0.0) is None
+
+
+@pytest.mark.parametrize("kernel", ["expand", "shrink"])
+def test_no_candidate_has_more_sums_than_registers(kernel: str) -> None:
+    tiles = list(tune_kernels.candidates(kernel))
+    assert tiles
+    for tile in tiles:
+        assert tile.block_m * tile.block_n < 32 * tile.num_warps * (tile.max_registers or 256)
 
 
 def test_a_tuned_entry_replaces_the_one_for_its_product_and_no_other(tmp_path: Path) -> None:
