@@ -16,7 +16,7 @@ from mass_serve.kernels.attention import fused as attention
 from mass_serve.kernels.embedding import fused as embedding
 from mass_serve.kernels.energies import fused as energies
 from mass_serve.kernels.gate import fused as gate
-from mass_serve.kernels.gpu_architecture import product_precision, warps_of
+from mass_serve.kernels.gpu_architecture import family_of, product_precision, warps_of
 from mass_serve.kernels.layer_norm.fused import ROW_WARPS, layer_norm_kernel
 from mass_serve.kernels.low_rank.fused import GROUP, alignment
 from mass_serve.kernels.low_rank.triton_kernels import expand_kernel, shrink_kernel
@@ -68,7 +68,7 @@ def product_variant(
 ) -> Variant:
     """The shrink or expand kernel of a linear, with the tile that the table has for that target."""
     columns = min(d_out, d_in) // TASKS if kernel == "shrink" else d_out
-    names = (target.architecture,)
+    names = family_of(target.architecture)
     entry = nearest_entry(kernel, dtype, columns, d_in, names, target.shared_bytes)
     constants = _constants(entry, dtype, d_in, packed, target)
     side = d_in if kernel == "shrink" else d_out

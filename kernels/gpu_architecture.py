@@ -8,6 +8,16 @@ from typing import Literal
 import torch
 
 Precision = Literal["ieee", "tf32x3"]
+# Architectures without entries in the table of tiles: one that has some, the same kind of matrix instructions
+# and no more shared memory.
+NEAREST_KIN = {
+    "sm_86": "sm_89",
+    "sm_87": "sm_80",
+    "sm_103": "sm_100",
+    "sm_110": "sm_100",
+    "sm_121": "sm_120",
+    "gfx950": "gfx942",
+}
 
 
 def architecture_of(device: torch.device) -> str:
@@ -15,6 +25,12 @@ def architecture_of(device: torch.device) -> str:
     if device.type != "cuda":
         return device.type
     return _architecture(torch.cuda.current_device() if device.index is None else device.index)
+
+
+def family_of(architecture: str) -> tuple[str, ...]:
+    """The architecture, and behind it the one whose tiles suit it where it has none of its own."""
+    kin = NEAREST_KIN.get(architecture)
+    return (architecture,) if kin is None else (architecture, kin)
 
 
 def product_precision(dtype: torch.dtype, architecture: str) -> Precision:

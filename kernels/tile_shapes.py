@@ -15,7 +15,7 @@ from typing import Literal
 
 import torch
 
-from mass_serve.kernels.gpu_architecture import architecture_of
+from mass_serve.kernels.gpu_architecture import architecture_of, family_of
 
 TABLE = Path(__file__).with_name("tile_shapes.json")
 Kernel = Literal["expand", "shrink"]
@@ -55,10 +55,11 @@ def tile_shape(
     """The tile of the entry for that product, or of the nearest one.
 
     Nearest is one of the same kernel and dtype that fits the device's shared memory: first for the device,
-    then for its architecture, then for the shape.
+    then for its architecture, then for one of the same family, then without a limit of registers, which suits
+    the GPU alone that it was chosen for, then for the shape.
     """
     name = str(dtype).removeprefix("torch.")
-    devices = (_device_name(device), architecture_of(device))
+    devices = (_device_name(device), *family_of(architecture_of(device)))
     return nearest_entry(kernel, name, columns, d_in, devices, shared_bytes(device)).tile
 
 
@@ -82,15 +83,24 @@ def nearest_entry(
         stages = tile.num_stages * (tile.block_m + tile.block_n) * tile.block_k
         return room is None or stages * getattr(torch, dtype).itemsize + BARRIER_BYTES <= room
 
-    def distance(entry: Entry) -> tuple[int, float]:
+    def distance(entry: Entry) -> tuple[int, bool, float]:
         shape = abs(math.log2(entry.columns / columns)) + abs(math.log2(entry.d_in / d_in))
-        return devices.index(entry.device) if entry.device in devices else len(devices), shape
+        if entry.device in devices:
+            return devices.index(entry.device), False, shape
+        return len(devices), entry.tile.max_registers > 0, shape
 
     entries = [entry for entry in _table() if (entry.kernel, entry.dtype) == (kernel, dtype)]
     entries = [entry for entry in entries if fits(entry.tile)]
     if not entries:
         raise ValueError(f"no tile of the {kernel} kernel in {dtype} fits {room} bytes of shared memory")
     return min(entries, key=distance)
+
+
+def compiler_options(tile: TileShape, architecture: str) -> dict[str, int]:
+    """Triton's options for a kernel with that tile. Only NVIDIA's compiler takes a limit of registers."""
+    limited = tile.max_registers > 0 and architecture.startswith("sm_")
+    limit = {"maxnreg": tile.max_registers} if limited else {}
+    return {"num_warps": tile.num_warps, "num_stages": tile.num_stages} | limit
 
 
 def shared_bytes(device: torch.device) -> int | None:

@@ -47,7 +47,7 @@ from mass_serve.kernels.low_rank.triton_kernels import expand_kernel, shrink_ker
 from mass_serve.kernels.packed_rows import PackedRows, bytes_of_row
 from mass_serve.kernels.records import Fields, LinearField, address, record
 from mass_serve.kernels.segment_plan import SegmentPlan, Tiling
-from mass_serve.kernels.tile_shapes import TileShape, tile_shape
+from mass_serve.kernels.tile_shapes import TileShape, compiler_options, tile_shape
 
 # Tiles of rows that share the columns of W in the cache.
 GROUP = 8
@@ -279,17 +279,15 @@ def _shrink(x: Tensor, plan: SegmentPlan, place: LinearPlace, tokens: int) -> Te
 
 
 def _common(x: Tensor, tile: TileShape, place: LinearPlace) -> dict[str, object]:
-    # AMD's compiler has no such option, and no tile of its GPUs such a limit.
-    limit = {"maxnreg": tile.max_registers} if tile.max_registers else {}
-    return limit | {
+    architecture = architecture_of(x.device)
+    return {
         "BLOCK_K": tile.block_k,
         "EVEN_K": place.d_in % tile.block_k == 0,
         "ALIGN_IN": alignment(x.element_size(), place.d_in),
         # The interpreter's bfloat16 arithmetic is wrong; its casts are right.
         "UPCAST": INTERPRETED,
-        "PRECISION": product_precision(x.dtype, architecture_of(x.device)),
-        "num_warps": tile.num_warps,
-        "num_stages": tile.num_stages,
+        "PRECISION": product_precision(x.dtype, architecture),
+        **compiler_options(tile, architecture),
     }
 
 

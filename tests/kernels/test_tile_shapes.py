@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 
 import pytest
 import torch
 
 from benchmarks.gpu_targets import TARGETS
-from mass_serve.kernels.tile_shapes import Kernel, TileShape, nearest_entry, read_table, tile_shape
+from mass_serve.kernels import tile_shapes
+from mass_serve.kernels.gpu_architecture import NEAREST_KIN
+from mass_serve.kernels.tile_shapes import (
+    Kernel,
+    TileShape,
+    compiler_options,
+    nearest_entry,
+    read_table,
+    tile_shape,
+)
 
 CPU = torch.device("cpu")
 
@@ -22,6 +31,31 @@ def test_an_entry_is_found_for_its_own_product() -> None:
 def test_a_device_of_no_entry_takes_that_of_its_architecture() -> None:
     found = nearest_entry("expand", "bfloat16", 768, 768, ("a new card", "sm_80"), None)
     assert found.device == "sm_80"
+
+
+@pytest.mark.parametrize(("architecture", "kin"), NEAREST_KIN.items())
+@pytest.mark.parametrize("kernel", ["expand", "shrink"])
+def test_an_architecture_of_no_entry_takes_that_of_its_family(
+    kernel: Kernel, architecture: str, kin: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = nearest_entry(kernel, "bfloat16", 768, 768, (kin,), None)
+    assert wanted.device == kin
+    monkeypatch.setattr(tile_shapes, "architecture_of", lambda _: architecture)
+    assert tile_shape(kernel, torch.bfloat16, 768, 768, CPU) == wanted.tile
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_a_device_of_no_family_gets_no_limit_of_another(dtype: str) -> None:
+    devices = ("a new card", "sm_75")
+    assert nearest_entry("expand", dtype, 768, 768, devices, None).tile.max_registers == 0
+
+
+def test_nvidias_compiler_alone_is_given_a_limit_of_registers() -> None:
+    limited = TileShape(128, 128, 64, 32, num_warps=8, num_stages=3, max_registers=128)
+    warps_and_stages = {"num_warps": 8, "num_stages": 3}
+    assert compiler_options(limited, "sm_90") == warps_and_stages | {"maxnreg": 128}
+    assert compiler_options(replace(limited, max_registers=0), "sm_90") == warps_and_stages
+    assert compiler_options(limited, "gfx950") == warps_and_stages
 
 
 @pytest.mark.parametrize("architecture", [target.architecture for target in TARGETS.values()])
