@@ -10,10 +10,11 @@ both of one dtype: bfloat16, float16, or float32, whose products are nearly in f
 `kernels.gpu_architecture.product_precision`). `first_attention` has the query of each sample's first token
 alone: q and y are [B, H d], kv is [N, 2 H d].
 
-Only y is written, every element once; samples in the plan's tail come out as zeros, and their keys are not
-read. A row's bits depend on its sample alone: the tiles of queries and of keys begin where the sample does,
-one program takes all keys of its queries in ascending order, and none of its sizes follows from the batch.
-Softmax and sums are in float32; `exp(q k^T / sqrt(d) - max)` is rounded to the dtype before it multiplies v.
+Only y is written, every element once. Samples in the plan's tail come out as zeros, and neither their queries
+nor their keys are read; so does the first query of a sample without tokens. A row's bits depend on its sample
+alone: the tiles of queries and of keys begin where the sample does, one program takes all keys of its queries
+in ascending order, and none of its sizes follows from the batch. Softmax and sums are in float32;
+`exp(q k^T / sqrt(d) - max)` is rounded to the dtype before it multiplies v.
 """
 
 from __future__ import annotations
@@ -68,8 +69,8 @@ def attention_kernel(
     """One head of BLOCK_M queries of one sample, of this module's docstring.
 
     Rows of q, of k and v, and of y are so many numbers apart. `offsets` are the samples' where they are
-    RAGGED; else every sample has as many `tokens`. With FIRST the query is row b of q, and so is its y. SCALE
-    is that of `exp2`.
+    RAGGED, and `sample_segments` those of their rows; else every sample has as many `tokens`, and a segment.
+    With FIRST the query is row b of q, and so is its y. SCALE is that of `exp2`.
     """
     program, head = tl.program_id(0), tl.program_id(1)
     sample, first_query = program // blocks, program % blocks * BLOCK_M
@@ -88,10 +89,12 @@ def attention_kernel(
     places, columns = first_query + tl.arange(0, BLOCK_M), tl.arange(0, BLOCK_D)
     wanted = (places < queries)[:, None] & (columns < HEAD)[None, :]
     y += query_row * y_stride + head * HEAD + places[:, None] * y_stride + columns[None, :]
-    if not RAGGED:  # noqa: SIM102 - one is known when the kernel is compiled
-        if tl.load(sample_segments + sample) < 0:
-            tl.store(y, tl.zeros((BLOCK_M, BLOCK_D), dtype=y.dtype.element_ty), mask=wanted)
-            return
+    of_sample = sample_segments + sample
+    if RAGGED:
+        of_sample = sample_segments + first_row
+    if tl.load(of_sample, mask=length > 0, other=-1) < 0:
+        tl.store(y, tl.zeros((BLOCK_M, BLOCK_D), dtype=y.dtype.element_ty), mask=wanted)
+        return
     q += query_row * q_stride + head * HEAD + places[:, None] * q_stride + columns[None, :]
     k += first_row * kv_stride + head * HEAD
     v += first_row * kv_stride + head * HEAD

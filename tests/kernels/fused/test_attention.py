@@ -25,8 +25,10 @@ def _plan(samples: int, used: int) -> SegmentPlan:
     return plan
 
 
-def _of_texts(lengths: Sequence[int]) -> SegmentPlan:
-    return _plan(len(lengths), len(lengths)).of_tokens([0, *accumulate(lengths)])
+def _of_texts(lengths: Sequence[int], used: int | None = None) -> SegmentPlan:
+    """The plan of the tokens of texts, of which the first `used` have a segment; all if left out."""
+    texts = _plan(len(lengths), len(lengths) if used is None else used)
+    return texts.of_tokens([0, *accumulate(lengths)])
 
 
 def _of_each(x: Tensor, lengths: Sequence[int]) -> list[Tensor]:
@@ -127,6 +129,32 @@ def test_the_tail_is_zero_and_nothing_of_it_is_read() -> None:
     ):
         assert found[0].isfinite().all()
         assert found[1:].eq(0).all()
+
+
+@pytest.mark.parametrize("reach", [None, 4])
+def test_the_tail_of_texts_is_zero_and_nothing_of_it_is_read(reach: int | None) -> None:
+    lengths = (20, 70, 3)
+    qkv = torch.randn(sum(lengths), 1, 3 * 16, device=DEVICE)
+    qkv[20:] = torch.nan
+    plan = _of_texts(lengths, used=1)
+    found = planned_attention(qkv, plan, heads=1, reach=reach)
+    assert found[:20].isfinite().all()
+    assert found[20:].eq(0).all()
+    firsts = first_attention(qkv[[0, 20, 90], :, :16], qkv[..., 16:], plan, heads=1, reach=reach)
+    assert firsts[0].isfinite().all()
+    assert firsts[1:].eq(0).all()
+
+
+@pytest.mark.parametrize("reach", [None, 4])
+def test_the_first_token_of_an_empty_text_is_zero(reach: int | None) -> None:
+    lengths = (0, 5, 0, 3, 0)
+    qkv = torch.randn(sum(lengths), 1, 3 * 16, device=DEVICE)
+    plan = _of_texts(lengths)
+    queries = torch.full((len(lengths), 1, 16), torch.nan, device=DEVICE)
+    queries[[1, 3]] = qkv[[0, 5], :, :16]
+    firsts = first_attention(queries, qkv[..., 16:], plan, heads=1, reach=reach)
+    assert firsts[[0, 2, 4]].eq(0).all()
+    assert torch.equal(firsts[[1, 3]], planned_attention(qkv, plan, heads=1, reach=reach)[[0, 5]])
 
 
 def test_what_is_not_finite_stays_so_in_its_sample() -> None:
