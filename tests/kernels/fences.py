@@ -11,6 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from mass_serve.kernels.segment_plan import SegmentPlan, Tiling
+
 FENCE = 512  # numbers, on both sides: more than a tile has columns, and a multiple of every alignment
 T = TypeVar("T")
 
@@ -35,7 +37,7 @@ class Fences:
 
     @contextmanager
     def around_new_memory(self) -> Iterator[None]:
-        """Inside the block outputs and scratch have fences too, and are full of NaN."""
+        """Inside the block outputs, scratch and what plans hold have fences too, and the former are NaN."""
 
         def new_empty(
             own: Tensor, *size: int, dtype: torch.dtype | None = None, device: torch.device | None = None
@@ -46,7 +48,19 @@ class Fences:
         def empty(*size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
             return self._room(torch.Size(size), dtype, device)
 
+        cut, tiles_of = SegmentPlan._cut, SegmentPlan.tiles
+
+        def fenced_cut(plan: SegmentPlan, *segments: Any) -> None:
+            cut(plan, *segments)
+            for name in ("offsets", "sample_segments", "table", "token_offsets"):
+                setattr(plan, name, self.around(getattr(plan, name)))
+
+        def tiles(plan: SegmentPlan, tiling: Tiling) -> Tensor:
+            return self.around(tiles_of(plan, tiling))
+
         with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(SegmentPlan, "_cut", fenced_cut)
+            patch.setattr(SegmentPlan, "tiles", tiles)
             patch.setattr(Tensor, "new_empty", new_empty)
             patch.setattr(torch, "empty", empty)
             yield

@@ -25,7 +25,9 @@ from mass_serve.kernels import (
     subspace_energies,
     subspace_residuals,
 )
+from mass_serve.kernels.attention.fused import first_attention, planned_attention
 from mass_serve.kernels.backend import backend
+from mass_serve.kernels.segment_plan import SegmentPlan
 from tests.interpreter import DEVICE
 from tests.kernels.fences import Fences
 from tests.kernels.projectors import random_projectors
@@ -88,6 +90,39 @@ def test_kernels_of_rows_touch_nothing_else(width: int) -> None:
     _same_between_fences(
         partial(segmented_positions, segment_offsets=OFFSETS), patches, vectors[0], positions
     )
+
+
+@pytest.mark.parametrize("width", [16, 20])
+def test_attention_in_images_touches_nothing_else(width: int) -> None:
+    qkv = torch.randn(4, 7, 2 * 3 * width, device=DEVICE)
+    both = partial(_attention, make=lambda: _plan_of(4, used=3))
+    _same_between_fences(both, qkv[:, :1, : 2 * width].contiguous(), qkv)
+
+
+@pytest.mark.parametrize("reach", [None, 3])
+def test_attention_in_texts_touches_nothing_else(reach: int | None) -> None:
+    offsets = (0, 5, 5, 75, 80, 83)
+    qkv = torch.randn(83, 1, 2 * 3 * 16, device=DEVICE)
+    make = partial(_plan_of(5, used=4).of_tokens, offsets)
+    queries = torch.randn(5, 1, 2 * 16, device=DEVICE)
+    _same_between_fences(partial(_attention, make=make, reach=reach), queries, qkv)
+
+
+def _plan_of(samples: int, used: int) -> SegmentPlan:
+    """A plan of two segments, whose last samples have none."""
+    plan = SegmentPlan(samples, 2, 1, DEVICE)
+    plan.update([0, 1, used], [torch.zeros(1, dtype=torch.int64)] * 2, [False, False])
+    return plan
+
+
+def _attention(
+    queries: Tensor, qkv: Tensor, make: Callable[[], SegmentPlan], reach: int | None = None
+) -> Tensor:
+    """The attention of all tokens, and behind it that of the first ones."""
+    plan = make()
+    kv = qkv[..., qkv.shape[-1] // 3 :]
+    every = planned_attention(qkv, plan, heads=2, reach=reach)
+    return torch.cat([every.flatten(), first_attention(queries, kv, plan, heads=2, reach=reach).flatten()])
 
 
 def test_the_routers_kernels_touch_nothing_else() -> None:
