@@ -17,8 +17,16 @@ from mass_serve.engine import DeviceLostError
 from mass_serve.model_store.errors import StoreError
 from mass_serve.server.errors import ServiceError
 
-# What a front end tells apart. All else is something that went wrong, in words.
-TOLD = (StoreError, ServiceError, ValueError, MemoryError, ArithmeticError, DeviceLostError)
+# What a front end tells apart, of two that apply the first. All else is something that went wrong, in words.
+TOLD = (
+    StoreError,
+    ServiceError,
+    ValueError,
+    MemoryError,
+    FloatingPointError,
+    ArithmeticError,
+    DeviceLostError,
+)
 
 
 def dumps(found: object) -> bytes:
@@ -34,9 +42,13 @@ def dumps(found: object) -> bytes:
 def loads(body: bytearray) -> Any:
     """Returns a result. Raises the error that there was instead."""
     found = pickle.loads(body)
-    if isinstance(found, BaseException):
-        raise found
-    return found
+    try:
+        if isinstance(found, BaseException):
+            raise found
+        return found
+    finally:
+        # The error's traceback has this frame, which would keep the error and all that its callers have.
+        del found
 
 
 def _told(error: BaseException) -> Exception:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from itertools import count
@@ -16,9 +15,13 @@ import structlog
 
 from mass_serve.engine import AnyQuery, ServingEngine
 from mass_serve.server.fronts.answer_form import dumps
-from mass_serve.server.fronts.frames import Channel, Frame, Kind, WrongFrameError
+from mass_serve.server.fronts.frames import Channel, Frame, Kind, Part, WrongFrameError
+from mass_serve.server.fronts.outbox import Outbox
 from mass_serve.server.fronts.query_form import unpacked
 from mass_serve.server.fronts.remote_engine import Description
+
+# How often a front end may ask before it has an answer. A second batch tries an engine before it serves.
+MOST_ASKED = {Kind.BATCH: 2, Kind.LOAD: 1, Kind.SCRAPE: 1}
 
 log = structlog.get_logger(__name__)
 
@@ -49,23 +52,23 @@ class Desk:
         self._changing: set[int] = set()  # the numbers of its questions for another engine
         self._asking = threading.Lock()
         self._rendering: Future[bytes] | None = None
+        self._asked: dict[int, Kind] = {}  # by number, until the answer is sent
         # A front end that does not read shall hold up nobody but itself.
-        self._unsent: queue.SimpleQueue[tuple[Kind, int, object] | None] = queue.SimpleQueue()
-        self._speaking = threading.Thread(target=self._speak, name=f"{name} answers", daemon=True)
+        self._outbox = Outbox[object](channel, f"{name} answers", self._written)
 
     def start(self) -> None:
         """Begins to listen and to speak."""
-        self._speaking.start()
+        self._outbox.start()
         threading.Thread(target=self._listen, name=self.name, daemon=True).start()
 
     def close(self) -> None:
         """Ends the channel, which the front end takes for an end of the service."""
-        self._unsent.put(None)
+        self._outbox.close()
         self._channel.hang_up()
 
     def tell(self, kind: Kind, number: int = 0, said: object = None) -> None:
         """Says something to the front end, which may have ended; returns at once."""
-        self._unsent.put((kind, number, said))
+        self._outbox.put(kind, number, said)
 
     def answer(self, number: int, found: object) -> None:
         """Answers what was asked with that number, with a result or an error."""
@@ -89,24 +92,29 @@ class Desk:
                 self.tell(Kind.RENDER)
             return self._rendering
 
-    def _speak(self) -> None:
-        with suppress(OSError):
-            while (message := self._unsent.get()) is not None:
-                kind, number, said = message
-                self._channel.send(kind, number, dumps(said))
+    def _written(self, kind: Kind, number: int, said: object) -> Sequence[Part]:
+        if kind is Kind.ANSWER:
+            self._asked.pop(number, None)
+        try:
+            return (dumps(said),)
+        except Exception as error:  # whoever asked shall not wait for ever
+            log.exception("an answer cannot be sent", front_end=self.name)
+            return (dumps(RuntimeError(f"the answer cannot be sent: {error}")),)
 
     def _listen(self) -> None:
         try:
             while (frame := self._channel.receive()) is not None:
                 self._hear(frame)
-        except (WrongFrameError, ValueError, LookupError, TypeError) as error:
-            log.error("a front end says what makes no sense", front_end=self.name, error=str(error))
+        except Exception as error:  # whatever it was, nobody would listen any more
+            log.error("a front end says what makes no sense", front_end=self.name, error=repr(error))
         self.close()
-        self._speaking.join()
+        self._outbox.join()
         self._channel.close()
         self._held.clear()
 
     def _hear(self, frame: Frame) -> None:
+        if frame.kind in MOST_ASKED:
+            self._note_asked(frame)
         match frame.kind:
             case Kind.BATCH:
                 self._take_batch(frame)
@@ -128,6 +136,13 @@ class Desk:
                         self._rendering.set_result(bytes(frame.body))
             case _:
                 raise WrongFrameError(f"a front end does not say {frame.kind.name}")
+
+    def _note_asked(self, frame: Frame) -> None:
+        asked = self._asked.copy()
+        most = MOST_ASKED[frame.kind]
+        if frame.number in asked or list(asked.values()).count(frame.kind) >= most:
+            raise WrongFrameError(f"a front end asks {frame.kind.name} at most {most} times at once")
+        self._asked[frame.number] = frame.kind
 
     def _prefetch(self, frame: Frame) -> None:
         if (engine := self._held.get(frame.number)) is not None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import socket
 import struct
-import threading
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -59,19 +58,17 @@ class Frame:
 
 
 class Channel:
-    """One end of the socket. Any thread may send; one receives."""
+    """One end of the socket. One thread sends, and one receives."""
 
     def __init__(self, connected: socket.socket) -> None:
         self._socket = connected
-        self._sending = threading.Lock()
 
     def send(self, kind: Kind, number: int = 0, *parts: Part) -> None:
         """Sends a message whose body is all of the parts. Raises OSError where nobody reads any more."""
         views = [memoryview(part).cast("B") for part in parts if memoryview(part).nbytes]
-        with self._sending:
-            self._socket.sendall(HEAD.pack(MAGIC, kind, number, sum(view.nbytes for view in views)))
-            for view in views:
-                self._socket.sendall(view)
+        self._socket.sendall(HEAD.pack(MAGIC, kind, number, sum(view.nbytes for view in views)))
+        for view in views:
+            self._socket.sendall(view)
 
     def receive(self) -> Frame | None:
         """Waits for a message; None once there will be none. Raises WrongFrameError."""

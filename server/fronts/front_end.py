@@ -12,7 +12,7 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -149,14 +149,18 @@ class FrontServer(DrainingServer):
 
 
 class FrontScrapes:
-    """Answers for all processes what Prometheus asks any of them."""
+    """Answers for all processes what Prometheus asks any of them. Whoever asks meanwhile gets the same."""
 
     def __init__(self, link: Link) -> None:
         self._link = link
+        self._asked: Future[bytearray] | None = None
 
     async def text(self) -> bytes:
         """Returns the exposition of all processes."""
-        found: bytes = loads(await asyncio.wrap_future(self._link.asked(Kind.SCRAPE)))
+        if self._asked is None or self._asked.done():
+            self._asked = self._link.asked(Kind.SCRAPE)
+        # Others may wait for it when this one leaves.
+        found: bytes = loads(await asyncio.shield(asyncio.wrap_future(self._asked)))
         return found
 
 

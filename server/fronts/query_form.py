@@ -1,7 +1,7 @@
 """Queries as bytes, for the process that has the device: a head in JSON, and the tensors behind it.
 
-body = packed(queries, handle=3)           # in a front end
-handle, queries = unpacked(b"".join(body)) # where the device is
+body = packed(queries, handle=3)  # in a front end
+handle, queries = unpacked(bytearray(b"".join(body)))  # where the device is
 
 Whoever reads them believes nothing: a front end speaks with the whole world.
 """

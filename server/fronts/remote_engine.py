@@ -39,10 +39,6 @@ class TokenizerContent:
         """Takes it of a tokenizer."""
         return cls(tokenizer.content, tokenizer.max_tokens, tokenizer.truncation)
 
-    def tokenizer(self) -> TextTokenizer:
-        """Makes the tokenizer of it."""
-        return TextTokenizer(self.content, self.max_tokens, self.truncation)
-
 
 @dataclass(frozen=True)
 class Description:
@@ -90,14 +86,18 @@ class CountedElsewhere:
 class RemoteEngine:
     """An engine in another process; a `ServingEngine`."""
 
-    def __init__(self, described: Description, link: Link, prefetches: bool) -> None:
-        """`prefetches` tells whether the device's process drops tasks from memory at all."""
+    def __init__(
+        self, described: Description, link: Link, prefetches: bool, previous: ServingEngine | None = None
+    ) -> None:
+        """`prefetches` tells whether the device's process drops tasks from memory at all.
+
+        Of the `previous` engine the tokenizer is taken over where it is the same.
+        """
         self.described = described
         self.store_revision = described.store_revision
         self.tasks, self.groups, self.left_out = described.tasks, described.groups, described.left_out
         self.modes, self.gives_residuals = described.modes, described.gives_residuals
-        words = described.tokenizer
-        self.tokenizer = None if words is None else words.tokenizer()
+        self.tokenizer = _tokenizer(described.tokenizer, previous)
         self.nbytes: Mapping[str, int] = {}
         self.set_cache = self.resident_tasks = CountedElsewhere()
         self._link, self._prefetches = link, prefetches
@@ -123,6 +123,16 @@ class RemoteEngine:
             raise ValueError(f"{len(queries)} queries gave {len(report.answers)} answers")
         answers = [_placed(answer, query) for answer, query in zip(report.answers, queries, strict=True)]
         return replace(report, answers=answers)
+
+
+def _tokenizer(wanted: TokenizerContent | None, previous: ServingEngine | None) -> TextTokenizer | None:
+    """Returns the previous engine's where it is the same: all threads wait for seconds for a large one."""
+    if wanted is None:
+        return None
+    before = None if previous is None else previous.tokenizer
+    if before is not None and TokenizerContent.of(before) == wanted:
+        return before
+    return TextTokenizer(wanted.content, wanted.max_tokens, wanted.truncation)
 
 
 def _placed(answer: AnyAnswer | None, query: AnyQuery) -> AnyAnswer | None:
@@ -163,7 +173,7 @@ class RemoteSource:
         }
         described: Description = self._link.ask(Kind.LOAD, json.dumps(wanted).encode())
         self._revision = described.store_revision
-        return RemoteEngine(described, self._link, self._prefetches)
+        return RemoteEngine(described, self._link, self._prefetches, previous)
 
     def next(self) -> RemoteSource:
         """The store itself: a next revision is not asked by front ends."""

@@ -15,11 +15,9 @@ def merged(expositions: Mapping[str, str], label: str) -> str:
     for process, text in sorted(expositions.items()):
         name = ""
         for line in text.splitlines():
-            if line.startswith("# HELP "):
+            if line.startswith(("# HELP ", "# TYPE ")):
                 name = line.split(" ", 3)[2]
-                headers.setdefault(name, [])
-            if line.startswith("#"):
-                if line not in headers[name]:
+                if line not in headers.setdefault(name, []):
                     headers[name].append(line)
             elif line:
                 samples.setdefault(name, []).append(_labelled(line, f'{label}="{process}"'))

@@ -23,7 +23,6 @@ from mass_serve.engine import (
 from mass_serve.model_store.errors import IntegrityError
 from mass_serve.server.errors import NotFoundError
 from mass_serve.server.fronts.answer_form import dumps, loads
-from mass_serve.server.fronts.desk import Desk
 from mass_serve.server.fronts.frames import HEAD, MAGIC, Channel, Kind, WrongFrameError
 from mass_serve.server.fronts.listening import listen_together
 from mass_serve.server.fronts.query_form import LENGTH, packed, unpacked
@@ -138,6 +137,8 @@ class OddError(Exception):
         (torch.OutOfMemoryError("full"), MemoryError, "full"),
         (json.JSONDecodeError("bad", "x", 0), ValueError, "bad"),
         (DeviceLostError("gone"), DeviceLostError, "gone"),
+        (FloatingPointError("not finite"), FloatingPointError, "not finite"),
+        (ZeroDivisionError("by zero"), ArithmeticError, "by zero"),
         (OddError("a", "b"), RuntimeError, "OddError: a b"),
         (SystemExit("end"), RuntimeError, "SystemExit: end"),
     ],
@@ -202,47 +203,3 @@ def test_an_engine_is_described_whole() -> None:
     described = loads(bytearray(dumps(Description.of(engine, handle=1, number=2))))
     assert described == Description.of(engine, handle=1, number=2)
     assert list(described.tasks) == ["digits", "signs"]
-
-
-class NothingBehind:
-    """What a desk has behind it that nobody asks anything."""
-
-    def submit(self, *_: object) -> None:
-        raise AssertionError
-
-    def description(self, *_: object) -> Description:
-        raise AssertionError
-
-    def exposition(self) -> bytes:
-        raise AssertionError
-
-
-def test_a_front_end_that_reads_nothing_holds_nobody_up() -> None:
-    ours, theirs = socket.socketpair()
-    with theirs:
-        desk = Desk(Channel(ours), "front_end_1", NothingBehind())
-        desk.start()
-        large = torch.zeros(1 << 20)
-        for number in range(10):  # returns, though no socket takes so much
-            desk.answer(number, large)
-        frame = Channel(theirs).receive()
-        assert frame is not None
-        assert loads(frame.body).equal(large)
-        desk.close()
-
-
-def test_a_front_end_that_says_nonsense_is_cut_off() -> None:
-    ours, theirs = socket.socketpair()
-    with theirs:
-        desk = Desk(Channel(ours), "front_end_1", NothingBehind())
-        desk.start()
-        channel = Channel(theirs)
-        channel.send(Kind.BATCH, 3, b"no queries")
-        frame = channel.receive()
-        assert frame is not None
-        assert frame.number == 3
-        with pytest.raises(ValueError, match="cannot be read"):
-            loads(frame.body)
-        channel.send(Kind.STOP)  # is not for a front end to say
-        assert channel.receive() is None
-        desk.close()
