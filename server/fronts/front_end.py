@@ -187,6 +187,7 @@ def main(listener: socket.socket, connected: socket.socket) -> int:
         app.router.lifespan_context = partial(_once_ready, app.router.lifespan_context, service, link)
     service.waits_for_others = not begin.joins
     metrics: Metrics = app.state.metrics
+    metrics.leave_loads_out()
     app.state.scrapes = FrontScrapes(link)
     with ThreadPoolExecutor(1, "render") as renderer:
         orders = Orders(link, lambda: renderer.submit(tell_metrics, link, metrics))

@@ -241,6 +241,11 @@ class Metrics(GuardingMetrics, GroupMetrics, AnswerCacheMetrics):
         self._tasks.serve(engine.tasks)
         self._engine.watch(engine)
 
+    def leave_loads_out(self) -> None:
+        """Tells nothing of loads: the process that reads the store for this one does."""
+        for one in (self.load_duration, self.load_failures):
+            self.registry.unregister(one)
+
     def load_failed(self) -> None:
         """Counts a load that failed."""
         self.load_failures.inc()

@@ -117,6 +117,7 @@ def _tasks_and_metrics_are_of_all(server: RunningServer) -> None:
     assert samples(server, "mass_ready") == {"device": 1, "front_end_1": 1, "front_end_2": 1}
     memory = samples(server, "mass_device_memory_bytes", kind="pretrained")
     assert list(memory) == ["device"], "the weights are there once"
+    assert samples(server, "mass_task_load_duration_seconds_count") == {"device": 1}, "one load for all"
 
 
 @pytest.fixture
