@@ -54,6 +54,10 @@ def product_variants(encoder: Sizes, target: Target = H200) -> Iterator[Variant]
                 yield product_variant(
                     "expand", d_out, d_in, dtype=dtype, packed=packed, target=target, **options
                 )
+            # The first pass has the shared weights alone.
+            yield product_variant(
+                "expand", d_out, d_in, dtype=dtype, target=target, LOW_RANK=False, **options
+            )
 
 
 def product_variant(
