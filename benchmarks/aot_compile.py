@@ -94,7 +94,7 @@ class Compiled:
     blocks: int  # that a multiprocessor holds at once
     matrix_instructions: int  # of any kind
     fast_matrix_instructions: int  # of the kind that the target is fast with
-    narrowest_load: int  # bytes, of global memory in loops that multiply matrices; 0 where nothing is loaded
+    narrowest_load: int  # bytes, of global memory in loops that multiply matrices; 0 where one loads nothing
 
 
 class CompileError(Exception):
@@ -125,7 +125,7 @@ def compile_variant(variant: Variant, target: Target = H200) -> Compiled:
         shared_bytes=built.metadata.shared,
         tensor_columns=getattr(built.metadata, "tmem_size", 0),
     )
-    loads = [size for loop in product_loops(text) for size in loop.loads]
+    narrowest = [min(loop.loads, default=0) for loop in product_loops(text)]
     return Compiled(
         registers,
         spilled,
@@ -133,7 +133,7 @@ def compile_variant(variant: Variant, target: Target = H200) -> Compiled:
         blocks,
         len(PRODUCT.findall(text)),
         text.count(target.matrix_instruction),
-        min(loads, default=0),
+        min(narrowest, default=0),
     )
 
 

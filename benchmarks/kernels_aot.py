@@ -41,6 +41,7 @@ def problems(variant: Variant, compiled: Compiled, target: Target) -> list[str]:
         > target.shared_bytes,
         "there is no matrix instruction": multiplies and compiled.matrix_instructions == 0,
         f"there is no {target.matrix_instruction}": fast and compiled.fast_matrix_instructions == 0,
+        "a main loop has no load that is recognised": multiplies and compiled.narrowest_load == 0,
         f"a main loop loads {compiled.narrowest_load} bytes at a time, not {wide}": narrow,
         f"a multiprocessor holds {compiled.blocks} blocks, not {variant.blocks}": compiled.blocks
         < variant.blocks,

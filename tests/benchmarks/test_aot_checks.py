@@ -36,7 +36,9 @@ def test_the_gate_compiles_each_product_once_in_every_form(name: str) -> None:
     forms = {(one.name, one.dtype, one.constants["PACKED"]) for one in variants if "PACKED" in one.constants}
     kernels = ("expand_kernel", "shrink_kernel", "embedding_kernel")
     assert forms == set(product(kernels, DTYPES, (False, True)))
-    activations = {one.constants["ACTIVATION"] for one in variants if one.name == "expand_kernel"}
+    expands = [one for one in variants if one.name == "expand_kernel"]
+    assert {one.dtype for one in expands if not one.constants["LOW_RANK"]} == set(DTYPES)
+    activations = {one.constants["ACTIVATION"] for one in expands}
     assert activations == {None, "gelu", "quick_gelu"}
 
 
@@ -51,6 +53,7 @@ def test_a_variant_with_nothing_wrong_has_no_problem() -> None:
         ({"shared_bytes": 300_000}, "300000 bytes of shared memory are more than there are"),
         ({"matrix_instructions": 0}, "there is no matrix instruction"),
         ({"fast_matrix_instructions": 0}, "there is no wgmma.mma_async"),
+        ({"narrowest_load": 0}, "a main loop has no load that is recognised"),
         ({"narrowest_load": 8}, "a main loop loads 8 bytes at a time, not 16"),
         ({"blocks": 1}, "a multiprocessor holds 1 blocks, not 2"),
     ],
