@@ -12,6 +12,7 @@ import triton
 
 from benchmarks.aot_compile import H200, TYPES, Variant
 from benchmarks.gpu_targets import ENCODERS, Sizes, Target
+from mass_serve.kernels.activations import ACTIVATIONS
 from mass_serve.kernels.attention import fused as attention
 from mass_serve.kernels.embedding import fused as embedding
 from mass_serve.kernels.energies import fused as energies
@@ -35,6 +36,7 @@ def all_variants(encoders: list[str], target: Target) -> Iterator[Variant]:
     seen: set[str] = set()
     widths = sorted({ENCODERS[name].width for name in encoders})
     variants = [one for name in encoders for one in product_variants(ENCODERS[name], target)]
+    variants += activation_variants(target)
     for one in [*variants, *(other for width in widths for other in row_variants(width, target))]:
         if (key := str(one.described())) not in seen:
             seen.add(key)
@@ -58,6 +60,14 @@ def product_variants(encoder: Sizes, target: Target = H200) -> Iterator[Variant]
             yield product_variant(
                 "expand", d_out, d_in, dtype=dtype, target=target, LOW_RANK=False, **options
             )
+
+
+def activation_variants(target: Target = H200) -> Iterator[Variant]:
+    """Yields the expand kernel with every activation, those of other encoders' families among them."""
+    d_out, d_in = ENCODERS[OF_EVERY_DTYPE].linears["fc1"]
+    for activation in ACTIVATIONS:
+        for packed in (False, True):
+            yield product_variant("expand", d_out, d_in, packed=packed, target=target, ACTIVATION=activation)
 
 
 def product_variant(
@@ -178,9 +188,13 @@ def attention_variants(target: Target = H200) -> Iterator[Variant]:
         yield attention_variant(dtype, 64, target=target)
     for width in (32, 80):
         yield attention_variant("bfloat16", width, target=target)
+    yield attention_variant("float32", 80, target=target)
     yield attention_variant("bfloat16", 64, target=target, RAGGED=True)
     yield attention_variant("bfloat16", 64, local=True, target=target, RAGGED=True)
-    yield attention_variant("bfloat16", 64, target=target, FIRST=True, BLOCK_M=attention.LEAST)
+    for ragged in (False, True):
+        yield attention_variant(
+            "bfloat16", 64, target=target, FIRST=True, RAGGED=ragged, BLOCK_M=attention.LEAST
+        )
 
 
 def attention_variant(
@@ -189,6 +203,11 @@ def attention_variant(
     """The attention of all tokens of equally long samples, in heads of that width."""
     own = getattr(torch, dtype)
     constants = attention.constants_of(width, own, target.architecture, local=local)
-    constants |= {"BLOCK_M": attention.BLOCK_QUERIES[own], "FIRST": False, "RAGGED": False, "UPCAST": False}
+    constants |= {
+        "BLOCK_M": attention.block_queries(width, own),
+        "FIRST": False,
+        "RAGGED": False,
+        "UPCAST": False,
+    }
     warps, stages = attention.ATTENTION_WARPS, attention.ATTENTION_STAGES
     return Variant(attention.attention_kernel, dtype, constants | options, warps, stages)

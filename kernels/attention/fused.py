@@ -34,6 +34,7 @@ BLOCK_QUERIES = {torch.float32: 32, torch.float16: 64, torch.bfloat16: 64}
 BLOCK_KEYS = {torch.float32: 32, torch.float16: 64, torch.bfloat16: 64}
 FEW_KEYS = 32  # in a tile of a local block, which ends sooner then, or of heads wider than WIDE_HEAD
 WIDE_HEAD = 64
+FEW_QUERIES = 16  # in a tile of float32 heads wider than WIDE_HEAD, which spills otherwise
 LEAST = 16  # rows or columns of a product
 ATTENTION_WARPS = 4
 ATTENTION_STAGES = 2
@@ -172,7 +173,7 @@ def _launch(
     """y [len(q), H d] for rows of q, k and v whose columns are contiguous."""
     y = q.new_empty(q.shape)
     width = q.shape[1] // heads
-    rows = LEAST if first else BLOCK_QUERIES[q.dtype]
+    rows = LEAST if first else block_queries(width, q.dtype)
     offsets, samples, longest = plan.token_offsets, plan.samples, tokens
     if offsets is not None:
         samples, longest = len(offsets) - 1, plan.longest
@@ -200,6 +201,11 @@ def _launch(
         num_stages=ATTENTION_STAGES,
     )
     return y
+
+
+def block_queries(width: int, dtype: torch.dtype) -> int:
+    """How many queries a tile has where all tokens of a sample have one."""
+    return FEW_QUERIES if dtype == torch.float32 and width > WIDE_HEAD else BLOCK_QUERIES[dtype]
 
 
 def constants_of(width: int, dtype: torch.dtype, architecture: str, *, local: bool) -> dict[str, object]:

@@ -13,6 +13,7 @@ from benchmarks.aot_loops import Loop, loaded_bytes, product_loops
 from benchmarks.aot_occupancy import blocks_per_multiprocessor
 from benchmarks.aot_variants import DTYPES, all_variants, product_variant
 from benchmarks.gpu_targets import ENCODERS, TARGETS
+from mass_serve.kernels.activations import ACTIVATIONS
 
 GOOD = Compiled(
     registers=128,
@@ -39,7 +40,9 @@ def test_the_gate_compiles_each_product_once_in_every_form(name: str) -> None:
     expands = [one for one in variants if one.name == "expand_kernel"]
     assert {one.dtype for one in expands if not one.constants["LOW_RANK"]} == set(DTYPES)
     activations = {one.constants["ACTIVATION"] for one in expands}
-    assert activations == {None, "gelu", "quick_gelu"}
+    assert activations == {None, *ACTIVATIONS}
+    attentions = [one.constants for one in variants if one.name == "attention_kernel"]
+    assert {(one["FIRST"], one["RAGGED"]) for one in attentions} == set(product((False, True), repeat=2))
 
 
 def test_a_variant_with_nothing_wrong_has_no_problem() -> None:
