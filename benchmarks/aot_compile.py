@@ -78,6 +78,7 @@ class Variant:
             "dtype": self.dtype,
             "constants": dict(self.constants),
             "sizes": dict(self.sizes),
+            "pointers": dict(self.pointers),
             "num_warps": self.num_warps,
             "num_stages": self.num_stages,
             "max_registers": self.max_registers,

@@ -178,8 +178,10 @@ def router_variants(target: Target = H200) -> Iterator[Variant]:
         for profiled, in_parts in product((False, True), (False, True) if dtype == "bfloat16" else (False,)):
             constants = of_energies | {"PROFILED": profiled, "IN_PARTS": in_parts}
             constants |= {"PRECISION": _precision(dtype if in_parts else "float32", target)}
-            pointers = {"directions": TYPES[dtype]} if in_parts else {}
-            yield Variant(energies.energies_kernel, dtype, constants, warps, pointers=pointers)
+            # Those of many tasks are kept in float16.
+            for directions in (dtype,) if in_parts else ("float32", "float16"):
+                pointers = {"directions": TYPES[directions]}
+                yield Variant(energies.energies_kernel, dtype, constants, warps, pointers=pointers)
 
 
 def attention_variants(target: Target = H200) -> Iterator[Variant]:
