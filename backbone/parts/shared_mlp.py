@@ -42,8 +42,8 @@ def shared_mlp(
 def least_alike(before: int, share: float, x: Tensor) -> tuple[Tensor, Tensor]:
     """The tokens that are chosen of samples x [b, n, D], and which stands for which: see `layout.Choose`.
 
-    Cosines are computed in float64 and compared in float32, so that the order of a sum, which may depend on
-    the batch, changes none: which of two equal ones comes first does not depend on it either.
+    Cosines are computed in float64 and compared in float32: the order of a sum, which may depend on the
+    batch, changes one in some 2^28 of them, and which of two equal ones comes first does not depend on it.
     """
     units = _unit(x.double())
     mean = _unit(x[:, before:].double().mean(1, keepdim=True))
