@@ -14,7 +14,7 @@ from mass_serve.model_store.errors import StoreError
 from mass_serve.model_store.storage.files import without_credentials
 from mass_serve.server.app import create_app
 from mass_serve.server.operation.logs import configure_logs
-from mass_serve.server.settings import Settings, SettingsError, load_settings
+from mass_serve.server.settings import Settings, SettingsError, load_settings, passed_over
 from mass_serve.server.startup import store_source
 from mass_serve.server.web.process import need_descriptors
 
@@ -33,6 +33,8 @@ def check_config(flags: dict[str, Any]) -> None:
         need_descriptors(settings)
     except SettingsError as error:
         fail(error)
+    for line in passed_over():
+        typer.echo(line, err=True)
     try:
         revision = source.revision()
     except StoreError as error:

@@ -14,7 +14,7 @@ from mass_serve.model_store.errors import StoreError
 from mass_serve.server.fronts.listening import listen_together
 from mass_serve.server.fronts.serving import prepared
 from mass_serve.server.operation.logs import configure_logs
-from mass_serve.server.settings import Settings, SettingsError, load_settings
+from mass_serve.server.settings import Settings, SettingsError, load_settings, passed_over
 from mass_serve.server.startup import store_source
 
 
@@ -29,6 +29,8 @@ def serve(flags: dict[str, Any]) -> None:
     except SettingsError as error:
         fail(error)
     configure_logs(settings)
+    for line in passed_over():
+        structlog.get_logger(__name__).warning(line)
     listeners = _listen_or_fail(settings)
     structlog.get_logger(__name__).info(
         "loading",

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar, overload
 
@@ -34,6 +35,9 @@ StreamHalfLife = Annotated[float, Field(ge=1, le=100, allow_inf_nan=False)]
 PositiveSeconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 MIB = 1 << 20
+VARIABLES = "MASS_"  # what the names of the settings' variables begin with
+OF_SERVICES = "MASS_SERVE_"  # and those that Kubernetes sets for a service called mass-serve
+SPELT_ALIKE = 0.8  # of two names, by how much of their letters they share in the same order
 
 
 def _separated(given: object) -> object:
@@ -72,7 +76,7 @@ class SettingsError(Exception):
 class Settings(EngineOptions, BaseSettings):
     """Holds what `mass-serve serve` can be told, beside the engine's own options. Unknown keys are errors."""
 
-    model_config = SettingsConfigDict(env_prefix="MASS_", extra="forbid", frozen=True)
+    model_config = SettingsConfigDict(env_prefix=VARIABLES, extra="forbid", frozen=True)
 
     config: Path | None = Field(None, description="a TOML file with any of these settings")
     store: str | None = Field(None, description="store folder or URL; the demo store where not given")
@@ -294,3 +298,20 @@ def load_settings(flags: Mapping[str, object], kind: type[Settings] = Settings) 
     if settings.config is not None and not settings.config.is_file():
         raise SettingsError(f"the configuration file {settings.config} does not exist")
     return settings
+
+
+def passed_over(kind: type[Settings] = Settings) -> Iterator[str]:
+    """Yields a line for each `MASS_...` variable of this process that is no setting of that kind.
+
+    Such variables are no errors: a platform may set some of its own, as Kubernetes does for a service by the
+    name of mass-serve (`MASS_SERVE_PORT`), of which nothing is said here.
+    """
+    known = [f"{VARIABLES}{name}".upper() for name in kind.model_fields]
+    for name in sorted(os.environ):
+        if not name.upper().startswith(VARIABLES) or name.upper() in known:
+            continue
+        if not name.upper().startswith(OF_SERVICES):
+            meant = "".join(
+                f"; is {one} meant?" for one in get_close_matches(name.upper(), known, 1, SPELT_ALIKE)
+            )
+            yield f"the variable {name} is no setting and is passed over{meant}"

@@ -55,6 +55,13 @@ def test_no_password_is_printed() -> None:
     assert 'store = "s3://bucket/store"' in lines
 
 
+def test_a_misspelt_variable_is_named(built_of_all: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MASS_QUEUE_IMAGE", "7")
+    result = check(str(built_of_all))
+    assert result.exit_code == 0
+    assert "MASS_QUEUE_IMAGE is no setting and is passed over; is MASS_QUEUE_IMAGES meant?" in result.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mass_serve.server.settings import SettingsError, load_settings
+from mass_serve.server.settings import SettingsError, load_settings, passed_over
 
 
 @pytest.fixture
@@ -82,3 +82,18 @@ def test_a_wrong_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MASS_QUEUE_IMAGES", "many")
     with pytest.raises(SettingsError, match="queue_images"):
         load_settings({})
+
+
+def test_variables_that_are_no_settings_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (
+        "MASS_MAX_BATCH_IMAGE",
+        "mass_queue_images",
+        "MASS_SERVE_PORT_8000_TCP",
+        "MASSIVE",
+        "MASS_OF_IT",
+    ):
+        monkeypatch.setenv(name, "1")
+    assert list(passed_over()) == [
+        "the variable MASS_MAX_BATCH_IMAGE is no setting and is passed over; is MASS_MAX_BATCH_IMAGES meant?",
+        "the variable MASS_OF_IT is no setting and is passed over",
+    ]
