@@ -107,7 +107,6 @@ def create_app(settings: Settings, source: EngineSource) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         service.start()
-        app.openapi()  # is kept: it takes longer than the event loop may stand still for whoever asks first
         yield
         for transport in beside:
             await transport.stop()
@@ -115,7 +114,6 @@ def create_app(settings: Settings, source: EngineSource) -> FastAPI:
         scrapes.close()
         await tracing.send_last()
 
-    # The framework's documentation pages would make the caller's browser load scripts from the internet.
     app = DescribedApplication(
         settings,
         BODIES,
@@ -123,8 +121,6 @@ def create_app(settings: Settings, source: EngineSource) -> FastAPI:
         version=__version__,
         description=DESCRIPTION,
         lifespan=lifespan,
-        docs_url=None,
-        redoc_url=None,
         redirect_slashes=False,  # a redirect names the host that the caller named, whoever that is
     )
     app.state.service = service

@@ -7,11 +7,14 @@ schema_of(Body)})`, and its module's BODIES give the application the models to d
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from threading import Lock
 from typing import Any, TypeAlias
 
 from fastapi import FastAPI
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
+from starlette.requests import Request
+from starlette.responses import JSONResponse
 
 from mass_serve.server.settings import Settings
 
@@ -57,19 +60,32 @@ class DescribedApplication(FastAPI):
         """Takes the options of FastAPI; names of functions are the names of operations."""
         super().__init__(generate_unique_id_function=lambda route: route.name, **options)
         self._bodies = bodies
+        self._being_described = Lock()
         self._has_keys = {
             REPOSITORY: settings.admin_keys_file is not None,
             None: settings.inference_keys_file is not None,
         }
 
+    def setup(self) -> None:
+        """Adds the description's path alone.
+
+        The framework's own pages would make the caller's browser load scripts from the internet.
+        """
+        self.add_route("/openapi.json", self._send_description, include_in_schema=False)
+
+    def _send_description(self, _: Request) -> JSONResponse:
+        # In a thread, as it is no coroutine: the event loop must not stand still for whoever asks first.
+        return JSONResponse(self.openapi())
+
     def openapi(self) -> Json:
-        """Returns the description, which is made once."""
-        if self.openapi_schema is None:
-            description = super().openapi()
-            self._describe_bodies(description["components"])
-            self._describe_keys(description)
-        assert self.openapi_schema is not None
-        return self.openapi_schema
+        """Returns the description, which is made once, for whoever asks first. Any thread may call it."""
+        with self._being_described:
+            if self.openapi_schema is None:
+                description = super().openapi()
+                self._describe_bodies(description["components"])
+                self._describe_keys(description)
+            assert self.openapi_schema is not None
+            return self.openapi_schema
 
     def _describe_bodies(self, components: Json) -> None:
         _, described = models_json_schema(

@@ -7,9 +7,11 @@ requests get past the 404 of a name that nobody has. (Other names are tried too:
 
 from __future__ import annotations
 
+import json
 import re
 from base64 import b64encode
 from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -196,3 +198,11 @@ def test_a_path_with_two_methods_names_both(server: RunningServer) -> None:
     assert response.status_code == 405
     assert response.headers["Allow"] == "GET, POST"
     assert "GET or POST" in response.json()["error"]
+
+
+def test_who_asks_first_for_the_description_and_all_who_ask_meanwhile_get_the_whole() -> None:
+    app = create_app(load_settings({}), cast(Any, None))
+    assert app.openapi_schema is None, "a start does not wait for it"
+    with ThreadPoolExecutor(4) as callers:
+        asked = [callers.submit(lambda: json.dumps(app.openapi())) for _ in range(4)]
+    assert len({answer.result() for answer in asked}) == 1
