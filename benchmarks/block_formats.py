@@ -23,9 +23,10 @@ from benchmarks.ranks import MODES, SET_CACHE_BYTES, Row, inputs_of, measured
 from mass_serve.engine import Engine
 from mass_serve.engine.execution import Execution
 from mass_serve.engine.loading import load_store
-from mass_serve.evaluation import EvaluationData, Options, evaluate, files_of, with_individual_accuracies
+from mass_serve.evaluation import EvaluationData, Options, files_of, with_individual_accuracies
 from mass_serve.evaluation.calibrate import calibrate
 from mass_serve.evaluation.data import of_whole_inputs
+from mass_serve.evaluation.evaluate import evaluate
 from mass_serve.model_store.build_options import BuildOptions
 from mass_serve.model_store.build_store import build
 from mass_serve.model_store.plan import TaskInput

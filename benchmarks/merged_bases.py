@@ -21,8 +21,9 @@ from torch import Tensor
 from mass_serve.engine import Engine
 from mass_serve.engine.execution import Execution
 from mass_serve.engine.loading import load_store
-from mass_serve.evaluation import EvaluationData, Options, evaluate, files_of
+from mass_serve.evaluation import EvaluationData, Options, files_of
 from mass_serve.evaluation.data import of_whole_inputs
+from mass_serve.evaluation.evaluate import evaluate
 from mass_serve.evaluation.methods import Routed
 from mass_serve.merging.methods.task_arithmetic import moved
 from mass_serve.model_store.merged_base import MERGEABLE

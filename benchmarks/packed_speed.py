@@ -22,7 +22,8 @@ from benchmarks.timing import minima
 from mass_serve.backbone import ExpertBank, run
 from mass_serve.backbone.weights.segmented import SegmentedWeights
 from mass_serve.merging import TaskSingularVectors, rank_for
-from mass_serve.model_store.format.block_formats import BLOCK_FORMS, BlockFormat
+from mass_serve.model_store.format.block_format_names import BlockFormat
+from mass_serve.model_store.format.block_formats import BLOCK_FORMS
 
 BATCHES = (1, 8, 32)
 FORMATS: tuple[BlockFormat, ...] = ("float32", "bfloat16", "int8", "int4")

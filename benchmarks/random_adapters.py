@@ -21,7 +21,7 @@ from mass_serve.backbone.architecture import Architecture, weight_of
 from mass_serve.engine.measuring import measured
 from mass_serve.merging import TaskSingularVectors
 from mass_serve.merging.threads import side_by_side
-from mass_serve.model_store.format.block_formats import BlockFormat
+from mass_serve.model_store.format.block_format_names import BlockFormat
 from mass_serve.model_store.format.entries import HeadSpec, RouterSpec, TaskEntry
 from mass_serve.model_store.format.experts import ExpertLayout
 from mass_serve.model_store.format.factoring import Factoring

@@ -28,9 +28,10 @@ from mass_serve.engine.drawn_inputs import drawn_inputs
 from mass_serve.engine.execution import Execution
 from mass_serve.engine.loaded_store import LoadedStore
 from mass_serve.engine.loading import load_store
-from mass_serve.evaluation import EvaluationData, Options, evaluate, files_of
+from mass_serve.evaluation import EvaluationData, Options, files_of
 from mass_serve.evaluation.baselines import TSV_C
 from mass_serve.evaluation.data import of_whole_inputs
+from mass_serve.evaluation.evaluate import evaluate
 from mass_serve.merging.formats.ranks import level_within, rank_above
 from mass_serve.model_store.store import Store
 

@@ -21,8 +21,9 @@ import torch
 
 from mass_serve.engine.execution import Execution
 from mass_serve.engine.loading import load_store
-from mass_serve.evaluation import EvaluationData, Options, evaluate, files_of, with_individual_accuracies
+from mass_serve.evaluation import EvaluationData, Options, files_of, with_individual_accuracies
 from mass_serve.evaluation.data import of_whole_inputs
+from mass_serve.evaluation.evaluate import evaluate
 from mass_serve.evaluation.figures import known_mean
 from mass_serve.evaluation.methods import Routed
 from mass_serve.evaluation.variants import Variants

@@ -16,7 +16,7 @@ from typing import Any
 
 from benchmarks.random_models import CLASSES, VIT_B_32
 from mass_serve.backbone.architecture import Architecture
-from mass_serve.model_store.format.block_formats import BlockFormat
+from mass_serve.model_store.format.block_format_names import BlockFormat
 from mass_serve.model_store.format.experts import ExpertLayout
 from mass_serve.model_store.format.factoring import Factoring
 from mass_serve.model_store.format.rank_rules import RatioRule

@@ -10,7 +10,7 @@ import sys
 def main() -> None:
     """Runs a command."""
     # To look through all that torch makes takes a tenth of a second, several times while it is imported.
-    # Garbage is looked for once the command is there (`lazy_commands.LazyCommand.load`).
+    # Garbage is looked for once the command is there (`lazy_commands.LazyGroup.resolve_command`).
     gc.disable()
     if "serve" in sys.argv[1:]:
         # SIGHUP means "poll the store" and has no effect until there is a server. It is ignored before

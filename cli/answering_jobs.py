@@ -5,19 +5,20 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from contextlib import redirect_stdout
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from mass_serve.cli.questions import HasTasks
 from mass_serve.distributed.share import with_whole_paths, within_share
-from mass_serve.engine import StoreSource
-from mass_serve.jobs import Done, Job, JobProgress, run_job, run_job_by
 from mass_serve.model_store.format.groups import groups_among
 from mass_serve.model_store.format.preprocessing import TextPreprocessing
-from mass_serve.model_store.store import Store
 from mass_serve.server.settings import Settings
 
+if TYPE_CHECKING:
+    from mass_serve.engine import StoreSource
+    from mass_serve.jobs import Done, Job, JobProgress
+
 WITHOUT_RAY = "Ray, or a package that it needs, is not installed: pip install 'mass-serve[ray]'"
-Told = Callable[[JobProgress], None]
+Told: TypeAlias = "Callable[[JobProgress], None]"
 
 
 class Answering(HasTasks, Protocol):
@@ -53,6 +54,8 @@ class Here:
 
     def run(self, job: Job, told: Told) -> Done:
         """Runs a job. Raises JobError."""
+        from mass_serve.jobs import run_job
+
         device = self._engine.bank.device.type
         return run_job(self._engine, job, _depends_on(self.settings, self.store_revision, device), told)
 
@@ -62,6 +65,8 @@ class OnRay:
 
     def __init__(self, settings: Settings, source: StoreSource, count: int) -> None:
         """Joins the cluster. Raises StoreError, and ValueError without Ray or a cluster."""
+        from mass_serve.model_store.store import Store
+
         manifest = Store.open(source.url, settings.trusted_keys).manifest
         self.settings = within_share(with_whole_paths(settings.model_copy(update={"store": source.url})))
         self.tasks = {task.name: task for task in manifest.tasks}
@@ -78,6 +83,8 @@ class OnRay:
 
     def run(self, job: Job, told: Told) -> Done:
         """Runs a job. Raises JobError and StoreError."""
+        from mass_serve.jobs import run_job_by
+
         depends_on = _depends_on(self.settings, self.store_revision, self.settings.device)
         # Ray tells of a worker that died on standard output, which is the command's.
         with redirect_stdout(sys.stderr):

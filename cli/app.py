@@ -11,7 +11,9 @@ from mass_serve.cli.lazy_commands import LazyCommand, lazy_group
 
 # In the order in which they are shown.
 COMMANDS = {
-    "serve": LazyCommand("mass_serve.cli.serve", "Serves a store over HTTP."),
+    "serve": LazyCommand(
+        "mass_serve.cli.serve", "Serves a store over HTTP.", slow="mass_serve.server.fronts.serving"
+    ),
     "ray": LazyCommand("mass_serve.cli.on_ray", "Serve a store on a Ray cluster (extra `ray`)."),
     "check-config": LazyCommand(
         "mass_serve.cli.check_config",
@@ -50,7 +52,9 @@ COMMANDS = {
         "Makes a classification head of class names: the embeddings of prompts, by the text tower of a CLIP.",
     ),
     "inspect": LazyCommand(
-        "mass_serve.cli.inspect_store", "Shows what a store holds, without reading its weights."
+        "mass_serve.cli.inspect_store",
+        "Shows what a store holds, without reading its weights.",
+        slow=None,
     ),
     "verify": LazyCommand(
         "mass_serve.cli.verify_store",

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
@@ -17,22 +17,17 @@ from mass_serve.cli.arguments import StoreArgument
 from mass_serve.cli.failing import EXIT_FAILED, EXIT_USAGE, fail
 from mass_serve.cli.job_progress import job_progress
 from mass_serve.cli.questions import asked_of, checked_question
-from mass_serve.engine import Aggregation, AnswerKind, Question, StoreSource
-from mass_serve.jobs import (
-    IMAGE,
-    TEXT,
-    Columns,
-    Done,
-    Form,
-    InputsError,
-    Job,
-    JobError,
-    RowForm,
-)
+from mass_serve.engine.choices import Aggregation, AnswerKind
+from mass_serve.jobs.errors import InputsError, JobError
+from mass_serve.jobs.results.forms import Form
+from mass_serve.jobs.sources.values import IMAGE, TEXT, Columns
 from mass_serve.model_store.errors import StoreError
-from mass_serve.router import ModeName
+from mass_serve.router.modes import ModeName
 from mass_serve.server.settings import SettingsError, load_settings
-from mass_serve.server.startup import store_source
+
+if TYPE_CHECKING:
+    from mass_serve.engine import Question, StoreSource
+    from mass_serve.jobs import Done, Job
 
 
 def batch(
@@ -101,6 +96,10 @@ def batch(
     Inputs that cannot be read have rows that say why, and the command ends with 1 then. Settings other than
     the store come from the environment (MASS_DEVICE, MASS_MAX_BATCH_IMAGES, MASS_DECODE_WORKERS, ...).
     """
+    from mass_serve.engine import Question
+    from mass_serve.jobs import Job, RowForm
+    from mass_serve.server.startup import store_source
+
     grouped = group_by_folder or group_column is not None
     try:
         if grouped:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from pydantic import Field
@@ -15,20 +14,17 @@ from mass_serve.cli.failing import fail
 from mass_serve.cli.progress_bars import progress_bars
 from mass_serve.cli.setting_flags import with_option_flags
 from mass_serve.cli.store_summary import print_summary, warn_of_constant_routing, warn_of_distances
-from mass_serve.engine.measuring import measured
-from mass_serve.evaluation import EvaluationDataError, with_individual_accuracies
+from mass_serve.evaluation.errors import EvaluationDataError
 from mass_serve.model_store.build_options import RANK_OPTIONS, BuildOptions
-from mass_serve.model_store.build_store import build as write_store
-from mass_serve.model_store.build_store import refuse_taken
 from mass_serve.model_store.errors import StoreError
 from mass_serve.model_store.format.groups import Groups
-from mass_serve.model_store.plan import check_task_names
 from mass_serve.model_store.rank_options import refuse_two_rules
-from mass_serve.model_store.recipes import ModelName, NamedTask, Recipe, named_inputs, read_recipe
-from mass_serve.model_store.store import Store
-from mass_serve.router import MODE_NAMES, ModeName
+from mass_serve.router.modes import MODE_NAMES, ModeName
 
-Value = TypeVar("Value")
+if TYPE_CHECKING:
+    from mass_serve.model_store.recipes import ModelName, NamedTask, Recipe
+    from mass_serve.model_store.store import Store
+
 STORED_MODE = BuildOptions.model_fields["mode"]
 STORED_RATIO = BuildOptions.model_fields["compression_ratio"]
 
@@ -98,9 +94,12 @@ def build(
     s3://bucket/model. A build that was interrupted goes on where it stopped when the same command is given
     again, downloads included.
     """
+    from mass_serve.cli.flags_of_tasks import FlagsOfTasks
+    from mass_serve.model_store.recipes import ModelName
+
     try:
-        written = NOTHING if recipe is None else read_recipe(recipe, MODE_NAMES)
-        flags = _FlagsOfTasks(
+        written = _written(recipe)
+        flags = FlagsOfTasks(
             task or [],
             multi_label or [],
             {
@@ -122,7 +121,13 @@ def build(
     warn_of_constant_routing(store)
 
 
-NOTHING = Recipe(pretrained=None, out=None, eval_data=None, tasks=(), groups={}, options={})
+def _written(recipe: Path | None) -> Recipe:
+    """What a recipe says; without one, nothing."""
+    from mass_serve.model_store.recipes import Recipe, read_recipe
+
+    if recipe is None:
+        return Recipe(pretrained=None, out=None, eval_data=None, tasks=(), groups={}, options={})
+    return read_recipe(recipe, MODE_NAMES)
 
 
 def _build(
@@ -134,6 +139,13 @@ def _build(
     eval_data: Path | None,
 ) -> Store:
     # Before anything is fetched: that can take hours.
+    from mass_serve.engine.measuring import measured
+    from mass_serve.evaluation import with_individual_accuracies
+    from mass_serve.model_store.build_store import build as write_store
+    from mass_serve.model_store.build_store import refuse_taken
+    from mass_serve.model_store.plan import check_task_names
+    from mass_serve.model_store.recipes import named_inputs
+
     check_task_names([task.name for task in tasks], groups)
     refuse_taken(out)
     with progress_bars() as progress:
@@ -156,69 +168,6 @@ def _overridden(written: dict[str, Any], flags: dict[str, Any]) -> BuildOptions:
 
 def _fail_without(flag: str) -> NoReturn:
     fail(f"{flag} is missing: give it, or a recipe that has it")
-
-
-class _FlagsOfTasks:
-    """The tasks that flags speak of. A name given twice stays twice: the build has a sentence for it."""
-
-    def __init__(
-        self, tasks: Sequence[str], multi_label: Sequence[str], others: Mapping[str, Sequence[str]]
-    ) -> None:
-        """`others` holds what each flag was given that takes NAME=VALUE, but for `--task`."""
-        self._given = [_pair("--task", text, ModelName) for text in tasks]
-        self._multi_label, self._others = multi_label, others
-
-    def over(self, written: Sequence[NamedTask]) -> list[NamedTask]:
-        """Puts what was given in the place of what a recipe says of the same task, and new tasks behind."""
-        names = {task.name for task in written}
-        checkpoints = dict(pair for pair in self._given if pair[0] in names)
-        tasks = [replace(task, checkpoint=checkpoints.get(task.name, task.checkpoint)) for task in written]
-        tasks += [NamedTask(name, path) for name, path in self._given if name not in names]
-        for flag, field, convert in _OF_A_TASK:
-            values = _by_name(flag, self._others[flag], {task.name for task in tasks}, convert)
-            tasks = [
-                replace(task, **{field: values[task.name]}) if task.name in values else task for task in tasks
-            ]
-        for name in self._multi_label:
-            _check_named("--multi-label", name, {task.name for task in tasks})
-        return [
-            replace(task, multi_label=task.multi_label or task.name in self._multi_label) for task in tasks
-        ]
-
-
-_OF_A_TASK: tuple[tuple[str, str, Callable[[str], Any]], ...] = (
-    ("--head", "head", ModelName),
-    ("--labels", "labels", ModelName),
-    ("--individual-accuracy", "individual_accuracy", float),
-    ("--thresholds", "thresholds", ModelName),
-)
-
-
-def _by_name(
-    flag: str, texts: Sequence[str], names: set[str], convert: Callable[[str], Value]
-) -> dict[str, Value]:
-    values: dict[str, Value] = {}
-    for name, value in (_pair(flag, text, convert) for text in texts):
-        _check_named(flag, name, names)
-        if name in values:
-            fail(f"{flag} {name} is given twice")
-        values[name] = value
-    return values
-
-
-def _check_named(flag: str, name: str, names: set[str]) -> None:
-    if name not in names:
-        fail(f"{flag} {name}: there is no --task {name}")
-
-
-def _pair(flag: str, text: str, convert: Callable[[str], Value]) -> tuple[str, Value]:
-    name, equals, value = text.partition("=")
-    if not (name and equals and value):
-        fail(f"{flag} {text!r} must have the form NAME=VALUE")
-    try:
-        return name, convert(value)
-    except ValueError:
-        fail(f"{flag} {text!r}: {value!r} is not a number")
 
 
 def register(app: typer.Typer) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,13 +12,13 @@ from mass_serve.cli.arguments import JsonOption, StoreArgument
 from mass_serve.cli.failing import fail
 from mass_serve.cli.progress_bars import progress_bars
 from mass_serve.cli.store_summary import remind_to_sign
-from mass_serve.evaluation import EvaluationDataError
-from mass_serve.evaluation.calibrate import Calibrated
-from mass_serve.evaluation.calibrate import calibrate as run_calibration
+from mass_serve.evaluation.errors import EvaluationDataError
 from mass_serve.model_store.errors import StoreError
-from mass_serve.router import PAPER
+from mass_serve.router.modes import PAPER
 from mass_serve.server.settings import SettingsError, load_settings
-from mass_serve.server.startup import store_source
+
+if TYPE_CHECKING:
+    from mass_serve.evaluation.calibrate import Calibrated
 
 
 def calibrate(
@@ -54,6 +54,9 @@ def calibrate(
     are not looked at, nor labels, but with --task-folders or --labelled: then about 30 of each task are
     enough, and with fewer little is gained. A running server takes the new revision over by itself.
     """
+    from mass_serve.evaluation.calibrate import calibrate as run_calibration
+    from mass_serve.server.startup import store_source
+
     if not data.exists():
         fail(f"{data} does not exist")
     if task_folders and labelled:

@@ -12,11 +12,7 @@ from mass_serve.cli.failing import EXIT_FAILED, fail
 from mass_serve.cli.setting_flags import with_setting_flags
 from mass_serve.model_store.errors import StoreError
 from mass_serve.model_store.storage.files import without_credentials
-from mass_serve.server.app import create_app
-from mass_serve.server.operation.logs import configure_logs
 from mass_serve.server.settings import Settings, SettingsError, load_settings, passed_over
-from mass_serve.server.startup import store_source
-from mass_serve.server.web.process import need_descriptors
 
 
 def check_config(flags: dict[str, Any]) -> None:
@@ -25,6 +21,11 @@ def check_config(flags: dict[str, Any]) -> None:
     Prints the settings in force as a configuration file. Listens nowhere and loads nothing: it may run beside
     the server that is to have them. Ends with 2 for a bad setting, with 1 for a store that cannot be served.
     """
+    from mass_serve.server.app import create_app
+    from mass_serve.server.operation.logs import configure_logs
+    from mass_serve.server.startup import store_source
+    from mass_serve.server.web.process import need_descriptors
+
     try:
         settings = load_settings(flags)
         configure_logs(settings)

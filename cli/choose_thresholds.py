@@ -11,12 +11,9 @@ import typer
 from mass_serve.cli.arguments import StoreArgument
 from mass_serve.cli.failing import EXIT_FAILED, fail
 from mass_serve.cli.progress_bars import progress_bars
-from mass_serve.evaluation import EvaluationData, EvaluationDataError, files_of
-from mass_serve.evaluation.chosen_thresholds import chosen_thresholds
-from mass_serve.evaluation.data import of_whole_inputs
+from mass_serve.evaluation.errors import EvaluationDataError
 from mass_serve.model_store.errors import StoreError
 from mass_serve.server.settings import SettingsError, load_settings
-from mass_serve.server.startup import store_source
 
 
 def choose_thresholds(
@@ -29,6 +26,11 @@ def choose_thresholds(
 
     A label that no input has keeps its own. Measure them on other inputs.
     """
+    from mass_serve.evaluation import EvaluationData, files_of
+    from mass_serve.evaluation.chosen_thresholds import chosen_thresholds
+    from mass_serve.evaluation.data import of_whole_inputs
+    from mass_serve.server.startup import store_source
+
     if out.exists():
         fail(f"{out} exists: remove it, or choose another name")
     try:

@@ -7,7 +7,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,13 +15,17 @@ from mass_serve.cli.failing import EXIT_FAILED, fail
 from mass_serve.cli.given_inputs import GivenInputs, on_one_line, printable
 from mass_serve.cli.json_list import JsonList
 from mass_serve.cli.questions import asked_of, checked_question
-from mass_serve.engine import Aggregation, AnswerKind, Engine, Question
+from mass_serve.engine.choices import Aggregation, AnswerKind
 from mass_serve.inputs.texts import Text
-from mass_serve.jobs import IMAGE, TEXT, Answered, Columns, JobError, answer_all, in_order
+from mass_serve.jobs.errors import JobError
+from mass_serve.jobs.sources.values import IMAGE, TEXT, Columns
 from mass_serve.model_store.errors import StoreError
-from mass_serve.server.protocols.results import AlternativeAnswer, ImageResult, TokenResult, result
 from mass_serve.server.settings import Settings, SettingsError, load_settings
-from mass_serve.server.startup import store_source
+
+if TYPE_CHECKING:
+    from mass_serve.engine import Engine, Question
+    from mass_serve.jobs import Answered
+    from mass_serve.server.protocols.results import AlternativeAnswer, ImageResult, TokenResult
 
 
 @dataclass(frozen=True)
@@ -83,6 +87,10 @@ def classify(
     as_json: Annotated[bool, typer.Option("--json", help="one JSON list for machines")] = False,
 ) -> None:
     """Classifies images or texts. Ends with 1 if some cannot be read, and still answers the others."""
+    from mass_serve.engine import Question
+    from mass_serve.jobs import answer_all, in_order
+    from mass_serve.server.startup import store_source
+
     try:
         settings = load_settings({"store": store})
         engine = store_source(settings).load()
@@ -150,6 +158,8 @@ def _of_one_task(batches: Iterable[Sequence[Answered]], settings: Settings) -> l
 
 def _print(given: GivenInputs, answered: Iterable[Answered], shown: Shown, as_json: bool) -> bool:
     """Prints what is answered, names what cannot be read, and tells whether that was nothing."""
+    from mass_serve.server.protocols.results import result
+
     complete = True
     written = JsonList() if as_json else None
     for one in answered:
@@ -177,6 +187,8 @@ def _print_line(name: str, found: ImageResult | TokenResult) -> None:
     `(none of these)`; what is of another task than the first one that it was to be of one with, in
     `(unlike the first of its group)`; what is near to another task too, in `(or task: label coefficient)`.
     """
+    from mass_serve.server.protocols.results import TokenResult
+
     if isinstance(found, TokenResult):
         labels = [f"{one.label} {on_one_line(one.text)} {one.score:.3f}" for one in found.entities]
     else:

@@ -10,10 +10,7 @@ from mass_serve.cli.arguments import JsonOption, StoreArgument
 from mass_serve.cli.failing import fail
 from mass_serve.cli.progress_bars import progress_bars
 from mass_serve.cli.rewritten_tasks import print_rewritten
-from mass_serve.engine.measuring import unknown_measures
-from mass_serve.model_store.compacting import compact_store
 from mass_serve.model_store.errors import StoreError
-from mass_serve.model_store.store import Store
 
 
 def compact(
@@ -32,6 +29,10 @@ def compact(
     Every task that is cut gets a new revision, and one that keeps less already stays. `task rollback` goes
     back until `task prune` deletes the earlier revisions, and with them what was cut.
     """
+    from mass_serve.engine.measuring import unknown_measures
+    from mass_serve.model_store.compacting import compact_store
+    from mass_serve.model_store.store import Store
+
     try:
         before = Store.open(store)
         with progress_bars() as progress:

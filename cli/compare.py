@@ -18,7 +18,7 @@ from mass_serve.cli.flips import (
     limit_of,
     print_flips,
 )
-from mass_serve.evaluation import EvaluationDataError
+from mass_serve.evaluation.errors import EvaluationDataError
 from mass_serve.model_store.errors import StoreError
 from mass_serve.server.settings import SettingsError
 

@@ -10,11 +10,8 @@ from mass_serve.cli.arguments import JsonOption, StoreArgument
 from mass_serve.cli.failing import fail
 from mass_serve.cli.progress_bars import progress_bars
 from mass_serve.cli.rewritten_tasks import print_rewritten
-from mass_serve.engine.measuring import unknown_measures
-from mass_serve.model_store.converting import convert_store
 from mass_serve.model_store.errors import StoreError
-from mass_serve.model_store.format.block_formats import BlockFormat
-from mass_serve.model_store.store import Store
+from mass_serve.model_store.format.block_format_names import BlockFormat
 
 
 def convert(
@@ -31,6 +28,10 @@ def convert(
     Every task gets a new revision, and a task that is added later is kept alike. A store may be served
     meanwhile. `task rollback` goes back until `task prune` deletes the earlier revisions.
     """
+    from mass_serve.engine.measuring import unknown_measures
+    from mass_serve.model_store.converting import convert_store
+    from mass_serve.model_store.store import Store
+
     try:
         before = Store.open(store)
         with progress_bars() as progress:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,12 +12,12 @@ from mass_serve.cli.arguments import JsonOption, StoreArgument
 from mass_serve.cli.failing import fail
 from mass_serve.cli.progress_bars import progress_bars
 from mass_serve.cli.store_summary import in_a_line, remind_to_sign
-from mass_serve.evaluation import EvaluationDataError
-from mass_serve.evaluation.creation import Created
-from mass_serve.evaluation.creation import create as run_creation
+from mass_serve.evaluation.errors import EvaluationDataError
 from mass_serve.model_store.errors import StoreError
 from mass_serve.server.settings import SettingsError, load_settings
-from mass_serve.server.startup import store_source
+
+if TYPE_CHECKING:
+    from mass_serve.evaluation.creation import Created
 
 
 def create(
@@ -40,6 +40,9 @@ def create(
     one on a combination of what the store's tasks changed, and keeps what tells held-out images better. The
     task costs kilobytes. A running server takes it over by itself.
     """
+    from mass_serve.evaluation.creation import create as run_creation
+    from mass_serve.server.startup import store_source
+
     try:
         source = store_source(load_settings({"store": store}))
         options = source.options

@@ -5,36 +5,29 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mass_serve.cli.arguments import StoreArgument
-from mass_serve.cli.evaluation_table import print_report
 from mass_serve.cli.failing import EXIT_FAILED, fail
 from mass_serve.cli.progress_bars import progress_bars
-from mass_serve.engine import Engine
-from mass_serve.engine.loading import load_store
 from mass_serve.engine.named_tasks import named_tasks
-from mass_serve.evaluation import EvaluationData, EvaluationDataError, Options, Report, files_of
-from mass_serve.evaluation import evaluate as run_evaluation
-from mass_serve.evaluation.baselines import NAMES as BASELINE_NAMES
-from mass_serve.evaluation.baselines import SLOW, USUAL
-from mass_serve.evaluation.changes import FinetunedModels
-from mass_serve.evaluation.data import of_whole_inputs
-from mass_serve.evaluation.evaluate import StoreBytes
-from mass_serve.evaluation.methods import Routed
-from mass_serve.evaluation.plots import write_plots
-from mass_serve.evaluation.variants import Variants
+from mass_serve.evaluation.errors import EvaluationDataError
+from mass_serve.evaluation.slow_baselines import SLOW
 from mass_serve.model_store.errors import StoreError
 from mass_serve.model_store.format.file_names import PRETRAINED_FILE
 from mass_serve.model_store.format.groups import groups_among
 from mass_serve.model_store.format.manifest import Manifest
-from mass_serve.model_store.sources import resolve
-from mass_serve.model_store.store import Store
-from mass_serve.router import MODE_NAMES, PAPER, ModeName, mode_named
+from mass_serve.router.modes import MODE_NAMES, PAPER, ModeName, mode_named
 from mass_serve.server.settings import SettingsError, load_settings
-from mass_serve.server.startup import store_source
+
+if TYPE_CHECKING:
+    from mass_serve.engine import Engine
+    from mass_serve.evaluation import Report
+    from mass_serve.evaluation.changes import FinetunedModels
+    from mass_serve.evaluation.evaluate import StoreBytes
+    from mass_serve.evaluation.variants import Variants
 
 
 def evaluate(
@@ -61,7 +54,7 @@ def evaluate(
         list[str] | None,
         typer.Option(
             help="measure this baseline; repeat for several (default: all but the slow ones,"
-            f" {', '.join(sorted(SLOW))}; some need --finetuned)",
+            f" {', '.join(SLOW)}; some need --finetuned)",
             metavar="BASELINE",
         ),
     ] = None,
@@ -97,6 +90,12 @@ def evaluate(
     An image or text counts as right when its task and its label both are. Settings other than the store
     come from the environment (MASS_DEVICE, MASS_DTYPE, MASS_EXECUTION, ...).
     """
+    from mass_serve.evaluation import EvaluationData, Options, files_of
+    from mass_serve.evaluation.baselines import USUAL
+    from mass_serve.evaluation.data import of_whole_inputs
+    from mass_serve.evaluation.evaluate import evaluate as run_evaluation
+    from mass_serve.evaluation.methods import Routed
+
     modes = [_mode(name) for name in mode or []]
     variants, manifest = _load(store, modes, task or [], dtype)
     engine = variants.engine()
@@ -133,6 +132,8 @@ def _mode(name: str) -> ModeName:
 
 
 def _baseline(name: str) -> str:
+    from mass_serve.evaluation.baselines import NAMES as BASELINE_NAMES
+
     if name not in BASELINE_NAMES:
         fail(f"--baseline {name!r} must be one of {', '.join(BASELINE_NAMES)}")
     return name
@@ -142,6 +143,11 @@ def _load(
     store: str, modes: Sequence[ModeName], names: Sequence[str], dtype: str | None
 ) -> tuple[Variants, Manifest]:
     """Loads the named tasks in the first of the modes, with weights for all of them; without names all."""
+    from mass_serve.engine.loading import load_store
+    from mass_serve.evaluation.variants import Variants
+    from mass_serve.model_store.store import Store
+    from mass_serve.server.startup import store_source
+
     try:
         source = store_source(load_settings({"store": store, "dtype": dtype}))
         # The paper's first pass reads less than the others'.
@@ -184,6 +190,9 @@ def _leave_out(manifest: Manifest) -> None:
 
 def _finetuned_models(engine: Engine, given: Sequence[str]) -> FinetunedModels | None:
     """Returns the checkpoints of all tasks, if any is given."""
+    from mass_serve.evaluation.changes import FinetunedModels
+    from mass_serve.model_store.sources import resolve
+
     if not given:
         return None
     names = {}
@@ -207,6 +216,9 @@ def _finetuned_models(engine: Engine, given: Sequence[str]) -> FinetunedModels |
 
 
 def _store_bytes(url: str, tasks: Collection[str]) -> StoreBytes:
+    from mass_serve.evaluation.evaluate import StoreBytes
+    from mass_serve.model_store.store import Store
+
     store = Store.open(url)
     return StoreBytes(
         encoder=store.files.size(PRETRAINED_FILE),
@@ -215,6 +227,9 @@ def _store_bytes(url: str, tasks: Collection[str]) -> StoreBytes:
 
 
 def _write(report: Report, noun: str, json_file: Path | None, plots: Path | None) -> None:
+    from mass_serve.cli.evaluation_table import print_report
+    from mass_serve.evaluation.plots import write_plots
+
     content = json.dumps(report, indent=2)
     if json_file == Path("-"):
         typer.echo(content)

@@ -5,21 +5,18 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mass_serve.cli.arguments import JsonOption, StoreArgument
 from mass_serve.cli.failing import fail
 from mass_serve.cli.progress_bars import progress_bars
-from mass_serve.merging.methods import MergingMethod
 from mass_serve.model_store.errors import StoreError
-from mass_serve.model_store.exporting import merged_model, task_model
-from mass_serve.model_store.format.heads import HEAD_FILE
-from mass_serve.model_store.merged_base import MERGEABLE
-from mass_serve.model_store.store import Store
-from mass_serve.model_store.writers import write_model
-from mass_serve.model_store.writers.new_folder import refuse_taken
+from mass_serve.model_store.mergeable import MERGEABLE_NAMES
+
+if TYPE_CHECKING:
+    from mass_serve.merging.methods import MergingMethod
 
 
 def export(
@@ -28,7 +25,9 @@ def export(
     task: Annotated[str | None, typer.Option(help="the model of this task", metavar="NAME")] = None,
     merged: Annotated[
         str | None,
-        typer.Option(help=f"one model of all tasks, merged by {', '.join(MERGEABLE)}", metavar="METHOD"),
+        typer.Option(
+            help=f"one model of all tasks, merged by {', '.join(MERGEABLE_NAMES)}", metavar="METHOD"
+        ),
     ] = None,
     head: Annotated[
         str | None,
@@ -47,6 +46,12 @@ def export(
     logits come of both. Merging goes by the store's blocks: what they do not keep of a fine-tuning is not
     merged.
     """
+    from mass_serve.model_store.exporting import merged_model, task_model
+    from mass_serve.model_store.format.heads import HEAD_FILE
+    from mass_serve.model_store.store import Store
+    from mass_serve.model_store.writers import write_model
+    from mass_serve.model_store.writers.new_folder import refuse_taken
+
     if (task is None) == (merged is None):
         fail("give either --task NAME or --merged METHOD")
     if merged is None and (head is not None or coefficient is not None):
@@ -75,6 +80,8 @@ def export(
 
 
 def _method(name: str) -> MergingMethod:
+    from mass_serve.model_store.merged_base import MERGEABLE
+
     if name not in MERGEABLE:
         fail(f"--merged {name!r} must be one of {', '.join(MERGEABLE)}")
     return MERGEABLE[name]

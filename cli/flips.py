@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -14,17 +14,11 @@ from rich.table import Column, Table
 from mass_serve.cli.failing import fail
 from mass_serve.cli.given_inputs import on_one_line, printable
 from mass_serve.cli.progress_bars import progress_bars
-from mass_serve.engine import Engine
-from mass_serve.evaluation.comparison import (
-    Comparison,
-    Counts,
-    Said,
-    compare,
-    labelled_inputs,
-    unlabelled_inputs,
-)
 from mass_serve.server.settings import load_settings
-from mass_serve.server.startup import store_source
+
+if TYPE_CHECKING:
+    from mass_serve.engine import Engine
+    from mass_serve.evaluation.comparison import Comparison, Counts, Said
 
 # Of many, the first show what they are like.
 MOST_SHOWN = 20
@@ -75,6 +69,8 @@ def both_engines(before: str, after: str) -> tuple[Engine, Engine]:
 
     Raises SettingsError, StoreError and ValueError.
     """
+    from mass_serve.server.startup import store_source
+
     first = store_source(load_settings({"store": before})).load()
     second = store_source(load_settings({"store": after})).load(previous=first)
     if (first.tokenizer is None) != (second.tokenizer is None):
@@ -107,6 +103,8 @@ class Flips:
 
 def found_flips(engines: tuple[Engine, Engine], data: Path, unlabelled: bool) -> Flips:
     """Asks both engines about the inputs in a folder. Raises EvaluationDataError and FloatingPointError."""
+    from mass_serve.evaluation.comparison import compare, labelled_inputs, unlabelled_inputs
+
     before, after = engines
     inputs = unlabelled_inputs(data, before) if unlabelled else labelled_inputs(data, before, after)
     with progress_bars() as progress:

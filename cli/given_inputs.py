@@ -8,12 +8,17 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from mass_serve.inputs.errors import CorruptInputError, EmptyInputError, InputError, InvalidTextError
 from mass_serve.inputs.texts import Text, parts
-from mass_serve.jobs import Columns, Found, JobInput, Position, Stream, inputs_below
+from mass_serve.jobs.sources.content import Found
+from mass_serve.jobs.sources.reading import JobInput, Position, inputs_below
+from mass_serve.jobs.sources.values import Columns
 from mass_serve.server.protocols.text_items import FIRST, SECOND, read_text
+
+if TYPE_CHECKING:
+    from mass_serve.jobs import Stream
 
 STANDARD_INPUT = Path("-")
 # Between the two texts of a pair, in a line of output.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,8 +12,9 @@ from mass_serve.cli.arguments import JsonOption, StoreArgument
 from mass_serve.cli.failing import fail
 from mass_serve.cli.store_summary import group_lines, remind_to_sign
 from mass_serve.model_store.errors import StoreError
-from mass_serve.model_store.group_revisions import add_to_group, remove_from_group
-from mass_serve.model_store.store import Store
+
+if TYPE_CHECKING:
+    from mass_serve.model_store.store import Store
 
 GroupArgument = Annotated[str, typer.Argument(help="group, without its @", metavar="GROUP")]
 
@@ -31,6 +32,8 @@ def add(
     as_json: JsonOption = False,
 ) -> None:
     """Puts tasks into a group, which is made where there is none of that name."""
+    from mass_serve.model_store.group_revisions import add_to_group
+
     _change(lambda: add_to_group(store, group, tasks), as_json)
 
 
@@ -44,12 +47,16 @@ def remove(
     as_json: JsonOption = False,
 ) -> None:
     """Takes tasks out of a group, or the group out of a store; its tasks stay there."""
+    from mass_serve.model_store.group_revisions import remove_from_group
+
     _change(lambda: remove_from_group(store, group, tasks or ()), as_json)
 
 
 @commands.command("list")
 def show(store: StoreArgument, as_json: JsonOption = False) -> None:
     """Shows the groups of a store and their tasks."""
+    from mass_serve.model_store.store import Store
+
     try:
         _print(Store.open(store), as_json)
     except StoreError as error:

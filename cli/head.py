@@ -12,10 +12,6 @@ from mass_serve.cli.arguments import JsonOption
 from mass_serve.cli.failing import fail
 from mass_serve.cli.progress_bars import progress_bars
 from mass_serve.model_store.errors import StoreError
-from mass_serve.model_store.format.heads import LABELS_FILE, LOGIT_SCALE
-from mass_serve.model_store.sources import resolve
-from mass_serve.model_store.words import head_from_words, read_class_names, read_templates
-from mass_serve.model_store.words.write_head import refuse_taken, write_head
 
 
 def head(
@@ -58,6 +54,11 @@ def head(
 
     This is the zero-shot head that CLIPs are fine-tuned with. Its labels are the class names.
     """
+    from mass_serve.model_store.format.heads import LABELS_FILE, LOGIT_SCALE
+    from mass_serve.model_store.sources import resolve
+    from mass_serve.model_store.words import head_from_words, read_class_names, read_templates
+    from mass_serve.model_store.words.write_head import refuse_taken, write_head
+
     labels_file = labels or out.with_name(LABELS_FILE)
     try:
         names, prompts = read_class_names(classnames), read_templates(templates)

@@ -15,9 +15,9 @@ from mass_serve.cli.store_summary import (
     warn_of_distances,
     warn_of_unknown_mode,
 )
+from mass_serve.model_store.described_store import DescribedStore
 from mass_serve.model_store.errors import StoreError
 from mass_serve.model_store.next_store import find_next
-from mass_serve.model_store.store import Store
 
 
 def inspect(
@@ -29,7 +29,7 @@ def inspect(
 ) -> None:
     """Shows what a store holds, without reading its weights."""
     try:
-        opened = Store.open(store)
+        opened = DescribedStore.open(store)
         print_summary(opened, as_json, every_task, find_next(store))
     except StoreError as error:
         fail(error)

@@ -8,12 +8,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from mass_serve.jobs import JobProgress
+if TYPE_CHECKING:
+    from mass_serve.jobs import JobProgress
+
 
 # Between two lines where standard error is no terminal.
 LINE_SECONDS = 60.0

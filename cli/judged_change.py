@@ -8,7 +8,7 @@ from typing import NoReturn
 
 from mass_serve.cli.failing import EXIT_FAILED, fail
 from mass_serve.cli.flips import Flips, Limit, both_engines, found_flips
-from mass_serve.evaluation import EvaluationDataError
+from mass_serve.evaluation.errors import EvaluationDataError
 from mass_serve.model_store.errors import StoreError
 from mass_serve.model_store.next_store import find_next, next_url
 from mass_serve.server.settings import SettingsError

@@ -21,12 +21,13 @@ class LazyCommand:
 
     module: str  # has a function `register`, which adds it to a Typer
     help: str  # the first paragraph of its own
+    # What is slow to import of what it runs with; no command needs that to tell its options.
+    slow: str | None = "torch"
 
     def load(self, name: str) -> Any:
         """Imports the module and returns the command, which Typer has no public type for."""
         own = typer.Typer()
         import_module(self.module).register(own)
-        _resume_garbage_collection()
         return typer.main.get_group(own).commands[name]
 
 
@@ -52,6 +53,13 @@ def lazy_group(commands: Mapping[str, LazyCommand]) -> type[TyperGroup]:
 
         def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
             name, _, rest = super().resolve_command(ctx, args)
-            return name, None if name is None else commands[name].load(name), rest
+            if name is None:
+                return None, None, rest
+            command = commands[name].load(name)
+            slow = commands[name].slow
+            if slow is not None and not ctx.resilient_parsing and "--help" not in rest:
+                import_module(slow)  # now, while garbage is not looked for
+            _resume_garbage_collection()
+            return name, command, rest
 
     return LazyGroup

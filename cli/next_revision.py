@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mass_serve.cli.arguments import JsonOption, StoreArgument
 from mass_serve.cli.failing import fail
 from mass_serve.cli.store_summary import remind_to_sign
-from mass_serve.model_store import next_revision
 from mass_serve.model_store.errors import StoreError
 from mass_serve.model_store.format.file_names import SIGNATURE_FILE
 from mass_serve.model_store.next_store import find_next
-from mass_serve.model_store.store import Store
+
+if TYPE_CHECKING:
+    from mass_serve.model_store.store import Store
 
 commands = typer.Typer(
     help="The next revision of a store: every command takes it as STORE#next, and servers do not serve it.",
@@ -31,6 +32,8 @@ def promote(
     as_json: JsonOption = False,
 ) -> None:
     """Makes the next revision the store, at once; servers take it over by themselves."""
+    from mass_serve.model_store import next_revision
+
     try:
         following = find_next(store)
         is_signed = following is not None and following.files.exists(SIGNATURE_FILE)
@@ -45,6 +48,8 @@ def promote(
 @commands.command()
 def discard(store: StoreArgument, as_json: JsonOption = False) -> None:
     """Deletes the next revision; the store stays as it is."""
+    from mass_serve.model_store import next_revision
+
     try:
         kept = next_revision.discard(store)
     except StoreError as error:

@@ -12,9 +12,7 @@ from mass_serve.cli.setting_flags import with_setting_flags
 from mass_serve.distributed.settings import RaySettings, load_ray_settings
 from mass_serve.distributed.share import with_whole_paths
 from mass_serve.model_store.errors import StoreError
-from mass_serve.model_store.store import Store
 from mass_serve.server.settings import SettingsError
-from mass_serve.server.startup import demo_store
 
 ray = typer.Typer(name="ray", help="Serve a store on a Ray cluster (extra `ray`).", no_args_is_help=True)
 
@@ -25,6 +23,9 @@ def serve(flags: dict[str, Any]) -> None:
     Joins the cluster that RAY_ADDRESS names or that runs on this machine, and starts one here where there is
     none. Each replica takes --num-threads cores (1), and a GPU with --device cuda.
     """
+    from mass_serve.model_store.store import Store
+    from mass_serve.server.startup import demo_store
+
     try:
         settings = with_whole_paths(load_ray_settings(flags))
         # On the cluster it would be told of in every replica's log, again and again.

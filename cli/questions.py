@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from mass_serve.cli.failing import fail
-from mass_serve.engine import Question
-from mass_serve.jobs import Asked, Limits
 from mass_serve.model_store.format.entries import TaskEntry
 from mass_serve.server.settings import Settings
+
+if TYPE_CHECKING:
+    from mass_serve.engine import Question
+    from mass_serve.jobs import Asked
 
 
 class HasTasks(Protocol):
@@ -36,6 +38,8 @@ def checked_question(store: HasTasks, question: Question) -> Question:
 
 def asked_of(question: Question, settings: Settings, *, embeds: bool = False, grouped: bool = False) -> Asked:
     """What is asked about every input, with the settings' batches, processes and limits."""
+    from mass_serve.jobs import Asked, Limits
+
     return Asked(
         question,
         embeds,

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import typer
 from rich.filesize import decimal
 
 from mass_serve.cli.store_summary import remind_to_sign
-from mass_serve.model_store.store import Store
+
+if TYPE_CHECKING:
+    from mass_serve.model_store.store import Store
 
 
 def print_rewritten(

@@ -11,11 +11,7 @@ import typer
 from mass_serve.cli.failing import fail
 from mass_serve.cli.setting_flags import with_setting_flags
 from mass_serve.model_store.errors import StoreError
-from mass_serve.server.fronts.listening import listen_together
-from mass_serve.server.fronts.serving import prepared
-from mass_serve.server.operation.logs import configure_logs
 from mass_serve.server.settings import Settings, SettingsError, load_settings, passed_over
-from mass_serve.server.startup import store_source
 
 
 def serve(flags: dict[str, Any]) -> None:
@@ -23,6 +19,10 @@ def serve(flags: dict[str, Any]) -> None:
 
     Every option can also be an environment variable (MASS_PORT=9000) or a line of --config (port = 9000).
     """
+    from mass_serve.server.fronts.serving import prepared
+    from mass_serve.server.operation.logs import configure_logs
+    from mass_serve.server.startup import store_source
+
     try:
         settings = load_settings(flags)
         serves = prepared(settings, store_source(settings))
@@ -46,6 +46,8 @@ def serve(flags: dict[str, Any]) -> None:
 
 
 def _listen_or_fail(settings: Settings) -> list[socket.socket]:
+    from mass_serve.server.fronts.listening import listen_together
+
     try:
         return listen_together(settings.host, settings.port, settings.front_ends)
     except OSError as error:

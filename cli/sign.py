@@ -12,7 +12,6 @@ from mass_serve.cli.arguments import JsonOption, StoreArgument
 from mass_serve.cli.failing import fail
 from mass_serve.model_store.errors import StoreError
 from mass_serve.model_store.format.file_names import SIGNATURE_FILE
-from mass_serve.model_store.sign_store import sign_store
 from mass_serve.model_store.signing import SigningKey
 
 
@@ -25,6 +24,8 @@ def sign(
 
     The signature covers the manifest, and by the hashes in it every file.
     """
+    from mass_serve.model_store.sign_store import sign_store
+
     try:
         private = SigningKey.read(key)
         signed = sign_store(store, private)

@@ -12,15 +12,15 @@ from rich.filesize import decimal
 from rich.table import Column, Table
 
 from mass_serve.backbone.architecture import PatchEmbedding, WordEmbedding, weight_of
-from mass_serve.engine.loading import known_mode
+from mass_serve.engine.known_mode import known_mode
+from mass_serve.model_store.described_store import DescribedStore
+from mass_serve.model_store.distance_warning import distance_warning
 from mass_serve.model_store.errors import ManifestError
 from mass_serve.model_store.format.entries import TaskEntry
 from mass_serve.model_store.format.file_names import SIGNATURE_FILE
 from mass_serve.model_store.format.manifest import Manifest
 from mass_serve.model_store.format.preprocessing import RIGHT, TextPreprocessing
-from mass_serve.model_store.store import Store
-from mass_serve.model_store.task_distance import distance_warning
-from mass_serve.router import MODE_NAMES, PAPER
+from mass_serve.router.modes import MODE_NAMES, PAPER
 
 # Of a store of hundreds, the first show what its tasks are like.
 MOST_TASKS_SHOWN = 50
@@ -28,7 +28,7 @@ MOST_NAMES_IN_A_LINE = 20
 
 
 def print_summary(
-    store: Store, as_json: bool, every_task: bool = False, following: Store | None = None
+    store: DescribedStore, as_json: bool, every_task: bool = False, following: DescribedStore | None = None
 ) -> None:
     """Prints what a store holds, without reading its weights: of many tasks the first, or `every_task`.
 
@@ -120,7 +120,7 @@ def warn_of_distances(tasks: Iterable[TaskEntry]) -> None:
             typer.echo(f"warning: {warning}", err=True)
 
 
-def warn_of_constant_routing(store: Store) -> None:
+def warn_of_constant_routing(store: DescribedStore) -> None:
     """Says on standard error which tasks leave the paper's router nothing to tell images by.
 
     It compares as many directions of the matrix that its feature enters as every task changed there.
@@ -128,7 +128,7 @@ def warn_of_constant_routing(store: Store) -> None:
     manifest = store.manifest
     router, parameter = manifest.router, weight_of(manifest.backbone.residual_linear(manifest.router.layer))
     with_blocks = [task for task in manifest.routed_tasks if task.has_blocks]
-    blind = [task.name for task in with_blocks if not store.layout.ranks_of(task)[parameter]]
+    blind = [task.name for task in with_blocks if not manifest.factoring.ranks_of(task.ranks)[parameter]]
     if router.mode == PAPER and blind and len(manifest.routed_tasks) > 1:
         typer.echo(
             f"warning: {' and '.join(blind)} left {parameter} alone, by which the mode {PAPER} routes: "
@@ -145,7 +145,7 @@ def figures(task: TaskEntry) -> str:
     return f"{kind}{measured}, price of an early exit {_exit_price(task)}"
 
 
-def remind_to_sign(store: Store) -> None:
+def remind_to_sign(store: DescribedStore) -> None:
     """Says on standard error that a store which was signed has to be signed again, as it was changed."""
     if store.files.exists(SIGNATURE_FILE):
         typer.echo(
@@ -206,7 +206,7 @@ def _calibration(manifest: Manifest, count: int) -> str:
     return f"calibrated on {count:,} {noun}{state}"
 
 
-def _task_table(store: Store, tasks: Iterable[TaskEntry], sizes: dict[str, int]) -> Table:
+def _task_table(store: DescribedStore, tasks: Iterable[TaskEntry], sizes: dict[str, int]) -> Table:
     measured = ("distance", "energy kept", "early exit", "accuracy alone")
     columns = ("task", "revision", "classes", "head", "rank", "size", *measured, "earlier")
     table = Table(*(Column(column, no_wrap=True) for column in columns))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -22,21 +22,12 @@ from mass_serve.cli.store_summary import (
     warn_of_constant_routing,
     warn_of_distances,
 )
-from mass_serve.engine.measuring import unknown_measures
 from mass_serve.model_store.build_options import BuildOptions
 from mass_serve.model_store.errors import StoreError
-from mass_serve.model_store.next_revision import promote
 from mass_serve.model_store.progress import Progress
-from mass_serve.model_store.recipes import ModelName, NamedTask, task_input
-from mass_serve.model_store.revisions import (
-    add_task,
-    prune_store,
-    refuse_task,
-    remove_task,
-    rollback_task,
-    set_thresholds,
-)
-from mass_serve.model_store.store import Store
+
+if TYPE_CHECKING:
+    from mass_serve.model_store.store import Store
 
 NameArgument = Annotated[str, typer.Argument(help="task", metavar="NAME")]
 
@@ -107,6 +98,10 @@ def add(
 
     Where the store would be beyond its budget, the other tasks are cut to it, a new revision each.
     """
+    from mass_serve.engine.measuring import unknown_measures
+    from mass_serve.model_store.recipes import ModelName, NamedTask, task_input
+    from mass_serve.model_store.revisions import add_task, refuse_task
+
     judge = _judge(eval_data, unlabelled, max_negative_flips)
     named = NamedTask(
         name,
@@ -134,12 +129,16 @@ def add(
 @commands.command()
 def remove(store: StoreArgument, name: NameArgument, as_json: JsonOption = False) -> None:
     """Takes a task out of a store; `rollback` brings it back until `prune`."""
+    from mass_serve.model_store.revisions import remove_task
+
     _change(lambda progress: remove_task(store, name, progress), as_json)
 
 
 @commands.command()
 def rollback(store: StoreArgument, name: NameArgument, as_json: JsonOption = False) -> None:
     """Returns to a task's revision before the current one, or brings a removed task back."""
+    from mass_serve.model_store.revisions import rollback_task
+
     _change(lambda progress: rollback_task(store, name, progress), as_json)
 
 
@@ -157,12 +156,17 @@ def thresholds(
     as_json: JsonOption = False,
 ) -> None:
     """Gives a task of any number of labels other thresholds; its fine-tuned model is not needed."""
+    from mass_serve.model_store.revisions import set_thresholds
+
     _change(lambda _: set_thresholds(store, name, file), as_json)
 
 
 @commands.command()
 def prune(store: StoreArgument, as_json: JsonOption = False) -> None:
     """Deletes earlier revisions and what interrupted writes left behind."""
+    from mass_serve.model_store.revisions import prune_store
+    from mass_serve.model_store.store import Store
+
     try:
         before = Store.open(store)
         deleted = prune_store(store)
@@ -192,6 +196,8 @@ def _change_if_few_flip(
     url: str, judge: Judge, change: Callable[[Progress], Store], as_json: bool, added: str
 ) -> None:
     """Makes a change beside the store, prints what flips, and activates it unless too many do."""
+    from mass_serve.model_store.next_revision import promote
+
     store = _changed(change)
     found = judge.flips(url)
     if not as_json:

@@ -14,7 +14,6 @@ from mass_serve.cli.progress_bars import progress_bars
 from mass_serve.cli.store_summary import warn_of_unknown_mode
 from mass_serve.engine.options import EngineOptions
 from mass_serve.model_store.errors import StoreError
-from mass_serve.model_store.store import Store
 from mass_serve.server.settings import SettingsError, load_settings
 
 TRUSTED = EngineOptions.model_fields["trusted_keys"]
@@ -29,6 +28,8 @@ def verify(
 
     Which keys are trusted can also be said by MASS_TRUSTED_KEYS, as for a server.
     """
+    from mass_serve.model_store.store import Store
+
     try:
         settings = load_settings({"trusted_keys": trusted_keys})
         opened = Store.open(store, settings.trusted_keys)

@@ -12,13 +12,15 @@ from torch import Tensor
 
 from mass_serve.backbone import MULTI_CLASS, Labelling, MultiLabel
 from mass_serve.engine.by_task import ByTask
-from mass_serve.engine.entities import OUTSIDE, Aggregation, Entity, entities
+from mass_serve.engine.choices import Aggregation
+from mass_serve.engine.entities import OUTSIDE, Entity, entities
 from mass_serve.engine.heads import HeadResult, TaskHead, TokenResult
 from mass_serve.engine.search_result import SearchResult, final_coefficients
 from mass_serve.engine.second_passes import SecondPass
 from mass_serve.inputs.texts import Places
 from mass_serve.model_store.format.entries import HeadChoice, RouterSpec
-from mass_serve.router import Evidence, Prior, familiarity
+from mass_serve.router import Evidence, Prior
+from mass_serve.router.familiarity import familiarity
 
 
 @dataclass(frozen=True)

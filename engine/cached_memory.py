@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from mass_serve.backbone import device_turn
+from mass_serve.backbone.device_turn import device_turn
 
 
 def release_cached_memory() -> None:

@@ -17,11 +17,12 @@ from mass_serve.backbone import (
     ExpertBank,
     ResidentTasks,
     WordEmbedding,
-    device_turn,
     nbytes_of,
     passes_for,
 )
+from mass_serve.backbone.device_turn import device_turn
 from mass_serve.engine.answers import AnswerMaker, AnyAnswer, BatchReport, Classification
+from mass_serve.engine.choices import AnswerKind
 from mass_serve.engine.execution import Execution, form_chooser
 from mass_serve.engine.heads import apply_heads, apply_token_heads
 from mass_serve.engine.loaded_store import LoadedStore
@@ -37,7 +38,7 @@ from mass_serve.engine.queries import (
     candidate_mask,
     prior_of,
 )
-from mass_serve.engine.questions import AnswerKind, EmbeddingQuestion, Question
+from mass_serve.engine.questions import EmbeddingQuestion, Question
 from mass_serve.engine.search import task_search
 from mass_serve.engine.search_result import SearchResult
 from mass_serve.engine.second_passes import SecondPass, SecondPassRunner

@@ -18,14 +18,13 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Literal
 
 import torch
 from torch import Tensor
 
+from mass_serve.engine.choices import Aggregation
 from mass_serve.inputs.texts import Places
 
-Aggregation = Literal["none", "simple", "first", "average", "max"]
 # The label of what is no entity.
 OUTSIDE = "O"
 _BEGINS, _GOES_ON = "B-", "I-"

@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from mass_serve.backbone import Batch, Feature, Passes, PassResult, Probe, device_turn
+from mass_serve.backbone import Batch, Feature, Passes, PassResult, Probe
+from mass_serve.backbone.device_turn import device_turn
 from mass_serve.engine.class_vectors import ClassVectors
 from mass_serve.engine.drawn_energies import inputs_to_measure_from, kept_energies, late_token
 from mass_serve.engine.drawn_inputs import drawn_inputs

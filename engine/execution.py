@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
-from mass_serve.backbone import ExpertBank, weight_of
-from mass_serve.engine.second_passes import FormChooser
+from mass_serve.backbone.architecture import weight_of
 from mass_serve.engine.set_cache import LOW_RANK, MATERIALISED, SetCache, SetKey
+
+if TYPE_CHECKING:
+    from mass_serve.backbone import ExpertBank
+    from mass_serve.engine.second_passes import FormChooser
 
 
 class Execution(StrEnum):

@@ -14,7 +14,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from mass_serve.backbone import Batch, Passes, device_turn
+from mass_serve.backbone import Batch, Passes
+from mass_serve.backbone.device_turn import device_turn
 from mass_serve.engine.drawn_inputs import NOISE_INPUTS
 from mass_serve.engine.loaded_store import LoadedStore
 from mass_serve.router import early_stop

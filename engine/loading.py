@@ -28,6 +28,7 @@ from mass_serve.backbone import (
     weight_of,
 )
 from mass_serve.engine.heads import TaskHead
+from mass_serve.engine.known_mode import known_mode
 from mass_serve.engine.loaded_store import LoadedStore, early_linears, energy_linears
 from mass_serve.engine.preprocessing import ImagePreprocessor
 from mass_serve.inputs.texts import TextTokenizer, TokenizerError
@@ -47,7 +48,7 @@ from mass_serve.model_store.format.calibration import (
 )
 from mass_serve.model_store.format.entries import RouterSpec, TaskEntry
 from mass_serve.model_store.format.experts import TaskExperts
-from mass_serve.model_store.format.file_names import MANIFEST_FILE, PRETRAINED_FILE, TOKENIZER_FILE
+from mass_serve.model_store.format.file_names import PRETRAINED_FILE, TOKENIZER_FILE
 from mass_serve.model_store.format.groups import groups_among
 from mass_serve.model_store.format.heads import (
     BIAS,
@@ -300,14 +301,6 @@ def first_pass_names(
     if mode == PAPER:
         return architecture.first_pass_parameters(bank.pretrained, layer)
     return frozenset(bank.pretrained)
-
-
-def known_mode(router: RouterSpec) -> ModeName:
-    """Returns the mode that a manifest names. Raises ManifestError where this version has no such mode."""
-    try:
-        return mode_named(router.mode)
-    except ValueError as error:
-        raise ManifestError(f"{MANIFEST_FILE} is not valid: router.{error}") from error
 
 
 def _first_pass_weights(

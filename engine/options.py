@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
-import torch
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from mass_serve.engine.execution import Execution
-from mass_serve.kernels.bfloat16 import wide_dtype
-from mass_serve.router import MODE_NAMES, ModeName
+from mass_serve.router.modes import MODE_NAMES, ModeName
+
+if TYPE_CHECKING:
+    import torch
 
 GIB = 1 << 30
 # What an embedding is: what the encoder's own pooling makes, or the mean of all tokens' last hidden states.
@@ -90,6 +91,8 @@ class EngineOptions(BaseModel):
     @property
     def torch_device(self) -> torch.device:
         """The device, chosen where that was left open. Raises ValueError for one that is absent."""
+        import torch  # flags are made of these options where nothing is computed
+
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if self.device == "auto":
             return torch.device("cuda" if count else "cpu")
@@ -108,6 +111,8 @@ class EngineOptions(BaseModel):
     @property
     def torch_dtype(self) -> torch.dtype:
         """The dtype of the encoder's weights. Raises as `torch_device`."""
+        import torch
+
         chosen: torch.dtype = getattr(torch, self.chosen_dtype)
         return chosen
 
@@ -116,4 +121,6 @@ class EngineOptions(BaseModel):
         """The name of the dtype, chosen by the device where that was left open. Raises as `torch_device`."""
         if self.dtype != "auto":
             return self.dtype
+        from mass_serve.kernels.bfloat16 import wide_dtype
+
         return str(wide_dtype(self.torch_device)).removeprefix("torch.")

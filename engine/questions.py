@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal, get_args
+from typing import ClassVar, get_args
 
 import torch
 from torch import Tensor
 
+from mass_serve.engine.choices import AnswerKind
 from mass_serve.engine.named_tasks import TasksOfGroups, named_tasks
 from mass_serve.engine.priors import Priors
 from mass_serve.engine.queries import AnyQuery, Pool, Query, TextQuery, choice
@@ -22,8 +23,6 @@ from mass_serve.inputs.texts import Tokens
 from mass_serve.model_store.format.entries import TaskEntry
 from mass_serve.router import ModeName, Remembered, mode_named
 
-# One answer for an image, of the task that it is found to be of; or one of each task, without routing.
-AnswerKind = Literal["best", "each"]
 # What becomes a query: the pixels of an image, or the tokens of a text.
 PreparedInput = Tensor | Tokens
 

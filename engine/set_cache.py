@@ -6,8 +6,10 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from mass_serve.backbone import ExpertBank, ExpertSet
+if TYPE_CHECKING:
+    from mass_serve.backbone import ExpertBank, ExpertSet
 
 # The forms that an expert set runs in: shared low-rank blocks and a core, or merged weights of its own.
 FORMS = LOW_RANK, MATERIALISED = ("low_rank", "materialised")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from mass_serve.backbone import Passes, PatchEmbedding, device_turn
+from mass_serve.backbone import Passes, PatchEmbedding
+from mass_serve.backbone.device_turn import device_turn
 from mass_serve.engine.loaded_store import LoadedStore
 from mass_serve.engine.options import EmbeddingPooling
 from mass_serve.engine.search import TaskSearch

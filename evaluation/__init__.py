@@ -1,17 +1,10 @@
 """How close a store comes to its individual models, on images or texts whose task and class are known."""
 
-from mass_serve.evaluation.data import EvaluationData
-from mass_serve.evaluation.errors import EvaluationDataError
-from mass_serve.evaluation.evaluate import Options, Report, evaluate
-from mass_serve.evaluation.individual import with_individual_accuracies
-from mass_serve.evaluation.inputs import files_of
+from typing import TYPE_CHECKING
 
-__all__ = [
-    "EvaluationData",
-    "EvaluationDataError",
-    "Options",
-    "Report",
-    "evaluate",
-    "files_of",
-    "with_individual_accuracies",
-]
+from mass_serve.public_names import public_names
+
+if TYPE_CHECKING:
+    from mass_serve.evaluation.public import *
+else:
+    __getattr__, __dir__ = public_names(__name__)

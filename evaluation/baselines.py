@@ -18,6 +18,7 @@ from mass_serve.evaluation.data import of_whole_inputs
 from mass_serve.evaluation.inputs import files_of
 from mass_serve.evaluation.methods import AnyHead, Dense, Method, Parameters, TaskKnown
 from mass_serve.evaluation.search import Search, Searched
+from mass_serve.evaluation.slow_baselines import SLOW
 from mass_serve.merging.methods import (
     CONSENSUS,
     DOGE,
@@ -67,8 +68,7 @@ NAMES = (
     TALL_MASKS.name,
     CONSENSUS.name,
 )
-# Those that are measured where none is named: the others decompose or descend for minutes on a CPU.
-SLOW = frozenset(method.name for method in WHOLE)
+# Those that are measured where none is named.
 USUAL = tuple(name for name in NAMES if name not in SLOW)
 
 

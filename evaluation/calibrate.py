@@ -12,8 +12,9 @@ from torch import Tensor
 
 from mass_serve.engine import Classification, Engine
 from mass_serve.engine.execution import Execution
+from mass_serve.engine.known_mode import known_mode
 from mass_serve.engine.loaded_store import LoadedStore
-from mass_serve.engine.loading import known_mode, load_store
+from mass_serve.engine.loading import load_store
 from mass_serve.engine.measuring import unknown_measures
 from mass_serve.engine.options import GIB
 from mass_serve.evaluation.calibration_inputs import CalibrationInputs

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
-
 import torch
 from torch import Tensor
 
-Activation = Literal["quick_gelu", "gelu", "gelu_tanh", "silu"]
-ACTIVATIONS: tuple[Activation, ...] = get_args(Activation)
-# Of the hidden layer of a classification head.
-HeadActivation = Literal["quick_gelu", "gelu", "gelu_tanh", "silu", "tanh", "relu"]
+# Named where torch is not needed, and known here to whoever computes them.
+from mass_serve.kernels.activation_names import ACTIVATIONS as ACTIVATIONS
+from mass_serve.kernels.activation_names import Activation as Activation
+from mass_serve.kernels.activation_names import HeadActivation as HeadActivation
 
 # Elements that an activation works on at a time: the temporaries stay in the processor's cache.
 CHUNK = 1 << 18

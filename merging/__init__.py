@@ -7,34 +7,11 @@
 one.
 """
 
-from mass_serve.merging.formats import (
-    DenseDelta,
-    PackedSingularVectors,
-    RoundedVectors,
-    TaskChange,
-    TaskSingularVectors,
-    ThinDelta,
-    rank_for,
-    rounded,
-    task_singular_vectors,
-)
-from mass_serve.merging.methods.tsv_m import (
-    core_factors,
-    merged_parameter,
-)
-from mass_serve.merging.task_vectors import task_vector
+from typing import TYPE_CHECKING
 
-__all__ = [
-    "DenseDelta",
-    "PackedSingularVectors",
-    "RoundedVectors",
-    "TaskChange",
-    "TaskSingularVectors",
-    "ThinDelta",
-    "core_factors",
-    "merged_parameter",
-    "rank_for",
-    "rounded",
-    "task_singular_vectors",
-    "task_vector",
-]
+from mass_serve.public_names import public_names
+
+if TYPE_CHECKING:
+    from mass_serve.merging.public import *
+else:
+    __getattr__, __dir__ = public_names(__name__)

@@ -12,11 +12,11 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from mass_serve.backbone.architecture import Token
-from mass_serve.model_store.format.block_formats import BlockDtype, BlockFormat
+from mass_serve.model_store.format.block_format_names import BlockDtype, BlockFormat
 from mass_serve.model_store.format.entries import FirstPass, HeadChoice, RouterSpec
 from mass_serve.model_store.format.factoring import PatchEmbeddingForm
 from mass_serve.model_store.format.preprocessing import EXACT, Decode
-from mass_serve.model_store.merged_base import MERGEABLE
+from mass_serve.model_store.mergeable import MERGEABLE_NAMES
 
 
 def _as_in_manifest(name: str, description: str) -> Any:
@@ -101,7 +101,7 @@ class BuildOptions(BaseModel):
     merged_base: str = Field(
         default="auto",
         description="stored, or rebuilt at load; auto: what is quicker; or stored, merged by one of"
-        f" {', '.join(MERGEABLE)}",
+        f" {', '.join(MERGEABLE_NAMES)}",
     )
     allow_pickle: bool = Field(default=False, description="read .pt and .bin checkpoints")
     force: bool = Field(

@@ -13,7 +13,7 @@ from typing import Any
 from mass_serve.merging.threads import side_by_side
 from mass_serve.model_store.changing import StoreUrl, changing, commit_tasks, with_earlier
 from mass_serve.model_store.errors import StoreExistsError
-from mass_serve.model_store.format.block_formats import BlockFormat
+from mass_serve.model_store.format.block_format_names import BlockFormat
 from mass_serve.model_store.format.entries import TaskEntry
 from mass_serve.model_store.format.experts import ExpertLayout, TaskExperts
 from mass_serve.model_store.format.file_names import (

@@ -14,7 +14,7 @@ from typing import Literal, get_args
 from torch import Tensor
 
 from mass_serve.merging import merged_parameter
-from mass_serve.merging.methods import METHODS, TALL_MASKS, TSV_M, MergingMethod
+from mass_serve.merging.methods import METHODS, TSV_M, MergingMethod
 from mass_serve.merging.methods.task_arithmetic import moved
 from mass_serve.merging.threads import one_thread_per_operation
 from mass_serve.model_store.errors import StoreError
@@ -22,12 +22,14 @@ from mass_serve.model_store.format.factoring import Ranks
 from mass_serve.model_store.format.file_names import PRETRAINED_FILE
 from mass_serve.model_store.format.manifest import MergedBaseForm
 from mass_serve.model_store.format.tensor_files import is_moderate, write_tensors
+from mass_serve.model_store.mergeable import MERGEABLE_NAMES
 from mass_serve.model_store.progress import Progress
 from mass_serve.model_store.store import Store
 from mass_serve.model_store.stored_vectors import StoredVectors, merged_changes, stored_vectors
 
-# Those that make one model of several; TALL masks make one for each task.
-MERGEABLE: dict[str, MergingMethod] = {method.name: method for method in METHODS if method is not TALL_MASKS}
+MERGEABLE: dict[str, MergingMethod] = {
+    method.name: method for method in METHODS if method.name in MERGEABLE_NAMES
+}
 # What a build is told of the form; auto: what is quicker at load.
 FormChoice = Literal["auto", MergedBaseForm]
 # Rebuilding costs eigendecompositions of [T R, T R] matrices. Below this sum of their cubes it takes about

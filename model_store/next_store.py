@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 
+from mass_serve.model_store.described_store import DescribedStore
 from mass_serve.model_store.storage.files import StoreFiles
 from mass_serve.model_store.storage.next_files import NEXT, NextFiles
 from mass_serve.model_store.storage.opening import open_files
-from mass_serve.model_store.store import Store
 
 
 def next_url(url: str | os.PathLike[str]) -> str:
@@ -15,11 +15,11 @@ def next_url(url: str | os.PathLike[str]) -> str:
     return open_files(url).url.removesuffix(NEXT) + NEXT
 
 
-def find_next(url: str | os.PathLike[str]) -> Store | None:
+def find_next(url: str | os.PathLike[str]) -> DescribedStore | None:
     """Opens the next revision of the store at `url`; None where there is none. Raises StoreError."""
     files = NextFiles(files_of_store(url))
-    Store.open_files(files.store)
-    return Store.open_files(files) if files.is_there else None
+    DescribedStore.open_files(files.store)
+    return DescribedStore.open_files(files) if files.is_there else None
 
 
 def files_of_store(url: str | os.PathLike[str]) -> StoreFiles:

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from mass_serve.backbone.architecture import Architecture
 from mass_serve.model_store.build_options import DEFAULT_DTYPE, BuildOptions
 from mass_serve.model_store.errors import CheckpointError, StoreError, TaskError
-from mass_serve.model_store.format.block_formats import BlockFormat
+from mass_serve.model_store.format.block_format_names import BlockFormat
 from mass_serve.model_store.format.entries import FIRST_MODE, FirstPass, RouterSpec
 from mass_serve.model_store.format.experts import ExpertLayout
 from mass_serve.model_store.format.factoring import Factoring

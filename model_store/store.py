@@ -8,27 +8,24 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import os
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 
 from torch import Tensor
 
-from mass_serve.model_store.errors import IntegrityError, ManifestError, StoreError, TaskError
+from mass_serve.model_store.described_store import DescribedStore
+from mass_serve.model_store.errors import IntegrityError, TaskError
 from mass_serve.model_store.format.entries import TaskEntry
 from mass_serve.model_store.format.experts import ExpertLayout, TaskExperts, experts_from_tensors
 from mass_serve.model_store.format.file_names import (
-    MANIFEST_FILE,
     MOST_TOKENIZER_BYTES,
     PRETRAINED_FILE,
     TOKENIZER_FILE,
 )
 from mass_serve.model_store.format.heads import HeadTensors, created_head, head_from_tensors
-from mass_serve.model_store.format.journal import JOURNAL_FILE
-from mass_serve.model_store.format.manifest import Manifest, parse_manifest
+from mass_serve.model_store.format.manifest import Manifest
 from mass_serve.model_store.format.tensor_files import (
     TensorFile,
     TensorFileError,
@@ -36,49 +33,20 @@ from mass_serve.model_store.format.tensor_files import (
     unusable_numbers,
 )
 from mass_serve.model_store.progress import Progress, silent
-from mass_serve.model_store.signing import TrustedKeys, signed_manifest
 from mass_serve.model_store.storage.files import StoreFiles
-from mass_serve.model_store.storage.opening import open_files
 from mass_serve.model_store.storage.regular_files import RegularFile, sha256_of
 
 Shapes = Mapping[str, tuple[int, ...]]
 
 
-class Store:
+class Store(DescribedStore):
     """One version of a store, as its manifest was when it was opened."""
 
     def __init__(self, files: StoreFiles, manifest: Manifest) -> None:
-        self.files = files
-        self.manifest = manifest
+        super().__init__(files, manifest)
         self.layout = ExpertLayout.of(manifest)
         self._hashes = manifest.all_files()
         self._tasks = {task.name: task for task in manifest.tasks}
-
-    @classmethod
-    def open(cls, url: str | os.PathLike[str], trusted_keys: Path | None = None) -> Store:
-        """Opens the store in a local folder or at any fsspec URL.
-
-        Raises ManifestError when there is none, or none that this program can read; with a PEM file of
-        `trusted_keys` SignatureError for one that was not signed with any of them.
-        """
-        return cls.open_files(open_files(url), trusted_keys)
-
-    @classmethod
-    def open_files(cls, files: StoreFiles, trusted_keys: Path | None = None) -> Store:
-        """Opens the store that these files are. Raises ManifestError and SignatureError."""
-        # Read anew each time, so that keys come and go without a restart.
-        trusted = None if trusted_keys is None else TrustedKeys.read(trusted_keys)
-        try:
-            content = files.read_bytes(MANIFEST_FILE) if trusted is None else signed_manifest(files, trusted)
-        except (FileNotFoundError, NotADirectoryError) as error:
-            unfinished = files.exists(JOURNAL_FILE)
-            advice = "its build has not finished: run the same build again" if unfinished else "build one"
-            raise ManifestError(f"there is no store at {files.url}: {advice}") from error
-        except OSError as error:
-            raise StoreError(
-                f"{MANIFEST_FILE} in {files.url} cannot be read: {error.strerror or error}"
-            ) from error
-        return cls(files, parse_manifest(content))
 
     def load_pretrained(self) -> dict[str, Tensor]:
         """Loads the weights before fine-tuning by canonical name, in the dtype they came in.

@@ -15,13 +15,13 @@ import math
 from collections.abc import Collection, Mapping
 
 from mass_serve.merging.threads import side_by_side
+from mass_serve.model_store.distance_warning import described
 from mass_serve.model_store.errors import TaskError
 from mass_serve.model_store.format.experts import ReadChange, ReadParameter
 from mass_serve.model_store.format.rank_choice import norm_of
 from mass_serve.model_store.format.tensor_files import LARGEST_NUMBER
 from mass_serve.model_store.progress import Progress
 
-UNUSUAL_DISTANCE = 0.3
 IMPLAUSIBLE_DISTANCE = 0.8
 
 
@@ -62,18 +62,7 @@ def _plausible(task: str, change: float, size: float, force: bool) -> float:
     distance = min(math.sqrt(change / size), LARGEST_NUMBER)
     if distance > IMPLAUSIBLE_DISTANCE and not force:
         raise TaskError(
-            f"{_described(task, distance)}: give the model that it was fine-tuned from as the pretrained "
+            f"{described(task, distance)}: give the model that it was fine-tuned from as the pretrained "
             "one, or --force to take it all the same"
         )
     return distance
-
-
-def distance_warning(task: str, distance: float | None) -> str | None:
-    """Returns what there is to say of a task whose distance is unusual; None where it is not, or unknown."""
-    if distance is None or distance <= UNUSUAL_DISTANCE:
-        return None
-    return f"{_described(task, distance)}: make sure that it was fine-tuned from this very model"
-
-
-def _described(task: str, distance: float) -> str:
-    return f"task {task}: its distance from the pretrained model is {distance:.2f}, usual is 0.001 to 0.1"

@@ -26,6 +26,9 @@ FOLDERS = (
     "cli",
 )
 
+# Files that hand on the names of others, a folder's own and, where those wait, the list of them.
+FACES = ("__init__.py", "public.py")
+
 
 def _module_of(path: Path) -> str:
     """The name of a file below the package, such as `inputs.images.decode`."""
@@ -79,9 +82,9 @@ def circle(graph: Mapping[str, set[str]]) -> list[str]:
 def handed_on(names: Mapping[str, set[str]]) -> dict[str, str]:
     """Where each name that a folder's face hands on comes from: `engine.Engine` from `engine.engine`."""
     return {
-        f"{folder}.{name.rpartition('.')[2]}": module_in(name)
-        for folder, imported in names.items()
-        if MODULES[folder].name == "__init__.py"
+        f"{face.removesuffix('.public')}.{name.rpartition('.')[2]}": module_in(name)
+        for face, imported in names.items()
+        if MODULES[face].name in FACES
         for name in imported
         if name.startswith(f"{PACKAGE}.")
     }
@@ -101,7 +104,7 @@ def _only_hands_on(path: Path) -> bool:
     """Whether a file is a folder's face that defines nothing: whoever imports it means the file behind it."""
     defined = ast.FunctionDef | ast.ClassDef
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    return path.name == "__init__.py" and not any(isinstance(node, defined) for node in tree.body)
+    return path.name in FACES and not any(isinstance(node, defined) for node in tree.body)
 
 
 def graph(names: Mapping[str, set[str]]) -> dict[str, set[str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from importlib import import_module
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
@@ -162,7 +163,8 @@ def loaded_by(statement: str) -> set[str]:
 
 def test_the_arithmetic_needs_torch_alone() -> None:
     """A GPU machine may have nothing else: importing these must not import the service's dependencies."""
-    loaded = loaded_by("from mass_serve import kernels, merging, router, backbone")
+    folders = ("kernels", "merging", "router", "backbone")
+    loaded = loaded_by("; ".join(f"import {PACKAGE}.{folder}.public" for folder in folders))
     assert "torch" in loaded
     assert not loaded & {"pydantic", "fastapi", "safetensors", "fsspec", "typer", "PIL", "transformers"}
 
@@ -186,6 +188,29 @@ def test_no_web_framework_is_needed_without_a_server(folder: str) -> None:
 )
 def test_everything_that_a_folder_exports_exists(module: str) -> None:
     exec(f"from mass_serve.{module} import *", {})
+
+
+WAITING = sorted(name.removesuffix(".public") for name in MODULES if name.endswith(".public"))
+
+
+def test_folders_whose_names_wait_import_nothing_that_is_slow() -> None:
+    """Python runs a folder's own file before any other of it, so that would be imported by all of them."""
+    assert {"engine", "kernels"} <= set(WAITING)
+    assert not loaded_by("; ".join(f"import {PACKAGE}.{folder}" for folder in WAITING)) & {
+        "torch",
+        "pydantic",
+    }
+
+
+@pytest.mark.parametrize("folder", WAITING)
+def test_no_name_that_waits_is_that_of_a_file(folder: str) -> None:
+    """The folder would have the module by that name from when it is imported, and never look for another."""
+    public = import_module(f"{PACKAGE}.{folder}.public")
+    files = {name.removeprefix(f"{folder}.") for name in MODULES}
+    assert not files & {*public.__all__}
+    assert dir(import_module(f"{PACKAGE}.{folder}")) == sorted(public.__all__)
+    with pytest.raises(ImportError):
+        exec(f"from {PACKAGE}.{folder} import import_module", {})
 
 
 def test_every_folder_of_the_package_is_here() -> None:

@@ -25,7 +25,8 @@ from mass_serve.engine.loaded_store import LoadedStore, early_linears
 from mass_serve.engine.preprocessing import ImagePreprocessor
 from mass_serve.kernels.activations import Activation
 from mass_serve.merging import TaskSingularVectors, rank_for, task_singular_vectors
-from mass_serve.model_store.format.block_formats import BLOCK_FORMS, BlockFormat, StoredVectors
+from mass_serve.model_store.format.block_format_names import BlockFormat
+from mass_serve.model_store.format.block_formats import BLOCK_FORMS, StoredVectors
 from mass_serve.model_store.format.entries import HeadChoice, HeadSpec, RouterSpec, TaskEntry
 from mass_serve.model_store.format.file_names import task_folder
 from mass_serve.model_store.format.preprocessing import Preprocessing

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mass_serve.backbone.architecture.names import Shapes, linear_shapes, norm_shapes
-from mass_serve.kernels.activations import ACTIVATIONS, Activation
+from mass_serve.kernels.activation_names import ACTIVATIONS, Activation
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from mass_serve.backbone.architecture.names import Shapes, linear_shapes, norm_shapes
-from mass_serve.kernels.activations import Activation
+from mass_serve.kernels.activation_names import Activation
 
 # What a pooling makes one vector of: see `backbone.parts.pooling`.
 Pooled = Literal[

@@ -18,13 +18,13 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from mass_serve import kernels
 from mass_serve.backbone.architecture import Block, BlockNames
 from mass_serve.backbone.layout import Tokens
 from mass_serve.backbone.parts.attention import attend_from_first, attend_within
 from mass_serve.backbone.parts.rotary import rotate_
 from mass_serve.backbone.weights.protocol import EncoderWeights
 from mass_serve.kernels.activations import Activation
+from mass_serve.kernels.gate import gate
 
 
 def attention(part: Block, names: BlockNames, tokens: Tokens) -> Tokens:
@@ -101,7 +101,7 @@ def _reach(part: Block, index: int) -> int | None:
 
 def _gated(x: Tensor, activation: Activation) -> Tensor:
     """[B, n, 2 M] -> [B, n, M]"""
-    return kernels.gate(x.flatten(0, 1), activation).view(x.shape[0], x.shape[1], -1)
+    return gate(x.flatten(0, 1), activation).view(x.shape[0], x.shape[1], -1)
 
 
 def _heads(x: Tensor, part: Block) -> Tensor:

@@ -16,10 +16,11 @@ import torch
 from mass_serve.engine.execution import Execution
 from mass_serve.engine.loading import load_store
 from mass_serve.engine.options import GIB
-from mass_serve.evaluation import EvaluationData, Options, evaluate, files_of
+from mass_serve.evaluation import EvaluationData, Options, files_of
 from mass_serve.evaluation.baselines import TSV_C
 from mass_serve.evaluation.curves import Curves
 from mass_serve.evaluation.data import of_whole_inputs
+from mass_serve.evaluation.evaluate import evaluate
 from mass_serve.evaluation.variants import Variants
 from mass_serve.merging.methods import TSV_M
 

@@ -13,7 +13,8 @@ from typing import Any
 
 from benchmarks.accuracy.measure import calibrated_store, evaluation_of, variants_of
 from benchmarks.by_suite import asked_suites
-from mass_serve.evaluation import Options, evaluate
+from mass_serve.evaluation import Options
+from mass_serve.evaluation.evaluate import evaluate
 from mass_serve.evaluation.variants import Variants
 
 PLACES = 4

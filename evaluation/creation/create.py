@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from mass_serve.backbone import DenseWeights, run
+from mass_serve.engine.known_mode import known_mode
 from mass_serve.engine.loaded_store import LoadedStore
-from mass_serve.engine.loading import known_mode, load_store
+from mass_serve.engine.loading import load_store
 from mass_serve.engine.measuring import unknown_measures
 from mass_serve.engine.preprocessing import ImagePreprocessor
 from mass_serve.evaluation.creation.discriminant import ClassMeans

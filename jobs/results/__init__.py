@@ -1,17 +1,10 @@
 """What a job writes: rows of answers, in parts that are whole or not there."""
 
-from mass_serve.jobs.results.folder import Counts, Result, ResultFiles, ResultsFolder
-from mass_serve.jobs.results.forms import FORMS, Form, check_form
-from mass_serve.jobs.results.rows import Row, RowForm
+from typing import TYPE_CHECKING
 
-__all__ = [
-    "FORMS",
-    "Counts",
-    "Form",
-    "Result",
-    "ResultFiles",
-    "ResultsFolder",
-    "Row",
-    "RowForm",
-    "check_form",
-]
+from mass_serve.public_names import public_names
+
+if TYPE_CHECKING:
+    from mass_serve.jobs.results.public import *
+else:
+    __getattr__, __dir__ = public_names(__name__)

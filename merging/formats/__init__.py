@@ -1,7 +1,7 @@
 """Formats of what one task changed of a parameter; one file a format, each a type of its own."""
 
 from mass_serve.merging.formats.dense import DenseDelta
-from mass_serve.merging.formats.low_rank import TaskSingularVectors, rank_for, task_singular_vectors
+from mass_serve.merging.formats.low_rank import TaskSingularVectors, task_singular_vectors
 from mass_serve.merging.formats.packed import PackedSingularVectors
 from mass_serve.merging.formats.rounding import RoundedVectors, rounded
 from mass_serve.merging.formats.thin import ThinDelta
@@ -16,7 +16,6 @@ __all__ = [
     "TaskChange",
     "TaskSingularVectors",
     "ThinDelta",
-    "rank_for",
     "rounded",
     "task_singular_vectors",
 ]

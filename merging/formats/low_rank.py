@@ -41,11 +41,6 @@ class TaskSingularVectors:
         return TaskSingularVectors(self.u[:, :rank], self.s[:rank], self.vh[:rank])
 
 
-def rank_for(shape: tuple[int, int], compression_ratio: float) -> int:
-    """Returns the rank that a matrix of `shape` keeps: `max(1, int(min(d_out, d_in) * ratio))`."""
-    return max(1, int(min(shape) * compression_ratio))
-
-
 def task_singular_vectors(delta: Tensor, rank: int, exact: bool = False) -> TaskSingularVectors:
     """Computes the `rank` largest singular triplets of `delta` [d_out, d_in], in float32.
 

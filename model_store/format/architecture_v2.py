@@ -23,7 +23,7 @@ from mass_serve.backbone.architecture import (
     RotaryAttention,
     WordEmbedding,
 )
-from mass_serve.kernels.activations import Activation
+from mass_serve.kernels.activation_names import Activation
 from mass_serve.model_store.format.architecture_v1 import Depth, Epsilon, architecture_schema
 from mass_serve.model_store.format.field_types import Size, StrictModel
 

@@ -10,17 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from mass_serve.kernels.packed_rows import Bits, PackedRows, bytes_of_row
 from mass_serve.merging import PackedSingularVectors, TaskSingularVectors, rounded
+from mass_serve.model_store.format.block_format_names import BlockFormat
 from mass_serve.model_store.format.tensor_files import TensorSpec
 
-BlockDtype = Literal["bfloat16", "float16", "float32"]
-BlockFormat = Literal["bfloat16", "float16", "float32", "int8", "int4"]
 Shape = tuple[int, int]  # [d_out, d_in]
 # The singular vectors of one matrix, as they are stored.
 StoredVectors = TaskSingularVectors | PackedSingularVectors[PackedRows]

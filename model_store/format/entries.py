@@ -8,9 +8,9 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from mass_serve.backbone.architecture import Token
-from mass_serve.kernels.activations import HeadActivation
+from mass_serve.kernels.activation_names import HeadActivation
 from mass_serve.model_store.format.architecture_v1 import Epsilon
-from mass_serve.model_store.format.block_formats import BlockFormat
+from mass_serve.model_store.format.block_format_names import BlockFormat
 from mass_serve.model_store.format.field_types import (
     LARGEST_SIZE,
     Label,

@@ -11,13 +11,8 @@ from torch import Tensor
 from mass_serve.backbone.architecture import Architecture
 from mass_serve.merging import DenseDelta, TaskChange, ThinDelta
 from mass_serve.merging.threads import side_by_side
-from mass_serve.model_store.format.block_formats import (
-    BLOCK_FORMS,
-    BlockDtype,
-    BlockFormat,
-    StoredVectors,
-    unpacked,
-)
+from mass_serve.model_store.format.block_format_names import BlockDtype, BlockFormat
+from mass_serve.model_store.format.block_formats import BLOCK_FORMS, StoredVectors, unpacked
 from mass_serve.model_store.format.entries import TaskEntry
 from mass_serve.model_store.format.factoring import Factoring, Ranks
 from mass_serve.model_store.format.manifest import Manifest
@@ -101,9 +96,7 @@ class ExpertLayout:
 
     def ranks_of(self, task: TaskEntry) -> Ranks:
         """R of every factored parameter of a task, in forward order."""
-        ranks = task.ranks or self.factoring.prescribed()
-        assert ranks is not None  # a manifest without is none
-        return ranks
+        return self.factoring.ranks_of(task.ranks)
 
     def tensor_specs(self, ranks: Ranks) -> dict[str, TensorSpec]:
         """The tensors of an experts file: those of the format for blocks, or `NAME.delta`."""

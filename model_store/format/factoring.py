@@ -47,6 +47,12 @@ class Factoring:
             return None
         return {name: self.rule.prescribed(shape) for name, shape in self.shapes.items()}
 
+    def ranks_of(self, own: Ranks | None) -> Ranks:
+        """Returns R of every factored parameter: a task's `own`, where it has such, or what is prescribed."""
+        ranks = own or self.prescribed()
+        assert ranks is not None  # a manifest without is none
+        return ranks
+
     def own_ranks(self, ranks: Ranks) -> dict[str, int] | None:
         """Returns ranks as a manifest has them: None where they are what the rule prescribes."""
         return None if ranks == self.prescribed() else dict(ranks)

@@ -18,7 +18,7 @@ from mass_serve.backbone.architecture import PatchEmbedding
 from mass_serve.model_store.errors import ManifestError
 from mass_serve.model_store.format.architecture_v1 import StoredArchitecture, is_flat
 from mass_serve.model_store.format.architecture_v2 import NestedStoredArchitecture
-from mass_serve.model_store.format.block_formats import BlockDtype, BlockFormat
+from mass_serve.model_store.format.block_format_names import BlockDtype, BlockFormat
 from mass_serve.model_store.format.entries import (
     CalibrationEntry,
     RouterSpec,

@@ -12,14 +12,15 @@ singular values (`merging.formats.ranks`).
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
-from torch import Tensor
 
-from mass_serve.merging import rank_for
-from mass_serve.merging.formats.ranks import rank_above, rank_keeping
+from mass_serve.merging.compression_ratio import rank_for
 from mass_serve.model_store.format.field_types import Share, Size, StrictModel
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Shape = tuple[int, int]
 # Energies are at most those of a base of a trillion numbers, none of which is beyond 1e30.
@@ -83,6 +84,8 @@ class EnergyRule(StrictModel):
 
     def chosen(self, energies: Tensor, cost: int) -> int:  # noqa: ARG002
         """Returns the least rank that keeps the share of a matrix's energies; `cost` does not matter."""
+        from mass_serve.merging.formats.ranks import rank_keeping
+
         return rank_keeping(energies, self.share)
 
     def __str__(self) -> str:
@@ -107,6 +110,8 @@ class BudgetRule(StrictModel):
 
     def chosen(self, energies: Tensor, cost: int) -> int:
         """Returns how many triplets, of `cost` bytes each, have `energy / cost` above the level."""
+        from mass_serve.merging.formats.ranks import rank_above
+
         return rank_above(energies, cost, self.level)
 
     def __str__(self) -> str:

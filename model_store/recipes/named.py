@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mass_serve.model_store.errors import CheckpointError, RecipeError, StoreError
-from mass_serve.model_store.format.block_formats import BlockFormat
+from mass_serve.model_store.format.block_format_names import BlockFormat
 from mass_serve.model_store.format.heads import HEAD_FILE, LABELS_FILE
 from mass_serve.model_store.format.thresholds import THRESHOLDS_FILE
 from mass_serve.model_store.plan import TaskInput

@@ -25,7 +25,7 @@ from pydantic_core import ErrorDetails
 
 from mass_serve.model_store.build_options import RANK_OPTIONS, BuildOptions
 from mass_serve.model_store.errors import RecipeError, StoreError, TaskError
-from mass_serve.model_store.format.block_formats import BlockFormat
+from mass_serve.model_store.format.block_format_names import BlockFormat
 from mass_serve.model_store.format.field_types import StrictModel
 from mass_serve.model_store.format.groups import Groups
 from mass_serve.model_store.merged_base import merged_base_choice

@@ -8,8 +8,7 @@ from functools import partial
 import pytest
 import torch
 
-from mass_serve.backbone import device_turn
-from mass_serve.backbone.device_turn import Turns
+from mass_serve.backbone.device_turn import Turns, device_turn
 from tests.server_processes import wait_for
 
 

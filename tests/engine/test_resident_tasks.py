@@ -18,7 +18,7 @@ from PIL import Image
 from benchmarks.random_adapters import random_adapter_store
 from mass_serve.engine import Classification, Engine, EngineOptions
 from mass_serve.model_store.errors import IntegrityError
-from mass_serve.model_store.format.block_formats import BlockFormat
+from mass_serve.model_store.format.block_format_names import BlockFormat
 from mass_serve.model_store.storage.local import LocalFiles
 from mass_serve.model_store.storage.regular_files import RegularFile
 from mass_serve.model_store.store import Store

@@ -11,9 +11,10 @@ from PIL import Image
 
 from mass_serve.engine import Engine
 from mass_serve.engine.execution import Execution
-from mass_serve.evaluation import EvaluationData, EvaluationDataError, evaluate, files_of
+from mass_serve.evaluation import EvaluationData, EvaluationDataError, files_of
 from mass_serve.evaluation.answer_journal import AnswerJournal
 from mass_serve.evaluation.data import InputBatch, of_whole_inputs
+from mass_serve.evaluation.evaluate import evaluate
 from mass_serve.evaluation.index import Selection
 from mass_serve.evaluation.methods import Answer, AnyHead, Dense, dense_logits
 from mass_serve.evaluation.plots import write_plots

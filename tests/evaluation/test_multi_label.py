@@ -12,15 +12,10 @@ from torch import Tensor
 
 from mass_serve.engine import Engine
 from mass_serve.engine.execution import Execution
-from mass_serve.evaluation import (
-    EvaluationData,
-    EvaluationDataError,
-    evaluate,
-    files_of,
-    with_individual_accuracies,
-)
+from mass_serve.evaluation import EvaluationData, EvaluationDataError, files_of, with_individual_accuracies
 from mass_serve.evaluation.chosen_thresholds import best_threshold
 from mass_serve.evaluation.data import of_whole_inputs
+from mass_serve.evaluation.evaluate import evaluate
 from mass_serve.evaluation.inputs import Target, TaskLabels
 from mass_serve.evaluation.inputs.images import ImageFiles
 from mass_serve.evaluation.measures import micro_f1

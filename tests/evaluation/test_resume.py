@@ -13,8 +13,9 @@ from PIL import Image
 
 from mass_serve.engine import Engine
 from mass_serve.engine.execution import Execution
-from mass_serve.evaluation import EvaluationData, EvaluationDataError, Options, data, evaluate, files_of
+from mass_serve.evaluation import EvaluationData, EvaluationDataError, Options, data, files_of
 from mass_serve.evaluation.data import InputBatch, of_whole_inputs
+from mass_serve.evaluation.evaluate import evaluate
 from mass_serve.evaluation.methods import Answer, Routed
 from tests import tiny
 

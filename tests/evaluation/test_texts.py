@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from mass_serve.engine import Engine
-from mass_serve.evaluation import EvaluationData, EvaluationDataError, Options, evaluate, files_of
+from mass_serve.evaluation import EvaluationData, EvaluationDataError, Options, files_of
 from mass_serve.evaluation.data import InputBatch, of_whole_inputs
+from mass_serve.evaluation.evaluate import evaluate
 from mass_serve.evaluation.index import HALVES, Selection
 from mass_serve.evaluation.plots import write_plots
 from mass_serve.model_store.build_options import BuildOptions

@@ -11,8 +11,9 @@ from PIL import Image
 
 from mass_serve.engine import Engine
 from mass_serve.engine.execution import Execution
-from mass_serve.evaluation import EvaluationData, EvaluationDataError, Options, evaluate, files_of
+from mass_serve.evaluation import EvaluationData, EvaluationDataError, Options, files_of
 from mass_serve.evaluation.data import of_whole_inputs
+from mass_serve.evaluation.evaluate import evaluate
 from mass_serve.evaluation.measures import auroc
 from mass_serve.inputs.images import ImageLimits, decode_image
 from tests import tiny

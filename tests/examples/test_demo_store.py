@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from mass_serve.engine import Engine
-from mass_serve.evaluation import EvaluationData, baselines, evaluate, files_of
+from mass_serve.evaluation import EvaluationData, baselines, files_of
 from mass_serve.evaluation.data import of_whole_inputs
-from mass_serve.evaluation.evaluate import Report
+from mass_serve.evaluation.evaluate import Report, evaluate
 from mass_serve.model_store.store import Store
 
 ROOT = Path(__file__).parents[2]

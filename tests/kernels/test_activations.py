@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from mass_serve.kernels import gate
 from mass_serve.kernels.activations import ACTIVATIONS, Activation, activate_
+from mass_serve.kernels.gate import gate
 from tests.kernels.segmented import activated
 
 TOLERANCES = [(torch.float32, 2e-6, 2e-6), (torch.bfloat16, 1e-3, 2e-2)]

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from mass_serve.merging.formats.low_rank import TaskSingularVectors, rank_for, task_singular_vectors
+from mass_serve.merging.compression_ratio import rank_for
+from mass_serve.merging.formats.low_rank import TaskSingularVectors, task_singular_vectors
 
 
 def _matrix(vectors: TaskSingularVectors) -> Tensor:

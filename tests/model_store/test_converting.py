@@ -19,7 +19,7 @@ from mass_serve.model_store.compacting import compact_store
 from mass_serve.model_store.converting import convert_store
 from mass_serve.model_store.errors import IntegrityError, StoreExistsError, StoreLockedError, TaskError
 from mass_serve.model_store.exporting import task_model
-from mass_serve.model_store.format.block_formats import BlockFormat
+from mass_serve.model_store.format.block_format_names import BlockFormat
 from mass_serve.model_store.format.file_names import MANIFEST_FILE
 from mass_serve.model_store.plan import TaskInput
 from mass_serve.model_store.revisions import add_task, rollback_task

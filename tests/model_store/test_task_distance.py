@@ -13,13 +13,13 @@ from torch import Tensor
 
 from mass_serve.model_store.build_options import BuildOptions
 from mass_serve.model_store.build_store import build
+from mass_serve.model_store.distance_warning import distance_warning
 from mass_serve.model_store.errors import TaskError
 from mass_serve.model_store.format.factoring import factored_shapes
 from mass_serve.model_store.plan import TaskInput
 from mass_serve.model_store.readers.checkpoint import Checkpoint
 from mass_serve.model_store.revisions import add_task, remove_task
 from mass_serve.model_store.store import Store
-from mass_serve.model_store.task_distance import distance_warning
 from tests.models import Suite, make_model, save_head
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mass_serve.router import familiarity
+from mass_serve.router.familiarity import familiarity
 
 
 def test_it_is_likeness_times_the_mean_cosine_times_confidence() -> None:

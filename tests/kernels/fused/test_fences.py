@@ -16,7 +16,6 @@ from mass_serve.kernels import (
     MaterialisedWeight,
     SeveralTasks,
     TaskDirections,
-    gate,
     segmented_added_rows,
     segmented_embedding,
     segmented_layer_norm,
@@ -27,6 +26,7 @@ from mass_serve.kernels import (
 )
 from mass_serve.kernels.attention.fused import first_attention, planned_attention
 from mass_serve.kernels.backend import backend
+from mass_serve.kernels.gate import gate
 from mass_serve.kernels.segment_plan import SegmentPlan
 from tests.interpreter import DEVICE
 from tests.kernels.fences import Fences

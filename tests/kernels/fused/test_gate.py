@@ -5,10 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mass_serve.kernels import gate
 from mass_serve.kernels.activations import ACTIVATIONS, Activation
 from mass_serve.kernels.backend import backend
-from mass_serve.kernels.gate import reference
+from mass_serve.kernels.gate import gate, reference
 from tests.interpreter import DEVICE
 from tests.kernels.segmented import activated
 
