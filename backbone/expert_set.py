@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from torch import Tensor
 
@@ -27,7 +28,7 @@ class ExpertSet:
         """The same weights for a bank that has the same tasks in the same order under other numbers."""
         return replace(self, tasks=tasks)
 
-    @property
+    @cached_property
     def nbytes(self) -> int:
         """The memory that this set takes beside the shared blocks."""
         own = sum(delta.nbytes for delta in self.deltas.values())

@@ -12,7 +12,7 @@ from mass_serve.backbone import Packed, WordEmbedding, patchify
 from mass_serve.engine.preprocessing import ImagePreprocessor
 from mass_serve.engine.priors import Priors, log_prior_rows
 from mass_serve.inputs.texts import Places
-from mass_serve.kernels.transfers import selected_rows, uploaded
+from mass_serve.kernels.transfers import selected_rows, uploaded_stack
 from mass_serve.model_store.format.entries import TaskEntry
 from mass_serve.router import ModeName, Prior, Remembered
 
@@ -171,7 +171,7 @@ def batch_patches(
     for dtype in (torch.uint8, torch.float32):
         rows = [row for row, image in enumerate(images) if image.dtype == dtype]
         if rows:
-            pixels = uploaded(torch.stack([images[row] for row in rows]), like.device)
+            pixels = uploaded_stack([images[row] for row in rows], like.device)
             parts.append(preprocessing.normalise(pixels) if dtype == torch.uint8 else pixels)
             order += rows
     normalised = parts[0] if len(parts) == 1 else torch.cat(parts)

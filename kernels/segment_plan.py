@@ -11,14 +11,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from operator import is_
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from mass_serve.kernels.records import TileField
-from mass_serve.kernels.transfers import uploaded
+from mass_serve.kernels.transfers import pinned_zeros
 
-ALIGNMENT = 4  # int32s: an address that is no multiple of 16 bytes is another kernel to Triton
+# int32s: an address that is no multiple of 16 bytes is another kernel to Triton. So many a tile has, too.
+ALIGNMENT = len(TileField)
 INTS_OF_AN_ADDRESS = 2
 
 
@@ -29,6 +31,17 @@ class Tiling:
     tokens: int  # rows of each sample
     block: int  # rows of a tile
     per_segment: bool  # no tile has rows of two segments; otherwise: of two different weight matrices
+
+
+class Span(NamedTuple):
+    """Rows that are cut into tiles by themselves, of which the number among all follows by a product."""
+
+    tiles: int
+    offset: int  # tile i begins at row `i * block + offset`
+    stop: int  # the row behind the last
+    block: int
+    tokens: int
+    shift: int  # tile i is put at place `i + shift`
 
 
 class SegmentPlan:
@@ -85,6 +98,7 @@ class SegmentPlan:
         self.table = table
         self._taken: tuple[list[int], list[bool], list[Tensor]] | None = None
         self._own_weights: list[bool] = []
+        self._host_segments = torch.zeros(0, dtype=torch.int32)  # what `sample_segments` is to be
         self._runs: list[tuple[int, int]] = []
         self._segments: list[tuple[int, int]] = []
         self._known = list(tilings)
@@ -155,26 +169,30 @@ class SegmentPlan:
         self._own_weights = list(own_weights)
         self._segments = list(pairwise(segment_offsets))
         self._runs = _runs(self._segments, own_weights)
+        numbers = torch.arange(len(own_weights), dtype=torch.int32)
         sizes = torch.tensor([stop - start for start, stop in self._segments])
-        of_samples = torch.full((self.samples,), -1, dtype=torch.int32)
-        numbers = torch.arange(len(sizes), dtype=torch.int32)
-        of_samples[: segment_offsets[-1]] = numbers.repeat_interleave(sizes)
         offsets = torch.tensor([*segment_offsets, *padding], dtype=torch.int32)
-        maps = [self._tile_map(tiling).flatten() for tiling in self._known]
-        rows = [torch.stack(list(records)).view(torch.int32).flatten()] if records else []
-        sent = torch.zeros(self._starts[-1] + sum(map(len, rows)), dtype=torch.int32)
-        parts = (offsets, of_samples, self._token_offsets, *maps, *rows)
+        parts = (offsets, numbers.repeat_interleave(sizes), self._token_offsets)
+        length = self._starts[-1] + len(records) * self.table.shape[1] * INTS_OF_AN_ADDRESS
+        sent = pinned_zeros(length, torch.int32, self.device)
         for start, part in zip(self._starts, parts, strict=False):
             sent[start : start + len(part)] = part
-        self._copy(self._memory[: len(sent)], sent)
+        self._host_segments = sent[self._starts[1] : self._starts[1] + self.samples]
+        self._host_segments[segment_offsets[-1] :] = -1
+        if self._known:
+            self._put_tiles(sent, self._known, self._starts[len(parts) :])
+        if records:
+            rows = sent[self._starts[-1] :].view(torch.int64).view(len(records), -1)
+            torch.stack(list(records), out=rows)
+        self._memory[: len(sent)].copy_(sent, non_blocking=True)
         for tiling, tiles in self._tiles.items():
             if tiling not in self._known:
-                self._copy(tiles, self._tile_map(tiling))
+                tiles.copy_(self._tile_map(tiling), non_blocking=True)
 
     def tiles(self, tiling: Tiling) -> Tensor:
         """The map of the pass's tiles, [capacity, len(TileField)] int32."""
         if tiling not in self._tiles:
-            self._tiles[tiling] = uploaded(self._tile_map(tiling), self.device)
+            self._tiles[tiling] = self._tile_map(tiling).to(self.device, non_blocking=True)
         return self._tiles[tiling]
 
     def _height(self, tiling: Tiling) -> int:
@@ -182,29 +200,44 @@ class SegmentPlan:
         return -(-self.samples * tiling.tokens // tiling.block) + self.max_segments
 
     def _tile_map(self, tiling: Tiling) -> Tensor:
-        spans = self._segments if tiling.per_segment else self._runs
-        used = spans[-1][1] if spans else 0
-        bounds = torch.tensor([*spans, (used, self.samples)], dtype=torch.int64) * tiling.tokens
-        counts = (bounds[:, 1] - bounds[:, 0] + tiling.block - 1) // tiling.block
-        span = torch.arange(len(bounds)).repeat_interleave(counts)
-        within = torch.arange(len(span)) - (counts.cumsum(0) - counts)[span]
-        first = bounds[span, 0] + within * tiling.block
-        stop = torch.minimum(first + tiling.block, bounds[span, 1])
-        ends = torch.tensor([segment[1] for segment in self._segments], dtype=torch.int64) * tiling.tokens
-        in_tail = span == len(spans)
-        tiles = torch.zeros(self._height(tiling), len(TileField), dtype=torch.int32)
-        used_tiles = tiles[: len(span)]
-        used_tiles[:, TileField.FIRST_ROW] = first
-        used_tiles[:, TileField.END_ROW] = stop
-        for field, row in ((TileField.FIRST_SEGMENT, first), (TileField.LAST_SEGMENT, stop - 1)):
-            segment = torch.searchsorted(ends, row, right=True)
-            used_tiles[:, field] = segment.masked_fill(in_tail, -1)
-        return tiles
+        """One map, on the host."""
+        memory = pinned_zeros(self._height(tiling) * len(TileField), torch.int32, self.device)
+        self._put_tiles(memory, [tiling], [0])
+        return memory.view(-1, len(TileField))
 
-    def _copy(self, target: Tensor, source: Tensor) -> None:
-        # From pinned memory the copy is in order with the kernels and the host does not wait for it.
-        pinned = source.pin_memory() if self.device.type == "cuda" else source
-        target.copy_(pinned, non_blocking=True)
+    def _put_tiles(self, memory: Tensor, tilings: Sequence[Tiling], starts: Sequence[int]) -> None:
+        """Writes the map of each tiling into zeros of the host, from the number where it starts there.
+
+        The tiles of all maps are computed at once: each map alone has few, and an operation takes as long for
+        these as for all.
+        """
+        spans = self._spans(tilings, starts)
+        of_spans = torch.tensor(spans)
+        numbers = torch.arange(sum(span.tiles for span in spans))
+        of_tiles = of_spans.repeat_interleave(of_spans[:, 0], dim=0, output_size=len(numbers))
+        _, offset, end, block, tokens, shift = of_tiles.unbind(1)
+        first = numbers * block + offset
+        stop = torch.minimum(first + block, end)
+        samples = torch.stack([first, stop - 1]) // tokens
+        rows = torch.stack([first, stop, *self._host_segments[samples].unbind()], dim=1)
+        maps = memory[: len(memory) // len(TileField) * len(TileField)].view(-1, len(TileField))
+        maps[numbers + shift] = rows.int()
+
+    def _spans(self, tilings: Sequence[Tiling], starts: Sequence[int]) -> list[Span]:
+        """What is cut into tiles, of each tiling in turn: segments or runs, and the tail."""
+        used = self._segments[-1][1] if self._segments else 0
+        spans, count = list[Span](), 0
+        for tiling, start in zip(tilings, starts, strict=False):
+            place, tokens, block = start // len(TileField), tiling.tokens, tiling.block
+            for first, stop in (
+                *(self._segments if tiling.per_segment else self._runs),
+                (used, self.samples),
+            ):
+                tiles = -(-(stop - first) * tokens // block)
+                offset = first * tokens - count * block
+                spans.append(Span(tiles, offset, stop * tokens, block, tokens, place - count))
+                place, count = place + tiles, count + tiles
+        return spans
 
 
 def _runs(segments: Sequence[tuple[int, int]], own_weights: Sequence[bool]) -> list[tuple[int, int]]:

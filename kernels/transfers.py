@@ -15,6 +15,23 @@ def uploaded(tensor: Tensor, device: torch.device) -> Tensor:
     return tensor.pin_memory().to(device, non_blocking=True)
 
 
+def uploaded_stack(tensors: Sequence[Tensor], device: torch.device) -> Tensor:
+    """Tensors of the host, stacked on a device: `uploaded(torch.stack(tensors), device)`.
+
+    For a GPU they are stacked where they are sent from, and not copied there once more.
+    """
+    if device.type != "cuda":
+        return torch.stack(list(tensors)).to(device)
+    first = tensors[0]
+    room = torch.empty(len(tensors), *first.shape, dtype=first.dtype, pin_memory=True)
+    return torch.stack(list(tensors), out=room).to(device, non_blocking=True)
+
+
+def pinned_zeros(length: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Zeros [length] on the host, from which a copy to that device does not keep the host waiting."""
+    return torch.zeros(length, dtype=dtype, pin_memory=device.type == "cuda")
+
+
 def downloaded(*tensors: Tensor) -> list[Tensor]:
     """Tensors of one device on the CPU, in float32; from a GPU in one copy, which the host waits for once."""
     if tensors[0].device.type == "cpu":

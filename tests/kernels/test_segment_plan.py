@@ -8,8 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from mass_serve.kernels import segment_plan
 from mass_serve.kernels.records import TileField
 from mass_serve.kernels.segment_plan import SegmentPlan, Tiling
+from mass_serve.kernels.transfers import pinned_zeros
 from tests.kernels.splits import PATTERNS, offsets
 
 CPU = torch.device("cpu")
@@ -67,6 +69,17 @@ def test_a_plan_has_room_for_the_most_tiles_that_segments_can_make() -> None:
     assert sorted(_rows_of_tiles(tiles)) == list(range(7 * 17))
 
 
+def test_the_maps_that_are_known_are_those_that_are_asked_for_later() -> None:
+    for own in ([False] * 4, [False, True, True, False], [True] * 4):
+        known = SegmentPlan(11, 12, 1, CPU, tilings=TILINGS)
+        asked = _plan(samples=11, capacity=12)
+        for cut in ((0, 2, 2, 7, 9), (0, 0, 1, 4, 11), (0, 3, 5, 8, 8)):
+            for plan in (known, asked):
+                plan.update(cut, _records(4), own)
+            for tiling in TILINGS:
+                assert torch.equal(known.tiles(tiling), asked.tiles(tiling))
+
+
 def test_an_update_changes_the_tensors_in_place_and_leaves_nothing_of_before() -> None:
     plan, fresh = _plan(8, 6), _plan(8, 6)
     tiling = Tiling(5, 16, per_segment=True)
@@ -107,13 +120,12 @@ def test_the_tokens_of_a_plans_samples_are_a_plan_of_the_same_records(own_weight
 def test_an_update_takes_what_is_new_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
     plan, (first, second) = _plan(samples=4, capacity=2), _records(2)
     sent: list[Tensor] = []
-    copy = SegmentPlan._copy
 
-    def counted(self: SegmentPlan, target: Tensor, source: Tensor) -> None:
-        sent.append(source)
-        copy(self, target, source)
+    def counted(length: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+        sent.append(pinned_zeros(length, dtype, device))
+        return sent[-1]
 
-    monkeypatch.setattr(SegmentPlan, "_copy", counted)
+    monkeypatch.setattr(segment_plan, "pinned_zeros", counted)
     plan.update([0, 3], [first], [False])
     plan.update([0, 3], [first], [False])
     assert len(sent) == 1
