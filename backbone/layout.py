@@ -45,7 +45,7 @@ class Chosen:
         return y.flatten(0, 1)[self.standing].view(x.shape)
 
     def weights(self, of_samples: BatchWeights) -> EncoderWeights:
-        """Their weights, of those that their samples have."""
+        """Their weights, of those that their samples have. On a GPU that may be a plan to be sent."""
         return of_samples if self.is_even else of_samples.of_tokens((0, *accumulate(self.lengths)))
 
 

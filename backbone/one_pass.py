@@ -27,13 +27,13 @@ from mass_serve.backbone.architecture import (
     Token,
     WordEmbedding,
 )
-from mass_serve.backbone.layout import Chosen, Layout, Tokens
+from mass_serve.backbone.layout import Layout, Tokens
 from mass_serve.backbone.packed import Batch, Packed, joined
 from mass_serve.backbone.parts.attention_pooling import attention_pool
 from mass_serve.backbone.parts.block import attention, class_attention, enter_attention, enter_mlp, mlp
 from mass_serve.backbone.parts.patch_embedding import embed
 from mass_serve.backbone.parts.pooling import pool
-from mass_serve.backbone.parts.shared_mlp import shared_mlp, with_own_mlp
+from mass_serve.backbone.parts.shared_mlp import OwnMlp, shared_mlp, with_own_mlp
 from mass_serve.backbone.parts.word_embedding import embed_words
 from mass_serve.backbone.shares import in_shares
 from mass_serve.backbone.weights.metered import MeteredWeights
@@ -258,7 +258,7 @@ def _through_blocks(
     stop: Stop,
     feature: Feature | None,
     found: dict[Output, Batch],
-    own: Chosen | None,
+    own: OwnMlp | None,
     meter: MeteredWeights,
 ) -> Tokens:
     """Returns what leaves the last block: all tokens, or the class token where no more is asked for.

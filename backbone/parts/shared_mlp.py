@@ -10,6 +10,7 @@ own that are least like the mean patch, in cosine, and every token before the pa
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -19,24 +20,34 @@ from mass_serve.backbone.architecture import Block, BlockNames
 from mass_serve.backbone.layout import Chosen, Tokens
 from mass_serve.backbone.parts.block import hidden_layer, leave_mlp
 from mass_serve.backbone.weights.metered import MeteredWeights
+from mass_serve.backbone.weights.protocol import EncoderWeights
 
 
-def with_own_mlp(tokens: Tokens, before: int, share: float) -> Chosen:
+@dataclass(frozen=True)
+class OwnMlp:
+    """The tokens that have an MLP of their own in every block of a pass, and the weights that they have."""
+
+    chosen: Chosen
+    weights: EncoderWeights
+
+
+def with_own_mlp(tokens: Tokens, before: int, share: float) -> OwnMlp:
     """Chooses, of each sample, the tokens `before` the patches and that share of the patches, rounded up."""
-    return tokens.layout.chosen(partial(least_alike, before, share), tokens.x)
+    chosen = tokens.layout.chosen(partial(least_alike, before, share), tokens.x)
+    return OwnMlp(chosen, chosen.weights(tokens.sample_weights))
 
 
 def shared_mlp(
-    part: Block, names: BlockNames, tokens: Tokens, entering: Tensor, own: Chosen, meter: MeteredWeights
+    part: Block, names: BlockNames, tokens: Tokens, entering: Tensor, own: OwnMlp, meter: MeteredWeights
 ) -> Tokens:
     """The tokens and the MLP of every one, from `enter_mlp`'s output, the chosen ones having their `own`.
 
     What enters the MLP is measured of all tokens.
     """
     meter.measure(names.fc1, entering)
-    weights = own.weights(tokens.sample_weights)
-    hidden = hidden_layer(part, names, weights, own.taken(entering))
-    return leave_mlp(part, names, tokens, tokens.x + own.shared(weights.linear(names.fc2, hidden), tokens.x))
+    hidden = hidden_layer(part, names, own.weights, own.chosen.taken(entering))
+    changes = own.chosen.shared(own.weights.linear(names.fc2, hidden), tokens.x)
+    return leave_mlp(part, names, tokens, tokens.x + changes)
 
 
 def least_alike(before: int, share: float, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -68,6 +69,24 @@ def test_where_every_token_has_its_own_it_is_a_pass_like_others(name: str) -> No
     torch.testing.assert_close(own.energies, plain.energies, atol=1e-5, rtol=1e-4)
     shared = passed(architecture, weights, x, 1 / 3)
     assert not torch.allclose(shared.embedding, plain.embedding, atol=1e-3)
+
+
+@pytest.mark.parametrize("depth", [3, 6])
+@torch.inference_mode()
+def test_the_weights_of_those_with_an_mlp_of_their_own_are_made_once_a_pass(
+    depth: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a GPU those of other tokens are another plan, which is sent."""
+    architecture = replace(TEXT_ENCODERS["bert"], depth=depth)
+    made: list[Sequence[int]] = []
+
+    def of_tokens(self: DenseWeights, offsets: Sequence[int]) -> DenseWeights:
+        made.append(offsets)
+        return self
+
+    monkeypatch.setattr(DenseWeights, "of_tokens", of_tokens)
+    passed(architecture, weights_of(architecture), entering(architecture), HALF)
+    assert len(made) == 2  # all tokens, and those with an MLP of their own
 
 
 @torch.inference_mode()
