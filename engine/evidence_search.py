@@ -95,7 +95,10 @@ class EvidenceSearch:
             evidence = self._evidence(begun, candidates, prior, modes, clock)
         else:  # early evidence by itself would decide nothing
             evidence = self._whole_evidence(begun, candidates, prior, clock)
-        of_samples = zip(samples, begun.entering, evidence, modes, strict=True)
+        # Taking tokens apart costs a view of the device for each sample.
+        resumes = any(MODES[mode].resumes for mode in modes)
+        entering = begun.entering if resumes else [None] * len(samples)
+        of_samples = zip(samples, entering, evidence, modes, strict=True)
         return [self._result(*of_sample) for of_sample in of_samples]
 
     def _evidence(
@@ -181,23 +184,27 @@ class EvidenceSearch:
         feature = (ended if self._late.feature else begun).feature
         return energies, feature, self._class_vectors.largest_cosines(ended.embedding)
 
-    def _result(self, sample: int, tokens: Tensor, evidence: Evidence, name: ModeName) -> SearchResult:
-        """The result for one sample, whose first pass had tokens [L, D] when early evidence was judged."""
+    def _result(self, sample: int, tokens: Tensor | None, evidence: Evidence, name: ModeName) -> SearchResult:
+        """The result for one sample, whose first pass had tokens [L, D] when early evidence was judged.
+
+        They are None in a mode that does not resume.
+        """
         mode = MODES[name]
         tasks = evidence.second_pass_candidates(mode)
         resuming = self.resuming if mode.resumes else frozenset()
         whole = evidence.is_whole
         passes = (self._whole_share if whole else self._early_share) + self._evidence_share
         passes += sum(1 - self._early_share if task in resuming else 1 for task in tasks)
+        coefficients, cosines = evidence.routing_coefficients.tolist(), evidence.kinds[-1].tolist()
         return SearchResult(
             tuple(self._second_pass(sample, task, tokens if task in resuming else None) for task in tasks),
-            {task: float(evidence.routing_coefficients[task]) for task in tasks},
+            {task: coefficients[task] for task in tasks},
             evidence.residuals,
             evidence.likeness_to(tasks),
-            {task: float(evidence.kinds[-1, task]) for task in tasks} if whole else {},
+            {task: cosines[task] for task in tasks} if whole else {},
             passes=passes,
             evidence=evidence,
-            part=None if evidence.gains.isneginf() else int(evidence.parts),
+            part=None if evidence.gains.item() == -math.inf else int(evidence.parts),
         )
 
     def _second_pass(self, sample: int, task: int, tokens: Tensor | None) -> SecondPass:

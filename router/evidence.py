@@ -24,6 +24,8 @@ added to what was summed, once.
 from __future__ import annotations
 
 import copy
+import ctypes
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -110,28 +112,33 @@ class Evidence:
         """The task with the most evidence."""
         return int(self.scores.argmax())
 
+    # Of one sample there are so few numbers that a tensor operation takes longer than all of them in Python.
+
     def likeness_to(self, tasks: Iterable[int]) -> dict[int, float]:
         """How much the sample is like the images of each task, 0 to 1: by energies, and in a typical way."""
-        return {task: float(self.likeness[task] * self.typicality[task]) for task in tasks}
+        likeness, typicality = self.likeness.tolist(), self.typicality.tolist()
+        return {task: _float32(likeness[task] * typicality[task]) for task in tasks}
 
     def second_pass_candidates(self, mode: Mode) -> tuple[int, ...]:
         """The tasks whose weights this sample gets a second pass with, ascending."""
-        if not mode.second_pass_margin:
-            return (self.best,)
-        ranked = self.scores.sort(descending=True, stable=True)
-        near = ranked.values >= ranked.values[0] - mode.second_pass_margin
-        chosen = ranked.indices[:MAX_SECOND_PASSES][near[:MAX_SECOND_PASSES]].tolist()
+        scores: list[float] = self.scores.tolist()
+        ranked = sorted(range(len(scores)), key=scores.__getitem__, reverse=True)[:MAX_SECOND_PASSES]
+        least = _float32(scores[ranked[0]] - mode.second_pass_margin)
         # Nothing is near a NaN; such a sample has a second pass too, in which it is found to have no answer.
-        return tuple(sorted(chosen)) or (self.best,)
+        if not mode.second_pass_margin or any(map(math.isnan, scores)):
+            return (self.best,)
+        return tuple(sorted(task for task in ranked if scores[task] >= least))
 
-    def second_pass_scores(self, head_scores: Mapping[int, Tensor]) -> Tensor:
-        """What second passes add to the scores of the tasks that they were run for, [n].
+    def second_pass_scores(self, head_scores: Mapping[int, Tensor]) -> list[float]:
+        """What second passes add to the scores of the n tasks that they were run for.
 
         `head_scores` holds the scores [3] that each of n tasks' heads gave to the embedding of its second
         pass. Only whole evidence can be asked.
         """
         assert self.head_units is not None
-        return torch.stack([of_task[1:] for of_task in head_scores.values()]) @ self.head_units
+        of_clearness, of_confidence = self.head_units.tolist()
+        of_tasks = [own.tolist() for own in head_scores.values()]
+        return [clearness * of_clearness + sure * of_confidence for _, clearness, sure in of_tasks]
 
 
 def after_second_passes(
@@ -142,13 +149,18 @@ def after_second_passes(
     `head_scores` are those of each sample (`Evidence.second_pass_scores`), all of the same tasks, which share
     what their coefficients were together: `softmax(scores + sum over the part of what was added)`.
     """
-    tasks, first = list(head_scores[0]), part[0]
-    scores = first.scores[tasks]
-    for evidence, own in zip(part, head_scores, strict=True):
-        scores = scores + evidence.second_pass_scores(own)
-    together = float(first.routing_coefficients[tasks].sum())
-    shares: list[float] = scores.softmax(0).tolist()
-    return {task: together * share for task, share in zip(tasks, shares, strict=True)}
+    tasks = list(head_scores[0])
+    before, coefficients = part[0].scores.tolist(), part[0].routing_coefficients.tolist()
+    added = (evidence.second_pass_scores(own) for evidence, own in zip(part, head_scores, strict=True))
+    scores = [sum(of_task, before[task]) for task, *of_task in zip(tasks, *added, strict=True)]
+    together, largest = sum(coefficients[task] for task in tasks), max(scores)
+    shares = [math.exp(score - largest) for score in scores]
+    return {task: together * share / sum(shares) for task, share in zip(tasks, shares, strict=True)}
+
+
+def _float32(number: float) -> float:
+    """The float32 next to a number: what a product or difference of two of them is there."""
+    return ctypes.c_float(number).value
 
 
 class EvidenceRouter:
