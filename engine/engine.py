@@ -25,6 +25,7 @@ from mass_serve.engine.answers import AnswerMaker, AnyAnswer, BatchReport, Class
 from mass_serve.engine.choices import AnswerKind
 from mass_serve.engine.execution import Execution, form_chooser
 from mass_serve.engine.heads import apply_heads, apply_token_heads
+from mass_serve.engine.kept_memory import keep_freed_memory
 from mass_serve.engine.loaded_store import LoadedStore
 from mass_serve.engine.loading import PretrainedReader, load_store
 from mass_serve.engine.options import EmbeddingPooling, EngineOptions
@@ -111,6 +112,8 @@ class Engine:
         Raises `model_store.errors.StoreError` for a store that cannot be used and ValueError for options
         that do not fit it.
         """
+        if options.torch_device.type == "cpu":
+            keep_freed_memory()
         before = None if previous is None else previous._loaded
         loaded = load_store(
             store,

@@ -45,8 +45,24 @@ def padded_row_count(rows: int) -> int:
     return -(-rows // ROW_MULTIPLE) * ROW_MULTIPLE
 
 
+def is_stable(rows: int, columns: int) -> bool:
+    """Tells whether a product of so many rows and columns is computed as it is: most are.
+
+    Else it is padded, or computed on fewer threads.
+    """
+    threads = torch.get_num_threads()
+    return (
+        columns % COLUMN_MULTIPLE == 0
+        and (rows % ROW_MULTIPLE == 0 or rows >= ROWS_PER_THREAD * threads)
+        and max(rows, columns) >= SIZE_PER_THREAD * threads
+    )
+
+
 def add_product_(y: Tensor, x: Tensor, weight_t: Tensor) -> None:
     """`y += x @ weight_t`, in place: y [N, d_out], x [N, d_in], weight_t [d_in, d_out]."""
+    if is_stable(x.shape[0], weight_t.shape[1]):
+        y.addmm_(x, weight_t)
+        return
     if weight_t.shape[1] % COLUMN_MULTIPLE:
         y.add_(product(x, weight_t))
         return
@@ -64,6 +80,9 @@ def add_product_(y: Tensor, x: Tensor, weight_t: Tensor) -> None:
 def put_sum_(y: Tensor, start: Tensor, x: Tensor, weight_t: Tensor) -> None:
     """`y = start + x @ weight_t` for start [d_out], in place: the bits of `add_product_` to rows of it."""
     rows, columns = x.shape[0], weight_t.shape[1]
+    if is_stable(rows, columns):
+        torch.addmm(start, x, weight_t, out=y)
+        return
     if columns % COLUMN_MULTIPLE:
         torch.add(start, product(x, weight_t), out=y)
         return
@@ -78,6 +97,8 @@ def put_sum_(y: Tensor, start: Tensor, x: Tensor, weight_t: Tensor) -> None:
 def product(x: Tensor, weight_t: Tensor) -> Tensor:
     """`x @ weight_t` [N, d_out] for x [N, d_in] and weight_t [d_in, d_out]."""
     rows, columns = x.shape[0], weight_t.shape[1]
+    if is_stable(rows, columns):
+        return x @ weight_t
     if columns > COPIED_COLUMNS and (rest := columns % COLUMN_MULTIPLE):
         parts = weight_t[:, :-rest], weight_t[:, -rest:]
         return torch.cat([product(x, part) for part in parts], dim=1)

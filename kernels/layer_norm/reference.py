@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -23,5 +22,6 @@ def segmented_layer_norm(
 ) -> Tensor:
     """The LayerNorm of this module's docstring."""
     rows = x.split_with_sizes([stop - start for start, stop in pairwise(row_offsets)])
+    width = x.shape[-1:]
     parts = zip(rows, weights, biases, strict=True)
-    return torch.cat([F.layer_norm(part, x.shape[-1:], weight, bias, eps) for part, weight, bias in parts])
+    return torch.cat([torch.layer_norm(part, width, weight, bias, eps) for part, weight, bias in parts])

@@ -71,15 +71,18 @@ def test_low_rank_and_materialised_segments_share_a_launch() -> None:
     torch.testing.assert_close(only_merged, torch.addmm(merged[0].bias, x, merged[0].weight.T))  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("ranks", [(12,) * TASKS, *RAGGED_RANKS])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("ranks", [(12,) * TASKS, (160,) * TASKS, *RAGGED_RANKS])
 @pytest.mark.parametrize("threads", [1, 2, 5])
-def test_a_row_has_the_same_bits_alone_and_in_any_company(threads: int, ranks: tuple[int, ...]) -> None:
+def test_a_row_has_the_same_bits_alone_and_in_any_company(
+    threads: int, ranks: tuple[int, ...], dtype: torch.dtype
+) -> None:
     torch.manual_seed(1)
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
-    blocks, weight = random_blocks(96, 64, ranks, torch.float32), torch.randn(96, 64)
-    deltas = [random_delta(s, blocks, torch.float32) for s in ((0,), (1, 2), (3,), (0, 2, 4))]
-    x = torch.randn(4 * 34, 64)
+    blocks, weight = random_blocks(96, 64, ranks, dtype), torch.randn(96, 64).to(dtype)
+    deltas = [random_delta(s, blocks, dtype) for s in ((0,), (1, 2), (3,), (0, 2, 4))]
+    x = torch.randn(4 * 34, 64).to(dtype)
     y = segmented_linear(x, weight, deltas, (0, 34, 68, 102, 136))
     for i, delta in enumerate(deltas):
         for rows in (1, 3, 17, 34):
@@ -111,6 +114,16 @@ def test_blocks_of_16_bits_give_the_bits_of_the_same_numbers_in_32(tasks: tuple[
     of_wide = random_delta(tasks, wide, torch.float32)
     found, wanted = (segmented_linear(x, weight, [own], (0, 21)) for own in (delta, of_wide))
     assert torch.equal(found, wanted)
+
+
+def test_small_blocks_change_bfloat16_by_sums_in_float32() -> None:
+    torch.manual_seed(5)
+    x, weight = torch.randn(21, 64).bfloat16(), torch.zeros(96, 64, dtype=torch.bfloat16)
+    delta = random_delta((0,), random_blocks(96, 64, 12, torch.bfloat16), torch.bfloat16)
+    found = segmented_linear(x, weight, [delta], (0, 21))
+    wanted = expected(x, weight, [delta], (0, 21))
+    # Half of a last digit of bfloat16: it is rounded once.
+    torch.testing.assert_close(found.double(), wanted, atol=1e-5, rtol=2**-8)
 
 
 def test_offsets_that_do_not_cover_the_rows_are_refused() -> None:

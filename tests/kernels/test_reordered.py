@@ -54,6 +54,13 @@ def test_a_row_has_the_same_bits_in_every_product(
             assert torch.equal(weight.product(x[part], None, added[part]), whole_sum[part]), (rows, count)
 
 
+def test_what_is_added_in_float32_is_added_to_the_product() -> None:
+    x, added, weight = random(50, 128), random(50, 64, seed=1), ReorderedWeight.of(random(64, 128, seed=2))
+    before = added.clone()
+    assert torch.equal(weight.product(x, added[0], added), weight.product(x, added[0]) + added)
+    assert torch.equal(added, before)
+
+
 def test_a_slice_of_all_rows_is_the_weight_itself() -> None:
     weight = ReorderedWeight.of(random(48, 64))
     assert weight[:] is weight
