@@ -49,6 +49,10 @@ from mass_serve.server.serving.observer import ServingObserver
 from mass_serve.server.serving.request_context import Batch
 from mass_serve.server.serving.ticket import Share, Ticket, halves, size_of, tokens_of
 
+# The device waits so long for those who are about to be ready, while they are more than those who are: what a
+# batch takes whatever is in it is then paid once.
+COMPANY_SECONDS = 0.01
+
 # Takes an engine, what it was asked in one batch, and what it has answered.
 Answered = Callable[[ServingEngine, Sequence[AnyQuery], Sequence[AnyAnswer | None]], None]
 
@@ -160,7 +164,7 @@ class Batcher:
             self._queued[ticket.turn] = ticket
             for run in unsplit(queries):
                 self._queue.push(ticket.turn, run, cost=float(size_of(run)))
-            self._changed.notify_all()
+            self._wake()
 
     def decode_took(self, ledger: Ledger, cost: float, seconds: float) -> None:
         """Learns how long an input took to be ready, of which `cost` seconds were expected."""
@@ -193,6 +197,12 @@ class Batcher:
             self._ledgers.of(ticket.engine).forget(ticket)
             self._queue.discard(ticket.turn)
             self._queued.pop(ticket.turn, None)
+            self._wake()
+
+    def _wake(self) -> None:
+        """Wakes the worker where it has something to do, which takes the interpreter from all others."""
+        # The first that waits sets its clock.
+        if self._closing or len(self._queued) == 1 or (self._queued and self._fill_delay() <= 0):
             self._changed.notify_all()
 
     def _run(self) -> None:
@@ -225,10 +235,16 @@ class Batcher:
 
     def _fill_delay(self) -> float:
         """Returns how long the oldest ticket may still wait for company, in seconds."""
-        filled = sum(one.waiting / self._max_batch(one.engine) for one in self._queued.values())
-        if self._closing or filled >= 1.0:
+        patience = max(self._batch_delay, COMPANY_SECONDS if self._has_company_coming() else 0.0)
+        delay = next(iter(self._queued.values())).submitted + patience - time.monotonic()
+        if delay <= 0 or self._closing:
             return 0.0
-        return next(iter(self._queued.values())).submitted + self._batch_delay - time.monotonic()
+        filled = sum(one.waiting / self._max_batch(one.engine) for one in self._queued.values())
+        return delay if filled < 1.0 else 0.0
+
+    def _has_company_coming(self) -> bool:
+        """Tells, of an idle device, whether more requests are being made ready than wait for it."""
+        return len(self._ledgers.open) > 2 * len(self._queued)
 
     def _max_batch(self, engine: ServingEngine) -> int:
         return self._max_batch_images if engine.tokenizer is None else self._max_batch_tokens

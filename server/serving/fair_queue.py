@@ -103,6 +103,8 @@ class FairQueue(Generic[Item]):
 
     def first(self) -> Turn | None:
         """Returns the request whose turn it is; None where there is none."""
+        if not self._items:
+            return None
         # Quicker than the heaps of `_Order`, which are worth it for many items.
         levels = self._levels()
         best: tuple[tuple[int, float, float, float, int], Turn] | None = None

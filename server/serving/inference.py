@@ -16,6 +16,7 @@ from mass_serve.engine import AnyAnswer, AnyQuestion, Question, ServingEngine
 from mass_serve.server.errors import DeadlineError
 from mass_serve.server.serving.answer_cache import AnswerCache
 from mass_serve.server.serving.batcher import Batcher
+from mass_serve.server.serving.handover import Handover
 from mass_serve.server.serving.observer import ServingObserver
 from mass_serve.server.serving.preparing import Prepared, Preparer, refuse_other_inputs
 from mass_serve.server.serving.rates import Rates
@@ -49,6 +50,7 @@ class Inference:
         self._cache = cache
         self._rates = rates
         self._hold = hold
+        self._handover = Handover()
 
     async def run(
         self,
@@ -76,7 +78,7 @@ class Inference:
             surveys = await self._preparer.surveys(files, turn)
             cost = self._preparer.cost(inputs, surveys, engine)
             ticket = self._batcher.admit(engine, size, deadline, turn, cost)
-            answered = asyncio.wrap_future(ticket.future)
+            answered = self._handover.future_of(ticket.future)
             try:
                 self._rates.take(context.caller, question.answers(len(inputs), engine.tasks))
                 self._observer.question_admitted(question)

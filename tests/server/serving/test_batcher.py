@@ -22,6 +22,7 @@ from mass_serve.server.errors import (
     WorkerDiedError,
 )
 from mass_serve.server.operation.metrics import Metrics
+from mass_serve.server.serving import batcher
 from mass_serve.server.serving.admission import FIRST_SECONDS, Ledger, Ledgers
 from mass_serve.server.serving.batcher import Batcher
 from mass_serve.server.serving.caller import Caller
@@ -546,6 +547,40 @@ def test_the_delay_ends() -> None:
     bench.open()
     assert reds(bench.send(5)) == [5]
     assert bench.batcher.close(WAIT)
+
+
+def test_the_device_waits_while_more_are_about_to_be_ready_than_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batcher, "COMPANY_SECONDS", WAIT)
+    bench = Bench()
+    bench.open()
+    first, second, third = (bench.admit_one() for _ in range(3))
+    bench.batcher.submit(first, queries(1))
+    time.sleep(0.05)
+    assert bench.engine.batches == []
+    bench.batcher.submit(second, queries(2))  # one is still being decoded, and two would wait for it
+    assert (reds(first), reds(second), bench.engine.batches) == ([1], [2], [2])
+    third.future.cancel()
+    assert bench.batcher.close(WAIT)
+
+
+def test_the_device_does_not_wait_for_those_that_leave(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batcher, "COMPANY_SECONDS", 2 * WAIT)
+    bench = Bench()
+    bench.open()
+    ready, *decoding = (bench.admit_one() for _ in range(3))
+    bench.batcher.submit(ready, queries(1))
+    time.sleep(0.05)  # the device has set its clock
+    for one in decoding:
+        one.future.cancel()
+    assert reds(ready) == [1]
+    assert bench.batcher.close(WAIT)
+
+
+def test_the_device_does_not_wait_for_ever(bench: Bench) -> None:
+    bench.open()
+    for _ in range(3):
+        bench.admit_one()
+    assert reds(bench.send(1)) == [1]
 
 
 def test_many_threads_lose_nothing() -> None:
