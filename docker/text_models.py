@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
+
+# The image has no library of safetensors.
+from mass_serve.model_store.format.tensor_files import TensorSpec, write_tensors
 
 WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"word{number}" for number in range(43)))
 WIDTH, MLP_WIDTH, LAYERS, TOKENS = 32, 64, 2, 64
@@ -63,7 +65,9 @@ def save(folder: Path, config: dict[str, Any], parameters: dict[str, Tensor]) ->
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(json.dumps(CONFIG | config))
     (folder / "vocab.txt").write_text("\n".join(WORDS) + "\n")
-    save_file(parameters, folder / "model.safetensors")
+    specs = {name: TensorSpec(tensor.dtype, tuple(tensor.shape)) for name, tensor in parameters.items()}
+    with (folder / "model.safetensors").open("wb") as file:
+        write_tensors(file, specs, parameters.__getitem__)
 
 
 def main() -> None:

@@ -162,8 +162,8 @@ bytes=$("$ENGINE" image inspect --format '{{.Size}}' "$image")
 echo "        size: $((bytes / 1000000)) MB"
 echo "        torch: $("$ENGINE" run --rm --entrypoint python "${RUN_FLAGS[@]}" "$image" -c 'import torch; print(torch.__version__)' 2>"$scratch/output")"
 check "runs as user 1000" image_has '{{.Config.User}}' 1000:1000
-check "has a volume for the store, a port and a version" image_has \
-    '{{and (index .Config.Labels "org.opencontainers.image.version") (len .Config.Volumes) (len .Config.ExposedPorts)}}' 1
+check "has a volume for the store, ports for HTTP and gRPC, and a version" image_has \
+    '{{and (index .Config.Labels "org.opencontainers.image.version") (len .Config.Volumes) (len .Config.ExposedPorts)}}' 2
 check "has a health check" sh -c "'$ENGINE' image inspect '$image' | grep -i '\"healthcheck\": {'"
 
 say "Served: the demo, with a read-only root, without capabilities"
