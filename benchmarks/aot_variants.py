@@ -24,7 +24,7 @@ from mass_serve.kernels.low_rank.triton_kernels import expand_kernel, shrink_ker
 from mass_serve.kernels.packed_rows import bytes_of_row
 from mass_serve.kernels.positions.fused import TOKEN_WARPS, positions_kernel
 from mass_serve.kernels.residual import fused as residual
-from mass_serve.kernels.tile_shapes import Entry, Kernel, nearest_entry
+from mass_serve.kernels.tile_shapes import Entry, Kernel, nearest_entry, read_table
 
 OF_EVERY_DTYPE = "ViT-L/14"  # the encoder whose products are compiled in all of them, others in the first
 DTYPES = ("bfloat16", "float16", "float32")
@@ -36,7 +36,7 @@ def all_variants(encoders: list[str], target: Target) -> Iterator[Variant]:
     seen: set[str] = set()
     widths = sorted({ENCODERS[name].width for name in encoders})
     variants = [one for name in encoders for one in product_variants(ENCODERS[name], target)]
-    variants += activation_variants(target)
+    variants += [*activation_variants(target), *table_variants(target)]
     for one in [*variants, *(other for width in widths for other in row_variants(width, target))]:
         if (key := str(one.described())) not in seen:
             seen.add(key)
@@ -84,6 +84,35 @@ def product_variant(
     columns = min(d_out, d_in) // TASKS if kernel == "shrink" else d_out
     names = family_of(target.architecture)
     entry = nearest_entry(kernel, dtype, columns, d_in, names, target.shared_bytes)
+    return entry_variant(entry, d_out, d_in, dtype=dtype, packed=packed, target=target, **options)
+
+
+def table_variants(target: Target) -> Iterator[Variant]:
+    """Yields the product of each entry of the table that is for GPUs of the target's kind.
+
+    Some are no linear's: an entry that was measured on one GPU holds for that one alone.
+    """
+    for entry, packed in product(entries_for(target), (False, True)):
+        yield entry_variant(entry, entry.columns, entry.d_in, dtype=entry.dtype, packed=packed, target=target)
+
+
+def entries_for(target: Target) -> list[Entry]:
+    """The entries of the table whose tiles are for GPUs of the target's kind."""
+    return [entry for entry in read_table() if target.architecture in family_of(entry.architecture)]
+
+
+def entry_variant(
+    entry: Entry,
+    d_out: int,
+    d_in: int,
+    *,
+    dtype: str,
+    packed: bool,
+    target: Target,
+    **options: object,
+) -> Variant:
+    """The kernel of an entry of the table for a linear, with its tile; shrink does not depend on d_out."""
+    kernel = entry.kernel
     constants = _constants(entry, dtype, d_in, packed, target)
     side = d_in if kernel == "shrink" else d_out
     constants["RUN"] = alignment(1, side, bytes_of_row(side, 4))
@@ -140,7 +169,8 @@ def embedding_variant(dtype: str, *, packed: bool = False, target: Target = H200
         "UPCAST": False,
         "PRECISION": _precision(dtype, target),
     }
-    return Variant(embedding.embedding_kernel, dtype, constants, embedding.WARPS, gathers=True)
+    warps, stages = embedding.WARPS, embedding.STAGES
+    return Variant(embedding.embedding_kernel, dtype, constants, warps, stages, gathers=True)
 
 
 def row_variants(width: int, target: Target = H200) -> Iterator[Variant]:
@@ -162,6 +192,7 @@ def router_variants(target: Target = H200) -> Iterator[Variant]:
         "ROWS": residual.BLOCK_ROWS,
         "COLUMNS": residual.BLOCK_COLUMNS,
         "SUM": residual.BLOCK_SUM,
+        "PRECISION": _precision("float32", target),
     }
     of_energies: dict[str, Any] = {
         "ROWS": energies.BLOCK_ROWS,

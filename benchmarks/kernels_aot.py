@@ -3,18 +3,23 @@
     python -m benchmarks.kernels_aot [--json FILE]
     python -m benchmarks.kernels_aot --architecture sm_90a --architecture gfx942 --encoder ViT-L/14
 
-For each architecture: the linears of each encoder, with the tile that the table has for it, for plain blocks
-and for packed ones, and the row kernels and the router's beside them. `problems` says what is wrong with what
-the assembler makes of one; where anything is, the exit code is 1.
+For each architecture: the linears of each encoder, with the tile that the table has for it, and all other
+tiles of the table, for plain blocks and for packed ones, and the row kernels and the router's beside them.
+`problems` says what is wrong with what the assembler makes of one; where anything is, the exit code is 1. As
+many architectures are compiled at a time as there are cores.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
-import time
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -76,23 +81,42 @@ def main() -> int:
         "--architecture", action="append", choices=TARGETS, help="one of them; all if left out"
     )
     parser.add_argument("--encoder", action="append", choices=ENCODERS, help="one of them; all if left out")
-    parser.add_argument("--json", type=Path, help="write everything here")
+    parser.add_argument("--json", type=Path, help="write what each kernel takes at the most here")
     options = parser.parse_args()
-    start = time.monotonic()
-    found: dict[str, list[dict[str, Any]]] = {}
-    for name in options.architecture or TARGETS:
-        found[name] = []
-        for variant in all_variants(options.encoder or list(ENCODERS), TARGETS[name]):
-            found[name].append(one := checked(variant, TARGETS[name]))
-            print(f"{name:7s} {_line(one)}", flush=True)
+    names = options.architecture or list(TARGETS)
+    compiled = partial(_of_architecture, options.encoder or list(ENCODERS))
+    # New processes: a fork would have the threads' locks of this one.
+    with ProcessPoolExecutor(min(len(names), os.cpu_count() or 1), get_context("spawn")) as pool:
+        found = dict(zip(names, pool.map(compiled, names), strict=True))
     everything = [one for of_architecture in found.values() for one in of_architecture]
-    wrong = sum(1 for one in everything if one["problems"])
-    seconds = round(time.monotonic() - start)
-    print(f"{len(everything)} variants in {seconds} s, {wrong} of them with problems")
+    wrong = [one for one in everything if one["problems"]]
+    print(f"{len(everything)} variants, {len(wrong)} of them with problems")
     if options.json is not None:
-        content = {"triton": triton.__version__, "seconds": seconds, "architectures": found}
+        content = {"triton": triton.__version__, "architectures": {k: summary(v) for k, v in found.items()}}
         options.json.write_text(json.dumps(content, indent=1) + "\n")
     return 1 if wrong else 0
+
+
+def _of_architecture(encoders: list[str], name: str) -> list[dict[str, Any]]:
+    found = []
+    for variant in all_variants(encoders, TARGETS[name]):
+        found.append(one := checked(variant, TARGETS[name]))
+        print(f"{name:7s} {_line(one)}", flush=True)
+    return found
+
+
+def summary(found: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """What the variants of one architecture take at the most, by kernel and dtype, and what is wrong."""
+    kernels: dict[str, dict[str, int]] = {}
+    for one in found:
+        if "registers" in one:
+            most = kernels.setdefault(f"{one['kernel']} {one['dtype']}", {"variants": 0})
+            most["variants"] += 1
+            most["registers"] = max(one["registers"], most.get("registers", 0))
+            most["shared_bytes"] = max(one["shared_bytes"], most.get("shared_bytes", 0))
+            most["blocks"] = min(one["blocks"], most.get("blocks", one["blocks"]))
+    wrong = [_line(one) for one in found if one["problems"]]
+    return {"variants": len(found), "problems": wrong, "kernels": kernels}
 
 
 def _line(one: dict[str, Any]) -> str:

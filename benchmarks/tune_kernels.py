@@ -23,6 +23,7 @@ from triton.errors import TritonError
 from benchmarks.gpu_models import VITS, relative_error
 from benchmarks.gpu_timing import graphed, medians, need_cuda
 from benchmarks.kernel_times import AGREEMENT, Case, case_output, linears
+from mass_serve.kernels.gpu_architecture import architecture_of
 from mass_serve.kernels.low_rank import fused
 from mass_serve.kernels.tile_shapes import TABLE, Entry, TileShape, read_table, tile_shape
 
@@ -88,7 +89,17 @@ def tune(device: torch.device, name: str) -> Iterator[Entry]:
                 tile, seconds = found
                 source = f"fastest of the candidates at {len(case.x)} rows: {1e6 * seconds:.1f} us"
                 # What was measured to be the fastest promises no number of blocks.
-                yield Entry(name, kernel, "bfloat16", columns, shape[1], tile, blocks=1, source=source)
+                yield Entry(
+                    name,
+                    architecture_of(device),
+                    kernel,
+                    "bfloat16",
+                    columns,
+                    shape[1],
+                    tile,
+                    blocks=1,
+                    source=source,
+                )
 
 
 def merged(before: Sequence[Entry], found: Sequence[Entry]) -> list[Entry]:

@@ -23,6 +23,7 @@ from docs.block_formats import (
     store_sizes_table,
 )
 from docs.command_line import command_sections
+from docs.compiled_kernels import compiled_kernels_table
 from docs.engine_times import engine_dense_table, engine_times_table
 from docs.http_peers import http_peers_table
 from docs.jobs import jobs_table
@@ -91,6 +92,7 @@ SECTIONS: Mapping[str, Callable[[], str]] = {
     "store_sizes": store_sizes_table,
     "packed_speed": packed_speed_table,
     "scaled_decoding": scaled_decoding_table,
+    "compiled_kernels": compiled_kernels_table,
     "roofline": roofline_table,
     "engine_dense": engine_dense_table,
     "engine_times": engine_times_table,

@@ -40,6 +40,7 @@ class Entry:
     """A tile shape and what it was chosen for."""
 
     device: str  # as torch.cuda.get_device_name gives it, or an architecture
+    architecture: str  # the device's, for which the tile is compiled where there is none
     kernel: str
     dtype: str
     columns: int  # of y: d_out, or the rank

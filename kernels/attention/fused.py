@@ -26,13 +26,14 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from mass_serve.kernels.gpu_architecture import architecture_of, product_precision
+from mass_serve.kernels.gpu_architecture import architecture_of, family_of, product_precision
 from mass_serve.kernels.segment_plan import SegmentPlan
 
 # Of 128 queries a tile spills on most GPUs, and 50, 197 or 257 tokens leave half of the last one empty.
 BLOCK_QUERIES = {torch.float32: 32, torch.float16: 64, torch.bfloat16: 64}
 BLOCK_KEYS = {torch.float32: 32, torch.float16: 64, torch.bfloat16: 64}
 FEW_KEYS = 32  # in a tile of a local block, which ends sooner then, or of heads wider than WIDE_HEAD
+SPILLS_FEW_KEYS = "sm_100"  # a B200, where a tile of so few spills in a local block
 WIDE_HEAD = 64
 FEW_QUERIES = 16  # in a tile of float32 heads wider than WIDE_HEAD, which spills otherwise
 LEAST = 16  # rows or columns of a product
@@ -210,11 +211,12 @@ def block_queries(width: int, dtype: torch.dtype) -> int:
 
 def constants_of(width: int, dtype: torch.dtype, architecture: str, *, local: bool) -> dict[str, object]:
     """What the kernel is compiled for by the width of a head, dtype, GPU and whether there is a reach."""
+    few = local and SPILLS_FEW_KEYS not in family_of(architecture)
     return {
         "LOCAL": local,
         "SCALE": math.log2(math.e) * width**-0.5,
         "HEAD": width,
         "BLOCK_D": max(LEAST, triton.next_power_of_2(width)),
-        "BLOCK_K": FEW_KEYS if local or width > WIDE_HEAD else BLOCK_KEYS[dtype],
+        "BLOCK_K": FEW_KEYS if few or width > WIDE_HEAD else BLOCK_KEYS[dtype],
         "PRECISION": product_precision(dtype, architecture),
     }

@@ -38,6 +38,7 @@ BLOCK_ROWS = 16  # of y: what the tensor cores take at the least, for texts are 
 BLOCK_COLUMNS = 64  # of y
 BLOCK_RANK = 32  # summed at a time
 WARPS = 4
+STAGES = 2  # of three a tile in float32 spills on an RTX 5090
 WEIGHT: tl.constexpr = tl.constexpr(LinearField.WEIGHT.value)
 LEFT: tl.constexpr = tl.constexpr(LinearField.LEFT.value)
 RIGHT: tl.constexpr = tl.constexpr(LinearField.RIGHT.value)
@@ -248,6 +249,7 @@ def planned_embedding(ids: Tensor, plan: SegmentPlan, place: LinearPlace, dtype:
         UPCAST=INTERPRETED,
         PRECISION=product_precision(dtype, architecture_of(ids.device)),
         num_warps=WARPS,
+        num_stages=STAGES,
     )
     return y
 

@@ -6,9 +6,10 @@ For a feature z and the orthonormal rows P_t [R, D] of task t:
     residual_t = || z - c_t P_t ||_2         [B, T]      residuals
 
 z [B, D] of any floating dtype, projectors [T, R, D] float32 -> residuals [B, T] float32; only those and the
-scratch c are written. Products are in float32, not tf32, and the difference is formed before it is squared:
-`|z|^2 - |P_t z|^2` would lose a small residual to cancellation. Every sum runs in one fixed order and no tile
-depends on B, so a row's bits depend on that row alone.
+scratch c are written. Products are nearly in float32 (see `kernels.gpu_architecture.product_precision`), and
+the difference is formed before it is squared: `|z|^2 - |P_t z|^2` would lose a small residual to
+cancellation. Every sum runs in one fixed order and no tile depends on B, so a row's bits depend on that row
+alone.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from mass_serve.kernels.gpu_architecture import architecture_of, warps_of
+from mass_serve.kernels.gpu_architecture import architecture_of, product_precision, warps_of
 
 BLOCK_ROWS = 16
 BLOCK_COLUMNS = 32
@@ -27,7 +28,16 @@ THREADS = 128
 
 @triton.jit(do_not_specialize=["batch"])
 def coefficients_kernel(
-    z, projectors, c, batch, width, columns_of_c, ROWS: tl.constexpr, COLUMNS: tl.constexpr, SUM: tl.constexpr
+    z,
+    projectors,
+    c,
+    batch,
+    width,
+    columns_of_c,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    SUM: tl.constexpr,
+    PRECISION: tl.constexpr,
 ):
     """`c = z projectors^T`: z [batch, width], projectors [columns_of_c, width], c [batch, columns_of_c]."""
     rows = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
@@ -44,7 +54,7 @@ def coefficients_kernel(
             mask=wanted[None, :] & (d < width)[:, None],
             other=0.0,
         )
-        sums = tl.dot(a.to(tl.float32), b, sums, input_precision="ieee")
+        sums = tl.dot(a.to(tl.float32), b, sums, input_precision=PRECISION)
     tl.store(
         c + rows[:, None] * columns_of_c + columns[None, :], sums, mask=inside[:, None] & wanted[None, :]
     )
@@ -63,6 +73,7 @@ def residuals_kernel(
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
     SUM: tl.constexpr,
+    PRECISION: tl.constexpr,
 ):
     """`residuals[:, t] = || z - c_t P_t ||` for the task t of the program's second index."""
     rows = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
@@ -85,7 +96,7 @@ def residuals_kernel(
                 mask=(r < rank)[:, None] & of_width[None, :],
                 other=0.0,
             )
-            projected = tl.dot(a, b, projected, input_precision="ieee")
+            projected = tl.dot(a, b, projected, input_precision=PRECISION)
         own = tl.load(
             z + rows[:, None] * width + d[None, :], mask=inside[:, None] & of_width[None, :], other=0.0
         )
@@ -101,12 +112,18 @@ def subspace_residuals(z: Tensor, projectors: Tensor) -> Tensor:
     c = projectors.new_empty(batch, num_tasks * rank)
     residuals = projectors.new_empty(batch, num_tasks)
     row_blocks = triton.cdiv(batch, BLOCK_ROWS)
-    warps = warps_of(THREADS, architecture_of(z.device))
-    blocks = {"ROWS": BLOCK_ROWS, "COLUMNS": BLOCK_COLUMNS, "SUM": BLOCK_SUM, "num_warps": warps}
+    architecture = architecture_of(z.device)
+    options = {
+        "ROWS": BLOCK_ROWS,
+        "COLUMNS": BLOCK_COLUMNS,
+        "SUM": BLOCK_SUM,
+        "PRECISION": product_precision(projectors.dtype, architecture),
+        "num_warps": warps_of(THREADS, architecture),
+    }
     coefficients_kernel[(row_blocks, triton.cdiv(c.shape[1], BLOCK_COLUMNS))](
-        z, projectors, c, batch, width, c.shape[1], **blocks
+        z, projectors, c, batch, width, c.shape[1], **options
     )
     residuals_kernel[(row_blocks, num_tasks)](
-        z, projectors, c, residuals, batch, width, num_tasks, rank, **blocks
+        z, projectors, c, residuals, batch, width, num_tasks, rank, **options
     )
     return residuals

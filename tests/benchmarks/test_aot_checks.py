@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
 from itertools import product
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from benchmarks import kernels_aot
+from benchmarks import aot_variants, kernels_aot
 from benchmarks.aot_compile import H200, Compiled, Variant
 from benchmarks.aot_loops import Loop, loaded_bytes, product_loops
 from benchmarks.aot_occupancy import blocks_per_multiprocessor
-from benchmarks.aot_variants import DTYPES, all_variants, product_variant
+from benchmarks.aot_variants import (
+    DTYPES,
+    all_variants,
+    entries_for,
+    product_variant,
+    router_variants,
+    table_variants,
+)
 from benchmarks.gpu_targets import ENCODERS, TARGETS
 from mass_serve.kernels.activations import ACTIVATIONS
+from mass_serve.kernels.tile_shapes import Kernel, read_table
+
+ROOT = Path(__file__).parents[2]
+KERNELS: tuple[Kernel, ...] = ("shrink", "expand")
 
 GOOD = Compiled(
     registers=128,
@@ -43,6 +57,65 @@ def test_the_gate_compiles_each_product_once_in_every_form(name: str) -> None:
     assert activations == {None, *ACTIVATIONS}
     attentions = [one.constants for one in variants if one.name == "attention_kernel"]
     assert {(one["FIRST"], one["RAGGED"]) for one in attentions} == set(product((False, True), repeat=2))
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_the_gate_compiles_plain_and_packed_blocks_of_every_linear(encoder: str) -> None:
+    compiled = {str(one.described()) for one in all_variants([encoder], H200)}
+    for shape, kernel, packed in product(ENCODERS[encoder].linears.values(), KERNELS, (False, True)):
+        wanted = product_variant(kernel, *shape, packed=packed)
+        options: list[dict[str, Any]] = [{}, {"HAS_SKIP": True}, {"ACTIVATION": ENCODERS[encoder].activation}]
+        forms = [replace(wanted, constants={**wanted.constants, **one}) for one in options]
+        assert any(str(one.described()) in compiled for one in forms), (shape, kernel, packed)
+
+
+def test_every_tile_of_the_table_is_compiled() -> None:
+    left = {(entry.kernel, entry.dtype, entry.tile) for entry in read_table()}
+    for target in TARGETS.values():
+        left -= {(entry.kernel, entry.dtype, entry.tile) for entry in entries_for(target)}
+        assert len(list(table_variants(target))) == 2 * len(entries_for(target))
+    assert left == set()
+
+
+def test_a_tile_of_one_gpu_alone_is_compiled_for_its_architecture(monkeypatch: pytest.MonkeyPatch) -> None:
+    (like, *_) = [entry for entry in read_table() if entry.kernel == "expand"]
+    own = replace(like, device="NVIDIA H200", architecture="sm_90", tile=replace(like.tile, block_n=256))
+    monkeypatch.setattr(aot_variants, "read_table", lambda: [own])
+    assert {one.constants["BLOCK_N"] for one in table_variants(H200)} == {256}
+    assert list(table_variants(TARGETS["sm_80"])) == []
+
+
+@pytest.mark.parametrize("name", ["coefficients_kernel", "residuals_kernel", "energies_kernel"])
+@pytest.mark.parametrize("architecture", ["sm_80", "gfx942"])
+def test_the_routers_products_need_a_matrix_instruction(architecture: str, name: str) -> None:
+    target = TARGETS[architecture]
+    compiled = replace(GOOD, matrix_instructions=0, fast_matrix_instructions=0)
+    found = [one for one in router_variants(target) if one.name == name]
+    assert len(found) >= 3
+    for one in found:
+        assert "there is no matrix instruction" in kernels_aot.problems(one, compiled, target)
+
+
+def test_a_summary_says_what_a_kernel_takes_at_the_most_and_what_is_wrong() -> None:
+    of_kernel = _expand().described() | {"problems": []}
+    first, second = (of_kernel | asdict(replace(GOOD, **own)) for own in ({"registers": 90}, {"blocks": 1}))
+    third = of_kernel | {"problems": ["it does not compile: no"]}
+    found = kernels_aot.summary([first, second, third])
+    most = {"variants": 2, "registers": 128, "shared_bytes": 98304, "blocks": 1}
+    assert found["kernels"] == {"expand_kernel bfloat16": most}
+    assert found["variants"] == 3
+    (problem,) = found["problems"]
+    assert problem.endswith("it does not compile: no")
+
+
+@pytest.mark.slow
+def test_the_recorded_run_is_of_these_variants_and_this_triton_and_found_nothing_wrong() -> None:
+    """Else `python -m benchmarks.kernels_aot --json benchmarks/results/kernels_aot.json` was not run."""
+    recorded = json.loads((ROOT / "benchmarks" / "results" / "kernels_aot.json").read_text(encoding="utf-8"))
+    assert f"triton=={recorded['triton']}\n" in (ROOT / "constraints.txt").read_text(encoding="utf-8")
+    found = {name: (one["variants"], one["problems"]) for name, one in recorded["architectures"].items()}
+    variants = {name: len(list(all_variants(list(ENCODERS), target))) for name, target in TARGETS.items()}
+    assert found == {name: (count, []) for name, count in variants.items()}
 
 
 def test_a_variant_with_nothing_wrong_has_no_problem() -> None:
