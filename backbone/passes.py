@@ -49,17 +49,19 @@ class Passes(Protocol):
         ...
 
 
-def passes_for(bank: ExpertBank, first_pass_weights: Parameters, max_set_size: int) -> Passes:
+def passes_for(
+    bank: ExpertBank, first_pass_weights: Parameters, max_set_size: int, *, may_materialise: bool = True
+) -> Passes:
     """The passes over a bank's encoder: planned where the bank's tensors are on a GPU.
 
     `first_pass_weights` holds the parameters that the first passes asked for will read; no expert set has
-    more than `max_set_size` tasks.
+    more than `max_set_size` tasks, nor is materialised unless it `may_materialise`.
     """
     if backend_for(bank.device) == "fused":
         # Triton is there only where there is a GPU.
         from mass_serve.backbone.planned_passes import PlannedPasses
 
-        return PlannedPasses(bank, first_pass_weights, max_set_size)
+        return PlannedPasses(bank, first_pass_weights, max_set_size, may_materialise)
     return EagerPasses(bank, first_pass_weights)
 
 

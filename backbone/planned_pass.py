@@ -81,7 +81,7 @@ class PlannedPass:
 
     def _prepare(self, size: int, x: Tensor) -> Prepared:
         tilings = () if self._graphs is None else self._tilings or self._learn_tilings(x)
-        plan = SegmentPlan(size, size, self._layout.length, x.device, tilings=tilings)
+        plan = self._layout.plan(size, x.device, tilings)
         prepared = Prepared(plan, x.new_zeros(size, *x.shape[1:]))
         if size <= BATCH_SIZES[-1]:
             self._prepared[size] = prepared
@@ -89,7 +89,7 @@ class PlannedPass:
 
     def _learn_tilings(self, x: Tensor) -> Sequence[Tiling]:
         """Runs one sample, to see what a plan is asked for: tilings do not depend on the batch."""
-        plan = SegmentPlan(1, 1, self._layout.length, x.device)
+        plan = self._layout.plan(1, x.device)
         plan.update([0, 0], [torch.zeros(self._layout.length, dtype=torch.int64)], [False])
         self._launch(Prepared(plan, x.new_zeros(1, *x.shape[1:])))
         self._tilings = plan.tilings

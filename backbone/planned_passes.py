@@ -21,12 +21,18 @@ from mass_serve.kernels.segment_plan import SegmentPlan
 class PlannedPasses:
     """`backbone.passes.Passes` for a device with fused kernels. It is not thread-safe."""
 
-    def __init__(self, bank: ExpertBank, first_pass_weights: Mapping[str, Tensor], max_set_size: int) -> None:
+    def __init__(
+        self,
+        bank: ExpertBank,
+        first_pass_weights: Mapping[str, Tensor],
+        max_set_size: int,
+        may_own_weights: bool,
+    ) -> None:
         self._bank = bank
         self._kept = first_pass_weights  # the record holds their addresses
         self._plain = RecordLayout.plain(bank.architecture, first_pass_weights)
         self._plain_record = self._plain.dense_record(first_pass_weights)
-        self._experts = RecordLayout.of_experts(bank, max_set_size)
+        self._experts = RecordLayout.of_experts(bank, max_set_size, may_own_weights=may_own_weights)
         self._records: WeakKeyDictionary[ExpertSet, Tensor] = WeakKeyDictionary()
         self._planned: dict[tuple[object, ...], PlannedPass] = {}
         # One thread runs them, one at a time: the graphs of all kinds of pass share the same memory.
@@ -87,7 +93,7 @@ class PlannedPasses:
 
         So there is no graph of it to be replayed.
         """
-        plan = SegmentPlan(len(x), len(records), layout.length, x.device)
+        plan = SegmentPlan(len(x), len(records), layout.length, x.device, may_own_weights=any(own_weights))
         plan.update(offsets, records, own_weights)
         weights = PlannedWeights(layout, plan)
         return run(self._bank.architecture, weights, x, start, stop, probe, mlp_share)

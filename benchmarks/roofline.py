@@ -39,7 +39,6 @@ from mass_serve.backbone.one_pass import Stop
 from mass_serve.backbone.planned_pass import BATCH_SIZES
 from mass_serve.backbone.weights.planned import PlannedWeights, RecordLayout
 from mass_serve.kernels import TaskDirections
-from mass_serve.kernels.segment_plan import SegmentPlan
 from mass_serve.router.modes import MAX_SECOND_PASSES, early_stop
 
 MATRIX_SHARE = 0.7  # of the peak, what a good product of a few thousand rows reaches on an H100
@@ -97,7 +96,7 @@ class Passes:
         self.architecture = VITS[model]
         self._weights = random_encoder(self.architecture, torch.bfloat16, META)
         self._bank: ExpertBank = random_bank(self.architecture, self._weights, tasks)
-        self._experts = RecordLayout.of_experts(self._bank, min(3, tasks))
+        self._experts = RecordLayout.of_experts(self._bank, min(3, tasks), may_own_weights=False)
         self._plain = RecordLayout.plain(self.architecture, self._weights)
 
     def dense(self, batch: int) -> list[Launch | Operation]:
@@ -157,7 +156,7 @@ class Passes:
         stop: Stop,
         probe: Probe,
     ) -> list[Launch | Operation]:
-        plan = SegmentPlan(len(x), len(x), layout.length, torch.device("cpu"))
+        plan = layout.plan(len(x), torch.device("cpu"))
         plan.update(mix.offsets, records, [False] * len(records))
 
         def one_pass() -> PassResult:

@@ -76,7 +76,12 @@ class Engine:
         self._embedding_pooling = embedding_pooling
         self._places = {name: place for place, name in enumerate(self.tasks)}
         largest_set = min(loaded.router.top_k, len(self.tasks))
-        self._passes = passes_for(loaded.bank, loaded.first_pass, largest_set)
+        self._passes = passes_for(
+            loaded.bank,
+            loaded.first_pass,
+            largest_set,
+            may_materialise=execution is not Execution.LOW_RANK,
+        )
         self._search = task_search(loaded, self._passes)
         self._second_passes = SecondPassRunner(
             self._passes,

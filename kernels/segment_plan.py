@@ -59,10 +59,12 @@ class SegmentPlan:
         device: torch.device,
         *,
         tilings: Sequence[Tiling] = (),
+        may_own_weights: bool = True,
         table: Tensor | None = None,
         token_offsets: Sequence[int] = (),
     ) -> None:
         """`tilings` are those that the pass is known to ask for; any other is sent when it is asked for.
+        Where no segment ever has weight matrices of its own, not `may_own_weights`, fewer tiles are launched.
 
         `table` is another plan's, where this one has the same records, and `token_offsets` are those of its
         samples, where this one's are their tokens.
@@ -70,6 +72,7 @@ class SegmentPlan:
         self.samples = samples
         self.max_segments = max_segments
         self.device = device
+        self._may_own_weights = may_own_weights
         heights = [self._height(tiling) for tiling in tilings]
         sizes = [
             max_segments + 1,
@@ -125,6 +128,8 @@ class SegmentPlan:
             raise ValueError(f"{count} segments, at most {self.max_segments}, offsets {segment_offsets}")
         if segment_offsets[0] != 0 or segment_offsets[-1] > self.samples:
             raise ValueError(f"offsets must lead from 0 to at most {self.samples}, got {segment_offsets}")
+        if any(own_weights) and not self._may_own_weights:
+            raise ValueError("a segment has weight matrices of its own in a plan that has no tiles for them")
         if not self._has_taken(segment_offsets, own_weights, records):
             self._taken = None  # until all of it is sent
             self._cut(segment_offsets, own_weights, records)
@@ -141,6 +146,7 @@ class SegmentPlan:
             self.max_segments,
             length,
             self.device,
+            may_own_weights=self._may_own_weights,
             table=self.table,
             token_offsets=token_offsets,
         )
@@ -196,8 +202,10 @@ class SegmentPlan:
         return self._tiles[tiling]
 
     def _height(self, tiling: Tiling) -> int:
-        """How many tiles there are at most: of each segment and of the tail one may not be full."""
-        return -(-self.samples * tiling.tokens // tiling.block) + self.max_segments
+        """How many tiles there are at most: of each span of segments and of the tail one may not be full."""
+        divided = tiling.per_segment or self._may_own_weights
+        spans = self.max_segments if divided else min(1, self.max_segments)
+        return -(-self.samples * tiling.tokens // tiling.block) + spans
 
     def _tile_map(self, tiling: Tiling) -> Tensor:
         """One map, on the host."""

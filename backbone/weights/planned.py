@@ -34,7 +34,7 @@ from mass_serve.kernels.records import (
     position_fields,
     record,
 )
-from mass_serve.kernels.segment_plan import SegmentPlan
+from mass_serve.kernels.segment_plan import SegmentPlan, Tiling
 
 
 class PositionPlace(NamedTuple):
@@ -54,6 +54,8 @@ class RecordLayout:
     linears: dict[str, LinearPlace]
     norms: dict[str, int]
     length: int
+    max_segments: int | None  # of a batch; None: one for each sample
+    may_own_weights: bool  # some segments may have weight matrices of their own
 
     @classmethod
     def plain(cls, architecture: Architecture, parameters: Mapping[str, Tensor]) -> RecordLayout:
@@ -63,11 +65,14 @@ class RecordLayout:
             d_out, d_in = parameters[weight_of(linear)].shape
             return LinearPlace(field, d_out, d_in, rank=0, max_rank=0, shared_weight=True)
 
-        return cls._of(architecture, parameters, place)
+        return cls._of(architecture, parameters, place, max_segments=1, may_own_weights=False)
 
     @classmethod
-    def of_experts(cls, bank: ExpertBank, max_set_size: int) -> RecordLayout:
-        """The layout for a bank's experts, with at most `max_set_size` tasks in a set."""
+    def of_experts(cls, bank: ExpertBank, max_set_size: int, *, may_own_weights: bool = True) -> RecordLayout:
+        """The layout for a bank's experts, with at most `max_set_size` tasks in a set.
+
+        Not `may_own_weights` says that no set is materialised.
+        """
 
         def place(linear: str, field: int) -> LinearPlace:
             parameter = weight_of(linear)
@@ -77,7 +82,9 @@ class RecordLayout:
             shared, packed = parameter in bank.ranks, bank.has_packed_blocks
             return LinearPlace(field, d_out, d_in, ranks[-1], max_rank, shared, packed)
 
-        return cls._of(bank.architecture, bank.pretrained, place)
+        return cls._of(
+            bank.architecture, bank.pretrained, place, max_segments=None, may_own_weights=may_own_weights
+        )
 
     @classmethod
     def _of(
@@ -85,6 +92,9 @@ class RecordLayout:
         architecture: Architecture,
         parameters: Mapping[str, Tensor],
         place: Callable[[str, int], LinearPlace],
+        *,
+        max_segments: int | None,
+        may_own_weights: bool,
     ) -> RecordLayout:
         positions: dict[str, PositionPlace] = {}
         linears: dict[str, LinearPlace] = {}
@@ -104,7 +114,28 @@ class RecordLayout:
                 norms[norm] = length
                 length += len(NormField)
         dtype = next(iter(parameters.values())).dtype
-        return cls(architecture.embedding, dtype, positions, linears, norms, length)
+        return cls(
+            architecture.embedding,
+            dtype,
+            positions,
+            linears,
+            norms,
+            length,
+            max_segments,
+            may_own_weights,
+        )
+
+    def plan(self, samples: int, device: torch.device, tilings: Sequence[Tiling] = ()) -> SegmentPlan:
+        """An empty plan for at most so many samples; `tilings` as `SegmentPlan` takes them."""
+        segments = samples if self.max_segments is None else min(samples, self.max_segments)
+        return SegmentPlan(
+            samples,
+            segments,
+            self.length,
+            device,
+            tilings=tilings,
+            may_own_weights=self.may_own_weights,
+        )
 
     def dense_record(self, parameters: Mapping[str, Tensor]) -> Tensor:
         """The record [length] of plain weights. They must live as long as it is used."""

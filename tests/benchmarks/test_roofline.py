@@ -42,6 +42,18 @@ def test_more_tasks_in_a_set_cost_more(passes: Passes) -> None:
     assert took == sorted(took)
 
 
+@pytest.mark.parametrize("sets", [1, 8])
+def test_nearly_all_programs_that_are_launched_for_a_product_have_rows(passes: Passes, sets: int) -> None:
+    """For 98.5 tiles of the 64 images' rows 163 were launched, whatever weights the segments could have."""
+    launched = [*passes.second(64, 1, sets), *passes.dense(64)]
+    products = [one for one in launched if isinstance(one, Launch) and one.kernel == "expand_kernel"]
+    of_all_tokens = [one for one in products if one.arguments["num_tiles"] > 20]
+    assert len(of_all_tokens) >= 2 * 4 * 11
+    for one in of_all_tokens:
+        assert one.arguments["num_tiles"] == -(-64 * one.arguments["tokens"] // 128) + 1
+        assert work_of(one).programs / one.grid[0] >= 0.95
+
+
 @pytest.mark.slow
 def test_the_recorded_figures_are_those_of_the_code() -> None:
     """Else `python -m benchmarks.roofline --json benchmarks/results/roofline.json` was not run."""

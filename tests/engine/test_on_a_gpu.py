@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from mass_serve.backbone.planned_passes import PlannedPasses
 from mass_serve.engine import Engine, EngineOptions, StoreSource
+from mass_serve.engine.execution import Execution
 from mass_serve.router import MODE_NAMES, ModeName
 from tests.recorded_cuda import RecordedCuda, recorded_cuda
 
@@ -50,6 +52,19 @@ def test_an_engine_that_is_ready_compiles_and_captures_nothing(
     engine.embed(pictures(3), "digits")
     assert cuda.variants == variants
     assert cuda.counts["captures"] == captures
+
+
+@pytest.mark.usefixtures("cuda")
+@pytest.mark.parametrize("execution", Execution)
+def test_sets_run_in_every_form_and_those_that_are_low_rank_alone_need_no_tiles_of_their_own(
+    built_of_all: Path, execution: Execution
+) -> None:
+    options = EngineOptions(device="cuda:0", execution=execution)
+    engine = StoreSource(str(built_of_all), options, max_batch=MAX_BATCH).load()
+    engine.classify(pictures(3), tasks=["signs"])
+    passes = engine._passes
+    assert isinstance(passes, PlannedPasses)
+    assert passes._experts.may_own_weights is (execution is not Execution.LOW_RANK)
 
 
 def test_texts_of_other_lengths_compile_nothing(text_store: Path, cuda: RecordedCuda) -> None:

@@ -6,6 +6,8 @@ from itertools import pairwise
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
 from mass_serve.kernels import segment_plan
@@ -49,17 +51,39 @@ def test_tiles_cover_every_row_once_and_name_its_segments(pattern: str, tiling: 
             assert len(inner) <= 1 or not (tiling.per_segment or any(own[i] for i in inner))
 
 
-@pytest.mark.parametrize("tokens", [1, 7, 50, 257])
-@pytest.mark.parametrize("segments", [1, 3])
-def test_nearly_all_tiles_that_are_launched_have_rows(tokens: int, segments: int) -> None:
-    samples, block = 64 * 128 // tokens, 128
-    plan = _plan(samples, segments)
-    cut = [samples * i // segments for i in range(segments + 1)]
-    plan.update(cut, _records(segments), [False] * segments)
-    for per_segment in (False, True):
-        tiles = plan.tiles(Tiling(tokens, block, per_segment))
-        used = int((tiles[:, TileField.END_ROW] > tiles[:, TileField.FIRST_ROW]).sum())
+@st.composite
+def passes(draw: st.DrawFn) -> tuple[int, int, list[int], bool]:
+    """Tokens of a sample, samples of the plan, offsets of its segments, and whether some own weights."""
+    tokens = draw(st.sampled_from((1, 5, 50, 197, 257)))
+    samples = draw(st.integers(1, 256))
+    used = draw(st.integers(0, samples))
+    inner = draw(st.lists(st.integers(0, used), max_size=min(samples, 20) - 1))
+    return tokens, samples, [0, *sorted(inner), used], draw(st.booleans())
+
+
+@settings(max_examples=200, deadline=None)
+@given(passes(), st.sampled_from((16, 64, 128)), st.booleans())
+def test_tiles_cover_each_row_once_and_few_are_launched_without_rows(
+    drawn: tuple[int, int, list[int], bool], block: int, per_segment: bool
+) -> None:
+    tokens, samples, cut, own = drawn
+    count = len(cut) - 1
+    plan = SegmentPlan(samples, samples, 1, CPU, may_own_weights=own)
+    plan.update(cut, _records(count), [own and i % 2 == 0 for i in range(count)])
+    tiles = plan.tiles(Tiling(tokens, block, per_segment))
+    assert sorted(_rows_of_tiles(tiles)) == list(range(samples * tokens))
+    used = int((tiles[:, TileField.END_ROW] > tiles[:, TileField.FIRST_ROW]).sum())
+    # Of every span of rows that ends where it must, one tile that is not full, and room for it.
+    divided = per_segment or own
+    assert len(tiles) - used <= (samples if divided else 1)
+    if not divided and used >= 20:
         assert used / len(tiles) >= 0.95
+
+
+def test_a_plan_without_tiles_for_weights_of_its_own_takes_no_such_segment() -> None:
+    plan = SegmentPlan(4, 2, 1, CPU, may_own_weights=False)
+    with pytest.raises(ValueError, match="weight matrices of its own"):
+        plan.update([0, 2, 4], _records(2), [False, True])
 
 
 def test_a_plan_has_room_for_the_most_tiles_that_segments_can_make() -> None:
