@@ -6,6 +6,7 @@ and `protocol` is all that a service knows of an engine.
 
 from typing import TYPE_CHECKING
 
+from mass_serve.kernels import matrix_libraries  # noqa: F401 - before anything that could make a product
 from mass_serve.public_names import public_names
 
 if TYPE_CHECKING:

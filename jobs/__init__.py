@@ -6,6 +6,7 @@ what any long run can keep to be able to go on.
 
 from typing import TYPE_CHECKING
 
+from mass_serve.kernels import matrix_libraries  # noqa: F401 - before anything that could make a product
 from mass_serve.public_names import public_names
 
 if TYPE_CHECKING:

@@ -6,6 +6,7 @@ set. `EvidenceRouter` adds two further kinds of evidence; the `MODES` say how mu
 
 from typing import TYPE_CHECKING
 
+from mass_serve.kernels import matrix_libraries  # noqa: F401 - before anything that could make a product
 from mass_serve.public_names import public_names
 
 if TYPE_CHECKING:

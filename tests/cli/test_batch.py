@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from mass_serve.cli import answering_jobs
+from mass_serve import jobs
 from mass_serve.engine import Engine
 from mass_serve.inputs.images import ImageLimits, decode_image
 from mass_serve.jobs import run_job
@@ -147,12 +147,12 @@ def test_a_store_that_changes_meanwhile(store: Path, tmp_path: Path, monkeypatch
         manifest.write_text(manifest.read_text().replace(before, "0123456789ab"))
         return real(*args)
 
-    monkeypatch.setattr(answering_jobs, "run_job", changing)
+    monkeypatch.setattr(jobs, "run_job", changing)
     code, _, errors = run("batch", store, tmp_path / "in", "--out", tmp_path / "out")
     assert code == 0
     sentence = f"all results are of its revision {before}, and it is at 0123456789ab now"
     assert sentence in errors
-    monkeypatch.setattr(answering_jobs, "run_job", real)
+    monkeypatch.setattr(jobs, "run_job", real)
     code, _, errors = run("batch", store, tmp_path / "in", "--out", tmp_path / "out")
     assert code == 1
     assert f"begun with store_revision {before}, and this run has 0123456789ab: name another" in errors

@@ -24,3 +24,14 @@ def test_what_the_user_has_set_is_kept(own: dict[str, str]) -> None:
         [sys.executable, "-c", program], env=others | own, cwd=ROOT, capture_output=True, check=True
     )
     assert json.loads(done.stdout) == VARIABLES | own
+
+
+@pytest.mark.parametrize("folder", ["kernels", "backbone", "router", "engine", "jobs", "evaluation"])
+def test_they_are_told_when_a_folder_that_computes_is_imported(folder: str) -> None:
+    """Its names may be asked for later, and whoever imported it may have made a product by then."""
+    others = {name: value for name, value in os.environ.items() if name not in VARIABLES}
+    program = f"import json, os, mass_serve.{folder}; print(json.dumps(dict(os.environ)))"
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=others, cwd=ROOT, capture_output=True, check=True
+    )
+    assert json.loads(done.stdout).items() >= VARIABLES.items()
