@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 import torch
 from torch import Tensor
@@ -35,7 +35,9 @@ class FormedParameters(Parameters):
         return len(self.forms)
 
 
-def quantised(parameters: Parameters, architecture: Architecture, dtype: torch.dtype) -> FormedParameters:
+def quantised(
+    parameters: Iterable[tuple[str, Tensor]], architecture: Architecture, dtype: torch.dtype
+) -> FormedParameters:
     """The parameters with linears and tables of words in whole numbers of 8 bits, all else in `dtype`.
 
     Patches are embedded in `dtype`: that matrix is small, and what it rounds away of pixels is gone for good.
@@ -53,15 +55,17 @@ def quantised(parameters: Parameters, architecture: Architecture, dtype: torch.d
         placed = own.to(dtype)
         return ReorderedWeight.of(placed) if gains_by_reordering(own.device, dtype) else placed
 
-    return FormedParameters({name: form(name, own) for name, own in parameters.items()})
+    return FormedParameters({name: form(name, own) for name, own in parameters})
 
 
-def reordered(parameters: Parameters, architecture: Architecture, dtype: torch.dtype) -> FormedParameters:
+def reordered(
+    parameters: Iterable[tuple[str, Tensor]], architecture: Architecture, dtype: torch.dtype
+) -> FormedParameters:
     """The parameters in `dtype`, weights of linears but no tables of words in the order of the products."""
     weights = set(map(weight_of, architecture.linears))
     if architecture.reads_text:
         weights -= set(map(weight_of, architecture.embedding.linears))
-    placed = ((name, own.to(dtype)) for name, own in parameters.items())
+    placed = ((name, own.to(dtype)) for name, own in parameters)
     forms = {name: ReorderedWeight.of(own) if name in weights else own for name, own in placed}
     return FormedParameters(forms)
 

@@ -44,7 +44,7 @@ CPU = torch.device("cpu")
 def random_store(tasks: int, dtype: torch.dtype) -> LoadedStore:
     """A store in memory of so many tasks that changed every matrix."""
     generator = torch.Generator().manual_seed(0)
-    pretrained = placed_parameters(random_parameters(VIT_B_32, generator), VIT_B_32, CPU, dtype)
+    pretrained = placed_parameters(random_parameters(VIT_B_32, generator).items(), VIT_B_32, CPU, dtype)
     shapes = VIT_B_32.matrix_shapes()
     ranks = {name: rank_for(shape, 1 / tasks) for name, shape in shapes.items()}
     vectors_of = {name: own for name, own in VIT_B_32.parameter_shapes().items() if name not in shapes}

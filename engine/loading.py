@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
@@ -132,7 +132,9 @@ def load_opened(
         previous = None  # of another encoder: nothing of it can be shared
     if previous is None:
         is_shared = read_pretrained is not Store.load_pretrained
-        pretrained = placed_parameters(read_pretrained(store), architecture, device, dtype, is_shared)
+        # Each is placed while the processor's cache has it, in memory that the one before has left.
+        tensors = read_pretrained(store).items() if is_shared else store.pretrained_tensors()
+        pretrained = placed_parameters(tensors, architecture, device, dtype, is_shared)
     else:
         pretrained = previous.pretrained
     experts = tuple(source_of(store, task) for task in tasks)
@@ -232,7 +234,7 @@ def _check_dtype(device: torch.device, dtype: torch.dtype) -> None:
 
 
 def placed_parameters(
-    parameters: Mapping[str, Tensor],
+    parameters: Iterable[tuple[str, Tensor]],
     architecture: Architecture,
     device: torch.device,
     dtype: torch.dtype,
@@ -247,7 +249,7 @@ def placed_parameters(
     is_fused = backend_for(device) == "fused"
     if not is_fused and not is_shared and gains_by_reordering(device, dtype):
         return reordered(parameters, architecture, dtype)
-    return {name: _placed(tensor, device, dtype) for name, tensor in parameters.items()}
+    return {name: _placed(tensor, device, dtype) for name, tensor in parameters}
 
 
 def _placed(tensor: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
@@ -321,7 +323,7 @@ def _first_pass_weights(
     if stored is None:
         stored = bank.merged_parameters(names, range(merged))
     wanted = {name: tensor for name, tensor in stored.items() if name in names}
-    return placed_parameters(wanted, architecture, bank.device, dtype)
+    return placed_parameters(wanted.items(), architecture, bank.device, dtype)
 
 
 def _calibration(store: Store, names: Sequence[str]) -> Calibration | None:

@@ -46,7 +46,7 @@ class Variants:
     def _placed(self, parameters: Mapping[str, Tensor]) -> Parameters:
         """Parameters in the form in which a server of this store would have them."""
         loaded = self.loaded
-        return placed_parameters(parameters, loaded.architecture, loaded.device, loaded.dtype)
+        return placed_parameters(parameters.items(), loaded.architecture, loaded.device, loaded.dtype)
 
     def of_first_tasks(self, count: int) -> Engine:
         """An engine of the first `count` tasks, at the rank that they have in the store."""

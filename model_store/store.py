@@ -56,6 +56,13 @@ class Store(DescribedStore):
         """
         return self._load_encoder(PRETRAINED_FILE)
 
+    def pretrained_tensors(self) -> Iterator[tuple[str, Tensor]]:
+        """Reads the weights before fine-tuning one after the other, in the order of their file.
+
+        Raises as `load_pretrained`, whatever is wrong with any of them as late as behind the last.
+        """
+        return self._read(PRETRAINED_FILE, self.manifest.backbone.parameter_shapes())
+
     def load_merged_base(self) -> dict[str, Tensor] | None:
         """Loads the merged base; None where it is not stored but rebuilt (`merging.merged_parameter`)."""
         path = self.manifest.merged_base_file

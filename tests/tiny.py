@@ -191,7 +191,7 @@ def loaded_store(
     whole = dtype == torch.int8
     weights: Parameters = pretrained(config, torch.float32 if whole else dtype)
     if whole:
-        weights = quantised(weights, config, torch.bfloat16)
+        weights = quantised(weights.items(), config, torch.bfloat16)
     if least_rank is None:
         experts = bank(config, weights, tasks)
     else:
@@ -216,7 +216,7 @@ def loaded_store(
         device=torch.device("cpu"),
         dtype=dtype,
         pretrained=weights,
-        first_pass=quantised(merged, config, torch.bfloat16) if whole else merged,
+        first_pass=quantised(merged.items(), config, torch.bfloat16) if whole else merged,
         first_pass_nbytes=0,
         bank=experts,
         heads=tuple(_head(config, task, task in multi_label) for task in range(tasks)),

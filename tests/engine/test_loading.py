@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import weakref
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from mass_serve.kernels import QuantisedWeight
 from mass_serve.kernels.backend import backend
 from mass_serve.model_store.errors import ManifestError
 from mass_serve.model_store.format.file_names import MANIFEST_FILE
+from mass_serve.model_store.store import Store
 from mass_serve.router import MODE_NAMES
 
 CPU, FLOAT32 = torch.device("cpu"), torch.float32
@@ -62,6 +65,23 @@ def test_weights_in_whole_numbers_take_a_byte_each_and_no_wide_copy_stays(store:
         steps = numbers.abs().amax(-1, keepdim=True) / 127
         assert ((whole.pretrained[name].float() - numbers).abs() <= steps).all()
     assert forms_of(whole.first_pass).items() <= forms_of(whole.pretrained).items()
+
+
+def test_a_parameter_is_placed_before_the_next_is_read(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[weakref.ref[torch.Tensor]] = []
+    still_there = []
+    read = Store.pretrained_tensors
+
+    def watched(opened: Store) -> Iterator[tuple[str, torch.Tensor]]:
+        for name, tensor in read(opened):
+            seen.append(weakref.ref(tensor))
+            yield name, tensor
+            still_there.append(sum(one() is not None for one in seen))
+
+    monkeypatch.setattr(Store, "pretrained_tensors", watched)
+    load_store(str(store), CPU, torch.bfloat16)
+    assert len(still_there) > 10
+    assert max(still_there) <= 2  # this one, and who takes the next may not have let go of the last
 
 
 def test_a_merged_base_is_in_whole_numbers_too(store: Path) -> None:
