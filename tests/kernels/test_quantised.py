@@ -174,3 +174,18 @@ assert torch.allclose(y, torch.full((3, 32), -256.0)), y
 """
     environment = os.environ | {"ONEDNN_MAX_CPU_ISA": instructions}
     subprocess.run([sys.executable, "-c", program], env=environment, check=True, timeout=120)
+
+
+def test_a_row_has_the_same_bits_where_rows_are_taken_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, added, bias = random(50, 64), random(50, 48, seed=1), random(48, seed=2)
+    weight = QuantisedWeight.of(random(48, 64, seed=3), torch.float32)
+
+    def products() -> list[Tensor]:
+        found = [torch.empty(50, 48), torch.empty(50, 48), added.clone()]
+        for y, own in zip(found, (None, bias, found[2]), strict=True):
+            quantised_products.quantised_product_(y, x, weight, own, "gelu")
+        return found
+
+    whole = products()
+    monkeypatch.setattr(quantised_products, "NUMBERS_AT_ONCE", 7 * 64)
+    assert all(map(torch.equal, products(), whole))
