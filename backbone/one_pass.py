@@ -39,6 +39,7 @@ from mass_serve.backbone.shares import in_shares
 from mass_serve.backbone.weights.metered import MeteredWeights
 from mass_serve.backbone.weights.protocol import BatchWeights, EncoderWeights
 from mass_serve.kernels import TaskDirections
+from mass_serve.kernels.transfers import uploaded
 
 # Where a pass ends: before the block of that index, at the router's feature, with the last hidden states of
 # all tokens, or with the embedding that is made of those.
@@ -124,8 +125,14 @@ class PassResult:
         return PassResult({name: change(self._tensor(name)) for name in self.outputs})
 
     def of_samples(self, samples: Tensor) -> PassResult:
-        """The result of the samples that `samples` [n] int64 numbers."""
-        return PassResult({name: output[samples] for name, output in self.outputs.items()})
+        """The result of the samples that `samples` [n] int64 on the CPU numbers; a GPU is told them once."""
+        there = uploaded(samples, next(iter(self.outputs.values())).device)
+        return PassResult(
+            {
+                name: output[samples if isinstance(output, Packed) else there]
+                for name, output in self.outputs.items()
+            }
+        )
 
     @classmethod
     def joined(cls, results: Sequence[PassResult]) -> PassResult:

@@ -42,7 +42,7 @@ from mass_serve.engine.queries import (
 from mass_serve.engine.questions import EmbeddingQuestion, Question
 from mass_serve.engine.search import task_search
 from mass_serve.engine.search_result import SearchResult
-from mass_serve.engine.second_passes import SecondPass, SecondPassRunner
+from mass_serve.engine.second_passes import SecondPass, SecondPassRunner, in_segments
 from mass_serve.engine.set_cache import SetCache, SetKey
 from mass_serve.engine.stages import StageClock
 from mass_serve.engine.warm_up import warm_up
@@ -209,7 +209,7 @@ class Engine:
         prior = prior_of(queries, candidates, self.tasks)
         inputs = self._inputs(queries)
         found = self._search_tasks(queries, inputs, candidates, prior, clock)
-        second_passes = [one for result in found for one in result.second_passes]
+        second_passes = in_segments(one for result in found for one in result.second_passes)
         embedded = {row for row, query in enumerate(queries) if query.embeds}
         answers: dict[int, AnyAnswer | None] = {}
         if whole := [one for one in second_passes if not one.each_token]:
@@ -369,7 +369,7 @@ class Engine:
             of_routed = None if prior is None else prior.select(routed).of_tasks(len(every_task))
             among = candidates[routed][:, : len(every_task)]
             modes = self._modes([queries[sample].mode for sample in samples])
-            own = inputs if len(samples) == len(queries) else inputs[routed]
+            own = selected_rows(inputs, samples) if isinstance(inputs, Tensor) else inputs[samples]
             found = self._search.search(samples, own, among, of_routed, modes, clock)
             for sample, result in zip(samples, found, strict=True):
                 results[sample] = result

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -100,6 +100,14 @@ class SecondPassRunner:
             rows = inputs[first : offsets[wave.stop]]
             parts.append(run(rows, weights, own_offsets))
         return parts
+
+
+def in_segments(second_passes: Iterable[SecondPass]) -> list[SecondPass]:
+    """Second passes in the order in which they run, those of one sample set apart by their expert sets.
+
+    What is made of them in this order is in its place as it comes from the device.
+    """
+    return sorted(second_passes, key=lambda one: (one.resumes, one.start or 0, one.expert_set))
 
 
 def _rows_by_start(second_passes: Sequence[SecondPass]) -> dict[int | None, list[int]]:

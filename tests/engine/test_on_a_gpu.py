@@ -106,7 +106,7 @@ def test_a_batch_of_many_tasks_tells_the_device_of_rows_in_few_copies(
     images = pictures(MAX_BATCH)
     engine.classify(images, answer="each")
     asked = counted(cuda, lambda: engine.classify(images, answer="each"))
-    # Pixels, the images that are in it for every task, and the rows of second passes in their order, back in
-    # the images', and by head.
-    assert asked["uploads"] <= 1 + 1 + 3
+    # Pixels, the images that are in it for every task, those of second passes in the order of these, and the
+    # rows of embeddings by head.
+    assert asked["uploads"] <= 1 + 1 + 2
     assert asked["downloads"] == asked["waits"] == 1
