@@ -25,6 +25,7 @@ from docs.block_formats import (
 from docs.command_line import command_sections
 from docs.compiled_kernels import compiled_kernels_table
 from docs.engine_times import engine_dense_table, engine_times_table
+from docs.hot_path import hot_path_table
 from docs.http_peers import http_peers_table
 from docs.jobs import jobs_table
 from docs.many_tasks import many_tasks_table
@@ -96,6 +97,7 @@ SECTIONS: Mapping[str, Callable[[], str]] = {
     "roofline": roofline_table,
     "engine_dense": engine_dense_table,
     "engine_times": engine_times_table,
+    "hot_path": hot_path_table,
     "http_peers": http_peers_table,
     "exact_times": exact_times_table,
     "growth": growth_table,

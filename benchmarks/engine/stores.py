@@ -49,7 +49,7 @@ def store_ratio(store: Path, pretrained: Path) -> float:
 
 
 def memory(store: Path) -> dict[str, float]:
-    """Bytes of a served store: of its tensors, and of the process beyond its imports."""
+    """Bytes of a served store, its tensors and the process beyond its imports, and seconds of its load."""
     command = [sys.executable, "-m", "benchmarks.resident_memory", str(store)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     figures: dict[str, float] = json.loads(done.stdout)
