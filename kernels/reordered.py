@@ -66,16 +66,18 @@ class ReorderedWeight:
 
     def product(self, x: Tensor, bias: Tensor | None = None, added: Tensor | None = None) -> Tensor:
         """`x W^T + bias + added` [N, d_out] for x [N, d_in], bias [d_out] and added [N, d_out]."""
+        if added is not None and x.dtype == torch.float32:
+            # The same bits, up to a tenth sooner than within the product, which begins with a copy of it.
+            return self.product(x, bias).add_(added)
         missing = max(0, LEAST_ROWS - x.shape[0])
         if missing or self.rows is not None:
             return self._padded_product(x, bias, added, missing)
         y: Tensor
-        if added is not None and x.dtype != torch.float32:  # which rounds twice where it is added later
+        if added is None:
+            y = torch.ops.mkldnn._linear_pointwise(x, self.ordered, bias, "none", [], "")
+        else:  # bfloat16 would be rounded twice
             y = torch.ops.mkldnn._linear_pointwise.binary(x, added, self.ordered, bias, "add")
-            return y
-        y = torch.ops.mkldnn._linear_pointwise(x, self.ordered, bias, "none", [], "")
-        # The same bits, up to a tenth sooner than within the product: that begins with a copy of it.
-        return y if added is None else y.add_(added)
+        return y
 
     def _padded_product(self, x: Tensor, bias: Tensor | None, added: Tensor | None, missing: int) -> Tensor:
         """The product of these output rows by that of all, and with so many rows of x more."""
