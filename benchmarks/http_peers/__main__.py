@@ -21,6 +21,7 @@ import socket
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from base64 import b64encode
 from collections.abc import Iterator, Mapping, Sequence
@@ -100,17 +101,17 @@ def peer(name: str) -> Iterator[Target]:
         free.bind(("127.0.0.1", 0))
         port: int = free.getsockname()[1]
     command = [sys.executable, "-m", PEERS[name], "--address", "127.0.0.1", "--port", str(port)]
-    process = subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-    )
-    try:
-        target = Target(name, port, psutil.Process(process.pid))
-        _wait_for_an_answer(target)
-        yield target
-    finally:
-        # The whole group: LitServe leaves processes behind that would hold on to the port.
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait(PATIENCE)
+    with tempfile.TemporaryFile() as log:
+        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
+        try:
+            target = Target(name, port, psutil.Process(process.pid))
+            _wait_for_an_answer(target, process, Path(f"/proc/self/fd/{log.fileno()}"))
+            yield target
+        finally:
+            # The whole group: LitServe leaves processes behind that would hold on to the port.
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait(PATIENCE)
 
 
 @contextmanager
@@ -120,16 +121,19 @@ def own(name: str) -> Iterator[Target]:
         yield Target(name, server.port, psutil.Process(server.process.pid))
 
 
-def _wait_for_an_answer(target: Target) -> None:
+def _wait_for_an_answer(target: Target, process: subprocess.Popen[bytes], log: Path) -> None:
+    """Raises RuntimeError, with the server's last words, where it ends or does not answer."""
     body = body_of(pictures()["PNG of 32 pixels"][0])
     deadline = time.monotonic() + PATIENCE
-    while time.monotonic() < deadline:
+    while time.monotonic() < deadline and process.poll() is None:
         with suppress(httpx.TransportError):  # it does not listen yet
             answer = httpx.post(f"http://127.0.0.1:{target.port}{PATHS[target.name]}", content=body)
             if answer.status_code == httpx.codes.OK:
                 return
         time.sleep(0.5)
-    raise TimeoutError(f"{target.name} does not answer; pip install 'mass-serve[peers]'")
+    # A mosec that was installed with `--target` has no program where it looks for it: beside Python's own.
+    said = log.read_text()[-500:]
+    raise RuntimeError(f"{target.name} does not answer; pip install 'mass-serve[peers]'; it said: {said}")
 
 
 def body_of(file: bytes) -> bytes:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import inspect
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 from fastapi import params
 from fastapi.exceptions import RequestValidationError
@@ -118,6 +118,8 @@ def called_with_request(function: Callable[..., Any] | None) -> Source:
             sources[name] = _part_of_path(name)
         else:
             raise TypeError(f"{function!r}: a direct route cannot make its parameter {name!r}")
+    if list(sources.values()) == [_request] and not queries:
+        return cast(Source, function)  # it is one: nothing is to be made for it
     query = _Query(queries) if queries else None
     given = tuple(sources.items())
 

@@ -49,6 +49,7 @@ class MeteredParser(h11.Connection):
         self.held_back = False
         self._allowance = 0
         self._unread = bytearray()
+        self._head = b""  # of an answer that has begun
         self._chunked = False
         self._chunks = 0
         self._chunk_bytes = 0
@@ -57,6 +58,16 @@ class MeteredParser(h11.Connection):
         """Lets it give so many events from now on."""
         self._allowance = events
         self.held_back = False
+
+    def send(self, event: h11.Event) -> bytes | None:  # type: ignore[override]
+        """Returns what is to be written; the head of an answer comes with what follows it, in one write."""
+        written = super().send(event)
+        if isinstance(event, h11.Response):
+            self._head = written or b""
+            return b""
+        if self._head and written is not None:
+            written, self._head = self._head + written, b""
+        return written
 
     def receive_data(self, data: bytes) -> None:
         """Keeps what came until events are asked for."""

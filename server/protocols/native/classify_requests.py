@@ -7,7 +7,7 @@ Clients send images with no content type, or with whatever their HTTP library pu
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
@@ -123,7 +123,7 @@ class Options:
     @property
     def said(self) -> dict[str, Any]:
         """The options that say something, by name."""
-        return {name: value for name, value in asdict(self).items() if value is not None}
+        return {name: value for name, value in vars(self).items() if value is not None}
 
 
 @dataclass(frozen=True)

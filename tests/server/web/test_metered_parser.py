@@ -191,3 +191,24 @@ def test_a_few_are_taken() -> None:
 def test_endless_paths_are_refused() -> None:
     with pytest.raises(RefusedError, match="path"):
         parsed(b"GET /" + b"a" * 9000 + b" HTTP/1.1\r\nHost: x\r\n\r\n")
+
+
+def test_an_answers_head_comes_with_what_follows_it_in_one_piece() -> None:
+    parser = MeteredParser()
+    parser.receive_data(POST + b"Content-Length: 0\r\n\r\n")
+    events(parser)
+    answer = (
+        h11.Response(status_code=200, headers=[(b"content-length", b"2")], reason=b"OK"),
+        h11.Data(data=b"ok"),
+        h11.EndOfMessage(),
+    )
+    written = [parser.send(event) for event in answer]
+    assert written == [b"", b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok", b""]
+
+
+def test_an_answer_without_a_body_has_its_head() -> None:
+    parser = MeteredParser()
+    parser.receive_data(b"HEAD / HTTP/1.1\r\nHost: x\r\n\r\n")
+    events(parser)
+    assert parser.send(h11.Response(status_code=200, headers=[(b"content-length", b"2")])) == b""
+    assert (parser.send(h11.EndOfMessage()) or b"").startswith(b"HTTP/1.1 200")
