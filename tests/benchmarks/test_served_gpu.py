@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
-from benchmarks import served_gpu
+from benchmarks import engine_gpu, served_gpu
+from mass_serve.backbone import Architecture, Block, PatchEmbedding, Pooling
 from mass_serve.engine import StoreSource
 from mass_serve.model_store.errors import StoreError
 from mass_serve.router import MODE_NAMES
@@ -42,4 +44,21 @@ def test_a_load_that_fails_beside_the_batches_ends_the_benchmark(monkeypatch: py
 
 def test_images_are_decoded_and_answered() -> None:
     figures = served_gpu.images_per_second(STORE, "cpu", batch=2, batches=2, workers=2)
+    assert figures["images_per_second_exact"] > 0
+
+
+def test_what_is_served_is_built_measured_and_held_against_a_dense_pass(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    small = Architecture(PatchEmbedding(32, 16), Block(32, 2, 64, "quick_gelu", 1e-5), 3, Pooling(16))
+    sizes = {"SERVED_TASKS": 2, "HEADLINE_BATCH": 2, "DECODED_BATCHES": 1, "RELOAD_SECONDS": 0.0}
+    for name, value in {"VITS": {engine_gpu.HEADLINE_MODEL: small}, **sizes}.items():
+        monkeypatch.setattr(engine_gpu, name, value)
+    run = engine_gpu.Run(torch.device("cpu"), torch.float32, budget=0.0, warm_up=0)
+    figures = engine_gpu.measure_served(0.5, run)
+    for name in (*MODE_NAMES, "named"):
+        of_batch = f"classify_batch {name} batch 2"
+        assert figures[f"{of_batch} over dense"] == run.raw[of_batch] / 0.5
+        assert run.raw[f"classify_batch {name} batch 1"] > 0
+    assert figures["reload_seconds"] > 0
     assert figures["images_per_second_exact"] > 0
