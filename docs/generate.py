@@ -25,8 +25,8 @@ from docs.block_formats import (
 from docs.command_line import command_sections
 from docs.compiled_kernels import compiled_kernels_table
 from docs.engine_times import engine_dense_table, engine_times_table
-from docs.hot_path import hot_path_table
 from docs.host_time import host_time_table
+from docs.hot_path import hot_path_table
 from docs.http_peers import http_peers_table
 from docs.jobs import jobs_table
 from docs.many_tasks import many_tasks_table
