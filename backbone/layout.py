@@ -20,6 +20,7 @@ from torch import Tensor
 
 from mass_serve.backbone.packed import Batch, Packed
 from mass_serve.backbone.weights.protocol import BatchWeights, EncoderWeights
+from mass_serve.kernels.transfers import uploaded
 
 # Of the tokens [b, n, D] of samples: the places [b, k] int64 of k tokens of each, ascending, and for every
 # token which of these k, from 0, stands for it, [b, n] int64.
@@ -144,7 +145,7 @@ class AnyLengths:
             group.length: places.shape[1] for group, (places, _) in zip(self._groups, of_groups, strict=True)
         }
         lengths = tuple(counts[length] for length in self._lengths)
-        starts = torch.tensor([0, *accumulate(lengths)][:-1], device=self._device)
+        starts = uploaded(torch.tensor([0, *accumulate(lengths)][:-1]), self._device)
         rows, standing = [], []
         for group, (places, own) in zip(self._groups, of_groups, strict=True):
             rows.append(group.rows.view(own.shape).gather(1, places).flatten())
@@ -163,7 +164,7 @@ class AnyLengths:
 
     @cached_property
     def _first_rows(self) -> Tensor:
-        return torch.tensor(self._offsets[:-1], device=self._device)
+        return uploaded(torch.tensor(self._offsets[:-1]), self._device)
 
     @cached_property
     def _groups(self) -> list[Group]:
@@ -175,7 +176,7 @@ class AnyLengths:
     def _group(self, length: int, samples: list[int]) -> Group:
         starts = torch.tensor([self._offsets[sample] for sample in samples])
         rows = (starts.unsqueeze(1) + torch.arange(length)).flatten()
-        return Group(length, torch.tensor(samples, device=self._device), rows.to(self._device))
+        return Group(length, uploaded(torch.tensor(samples), self._device), uploaded(rows, self._device))
 
     def _tokens(self, group: Group, x: Tensor) -> Tensor:
         """The tokens [b, n, D] of a group; a view where there is no other group."""

@@ -16,6 +16,8 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
+from mass_serve.kernels.transfers import uploaded
+
 
 @dataclass(frozen=True, eq=False)
 class Packed:
@@ -50,7 +52,7 @@ class Packed:
             samples = range(start, stop, step)
         chosen = samples.tolist() if isinstance(samples, Tensor) else list(samples)
         rows = torch.cat([torch.arange(self.offsets[i], self.offsets[i + 1]) for i in chosen] or [_NONE])
-        return Packed(self.rows[rows.to(self.device)], tuple(self.lengths[i] for i in chosen))
+        return Packed(self.rows[uploaded(rows, self.device)], tuple(self.lengths[i] for i in chosen))
 
     @property
     def device(self) -> torch.device:
@@ -65,7 +67,7 @@ class Packed:
     def places(self) -> Tensor:
         """The place of each row in its sample, [N] int64, from 0 on."""
         starts = torch.tensor(self.offsets[:-1]).repeat_interleave(torch.tensor(self.lengths))
-        return (torch.arange(len(self.rows)) - starts).to(self.device)
+        return uploaded(torch.arange(len(self.rows)) - starts, self.device)
 
 
 _NONE = torch.arange(0)

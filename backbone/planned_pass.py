@@ -92,7 +92,7 @@ class PlannedPass:
         plan = self._layout.plan(1, x.device)
         plan.update([0, 0], [torch.zeros(self._layout.length, dtype=torch.int64)], [False])
         self._launch(Prepared(plan, x.new_zeros(1, *x.shape[1:])))
-        self._tilings = plan.tilings
+        self._tilings = list(plan.asked)
         return self._tilings
 
     def _launch(self, prepared: Prepared) -> PassResult:

@@ -15,7 +15,7 @@ from mass_serve.backbone.one_pass import PassResult, Probe, Stop, run
 from mass_serve.backbone.packed import Batch, Packed
 from mass_serve.backbone.planned_pass import BATCH_SIZES, PlannedPass
 from mass_serve.backbone.weights.planned import PlannedWeights, RecordLayout
-from mass_serve.kernels.segment_plan import SegmentPlan
+from mass_serve.kernels.segment_plan import SegmentPlan, Tiling
 
 
 class PlannedPasses:
@@ -35,6 +35,7 @@ class PlannedPasses:
         self._experts = RecordLayout.of_experts(bank, max_set_size, may_own_weights=may_own_weights)
         self._records: WeakKeyDictionary[ExpertSet, Tensor] = WeakKeyDictionary()
         self._planned: dict[tuple[object, ...], PlannedPass] = {}
+        self._text_tilings: set[Tiling] = set()  # of all passes over texts so far
         # One thread runs them, one at a time: the graphs of all kinds of pass share the same memory.
         self._graphs = Graphs(bank.device) if bank.device.type == "cuda" else None
 
@@ -93,10 +94,20 @@ class PlannedPasses:
 
         So there is no graph of it to be replayed.
         """
-        plan = SegmentPlan(len(x), len(records), layout.length, x.device, may_own_weights=any(own_weights))
+        known = self._text_tilings
+        plan = SegmentPlan(
+            len(x),
+            len(records),
+            layout.length,
+            x.device,
+            tilings=list(known),
+            may_own_weights=any(own_weights),
+        )
         plan.update(offsets, records, own_weights)
         weights = PlannedWeights(layout, plan)
-        return run(self._bank.architecture, weights, x, start, stop, probe, mlp_share)
+        result = run(self._bank.architecture, weights, x, start, stop, probe, mlp_share)
+        known |= plan.asked  # so that the next plan, and that of its tokens, is sent as a whole
+        return result
 
     def _pass(
         self,

@@ -12,7 +12,7 @@ from mass_serve.backbone import Packed, WordEmbedding, patchify
 from mass_serve.engine.preprocessing import ImagePreprocessor
 from mass_serve.engine.priors import Priors, log_prior_rows
 from mass_serve.inputs.texts import Places
-from mass_serve.kernels.transfers import selected_rows, uploaded_stack
+from mass_serve.kernels.transfers import selected_rows, uploaded, uploaded_stack
 from mass_serve.model_store.format.entries import TaskEntry
 from mass_serve.router import ModeName, Prior, Remembered
 
@@ -145,7 +145,7 @@ def batch_words(queries: Sequence[AnyQuery], embedding: WordEmbedding, device: t
         raise ValueError(
             f"ids of words must be below {embedding.vocabulary} and types below {embedding.num_types}"
         )
-    return Packed(packed.rows.to(device), packed.lengths)
+    return Packed(uploaded(packed.rows, device), packed.lengths)
 
 
 def batch_patches(

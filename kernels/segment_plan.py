@@ -63,8 +63,9 @@ class SegmentPlan:
         table: Tensor | None = None,
         token_offsets: Sequence[int] = (),
     ) -> None:
-        """`tilings` are those that the pass is known to ask for; any other is sent when it is asked for.
-        Where no segment ever has weight matrices of its own, not `may_own_weights`, fewer tiles are launched.
+        """`tilings` are those that the pass, or the plans of its tokens, are known to ask for; any other is
+        sent when it is asked for. Where no segment ever has weight matrices of its own, not
+        `may_own_weights`, fewer tiles are launched.
 
         `table` is another plan's, where this one has the same records, and `token_offsets` are those of its
         samples, where this one's are their tokens.
@@ -105,14 +106,11 @@ class SegmentPlan:
         self._runs: list[tuple[int, int]] = []
         self._segments: list[tuple[int, int]] = []
         self._known = list(tilings)
+        # Those that it has been asked for or knew, and the plans of its tokens.
+        self.asked = set(tilings)
         self._tiles = {
             tiling: own.view(-1, len(TileField)) for tiling, own in zip(tilings, maps, strict=True)
         }
-
-    @property
-    def tilings(self) -> list[Tiling]:
-        """Those that have been asked for, or were known."""
-        return list(self._tiles)
 
     def update(
         self, segment_offsets: Sequence[int], records: Sequence[Tensor], own_weights: Sequence[bool]
@@ -147,9 +145,11 @@ class SegmentPlan:
             length,
             self.device,
             may_own_weights=self._may_own_weights,
+            tilings=self._known,
             table=self.table,
             token_offsets=token_offsets,
         )
+        plan.asked = self.asked
         ends = [0, *(stop for _, stop in self._segments)]
         plan._cut([token_offsets[end] for end in ends], self._own_weights, [])
         return plan
@@ -198,6 +198,7 @@ class SegmentPlan:
     def tiles(self, tiling: Tiling) -> Tensor:
         """The map of the pass's tiles, [capacity, len(TileField)] int32."""
         if tiling not in self._tiles:
+            self.asked.add(tiling)
             self._tiles[tiling] = self._tile_map(tiling).to(self.device, non_blocking=True)
         return self._tiles[tiling]
 

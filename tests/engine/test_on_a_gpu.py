@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from torch import Tensor
 
 from mass_serve.backbone.planned_passes import PlannedPasses
 from mass_serve.engine import Engine, EngineOptions, StoreSource
 from mass_serve.engine.execution import Execution
+from mass_serve.kernels.segment_plan import SegmentPlan, Tiling
 from mass_serve.router import MODE_NAMES, ModeName
 from tests.recorded_cuda import RecordedCuda, recorded_cuda
 
@@ -75,6 +77,25 @@ def test_texts_of_other_lengths_compile_nothing(text_store: Path, cuda: Recorded
     for count in (1, 2, 5):
         engine.classify([" ".join(["word"] * length) for length in range(1, count + 1)])
     assert cuda.variants == variants
+
+
+def test_texts_send_each_plan_as_a_whole_and_wait_for_downloads_alone(
+    text_store: Path, cuda: RecordedCuda, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, texts = ready(text_store, "balanced"), ["one and two and three", "four", "five"]
+    engine.classify(["one", "one and two"])  # what plans are asked for is known from here on
+    engine.classify(texts)  # products of heads have plans for so many rows
+    alone = list[Tiling]()
+    tile_map = SegmentPlan._tile_map
+
+    def map_alone(plan: SegmentPlan, tiling: Tiling) -> Tensor:
+        alone.append(tiling)
+        return tile_map(plan, tiling)
+
+    monkeypatch.setattr(SegmentPlan, "_tile_map", map_alone)
+    asked = counted(cuda, lambda: engine.classify(texts))
+    assert alone == []
+    assert asked["downloads"] == asked["waits"] == 2  # evidence, and what the heads say
 
 
 def test_a_batch_costs_few_copies_and_waits(built_of_all: Path, cuda: RecordedCuda) -> None:
