@@ -49,8 +49,8 @@ from mass_serve.server.serving.observer import ServingObserver
 from mass_serve.server.serving.request_context import Batch
 from mass_serve.server.serving.ticket import Share, Ticket, halves, size_of, tokens_of
 
-# The device waits so long for those who are about to be ready, while they are more than those who are: what a
-# batch takes whatever is in it is then paid once.
+# An idle device waits so long for those who are about to be ready: what a batch takes, however small, is paid
+# once then, and its thread takes the interpreter from the loop, which makes them ready, less often.
 COMPANY_SECONDS = 0.01
 
 # Takes an engine, what it was asked in one batch, and what it has answered.
@@ -243,8 +243,8 @@ class Batcher:
         return delay if filled < 1.0 else 0.0
 
     def _has_company_coming(self) -> bool:
-        """Tells, of an idle device, whether more requests are being made ready than wait for it."""
-        return len(self._ledgers.open) > 2 * len(self._queued)
+        """Tells, of an idle device, whether requests are being made ready."""
+        return len(self._ledgers.open) > len(self._queued)
 
     def _max_batch(self, engine: ServingEngine) -> int:
         return self._max_batch_images if engine.tokenizer is None else self._max_batch_tokens
