@@ -102,7 +102,7 @@ class SegmentPlan:
         self.table = table
         self._taken: tuple[list[int], list[bool], list[Tensor]] | None = None
         self._own_weights: list[bool] = []
-        self._host_segments = torch.zeros(0, dtype=torch.int32)  # what `sample_segments` is to be
+        self._host_segments = torch.full((samples,), -1, dtype=torch.int32)  # what `sample_segments` is to be
         self._runs: list[tuple[int, int]] = []
         self._segments: list[tuple[int, int]] = []
         self._known = list(tilings)

@@ -237,6 +237,41 @@ def test_no_name_that_waits_is_that_of_a_file(folder: str) -> None:
         exec(f"from {PACKAGE}.{folder} import import_module", {})
 
 
+# Imports each of its arguments in a process of its own, which has of what others made torch and pydantic.
+ALONE = """
+import os, sys, torch, pydantic
+for module in sys.argv[1:]:
+    if os.fork() == 0:
+        __import__(module)
+        os._exit(0)
+    if os.wait()[1]:
+        print(module)
+"""
+
+
+@pytest.mark.parametrize("folder", WAITING)
+def test_each_file_can_be_the_first_that_is_imported(folder: str) -> None:
+    """What imports its own folder's names would find them half made, and only where it comes first."""
+    modules = [f"{PACKAGE}.{name}" for name in MODULES if below(name, {folder})]
+    assert len(modules) > 2
+    command = [sys.executable, "-c", ALONE, *modules]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout == "", done.stderr
+
+
+def test_an_attribute_that_a_file_lacks_is_told_and_not_the_name_that_was_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "waiting").mkdir()
+    (tmp_path / "waiting" / "__init__.py").write_text(
+        "from mass_serve.public_names import public_names\n__getattr__, __dir__ = public_names(__name__)\n"
+    )
+    (tmp_path / "waiting" / "public.py").write_text("import sys\nsys.no_such_thing\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ImportError, match="no_such_thing"):
+        exec("from waiting import Anything", {})
+
+
 def test_every_folder_of_the_package_is_here() -> None:
     """A link for each: without one a folder would be missing from the wheel."""
     assert BELOW.keys() == THIRD_PARTY.keys() == set(FOLDERS)

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from mass_serve.kernels import rows
 from mass_serve.kernels.activations import Activation, activate_
 from mass_serve.kernels.backend import backend_for
 from mass_serve.kernels.low_rank import reference
@@ -21,6 +20,7 @@ from mass_serve.kernels.low_rank.deltas import (
 )
 from mass_serve.kernels.quantised import QuantisedWeight, quantised_product_
 from mass_serve.kernels.reordered import ReorderedWeight
+from mass_serve.kernels.rows import linear as plain_linear
 from mass_serve.kernels.weights import Weight
 
 __all__ = [
@@ -70,7 +70,7 @@ def linear(
         from mass_serve.kernels.low_rank import fused
 
         return fused.linear(x, weight, bias, activation, skip)
-    return rows.linear(x, weight, bias, activation, skip)
+    return plain_linear(x, weight, bias, activation, skip)
 
 
 def _reordered_linear(

@@ -13,7 +13,8 @@ so that a segment's weight is `W + U_i C_i V_i` but for the first form: `C_i = L
 and `left_i^T = U_i L_i`. Then `y = act(y) + skip`, where an activation or a skip connection is given. What
 several tasks add by a core is computed in float32 between x and y: where two of them are nearly equal, large
 numbers cancel in it, but not in the folded sides, whose rows are orthogonal.
-Small blocks of one task change bfloat16 by sums in float32, too, which costs less there.
+Small blocks of one task that has a bias of its own change bfloat16 by sums in float32, too, which costs
+less there.
 x [N, d_in], y and skip [N, d_out], W [d_out, d_in], all of one floating dtype, but that W may be in any
 form of `kernels.weights`; blocks may be of another dtype, of fewer bits, or packed, and are widened just
 before the product, one side at a time. Nothing is mutated.

@@ -73,18 +73,21 @@ class DescribedApplication(FastAPI):
         """
         self.add_route("/openapi.json", self._send_description, include_in_schema=False)
 
-    def _send_description(self, _: Request) -> JSONResponse:
+    def _send_description(self, request: Request) -> JSONResponse:
         # In a thread, as it is no coroutine: the event loop must not stand still for whoever asks first.
-        return JSONResponse(self.openapi())
+        description, prefix = self.openapi(), request.scope.get("root_path", "").rstrip("/")
+        # As a proxy is known that serves this under a path of its own.
+        return JSONResponse(description | {"servers": [{"url": prefix}]} if prefix else description)
 
     def openapi(self) -> Json:
         """Returns the description, which is made once, for whoever asks first. Any thread may call it."""
         with self._being_described:
             if self.openapi_schema is None:
-                description = super().openapi()
+                description = super().openapi()  # keeps it, which is too early
+                self.openapi_schema = None
                 self._describe_bodies(description["components"])
                 self._describe_keys(description)
-            assert self.openapi_schema is not None
+                self.openapi_schema = description
             return self.openapi_schema
 
     def _describe_bodies(self, components: Json) -> None:

@@ -7,6 +7,7 @@ requests get past the 404 of a name that nobody has. (Other names are tried too:
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from base64 import b64encode
@@ -16,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
+import httpx
 import pytest
 import schemathesis
 from schemathesis.config import SchemathesisConfig
@@ -206,3 +208,16 @@ def test_who_asks_first_for_the_description_and_all_who_ask_meanwhile_get_the_wh
     with ThreadPoolExecutor(4) as callers:
         asked = [callers.submit(lambda: json.dumps(app.openapi())) for _ in range(4)]
     assert len({answer.result() for answer in asked}) == 1
+
+
+def test_the_description_names_the_path_that_a_proxy_serves_it_under() -> None:
+    app = create_app(load_settings({}), cast(Any, None))
+
+    async def described(prefix: str) -> dict[str, Any]:
+        transport = httpx.ASGITransport(app, root_path=prefix)
+        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
+            answer = await client.get(f"{prefix}/openapi.json")
+        return cast(dict[str, Any], answer.raise_for_status().json())
+
+    assert asyncio.run(described("/shop"))["servers"] == [{"url": "/shop"}]
+    assert "servers" not in asyncio.run(described(""))
