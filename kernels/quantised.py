@@ -24,8 +24,8 @@ from mass_serve.kernels.activations import Activation, activate_
 
 LARGEST = 127  # of 8 bits, and the same on both sides of 0
 ZERO_POINT = 128
-# Rows are taken in parts of at most so many numbers: products of fewer rows would be slower, and the C
-# library gives the memory of larger temporaries back to the system after every operation.
+# Rows are taken in parts of at most so many numbers: products of fewer rows would be slower, and larger
+# temporaries would leave the processor's cache between one operation and the next.
 NUMBERS_AT_ONCE = 1 << 21
 # Sums of so many products of two such numbers are below 2^24, to which float32 counts exactly.
 EXACT_COLUMNS = 1024

@@ -5,9 +5,10 @@ another inner loop, with another order of summation, for another number of rows,
 matrix that a thread gets. Measured for PyTorch's float32 product on the CPU with 1 to 16 threads: where the
 number of columns is a multiple of 16, a row's bits differ only if the row count is no multiple of 8 and a
 thread is left with fewer than 16 rows, or, on processors of AMD, if there are fewer than 16 rows and fewer
-than 16 columns for each thread. bfloat16 products do not differ. So operands are padded with zeros to such
-shapes, and a product that is too small for all threads is computed on fewer. A column's bits do not depend on
-the columns beside it either, where their number is a multiple of 64. `tests/kernels/test_rows.py` repeats the
+than 16 columns for each thread. bfloat16 products do not differ, but for tiny ones of some 4,096
+multiplications in all, which no encoder of use has. So operands are padded with zeros to such shapes, and a
+product that is too small for all threads is computed on fewer. A column's bits do not depend on the columns
+beside it either, where their number is a multiple of 64. `tests/kernels/test_rows.py` repeats the
 measurement. On processors with AMX that holds for the libraries as `kernels.matrix_libraries`
 sets them.
 """

@@ -8,6 +8,7 @@ at a time, and no mask of n x n.
 PyTorch's takes as long in bfloat16 as in float32 on a CPU. Where the processor multiplies bfloat16 itself
 (`kernels.reordered` says which ones do), two batched products with a softmax in float32 between them take 0.4
 of that time for eight samples of 50 tokens, and 0.7 for one; the products q k^T are rounded to bfloat16.
+Samples of few tokens stay with PyTorch's: the matrix library takes small batched products another way.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from mass_serve.kernels.reordered import gains_by_reordering
 QUERY_ROWS = 8
 HEAD_MULTIPLE = 16
 SHORTEST_RUN = 64  # queries of local attention: shorter runs would spend more time on being launched
+# Multiplications of one head: fewer, of all heads of a batch, are summed in another order.
+PRODUCTS_AT_LEAST = 1 << 12
 # Of queries with keys: more would leave the processor's cache between one operation and the next.
 SCORES_AT_ONCE = 1 << 19
 
@@ -38,7 +41,12 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tenso
     dim = q.shape[-1]
     if padding := -dim % HEAD_MULTIPLE:
         q, k, v = (F.pad(part, (0, padding)) for part in (q, k, v))
-    if _gains_by_products(q.device, q.dtype) and q.shape[2] * k.shape[2] <= SCORES_AT_ONCE:
+    pairs = q.shape[2] * k.shape[2]
+    if (
+        pairs * q.shape[3] > PRODUCTS_AT_LEAST
+        and pairs <= SCORES_AT_ONCE
+        and _gains_by_products(q.device, q.dtype)
+    ):
         return _by_products(q, k, v, dim**-0.5, mask)[..., :dim]
     samples = q.shape[0]
     if samples * q.shape[1] == 1:

@@ -84,6 +84,8 @@ class Batcher:
         self._changed = threading.Condition(threading.RLock())
         self._queue = FairQueue[list[AnyQuery]](time.monotonic)  # in runs that no batch splits
         self._queued: dict[Turn, Ticket] = {}  # those in the queue, in the order in which they came
+        # Those that are being made ready and that an idle device waits for, which it does once.
+        self._coming: set[Ticket] = set()
         self._closing = False
         self._died: BaseException | None = None
         self._batch_began: float | None = None  # None while the device is idle
@@ -146,6 +148,7 @@ class Batcher:
                 leaving.fail(
                     QueueFullError("The queue is full and others have less of it than you; try again.")
                 )
+            self._coming.add(ticket)
         ticket.future.add_done_callback(lambda _: self._forget(ticket))
         return ticket
 
@@ -158,6 +161,7 @@ class Batcher:
         with self._changed:
             self._ledgers.of(ticket.engine).size_was(ticket.size, size + spared)
             ticket.submit(len(queries), size)
+            self._coming.discard(ticket)
             if ticket.future.done():
                 return
             ticket.submitted = time.monotonic()
@@ -197,6 +201,7 @@ class Batcher:
             self._ledgers.of(ticket.engine).forget(ticket)
             self._queue.discard(ticket.turn)
             self._queued.pop(ticket.turn, None)
+            self._coming.discard(ticket)
             self._wake()
 
     def _wake(self) -> None:
@@ -221,6 +226,7 @@ class Batcher:
             while True:
                 self._drop_expired()
                 if self._queued and (delay := self._fill_delay()) <= 0:
+                    self._coming.clear()  # a decode that takes long holds nobody up again
                     return self._take()
                 if not self._ledgers.open and self._closing:
                     return []
@@ -235,16 +241,12 @@ class Batcher:
 
     def _fill_delay(self) -> float:
         """Returns how long the oldest ticket may still wait for company, in seconds."""
-        patience = max(self._batch_delay, COMPANY_SECONDS if self._has_company_coming() else 0.0)
+        patience = max(self._batch_delay, COMPANY_SECONDS if self._coming else 0.0)
         delay = next(iter(self._queued.values())).submitted + patience - time.monotonic()
         if delay <= 0 or self._closing:
             return 0.0
         filled = sum(one.waiting / self._max_batch(one.engine) for one in self._queued.values())
         return delay if filled < 1.0 else 0.0
-
-    def _has_company_coming(self) -> bool:
-        """Tells, of an idle device, whether requests are being made ready."""
-        return len(self._ledgers.open) > len(self._queued)
 
     def _max_batch(self, engine: ServingEngine) -> int:
         return self._max_batch_images if engine.tokenizer is None else self._max_batch_tokens

@@ -13,14 +13,13 @@ import asyncio
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
-from contextlib import suppress
 from typing import TypeVar
 
 T = TypeVar("T")
 
 
 class Handover:
-    """Belongs to the event loop that asks it first; results may come from any thread."""
+    """Belongs to one event loop, or to one after the other; results may come from any thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -36,8 +35,11 @@ class Handover:
                 self._here.append(lambda: _copy(ended, result))
                 is_first = len(self._here) == 1
             if is_first:
-                with suppress(RuntimeError):  # the loop is closed, and nobody waits any more
+                try:
                     loop.call_soon_threadsafe(self._deliver)
+                except RuntimeError:  # the loop is closed, and nobody there waits any more
+                    with self._lock:
+                        self._here.clear()
 
         source.add_done_callback(done)
         return result

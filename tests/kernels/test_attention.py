@@ -96,6 +96,21 @@ def test_a_sample_has_the_same_bits_in_any_batch(
             assert torch.equal(attend_once(parts[0][:, :, :1], *parts[1:]), once[samples]), (count, samples)
 
 
+@pytest.mark.parametrize(
+    ("heads", "length", "width"), [(1, 8, 32), (2, 5, 32), (1, 10, 16), (4, 3, 32), (2, 5, 64)]
+)
+def test_a_short_sample_has_the_same_bits_alone(
+    heads: int, length: int, width: int, dtype: torch.dtype
+) -> None:
+    """Of a thousand such samples one differed, where few numbers were multiplied in another order."""
+    q, k, v = _heads(3000, heads, length, width, dtype)
+    whole = attend(q, k, v)
+    for count in (1, 2):
+        parts = zip(*(torch.split(part, count) for part in (q, k, v)), strict=True)
+        alone = [attend(*own) for own in parts]
+        assert torch.equal(torch.cat(alone), whole), count
+
+
 @pytest.mark.parametrize("reach", [0, 1, 8, SHORTEST_RUN, 100])
 @pytest.mark.parametrize("length", [1, 2, 9, 64, 65, 128, 129, 200, 201, 333])
 def test_every_token_attends_to_the_near_ones_alone(length: int, reach: int) -> None:

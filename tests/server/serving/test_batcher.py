@@ -575,6 +575,17 @@ def test_the_device_does_not_wait_for_those_that_leave(monkeypatch: pytest.Monke
     assert bench.batcher.close(WAIT)
 
 
+def test_the_device_waits_once_for_one_that_takes_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batcher, "COMPANY_SECONDS", 1.0)
+    bench = Bench()
+    bench.open()
+    hung, began = bench.admit_one(), time.monotonic()
+    assert [reds(bench.send(n)) for n in range(5)] == [[0], [1], [2], [3], [4]]
+    assert 1.0 <= time.monotonic() - began < 2.0, "the first has waited, and no other"
+    hung.future.cancel()
+    assert bench.batcher.close(WAIT)
+
+
 def test_the_device_does_not_wait_for_ever(bench: Bench) -> None:
     bench.open()
     for _ in range(3):

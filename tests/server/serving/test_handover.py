@@ -80,3 +80,20 @@ def test_results_after_the_loops_end_are_for_nobody() -> None:
     asyncio.run(run())
     source.set_result(1)
     assert source.result() == 1
+
+
+def test_the_next_loop_gets_its_results_after_one_that_closed_before() -> None:
+    handover, source = Handover(), Future[int]()
+
+    async def left() -> None:
+        handover.future_of(source)
+
+    async def asks() -> int:
+        later = Future[int]()
+        answer = handover.future_of(later)
+        later.set_result(2)
+        return await asyncio.wait_for(answer, 5)
+
+    asyncio.run(left())
+    source.set_result(1)
+    assert asyncio.run(asks()) == 2
