@@ -138,7 +138,6 @@ def _build(
     options: BuildOptions,
     eval_data: Path | None,
 ) -> Store:
-    # Before anything is fetched: that can take hours.
     from mass_serve.engine.measuring import measured
     from mass_serve.evaluation import with_individual_accuracies
     from mass_serve.model_store.build_store import build as write_store
@@ -146,6 +145,7 @@ def _build(
     from mass_serve.model_store.plan import check_task_names
     from mass_serve.model_store.recipes import named_inputs
 
+    # Before anything is fetched: that can take hours.
     check_task_names([task.name for task in tasks], groups)
     refuse_taken(out)
     with progress_bars() as progress:

@@ -171,6 +171,8 @@ def main() -> None:
     )
     parser.add_argument("--quick", action="store_true", help="8 images and 8 tasks, and the demo, alone")
     options = parser.parse_args()
+    if options.work is not None:
+        options.work.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=options.work) as folder:
         measure(Path(folder), VIT_B_32, options.quick, Figures(options.json))
 

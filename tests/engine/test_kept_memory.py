@@ -30,7 +30,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="the C library is not glibc")
 def test_a_batch_fetches_few_pages_from_the_system() -> None:
     assert pages_of_a_batch() < 500  # 7,600 where glibc is left to itself
-    assert pages_of_a_batch(MALLOC_TRIM_THRESHOLD_="131072") > 1000  # whoever says so is heard
+    assert pages_of_a_batch(MALLOC_TRIM_THRESHOLD_="131072") > 500  # whoever says so is heard
 
 
 def pages_of_a_batch(**variables: str) -> int:

@@ -581,7 +581,7 @@ def test_the_device_waits_once_for_one_that_takes_long(monkeypatch: pytest.Monke
     bench.open()
     hung, began = bench.admit_one(), time.monotonic()
     assert [reds(bench.send(n)) for n in range(5)] == [[0], [1], [2], [3], [4]]
-    assert 1.0 <= time.monotonic() - began < 2.0, "the first has waited, and no other"
+    assert 1.0 <= time.monotonic() - began < 4.0, "the first has waited, and no other, or it were 5 seconds"
     hung.future.cancel()
     assert bench.batcher.close(WAIT)
 
