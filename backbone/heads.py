@@ -10,7 +10,8 @@ from torch import Tensor
 
 from mass_serve import kernels
 from mass_serve.backbone.labelling import MULTI_CLASS, Labelling
-from mass_serve.kernels.activations import HeadActivation, activate_
+from mass_serve.kernels.activation_names import HeadActivation
+from mass_serve.kernels.activations import activate_
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import triton
 
 from benchmarks.aot_compile import H200, TYPES, Variant
 from benchmarks.gpu_targets import ENCODERS, Sizes, Target
-from mass_serve.kernels.activations import ACTIVATIONS
+from mass_serve.kernels.activation_names import ACTIVATIONS
 from mass_serve.kernels.attention import fused as attention
 from mass_serve.kernels.embedding import fused as embedding
 from mass_serve.kernels.energies import fused as energies

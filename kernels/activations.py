@@ -5,10 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-# Named where torch is not needed, and known here to whoever computes them.
-from mass_serve.kernels.activation_names import ACTIVATIONS as ACTIVATIONS
-from mass_serve.kernels.activation_names import Activation as Activation
-from mass_serve.kernels.activation_names import HeadActivation as HeadActivation
+from mass_serve.kernels.activation_names import Activation, HeadActivation
 
 # Elements that an activation works on at a time: the temporaries stay in the processor's cache.
 CHUNK = 1 << 18

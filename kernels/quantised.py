@@ -20,7 +20,8 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from mass_serve.kernels.activations import Activation, activate_
+from mass_serve.kernels.activation_names import Activation
+from mass_serve.kernels.activations import activate_
 
 LARGEST = 127  # of 8 bits, and the same on both sides of 0
 ZERO_POINT = 128

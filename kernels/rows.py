@@ -22,7 +22,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mass_serve.kernels.activations import Activation, activate_
+from mass_serve.kernels.activation_names import Activation
+from mass_serve.kernels.activations import activate_
 
 COLUMN_MULTIPLE = 16
 ROW_MULTIPLE = 8

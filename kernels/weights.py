@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from mass_serve.kernels.activations import Activation, activate_
+from mass_serve.kernels.activation_names import Activation
+from mass_serve.kernels.activations import activate_
 from mass_serve.kernels.quantised import QuantisedWeight, quantised_product_
 from mass_serve.kernels.reordered import ReorderedWeight
 from mass_serve.kernels.rows import add_product_

@@ -23,7 +23,7 @@ from mass_serve.backbone import (
 from mass_serve.engine.heads import TaskHead
 from mass_serve.engine.loaded_store import LoadedStore, early_linears
 from mass_serve.engine.preprocessing import ImagePreprocessor
-from mass_serve.kernels.activations import Activation
+from mass_serve.kernels.activation_names import Activation
 from mass_serve.merging import TaskSingularVectors, rank_for, task_singular_vectors
 from mass_serve.model_store.format.block_format_names import BlockFormat
 from mass_serve.model_store.format.block_formats import BLOCK_FORMS, StoredVectors

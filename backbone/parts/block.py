@@ -23,7 +23,7 @@ from mass_serve.backbone.layout import Tokens
 from mass_serve.backbone.parts.attention import attend_from_first, attend_within
 from mass_serve.backbone.parts.rotary import rotate_
 from mass_serve.backbone.weights.protocol import EncoderWeights
-from mass_serve.kernels.activations import Activation
+from mass_serve.kernels.activation_names import Activation
 from mass_serve.kernels.gate import gate
 
 

@@ -11,7 +11,7 @@ from mass_serve import kernels
 from mass_serve.backbone.architecture import bias_of, weight_of
 from mass_serve.backbone.parameters import Parameters, forms_of, table_of
 from mass_serve.backbone.weights.protocol import ALL_ROWS, token_rows
-from mass_serve.kernels.activations import Activation
+from mass_serve.kernels.activation_names import Activation
 from mass_serve.kernels.weights import rows_of
 
 

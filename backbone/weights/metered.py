@@ -11,7 +11,7 @@ from mass_serve import kernels
 from mass_serve.backbone.architecture import Token
 from mass_serve.backbone.layout import Layout
 from mass_serve.backbone.weights.protocol import ALL_ROWS, Attention, EncoderWeights
-from mass_serve.kernels.activations import Activation
+from mass_serve.kernels.activation_names import Activation
 
 
 class MeteredWeights:

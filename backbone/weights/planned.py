@@ -19,7 +19,7 @@ from mass_serve.backbone.expert_bank import ExpertBank
 from mass_serve.backbone.expert_set import ExpertSet
 from mass_serve.backbone.weights.protocol import ALL_ROWS
 from mass_serve.kernels import BaseOnly
-from mass_serve.kernels.activations import Activation
+from mass_serve.kernels.activation_names import Activation
 from mass_serve.kernels.attention.fused import first_attention, planned_attention
 from mass_serve.kernels.embedding.fused import planned_added_rows, planned_embedding
 from mass_serve.kernels.layer_norm.fused import planned_layer_norm

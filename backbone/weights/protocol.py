@@ -7,7 +7,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from mass_serve.kernels.activations import Activation
+from mass_serve.kernels.activation_names import Activation
 
 ALL_ROWS = slice(None)
 

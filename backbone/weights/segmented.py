@@ -12,7 +12,7 @@ from mass_serve.backbone.expert_bank import ExpertBank
 from mass_serve.backbone.expert_set import ExpertSet
 from mass_serve.backbone.parameters import table_of
 from mass_serve.backbone.weights.protocol import ALL_ROWS, token_rows
-from mass_serve.kernels.activations import Activation
+from mass_serve.kernels.activation_names import Activation
 
 
 class SegmentedWeights:

@@ -9,7 +9,7 @@ from torch import Tensor
 from mass_serve.backbone.architecture import bias_of, weight_of
 from mass_serve.backbone.weights.dense import DenseWeights
 from mass_serve.backbone.weights.protocol import ALL_ROWS
-from mass_serve.kernels.activations import Activation
+from mass_serve.kernels.activation_names import Activation
 
 
 class TrainableWeights(DenseWeights):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from mass_serve.kernels.activations import Activation
+from mass_serve.kernels.activation_names import Activation
 from mass_serve.kernels.backend import backend_for
 from mass_serve.kernels.gate import reference
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from mass_serve.kernels.activations import CHUNK, Activation, activate_
+from mass_serve.kernels.activation_names import Activation
+from mass_serve.kernels.activations import CHUNK, activate_
 
 
 def gate(x: Tensor, activation: Activation) -> Tensor:

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from mass_serve.kernels.activations import Activation, activate_
+from mass_serve.kernels.activation_names import Activation
+from mass_serve.kernels.activations import activate_
 from mass_serve.kernels.backend import backend_for
 from mass_serve.kernels.low_rank import reference
 from mass_serve.kernels.low_rank.deltas import (

@@ -32,7 +32,7 @@ import torch
 import triton
 from torch import Tensor
 
-from mass_serve.kernels.activations import Activation
+from mass_serve.kernels.activation_names import Activation
 from mass_serve.kernels.gpu_architecture import architecture_of, product_precision
 from mass_serve.kernels.low_rank.deltas import (
     BaseOnly,

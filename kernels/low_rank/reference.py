@@ -30,7 +30,7 @@ from itertools import groupby, pairwise
 import torch
 from torch import Tensor
 
-from mass_serve.kernels.activations import Activation
+from mass_serve.kernels.activation_names import Activation
 from mass_serve.kernels.low_rank.deltas import (
     BaseOnly,
     Delta,

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from mass_serve.backbone.architecture import Architecture, WordEmbedding, weight_of
-from mass_serve.kernels.activations import HeadActivation
+from mass_serve.kernels.activation_names import HeadActivation
 from mass_serve.model_store.errors import CheckpointError
 from mass_serve.model_store.format.entries import HiddenSpec
 from mass_serve.model_store.readers.family import Description, HiddenNames, Source

@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from mass_serve.backbone.architecture import Architecture, bias_of, weight_of
-from mass_serve.kernels.activations import Activation
+from mass_serve.kernels.activation_names import Activation
 from mass_serve.model_store.errors import CheckpointError
 from mass_serve.model_store.readers.changes import LayerScale, Registers
 from mass_serve.model_store.readers.family import Description, LinearClassifier, Source

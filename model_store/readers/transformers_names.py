@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from mass_serve.backbone.architecture import CHANNELS, Architecture, bias_of, weight_of
-from mass_serve.kernels.activations import Activation
+from mass_serve.kernels.activation_names import Activation
 from mass_serve.model_store.errors import CheckpointError
 from mass_serve.model_store.format.architecture_v2 import NestedArchitecture
 from mass_serve.model_store.format.field_types import first_problem

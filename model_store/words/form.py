@@ -10,7 +10,7 @@ from typing import Annotated, Any, Protocol
 from pydantic import Field
 
 from mass_serve.backbone.architecture import bias_of, weight_of
-from mass_serve.kernels.activations import Activation
+from mass_serve.kernels.activation_names import Activation
 from mass_serve.model_store.format.field_types import Size, StrictModel
 
 LOGIT_SCALE = "logit_scale"  # its logarithm, in both forms

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mass_serve.backbone import MULTI_CLASS, ClassificationHead, HiddenLayer, MultiLabel
-from mass_serve.kernels.activations import HeadActivation
+from mass_serve.kernels.activation_names import HeadActivation
 
 
 def test_a_cosine_head_is_scaled_cosine_similarity() -> None:

@@ -23,7 +23,7 @@ from benchmarks.aot_variants import (
     table_variants,
 )
 from benchmarks.gpu_targets import ENCODERS, TARGETS
-from mass_serve.kernels.activations import ACTIVATIONS
+from mass_serve.kernels.activation_names import ACTIVATIONS
 from mass_serve.kernels.tile_shapes import Kernel, read_table
 
 ROOT = Path(__file__).parents[2]

@@ -19,7 +19,7 @@ from mass_serve.backbone.architecture import (
     WordEmbedding,
 )
 from mass_serve.engine.loaded_store import early_linears
-from mass_serve.kernels.activations import ACTIVATIONS
+from mass_serve.kernels.activation_names import ACTIVATIONS
 from mass_serve.model_store.format.architecture_v1 import FlatArchitecture
 from mass_serve.model_store.format.architecture_v2 import (
     StoredAttentionPooling,

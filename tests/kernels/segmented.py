@@ -19,7 +19,7 @@ from mass_serve.kernels import (
     SeveralTasks,
     TaskBlock,
 )
-from mass_serve.kernels.activations import Activation
+from mass_serve.kernels.activation_names import Activation
 from mass_serve.kernels.packed_rows import Bits, PackedRows, Rows, numbers_of
 
 TASKS = 5

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from mass_serve.kernels.activations import ACTIVATIONS, Activation, activate_
+from mass_serve.kernels.activation_names import ACTIVATIONS, Activation
+from mass_serve.kernels.activations import activate_
 from mass_serve.kernels.gate import gate
 from tests.kernels.segmented import activated
 

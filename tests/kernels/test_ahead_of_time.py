@@ -20,7 +20,7 @@ from benchmarks.aot_variants import (
 )
 from benchmarks.gpu_targets import ENCODERS, TARGETS, Target
 from benchmarks.kernels_aot import checked
-from mass_serve.kernels.activations import ACTIVATIONS, Activation
+from mass_serve.kernels.activation_names import ACTIVATIONS, Activation
 from mass_serve.kernels.attention.fused import attention_kernel
 from mass_serve.kernels.embedding.fused import added_rows_kernel, embedding_kernel
 from mass_serve.kernels.energies.fused import energies_kernel

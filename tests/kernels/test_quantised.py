@@ -13,7 +13,8 @@ from torch import Tensor
 
 from mass_serve.kernels import QuantisedWeight, linear, segmented_embedding
 from mass_serve.kernels import quantised as quantised_products
-from mass_serve.kernels.activations import ACTIVATIONS, Activation, activate_
+from mass_serve.kernels.activation_names import ACTIVATIONS, Activation
+from mass_serve.kernels.activations import activate_
 from mass_serve.kernels.low_rank.deltas import BaseOnly, Delta, MaterialisedWeight
 from mass_serve.kernels.low_rank.reference import segmented_linear
 from mass_serve.kernels.quantised import LARGEST, multiplies_int8

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mass_serve.kernels.activations import ACTIVATIONS, Activation
+from mass_serve.kernels.activation_names import ACTIVATIONS, Activation
 from mass_serve.kernels.backend import backend
 from mass_serve.kernels.gate import gate, reference
 from tests.interpreter import DEVICE

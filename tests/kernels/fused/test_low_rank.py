@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mass_serve.kernels import MaterialisedWeight, SeveralTasks, linear, segmented_linear
-from mass_serve.kernels.activations import ACTIVATIONS, Activation
+from mass_serve.kernels.activation_names import ACTIVATIONS, Activation
 from mass_serve.kernels.backend import backend
 from mass_serve.kernels.low_rank import reference
 from tests.interpreter import DEVICE, INTERPRETED
