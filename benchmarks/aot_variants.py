@@ -19,10 +19,12 @@ from mass_serve.kernels.energies import fused as energies
 from mass_serve.kernels.gate import fused as gate
 from mass_serve.kernels.gpu_architecture import family_of, product_precision, warps_of
 from mass_serve.kernels.layer_norm.fused import ROW_WARPS, layer_norm_kernel
-from mass_serve.kernels.low_rank.fused import GROUP, alignment
-from mass_serve.kernels.low_rank.triton_kernels import expand_kernel, shrink_kernel
+from mass_serve.kernels.low_rank.fused import GROUP
+from mass_serve.kernels.low_rank.triton_kernels import expand_kernel
+from mass_serve.kernels.low_rank.triton_shrink import shrink_kernel
 from mass_serve.kernels.packed_rows import bytes_of_row
 from mass_serve.kernels.positions.fused import TOKEN_WARPS, positions_kernel
+from mass_serve.kernels.records import alignment
 from mass_serve.kernels.residual import fused as residual
 from mass_serve.kernels.tile_shapes import Entry, Kernel, nearest_entry, read_table
 
@@ -52,7 +54,11 @@ def product_variants(encoder: Sizes, target: Target = H200) -> Iterator[Variant]
         options |= {"HAS_SKIP": True} if name in ("out", "fc2") else {}
         for dtype in DTYPES if encoder == ENCODERS[OF_EVERY_DTYPE] else DTYPES[:1]:
             for packed in (False, True):
-                yield product_variant("shrink", d_out, d_in, dtype=dtype, packed=packed, target=target)
+                # Behind a LayerNorm or not: what one form spills says nothing of the other.
+                for norm in (False, True) if name in ("qkv", "fc1") else (False,):
+                    yield product_variant(
+                        "shrink", d_out, d_in, dtype=dtype, packed=packed, target=target, NORM=norm
+                    )
                 yield product_variant(
                     "expand", d_out, d_in, dtype=dtype, packed=packed, target=target, **options
                 )
@@ -93,7 +99,10 @@ def table_variants(target: Target) -> Iterator[Variant]:
     Some are no linear's: an entry that was measured on one GPU holds for that one alone.
     """
     for entry, packed in product(entries_for(target), (False, True)):
-        yield entry_variant(entry, entry.columns, entry.d_in, dtype=entry.dtype, packed=packed, target=target)
+        for norm in ({"NORM": False}, {"NORM": True}) if entry.kernel == "shrink" else ({},):
+            yield entry_variant(
+                entry, entry.columns, entry.d_in, dtype=entry.dtype, packed=packed, target=target, **norm
+            )
 
 
 def entries_for(target: Target) -> list[Entry]:
@@ -119,6 +128,7 @@ def entry_variant(
     sizes = {"d_in": d_in, "d_out": d_out, "columns_of_y": d_out, "half": bytes_of_row(side, 4)}
     if kernel == "shrink":
         del constants["BLOCK_R"]
+        constants["NORM"] = False
         compiled = shrink_kernel
     else:
         constants |= {"ALIGN_OUT": alignment(_itemsize(dtype), d_out), "GROUP": GROUP, "LOW_RANK": True}

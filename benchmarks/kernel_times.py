@@ -4,7 +4,8 @@
 
 For every linear of ViT-B/16 in a mixed batch of 64: the fused kernels, PyTorch's base product alone (cuBLAS),
 base product and per-segment shrink and expand by PyTorch, and the same with the core kept apart instead of
-folded into the blocks. The floor is the larger of operations over the measured matrix rate and bytes over the
+folded into the blocks; of a linear behind a LayerNorm also the fused kernels with it, in shrink and in a
+kernel of its own. The floor is the larger of operations over the measured matrix rate and bytes over the
 measured copy bandwidth. All are replayed from CUDA graphs. Without an NVIDIA GPU it ends with exit code 2.
 """
 
@@ -25,8 +26,10 @@ from benchmarks.gpu_models import VITS, relative_error
 from benchmarks.gpu_timing import ceilings, graphed, medians, need_cuda
 from mass_serve.backbone.architecture import Architecture, weight_of
 from mass_serve.kernels import FoldedSides
-from mass_serve.kernels.low_rank.fused import LinearPlace, linear_fields, planned_linear
-from mass_serve.kernels.records import LinearField, record
+from mass_serve.kernels.layer_norm.fused import planned_layer_norm
+from mass_serve.kernels.low_rank.fused import planned_linear, planned_norm
+from mass_serve.kernels.low_rank.places import LinearPlace, linear_fields
+from mass_serve.kernels.records import LinearField, NormField, norm_fields, record
 from mass_serve.kernels.segment_plan import SegmentPlan
 
 BATCH = 64
@@ -35,6 +38,9 @@ SETS = 20
 EXPERTS = ((20, 1), (20, 3), (8, 1), (8, 3))
 BUDGET = 0.3
 AGREEMENT = 2e-2
+BEHIND_A_NORM = ("qkv", "fc1")
+EPS = 1e-5
+NORM = len(LinearField)  # where the LayerNorm's fields begin in a record
 
 
 @dataclass(frozen=True)
@@ -47,10 +53,19 @@ class Case:
     cores: list[Tensor]  # [K, K] float32: what a core that is kept apart would multiply by
     offsets: list[int]  # in samples
     tokens: int
+    norm: tuple[Tensor, Tensor] | None = None  # weight and bias [d_in] of a LayerNorm before it
 
     @classmethod
     def random(
-        cls, samples: int, tokens: int, shape: tuple[int, int], rank: int, sets: int, device: torch.device
+        cls,
+        samples: int,
+        tokens: int,
+        shape: tuple[int, int],
+        rank: int,
+        sets: int,
+        device: torch.device,
+        *,
+        behind_norm: bool = False,
     ) -> Case:
         """Random numbers of those sizes, in bfloat16."""
         d_out, d_in = shape
@@ -61,7 +76,8 @@ class Case:
         deltas = [FoldedSides(noise(rank, d_in), noise(rank, d_out), bias=noise(d_out)) for _ in range(sets)]
         cores = [torch.randn(rank, rank, device=device) / rank**0.5 for _ in range(sets)]
         offsets = [samples * i // sets for i in range(sets + 1)]
-        return cls(noise(samples * tokens, d_in), noise(d_out, d_in), deltas, cores, offsets, tokens)
+        norm = (noise(d_in) + 1, noise(d_in)) if behind_norm else None
+        return cls(noise(samples * tokens, d_in), noise(d_out, d_in), deltas, cores, offsets, tokens, norm)
 
     def variants(self) -> dict[str, Callable[[], object]]:
         """The ways to compute it."""
@@ -70,16 +86,28 @@ class Case:
         def fused() -> Tensor:
             return planned_linear(self.x, plan, place, tokens=self.tokens)
 
-        return {
+        def norm_in_shrink() -> Tensor:
+            rows, h = planned_norm(self.x, plan, place, NORM, tokens=self.tokens, eps=EPS)
+            return planned_linear(rows, plan, place, tokens=self.tokens, shrunk=h)
+
+        def norm_apart() -> Tensor:
+            rows = planned_layer_norm(self.x, plan, field=NORM, tokens=self.tokens, eps=EPS)
+            return planned_linear(rows, plan, place, tokens=self.tokens)
+
+        variants: dict[str, Callable[[], object]] = {
             "fused": fused,
             "base alone": lambda: F.linear(self.x, self.weight),
             "separate": lambda: self.separate(apart=False),
             "separate, core apart": lambda: self.separate(apart=True),
         }
+        if self.norm is not None:
+            variants |= {"LayerNorm in shrink": norm_in_shrink, "LayerNorm apart": norm_apart}
+        return variants
 
     def _plan(self) -> tuple[LinearPlace, SegmentPlan]:
-        length = len(LinearField)
-        records = [record(length, {0: linear_fields(delta, self.weight)}) for delta in self.deltas]
+        length = len(LinearField) + len(NormField)
+        norms = {} if self.norm is None else {NORM: norm_fields(*self.norm)}
+        records = [record(length, {0: linear_fields(delta, self.weight), **norms}) for delta in self.deltas]
         plan = SegmentPlan(self.offsets[-1], len(records), length, self.x.device)
         plan.update(self.offsets, records, [False] * len(records))
         rank = len(self.cores[0])
@@ -157,7 +185,8 @@ def main() -> None:
         for name, shape in linears(architecture).items():
             rank = size * (min(shape) // tasks)
             label = f"{name} T {tasks} set size {size}"
-            case = Case.random(BATCH, architecture.num_tokens, shape, rank, SETS, device)
+            behind = name in BEHIND_A_NORM
+            case = Case.random(BATCH, architecture.num_tokens, shape, rank, SETS, device, behind_norm=behind)
             figures[label] = measure(case, label, limits)
     if options.json is not None:
         content = {"device": torch.cuda.get_device_name(device), "ceilings": limits, "cases": figures}

@@ -44,10 +44,12 @@ def _shrink(grid: tuple[int, ...], own: Mapping[str, Any]) -> Work:  # noqa: ARG
     ranks: dict[int, int] = {}
     for first, end, segment, _ in _used(own):
         ranks[segment] = rank = _rank(own, segment)
-        count = ceil(rank / own["BLOCK_N"])
+        # Behind a LayerNorm a tile without a rank has its rows to write.
+        count = max(ceil(rank / own["BLOCK_N"]), int(own["NORM"]))
         rows, blocks, columns = rows + end - first, blocks + count, columns + (end - first) * count
     operations = 2.0 * blocks * own["BLOCK_M"] * own["BLOCK_N"] * own["d_in"]
-    numbers = (rows + sum(ranks.values())) * own["d_in"] + columns * own["BLOCK_N"]
+    written = len(own["y"]) if own["NORM"] else 0
+    numbers = (rows + sum(ranks.values()) + written) * own["d_in"] + columns * own["BLOCK_N"]
     return Work(_at_rate(operations, own), numbers * own["x"].element_size(), blocks)
 
 

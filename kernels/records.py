@@ -8,11 +8,14 @@ operation's fields begin; a kernel module makes a `tl.constexpr` of each member 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from enum import IntEnum
 
 import torch
 from torch import Tensor
+
+ALIGNMENT = 16  # bytes: what one load instruction takes
 
 
 class LinearField(IntEnum):
@@ -62,21 +65,30 @@ def record(length: int, operations: Mapping[int, Fields]) -> Tensor:
     return torch.tensor(filled, dtype=torch.int64)
 
 
-def address(tensor: Tensor | None) -> int:
+def alignment(itemsize: int, *lengths: int) -> int:
+    """Returns of how many bytes every row begins at a multiple, at most ALIGNMENT. Allocations do at any."""
+    return math.gcd(ALIGNMENT, *(itemsize * length for length in lengths))
+
+
+def address(tensor: Tensor | None, multiple: int = 1) -> int:
     """Returns what a record holds of a tensor, which must live as long as the record; 0 for none.
 
-    Raises ValueError for a tensor that is not contiguous: the kernels know sizes, not strides.
+    Raises ValueError for a tensor that is not contiguous, as the kernels know sizes and no strides, and for
+    one that does not begin at a multiple of so many bytes.
     """
     if tensor is None:
         return 0
     if not tensor.is_contiguous():
         raise ValueError(f"weights must be contiguous, got strides {tensor.stride()}")
+    if tensor.data_ptr() % multiple:
+        raise ValueError(f"weights must begin at multiples of {multiple} bytes, got {tensor.data_ptr():#x}")
     return tensor.data_ptr()
 
 
 def norm_fields(weight: Tensor, bias: Tensor) -> Fields:
-    """A segment's fields in one LayerNorm with weight and bias [D]."""
-    return {NormField.WEIGHT: address(weight), NormField.BIAS: address(bias)}
+    """A segment's fields in one LayerNorm with weight and bias [D], which begin as rows of a matrix do."""
+    multiple = alignment(weight.element_size(), len(weight))
+    return {NormField.WEIGHT: address(weight, multiple), NormField.BIAS: address(bias, multiple)}
 
 
 def position_fields(class_token: Tensor | None, positions: Tensor) -> Fields:

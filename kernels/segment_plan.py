@@ -203,10 +203,15 @@ class SegmentPlan:
         return self._tiles[tiling]
 
     def _height(self, tiling: Tiling) -> int:
-        """How many tiles there are at most: of each span of segments and of the tail one may not be full."""
+        """How many tiles there are at most.
+
+        Of each span of segments and of the tail one may not be full, and none are more than if each sample
+        were a span.
+        """
         divided = tiling.per_segment or self._may_own_weights
         spans = self.max_segments if divided else min(1, self.max_segments)
-        return -(-self.samples * tiling.tokens // tiling.block) + spans
+        of_sample = -(-tiling.tokens // tiling.block)
+        return min(-(-self.samples * tiling.tokens // tiling.block) + spans, self.samples * of_sample)
 
     def _tile_map(self, tiling: Tiling) -> Tensor:
         """One map, on the host."""

@@ -121,6 +121,13 @@ class Block:
         names = BlockNames(index)
         return (names.norm1, names.norm2) if self._has_norm1(index) else (names.norm2,)
 
+    def entered(self, index: int) -> dict[str, str]:
+        """The linear that the rows of each LayerNorm of block `index` enter next, where one is left."""
+        own, following = BlockNames(index), BlockNames(index + 1)
+        if self.is_post_norm:
+            return {own.norm1: own.fc1, own.norm2: following.qkv}
+        return {own.norm1: own.qkv, own.norm2: own.fc1}
+
     def shapes(self, index: int) -> Shapes:
         """The shape of every parameter of block `index`, in forward order."""
         names, width = BlockNames(index), self.width

@@ -94,6 +94,12 @@ class Architecture:
         of_blocks = (norm for index in range(self.depth) for norm in self.block.norms(index))
         return (*self.embedding.norms, *of_blocks, *self.pooling.norms)
 
+    @property
+    def entered(self) -> dict[str, str]:
+        """The linear that the rows of a LayerNorm enter next, by the names of both."""
+        blocks = (self.block.entered(index) for index in range(self.depth))
+        return {norm: linear for block in blocks for norm, linear in block.items()}
+
     def parameter_shapes(self) -> Shapes:
         """The shape of every parameter by its canonical name, in forward order."""
         shapes = self.embedding.shapes(self.width)

@@ -23,7 +23,8 @@ from mass_serve.kernels.activation_names import Activation
 from mass_serve.kernels.attention.fused import first_attention, planned_attention
 from mass_serve.kernels.embedding.fused import planned_added_rows, planned_embedding
 from mass_serve.kernels.layer_norm.fused import planned_layer_norm
-from mass_serve.kernels.low_rank.fused import LinearPlace, linear_fields, planned_linear
+from mass_serve.kernels.low_rank.fused import planned_linear, planned_norm
+from mass_serve.kernels.low_rank.places import LinearPlace, linear_fields
 from mass_serve.kernels.positions.fused import planned_positions
 from mass_serve.kernels.records import (
     Fields,
@@ -49,6 +50,7 @@ class RecordLayout:
     """Where each operation's fields begin in a segment's record."""
 
     embedding: AnyEmbedding
+    entered: dict[str, str]  # the linear that the rows of a LayerNorm enter next, by their names
     dtype: torch.dtype  # of all weights
     positions: dict[str, PositionPlace]
     linears: dict[str, LinearPlace]
@@ -116,6 +118,7 @@ class RecordLayout:
         dtype = next(iter(parameters.values())).dtype
         return cls(
             architecture.embedding,
+            architecture.entered,
             dtype,
             positions,
             linears,
@@ -181,12 +184,21 @@ class PlannedAttention:
         return first_attention(q, kv, self.plan, heads=heads, reach=reach)
 
 
+class Shrunk(NamedTuple):
+    """The rows of a LayerNorm, and what the same launch has computed of the linear that they enter next."""
+
+    linear: str
+    rows: Tensor
+    h: Tensor  # see `kernels.low_rank.fused`
+
+
 class PlannedWeights:
     """`EncoderWeights` by the records of a plan, for a batch of all of the plan's samples."""
 
     def __init__(self, layout: RecordLayout, plan: SegmentPlan) -> None:
         self.layout = layout
         self.plan = plan
+        self._shrunk: Shrunk | None = None  # by the last LayerNorm
 
     @property
     def divisible(self) -> bool:
@@ -215,6 +227,9 @@ class PlannedWeights:
         activation: Activation | None = None,
         skip: Tensor | None = None,
     ) -> Tensor:
+        shrunk = None
+        if self._shrunk is not None and self._shrunk.linear == name and self._shrunk.rows is x:
+            shrunk, self._shrunk = self._shrunk.h, None
         y = planned_linear(
             x.contiguous().flatten(0, 1),
             self.plan,
@@ -223,11 +238,19 @@ class PlannedWeights:
             output_rows=output_rows,
             activation=activation,
             skip=skip,
+            shrunk=shrunk,
         )
         return y.view(x.shape[0], x.shape[1], -1)
 
     def layer_norm(self, name: str, x: Tensor, eps: float) -> Tensor:
-        return planned_layer_norm(x, self.plan, field=self.layout.norms[name], tokens=x.shape[1], eps=eps)
+        field, tokens = self.layout.norms[name], x.shape[1]
+        linear = self.layout.entered.get(name)
+        place = None if linear is None else self.layout.linears.get(linear)
+        if linear is None or place is None or not place.max_rank:
+            return planned_layer_norm(x, self.plan, field=field, tokens=tokens, eps=eps)
+        rows, h = planned_norm(x.flatten(0, 1), self.plan, place, field, tokens=tokens, eps=eps)
+        self._shrunk = Shrunk(linear, rows.view(x.shape), h)
+        return self._shrunk.rows
 
     def add_positions(
         self,

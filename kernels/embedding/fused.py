@@ -28,7 +28,8 @@ from torch import Tensor
 
 from mass_serve.kernels.gpu_architecture import architecture_of, product_precision
 from mass_serve.kernels.low_rank.deltas import Delta, MaterialisedWeight
-from mass_serve.kernels.low_rank.fused import INTERPRETED, LinearPlace, folded, linear_fields
+from mass_serve.kernels.low_rank.fused import INTERPRETED, folded
+from mass_serve.kernels.low_rank.places import LinearPlace, linear_fields
 from mass_serve.kernels.low_rank.triton_kernels import address
 from mass_serve.kernels.low_rank.triton_packed import packed_places, packed_unit, unpacked
 from mass_serve.kernels.records import LinearField, PositionField, TileField, position_fields, record

@@ -11,7 +11,8 @@ materialised segment has its own W_i and rank 0, and a base-only one the shared 
 stays packed, and is unpacked in registers on its way into a product, its scale in float32. Folding into
 both sides costs memory for each set, K (d_in + d_out) numbers a linear, and saves two products of K^2 a row
 and their launches; the folded rows are orthogonal, so that they may be rounded to 16 bits where the blocks of
-nearly equal tasks under a core could not.
+nearly equal tasks under a core could not. Where x are the rows behind a LayerNorm, shrink normalises them as
+it reads them, and writes them for expand (`planned_norm`).
 
 x [N, d_in], y and skip [N, d_out], of one dtype: bfloat16, float16, or float32 (see
 `kernels.gpu_architecture.product_precision`). Only y and the scratch h are written, by plain stores. The
@@ -23,9 +24,8 @@ in a tile multiply its experts' weights by 0.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 
 import torch
@@ -35,7 +35,6 @@ from torch import Tensor
 from mass_serve.kernels.activation_names import Activation
 from mass_serve.kernels.gpu_architecture import architecture_of, product_precision
 from mass_serve.kernels.low_rank.deltas import (
-    BaseOnly,
     Delta,
     FoldedSides,
     MaterialisedWeight,
@@ -43,72 +42,20 @@ from mass_serve.kernels.low_rank.deltas import (
     SeveralTasks,
     TaskBlock,
 )
-from mass_serve.kernels.low_rank.triton_kernels import expand_kernel, shrink_kernel
-from mass_serve.kernels.packed_rows import PackedRows, bytes_of_row
-from mass_serve.kernels.records import Fields, LinearField, address, record
+from mass_serve.kernels.low_rank.places import LinearPlace, linear_fields
+from mass_serve.kernels.low_rank.triton_kernels import expand_kernel
+from mass_serve.kernels.low_rank.triton_shrink import shrink_kernel
+from mass_serve.kernels.packed_rows import bytes_of_row
+from mass_serve.kernels.records import Fields, LinearField, address, alignment, record
 from mass_serve.kernels.segment_plan import SegmentPlan, Tiling
 from mass_serve.kernels.tile_shapes import TileShape, compiler_options, tile_shape
 
 # Tiles of rows that share the columns of W in the cache.
 GROUP = 8
-ALIGNMENT = 16  # bytes: what one load instruction takes
 # Heads have few rows, and the same numbers of them again and again: their plans are kept, a few KB each.
 KEPT_PLANS = 1024
 KEPT_ROWS = 256
 INTERPRETED = not isinstance(expand_kernel, triton.JITFunction)
-
-
-@dataclass(frozen=True)
-class LinearPlace:
-    """One linear of an encoder, as a plan's records describe it."""
-
-    field: int  # where its fields begin in a record
-    d_out: int
-    d_in: int
-    rank: int  # the largest of a task's blocks; 0 where no segment ever has any
-    max_rank: int  # the largest of a set
-    shared_weight: bool  # segments without weights of their own all have the same W
-    packed: bool = False  # blocks of some tasks are
-
-
-def linear_fields(delta: Delta, weight: Tensor) -> Fields:
-    """A segment's fields in one linear (see `kernels.records`): addresses in tensors of the arguments.
-
-    Raises ValueError for weights that are not contiguous, for a block of another dtype and for a core that
-    is not folded.
-    """
-    fields: Fields = {LinearField.WEIGHT: address(weight), LinearField.BIAS: address(delta.bias)}
-    match delta:
-        case BaseOnly():
-            return fields
-        case MaterialisedWeight():
-            return fields | {LinearField.WEIGHT: address(delta.weight)}
-        case FoldedSides():
-            return fields | _sides(delta.left, delta.right)
-        case OneTask(block=block):
-            return fields | _block_fields(block, weight) | {LinearField.SCALE: address(delta.singular_values)}
-        case SeveralTasks():
-            raise ValueError(f"the core of {len(delta.blocks)} tasks must be folded")
-
-
-def _block_fields(block: TaskBlock, weight: Tensor) -> Fields:
-    """The fields of a task's block."""
-    left, right = block.u_t, block.vh
-    if isinstance(left, PackedRows) and isinstance(right, PackedRows):
-        return _sides(left.codes, right.codes) | {LinearField.BITS: right.bits}
-    if not isinstance(right, Tensor) or right.dtype != weight.dtype:
-        raise ValueError(f"the kernels read packed blocks and those of {weight.dtype}, got another")
-    assert isinstance(left, Tensor)  # both sides are of one kind
-    return _sides(left, right)
-
-
-def _sides(left: Tensor, right: Tensor) -> Fields:
-    """The fields of left [rank, d_out] and right [rank, d_in]."""
-    return {
-        LinearField.LEFT: address(left),
-        LinearField.RIGHT: address(right),
-        LinearField.RANK: len(right),
-    }
 
 
 def folded(delta: Delta, dtype: torch.dtype) -> Delta:
@@ -209,15 +156,19 @@ def planned_linear(
     output_rows: slice = slice(None),
     activation: Activation | None = None,
     skip: Tensor | None = None,
+    shrunk: Tensor | None = None,
 ) -> Tensor:
     """The segmented linear of this module's docstring for `tokens` rows of each of the plan's samples.
 
-    `output_rows` are the rows of W to multiply by. Everything is launched, nothing is waited for.
+    `output_rows` are the rows of W to multiply by, and `shrunk` is h where there is one already. Everything
+    is launched, nothing is waited for.
     """
     first, last, _ = output_rows.indices(place.d_out)
     y = x.new_empty(x.shape[0], last - first)
     tile = tile_shape("expand", x.dtype, place.d_out, place.d_in, x.device)
-    h = _shrink(x, plan, place, tokens) if place.max_rank else x
+    h = x
+    if place.max_rank:
+        h = _shrink(x, plan, place, tokens) if shrunk is None else shrunk
     tiles = plan.tiles(Tiling(tokens, tile.block_m, per_segment=not place.shared_weight))
     blocks = triton.cdiv(y.shape[1], tile.block_n)
     expand_kernel[(len(tiles) * blocks,)](
@@ -253,24 +204,53 @@ def planned_linear(
     return y
 
 
-def _shrink(x: Tensor, plan: SegmentPlan, place: LinearPlace, tokens: int) -> Tensor:
-    """h [N, max_rank, rounded up]; what lies beyond a segment's rank and its block of columns is not set."""
+def planned_norm(
+    x: Tensor, plan: SegmentPlan, place: LinearPlace, norm: int, *, tokens: int, eps: float
+) -> tuple[Tensor, Tensor]:
+    """The LayerNorm of the rows that enter a linear, and the h of that linear, in one launch.
+
+    `norm` is where the LayerNorm's fields begin; the place has a rank. The first is what
+    `kernels.layer_norm.fused` gives, summed in another order.
+    """
+    x = x.contiguous()
+    y = x.new_empty(x.shape)
+    return y, _shrink(x, plan, place, tokens, y=y, norm=norm, eps=eps)
+
+
+def _shrink(
+    x: Tensor,
+    plan: SegmentPlan,
+    place: LinearPlace,
+    tokens: int,
+    *,
+    y: Tensor | None = None,
+    norm: int = 0,
+    eps: float = 0.0,
+) -> Tensor:
+    """h [N, max_rank, rounded up]; what lies beyond a segment's rank and its block of columns is not set.
+
+    With a y, that is where the rows are written as they come out of the LayerNorm before the linear.
+    """
     tile = tile_shape("shrink", x.dtype, place.rank, place.d_in, x.device)
     tiles = plan.tiles(Tiling(tokens, tile.block_m, per_segment=True))
     blocks = triton.cdiv(place.max_rank, tile.block_n)
     h = x.new_empty(x.shape[0], blocks * tile.block_n)
     shrink_kernel[(len(tiles), blocks)](
         x,
+        h if y is None else y,
         h,
         tiles,
         plan.table,
         plan.table.shape[1],
         place.field,
+        norm,
         h.shape[1],
         place.d_in,
         bytes_of_row(place.d_in, 4),
+        eps,
         BLOCK_M=tile.block_m,
         BLOCK_N=tile.block_n,
+        NORM=y is not None,
         PACKED=place.packed,
         RUN=alignment(1, place.d_in, bytes_of_row(place.d_in, 4)),
         **_common(x, tile, place),
@@ -289,8 +269,3 @@ def _common(x: Tensor, tile: TileShape, place: LinearPlace) -> dict[str, object]
         "PRECISION": product_precision(x.dtype, architecture),
         **compiler_options(tile, architecture),
     }
-
-
-def alignment(itemsize: int, *lengths: int) -> int:
-    """Returns of how many bytes every row begins at a multiple, at most ALIGNMENT. Allocations do at any."""
-    return math.gcd(ALIGNMENT, *(itemsize * length for length in lengths))

@@ -1,10 +1,11 @@
-"""The two kernels of a segmented linear; `kernels.low_rank.fused` says what they are for."""
+"""The second kernel of a segmented linear, and what both are made of; see `kernels.low_rank.fused`."""
 
 import triton
 import triton.language as tl
 
 from mass_serve.kernels.activations import TANH_CUBE, TANH_SLOPE
-from mass_serve.kernels.low_rank.triton_packed import packed_places, packed_product, packed_unit, unpacked
+from mass_serve.kernels.layer_norm.triton_tiles import normalised
+from mass_serve.kernels.low_rank.triton_packed import packed_places, unpacked
 from mass_serve.kernels.records import LinearField, TileField
 
 WEIGHT: tl.constexpr = tl.constexpr(LinearField.WEIGHT.value)
@@ -39,6 +40,7 @@ def row_length(length, element_type: tl.constexpr, ALIGNMENT: tl.constexpr):
 @triton.jit
 def product(
     x,
+    norm,
     weight,
     inside,
     wanted,
@@ -50,7 +52,10 @@ def product(
     UPCAST: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """`x weight^T` [BLOCK_M, BLOCK_N] in float32 of the rows `inside` of x and `wanted` of weight."""
+    """`x weight^T` [BLOCK_M, BLOCK_N] in float32 of the rows `inside` of x and `wanted` of weight.
+
+    With a `norm` the rows of x are `normalised` first.
+    """
     # Offsets inside a tile fit 32 bits; those of the tile, in the pointers, have 64.
     k = tl.arange(0, BLOCK_K)
     a_places = tl.arange(0, BLOCK_M)[:, None] * d_in + k[None, :]
@@ -62,79 +67,13 @@ def product(
             of_k = k < d_in - start
             a_mask, b_mask = a_mask & of_k[None, :], b_mask & of_k[:, None]
         a = tl.load(x + start + a_places, mask=a_mask, other=0.0)
+        if norm is not None:
+            a = normalised(a, start, k < d_in - start, a_mask, a_places, norm)
         b = tl.load(weight + start + b_places, mask=b_mask, other=0.0)
         if UPCAST:
             a, b = a.to(tl.float32), b.to(tl.float32)
         sums = tl.dot(a, b, sums, input_precision=PRECISION)
     return sums
-
-
-@triton.jit(do_not_specialize=["record_length", "field"])
-def shrink_kernel(
-    x,
-    h,
-    tiles,
-    table,
-    record_length,
-    field,
-    h_width,
-    d_in,
-    half,
-    BLOCK_M: tl.constexpr,
-    BLOCK_N: tl.constexpr,
-    BLOCK_K: tl.constexpr,
-    EVEN_K: tl.constexpr,
-    ALIGN_IN: tl.constexpr,
-    PACKED: tl.constexpr,
-    RUN: tl.constexpr,
-    UPCAST: tl.constexpr,
-    PRECISION: tl.constexpr,
-):
-    """`h = scale_i * (x right_i^T)` for the rows `offsets[i]:offsets[i+1]`, tile by tile.
-
-    x [N, d_in], h [N, h_width] of one dtype; right_i [rank_i, d_in], scale_i [rank_i] or none. With PACKED
-    some right_i may be packed, their scale_i in float32; `half` is what a row of 4 bits takes. Rows of x and
-    of plain right_i begin at multiples of ALIGN_IN bytes, those of packed ones at multiples of RUN. h is
-    mutated: in the blocks of BLOCK_N columns that hold a column below rank_i, zeros stand beyond rank_i. Sums
-    are in float32, along d_in in blocks of BLOCK_K from the first to the last.
-    """
-    tile, block = tl.program_id(0), tl.program_id(1)
-    tiles += TILE_FIELDS * tile
-    first_row = tl.load(tiles + FIRST_ROW)
-    end_row = tl.load(tiles + END_ROW)
-    segment = tl.load(tiles + FIRST_SEGMENT)
-    if first_row == end_row or segment < 0:
-        return
-    record = segment.to(tl.int64) * record_length + field
-    rank = tl.load(table + record + RANK)
-    if block * BLOCK_N >= rank:
-        return
-    element_type: tl.constexpr = x.dtype.element_ty
-    if not EVEN_K:
-        d_in = row_length(d_in, element_type, ALIGN_IN)
-    x += first_row.to(tl.int64) * d_in
-    rows, columns = tl.arange(0, BLOCK_M), tl.arange(0, BLOCK_N)
-    inside, of_rank = rows < end_row - first_row, columns < rank - block * BLOCK_N
-    bits = 0
-    if PACKED:
-        bits = tl.load(table + record + BITS).to(tl.int32)
-    if bits > 0:
-        row_bytes = tl.where(bits == 8, d_in, half)
-        codes = address(table, record + RIGHT, tl.int8, RUN) + block.to(tl.int64) * BLOCK_N * row_bytes
-        sums = packed_product(
-            x, codes, inside, of_rank, d_in, half, bits, BLOCK_M, BLOCK_N, BLOCK_K, RUN, UPCAST, PRECISION
-        )
-        wide = address(table, record + SCALE, tl.float32, 1) + block * BLOCK_N
-        unit = packed_unit(bits, element_type)
-        sums *= (tl.load(wide + columns, mask=of_rank, other=0.0) * (unit * unit))[None, :]
-    else:
-        right = address(table, record + RIGHT, element_type, ALIGN_IN) + block.to(tl.int64) * BLOCK_N * d_in
-        sums = product(x, right, inside, of_rank, d_in, BLOCK_M, BLOCK_N, BLOCK_K, EVEN_K, UPCAST, PRECISION)
-        if tl.load(table + record + SCALE) != 0:
-            scale = address(table, record + SCALE, element_type, 1) + block * BLOCK_N
-            sums *= tl.load(scale + columns, mask=of_rank, other=0.0).to(tl.float32)[None, :]
-    h += first_row.to(tl.int64) * h_width + block * BLOCK_N
-    tl.store(h + rows[:, None] * h_width + columns[None, :], sums.to(element_type), mask=inside[:, None])
 
 
 @triton.jit
@@ -246,6 +185,7 @@ def expand_kernel(
     weight += first_column.to(tl.int64) * d_in
     sums = product(
         x + first_row.to(tl.int64) * d_in,
+        None,
         weight,
         inside,
         wanted,

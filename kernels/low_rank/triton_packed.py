@@ -3,6 +3,8 @@
 import triton
 import triton.language as tl
 
+from mass_serve.kernels.layer_norm.triton_tiles import normalised
+
 
 @triton.jit
 def unpacked(codes, up, bits, element_type: tl.constexpr):
@@ -45,6 +47,7 @@ def packed_places(columns, width, half, bits, RUN: tl.constexpr):
 @triton.jit
 def packed_product(
     x,
+    norm,
     codes,
     inside,
     wanted,
@@ -60,7 +63,8 @@ def packed_product(
 ):
     """`x numbers^T` [BLOCK_M, BLOCK_N] in float32 of the rows `inside` of x and `wanted` of packed rows.
 
-    They are unpacked in registers, the numbers in the low bits of all bytes first.
+    They are unpacked in registers, the numbers in the low bits of all bytes first. With a `norm` the rows of
+    x are `normalised` before.
     """
     element_type: tl.constexpr = x.dtype.element_ty
     row_bytes = packed_row_bytes(d_in, half, bits, RUN)
@@ -72,9 +76,12 @@ def packed_product(
         up = tl.where((bits == 4) & (first == 0), 4, 0)
         for start in range(0, row_bytes, BLOCK_K):
             # Of an odd width the last high bits are 0, and x ends before them.
-            a_mask = inside[:, None] & ((k < row_bytes - start) & (k < d_in - first - start))[None, :]
+            of_k = (k < row_bytes - start) & (k < d_in - first - start)
+            a_mask = inside[:, None] & of_k[None, :]
             b_mask = wanted[None, :] & (k < row_bytes - start)[:, None]
             a = tl.load(x + first + start + a_places, mask=a_mask, other=0.0)
+            if norm is not None:
+                a = normalised(a, first + start, of_k, a_mask, a_places, norm)
             b = unpacked(tl.load(codes + start + b_places, mask=b_mask, other=0), up, bits, element_type)
             if UPCAST:
                 a, b = a.to(tl.float32), b.to(tl.float32)

@@ -60,6 +60,14 @@ def test_the_gate_compiles_each_product_once_in_every_form(name: str) -> None:
 
 
 @pytest.mark.parametrize("encoder", ENCODERS)
+def test_the_gate_compiles_the_layer_norms_that_are_computed_where_rows_are_shrunk(encoder: str) -> None:
+    compiled = {str(one.described()) for one in all_variants([encoder], H200)}
+    for linear, packed in product(("qkv", "fc1"), (False, True)):
+        shape = ENCODERS[encoder].linears[linear]
+        assert str(product_variant("shrink", *shape, packed=packed, NORM=True).described()) in compiled
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
 def test_the_gate_compiles_plain_and_packed_blocks_of_every_linear(encoder: str) -> None:
     compiled = {str(one.described()) for one in all_variants([encoder], H200)}
     for shape, kernel, packed in product(ENCODERS[encoder].linears.values(), KERNELS, (False, True)):
@@ -73,7 +81,9 @@ def test_every_tile_of_the_table_is_compiled() -> None:
     left = {(entry.kernel, entry.dtype, entry.tile) for entry in read_table()}
     for target in TARGETS.values():
         left -= {(entry.kernel, entry.dtype, entry.tile) for entry in entries_for(target)}
-        assert len(list(table_variants(target))) == 2 * len(entries_for(target))
+        # Plain and packed, and of shrink behind a LayerNorm or not.
+        forms = {"expand": 2, "shrink": 4}
+        assert len(list(table_variants(target))) == sum(forms[e.kernel] for e in entries_for(target))
     assert left == set()
 
 

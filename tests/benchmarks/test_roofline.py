@@ -54,6 +54,17 @@ def test_nearly_all_programs_that_are_launched_for_a_product_have_rows(passes: P
         assert work_of(one).programs / one.grid[0] >= 0.95
 
 
+def test_a_second_pass_normalises_rows_where_they_are_shrunk(passes: Passes) -> None:
+    """Of 26 LayerNorms those of 12 blocks are in launches of the linears that they stand before."""
+    kernels = [one.kernel for one in passes.second(64, 1, 8) if isinstance(one, Launch)]
+    dense = [one.kernel for one in passes.dense(64) if isinstance(one, Launch)]
+    assert kernels.count("layer_norm_kernel") == dense.count("layer_norm_kernel") - 24
+    # Of the last block queries, too, are those of one token, which are shrunk apart.
+    assert kernels.count("shrink_kernel") == kernels.count("expand_kernel")
+    normed = [one for one in passes.second(64, 1, 8) if isinstance(one, Launch) and one.arguments.get("NORM")]
+    assert len(normed) == 24
+
+
 @pytest.mark.slow
 def test_the_recorded_figures_are_those_of_the_code() -> None:
     """Else `python -m benchmarks.roofline --json benchmarks/results/roofline.json` was not run."""

@@ -26,7 +26,8 @@ from mass_serve.kernels.embedding.fused import added_rows_kernel, embedding_kern
 from mass_serve.kernels.energies.fused import energies_kernel
 from mass_serve.kernels.gate.fused import gate_kernel
 from mass_serve.kernels.layer_norm.fused import layer_norm_kernel
-from mass_serve.kernels.low_rank.triton_kernels import expand_kernel, shrink_kernel
+from mass_serve.kernels.low_rank.triton_kernels import expand_kernel
+from mass_serve.kernels.low_rank.triton_shrink import shrink_kernel
 from mass_serve.kernels.positions.fused import positions_kernel
 from mass_serve.kernels.residual.fused import coefficients_kernel, residuals_kernel
 from mass_serve.kernels.tile_shapes import Kernel
@@ -61,6 +62,13 @@ def test_a_product_compiles_well_for_every_architecture(architecture: str, kerne
 def test_products_of_other_sizes_do_too(kernel: Kernel, encoder: str, packed: bool) -> None:
     d_out, d_in = ENCODERS[encoder].linears["fc1" if encoder == "ModernBERT" else "patches"]
     assert _problems(product_variant(kernel, d_out, d_in, packed=packed)) == []
+
+
+@pytest.mark.parametrize("architecture", TARGETS)
+def test_a_layer_norm_where_rows_are_shrunk_does_too(architecture: str) -> None:
+    target = TARGETS[architecture]
+    variant = product_variant("shrink", 2304, 768, packed=True, target=target, NORM=True)
+    assert _problems(variant, target) == []
 
 
 @pytest.mark.parametrize("architecture", ["sm_90a", "gfx942"])
@@ -133,7 +141,7 @@ def test_every_kind_of_attention_does() -> None:
 )
 def test_what_follows_from_a_batch_specialises_no_kernel(kernel: object) -> None:
     varying = {"num_tiles", "record_length", "field", "tokens", "num_tasks", "batch", "elements", "before"}
-    varying |= {"blocks"}
+    varying |= {"blocks", "norm_field"}
     parameters = {one.name: one.do_not_specialize for one in kernel.params}  # type: ignore[attr-defined]
     assert all(parameters[name] for name in varying & parameters.keys())
     assert varying & parameters.keys()

@@ -76,8 +76,23 @@ def test_tiles_cover_each_row_once_and_few_are_launched_without_rows(
     # Of every span of rows that ends where it must, one tile that is not full, and room for it.
     divided = per_segment or own
     assert len(tiles) - used <= (samples if divided else 1)
+    assert len(tiles) <= samples * -(-tokens // block)
     if not divided and used >= 20:
         assert used / len(tiles) >= 0.95
+
+
+@pytest.mark.parametrize(
+    ("samples", "tokens", "block"), [(64, 197, 64), (64, 1, 64), (1, 197, 128), (7, 50, 64)]
+)
+def test_segments_of_one_sample_each_fill_all_tiles_that_are_launched(
+    samples: int, tokens: int, block: int
+) -> None:
+    """What a graph has room for is what some batch needs: for 64 images of 197 rows 256, and not 261."""
+    plan = _plan(samples, samples)
+    plan.update(range(samples + 1), _records(samples), [False] * samples)
+    tiles = plan.tiles(Tiling(tokens, block, per_segment=True))
+    assert len(tiles) == samples * -(-tokens // block)
+    assert bool((tiles[:, TileField.END_ROW] > tiles[:, TileField.FIRST_ROW]).all())
 
 
 def test_a_plan_without_tiles_for_weights_of_its_own_takes_no_such_segment() -> None:

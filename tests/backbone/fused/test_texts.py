@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 
 from mass_serve.backbone import DenseWeights, Packed, Probe, passes_for, run, weight_of
+from mass_serve.backbone.weights import planned
 from mass_serve.kernels import TaskDirections
 from mass_serve.kernels.backend import backend
+from mass_serve.kernels.low_rank import fused
 from tests import tiny
 from tests.encoders import TEXT_ENCODERS
 from tests.interpreter import DEVICE
@@ -78,3 +81,33 @@ def test_a_pass_goes_on_from_where_it_stopped(name: str) -> None:
     with backend("fused"):
         found = passes()
     torch.testing.assert_close(found, wanted, atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["bert", "mean of modernbert"])
+@torch.inference_mode()
+def test_the_layer_norms_of_blocks_are_in_launches_of_the_linears_behind_them(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three of two blocks', post-norm and pre-norm: one has no linear behind it, or is not there."""
+    architecture = replace(TEXT_ENCODERS[name], depth=2)
+    weights = {parameter: tensor.to(DEVICE) for parameter, tensor in tiny.pretrained(architecture).items()}
+    shrunk, taken = list[torch.Tensor](), list[torch.Tensor]()
+
+    def norm(*args: Any, **options: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        rows, h = fused.planned_norm(*args, **options)
+        shrunk.append(h)
+        return rows, h
+
+    def linear(*args: Any, shrunk: torch.Tensor | None, **options: Any) -> torch.Tensor:
+        if shrunk is not None:
+            taken.append(shrunk)
+        return fused.planned_linear(*args, shrunk=shrunk, **options)
+
+    monkeypatch.setattr(planned, "planned_norm", norm)
+    monkeypatch.setattr(planned, "planned_linear", linear)
+    with backend("fused"):
+        bank = tiny.bank(architecture, weights, 2)
+        sets = [bank.expert_set((0,), materialised=False)]
+        passes_for(bank, weights, 1).second(Packed(TEXTS.rows.to(DEVICE), LENGTHS), sets, [0, 3])
+    assert len(shrunk) == 3
+    assert all(one is another for one, another in zip(shrunk, taken, strict=True))

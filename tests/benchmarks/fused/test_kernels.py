@@ -40,6 +40,16 @@ def test_the_variants_agree_and_are_timed() -> None:
     assert figures["floor_seconds"] == pytest.approx(2 * (20 * 80 + 48 * 32 + 2 * 6 * 80) / 1e9)
 
 
+def test_a_layer_norm_in_shrink_is_timed_beside_one_of_its_own() -> None:
+    case = benchmark.Case.random(4, 5, (48, 32), rank=6, sets=2, device=DEVICE, behind_norm=True)
+    variants = case.variants()
+    found, wanted = variants["LayerNorm in shrink"](), variants["LayerNorm apart"]()
+    assert isinstance(found, torch.Tensor)
+    assert isinstance(wanted, torch.Tensor)
+    torch.testing.assert_close(found, wanted, atol=2e-2, rtol=2e-2)
+    assert (found - benchmark.case_output(variants["fused"])).abs().max() > 0.1
+
+
 def test_tuning_takes_the_fastest_of_those_that_compute_the_product() -> None:
     good = tile_shape("shrink", torch.bfloat16, 6, 32, DEVICE)
     tiles = [good, replace(good, block_m=32)]

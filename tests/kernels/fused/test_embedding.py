@@ -19,7 +19,7 @@ from mass_serve.kernels import (
 from mass_serve.kernels.backend import backend
 from mass_serve.kernels.embedding import reference
 from mass_serve.kernels.embedding.fused import planned_added_rows, planned_embedding
-from mass_serve.kernels.low_rank.fused import LinearPlace, linear_fields
+from mass_serve.kernels.low_rank.places import LinearPlace, linear_fields
 from mass_serve.kernels.records import LinearField, PositionField, position_fields, record
 from mass_serve.kernels.segment_plan import SegmentPlan
 from tests.interpreter import DEVICE

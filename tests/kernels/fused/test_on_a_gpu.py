@@ -12,7 +12,8 @@ import torch
 
 from benchmarks.kernel_times import Case, case_output
 from mass_serve.kernels import BaseOnly, Delta, MaterialisedWeight, segmented_linear
-from mass_serve.kernels.low_rank.fused import LinearPlace, linear_fields, planned_linear
+from mass_serve.kernels.low_rank.fused import planned_linear
+from mass_serve.kernels.low_rank.places import LinearPlace, linear_fields
 from mass_serve.kernels.records import LinearField, record
 from mass_serve.kernels.segment_plan import SegmentPlan
 from tests.interpreter import DEVICE, INTERPRETED, ROOT
