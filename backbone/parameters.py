@@ -58,6 +58,19 @@ def quantised(
     return FormedParameters({name: form(name, own) for name, own in parameters})
 
 
+def with_quantised_linears(parameters: Parameters, architecture: Architecture) -> FormedParameters:
+    """The parameters with the linears of blocks and pooling in whole numbers of 8 bits.
+
+    All else, and what is quantised already, is the same in memory.
+    """
+    forms = dict(forms_of(parameters))
+    for name in map(weight_of, architecture.linears[len(architecture.embedding.linears) :]):
+        if name in forms and not isinstance(forms[name], QuantisedWeight):
+            own = parameters[name]
+            forms[name] = QuantisedWeight.of(own, own.dtype).ordered()
+    return FormedParameters(forms)
+
+
 def reordered(
     parameters: Iterable[tuple[str, Tensor]], architecture: Architecture, dtype: torch.dtype
 ) -> FormedParameters:

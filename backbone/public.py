@@ -24,6 +24,7 @@ from mass_serve.backbone.parameters import (
     nbytes_of,
     quantised,
     reordered,
+    with_quantised_linears,
 )
 from mass_serve.backbone.parts.patch_embedding import patchify
 from mass_serve.backbone.passes import Passes, passes_for
@@ -69,4 +70,5 @@ __all__ = [
     "reordered",
     "run",
     "weight_of",
+    "with_quantised_linears",
 ]

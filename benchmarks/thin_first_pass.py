@@ -1,14 +1,16 @@
-"""What a first pass of fewer tokens, or of fewer MLPs, costs: accuracy of every suite, and time.
+"""What a first pass of fewer tokens, fewer MLPs or fewer bits costs: accuracy of every suite, and time.
 
     python -m benchmarks.thin_first_pass SUITES [--only NAME ...] --json FILE
 
 SUITES holds folders as `python -m examples.suites NAME --out SUITES/NAME` makes them, whose stores are taken
 as if they had not been calibrated. At most 120 inputs of each task of the `evaluation` part are asked about,
-the same of every variant, without their task, in float32. `own MLPs` is `late_mlp_share` of the router; of
-the others, tokens are dropped, of texts every second one where the patches of images are those of a
-checkerboard. Accuracy is the share of inputs whose task and label are right, averaged over tasks. Seconds are
-a thread's, of first passes over the same batches in turn, over those of all tokens; products are
-multiply-adds of the blocks, counted.
+the same of every variant, without their task, in float32. `own MLPs` is `late_mlp_share` of the router. Of
+`least alike` and `every second`, tokens are dropped, of texts every second one where the patches of images
+are those of a checkerboard. `half resolution`, of images alone, is `benchmarks.half_resolution`. With `int8`
+the first pass's linears are quantised, and second passes that resume go on from its tokens; from tokens that
+were dropped or halved from the start none resumes. Accuracy is the share of inputs whose task and label are
+right, averaged over tasks. Seconds are a thread's, of first passes over the same batches in turn, over those
+of all tokens; products are multiply-adds of the blocks, counted.
 """
 
 from __future__ import annotations
@@ -28,11 +30,12 @@ from benchmarks.accuracy.measure import variants_of
 from benchmarks.by_suite import asked_suites
 from benchmarks.dtypes import Said, accuracy
 from benchmarks.groups import AT_ONCE, Input, inputs_of
-from mass_serve.backbone import Batch, Packed, Passes, PassResult, passes_for
+from benchmarks.half_resolution import halved, on_half_grid
+from mass_serve.backbone import Batch, Packed, PassResult, passes_for, with_quantised_linears
+from mass_serve.backbone.architecture import PatchEmbedding
 from mass_serve.backbone.layout import AnyLengths, Choose, EqualLengths
 from mass_serve.backbone.packed import lengths_of
 from mass_serve.backbone.parts.shared_mlp import least_alike
-from mass_serve.engine import Engine
 from mass_serve.engine.evidence_search import EvidenceSearch
 from mass_serve.engine.loaded_store import LoadedStore
 from mass_serve.engine.second_passes import SecondPass, SecondPassRunner
@@ -50,6 +53,13 @@ class Variant:
     mlp_share: float = 1.0
     choose: Callable[[int], Choose] | None = None  # the tokens that are kept,
     from_the_start: bool = False  # or from where early evidence is judged
+    halves: bool = False  # the side of images
+    is_int8: bool = False
+
+    @property
+    def lets_resume(self) -> bool:
+        """Tells whether second passes can begin where early evidence is judged, with all tokens."""
+        return not (self.from_the_start or self.halves)
 
 
 def _every_second(before: int, x: Tensor, *, in_grid: bool) -> tuple[Tensor, Tensor]:
@@ -70,6 +80,7 @@ def variants(*, reads_text: bool) -> dict[str, Variant]:
     def every_second(before: int) -> Choose:
         return partial(_every_second, before, in_grid=not reads_text)
 
+    of_images = {} if reads_text else {"half resolution": Variant(halves=True)}
     return {
         "all": Variant(),
         "own MLPs 3/4": Variant(mlp_share=3 / 4),
@@ -80,44 +91,67 @@ def variants(*, reads_text: bool) -> dict[str, Variant]:
         "least alike 1/4": Variant(choose=least(1 / 4)),
         "every second": Variant(choose=every_second),
         "every second, from the start": Variant(choose=every_second, from_the_start=True),
+        **of_images,
+        "int8": Variant(is_int8=True),
+        "int8, own MLPs 1/2": Variant(mlp_share=1 / 2, is_int8=True),
     }
 
 
 class ThinSearch(EvidenceSearch):
-    """The search as it is served, but for the tokens that a variant drops."""
+    """The search as it is served, but for what a variant leaves out."""
 
-    def __init__(self, loaded: LoadedStore, passes: Passes, variant: Variant) -> None:
-        before = 1 if loaded.architecture.reads_text else loaded.architecture.patches.tokens_before_patches
-        self._choose = None if variant.choose is None else variant.choose(before)
-        self._from_the_start = variant.from_the_start
+    def __init__(self, loaded: LoadedStore, variant: Variant) -> None:
+        self._variant, self._embedding = variant, loaded.architecture.embedding
+        self._before = 1 if loaded.architecture.reads_text else self._embedding.tokens_before_patches
+        self._choose = None if variant.choose is None else variant.choose(self._before)
         self.tokens, self.kept, self.seconds = 0, 0, 0.0
+        weights = loaded.first_pass
+        if variant.halves:
+            weights = on_half_grid(weights, self._patches)
+        if variant.is_int8:
+            weights = with_quantised_linears(weights, loaded.architecture)
         router = loaded.router.model_copy(update={"late_mlp_share": variant.mlp_share})
-        super().__init__(replace(loaded, router=router), passes)
-        if variant.choose is not None:  # what the store keeps of drawn inputs is of all their tokens
+        super().__init__(replace(loaded, router=router), passes_for(loaded.bank, weights, 1))
+        if variant.choose is not None or variant.halves:  # what the store keeps of drawn inputs is of all
             self.router.measure_from(self._measured_energies(loaded))
-        if self._from_the_start:  # what it has where early evidence is judged is not what others have
+        if not variant.lets_resume:
             self.resuming = frozenset()
         self.tokens, self.kept, self.seconds = 0, 0, 0.0
 
     def begin(self, inputs: Batch, candidates: Tensor | None = None) -> PassResult:
         """The first third of a pass."""
         begun = time.process_time()
-        if self._from_the_start:
-            kept = self._thinned(self._passes.first(inputs, stop=0).entering)
-            result = self._passes.first(kept, start=0, stop=self._stop, probe=self._early)
-        else:
+        if self._variant.lets_resume:
             result = super().begin(inputs, candidates)
+        else:
+            kept = self._embedded(inputs)
+            result = self._passes.first(kept, start=0, stop=self._stop, probe=self._early)
         self.seconds += time.process_time() - begun
         return result
 
     def end(self, begun: PassResult, candidates: Tensor | None = None) -> PassResult:
         """The rest of it."""
         started = time.process_time()
-        if not self._from_the_start:
+        if self._variant.lets_resume:
             begun = replace(begun, outputs={**begun.outputs, "tokens": self._thinned(begun.entering)})
         result = super().end(begun, candidates)
         self.seconds += time.process_time() - started
         return result
+
+    @property
+    def _patches(self) -> PatchEmbedding:
+        assert isinstance(self._embedding, PatchEmbedding)  # of texts nothing is halved
+        return self._embedding
+
+    def _embedded(self, inputs: Batch) -> Batch:
+        """The tokens of inputs that enter the first block."""
+        if not self._variant.halves:
+            return self._thinned(self._passes.first(inputs, stop=0).entering)
+        assert isinstance(inputs, Tensor)
+        found = self._passes.first(halved(inputs, self._patches), stop=0).entering
+        self.tokens += sum(lengths_of(inputs)) + self._before * len(inputs)
+        self.kept += sum(lengths_of(found))
+        return found
 
     def _thinned(self, batch: Batch) -> Batch:
         self.tokens += sum(lengths_of(batch))
@@ -130,9 +164,9 @@ class ThinSearch(EvidenceSearch):
         """The multiply-adds of the blocks, over those of all tokens and MLPs."""
         share = self.kept / self.tokens
         return (
-            share
-            if self._from_the_start
-            else self._early_share + share * (self._whole_share - self._early_share)
+            self._early_share + share * (self._whole_share - self._early_share)
+            if self._variant.lets_resume
+            else share
         )
 
 
@@ -147,11 +181,14 @@ def _kept(batch: Batch, choose: Choose) -> Batch:
 class Remembered(SecondPassRunner):
     """Runs the second passes of one batch once: equal ones have equal bits, whatever the variant."""
 
-    embeddings: dict[tuple[int, tuple[int, ...], bool], Tensor] = field(default_factory=dict)
+    of_int8: bool = False  # the tokens that some resume with, which are then others
+    embeddings: dict[tuple[int, tuple[int, ...], bool, bool], Tensor] = field(default_factory=dict)
 
     def run(self, second_passes: Sequence[SecondPass], inputs: Batch) -> Tensor:
         """Their embeddings [n, P]."""
-        keys = [(one.sample, one.expert_set, one.resumes) for one in second_passes]
+        keys = [
+            (one.sample, one.expert_set, one.resumes, one.resumes and self.of_int8) for one in second_passes
+        ]
         missing = {
             key: one for key, one in zip(keys, second_passes, strict=True) if key not in self.embeddings
         }
@@ -169,27 +206,23 @@ def measured(suite: Path) -> dict[str, Any]:
     inputs = inputs_of(first, suite / "evaluation")
     tried = variants(reads_text=first.architecture.reads_text)
     searches = {
-        name: {mode: _search(engine, variant) for mode, engine in engines.items()}
+        name: {mode: ThinSearch(engine._loaded, variant) for mode, engine in engines.items()}
         for name, variant in tried.items()
     }
     said: dict[str, dict[ModeName, Said]] = {name: {mode: [] for mode in MODES} for name in tried}
     for some in _batches(inputs):
         remembered = Remembered(**vars(runner))
         queries = [files_of(first).query(one.prepared, None) for one in some]
-        for name in tried:
+        for name, variant in tried.items():
             for mode, engine in engines.items():
-                engine._search, engine._second_passes = searches[name][mode], remembered
+                engine._search = searches[name][mode]
+                engine._second_passes = replace(remembered, of_int8=variant.is_int8)
                 answers = engine.classify_batch(queries).all_answers()
                 said[name][mode] += [(answer.task, int(answer.logits.argmax())) for answer in answers]
     return {
         "inputs": len(inputs),
         "variants": {name: _figures(name, searches, said, inputs) for name in tried},
     }
-
-
-def _search(engine: Engine, variant: Variant) -> ThinSearch:
-    passes = passes_for(engine.bank, engine._loaded.first_pass, 1)
-    return ThinSearch(engine._loaded, passes, variant)
 
 
 def _batches(inputs: Sequence[Input]) -> Iterator[Sequence[Input]]:

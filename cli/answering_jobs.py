@@ -100,6 +100,7 @@ def _depends_on(settings: Settings, revision: str, device: str) -> dict[str, obj
         "store_revision": revision,
         "device": device,
         "dtype": settings.engine_options.chosen_dtype,
+        "first_pass_dtype": settings.first_pass_dtype,
         "execution": settings.execution.value,
         "mode": settings.mode,
         "embedding_pooling": settings.embedding_pooling,

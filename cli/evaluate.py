@@ -107,7 +107,11 @@ def evaluate(
         unfamiliar=ood,
         curves=variants if curves else None,
         store_bytes=_store_bytes(store, engine.tasks),
-        settings={"execution": variants.execution.value, "mode": variants.loaded.mode},
+        settings={
+            "first_pass_dtype": variants.first_pass_dtype,
+            "execution": variants.execution.value,
+            "mode": variants.loaded.mode,
+        },
     )
     try:
         with progress_bars() as progress:
@@ -168,7 +172,10 @@ def _load(
         merged_base = opened.load_merged_base() if manifest.merged_base_method and PAPER in modes else None
     except (SettingsError, StoreError, ValueError) as error:
         fail(error)
-    return Variants(loaded, options.execution, options.set_cache_bytes, merged_base), manifest
+    variants = Variants(
+        loaded, options.execution, options.set_cache_bytes, merged_base, options.first_pass_dtype
+    )
+    return variants, manifest
 
 
 def _measured(manifest: Manifest, names: Sequence[str]) -> Collection[str]:

@@ -24,11 +24,12 @@ from mass_serve.backbone.device_turn import device_turn
 from mass_serve.engine.answers import AnswerMaker, AnyAnswer, BatchReport, Classification
 from mass_serve.engine.choices import AnswerKind
 from mass_serve.engine.execution import Execution, form_chooser
+from mass_serve.engine.first_pass import FirstPassWeights, first_pass_weights
 from mass_serve.engine.heads import apply_heads, apply_token_heads
 from mass_serve.engine.kept_memory import keep_freed_memory
 from mass_serve.engine.loaded_store import LoadedStore
 from mass_serve.engine.loading import PretrainedReader, load_store
-from mass_serve.engine.options import EmbeddingPooling, EngineOptions
+from mass_serve.engine.options import EmbeddingPooling, EngineOptions, FirstPassDtype
 from mass_serve.engine.preprocessing import ImagePreprocessor
 from mass_serve.engine.priors import Priors
 from mass_serve.engine.queries import (
@@ -63,7 +64,10 @@ class Engine:
         execution: Execution,
         set_cache_bytes: int,
         embedding_pooling: EmbeddingPooling = "own",
+        first_pass_dtype: FirstPassDtype = "same",
+        previous: Engine | None = None,
     ) -> None:
+        """Makes an engine that shares with a `previous` one what both read in their first passes."""
         self.store_revision: str = loaded.store_revision
         self.architecture: Architecture = loaded.architecture
         self.dtype: torch.dtype = loaded.dtype  # of the encoder's weights
@@ -76,9 +80,11 @@ class Engine:
         self._embedding_pooling = embedding_pooling
         self._places = {name: place for place, name in enumerate(self.tasks)}
         largest_set = min(loaded.router.top_k, len(self.tasks))
+        before = None if previous is None else previous._first_pass
+        self._first_pass: FirstPassWeights = first_pass_weights(loaded, first_pass_dtype, before)
         self._passes = passes_for(
             loaded.bank,
-            loaded.first_pass,
+            self._first_pass.parameters,
             largest_set,
             may_materialise=execution is not Execution.LOW_RANK,
         )
@@ -131,7 +137,14 @@ class Engine:
             read_pretrained=read_pretrained,
             resident_task_bytes=options.resident_task_bytes,
         )
-        engine = cls(loaded, options.execution, options.set_cache_bytes, options.embedding_pooling)
+        engine = cls(
+            loaded,
+            options.execution,
+            options.set_cache_bytes,
+            options.embedding_pooling,
+            options.first_pass_dtype,
+            previous,
+        )
         if previous is not None:
             engine._make_sets_ready(previous)
         return engine
@@ -320,7 +333,7 @@ class Engine:
         """The memory of the tensors that stay on the device, by kind."""
         return {
             "pretrained": nbytes_of(self._loaded.pretrained),
-            "first_pass": self._loaded.first_pass_nbytes,
+            "first_pass": self._first_pass.nbytes,
             "experts": self.bank.nbytes + self._search.nbytes,
             "heads": sum(one.head.nbytes for one in self._loaded.heads),
             "set_cache": self.set_cache.nbytes,

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 GIB = 1 << 30
 # What an embedding is: what the encoder's own pooling makes, or the mean of all tokens' last hidden states.
 EmbeddingPooling = Literal["own", "mean"]
+# What the linears of first passes are computed in: what all else is, or whole numbers of 8 bits.
+FirstPassDtype = Literal["same", "int8"]
 DEVICES = ("auto", "cpu", "cuda", "cuda:INDEX")
 
 
@@ -40,6 +42,11 @@ class EngineOptions(BaseModel):
         description="arithmetic of the encoder: float32, bfloat16, auto (bfloat16 where the device"
         " multiplies it itself), or int8 (what all tasks share in whole numbers, the rest as auto); heads and"
         " router are float32",
+    )
+    first_pass_dtype: FirstPassDtype = Field(
+        default="same",
+        description="arithmetic of the passes that search for the task: the dtype (same), or int8 for what is"
+        " multiplied there, on a CPU and beside the encoder in memory",
     )
     execution: Execution = Field(
         default=Execution.LOW_RANK,

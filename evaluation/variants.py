@@ -13,6 +13,7 @@ from mass_serve.engine import Engine
 from mass_serve.engine.execution import Execution
 from mass_serve.engine.loaded_store import LoadedStore
 from mass_serve.engine.loading import first_pass_names, placed_parameters, runs_on_merged_base
+from mass_serve.engine.options import FirstPassDtype
 from mass_serve.evaluation.changes import TaskChanges
 from mass_serve.merging import TaskSingularVectors, task_singular_vectors
 from mass_serve.router import PAPER, ModeName
@@ -27,6 +28,7 @@ class Variants:
     set_cache_bytes: int
     # Of the store, where a method of its own merged it; else it is rebuilt from the blocks.
     merged_base: Mapping[str, Tensor] | None = None
+    first_pass_dtype: FirstPassDtype = "same"
 
     def engine(self, mode: ModeName | None = None) -> Engine:
         """An engine of the store as it is, in another mode if one is given."""
@@ -35,7 +37,10 @@ class Variants:
         if mode == PAPER and on_merged_base and not loaded.first_pass_nbytes:
             names = first_pass_names(loaded.architecture, loaded.bank, loaded.router.layer, PAPER)
             loaded = replace(loaded, first_pass=self._merged_base(names))
-        return Engine(replace(loaded, mode=mode or loaded.mode), self.execution, self.set_cache_bytes)
+        return self._engine_of(replace(loaded, mode=mode or loaded.mode))
+
+    def _engine_of(self, loaded: LoadedStore) -> Engine:
+        return Engine(loaded, self.execution, self.set_cache_bytes, first_pass_dtype=self.first_pass_dtype)
 
     def _merged_base(self, names: Collection[str]) -> Parameters:
         bank = self.loaded.bank
@@ -87,7 +92,7 @@ class Variants:
             first_pass=FormedParameters({**first_pass, **own}),
             calibration=None,
         )
-        return Engine(changed, self.execution, self.set_cache_bytes)
+        return self._engine_of(changed)
 
 
 def _rank_at(share: float, stored: int, shape: Sequence[int]) -> int:

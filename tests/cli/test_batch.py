@@ -114,15 +114,19 @@ def test_what_is_asked_wrongly(
     assert (found, words in errors) == (code, True), errors
 
 
-def test_a_job_has_one_pooling_of_embeddings(
-    text_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("setting", "first", "other"),
+    [("embedding_pooling", "own", "mean"), ("first_pass_dtype", "same", "int8")],
+)
+def test_a_job_has_one_setting_of_what_its_answers_depend_on(
+    text_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, setting: str, first: str, other: str
 ) -> None:
     table = write_lines(tmp_path / "t.jsonl", ["w5 w6"])
     command = ("batch", text_store, table, "--out", tmp_path / "out", "--embedding")
     assert run(*command)[0] == 0
-    monkeypatch.setenv("MASS_EMBEDDING_POOLING", "mean")
+    monkeypatch.setenv(f"MASS_{setting.upper()}", other)
     code, _, errors = run(*command)
-    assert (code, "begun with embedding_pooling own, and this run has mean" in errors) == (1, True), errors
+    assert (code, f"begun with {setting} {first}, and this run has {other}" in errors) == (1, True), errors
 
 
 @pytest.mark.parametrize(("inputs", "flags"), [("t.parquet", ()), ("t.jsonl", ("--format", "parquet"))])

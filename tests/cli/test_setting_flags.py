@@ -55,7 +55,7 @@ def test_a_new_option_is_a_label() -> None:
 def test_numbers_are_no_labels_and_what_was_left_open_is_empty() -> None:
     labels = EngineOptions(device="cpu", set_cache_bytes=7).labels
     expected = {"device": "cpu", "dtype": "float32", "execution": "low_rank", "mode": ""}
-    assert labels == {**expected, "embedding_pooling": "own"}
+    assert labels == {**expected, "embedding_pooling": "own", "first_pass_dtype": "same"}
 
 
 class Kinds(BaseModel):

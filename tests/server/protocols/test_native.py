@@ -528,7 +528,8 @@ def test_metrics_that_are_there_from_the_start(server: RunningServer) -> None:
     assert server.metric('mass_segments_total{form="low_rank"}') == 4
     assert server.metric('mass_segments_total{form="materialised"}') == 1
     assert server.metric('mass_device_memory_bytes{kind="pretrained"}') == 1000
-    options = 'device="auto",dtype="float32",embedding_pooling="own",execution="low_rank",mode=""'
+    options = 'device="auto",dtype="float32",embedding_pooling="own",execution="low_rank"'
+    options += ',first_pass_dtype="same",mode=""'
     assert server.metric(f'mass_build_info{{{options},version="{__version__}"}}') == 1
 
 
