@@ -4,8 +4,10 @@ device = Device(settings, source)
 device.start()
 desk = device.open_desk(channel, beginning)  # for each front end
 
-Batches are answered in the order in which they come. A front end sends one at a time, so that none waits for
-more than one of each other. What a front end sends is data, and what is wrong in it harms only itself.
+Batches are answered in the order in which they come, those that wait for the same engine together, as far as
+one batch may have so much. A front end sends one at a time, so that none waits for more than one of each
+other. What a front end sends is data, and what is wrong in it harms only itself: where a batch of several
+fails, each is answered alone.
 """
 
 from __future__ import annotations
@@ -14,13 +16,14 @@ import queue
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import Any
 
 import structlog
 import torch
 
-from mass_serve.engine import AnyQuery, EngineSource, ServingEngine, release_cached_memory
+from mass_serve.engine import AnyQuery, BatchReport, EngineSource, ServingEngine, release_cached_memory
 from mass_serve.model_store.errors import StoreError
 from mass_serve.server.errors import DrainingError
 from mass_serve.server.fronts.beginning import Beginning
@@ -32,6 +35,7 @@ from mass_serve.server.operation.metrics import Metrics
 from mass_serve.server.serving.batcher import is_device_lost, is_out_of_memory
 from mass_serve.server.serving.freed_memory import WORTH_GIVING_BACK, FreedMemory
 from mass_serve.server.serving.served_store import ServedStore
+from mass_serve.server.serving.ticket import size_of
 from mass_serve.server.settings import Settings
 
 POLL_SECONDS = 0.02
@@ -64,7 +68,9 @@ class Device:
         self._front_ends = settings.front_ends
         self._source = source
         self._hang_timeout = settings.hang_timeout
+        self._most_images, self._most_tokens = settings.max_batch_images, settings.max_batch_tokens
         self._batches: queue.SimpleQueue[Batch | None] = queue.SimpleQueue()
+        self._left_over: Batch | None = None  # came, and did not go with those before it
         self._batch_began: float | None = None
         self._closing = False
         self._current: tuple[int, ServingEngine | None] = 0, None
@@ -195,19 +201,66 @@ class Device:
 
     def _run(self) -> None:
         torch.get_num_threads()  # settles this thread's share before a load lowers it for a moment
-        while not self.is_lost and (batch := self._batches.get()) is not None:
-            self._batch_began = time.monotonic()
-            try:
-                found: object = batch.engine.classify_batch(batch.queries)
-            # Even SystemExit must not leave a front end waiting.
-            except BaseException as error:
-                found = error
-                if is_out_of_memory(error):
-                    release_cached_memory()  # in pieces of other sizes than a smaller batch has
-                elif not isinstance(error, Exception) or is_device_lost(error):
-                    log.error("worker died", error=repr(error))
-                    self.is_lost = True
-            finally:
-                self._batch_began = None
-            if not self.is_lost:  # else all are told at once
-                batch.desk.answer(batch.number, found)
+        while not self.is_lost and (batches := self._take()):
+            self._answer(batches)
+
+    def _answer(self, batches: Sequence[Batch]) -> None:
+        found = self._found(batches)
+        if isinstance(found, BatchReport):
+            _hand_out(found, batches)
+        elif self.is_lost:
+            return  # all are told at once
+        elif len(batches) == 1:
+            batches[0].desk.answer(batches[0].number, found)
+        else:
+            for batch in batches:
+                if not self.is_lost:
+                    self._answer([batch])
+
+    def _take(self) -> list[Batch]:
+        """Waits for a batch, and returns it with those that may go with it; none once all is over."""
+        first = self._left_over or self._batches.get()
+        self._left_over = None
+        if first is None:
+            return []
+        taken, size = [first], size_of(first.queries)
+        most = self._most_images if first.engine.tokenizer is None else self._most_tokens
+        with suppress(queue.Empty):
+            while (after := self._batches.get_nowait()) is not None:
+                size += size_of(after.queries)
+                if after.engine is not first.engine or size > most:
+                    self._left_over = after
+                    return taken
+                taken.append(after)
+            self._batches.put(None)  # the end comes behind these
+        return taken
+
+    def _found(self, batches: Sequence[Batch]) -> BatchReport | BaseException:
+        """Runs them as one batch, and returns the engine's report, or what it raised."""
+        queries = [query for batch in batches for query in batch.queries]
+        self._batch_began = time.monotonic()
+        try:
+            report = batches[0].engine.classify_batch(queries)
+            if len(report.answers) != len(queries):
+                raise ValueError(f"{len(queries)} queries gave {len(report.answers)} answers")
+            return report
+        # Even SystemExit must not leave a front end waiting.
+        except BaseException as error:
+            if is_out_of_memory(error):
+                release_cached_memory()  # in pieces of other sizes than a smaller batch has
+            elif not isinstance(error, Exception) or is_device_lost(error):
+                log.error("worker died", error=repr(error))
+                self.is_lost = True
+            return error
+        finally:
+            self._batch_began = None
+
+
+def _hand_out(report: BatchReport, batches: Sequence[Batch]) -> None:
+    """Answers each batch with its part of a report; what is counted once is told to the first one."""
+    place = 0
+    for batch in batches:
+        end = place + len(batch.queries)
+        part = replace(report, answers=report.answers[place:end])
+        batch.desk.answer(batch.number, replace(part, expert_sets=[], fallbacks=0) if place else part)
+        place = end

@@ -6,21 +6,23 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, closing, contextmanager
 from typing import Any
 
 import pytest
+import torch
 
-from mass_serve.engine import ServingEngine
+from mass_serve.engine import BatchReport, Query, ServingEngine
 from mass_serve.model_store.errors import ManifestError, StoreError
 from mass_serve.server.fronts.answer_form import loads
 from mass_serve.server.fronts.beginning import Beginning
-from mass_serve.server.fronts.device import Device
+from mass_serve.server.fronts.device import Batch, Device
 from mass_serve.server.fronts.frames import Channel, Frame, Kind
 from mass_serve.server.fronts.link import Link
 from mass_serve.server.fronts.remote_engine import RemoteEngine, RemoteSource
 from mass_serve.server.settings import load_settings
-from tests.server.fakes import FakeEngine
+from tests.server.fakes import FAIL, FakeEngine
 from tests.server_processes import wait_for
 
 
@@ -40,7 +42,8 @@ class ChangingSource:
     def load(self, without: frozenset[str], previous: ServingEngine | None) -> FakeEngine:  # noqa: ARG002 - the fake is always the same
         if self.is_broken:
             raise ManifestError(f"{self.newest} is broken")
-        return FakeEngine(store_revision=self.newest)
+        self.engine = FakeEngine(store_revision=self.newest)
+        return self.engine
 
     def next(self) -> ChangingSource:
         return self
@@ -146,3 +149,78 @@ def test_how_it_begins_is_the_first_that_a_front_end_is_told_and_trouble_the_nex
             device.close_desk(desk)
             scrape.join()
             channel.close()
+
+
+def query(red: int, green: int = 0) -> Query:
+    pixels = torch.zeros(3, 8, 8, dtype=torch.uint8)
+    pixels[0], pixels[1] = red, green
+    return Query(pixels)
+
+
+def asked_together(*asked: list[Query], **settings: object) -> tuple[list[list[object]], list[int]]:
+    """What each front end gets for what it asks while the device is busy, and the batches behind that."""
+    source = ChangingSource()
+    with ticking(source, front_ends=len(asked), **settings) as device, ExitStack() as stack:
+        fronts = [stack.enter_context(closing(Front(device, f"front_end_{i}"))) for i in range(len(asked))]
+        engine = source.engine
+        engine.gate = threading.Event()
+        pool = stack.enter_context(ThreadPoolExecutor(len(asked) + 1))
+        before = len(engine.batches)
+        busy = pool.submit(fronts[0].engine.classify_batch, [query(1)])
+        wait_for(lambda: len(engine.batches) > before)
+        found = []
+        for front, queries in zip(fronts, asked, strict=True):
+            found.append(pool.submit(front.engine.classify_batch, queries))
+            wait_for(lambda: device._batches.qsize() == len(found))
+        engine.gate.set()
+        assert labels(busy) == [1]
+        return [labels(one) for one in found], engine.batches[before + 1 :]
+
+
+def labels(found: Future[BatchReport]) -> list[object]:
+    """The answers, or what the front end is told instead."""
+    if (error := found.exception()) is not None:
+        return [type(error)]
+    return [int(answer.probabilities.argmax()) for answer in found.result().all_answers()]
+
+
+def test_what_several_front_ends_ask_meanwhile_is_one_batch() -> None:
+    asked = [query(2), query(3)], [query(4)], [query(5), query(6)]
+    assert asked_together(*asked) == ([[2, 3], [4], [5, 6]], [5])
+
+
+def test_no_more_than_one_batch_may_have_is_answered_together() -> None:
+    asked = [query(2), query(3)], [query(4)], [query(5), query(6)]
+    assert asked_together(*asked, max_batch_images=4) == ([[2, 3], [4], [5, 6]], [3, 2])
+
+
+def test_a_batch_that_fails_harms_the_front_end_alone_that_asked_it() -> None:
+    found, batches = asked_together([query(2)], [query(3, FAIL)], [query(4)])
+    assert found == [[2], [RuntimeError], [4]]
+    assert batches == [3, 1, 1, 1]
+
+
+def test_what_is_counted_once_is_told_to_one_front_end() -> None:
+    source = ChangingSource()
+    with ticking(source) as device:
+        engine, told = FakeEngine(), list[BatchReport]()
+
+        class Desk:
+            def answer(self, _: int, found: BatchReport) -> None:
+                told.append(found)
+
+        batches = [Batch(Desk(), number, engine, [query(number)]) for number in range(2)]  # type: ignore[arg-type]
+        device._answer(batches)
+    assert [len(report.answers) for report in told] == [1, 1]
+    assert [report.expert_sets for report in told] == [[("digits",)], []]
+
+
+def test_what_another_engine_is_asked_is_another_batch() -> None:
+    """A front end may be slower than another to take a new revision."""
+    device, engines = Device(load_settings({"front_ends": 3}), ChangingSource()), [FakeEngine(), FakeEngine()]
+    batches = [Batch(None, number, engines[number // 2], [query(1)]) for number in range(3)]  # type: ignore[arg-type]
+    for batch in (*batches, None):
+        device._batches.put(batch)
+    assert device._take() == batches[:2]
+    assert device._take() == batches[2:]
+    assert device._take() == []
