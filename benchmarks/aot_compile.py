@@ -41,6 +41,7 @@ POINTERS = {
     "offsets": "*i32",
     "sample_segments": "*i32",
     "table": "*i64",
+    "items": "*i32",
     "projectors": "*fp32",
     "directions": "*fp32",
     "weights": "*fp32",
@@ -63,7 +64,9 @@ class Variant:
     max_registers: int = 0  # of a thread; 0: the compiler chooses
     sizes: Mapping[str, int] = field(default_factory=dict)  # of MULTIPLES, those that are no multiple of 16
     blocks: int = 1  # that a multiprocessor must hold at once
-    pointers: Mapping[str, str] = field(default_factory=dict)  # of POINTERS, those of another type
+    pointers: Mapping[str, str] = field(
+        default_factory=dict
+    )  # of POINTERS and TENSORS, those of another type
     gathers: bool = False  # reads single numbers, or rows that begin anywhere: its loads may be narrow
 
     @property
@@ -165,6 +168,6 @@ def _of_amd(built: Any) -> tuple[int, int, str]:
 
 
 def _type(name: str, variant: Variant) -> str:
-    if name in TENSORS:
+    if name in TENSORS - variant.pointers.keys():
         return TYPES[variant.dtype]
     return "fp32" if name == "eps" else variant.pointers.get(name, POINTERS.get(name, "i32"))

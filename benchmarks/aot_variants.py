@@ -18,6 +18,8 @@ from mass_serve.kernels.embedding import fused as embedding
 from mass_serve.kernels.energies import fused as energies
 from mass_serve.kernels.gate import fused as gate
 from mass_serve.kernels.gpu_architecture import family_of, product_precision, warps_of
+from mass_serve.kernels.heads import fused as heads
+from mass_serve.kernels.heads.triton_kernels import products_kernel, scores_kernel
 from mass_serve.kernels.layer_norm.fused import ROW_WARPS, layer_norm_kernel
 from mass_serve.kernels.low_rank.fused import GROUP
 from mass_serve.kernels.low_rank.triton_kernels import expand_kernel
@@ -44,6 +46,7 @@ def all_variants(encoders: list[str], target: Target) -> Iterator[Variant]:
             seen.add(key)
             yield one
     yield from router_variants(target)
+    yield from head_variants(target)
     yield from attention_variants(target)
 
 
@@ -223,6 +226,16 @@ def router_variants(target: Target = H200) -> Iterator[Variant]:
             for directions in (dtype,) if in_parts else ("float32", "float16"):
                 pointers = {"directions": TYPES[directions]}
                 yield Variant(energies.energies_kernel, dtype, constants, warps, pointers=pointers)
+
+
+def head_variants(target: Target = H200) -> Iterator[Variant]:
+    """Yields the kernels of heads, whose embeddings are of every dtype; heads have few classes or many."""
+    warps, of_float32 = warps_of(heads.THREADS, target.architecture), {"y": TYPES["float32"]}
+    of_products = {"ALIGN": heads.ALIGNMENT, "BLOCK": heads.BLOCK_CLASSES, "SUM": heads.BLOCK_SUM}
+    for dtype in DTYPES:
+        yield Variant(products_kernel, dtype, of_products, warps, pointers=of_float32)
+    for most in (16, heads.MOST_COLUMNS):
+        yield Variant(scores_kernel, "float32", {"BLOCK": most}, warps)
 
 
 def attention_variants(target: Target = H200) -> Iterator[Variant]:

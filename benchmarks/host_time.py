@@ -51,7 +51,7 @@ COSINES = (0.1, 0.2)  # that kernels outside of graphs compute, to class vectors
 FACTORIES = ("empty", "zeros", "ones", "full", "arange", "tensor")
 PINNED_PIECES = 8
 CALLS = 1000
-WARM_UP = 40  # rounds, until products of heads have plans for most numbers of rows
+WARM_UP = 40  # rounds, until products of class vectors have plans for most numbers of rows
 COUNTED = ("operations", "launches", "replays", "uploads", "downloads", "waits")
 
 Result = TypeVar("Result")

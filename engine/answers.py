@@ -301,7 +301,7 @@ def _height(logits: Tensor, choice: HeadChoice) -> float:
 
 def _familiarity(found: SearchResult, winner: HeadResult) -> float:
     """How much an image is like those of the task that answers, 0 to 1 (`router.familiarity`)."""
-    second_cosine, _, log_confidence = winner.head_scores.tolist()
+    second_cosine, _, log_confidence = winner.head_scores
     first_cosine = found.first_cosines.get(winner.task, second_cosine)
     confidence = math.exp(log_confidence)
     return familiarity(found.likeness[winner.task], first_cosine, second_cosine, confidence)

@@ -25,7 +25,7 @@ from mass_serve.engine.answers import AnswerMaker, AnyAnswer, BatchReport, Class
 from mass_serve.engine.choices import AnswerKind
 from mass_serve.engine.execution import Execution, form_chooser
 from mass_serve.engine.first_pass import FirstPassWeights, first_pass_weights
-from mass_serve.engine.heads import apply_heads, apply_token_heads
+from mass_serve.engine.heads import Heads, apply_token_heads
 from mass_serve.engine.kept_memory import keep_freed_memory
 from mass_serve.engine.loaded_store import LoadedStore
 from mass_serve.engine.loading import PretrainedReader, load_store
@@ -94,6 +94,7 @@ class Engine:
             self.set_cache,
             form_chooser(execution, loaded.bank, self.set_cache),
         )
+        self._heads = Heads(loaded.heads)
         self._answers = AnswerMaker(loaded.heads, loaded.router)
 
     @classmethod
@@ -202,7 +203,7 @@ class Engine:
 
         Else the first batch of each kind and size waits for its kernels and graphs. Any thread may call it.
         """
-        warm_up(self._loaded, self._passes, self._search, max_batch, self._embedding_pooling)
+        warm_up(self._loaded, self._passes, self._search, self._heads, max_batch, self._embedding_pooling)
 
     @torch.inference_mode()
     def classify_batch(self, queries: Sequence[AnyQuery]) -> BatchReport:
@@ -253,7 +254,7 @@ class Engine:
         with clock.stage("heads"):
             rows = [row for row, one in enumerate(second_passes) if one.sample not in embedded]
             own = [second_passes[row] for row in rows]
-            results = apply_heads(self._loaded.heads, own, selected_rows(embeddings, rows))
+            results = self._heads.results(own, selected_rows(embeddings, rows))
             wanted = self._answers.embeddings(second_passes, embedded, embeddings)
             return wanted | self._answers.answers(found, results, prior)
 

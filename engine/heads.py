@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from mass_serve.backbone import ClassificationHead, MultiLabel, Packed
 from mass_serve.engine.second_passes import SecondPass
-from mass_serve.kernels.transfers import downloaded, gathered_rows
+from mass_serve.kernels.backend import backend_for
+from mass_serve.kernels.heads import SCORES
+from mass_serve.kernels.transfers import downloaded, gathered_rows, uploaded
 from mass_serve.model_store.format.entries import TaskEntry
 from mass_serve.router import HeadGeometry
+
+if TYPE_CHECKING:  # Triton is imported where its kernels run
+    from mass_serve.kernels.heads import fused
 
 
 @dataclass(frozen=True)
@@ -45,6 +51,22 @@ class TaskHead:
         confidence = self.head.labelling.log_confidence(logits).unsqueeze(1)
         return logits, torch.cat([self.geometry.scores(cosines), confidence], dim=1)
 
+    def for_kernels(self) -> fused.Head:
+        """The head as the kernels read it, which must have no hidden layer."""
+        from mass_serve.kernels.heads import fused
+
+        head, geometry = self.head, self.geometry
+        return fused.Head(
+            head.weight,
+            head.bias,
+            head.logit_scale,
+            head.directions,
+            geometry.along,
+            geometry.lengths,
+            geometry.common,
+            geometry.multi_label,
+        )
+
 
 @dataclass(frozen=True)
 class HeadResult:
@@ -52,7 +74,7 @@ class HeadResult:
 
     task: int
     logits: Tensor  # [C] float32 on the CPU
-    head_scores: Tensor  # [3] float32 on the CPU: see `router.head_scores`
+    head_scores: Sequence[float]  # the three of `router.head_scores`
     is_finite: bool  # every logit is
 
 
@@ -64,27 +86,85 @@ class TokenResult:
     logits: Tensor  # [n, C] float32 on the CPU
 
 
-def apply_heads(
-    heads: Sequence[TaskHead], second_passes: Sequence[SecondPass], embeddings: Tensor
-) -> dict[int, list[HeadResult]]:
-    """The results of every sample's second passes by its number in the batch, tasks ascending.
+class Heads:
+    """The heads of all tasks, asked of many embeddings at once.
 
-    embeddings [n, P], one of each second pass. One product a task: a head sees all its samples at once.
+    On a GPU they answer together (`kernels.heads.fused`), but for those with a hidden layer. These, and on a
+    CPU all, answer one after the other, each for all its embeddings.
     """
-    tasks = sorted({task for one in second_passes for task in one.expert_set})
-    if not tasks:
-        return {}
-    rows = [[row for row, one in enumerate(second_passes) if task in one.expert_set] for task in tasks]
-    found: list[Tensor] = []
-    for task, own in zip(tasks, gathered_rows(embeddings, rows), strict=True):
-        found += heads[task].logits_and_scores(own)
-    found = downloaded(*found)
-    results: dict[int, list[HeadResult]] = defaultdict(list)
-    for task, of_task, logits, scores in zip(tasks, rows, found[::2], found[1::2], strict=True):
-        finite = logits.isfinite().all(1).tolist()
-        for row, *of_row in zip(of_task, logits.unbind(), scores.unbind(), finite, strict=True):
-            results[second_passes[row].sample].append(HeadResult(task, *of_row))
-    return results
+
+    def __init__(self, heads: Sequence[TaskHead]) -> None:
+        self._heads = heads
+        self._plain = {
+            task for task, one in enumerate(heads) if one.head.hidden is None and not one.each_token
+        }
+        # The items of the last batch, which the device need not be told of again.
+        self._sent: tuple[list[tuple[int, int]], Tensor] | None = None
+
+    def results(self, second_passes: Sequence[SecondPass], embeddings: Tensor) -> dict[int, list[HeadResult]]:
+        """The results of every sample's second passes by its number in the batch, tasks ascending.
+
+        embeddings [n, P], one of each second pass.
+        """
+        rows: dict[int, list[int]] = defaultdict(list)
+        for row, one in enumerate(second_passes):
+            for task in one.expert_set:
+                rows[task].append(row)
+        if not rows:
+            return {}
+        plain = self._plain if backend_for(embeddings.device) == "fused" else set[int]()
+        together = {task: rows[task] for task in sorted(rows.keys() & plain)}
+        apart = {task: rows[task] for task in sorted(rows.keys() - plain)}
+        found = [self._asked_together(together, embeddings)] if together else []
+        own_rows = gathered_rows(embeddings, list(apart.values())) if apart else []
+        for task, own in zip(apart, own_rows, strict=True):
+            found += self._heads[task].logits_and_scores(own)
+        found = downloaded(*found)
+        of_tasks = self._of_tasks(together, found.pop(0)) if together else {}
+        for task, logits, scores in zip(apart, found[::2], found[1::2], strict=True):
+            finite = logits.isfinite().all(1).tolist()
+            of_tasks[task] = _results(task, logits, scores.tolist(), finite)
+        results: dict[int, list[HeadResult]] = defaultdict(list)
+        for task in sorted(rows):
+            for row, result in zip(rows[task], of_tasks[task], strict=True):
+                results[second_passes[row].sample].append(result)
+        return results
+
+    def _asked_together(self, rows: Mapping[int, Sequence[int]], embeddings: Tensor) -> Tensor:
+        """What the kernels say of the rows of each task, one task after the other."""
+        items = [(task, row) for task, own in rows.items() for row in own]
+        if self._sent is None or self._sent[0] != items:
+            self._sent = items, uploaded(torch.tensor(items, dtype=torch.int32), embeddings.device)
+        return self._kernels(embeddings, self._sent[1])
+
+    def _of_tasks(self, rows: Mapping[int, Sequence[int]], said: Tensor) -> dict[int, list[HeadResult]]:
+        """The results of each task in what the kernels said, which is on the CPU."""
+        finite: list[bool] = said[:, :-SCORES].isfinite().all(1).tolist()
+        scores: list[list[float]] = said[:, -SCORES:].tolist()
+        of_tasks: dict[int, list[HeadResult]] = {}
+        start = 0
+        for task, own in rows.items():
+            at = slice(start, start := start + len(own))
+            logits = said[at, : len(self._heads[task].head.weight)]
+            of_tasks[task] = _results(task, logits, scores[at], finite[at])
+        return of_tasks
+
+    @cached_property
+    def _kernels(self) -> fused.Heads:
+        """The heads as the kernels read them. Made of numbers that the host waits for."""
+        from mass_serve.kernels.heads import fused
+
+        return fused.Heads(
+            [one.for_kernels() if task in self._plain else None for task, one in enumerate(self._heads)]
+        )
+
+
+def _results(
+    task: int, logits: Tensor, scores: Sequence[Sequence[float]], finite: Sequence[bool]
+) -> list[HeadResult]:
+    """The results of one task, of logits [n, C]."""
+    rows = zip(logits.unbind(), scores, finite, strict=True)
+    return [HeadResult(task, *of_row) for of_row in rows]
 
 
 def apply_token_heads(

@@ -6,16 +6,23 @@ import torch
 
 from mass_serve.backbone import Passes, PatchEmbedding
 from mass_serve.backbone.device_turn import device_turn
+from mass_serve.engine.heads import Heads
 from mass_serve.engine.loaded_store import LoadedStore
 from mass_serve.engine.options import EmbeddingPooling
 from mass_serve.engine.search import TaskSearch
+from mass_serve.engine.second_passes import SecondPass
 from mass_serve.kernels.backend import backend_for
 from mass_serve.router import MAX_SECOND_PASSES
 
 
 @torch.inference_mode()
 def warm_up(
-    loaded: LoadedStore, passes: Passes, search: TaskSearch, max_batch: int, pooling: EmbeddingPooling
+    loaded: LoadedStore,
+    passes: Passes,
+    search: TaskSearch,
+    heads: Heads,
+    max_batch: int,
+    pooling: EmbeddingPooling,
 ) -> None:
     """Runs every head, and each kind of pass that a batch of up to `max_batch` images may need.
 
@@ -27,12 +34,10 @@ def warm_up(
     architecture, like = loaded.architecture, loaded.bank.like
     with device_turn(loaded.device):
         for head in loaded.heads:
-            width = architecture.width if head.each_token else architecture.embedding_dim
-            embedding = like.new_zeros(1, width)
             if head.each_token:
-                head.head.logits(embedding)
-            else:
-                head.scores(embedding)
+                head.head.logits(like.new_zeros(1, architecture.width))
+        each = [SecondPass(0, (task,)) for task, head in enumerate(loaded.heads) if not head.each_token]
+        heads.results(each, like.new_zeros(len(each), architecture.embedding_dim))
     embedded = architecture.embedding
     if not isinstance(embedded, PatchEmbedding):
         return

@@ -44,6 +44,20 @@ class PositionField(IntEnum):
     POSITIONS = 1  # positions_i [L, D]
 
 
+class HeadField(IntEnum):
+    """Holds what a classification head has (see `kernels.heads.fused`): five addresses, four numbers."""
+
+    WEIGHT = 0  # W [C, P]
+    BIAS = 1  # b [C]; 0 where there is a scale
+    SCALE = 2  # the bits of a float32
+    DIRECTIONS = 3  # d [C, P]; the address of W where they are the same
+    ALONG = 4  # [C]
+    LENGTHS = 5  # [C]
+    COMMON = 6  # the bits of a float32
+    CLASSES = 7  # C
+    ANY_NUMBER = 8  # 1 where an input may have any number of the classes, else 0
+
+
 class TileField(IntEnum):
     """One tile of rows; the segments are -1 in the tail, and an unused tile has no rows."""
 

@@ -129,20 +129,20 @@ class Evidence:
             return (self.best,)
         return tuple(sorted(task for task in ranked if scores[task] >= least))
 
-    def second_pass_scores(self, head_scores: Mapping[int, Tensor]) -> list[float]:
+    def second_pass_scores(self, head_scores: Mapping[int, Sequence[float]]) -> list[float]:
         """What second passes add to the scores of the n tasks that they were run for.
 
-        `head_scores` holds the scores [3] that each of n tasks' heads gave to the embedding of its second
+        `head_scores` holds the three scores that each of n tasks' heads gave to the embedding of its second
         pass. Only whole evidence can be asked.
         """
         assert self.head_units is not None
         of_clearness, of_confidence = self.head_units.tolist()
-        of_tasks = [own.tolist() for own in head_scores.values()]
+        of_tasks = head_scores.values()
         return [clearness * of_clearness + sure * of_confidence for _, clearness, sure in of_tasks]
 
 
 def after_second_passes(
-    part: Sequence[Evidence], head_scores: Sequence[Mapping[int, Tensor]]
+    part: Sequence[Evidence], head_scores: Sequence[Mapping[int, Sequence[float]]]
 ) -> dict[int, float]:
     """The routing coefficients of several tasks, once each sample of a part had a second pass with each.
 

@@ -17,11 +17,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mass_serve.kernels.heads import LEAST_COMMON, LEAST_SQUARE
+
 # Less than this is not left to 1: nothing is so certain.
 LEAST_REST = 1e-3
-# Of a mean of class vectors, its squared length: what is shorter is no direction that they have in common.
-LEAST_COMMON = 1e-2
-LEAST_SQUARE = 1e-6  # of what is left of an embedding or a class vector: shorter ones have no direction
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from mass_serve.engine.drawn_inputs import drawn_inputs
 from mass_serve.engine.evidence_search import EvidenceSearch
 from mass_serve.engine.execution import Execution
 from mass_serve.engine.exits import measured_prices
-from mass_serve.engine.heads import apply_heads
+from mass_serve.engine.heads import Heads
 from mass_serve.engine.loaded_store import LoadedStore
 from mass_serve.engine.loading import load_store
 from mass_serve.engine.options import GIB
@@ -138,9 +138,9 @@ class Suite:
     ) -> dict[int, list[tuple[int, int, Tensor]]]:
         """(task, label, head scores) of the second passes of every row."""
         embeddings = self.engine._second_passes.run(passes, inputs)
-        results = apply_heads(self.loaded.heads, passes, embeddings)
+        results = Heads(self.loaded.heads).results(passes, embeddings)
         return {
-            row: [(one.task, int(one.logits.argmax()), one.head_scores) for one in own]
+            row: [(one.task, int(one.logits.argmax()), torch.tensor(one.head_scores)) for one in own]
             for row, own in results.items()
         }
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
+from itertools import chain
 
 import torch
 from torch import Tensor
@@ -95,8 +97,8 @@ def replay(suite: Suite, record: Recorded, constants: Constants, name: ModeName)
     if mode.second_pass_margin:
         for row, evidence in enumerate(whole.samples()):
             tried = evidence.second_pass_candidates(mode)
-            scores = {one: record.second_scores[row, one] for one in tried}
-            if len(tried) > 1 and all(bool(own.isfinite().all()) for own in scores.values()):
+            scores: dict[int, list[float]] = {one: record.second_scores[row, one].tolist() for one in tried}
+            if len(tried) > 1 and all(map(math.isfinite, chain(*scores.values()))):
                 after = after_second_passes([evidence], [scores])
                 task[row] = max(after, key=after.__getitem__)
                 coefficient[row] = after[int(task[row])]

@@ -84,7 +84,7 @@ def test_texts_send_each_plan_as_a_whole_and_wait_for_downloads_alone(
 ) -> None:
     engine, texts = ready(text_store, "balanced"), ["one and two and three", "four", "five"]
     engine.classify(["one", "one and two"])  # what plans are asked for is known from here on
-    engine.classify(texts)  # products of heads have plans for so many rows
+    engine.classify(texts)  # products of class vectors have plans for so many rows
     alone = list[Tiling]()
     tile_map = SegmentPlan._tile_map
 
@@ -104,7 +104,7 @@ def test_a_batch_costs_few_copies_and_waits(built_of_all: Path, cuda: RecordedCu
     engine.classify(images)
     asked = counted(cuda, lambda: engine.classify(images))
     assert asked["replays"] == 3  # the first pass in two parts, and the second
-    assert asked["uploads"] == 1  # the pixels: the plans are those of the batch before
+    assert asked["uploads"] == 1  # the pixels: plans and heads are those of the batch before
     assert asked["downloads"] == asked["waits"] == 2  # evidence, and what the heads say
 
 
@@ -113,10 +113,10 @@ def test_what_a_batch_of_another_size_adds_is_a_plan_for_each_pass(
 ) -> None:
     engine = ready(built_of_all, "exact")
     images = pictures(MAX_BATCH)
-    for size in (MAX_BATCH, MAX_BATCH - 1):  # the first of each also makes plans for the products of heads
+    for size in (MAX_BATCH, MAX_BATCH - 1):  # the first of each also makes plans for class vectors' products
         engine.classify(images[:size])
     asked = counted(cuda, lambda: engine.classify(images))
-    assert asked["uploads"] == 1 + 3
+    assert asked["uploads"] == 1 + 3 + 1  # pixels, plans, and which head each embedding is for
     assert asked["waits"] == 2
 
 
@@ -127,7 +127,7 @@ def test_a_batch_of_many_tasks_tells_the_device_of_rows_in_few_copies(
     images = pictures(MAX_BATCH)
     engine.classify(images, answer="each")
     asked = counted(cuda, lambda: engine.classify(images, answer="each"))
-    # Pixels, the images that are in it for every task, those of second passes in the order of these, and the
-    # rows of embeddings by head.
+    # Pixels, the images that are in it for every task, those of second passes in the order of these, and
+    # which head each embedding is for.
     assert asked["uploads"] <= 1 + 1 + 2
     assert asked["downloads"] == asked["waits"] == 1

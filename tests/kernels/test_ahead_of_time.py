@@ -14,6 +14,7 @@ from benchmarks.aot_compile import H200, Variant
 from benchmarks.aot_variants import (
     attention_variant,
     attention_variants,
+    head_variants,
     product_variant,
     router_variants,
     row_variants,
@@ -117,6 +118,13 @@ def test_the_other_kernels_compile_well() -> None:
     variants = [one for one in (*row_variants(768), *router_variants()) if one.dtype == "bfloat16"]
     assert len({one.name for one in variants}) == 8
     assert [_problems(one) for one in variants] == [[]] * len(variants)
+
+
+@pytest.mark.parametrize("architecture", TARGETS)
+def test_the_kernels_of_heads_compile_well_for_every_architecture(architecture: str) -> None:
+    target = TARGETS[architecture]
+    variants = list(head_variants(target))
+    assert [_problems(one, target) for one in variants] == [[]] * len(variants)
 
 
 @pytest.mark.parametrize("architecture", TARGETS)

@@ -133,7 +133,7 @@ def test_a_kind_that_does_not_tell_tasks_apart_changes_nothing(router: EvidenceR
     whole = router.whole(energies, *rest, blind, EVERY)
     coefficients = (WEIGHTS.share * log_shares(energies, rest[0])).softmax(1)
     torch.testing.assert_close(whole.routing_coefficients, coefficients, atol=1e-5, rtol=1e-4)
-    added = whole.samples()[0].second_pass_scores({0: torch.zeros(3), 1: torch.tensor([0.9, 0.9, 0.0])})
+    added = whole.samples()[0].second_pass_scores({0: [0.0] * 3, 1: [0.9, 0.9, 0.0]})
     assert max(map(abs, added)) < 1e-4, "nor do such heads overrule anything after a second pass"
 
 
@@ -184,7 +184,7 @@ def test_equal_evidence_is_no_nan(router: EvidenceRouter) -> None:
     whole = router.whole(early.energies, *rest, EVERY[:1])
     assert whole.scores.isfinite().all()
     assert whole.likeness.isfinite().all()
-    after = after_second_passes(whole.samples(), [{0: torch.zeros(3), 1: torch.zeros(3)}])
+    after = after_second_passes(whole.samples(), [{0: [0.0] * 3, 1: [0.0] * 3}])
     assert after == pytest.approx({0: 0.2, 1: 0.2}, abs=1e-6)
 
 
@@ -211,9 +211,7 @@ def test_a_second_pass_counts_as_far_as_heads_differed_in_the_first(router: Evid
     ]
     together = float(whole.routing_coefficients[2, [1, 4]].sum())
     expected = together * softmax(np.array([scores]))[0]
-    after = after_second_passes(
-        whole.samples()[2:3], [{task: torch.tensor([0.5, *own]) for task, own in seen.items()}]
-    )
+    after = after_second_passes(whole.samples()[2:3], [{task: [0.5, *own] for task, own in seen.items()}])
     np.testing.assert_allclose(list(after.values()), expected, rtol=1e-3)
 
 
@@ -303,7 +301,9 @@ def test_second_passes_of_a_pool_count_together(router: EvidenceRouter) -> None:
     prior = Prior(torch.zeros(SAMPLES, dtype=torch.long))
     early = router.early(shares(SAMPLES, KINDS, TASKS), EVERY, prior)
     whole = whole_evidence(router, early, prior=prior).samples()
-    seen = [dict(zip((1, 4), random_head_scores(seed)[0, :2], strict=True)) for seed in range(SAMPLES)]
+    seen = [
+        dict(zip((1, 4), random_head_scores(seed)[0, :2].tolist(), strict=True)) for seed in range(SAMPLES)
+    ]
     added = torch.tensor([one.second_pass_scores(own) for one, own in zip(whole, seen, strict=True)]).sum(0)
     shared = (whole[0].scores[[1, 4]] + added).softmax(0)
     expected = shared * whole[0].routing_coefficients[[1, 4]].sum()

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from mass_serve.kernels.heads import LEAST_COMMON
 from mass_serve.router import HeadGeometry
-from mass_serve.router.head_scores import LEAST_COMMON
 
 WIDTH = 32
 

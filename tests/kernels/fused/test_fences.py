@@ -27,9 +27,11 @@ from mass_serve.kernels import (
 from mass_serve.kernels.attention.fused import first_attention, planned_attention
 from mass_serve.kernels.backend import backend
 from mass_serve.kernels.gate import gate
+from mass_serve.kernels.heads.fused import Heads
 from mass_serve.kernels.segment_plan import SegmentPlan
 from tests.interpreter import DEVICE
 from tests.kernels.fences import Fences
+from tests.kernels.heads import heads_of_each_kind
 from tests.kernels.projectors import random_projectors
 from tests.kernels.segmented import Case
 
@@ -133,6 +135,13 @@ def test_the_routers_kernels_touch_nothing_else() -> None:
     _same_between_fences(subspace_energies, x, directions)
     in_parts = TaskDirections.of(list(projectors), list(torch.rand(3, 38, device=DEVICE)), torch.bfloat16)
     _same_between_fences(subspace_energies, x.bfloat16(), in_parts)
+
+
+def test_the_kernels_of_heads_touch_nothing_else() -> None:
+    heads = [one.for_kernels() for one in heads_of_each_kind(129, DEVICE)]
+    items = torch.tensor([[0, 2], [1, 0], [2, 1], [3, 2], [4, 0]], dtype=torch.int32, device=DEVICE)
+    x = torch.randn(3, 129, device=DEVICE)
+    _same_between_fences(lambda x, items, *own: Heads(own)(x, items), x, items, *heads)
 
 
 @triton.jit  # type: ignore[untyped-decorator]
