@@ -137,5 +137,11 @@ def test_first_passes_that_compute_less_are_measured_beside_whole_ones(
     assert found["own MLPs 1/2"]["products"] == round(1 - 3 / 6 * 8 / 12 / 2, 4)
     assert found["every second"]["products"] == round(1 - 4 / 6 * 8 / 17, 4)
     assert found["every second, from the start"]["products"] == round(9 / 17, 4)
+    # Two by two of four by four.
+    smaller = found.pop("half resolution")
+    assert smaller["products"] == round(5 / 17, 4)
+    assert smaller["exact"] > 0.4
+    assert found["int8"]["products"] == 1
     assert all(own["exact"] > 0.7 for own in found.values())
     assert found["own MLPs 3/4"]["exact"] > 0.9
+    assert found["int8"]["exact"] > 0.9
