@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -39,6 +40,7 @@ from mass_serve.engine.queries import (
     batch_words,
     candidate_mask,
     prior_of,
+    send_pixels_ahead,
 )
 from mass_serve.engine.questions import EmbeddingQuestion, Question
 from mass_serve.engine.search import task_search
@@ -48,7 +50,7 @@ from mass_serve.engine.set_cache import SetCache, SetKey
 from mass_serve.engine.stages import StageClock
 from mass_serve.engine.warm_up import warm_up
 from mass_serve.inputs.texts import Text, TextTokenizer, Tokens, check_texts
-from mass_serve.kernels.transfers import selected_rows
+from mass_serve.kernels.transfers import UploadedStacks, selected_rows
 from mass_serve.model_store.errors import StoreError
 from mass_serve.model_store.format.entries import TaskEntry
 from mass_serve.model_store.store import Store
@@ -95,6 +97,7 @@ class Engine:
             form_chooser(execution, loaded.bank, self.set_cache),
         )
         self._heads = Heads(loaded.heads)
+        self._uploads = UploadedStacks(loaded.device)
         self._answers = AnswerMaker(loaded.heads, loaded.router)
 
     @classmethod
@@ -206,17 +209,20 @@ class Engine:
         warm_up(self._loaded, self._passes, self._search, self._heads, max_batch, self._embedding_pooling)
 
     @torch.inference_mode()
-    def classify_batch(self, queries: Sequence[AnyQuery]) -> BatchReport:
+    def classify_batch(self, queries: Sequence[AnyQuery], following: Sequence[AnyQuery] = ()) -> BatchReport:
         """Answers every query.
+
+        `following` are those of the next batch, where they are known: their pixels are sent to a GPU while
+        this batch runs there.
 
         Raises ValueError for a query whose pixels, words or candidates do not fit this store or its pool.
         """
         if not queries:
             return BatchReport([], {}, [], fallbacks=0)
         with device_turn(self._loaded.device):
-            return self._answered(queries)
+            return self._answered(queries, following)
 
-    def _answered(self, queries: Sequence[AnyQuery]) -> BatchReport:
+    def _answered(self, queries: Sequence[AnyQuery], following: Sequence[AnyQuery]) -> BatchReport:
         """The report of a batch that has queries."""
         clock = StageClock(self._loaded.device)
         candidates = candidate_mask(queries, self.tasks)
@@ -227,7 +233,7 @@ class Engine:
         embedded = {row for row, query in enumerate(queries) if query.embeds}
         answers: dict[int, AnyAnswer | None] = {}
         if whole := [one for one in second_passes if not one.each_token]:
-            answers |= self._classes(found, whole, embedded, inputs, prior, clock)
+            answers |= self._classes(found, whole, embedded, inputs, following, prior, clock)
         if of_tokens := [one for one in second_passes if one.each_token]:
             answers |= self._classes_of_tokens(found, of_tokens, embedded, queries, inputs, clock)
         return BatchReport(
@@ -245,12 +251,20 @@ class Engine:
         second_passes: Sequence[SecondPass],
         embedded: Collection[int],
         inputs: Batch,
+        following: Sequence[AnyQuery],
         prior: Prior | None,
         clock: StageClock,
     ) -> Mapping[int, AnyAnswer | None]:
-        """The answers for the samples that these second passes give an embedding, which some want alone."""
+        """The answers for the samples that these second passes give an embedding, which some want alone.
+
+        Pixels of the queries that follow are sent while the device runs second passes, before their results
+        are waited for.
+        """
         with clock.stage("second_pass"):
             embeddings = self._second_passes.run(second_passes, inputs)
+            if isinstance(self._loaded.preprocessing, ImagePreprocessor):
+                with suppress(ValueError):  # which the batch of these queries raises
+                    send_pixels_ahead(following, self.preprocessing, self._uploads)
         with clock.stage("heads"):
             rows = [row for row, one in enumerate(second_passes) if one.sample not in embedded]
             own = [second_passes[row] for row in rows]
@@ -357,7 +371,7 @@ class Engine:
         like, embedding = self.bank.like, self.architecture.embedding
         if isinstance(embedding, WordEmbedding):
             return batch_words(queries, embedding, like.device)
-        return batch_patches(queries, self.preprocessing, embedding.patch_size, like)
+        return batch_patches(queries, self.preprocessing, embedding.patch_size, like, self._uploads)
 
     def _search_tasks(
         self,
@@ -369,15 +383,8 @@ class Engine:
     ) -> list[SearchResult]:
         """A result for every sample; one that has a single candidate, or none, needs no search."""
         every_task = self._loaded.routed
-        results = [
-            SearchResult.embedded(row, task if query.candidates else None, self._embedding_pooling)
-            if query.embeds
-            else SearchResult.named(row, task, each_token=task not in every_task)
-            for row, (query, task) in enumerate(
-                zip(queries, candidates.int().argmax(1).tolist(), strict=True)
-            )
-        ]
         routed = (candidates.sum(1) > 1).nonzero().flatten()
+        results: dict[int, SearchResult] = {}
         if len(routed):
             samples = routed.tolist()
             of_routed = None if prior is None else prior.select(routed).of_tasks(len(every_task))
@@ -385,9 +392,18 @@ class Engine:
             modes = self._modes([queries[sample].mode for sample in samples])
             own = selected_rows(inputs, samples) if isinstance(inputs, Tensor) else inputs[samples]
             found = self._search.search(samples, own, among, of_routed, modes, clock)
-            for sample, result in zip(samples, found, strict=True):
-                results[sample] = result
-        return results
+            results = dict(zip(samples, found, strict=True))
+        if len(results) < len(queries):
+            for row, task in enumerate(candidates.int().argmax(1).tolist()):
+                if row not in results:
+                    results[row] = self._unrouted(row, queries[row], task)
+        return [results[row] for row in range(len(queries))]
+
+    def _unrouted(self, row: int, query: AnyQuery, task: int) -> SearchResult:
+        """The result for a sample whose only candidate, if it has one, is `task`."""
+        if query.embeds:
+            return SearchResult.embedded(row, task if query.candidates else None, self._embedding_pooling)
+        return SearchResult.named(row, task, each_token=task not in self._loaded.routed)
 
     def _modes(self, asked: Sequence[ModeName | None]) -> list[ModeName]:
         """The modes of queries. Raises ValueError for one that this engine does not have."""

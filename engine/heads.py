@@ -95,6 +95,7 @@ class Heads:
 
     def __init__(self, heads: Sequence[TaskHead]) -> None:
         self._heads = heads
+        self._classes = [len(one.head.weight) for one in heads]
         self._plain = {
             task for task, one in enumerate(heads) if one.head.hidden is None and not one.each_token
         }
@@ -145,7 +146,7 @@ class Heads:
         start = 0
         for task, own in rows.items():
             at = slice(start, start := start + len(own))
-            logits = said[at, : len(self._heads[task].head.weight)]
+            logits = said[at, : self._classes[task]]
             of_tasks[task] = _results(task, logits, scores[at], finite[at])
         return of_tasks
 

@@ -12,7 +12,7 @@ from mass_serve.backbone import Packed, WordEmbedding, patchify
 from mass_serve.engine.preprocessing import ImagePreprocessor
 from mass_serve.engine.priors import Priors, log_prior_rows
 from mass_serve.inputs.texts import Places
-from mass_serve.kernels.transfers import selected_rows, uploaded, uploaded_stack
+from mass_serve.kernels.transfers import UploadedStacks, selected_rows, uploaded, uploaded_stack
 from mass_serve.model_store.format.entries import TaskEntry
 from mass_serve.router import ModeName, Prior, Remembered
 
@@ -149,14 +149,46 @@ def batch_words(queries: Sequence[AnyQuery], embedding: WordEmbedding, device: t
 
 
 def batch_patches(
-    queries: Sequence[AnyQuery], preprocessing: ImagePreprocessor, patch_size: int, like: Tensor
+    queries: Sequence[AnyQuery],
+    preprocessing: ImagePreprocessor,
+    patch_size: int,
+    like: Tensor,
+    uploads: UploadedStacks | None = None,
 ) -> Tensor:
     """Normalised patches [B, (crop // p)^2, 3 p p], on the device and in the dtype of `like`.
 
-    Pixels that several queries share, one image for many tasks, are prepared once.
+    Pixels that several queries share, one image for many tasks, are prepared once. `uploads` may have been
+    sent them ahead.
 
     Raises ValueError for texts, and for pixels of another size or type than the preprocessing makes.
     """
+    images = _images(queries, preprocessing)
+    order, parts = [], []
+    for dtype, rows in _rows_by_dtype(images).items():
+        own = [images[row] for row in rows]
+        pixels = uploaded_stack(own, like.device) if uploads is None else uploads.stack(own)
+        parts.append(preprocessing.normalise(pixels) if dtype == torch.uint8 else pixels)
+        order += rows
+    normalised = parts[0] if len(parts) == 1 else torch.cat(parts)
+    normalised = selected_rows(normalised, sorted(range(len(order)), key=order.__getitem__))
+    patches = patchify(normalised.to(like.dtype), patch_size)
+    if len(images) == len(queries):
+        return patches
+    places = {id(image): row for row, image in enumerate(images)}
+    return selected_rows(patches, [places[id(query.pixels)] for query in queries if isinstance(query, Query)])
+
+
+def send_pixels_ahead(
+    queries: Sequence[AnyQuery], preprocessing: ImagePreprocessor, uploads: UploadedStacks
+) -> None:
+    """Begins to send what `batch_patches` will ask for. Raises as that does."""
+    images = _images(queries, preprocessing)
+    rows_by_dtype = _rows_by_dtype(images)
+    uploads.send_ahead([images[row] for row in rows] for rows in rows_by_dtype.values())
+
+
+def _images(queries: Sequence[AnyQuery], preprocessing: ImagePreprocessor) -> list[Tensor]:
+    """The pixels of all queries, those that several share once. Raises as `batch_patches` does."""
     expected = (3, preprocessing.crop, preprocessing.crop)
     of_images = [query for query in queries if isinstance(query, Query)]
     if len(of_images) != len(queries):
@@ -165,19 +197,13 @@ def batch_patches(
         if query.pixels.shape != expected or query.pixels.dtype not in (torch.uint8, torch.float32):
             found = f"{query.pixels.dtype} {tuple(query.pixels.shape)}"
             raise ValueError(f"pixels must be uint8 or float32 {expected}, got {found}")
-    images = list({id(query.pixels): query.pixels for query in of_images}.values())
-    # Bytes and numbers that are normalised already are sent to the device as one tensor of each.
-    order, parts = [], []
+    return list({id(query.pixels): query.pixels for query in of_images}.values())
+
+
+def _rows_by_dtype(images: Sequence[Tensor]) -> dict[torch.dtype, list[int]]:
+    """Which images are bytes and which are normalised already: each kind is sent as one tensor."""
+    rows: dict[torch.dtype, list[int]] = {}
     for dtype in (torch.uint8, torch.float32):
-        rows = [row for row, image in enumerate(images) if image.dtype == dtype]
-        if rows:
-            pixels = uploaded_stack([images[row] for row in rows], like.device)
-            parts.append(preprocessing.normalise(pixels) if dtype == torch.uint8 else pixels)
-            order += rows
-    normalised = parts[0] if len(parts) == 1 else torch.cat(parts)
-    normalised = selected_rows(normalised, sorted(range(len(order)), key=order.__getitem__))
-    patches = patchify(normalised.to(like.dtype), patch_size)
-    if len(images) == len(queries):
-        return patches
-    places = {id(image): row for row, image in enumerate(images)}
-    return selected_rows(patches, [places[id(query.pixels)] for query in of_images])
+        if own := [row for row, image in enumerate(images) if image.dtype == dtype]:
+            rows[dtype] = own
+    return rows

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from operator import is_
 
 import torch
 from torch import Tensor
@@ -25,6 +26,47 @@ def uploaded_stack(tensors: Sequence[Tensor], device: torch.device) -> Tensor:
     first = tensors[0]
     room = torch.empty(len(tensors), *first.shape, dtype=first.dtype, pin_memory=True)
     return torch.stack(list(tensors), out=room).to(device, non_blocking=True)
+
+
+class UploadedStacks:
+    """Stacks of tensors of the host on a device; a GPU may be sent them before they are asked for.
+
+        uploads.send_ahead([tensors])  # while kernels run
+        uploads.stack(tensors)         # has been copied beside them
+
+    What is sent ahead is copied on a stream of its own, from pinned memory that PyTorch hands out anew only
+    when that copy is over. Whoever asks for it has the kernels wait for the copy, and not the host.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._stream: torch.cuda.Stream | None = None
+        if device.type == "cuda":
+            self._stream = torch.cuda.Stream(device=device)  # type: ignore[no-untyped-call]
+        self._ahead: list[tuple[list[Tensor], Tensor, torch.cuda.Event]] = []
+
+    def send_ahead(self, stacks: Iterable[Sequence[Tensor]]) -> None:
+        """Begins to copy stacks in place of those that were sent ahead before; nothing on a CPU."""
+        if self._stream is None:
+            return
+        self._ahead = []
+        for tensors in stacks:
+            with torch.cuda.stream(self._stream):
+                stack = uploaded_stack(tensors, self._device)
+                copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
+                copied.record(self._stream)
+            self._ahead.append((list(tensors), stack, copied))
+
+    def stack(self, tensors: Sequence[Tensor]) -> Tensor:
+        """Tensors stacked on the device: those that were sent ahead, if they are the same, or sent now."""
+        for place, (sent, stack, copied) in enumerate(self._ahead):
+            if len(sent) == len(tensors) and all(map(is_, sent, tensors)):
+                del self._ahead[place]
+                calling = torch.cuda.current_stream(self._device)
+                calling.wait_event(copied)
+                stack.record_stream(calling)  # its memory is another's only after what is launched from here
+                return stack
+        return uploaded_stack(tensors, self._device)
 
 
 def pinned_zeros(length: int, dtype: torch.dtype, device: torch.device) -> Tensor:

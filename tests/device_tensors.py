@@ -64,6 +64,9 @@ class DeviceTensor(Tensor):
         made.held = held
         return made
 
+    def record_stream(self, _: Any) -> None:
+        """Memory is never another tensor's here."""
+
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         own = kwargs or {}

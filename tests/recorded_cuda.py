@@ -99,6 +99,11 @@ class Stream:
     def wait_stream(self, other: Stream) -> None:
         """Costs the host nothing."""
 
+    def wait_event(self, event: Event) -> None:
+        """Costs the host nothing. Counts that what another stream did is waited for."""
+        if event.stream not in (None, self):
+            self._cuda.counts["waits of streams"] += 1
+
     def synchronize(self) -> None:
         self._cuda.waits("a stream")
 
@@ -109,9 +114,11 @@ class Event:
     def __init__(self, cuda: RecordedCuda) -> None:
         self._cuda = cuda
         self.seconds = 0.0
+        self.stream: Stream | None = None  # that it was recorded in
 
-    def record(self, stream: Stream | None = None) -> None:  # noqa: ARG002 - there is one
+    def record(self, stream: Stream | None = None) -> None:
         self.seconds = time.perf_counter()
+        self.stream = stream
 
     def synchronize(self) -> None:
         self._cuda.waits("an event")

@@ -45,6 +45,7 @@ def test_a_load_that_fails_beside_the_batches_ends_the_benchmark(monkeypatch: py
 def test_images_are_decoded_and_answered() -> None:
     figures = served_gpu.images_per_second(STORE, "cpu", batch=2, batches=2, workers=2)
     assert figures["images_per_second_exact"] > 0
+    assert figures["images_per_second_exact_sent_ahead"] > 0
 
 
 def test_what_is_served_is_built_measured_and_held_against_a_dense_pass(

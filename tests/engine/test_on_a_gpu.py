@@ -6,14 +6,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 from torch import Tensor
 
 from mass_serve.backbone.planned_passes import PlannedPasses
-from mass_serve.engine import Engine, EngineOptions, StoreSource
+from mass_serve.engine import Engine, EngineOptions, Query, StoreSource
 from mass_serve.engine.execution import Execution
 from mass_serve.kernels.segment_plan import SegmentPlan, Tiling
+from mass_serve.kernels.transfers import UploadedStacks
 from mass_serve.router import MODE_NAMES, ModeName
+from tests.device_tensors import THERE
 from tests.recorded_cuda import RecordedCuda, recorded_cuda
 
 MAX_BATCH = 8
@@ -32,6 +35,13 @@ def ready(store: Path, mode: ModeName | None = None) -> Engine:
 
 def pictures(count: int) -> list[Image.Image]:
     return [Image.linear_gradient("L").convert("RGB") for _ in range(count)]
+
+
+def queries(engine: Engine, seed: int) -> list[Query]:
+    """A full batch of noise."""
+    crop, generator = engine.preprocessing.crop, torch.Generator().manual_seed(seed)
+    pixels = torch.randint(0, 256, (MAX_BATCH, 3, crop, crop), generator=generator, dtype=torch.uint8)
+    return [Query(image) for image in pixels.unbind()]
 
 
 def counted(cuda: RecordedCuda, run: Callable[[], object]) -> dict[str, int]:
@@ -118,6 +128,51 @@ def test_what_a_batch_of_another_size_adds_is_a_plan_for_each_pass(
     asked = counted(cuda, lambda: engine.classify(images))
     assert asked["uploads"] == 1 + 3 + 1  # pixels, plans, and which head each embedding is for
     assert asked["waits"] == 2
+
+
+def test_pixels_of_the_batch_that_follows_are_sent_while_one_runs(
+    built_of_all: Path, cuda: RecordedCuda
+) -> None:
+    engine = ready(built_of_all, "exact")
+    first, second, third = (queries(engine, seed) for seed in range(3))
+    engine.classify_batch(first)
+    sending = counted(cuda, lambda: engine.classify_batch(first, second))
+    assert (sending["uploads"], sending["waits"]) == (1 + 1, 2)
+    sent = counted(cuda, lambda: engine.classify_batch(second))
+    assert (sent.get("uploads", 0), sent["waits"]) == (0, 2)
+    assert sent["waits of streams"] == 1, "kernels wait for the copy"
+    engine.classify_batch(first, second)
+    other = counted(cuda, lambda: engine.classify_batch(third))
+    assert other["uploads"] == 1, "what was sent is of other images"
+    assert "waits of streams" not in other
+
+
+@pytest.mark.usefixtures("cuda")
+def test_pixels_that_were_sent_ahead_are_those_of_their_images() -> None:
+    uploads, images = UploadedStacks(THERE), [torch.full((3, 2, 2), value) for value in range(4)]
+    uploads.send_ahead([images[:2], images[2:]])
+    for own in (images[2:], images[1:3], images[:2], images[2:]):
+        found = uploads.stack(own)
+        assert found.device == THERE
+        assert torch.equal(found.cpu(), torch.stack(own))
+
+
+def test_sending_ahead_waits_for_nothing_while_another_thread_captures(cuda: RecordedCuda) -> None:
+    uploads, images = UploadedStacks(THERE), [torch.ones(3, 2, 2)]
+    cuda.begin_capture()
+    uploads.send_ahead([images])
+    uploads.stack(images)
+    cuda.end_capture()
+    assert cuda.forbidden == []
+
+
+@pytest.mark.usefixtures("cuda")
+def test_queries_that_follow_and_do_not_fit_fail_in_their_own_batch(built_of_all: Path) -> None:
+    engine = ready(built_of_all, "exact")
+    wrong = [Query(torch.zeros(3, 1, 1, dtype=torch.uint8))]
+    assert len(engine.classify_batch(queries(engine, 0), wrong).answers) == MAX_BATCH
+    with pytest.raises(ValueError, match="pixels must be"):
+        engine.classify_batch(wrong)
 
 
 def test_a_batch_of_many_tasks_tells_the_device_of_rows_in_few_copies(
