@@ -20,9 +20,11 @@ from mass_serve.kernels import (
     OneTask,
     Rows,
     SeveralTasks,
+    SmallSides,
     directions_of,
 )
 from mass_serve.kernels.backend import backend_for
+from mass_serve.kernels.low_rank.deltas import is_small
 from mass_serve.merging import DenseDelta, TaskChange, TaskSingularVectors, core_factors, merged_parameter
 from mass_serve.merging.threads import side_by_side
 
@@ -70,6 +72,7 @@ class ExpertBank:
         self._fused = backend_for(self.device) == "fused"
         # By parameter that has blocks: the rank of every task.
         self.ranks = ranks_by_parameter(task_ranks, self.forms)
+        self._small = frozenset() if self._fused else self._small_linears()
         self.tasks = ResidentTasks(resident_bytes)
         self._routing = frozenset(routing)
         # Of each task, the right side V_t and the singular values of routing parameters.
@@ -223,6 +226,8 @@ class ExpertBank:
             return shape.numel() * item
         changing = self._changing(parameter, tasks)
         ranks = [self.ranks[parameter][task] for task in changing]
+        if parameter in self._small:
+            return SmallSides.nbytes_of(sum(ranks), shape)
         if len(ranks) < 2:
             return sum(ranks) * (FACTOR_BYTES if self._packed.intersection(changing) else item)
         return sum(ranks) * sum(shape) * item if self._fused else 2 * sum(ranks) ** 2 * FACTOR_BYTES
@@ -308,18 +313,21 @@ class ExpertBank:
         vectors = [self._singular_vectors(held[task], parameter) for task in places]
         factors = iter(core_factors(vectors, [[places[task] for task in tasks] for tasks in several]))
         changes: list[Delta] = []
+        small = parameter in self._small
         for tasks, bias in zip(changing, biases, strict=True):
             blocks = tuple(held[task].blocks[parameter] for task in tasks)
             if not tasks:
                 changes.append(BaseOnly(bias))
             elif len(tasks) == 1:
                 s = held[tasks[0]].singular_values[parameter]
-                changes.append(OneTask.of(blocks[0], s, bias, self._dtype))
+                one = OneTask.of(blocks[0], s, bias, torch.float32 if small else self._dtype)
+                changes.append(SmallSides.of(one) if small else one)
             elif self._fused:
                 changes.append(SeveralTasks.of(blocks, *next(factors), bias).folded(self._dtype))
             else:
                 left, right = next(factors)
-                changes.append(SeveralTasks.of(blocks, left.float(), right.float(), bias))
+                several_tasks = SeveralTasks.of(blocks, left.float(), right.float(), bias)
+                changes.append(SmallSides.of(several_tasks) if small else several_tasks)
         return changes
 
     def _own_weights(
@@ -339,6 +347,12 @@ class ExpertBank:
 
     def _bias(self, linear: str, changed: Mapping[str, Tensor]) -> Tensor | None:
         return changed.get(bias_of(linear), self.pretrained.get(bias_of(linear)))
+
+    def _small_linears(self) -> frozenset[str]:
+        """The weights, but for tables of words, whose changes are small sides on a CPU."""
+        part = self.architecture.embedding
+        tables = set(map(weight_of, part.linears)) if self.architecture.reads_text else set()
+        return frozenset(name for name in self.ranks.keys() - tables if is_small(self.forms[name].shape))
 
     def _changed(self, parameters: Collection[str], tasks: Sequence[int]) -> list[str]:
         return [name for name in parameters if self._is_changed(name, tasks)]

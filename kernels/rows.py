@@ -96,6 +96,14 @@ def put_sum_(y: Tensor, start: Tensor, x: Tensor, weight_t: Tensor) -> None:
             torch.addmm(start, x, weight_t, out=y)
 
 
+def put_product_(y: Tensor, x: Tensor, weight_t: Tensor) -> None:
+    """`y = x @ weight_t` in place, the bits of `product`, for y [N, d_out] whose rows may lie apart."""
+    if is_stable(x.shape[0], weight_t.shape[1]):
+        torch.mm(x, weight_t, out=y)
+    else:
+        y.copy_(product(x, weight_t))
+
+
 def product(x: Tensor, weight_t: Tensor) -> Tensor:
     """`x @ weight_t` [N, d_out] for x [N, d_in] and weight_t [d_in, d_out]."""
     rows, columns = x.shape[0], weight_t.shape[1]

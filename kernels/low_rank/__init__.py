@@ -17,6 +17,7 @@ from mass_serve.kernels.low_rank.deltas import (
     MaterialisedWeight,
     OneTask,
     SeveralTasks,
+    SmallSides,
     TaskBlock,
 )
 from mass_serve.kernels.quantised import QuantisedWeight, quantised_product_
@@ -31,6 +32,7 @@ __all__ = [
     "MaterialisedWeight",
     "OneTask",
     "SeveralTasks",
+    "SmallSides",
     "TaskBlock",
     "linear",
     "segmented_linear",

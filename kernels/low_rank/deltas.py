@@ -4,6 +4,7 @@
     W_i = W + U_t diag(s) V_t          `OneTask`
     W_i = W + U_i L M V_i              `SeveralTasks`
     W_i = W + left^T right             `FoldedSides`
+    the same of a small linear         `SmallSides`
     W_i                                `MaterialisedWeight`
 
 U_t and V_t are a task's block, U_i and V_i those of several tasks side by side. L, M and the folded
@@ -16,13 +17,19 @@ weights (`OneTask.of`, `SeveralTasks.of`), and never in a product.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from mass_serve.kernels.packed_rows import PackedRows, Rows, lengths_of, numbers_of
+from mass_serve.kernels.rows import padded_column_count
+
+# Numbers of a weight: encoders 128 wide, and their MLPs, are below it, those 384 wide above.
+SMALL_WEIGHT = 1 << 17
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,6 +156,62 @@ class FoldedSides:
 
 
 @dataclass(frozen=True, eq=False)
+class SmallSides:
+    """Two factors of the segment's own in float32, of which the last row is the bias:
+
+        W_i x + b_i = W x + left^T [right_t^T x, 1]
+
+    In a small linear beginning an operation takes as long as it computes. Blocks that lie there as they are
+    multiplied by leave two for a segment, where shared ones take four to eleven.
+    """
+
+    right_t: Tensor  # [d_in, K]: K is a multiple of what a product takes without a copy
+    left: Tensor  # [K + 1, d_out]; the last row is b_i, or zeros in a linear without bias
+
+    @classmethod
+    def of(cls, change: OneTask | SeveralTasks) -> SmallSides:
+        """The same change, as rounded as its blocks are."""
+        if isinstance(change, OneTask):
+            s = change.singular_values.float().unsqueeze(1)
+            right, left = (
+                numbers_of(change.block.vh, torch.float32),
+                numbers_of(change.block.u_t, s.dtype) * s,
+            )
+        else:
+            right, left = folded_sides(change.blocks, change.left, change.right, torch.float32)
+        missing = padded_column_count(len(right)) - len(right)
+        bias = left.new_zeros(left.shape[1]) if change.bias is None else change.bias.float()
+        below = torch.cat([left.new_zeros(missing, left.shape[1]), bias.unsqueeze(0)])
+        return cls(F.pad(right.T, (0, missing)).contiguous(), torch.cat([left, below]))
+
+    @property
+    def bias(self) -> Tensor:
+        """b_i [d_out] float32 (a view)"""
+        return self.left[-1]
+
+    @property
+    def rank(self) -> int:
+        """K"""
+        return self.right_t.shape[1]
+
+    @staticmethod
+    def nbytes_of(rank: int, weight_shape: Sequence[int]) -> int:
+        """The memory of sides of so many summed ranks of a linear [d_out, d_in]."""
+        d_out, d_in = weight_shape
+        rank = padded_column_count(rank)
+        return (rank * d_in + (rank + 1) * d_out) * torch.float32.itemsize
+
+    @property
+    def nbytes(self) -> int:
+        """The memory of both sides, the bias among them."""
+        return self.right_t.nbytes + self.left.nbytes
+
+    def output_rows(self, rows: slice) -> SmallSides:
+        """The change of those rows of the matrix (views)."""
+        return SmallSides(self.right_t, self.left[:, rows])
+
+
+@dataclass(frozen=True, eq=False)
 class MaterialisedWeight:
     """A materialised segment: its merged weight in place of the shared one."""
 
@@ -165,7 +228,12 @@ class MaterialisedWeight:
         return MaterialisedWeight(self.weight[rows], _rows(self.bias, rows))
 
 
-Delta = BaseOnly | OneTask | SeveralTasks | FoldedSides | MaterialisedWeight
+Delta = BaseOnly | OneTask | SeveralTasks | FoldedSides | SmallSides | MaterialisedWeight
+
+
+def is_small(weight_shape: Sequence[int]) -> bool:
+    """Tells whether a linear [d_out, d_in] is one that has `SmallSides` on a CPU."""
+    return math.prod(weight_shape) <= SMALL_WEIGHT
 
 
 def folded_sides(

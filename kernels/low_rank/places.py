@@ -13,6 +13,7 @@ from mass_serve.kernels.low_rank.deltas import (
     MaterialisedWeight,
     OneTask,
     SeveralTasks,
+    SmallSides,
     TaskBlock,
 )
 from mass_serve.kernels.packed_rows import PackedRows
@@ -35,8 +36,8 @@ class LinearPlace:
 def linear_fields(delta: Delta, weight: Tensor) -> Fields:
     """A segment's fields in one linear (see `kernels.records`): addresses in tensors of the arguments.
 
-    Raises ValueError for weights that are not contiguous, for a block of another dtype and for a core that
-    is not folded.
+    Raises ValueError for weights that are not contiguous, for a block of another dtype, for a core that is
+    not folded and for small sides.
     """
     fields: Fields = {LinearField.WEIGHT: address(weight), LinearField.BIAS: address(delta.bias)}
     match delta:
@@ -50,6 +51,8 @@ def linear_fields(delta: Delta, weight: Tensor) -> Fields:
             return fields | _block_fields(block, weight) | {LinearField.SCALE: address(delta.singular_values)}
         case SeveralTasks():
             raise ValueError(f"the core of {len(delta.blocks)} tasks must be folded")
+        case SmallSides():
+            raise ValueError("small sides are for a CPU")
 
 
 def _block_fields(block: TaskBlock, weight: Tensor) -> Fields:

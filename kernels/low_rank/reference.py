@@ -7,14 +7,15 @@ blocks of its tasks side by side as U_i and V_i:
     y = x W^T + b_i + ((x V_t^T) * s) U_t^T              OneTask
     y = x W^T + b_i + (((x V_i^T) M_i^T) L_i^T) U_i^T    SeveralTasks
     y = x W^T + b_i + (x right_i^T) left_i               FoldedSides
+    y = x W^T + [x right_i^T, 1] left_i                  SmallSides
     y = x W_i^T + b_i                                    MaterialisedWeight
 
 so that a segment's weight is `W + U_i C_i V_i` but for the first form: `C_i = L_i M_i`, `right_i = M_i V_i`
 and `left_i^T = U_i L_i`. Then `y = act(y) + skip`, where an activation or a skip connection is given. What
 several tasks add by a core is computed in float32 between x and y: where two of them are nearly equal, large
 numbers cancel in it, but not in the folded sides, whose rows are orthogonal.
-Small blocks of one task that has a bias of its own change bfloat16 by sums in float32, too, which costs
-less there.
+What small sides add is computed in float32, too: oneDNN takes longer to begin a product of bfloat16 than such
+a product takes.
 x [N, d_in], y and skip [N, d_out], W [d_out, d_in], all of one floating dtype, but that W may be in any
 form of `kernels.weights`; blocks may be of another dtype, of fewer bits, or packed, and are widened just
 before the product, one side at a time. Nothing is mutated.
@@ -25,12 +26,14 @@ segment's weights alone (see `kernels.rows`).
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from itertools import groupby, pairwise
 
 import torch
 from torch import Tensor
 
 from mass_serve.kernels.activation_names import Activation
+from mass_serve.kernels.activations import activate_
 from mass_serve.kernels.low_rank.deltas import (
     BaseOnly,
     Delta,
@@ -38,15 +41,22 @@ from mass_serve.kernels.low_rank.deltas import (
     MaterialisedWeight,
     OneTask,
     SeveralTasks,
+    SmallSides,
     TaskBlock,
+    is_small,
 )
 from mass_serve.kernels.packed_rows import numbers_of, with_more_rows
-from mass_serve.kernels.rows import add_product_, padded_column_count, product, put_sum_
-from mass_serve.kernels.weights import Weight, finished
-
-# Numbers of V_t, of which a sample has few rows: what oneDNN does before it multiplies bfloat16 takes 12
-# microseconds, and the product in float32 2 to 5 (one thread, 17 rows of 128, and 16 or fewer directions).
-SMALL_BLOCK = 1 << 13
+from mass_serve.kernels.quantised import QuantisedWeight
+from mass_serve.kernels.reordered import ReorderedWeight
+from mass_serve.kernels.rows import (
+    add_product_,
+    padded_column_count,
+    padded_row_count,
+    product,
+    put_product_,
+    put_sum_,
+)
+from mass_serve.kernels.weights import Weight, base_product, finished
 
 
 def segmented_linear(
@@ -65,21 +75,62 @@ def segmented_linear(
         raise ValueError(
             f"{len(deltas)} segments over {x.shape[0]} rows do not fit offsets {tuple(row_offsets)}"
         )
-    y = x.new_empty(x.shape[0], weight.shape[0])
     sizes = [stop - start for start, stop in pairwise(row_offsets)]
-    # The base product comes last: what it adds to, a segment's rows, then leave the cache only once.
-    for delta, own_x, own_y in zip(deltas, x.split_with_sizes(sizes), y.split_with_sizes(sizes), strict=True):
-        if own_x.shape[0]:
-            _begin_(own_y, own_x, delta)
+    if x.dtype == torch.float32 and not isinstance(weight, QuantisedWeight) and is_small(weight.shape):
+        y = _base_first(x, weight, deltas, row_offsets, sizes)
+        y = y if activation is None else activate_(y, activation)
+    else:
+        y = _base_last(x, weight, deltas, row_offsets, sizes, activation)
+    return y if skip is None else y.add_(skip)
+
+
+def _base_first(
+    x: Tensor,
+    weight: Tensor | ReorderedWeight,
+    deltas: Sequence[Delta],
+    row_offsets: Sequence[int],
+    sizes: Sequence[int],
+) -> Tensor:
+    """The linear without activation in float32, which rounds nothing between one sum and the next.
+
+    What is added to a small linear's product is still in the cache, which spares the copies of the other way.
+    """
+    if any(isinstance(delta, MaterialisedWeight) for delta in deltas):
+        y = x.new_empty(x.shape[0], weight.shape[0])
+        for run, has_base in _runs(deltas, row_offsets):
+            if has_base:
+                y[run] = base_product(x[run], weight)
+    else:
+        y = base_product(x, weight)
+    return _with_own(y, x, deltas, tuple(sizes))
+
+
+def _base_last(
+    x: Tensor,
+    weight: Weight,
+    deltas: Sequence[Delta],
+    row_offsets: Sequence[int],
+    sizes: Sequence[int],
+    activation: Activation | None,
+) -> Tensor:
+    """The linear and its activation, the base product last, which adds to the rest and rounds once."""
+    if any(isinstance(delta, SmallSides) for delta in deltas):
+        wide = x.new_zeros(x.shape[0], weight.shape[0], dtype=torch.float32)
+        y = _with_own(wide, x.float(), deltas, tuple(sizes)).to(x.dtype)
+    else:
+        y = x.new_empty(x.shape[0], weight.shape[0])
+        for delta, own_x, own_y in zip(
+            deltas, x.split_with_sizes(sizes), y.split_with_sizes(sizes), strict=True
+        ):
+            if own_x.shape[0]:
+                _begin_(own_y, own_x, delta)
     if any(isinstance(delta, MaterialisedWeight) for delta in deltas):
         finish = [
             finished(y[run], x[run], weight if has_base else None, activation)
             for run, has_base in _runs(deltas, row_offsets)
         ]
-        y = torch.cat([y[:0], *finish])
-    else:
-        y = finished(y, x, weight, activation)
-    return y if skip is None else y.add_(skip)
+        return torch.cat([y[:0], *finish])
+    return finished(y, x, weight, activation)
 
 
 def _runs(deltas: Sequence[Delta], row_offsets: Sequence[int]) -> Iterator[tuple[slice, bool]]:
@@ -91,26 +142,72 @@ def _runs(deltas: Sequence[Delta], row_offsets: Sequence[int]) -> Iterator[tuple
             yield slice(bounds[0], bounds[-1]), not materialised
 
 
+def _with_own(y: Tensor, x: Tensor, deltas: Sequence[Delta], sizes: tuple[int, ...]) -> Tensor:
+    """The base product y [N, d_out] float32 with what each segment's product and bias are beside it.
+
+    Where a segment has no base product, y is undefined. It is overwritten.
+    """
+    padded_sizes = tuple(map(padded_row_count, sizes))
+    if padded_sizes == sizes:
+        _add_own_(y, x, deltas, sizes)
+        return y
+    # Once for all segments: each would be padded by itself, and in both products.
+    padded, back = _padded_rows(sizes, padded_sizes)
+    y = y[padded]
+    _add_own_(y, x[padded], deltas, padded_sizes)
+    return y[back]
+
+
+@lru_cache(maxsize=256)
+def _padded_rows(sizes: tuple[int, ...], padded_sizes: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """Which rows stand in segments that are filled up with any rows, and where each row is there."""
+    padded, back = list[int](), list[int]()
+    start = 0
+    for size, padded_size in zip(sizes, padded_sizes, strict=True):
+        back += range(len(padded), len(padded) + size)
+        padded += range(start, start + size)
+        padded += [start] * (padded_size - size)
+        start += size
+    with torch.inference_mode(mode=False):  # they outlive it
+        return torch.tensor(padded), torch.tensor(back)
+
+
+def _add_own_(y: Tensor, x: Tensor, deltas: Sequence[Delta], sizes: Sequence[int]) -> None:
+    """The same in place, for segments of as many rows as products are computed with."""
+    rank = max((delta.rank for delta in deltas if isinstance(delta, SmallSides)), default=0)
+    room = x.new_ones(x.shape[0], rank + 1)
+    rows = (rows.split_with_sizes(sizes) for rows in (y, x, room, room[:, :rank]))
+    for delta, own_y, own_x, along, product_of_x in zip(deltas, *rows, strict=True):
+        if isinstance(delta, SmallSides):
+            unused = rank - delta.rank
+            put_product_(product_of_x[:, unused:] if unused else product_of_x, own_x, delta.right_t)
+            add_product_(own_y, along[:, unused:] if unused else along, delta.left)
+        elif own_x.shape[0]:
+            _add_other_(own_y, own_x, delta)
+
+
+def _add_other_(y: Tensor, x: Tensor, delta: Delta) -> None:
+    """The same for one segment without small sides."""
+    if isinstance(delta, MaterialisedWeight):
+        own = y.to(delta.weight.dtype)
+        _begin_(own, x.to(own.dtype), delta)
+        y.copy_(own)
+        return
+    if delta.bias is not None:
+        y.add_(delta.bias)
+    _add_change_(y, x, delta)
+
+
 def _begin_(y: Tensor, x: Tensor, delta: Delta) -> None:
     """Makes y [n, d_out] the segment's bias and what its product has beyond the shared weight's."""
     if isinstance(delta, OneTask) and delta.bias is not None:
-        if y.dtype == torch.bfloat16 and delta.block.rank * x.shape[1] <= SMALL_BLOCK:
-            wide = y.new_empty(y.shape, dtype=torch.float32)
-            _put_one_task_(wide, x.float(), delta, delta.bias.float())
-            y.copy_(wide)
-        else:
-            _put_one_task_(y, x, delta, delta.bias)
+        put_sum_(y, delta.bias, _scaled(x, delta), numbers_of(delta.block.u_t, x.dtype))
         return
     if delta.bias is None:
         y.zero_()
     else:
         y.copy_(delta.bias)
     _add_change_(y, x, delta)
-
-
-def _put_one_task_(y: Tensor, x: Tensor, delta: OneTask, bias: Tensor) -> None:
-    """`y = bias + ((x V_t^T) * s) U_t^T` [n, d_out], computed in the dtype of x."""
-    put_sum_(y, bias, _scaled(x, delta), numbers_of(delta.block.u_t, x.dtype))
 
 
 def _add_change_(y: Tensor, x: Tensor, delta: Delta) -> None:
@@ -126,6 +223,8 @@ def _add_change_(y: Tensor, x: Tensor, delta: Delta) -> None:
             add_product_(y, _scaled(x, delta), numbers_of(delta.block.u_t, y.dtype))
         case SeveralTasks():
             _add_several_(y, x, delta)
+        case SmallSides():  # whose bias is no tensor of its own
+            raise TypeError("small sides are added in float32, with their bias")
 
 
 def _scaled(x: Tensor, delta: OneTask) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -10,7 +10,8 @@ from torch import Tensor
 
 from mass_serve.backbone import DenseWeights, ExpertBank, ExpertSet, patchify, run
 from mass_serve.backbone.weights.segmented import SegmentedWeights
-from mass_serve.kernels import BaseOnly, OneTask, SeveralTasks, group_by_expert_set
+from mass_serve.kernels import BaseOnly, OneTask, SeveralTasks, SmallSides, group_by_expert_set
+from mass_serve.kernels.low_rank.deltas import SMALL_WEIGHT
 from mass_serve.merging import TaskSingularVectors
 from tests import tiny
 from tests.tiny import CONFIG
@@ -45,14 +46,30 @@ def _forward(bank: ExpertBank, sets: list[tuple[int, ...]], patches: Tensor, *, 
     return embeddings
 
 
-@pytest.fixture(scope="module", params=["one rank", "ranks of their own", "packed and plain"])
+KINDS = ["one rank", "ranks of their own", "packed and plain"]
+
+
+@pytest.fixture(scope="module", params=KINDS)
 def bank(request: pytest.FixtureRequest) -> ExpertBank:
+    """Four tasks over an encoder whose linears are small."""
+    return _bank(request.param)
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def large_bank(request: pytest.FixtureRequest) -> Iterator[ExpertBank]:
+    """The same with linears that count as large ones, whose blocks are shared."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mass_serve.kernels.low_rank.deltas.SMALL_WEIGHT", 0)
+        yield _bank(request.param)
+
+
+def _bank(kind: str) -> ExpertBank:
     makers: dict[str, Callable[..., ExpertBank]] = {
         "one rank": tiny.bank,
         "ranks of their own": tiny.ragged_bank,
         "packed and plain": tiny.packed_bank,
     }
-    return makers[request.param](CONFIG, tiny.pretrained(CONFIG), tasks=4)
+    return makers[kind](CONFIG, tiny.pretrained(CONFIG), tasks=4)
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +99,12 @@ def test_every_sample_gets_its_own_merged_model(
     for sample, tasks in enumerate(SETS):
         alone = run(CONFIG, dense_models[tasks], patches[sample : sample + 1].double()).embedding
         torch.testing.assert_close(embeddings[sample].double(), alone[0], atol=5e-5, rtol=5e-5)
+
+
+@torch.inference_mode()
+def test_shared_blocks_run_as_merged_weights_do(large_bank: ExpertBank, patches: Tensor) -> None:
+    shared, merged = (_forward(large_bank, SETS, patches, materialised=form) for form in (False, True))
+    torch.testing.assert_close(shared, merged, atol=1e-4, rtol=1e-4)
 
 
 @torch.inference_mode()
@@ -117,13 +140,23 @@ def test_the_announced_size_of_a_set_is_its_size(
     assert expert_set.nbytes == bank.expert_set_nbytes(tasks, materialised=materialised)
 
 
+@pytest.mark.parametrize("tasks", [(1,), (0, 3), (0, 1, 2)])
+def test_the_announced_size_of_a_set_of_shared_blocks_is_its_size(
+    large_bank: ExpertBank, tasks: tuple[int, ...]
+) -> None:
+    expert_set: ExpertSet = large_bank.expert_set(tasks, materialised=False)
+    assert expert_set.nbytes == large_bank.expert_set_nbytes(tasks, materialised=False)
+
+
+@pytest.mark.parametrize("small_weight", [0, SMALL_WEIGHT])
 @pytest.mark.parametrize("noise", [1e-1, 1e-3])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 2e-3), (torch.bfloat16, 5e-2)])
 @torch.inference_mode()
 def test_nearly_equal_tasks_run_low_rank_as_they_run_merged(
-    noise: float, dtype: torch.dtype, tolerance: float
+    noise: float, dtype: torch.dtype, tolerance: float, small_weight: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Large numbers cancel in the cores of such tasks; relative to what the experts change at all."""
+    monkeypatch.setattr("mass_serve.kernels.low_rank.deltas.SMALL_WEIGHT", small_weight)
     torch.manual_seed(0)
     pretrained = tiny.pretrained(CONFIG, dtype)
     bank = tiny.nearly_equal_tasks(CONFIG, pretrained, noise)
@@ -176,9 +209,9 @@ def test_a_task_of_other_ranks_is_not_taken(bank: ExpertBank) -> None:
         other.take_tasks(bank, {0: 0})
 
 
-def test_a_set_of_one_task_takes_a_small_part_of_the_encoder(bank: ExpertBank) -> None:
-    encoder = sum(tensor.nbytes for tensor in bank.pretrained.values())
-    assert bank.expert_set((0,), materialised=False).nbytes < 0.06 * encoder
+def test_a_set_of_one_task_takes_a_small_part_of_a_large_encoder(large_bank: ExpertBank) -> None:
+    encoder = sum(tensor.nbytes for tensor in large_bank.pretrained.values())
+    assert large_bank.expert_set((0,), materialised=False).nbytes < 0.06 * encoder
 
 
 def test_packed_blocks_stay_packed() -> None:
@@ -238,7 +271,16 @@ def test_a_rank_takes_its_own_memory_and_none_takes_none() -> None:
         assert [type(delta) for delta in of_linears] == [BaseOnly] * len(of_linears)
 
 
-def test_a_set_has_a_change_of_those_of_its_tasks_that_made_one(bank: ExpertBank) -> None:
+def test_a_small_linear_has_sides_of_the_sets_own(bank: ExpertBank) -> None:
+    for tasks in ((0,), (0, 1, 3)):
+        for linear, delta in bank.expert_set(tasks, materialised=False).deltas.items():
+            ranks = [bank.task_ranks[task][f"{linear}.weight"] for task in tasks]
+            assert isinstance(delta, SmallSides if any(ranks) else BaseOnly)
+            assert sum(ranks) == 0 or delta.rank - sum(ranks) in range(16)  # type: ignore[union-attr]
+
+
+def test_a_set_has_a_change_of_those_of_its_tasks_that_made_one(large_bank: ExpertBank) -> None:
+    bank = large_bank
     deltas = bank.expert_set((0, 1, 3), materialised=False).deltas
     for linear, delta in deltas.items():
         changing = tuple(task for task in (0, 1, 3) if bank.task_ranks[task][f"{linear}.weight"])

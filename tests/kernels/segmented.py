@@ -17,6 +17,7 @@ from mass_serve.kernels import (
     MaterialisedWeight,
     OneTask,
     SeveralTasks,
+    SmallSides,
     TaskBlock,
 )
 from mass_serve.kernels.activation_names import Activation
@@ -89,6 +90,8 @@ def dense_weight(weight: Tensor, delta: Delta) -> Tensor:
             return weight.double()
         case FoldedSides():
             return weight.double() + delta.left.double().T @ delta.right.double()
+        case SmallSides():
+            return weight.double() + (delta.right_t.double() @ delta.left[:-1].double()).T
         case OneTask(block=block):
             return weight.double() + numbers_of(
                 block.u_t, torch.float64
