@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 import torch
 from torch import Tensor
 
-from mass_serve.backbone.architecture import Architecture, weight_of
+from mass_serve.backbone.architecture import Architecture, BlockNames, weight_of
 from mass_serve.kernels import QuantisedWeight, ReorderedWeight, Table, Weight
 from mass_serve.kernels.reordered import gains_by_reordering
 
@@ -47,7 +47,7 @@ def quantised(
 
     def form(name: str, own: Tensor) -> Weight:
         if name in linears:
-            return QuantisedWeight.of(own, dtype).ordered()
+            return QuantisedWeight.of(own, dtype).ordered(_read_apart(name, architecture))
         if name not in embedding:
             return own.to(dtype)
         if architecture.reads_text:
@@ -79,8 +79,24 @@ def reordered(
     if architecture.reads_text:
         weights -= set(map(weight_of, architecture.embedding.linears))
     placed = ((name, own.to(dtype)) for name, own in parameters)
-    forms = {name: ReorderedWeight.of(own) if name in weights else own for name, own in placed}
-    return FormedParameters(forms)
+    return FormedParameters(
+        {
+            name: ReorderedWeight.of(own, _read_apart(name, architecture)) if name in weights else own
+            for name, own in placed
+        }
+    )
+
+
+def _read_apart(name: str, architecture: Architecture) -> tuple[slice, ...]:
+    """The output rows of a linear's weight that most passes multiply without the others.
+
+    The last block has a query for the class token alone, where that is all that is pooled, and keys and
+    values of all tokens.
+    """
+    if name != weight_of(BlockNames(architecture.depth - 1).qkv) or architecture.pooling.needs_all_tokens:
+        return ()
+    width = architecture.width
+    return slice(0, width), slice(width, 3 * width)
 
 
 def table_of(forms: Mapping[str, Weight], name: str) -> Table:

@@ -14,7 +14,8 @@ multiplies unsigned numbers by signed ones: rows are `Q + 128` there, and 128 is
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cache
 
 import torch
@@ -40,6 +41,8 @@ class QuantisedWeight:
     scales: Tensor  # s, float32 [d_out]; where the numbers are ordered, of the whole weight
     dtype: torch.dtype  # of what is multiplied by it, and of what it is widened to
     ordered_rows: range | None = None  # neighbours, of ordered numbers; None: they lie as they are numbered
+    # Neighbours that are also in an order of their own, as they are multiplied without the other rows.
+    apart: Mapping[range, QuantisedWeight] = field(default_factory=dict)
 
     @classmethod
     def of(cls, weight: Tensor, dtype: torch.dtype) -> QuantisedWeight:
@@ -48,12 +51,17 @@ class QuantisedWeight:
         scales = _scales(weight)
         return cls((weight / scales).round_().to(torch.int8), scales.flatten(), dtype)
 
-    def ordered(self) -> QuantisedWeight:
-        """The weight in the order of oneDNN's products, where they are exact: it is then multiplied alone."""
+    def ordered(self, apart: Iterable[slice] = ()) -> QuantisedWeight:
+        """The weight in the order of oneDNN's products, where they are exact: it is then multiplied alone.
+
+        The rows `apart` are copied: products with them alone do not read the others.
+        """
         if self.ordered_rows is not None or not multiplies_int8():
             return self
+        whole = range(len(self.scales))
         codes = torch.ops.onednn.qlinear_prepack(self.codes.contiguous(), None)
-        return replace(self, codes=codes, ordered_rows=range(len(self.scales)))
+        parts = {whole[rows]: self[rows].ordered() for rows in apart}
+        return replace(self, codes=codes, ordered_rows=whole, apart=parts)
 
     @property
     def shape(self) -> torch.Size:
@@ -70,17 +78,19 @@ class QuantisedWeight:
     @property
     def nbytes(self) -> int:
         """The memory of the numbers and their scales, of ordered ones those of the whole weight."""
-        return self.codes.nbytes + self.scales.nbytes
+        return self.codes.nbytes + self.scales.nbytes + sum(own.nbytes for own in self.apart.values())
 
     def __getitem__(self, rows: slice | Tensor) -> QuantisedWeight:
         """The weight of some output rows: a view for a slice, a copy for numbers [n] int64.
 
-        Of ordered numbers there are slices alone, whose products cost as much as those of the whole.
+        Of ordered numbers there are slices alone, whose products cost as much as those of the whole, unless
+        they lie apart.
         """
         if self.ordered_rows is None:
             return replace(self, codes=self.codes[rows], scales=self.scales[rows])
         assert isinstance(rows, slice)
-        return replace(self, ordered_rows=self.ordered_rows[rows])
+        chosen = self.ordered_rows[rows]
+        return self.apart.get(chosen) or replace(self, ordered_rows=chosen)
 
     def widened(self) -> Tensor:
         """`diag(s) C` [d_out, d_in] in `dtype`, in memory of its own."""
@@ -161,9 +171,9 @@ def _quantised(x: Tensor) -> tuple[Tensor, Tensor]:
     """`Q + 128` [n, d] uint8 and r [n, 1] float32 of rows [n, d]."""
     own = x.to(torch.float32, copy=True)
     scales = _scales(own)
-    # A conversion to int8 takes a quarter of the time of one to uint8; another highest bit is 128 more.
-    codes = own.mul_(scales.reciprocal()).round_().to(torch.int8)
-    return codes.view(torch.uint8).bitwise_xor_(ZERO_POINT), scales
+    # The sum has no room for halves: it is rounded to the nearest even number, which its lowest byte holds.
+    sums = own.mul_(scales.reciprocal()).add_(1.5 * 2**23 + ZERO_POINT)
+    return sums.view(torch.int32).to(torch.uint8), scales
 
 
 def _scales(x: Tensor) -> Tensor:

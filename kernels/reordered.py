@@ -9,7 +9,8 @@ neither the number of rows, from 8 on, nor that of threads: `tests/kernels/test_
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 
 import torch
 import torch.nn.functional as F
@@ -26,11 +27,18 @@ class ReorderedWeight:
 
     ordered: Tensor  # the whole weight, as oneDNN has it
     rows: range | None = None  # neighbours; None: all of them
+    # Neighbours that are also in an order of their own, as they are multiplied without the other rows.
+    apart: Mapping[range, ReorderedWeight] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, weight: Tensor) -> ReorderedWeight:
-        """Reorders a weight of any number of rows."""
-        return cls(torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), None))
+    def of(cls, weight: Tensor, apart: Iterable[slice] = ()) -> ReorderedWeight:
+        """Reorders a weight of any number of rows.
+
+        The rows `apart` are copied: products with them alone do not read the others.
+        """
+        ordered = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), None)
+        whole = range(len(weight))
+        return cls(ordered, apart={whole[rows]: cls.of(weight[rows]) for rows in apart})
 
     @property
     def shape(self) -> torch.Size:
@@ -51,14 +59,19 @@ class ReorderedWeight:
     @property
     def nbytes(self) -> int:
         """The memory of the whole weight."""
-        return self.ordered.nbytes
+        return self.ordered.nbytes + sum(own.nbytes for own in self.apart.values())
 
     def __getitem__(self, rows: slice) -> ReorderedWeight:
-        """The weight of some output rows, whose products cost as much as those of the whole."""
+        """The weight of some output rows.
+
+        Products with it cost as much as those with the whole, unless they lie apart.
+        """
         if rows == slice(None) and self.rows is None:  # as most products ask for
             return self
         chosen = self._rows[rows]
-        return self if chosen == self._rows else replace(self, rows=chosen)
+        if chosen == self._rows:
+            return self
+        return self.apart.get(chosen) or replace(self, rows=chosen)
 
     def widened(self) -> Tensor:
         """W [d_out, d_in] as a plain tensor, in memory of its own."""

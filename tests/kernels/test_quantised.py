@@ -125,6 +125,24 @@ def test_ordered_numbers_are_the_same_numbers_and_so_are_some_of_their_rows() ->
     assert torch.equal(linear(x, part, activation="gelu"), linear(x, weight, activation="gelu")[:, 12:32])
 
 
+@NEEDS_VNNI
+def test_rows_that_lie_apart_are_multiplied_without_the_others() -> None:
+    x, weight = random(5, 24), QuantisedWeight.of(random(48, 24, seed=1), torch.float32)
+    ordered = weight.ordered((slice(0, 16), slice(16, 48)))
+    assert ordered.nbytes == 2 * weight.nbytes
+    for rows in (slice(0, 16), slice(16, 48), slice(8, 24)):
+        assert torch.equal(linear(x, ordered[rows]), linear(x, weight)[:, rows])
+    assert [len(ordered[rows].scales) for rows in (slice(0, 16), slice(16, 48), slice(8, 24))] == [16, 32, 48]
+    assert torch.equal(linear(x, ordered), linear(x, weight))
+
+
+def test_rows_are_rounded_to_the_nearest_number_and_halves_to_even_ones() -> None:
+    halves = torch.arange(-LARGEST, LARGEST, 0.5).unsqueeze(1)  # 127 in each row: the scale is 1
+    x = torch.cat([halves, torch.full_like(halves, LARGEST)], dim=1)
+    weight = QuantisedWeight.of(torch.tensor([[LARGEST, 0.0]]), torch.float32)
+    assert torch.equal(linear(x, weight), halves.round() * LARGEST)
+
+
 def test_a_processor_without_products_of_int8_keeps_the_numbers_as_they_lie(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

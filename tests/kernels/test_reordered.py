@@ -84,6 +84,17 @@ def test_a_linear_is_that_of_the_plain_weight(rows: int, dtype: torch.dtype) -> 
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+def test_rows_that_lie_apart_are_multiplied_without_the_others(dtype: torch.dtype) -> None:
+    x, plain = random(9, 24).to(dtype), random(48, 24, seed=1).to(dtype)
+    parts, whole = ReorderedWeight.of(plain, (slice(0, 16), slice(16, 48))), ReorderedWeight.of(plain)
+    assert parts.nbytes == 2 * whole.nbytes
+    for rows in (slice(0, 16), slice(16, 48), slice(8, 24)):
+        torch.testing.assert_close(linear(x, parts[rows]), linear(x, whole)[:, rows])
+    assert [len(parts[rows].ordered) for rows in (slice(0, 16), slice(16, 48), slice(8, 24))] == [16, 32, 48]
+    assert torch.equal(linear(x, parts), linear(x, whole))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 def test_the_plain_weight_can_be_had_again(dtype: torch.dtype) -> None:
     plain = random(300, 77).to(dtype)
     weight = ReorderedWeight.of(plain)
