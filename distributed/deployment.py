@@ -11,6 +11,7 @@ import math
 from typing import Any
 
 import ray
+import structlog
 from ray import serve
 from ray.serve.config import AutoscalingConfig, DeploymentActorConfig
 
@@ -20,10 +21,13 @@ from mass_serve.distributed.settings import RaySettings, load_ray_settings
 from mass_serve.distributed.share import resources
 from mass_serve.server.errors import WorkerDiedError
 from mass_serve.server.serving.service import Service
+from mass_serve.server.settings import passed_over
 
 CHECK_PERIOD_SECONDS = 2.0
 # Beyond the server's own drain, for what Ray does itself.
 SPARE_SECONDS = 5.0
+
+log = structlog.get_logger(__name__)
 
 
 class Replica:
@@ -37,7 +41,9 @@ class Replica:
 
 
 def application(settings: RaySettings) -> serve.Application:
-    """Returns what `serve.run` takes."""
+    """Returns what `serve.run` takes, and warns of variables of this process that are no settings."""
+    for line in passed_over(RaySettings):
+        log.warning(line)
 
     def build() -> Any:  # is called in each replica
         return replica_app(settings)

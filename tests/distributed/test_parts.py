@@ -11,6 +11,7 @@ import pytest
 import torch
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
+from structlog.testing import capture_logs
 
 from mass_serve.distributed.expositions import FORGET_SECONDS, Expositions
 from mass_serve.distributed.settings import load_ray_settings
@@ -147,3 +148,19 @@ def test_without_ray_one_line_says_what_to_install(command: list[str], tmp_path:
     assert done.returncode in (1, 2)
     assert done.stderr.strip().count("\n") == 0
     assert "pip install 'mass-serve[ray]'" in done.stderr
+
+
+@pytest.mark.optional("ray")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Ray has its own
+def test_variables_that_are_no_settings_are_named_when_it_is_deployed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from mass_serve.distributed.deployment import application
+
+    monkeypatch.setenv("MASS_MIN_REPLICA", "2")
+    monkeypatch.setenv("MASS_MAX_REPLICAS", "2")
+    with capture_logs() as told:
+        application(load_ray_settings({}))
+    assert [line["event"] for line in told] == [
+        "the variable MASS_MIN_REPLICA is no setting and is passed over; is MASS_MIN_REPLICAS meant?"
+    ]
