@@ -212,6 +212,9 @@ def run(
         app,
         # Not uvloop, which uvicorn takes where it finds it. It saves 6 % of the loop's time, takes all new
         # connections before it looks at anybody else, and tells nobody of an accept() without a descriptor.
+        # Nor httptools in place of h11. It saves at most 13 % of the processor time of a request with a
+        # small image, but it cannot be paused between two requests or chunks, nor says where one ended, and
+        # it joins headers that go on in the next line: each limit would need a parser of our own before it.
         loop="asyncio",
         http=_connections(settings, service.observer, app.state.tls),  # type: ignore[arg-type]
         # In whole seconds, which is what uvicorn's type says and more than enough.
@@ -222,6 +225,9 @@ def run(
         access_log=False,
         backlog=ACCEPTED_AT_ONCE,
         server_header=False,
+        # A caller is where its connection comes from. uvicorn believes what callers on this machine say of
+        # theirs, so that each could be anybody: limits and delays would hold nobody.
+        proxy_headers=False,
         # Whoever is still sending or reading then has had its full time.
         timeout_graceful_shutdown=math.ceil(settings.request_timeout) + 1,
     )
