@@ -29,14 +29,15 @@ def _few(name: str, suite: Any) -> Iterator[tuple[str, ...]]:
 
 def dtypes_table() -> str:
     """A row a suite and dtype: accuracy with the task named and without, and what is answered otherwise."""
-    head = ("suite", "dtype", "inputs", "task named", "`exact`", "task and label as in float32")
+    head = ("suite", "dtype", "inputs", "task named", "`exact`", "`fast`", "`exact` as in float32")
     rows = [
         (
             code(suite),
-            code(dtype),
+            dtype,
             f"{one['inputs']:,}",
             three(one["named"]),
             three(one["exact"]),
+            three(one["fast"]),
             three(one["as_float32"]),
         )
         for suite, found in in_order("dtypes")
