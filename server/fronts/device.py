@@ -23,7 +23,14 @@ from typing import Any
 import structlog
 import torch
 
-from mass_serve.engine import AnyQuery, BatchReport, EngineSource, ServingEngine, release_cached_memory
+from mass_serve.engine import (
+    AnyQuery,
+    BatchReport,
+    Classification,
+    EngineSource,
+    ServingEngine,
+    release_cached_memory,
+)
 from mass_serve.model_store.errors import StoreError
 from mass_serve.server.errors import DrainingError
 from mass_serve.server.fronts.beginning import Beginning
@@ -201,8 +208,15 @@ class Device:
 
     def _run(self) -> None:
         torch.get_num_threads()  # settles this thread's share before a load lowers it for a moment
-        while not self.is_lost and (batches := self._take()):
+        while not self.is_lost and self._answer_next():
+            pass
+
+    def _answer_next(self) -> bool:
+        """Answers what comes next, and keeps nothing of it; tells whether there was anything."""
+        batches = self._take()
+        if batches:
             self._answer(batches)
+        return bool(batches)
 
     def _answer(self, batches: Sequence[Batch]) -> None:
         found = self._found(batches)
@@ -213,6 +227,7 @@ class Device:
         elif len(batches) == 1:
             batches[0].desk.answer(batches[0].number, found)
         else:
+            log.warning("a batch of several front ends failed", batches=len(batches), error=repr(found))
             for batch in batches:
                 if not self.is_lost:
                     self._answer([batch])
@@ -257,10 +272,17 @@ class Device:
 
 
 def _hand_out(report: BatchReport, batches: Sequence[Batch]) -> None:
-    """Answers each batch with its part of a report; what is counted once is told to the first one."""
+    """Answers each batch with its part of a report; what is not of some answers is told to the first one."""
     place = 0
     for batch in batches:
         end = place + len(batch.queries)
         part = replace(report, answers=report.answers[place:end])
-        batch.desk.answer(batch.number, replace(part, expert_sets=[], fallbacks=0) if place else part)
+        if len(batches) > 1:
+            part = replace(part, expert_sets=_sets_of(part), fallbacks=0 if place else report.fallbacks)
+        batch.desk.answer(batch.number, part)
         place = end
+
+
+def _sets_of(report: BatchReport) -> list[tuple[str, ...]]:
+    """The different expert sets that its answers are of."""
+    return list(dict.fromkeys(one.expert_set for one in report.answers if isinstance(one, Classification)))

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import gc
 import socket
 import threading
 import time
-from collections.abc import Iterator
+import weakref
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 
-from mass_serve.engine import BatchReport, Query, ServingEngine
+from mass_serve.engine import AnyQuery, BatchReport, Query, ServingEngine
 from mass_serve.model_store.errors import ManifestError, StoreError
 from mass_serve.server.fronts.answer_form import loads
 from mass_serve.server.fronts.beginning import Beginning
@@ -21,9 +24,10 @@ from mass_serve.server.fronts.device import Batch, Device
 from mass_serve.server.fronts.frames import Channel, Frame, Kind
 from mass_serve.server.fronts.link import Link
 from mass_serve.server.fronts.remote_engine import RemoteEngine, RemoteSource
+from mass_serve.server.operation.metrics import Metrics
 from mass_serve.server.settings import load_settings
 from tests.server.fakes import FAIL, FakeEngine
-from tests.server_processes import wait_for
+from tests.server_processes import PATIENCE, wait_for
 
 
 class ChangingSource:
@@ -47,6 +51,13 @@ class ChangingSource:
 
     def next(self) -> ChangingSource:
         return self
+
+
+class FallingBack(FakeEngine):
+    """One image of each batch has no task above the threshold."""
+
+    def classify_batch(self, queries: Sequence[AnyQuery]) -> BatchReport:
+        return replace(super().classify_batch(queries), fallbacks=1)
 
 
 class Front:
@@ -200,10 +211,11 @@ def test_a_batch_that_fails_harms_the_front_end_alone_that_asked_it() -> None:
     assert batches == [3, 1, 1, 1]
 
 
-def test_what_is_counted_once_is_told_to_one_front_end() -> None:
+def test_a_front_end_counts_what_its_own_answers_are_of() -> None:
+    """Batches, and the sets in each, are counted by front ends; a sum over them counts a fallback once."""
     source = ChangingSource()
     with ticking(source) as device:
-        engine, told = FakeEngine(), list[BatchReport]()
+        engine, told = FallingBack(), list[BatchReport]()
 
         class Desk:
             def answer(self, _: int, found: BatchReport) -> None:
@@ -212,7 +224,31 @@ def test_what_is_counted_once_is_told_to_one_front_end() -> None:
         batches = [Batch(Desk(), number, engine, [query(number)]) for number in range(2)]  # type: ignore[arg-type]
         device._answer(batches)
     assert [len(report.answers) for report in told] == [1, 1]
-    assert [report.expert_sets for report in told] == [[("digits",)], []]
+    assert [report.expert_sets for report in told] == [[("digits",)], [("digits",)]]
+    assert [report.fallbacks for report in told] == [1, 0]
+    metrics = Metrics({})
+    for report in told:
+        metrics.batch_ran(report, 0)
+    value = metrics.registry.get_sample_value
+    assert value("mass_batch_segments_count") == value("mass_batch_segments_sum") == 2
+    assert value("mass_routing_fallback_total") == 1
+
+
+def test_an_idle_device_keeps_nothing_of_what_it_has_answered() -> None:
+    """A replaced engine would stay in memory until somebody asks again."""
+
+    class Desk:
+        def answer(self, _number: int, _found: BatchReport) -> None:
+            answered.set()
+
+    answered = threading.Event()
+    with ticking(ChangingSource()) as device:
+        engine = FakeEngine()
+        still = weakref.ref(engine)
+        device.submit(Desk(), 1, engine, [query(1)])  # type: ignore[arg-type]
+        del engine
+        assert answered.wait(PATIENCE)
+        wait_for(lambda: gc.collect() >= 0 and still() is None)
 
 
 def test_what_another_engine_is_asked_is_another_batch() -> None:
