@@ -50,6 +50,23 @@ def test_a_layer_norm_in_shrink_is_timed_beside_one_of_its_own() -> None:
     assert (found - benchmark.case_output(variants["fused"])).abs().max() > 0.1
 
 
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("planned_linear", "fused and separate differ"),
+        ("planned_layer_norm", "LayerNorm in shrink and LayerNorm apart differ"),
+    ],
+)
+def test_ways_that_compute_something_else_are_not_timed(
+    name: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = getattr(benchmark, name)
+    monkeypatch.setattr(benchmark, name, lambda *args, **kwargs: 1.1 * right(*args, **kwargs))
+    case = benchmark.Case.random(4, 5, (48, 32), rank=6, sets=2, device=DEVICE, behind_norm=True)
+    with pytest.raises(AssertionError, match=message):
+        benchmark.measure(case, "tiny", LIMITS, budget=0.0)
+
+
 def test_tuning_takes_the_fastest_of_those_that_compute_the_product() -> None:
     good = tile_shape("shrink", torch.bfloat16, 6, 32, DEVICE)
     tiles = [good, replace(good, block_m=32)]
