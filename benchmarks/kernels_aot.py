@@ -58,13 +58,10 @@ def widest_load(variant: Variant) -> int:
     """How many bytes every load of a main loop can have: 16, or what rows begin at multiples of.
 
     Packed codes are loaded for as many numbers as 16 bytes of x hold, fewer where their rows begin elsewhere.
-    Of a LayerNorm's weight and bias in float32 a thread copies the one number that is its share of a block.
     """
     wide = min(variant.constants.get(name, WIDE) for name in ("ALIGN_IN", "ALIGN_OUT"))
     if variant.constants.get("PACKED"):
         wide = min(wide // ITEMSIZES[variant.dtype], variant.constants.get("RUN", WIDE))
-    if variant.constants.get("NORM") and variant.dtype == "float32":
-        wide = min(wide, ITEMSIZES[variant.dtype])
     return int(wide)
 
 

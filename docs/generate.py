@@ -49,6 +49,7 @@ from docs.roofline import roofline_table
 from docs.routing import early_layers_table, late_token_table, routing_table
 from docs.scale import scale_replicas_table, scale_swap_table, scale_tasks_table
 from docs.scaled_decoding import scaled_decoding_table
+from docs.shrink_forms import shrink_forms_table
 from docs.suites import (
     calibrated_table,
     certainty_table,
@@ -96,6 +97,7 @@ SECTIONS: Mapping[str, Callable[[], str]] = {
     "scaled_decoding": scaled_decoding_table,
     "compiled_kernels": compiled_kernels_table,
     "roofline": roofline_table,
+    "shrink_forms": shrink_forms_table,
     "host_time": host_time_table,
     "engine_dense": engine_dense_table,
     "engine_times": engine_times_table,

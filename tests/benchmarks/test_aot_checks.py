@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from benchmarks import aot_variants, kernels_aot
-from benchmarks.aot_compile import H200, Compiled, Variant
+from benchmarks.aot_compile import H200, Compiled, Variant, narrowest_load
 from benchmarks.aot_loops import Loop, loaded_bytes, product_loops
 from benchmarks.aot_occupancy import blocks_per_multiprocessor
 from benchmarks.aot_variants import (
@@ -237,6 +237,39 @@ $L__BB0_4: // nothing is multiplied
 def test_the_loads_of_a_main_loop_are_those_of_the_innermost_loop_that_multiplies() -> None:
     (loop,) = product_loops(PTX)
     assert loop.loads == {8: 1, 16: 1}
+
+
+def _loop(**loads: int) -> str:
+    copies = [
+        f"cp.async.ca.shared.global [ %r8 + 0 ], [ %rd4 + 0 ], {name.removeprefix('of_')}, 4;"
+        for name, count in loads.items()
+        for _ in range(count)
+    ]
+    return "\n".join(
+        ["ld.param.b64 %rd4;", "$L__BB0_1:", *copies, "mma.sync.aligned;", "@%p1 bra $L__BB0_1;", "ret;"]
+    )
+
+
+# A thread's share of the tile in float32 is four loads of 16 bytes of x and two of V.
+@pytest.mark.parametrize(
+    ("loads", "narrowest"),
+    [
+        ({"of_16": 6}, 16),
+        ({"of_16": 6, "of_4": 2}, 16),
+        ({"of_16": 2, "of_4": 2 + 16}, 4),  # x number by number
+        ({"of_16": 4, "of_4": 2 + 8}, 4),  # V number by number
+        ({"of_16": 6, "of_4": 3}, 4),
+        ({"of_16": 2, "of_8": 8, "of_4": 2}, 8),
+        ({"of_4": 2}, 0),
+    ],
+)
+def test_a_layer_norms_vectors_are_told_from_rows(loads: dict[str, int], narrowest: int) -> None:
+    behind_norm = product_variant("shrink", 2304, 768, dtype="float32", NORM=True)
+    assert narrowest_load(_loop(**loads), behind_norm) == narrowest
+    assert kernels_aot.widest_load(behind_norm) == 16
+    of_16_bits = product_variant("shrink", 2304, 768, NORM=True)
+    for other in (product_variant("shrink", 2304, 768, dtype="float32"), of_16_bits):
+        assert narrowest_load(_loop(**loads), other) == min(int(name.removeprefix("of_")) for name in loads)
 
 
 def test_without_a_product_there_is_no_main_loop() -> None:

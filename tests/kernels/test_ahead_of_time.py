@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -21,6 +23,7 @@ from benchmarks.aot_variants import (
 )
 from benchmarks.gpu_targets import ENCODERS, TARGETS, Target
 from benchmarks.kernels_aot import checked
+from benchmarks.shrink_forms import forms
 from mass_serve.kernels.activation_names import ACTIVATIONS, Activation
 from mass_serve.kernels.attention.fused import attention_kernel
 from mass_serve.kernels.embedding.fused import added_rows_kernel, embedding_kernel
@@ -107,6 +110,20 @@ def test_products_without_the_matrix_cores_are_a_problem() -> None:
 def test_loads_of_single_numbers_are_a_problem() -> None:
     variant = replace(product_variant("shrink", 768, 768), sizes={"d_in": 767})
     assert "a main loop loads 2 bytes at a time, not 16" in _problems(variant)
+
+
+def test_loads_of_single_numbers_are_a_problem_behind_a_layer_norm_in_float32_too() -> None:
+    behind_norm = product_variant("shrink", 768, 768, dtype="float32", NORM=True)
+    assert _problems(behind_norm) == []
+    assert "a main loop loads 4 bytes at a time, not 16" in _problems(
+        replace(behind_norm, sizes={"d_in": 767})
+    )
+
+
+def test_the_recorded_forms_of_shrink_are_those_of_the_code() -> None:
+    """Else `python -m benchmarks.shrink_forms --json benchmarks/results/shrink_forms.json` was not run."""
+    result = Path(__file__).parents[2] / "benchmarks" / "results" / "shrink_forms.json"
+    assert json.loads(result.read_text(encoding="utf-8"))["forms"] == forms()
 
 
 def test_fewer_blocks_than_the_table_says_are_a_problem() -> None:
