@@ -25,6 +25,7 @@ class Work:
     operations: float  # of whole tiles, as many as of 16 bits would take as long
     nbytes: float  # read or written, each once: what a tile reads again is in the cache
     programs: int  # that do not return at once
+    reread: int = 0  # bytes among them that the same program reads a second time, much later
 
 
 def work_of(launch: Launch) -> Work:
@@ -50,7 +51,10 @@ def _shrink(grid: tuple[int, ...], own: Mapping[str, Any]) -> Work:  # noqa: ARG
     operations = 2.0 * blocks * own["BLOCK_M"] * own["BLOCK_N"] * own["d_in"]
     written = len(own["y"]) if own["NORM"] else 0
     numbers = (rows + sum(ranks.values()) + written) * own["d_in"] + columns * own["BLOCK_N"]
-    return Work(_at_rate(operations, own), numbers * own["x"].element_size(), blocks)
+    size: int = own["x"].element_size()
+    # Behind a LayerNorm a program reads its rows for their mean and variance, and then for the product.
+    reread = rows * own["d_in"] * size if own["NORM"] else 0
+    return Work(_at_rate(operations, own), numbers * size, blocks, reread)
 
 
 def _expand(grid: tuple[int, ...], own: Mapping[str, Any]) -> Work:  # noqa: ARG001 - the tiles say more

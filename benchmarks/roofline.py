@@ -8,6 +8,9 @@ A pass is run as a server runs it, with plans, tiles and ranks that are real and
     operations of whole tiles / (MATRIX_SHARE of the peak), in rounds of one tile for each multiprocessor
     bytes that are read and written, each once / (MEMORY_SHARE of the bandwidth)
 
+Rows that a program normalises it reads twice. The ratios are there with the second reading from the cache,
+and (`ratios_rows_read_twice`) with both from memory.
+
 The dense pass of the ratios is the same encoder in the same kernels with one set of weights and no change of
 it: it is as good as the best library where that reaches MATRIX_SHARE, too. What is not in it: heads and the
 products of class vectors, copies between host and device, and the host.
@@ -76,17 +79,21 @@ GPUS = {
 }
 
 
-def seconds(launched: Iterable[Launch | Operation], gpu: Gpu) -> float:
-    """How long launches take, one after the other."""
-    return sum(_seconds(one, gpu) + GAP for one in launched)
+def seconds(launched: Iterable[Launch | Operation], gpu: Gpu, *, rows_read_twice: bool = False) -> float:
+    """How long launches take, one after the other.
+
+    With `rows_read_twice` what a program reads a second time comes from memory again, and not from the cache.
+    """
+    return sum(_seconds(one, gpu, rows_read_twice) + GAP for one in launched)
 
 
-def _seconds(one: Launch | Operation, gpu: Gpu) -> float:
+def _seconds(one: Launch | Operation, gpu: Gpu, rows_read_twice: bool) -> float:
     work = Work(0.0, one.nbytes, 1) if isinstance(one, Operation) else work_of(one)
     # Programs run in rounds: a last one that is not full takes as long as any.
     rounds = -(-work.programs // gpu.multiprocessors) * gpu.multiprocessors / max(work.programs, 1)
     computing = work.operations * rounds / (gpu.operations * MATRIX_SHARE)
-    return max(computing, work.nbytes / (gpu.bytes * MEMORY_SHARE))
+    nbytes = work.nbytes + (work.reread if rows_read_twice else 0)
+    return max(computing, nbytes / (gpu.bytes * MEMORY_SHARE))
 
 
 class Passes:
@@ -165,12 +172,12 @@ class Passes:
         return launches_of(one_pass)
 
 
-def ratios(gpu: Gpu) -> dict[str, float]:
+def ratios(gpu: Gpu, *, rows_read_twice: bool = False) -> dict[str, float]:
     """What has a target, at a batch of 64 of ViT-B/16, over its dense pass."""
     few, many = Passes(8), Passes(20)
 
     def took(launched: list[Launch | Operation]) -> float:
-        return seconds(launched, gpu)
+        return seconds(launched, gpu, rows_read_twice=rows_read_twice)
 
     dense, first = took(few.dense(BATCH)), took(few.first(BATCH))
     one_set, mixed = took(many.second(BATCH, 1, 1)), took(many.second(BATCH, 1, 20))
@@ -195,7 +202,11 @@ def main() -> None:
     options = parser.parse_args()
     content = {
         "assumed": {"matrix_share": MATRIX_SHARE, "memory_share": MEMORY_SHARE, "gap_seconds": GAP},
-        "gpus": {name: asdict(gpu) | {"ratios": ratios(gpu)} for name, gpu in GPUS.items()},
+        "gpus": {
+            name: asdict(gpu)
+            | {"ratios": ratios(gpu), "ratios_rows_read_twice": ratios(gpu, rows_read_twice=True)}
+            for name, gpu in GPUS.items()
+        },
     }
     text = json.dumps(content, indent=1)
     print(text)
