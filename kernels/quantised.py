@@ -77,7 +77,7 @@ class QuantisedWeight:
 
     @property
     def nbytes(self) -> int:
-        """The memory of the numbers and their scales, of ordered ones those of the whole weight."""
+        """The memory of numbers and scales: of ordered ones the whole weight's, and those that lie apart."""
         return self.codes.nbytes + self.scales.nbytes + sum(own.nbytes for own in self.apart.values())
 
     def __getitem__(self, rows: slice | Tensor) -> QuantisedWeight:

@@ -58,7 +58,7 @@ class ReorderedWeight:
 
     @property
     def nbytes(self) -> int:
-        """The memory of the whole weight."""
+        """The memory of the whole weight, and of the rows that lie apart."""
         return self.ordered.nbytes + sum(own.nbytes for own in self.apart.values())
 
     def __getitem__(self, rows: slice) -> ReorderedWeight:

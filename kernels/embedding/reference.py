@@ -31,6 +31,7 @@ from mass_serve.kernels.low_rank.deltas import (
     MaterialisedWeight,
     OneTask,
     SeveralTasks,
+    SmallSides,
     TaskBlock,
 )
 from mass_serve.kernels.packed_rows import PackedRows, numbers_of
@@ -66,6 +67,8 @@ def _change_(y: Tensor, ids: Tensor, delta: Delta) -> None:
             add_product_(y, _rows_of(block, ids, y.dtype).mul_(s), numbers_of(block.vh, y.dtype))
         case SeveralTasks():
             _add_several_(y, ids, delta)
+        case SmallSides():  # of which a linear's rows are added to, not looked up
+            raise TypeError("small sides are those of linears; a table has none")
 
 
 def _add_several_(y: Tensor, ids: Tensor, delta: SeveralTasks) -> None:

@@ -158,7 +158,7 @@ def _with_own(y: Tensor, x: Tensor, deltas: Sequence[Delta], sizes: tuple[int, .
     return y[back]
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=32)  # each is as long as its batch, and linear after linear asks for the same one
 def _padded_rows(sizes: tuple[int, ...], padded_sizes: tuple[int, ...]) -> tuple[Tensor, Tensor]:
     """Which rows stand in segments that are filled up with any rows, and where each row is there."""
     padded, back = list[int](), list[int]()
@@ -173,7 +173,11 @@ def _padded_rows(sizes: tuple[int, ...], padded_sizes: tuple[int, ...]) -> tuple
 
 
 def _add_own_(y: Tensor, x: Tensor, deltas: Sequence[Delta], sizes: Sequence[int]) -> None:
-    """The same in place, for segments of as many rows as products are computed with."""
+    """Adds to y [N, d_out] float32 what each segment's product and bias are beside the base product.
+
+    Where a segment has no base product, y becomes its product and bias. Segments have as many rows as
+    products are computed with.
+    """
     rank = max((delta.rank for delta in deltas if isinstance(delta, SmallSides)), default=0)
     room = x.new_ones(x.shape[0], rank + 1)
     rows = (rows.split_with_sizes(sizes) for rows in (y, x, room, room[:, :rank]))
@@ -187,7 +191,7 @@ def _add_own_(y: Tensor, x: Tensor, deltas: Sequence[Delta], sizes: Sequence[int
 
 
 def _add_other_(y: Tensor, x: Tensor, delta: Delta) -> None:
-    """The same for one segment without small sides."""
+    """Adds the same to y [n, d_out] of one segment without small sides, or makes y it."""
     if isinstance(delta, MaterialisedWeight):
         own = y.to(delta.weight.dtype)
         _begin_(own, x.to(own.dtype), delta)

@@ -15,6 +15,7 @@ from mass_serve.kernels import (
     MaterialisedWeight,
     OneTask,
     SeveralTasks,
+    SmallSides,
     TaskBlock,
     segmented_added_rows,
     segmented_embedding,
@@ -113,3 +114,9 @@ def test_rows_are_added_by_place_and_segment() -> None:
         [tables[0][0], tables[0][3], torch.zeros(8), tables[1][2], torch.zeros(8), tables[1][0]]
     )
     assert torch.equal(found, wanted)
+
+
+def test_a_change_that_only_linears_have_is_refused_and_not_dropped() -> None:
+    small = SmallSides.of(SEVERAL)
+    with pytest.raises(TypeError, match="a table has none"):
+        segmented_embedding(torch.tensor([1, 2]), TABLE, [small], [0, 2])

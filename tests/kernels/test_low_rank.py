@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -36,6 +37,15 @@ from tests.kernels.segmented import (
 from tests.kernels.splits import PATTERNS, offsets
 
 TOLERANCES = [(torch.float32, 2e-5, 1e-4), (torch.bfloat16, 8e-2, 3e-2)]
+
+
+@pytest.fixture(params=[1, 2, 5])
+def threads(request: pytest.FixtureRequest) -> Iterator[None]:
+    """So many threads compute, in that test alone."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize(("dtype", "atol", "rtol"), TOLERANCES)
@@ -90,13 +100,9 @@ def test_low_rank_and_materialised_segments_share_a_launch() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("ranks", [(12,) * TASKS, (160,) * TASKS, *RAGGED_RANKS])
-@pytest.mark.parametrize("threads", [1, 2, 5])
-def test_a_row_has_the_same_bits_alone_and_in_any_company(
-    threads: int, ranks: tuple[int, ...], dtype: torch.dtype
-) -> None:
+@pytest.mark.usefixtures("threads")
+def test_a_row_has_the_same_bits_alone_and_in_any_company(ranks: tuple[int, ...], dtype: torch.dtype) -> None:
     torch.manual_seed(1)
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
     blocks, weight = random_blocks(96, 64, ranks, dtype), torch.randn(96, 64).to(dtype)
     deltas = [random_delta(s, blocks, dtype) for s in ((0,), (1, 2), (3,), (0, 2, 4))]
     x = torch.randn(4 * 34, 64).to(dtype)
@@ -105,7 +111,6 @@ def test_a_row_has_the_same_bits_alone_and_in_any_company(
         for rows in (1, 3, 17, 34):
             part = slice(34 * i + 34 - rows, 34 * i + 34)
             assert torch.equal(segmented_linear(x[part], weight, [delta], (0, rows)), y[part])
-    torch.set_num_threads(before)
 
 
 def test_output_rows_are_the_rows_of_the_whole_product() -> None:
@@ -165,13 +170,11 @@ def test_small_sides_are_what_they_are_made_of(
 
 @pytest.mark.parametrize("form", [Tensor.clone, ReorderedWeight.of, "quantised"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("threads", [1, 2, 5])
+@pytest.mark.usefixtures("threads")
 def test_a_row_of_small_sides_has_the_same_bits_alone_and_in_any_company(
-    threads: int, dtype: torch.dtype, form: Any
+    dtype: torch.dtype, form: Any
 ) -> None:
     torch.manual_seed(6)
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
     blocks, plain = random_blocks(384, 128, (16, 7, 33, 2, 16), dtype), torch.randn(384, 128).to(dtype)
     weight: Weight = QuantisedWeight.of(plain, dtype).ordered() if form == "quantised" else form(plain)
     deltas = [_small(random_delta(s, blocks, dtype)) for s in ((0,), (1, 2), (3,), (0, 2, 4))]
@@ -183,7 +186,6 @@ def test_a_row_of_small_sides_has_the_same_bits_alone_and_in_any_company(
             part = slice(68 * i + 68 - rows, 68 * i + 68)
             alone = segmented_linear(x[part], weight, [delta], (0, rows), "quick_gelu")
             assert torch.equal(alone, y[part])
-    torch.set_num_threads(before)
 
 
 def test_output_rows_of_small_sides_are_the_rows_of_the_whole_product() -> None:
