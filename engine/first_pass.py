@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import torch
+
 from mass_serve.backbone import FormedParameters, Parameters, forms_of, nbytes_of, with_quantised_linears
 from mass_serve.engine.loaded_store import LoadedStore
 from mass_serve.engine.options import FirstPassDtype
@@ -26,6 +28,14 @@ class FirstPassWeights:
     dtype: FirstPassDtype
 
 
+def check_first_pass_dtype(device: torch.device, dtype: FirstPassDtype) -> None:
+    """Raises ValueError for a dtype of first passes that the device does not compute in."""
+    if dtype == "int8" and backend_for(device) == "fused":
+        raise ValueError(
+            f"first_pass_dtype: int8 is computed on a CPU, and the device is {device.type}: use same"
+        )
+
+
 def first_pass_weights(
     loaded: LoadedStore, dtype: FirstPassDtype, previous: FirstPassWeights | None = None
 ) -> FirstPassWeights:
@@ -33,13 +43,10 @@ def first_pass_weights(
 
     With int8 they are beside the store's own in memory. Raises ValueError where the device has no int8.
     """
+    check_first_pass_dtype(loaded.device, dtype)
     source = forms_of(loaded.first_pass)
     if dtype == "same":
         return FirstPassWeights(loaded.first_pass, loaded.first_pass_nbytes, source, dtype)
-    if backend_for(loaded.device) == "fused":
-        raise ValueError(
-            f"first_pass_dtype: int8 is computed on a CPU, and the device is {loaded.device.type}: use same"
-        )
     if previous is not None and previous.dtype == dtype and _are_same(previous.source, source):
         parameters = previous.parameters
     else:

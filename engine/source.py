@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from mass_serve.engine.engine import Engine
+from mass_serve.engine.first_pass import check_first_pass_dtype
 from mass_serve.engine.loading import PretrainedReader
 from mass_serve.engine.options import EngineOptions
 from mass_serve.engine.protocol import ServingEngine
@@ -21,6 +22,10 @@ class StoreSource:
     read_pretrained: PretrainedReader = Store.load_pretrained
     # Images: an engine on a GPU comes ready for batches of up to so many; 0: it gets ready as it answers.
     max_batch: int = 0
+
+    def check_device(self) -> None:
+        """Raises ValueError for a device that is absent, or does not compute what first passes are to."""
+        check_first_pass_dtype(self.options.torch_device, self.options.first_pass_dtype)
 
     def revision(self) -> str:
         """The store's revision now. Raises StoreError."""

@@ -18,13 +18,14 @@ def demo_store() -> str:
 def store_source(settings: Settings) -> StoreSource:
     """Makes the source of engines that the settings describe, and sets torch's CPU threads.
 
-    Raises SettingsError for a device that is absent.
+    Raises SettingsError for a device that is absent, or does not compute what first passes are to.
     """
     if settings.num_threads is not None:
         torch.set_num_threads(settings.num_threads)
-    options = settings.engine_options
+    store = settings.store or demo_store()
+    source = StoreSource(store, settings.engine_options, max_batch=settings.max_batch_images)
     try:
-        options.torch_device  # noqa: B018 - found absent now, not after the load has begun
+        source.check_device()  # now, and not when the store has been loaded
     except ValueError as error:
         raise SettingsError(str(error)) from error
-    return StoreSource(settings.store or demo_store(), options, max_batch=settings.max_batch_images)
+    return source

@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 
 from mass_serve.cli.app import app
 from mass_serve.evaluation import baselines
+from mass_serve.kernels.backend import backend
 from mass_serve.model_store.group_revisions import add_to_group
 from mass_serve.model_store.revisions import remove_task
 from tests.model_store.readers.test_adapters import MODULE, save_adapter
@@ -130,6 +131,24 @@ def test_a_task_to_measure_that_there_is_not(store: Path, data: Path) -> None:
     output = _evaluate(store, data, "--task", "@numbers")
     assert output.startswith("exit 2")
     assert "there is no group '@numbers'; the groups are: none" in output
+
+
+@pytest.mark.parametrize("command", ["eval", "check-config"])
+def test_first_passes_that_the_device_does_not_compute_are_refused_before_the_store_is_read(
+    store: Path, data: Path, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unread(*_: object, **__: object) -> None:
+        raise AssertionError("the store was loaded")
+
+    monkeypatch.setattr("mass_serve.engine.loading.load_store", unread)
+    monkeypatch.setenv("MASS_DEVICE", "cpu")
+    monkeypatch.setenv("MASS_FIRST_PASS_DTYPE", "int8")
+    given = [str(store), str(data)] if command == "eval" else [str(store)]
+    with backend("fused"):
+        result = CliRunner().invoke(app, [command, *given])
+    assert result.exit_code == 2
+    assert "error: first_pass_dtype: int8 is computed on a CPU" in result.output
+    assert len(result.output.splitlines()) == 1
 
 
 def test_the_finetuned_models_give_every_baseline_and_curve(
