@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 import torch
 from torch import Tensor
 
-from mass_serve.backbone.architecture import Architecture, BlockNames, weight_of
+from mass_serve.backbone.architecture import Architecture, AttentionPooling, BlockNames, weight_of
 from mass_serve.kernels import QuantisedWeight, ReorderedWeight, Table, Weight
 from mass_serve.kernels.reordered import gains_by_reordering
 
@@ -67,7 +67,7 @@ def with_quantised_linears(parameters: Parameters, architecture: Architecture) -
     for name in map(weight_of, architecture.linears[len(architecture.embedding.linears) :]):
         if name in forms and not isinstance(forms[name], QuantisedWeight):
             own = parameters[name]
-            forms[name] = QuantisedWeight.of(own, own.dtype).ordered()
+            forms[name] = QuantisedWeight.of(own, own.dtype).ordered(_read_apart(name, architecture))
     return FormedParameters(forms)
 
 
@@ -91,9 +91,16 @@ def _read_apart(name: str, architecture: Architecture) -> tuple[slice, ...]:
     """The output rows of a linear's weight that most passes multiply without the others.
 
     The last block has a query for the class token alone, where that is all that is pooled, and keys and
-    values of all tokens.
+    values of all tokens; pooling by attention has a query for its probe alone.
     """
-    if name != weight_of(BlockNames(architecture.depth - 1).qkv) or architecture.pooling.needs_all_tokens:
+    pooling = architecture.pooling
+    if isinstance(pooling, AttentionPooling):
+        qkv = pooling.qkv
+    elif pooling.needs_all_tokens:
+        return ()
+    else:
+        qkv = BlockNames(architecture.depth - 1).qkv
+    if name != weight_of(qkv):
         return ()
     width = architecture.width
     return slice(0, width), slice(width, 3 * width)
