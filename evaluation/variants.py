@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 
 from torch import Tensor
 
@@ -32,15 +32,28 @@ class Variants:
 
     def engine(self, mode: ModeName | None = None) -> Engine:
         """An engine of the store as it is, in another mode if one is given."""
+        if mode is None:
+            return self._as_loaded
         loaded = self.loaded
         on_merged_base = runs_on_merged_base(loaded.router, PAPER)
         if mode == PAPER and on_merged_base and not loaded.first_pass_nbytes:
             names = first_pass_names(loaded.architecture, loaded.bank, loaded.router.layer, PAPER)
             loaded = replace(loaded, first_pass=self._merged_base(names))
-        return self._engine_of(replace(loaded, mode=mode or loaded.mode))
+        return self._engine_of(replace(loaded, mode=mode), self._as_loaded)
 
-    def _engine_of(self, loaded: LoadedStore) -> Engine:
-        return Engine(loaded, self.execution, self.set_cache_bytes, first_pass_dtype=self.first_pass_dtype)
+    @cached_property
+    def _as_loaded(self) -> Engine:
+        """The engine whose first-pass weights others share where theirs are the same: these are made once."""
+        return self._engine_of(self.loaded)
+
+    def _engine_of(self, loaded: LoadedStore, previous: Engine | None = None) -> Engine:
+        return Engine(
+            loaded,
+            self.execution,
+            self.set_cache_bytes,
+            first_pass_dtype=self.first_pass_dtype,
+            previous=previous,
+        )
 
     def _merged_base(self, names: Collection[str]) -> Parameters:
         bank = self.loaded.bank
@@ -92,7 +105,7 @@ class Variants:
             first_pass=FormedParameters({**first_pass, **own}),
             calibration=None,
         )
-        return self._engine_of(changed)
+        return self._engine_of(changed, self._as_loaded)
 
 
 def _rank_at(share: float, stored: int, shape: Sequence[int]) -> int:

@@ -129,3 +129,15 @@ def test_it_is_what_is_evaluated() -> None:
     variants = Variants(loaded, Execution.LOW_RANK, 1 << 30, first_pass_dtype="int8")
     expected = of_images("exact", torch.float32, first_pass_dtype="int8")
     assert list(map(facts, _routed(variants.engine()))) == list(map(facts, _routed(expected)))
+
+
+def test_what_is_evaluated_in_several_modes_and_with_other_ranks_is_quantised_once() -> None:
+    loaded = tiny.loaded_store(mode="exact", config=DEEP)
+    loaded = replace(loaded, first_pass=loaded.pretrained)
+    variants = Variants(loaded, Execution.LOW_RANK, 1 << 30, first_pass_dtype="int8")
+    weights = variants.engine()._first_pass.parameters
+    engines = [variants.engine(mode) for mode in MODE_NAMES if mode != PAPER]
+    for engine in (*engines, variants.of_first_tasks(2)):
+        assert engine._first_pass.parameters is weights
+    assert variants.engine(PAPER)._first_pass.parameters is not weights  # of weights of its own
+    assert variants.engine("exact")._first_pass.parameters is weights
