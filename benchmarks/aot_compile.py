@@ -42,7 +42,7 @@ POINTERS = {
     "offsets": "*i32",
     "sample_segments": "*i32",
     "table": "*i64",
-    "items": "*i32",
+    "items": "*i64",
     "projectors": "*fp32",
     "directions": "*fp32",
     "weights": "*fp32",

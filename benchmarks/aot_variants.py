@@ -26,7 +26,7 @@ from mass_serve.kernels.low_rank.triton_kernels import expand_kernel
 from mass_serve.kernels.low_rank.triton_shrink import shrink_kernel
 from mass_serve.kernels.packed_rows import bytes_of_row
 from mass_serve.kernels.positions.fused import TOKEN_WARPS, positions_kernel
-from mass_serve.kernels.records import alignment
+from mass_serve.kernels.records import ALIGNMENT, alignment
 from mass_serve.kernels.residual import fused as residual
 from mass_serve.kernels.tile_shapes import Entry, Kernel, nearest_entry, read_table
 
@@ -231,7 +231,7 @@ def router_variants(target: Target = H200) -> Iterator[Variant]:
 def head_variants(target: Target = H200) -> Iterator[Variant]:
     """Yields the kernels of heads, whose embeddings are of every dtype; heads have few classes or many."""
     warps, of_float32 = warps_of(heads.THREADS, target.architecture), {"y": TYPES["float32"]}
-    of_products = {"ALIGN": heads.ALIGNMENT, "BLOCK": heads.BLOCK_CLASSES, "SUM": heads.BLOCK_SUM}
+    of_products = {"ALIGN": ALIGNMENT, "BLOCK": heads.BLOCK_CLASSES, "SUM": heads.BLOCK_SUM}
     for dtype in DTYPES:
         yield Variant(products_kernel, dtype, of_products, warps, pointers=of_float32)
     for most in (16, heads.MOST_COLUMNS):

@@ -268,7 +268,7 @@ class Engine:
         with clock.stage("heads"):
             rows = [row for row, one in enumerate(second_passes) if one.sample not in embedded]
             own = [second_passes[row] for row in rows]
-            results = self._heads.results(own, selected_rows(embeddings, rows))
+            results = self._heads.results(self._heads.ask(own, selected_rows(embeddings, rows)))
             wanted = self._answers.embeddings(second_passes, embedded, embeddings)
             return wanted | self._answers.answers(found, results, prior)
 

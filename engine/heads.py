@@ -14,7 +14,7 @@ from torch import Tensor
 from mass_serve.backbone import ClassificationHead, MultiLabel, Packed
 from mass_serve.engine.second_passes import SecondPass
 from mass_serve.kernels.backend import backend_for
-from mass_serve.kernels.heads import SCORES
+from mass_serve.kernels.heads import BESIDE, SCORES
 from mass_serve.kernels.transfers import downloaded, gathered_rows, uploaded
 from mass_serve.model_store.format.entries import TaskEntry
 from mass_serve.router import HeadGeometry
@@ -86,8 +86,21 @@ class TokenResult:
     logits: Tensor  # [n, C] float32 on the CPU
 
 
+@dataclass(frozen=True)
+class Asked:
+    """Holds what heads were asked of second passes: what they say may still be on its way."""
+
+    second_passes: Sequence[SecondPass]
+    together: Mapping[int, Sequence[int]]  # the second passes of each task whose heads kernels ask
+    apart: Mapping[int, Sequence[int]]  # and of those of the others
+    said: Sequence[Tensor]  # one for all that were asked together, and two for each of the others
+
+
 class Heads:
     """The heads of all tasks, asked of many embeddings at once.
+
+        asked = heads.ask(second_passes, embeddings)
+        results = heads.results(asked)  # waits for a GPU, which the host need not do before
 
     On a GPU they answer together (`kernels.heads.fused`), but for those with a hidden layer. These, and on a
     CPU all, answer one after the other, each for all its embeddings.
@@ -99,20 +112,15 @@ class Heads:
         self._plain = {
             task for task, one in enumerate(heads) if one.head.hidden is None and not one.each_token
         }
-        # The items of the last batch, which the device need not be told of again.
-        self._sent: tuple[list[tuple[int, int]], Tensor] | None = None
+        # What the last batch asked, as items and as numbers of y: the device need not be told of it again.
+        self._sent: tuple[list[tuple[int, int]], Tensor, int] | None = None
 
-    def results(self, second_passes: Sequence[SecondPass], embeddings: Tensor) -> dict[int, list[HeadResult]]:
-        """The results of every sample's second passes by its number in the batch, tasks ascending.
-
-        embeddings [n, P], one of each second pass.
-        """
+    def ask(self, second_passes: Sequence[SecondPass], embeddings: Tensor) -> Asked:
+        """Asks the heads of all tasks of second passes. embeddings [n, P], one of each second pass."""
         rows: dict[int, list[int]] = defaultdict(list)
         for row, one in enumerate(second_passes):
             for task in one.expert_set:
                 rows[task].append(row)
-        if not rows:
-            return {}
         plain = self._plain if backend_for(embeddings.device) == "fused" else set[int]()
         together = {task: rows[task] for task in sorted(rows.keys() & plain)}
         apart = {task: rows[task] for task in sorted(rows.keys() - plain)}
@@ -120,34 +128,45 @@ class Heads:
         own_rows = gathered_rows(embeddings, list(apart.values())) if apart else []
         for task, own in zip(apart, own_rows, strict=True):
             found += self._heads[task].logits_and_scores(own)
-        found = downloaded(*found)
-        of_tasks = self._of_tasks(together, found.pop(0)) if together else {}
-        for task, logits, scores in zip(apart, found[::2], found[1::2], strict=True):
+        return Asked(second_passes, together, apart, found)
+
+    def results(self, asked: Asked) -> dict[int, list[HeadResult]]:
+        """The results of every sample's second passes by its number in the batch, tasks ascending."""
+        if not asked.said:
+            return {}
+        found = downloaded(*asked.said)
+        of_tasks = self._of_tasks(asked.together, found.pop(0)) if asked.together else {}
+        for task, logits, scores in zip(asked.apart, found[::2], found[1::2], strict=True):
             finite = logits.isfinite().all(1).tolist()
             of_tasks[task] = _results(task, logits, scores.tolist(), finite)
+        rows = {**asked.together, **asked.apart}
         results: dict[int, list[HeadResult]] = defaultdict(list)
         for task in sorted(rows):
             for row, result in zip(rows[task], of_tasks[task], strict=True):
-                results[second_passes[row].sample].append(result)
+                results[asked.second_passes[row].sample].append(result)
         return results
 
     def _asked_together(self, rows: Mapping[int, Sequence[int]], embeddings: Tensor) -> Tensor:
         """What the kernels say of the rows of each task, one task after the other."""
-        items = [(task, row) for task, own in rows.items() for row in own]
-        if self._sent is None or self._sent[0] != items:
-            self._sent = items, uploaded(torch.tensor(items, dtype=torch.int32), embeddings.device)
-        return self._kernels(embeddings, self._sent[1])
+        asked = [(task, row) for task, own in rows.items() for row in own]
+        if self._sent is None or self._sent[0] != asked:
+            items, size = self._kernels.items(asked)
+            self._sent = asked, uploaded(torch.tensor(items, dtype=torch.int64), embeddings.device), size
+        return self._kernels(embeddings, *self._sent[1:])
 
     def _of_tasks(self, rows: Mapping[int, Sequence[int]], said: Tensor) -> dict[int, list[HeadResult]]:
-        """The results of each task in what the kernels said, which is on the CPU."""
-        finite: list[bool] = said[:, :-SCORES].isfinite().all(1).tolist()
-        scores: list[list[float]] = said[:, -SCORES:].tolist()
+        """The results of each task in what the kernels said, which is on the CPU.
+
+        Logits are copies of each task's, as whoever keeps an answer should not keep those of all tasks.
+        """
         of_tasks: dict[int, list[HeadResult]] = {}
-        start = 0
-        for task, own in rows.items():
-            at = slice(start, start := start + len(own))
-            logits = said[at, : self._classes[task]]
-            of_tasks[task] = _results(task, logits, scores[at], finite[at])
+        sizes = [len(own) * (self._classes[task] + BESIDE) for task, own in rows.items()]
+        parts = said.split(sizes)  # type: ignore[no-untyped-call]
+        for (task, own), part in zip(rows.items(), parts, strict=True):
+            logits, beside = part.view(len(own), -1).split([self._classes[task], BESIDE], dim=1)
+            numbers: list[list[float]] = beside.tolist()
+            scores, finite = [one[:SCORES] for one in numbers], [one[SCORES] > 0 for one in numbers]
+            of_tasks[task] = _results(task, logits.clone(), scores, finite)
         return of_tasks
 
     @cached_property

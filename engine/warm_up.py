@@ -37,7 +37,7 @@ def warm_up(
             if head.each_token:
                 head.head.logits(like.new_zeros(1, architecture.width))
         each = [SecondPass(0, (task,)) for task, head in enumerate(loaded.heads) if not head.each_token]
-        heads.results(each, like.new_zeros(len(each), architecture.embedding_dim))
+        heads.results(heads.ask(each, like.new_zeros(len(each), architecture.embedding_dim)))
     embedded = architecture.embedding
     if not isinstance(embedded, PatchEmbedding):
         return

@@ -138,7 +138,8 @@ class Suite:
     ) -> dict[int, list[tuple[int, int, Tensor]]]:
         """(task, label, head scores) of the second passes of every row."""
         embeddings = self.engine._second_passes.run(passes, inputs)
-        results = Heads(self.loaded.heads).results(passes, embeddings)
+        heads = Heads(self.loaded.heads)
+        results = heads.results(heads.ask(passes, embeddings))
         return {
             row: [(one.task, int(one.logits.argmax()), torch.tensor(one.head_scores)) for one in own]
             for row, own in results.items()

@@ -8,3 +8,4 @@ computed and is what runs on a CPU. On a GPU many heads are asked at once (`kern
 LEAST_COMMON = 1e-2
 LEAST_SQUARE = 1e-6  # of what is left of an embedding or a class vector: shorter ones have no direction
 SCORES = 3  # that a head gives an embedding (see `router.head_scores`)
+BESIDE = SCORES + 1  # what kernels say beside logits: the scores, and 1 where every logit is finite, else 0

@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from mass_serve.kernels.heads import LEAST_COMMON, LEAST_SQUARE, SCORES
+from mass_serve.kernels.heads import LEAST_COMMON, LEAST_SQUARE
 from mass_serve.kernels.records import HeadField
 
 RECORD: tl.constexpr = tl.constexpr(len(HeadField))
@@ -16,7 +16,6 @@ LENGTHS: tl.constexpr = tl.constexpr(HeadField.LENGTHS.value)
 COMMON: tl.constexpr = tl.constexpr(HeadField.COMMON.value)
 CLASSES: tl.constexpr = tl.constexpr(HeadField.CLASSES.value)
 ANY_NUMBER: tl.constexpr = tl.constexpr(HeadField.ANY_NUMBER.value)
-NUMBER_OF_SCORES: tl.constexpr = tl.constexpr(SCORES)
 LEAST_LENGTH: tl.constexpr = tl.constexpr(1e-12)  # of an embedding, as `torch.nn.functional.normalize` has it
 LEAST_OF_MEAN: tl.constexpr = tl.constexpr(LEAST_COMMON)
 LEAST_LEFT: tl.constexpr = tl.constexpr(LEAST_SQUARE)
@@ -42,21 +41,18 @@ def products_kernel(
     items,
     table,
     width,
-    columns,
     ALIGN: tl.constexpr,
     BLOCK: tl.constexpr,
     SUM: tl.constexpr,
 ):
-    """An item's logits, in y, and cosines, in c [m, columns], for the classes of one block."""
-    item = tl.program_id(0).to(tl.int64)
-    record = table + tl.load(items + 2 * item).to(tl.int64) * RECORD
-    z = x + tl.load(items + 2 * item + 1).to(tl.int64) * width
-    classes = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
-    inside, count = classes < columns, tl.load(record + CLASSES).to(tl.int32)
-    logits_places = y + item * (columns + NUMBER_OF_SCORES) + classes
+    """An item's logits, in y, and cosines, in the same places of c, for the classes of one block."""
+    item = items + 3 * tl.program_id(0).to(tl.int64)
+    record = table + tl.load(item) * RECORD
+    count = tl.load(record + CLASSES).to(tl.int32)
     if tl.program_id(1) * BLOCK >= count:
-        tl.store(logits_places, tl.zeros((BLOCK,), dtype=tl.float32), mask=inside)
         return
+    z, start_of_item = x + tl.load(item + 1) * width, tl.load(item + 2)
+    classes = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     wanted = classes < count
     rows = classes.to(tl.int64)[:, None] * width
     weight, directions = pointer(record, WEIGHT, ALIGN), pointer(record, DIRECTIONS, ALIGN)
@@ -85,19 +81,20 @@ def products_kernel(
     if tl.load(record + BIAS) != 0:
         bias = pointer(record, BIAS, 4)
         logits = of_weight + tl.load(bias + classes, mask=wanted, other=0.0)
-    tl.store(logits_places, tl.where(wanted, logits, 0.0), mask=inside)
-    tl.store(c + item * columns + classes, along / length, mask=wanted)
+    tl.store(y + start_of_item + classes, logits, mask=wanted)
+    tl.store(c + start_of_item + classes, along / length, mask=wanted)
 
 
 @triton.jit
-def scores_kernel(y, c, items, table, columns, BLOCK: tl.constexpr):
-    """An item's scores, behind its logits in y, by those and its cosines c."""
-    item = tl.program_id(0).to(tl.int64)
-    record = table + tl.load(items + 2 * item).to(tl.int64) * RECORD
+def scores_kernel(y, c, items, table, BLOCK: tl.constexpr):
+    """An item's scores and whether it is finite, behind its logits in y, by those and its cosines c."""
+    item = items + 3 * tl.program_id(0).to(tl.int64)
+    record = table + tl.load(item) * RECORD
     count = tl.load(record + CLASSES).to(tl.int32)
     any_number = tl.load(record + ANY_NUMBER) != 0
     common = number(record, COMMON)
-    logits, cosines = y + item * (columns + NUMBER_OF_SCORES), c + item * columns
+    logits, cosines = y + tl.load(item + 2), c + tl.load(item + 2)
+    finite = tl.full((), 1, dtype=tl.int32)
     sums = tl.zeros((BLOCK,), dtype=tl.float32)
     nearest = tl.full((BLOCK,), float("-inf"), dtype=tl.float32)
     highest = tl.full((BLOCK,), float("-inf"), dtype=tl.float32)
@@ -108,7 +105,9 @@ def scores_kernel(y, c, items, table, columns, BLOCK: tl.constexpr):
         sums += cosine
         sized = tl.where(any_number, tl.abs(cosine), cosine)
         nearest = tl.maximum(nearest, tl.where(inside, sized, float("-inf")))
-        highest = tl.maximum(highest, tl.load(logits + at, mask=inside, other=float("-inf")))
+        logit = tl.load(logits + at, mask=inside, other=0.0)
+        highest = tl.maximum(highest, tl.where(inside, logit, float("-inf")))
+        finite &= tl.min((tl.abs(logit) < float("inf")).to(tl.int32))
     mean, peak = tl.sum(sums) / count, tl.max(highest)
     taken = mean / (common + LEAST_OF_MEAN)
     left = tl.sqrt(tl.maximum(1 - 2 * taken * mean + taken * taken * common, LEAST_LEFT))
@@ -125,6 +124,7 @@ def scores_kernel(y, c, items, table, columns, BLOCK: tl.constexpr):
         clearest = tl.maximum(clearest, tl.where(inside, sized, float("-inf")))
         powers += tl.exp(tl.load(logits + at, mask=inside, other=float("-inf")) - peak)
     of_one, of_any = -tl.log(tl.sum(powers)), -tl.log(1 + tl.exp(-tl.abs(peak)))
-    tl.store(logits + columns, tl.max(nearest))
-    tl.store(logits + columns + 1, tl.max(clearest))
-    tl.store(logits + columns + 2, tl.where(any_number, of_any, of_one))
+    tl.store(logits + count, tl.max(nearest))
+    tl.store(logits + count + 1, tl.max(clearest))
+    tl.store(logits + count + 2, tl.where(any_number, of_any, of_one))
+    tl.store(logits + count + 3, finite.to(tl.float32))

@@ -12,6 +12,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from mass_serve.backbone import ClassificationHead
+from mass_serve.engine.heads import TaskHead
 from mass_serve.kernels import (
     MaterialisedWeight,
     SeveralTasks,
@@ -34,6 +36,7 @@ from tests.kernels.fences import Fences
 from tests.kernels.heads import heads_of_each_kind
 from tests.kernels.projectors import random_projectors
 from tests.kernels.segmented import Case
+from tests.tiny import task_entry
 
 ROWS = (0, 5, 11, 30, 31, 47, 60, 80)
 OFFSETS = (0, 2, 2, 5)
@@ -138,10 +141,12 @@ def test_the_routers_kernels_touch_nothing_else() -> None:
 
 
 def test_the_kernels_of_heads_touch_nothing_else() -> None:
-    heads = [one.for_kernels() for one in heads_of_each_kind(129, DEVICE)]
-    items = torch.tensor([[0, 2], [1, 0], [2, 1], [3, 2], [4, 0]], dtype=torch.int32, device=DEVICE)
-    x = torch.randn(3, 129, device=DEVICE)
-    _same_between_fences(lambda x, items, *own: Heads(own)(x, items), x, items, *heads)
+    wide = ClassificationHead(torch.randn(300, 129), bias=torch.randn(300)).to(DEVICE)
+    every = [*heads_of_each_kind(129, DEVICE), TaskHead(task_entry("wide", ("label",)), wide)]
+    heads = [one.for_kernels() for one in every]
+    asked, size = Heads(heads).items([(0, 2), (1, 0), (7, 1), (2, 1), (3, 2), (4, 0), (7, 0), (2, 0)])
+    items, x = torch.tensor(asked, device=DEVICE), torch.randn(3, 129, device=DEVICE)
+    _same_between_fences(lambda x, items, *own: Heads(own)(x, items, size), x, items, *heads)
 
 
 @triton.jit  # type: ignore[untyped-decorator]
