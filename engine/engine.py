@@ -213,7 +213,8 @@ class Engine:
         """Answers every query.
 
         `following` are those of the next batch, where they are known: their pixels are sent to a GPU while
-        this batch runs there.
+        this batch runs there, if it has memory for them. They are known again as the same tensors, which must
+        not be written to in between: the next batch would be answered by what they held before.
 
         Raises ValueError for a query whose pixels, words or candidates do not fit this store or its pool.
         """
@@ -257,18 +258,19 @@ class Engine:
     ) -> Mapping[int, AnyAnswer | None]:
         """The answers for the samples that these second passes give an embedding, which some want alone.
 
-        Pixels of the queries that follow are sent while the device runs second passes, before their results
-        are waited for.
+        Pixels of the queries that follow are sent while the device runs second passes and heads, once all of
+        these are launched and before their results are waited for.
         """
         with clock.stage("second_pass"):
             embeddings = self._second_passes.run(second_passes, inputs)
-            if isinstance(self._loaded.preprocessing, ImagePreprocessor):
-                with suppress(ValueError):  # which the batch of these queries raises
-                    send_pixels_ahead(following, self.preprocessing, self._uploads)
         with clock.stage("heads"):
             rows = [row for row, one in enumerate(second_passes) if one.sample not in embedded]
             own = [second_passes[row] for row in rows]
-            results = self._heads.results(self._heads.ask(own, selected_rows(embeddings, rows)))
+            asked = self._heads.ask(own, selected_rows(embeddings, rows))
+            if isinstance(self._loaded.preprocessing, ImagePreprocessor):
+                with suppress(ValueError):  # which the batch of these queries raises
+                    send_pixels_ahead(following, self.preprocessing, self._uploads)
+            results = self._heads.results(asked)
             wanted = self._answers.embeddings(second_passes, embedded, embeddings)
             return wanted | self._answers.answers(found, results, prior)
 

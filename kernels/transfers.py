@@ -46,16 +46,22 @@ class UploadedStacks:
         self._ahead: list[tuple[list[Tensor], Tensor, torch.cuda.Event]] = []
 
     def send_ahead(self, stacks: Iterable[Sequence[Tensor]]) -> None:
-        """Begins to copy stacks in place of those that were sent ahead before; nothing on a CPU."""
+        """Begins to copy stacks in place of those that were sent ahead before; nothing on a CPU.
+
+        Where the device has no memory for all of them, none is ahead: they are sent when they are asked for.
+        """
         if self._stream is None:
             return
         self._ahead = []
-        for tensors in stacks:
-            with torch.cuda.stream(self._stream):
-                stack = uploaded_stack(tensors, self._device)
-                copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
-                copied.record(self._stream)
-            self._ahead.append((list(tensors), stack, copied))
+        try:
+            for tensors in stacks:
+                with torch.cuda.stream(self._stream):
+                    stack = uploaded_stack(tensors, self._device)
+                    copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
+                    copied.record(self._stream)
+                self._ahead.append((list(tensors), stack, copied))
+        except torch.OutOfMemoryError:
+            self._ahead = []
 
     def stack(self, tensors: Sequence[Tensor]) -> Tensor:
         """Tensors stacked on the device: those that were sent ahead, if they are the same, or sent now."""

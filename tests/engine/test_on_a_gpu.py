@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from torch import Tensor
 from mass_serve.backbone.planned_passes import PlannedPasses
 from mass_serve.engine import Engine, EngineOptions, Query, StoreSource
 from mass_serve.engine.execution import Execution
+from mass_serve.kernels import transfers
 from mass_serve.kernels.segment_plan import SegmentPlan, Tiling
 from mass_serve.kernels.transfers import UploadedStacks
 from mass_serve.router import MODE_NAMES, ModeName
@@ -173,6 +175,47 @@ def test_queries_that_follow_and_do_not_fit_fail_in_their_own_batch(built_of_all
     assert len(engine.classify_batch(queries(engine, 0), wrong).answers) == MAX_BATCH
     with pytest.raises(ValueError, match="pixels must be"):
         engine.classify_batch(wrong)
+
+
+def test_a_batch_is_answered_where_the_one_that_follows_has_no_memory_yet(
+    built_of_all: Path, cuda: RecordedCuda, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = ready(built_of_all, "exact")
+    first, second = queries(engine, 0), queries(engine, 1)
+    mixed = [*second, Query(torch.zeros_like(second[0].pixels, dtype=torch.float32))]
+    engine.classify_batch(first)
+    send = transfers.uploaded_stack
+
+    def full_of_bytes(tensors: Sequence[Tensor], device: torch.device) -> Tensor:
+        if tensors[0].dtype == torch.float32:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return send(tensors, device)
+
+    with monkeypatch.context() as full:
+        full.setattr(transfers, "uploaded_stack", full_of_bytes)
+        assert len(engine.classify_batch(first, mixed).answers) == MAX_BATCH
+    sent = counted(cuda, lambda: engine.classify_batch(second))
+    assert "waits of streams" not in sent, "a part of what follows was kept"
+
+
+def test_pixels_that_follow_are_stacked_when_heads_are_launched(
+    built_of_all: Path, cuda: RecordedCuda, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = ready(built_of_all, "exact")
+    first, second = queries(engine, 0), queries(engine, 1)
+    engine.classify_batch(first)
+    send, before = UploadedStacks.send_ahead, list[Counter[str]]()
+
+    def counting(uploads: UploadedStacks, stacks: Iterable[Sequence[Tensor]]) -> None:
+        before.append(cuda.counts.copy())
+        send(uploads, stacks)
+
+    monkeypatch.setattr(UploadedStacks, "send_ahead", counting)
+    engine.classify_batch(first, second)
+    (at_sending,) = before
+    after = cuda.counts - at_sending
+    assert after["launches"] == after["replays"] == 0
+    assert after["downloads"] == 1
 
 
 def test_a_batch_of_many_tasks_tells_the_device_of_rows_in_few_copies(
