@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from mass_serve.backbone import forms_of, nbytes_of, weight_of
+from mass_serve.backbone.architecture import BlockNames
 from mass_serve.engine.engine import Engine
 from mass_serve.engine.execution import Execution
 from mass_serve.engine.loading import load_store
@@ -57,11 +58,14 @@ def test_weights_in_whole_numbers_take_a_byte_each_and_no_wide_copy_stays(store:
     plain, whole = (load_store(str(store), CPU, dtype) for dtype in (FLOAT32, torch.int8))
     patches = plain.architecture.embedding.linears
     weights = {weight_of(linear) for linear in plain.architecture.linears if linear not in patches}
+    last_qkv = weight_of(BlockNames(plain.architecture.depth - 1).qkv)  # may lie in parts beside the whole
     for name, form in forms_of(whole.pretrained).items():
         numbers = plain.pretrained[name]
         assert isinstance(form, QuantisedWeight) == (name in weights)
         if isinstance(form, QuantisedWeight):
-            assert form.nbytes == numbers.numel() + 4 * len(numbers)
+            of_one = numbers.numel() + 4 * len(numbers)
+            assert form.nbytes == of_one * (2 if form.apart else 1)
+            assert name == last_qkv or not form.apart
         steps = numbers.abs().amax(-1, keepdim=True) / 127
         assert ((whole.pretrained[name].float() - numbers).abs() <= steps).all()
     assert forms_of(whole.first_pass).items() <= forms_of(whole.pretrained).items()
